@@ -1,0 +1,142 @@
+package request
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestParseReadsWhatIsAsked(t *testing.T) {
+	any := []MediaType{{Type: "*/*", raw: "*/*"}}
+	tests := []struct {
+		name, method, url string
+		want              Info
+	}{
+		{"a list in a namespace", "GET", "/api/v1/namespaces/shop/configmaps?limit=500",
+			Info{Verb: List, IsResource: true, Version: "v1", Resource: "configmaps", Namespace: "shop", Options: Options{Limit: 500}}},
+		{"a list over all namespaces of a named group", "GET", "/apis/apps/v1/deployments",
+			Info{Verb: List, IsResource: true, Group: "apps", Version: "v1", Resource: "deployments"}},
+		{"an object", "GET", "/api/v1/namespaces/shop/pods/web",
+			Info{Verb: Get, IsResource: true, Version: "v1", Resource: "pods", Namespace: "shop", Name: "web"}},
+		{"a subresource", "GET", "/api/v1/namespaces/shop/pods/web/log",
+			Info{Verb: Get, IsResource: true, Version: "v1", Resource: "pods", Namespace: "shop", Name: "web", Subresource: "log"}},
+		{"a path below a subresource", "GET", "/api/v1/namespaces/shop/services/web/proxy/a/b",
+			Info{Verb: Get, IsResource: true, Version: "v1", Resource: "services", Namespace: "shop", Name: "web", Subresource: "proxy/a/b"}},
+		{"a namespace", "GET", "/api/v1/namespaces/shop",
+			Info{Verb: Get, IsResource: true, Version: "v1", Resource: "namespaces", Namespace: "shop", Name: "shop"}},
+		{"the status of a namespace", "PUT", "/api/v1/namespaces/shop/status",
+			Info{Verb: Update, IsResource: true, Version: "v1", Resource: "namespaces", Namespace: "shop", Name: "shop", Subresource: "status"}},
+		{"all namespaces", "GET", "/api/v1/namespaces",
+			Info{Verb: List, IsResource: true, Version: "v1", Resource: "namespaces"}},
+		{"a watch with initial events", "GET", "/api/v1/pods?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=301",
+			Info{Verb: Watch, IsResource: true, Version: "v1", Resource: "pods", Options: Options{SendInitialEvents: true, AllowWatchBookmarks: true, ResourceVersionMatch: "NotOlderThan", Timeout: 301 * time.Second}}},
+		{"a watch that is switched off is a list", "GET", "/api/v1/pods?watch=false",
+			Info{Verb: List, IsResource: true, Version: "v1", Resource: "pods"}},
+		{"a deprecated watch path", "GET", "/api/v1/watch/namespaces/shop/pods",
+			Info{Verb: Watch, IsResource: true, Legacy: true, Version: "v1", Resource: "pods", Namespace: "shop"}},
+		{"selectors in whatever order are one selector", "GET", "/api/v1/pods?labelSelector=b%3D2,a+in+(y,x)&fieldSelector=status.phase%3DRunning,metadata.name%3Dx",
+			Info{Verb: List, IsResource: true, Version: "v1", Resource: "pods", Options: Options{LabelSelector: "a in (x,y),b=2", FieldSelector: "metadata.name=x,status.phase=Running"}}},
+		{"a selector that cannot be read is for the server", "GET", "/api/v1/pods?labelSelector=%3D%3D%3D",
+			Info{Verb: List, IsResource: true, Version: "v1", Resource: "pods", Options: Options{Invalid: true}}},
+		{"a limit that is no number is for the server", "GET", "/api/v1/pods?limit=x",
+			Info{Verb: List, IsResource: true, Version: "v1", Resource: "pods", Options: Options{Invalid: true}}},
+		{"a create", "POST", "/api/v1/namespaces/shop/events",
+			Info{Verb: Create, IsResource: true, Version: "v1", Resource: "events", Namespace: "shop"}},
+		{"a patch", "PATCH", "/apis/apps/v1/namespaces/shop/deployments/web/scale",
+			Info{Verb: Patch, IsResource: true, Group: "apps", Version: "v1", Resource: "deployments", Namespace: "shop", Name: "web", Subresource: "scale"}},
+		{"a delete of many", "DELETE", "/api/v1/namespaces/shop/pods",
+			Info{Verb: DeleteCollection, IsResource: true, Version: "v1", Resource: "pods", Namespace: "shop"}},
+		{"discovery of a group", "GET", "/apis/apps/v1", Info{Verb: "get"}},
+		{"health", "GET", "/healthz", Info{Verb: "get"}},
+		{"the root", "GET", "/", Info{Verb: "get"}},
+		{"a deprecated prefix with nothing behind it", "GET", "/api/v1/watch/",
+			Info{Verb: Watch, IsResource: true, Legacy: true, Version: "v1"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := httptest.NewRequest(tt.method, tt.url, nil)
+			tt.want.Path, tt.want.Accept = r.URL.Path, any
+			if d := cmp.Diff(tt.want, Parse(r), cmp.AllowUnexported(MediaType{})); d != "" {
+				t.Fatal(d)
+			}
+		})
+	}
+}
+
+func TestDocumentsAreWhatDescribesTheAPI(t *testing.T) {
+	for path, want := range map[string]bool{
+		"/api": true, "/api/": true, "/api/v1": true, "/apis": true, "/apis/apps": true, "/apis/apps/v1": true, "/version": true,
+		"/openapi/v2": true, "/openapi/v3": true, "/openapi/v3/apis/apps/v1": true, "/openid/v1/jwks": true,
+		"/healthz": false, "/livez": false, "/readyz/etcd": false, "/metrics": false, "/logs/x": false, "/": false,
+		"/api/v1/pods": false,
+	} {
+		if info := Parse(httptest.NewRequest(http.MethodGet, path, nil)); info.IsDocument() != want {
+			t.Errorf("%s: document %v, want %v", path, info.IsDocument(), want)
+		}
+	}
+	if info := Parse(httptest.NewRequest(http.MethodPost, "/version", nil)); info.IsDocument() {
+		t.Error("a POST is a document")
+	}
+}
+
+func TestAcceptOrdersWhatTheClientTakes(t *testing.T) {
+	const table = "application/json;as=Table;v=v1;g=meta.k8s.io"
+	const partial = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+	tests := []struct {
+		name, accept string
+		want         []Representation
+	}{
+		{"nothing said is anything", "", []Representation{Object}},
+		{"client-go", "application/json, */*", []Representation{Object}},
+		{"kubectl asks for tables and takes objects", table + ",application/json", []Representation{Object}},
+		{"a table or nothing", table, nil},
+		{"the metadata client", "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1," + partial + ",application/json", []Representation{Metadata, Object}},
+		{"protobuf or nothing", "application/vnd.kubernetes.protobuf", nil},
+		{"weights count", "application/json;q=0.5," + partial, []Representation{Metadata, Object}},
+		{"weight nought is no", "application/json;q=0", nil},
+		{"what cannot be read is left out", ";;;,application/json", []Representation{Object}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			info := Info{Accept: ParseAccept(tt.accept)}
+			if d := cmp.Diff(tt.want, info.JSONRepresentations()); d != "" {
+				t.Fatal(d)
+			}
+		})
+	}
+	info := Info{Accept: ParseAccept("application/vnd.kubernetes.protobuf," + partial)}
+	if got := info.AcceptJSON(Metadata); got != partial {
+		t.Errorf("metadata is asked for as %q", got)
+	}
+	if got := info.AcceptJSON(Object); got != "application/json" {
+		t.Errorf("objects are asked for as %q", got)
+	}
+}
+
+func TestImpersonationIsSeen(t *testing.T) {
+	r := httptest.NewRequest(http.MethodGet, "/api/v1/pods", nil)
+	r.Header.Set("Impersonate-Extra-Scopes", "x")
+	if info := Parse(r); !info.Impersonated {
+		t.Fatal("the header was missed")
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add("GET", "/api/v1/namespaces/a/pods/b/log", "watch=1&labelSelector=a", "application/json;as=Table")
+	f.Add("DELETE", "/apis/a/b/c", "limit=-1", "*/*;q=0.1")
+	f.Add("GET", "/api/v1/watch/", "", "")
+	f.Fuzz(func(t *testing.T, method, path, query, accept string) {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.Method, r.URL.Path, r.URL.RawQuery = method, path, query
+		r.Header.Set("Accept", accept)
+		info := Parse(r)
+		if info.IsResource && info.IsDocument() {
+			t.Fatal("both a resource and a document")
+		}
+		info.JSONRepresentations()
+		info.AcceptJSON(Object)
+	})
+}

@@ -1,0 +1,209 @@
+package wire
+
+import (
+	"bytes"
+	"fmt"
+)
+
+// Head is what a list says about itself, apart from its items.
+type Head struct {
+	Kind, APIVersion string
+	// ResourceVersion and Continue are the list's metadata of that name.
+	ResourceVersion, Continue string
+	// Metadata is the list's whole metadata as JSON, nil when there is none.
+	Metadata []byte
+	// HasItems tells that the document had a member "items", be it null: other
+	// documents (a Table, a Status) are not lists.
+	HasItems bool
+}
+
+// List cuts a JSON list into its items while it is written. Create it with an
+// Item function; Write never splits differently however the input is cut.
+type List struct {
+	// Item receives each item as it stands in the input. The bytes are only
+	// valid during the call. Its error stops the splitting.
+	Item func(raw []byte) error
+
+	state   listState
+	val     value
+	buf     []byte // the unfinished key or value
+	key     string
+	head    Head
+	failure error
+}
+
+type listState uint8
+
+const (
+	atStart    listState = iota // before {
+	atKey                       // before a key or }
+	inKey                       // inside a key
+	atColon                     // before the colon
+	atValue                     // before a member's value
+	inValue                     // inside a member's value
+	afterValue                  // before , or }
+	atItem                      // before an item or ]
+	inItem                      // inside an item
+	afterItem                   // before , or ]
+	atEnd                       // behind the closing }
+)
+
+// Write takes the next bytes of the body. Once it has returned an error it
+// always returns that error.
+func (l *List) Write(p []byte) (int, error) {
+	if l.failure != nil {
+		return 0, l.failure
+	}
+	total := len(p)
+	for len(p) > 0 {
+		n, err := l.step(p)
+		if err != nil {
+			l.failure = err
+			return total - len(p), err
+		}
+		p = p[n:]
+	}
+	return total, nil
+}
+
+// Head gives the list's own data at the end of the body. It is an error when
+// the body ended early.
+func (l *List) Head() (Head, error) {
+	if l.failure != nil {
+		return Head{}, l.failure
+	}
+	if l.state != atEnd {
+		return Head{}, ErrTruncated
+	}
+	return l.head, nil
+}
+
+// Peek gives what is known of the list's own data so far: typed lists say kind,
+// apiVersion and metadata before their items.
+func (l *List) Peek() Head { return l.head }
+
+// step consumes some of p, at least one byte or a change of state.
+func (l *List) step(p []byte) (int, error) {
+	switch l.state {
+	case inKey, inValue, inItem:
+		return l.collect(p)
+	}
+	if n := skipSpace(p); n > 0 {
+		return n, nil
+	}
+	c := p[0]
+	switch l.state {
+	case atStart:
+		return l.expect(c, '{', atKey)
+	case atKey:
+		switch c {
+		case '}':
+			l.state = atEnd
+			return 1, nil
+		case ',':
+			return 1, nil
+		}
+		if c != '"' {
+			return 0, fmt.Errorf("%w: a key was expected, not %q", errSyntax, c)
+		}
+		l.state = inKey
+		return 0, nil
+	case atColon:
+		return l.expect(c, ':', atValue)
+	case atValue:
+		if l.key == "items" {
+			l.head.HasItems = true
+			if c == '[' {
+				l.state = atItem
+				return 1, nil
+			}
+		}
+		l.state = inValue
+		return 0, nil
+	case afterValue:
+		if c == ',' || c == '}' {
+			l.state = atKey
+			return 0, nil
+		}
+	case atItem, afterItem:
+		if c == ']' {
+			l.state = afterValue
+			return 1, nil
+		}
+		if c == ',' {
+			l.state = atItem
+			return 1, nil
+		}
+		if l.state == atItem {
+			l.state = inItem
+			return 0, nil
+		}
+	}
+	return 0, fmt.Errorf("%w: unexpected %q", errSyntax, c)
+}
+
+func (l *List) expect(c, want byte, next listState) (int, error) {
+	if c != want {
+		return 0, fmt.Errorf("%w: %q was expected, not %q", errSyntax, want, c)
+	}
+	l.state = next
+	return 1, nil
+}
+
+// collect adds to the unfinished value and, when it is whole, hands it on. A
+// value that lies whole in p is handed on without a copy.
+func (l *List) collect(p []byte) (int, error) {
+	n, done, err := l.val.feed(p)
+	if err != nil {
+		return 0, err
+	}
+	if len(l.buf)+n > MaxValue {
+		return 0, ErrTooLarge
+	}
+	if !done {
+		l.buf = append(l.buf, p[:n]...)
+		return n, nil
+	}
+	whole := p[:n]
+	if len(l.buf) > 0 {
+		l.buf = append(l.buf, p[:n]...)
+		whole = l.buf
+	}
+	err = l.finish(whole)
+	l.buf = l.buf[:0]
+	return n, err
+}
+
+func (l *List) finish(raw []byte) (err error) {
+	switch l.state {
+	case inKey:
+		l.state = atColon
+		l.key, err = unquote(raw)
+		return err
+	case inItem:
+		l.state = afterItem
+		return l.Item(raw)
+	}
+	l.state = afterValue
+	switch l.key {
+	case "kind":
+		l.head.Kind, err = unquote(raw)
+	case "apiVersion":
+		l.head.APIVersion, err = unquote(raw)
+	case "metadata":
+		l.head.Metadata = bytes.Clone(raw)
+		err = members(raw, func(key string, val []byte) (err error) {
+			switch key {
+			case "resourceVersion":
+				l.head.ResourceVersion, err = unquote(val)
+			case "continue":
+				l.head.Continue, err = unquote(val)
+			}
+			return err
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("list %s: %w", l.key, err)
+	}
+	return nil
+}

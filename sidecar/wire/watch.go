@@ -1,0 +1,114 @@
+package wire
+
+import "fmt"
+
+// Frames cuts a JSON watch body, one {"type":…,"object":…} behind the other,
+// into frames while it is written.
+type Frames struct {
+	// Frame receives each whole frame without surrounding white space. The bytes
+	// are only valid during the call. Its error stops the splitting.
+	Frame func(raw []byte) error
+
+	val     value
+	buf     []byte
+	inside  bool
+	failure error
+}
+
+// Write takes the next bytes of the body. Once it has returned an error it
+// always returns that error.
+func (f *Frames) Write(p []byte) (int, error) {
+	if f.failure != nil {
+		return 0, f.failure
+	}
+	total := len(p)
+	for len(p) > 0 {
+		n, err := f.step(p)
+		if err != nil {
+			f.failure = err
+			return total - len(p), err
+		}
+		p = p[n:]
+	}
+	return total, nil
+}
+
+// Partial tells whether the body has ended inside a frame.
+func (f *Frames) Partial() bool { return f.inside }
+
+func (f *Frames) step(p []byte) (int, error) {
+	if !f.inside {
+		if n := skipSpace(p); n > 0 {
+			return n, nil
+		}
+		if p[0] != '{' {
+			return 0, fmt.Errorf("watch frame: %w: an object was expected, not %q", errSyntax, p[0])
+		}
+		f.inside = true
+	}
+	n, done, err := f.val.feed(p)
+	if err != nil {
+		return 0, fmt.Errorf("watch frame: %w", err)
+	}
+	if len(f.buf)+n > MaxValue {
+		return 0, fmt.Errorf("watch frame: %w", ErrTooLarge)
+	}
+	if !done {
+		f.buf = append(f.buf, p[:n]...)
+		return n, nil
+	}
+	raw := p[:n]
+	if len(f.buf) > 0 {
+		f.buf = append(f.buf, p[:n]...)
+		raw = f.buf
+	}
+	f.inside = false
+	err = f.Frame(raw)
+	f.buf = f.buf[:0]
+	return n, err
+}
+
+// Types of watch events, as in metav1.WatchEvent.
+const (
+	Added    = "ADDED"
+	Modified = "MODIFIED"
+	Deleted  = "DELETED"
+	Bookmark = "BOOKMARK"
+	Error    = "ERROR"
+)
+
+// Event is a watch event. Object is the part of the frame it was parsed from.
+type Event struct {
+	Type   string
+	Object []byte
+}
+
+// ParseEvent reads a frame.
+func ParseEvent(frame []byte) (Event, error) {
+	var e Event
+	err := members(frame, func(key string, val []byte) (err error) {
+		switch key {
+		case "type":
+			e.Type, err = unquote(val)
+		case "object":
+			e.Object = val
+		}
+		return err
+	})
+	if err != nil {
+		return Event{}, fmt.Errorf("watch event: %w", err)
+	}
+	if e.Type == "" || e.Object == nil {
+		return Event{}, fmt.Errorf("watch event: %w: type and object are needed", errSyntax)
+	}
+	return e, nil
+}
+
+// AppendEvent adds a frame with its line end to dst.
+func AppendEvent(dst []byte, kind string, object []byte) []byte {
+	dst = append(dst, `{"type":"`...)
+	dst = append(dst, kind...)
+	dst = append(dst, `","object":`...)
+	dst = append(dst, object...)
+	return append(dst, "}\n"...)
+}

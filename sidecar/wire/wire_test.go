@@ -1,0 +1,326 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func split(t *testing.T, body string, chunk int) (items []string, head Head, err error) {
+	t.Helper()
+	l := &List{Item: func(raw []byte) error {
+		items = append(items, string(raw))
+		return nil
+	}}
+	for i := 0; i < len(body); i += chunk {
+		if _, err := l.Write([]byte(body[i:min(i+chunk, len(body))])); err != nil {
+			return nil, Head{}, err
+		}
+	}
+	head, err = l.Head()
+	return items, head, err
+}
+
+func TestListIsSplitHoweverItIsCut(t *testing.T) {
+	tests := []struct {
+		name, body string
+		items      []string
+		head       Head
+	}{
+		{
+			name:  "a typed list says kind and metadata first",
+			body:  `{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"7","continue":"abc"},"items":[{"a":"]}\""},{"b":[1,{"c":"\\"}]}]}` + "\n",
+			items: []string{`{"a":"]}\""}`, `{"b":[1,{"c":"\\"}]}`},
+			head:  Head{Kind: "PodList", APIVersion: "v1", ResourceVersion: "7", Continue: "abc", Metadata: []byte(`{"resourceVersion":"7","continue":"abc"}`), HasItems: true},
+		},
+		{
+			name:  "a list of custom resources says kind and metadata behind its items",
+			body:  ` { "apiVersion" : "x/v1" , "items" : [ {"n":1} , {"n":2} ] , "kind" : "FooList", "metadata": {"resourceVersion":"9"} } `,
+			items: []string{`{"n":1}`, `{"n":2}`},
+			head:  Head{Kind: "FooList", APIVersion: "x/v1", ResourceVersion: "9", Metadata: []byte(`{"resourceVersion":"9"}`), HasItems: true},
+		},
+		{
+			name: "null items are a list with none",
+			body: `{"kind":"PodList","apiVersion":"v1","metadata":{},"items":null}`,
+			head: Head{Kind: "PodList", APIVersion: "v1", Metadata: []byte(`{}`), HasItems: true},
+		},
+		{
+			name: "no items at all is not a list",
+			body: `{"kind":"Status","apiVersion":"v1","metadata":{},"code":404,"ok":true}`,
+			head: Head{Kind: "Status", APIVersion: "v1", Metadata: []byte(`{}`)},
+		},
+		{
+			name:  "items inside a member of the head are not the list's",
+			body:  `{"metadata":{"items":[1]},"items":["x"]}`,
+			items: []string{`"x"`},
+			head:  Head{Metadata: []byte(`{"items":[1]}`), HasItems: true},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			for chunk := 1; chunk <= len(tt.body); chunk++ {
+				items, head, err := split(t, tt.body, chunk)
+				if err != nil {
+					t.Fatalf("chunks of %d: %v", chunk, err)
+				}
+				if d := cmp.Diff(tt.items, items); d != "" {
+					t.Fatalf("chunks of %d: items: %s", chunk, d)
+				}
+				if d := cmp.Diff(tt.head, head); d != "" {
+					t.Fatalf("chunks of %d: head: %s", chunk, d)
+				}
+			}
+		})
+	}
+}
+
+func TestListRefuses(t *testing.T) {
+	tests := []struct {
+		name, body string
+		want       error
+	}{
+		{"a body that ends early", `{"items":[{"a":1},{"b"`, ErrTruncated},
+		{"a body that ends between items", `{"items":[{"a":1}`, ErrTruncated},
+		{"an empty body", ``, ErrTruncated},
+		{"a body that is not an object", `[1,2]`, errSyntax},
+		{"text", `service unavailable`, errSyntax},
+		{"two documents in one body", `{"items":[]} {"items":[]}`, errSyntax},
+		{"a kind that is not a string", `{"kind":7,"items":[]}`, errSyntax},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if _, _, err := split(t, tt.body, 3); !errors.Is(err, tt.want) {
+				t.Fatalf("error %v, want %v", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestListBoundsTheMemoryOfOneItem(t *testing.T) {
+	l := &List{Item: func([]byte) error { return nil }}
+	if _, err := l.Write([]byte(`{"items":["`)); err != nil {
+		t.Fatal(err)
+	}
+	piece := bytes.Repeat([]byte("x"), 1<<20)
+	for range 20 {
+		if _, err := l.Write(piece); err != nil {
+			if !errors.Is(err, ErrTooLarge) {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+	t.Fatal("an item of 20 MiB was taken")
+}
+
+func TestFramesAreSplitHoweverTheyAreCut(t *testing.T) {
+	body := `{"type":"ADDED","object":{"metadata":{"name":"a}"}}}` + "\n" + `{"type":"BOOKMARK","object":{}}` + "\n\n" + `{"type":"X","object":1}`
+	want := []string{`{"type":"ADDED","object":{"metadata":{"name":"a}"}}}`, `{"type":"BOOKMARK","object":{}}`, `{"type":"X","object":1}`}
+	for chunk := 1; chunk <= len(body); chunk++ {
+		var got []string
+		f := &Frames{Frame: func(raw []byte) error {
+			got = append(got, string(raw))
+			return nil
+		}}
+		for i := 0; i < len(body); i += chunk {
+			if _, err := f.Write([]byte(body[i:min(i+chunk, len(body))])); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Fatalf("chunks of %d: %s", chunk, d)
+		}
+		if f.Partial() {
+			t.Fatalf("chunks of %d: a rest is left", chunk)
+		}
+	}
+}
+
+func TestAFrameThatBreaksOffIsPartial(t *testing.T) {
+	f := &Frames{Frame: func([]byte) error { return nil }}
+	if _, err := f.Write([]byte(`{"type":"ADDED","obj`)); err != nil {
+		t.Fatal(err)
+	}
+	if !f.Partial() {
+		t.Fatal("the rest of the frame is not missed")
+	}
+}
+
+func TestParseMeta(t *testing.T) {
+	tests := []struct {
+		name, object string
+		want         Meta
+	}{
+		{
+			name: "everything that identifies an object",
+			object: `{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","namespace":"n","uid":"u","resourceVersion":"5",` +
+				`"labels":{"app":"x"},"annotations":{"k8s.io/initial-events-end":"true"}},"spec":{"metadata":{"name":"no"}}}`,
+			want: Meta{Kind: "Pod", APIVersion: "v1", Name: "a", Namespace: "n", UID: "u", ResourceVersion: "5", Labels: []byte(`{"app":"x"}`), InitialEventsEnd: true},
+		},
+		{
+			name:   "escapes are undone and null maps are none",
+			object: `{"metadata":{"name":"\u0061","labels":null,"annotations":null}}`,
+			want:   Meta{Name: "a"},
+		},
+		{name: "null metadata", object: `{"metadata":null}`, want: Meta{}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := ParseMeta([]byte(tt.object))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(tt.want, got); d != "" {
+				t.Fatal(d)
+			}
+		})
+	}
+	for _, bad := range []string{``, `{`, `[]`, `{"metadata":{"name":5}}`, `{"metadata" "x"}`, `{"a":1 "b":2}`, `{"metadata":`} {
+		if m, err := ParseMeta([]byte(bad)); err == nil {
+			t.Errorf("%q gave %+v", bad, m)
+		}
+	}
+}
+
+func TestBareAndTypedAreEachOthersReverse(t *testing.T) {
+	typed := `{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"},"spec":{}}`
+	bare, ok := Bare([]byte(typed))
+	if !ok || string(bare) != `{"metadata":{"name":"a"},"spec":{}}` {
+		t.Fatalf("bare: %s %v", bare, ok)
+	}
+	if got := AppendTyped(nil, "Pod", "v1", bare); string(got) != typed {
+		t.Fatalf("typed: %s", got)
+	}
+	if got := AppendTyped(nil, "Pod", "v1", []byte(`{}`)); string(got) != `{"kind":"Pod","apiVersion":"v1"}` {
+		t.Fatalf("typed: %s", got)
+	}
+	for _, whole := range []string{
+		`{"apiVersion":"x/v1","kind":"Foo","metadata":{}}`,
+		`{"metadata":{},"kind":"Pod"}`,
+		`{"kind":"Pod","apiVersion":"v1"}`,
+		`{}`, `[]`, ``,
+	} {
+		if bare, ok := Bare([]byte(whole)); ok || string(bare) != whole {
+			t.Errorf("%s was changed to %s", whole, bare)
+		}
+	}
+}
+
+func TestAnEventThatWasBuiltIsParsed(t *testing.T) {
+	frame := AppendEvent(nil, Deleted, []byte(`{"metadata":{}}`))
+	e, err := ParseEvent(frame)
+	if err != nil || e.Type != Deleted || string(e.Object) != `{"metadata":{}}` {
+		t.Fatalf("%+v %v", e, err)
+	}
+	for _, bad := range []string{`{}`, `{"type":"ADDED"}`, `{"object":{}}`, `{"type":1,"object":{}}`, `x`} {
+		if _, err := ParseEvent([]byte(bad)); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+}
+
+func FuzzList(f *testing.F) {
+	f.Add([]byte(`{"kind":"PodList","metadata":{"resourceVersion":"7"},"items":[{"a":1},2,"x"]}`), 3)
+	f.Add([]byte(`{"items":null}`), 1)
+	f.Add([]byte(`{"items":[1 2]}`), 2)
+	f.Add([]byte(`{"\u0069tems":[[],{}]}`), 5)
+	f.Fuzz(func(t *testing.T, body []byte, chunk int) {
+		if chunk < 1 || chunk > 1<<16 {
+			return
+		}
+		items, head, err := split(t, string(body), chunk)
+		again, head2, err2 := split(t, string(body), len(body)+1)
+		if (err == nil) != (err2 == nil) || !cmp.Equal(items, again) || !cmp.Equal(head, head2) {
+			t.Fatalf("cut in %d: %v %v %v; whole: %v %v %v", chunk, items, head, err, again, head2, err2)
+		}
+		var want struct {
+			Items []json.RawMessage `json:"items"`
+		}
+		if strings.Count(string(body), "tems") > 1 || json.Unmarshal(body, &want) != nil || err != nil {
+			return // not JSON, or which "items" counts is open
+		}
+		if !head.HasItems {
+			return // encoding/json also takes "Items"
+		}
+		if len(want.Items) != len(items) {
+			t.Fatalf("%d items, want %d", len(items), len(want.Items))
+		}
+		for i := range items {
+			if items[i] != string(want.Items[i]) {
+				t.Fatalf("item %d is %s, want %s", i, items[i], want.Items[i])
+			}
+		}
+	})
+}
+
+func FuzzFrames(f *testing.F) {
+	f.Add([]byte(`{"type":"ADDED","object":{}}{"type":"DELETED","object":{"a":"}"}}`), 4)
+	f.Add([]byte(`{"type":"ERROR","object":{"kind":"Status","code":410}}`+"\n"), 1)
+	f.Fuzz(func(t *testing.T, body []byte, chunk int) {
+		if chunk < 1 || chunk > 1<<16 {
+			return
+		}
+		run := func(chunk int) (frames []string, failed bool) {
+			s := &Frames{Frame: func(raw []byte) error {
+				if _, err := ParseEvent(raw); err != nil {
+					return err
+				}
+				frames = append(frames, string(raw))
+				return nil
+			}}
+			for p := body; len(p) > 0; {
+				n := min(chunk, len(p))
+				if _, err := s.Write(p[:n]); err != nil {
+					return frames, true
+				}
+				p = p[n:]
+			}
+			return frames, s.Partial()
+		}
+		a, aFailed := run(chunk)
+		b, bFailed := run(len(body) + 1)
+		if aFailed != bFailed || !cmp.Equal(a, b) {
+			t.Fatalf("cut in %d: %q %v; whole: %q %v", chunk, a, aFailed, b, bFailed)
+		}
+	})
+}
+
+func FuzzObject(f *testing.F) {
+	f.Add([]byte(`{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","labels":{"a":"b"}},"spec":{}}`))
+	f.Add([]byte(`{"kind":"Pod","apiVersion":"v1"}`))
+	f.Fuzz(func(t *testing.T, object []byte) {
+		m, err := ParseMeta(object)
+		bare, ok := Bare(object)
+		if err != nil || !ok || !json.Valid(object) {
+			return
+		}
+		typed := AppendTyped(nil, m.Kind, m.APIVersion, bare)
+		var a, b any
+		if json.Unmarshal(object, &a) != nil || json.Unmarshal(typed, &b) != nil {
+			t.Fatalf("%s became %s", object, typed)
+		}
+		if strings.Count(string(object), "ind") == 1 && strings.Count(string(object), "ersion") == 1 && !cmp.Equal(a, b) {
+			t.Fatalf("%s became %s", object, typed)
+		}
+	})
+}
+
+func BenchmarkList(b *testing.B) {
+	item := `{"metadata":{"name":"pod","namespace":"default","labels":{"app":"x"}},"spec":{"text":"` + strings.Repeat("lorem ipsum ", 100) + `","n":[1,2,3]}}`
+	body := []byte(`{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[` + strings.Repeat(item+",", 999) + item + `]}`)
+	b.SetBytes(int64(len(body)))
+	for b.Loop() {
+		l := &List{Item: func([]byte) error { return nil }}
+		for p := body; len(p) > 0; {
+			n := min(32<<10, len(p))
+			if _, err := l.Write(p[:n]); err != nil {
+				b.Fatal(err)
+			}
+			p = p[n:]
+		}
+	}
+}
