@@ -1,0 +1,113 @@
+package store
+
+import (
+	"context"
+	"time"
+)
+
+// Scope names a collection: who read what, in which form.
+type Scope struct {
+	Principal                string
+	Group, Version, Resource string
+	Representation           string
+	Namespace                string // empty: cluster-scoped, or all namespaces
+	LabelSelector            string // canonical
+	FieldSelector            string // canonical
+	MediaType                string
+}
+
+// State of a collection.
+type State string
+
+// The states, as in schema.sql.
+const (
+	Complete State = "complete"
+	Filling  State = "filling"
+	Seen     State = "seen"
+)
+
+// Head is what a collection says of itself, apart from its objects.
+type Head struct {
+	Kind, APIVersion string // of one object
+	Envelope         string // JSON of the list without items and resourceVersion
+	ResourceVersion  string
+}
+
+// Collection is one recorded scope.
+type Collection struct {
+	ID int64
+	Scope
+	Head
+	State    State
+	Revision int64     // counts the changes to this collection
+	SyncedAt time.Time // when it was last known to equal the server's
+	UsedAt   time.Time // when it was last recorded or replayed
+}
+
+const collectionColumns = `id, principal, api_group, version, resource, representation, namespace, label_selector, field_selector, media_type,
+	state, kind, api_version, envelope, resource_version, revision, synced_at, used_at`
+
+func scanCollection(scan func(...any) error) (c Collection, err error) {
+	var synced, used int64
+	err = scan(&c.ID, &c.Principal, &c.Group, &c.Version, &c.Resource, &c.Representation, &c.Namespace, &c.LabelSelector, &c.FieldSelector, &c.MediaType,
+		&c.State, &c.Kind, &c.APIVersion, &c.Envelope, &c.ResourceVersion, &c.Revision, &synced, &used)
+	c.SyncedAt, c.UsedAt = time.UnixMilli(synced), time.UnixMilli(used)
+	return c, err
+}
+
+// Collections gives all collections of a resource that can be read, complete or
+// seen, in every scope of the principal.
+func (db *DB) Collections(ctx context.Context, principal, group, version, resource string) (out []Collection, err error) {
+	rows, err := db.read.QueryContext(ctx, `SELECT `+collectionColumns+` FROM collection
+		WHERE principal = ? AND api_group = ? AND version = ? AND resource = ? AND state <> 'filling' ORDER BY id`, principal, group, version, resource)
+	if err != nil {
+		return nil, translate("list collections", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		c, err := scanCollection(rows.Scan)
+		if err != nil {
+			return nil, translate("list collections", err)
+		}
+		out = append(out, c)
+	}
+	return out, translate("list collections", rows.Err())
+}
+
+// Collection finds the collection of a scope in a state other than Filling.
+func (tx *Tx) Collection(s Scope, state State) (Collection, error) {
+	c, err := scanCollection(tx.stmt(tx.db.stmts.findCollection).QueryRow(
+		s.Principal, s.Group, s.Version, s.Resource, s.Representation, s.Namespace, s.LabelSelector, s.FieldSelector, s.MediaType, state).Scan)
+	return c, translate("find collection", err)
+}
+
+// create makes an empty collection. Its id was never used before: the id of a
+// collection whose transaction was rolled back must not lead to another one.
+func (tx *Tx) create(s Scope, state State) (int64, error) {
+	id := tx.db.lastID.Add(1)
+	_, err := tx.tx.Exec(`INSERT INTO collection
+		(id, principal, api_group, version, resource, representation, namespace, label_selector, field_selector, media_type, state, synced_at, used_at)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)`,
+		id, s.Principal, s.Group, s.Version, s.Resource, s.Representation, s.Namespace, s.LabelSelector, s.FieldSelector, s.MediaType, state, tx.nowMilli())
+	return id, translate("create collection", err)
+}
+
+// Advance says that the collection, with the changes of this transaction, is
+// what the server has at resourceVersion.
+func (tx *Tx) Advance(id int64, resourceVersion string) error {
+	now := tx.nowMilli()
+	_, err := tx.stmt(tx.db.stmts.advance).Exec(resourceVersion, now, now, id)
+	return translate("advance collection", err)
+}
+
+// touch counts a change that does not move the resourceVersion.
+func (tx *Tx) touch(id int64) error {
+	_, err := tx.tx.Exec(`UPDATE collection SET revision = revision + 1, used_at = ? WHERE id = ?`, tx.nowMilli(), id)
+	return translate("touch collection", err)
+}
+
+// dropCollection deletes a collection with its objects.
+func (tx *Tx) dropCollection(id int64) error {
+	_, err := tx.tx.Exec(`DELETE FROM collection WHERE id = ?`, id)
+	return translate("drop collection", err)
+}

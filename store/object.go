@@ -1,0 +1,166 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+)
+
+// Encoding of a payload.
+type Encoding string
+
+// The encodings, as in schema.sql.
+const (
+	JSON     Encoding = "json"      // carries its kind and apiVersion
+	JSONBare Encoding = "json-bare" // has the collection's kind and apiVersion
+)
+
+// Object is one API object as it was recorded.
+type Object struct {
+	Namespace, Name      string
+	UID, ResourceVersion string
+	Labels               string // JSON object; empty means {}
+	Encoding             Encoding
+	Payload              []byte
+}
+
+// Put adds or replaces an object.
+func (tx *Tx) Put(collection int64, o Object) error {
+	if o.Labels == "" {
+		o.Labels = "{}"
+	}
+	_, err := tx.stmt(tx.db.stmts.put).Exec(collection, o.Namespace, o.Name, o.ResourceVersion, o.UID, tx.nowMilli(), o.Labels, len(o.Payload), o.Encoding, o.Payload)
+	return translate("put object", err)
+}
+
+// Remove deletes an object; it is no error when there is none.
+func (tx *Tx) Remove(collection int64, namespace, name string) error {
+	_, err := tx.stmt(tx.db.stmts.remove).Exec(collection, namespace, name)
+	return translate("remove object", err)
+}
+
+// See records an object that was read alone. The scope's namespace and selectors
+// must be empty: such objects stand in one collection a resource.
+func (tx *Tx) See(s Scope, kind, apiVersion string, o Object) error {
+	id, err := tx.seen(s)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.tx.Exec(`UPDATE collection SET kind = ?, api_version = ? WHERE id = ?`, kind, apiVersion, id); err != nil {
+		return translate("see object", err)
+	}
+	if err := tx.Put(id, o); err != nil {
+		return err
+	}
+	return tx.touch(id)
+}
+
+// Unsee forgets an object that the server says is not there.
+func (tx *Tx) Unsee(s Scope, namespace, name string) error {
+	c, err := tx.Collection(s, Seen)
+	if err != nil {
+		return ignoreNotFound(err)
+	}
+	return tx.Remove(c.ID, namespace, name)
+}
+
+func (tx *Tx) seen(s Scope) (int64, error) {
+	c, err := tx.Collection(s, Seen)
+	if ignoreNotFound(err) != nil {
+		return 0, err
+	}
+	if err == nil {
+		return c.ID, nil
+	}
+	return tx.create(s, Seen)
+}
+
+// Object reads one object of a collection, and the collection's resourceVersion
+// at the same instant: the two together can prove absence.
+func (db *DB) Object(ctx context.Context, collection int64, namespace, name string) (o Object, resourceVersion string, err error) {
+	err = db.view(ctx, func(tx *sql.Tx) error {
+		if err := tx.QueryRowContext(ctx, `SELECT resource_version FROM collection WHERE id = ?`, collection).Scan(&resourceVersion); err != nil {
+			return err
+		}
+		return tx.QueryRowContext(ctx, `SELECT namespace, name, uid, resource_version, labels, encoding, CAST(payload AS BLOB)
+			FROM object WHERE collection_id = ? AND namespace = ? AND name = ?`, collection, namespace, name).
+			Scan(&o.Namespace, &o.Name, &o.UID, &o.ResourceVersion, &o.Labels, &o.Encoding, &o.Payload)
+	})
+	return o, resourceVersion, translate("read object", err)
+}
+
+// Key is an object's place in its collection.
+type Key struct{ Namespace, Name string }
+
+// Range selects objects of a collection. The zero value selects all of them.
+type Range struct {
+	Namespace string // empty: all
+	Name      string // empty: all
+	After     *Key   // only objects behind this one
+}
+
+// pageBytes and pageRows bound one page of List.
+const (
+	pageBytes = 1 << 20
+	pageRows  = 500
+)
+
+// List reads a page of a collection's objects, ordered by namespace and name,
+// and gives the key to go on after, nil at the end. The payload is only valid
+// during the call of f. It gives ErrChanged when the collection is no longer at
+// the revision, which is how several pages make one snapshot without a
+// transaction held open for as long as a client takes.
+func (db *DB) List(ctx context.Context, collection, revision int64, r Range, f func(Object) error) (next *Key, err error) {
+	query := `SELECT namespace, name, uid, resource_version, labels, encoding, CAST(payload AS BLOB), length(payload) FROM object WHERE collection_id = ?`
+	args := []any{collection}
+	if r.Namespace != "" {
+		query, args = query+` AND namespace = ?`, append(args, r.Namespace)
+	}
+	if r.Name != "" {
+		query, args = query+` AND name = ?`, append(args, r.Name)
+	}
+	if r.After != nil {
+		query, args = query+` AND (namespace, name) > (?, ?)`, append(args, r.After.Namespace, r.After.Name)
+	}
+	query, args = query+` ORDER BY namespace, name LIMIT ?`, append(args, pageRows)
+	err = db.view(ctx, func(tx *sql.Tx) error {
+		var current int64
+		if err := tx.QueryRowContext(ctx, `SELECT revision FROM collection WHERE id = ?`, collection).Scan(&current); err != nil {
+			return err
+		}
+		if current != revision {
+			return ErrChanged
+		}
+		rows, err := tx.QueryContext(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		count, size := 0, 0
+		for rows.Next() {
+			var o Object
+			var payload sql.RawBytes
+			var n int
+			if err := rows.Scan(&o.Namespace, &o.Name, &o.UID, &o.ResourceVersion, &o.Labels, &o.Encoding, &payload, &n); err != nil {
+				return err
+			}
+			o.Payload = payload
+			if err := f(o); err != nil {
+				return err
+			}
+			count, size = count+1, size+n
+			if count == pageRows || size >= pageBytes {
+				next = &Key{o.Namespace, o.Name}
+				return nil
+			}
+		}
+		return rows.Err()
+	})
+	return next, translate("list objects", err)
+}
+
+func ignoreNotFound(err error) error {
+	if isNotFound(err) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,259 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/mattn/go-sqlite3"
+)
+
+//go:embed schema.sql
+var schema string
+
+const (
+	// FileName is the database's name in its directory.
+	FileName = "rockpool.db"
+	// applicationID marks the file as ours, "Rpol".
+	applicationID = 0x52706f6c
+	// schemaVersion counts incompatible schemas. A file of another version is
+	// made anew: it is a cache.
+	schemaVersion = 1
+
+	pageSize = 4096
+	readers  = 3
+	// DefaultMaxSize bounds the file, in bytes.
+	DefaultMaxSize = 256 << 20
+)
+
+// Options of Open. The zero value is ready to use.
+type Options struct {
+	// MaxSize bounds the database file, in bytes; 0 means DefaultMaxSize. The
+	// write-ahead log comes on top, a few MiB.
+	MaxSize int64
+	// Now tells the time; nil means time.Now.
+	Now func() time.Time
+	// Notice is told, in a sentence, what Open had to do to a file that it could
+	// not use; nil means nobody.
+	Notice func(string)
+}
+
+// DB is an open cache. Its methods may be called from several goroutines.
+type DB struct {
+	path   string
+	now    func() time.Time
+	write  *sql.DB
+	read   *sql.DB
+	inode  fs.FileInfo
+	stmts  *statements
+	lastID atomic.Int64 // of collections
+}
+
+// Open opens the cache in directory dir, and makes it when it is not there. A
+// file that is corrupt or belongs to another program is renamed, not deleted,
+// and a new one is made; a file with another version's schema is made anew.
+func Open(ctx context.Context, dir string, opts Options) (*DB, error) {
+	if opts.MaxSize == 0 {
+		opts.MaxSize = DefaultMaxSize
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.Notice == nil {
+		opts.Notice = func(string) {}
+	}
+	path := filepath.Join(dir, FileName)
+	if err := writable(dir); err != nil {
+		return nil, err
+	}
+	db, err := open(ctx, path, opts)
+	var aside string
+	switch {
+	case errors.Is(err, ErrCorrupt):
+		aside = "corrupt"
+	case errors.Is(err, ErrForeign):
+		aside = "foreign"
+	case errors.Is(err, errVersion):
+		opts.Notice(fmt.Sprintf("%s: %v: starting with an empty cache", path, err))
+		err = remove(path)
+	default:
+		return db, err
+	}
+	if aside != "" {
+		opts.Notice(fmt.Sprintf("%s: %v: kept as %s.%s, starting with an empty cache", path, err, FileName, aside))
+		err = setAside(path, path+"."+aside)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return open(ctx, path, opts)
+}
+
+// writable finds out that a directory cannot be used in words better than
+// SQLite's "unable to open database file".
+func writable(dir string) error {
+	f, err := os.CreateTemp(dir, ".probe-*")
+	if err != nil {
+		if errors.Is(err, syscall.ENOSPC) {
+			return fmt.Errorf("cache directory %s: %w: %w", dir, ErrFull, err)
+		}
+		return fmt.Errorf("cache directory %s: %w: %w", dir, ErrReadOnly, err)
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
+}
+
+// remove deletes a database with its companions.
+func remove(path string) error {
+	var errs []error
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		if err := os.Remove(path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// setAside renames a database; what stood at the new name is lost. The log must
+// go: applied to another file it would damage that one too.
+func setAside(path, to string) error {
+	if err := os.Rename(path, to); err != nil {
+		return fmt.Errorf("set %s aside: %w", path, err)
+	}
+	return remove(path)
+}
+
+var errVersion = errors.New("schema of another version")
+
+func open(ctx context.Context, path string, opts Options) (*DB, error) {
+	// SQLite removes the log on a clean close.
+	wal, statErr := os.Stat(path + "-wal")
+	unclean := statErr == nil && wal.Size() > 0
+
+	db := &DB{path: path, now: opts.Now}
+	db.write = sql.OpenDB(connector{dsn: dsn(path, "_txlock=immediate&_busy_timeout=5000"), pragmas: []string{
+		"PRAGMA page_size = 4096",
+		"PRAGMA auto_vacuum = INCREMENTAL", // counts only before the first table, and before WAL
+		"PRAGMA journal_mode = WAL",
+		"PRAGMA synchronous = NORMAL",
+		"PRAGMA cache_size = -1024",
+		"PRAGMA temp_store = MEMORY", // the root file system is read-only
+		"PRAGMA foreign_keys = ON",
+		"PRAGMA trusted_schema = OFF",
+		"PRAGMA journal_size_limit = 4194304",
+		"PRAGMA wal_autocheckpoint = 1000",
+		fmt.Sprintf("PRAGMA max_page_count = %d", opts.MaxSize/pageSize),
+	}})
+	db.write.SetMaxOpenConns(1)
+	if err := db.prepare(ctx, unclean); err != nil {
+		return nil, errors.Join(err, db.write.Close())
+	}
+	db.read = sql.OpenDB(connector{dsn: dsn(path, "_busy_timeout=5000"), pragmas: []string{
+		"PRAGMA query_only = ON",
+		"PRAGMA cache_size = -1024",
+		"PRAGMA temp_store = MEMORY",
+		"PRAGMA trusted_schema = OFF",
+	}})
+	db.read.SetMaxOpenConns(readers)
+	var err error
+	if db.stmts, err = prepareStatements(ctx, db.write); err == nil {
+		db.inode, err = os.Stat(path)
+	}
+	if err != nil {
+		return nil, errors.Join(translate("open "+path, err), db.read.Close(), db.write.Close())
+	}
+	return db, nil
+}
+
+func dsn(path, params string) string {
+	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + params
+}
+
+// prepare checks whose file it is and makes the schema in an empty one.
+func (db *DB) prepare(ctx context.Context, unclean bool) error {
+	op := "open " + db.path
+	var app, version, tables int
+	row := db.write.QueryRowContext(ctx, "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_schema)")
+	if err := row.Scan(&app, &version, &tables); err != nil {
+		return translate(op, err)
+	}
+	if tables == 0 && (app == 0 || app == applicationID) {
+		script := fmt.Sprintf("BEGIN IMMEDIATE; %s PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT;", schema, applicationID, schemaVersion)
+		_, err := db.write.ExecContext(ctx, script)
+		return translate(op+": make schema", err)
+	}
+	if app != applicationID {
+		return fmt.Errorf("%s: %w (application_id %#x, %d tables)", op, ErrForeign, app, tables)
+	}
+	if version != schemaVersion {
+		return fmt.Errorf("%s: %w: %d, this program writes %d", op, errVersion, version, schemaVersion)
+	}
+	if unclean {
+		var verdict string
+		if err := db.write.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&verdict); err != nil {
+			return translate(op+": quick_check", err)
+		}
+		if verdict != "ok" {
+			return fmt.Errorf("%s: %w: %s", op, ErrCorrupt, verdict)
+		}
+	}
+	// What was being filled when the process ended can never become whole.
+	if _, err := db.write.ExecContext(ctx, "DELETE FROM collection WHERE state = 'filling'"); err != nil {
+		return translate(op, err)
+	}
+	var last int64
+	err := db.write.QueryRowContext(ctx, "SELECT coalesce(max(id), 0) FROM collection").Scan(&last)
+	db.lastID.Store(last)
+	return translate(op, err)
+}
+
+// Path is the database file's.
+func (db *DB) Path() string { return db.path }
+
+// Check tells whether the file is still the one that was opened: writes to an
+// unlinked file succeed into nothing.
+func (db *DB) Check() error {
+	info, err := os.Stat(db.path)
+	if err != nil || !os.SameFile(info, db.inode) {
+		return fmt.Errorf("%s: %w", db.path, ErrGone)
+	}
+	return nil
+}
+
+// Close closes the database; the log is merged into the file.
+func (db *DB) Close() error {
+	return errors.Join(db.read.Close(), db.stmts.close(), db.write.Close())
+}
+
+// connector opens connections and runs pragmas on each before its first use.
+type connector struct {
+	dsn     string
+	pragmas []string
+}
+
+var _ driver.Connector = connector{}
+
+func (c connector) Driver() driver.Driver { return &sqlite3.SQLiteDriver{} }
+
+func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
+	// SQLite makes its files with the umask's leave; the directory is 0700.
+	conn, err := (&sqlite3.SQLiteDriver{}).Open(c.dsn)
+	if err != nil {
+		return nil, err
+	}
+	for _, pragma := range c.pragmas {
+		if _, err := conn.(driver.ExecerContext).ExecContext(ctx, pragma, nil); err != nil {
+			return nil, errors.Join(fmt.Errorf("%s: %w", pragma, err), conn.Close())
+		}
+	}
+	return conn, nil
+}

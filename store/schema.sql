@@ -1,0 +1,104 @@
+-- Rockpool's cache. Look into it with:  sqlite3 -readonly rockpool.db 'SELECT * FROM v_collection'
+-- (-readonly matters: sqlite3 shells up to 3.51.2 can damage a database that is in use.)
+
+-- Facts about this file itself.
+CREATE TABLE meta (
+  key   TEXT PRIMARY KEY,
+  value TEXT NOT NULL
+) STRICT;
+
+-- One recorded LIST/WATCH scope. state:
+--   complete  every object of the scope as it was at resource_version
+--   filling   being recorded; not to be read
+--   seen      objects that were read one by one; proves nothing about others
+CREATE TABLE collection (
+  id               INTEGER PRIMARY KEY,
+  principal        TEXT NOT NULL,
+  api_group        TEXT NOT NULL,
+  version          TEXT NOT NULL,
+  resource         TEXT NOT NULL,
+  representation   TEXT NOT NULL,
+  namespace        TEXT NOT NULL,
+  label_selector   TEXT NOT NULL,
+  field_selector   TEXT NOT NULL,
+  media_type       TEXT NOT NULL,
+  state            TEXT NOT NULL CHECK (state IN ('complete', 'filling', 'seen')),
+  kind             TEXT NOT NULL DEFAULT '',      -- of one object
+  api_version      TEXT NOT NULL DEFAULT '',      -- of one object
+  envelope         TEXT NOT NULL DEFAULT '{}',    -- the list without items and resourceVersion
+  resource_version TEXT NOT NULL DEFAULT '',
+  revision         INTEGER NOT NULL DEFAULT 0,    -- counts our changes to this collection
+  synced_at        INTEGER NOT NULL DEFAULT 0,    -- ms since 1970: last known equal to the server
+  used_at          INTEGER NOT NULL DEFAULT 0     -- ms since 1970: last recorded or replayed
+) STRICT;
+-- Several lists of one scope may be filling at once; there is one of any other state.
+CREATE UNIQUE INDEX collection_scope ON collection (
+  principal, api_group, version, resource, representation, namespace, label_selector, field_selector, media_type, state
+) WHERE state <> 'filling';
+
+CREATE TABLE object (
+  id               INTEGER PRIMARY KEY,
+  collection_id    INTEGER NOT NULL REFERENCES collection (id) ON DELETE CASCADE,
+  namespace        TEXT NOT NULL,
+  name             TEXT NOT NULL,
+  resource_version TEXT NOT NULL,
+  uid              TEXT NOT NULL,
+  updated_at       INTEGER NOT NULL,              -- ms since 1970
+  labels           TEXT NOT NULL,                 -- JSON object
+  size             INTEGER NOT NULL,              -- bytes of payload
+  encoding         TEXT NOT NULL CHECK (encoding IN ('json', 'json-bare')), -- bare: kind and apiVersion are the collection's
+  payload          ANY NOT NULL,
+  UNIQUE (collection_id, namespace, name)
+) STRICT;
+
+-- Whole answers, for the identical request: discovery, OpenAPI, version, Tables.
+CREATE TABLE response (
+  principal  TEXT NOT NULL,
+  path       TEXT NOT NULL,                       -- with the query
+  accept     TEXT NOT NULL,
+  status     INTEGER NOT NULL,
+  media_type TEXT NOT NULL,
+  etag       TEXT NOT NULL,
+  stored_at  INTEGER NOT NULL,                    -- ms since 1970
+  size       INTEGER NOT NULL,
+  body       ANY NOT NULL,
+  PRIMARY KEY (principal, path, accept)
+) STRICT;
+
+-- Things known about the cluster, such as the keys that tokens are signed with.
+CREATE TABLE fact (
+  key        TEXT PRIMARY KEY,
+  updated_at INTEGER NOT NULL,                    -- ms since 1970
+  value      BLOB NOT NULL
+) STRICT;
+
+-- The history of the link.
+CREATE TABLE link (
+  id     INTEGER PRIMARY KEY,
+  at     INTEGER NOT NULL,                        -- ms since 1970
+  state  TEXT NOT NULL,
+  reason TEXT NOT NULL
+) STRICT;
+
+-- For a person in the shell.
+CREATE VIEW v_collection AS
+  SELECT c.id, c.principal,
+         CASE c.api_group WHEN '' THEN c.version ELSE c.api_group || '/' || c.version END || '/' || c.resource AS resource,
+         c.representation, c.namespace, c.label_selector, c.field_selector, c.state, c.resource_version,
+         (SELECT count(*) FROM object o WHERE o.collection_id = c.id) AS objects,
+         (SELECT coalesce(sum(size), 0) FROM object o WHERE o.collection_id = c.id) AS bytes,
+         datetime(c.synced_at / 1000, 'unixepoch') AS synced, datetime(c.used_at / 1000, 'unixepoch') AS used
+  FROM collection c;
+
+CREATE VIEW v_object AS
+  SELECT o.collection_id, c.resource, o.namespace, o.name, o.resource_version, o.uid,
+         datetime(o.updated_at / 1000, 'unixepoch') AS updated, o.size,
+         CASE WHEN typeof(o.payload) = 'text' THEN o.payload END AS json
+  FROM object o JOIN collection c ON c.id = o.collection_id;
+
+CREATE VIEW v_label AS
+  SELECT o.collection_id, o.namespace, o.name, l.key AS label, l.value
+  FROM object o, json_each(o.labels) l;
+
+CREATE VIEW v_link AS
+  SELECT datetime(at / 1000, 'unixepoch') AS at, state, reason FROM link ORDER BY id;

@@ -1,0 +1,144 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Snapshot records a whole list, in as many transactions as its caller likes,
+// and makes it the scope's complete collection in the last of them. Until then
+// readers see the collection that was there before; only objects that differ
+// from that one are written.
+//
+// A Snapshot is for one goroutine. When a transaction that it took part in
+// fails, it must be given up: Abort.
+type Snapshot struct {
+	scope Scope
+	begun bool
+	base  int64 // the complete collection that unchanged objects stay in; 0: none
+	fill  int64 // holds what differs from base; 0: nothing so far
+	seen  map[Key]struct{}
+}
+
+// NewSnapshot starts a recording of scope. Nothing is written before Add.
+func NewSnapshot(scope Scope) *Snapshot {
+	return &Snapshot{scope: scope, seen: map[Key]struct{}{}}
+}
+
+// ErrBaseGone: the collection that the snapshot builds on was replaced.
+var ErrBaseGone = errors.New("the collection was replaced while a list of it was recorded")
+
+func (s *Snapshot) begin(tx *Tx) error {
+	if s.begun {
+		return nil
+	}
+	c, err := tx.Collection(s.scope, Complete)
+	if ignoreNotFound(err) != nil {
+		return err
+	}
+	s.base, s.begun = c.ID, true
+	return nil
+}
+
+// Add records an item of the list.
+func (s *Snapshot) Add(tx *Tx, o Object) error {
+	if err := s.begin(tx); err != nil {
+		return err
+	}
+	s.seen[Key{o.Namespace, o.Name}] = struct{}{}
+	if s.base != 0 {
+		var same bool
+		err := tx.stmt(tx.db.stmts.same).QueryRow(s.base, o.Namespace, o.Name, o.UID, o.ResourceVersion).Scan(&same)
+		if err != nil {
+			return translate("compare object", err)
+		}
+		if same && o.ResourceVersion != "" {
+			return nil
+		}
+	}
+	if err := s.beginFill(tx); err != nil {
+		return err
+	}
+	return tx.Put(s.fill, o)
+}
+
+func (s *Snapshot) beginFill(tx *Tx) (err error) {
+	if s.fill == 0 {
+		s.fill, err = tx.create(s.scope, Filling)
+	}
+	return err
+}
+
+// Commit makes what was added the scope's complete collection.
+func (s *Snapshot) Commit(tx *Tx, h Head) error {
+	if err := s.begin(tx); err != nil {
+		return err
+	}
+	current, err := tx.Collection(s.scope, Complete)
+	if ignoreNotFound(err) != nil {
+		return err
+	}
+	if current.ID != s.base {
+		return fmt.Errorf("commit snapshot: %w", ErrBaseGone)
+	}
+	target := s.base
+	if target == 0 {
+		if err := s.beginFill(tx); err != nil {
+			return err
+		}
+		target = s.fill
+	} else if err := s.merge(tx); err != nil {
+		return err
+	}
+	now := tx.nowMilli()
+	_, err = tx.tx.Exec(`UPDATE collection SET state = 'complete', kind = ?, api_version = ?, envelope = ?, resource_version = ?,
+		revision = revision + 1, synced_at = ?, used_at = ? WHERE id = ?`, h.Kind, h.APIVersion, h.Envelope, h.ResourceVersion, now, now, target)
+	return translate("commit snapshot", err)
+}
+
+// merge moves the differences into base and deletes from it what the list does
+// not have.
+func (s *Snapshot) merge(tx *Tx) error {
+	gone, err := s.vanished(tx)
+	if err != nil {
+		return err
+	}
+	for _, key := range gone {
+		if err := tx.Remove(s.base, key.Namespace, key.Name); err != nil {
+			return err
+		}
+	}
+	if s.fill == 0 {
+		return nil
+	}
+	if _, err := tx.tx.Exec(`UPDATE OR REPLACE object SET collection_id = ? WHERE collection_id = ?`, s.base, s.fill); err != nil {
+		return translate("merge snapshot", err)
+	}
+	return tx.dropCollection(s.fill)
+}
+
+func (s *Snapshot) vanished(tx *Tx) (gone []Key, err error) {
+	rows, err := tx.tx.Query(`SELECT namespace, name FROM object WHERE collection_id = ?`, s.base)
+	if err != nil {
+		return nil, translate("compare snapshot", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var key Key
+		if err := rows.Scan(&key.Namespace, &key.Name); err != nil {
+			return nil, translate("compare snapshot", err)
+		}
+		if _, ok := s.seen[key]; !ok {
+			gone = append(gone, key)
+		}
+	}
+	return gone, translate("compare snapshot", rows.Err())
+}
+
+// Abort deletes what was recorded so far.
+func (s *Snapshot) Abort(tx *Tx) error {
+	if s.fill == 0 {
+		return nil
+	}
+	return tx.dropCollection(s.fill)
+}

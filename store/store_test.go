@@ -1,0 +1,478 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mattn/go-sqlite3"
+)
+
+var clock = time.UnixMilli(1_700_000_000_000)
+
+func openAt(t *testing.T, dir string, opts Options) *DB {
+	t.Helper()
+	opts.Now = func() time.Time { return clock }
+	db, err := Open(t.Context(), dir, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+func scope(namespace string) Scope {
+	return Scope{Principal: "system:serviceaccount:shop:web", Version: "v1", Resource: "configmaps", Representation: "object", Namespace: namespace, MediaType: "application/json"}
+}
+
+func object(name string, rv int) Object {
+	return Object{Namespace: "shop", Name: name, UID: "uid-" + name, ResourceVersion: fmt.Sprint(rv), Labels: `{"app":"` + name + `"}`, Encoding: JSONBare,
+		Payload: fmt.Appendf(nil, `{"metadata":{"name":%q,"resourceVersion":"%d"}}`, name, rv)}
+}
+
+func update(t *testing.T, db *DB, f func(*Tx) error) {
+	t.Helper()
+	if err := db.Update(t.Context(), f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// record makes a complete collection of the objects.
+func record(t *testing.T, db *DB, s Scope, rv string, objects ...Object) {
+	t.Helper()
+	snap := NewSnapshot(s)
+	update(t, db, func(tx *Tx) error {
+		for _, o := range objects {
+			if err := snap.Add(tx, o); err != nil {
+				return err
+			}
+		}
+		return snap.Commit(tx, Head{Kind: "ConfigMap", APIVersion: "v1", Envelope: `{"kind":"ConfigMapList"}`, ResourceVersion: rv})
+	})
+}
+
+// complete gives the scope's complete collection and its objects as name@version.
+func complete(t *testing.T, db *DB, s Scope) (Collection, []string) {
+	t.Helper()
+	all, err := db.Collections(t.Context(), s.Principal, s.Group, s.Version, s.Resource)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range all {
+		if c.Scope == s && c.State == Complete {
+			return c, names(t, db, c, Range{})
+		}
+	}
+	return Collection{}, nil
+}
+
+func names(t *testing.T, db *DB, c Collection, r Range) (out []string) {
+	t.Helper()
+	for {
+		next, err := db.List(t.Context(), c.ID, c.Revision, r, func(o Object) error {
+			out = append(out, o.Name+"@"+o.ResourceVersion)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if next == nil {
+			return out
+		}
+		r.After = next
+	}
+}
+
+func want(t *testing.T, got []string, want ...string) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Fatalf("got %v, want %v", got, want)
+	}
+}
+
+func TestASnapshotIsNotSeenBeforeItIsWhole(t *testing.T) {
+	dir := t.TempDir()
+	db := openAt(t, dir, Options{})
+	record(t, db, scope("shop"), "10", object("a", 1), object("b", 2))
+
+	snap := NewSnapshot(scope("shop"))
+	update(t, db, func(tx *Tx) error { return snap.Add(tx, object("a", 11)) })
+	c, got := complete(t, db, scope("shop"))
+	want(t, got, "a@1", "b@2")
+	if c.ResourceVersion != "10" || c.Kind != "ConfigMap" || !c.SyncedAt.Equal(clock) {
+		t.Fatalf("collection %+v", c)
+	}
+	update(t, db, func(tx *Tx) error { return snap.Add(tx, object("c", 12)) })
+	update(t, db, func(tx *Tx) error { return snap.Commit(tx, Head{ResourceVersion: "12"}) })
+	c, got = complete(t, db, scope("shop"))
+	want(t, got, "a@11", "c@12")
+	if c.ResourceVersion != "12" {
+		t.Fatalf("collection at %s", c.ResourceVersion)
+	}
+}
+
+func TestASnapshotThatBreaksOffLeavesTheOldOne(t *testing.T) {
+	for _, how := range []string{"aborted", "forgotten at a restart"} {
+		t.Run(how, func(t *testing.T) {
+			dir := t.TempDir()
+			db := openAt(t, dir, Options{})
+			record(t, db, scope("shop"), "10", object("a", 1))
+			snap := NewSnapshot(scope("shop"))
+			update(t, db, func(tx *Tx) error { return snap.Add(tx, object("b", 11)) })
+			if how == "aborted" {
+				update(t, db, snap.Abort)
+			} else {
+				if err := db.Close(); err != nil {
+					t.Fatal(err)
+				}
+				db = openAt(t, dir, Options{})
+			}
+			_, got := complete(t, db, scope("shop"))
+			want(t, got, "a@1")
+			var rows int
+			if err := db.read.QueryRow(`SELECT (SELECT count(*) FROM object) + (SELECT count(*) FROM collection)`).Scan(&rows); err != nil || rows != 2 {
+				t.Fatalf("%d rows are left, want the collection and its object: %v", rows, err)
+			}
+		})
+	}
+}
+
+func TestARelistWithNothingChangedWritesNoPayload(t *testing.T) {
+	db := openAt(t, t.TempDir(), Options{})
+	record(t, db, scope("shop"), "10", object("a", 1), object("b", 2))
+	before := changes(t, db)
+	record(t, db, scope("shop"), "20", object("a", 1), object("b", 2))
+	if n := changes(t, db) - before; n != 1 {
+		t.Fatalf("%d rows were written, want the collection's alone", n)
+	}
+	c, got := complete(t, db, scope("shop"))
+	want(t, got, "a@1", "b@2")
+	if c.ResourceVersion != "20" {
+		t.Fatalf("at %s", c.ResourceVersion)
+	}
+}
+
+// changes counts the rows written by the writing connection so far.
+func changes(t *testing.T, db *DB) (n int) {
+	t.Helper()
+	if err := db.write.QueryRow(`SELECT total_changes()`).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestAnEventDuringAListDoesNotOutliveIt(t *testing.T) {
+	db := openAt(t, t.TempDir(), Options{})
+	record(t, db, scope("shop"), "10", object("a", 1))
+	snap := NewSnapshot(scope("shop"))
+	update(t, db, func(tx *Tx) error { return snap.Add(tx, object("a", 1)) })
+	update(t, db, func(tx *Tx) error { // created and deleted again on the server, of which only the first has arrived
+		c, err := tx.Collection(scope("shop"), Complete)
+		if err != nil {
+			return err
+		}
+		return errors.Join(tx.Put(c.ID, object("passing", 11)), tx.Advance(c.ID, "11"))
+	})
+	update(t, db, func(tx *Tx) error { return snap.Commit(tx, Head{ResourceVersion: "20"}) })
+	_, got := complete(t, db, scope("shop"))
+	want(t, got, "a@1")
+}
+
+func TestAnIDOfARolledBackCollectionLeadsToNoOther(t *testing.T) {
+	db := openAt(t, t.TempDir(), Options{})
+	broken := NewSnapshot(scope("shop"))
+	boom := errors.New("boom")
+	if err := db.Update(t.Context(), func(tx *Tx) error {
+		return errors.Join(broken.Add(tx, object("x", 1)), boom)
+	}); !errors.Is(err, boom) {
+		t.Fatal(err)
+	}
+	record(t, db, scope("shop"), "10", object("a", 1))
+	update(t, db, broken.Abort)
+	_, got := complete(t, db, scope("shop"))
+	want(t, got, "a@1")
+}
+
+func TestScopesAreApart(t *testing.T) {
+	db := openAt(t, t.TempDir(), Options{})
+	narrow := scope("shop")
+	narrow.LabelSelector = "app=a"
+	other := scope("shop")
+	other.Principal = "somebody else"
+	record(t, db, scope("shop"), "10", object("a", 1), object("b", 2))
+	record(t, db, narrow, "11", object("a", 1))
+	record(t, db, other, "12", object("c", 3))
+	_, got := complete(t, db, scope("shop"))
+	want(t, got, "a@1", "b@2")
+	_, got = complete(t, db, narrow)
+	want(t, got, "a@1")
+	_, got = complete(t, db, other)
+	want(t, got, "c@3")
+	all, err := db.Collections(t.Context(), narrow.Principal, "", "v1", "configmaps")
+	if err != nil || len(all) != 2 {
+		t.Fatalf("%d collections of the principal: %v", len(all), err)
+	}
+}
+
+func TestPagesMakeOneSnapshotOrFail(t *testing.T) {
+	db := openAt(t, t.TempDir(), Options{})
+	var objects []Object
+	var all []string
+	for i := range pageRows*2 + 7 {
+		o := object(fmt.Sprintf("o%05d", i), i+1)
+		objects, all = append(objects, o), append(all, o.Name+"@"+o.ResourceVersion)
+	}
+	record(t, db, scope("shop"), "5000", objects...)
+	c, got := complete(t, db, scope("shop"))
+	want(t, got, all...)
+
+	next, err := db.List(t.Context(), c.ID, c.Revision, Range{}, func(Object) error { return nil })
+	if err != nil || next == nil {
+		t.Fatalf("first page: next %v, %v", next, err)
+	}
+	update(t, db, func(tx *Tx) error { return errors.Join(tx.Remove(c.ID, "shop", "o00900"), tx.Advance(c.ID, "5001")) })
+	if _, err = db.List(t.Context(), c.ID, c.Revision, Range{After: next}, func(Object) error { return nil }); !errors.Is(err, ErrChanged) {
+		t.Fatalf("the second page of a changed collection gave %v", err)
+	}
+}
+
+func TestRangesNarrow(t *testing.T) {
+	db := openAt(t, t.TempDir(), Options{})
+	b := object("b", 2)
+	b.Namespace = "bar"
+	record(t, db, scope(""), "10", object("a", 1), b)
+	c, got := complete(t, db, scope(""))
+	want(t, got, "b@2", "a@1") // by namespace, then name
+	want(t, names(t, db, c, Range{Namespace: "shop"}), "a@1")
+	want(t, names(t, db, c, Range{Namespace: "shop", Name: "b"}))
+}
+
+func TestListingUsesAnIndexAndDoesNotSort(t *testing.T) {
+	db := openAt(t, t.TempDir(), Options{})
+	for _, where := range []string{"", " AND namespace = 'x'", " AND (namespace, name) > ('x', 'y')"} {
+		rows, err := db.read.Query(`EXPLAIN QUERY PLAN SELECT payload FROM object WHERE collection_id = 1` + where + ` ORDER BY namespace, name LIMIT 500`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var plan []string
+		for rows.Next() {
+			var id, parent, unused int
+			var detail string
+			if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
+				t.Fatal(err)
+			}
+			plan = append(plan, detail)
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if s := strings.Join(plan, "; "); !strings.Contains(s, "USING INDEX") || strings.Contains(s, "TEMP B-TREE") {
+			t.Errorf("where%s: %s", where, s)
+		}
+	}
+}
+
+func TestObjectsThatWereSeenAreApartFromLists(t *testing.T) {
+	db := openAt(t, t.TempDir(), Options{})
+	update(t, db, func(tx *Tx) error {
+		return errors.Join(tx.See(scope(""), "ConfigMap", "v1", object("a", 1)), tx.See(scope(""), "ConfigMap", "v1", object("b", 2)))
+	})
+	update(t, db, func(tx *Tx) error { return tx.Unsee(scope(""), "shop", "b") })
+	all, err := db.Collections(t.Context(), scope("").Principal, "", "v1", "configmaps")
+	if err != nil || len(all) != 1 || all[0].State != Seen || all[0].Kind != "ConfigMap" {
+		t.Fatalf("%+v %v", all, err)
+	}
+	if o, _, err := db.Object(t.Context(), all[0].ID, "shop", "a"); err != nil || o.ResourceVersion != "1" {
+		t.Fatalf("%+v %v", o, err)
+	}
+	if _, _, err := db.Object(t.Context(), all[0].ID, "shop", "b"); !errors.Is(err, ErrNotFound) {
+		t.Fatal(err)
+	}
+}
+
+func TestResponsesFactsAndTheCluster(t *testing.T) {
+	dir := t.TempDir()
+	db := openAt(t, dir, Options{})
+	r := Response{Principal: "p", Path: "/apis?x=1", Accept: "application/json", Status: 200, MediaType: "application/json", ETag: `"e"`, Body: []byte(`{}`)}
+	for range 2 {
+		update(t, db, func(tx *Tx) error { return tx.PutResponse(r) })
+	}
+	got, err := db.Response(t.Context(), "p", "/apis?x=1", "application/json")
+	if err != nil || string(got.Body) != `{}` || got.ETag != `"e"` || !got.StoredAt.Equal(clock) {
+		t.Fatalf("%+v %v", got, err)
+	}
+	if _, err := db.Response(t.Context(), "q", "/apis?x=1", "application/json"); !errors.Is(err, ErrNotFound) {
+		t.Fatalf("another principal's response: %v", err)
+	}
+	if err := db.PutFact(t.Context(), "jwks", []byte("keys")); err != nil {
+		t.Fatal(err)
+	}
+	if v, _, err := db.Fact(t.Context(), "jwks"); err != nil || string(v) != "keys" {
+		t.Fatalf("%s %v", v, err)
+	}
+	for _, step := range []struct {
+		digests []string
+		emptied bool
+	}{{[]string{"a"}, false}, {[]string{"a"}, false}, {[]string{"a", "b"}, false}, {[]string{"b"}, false}, {[]string{"c"}, true}} {
+		emptied, err := db.BindCluster(t.Context(), step.digests)
+		if err != nil || emptied != step.emptied {
+			t.Fatalf("%v: emptied %v %v", step.digests, emptied, err)
+		}
+	}
+	if _, err := db.Response(t.Context(), "p", "/apis?x=1", "application/json"); !errors.Is(err, ErrNotFound) {
+		t.Fatalf("another cluster's response is left: %v", err)
+	}
+}
+
+func TestTheHistoryOfTheLinkIsBounded(t *testing.T) {
+	db := openAt(t, t.TempDir(), Options{})
+	update(t, db, func(tx *Tx) error {
+		for i := range keepLinks + 5 {
+			if err := tx.PutLink("offline", fmt.Sprint(i)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	var n int
+	var last string
+	if err := db.read.QueryRow(`SELECT count(*), (SELECT reason FROM v_link ORDER BY rowid DESC LIMIT 1) FROM link`).Scan(&n, &last); err != nil || n != keepLinks {
+		t.Fatalf("%d rows, %v", n, err)
+	}
+}
+
+func TestOpenMakesTheBestOfABadFile(t *testing.T) {
+	foreign := func(path string) error {
+		db, err := sql.Open("sqlite3", "file:"+path)
+		if err != nil {
+			return err
+		}
+		_, err = db.Exec(`CREATE TABLE notes (text); INSERT INTO notes VALUES ('keep me')`)
+		return errors.Join(err, db.Close())
+	}
+	otherVersion := func(path string) error {
+		db, err := Open(context.Background(), filepath.Dir(path), Options{})
+		if err != nil {
+			return err
+		}
+		_, err = db.write.Exec(`PRAGMA user_version = 999`)
+		return errors.Join(err, db.Close())
+	}
+	tests := []struct {
+		name   string
+		make   func(path string) error
+		notice string
+		aside  string
+	}{
+		{"an empty file is a new cache", func(path string) error { return os.WriteFile(path, nil, 0o600) }, "", ""},
+		{"text is set aside", func(path string) error { return os.WriteFile(path, []byte(strings.Repeat("not a database ", 100)), 0o600) }, "corrupt", ".corrupt"},
+		{"another program's database is set aside", foreign, "another program", ".foreign"},
+		{"another version's schema is made anew", otherVersion, "999", ""},
+		{"a cut file is set aside", func(path string) error {
+			if err := otherVersion(path); err != nil {
+				return err
+			}
+			return os.Truncate(path, 5000)
+		}, "corrupt", ".corrupt"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, FileName)
+			if err := tt.make(path); err != nil {
+				t.Fatal(err)
+			}
+			var notices []string
+			db := openAt(t, dir, Options{Notice: func(s string) { notices = append(notices, s) }})
+			record(t, db, scope("shop"), "1", object("a", 1))
+			if got := strings.Join(notices, "\n"); (got == "") != (tt.notice == "") || !strings.Contains(got, tt.notice) || (got != "" && !strings.Contains(got, path)) {
+				t.Fatalf("notice %q, want %q and the path", got, tt.notice)
+			}
+			if tt.aside == "" {
+				return
+			}
+			if _, err := os.Stat(path + tt.aside); err != nil {
+				t.Fatalf("the file was lost: %v", err)
+			}
+		})
+	}
+}
+
+func TestOpenSaysWhichDirectoryCannotBeWritten(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "missing")
+	if _, err := Open(t.Context(), dir, Options{}); !errors.Is(err, ErrReadOnly) || !strings.Contains(err.Error(), dir) {
+		t.Fatal(err)
+	}
+}
+
+func TestTheQuotaIsKeptAndReadingGoesOn(t *testing.T) {
+	db := openAt(t, t.TempDir(), Options{MaxSize: 256 << 10})
+	record(t, db, scope("shop"), "1", object("a", 1))
+	big := object("big", 2)
+	big.Payload = []byte(`"` + strings.Repeat("x", 1<<20) + `"`)
+	err := db.Update(t.Context(), func(tx *Tx) error { return tx.See(scope(""), "ConfigMap", "v1", big) })
+	if !errors.Is(err, ErrFull) {
+		t.Fatalf("1 MiB in 256 KiB gave %v", err)
+	}
+	_, got := complete(t, db, scope("shop"))
+	want(t, got, "a@1")
+	record(t, db, scope("shop"), "2", object("b", 2))
+	if info, err := os.Stat(db.Path()); err != nil || info.Size() > 256<<10 {
+		t.Fatalf("%v %v", info, err)
+	}
+}
+
+func TestARemovedFileIsNoticed(t *testing.T) {
+	db := openAt(t, t.TempDir(), Options{})
+	if err := db.Check(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(db.Path()); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Check(); !errors.Is(err, ErrGone) {
+		t.Fatal(err)
+	}
+}
+
+func TestAReaderCannotWrite(t *testing.T) {
+	db := openAt(t, t.TempDir(), Options{})
+	if _, err := db.read.Exec(`DELETE FROM object`); err == nil {
+		t.Fatal("a reading connection deleted rows")
+	}
+}
+
+func TestTheDriverHasNoWALResetBug(t *testing.T) {
+	if _, number, _ := sqlite3.Version(); number < 3_051_003 {
+		t.Fatalf("SQLite %d damages databases, 3.51.3 is needed", number)
+	}
+}
+
+func TestAPersonCanLookIntoItWithTheShell(t *testing.T) {
+	shell, err := exec.LookPath("sqlite3")
+	if err != nil {
+		t.Fatal("the sqlite3 shell is needed: apt-get install sqlite3")
+	}
+	db := openAt(t, t.TempDir(), Options{})
+	record(t, db, scope("shop"), "10", object("a", 1), object("b", 2))
+	update(t, db, func(tx *Tx) error { return tx.PutLink("online", "first probe") })
+	for query, want := range map[string]string{
+		`SELECT resource, state, objects, resource_version, synced FROM v_collection`:      "v1/configmaps|complete|2|10|2023-11-14 22:13:20",
+		`SELECT name, json->>'$.metadata.resourceVersion' FROM v_object WHERE name = 'b'`: "b|2",
+		`SELECT name FROM v_label WHERE label = 'app' AND value = 'a'`:                    "a",
+		`SELECT state, reason FROM v_link`:                                                "online|first probe",
+	} {
+		out, err := exec.Command(shell, "-readonly", db.Path(), query).CombinedOutput()
+		if got := strings.TrimSpace(string(out)); err != nil || got != want {
+			t.Errorf("%s: %q %v, want %q", query, got, err, want)
+		}
+	}
+}

@@ -1,0 +1,88 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+)
+
+// Tx is the right to change rows, for the length of one Update.
+type Tx struct {
+	db *DB
+	tx *sql.Tx
+}
+
+// Update runs f in one transaction: all of its changes or none. There is one
+// writer at a time. f must return the first error that it meets: after a full
+// disk SQLite has rolled back and would commit what follows one by one.
+//
+// A context that is done before f starts stops the Update; later it does not,
+// for the same reason.
+func (db *DB) Update(ctx context.Context, f func(*Tx) error) (err error) {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	tx, err := db.write.BeginTx(context.WithoutCancel(ctx), nil)
+	if err != nil {
+		return translate("begin", err)
+	}
+	if err := f(&Tx{db: db, tx: tx}); err != nil {
+		if rollback := tx.Rollback(); rollback != nil && !errors.Is(rollback, sql.ErrTxDone) && !errors.Is(err, ErrFull) {
+			return errors.Join(err, translate("roll back", rollback))
+		}
+		return err
+	}
+	return translate("commit", tx.Commit())
+}
+
+// view runs f over one unchanging state of the database. It holds a read
+// transaction, which keeps the log from shrinking: f must be quick and must not
+// wait for a client.
+func (db *DB) view(ctx context.Context, f func(*sql.Tx) error) error {
+	tx, err := db.read.BeginTx(ctx, nil)
+	if err != nil {
+		return translate("begin", err)
+	}
+	defer tx.Rollback() //nolint:errcheck // nothing was changed
+	return f(tx)
+}
+
+func (tx *Tx) stmt(s *sql.Stmt) *sql.Stmt { return tx.tx.Stmt(s) }
+
+func (tx *Tx) nowMilli() int64 { return tx.db.now().UnixMilli() }
+
+// statements are prepared once on the writing connection, for what is done once
+// an object.
+type statements struct {
+	findCollection, advance, put, remove, same *sql.Stmt
+}
+
+func prepareStatements(ctx context.Context, db *sql.DB) (*statements, error) {
+	s := &statements{}
+	for _, p := range []struct {
+		stmt **sql.Stmt
+		text string
+	}{
+		{&s.findCollection, `SELECT ` + collectionColumns + ` FROM collection WHERE principal = ? AND api_group = ? AND version = ? AND resource = ?
+			AND representation = ? AND namespace = ? AND label_selector = ? AND field_selector = ? AND media_type = ? AND state = ? AND state <> 'filling'`},
+		{&s.advance, `UPDATE collection SET resource_version = ?, revision = revision + 1, synced_at = ?, used_at = ? WHERE id = ?`},
+		{&s.put, `INSERT INTO object (collection_id, namespace, name, resource_version, uid, updated_at, labels, size, encoding, payload)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT))
+			ON CONFLICT (collection_id, namespace, name) DO UPDATE SET resource_version = excluded.resource_version, uid = excluded.uid,
+			updated_at = excluded.updated_at, labels = excluded.labels, size = excluded.size, encoding = excluded.encoding, payload = excluded.payload`},
+		{&s.remove, `DELETE FROM object WHERE collection_id = ? AND namespace = ? AND name = ?`},
+		{&s.same, `SELECT EXISTS (SELECT 1 FROM object WHERE collection_id = ? AND namespace = ? AND name = ? AND uid = ? AND resource_version = ?)`},
+	} {
+		stmt, err := db.PrepareContext(ctx, p.text)
+		if err != nil {
+			return nil, fmt.Errorf("prepare %q: %w", p.text, err)
+		}
+		*p.stmt = stmt
+	}
+	return s, nil
+}
+
+func (s *statements) close() error {
+	return errors.Join(s.findCollection.Close(), s.advance.Close(), s.put.Close(), s.remove.Close(), s.same.Close())
+}
