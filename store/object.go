@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"time"
 )
 
 // Encoding of a payload.
@@ -21,6 +22,7 @@ type Object struct {
 	Labels               string // JSON object; empty means {}
 	Encoding             Encoding
 	Payload              []byte
+	UpdatedAt            time.Time // when it was recorded; Put sets it
 }
 
 // Put adds or replaces an object.
@@ -77,14 +79,16 @@ func (tx *Tx) seen(s Scope) (int64, error) {
 // Object reads one object of a collection, and the collection's resourceVersion
 // at the same instant: the two together can prove absence.
 func (db *DB) Object(ctx context.Context, collection int64, namespace, name string) (o Object, resourceVersion string, err error) {
+	var updated int64
 	err = db.view(ctx, func(tx *sql.Tx) error {
 		if err := tx.QueryRowContext(ctx, `SELECT resource_version FROM collection WHERE id = ?`, collection).Scan(&resourceVersion); err != nil {
 			return err
 		}
-		return tx.QueryRowContext(ctx, `SELECT namespace, name, uid, resource_version, labels, encoding, CAST(payload AS BLOB)
+		return tx.QueryRowContext(ctx, `SELECT namespace, name, uid, resource_version, labels, encoding, updated_at, CAST(payload AS BLOB)
 			FROM object WHERE collection_id = ? AND namespace = ? AND name = ?`, collection, namespace, name).
-			Scan(&o.Namespace, &o.Name, &o.UID, &o.ResourceVersion, &o.Labels, &o.Encoding, &o.Payload)
+			Scan(&o.Namespace, &o.Name, &o.UID, &o.ResourceVersion, &o.Labels, &o.Encoding, &updated, &o.Payload)
 	})
+	o.UpdatedAt = time.UnixMilli(updated)
 	return o, resourceVersion, translate("read object", err)
 }
 

@@ -48,11 +48,13 @@ func (s *Snapshot) Add(tx *Tx, o Object) error {
 	s.seen[Key{o.Namespace, o.Name}] = struct{}{}
 	if s.base != 0 {
 		var same bool
-		err := tx.stmt(tx.db.stmts.same).QueryRow(s.base, o.Namespace, o.Name, o.UID, o.ResourceVersion).Scan(&same)
+		// The payload counts too: in a cluster that was restored from a backup the
+		// same resourceVersion can come to stand for something else.
+		err := tx.stmt(tx.db.stmts.same).QueryRow(s.base, o.Namespace, o.Name, o.UID, o.ResourceVersion, o.Encoding, o.Payload).Scan(&same)
 		if err != nil {
 			return translate("compare object", err)
 		}
-		if same && o.ResourceVersion != "" {
+		if same {
 			return nil
 		}
 	}

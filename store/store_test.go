@@ -160,6 +160,18 @@ func TestARelistWithNothingChangedWritesNoPayload(t *testing.T) {
 	}
 }
 
+func TestAnObjectThatChangedUnderItsVersionIsWritten(t *testing.T) {
+	db := openAt(t, t.TempDir(), Options{})
+	record(t, db, scope("shop"), "10", object("a", 1))
+	restored := object("a", 1)
+	restored.Payload = []byte(`{"metadata":{"name":"a"},"data":{"restored":"yes"}}`)
+	record(t, db, scope("shop"), "5", restored)
+	c, _ := complete(t, db, scope("shop"))
+	if o, _, err := db.Object(t.Context(), c.ID, "shop", "a"); err != nil || string(o.Payload) != string(restored.Payload) {
+		t.Fatalf("%s %v", o.Payload, err)
+	}
+}
+
 // changes counts the rows written by the writing connection so far.
 func changes(t *testing.T, db *DB) (n int) {
 	t.Helper()
@@ -373,7 +385,9 @@ func TestOpenMakesTheBestOfABadFile(t *testing.T) {
 		aside  string
 	}{
 		{"an empty file is a new cache", func(path string) error { return os.WriteFile(path, nil, 0o600) }, "", ""},
-		{"text is set aside", func(path string) error { return os.WriteFile(path, []byte(strings.Repeat("not a database ", 100)), 0o600) }, "corrupt", ".corrupt"},
+		{"text is set aside", func(path string) error {
+			return os.WriteFile(path, []byte(strings.Repeat("not a database ", 100)), 0o600)
+		}, "corrupt", ".corrupt"},
 		{"another program's database is set aside", foreign, "another program", ".foreign"},
 		{"another version's schema is made anew", otherVersion, "999", ""},
 		{"a cut file is set aside", func(path string) error {
@@ -465,7 +479,7 @@ func TestAPersonCanLookIntoItWithTheShell(t *testing.T) {
 	record(t, db, scope("shop"), "10", object("a", 1), object("b", 2))
 	update(t, db, func(tx *Tx) error { return tx.PutLink("online", "first probe") })
 	for query, want := range map[string]string{
-		`SELECT resource, state, objects, resource_version, synced FROM v_collection`:      "v1/configmaps|complete|2|10|2023-11-14 22:13:20",
+		`SELECT resource, state, objects, resource_version, synced FROM v_collection`:     "v1/configmaps|complete|2|10|2023-11-14 22:13:20",
 		`SELECT name, json->>'$.metadata.resourceVersion' FROM v_object WHERE name = 'b'`: "b|2",
 		`SELECT name FROM v_label WHERE label = 'app' AND value = 'a'`:                    "a",
 		`SELECT state, reason FROM v_link`:                                                "online|first probe",

@@ -72,7 +72,8 @@ func prepareStatements(ctx context.Context, db *sql.DB) (*statements, error) {
 			ON CONFLICT (collection_id, namespace, name) DO UPDATE SET resource_version = excluded.resource_version, uid = excluded.uid,
 			updated_at = excluded.updated_at, labels = excluded.labels, size = excluded.size, encoding = excluded.encoding, payload = excluded.payload`},
 		{&s.remove, `DELETE FROM object WHERE collection_id = ? AND namespace = ? AND name = ?`},
-		{&s.same, `SELECT EXISTS (SELECT 1 FROM object WHERE collection_id = ? AND namespace = ? AND name = ? AND uid = ? AND resource_version = ?)`},
+		{&s.same, `SELECT EXISTS (SELECT 1 FROM object WHERE collection_id = ? AND namespace = ? AND name = ? AND uid = ? AND resource_version = ?
+			AND encoding = ? AND payload = CAST(? AS TEXT))`},
 	} {
 		stmt, err := db.PrepareContext(ctx, p.text)
 		if err != nil {

@@ -1,0 +1,18 @@
+// Package record turns answers on their way to the application into rows of the
+// store, off the request path.
+//
+//	body ──▶ application
+//	  │ tee
+//	  ▼
+//	List / Watch / Object / Document   cut the bytes (wire), in the reader's goroutine
+//	  │ operations, bounded in bytes; never waits
+//	  ▼
+//	Run                                groups them into transactions
+//	  ▼
+//	store
+//
+// When the store is slower than the network the operations that do not fit are
+// dropped: a list is then given up and the old snapshot stays; a watch that lost
+// an event is found out by the hole between its versions and leaves its
+// collection where it was. The application notices neither.
+package record

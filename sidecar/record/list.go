@@ -1,0 +1,113 @@
+package record
+
+import (
+	"encoding/json"
+	"io"
+
+	"rockpool.dev/sidecar/request"
+	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/store"
+)
+
+// List records the body of a successful LIST while it is read. The result must
+// be read and closed in place of body.
+func (r *Recorder) List(source Source, body io.ReadCloser) io.ReadCloser {
+	l := &list{recorder: r, source: source}
+	l.split.Item = l.item
+	return &tee{body: body, sink: l}
+}
+
+type list struct {
+	recorder *Recorder
+	source   Source
+	split    wire.List
+	rep      request.Representation
+	kind     string // of the first item that says it
+	api      string
+	snap     *snapshot
+	failed   bool
+}
+
+// write takes bytes of the body. What cannot be cut is not recorded; the
+// application gets it all the same.
+func (l *list) write(p []byte) {
+	if l.failed {
+		return
+	}
+	if _, err := l.split.Write(p); err != nil {
+		l.failed = true
+	}
+}
+
+func (l *list) item(raw []byte) error {
+	if l.snap == nil {
+		if err := l.begin(l.split.Peek().Kind); err != nil {
+			return err
+		}
+	}
+	m, err := wire.ParseMeta(raw)
+	if err != nil {
+		return err
+	}
+	if m.Name == "" {
+		return errNotAnObject
+	}
+	if l.kind == "" {
+		l.kind, l.api = m.Kind, m.APIVersion
+	}
+	l.snap.add(l.recorder, row(raw, m, l.rep))
+	return nil
+}
+
+// begin is called when the form of the items is known: typed lists say their
+// kind first, others are lists of whole objects.
+func (l *list) begin(listKind string) error {
+	rep, ok := representation(listKind)
+	if !ok {
+		return errNotAnObject
+	}
+	l.rep = rep
+	l.snap = newSnapshot(l.source.scope(rep), &l.source)
+	return nil
+}
+
+// end commits the list when its body was whole and is all of it.
+func (l *list) end(whole bool) {
+	head, err := l.split.Head()
+	if whole = whole && err == nil && !l.failed && head.HasItems && head.Continue == "" && head.ResourceVersion != ""; !whole {
+		if l.snap != nil {
+			l.recorder.enqueue(abort{l.snap})
+		}
+		return
+	}
+	if l.snap == nil && l.begin(head.Kind) != nil {
+		return
+	}
+	h := store.Head{Kind: l.kind, APIVersion: l.api, ResourceVersion: head.ResourceVersion, Envelope: envelope(head.Kind, head.APIVersion, head.Metadata)}
+	if h.Kind == "" {
+		h.Kind, h.APIVersion = itemKind(head.Kind), head.APIVersion
+	}
+	l.recorder.enqueue(commit{l.snap, h})
+}
+
+// envelope is a list's own JSON without what changes from answer to answer.
+func envelope(kind, apiVersion string, metadata []byte) string {
+	rest := map[string]json.RawMessage{}
+	if len(metadata) > 0 {
+		if err := json.Unmarshal(metadata, &rest); err != nil || rest == nil {
+			rest = map[string]json.RawMessage{}
+		}
+	}
+	for _, key := range []string{"resourceVersion", "continue", "remainingItemCount"} {
+		delete(rest, key)
+	}
+	raw, err := json.Marshal(struct {
+		Kind       string                     `json:"kind"`
+		APIVersion string                     `json:"apiVersion"`
+		Metadata   map[string]json.RawMessage `json:"metadata"`
+	}{kind, apiVersion, rest})
+	if err != nil { // the parts were JSON before
+		return "{}"
+	}
+	return string(raw)
+}

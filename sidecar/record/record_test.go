@@ -1,0 +1,397 @@
+package record
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"go.uber.org/goleak"
+	"go.uber.org/zap/zaptest"
+
+	"rockpool.dev/sidecar/request"
+	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/store"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const who = "system:serviceaccount:shop:web"
+
+type rig struct {
+	*Recorder
+	t   *testing.T
+	db  *store.DB
+	now time.Time
+}
+
+func newRig(t *testing.T, maxPending int) *rig {
+	t.Helper()
+	g := &rig{t: t, now: time.UnixMilli(1_700_000_000_000)}
+	db, err := store.Open(t.Context(), t.TempDir(), store.Options{MaxSize: 4 << 20, Now: func() time.Time { return g.now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.db = db
+	g.Recorder = New(Options{DB: db, Logger: zaptest.NewLogger(t), MaxPending: maxPending})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- g.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := errors.Join(<-done, db.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return g
+}
+
+func (g *rig) source(url string) Source {
+	r := httptest.NewRequest(http.MethodGet, url, nil)
+	return Source{Principal: who, Info: request.Parse(r), Path: r.URL.RequestURI(), Started: g.now}
+}
+
+func (g *rig) flush() {
+	g.t.Helper()
+	if err := g.Flush(g.t.Context()); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+func (g *rig) list(url, body string) {
+	g.t.Helper()
+	g.read(g.List(g.source(url), io.NopCloser(strings.NewReader(body))))
+	g.flush()
+}
+
+func (g *rig) read(body io.ReadCloser) {
+	g.t.Helper()
+	_, err := io.Copy(io.Discard, body)
+	if err := errors.Join(err, body.Close()); err != nil && !errors.Is(err, iotest.ErrTimeout) {
+		g.t.Fatal(err)
+	}
+}
+
+// recorded gives what the store has of a resource: "state namespace/selector@version: name@version …".
+func (g *rig) recorded(resource string) (out []string) {
+	g.t.Helper()
+	all, err := g.db.Collections(g.t.Context(), who, "", "v1", resource)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	for _, c := range all {
+		line := fmt.Sprintf("%s %s/%s@%s:", c.State, c.Namespace, c.LabelSelector, c.ResourceVersion)
+		_, err := g.db.List(g.t.Context(), c.ID, c.Revision, store.Range{}, func(o store.Object) error {
+			if !json.Valid(o.Payload) || strings.Contains(string(o.Payload), `"kind":"ConfigMap"`) {
+				g.t.Errorf("payload %s", o.Payload)
+			}
+			line += " " + o.Name + "@" + o.ResourceVersion
+			return nil
+		})
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		out = append(out, line)
+	}
+	return out
+}
+
+func (g *rig) want(want ...string) {
+	g.t.Helper()
+	g.flush()
+	if got := g.recorded("configmaps"); !slices.Equal(got, want) {
+		g.t.Fatalf("recorded:\n %s\nwant:\n %s", strings.Join(got, "\n "), strings.Join(want, "\n "))
+	}
+}
+
+func configMap(name string, rv int) string {
+	return fmt.Sprintf(`{"metadata":{"name":%q,"namespace":"shop","uid":"u-%s","resourceVersion":"%d"},"data":{"k":"v%d"}}`, name, name, rv, rv)
+}
+
+func listOf(rv int, items ...string) string {
+	return fmt.Sprintf(`{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"%d"},"items":[%s]}`, rv, strings.Join(items, ","))
+}
+
+func cm(name string, rv int) string {
+	return `{"kind":"ConfigMap","apiVersion":"v1",` + configMap(name, rv)[1:]
+}
+
+// events feeds a watch with frames, each "TYPE name version".
+func (g *rig) events(w *Watch, events ...string) {
+	g.t.Helper()
+	for _, line := range events {
+		var kind, name string
+		var rv int
+		if _, err := fmt.Sscan(line, &kind, &name, &rv); err != nil {
+			g.t.Fatal(err)
+		}
+		object := cm(name, rv)
+		if kind == "END" {
+			kind = wire.Bookmark
+			object = fmt.Sprintf(`{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":"%d","annotations":{"k8s.io/initial-events-end":"true"}}}`, rv)
+		}
+		m, err := wire.ParseMeta([]byte(object))
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		w.Event(wire.Event{Type: kind, Object: []byte(object)}, m)
+	}
+}
+
+const configmaps = "/api/v1/namespaces/shop/configmaps"
+
+func TestAListBecomesACompleteCollection(t *testing.T) {
+	g := newRig(t, 0)
+	g.list(configmaps+"?limit=500", listOf(10, configMap("a", 1), configMap("b", 2)))
+	g.want("complete shop/@10: a@1 b@2")
+	g.list(configmaps, listOf(20, configMap("b", 2), configMap("c", 15)))
+	g.want("complete shop/@20: b@2 c@15")
+	g.list(configmaps, listOf(30))
+	g.want("complete shop/@30:")
+}
+
+func TestAListThatIsNotWholeIsNotRecorded(t *testing.T) {
+	whole := listOf(20, configMap("c", 15))
+	for name, body := range map[string]io.Reader{
+		"the connection broke":     io.MultiReader(strings.NewReader(whole[:len(whole)-10]), iotest.ErrReader(iotest.ErrTimeout)),
+		"the body ended early":     strings.NewReader(whole[:len(whole)-1]),
+		"there is a next page":     strings.NewReader(strings.Replace(whole, `"resourceVersion"`, `"continue":"x","resourceVersion"`, 1)),
+		"it is a table":            strings.NewReader(`{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"20"},"rows":[]}`),
+		"it has no version":        strings.NewReader(`{"kind":"ConfigMapList","apiVersion":"v1","metadata":{},"items":[]}`),
+		"an item has no name":      strings.NewReader(listOf(20, `{"metadata":{}}`)),
+		"it is not JSON":           strings.NewReader(`<html>`),
+		"an item is not an object": strings.NewReader(listOf(20, configMap("c", 15), `7`)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t, 0)
+			g.list(configmaps, listOf(10, configMap("a", 1)))
+			g.read(g.List(g.source(configmaps), io.NopCloser(body)))
+			g.want("complete shop/@10: a@1")
+		})
+	}
+}
+
+func TestAListThatTheClientLeavesIsNotRecorded(t *testing.T) {
+	g := newRig(t, 0)
+	body := g.List(g.source(configmaps), io.NopCloser(strings.NewReader(listOf(20, configMap("c", 15)))))
+	if _, err := io.ReadFull(body, make([]byte, 60)); err != nil {
+		t.Fatal(err)
+	}
+	if err := body.Close(); err != nil {
+		t.Fatal(err)
+	}
+	g.want()
+}
+
+func TestEventsMoveTheCollectionOn(t *testing.T) {
+	g := newRig(t, 0)
+	g.list(configmaps, listOf(10, configMap("a", 1), configMap("b", 2)))
+	w := g.Watch(g.source(configmaps + "?watch=true&resourceVersion=10"))
+	g.events(w, "ADDED c 11", "MODIFIED a 12", "DELETED b 13", "BOOKMARK x 20")
+	g.want("complete shop/@20: a@12 c@11")
+}
+
+func TestTwoIdenticalWatchesRecordOnce(t *testing.T) {
+	g := newRig(t, 0)
+	g.list(configmaps, listOf(10, configMap("a", 1)))
+	one := g.Watch(g.source(configmaps + "?watch=true&resourceVersion=10"))
+	two := g.Watch(g.source(configmaps + "?watch=true&resourceVersion=10"))
+	g.events(one, "MODIFIED a 11", "DELETED a 12")
+	g.events(two, "MODIFIED a 11")
+	g.want("complete shop/@12:")
+	g.events(two, "DELETED a 12", "ADDED a 13")
+	g.want("complete shop/@13: a@13")
+}
+
+func TestAnEventBehindAHoleIsNotApplied(t *testing.T) {
+	g := newRig(t, 0)
+	g.list(configmaps, listOf(10, configMap("a", 1)))
+	w := g.Watch(g.source(configmaps + "?watch=true&resourceVersion=15")) // what happened between 10 and 15?
+	g.events(w, "MODIFIED a 16", "BOOKMARK x 17")
+	g.want("complete shop/@10: a@1")
+	g.list(configmaps, listOf(17, configMap("a", 16)))
+	g.events(w, "ADDED b 18")
+	g.want("complete shop/@18: a@16 b@18")
+}
+
+func TestAWatchOfUnknownBeginningIsNotRecorded(t *testing.T) {
+	g := newRig(t, 0)
+	g.list(configmaps, listOf(10, configMap("a", 1)))
+	for _, from := range []string{"", "&resourceVersion=0"} {
+		w := g.Watch(g.source(configmaps + "?watch=true" + from))
+		g.events(w, "ADDED b 5", "ADDED c 12")
+	}
+	g.want("complete shop/@10: a@1")
+}
+
+func TestAWatchListIsRecordedAtItsBookmark(t *testing.T) {
+	g := newRig(t, 0)
+	w := g.Watch(g.source(configmaps + "?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"))
+	g.events(w, "ADDED a 1", "ADDED b 2")
+	g.want()
+	g.events(w, "END x 10")
+	g.want("complete shop/@10: a@1 b@2")
+	g.events(w, "DELETED a 11")
+	g.want("complete shop/@11: b@2")
+
+	unfinished := g.Watch(g.source(configmaps + "?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"))
+	g.events(unfinished, "ADDED z 20")
+	unfinished.Close()
+	g.want("complete shop/@11: b@2")
+}
+
+func TestAnEmptyWatchListProvesThatThereIsNothing(t *testing.T) {
+	g := newRig(t, 0)
+	w := g.Watch(g.source(configmaps + "?watch=true&sendInitialEvents=true"))
+	g.events(w, "END x 10")
+	g.want("complete shop/@10:")
+}
+
+func TestAnOlderListDoesNotReplaceANewerOne(t *testing.T) {
+	g := newRig(t, 0)
+	g.list(configmaps, listOf(20, configMap("a", 15)))
+	g.list(configmaps+"?resourceVersion=0", listOf(10, configMap("a", 1))) // from a watch cache that lags
+	g.want("complete shop/@20: a@15")
+
+	early := g.source(configmaps) // asked for before, arrives after
+	g.now = g.now.Add(time.Minute)
+	g.list(configmaps, listOf(30, configMap("a", 25)))
+	g.read(g.List(early, io.NopCloser(strings.NewReader(listOf(20, configMap("a", 15))))))
+	g.want("complete shop/@30: a@25")
+}
+
+func TestAClusterThatWentBackIsBelieved(t *testing.T) {
+	g := newRig(t, 0)
+	g.list(configmaps, listOf(2000, configMap("a", 1500)))
+	g.now = g.now.Add(time.Minute)
+	g.list(configmaps, listOf(1000, configMap("a", 900)))
+	g.want("complete shop/@1000: a@900")
+}
+
+func TestSingleObjectsAreRemembered(t *testing.T) {
+	g := newRig(t, 0)
+	source := g.source(configmaps + "/a")
+	g.read(g.Object(source, io.NopCloser(strings.NewReader(cm("a", 7)))))
+	g.want("seen /@: a@7")
+	g.Absent(source)
+	g.want("seen /@:")
+}
+
+func TestWhatDoesNotFitIsDroppedAndTheOldSnapshotStays(t *testing.T) {
+	g := newRig(t, 64<<10)
+	g.list(configmaps, listOf(10, configMap("a", 1)))
+	var many []string
+	for i := range 2000 {
+		many = append(many, configMap(fmt.Sprintf("x%04d", i), i+100))
+	}
+	release := g.holdTheStore()
+	body := g.List(g.source(configmaps), io.NopCloser(strings.NewReader(listOf(3000, many...))))
+	g.read(body) // does not wait for the store
+	w := g.Watch(g.source(configmaps + "?watch=true&resourceVersion=10"))
+	g.events(w, "MODIFIED a 11")
+	release()
+	g.want("complete shop/@11: a@11")
+}
+
+// holdTheStore lets no other transaction begin until release is called.
+func (g *rig) holdTheStore() (release func()) {
+	held, let, done := make(chan struct{}), make(chan struct{}), make(chan error)
+	go func() {
+		done <- g.db.Update(context.Background(), func(*store.Tx) error {
+			close(held)
+			<-let
+			return nil
+		})
+	}()
+	<-held
+	return func() {
+		close(let)
+		if err := <-done; err != nil {
+			g.t.Error(err)
+		}
+	}
+}
+
+func TestAStoreThatFailsLosesNothingThatWasWhole(t *testing.T) {
+	g := newRig(t, 0)
+	g.list(configmaps, listOf(10, configMap("a", 1)))
+	huge := strings.Replace(configMap("huge", 2), "v2", strings.Repeat("x", 5<<20), 1)
+	w := g.Watch(g.source(configmaps + "?watch=true&resourceVersion=10"))
+	g.list(configmaps, listOf(20, configMap("a", 1), huge)) // more than the quota
+	g.want("complete shop/@10: a@1")
+	g.events(w, "MODIFIED a 11")
+	g.want("complete shop/@11: a@11")
+}
+
+func TestKindOf(t *testing.T) {
+	const table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
+	tests := []struct {
+		name, method, url, accept string
+		want                      Kind
+	}{
+		{"a list", "GET", "/api/v1/pods", "", AsList},
+		{"a first page may be the only one", "GET", "/api/v1/pods?limit=1", "", AsList},
+		{"a further page is a part", "GET", "/api/v1/pods?continue=x", "", None},
+		{"an exact old state", "GET", "/api/v1/pods?resourceVersion=5&resourceVersionMatch=Exact", "", None},
+		{"an object", "GET", "/api/v1/namespaces/n/pods/p", "", AsObject},
+		{"a watch", "GET", "/api/v1/pods?watch=1", "", AsWatch},
+		{"a deprecated watch", "GET", "/api/v1/watch/pods", "", None},
+		{"a table", "GET", "/api/v1/pods", table, AsDocument},
+		{"a log", "GET", "/api/v1/namespaces/n/pods/p/log", "", None},
+		{"a proxied path", "GET", "/api/v1/namespaces/n/services/s/proxy/x", "", None},
+		{"secrets stay off the disk", "GET", "/api/v1/secrets", "", None},
+		{"a table of secrets, too", "GET", "/api/v1/secrets", table, None},
+		{"another group's secrets are not Secrets", "GET", "/apis/x.io/v1/secrets", "", AsList},
+		{"discovery", "GET", "/apis/apps/v1", "", AsDocument},
+		{"health", "GET", "/healthz", "", None},
+		{"metrics", "GET", "/metrics", "", None},
+		{"a write", "POST", "/api/v1/namespaces/n/pods", "", None},
+		{"a bad selector", "GET", "/api/v1/pods?labelSelector=%3D%3D%3D", "", None},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := httptest.NewRequest(tt.method, tt.url, nil)
+			if tt.accept != "" {
+				r.Header.Set("Accept", tt.accept)
+			}
+			info := request.Parse(r)
+			if got := KindOf(&info); got != tt.want {
+				t.Fatalf("kind %d, want %d", got, tt.want)
+			}
+		})
+	}
+	r := httptest.NewRequest(http.MethodGet, "/api/v1/pods", nil)
+	r.Header.Set("Impersonate-User", "root")
+	if info := request.Parse(r); KindOf(&info) != None {
+		t.Fatal("somebody else's answer is recorded")
+	}
+}
+
+func TestFollows(t *testing.T) {
+	for _, tt := range []struct {
+		prev, rv, at string
+		want         verdict
+	}{
+		{"10", "11", "10", next},
+		{"9", "11", "10", next},
+		{"9", "10", "10", known},
+		{"9", "9", "10", known},
+		{"11", "12", "10", gap},
+		{"99", "100", "99", next},
+		{"a", "b", "a", next},
+		{"b", "c", "a", gap},
+		{"a", "a", "a", known},
+	} {
+		if got := follows(tt.prev, tt.rv, tt.at); got != tt.want {
+			t.Errorf("an event at %s behind %s for a collection at %s is %s, want %s", tt.rv, tt.prev, tt.at, got, tt.want)
+		}
+	}
+}

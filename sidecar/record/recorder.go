@@ -1,0 +1,287 @@
+package record
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"k8s.io/utils/clock"
+
+	"rockpool.dev/store"
+)
+
+const (
+	// DefaultMaxPending bounds the bytes that wait for the store.
+	DefaultMaxPending = 8 << 20
+	// groupDelay is how long the first operation of a group waits for others.
+	groupDelay = 50 * time.Millisecond
+	// groupOps and groupBytes end a group early.
+	groupOps   = 500
+	groupBytes = 1 << 20
+	// overhead is what an operation costs in memory besides its payload.
+	overhead = 256
+)
+
+// Options of New.
+type Options struct {
+	DB     *store.DB
+	Logger *zap.Logger
+	// MaxPending bounds the bytes that wait for the store; 0 means DefaultMaxPending.
+	MaxPending int
+	Clock      clock.Clock
+}
+
+// Recorder takes what is to be recorded and writes it in groups. Its methods may
+// be called from any goroutine and do not block.
+type Recorder struct {
+	db    *store.DB
+	log   *zap.Logger
+	max   int
+	clock clock.Clock
+
+	mu      sync.Mutex
+	queue   []operation
+	pending int  // bytes of queue
+	urgent  bool // somebody waits: do not wait for a group
+	ended   bool
+	wake    chan struct{} // capacity 1
+	failing bool          // of Run: the last group failed
+}
+
+// operation is one change of the store.
+type operation interface {
+	// size is what the operation keeps in memory.
+	size() int
+	// apply makes the change. An error is the store's and ends the group; what
+	// else goes wrong concerns the operation alone.
+	apply(*group) error
+	// lost is called when the operation was not recorded.
+	lost()
+}
+
+// New makes a Recorder. Nothing is written before Run.
+func New(opts Options) *Recorder {
+	if opts.MaxPending == 0 {
+		opts.MaxPending = DefaultMaxPending
+	}
+	if opts.Clock == nil {
+		opts.Clock = clock.RealClock{}
+	}
+	return &Recorder{db: opts.DB, log: opts.Logger, max: opts.MaxPending, clock: opts.Clock, wake: make(chan struct{}, 1)}
+}
+
+// enqueue adds an operation; it reports false when there is no room for it.
+// Operations without a payload always fit: they end what others began.
+func (r *Recorder) enqueue(op operation) bool {
+	n := op.size()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended || (n > 0 && r.pending+n > r.max) {
+		droppedTotal.WithLabelValues("queue").Inc()
+		return false
+	}
+	r.queue = append(r.queue, op)
+	r.pending += n
+	pendingBytes.Set(float64(r.pending))
+	if len(r.queue) == 1 || len(r.queue) == groupOps || r.pending >= groupBytes || r.urgent {
+		r.signal()
+	}
+	return true
+}
+
+// discard makes room by taking the items of a snapshot out of the queue that
+// has lost one already.
+func (r *Recorder) discard(s *snapshot) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.queue = slices.DeleteFunc(r.queue, func(op operation) bool {
+		i, ok := op.(item)
+		if ok = ok && i.snapshot == s; ok {
+			r.pending -= i.size()
+		}
+		return ok
+	})
+	pendingBytes.Set(float64(r.pending))
+}
+
+func (r *Recorder) signal() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take removes the next group from the queue.
+func (r *Recorder) take() []operation {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n, bytes := 0, 0
+	for n < len(r.queue) && n < groupOps && bytes < groupBytes {
+		bytes += r.queue[n].size()
+		n++
+	}
+	ops := append([]operation(nil), r.queue[:n]...)
+	r.queue = append(r.queue[:0], r.queue[n:]...)
+	clear(r.queue[len(r.queue):cap(r.queue)]) // let go of the payloads
+	r.pending -= bytes
+	if len(r.queue) == 0 {
+		r.urgent = false
+	}
+	pendingBytes.Set(float64(r.pending))
+	return ops
+}
+
+// full tells that no group should wait any longer.
+func (r *Recorder) full() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.urgent || len(r.queue) >= groupOps || r.pending >= groupBytes
+}
+
+// Run writes until the context ends, and then what is left. It is to be called
+// once.
+func (r *Recorder) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-r.wake:
+		case <-ctx.Done():
+			r.end(context.WithoutCancel(ctx))
+			return nil
+		}
+		r.gather(ctx)
+		for ops := r.take(); len(ops) > 0; ops = r.take() {
+			r.write(ctx, ops)
+		}
+	}
+}
+
+// gather lets a group grow, so that a burst of events costs one transaction.
+func (r *Recorder) gather(ctx context.Context) {
+	timer := r.clock.NewTimer(groupDelay)
+	defer timer.Stop()
+	for !r.full() {
+		select {
+		case <-timer.C():
+			return
+		case <-ctx.Done():
+			return
+		case <-r.wake:
+		}
+	}
+}
+
+func (r *Recorder) end(ctx context.Context) {
+	r.mu.Lock()
+	r.ended = true
+	r.mu.Unlock()
+	for ops := r.take(); len(ops) > 0; ops = r.take() {
+		r.write(ctx, ops)
+	}
+}
+
+// write commits a group. When the store fails, everything in the group is lost:
+// snapshots know that they are, and an event that comes later finds the hole.
+func (r *Recorder) write(ctx context.Context, ops []operation) {
+	err := r.db.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error {
+		g := &group{tx: tx, heads: map[store.Scope]*head{}}
+		for _, op := range ops {
+			if err := op.apply(g); err != nil {
+				return err
+			}
+		}
+		return g.finish()
+	})
+	if err == nil {
+		err = r.db.Check()
+	}
+	if err != nil {
+		droppedTotal.WithLabelValues("store").Add(float64(len(ops)))
+		for _, op := range ops {
+			op.lost()
+		}
+	}
+	switch {
+	case err != nil && !r.failing:
+		r.log.Error("recording has stopped; requests pass through unrecorded", zap.Error(err))
+	case err == nil && r.failing:
+		r.log.Info("recording goes on")
+	}
+	r.failing = err != nil
+	for _, op := range ops {
+		if f, ok := op.(flush); ok {
+			close(f.done)
+		}
+	}
+}
+
+// Flush waits until everything that was taken so far is in the store, so that
+// an answer from there is not older than what the client has seen.
+func (r *Recorder) Flush(ctx context.Context) error {
+	done := make(chan struct{})
+	r.mu.Lock()
+	r.urgent = true
+	r.mu.Unlock()
+	if !r.enqueue(flush{done}) {
+		return nil
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// flush is the operation that Flush waits for.
+type flush struct{ done chan struct{} }
+
+func (flush) size() int          { return 0 }
+func (flush) apply(*group) error { return nil }
+func (flush) lost()              {}
+
+// group is one transaction. It keeps the heads of the collections that it
+// changes, so that many events of one collection move its version once.
+type group struct {
+	tx    *store.Tx
+	heads map[store.Scope]*head
+}
+
+type head struct {
+	id      int64 // 0: there is no complete collection
+	version string
+	moved   bool
+}
+
+func (g *group) head(s store.Scope) (*head, error) {
+	if h, ok := g.heads[s]; ok {
+		return h, nil
+	}
+	c, err := g.tx.Collection(s, store.Complete)
+	if err != nil && !isNotFound(err) {
+		return nil, err
+	}
+	h := &head{id: c.ID, version: c.ResourceVersion}
+	g.heads[s] = h
+	return h, nil
+}
+
+// settle writes the version of one collection and forgets it.
+func (g *group) settle(s store.Scope) error {
+	h, ok := g.heads[s]
+	delete(g.heads, s)
+	if !ok || !h.moved {
+		return nil
+	}
+	return g.tx.Advance(h.id, h.version)
+}
+
+func (g *group) finish() error {
+	for s := range g.heads {
+		if err := g.settle(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}

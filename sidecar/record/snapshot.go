@@ -1,0 +1,106 @@
+package record
+
+import (
+	"errors"
+	"sync/atomic"
+
+	"rockpool.dev/store"
+)
+
+// snapshot is a list that is being recorded. Its producer adds items; the
+// recorder's goroutine owns rows.
+type snapshot struct {
+	scope  store.Scope
+	source *Source
+	broken atomic.Bool // an item was lost: it can only be given up
+	rows   *store.Snapshot
+}
+
+func newSnapshot(scope store.Scope, source *Source) *snapshot {
+	return &snapshot{scope: scope, source: source, rows: store.NewSnapshot(scope)}
+}
+
+// add records an item; once one is lost the others are not worth their room.
+func (s *snapshot) add(r *Recorder, o store.Object) {
+	if s.broken.Load() {
+		return
+	}
+	if !r.enqueue(item{s, o}) {
+		s.broken.Store(true)
+		r.discard(s)
+	}
+}
+
+type item struct {
+	*snapshot
+	object store.Object
+}
+
+func (i item) size() int { return len(i.object.Payload) + len(i.object.Labels) + overhead }
+
+func (i item) apply(g *group) error {
+	if i.broken.Load() {
+		return nil
+	}
+	return i.rows.Add(g.tx, i.object)
+}
+
+func (i item) lost() { i.broken.Store(true) }
+
+// commit ends a snapshot with all of its items.
+type commit struct {
+	*snapshot
+	head store.Head
+}
+
+func (commit) size() int { return 0 }
+
+func (c commit) apply(g *group) error {
+	if c.broken.Load() {
+		return abort{c.snapshot}.apply(g)
+	}
+	if err := g.settle(c.scope); err != nil {
+		return err
+	}
+	current, err := g.tx.Collection(c.scope, store.Complete)
+	if err != nil && !isNotFound(err) {
+		return err
+	}
+	if err == nil && c.outdated(current) {
+		listsTotal.WithLabelValues("stale").Inc()
+		return c.rows.Abort(g.tx)
+	}
+	err = c.rows.Commit(g.tx, c.head)
+	if errors.Is(err, store.ErrBaseGone) {
+		return abort{c.snapshot}.apply(g)
+	}
+	if err == nil {
+		listsTotal.WithLabelValues("complete").Inc()
+	}
+	return err
+}
+
+// outdated tells that the list is older than what is recorded. A list of the
+// latest state that was asked for after the recorded one was known to be true
+// cannot be older: then it is the cluster that went back, restored from a backup.
+func (c commit) outdated(current store.Collection) bool {
+	o, ok := order(c.head.ResourceVersion, current.ResourceVersion)
+	if !ok || o >= 0 {
+		return false
+	}
+	return !c.source.latest() || !c.source.Started.After(current.SyncedAt)
+}
+
+func (c commit) lost() { c.broken.Store(true) }
+
+// abort gives a snapshot up.
+type abort struct{ *snapshot }
+
+func (abort) size() int { return 0 }
+
+func (a abort) apply(g *group) error {
+	listsTotal.WithLabelValues("aborted").Inc()
+	return a.rows.Abort(g.tx)
+}
+
+func (abort) lost() {}

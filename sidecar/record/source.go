@@ -1,0 +1,131 @@
+package record
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"rockpool.dev/sidecar/request"
+	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/store"
+)
+
+// Source is the request whose answer is recorded.
+type Source struct {
+	Principal string
+	Info      request.Info
+	// Path is the URL's path and query, for answers that are kept whole.
+	Path string
+	// Started is when the request was sent upstream.
+	Started time.Time
+}
+
+// Kind says how an answer is recorded.
+type Kind int
+
+// The kinds.
+const (
+	None Kind = iota
+	AsList
+	AsWatch
+	AsObject
+	AsDocument
+)
+
+// KindOf decides how a successful JSON answer to a request is recorded.
+func KindOf(info *request.Info) Kind {
+	if info.Impersonated || info.Invalid || info.Legacy {
+		return None
+	}
+	if info.IsDocument() {
+		return AsDocument
+	}
+	if !info.IsResource || info.Subresource != "" || !OnDisk(info.Group, info.Resource) {
+		return None
+	}
+	switch info.Verb {
+	case request.Watch:
+		return AsWatch
+	case request.Get, request.List:
+		if info.ResourceVersionMatch == "Exact" || info.Continue != "" {
+			return None // an old state, a part
+		}
+		if slices.ContainsFunc(info.Accept[:min(1, len(info.Accept))], func(m request.MediaType) bool { return m.As == "Table" }) {
+			return AsDocument
+		}
+		if info.Verb == request.Get {
+			return AsObject
+		}
+		return AsList
+	}
+	return None
+}
+
+// OnDisk tells whether objects of a resource may be written to the disk. Secrets
+// may not.
+func OnDisk(group, resource string) bool {
+	return group != "" || resource != "secrets"
+}
+
+// scope is the collection that the answer belongs to.
+func (s *Source) scope(r request.Representation) store.Scope {
+	return store.Scope{
+		Principal: s.Principal,
+		Group:     s.Info.Group, Version: s.Info.Version, Resource: s.Info.Resource,
+		Representation: string(r),
+		Namespace:      s.Info.Namespace,
+		LabelSelector:  s.Info.LabelSelector, FieldSelector: s.Info.FieldSelector,
+		MediaType: MediaType,
+	}
+}
+
+// seenScope is the collection of objects of the resource that were read alone.
+func (s *Source) seenScope(r request.Representation) store.Scope {
+	scope := s.scope(r)
+	scope.Namespace, scope.LabelSelector, scope.FieldSelector = "", "", ""
+	return scope
+}
+
+// latest tells that the request asked for the state at its own time, not for
+// whatever the server had at hand.
+func (s *Source) latest() bool { return s.Info.ResourceVersion == "" }
+
+// MediaType of the collections that are recorded.
+const MediaType = "application/json"
+
+// representation finds out the form of objects, or of lists, by their kind.
+func representation(kind string) (request.Representation, bool) {
+	switch kind {
+	case "PartialObjectMetadata", "PartialObjectMetadataList":
+		return request.Metadata, true
+	case "Table", "Status":
+		return "", false
+	}
+	return request.Object, true
+}
+
+// row makes a row of an object. In watch events and single answers objects of
+// typed kinds say kind and apiVersion, in lists they do not; rows are as in lists.
+func row(raw []byte, m wire.Meta, r request.Representation) store.Object {
+	o := store.Object{Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion, Labels: string(m.Labels), Encoding: store.JSON}
+	bare, stripped := raw, false
+	if r == request.Object {
+		bare, stripped = wire.Bare(raw)
+	}
+	if stripped || m.Kind == "" {
+		o.Encoding = store.JSONBare
+	}
+	if !stripped {
+		bare = slices.Clone(raw) // raw is only lent; Bare has copied
+	}
+	o.Payload = bare
+	return o
+}
+
+// listKind is the kind of a list of objects of a kind.
+func listKind(kind string) string { return kind + "List" }
+
+func itemKind(list string) string { return strings.TrimSuffix(list, "List") }
+
+func isNotFound(err error) bool { return errors.Is(err, store.ErrNotFound) }

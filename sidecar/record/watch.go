@@ -1,0 +1,123 @@
+package record
+
+import (
+	"rockpool.dev/sidecar/request"
+	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/store"
+)
+
+// Watch records the events of one client's watch, also across several
+// connections upstream as long as each goes on where the last one ended. It is
+// for one goroutine.
+type Watch struct {
+	recorder *Recorder
+	source   Source
+	phase    phase
+	rep      request.Representation
+	scope    store.Scope
+	snap     *snapshot
+	prev     string // version of the last event
+}
+
+type phase int
+
+const (
+	unrecorded phase = iota // it cannot be said which events came before
+	initial                 // the initial events of sendInitialEvents=true
+	following               // events behind a known version
+)
+
+// Watch begins the recording of a watch.
+func (r *Recorder) Watch(source Source) *Watch {
+	w := &Watch{recorder: r, source: source}
+	switch rv := source.Info.ResourceVersion; {
+	case source.Info.SendInitialEvents:
+		w.phase = initial
+	case rv != "" && rv != "0":
+		w.phase, w.prev = following, rv
+	}
+	return w
+}
+
+// Event records the next event. The bytes are only used during the call.
+func (w *Watch) Event(e wire.Event, m wire.Meta) {
+	if w.phase == unrecorded || e.Type == wire.Error {
+		return
+	}
+	if w.rep == "" {
+		rep, ok := representation(m.Kind)
+		if !ok {
+			w.phase = unrecorded
+			return
+		}
+		w.rep, w.scope = rep, w.source.scope(rep)
+	}
+	if w.phase == initial {
+		w.initial(e, m)
+		return
+	}
+	ev := event{scope: w.scope, prev: w.prev, version: m.ResourceVersion, kind: e.Type}
+	if e.Type != wire.Bookmark {
+		ev.object = row(e.Object, m, w.rep)
+	}
+	w.prev = m.ResourceVersion
+	w.recorder.enqueue(ev)
+}
+
+// initial records an event of the state that a watch list begins with (KEP-3157).
+func (w *Watch) initial(e wire.Event, m wire.Meta) {
+	if w.snap == nil {
+		w.snap = newSnapshot(w.scope, &w.source)
+	}
+	switch {
+	case e.Type == wire.Added:
+		w.snap.add(w.recorder, row(e.Object, m, w.rep))
+	case e.Type == wire.Bookmark && m.InitialEventsEnd:
+		list := listKind(m.Kind)
+		w.recorder.enqueue(commit{w.snap, store.Head{Kind: m.Kind, APIVersion: m.APIVersion, ResourceVersion: m.ResourceVersion, Envelope: envelope(list, m.APIVersion, nil)}})
+		w.snap, w.phase, w.prev = nil, following, m.ResourceVersion
+	}
+}
+
+// Close ends the recording.
+func (w *Watch) Close() {
+	if w.snap != nil {
+		w.recorder.enqueue(abort{w.snap})
+		w.snap = nil
+	}
+	w.phase = unrecorded
+}
+
+type event struct {
+	scope         store.Scope
+	prev, version string
+	kind          string
+	object        store.Object
+}
+
+func (e event) size() int { return len(e.object.Payload) + len(e.object.Labels) + overhead }
+func (event) lost()       {}
+
+func (e event) apply(g *group) error {
+	h, err := g.head(e.scope)
+	if err != nil {
+		return err
+	}
+	if h.id == 0 {
+		eventsTotal.WithLabelValues("unlisted").Inc()
+		return nil
+	}
+	v := follows(e.prev, e.version, h.version)
+	eventsTotal.WithLabelValues(string(v)).Inc()
+	if v != next {
+		return nil
+	}
+	switch e.kind {
+	case wire.Added, wire.Modified:
+		err = g.tx.Put(h.id, e.object)
+	case wire.Deleted:
+		err = g.tx.Remove(h.id, e.object.Namespace, e.object.Name)
+	}
+	h.version, h.moved = e.version, true
+	return err
+}

@@ -1,0 +1,108 @@
+package record
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+
+	"rockpool.dev/sidecar/request"
+	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/store"
+)
+
+// maxDocument bounds an answer that is kept whole, in bytes.
+const maxDocument = 4 << 20
+
+// Object records the body of a successful GET of one object while it is read.
+func (r *Recorder) Object(source Source, body io.ReadCloser) io.ReadCloser {
+	return &tee{body: body, sink: &whole{max: wire.MaxValue, done: func(raw []byte) { r.seen(source, raw) }}}
+}
+
+func (r *Recorder) seen(source Source, raw []byte) {
+	m, err := wire.ParseMeta(raw)
+	if err != nil || m.Name == "" {
+		return
+	}
+	rep, ok := representation(m.Kind)
+	if !ok {
+		return
+	}
+	r.enqueue(see{source.seenScope(rep), m.Kind, m.APIVersion, row(raw, m, rep)})
+}
+
+// Absent records that the server says there is no such object.
+func (r *Recorder) Absent(source Source) {
+	for _, rep := range []request.Representation{request.Object, request.Metadata} {
+		r.enqueue(unsee{source.seenScope(rep), source.Info.Namespace, source.Info.Name})
+	}
+}
+
+// Document records an answer whole, for the identical request.
+func (r *Recorder) Document(source Source, resp *http.Response) io.ReadCloser {
+	answer := store.Response{
+		Principal: source.Principal, Path: source.Path, Accept: source.Info.RawAccept,
+		Status: resp.StatusCode, MediaType: resp.Header.Get("Content-Type"), ETag: resp.Header.Get("ETag"),
+	}
+	return &tee{body: resp.Body, sink: &whole{max: maxDocument, done: func(raw []byte) {
+		answer.Body = raw
+		r.enqueue(document{answer})
+	}}}
+}
+
+// Link records a change of the link.
+func (r *Recorder) Link(state, reason string) { r.enqueue(link{state, reason}) }
+
+// whole collects a body up to a size and hands it on when it ended well.
+type whole struct {
+	max  int
+	buf  bytes.Buffer
+	over bool
+	done func([]byte)
+}
+
+func (w *whole) write(p []byte) {
+	if w.over = w.over || w.buf.Len()+len(p) > w.max; w.over {
+		w.buf = bytes.Buffer{}
+		return
+	}
+	w.buf.Write(p)
+}
+
+func (w *whole) end(ok bool) {
+	if ok && !w.over {
+		w.done(w.buf.Bytes())
+	}
+}
+
+type see struct {
+	scope            store.Scope
+	kind, apiVersion string
+	object           store.Object
+}
+
+func (s see) size() int { return len(s.object.Payload) + len(s.object.Labels) + overhead }
+func (s see) lost()     {}
+func (s see) apply(g *group) error {
+	return g.tx.See(s.scope, s.kind, s.apiVersion, s.object)
+}
+
+type unsee struct {
+	scope           store.Scope
+	namespace, name string
+}
+
+func (unsee) size() int              { return overhead }
+func (unsee) lost()                  {}
+func (u unsee) apply(g *group) error { return g.tx.Unsee(u.scope, u.namespace, u.name) }
+
+type document struct{ store.Response }
+
+func (d document) size() int            { return len(d.Body) + overhead }
+func (document) lost()                  {}
+func (d document) apply(g *group) error { return g.tx.PutResponse(d.Response) }
+
+type link struct{ state, reason string }
+
+func (link) size() int              { return overhead }
+func (link) lost()                  {}
+func (l link) apply(g *group) error { return g.tx.PutLink(l.state, l.reason) }

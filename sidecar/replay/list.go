@@ -1,0 +1,224 @@
+package replay
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"rockpool.dev/sidecar/request"
+	"rockpool.dev/store"
+)
+
+// selection is a complete collection and what of it was asked for.
+type selection struct {
+	collection store.Collection
+	within     store.Range
+	labels     labels.Selector // nil: all
+}
+
+// cover finds the newest complete collection that has everything asked for.
+func (r *Replayer) cover(ctx context.Context, q Request) (selection, error) {
+	info := q.Info
+	if info.Continue != "" {
+		return selection{}, apierrors.NewResourceExpired("The provided continue parameter is from before the link to the API server went down. Start the list without it.")
+	}
+	all, err := r.db.Collections(ctx, q.Principal, info.Group, info.Version, info.Resource)
+	if err != nil {
+		return selection{}, err
+	}
+	for _, rep := range info.JSONRepresentations() {
+		var best *selection
+		for _, c := range all {
+			if c.State != store.Complete || c.Representation != string(rep) {
+				continue
+			}
+			s, ok := narrow(c, info)
+			if ok && (best == nil || newer(c.ResourceVersion, best.collection.ResourceVersion) || (c.ResourceVersion == best.collection.ResourceVersion && exact(c, info))) {
+				best = &s
+			}
+		}
+		if best != nil {
+			return *best, atVersion(best.collection, info)
+		}
+	}
+	return selection{}, fmt.Errorf("%w: no complete list of %s covers this request", ErrNotRecorded, info.Resource)
+}
+
+func exact(c store.Collection, info request.Info) bool {
+	return c.Namespace == info.Namespace && c.LabelSelector == info.LabelSelector && c.FieldSelector == info.FieldSelector
+}
+
+// narrow tells whether what was asked for can be had from the collection, and
+// how.
+func narrow(c store.Collection, info request.Info) (selection, bool) {
+	s := selection{collection: c}
+	if c.Namespace != info.Namespace {
+		if c.Namespace != "" {
+			return s, false
+		}
+		s.within.Namespace = info.Namespace
+	}
+	if c.LabelSelector != info.LabelSelector {
+		selector, err := labels.Parse(info.LabelSelector)
+		if c.LabelSelector != "" || err != nil {
+			return s, false
+		}
+		s.labels = selector
+	}
+	if c.FieldSelector == info.FieldSelector {
+		return s, true
+	}
+	selector, err := fields.ParseSelector(info.FieldSelector)
+	if c.FieldSelector != "" || err != nil {
+		return s, false
+	}
+	// Which other fields can be selected by is the server's knowledge, a resource
+	// at a time; these two it has for all.
+	for _, req := range selector.Requirements() {
+		value, isEqual := selector.RequiresExactMatch(req.Field)
+		switch {
+		case isEqual && value != "" && req.Field == "metadata.name":
+			s.within.Name = value
+		case isEqual && value != "" && req.Field == "metadata.namespace" && (s.within.Namespace == "" || s.within.Namespace == value) && (c.Namespace == "" || c.Namespace == value):
+			s.within.Namespace = value
+		default:
+			return s, false
+		}
+	}
+	return s, true
+}
+
+// atVersion tells whether a collection may answer for the resourceVersion asked
+// for (https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions).
+func atVersion(c store.Collection, info request.Info) error {
+	rv := info.ResourceVersion
+	if rv == "" || rv == "0" {
+		return nil
+	}
+	if info.ResourceVersionMatch == "Exact" {
+		if rv != c.ResourceVersion {
+			return apierrors.NewResourceExpired("The resourceVersion asked for is not the one that was recorded before the link to the API server went down.")
+		}
+		return nil
+	}
+	if newer(rv, c.ResourceVersion) {
+		return tooLarge()
+	}
+	return nil
+}
+
+func (r *Replayer) list(ctx context.Context, q Request) (*http.Response, error) {
+	s, err := r.cover(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	head, err := listHead(s.collection)
+	if err != nil {
+		return nil, err
+	}
+	body := &listBody{pages: pages{ctx: ctx, db: r.db, selection: s}, buf: head}
+	return r.response(http.StatusOK, http.Header{"Content-Type": {s.collection.MediaType}}, s.collection.SyncedAt, body, -1), nil
+}
+
+// listHead is the list's JSON up to its first item.
+func listHead(c store.Collection) ([]byte, error) {
+	var envelope struct {
+		Kind       string                     `json:"kind"`
+		APIVersion string                     `json:"apiVersion"`
+		Metadata   map[string]json.RawMessage `json:"metadata"`
+	}
+	if err := json.Unmarshal([]byte(c.Envelope), &envelope); err != nil {
+		return nil, fmt.Errorf("collection %d: envelope: %w: %w", c.ID, store.ErrCorrupt, err)
+	}
+	if envelope.Metadata == nil {
+		envelope.Metadata = map[string]json.RawMessage{}
+	}
+	version, err := json.Marshal(c.ResourceVersion)
+	if err != nil {
+		return nil, err
+	}
+	envelope.Metadata["resourceVersion"] = version
+	head, err := json.Marshal(envelope)
+	if err != nil {
+		return nil, fmt.Errorf("collection %d: envelope: %w", c.ID, err)
+	}
+	return append(head[:len(head)-1], `,"items":[`...), nil
+}
+
+// pages reads a selection page by page. It holds a context because it is part of
+// a body, whose Read has none.
+type pages struct {
+	ctx context.Context
+	db  *store.DB
+	selection
+	done bool
+}
+
+// next calls f with each object of the next page that is selected.
+func (p *pages) next(f func(store.Object) error) error {
+	key, err := p.db.List(p.ctx, p.collection.ID, p.collection.Revision, p.within, func(o store.Object) error {
+		if p.labels != nil {
+			var set labels.Set
+			if err := json.Unmarshal([]byte(o.Labels), &set); err != nil {
+				return fmt.Errorf("labels of %s/%s: %w: %w", o.Namespace, o.Name, store.ErrCorrupt, err)
+			}
+			if !p.labels.Matches(set) {
+				return nil
+			}
+		}
+		return f(o)
+	})
+	p.within.After, p.done = key, key == nil
+	return err
+}
+
+// listBody is a list's JSON, made as it is read.
+type listBody struct {
+	pages
+	buf    []byte
+	off    int
+	listed bool // an item was written
+	ended  bool
+}
+
+var _ io.ReadCloser = (*listBody)(nil)
+
+func (b *listBody) Read(p []byte) (int, error) {
+	for b.off == len(b.buf) {
+		if b.ended {
+			return 0, io.EOF
+		}
+		if err := b.fill(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, b.buf[b.off:])
+	b.off += n
+	return n, nil
+}
+
+func (b *listBody) fill() error {
+	b.buf, b.off = b.buf[:0], 0
+	if b.done {
+		b.buf, b.ended = append(b.buf, "]}\n"...), true
+		return nil
+	}
+	return b.next(func(o store.Object) error {
+		if b.listed {
+			b.buf = append(b.buf, ',')
+		}
+		b.buf, b.listed = append(b.buf, o.Payload...), true
+		return nil
+	})
+}
+
+func (b *listBody) Close() error {
+	b.ended, b.buf, b.off = true, nil, 0
+	return nil
+}

@@ -1,0 +1,180 @@
+package replay
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"rockpool.dev/sidecar/request"
+	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/store"
+)
+
+// ErrNotRecorded says that the store cannot answer. Its text, after this one,
+// says what was never recorded.
+var ErrNotRecorded = errors.New("not recorded")
+
+// Replayer answers from a store.
+type Replayer struct {
+	db  *store.DB
+	now func() time.Time
+}
+
+// New makes a Replayer. now tells the age of answers; nil means time.Now.
+func New(db *store.DB, now func() time.Time) *Replayer {
+	if now == nil {
+		now = time.Now
+	}
+	return &Replayer{db: db, now: now}
+}
+
+// Request is what is to be answered.
+type Request struct {
+	Principal string // proven by the caller
+	Info      request.Info
+	Path      string // the URL's path and query
+	// IfNoneMatch is the header of that name.
+	IfNoneMatch string
+}
+
+// Answer gives the answer to a GET or LIST. An error is ErrNotRecorded, an
+// apierrors.APIStatus that the client shall see, or the store's. The body, when
+// it is read, may fail with store.ErrChanged.
+func (r *Replayer) Answer(ctx context.Context, q Request) (*http.Response, error) {
+	resp, err := r.document(ctx, q)
+	if !errors.Is(err, ErrNotRecorded) {
+		return resp, err
+	}
+	if q.Info.IsResource && q.Info.Subresource == "" && !q.Info.Invalid && !q.Info.Legacy {
+		switch q.Info.Verb {
+		case request.Get:
+			return r.get(ctx, q)
+		case request.List:
+			return r.list(ctx, q)
+		}
+	}
+	return nil, err
+}
+
+// document gives the recorded answer to the identical request.
+func (r *Replayer) document(ctx context.Context, q Request) (*http.Response, error) {
+	doc, err := r.db.Response(ctx, q.Principal, q.Path, q.Info.RawAccept)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, fmt.Errorf("%w: no answer to this request", ErrNotRecorded)
+	}
+	if err != nil {
+		return nil, err
+	}
+	header := http.Header{"Content-Type": {doc.MediaType}}
+	if doc.ETag != "" {
+		header.Set("ETag", doc.ETag)
+		header.Set("Vary", "Accept")
+		if doc.ETag == q.IfNoneMatch {
+			return r.response(http.StatusNotModified, header, doc.StoredAt, http.NoBody, 0), nil
+		}
+	}
+	return r.response(doc.Status, header, doc.StoredAt, io.NopCloser(bytes.NewReader(doc.Body)), int64(len(doc.Body))), nil
+}
+
+// get gives the newest that is known of an object.
+func (r *Replayer) get(ctx context.Context, q Request) (*http.Response, error) {
+	all, err := r.db.Collections(ctx, q.Principal, q.Info.Group, q.Info.Version, q.Info.Resource)
+	if err != nil {
+		return nil, err
+	}
+	for _, rep := range q.Info.JSONRepresentations() {
+		best, err := r.newest(ctx, q, all, rep)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case best == nil:
+		case best.absent:
+			return nil, apierrors.NewNotFound(schema.GroupResource{Group: q.Info.Group, Resource: q.Info.Resource}, q.Info.Name)
+		default:
+			raw := typed(best.collection, best.object)
+			return r.response(http.StatusOK, http.Header{"Content-Type": {best.collection.MediaType}}, best.collection.SyncedAt, io.NopCloser(bytes.NewReader(raw)), int64(len(raw))), nil
+		}
+	}
+	return nil, fmt.Errorf("%w: neither %s %q nor a list that would have it", ErrNotRecorded, q.Info.Resource, q.Info.Name)
+}
+
+// sighting is what one collection knows of an object.
+type sighting struct {
+	collection store.Collection
+	object     store.Object
+	absent     bool   // proven
+	version    string // at which this was true
+}
+
+func (r *Replayer) newest(ctx context.Context, q Request, all []store.Collection, rep request.Representation) (best *sighting, err error) {
+	for _, c := range all {
+		if c.Representation != string(rep) || (c.Namespace != "" && c.Namespace != q.Info.Namespace) {
+			continue
+		}
+		s := sighting{collection: c}
+		s.object, s.version, err = r.db.Object(ctx, c.ID, q.Info.Namespace, q.Info.Name)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			// A selection without the object says nothing about it.
+			if c.State != store.Complete || c.LabelSelector != "" || c.FieldSelector != "" {
+				continue
+			}
+			s.absent = true
+		case err != nil:
+			return nil, err
+		case c.State == store.Seen:
+			s.version = s.object.ResourceVersion
+			s.collection.SyncedAt = s.object.UpdatedAt
+		}
+		if best == nil || newer(s.version, best.version) {
+			best = &s
+		}
+	}
+	return best, nil
+}
+
+// newer compares resourceVersions. Those that are not numbers tell nothing; the
+// first that was found stays.
+func newer(a, b string) bool {
+	x, errX := strconv.ParseUint(a, 10, 64)
+	y, errY := strconv.ParseUint(b, 10, 64)
+	return errX == nil && errY == nil && x > y
+}
+
+// typed gives the object with its kind and apiVersion.
+func typed(c store.Collection, o store.Object) []byte {
+	if o.Encoding == store.JSONBare {
+		return wire.AppendTyped(nil, c.Kind, c.APIVersion, o.Payload)
+	}
+	return o.Payload
+}
+
+// response builds an answer that says that it comes from a cache, and how old it
+// is (RFC 9111 §5.1, RFC 9211).
+func (r *Replayer) response(status int, header http.Header, at time.Time, body io.ReadCloser, length int64) *http.Response {
+	header.Set("Cache-Status", "rockpool; hit")
+	header.Set("Age", strconv.FormatInt(max(0, int64(r.now().Sub(at)/time.Second)), 10))
+	return &http.Response{
+		Status: fmt.Sprintf("%d %s", status, http.StatusText(status)), StatusCode: status,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: header, Body: body, ContentLength: length,
+	}
+}
+
+// tooLarge is the server's answer when it is asked for a state that it has not
+// reached; clients then ask without a version.
+func tooLarge() error {
+	err := apierrors.NewTimeoutError("Too large resource version: the link to the API server is down and what was recorded is older", 1)
+	err.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: metav1.CauseTypeResourceVersionTooLarge, Message: "Too large resource version"}}
+	return err
+}

@@ -1,0 +1,323 @@
+package replay
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"rockpool.dev/sidecar/request"
+	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/store"
+)
+
+const who = "system:serviceaccount:shop:web"
+
+type rig struct {
+	*Replayer
+	t   *testing.T
+	db  *store.DB
+	now time.Time
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	g := &rig{t: t, now: time.UnixMilli(1_700_000_000_000)}
+	db, err := store.Open(t.Context(), t.TempDir(), store.Options{Now: func() time.Time { return g.now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	g.db, g.Replayer = db, New(db, func() time.Time { return g.now })
+	return g
+}
+
+func (g *rig) update(f func(*store.Tx) error) {
+	g.t.Helper()
+	if err := g.db.Update(g.t.Context(), f); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+func scope(url string) store.Scope {
+	info := request.Parse(httptest.NewRequest(http.MethodGet, url, nil))
+	return store.Scope{Principal: who, Group: info.Group, Version: info.Version, Resource: info.Resource, Namespace: info.Namespace,
+		LabelSelector: info.LabelSelector, FieldSelector: info.FieldSelector, Representation: "object", MediaType: "application/json"}
+}
+
+func bare(namespace, name string, rv int) store.Object {
+	labels := fmt.Sprintf(`{"app":%q}`, name)
+	return store.Object{Namespace: namespace, Name: name, UID: "u", ResourceVersion: fmt.Sprint(rv), Labels: labels, Encoding: store.JSONBare,
+		Payload: fmt.Appendf(nil, `{"metadata":{"name":%q,"namespace":%q,"resourceVersion":"%d","labels":%s}}`, name, namespace, rv, labels)}
+}
+
+func (g *rig) record(url string, rv int, objects ...store.Object) {
+	g.t.Helper()
+	snap := store.NewSnapshot(scope(url))
+	g.update(func(tx *store.Tx) error {
+		for _, o := range objects {
+			if err := snap.Add(tx, o); err != nil {
+				return err
+			}
+		}
+		return snap.Commit(tx, store.Head{Kind: "Pod", APIVersion: "v1", ResourceVersion: fmt.Sprint(rv),
+			Envelope: `{"kind":"PodList","apiVersion":"v1","metadata":{"selfLink":"kept"}}`})
+	})
+}
+
+func ask(url, accept string) Request {
+	r := httptest.NewRequest(http.MethodGet, url, nil)
+	if accept != "" {
+		r.Header.Set("Accept", accept)
+	}
+	return Request{Principal: who, Info: request.Parse(r), Path: r.URL.RequestURI()}
+}
+
+// answer gives an answer in short: "@version name name" for a list, the name and
+// version of an object, the code of a refusal.
+func (g *rig) answer(q Request) string {
+	g.t.Helper()
+	resp, err := g.Answer(g.t.Context(), q)
+	var status apierrors.APIStatus
+	switch {
+	case errors.Is(err, ErrNotRecorded):
+		return "not recorded"
+	case errors.As(err, &status):
+		return fmt.Sprintf("%d %s", status.Status().Code, status.Status().Reason)
+	case err != nil:
+		g.t.Fatal(err)
+	}
+	raw, err := io.ReadAll(resp.Body)
+	if err := errors.Join(err, resp.Body.Close()); err != nil {
+		g.t.Fatal(err)
+	}
+	type object struct {
+		Kind, APIVersion string
+		Metadata         struct{ Name, ResourceVersion, SelfLink string }
+	}
+	var doc struct {
+		object
+		Items []object
+	}
+	if err := json.Unmarshal(raw, &doc); err != nil {
+		g.t.Fatalf("%s: %v", raw, err)
+	}
+	if resp.Header.Get("Cache-Status") != "rockpool; hit" || resp.Header.Get("Age") == "" {
+		g.t.Errorf("headers %v do not say that this is from a cache", resp.Header)
+	}
+	if doc.Kind == "Pod" {
+		return doc.Kind + " " + doc.Metadata.Name + "@" + doc.Metadata.ResourceVersion
+	}
+	if doc.Metadata.SelfLink != "kept" {
+		g.t.Errorf("the list's own metadata was lost: %s", raw)
+	}
+	out := doc.Kind + "@" + doc.Metadata.ResourceVersion
+	for _, item := range doc.Items {
+		if item.Kind != "" {
+			g.t.Errorf("an item says its kind, as no typed list does: %s", raw)
+		}
+		out += " " + item.Metadata.Name + "@" + item.Metadata.ResourceVersion
+	}
+	return out
+}
+
+func TestAnswers(t *testing.T) {
+	const table = "application/json;as=Table;v=v1;g=meta.k8s.io"
+	tests := []struct {
+		name        string
+		url, accept string
+		want        string
+	}{
+		{"the list that was recorded", "/api/v1/namespaces/shop/pods?limit=500", "", "PodList@20 a@1 b@19"},
+		{"all namespaces", "/api/v1/pods", "", "PodList@10 x@3 a@1 b@2"},
+		{"one namespace of all", "/api/v1/namespaces/bar/pods", "", "PodList@10 x@3"},
+		{"a namespace with nothing in it", "/api/v1/namespaces/empty/pods", "", "PodList@10"},
+		{"a label selector on the newest list", "/api/v1/namespaces/shop/pods?labelSelector=app%3Db", "", "PodList@20 b@19"},
+		{"a label selector that was recorded itself and is newest", "/api/v1/pods?labelSelector=app+in+(x)", "", "PodList@30 x@25"},
+		{"a label selector on another's selection", "/api/v1/namespaces/bar/pods?labelSelector=app", "", "PodList@10 x@3"},
+		{"a name as a field selector", "/api/v1/namespaces/shop/pods?fieldSelector=metadata.name%3Da", "", "PodList@20 a@1"},
+		{"a namespace as a field selector", "/api/v1/pods?fieldSelector=metadata.namespace%3Dbar", "", "PodList@10 x@3"},
+		{"two namespaces at once", "/api/v1/namespaces/shop/pods?fieldSelector=metadata.namespace%3Dbar", "", "not recorded"},
+		{"a field that only the server can select by", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn", "", "not recorded"},
+		{"a resource that was never listed", "/api/v1/services", "", "not recorded"},
+		{"another version of the group", "/apis/x.io/v1/pods", "", "not recorded"},
+		{"kubectl asks for a table and takes the list", "/api/v1/namespaces/shop/pods", table + ",application/json", "PodList@20 a@1 b@19"},
+		{"a table or nothing", "/api/v1/namespaces/shop/pods", table, "not recorded"},
+		{"a further page", "/api/v1/pods?continue=abc", "", "410 Expired"},
+		{"any version", "/api/v1/pods?resourceVersion=0", "", "PodList@10 x@3 a@1 b@2"},
+		{"not older than what there is", "/api/v1/pods?resourceVersion=9&resourceVersionMatch=NotOlderThan", "", "PodList@10 x@3 a@1 b@2"},
+		{"newer than what there is", "/api/v1/pods?resourceVersion=11", "", "504 Timeout"},
+		{"exactly what there is", "/api/v1/pods?resourceVersion=10&resourceVersionMatch=Exact", "", "PodList@10 x@3 a@1 b@2"},
+		{"exactly another", "/api/v1/pods?resourceVersion=9&resourceVersionMatch=Exact", "", "410 Expired"},
+		{"an object, from the newest list", "/api/v1/namespaces/shop/pods/b", "", "Pod b@19"},
+		{"an object of which only a selection knows the newest", "/api/v1/namespaces/bar/pods/x", "", "Pod x@25"},
+		{"an object that was read alone after the lists", "/api/v1/namespaces/shop/pods/a", "", "Pod a@50"},
+		{"an object that is proven absent", "/api/v1/namespaces/bar/pods/nope", "", "404 NotFound"},
+		{"an object of a resource never listed, seen once", "/api/v1/namespaces/shop/services/s", "", "Pod s@5"},
+		{"an object of a resource never listed", "/api/v1/namespaces/shop/services/t", "", "not recorded"},
+		{"a subresource", "/api/v1/namespaces/shop/pods/b/log", "", "not recorded"},
+		{"health", "/healthz", "", "not recorded"},
+	}
+	g := newRig(t)
+	g.record("/api/v1/pods", 10, bare("shop", "a", 1), bare("shop", "b", 2), bare("bar", "x", 3))
+	g.record("/api/v1/namespaces/shop/pods", 20, bare("shop", "a", 1), bare("shop", "b", 19))
+	g.record("/api/v1/pods?labelSelector=app+in+(x)", 30, bare("bar", "x", 25))
+	g.update(func(tx *store.Tx) error {
+		return errors.Join(tx.See(scope("/api/v1/pods"), "Pod", "v1", bare("shop", "a", 50)), tx.See(scope("/api/v1/services"), "Pod", "v1", bare("shop", "s", 5)))
+	})
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			g.t = t
+			if got := g.answer(ask(tt.url, tt.accept)); got != tt.want {
+				t.Fatalf("got %s, want %s", got, tt.want)
+			}
+			other := ask(tt.url, tt.accept)
+			other.Principal = "somebody else"
+			if got := g.answer(other); got != "not recorded" && got != "410 Expired" {
+				t.Fatalf("somebody else got %s", got)
+			}
+		})
+	}
+}
+
+func TestAVersionThatIsTooLargeSaysSoAsTheServerDoes(t *testing.T) {
+	g := newRig(t)
+	g.record("/api/v1/pods", 10)
+	if _, err := g.Answer(t.Context(), ask("/api/v1/pods?resourceVersion=11", "")); !apierrors.IsTimeout(err) || !apierrors.HasStatusCause(err, "ResourceVersionTooLarge") {
+		t.Fatalf("clients will not understand %v", err)
+	}
+}
+
+func TestALongListIsStreamedWhole(t *testing.T) {
+	g := newRig(t)
+	var objects []store.Object
+	want := "PodList@5000"
+	for i := range 1700 {
+		name := fmt.Sprintf("o%05d", i)
+		objects, want = append(objects, bare("shop", name, i+1)), want+fmt.Sprintf(" %s@%d", name, i+1)
+	}
+	g.record("/api/v1/namespaces/shop/pods", 5000, objects...)
+	if got := g.answer(ask("/api/v1/namespaces/shop/pods", "")); got != want {
+		t.Fatalf("%d bytes, want %d", len(got), len(want))
+	}
+}
+
+func TestAListThatChangesWhileItIsReadBreaksOff(t *testing.T) {
+	g := newRig(t)
+	var objects []store.Object
+	for i := range 700 {
+		objects = append(objects, bare("shop", fmt.Sprintf("o%05d", i), i+1))
+	}
+	g.record("/api/v1/pods", 5000, objects...)
+	resp, err := g.Answer(t.Context(), ask("/api/v1/pods", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(resp.Body, make([]byte, 1000)); err != nil {
+		t.Fatal(err)
+	}
+	g.record("/api/v1/pods", 5001, objects[1:]...)
+	if _, err := io.Copy(io.Discard, resp.Body); !errors.Is(err, store.ErrChanged) {
+		t.Fatalf("two states were mixed: %v", err)
+	}
+}
+
+func TestAgeIsTheTimeSinceTheServerSaidSo(t *testing.T) {
+	g := newRig(t)
+	g.record("/api/v1/pods", 10)
+	g.now = g.now.Add(90 * time.Second)
+	resp, err := g.Answer(t.Context(), ask("/api/v1/pods", ""))
+	if err != nil || resp.Header.Get("Age") != "90" {
+		t.Fatalf("%v %v", resp, err)
+	}
+}
+
+func TestDocumentsAreForTheIdenticalRequest(t *testing.T) {
+	g := newRig(t)
+	g.update(func(tx *store.Tx) error {
+		return tx.PutResponse(store.Response{Principal: who, Path: "/apis?timeout=32s", Accept: "application/json", Status: 200, MediaType: "application/json", ETag: `"x"`, Body: []byte(`{"kind":"APIGroupList"}`)})
+	})
+	read := func(q Request) (int, string) {
+		t.Helper()
+		resp, err := g.Answer(t.Context(), q)
+		if errors.Is(err, ErrNotRecorded) {
+			return 503, ""
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := io.ReadAll(resp.Body)
+		if err != nil || resp.Header.Get("ETag") != `"x"` {
+			t.Fatalf("%v %v", resp.Header, err)
+		}
+		return resp.StatusCode, string(raw)
+	}
+	if code, body := read(ask("/apis?timeout=32s", "application/json")); code != 200 || body != `{"kind":"APIGroupList"}` {
+		t.Errorf("%d %s", code, body)
+	}
+	same := ask("/apis?timeout=32s", "application/json")
+	same.IfNoneMatch = `"x"`
+	if code, body := read(same); code != 304 || body != "" {
+		t.Errorf("%d %s for a client that has it", code, body)
+	}
+	for _, q := range []Request{ask("/apis", "application/json"), ask("/apis?timeout=32s", "application/yaml")} {
+		if code, _ := read(q); code != 503 {
+			t.Errorf("%d for another request", code)
+		}
+	}
+}
+
+func TestAWatchBeginsWithTheRecordedState(t *testing.T) {
+	g := newRig(t)
+	crd := store.Object{Namespace: "shop", Name: "c", UID: "u", ResourceVersion: "4", Encoding: store.JSON, Payload: []byte(`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"c","resourceVersion":"4"}}`)}
+	g.record("/api/v1/namespaces/shop/pods", 10, bare("shop", "a", 1), crd)
+	frames := func(q Request) (out []string) {
+		t.Helper()
+		state, err := g.State(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if state.ResourceVersion != "10" || state.Representation != request.Object {
+			t.Fatalf("%+v", state)
+		}
+		var raw []byte
+		for last := false; !last; {
+			if raw, last, err = state.AppendEvents(raw); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, line := range strings.Split(strings.TrimSpace(string(raw)), "\n") {
+			e, err := wire.ParseEvent([]byte(line))
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, err := wire.ParseMeta(e.Object)
+			if err != nil || m.Kind != "Pod" || m.APIVersion != "v1" || !json.Valid([]byte(line)) {
+				t.Fatalf("%s %v", line, err)
+			}
+			out = append(out, fmt.Sprintf("%s %s@%s %v", e.Type, m.Name, m.ResourceVersion, m.InitialEventsEnd))
+		}
+		return out
+	}
+	events := []string{"ADDED a@1 false", "ADDED c@4 false"}
+	if d := cmp.Diff(events, frames(ask("/api/v1/namespaces/shop/pods?watch=1", ""))); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff(append(events, "BOOKMARK @10 true"), frames(ask("/api/v1/namespaces/shop/pods?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan", ""))); d != "" {
+		t.Error(d)
+	}
+	if _, err := g.State(t.Context(), ask("/api/v1/pods?watch=1&sendInitialEvents=true", "")); !errors.Is(err, ErrNotRecorded) {
+		t.Errorf("a state that was never recorded: %v", err)
+	}
+	if _, err := g.State(t.Context(), ask("/api/v1/namespaces/shop/pods?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=11", "")); !apierrors.IsTimeout(err) {
+		t.Errorf("a state that is newer than what there is: %v", err)
+	}
+}
