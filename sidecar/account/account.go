@@ -1,0 +1,216 @@
+// Package account keeps the service-account directory that the pod's
+// applications see: a copy of the one that the kubelet keeps for the pod, with
+// the pod's own CA added to ca.crt, so that applications trust the sidecar.
+//
+// Tokens are rotated by the kubelet while the pod runs; the copy follows. It is
+// laid out as the kubelet's own volumes are, because client libraries watch for
+// just that: files are links through ..data, and one rename of ..data changes
+// them all.
+//
+// It reads and writes files only. It does not look into tokens.
+package account
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"go.uber.org/zap"
+	"k8s.io/utils/clock"
+)
+
+// The files that every service-account directory has.
+// https://kubernetes.io/docs/concepts/security/service-accounts/
+const (
+	TokenFile     = "token"
+	CAFile        = "ca.crt"
+	NamespaceFile = "namespace"
+)
+
+const (
+	// DefaultInterval is how often the source is read even if nothing is
+	// reported about it: inotify may be out of watches.
+	DefaultInterval = 30 * time.Second
+	firstRetry      = time.Second
+)
+
+var syncs = promauto.NewCounterVec(prometheus.CounterOpts{
+	Name: "rockpool_account_syncs_total",
+	Help: "Readings of the pod's service-account directory by result: changed, unchanged, failed.",
+}, []string{"result"})
+
+// Options say what is copied where.
+type Options struct {
+	Source   string           // the kubelet's directory
+	Mirror   string           // the copy; made if missing; nothing else may write there
+	CAPEM    []byte           // the pod's own CA, added to ca.crt
+	Interval time.Duration    // 0 = DefaultInterval
+	Clock    clock.WithTicker // nil = the system's
+	Logger   *zap.Logger      // nil = none
+}
+
+// Mirror is the copy. It is safe for concurrent use.
+type Mirror struct {
+	o Options
+
+	mu sync.Mutex // one Sync at a time
+}
+
+// New does not touch any file yet.
+func New(o Options) *Mirror {
+	if o.Interval <= 0 {
+		o.Interval = DefaultInterval
+	}
+	if o.Clock == nil {
+		o.Clock = clock.RealClock{}
+	}
+	if o.Logger == nil {
+		o.Logger = zap.NewNop()
+	}
+	return &Mirror{o: o}
+}
+
+// Token gives the pod's own token as the kubelet mounts it now.
+func (m *Mirror) Token() (string, error) {
+	path := filepath.Join(m.o.Source, TokenFile)
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return "", explain(err)
+	}
+	token := strings.TrimSpace(string(content))
+	if token == "" {
+		return "", fmt.Errorf("%s: is empty", path)
+	}
+	return token, nil
+}
+
+// Sync brings the copy up to date once. On an error the copy stays as it was,
+// which may be right for a long time yet; if there was none and only single
+// files are missing, what there is gets copied, and the error tells the rest.
+func (m *Mirror) Sync() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	changed, err := m.sync()
+	switch {
+	case err != nil:
+		syncs.WithLabelValues("failed").Inc()
+	case changed:
+		syncs.WithLabelValues("changed").Inc()
+	default:
+		syncs.WithLabelValues("unchanged").Inc()
+	}
+	return err
+}
+
+func (m *Mirror) sync() (changed bool, err error) {
+	files, err := readSource(m.o.Source, readTree)
+	if err != nil {
+		return false, fmt.Errorf("service-account directory: %w", explain(err))
+	}
+	var missing []error
+	for _, name := range []string{TokenFile, CAFile} {
+		if len(strings.TrimSpace(string(files[name]))) == 0 {
+			missing = append(missing, explain(&fs.PathError{Op: "read", Path: filepath.Join(m.o.Source, name), Err: fs.ErrNotExist}))
+		}
+	}
+	if len(missing) > 0 && written(m.o.Mirror) {
+		return false, errors.Join(missing...)
+	}
+	files[CAFile] = joinPEM(files[CAFile], m.o.CAPEM)
+	changed, err = publish(m.o.Mirror, files, m.o.Clock.Now())
+	if err != nil {
+		missing = append(missing, fmt.Errorf("copy of the service-account directory: %w", err))
+	}
+	return changed, errors.Join(missing...)
+}
+
+// joinPEM puts each certificate on lines of its own, whether or not the
+// cluster's file ends with a newline.
+func joinPEM(cluster, pod []byte) []byte {
+	joined := append([]byte(nil), cluster...)
+	if len(joined) > 0 && joined[len(joined)-1] != '\n' {
+		joined = append(joined, '\n')
+	}
+	return append(joined, pod...)
+}
+
+// explain adds what to do to the errors that have one usual cause.
+func explain(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w; is automountServiceAccountToken false, or the volume not mounted into the sidecar?", err)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w; the sidecar's user may not read it: set the pod's securityContext.fsGroup or the volume's defaultMode", err)
+	}
+	return err
+}
+
+// Run keeps the copy up to date until ctx ends, and returns nil then. What goes
+// wrong is logged when it begins and when it is over, and tried again.
+func (m *Mirror) Run(ctx context.Context) error {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		m.o.Logger.Warn("cannot watch the service-account directory; it is read at intervals only",
+			zap.Duration("interval", m.o.Interval), zap.Error(err))
+	} else {
+		defer watcher.Close()
+	}
+	var failing string
+	retry := firstRetry
+	for {
+		// Before the read, so that no change falls between the two. Again each
+		// time, because a directory that was replaced takes its watch along.
+		watched := watcher != nil && watcher.Add(m.o.Source) == nil
+		wait := m.o.Interval
+		if err := m.Sync(); err != nil {
+			if failing != err.Error() {
+				failing = err.Error()
+				m.o.Logger.Error("service-account directory is not copied; applications keep the copy they have", zap.Error(err))
+			}
+			wait = min(retry, wait)
+			retry = 2 * wait
+		} else {
+			if failing != "" {
+				failing = ""
+				m.o.Logger.Info("service-account directory is copied again")
+			}
+			retry = firstRetry
+		}
+		if !m.idle(ctx, watcher, watched, wait) {
+			return nil
+		}
+	}
+}
+
+// idle waits for a change, for the time to pass, or for ctx: then it gives false.
+func (m *Mirror) idle(ctx context.Context, watcher *fsnotify.Watcher, watched bool, wait time.Duration) bool {
+	timer := m.o.Clock.NewTimer(wait)
+	defer timer.Stop()
+	var events <-chan fsnotify.Event
+	var failures <-chan error
+	if watched {
+		events, failures = watcher.Events, watcher.Errors
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C():
+	case <-events:
+		// The kubelet's update is a handful of events; one reading serves all
+		// that have come by now.
+		for len(events) > 0 {
+			<-events
+		}
+	case <-failures: // an overflow means that there was a change
+	}
+	return true
+}

@@ -1,0 +1,347 @@
+package certs
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+	clocktesting "k8s.io/utils/clock/testing"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var today = time.Date(2026, time.November, 22, 0, 0, 0, 0, time.UTC)
+
+func open(t *testing.T, o Options) *Authority {
+	t.Helper()
+	if o.Clock == nil {
+		o.Clock = clocktesting.NewFakePassiveClock(today)
+	}
+	a, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func sameCA(a, b *Authority) bool   { return a.ca.cert.Equal(b.ca.cert) }
+func sameLeaf(a, b *Authority) bool { return a.leaf.cert.Equal(b.leaf.cert) }
+
+// verifies asks Go's verifier at a time, as an application does that has read
+// roots once.
+func verifies(t *testing.T, roots []byte, a *Authority, host string, at time.Time) error {
+	t.Helper()
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(roots) {
+		t.Fatal("no certificate in the CA's PEM")
+	}
+	_, err := a.leaf.cert.Verify(x509.VerifyOptions{Roots: pool, DNSName: host, CurrentTime: at})
+	return err
+}
+
+var goodHosts = []string{
+	"127.0.0.1", "::1", "localhost", "kubernetes", "kubernetes.default",
+	"kubernetes.default.svc", "kubernetes.default.svc.cluster.local",
+}
+
+func TestTheCertificateIsForThePodOnly(t *testing.T) {
+	a := open(t, Options{Directory: t.TempDir()})
+	for _, host := range goodHosts {
+		if err := verifies(t, a.CAPEM(), a, host, today); err != nil {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+	for _, host := range []string{"127.0.0.2", "10.96.0.1", "example.com", "metrics.kube-system.svc", "kubernetes.default.svc.other.domain"} {
+		if err := verifies(t, a.CAPEM(), a, host, today); err == nil {
+			t.Errorf("%s is accepted", host)
+		}
+	}
+}
+
+func TestTheAuthorityIsWorthNothingElsewhere(t *testing.T) {
+	a := open(t, Options{Directory: t.TempDir()})
+	for _, host := range []string{"example.com", "metrics.kube-system.svc", "10.96.0.1", "127.0.0.2", "fd00::1"} {
+		rogue := &Authority{ca: a.ca, leaf: issue(t, a, host)}
+		if err := verifies(t, a.CAPEM(), rogue, host, today); err == nil {
+			t.Errorf("a certificate for %s is accepted", host)
+		}
+	}
+	// And it makes no further CA.
+	if !a.ca.cert.MaxPathLenZero || a.ca.cert.MaxPathLen != 0 || !a.ca.cert.IsCA || a.leaf.cert.IsCA {
+		t.Error("the path length must be 0, the leaf no CA")
+	}
+	if !a.ca.cert.PermittedDNSDomainsCritical {
+		t.Error("name constraints must be critical")
+	}
+	if got := a.leaf.cert.PublicKey.(*ecdsa.PublicKey).Curve; got != elliptic.P256() {
+		t.Errorf("curve %v", got)
+	}
+}
+
+func TestAClusterDomainOfItsOwn(t *testing.T) {
+	a := open(t, Options{Directory: t.TempDir(), ClusterDomain: "edge.example"})
+	if err := verifies(t, a.CAPEM(), a, "kubernetes.default.svc.edge.example", today); err != nil {
+		t.Error(err)
+	}
+	if err := verifies(t, a.CAPEM(), a, "kubernetes.default.svc.cluster.local", today); err == nil {
+		t.Error("the default domain is accepted too")
+	}
+}
+
+func TestWrongClocks(t *testing.T) {
+	times := map[string]time.Time{
+		"a board without battery": time.Unix(1, 0),
+		"a stale firmware date":   time.Date(2018, 3, 1, 0, 0, 0, 0, time.UTC),
+		"the true time":           today,
+		"a clock years ahead":     today.AddDate(8, 0, 0),
+	}
+	for made, at := range times {
+		for used, then := range times {
+			t.Run(made+" makes it and "+used+" uses it", func(t *testing.T) {
+				directory := t.TempDir()
+				first := open(t, Options{Directory: directory, Clock: clocktesting.NewFakePassiveClock(at)})
+				if err := verifies(t, first.CAPEM(), first, "127.0.0.1", then); err != nil {
+					t.Error(err)
+				}
+				again := open(t, Options{Directory: directory, Clock: clocktesting.NewFakePassiveClock(then)})
+				if !sameCA(first, again) || !sameLeaf(first, again) {
+					t.Error("the clock's jump made new certificates")
+				}
+			})
+		}
+	}
+}
+
+func TestRestart(t *testing.T) {
+	tests := map[string]struct {
+		spoil            func(t *testing.T, directory string)
+		later            time.Duration
+		domain           string
+		keptCA, keptLeaf bool
+		why              string // in the log
+	}{
+		"both are kept":                               {spoil: func(*testing.T, string) {}, keptCA: true, keptLeaf: true},
+		"the leaf is gone":                            {spoil: remove(leafFile), keptCA: true},
+		"the leaf is empty":                           {spoil: write(leafFile, nil), keptCA: true, why: "does not begin with a PEM certificate"},
+		"the leaf is half written":                    {spoil: cut(leafFile), keptCA: true, why: "no PEM private key"},
+		"the leaf is garbage":                         {spoil: write(leafFile, pem.EncodeToMemory(&pem.Block{Type: certType, Bytes: []byte("x")})), keptCA: true, why: "private key"},
+		"the leaf has the key of another certificate": {spoil: mix(leafFile, caFile), keptCA: true, why: "key of another certificate"},
+		"the leaf is of another CA": {
+			spoil: func(t *testing.T, dir string) {
+				other := t.TempDir()
+				open(t, Options{Directory: other})
+				copyFile(t, filepath.Join(other, leafFile), filepath.Join(dir, leafFile))
+			},
+			keptCA: true, why: "not of the pod's CA",
+		},
+		"the CA is gone":         {spoil: remove(caFile), why: "not of the pod's CA"},
+		"the CA is half written": {spoil: cut(caFile), why: "no PEM private key"},
+		"the CA is no CA": {
+			spoil: func(t *testing.T, dir string) { copyFile(t, filepath.Join(dir, leafFile), filepath.Join(dir, caFile)) },
+			why:   "not one of a CA",
+		},
+		"a crash left a file half written beside them": {
+			spoil: write("."+caFile+".next", []byte("half")), keptCA: true, keptLeaf: true,
+		},
+		"they are near their end": {spoil: func(*testing.T, string) {}, later: 10*365*24*time.Hour - margin/2, why: "ends at 2036"},
+		"another cluster domain":  {spoil: func(*testing.T, string) {}, domain: "edge.example", why: "constrained to other names"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			directory := filepath.Join(t.TempDir(), "private")
+			first := open(t, Options{Directory: directory})
+			test.spoil(t, directory)
+			core, logs := observer.New(zap.WarnLevel)
+			again := open(t, Options{
+				Directory: directory, ClusterDomain: test.domain, Logger: zap.New(core),
+				Clock: clocktesting.NewFakePassiveClock(today.Add(test.later)),
+			})
+			if sameCA(first, again) != test.keptCA || sameLeaf(first, again) != test.keptLeaf {
+				t.Errorf("kept CA %v, leaf %v", sameCA(first, again), sameLeaf(first, again))
+			}
+			if err := verifies(t, again.CAPEM(), again, "127.0.0.1", today.Add(test.later)); err != nil {
+				t.Error(err)
+			}
+			if test.keptCA {
+				if err := verifies(t, first.CAPEM(), again, "::1", today); err != nil {
+					t.Errorf("an application that has read ca.crt before: %v", err)
+				}
+			}
+			var said strings.Builder
+			for _, e := range logs.All() {
+				said.WriteString(e.Message + ": " + e.ContextMap()["error"].(string) + "\n")
+			}
+			if !strings.Contains(said.String(), test.why) || (test.why == "" && said.Len() > 0) {
+				t.Errorf("logged %q, want %q", said.String(), test.why)
+			}
+			if strings.Contains(said.String(), "BEGIN") {
+				t.Error("the log quotes the file")
+			}
+			third := open(t, Options{Directory: directory, ClusterDomain: test.domain, Clock: clocktesting.NewFakePassiveClock(today.Add(test.later))})
+			if !sameCA(again, third) || !sameLeaf(again, third) {
+				t.Error("what was made anew is not kept")
+			}
+		})
+	}
+}
+
+func TestKeysAreForTheSidecarAlone(t *testing.T) {
+	directory := filepath.Join(t.TempDir(), "private")
+	open(t, Options{Directory: directory})
+	entries, err := os.ReadDir(directory)
+	if err != nil || len(entries) != 2 {
+		t.Fatalf("%v, %v; want the two files alone", entries, err)
+	}
+	for _, e := range entries {
+		if info, err := e.Info(); err != nil || info.Mode() != 0o600 {
+			t.Errorf("%s has mode %v", e.Name(), info.Mode())
+		}
+	}
+	if info, err := os.Stat(directory); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("directory has mode %v", info.Mode())
+	}
+}
+
+func TestADirectoryThatCannotBeWrittenIsNoReasonToStop(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	core, logs := observer.New(zap.ErrorLevel)
+	a := open(t, Options{Directory: filepath.Join(file, "private"), Logger: zap.New(core)})
+	if err := verifies(t, a.CAPEM(), a, "localhost", today); err != nil {
+		t.Error(err)
+	}
+	if logs.Len() != 2 || !strings.Contains(logs.All()[0].ContextMap()["path"].(string), file) {
+		t.Errorf("want an error with the path for each file, got %v", logs.All())
+	}
+}
+
+func TestTLSConfig(t *testing.T) {
+	a := open(t, Options{Directory: t.TempDir()})
+	if a.TLSConfig() == a.TLSConfig() {
+		t.Error("callers share one configuration")
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(a.CAPEM())
+	tests := map[string]struct {
+		client *tls.Config
+		proto  string
+		fail   bool
+	}{
+		"HTTP/2":             {&tls.Config{NextProtos: []string{"h2", "http/1.1"}}, "h2", false},
+		"HTTP/1.1":           {&tls.Config{NextProtos: []string{"http/1.1"}}, "http/1.1", false},
+		"TLS 1.2":            {&tls.Config{MaxVersion: tls.VersionTLS12}, "", false},
+		"TLS 1.1 is refused": {&tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, "", true},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			near, far := net.Pipe()
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				server := tls.Server(far, a.TLSConfig())
+				server.Handshake()
+				far.Close()
+			}()
+			test.client.RootCAs = pool
+			test.client.ServerName = "127.0.0.1"
+			test.client.Time = func() time.Time { return today }
+			client := tls.Client(near, test.client)
+			err := client.Handshake()
+			near.Close()
+			<-done
+			if (err != nil) != test.fail {
+				t.Fatal(err)
+			}
+			if got := client.ConnectionState().NegotiatedProtocol; got != test.proto {
+				t.Errorf("protocol %q, want %q", got, test.proto)
+			}
+		})
+	}
+}
+
+// issue makes what a thief of the CA's key could make.
+func issue(t *testing.T, a *Authority, host string) pair {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: notBefore, NotAfter: today.AddDate(1, 0, 0),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	if ip := net.ParseIP(host); ip != nil {
+		template.IPAddresses = []net.IP{ip}
+	} else {
+		template.DNSNames = []string{host}
+	}
+	p, err := sign(template, a.ca.cert, key, a.ca.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func remove(name string) func(*testing.T, string) {
+	return func(t *testing.T, dir string) {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func write(name string, content []byte) func(*testing.T, string) {
+	return func(t *testing.T, dir string) {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func cut(name string) func(*testing.T, string) {
+	return func(t *testing.T, dir string) {
+		content := read(t, filepath.Join(dir, name))
+		write(name, content[:len(content)-20])(t, dir)
+	}
+}
+
+// mix joins the certificate of one file with the key of another.
+func mix(cert, key string) func(*testing.T, string) {
+	return func(t *testing.T, dir string) {
+		begin := []byte("-----BEGIN " + keyType)
+		a, b := read(t, filepath.Join(dir, cert)), read(t, filepath.Join(dir, key))
+		write(cert, append(a[:bytes.Index(a, begin):bytes.Index(a, begin)], b[bytes.Index(b, begin):]...))(t, dir)
+	}
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.WriteFile(to, read(t, from), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read(t *testing.T, path string) []byte {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}

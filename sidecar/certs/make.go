@@ -1,0 +1,111 @@
+package certs
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"math/big"
+	"time"
+)
+
+// Clocks at the edge are wrong in both directions, and jump: a board without a
+// battery starts at the epoch and is set to the true time once a network is
+// there, while applications hold on to the CA that they have read.
+//
+// So a certificate is valid from the epoch, before which no such clock is, and
+// until ten years after the making, where the making counts as no earlier than
+// this program's own year. The lifetime protects nothing here: a pod's CA is
+// trusted by that pod only and ends with it.
+var (
+	notBefore = time.Unix(0, 0).UTC()
+	floor     = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
+)
+
+const (
+	years = 10
+	// A kept certificate that ends sooner is made anew while nothing depends on it.
+	margin = 30 * 24 * time.Hour
+)
+
+func notAfter(now time.Time) time.Time {
+	if now.Before(floor) {
+		now = floor
+	}
+	return now.AddDate(years, 0, 0).UTC()
+}
+
+func makeCA(names subjects, now time.Time) (pair, error) {
+	key, serial, err := keyAndSerial()
+	if err != nil {
+		return pair{}, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: serial,
+		// A name of its own for each CA: verifiers look issuers up by name, and
+		// the cluster's CA and a replaced one may stand in the same file.
+		Subject:               pkix.Name{CommonName: "rockpool pod CA " + hex.EncodeToString(serial.Bytes()[:8])},
+		NotBefore:             notBefore,
+		NotAfter:              notAfter(now),
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+		MaxPathLenZero:        true, // may issue certificates, but no CAs
+		KeyUsage:              x509.KeyUsageCertSign,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+
+		PermittedDNSDomainsCritical: true, // critical holds for the addresses too: it is one extension
+		PermittedDNSDomains:         names.dns,
+		PermittedIPRanges:           names.permitted(),
+	}
+	return sign(template, template, key, key)
+}
+
+func makeLeaf(ca pair, names subjects, now time.Time) (pair, error) {
+	key, serial, err := keyAndSerial()
+	if err != nil {
+		return pair{}, err
+	}
+	// No verifier accepts a certificate after its issuer has ended.
+	end := notAfter(now)
+	if end.After(ca.cert.NotAfter) {
+		end = ca.cert.NotAfter
+	}
+	template := &x509.Certificate{
+		SerialNumber:          serial,
+		Subject:               pkix.Name{CommonName: "kubernetes"},
+		NotBefore:             notBefore,
+		NotAfter:              end,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		DNSNames:              names.dns,
+		IPAddresses:           names.ips,
+	}
+	return sign(template, ca.cert, key, ca.key)
+}
+
+func keyAndSerial() (*ecdsa.PrivateKey, *big.Int, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	// Positive, 16 bytes, none of them lost to leading zeros.
+	b := make([]byte, 16)
+	rand.Read(b)
+	b[0] = b[0]&0x7f | 0x40
+	return key, new(big.Int).SetBytes(b), nil
+}
+
+func sign(template, issuer *x509.Certificate, key, issuerKey *ecdsa.PrivateKey) (pair, error) {
+	der, err := x509.CreateCertificate(rand.Reader, template, issuer, &key.PublicKey, issuerKey)
+	if err != nil {
+		return pair{}, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return pair{}, err
+	}
+	return pair{cert: cert, key: key}, nil
+}

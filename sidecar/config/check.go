@@ -1,0 +1,124 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"path/filepath"
+	"strings"
+)
+
+// conflicts finds settings that are right each but not together.
+func (c Config) conflicts() (problems []error) {
+	listeners := []struct{ key, address string }{
+		{"listen.address", c.Listen.Address},
+		{"connect.address", c.Connect.Address},
+		{"metrics.address", c.Metrics.Address},
+	}
+	for i, a := range listeners {
+		for _, b := range listeners[:i] {
+			if a.address != "" && sameListener(a.address, b.address) {
+				problems = append(problems, fmt.Errorf("%s: %q is taken by %s (%q); each listener needs a port of its own", a.key, a.address, b.key, b.address))
+			}
+		}
+	}
+	for _, u := range c.Upstream.Servers {
+		if err := c.notSelf(u); err != nil {
+			problems = append(problems, fmt.Errorf("upstream.servers: %w", err))
+		}
+	}
+
+	directories := []struct{ key, path string }{
+		{"account.source", c.Account.Source},
+		{"account.mirror", c.Account.Mirror},
+		{"private.directory", c.Private.Directory},
+		{"cache.directory", c.Cache.Directory},
+	}
+	for i, a := range directories {
+		for j, b := range directories {
+			// Keys and tokens must not come to lie on the disk of the cache, nor
+			// keys in the directory that applications see.
+			if i != j && within(a.path, b.path) && (a.path != b.path || i > j) {
+				problems = append(problems, fmt.Errorf("%s: %q is inside %s (%q); the directories must be apart", a.key, a.path, b.key, b.path))
+			}
+		}
+	}
+	return problems
+}
+
+// within tells whether path is directory or lies below it.
+func within(path, directory string) bool {
+	rel, err := filepath.Rel(directory, path)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
+}
+
+// sameListener tells whether two addresses cannot both be listened on.
+func sameListener(a, b string) bool {
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	if errA != nil || errB != nil || portA != portB {
+		return false
+	}
+	return canonical(hostA) == canonical(hostB) || wildcard(hostA) || wildcard(hostB)
+}
+
+func canonical(host string) string {
+	if host == "localhost" {
+		return "127.0.0.1"
+	}
+	return host
+}
+
+func wildcard(host string) bool {
+	return host == "" || net.ParseIP(host).IsUnspecified()
+}
+
+// notSelf refuses the sidecar's own listener as its upstream: requests would go
+// round in circles until the ports run out.
+func (c Config) notSelf(u *url.URL) error {
+	for _, own := range []string{c.Listen.Address, c.Connect.Address} {
+		if own != "" && sameListener(u.Host, own) {
+			return fmt.Errorf("%q is this sidecar's own listener (%s); the address of a kube-apiserver is allowed", u.Host, own)
+		}
+	}
+	return nil
+}
+
+// UpstreamServers gives all servers in the order in which they are tried:
+// upstream.servers, then the in-cluster address from the variables
+// KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT as the kubelet sets them
+// in every container. Each address is there once. TLSServerName is not for the
+// in-cluster one: see InCluster. getenv is os.Getenv, but for tests.
+//
+// An empty list is an error: there would be nothing to pass a request on to.
+func (c Config) UpstreamServers(getenv func(string) string) ([]*url.URL, error) {
+	list := append([]*url.URL(nil), c.Upstream.Servers...)
+	last, err := c.InCluster(getenv)
+	if err != nil {
+		return nil, err
+	}
+	if last != nil {
+		list = appendOnce(list, last)
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("upstream.servers is empty and KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set: set --upstream.servers (%s) to the https URL of a kube-apiserver", envName("upstream.servers"))
+	}
+	return list, nil
+}
+
+// InCluster gives the in-cluster address, nil when the variables are not both set.
+func (c Config) InCluster(getenv func(string) string) (*url.URL, error) {
+	host, port := getenv("KUBERNETES_SERVICE_HOST"), getenv("KUBERNETES_SERVICE_PORT")
+	if host == "" || port == "" {
+		return nil, nil
+	}
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	u, err := server("https://" + net.JoinHostPort(host, port))
+	if err == nil {
+		err = c.notSelf(u)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT: %w", err)
+	}
+	return u, nil
+}

@@ -1,0 +1,310 @@
+package config
+
+import (
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+	"go.uber.org/zap/zapcore"
+)
+
+// load runs Load as the command does: arguments, environment, a file.
+func load(t *testing.T, file string, env map[string]string, args ...string) (Config, error) {
+	t.Helper()
+	for _, e := range os.Environ() {
+		if name, value, _ := strings.Cut(e, "="); strings.HasPrefix(name, EnvPrefix) {
+			t.Setenv(name, value) // restores it afterwards
+			os.Unsetenv(name)
+		}
+	}
+	for name, value := range env {
+		t.Setenv(name, value)
+	}
+	if file != "" {
+		path := filepath.Join(t.TempDir(), "rockpool.yaml")
+		if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, "--config="+path)
+	}
+	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	Register(flags)
+	if err := flags.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return Load(flags)
+}
+
+func urls(hosts ...string) (list []*url.URL) {
+	for _, h := range hosts {
+		list = append(list, &url.URL{Scheme: "https", Host: h})
+	}
+	return list
+}
+
+func defaults() Config {
+	return Config{
+		Listen:  Listen{Address: "127.0.0.1:10268"},
+		Metrics: Metrics{Address: "127.0.0.1:10269"},
+		Upstream: Upstream{
+			ProbeInterval:  2 * time.Second,
+			ProbeTimeout:   time.Second,
+			ConnectTimeout: 2 * time.Second,
+		},
+		Account: Account{
+			Source: "/var/run/secrets/kubernetes.io/serviceaccount",
+			Mirror: "/var/run/rockpool/serviceaccount",
+		},
+		Private:  Private{Directory: "/var/run/rockpool/private"},
+		Cache:    Cache{Directory: "/var/lib/rockpool", MaxSize: 256 << 20},
+		Offline:  Offline{TokenGrace: 720 * time.Hour},
+		Log:      Log{Level: zapcore.InfoLevel, Format: FormatJSON},
+		Shutdown: Shutdown{Grace: 10 * time.Second},
+	}
+}
+
+func TestLoad(t *testing.T) {
+	tests := map[string]struct {
+		file string
+		env  map[string]string
+		args []string
+		want func(*Config)
+	}{
+		"nothing given gives the defaults": {want: func(*Config) {}},
+		"a file is read, nested or dotted": {
+			file: "upstream:\n  probe-interval: 5s\n  servers: [https://b:6443, https://a:6443]\ncache.max-size: 1.5Gi\n",
+			want: func(c *Config) {
+				c.Upstream.ProbeInterval = 5 * time.Second
+				c.Upstream.Servers = urls("b:6443", "a:6443")
+				c.Cache.MaxSize = 3 << 29
+			},
+		},
+		"a size in a file may be a plain number": {
+			file: "cache:\n  max-size: 8388608\n",
+			want: func(c *Config) { c.Cache.MaxSize = 8 << 20 },
+		},
+		"an empty section in a file is nothing": {file: "upstream:\n", want: func(*Config) {}},
+		"an environment variable comes before the file": {
+			file: "upstream:\n  probe-interval: 5s\n  probe-timeout: 3s\n",
+			env:  map[string]string{"ROCKPOOL_UPSTREAM_PROBE_INTERVAL": "6s"},
+			want: func(c *Config) {
+				c.Upstream.ProbeInterval = 6 * time.Second
+				c.Upstream.ProbeTimeout = 3 * time.Second
+			},
+		},
+		"a flag comes before an environment variable and the file": {
+			file: "log:\n  level: warn\n",
+			env:  map[string]string{"ROCKPOOL_LOG_LEVEL": "error"},
+			args: []string{"--log.level=debug"},
+			want: func(c *Config) { c.Log.Level = zapcore.DebugLevel },
+		},
+		"an empty environment variable is a value": {
+			env:  map[string]string{"ROCKPOOL_METRICS_ADDRESS": ""},
+			want: func(c *Config) { c.Metrics.Address = "" },
+		},
+		"metrics may be reachable from outside": {
+			args: []string{"--metrics.address=:9090"},
+			want: func(c *Config) { c.Metrics.Address = ":9090" },
+		},
+		"servers from a comma-separated variable keep their order, each once": {
+			env:  map[string]string{"ROCKPOOL_UPSTREAM_SERVERS": "https://B.example, https://[2001:db8::1]:6443/,https://b.example:443"},
+			want: func(c *Config) { c.Upstream.Servers = urls("b.example:443", "[2001:db8::1]:6443") },
+		},
+		"servers from repeated flags add up": {
+			args: []string{"--upstream.servers=https://a:1,https://b:2", "--upstream.servers=https://c:3"},
+			want: func(c *Config) { c.Upstream.Servers = urls("a:1", "b:2", "c:3") },
+		},
+		"the grace may be zero": {
+			args: []string{"--offline.token-grace=0s"},
+			want: func(c *Config) { c.Offline.TokenGrace = 0 },
+		},
+		"the variables of a Service named rockpool are not settings": {
+			env: map[string]string{
+				"ROCKPOOL_SERVICE_HOST": "10.0.0.1", "ROCKPOOL_SERVICE_PORT": "443", "ROCKPOOL_SERVICE_PORT_HTTPS": "443",
+				"ROCKPOOL_PORT": "tcp://10.0.0.1:443", "ROCKPOOL_PORT_443_TCP_ADDR": "10.0.0.1",
+				"ROCKPOOL_INJECTOR_SERVICE_HOST": "10.0.0.2", "ROCKPOOL_INJECTOR_PORT_443_TCP": "tcp://10.0.0.2:443",
+			},
+			want: func(*Config) {},
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			want := defaults()
+			test.want(&want)
+			got, err := load(t, test.file, test.env, test.args...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestLoadRefuses(t *testing.T) {
+	tests := map[string]struct {
+		file string
+		env  map[string]string
+		args []string
+		want []string // each in the error
+		lack string   // not in the error
+	}{
+		"an unknown key in the file names it and the nearest key": {
+			file: "upstream:\n  probe-intervall: 5s\n",
+			want: []string{"upstream.probe-intervall: unknown key", `did you mean "upstream.probe-interval"`, "rockpool.yaml"},
+		},
+		"the end of a key is recognised": {
+			file: "max-size: 1Gi\n", want: []string{`max-size: unknown key; did you mean "cache.max-size"?`},
+		},
+		"a key that is like no other gets no suggestion": {
+			file: "colour: blue\n", want: []string{"colour: unknown key"}, lack: "did you mean",
+		},
+		"an unknown environment variable names it and the nearest one, not its value": {
+			env:  map[string]string{"ROCKPOOL_UPSTREAM_SERVER": "hunter2"},
+			want: []string{"ROCKPOOL_UPSTREAM_SERVER: unknown environment variable", `did you mean "ROCKPOOL_UPSTREAM_SERVERS"`},
+			lack: "hunter2",
+		},
+		"a variable that only looks like one of a Service is unknown": {
+			env: map[string]string{"ROCKPOOL_LISTEN_PORT": "1"}, want: []string{"ROCKPOOL_LISTEN_PORT: unknown"},
+		},
+		"a bad value from the environment": {
+			env:  map[string]string{"ROCKPOOL_LOG_LEVEL": "loud"},
+			want: []string{`log.level: "loud" is unknown; allowed are debug, info, warn, error (from environment variable ROCKPOOL_LOG_LEVEL)`},
+		},
+		"a bad value from a flag": {
+			args: []string{"--log.format=xml"}, want: []string{`log.format: "xml" is unknown; allowed are json, console (from flag --log.format)`},
+		},
+		"a bad value from the file": {
+			file: "upstream: {probe-timeout: 5}\n",
+			want: []string{`upstream.probe-timeout: "5" is not a duration; a duration with its unit`, "(from file ", "rockpool.yaml)"},
+		},
+		"all problems at once": {
+			file: "colour: blue\nlog: {level: loud}\n",
+			env:  map[string]string{"ROCKPOOL_CACHE_MAX_SIZE": "lots", "ROCKPOOL_X": ""},
+			args: []string{"--shutdown.grace=-1s"},
+			want: []string{"colour:", "log.level:", "cache.max-size:", "ROCKPOOL_X:", "shutdown.grace:"},
+		},
+		"a section with a value": {
+			file: "upstream: 5\n", want: []string{"upstream: a section cannot have a value"}, lack: "probe-interval",
+		},
+		"a value with keys below it": {file: "log:\n  level:\n    deep: 1\n", want: []string{"log.level.deep: unknown key", "log.level: has keys below it"}},
+		"a file that is not there":   {args: []string{"--config=/no/such.yaml"}, want: []string{"/no/such.yaml"}},
+		"a file that is named by a variable and not there": {
+			env: map[string]string{"ROCKPOOL_CONFIG": "/no/such.yaml"}, want: []string{"/no/such.yaml"},
+		},
+		"a file that is not YAML": {file: "a: [", want: []string{"rockpool.yaml", "configuration file"}},
+
+		"a listener that is not on loopback":         {args: []string{"--listen.address=0.0.0.0:10268"}, want: []string{"listen.address:", "outside the pod"}},
+		"a listener on all addresses":                {args: []string{"--listen.address=:10268"}, want: []string{"listen.address:", "only 127.0.0.1, [::1] and localhost"}},
+		"a listener that the certificate is not for": {args: []string{"--listen.address=127.0.0.2:10268"}, want: []string{"listen.address:", "pod's certificate"}},
+		"no listener":                             {args: []string{"--listen.address="}, want: []string{"listen.address: is empty"}},
+		"a listener without port":                 {args: []string{"--listen.address=127.0.0.1"}, want: []string{"listen.address:", "host:port"}},
+		"a listener on port 0":                    {args: []string{"--listen.address=127.0.0.1:0"}, want: []string{"1 to 65535"}},
+		"a forward proxy that is not on loopback": {args: []string{"--connect.address=10.0.0.1:3128"}, want: []string{"connect.address:", "outside the pod"}},
+		"metrics on a host that is none":          {args: []string{"--metrics.address=a_b:9090"}, want: []string{"metrics.address:", `"a_b"`}},
+		"two listeners at one address":            {args: []string{"--metrics.address=localhost:10268"}, want: []string{"metrics.address:", "taken by listen.address"}},
+
+		"a server that is not https":          {args: []string{"--upstream.servers=http://a"}, want: []string{"upstream.servers:", `"http://a" is not https`}},
+		"a server without scheme":             {args: []string{"--upstream.servers=a:6443"}, want: []string{"upstream.servers:", "not https"}},
+		"a server with a path":                {args: []string{"--upstream.servers=https://a/k8s"}, want: []string{"has a path"}},
+		"a server with a query":               {args: []string{"--upstream.servers=https://a?x=1"}, want: []string{"has a query"}},
+		"a server with a bad port":            {args: []string{"--upstream.servers=https://a:99999"}, want: []string{"1 to 65535"}},
+		"a server with a password is hidden":  {args: []string{"--upstream.servers=https://me:hunter2@a"}, want: []string{"user or password"}, lack: "hunter2"},
+		"two bad servers are both told":       {args: []string{"--upstream.servers=http://a,https://b/x"}, want: []string{"http://a", "https://b/x"}},
+		"a server that is the sidecar itself": {args: []string{"--upstream.servers=https://127.0.0.1:10268"}, want: []string{"upstream.servers:", "own listener"}},
+		"a server name that is none":          {args: []string{"--upstream.tls-server-name=a b"}, want: []string{"upstream.tls-server-name:", `"a b"`}},
+
+		"a size in thousandths":    {args: []string{"--cache.max-size=256m"}, want: []string{"cache.max-size:", "milli"}},
+		"a size that is too small": {args: []string{"--cache.max-size=1Mi"}, want: []string{"out of range", "4Mi"}},
+		"a size beyond all disks":  {args: []string{"--cache.max-size=100Ei"}, want: []string{"out of range"}},
+		"an interval of zero":      {args: []string{"--upstream.probe-interval=0s"}, want: []string{"out of range", "100ms"}},
+		"a relative path":          {args: []string{"--cache.directory=cache"}, want: []string{"cache.directory:", "absolute"}},
+		"keys on the disk of the cache": {
+			args: []string{"--private.directory=/var/lib/rockpool/private"}, want: []string{"private.directory:", "inside cache.directory"},
+		},
+		"a mirror that is its own source": {
+			args: []string{"--account.mirror=/var/run/secrets/kubernetes.io/serviceaccount"}, want: []string{"account.mirror:", "inside account.source"},
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, err := load(t, test.file, test.env, test.args...)
+			if err == nil {
+				t.Fatalf("accepted: %+v", got)
+			}
+			for _, want := range test.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("want %q in\n%v", want, err)
+				}
+			}
+			if test.lack != "" && strings.Contains(err.Error(), test.lack) {
+				t.Errorf("%q must not be in\n%v", test.lack, err)
+			}
+		})
+	}
+}
+
+func TestUpstreamServers(t *testing.T) {
+	tests := map[string]struct {
+		servers    []*url.URL
+		host, port string
+		want       []*url.URL
+		fail       string
+	}{
+		"the in-cluster address comes last":           {urls("a:6443"), "10.96.0.1", "443", urls("a:6443", "10.96.0.1:443"), ""},
+		"the in-cluster address alone will do":        {nil, "10.96.0.1", "443", urls("10.96.0.1:443"), ""},
+		"an IPv6 address is bracketed":                {nil, "fd00::1", "443", urls("[fd00::1]:443"), ""},
+		"an IPv6 address may have brackets already":   {nil, "[fd00::1]", "443", urls("[fd00::1]:443"), ""},
+		"an address given twice is there once":        {urls("10.96.0.1:443"), "10.96.0.1", "443", urls("10.96.0.1:443"), ""},
+		"outside a cluster the configured will do":    {urls("a:6443"), "", "", urls("a:6443"), ""},
+		"half an in-cluster address is none":          {urls("a:6443"), "10.96.0.1", "", urls("a:6443"), ""},
+		"no server at all is an error":                {nil, "", "", nil, "upstream.servers is empty"},
+		"an in-cluster port that is none is an error": {nil, "10.96.0.1", "x", nil, "KUBERNETES_SERVICE_PORT"},
+		"a sidecar that is pointed at itself":         {nil, "127.0.0.1", "10268", nil, "own listener"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			c := defaults()
+			c.Upstream.Servers = test.servers
+			env := map[string]string{"KUBERNETES_SERVICE_HOST": test.host, "KUBERNETES_SERVICE_PORT": test.port}
+			got, err := c.UpstreamServers(func(name string) string { return env[name] })
+			if test.fail != "" {
+				if err == nil || !strings.Contains(err.Error(), test.fail) {
+					t.Fatalf("want an error with %q, got %v", test.fail, err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestEveryKeyHasOneNameAndAnExplanation(t *testing.T) {
+	seen := map[string]bool{}
+	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	Register(flags)
+	for _, k := range Keys() {
+		if seen[k.Env()] {
+			t.Errorf("%s twice", k.Env())
+		}
+		seen[k.Env()] = true
+		f := flags.Lookup(k.Flag())
+		if f == nil || f.DefValue != k.Default || !strings.Contains(f.Usage, k.Env()) || !strings.HasSuffix(k.Usage, ".") {
+			t.Errorf("%s: flag %+v", k.Name, f)
+		}
+	}
+	if got := (Key{Name: "upstream.tls-server-name"}).Env(); got != "ROCKPOOL_UPSTREAM_TLS_SERVER_NAME" {
+		t.Error(got)
+	}
+}

@@ -1,0 +1,120 @@
+package config
+
+import (
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// EnvPrefix begins the name of every environment variable of the sidecar.
+const EnvPrefix = "ROCKPOOL_"
+
+// ConfigFlag names the flag with the path of the optional YAML file. Its
+// variable is ROCKPOOL_CONFIG. It is not a key: a file cannot name another.
+const ConfigFlag = "config"
+
+// Key is one setting: the row of the table from which flags, environment
+// variables, validation and the documentation are made.
+type Key struct {
+	Name    string // as in a file, and as a flag: upstream.probe-interval
+	Type    string // address, duration, size, urls, path, name, or the allowed words
+	Default string // as a person writes it; "" = off or empty
+	Usage   string // one sentence
+
+	set func(c *Config, value string) error // parses, checks and stores
+}
+
+// Flag is the key's flag, without the dashes: the key itself, so that one name
+// finds a setting in a command line, a file and the documentation.
+func (k Key) Flag() string { return k.Name }
+
+// Env is the key's environment variable: upper case, with "." and "-" as "_".
+func (k Key) Env() string { return envName(k.Name) }
+
+func envName(key string) string {
+	return EnvPrefix + strings.ToUpper(strings.NewReplacer(".", "_", "-", "_").Replace(key))
+}
+
+// Keys gives all settings in the order of the documentation. The slice is the
+// caller's.
+func Keys() []Key {
+	return []Key{
+		{"listen.address", "address", "127.0.0.1:10268",
+			"Where the applications of the pod reach the API over HTTPS; loopback only.",
+			func(c *Config, v string) (err error) { c.Listen.Address, err = loopback(v); return }},
+		{"connect.address", "address", "",
+			"Where a forward proxy listens for applications that use HTTPS_PROXY; loopback only, empty = off.",
+			func(c *Config, v string) (err error) { c.Connect.Address, err = optional(loopback, v); return }},
+		{"metrics.address", "address", "127.0.0.1:10269",
+			"Where Prometheus metrics are served over plain HTTP; empty = off.",
+			func(c *Config, v string) (err error) { c.Metrics.Address, err = optional(address, v); return }},
+		{"upstream.servers", "urls", "",
+			"HTTPS URLs of kube-apiservers that the node can reach, comma-separated, tried in order; the in-cluster address comes last by itself.",
+			func(c *Config, v string) (err error) { c.Upstream.Servers, err = servers(v); return }},
+		{"upstream.tls-server-name", "name", "",
+			"The name to find in the certificates of upstream.servers; empty = the host of each URL.",
+			func(c *Config, v string) (err error) { c.Upstream.TLSServerName, err = optional(serverName, v); return }},
+		{"upstream.probe-interval", "duration", "2s",
+			"How often the link to the API server is probed.",
+			duration(minInterval, maxInterval, func(c *Config) *d { return &c.Upstream.ProbeInterval })},
+		{"upstream.probe-timeout", "duration", "1s",
+			"How long a probe may take before it counts as failed.",
+			duration(minInterval, maxInterval, func(c *Config) *d { return &c.Upstream.ProbeTimeout })},
+		{"upstream.connect-timeout", "duration", "2s",
+			"How long one server may take to accept a connection, TLS handshake included.",
+			duration(minInterval, maxInterval, func(c *Config) *d { return &c.Upstream.ConnectTimeout })},
+		{"account.source", "path", "/var/run/secrets/kubernetes.io/serviceaccount",
+			"The service-account directory that the kubelet keeps for the pod.",
+			func(c *Config, v string) (err error) { c.Account.Source, err = path(v); return }},
+		{"account.mirror", "path", "/var/run/rockpool/serviceaccount",
+			"The copy of account.source that the applications see, with the pod's own CA in ca.crt.",
+			func(c *Config, v string) (err error) { c.Account.Mirror, err = path(v); return }},
+		{"private.directory", "path", "/var/run/rockpool/private",
+			"Where the pod's own CA and keys are kept; must be in memory.",
+			func(c *Config, v string) (err error) { c.Private.Directory, err = path(v); return }},
+		{"cache.directory", "path", "/var/lib/rockpool",
+			"Where recordings are kept.",
+			func(c *Config, v string) (err error) { c.Cache.Directory, err = path(v); return }},
+		{"cache.max-size", "size", "256Mi",
+			"How much disk the recordings may take, as a Kubernetes quantity.",
+			func(c *Config, v string) (err error) { c.Cache.MaxSize, err = size(v); return }},
+		{"offline.token-grace", "duration", "720h",
+			"How long after its expiry a token is still accepted while the link is down; 0s = not at all.",
+			duration(0, maxGrace, func(c *Config) *d { return &c.Offline.TokenGrace })},
+		{"log.level", "debug|info|warn|error", "info",
+			"The least severe log line that is written.",
+			func(c *Config, v string) (err error) { c.Log.Level, err = level(v); return }},
+		{"log.format", "json|console", "json",
+			"How log lines are written.",
+			func(c *Config, v string) (err error) { c.Log.Format, err = word(v, FormatJSON, FormatConsole); return }},
+		{"shutdown.grace", "duration", "10s",
+			"How long requests in flight may go on after a termination signal.",
+			duration(0, maxInterval, func(c *Config) *d { return &c.Shutdown.Grace })},
+	}
+}
+
+// Register adds a flag for each key, and --config, to flags.
+func Register(flags *pflag.FlagSet) {
+	flags.String(ConfigFlag, "", "Path of a YAML file with these settings; flags and "+EnvPrefix+"* variables come before it.")
+	for _, k := range Keys() {
+		flags.Var(&text{value: k.Default, kind: k.Type, list: k.Type == "urls"}, k.Flag(), k.Usage+" ["+k.Env()+"]")
+	}
+}
+
+// text is a flag's value as it was written: values are parsed in one place,
+// wherever they came from, so that all problems can be told at once.
+type text struct {
+	value, kind string
+	list        bool // a repeated flag adds to the list
+	changed     bool
+}
+
+func (t *text) String() string { return t.value }
+func (t *text) Type() string   { return t.kind }
+func (t *text) Set(value string) error {
+	if t.list && t.changed {
+		value = t.value + "," + value
+	}
+	t.value, t.changed = value, true
+	return nil
+}

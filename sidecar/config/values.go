@@ -1,0 +1,201 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.uber.org/zap/zapcore"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+const (
+	minInterval = 100 * time.Millisecond
+	maxInterval = time.Hour
+	maxGrace    = 10 * 365 * 24 * time.Hour
+	minSize     = 4 << 20 // below it not even the schema and one write-ahead log cycle fit
+	maxSize     = 1 << 50
+)
+
+// optional lets the empty value pass.
+func optional(parse func(string) (string, error), v string) (string, error) {
+	if v == "" {
+		return "", nil
+	}
+	return parse(v)
+}
+
+// address checks host:port; the host may be empty or a name.
+func address(v string) (string, error) {
+	host, port, err := net.SplitHostPort(v)
+	if err != nil {
+		return "", fmt.Errorf("%q is not an address; host:port is allowed, such as 127.0.0.1:10268 or [::1]:10268", v)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return "", fmt.Errorf("%q has the port %q; 1 to 65535 is allowed", v, port)
+	}
+	if _, err := netip.ParseAddr(host); host != "" && err != nil && !isName(host) {
+		return "", fmt.Errorf("%q has the host %q; an IP address or a DNS name is allowed", v, host)
+	}
+	return v, nil
+}
+
+// loopback checks an address where applications present tokens. The three
+// hosts are those that the pod's own certificate is for.
+func loopback(v string) (string, error) {
+	if v == "" {
+		return "", errors.New("is empty; host:port is allowed")
+	}
+	if _, err := address(v); err != nil {
+		return "", err
+	}
+	switch host, _, _ := net.SplitHostPort(v); host {
+	case "127.0.0.1", "::1", "localhost":
+		return v, nil
+	}
+	return "", fmt.Errorf("%q would be reachable from outside the pod or is not in the pod's certificate; only 127.0.0.1, [::1] and localhost are allowed, because the cache is for this pod alone", v)
+}
+
+// servers parses a comma-separated list of base URLs, in order, each once.
+func servers(v string) (list []*url.URL, err error) {
+	var problems []error
+	for part := range strings.SplitSeq(v, ",") {
+		part = strings.TrimSpace(part)
+		if part == "" {
+			continue
+		}
+		u, err := server(part)
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		list = appendOnce(list, u)
+	}
+	if len(problems) > 0 {
+		return nil, joined(problems)
+	}
+	return list, nil
+}
+
+func server(v string) (*url.URL, error) {
+	// Before anything can quote it: what stands before @ may be a password.
+	if strings.Contains(v, "@") {
+		return nil, errors.New("a URL with a user or password (not shown) is given; the pod's own token is used, remove everything up to the @")
+	}
+	const allowed = "an https URL without path, query and fragment is allowed, such as https://203.0.113.7:6443"
+	u, err := url.Parse(v)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%q is not a URL; %s", v, allowed)
+	case u.Scheme != "https":
+		return nil, fmt.Errorf("%q is not https; %s", v, allowed)
+	case u.Opaque != "" || u.Hostname() == "":
+		return nil, fmt.Errorf("%q has no host; %s", v, allowed)
+	case u.Path != "" && u.Path != "/":
+		return nil, fmt.Errorf("%q has a path; %s", v, allowed)
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return nil, fmt.Errorf("%q has a query or a fragment; %s", v, allowed)
+	}
+	host, port := strings.ToLower(u.Hostname()), u.Port()
+	if _, err := netip.ParseAddr(host); err != nil && !isName(host) {
+		return nil, fmt.Errorf("%q has the host %q, neither an IP address nor a DNS name; %s", v, host, allowed)
+	}
+	if port == "" {
+		port = "443"
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return nil, fmt.Errorf("%q has the port %q; 1 to 65535 is allowed", v, port)
+	}
+	return serverURL(host, port), nil
+}
+
+// serverURL always has a port, so that equal servers are equal strings.
+func serverURL(host, port string) *url.URL {
+	return &url.URL{Scheme: "https", Host: net.JoinHostPort(host, port)}
+}
+
+func appendOnce(list []*url.URL, u *url.URL) []*url.URL {
+	if slices.ContainsFunc(list, func(have *url.URL) bool { return have.Host == u.Host }) {
+		return list
+	}
+	return append(list, u)
+}
+
+func serverName(v string) (string, error) {
+	if _, err := netip.ParseAddr(v); err != nil && !isName(v) {
+		return "", fmt.Errorf("%q is not a name; a DNS name or an IP address is allowed", v)
+	}
+	return v, nil
+}
+
+func isName(v string) bool {
+	return len(validation.IsDNS1123Subdomain(strings.ToLower(v))) == 0
+}
+
+func path(v string) (string, error) {
+	if !filepath.IsAbs(v) || strings.ContainsRune(v, 0) {
+		return "", fmt.Errorf("%q is not an absolute path; a path that begins with / is allowed", v)
+	}
+	return filepath.Clean(v), nil
+}
+
+func size(v string) (int64, error) {
+	const allowed = "a Kubernetes quantity from 4Mi to 1Pi is allowed, such as 256Mi or 1Gi"
+	q, err := resource.ParseQuantity(v)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a size; %s", v, allowed)
+	}
+	if strings.HasSuffix(v, "m") {
+		return 0, fmt.Errorf("%q is in thousandths of a byte (m is milli); %s", v, allowed)
+	}
+	if q.CmpInt64(minSize) < 0 || q.CmpInt64(maxSize) > 0 {
+		return 0, fmt.Errorf("%q is out of range; %s", v, allowed)
+	}
+	return q.Value(), nil
+}
+
+func duration(least, most time.Duration, field func(*Config) *time.Duration) func(*Config, string) error {
+	return func(c *Config, v string) error {
+		allowed := fmt.Sprintf("a duration with its unit from %s to %s is allowed, such as 2s or 1m30s", least, most)
+		value, err := time.ParseDuration(v)
+		if err != nil {
+			return fmt.Errorf("%q is not a duration; %s", v, allowed)
+		}
+		if value < least || value > most {
+			return fmt.Errorf("%q is out of range; %s", v, allowed)
+		}
+		*field(c) = value
+		return nil
+	}
+}
+
+func level(v string) (zapcore.Level, error) {
+	if _, err := word(v, "debug", "info", "warn", "error"); err != nil {
+		return 0, err
+	}
+	return zapcore.ParseLevel(v)
+}
+
+func word(v string, allowed ...string) (string, error) {
+	if !slices.Contains(allowed, v) {
+		return "", fmt.Errorf("%q is unknown; allowed are %s", v, strings.Join(allowed, ", "))
+	}
+	return v, nil
+}
+
+// joined keeps several problems of one key on one line.
+func joined(problems []error) error {
+	messages := make([]string, len(problems))
+	for i, err := range problems {
+		messages[i] = err.Error()
+	}
+	return errors.New(strings.Join(messages, "; "))
+}

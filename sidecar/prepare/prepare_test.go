@@ -1,0 +1,239 @@
+package prepare
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// The prepare container's user: what the injector asks for.
+const sidecarID = 65532
+
+// TestMain lets the test binary be the prepare container: root with nothing but
+// CAP_CHOWN, given by the parent test.
+func TestMain(m *testing.M) {
+	if root := os.Getenv("PREPARE_TEST_ROOT"); root != "" {
+		if err := contained(root); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func contained(root string) error {
+	if os.Getenv("PREPARE_TEST_DROPPED") == "" {
+		// The bounding set is what survives an exec by root.
+		runtime.LockOSThread()
+		for c := range uintptr(unix.CAP_LAST_CAP + 1) {
+			if c == unix.CAP_CHOWN {
+				continue
+			}
+			if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil && err != unix.EINVAL {
+				return fmt.Errorf("drop capability %d: %w", c, err)
+			}
+		}
+		return syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), "PREPARE_TEST_DROPPED=1"))
+	}
+	return Directory(Options{Root: root, Directory: os.Getenv("PREPARE_TEST_DIRECTORY"), UID: sidecarID, GID: sidecarID})
+}
+
+// inContainer runs Directory as the prepare container would.
+func inContainer(t *testing.T, root, directory string) (string, error) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can be root with CAP_CHOWN alone")
+	}
+	cmd := exec.Command("/proc/self/exe")
+	// A race-built binary otherwise sleeps for a second before it exits.
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", "PREPARE_TEST_ROOT="+root, "PREPARE_TEST_DIRECTORY="+directory)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func state(t *testing.T, path string) string {
+	t.Helper()
+	info, err := os.Lstat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := info.Sys().(*syscall.Stat_t)
+	return fmt.Sprintf("%04o %d:%d", info.Mode().Perm(), s.Uid, s.Gid)
+}
+
+func wantState(t *testing.T, path, want string) {
+	t.Helper()
+	if got := state(t, path); got != want {
+		t.Errorf("%s: %s, want %s", path, got, want)
+	}
+}
+
+func TestWithChownAlone(t *testing.T) {
+	tests := map[string]func(t *testing.T, root string){
+		"a new directory":                          func(*testing.T, string) {},
+		"a directory that is right already":        func(t *testing.T, r string) { lay(t, r, "ns/sa/app", 0o700, sidecarID) },
+		"a directory of another user":              func(t *testing.T, r string) { lay(t, r, "ns/sa/app", 0o700, 1000) },
+		"a directory of root, left by a crash":     func(t *testing.T, r string) { lay(t, r, "ns/sa/app", 0o700, 0) },
+		"a directory open to others":               func(t *testing.T, r string) { lay(t, r, "ns/sa/app", 0o777, sidecarID) },
+		"a directory closed to its owner":          func(t *testing.T, r string) { lay(t, r, "ns/sa/app", 0o000, 1000) },
+		"levels above that anybody can list":       func(t *testing.T, r string) { lay(t, r, "ns/sa", 0o755, 0); lay(t, r, "ns", 0o777, 0) },
+		"a neighbour that has its directory there": func(t *testing.T, r string) { lay(t, r, "ns/sa/other", 0o700, sidecarID) },
+	}
+	for name, prepare := range tests {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			if os.Geteuid() == 0 {
+				prepare(t, root)
+			}
+			for range 2 { // the second time finds all as it should be
+				if out, err := inContainer(t, root, "ns/sa/app"); err != nil {
+					t.Fatalf("%v: %s", err, out)
+				}
+				wantState(t, filepath.Join(root, "ns"), "0700 0:0")
+				wantState(t, filepath.Join(root, "ns/sa"), "0700 0:0")
+				wantState(t, filepath.Join(root, "ns/sa/app"), fmt.Sprintf("0700 %d:%d", sidecarID, sidecarID))
+			}
+		})
+	}
+}
+
+func TestWithChownAloneRefuses(t *testing.T) {
+	tests := map[string]struct {
+		lay  func(t *testing.T, root string)
+		want string
+	}{
+		"a level above that belongs to another pod": {
+			func(t *testing.T, r string) { lay(t, r, "ns", 0o700, sidecarID) }, "/ns: belongs to uid 65532",
+		},
+		"a link in the way": {
+			func(t *testing.T, r string) { lay(t, r, "real/sa", 0o700, 0); link(t, "real", filepath.Join(r, "ns")) },
+			"/ns: is a symbolic link",
+		},
+		"a link as the directory": {
+			func(t *testing.T, r string) {
+				lay(t, r, "ns/sa/real", 0o700, 0)
+				link(t, "real", filepath.Join(r, "ns/sa/app"))
+			},
+			"/ns/sa/app: is a symbolic link",
+		},
+		"a file in the way": {
+			func(t *testing.T, r string) {
+				if err := os.WriteFile(filepath.Join(r, "ns"), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}, "/ns: is in the way",
+		},
+		"a volume that is not mounted": {func(t *testing.T, r string) { os.Remove(r) }, "is the cache volume mounted"},
+		"a volume that is read-only": {func(t *testing.T, r string) {
+			mount(t, "tmpfs", r, unix.MS_RDONLY, "")
+		}, "/ns: read-only file system; the hostPath volume is read-only"},
+		"a volume without free inodes": {func(t *testing.T, r string) {
+			mount(t, "tmpfs", r, 0, "nr_inodes=2")
+		}, "/ns/sa: no space left on device; the node's disk is full"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			if os.Geteuid() != 0 {
+				t.Skip("only root can be root with CAP_CHOWN alone")
+			}
+			root := filepath.Join(t.TempDir(), "cache")
+			lay(t, filepath.Dir(root), "cache", 0o755, 0)
+			test.lay(t, root)
+			out, err := inContainer(t, root, "ns/sa/app")
+			if err == nil || !strings.Contains(out, test.want) || !strings.Contains(out, root) {
+				t.Errorf("got %v, %q; want %q", err, out, test.want)
+			}
+			if _, err := os.Lstat(filepath.Join(root, "real/sa/app")); err == nil {
+				t.Error("a link was followed")
+			}
+		})
+	}
+}
+
+func TestPathsThatAreNone(t *testing.T) {
+	tests := map[string]struct{ directory, want string }{
+		"an empty path":                  {"", "is empty"},
+		"an absolute path":               {"/ns/sa/app", "is absolute"},
+		"a path that climbs":             {"ns/../../etc", "has the level .."},
+		"a path with a dot":              {"ns/./app", "has the level ."},
+		"a path with two slashes":        {"ns//app", "an empty level"},
+		"a path with a slash at its end": {"ns/app/", "an empty level"},
+		"a control character":            {"ns/a\x00b", "control character"},
+		"a level too long":               {"ns/" + strings.Repeat("a", 256), "more than 255 bytes"},
+		"too many levels":                {strings.Repeat("a/", 16) + "a", "more than 16 levels"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			err := Directory(Options{Root: root, Directory: test.directory, UID: os.Getuid(), GID: os.Getgid()})
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want %q", err, test.want)
+			}
+			if left, _ := os.ReadDir(root); len(left) != 0 {
+				t.Errorf("left behind: %v", left)
+			}
+		})
+	}
+	if err := Directory(Options{Root: t.TempDir(), Directory: "a", UID: -1}); err == nil {
+		t.Error("uid -1 means `leave as it is` to chown and must be refused")
+	}
+}
+
+func TestForOneself(t *testing.T) {
+	old := unix.Umask(0o077)
+	defer unix.Umask(old)
+	root := t.TempDir()
+	o := Options{Root: root, Directory: "ns/sa/app", UID: os.Getuid(), GID: os.Getgid()}
+	var wg sync.WaitGroup
+	for range 8 { // pods of one namespace start at the same time
+		wg.Go(func() {
+			if err := Directory(o); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	wantState(t, filepath.Join(root, "ns/sa/app"), fmt.Sprintf("0700 %d:%d", o.UID, o.GID))
+}
+
+func lay(t *testing.T, root, path string, mode os.FileMode, id int) {
+	t.Helper()
+	full := filepath.Join(root, path)
+	if err := os.MkdirAll(full, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(full, mode); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(full, id, id); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func link(t *testing.T, target, path string) {
+	t.Helper()
+	if err := os.Symlink(target, path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mount(t *testing.T, fs, path string, flags uintptr, data string) {
+	t.Helper()
+	if err := unix.Mount("none", path, fs, flags, data); err != nil {
+		t.Skipf("mount %s: %v", fs, err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(path, 0); err != nil {
+			t.Error(err)
+		}
+	})
+}

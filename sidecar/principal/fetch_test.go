@@ -1,0 +1,309 @@
+package principal
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+	clocktesting "k8s.io/utils/clock/testing"
+)
+
+// server is an API server behind a transport; each answer is asked for once.
+type server struct {
+	mu      sync.Mutex
+	answer  func() (*http.Response, error)
+	request *http.Request
+	asked   chan struct{}
+}
+
+func newServer() *server { return &server{asked: make(chan struct{}, 100)} }
+
+func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.request = r
+	defer func() { s.asked <- struct{}{} }()
+	return s.answer()
+}
+
+func (s *server) answers(status int, body []byte) {
+	s.set(func() (*http.Response, error) {
+		return &http.Response{StatusCode: status, Body: io.NopCloser(bytes.NewReader(body))}, nil
+	})
+}
+
+func (s *server) fails(err error) { s.set(func() (*http.Response, error) { return nil, err }) }
+
+func (s *server) set(answer func() (*http.Response, error)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer = answer
+}
+
+// facts is a store in memory.
+type facts struct {
+	mu     sync.Mutex
+	values map[string][]byte
+	puts   int
+	err    error
+}
+
+func (f *facts) Fact(_ context.Context, key string) ([]byte, time.Time, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.values[key], today, f.err
+}
+
+func (f *facts) PutFact(_ context.Context, key string, value []byte) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.puts++
+	if f.err != nil {
+		return f.err
+	}
+	if f.values == nil {
+		f.values = map[string][]byte{}
+	}
+	f.values[key] = value
+	return nil
+}
+
+func (f *facts) state() (string, int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return string(f.values[keysFact]), f.puts
+}
+
+func (f *facts) breaks(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = err
+}
+
+func ownToken() (string, error) { return "own-token", nil }
+
+func wait(t *testing.T, what string, from <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-from:
+	case <-time.After(10 * time.Second):
+		t.Fatalf("never: %s", what)
+	}
+}
+
+func idle(t *testing.T, fake *clocktesting.FakeClock) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(10 * time.Second)
+	for !fake.HasWaiters() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("Run never waits")
+		}
+	}
+}
+
+func knows(f *Fetcher, id string) bool {
+	set := f.Keys()
+	return set != nil && len(set.find(id, "ES256")) > 0
+}
+
+// step lets the smallest gap pass, then d.
+func step(t *testing.T, fake *clocktesting.FakeClock, d time.Duration) {
+	t.Helper()
+	idle(t, fake)
+	fake.Step(minGap)
+	if d > minGap {
+		idle(t, fake)
+		fake.Step(d - minGap)
+	}
+}
+
+func running(t *testing.T, f *Fetcher) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- f.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+}
+
+func TestKeysAreFetchedKeptAndRefreshed(t *testing.T) {
+	one, two, three := jwksOf(t, ecSigner("1", 1)), jwksOf(t, ecSigner("2", 2)), jwksOf(t, ecSigner("3", 3))
+	s, kept := newServer(), &facts{}
+	fake := clocktesting.NewFakeClock(today)
+	f := NewFetcher(FetcherOptions{Transport: s, Token: ownToken, Facts: kept, Clock: fake})
+	if err := f.Load(t.Context()); err != nil || f.Keys() != nil {
+		t.Fatalf("nothing was kept, but: %v, %v", f.Keys(), err)
+	}
+	s.answers(200, one)
+	running(t, f)
+
+	wait(t, "the first fetch", s.asked)
+	idle(t, fake)
+	s.mu.Lock()
+	if got := s.request; got.Method != "GET" || got.URL.Path != "/openid/v1/jwks" || got.URL.Scheme != "https" || got.Header.Get("Authorization") != "Bearer own-token" {
+		t.Errorf("request %s %s %v", got.Method, got.URL, got.Header)
+	}
+	s.mu.Unlock()
+	if got, puts := kept.state(); !knows(f, "1") || got != string(one) || puts != 1 {
+		t.Errorf("kept %d times: %s", puts, got)
+	}
+
+	step(t, fake, DefaultInterval)
+	wait(t, "the hourly fetch", s.asked)
+	idle(t, fake)
+	if _, puts := kept.state(); puts != 1 {
+		t.Error("what is kept already was written again")
+	}
+
+	s.answers(200, two)
+	f.Refresh()
+	f.Refresh() // asking twice is asking once
+	select {
+	case <-s.asked:
+		t.Error("fetched again within the smallest gap")
+	case <-time.After(50 * time.Millisecond):
+	}
+	fake.Step(minGap)
+	wait(t, "the fetch that Refresh asked for", s.asked)
+	idle(t, fake)
+	if got, _ := kept.state(); !knows(f, "2") || knows(f, "1") || got != string(two) {
+		t.Errorf("kept %s", got)
+	}
+
+	again := NewFetcher(FetcherOptions{Facts: kept})
+	if err := again.Load(t.Context()); err != nil || !knows(again, "2") {
+		t.Errorf("after a restart: %v", err)
+	}
+
+	// A disk that fails loses nothing but the copy, which is tried again.
+	kept.breaks(errors.New("disk full"))
+	s.answers(200, three)
+	step(t, fake, DefaultInterval)
+	wait(t, "the fetch with a full disk", s.asked)
+	idle(t, fake)
+	if !knows(f, "3") {
+		t.Error("keys that cannot be kept are not used")
+	}
+	kept.breaks(nil)
+	step(t, fake, minGap)
+	wait(t, "the next fetch", s.asked)
+	idle(t, fake)
+	if got, _ := kept.state(); got != string(three) {
+		t.Errorf("kept %s", got)
+	}
+}
+
+func TestBadAnswersReplaceNothing(t *testing.T) {
+	good := jwksOf(t, ecSigner("1", 1))
+	tests := map[string]struct {
+		lay  func(*server)
+		want string
+	}{
+		"the link is down":     {func(s *server) { s.fails(errors.New("link is down")) }, "link is down"},
+		"the cluster denies":   {func(s *server) { s.answers(403, []byte("secret body")) }, "status 403; bind the ClusterRole"},
+		"a redirect":           {func(s *server) { s.answers(302, nil) }, "status 302"},
+		"a captive portal":     {func(s *server) { s.answers(200, []byte("<html>secret body")) }, "not a JSON document"},
+		"no keys":              {func(s *server) { s.answers(200, []byte(`{"keys":[]}`)) }, "no RSA or EC key"},
+		"a document too large": {func(s *server) { s.answers(200, bytes.Repeat([]byte(" "), maxDocument+1)) }, "larger than"},
+		"a body that breaks off": {func(s *server) {
+			s.set(func() (*http.Response, error) {
+				body := io.MultiReader(bytes.NewReader(good), brokenReader{})
+				return &http.Response{StatusCode: 200, Body: io.NopCloser(body)}, nil
+			})
+		}, "cable pulled"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			s, kept := newServer(), &facts{values: map[string][]byte{keysFact: good}}
+			fake := clocktesting.NewFakeClock(today)
+			core, logs := observer.New(zap.WarnLevel)
+			f := NewFetcher(FetcherOptions{Transport: s, Token: ownToken, Facts: kept, Clock: fake, Logger: zap.New(core)})
+			if err := f.Load(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			test.lay(s)
+			running(t, f)
+			// Longer and longer apart, but not for ever.
+			for _, gap := range []time.Duration{minGap, 2 * minGap, 4 * minGap} {
+				wait(t, "a fetch", s.asked)
+				step(t, fake, gap)
+			}
+			wait(t, "a fetch", s.asked)
+			idle(t, fake)
+			if got, puts := kept.state(); !knows(f, "1") || puts != 0 || got != string(good) {
+				t.Errorf("kept %d times: %s", puts, got)
+			}
+			if logs.Len() != 1 {
+				t.Fatalf("want one line: %v", logs.All())
+			}
+			if got := logs.All()[0].ContextMap()["error"].(string); !strings.Contains(got, test.want) || strings.Contains(got, "secret body") || strings.Contains(got, "own-token") {
+				t.Errorf("logged %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+type brokenReader struct{}
+
+func (brokenReader) Read([]byte) (int, error) { return 0, errors.New("cable pulled") }
+
+func TestNothingIsFetchedBeforeTheLinkIsUp(t *testing.T) {
+	s := newServer()
+	s.answers(200, jwksOf(t, ecSigner("1", 1)))
+	up, waits := make(chan struct{}), make(chan struct{}, 10)
+	f := NewFetcher(FetcherOptions{Transport: s, Token: ownToken, Clock: clocktesting.NewFakeClock(today), WaitOnline: func(ctx context.Context) error {
+		waits <- struct{}{}
+		select {
+		case <-up:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}})
+	running(t, f)
+	wait(t, "the wait for the link", waits)
+	if len(s.asked) != 0 {
+		t.Error("fetched while the link is down")
+	}
+	close(up)
+	wait(t, "the first fetch", s.asked)
+}
+
+func TestRunEndsWhileTheLinkIsDown(t *testing.T) {
+	f := NewFetcher(FetcherOptions{Transport: newServer(), Token: ownToken, WaitOnline: func(ctx context.Context) error {
+		<-ctx.Done()
+		return ctx.Err()
+	}})
+	running(t, f) // and its end is waited for
+}
+
+func TestWhatWasKeptIsChecked(t *testing.T) {
+	tests := map[string]*facts{
+		"a damaged document":          {values: map[string][]byte{keysFact: []byte("{")}},
+		"a store that cannot be read": {err: errors.New("database is corrupt")},
+	}
+	for name, kept := range tests {
+		t.Run(name, func(t *testing.T) {
+			f := NewFetcher(FetcherOptions{Facts: kept})
+			if err := f.Load(t.Context()); err == nil || f.Keys() != nil {
+				t.Errorf("got %v, %v", f.Keys(), err)
+			}
+		})
+	}
+}

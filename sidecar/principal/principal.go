@@ -1,0 +1,106 @@
+// Package principal knows who calls: the subject of the service-account token
+// that an application presents.
+//
+// Online the API server decides, and Subject only tells whose cache a request
+// belongs to. Offline nobody else can decide, and a Verifier asks for proof: a
+// signature by one of the cluster's keys, which a Fetcher records while the
+// link is up.
+//
+//	Fetcher --GET /openid/v1/jwks--> API server        online
+//	   |  \--Facts--> store                            kept for a restart offline
+//	   v
+//	Verifier <-- token of a request                    offline
+//
+// No error or metric contains any part of a token.
+package principal
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+)
+
+// maxToken bounds the work that a caller without a valid token can cause.
+// Tokens of the API server have about 1 KiB.
+const maxToken = 32 << 10
+
+// Reasons why a caller is not believed. Their text is fit for the message of a
+// 401 Status.
+var (
+	ErrNoToken   = errors.New("no bearer token is given")
+	ErrNotJWT    = errors.New("the bearer token is not a JSON Web Token")
+	ErrNoSubject = errors.New("the token names no subject")
+	ErrAlgorithm = errors.New("the token is signed with an algorithm that the API server does not use")
+	ErrNoKeys    = errors.New("the cluster's signing keys were not recorded while the link was up")
+	ErrKey       = errors.New("the token is signed with a key that is not among the cluster's recorded ones")
+	ErrSignature = errors.New("the token's signature is wrong")
+	ErrIssuer    = errors.New("the token is of another issuer than the pod's own")
+	ErrAudience  = errors.New("the token is for another audience than the API server")
+	ErrExpired   = errors.New("the token expired longer ago than the grace for offline use (offline.token-grace)")
+	ErrNotYet    = errors.New("the token is not valid yet")
+	ErrNoOwn     = errors.New("the pod's own token cannot be read, so issuer and audience are not known")
+)
+
+// Subject gives the bearer token of a request and the subject (`sub`) that it
+// claims. Nothing is verified: it serves to partition what the API server has
+// authenticated. Errors are ErrNoToken, ErrNotJWT and ErrNoSubject; with the
+// latter two, token is what was given.
+func Subject(header http.Header) (token, subject string, err error) {
+	token, err = bearer(header)
+	if err != nil {
+		return "", "", err
+	}
+	subject, err = claimed(token)
+	return token, subject, err
+}
+
+// bearer reads the header as the API server does, so that both see the same
+// token: the word after a "bearer" in any case, whatever follows.
+func bearer(header http.Header) (string, error) {
+	words := strings.SplitN(strings.TrimSpace(header.Get("Authorization")), " ", 3)
+	if len(words) < 2 || !strings.EqualFold(words[0], "bearer") || words[1] == "" {
+		return "", ErrNoToken
+	}
+	return words[1], nil
+}
+
+// claimed gives the `sub` of a token in compact form (RFC 7515, 7.1).
+func claimed(token string) (string, error) {
+	if len(token) > maxToken || strings.Count(token, ".") != 2 || strings.ContainsFunc(token, notCompact) {
+		return "", ErrNotJWT
+	}
+	head, rest, _ := strings.Cut(token, ".")
+	body, _, _ := strings.Cut(rest, ".")
+	var header struct {
+		Algorithm string `json:"alg"`
+	}
+	var claims struct {
+		Subject string `json:"sub"`
+	}
+	if decode(head, &header) != nil || header.Algorithm == "" || decode(body, &claims) != nil {
+		return "", ErrNotJWT
+	}
+	if claims.Subject == "" {
+		return "", ErrNoSubject
+	}
+	return claims.Subject, nil
+}
+
+// notCompact matches what no token has. Go's base64 would pass over newlines.
+func notCompact(r rune) bool {
+	switch {
+	case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '_', r == '.':
+		return false
+	}
+	return true
+}
+
+func decode(segment string, into any) error {
+	data, err := base64.RawURLEncoding.Strict().DecodeString(segment)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(data, into)
+}

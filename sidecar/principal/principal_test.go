@@ -1,0 +1,71 @@
+package principal
+
+import (
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+func TestSubject(t *testing.T) {
+	token := ecSigner("a", 1).sign(t, claims())
+	parts := strings.Split(token, ".")
+	raw := func(header, payload string) string {
+		e := base64.RawURLEncoding
+		return e.EncodeToString([]byte(header)) + "." + e.EncodeToString([]byte(payload)) + ".x"
+	}
+	tests := map[string]struct {
+		header []string // Authorization
+		token  string
+		want   error
+	}{
+		"a service account":                                {[]string{"Bearer " + token}, token, nil},
+		"the scheme in other case":                         {[]string{"bEARER " + token}, token, nil},
+		"space around it":                                  {[]string{"  Bearer " + token + "  "}, token, nil},
+		"more after it, as the server reads it":            {[]string{"Bearer " + token + " and more"}, token, nil},
+		"the first of two headers, as the server reads it": {[]string{"Bearer " + token, "Bearer x"}, token, nil},
+		"no header":                      {nil, "", ErrNoToken},
+		"an empty header":                {[]string{""}, "", ErrNoToken},
+		"a scheme alone":                 {[]string{"Bearer"}, "", ErrNoToken},
+		"a scheme and spaces":            {[]string{"Bearer  " + token}, "", ErrNoToken},
+		"another scheme":                 {[]string{"Basic " + token}, "", ErrNoToken},
+		"a token without scheme":         {[]string{token}, "", ErrNoToken},
+		"an opaque token":                {[]string{"Bearer 31ada4fd-adec-460c-809a-9e56ceb75269"}, "31ada4fd-adec-460c-809a-9e56ceb75269", ErrNotJWT},
+		"two parts":                      {[]string{"Bearer " + parts[0] + "." + parts[1]}, parts[0] + "." + parts[1], ErrNotJWT},
+		"four parts":                     {[]string{"Bearer " + token + ".x"}, token + ".x", ErrNotJWT},
+		"a header that is no JSON":       {[]string{"Bearer " + raw("x", `{"sub":"a"}`)}, raw("x", `{"sub":"a"}`), ErrNotJWT},
+		"a header without algorithm":     {[]string{"Bearer " + raw("{}", `{"sub":"a"}`)}, raw("{}", `{"sub":"a"}`), ErrNotJWT},
+		"a payload that is no object":    {[]string{"Bearer " + raw(`{"alg":"x"}`, `[]`)}, raw(`{"alg":"x"}`, `[]`), ErrNotJWT},
+		"a payload of two objects":       {[]string{"Bearer " + raw(`{"alg":"x"}`, `{"sub":"a"}{}`)}, raw(`{"alg":"x"}`, `{"sub":"a"}{}`), ErrNotJWT},
+		"a subject that is no string":    {[]string{"Bearer " + raw(`{"alg":"x"}`, `{"sub":1}`)}, raw(`{"alg":"x"}`, `{"sub":1}`), ErrNotJWT},
+		"no subject":                     {[]string{"Bearer " + raw(`{"alg":"x"}`, `{}`)}, raw(`{"alg":"x"}`, `{}`), ErrNoSubject},
+		"standard instead of URL base64": {[]string{"Bearer " + parts[0] + "=." + parts[1] + ".x"}, parts[0] + "=." + parts[1] + ".x", ErrNotJWT},
+		"a newline inside":               {[]string{"Bearer " + parts[0] + "\n." + parts[1] + ".x"}, parts[0] + "\n." + parts[1] + ".x", ErrNotJWT},
+		"a token beyond all size":        {[]string{"Bearer " + token + strings.Repeat("x", maxToken)}, token + strings.Repeat("x", maxToken), ErrNotJWT},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			gotToken, gotSubject, err := Subject(http.Header{"Authorization": test.header})
+			if !errors.Is(err, test.want) || (err == nil) != (test.want == nil) {
+				t.Fatalf("got %v, want %v", err, test.want)
+			}
+			if gotToken != test.token {
+				t.Errorf("token %q", gotToken)
+			}
+			if want := map[bool]string{true: subject}[err == nil]; gotSubject != want {
+				t.Errorf("subject %q, want %q", gotSubject, want)
+			}
+		})
+	}
+}
+
+func BenchmarkSubject(b *testing.B) {
+	h := bearing(ecSigner("a", 1).sign(b, claims()))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := Subject(h); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
