@@ -1,0 +1,190 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	jsonpatch "github.com/evanphx/json-patch/v5"
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/zap"
+	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/yaml"
+
+	"rockpool.dev/injector/inject"
+	"rockpool.dev/injector/webhook"
+)
+
+var update = flag.Bool("update", false, "write the golden files instead of comparing with them")
+
+// goldenNamespace is where the pods of the golden files are created.
+const goldenNamespace = "shop"
+
+var goldenParams = inject.Params{
+	Version:       "v1.2.3",
+	Image:         "registry.example.com/rockpool:v1",
+	Upstreams:     []string{"https://api.example.com:6443", "https://192.0.2.7"},
+	CacheHostPath: inject.DefaultCacheHostPath,
+	Resources: corev1.ResourceRequirements{
+		Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("20m"), corev1.ResourceMemory: resource.MustParse("48Mi")},
+		Limits:   corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("192Mi")},
+	},
+}
+
+// TestGolden compares X.yaml, injected, with X.injected.yaml for every X in testdata, and
+// sees that the pure function and the webhook agree.
+func TestGolden(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no golden files: %v", err)
+	}
+	for _, file := range files {
+		base, isOutput := strings.CutSuffix(file, ".injected.yaml")
+		if isOutput {
+			if !slices.Contains(files, base+".yaml") {
+				t.Errorf("%s is stale: there is no %s.yaml; remove it", file, base)
+			}
+			continue
+		}
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
+			input := readYAML(t, file)
+			response := review(t, input)
+			output := applied(t, input, response)
+			golden := strings.TrimSuffix(file, ".yaml") + ".injected.yaml"
+			compareGolden(t, golden, describe(t, response, output))
+
+			pod := decodePod(t, input)
+			patched, result := inject.Inject(pod, goldenNamespace, goldenParams)
+			if diff := cmp.Diff(decodePod(t, output), patched); diff != "" {
+				t.Errorf("the pure function and the webhook differ (-webhook +function):\n%s", diff)
+			}
+			if refused := result.Outcome == inject.Refused; refused == response.Allowed {
+				t.Errorf("the pure function says %s, the webhook allowed: %v", result.Outcome, response.Allowed)
+			}
+			if diff := cmp.Diff(response.Warnings, result.Warnings()); diff != "" {
+				t.Errorf("warnings differ:\n%s", diff)
+			}
+			if !response.Allowed {
+				return
+			}
+			if again := review(t, output); len(again.Patch) != 0 {
+				t.Errorf("injecting again gives a patch: %s", again.Patch)
+			}
+		})
+	}
+}
+
+// describe is the text of a golden file: the decision as comments, then the pod.
+func describe(t *testing.T, response *admissionv1.AdmissionResponse, pod []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "# allowed: %v\n", response.Allowed)
+	if response.Result != nil {
+		for line := range strings.Lines(response.Result.Message) {
+			fmt.Fprintf(&b, "# message: %s\n", strings.TrimSuffix(line, "\n"))
+		}
+	}
+	for _, w := range response.Warnings {
+		fmt.Fprintf(&b, "# warning: %s\n", w)
+	}
+	text, err := yaml.JSONToYAML(pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Write(text)
+	return b.Bytes()
+}
+
+func compareGolden(t *testing.T, file string, got []byte) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(file, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatalf("%v; go test ./injector -run TestGolden -update writes it", err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s (-want +got; -update accepts it):\n%s", file, diff)
+	}
+}
+
+// review sends a pod through the webhook's handler.
+func review(t *testing.T, pod []byte) *admissionv1.AdmissionResponse {
+	t.Helper()
+	body, err := json.Marshal(admissionv1.AdmissionReview{
+		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"},
+		Request: &admissionv1.AdmissionRequest{
+			UID: "golden", Operation: admissionv1.Create, Namespace: goldenNamespace,
+			Resource: metav1.GroupVersionResource{Version: "v1", Resource: "pods"},
+			Object:   runtime.RawExtension{Raw: pod},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := httptest.NewRequest(http.MethodPost, webhook.Path, bytes.NewReader(body))
+	request.Header.Set("Content-Type", "application/json")
+	recorder := httptest.NewRecorder()
+	webhook.NewHandler(goldenParams, zap.NewNop()).ServeHTTP(recorder, request)
+	var answer admissionv1.AdmissionReview
+	if err := json.Unmarshal(recorder.Body.Bytes(), &answer); err != nil || answer.Response == nil {
+		t.Fatalf("HTTP %d, %v: %s", recorder.Code, err, recorder.Body)
+	}
+	return answer.Response
+}
+
+// applied does what the API server does with the response: the patch changes the bytes that
+// were sent.
+func applied(t *testing.T, pod []byte, response *admissionv1.AdmissionResponse) []byte {
+	t.Helper()
+	if len(response.Patch) == 0 {
+		return pod
+	}
+	patch, err := jsonpatch.DecodePatch(response.Patch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	output, err := patch.Apply(pod)
+	if err != nil {
+		t.Fatalf("apply %s: %v", response.Patch, err)
+	}
+	return output
+}
+
+func readYAML(t *testing.T, file string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	converted, err := yaml.YAMLToJSON(text)
+	if err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	return converted
+}
+
+func decodePod(t *testing.T, text []byte) *corev1.Pod {
+	t.Helper()
+	pod := &corev1.Pod{}
+	if err := json.Unmarshal(text, pod); err != nil {
+		t.Fatal(err)
+	}
+	return pod
+}

@@ -1,0 +1,89 @@
+package inject
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestParseAnnotations(t *testing.T) {
+	tests := []struct {
+		name    string
+		in      map[string]string
+		want    Annotations
+		wantErr string
+	}{
+		{name: "none", in: nil},
+		{name: "those of others are not read", in: map[string]string{"example.com/inject": "maybe", "rockpool.development/x": "y"}},
+		{name: "the status is no wish", in: map[string]string{AnnotationStatus: "anything"}},
+		{name: "all", in: map[string]string{
+			AnnotationInject: "true", AnnotationCacheVolume: "emptyDir", AnnotationImage: "rockpool:dev", AnnotationLogLevel: "warn",
+			AnnotationUpstreams: "https://a:6443 , https://b",
+		}, want: Annotations{Inject: true, CacheVolume: CacheEmptyDir, Image: "rockpool:dev", LogLevel: "warn", Upstreams: []string{"https://a:6443", "https://b"}}},
+		{name: "inject has two values", in: map[string]string{AnnotationInject: "True"}, wantErr: `rockpool.dev/inject: unknown value "True" (allowed: true, false)`},
+		{name: "an empty value is not a default", in: map[string]string{AnnotationCacheVolume: ""}, wantErr: `rockpool.dev/cache-volume: unknown value "" (allowed: hostPath, emptyDir)`},
+		{name: "log levels", in: map[string]string{AnnotationLogLevel: "trace"}, wantErr: `rockpool.dev/log-level: unknown value "trace" (allowed: debug, info, warn, error)`},
+		{name: "an upstream among several is wrong", in: map[string]string{AnnotationUpstreams: "https://a,b"}, wantErr: `rockpool.dev/upstreams: "b" is not an https URL`},
+		{name: "a trailing comma", in: map[string]string{AnnotationUpstreams: "https://a,"}, wantErr: `rockpool.dev/upstreams: ""`},
+		{name: "an image with spaces", in: map[string]string{AnnotationImage: "a b"}, wantErr: `rockpool.dev/image: "a b"`},
+		{name: "a key that nobody knows, with the known ones", in: map[string]string{"rockpool.dev/upstream": "https://a"},
+			wantErr: "rockpool.dev/upstream: unknown annotation (allowed: rockpool.dev/inject, rockpool.dev/cache-volume, rockpool.dev/upstreams, rockpool.dev/image, rockpool.dev/log-level)"},
+		{name: "every wrong one is told, in order", in: map[string]string{"rockpool.dev/z": "", "rockpool.dev/a": ""}, wantErr: "; rockpool.dev/z: unknown annotation"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := ParseAnnotations(test.in)
+			if test.wantErr != "" {
+				if err == nil || !strings.Contains(err.Error(), test.wantErr) {
+					t.Fatalf("got error %v, want %s", err, test.wantErr)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func FuzzParseAnnotations(f *testing.F) {
+	for _, s := range settings {
+		f.Add(s.key, "true")
+		f.Add(s.key, "https://api.example.com:6443,https://[::1]")
+		f.Add(s.key, "registry.example.com:5000/edge/rockpool:v1@sha256:"+strings.Repeat("0", 64))
+	}
+	f.Add("rockpool.dev/unknown", "x")
+	f.Add("example.com/inject", "true")
+	f.Fuzz(func(t *testing.T, key, value string) {
+		parsed, err := ParseAnnotations(map[string]string{key: value})
+		if err != nil {
+			var all AnnotationErrors
+			if !errors.As(err, &all) || len(all) != 1 || all[0].Annotation != key || !strings.Contains(err.Error(), key) {
+				t.Fatalf("the error does not name the annotation: %v", err)
+			}
+			if strings.ContainsAny(err.Error(), "\n\r") && !strings.ContainsAny(key, "\n\r") {
+				t.Fatalf("the error has several lines: %q", err)
+			}
+			return
+		}
+		if strings.HasPrefix(key, AnnotationPrefix) && key != AnnotationStatus &&
+			!slices.ContainsFunc(settings, func(s setting) bool { return s.key == key }) {
+			t.Fatalf("unknown key %q accepted", key)
+		}
+		for _, u := range parsed.Upstreams {
+			// The sidecar splits its variable at commas.
+			if ValidateUpstream(u) != nil || strings.ContainsAny(u, ", \n") {
+				t.Fatalf("upstream %q accepted", u)
+			}
+		}
+		if parsed.Image != "" && strings.ContainsAny(parsed.Image, " \n\t$") {
+			t.Fatalf("image %q accepted", parsed.Image)
+		}
+	})
+}

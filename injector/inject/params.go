@@ -1,0 +1,104 @@
+package inject
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"path"
+	"regexp"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// DefaultCacheHostPath is the directory on the node below which every pod's cache
+// directory is made, unless Params says otherwise.
+const DefaultCacheHostPath = "/var/lib/rockpool"
+
+// Params is what the administrator of a cluster decides for all pods; annotations of a
+// pod override some of it. The values must pass the validating functions of this package,
+// which callers use themselves so that an error can name where the value came from.
+type Params struct {
+	// Version of the injector, written into the status annotation.
+	Version string
+	// Image that the prepare and sidecar containers run. Required.
+	Image string
+	// Upstreams are the https URLs at which pods at the edge reach the API server, in
+	// the order in which they are tried. The in-cluster address always comes after
+	// them, so empty means that address only.
+	Upstreams []string
+	// CacheHostPath is the directory on the node that holds the caches. Required.
+	CacheHostPath string
+	// Resources of the prepare and sidecar containers. A pod of Guaranteed QoS gets
+	// requests equal to the limits, see [sidecarResources].
+	Resources corev1.ResourceRequirements
+}
+
+// ValidateCacheHostPath accepts an absolute, clean path below the root.
+func ValidateCacheHostPath(hostPath string) error {
+	if hostPath == "/" || !path.IsAbs(hostPath) || path.Clean(hostPath) != hostPath {
+		return fmt.Errorf("%q is not an absolute path below / without . and .., like %s", hostPath, DefaultCacheHostPath)
+	}
+	return nil
+}
+
+// ValidateResources refuses what the API server would refuse in every pod: a negative
+// quantity, or a request above its limit.
+func ValidateResources(resources corev1.ResourceRequirements) error {
+	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+		request, limit := resources.Requests[name], resources.Limits[name]
+		if request.Sign() < 0 || limit.Sign() < 0 {
+			return fmt.Errorf("%s: a negative quantity", name)
+		}
+		if !limit.IsZero() && request.Cmp(limit) > 0 {
+			return fmt.Errorf("%s: the request %s is above the limit %s", name, request.String(), limit.String())
+		}
+	}
+	return nil
+}
+
+// ValidateUpstream accepts the address of an API server: an https URL of host and
+// optional port. A path is refused because in-cluster clients know no path prefix.
+func ValidateUpstream(address string) error {
+	if strings.Contains(address, "@") {
+		// Not quoted: what stands before the @ may be a password.
+		return errors.New("a URL with a user or password is not accepted: pods send their own tokens")
+	}
+	u, err := url.Parse(address)
+	if err != nil {
+		return fmt.Errorf("%q is not a URL", address)
+	}
+	switch {
+	case u.Scheme != "https":
+		return fmt.Errorf("%q is not an https URL, like https://api.example.com:6443", address)
+	case u.Hostname() == "":
+		return fmt.Errorf("%q names no host", address)
+	case u.Path != "" && u.Path != "/", u.RawQuery != "", u.Fragment != "", strings.ContainsAny(address, "?#, "):
+		return fmt.Errorf("%q has more than a host and a port", address)
+	}
+	if port := u.Port(); port != "" || strings.HasSuffix(u.Host, ":") {
+		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+			return fmt.Errorf("%q has no port between 1 and 65535", address)
+		}
+	}
+	return nil
+}
+
+// imageReference is the grammar of OCI image references, with any host name before the
+// first slash: [host[:port]/]path[:tag][@digest].
+var imageReference = regexp.MustCompile(`^([A-Za-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[a-f0-9]{64})?$`)
+
+// maxImageReference is generous: a registry host, a path of at most 255, a tag and a digest.
+const maxImageReference = 768
+
+// ValidateImage accepts an OCI image reference.
+func ValidateImage(image string) error {
+	if image == "" {
+		return errors.New("no image is named")
+	}
+	if len(image) > maxImageReference || !imageReference.MatchString(image) {
+		return fmt.Errorf("%q is not an image reference, like registry.example.com/rockpool:v1", image)
+	}
+	return nil
+}

@@ -1,0 +1,146 @@
+package inject
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+)
+
+func TestValidate(t *testing.T) {
+	tests := []struct {
+		name     string
+		validate func(string) error
+		value    string
+		wantErr  string // "" when the value is valid
+	}{
+		{"a host", ValidateUpstream, "https://api.example.com", ""},
+		{"host, port and slash", ValidateUpstream, "https://192.0.2.1:6443/", ""},
+		{"an IPv6 address", ValidateUpstream, "https://[2001:db8::1]:6443", ""},
+		{"an upstream without a scheme", ValidateUpstream, "api.example.com:6443", "is not an https URL"},
+		{"a plain-text upstream", ValidateUpstream, "http://api.example.com", "is not an https URL"},
+		{"nothing", ValidateUpstream, "", "is not an https URL"},
+		{"no URL at all", ValidateUpstream, "https://[::1", "is not a URL"},
+		{"no host", ValidateUpstream, "https://:6443", "names no host"},
+		{"a path", ValidateUpstream, "https://a/k8s/clusters/c-1", "more than a host and a port"},
+		{"a query", ValidateUpstream, "https://a?", "more than a host and a port"},
+		{"two in one", ValidateUpstream, "https://a,b", "more than a host and a port"},
+		{"an empty port", ValidateUpstream, "https://a:", "no port between 1 and 65535"},
+		{"a port out of range", ValidateUpstream, "https://a:65536", "no port between 1 and 65535"},
+		{"a user", ValidateUpstream, "https://user:secret@a", "user or password"},
+
+		{"a short image", ValidateImage, "rockpool", ""},
+		{"an image with everything", ValidateImage, "Registry.example.com:5000/a/b_c/rock-pool:v1.0@sha256:" + strings.Repeat("a", 64), ""},
+		{"no image", ValidateImage, "", "no image is named"},
+		{"an image in capitals", ValidateImage, "Rockpool:v1", "is not an image reference"},
+		{"an image with a variable", ValidateImage, "rockpool:$(TAG)", "is not an image reference"},
+		{"an image with an empty tag", ValidateImage, "rockpool:", "is not an image reference"},
+		{"an endless image", ValidateImage, strings.Repeat("a", 769), "is not an image reference"},
+
+		{"the default host path", ValidateCacheHostPath, DefaultCacheHostPath, ""},
+		{"the root of the node", ValidateCacheHostPath, "/", "is not an absolute path"},
+		{"a relative host path", ValidateCacheHostPath, "var/lib", "is not an absolute path"},
+		{"a host path that climbs", ValidateCacheHostPath, "/var/../etc", "is not an absolute path"},
+		{"no host path", ValidateCacheHostPath, "", "is not an absolute path"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			err := test.validate(test.value)
+			if test.wantErr == "" && err != nil || test.wantErr != "" && (err == nil || !strings.Contains(err.Error(), test.wantErr)) {
+				t.Errorf("%q: got %v, want %q", test.value, err, test.wantErr)
+			}
+			if err != nil && strings.Contains(err.Error(), "secret") {
+				t.Errorf("the error shows the password: %v", err)
+			}
+		})
+	}
+}
+
+// list makes resources of "cpu", "memory"; an empty string means none.
+func list(cpu, memory string) corev1.ResourceList {
+	l := corev1.ResourceList{}
+	if cpu != "" {
+		l[corev1.ResourceCPU] = resource.MustParse(cpu)
+	}
+	if memory != "" {
+		l[corev1.ResourceMemory] = resource.MustParse(memory)
+	}
+	return l
+}
+
+func TestValidateResources(t *testing.T) {
+	tests := []struct {
+		name             string
+		requests, limits corev1.ResourceList
+		wantErr          string
+	}{
+		{"nothing", nil, nil, ""},
+		{"a request and no limit", list("1", ""), nil, ""},
+		{"equal in other words", list("1000m", ""), list("1", ""), ""},
+		{"a request above its limit", list("", "2Gi"), list("", "1Gi"), "memory: the request 2Gi is above the limit 1Gi"},
+		{"a negative request", list("-1", ""), nil, "cpu: a negative quantity"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			err := ValidateResources(corev1.ResourceRequirements{Requests: test.requests, Limits: test.limits})
+			if test.wantErr == "" && err != nil || test.wantErr != "" && (err == nil || err.Error() != test.wantErr) {
+				t.Errorf("got %v, want %q", err, test.wantErr)
+			}
+		})
+	}
+}
+
+func TestSidecarResources(t *testing.T) {
+	with := func(requests, limits corev1.ResourceList) corev1.ResourceRequirements {
+		return corev1.ResourceRequirements{Requests: requests, Limits: limits}
+	}
+	full := with(nil, list("1", "1Gi"))
+	tests := []struct {
+		name       string
+		configured corev1.ResourceRequirements
+		pod        []corev1.ResourceRequirements
+		podLevel   *corev1.ResourceRequirements
+		want       corev1.ResourceRequirements
+	}{
+		{name: "a pod without resources gets what is configured", configured: with(list("20m", "48Mi"), list("", "192Mi")),
+			pod: []corev1.ResourceRequirements{{}}, want: with(list("20m", "48Mi"), list("", "192Mi"))},
+		{name: "one container short of Guaranteed counts as none", configured: with(list("20m", "48Mi"), list("", "192Mi")),
+			pod: []corev1.ResourceRequirements{full, with(list("1", "1Gi"), list("2", "1Gi"))}, want: with(list("20m", "48Mi"), list("", "192Mi"))},
+		{name: "Guaranteed: limits become requests, CPU has a floor", configured: with(list("20m", "48Mi"), list("", "192Mi")),
+			pod: []corev1.ResourceRequirements{full, with(list("1", "1Gi"), list("1000m", "1024Mi"))}, want: with(list("100m", "192Mi"), list("100m", "192Mi"))},
+		{name: "Guaranteed: a configured CPU limit wins over the floor", configured: with(list("20m", "48Mi"), list("50m", "192Mi")),
+			pod: []corev1.ResourceRequirements{full}, want: with(list("50m", "192Mi"), list("50m", "192Mi"))},
+		{name: "Guaranteed: without a limit the request is both", configured: with(list("200m", "48Mi"), nil),
+			pod: []corev1.ResourceRequirements{full}, want: with(list("200m", "48Mi"), list("200m", "48Mi"))},
+		{name: "Guaranteed, but no memory configured: nothing is invented", configured: with(list("20m", ""), nil),
+			pod: []corev1.ResourceRequirements{full}, want: with(list("20m", ""), nil)},
+		{name: "resources at pod level leave none for our containers", configured: with(list("20m", "48Mi"), nil),
+			pod: []corev1.ResourceRequirements{full}, podLevel: &full, want: corev1.ResourceRequirements{}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			spec := &corev1.PodSpec{Resources: test.podLevel, InitContainers: []corev1.Container{{Name: ContainerSidecar}}}
+			for _, r := range test.pod {
+				spec.Containers = append(spec.Containers, corev1.Container{Name: "app", Resources: r})
+			}
+			if diff := cmp.Diff(test.want, sidecarResources(spec, test.configured)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestEveryReasonHasOneMessage(t *testing.T) {
+	seen := map[string]Reason{}
+	for reason, message := range messages {
+		if message == "" || reason.Message() != message {
+			t.Errorf("%s has no message", reason)
+		}
+		if other, ok := seen[message]; ok {
+			t.Errorf("%s and %s say the same", reason, other)
+		}
+		seen[message] = reason
+	}
+}

@@ -1,0 +1,61 @@
+// Command rockpool-injector is the admission webhook that adds the Rockpool sidecar to
+// pods that ask for it. This file and its neighbours read flags and environment and put
+// the pieces together; what is added is decided in package inject, served by package webhook.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the linker: -ldflags "-X main.version=v1.2.3".
+var version string
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	err := newCommand().ExecuteContext(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "rockpool-injector:", err)
+		os.Exit(1)
+	}
+}
+
+func newCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "rockpool-injector",
+		Short: "Adds the Rockpool sidecar to pods that ask for it",
+		Long: `rockpool-injector is the admission webhook of Rockpool. It changes pods with the
+annotation rockpool.dev/inject: "true" so that they talk to the Kubernetes API through a
+sidecar, which goes on answering when the link to the API server is down.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.AddCommand(newServeCommand(), &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), buildVersion())
+			return err
+		},
+	})
+	return root
+}
+
+// buildVersion is what the linker has set, or else what the Go tool knows.
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
+}

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"sigs.k8s.io/yaml"
+
+	"rockpool.dev/injector/inject"
+	"rockpool.dev/injector/webhook"
+)
+
+// manifest reads a file of ../manifests into its type.
+func manifest[T any](t *testing.T, file string) T {
+	t.Helper()
+	var object T
+	text, err := os.ReadFile(filepath.Join("..", "manifests", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal(text, &object); err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	return object
+}
+
+type kustomization struct {
+	Namespace          string   `json:"namespace"`
+	Resources          []string `json:"resources"`
+	ConfigMapGenerator []struct {
+		Name     string   `json:"name"`
+		Literals []string `json:"literals"`
+	} `json:"configMapGenerator"`
+}
+
+func TestManifestsGiveTheCommandFlagsThatItHas(t *testing.T) {
+	spec := manifest[appsv1.Deployment](t, "deployment.yaml").Spec.Template.Spec
+	container := spec.Containers[0]
+	cmd := newServeCommand()
+	flags := cmd.Flags()
+	if err := flags.Parse(container.Args); err != nil {
+		t.Fatalf("args: %v", err)
+	}
+	isFlag := func(env string) {
+		t.Helper()
+		for _, known := range flagNames(cmd) {
+			if envName(known) == env {
+				return
+			}
+		}
+		t.Errorf("%s stands for no flag", env)
+	}
+	for _, e := range container.Env {
+		isFlag(e.Name)
+	}
+	kustomize := manifest[kustomization](t, "kustomization.yaml")
+	for _, literal := range kustomize.ConfigMapGenerator[0].Literals {
+		name, _, _ := strings.Cut(literal, "=")
+		isFlag(name)
+	}
+	if name := container.EnvFrom[0].ConfigMapRef.Name; name != kustomize.ConfigMapGenerator[0].Name {
+		t.Errorf("envFrom of ConfigMap %s", name)
+	}
+
+	ports := map[string]string{}
+	for _, p := range container.Ports {
+		ports[p.Name] = fmt.Sprintf(":%d", p.ContainerPort)
+	}
+	for flag, port := range map[string]string{"listen": "webhook", "metrics-listen": "metrics"} {
+		if got := flags.Lookup(flag).Value.String(); got != ports[port] {
+			t.Errorf("--%s=%s, but port %s is %s", flag, got, port, ports[port])
+		}
+	}
+	for _, flag := range []string{"tls-cert-file", "tls-key-file"} {
+		if file := flags.Lookup(flag).Value.String(); filepath.Dir(file) != container.VolumeMounts[0].MountPath {
+			t.Errorf("--%s=%s is not in the mounted Secret", flag, file)
+		}
+	}
+	delay, err := flags.GetDuration("shutdown-delay")
+	if err != nil {
+		t.Fatal(err)
+	}
+	grace, err := flags.GetDuration("shutdown-grace")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if total := time.Duration(*spec.TerminationGracePeriodSeconds) * time.Second; total <= delay+grace {
+		t.Errorf("terminationGracePeriodSeconds %s leaves no time for %s and %s", total, delay, grace)
+	}
+}
+
+func TestTheWebhookConfigurationLeadsToTheServer(t *testing.T) {
+	hook := manifest[admissionregistrationv1.MutatingWebhookConfiguration](t, "webhook.yaml").Webhooks[0]
+	service := manifest[corev1.Service](t, "service.yaml")
+	deployment := manifest[appsv1.Deployment](t, "deployment.yaml")
+	budget := manifest[policyv1.PodDisruptionBudget](t, "poddisruptionbudget.yaml")
+	kustomize := manifest[kustomization](t, "kustomization.yaml")
+
+	target := hook.ClientConfig.Service
+	if *target.Path != webhook.Path || target.Name != service.Name || target.Namespace != kustomize.Namespace || *target.Port != service.Spec.Ports[0].Port {
+		t.Errorf("clientConfig.service %+v", target)
+	}
+	if service.Spec.Ports[0].TargetPort.StrVal != deployment.Spec.Template.Spec.Containers[0].Ports[0].Name {
+		t.Errorf("targetPort %s", service.Spec.Ports[0].TargetPort.String())
+	}
+	pods := labels.Set(deployment.Spec.Template.Labels)
+	for name, selector := range map[string]map[string]string{
+		"Service": service.Spec.Selector, "PodDisruptionBudget": budget.Spec.Selector.MatchLabels, "Deployment": deployment.Spec.Selector.MatchLabels,
+	} {
+		if len(selector) == 0 || !labels.SelectorFromSet(selector).Matches(pods) {
+			t.Errorf("%s selects %v, the pods have %v", name, selector, pods)
+		}
+	}
+	if *hook.FailurePolicy != admissionregistrationv1.Fail || *hook.SideEffects != admissionregistrationv1.SideEffectClassNone ||
+		*hook.ReinvocationPolicy != admissionregistrationv1.IfNeededReinvocationPolicy || *hook.TimeoutSeconds != 5 || !slices.Equal(hook.AdmissionReviewVersions, []string{"v1"}) {
+		t.Errorf("webhook %+v", hook)
+	}
+	// The same as inject.Requested, in CEL.
+	want := strings.ReplaceAll("has(object.metadata.annotations) && 'KEY' in object.metadata.annotations && object.metadata.annotations['KEY'] != 'false'", "KEY", inject.AnnotationInject)
+	if len(hook.MatchConditions) != 1 || hook.MatchConditions[0].Expression != want {
+		t.Errorf("matchConditions %q, want %s", hook.MatchConditions, want)
+	}
+	excluded := hook.NamespaceSelector.MatchExpressions[0]
+	if excluded.Key != corev1.LabelMetadataName || excluded.Operator != metav1.LabelSelectorOpNotIn || !slices.Contains(excluded.Values, kustomize.Namespace) || !slices.Contains(excluded.Values, metav1.NamespaceSystem) {
+		t.Errorf("namespaceSelector %+v: the injector would be asked about itself", excluded)
+	}
+}
+
+func TestEveryManifestIsListed(t *testing.T) {
+	files, err := filepath.Glob("../manifests/*.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := append(manifest[kustomization](t, "kustomization.yaml").Resources, "kustomization.yaml")
+	for _, file := range files {
+		if !slices.Contains(listed, filepath.Base(file)) {
+			t.Errorf("%s is not among the resources of kustomization.yaml", file)
+		}
+	}
+}
+
+func flagNames(cmd *cobra.Command) []string {
+	var names []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	return names
+}

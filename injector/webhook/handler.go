@@ -1,0 +1,148 @@
+package webhook
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"go.uber.org/zap"
+	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"rockpool.dev/injector/inject"
+)
+
+// Path is where reviews are served.
+const Path = "/inject"
+
+// MaxReviewBytes bounds the body of a review. An API server accepts objects of 3 MiB at
+// most; a review has room for two of them.
+const MaxReviewBytes = 8 << 20
+
+// handler answers reviews over HTTP.
+type handler struct {
+	params inject.Params
+	log    *zap.Logger
+	// inject is inject.Inject; tests put a failing one here.
+	inject func(*corev1.Pod, string, inject.Params) (*corev1.Pod, inject.Result)
+}
+
+// NewHandler returns the handler for [Path].
+func NewHandler(params inject.Params, log *zap.Logger) http.Handler {
+	return &handler{params: params, log: log, inject: inject.Inject}
+}
+
+// ServeHTTP answers one review. An HTTP status other than 200 means that there was no
+// review to answer; the API server then applies the failurePolicy.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	review, problem := readReview(w, r)
+	if problem != nil {
+		h.log.Warn("request refused", zap.Int("status", problem.status), zap.String("reason", problem.text), zap.String("remote", r.RemoteAddr))
+		malformed.Inc()
+		http.Error(w, problem.text, problem.status)
+		return
+	}
+	response, outcome := h.answer(review)
+	duration := time.Since(start)
+	reviews.WithLabelValues(string(outcome.Outcome), string(outcome.Cause.Reason)).Inc()
+	seconds.Observe(duration.Seconds())
+	for _, n := range outcome.LeftAlone {
+		leftAlone.WithLabelValues(string(n.Reason)).Inc()
+	}
+	h.log.Info("review",
+		zap.String("outcome", string(outcome.Outcome)), zap.String("reason", string(outcome.Cause.Reason)), zap.String("detail", outcome.Cause.Detail),
+		zap.String("namespace", review.request.Namespace), zap.String("pod", review.pod.Name), zap.String("generateName", review.pod.GenerateName),
+		zap.String("uid", string(review.request.UID)), zap.Duration("duration", duration))
+
+	body, err := json.Marshal(admissionv1.AdmissionReview{
+		TypeMeta: metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "AdmissionReview"},
+		Response: response,
+	})
+	if err != nil {
+		h.log.Error("marshal the answer", zap.Error(err))
+		http.Error(w, "marshal the answer: "+err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	// An error here is the client's broken connection; there is nobody left to tell.
+	_, _ = w.Write(body)
+}
+
+// outcomeFailed is the outcome of a review that ran into an error of ours. Only metrics
+// and logs know it.
+const outcomeFailed inject.Outcome = "failed"
+
+// answer decides on a review. It always returns a response: an error or panic of ours
+// refuses this one pod with code 500, and the server goes on.
+func (h *handler) answer(review *review) (response *admissionv1.AdmissionResponse, result inject.Result) {
+	fail := func(problem any, stack []byte) {
+		h.log.Error("review failed", zap.Any("problem", problem), zap.String("uid", string(review.request.UID)), zap.ByteString("stack", stack))
+		result = inject.Result{Outcome: outcomeFailed}
+		response = &admissionv1.AdmissionResponse{UID: review.request.UID, Result: &metav1.Status{
+			Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Reason: metav1.StatusReasonInternalError,
+			Message: "rockpool: the injector failed on this pod; its log says why, under uid " + string(review.request.UID),
+		}}
+	}
+	defer func() {
+		if problem := recover(); problem != nil {
+			fail(problem, debug.Stack())
+		}
+	}()
+
+	patched, result := h.inject(review.pod, review.request.Namespace, h.params)
+	response = &admissionv1.AdmissionResponse{UID: review.request.UID, Allowed: true, Warnings: result.Warnings()}
+	switch result.Outcome {
+	case inject.Refused:
+		response.Allowed = false
+		response.Result = &metav1.Status{
+			Status: metav1.StatusFailure, Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonInvalid,
+			Message: result.Cause.String(),
+		}
+	case inject.Injected:
+		patch, err := createPatch(review.pod, patched)
+		if err != nil {
+			fail(fmt.Errorf("create the patch: %w", err), nil)
+			return response, result
+		}
+		patchType := admissionv1.PatchTypeJSONPatch
+		response.Patch, response.PatchType = patch, &patchType
+	}
+	return response, result
+}
+
+// problem is why a request is not a review: an HTTP status and a text that names the field.
+type problem struct {
+	status int
+	text   string
+}
+
+func readReview(w http.ResponseWriter, r *http.Request) (*review, *problem) {
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		return nil, &problem{http.StatusMethodNotAllowed, "POST an AdmissionReview"}
+	}
+	contentType := r.Header.Get("Content-Type")
+	if media, _, err := mime.ParseMediaType(contentType); err != nil || media != "application/json" {
+		return nil, &problem{http.StatusUnsupportedMediaType, fmt.Sprintf("Content-Type: %q is not application/json", contentType)}
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxReviewBytes))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return nil, &problem{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body has more than %d bytes", tooLarge.Limit)}
+	case err != nil:
+		return nil, &problem{http.StatusBadRequest, "read the body: " + err.Error()}
+	}
+	review, err := parseReview(body)
+	if err != nil {
+		return nil, &problem{http.StatusBadRequest, err.Error()}
+	}
+	return review, nil
+}

@@ -1,0 +1,211 @@
+package webhook
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	jsonpatch "github.com/evanphx/json-patch/v5"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"rockpool.dev/injector/inject"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var testParams = inject.Params{Version: "v1", Image: "rockpool:dev", CacheHostPath: inject.DefaultCacheHostPath}
+
+const testPod = `{"metadata":{"name":"web","annotations":{"rockpool.dev/inject":"true"%s}},"spec":{
+	"containers":[{"name":"web","image":"web","env":[{"name":"A","value":"b"}],"volumeMounts":[{"name":"t","mountPath":"/var/run/secrets/kubernetes.io/serviceaccount"}]}],
+	"volumes":[{"name":"t","projected":{"sources":[{"serviceAccountToken":{"path":"token"}}]}}]}}`
+
+// reviewOf wraps a pod; each pair in replaced is an old and a new text.
+func reviewOf(pod string, replaced ...string) string {
+	return strings.NewReplacer(replaced...).Replace(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u-1",` +
+		`"resource":{"group":"","version":"v1","resource":"pods"},"operation":"CREATE","namespace":"shop","object":` + pod + `}}`)
+}
+
+func plainPod(annotations string) string { return fmt.Sprintf(testPod, annotations) }
+
+func post(h http.Handler, contentType, body string) *httptest.ResponseRecorder {
+	request := httptest.NewRequest(http.MethodPost, Path, strings.NewReader(body))
+	request.Header.Set("Content-Type", contentType)
+	recorder := httptest.NewRecorder()
+	h.ServeHTTP(recorder, request)
+	return recorder
+}
+
+func answerOf(t *testing.T, recorder *httptest.ResponseRecorder) *admissionv1.AdmissionResponse {
+	t.Helper()
+	var review admissionv1.AdmissionReview
+	if err := json.Unmarshal(recorder.Body.Bytes(), &review); err != nil || recorder.Code != http.StatusOK {
+		t.Fatalf("HTTP %d, %v: %s", recorder.Code, err, recorder.Body)
+	}
+	if review.APIVersion != "admission.k8s.io/v1" || review.Kind != "AdmissionReview" || review.Response == nil || review.Request != nil {
+		t.Fatalf("not an answer: %s", recorder.Body)
+	}
+	if got := recorder.Header().Get("Content-Type"); got != "application/json" {
+		t.Errorf("Content-Type %q", got)
+	}
+	return review.Response
+}
+
+func TestRequestsThatAreNoReviewsNameWhatIsWrong(t *testing.T) {
+	const jsonType = "application/json"
+	tests := []struct {
+		name, contentType, body string
+		status                  int
+		want                    string
+	}{
+		{"another content type", "text/plain", "{}", 415, `Content-Type: "text/plain"`},
+		{"no content type", "", "{}", 415, `Content-Type: ""`},
+		{"not JSON", jsonType, "x", 400, "the body is not an AdmissionReview"},
+		{"an empty body", jsonType, "", 400, "the body is not an AdmissionReview"},
+		{"another kind", jsonType, `{"apiVersion":"v1","kind":"Pod"}`, 400, `apiVersion, kind: "v1", "Pod"`},
+		{"an older API version", jsonType, reviewOf(plainPod(""), "admission.k8s.io/v1", "admission.k8s.io/v1beta1"), 400, "admissionReviewVersions of the webhook must be [v1]"},
+		{"field names in other letters", jsonType, reviewOf(plainPod(""), `"request"`, `"Request"`), 400, "request: missing"},
+		{"no uid", jsonType, reviewOf(plainPod(""), "u-1", ""), 400, "request.uid: missing"},
+		{"another resource", jsonType, reviewOf(plainPod(""), `"pods"`, `"secrets"`), 400, "request.resource: "},
+		{"a subresource", jsonType, reviewOf(plainPod(""), `"operation"`, `"subResource":"exec","operation"`), 400, "request.resource: "},
+		{"another operation", jsonType, reviewOf(plainPod(""), "CREATE", "UPDATE"), 400, `request.operation: "UPDATE"`},
+		{"no object", jsonType, reviewOf("null"), 400, "request.object: missing"},
+		{"an object of another shape", jsonType, reviewOf(`{"spec":{"containers":{}}}`), 400, "request.object: not a pod"},
+		{"a pod without containers", jsonType, reviewOf(`{"spec":{}}`), 400, "request.object.spec.containers: missing"},
+		{"a body without end", jsonType, strings.Repeat(" ", MaxReviewBytes+1), 413, "more than 8388608 bytes"},
+	}
+	h := NewHandler(testParams, zap.NewNop())
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			before := testutil.ToFloat64(malformed)
+			got := post(h, test.contentType, test.body)
+			if got.Code != test.status || !strings.Contains(got.Body.String(), test.want) {
+				t.Errorf("HTTP %d: %s; want %d with %s", got.Code, got.Body, test.status, test.want)
+			}
+			if testutil.ToFloat64(malformed) != before+1 {
+				t.Error("not counted")
+			}
+		})
+	}
+	t.Run("another method", func(t *testing.T) {
+		recorder := httptest.NewRecorder()
+		h.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, Path, nil))
+		if recorder.Code != http.StatusMethodNotAllowed || recorder.Header().Get("Allow") != http.MethodPost {
+			t.Errorf("HTTP %d, %v", recorder.Code, recorder.Header())
+		}
+	})
+}
+
+func TestReviewsAreAnswered(t *testing.T) {
+	tests := []struct {
+		name, pod       string
+		allowed, patch  bool
+		warning         string
+		message         string
+		outcome, reason string
+	}{
+		{name: "a pod that asks is patched", pod: plainPod(""), allowed: true, patch: true, outcome: "injected"},
+		{name: "a pod that cannot be served is admitted with a warning", pod: strings.Replace(plainPod(""), `"spec":{`, `"spec":{"hostNetwork":true,`, 1),
+			allowed: true, warning: "rockpool: host-network: ", outcome: "skipped", reason: "host-network"},
+		{name: "a pod that does not ask is admitted without a word", pod: strings.Replace(plainPod(""), `"true"`, `"false"`, 1), allowed: true, outcome: "skipped", reason: "not-requested"},
+		{name: "a wrong annotation refuses the pod", pod: plainPod(`,"rockpool.dev/log-level":"loud"`),
+			message: `rockpool.dev/log-level: unknown value "loud" (allowed: debug, info, warn, error)`, outcome: "refused", reason: "invalid-annotation"},
+	}
+	h := NewHandler(testParams, zap.NewNop())
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			counter := reviews.WithLabelValues(test.outcome, test.reason)
+			before := testutil.ToFloat64(counter)
+			got := answerOf(t, post(h, "application/json; charset=utf-8", reviewOf(test.pod)))
+			if got.UID != "u-1" || got.Allowed != test.allowed {
+				t.Errorf("uid %q, allowed %v", got.UID, got.Allowed)
+			}
+			if has := len(got.Patch) > 0; has != test.patch || has != (got.PatchType != nil && *got.PatchType == admissionv1.PatchTypeJSONPatch) {
+				t.Errorf("patch %s, type %v", got.Patch, got.PatchType)
+			}
+			if strings.Join(got.Warnings, "\n") != "" != (test.warning != "") || !strings.HasPrefix(strings.Join(got.Warnings, "\n"), test.warning) {
+				t.Errorf("warnings %q", got.Warnings)
+			}
+			if !test.allowed && (got.Result == nil || got.Result.Code != 422 || !strings.Contains(got.Result.Message, test.message)) {
+				t.Errorf("result %+v", got.Result)
+			}
+			if testutil.ToFloat64(counter) != before+1 {
+				t.Error("not counted")
+			}
+		})
+	}
+}
+
+func TestAPanicRefusesOnePodAndTheServerGoesOn(t *testing.T) {
+	core, logs := observer.New(zap.ErrorLevel)
+	broken := true
+	h := &handler{params: testParams, log: zap.New(core), inject: func(pod *corev1.Pod, namespace string, p inject.Params) (*corev1.Pod, inject.Result) {
+		if broken {
+			panic("tide")
+		}
+		return inject.Inject(pod, namespace, p)
+	}}
+	got := answerOf(t, post(h, "application/json", reviewOf(plainPod(""))))
+	if got.Allowed || got.UID != "u-1" || got.Result == nil || got.Result.Code != 500 || strings.Contains(got.Result.Message, "tide") {
+		t.Errorf("answer %+v", got)
+	}
+	if logs.Len() != 1 || logs.All()[0].ContextMap()["problem"] != "tide" || !strings.Contains(fmt.Sprint(logs.All()[0].ContextMap()["stack"]), "handler_test.go") {
+		t.Errorf("the log does not say why: %v", logs.All())
+	}
+	broken = false
+	if got := answerOf(t, post(h, "application/json", reviewOf(plainPod("")))); !got.Allowed {
+		t.Errorf("the next pod: %+v", got)
+	}
+}
+
+func FuzzReview(f *testing.F) {
+	f.Add([]byte(reviewOf(plainPod(""))))
+	f.Add([]byte(reviewOf(plainPod(`,"rockpool.dev/cache-volume":"emptyDir"`))))
+	f.Add([]byte(reviewOf(plainPod(`,"rockpool.dev/nope":"x"`))))
+	f.Add([]byte(reviewOf(plainPod(""), `"env"`, `"future":[{}],"env"`)))
+	f.Add([]byte(reviewOf(`{"spec":{"initContainers":[{"name":"rockpool-sidecar"}],"containers":[{"name":"a"}]},"metadata":{"annotations":{"rockpool.dev/inject":"true","rockpool.dev/status":"{}"}}}`)))
+	f.Add([]byte(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":null}`))
+	f.Add([]byte("{"))
+	core, logs := observer.New(zap.ErrorLevel)
+	h := NewHandler(testParams, zap.New(core))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		got := post(h, "application/json", string(body))
+		if entries := logs.TakeAll(); len(entries) > 0 {
+			t.Fatalf("an error of ours: %v", entries)
+		}
+		if got.Code != http.StatusOK {
+			if got.Code != http.StatusBadRequest || len(bytes.TrimSpace(got.Body.Bytes())) == 0 {
+				t.Fatalf("HTTP %d: %q", got.Code, got.Body)
+			}
+			return
+		}
+		answer := answerOf(t, got)
+		asked, err := parseReview(body)
+		if err != nil || answer.UID != asked.request.UID {
+			t.Fatalf("uid %q, %v", answer.UID, err)
+		}
+		if len(answer.Patch) == 0 {
+			return
+		}
+		patch, err := jsonpatch.DecodePatch(answer.Patch)
+		if err != nil {
+			t.Fatalf("%v: %s", err, answer.Patch)
+		}
+		output, err := patch.Apply(asked.request.Object.Raw)
+		if err != nil {
+			t.Fatalf("the patch does not apply: %v\n%s\n%s", err, asked.request.Object.Raw, answer.Patch)
+		}
+		again := answerOf(t, post(h, "application/json", reviewOf(string(output))))
+		if !answer.Allowed || len(again.Patch) != 0 {
+			t.Fatalf("injecting again: allowed %v, patch %s", again.Allowed, again.Patch)
+		}
+	})
+}
