@@ -1,0 +1,162 @@
+package bed
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os/exec"
+	"time"
+)
+
+// stopGrace is how long etcd and the API server may take to end before they are killed.
+const stopGrace = 5 * time.Second
+
+func (c *ControlPlane) startEtcd(ctx context.Context) error {
+	client, err := freePort()
+	if err != nil {
+		return err
+	}
+	peer, err := freePort()
+	if err != nil {
+		return err
+	}
+	c.etcdURL = fmt.Sprintf("http://127.0.0.1:%d", client)
+	peerURL := fmt.Sprintf("http://127.0.0.1:%d", peer)
+	c.etcd, err = startProcess("etcd", c.file("etcd.log"), exec.Command(c.tools.Etcd,
+		"--name=bed",
+		"--data-dir="+c.file("etcd"),
+		"--listen-client-urls="+c.etcdURL,
+		"--advertise-client-urls="+c.etcdURL,
+		"--listen-peer-urls="+peerURL,
+		"--initial-advertise-peer-urls="+peerURL,
+		"--initial-cluster=bed="+peerURL,
+		"--unsafe-no-fsync", // a test's data need not survive a power loss
+		"--log-level=warn",
+	))
+	if err != nil {
+		return err
+	}
+	return c.etcd.waitReady(ctx, func(ctx context.Context) error {
+		return get(ctx, http.DefaultClient, c.etcdURL+"/health")
+	})
+}
+
+// StartAPIServer starts the API server after StopAPIServer, on the same port and data, and
+// returns once it is ready.
+func (c *ControlPlane) StartAPIServer(ctx context.Context) error {
+	args := append([]string{
+		"--etcd-servers=" + c.etcdURL,
+		"--bind-address=127.0.0.1",
+		"--advertise-address=127.0.0.1",
+		fmt.Sprintf("--secure-port=%d", c.port),
+		"--tls-cert-file=" + c.file("serving.crt"),
+		"--tls-private-key-file=" + c.file("serving.key"),
+		"--client-ca-file=" + c.file("ca.crt"),
+		"--service-account-issuer=" + ServiceAccountIssuer,
+		"--service-account-key-file=" + c.file("serviceaccount.key"),
+		"--service-account-signing-key-file=" + c.file("serviceaccount.key"),
+		"--service-cluster-ip-range=" + c.cidr,
+		"--authorization-mode=RBAC",
+		"--allow-privileged=true",
+		// An endpoint on loopback is invalid, and nobody would use it.
+		"--endpoint-reconciler-type=none",
+	}, c.args...)
+	server, err := startProcess("kube-apiserver", c.APIServerLog(), exec.Command(c.tools.APIServer, args...))
+	if err != nil {
+		return err
+	}
+	c.server = server
+	return server.waitReady(ctx, func(ctx context.Context) error {
+		return c.client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
+	})
+}
+
+// StopAPIServer ends the API server; etcd, with everything stored, stays.
+func (c *ControlPlane) StopAPIServer() { c.server.stop(stopGrace) }
+
+// Restart stops the API server and starts it again. Its watch cache starts anew, so watches
+// from versions before the restart are answered with 410 Gone.
+func (c *ControlPlane) Restart(ctx context.Context) error {
+	c.StopAPIServer()
+	return c.StartAPIServer(ctx)
+}
+
+// Compact discards etcd's history up to now: continue tokens and exact versions from before
+// it are answered with 410 Gone.
+func (c *ControlPlane) Compact(ctx context.Context) error {
+	var now struct {
+		Header struct {
+			Revision string `json:"revision"`
+		} `json:"header"`
+	}
+	// etcd's JSON gateway encodes keys in base64; AA== is the zero byte, a key that is not there.
+	if err := c.etcdCall(ctx, "/v3/kv/range", map[string]any{"key": "AA=="}, &now); err != nil {
+		return err
+	}
+	return c.etcdCall(ctx, "/v3/kv/compaction", map[string]any{"revision": now.Header.Revision, "physical": true}, nil)
+}
+
+// etcdCall calls etcd's JSON gateway (https://etcd.io/docs/v3.5/dev-guide/api_grpc_gateway/).
+func (c *ControlPlane) etcdCall(ctx context.Context, path string, input, output any) error {
+	body, err := json.Marshal(input)
+	if err != nil {
+		return err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.etcdURL+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("etcd %s: %s: %s", path, response.Status, bytes.TrimSpace(answer))
+	}
+	if output == nil {
+		return nil
+	}
+	return json.Unmarshal(answer, output)
+}
+
+// get succeeds when url answers with 200.
+func get(ctx context.Context, client *http.Client, url string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", url, response.Status)
+	}
+	return nil
+}
+
+// freePort returns a loopback port that nobody listens on. Somebody else may take it before it
+// is used; the kernel hands out ephemeral ports in turn, so that is rare.
+func freePort() (int, error) {
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer listener.Close()
+	address, ok := listener.Addr().(*net.TCPAddr)
+	if !ok {
+		return 0, errors.New("a TCP listener without a TCP address")
+	}
+	return address.Port, nil
+}

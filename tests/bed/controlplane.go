@@ -1,0 +1,223 @@
+package bed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+)
+
+// DefaultPublicAddress is what pods see as the public address of the API server, unless a
+// test chooses another. It is from TEST-NET-3 (RFC 5737): nothing on any network has it.
+const DefaultPublicAddress = "203.0.113.10:6443"
+
+// DefaultServiceCIDR is the range of Service addresses; the API server's own Service is the
+// first address in it, port 443.
+const DefaultServiceCIDR = "10.96.0.0/12"
+
+// ServiceAccountIssuer is the issuer of service-account tokens.
+const ServiceAccountIssuer = "https://kubernetes.default.svc.cluster.local"
+
+// Options say how a control plane is started. The zero value is usable.
+type Options struct {
+	// Tools are the programs to run. Zero: FindTools.
+	Tools Tools
+	// Directory for data, certificates and logs. Empty: a temporary one, which Stop removes.
+	Directory string
+	// ServerNames are DNS names and addresses that the serving certificate is valid for, beyond
+	// loopback, the names and address of the Service, and the host of DefaultPublicAddress.
+	ServerNames []string
+	// ServiceCIDR is the range of Service addresses. Empty: DefaultServiceCIDR.
+	ServiceCIDR string
+	// APIServerArgs are appended to the arguments of kube-apiserver, so they win.
+	APIServerArgs []string
+	// Progress receives what FindTools tells. Nil: os.Stderr.
+	Progress io.Writer
+}
+
+// A ControlPlane is a running etcd and kube-apiserver, alone: no controllers, no scheduler, no
+// nodes. So the ClusterRoles view, edit and admin, which a controller fills, allow nothing. It listens on
+// loopback only.
+type ControlPlane struct {
+	tools     Tools
+	directory string
+	temporary bool // the directory is ours to remove
+	args      []string
+	port      int
+	etcdURL   string
+	etcd      *process
+	server    *process
+	ca        *authority
+	config    *rest.Config
+	client    kubernetes.Interface
+	cidr      string
+}
+
+// Start starts a control plane and returns once its API server is ready. Whatever happens to
+// this process, etcd and the API server do not outlive it.
+func Start(ctx context.Context, options Options) (*ControlPlane, error) {
+	c := &ControlPlane{tools: options.Tools, directory: options.Directory, cidr: options.ServiceCIDR}
+	if c.cidr == "" {
+		c.cidr = DefaultServiceCIDR
+	}
+	if c.tools == (Tools{}) {
+		progress := options.Progress
+		if progress == nil {
+			progress = os.Stderr
+		}
+		found, err := FindTools(ctx, progress)
+		if err != nil {
+			return nil, err
+		}
+		c.tools = found
+	}
+	if c.directory == "" {
+		directory, err := os.MkdirTemp("", "bed-")
+		if err != nil {
+			return nil, err
+		}
+		c.directory, c.temporary = directory, true
+	}
+	if err := c.start(ctx, options); err != nil {
+		c.Stop()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *ControlPlane) start(ctx context.Context, options Options) error {
+	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
+	defer cancel()
+	if err := c.writeCredentials(options.ServerNames); err != nil {
+		return err
+	}
+	if err := c.startEtcd(ctx); err != nil {
+		return err
+	}
+	port, err := freePort()
+	if err != nil {
+		return err
+	}
+	c.port, c.args = port, options.APIServerArgs
+	if err := c.connect(); err != nil {
+		return err
+	}
+	if err := c.StartAPIServer(ctx); err != nil {
+		return err
+	}
+	return c.waitForDefaults(ctx)
+}
+
+// Stop ends the API server and etcd and removes the temporary directory.
+func (c *ControlPlane) Stop() error {
+	c.StopAPIServer()
+	c.etcd.stop(stopGrace)
+	if c.temporary {
+		return os.RemoveAll(c.directory)
+	}
+	return nil
+}
+
+// Address is the loopback host:port on which the API server listens.
+func (c *ControlPlane) Address() string { return fmt.Sprintf("127.0.0.1:%d", c.port) }
+
+// Config returns a copy of the configuration of an administrator (group system:masters).
+func (c *ControlPlane) Config() *rest.Config { return rest.CopyConfig(c.config) }
+
+// Client is the administrator's client.
+func (c *ControlPlane) Client() kubernetes.Interface { return c.client }
+
+// CA is the certificate, in PEM, of the authority that has signed the serving certificate.
+func (c *ControlPlane) CA() []byte { return c.ca.pem }
+
+// Tools are the programs in use; Kubectl among them.
+func (c *ControlPlane) Tools() Tools { return c.tools }
+
+// Kubeconfig is the path of a kubeconfig file of the administrator.
+func (c *ControlPlane) Kubeconfig() string { return filepath.Join(c.directory, "admin.kubeconfig") }
+
+// APIServerLog is the path of the API server's log.
+func (c *ControlPlane) APIServerLog() string {
+	return filepath.Join(c.directory, "kube-apiserver.log")
+}
+
+// ServiceAddress is the host:port of the Service default/kubernetes: what a kubelet tells
+// every container. Nothing listens there, and pods have no route to it.
+func (c *ControlPlane) ServiceAddress() string {
+	return net.JoinHostPort(c.serviceIP().String(), "443")
+}
+
+func (c *ControlPlane) serviceIP() net.IP {
+	_, network, err := net.ParseCIDR(c.cidr)
+	if err != nil {
+		return nil
+	}
+	first := append(net.IP(nil), network.IP...)
+	first[len(first)-1]++
+	return first
+}
+
+// writeCredentials makes everything that etcd and the API server need to find on disk.
+func (c *ControlPlane) writeCredentials(names []string) error {
+	ip := c.serviceIP()
+	if ip == nil {
+		return fmt.Errorf("service CIDR %q: not an address range", c.cidr)
+	}
+	public, _, err := net.SplitHostPort(DefaultPublicAddress)
+	if err != nil {
+		return err
+	}
+	if c.ca, err = newAuthority("kubernetes"); err != nil {
+		return err
+	}
+	names = append([]string{
+		"127.0.0.1", "::1", "localhost", ip.String(), public,
+		"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local",
+	}, names...)
+	cert, key, err := c.ca.serving(names)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		os.WriteFile(c.file("ca.crt"), c.ca.pem, 0o644),
+		os.WriteFile(c.file("serving.crt"), cert, 0o644),
+		os.WriteFile(c.file("serving.key"), key, 0o600),
+		writeServiceAccountKey(c.file("serviceaccount.key")),
+	)
+}
+
+// connect makes the administrator's configuration, client and kubeconfig file.
+func (c *ControlPlane) connect() error {
+	cert, key, err := c.ca.client("admin", "system:masters")
+	if err != nil {
+		return err
+	}
+	c.config = &rest.Config{
+		Host:            "https://" + c.Address(),
+		TLSClientConfig: rest.TLSClientConfig{CAData: c.ca.pem, CertData: cert, KeyData: key},
+		QPS:             -1, // no limit: a test should wait for the server only
+	}
+	if c.client, err = kubernetes.NewForConfig(c.config); err != nil {
+		return err
+	}
+	kubeconfig := clientcmdapi.NewConfig()
+	kubeconfig.Clusters["bed"] = &clientcmdapi.Cluster{Server: c.config.Host, CertificateAuthorityData: c.ca.pem}
+	kubeconfig.AuthInfos["admin"] = &clientcmdapi.AuthInfo{ClientCertificateData: cert, ClientKeyData: key}
+	kubeconfig.Contexts["bed"] = &clientcmdapi.Context{Cluster: "bed", AuthInfo: "admin"}
+	kubeconfig.CurrentContext = "bed"
+	return clientcmd.WriteToFile(*kubeconfig, c.Kubeconfig())
+}
+
+func (c *ControlPlane) file(name ...string) string {
+	return filepath.Join(c.directory, strings.Join(name, "/"))
+}

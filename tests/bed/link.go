@@ -1,0 +1,185 @@
+package bed
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+)
+
+// A Link is the way from an edge to a server: a TCP forwarder that a test can break in the
+// ways that real links break. It forwards from any number of listeners, on the host and inside
+// pods, to one target. All methods may be called at any time, by several goroutines.
+//
+// The states are exclusive: each of Cut, BlackHole, Drop and Restore ends the one before. Delay is
+// independent of them.
+type Link struct {
+	target string
+	host   *endpoint
+
+	mu        sync.Mutex
+	changed   chan struct{} // closed and replaced at each change of state
+	state     linkState
+	delay     time.Duration
+	endpoints []*endpoint
+	conns     map[*forward]struct{}
+	stats     LinkStats
+	closed    bool
+	running   sync.WaitGroup // accept loops and forwards
+}
+
+type linkState int
+
+const (
+	linkUp linkState = iota
+	linkCut
+	linkBlackHole
+	linkDrop
+)
+
+// LinkStats count what a Link has carried since it was made.
+type LinkStats struct {
+	// Accepted connections, and how many of them are still open.
+	Accepted, Open int
+	// BytesUp are bytes delivered to the target, BytesDown those delivered to clients.
+	BytesUp, BytesDown int64
+}
+
+// NewLink returns a Link to target (host:port) that is up and listens on a free loopback port of
+// the host.
+func NewLink(target string) (*Link, error) {
+	l := &Link{target: target, changed: make(chan struct{}), conns: map[*forward]struct{}{}}
+	listener, err := listenLoopback()
+	if err != nil {
+		return nil, err
+	}
+	if l.host, err = l.listen(listener); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// Address is the host:port at which the Link listens on the host's loopback.
+func (l *Link) Address() string { return l.host.listener.Addr().String() }
+
+// Cut makes the target refuse: existing connections are reset at both ends, new ones refused.
+func (l *Link) Cut() { l.enter(linkCut) }
+
+// BlackHole makes the target silent: existing connections stay open and carry nothing, new ones
+// are accepted and never answered. Restore lets them all continue, as TCP does after an outage.
+func (l *Link) BlackHole() { l.enter(linkBlackHole) }
+
+// Drop is BlackHole, but new connections are not even accepted: a client's SYN is left without an
+// answer, so it is the client's own connect timeout that ends the attempt. After Restore a client
+// still trying connects with the kernel's next SYN, within seconds. It takes a socket filter, which
+// some machines refuse to ordinary users: then the error says so, and the link is as after BlackHole.
+func (l *Link) Drop() error {
+	err := l.tryDrop()
+	if err != nil {
+		l.enter(linkBlackHole)
+	}
+	return err
+}
+
+func (l *Link) tryDrop() error {
+	l.mu.Lock()
+	for _, e := range l.endpoints {
+		if err := e.control(dropAll); err != nil {
+			l.mu.Unlock()
+			return fmt.Errorf("drop packets to %s: %w", e.listener.Addr(), err)
+		}
+	}
+	l.mu.Unlock()
+	l.enter(linkDrop)
+	return nil
+}
+
+// Restore brings the link back to normal. It leaves the delay.
+func (l *Link) Restore() { l.enter(linkUp) }
+
+// Reset resets all existing connections and leaves the state.
+func (l *Link) Reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.resetAll()
+}
+
+// Delay makes whatever passes from now on arrive d later than it was sent, each way: a round trip
+// takes 2d longer. The throughput stays. Zero ends the delay.
+func (l *Link) Delay(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.delay = d
+}
+
+// Stats returns the counters up to now.
+func (l *Link) Stats() LinkStats {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	stats := l.stats
+	stats.Open = len(l.conns)
+	return stats
+}
+
+// Close resets all connections, closes all listeners and waits for the Link's goroutines to end.
+func (l *Link) Close() {
+	l.mu.Lock()
+	l.closed = true
+	l.resetAll()
+	for _, e := range l.endpoints {
+		e.closed = true
+		e.listener.Close()
+	}
+	l.notify()
+	l.mu.Unlock()
+	l.running.Wait()
+}
+
+// enter changes the state: of the listeners, of existing connections, and for waiters.
+func (l *Link) enter(state linkState) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	l.state = state
+	if state == linkCut {
+		l.resetAll()
+	}
+	for _, e := range l.endpoints {
+		e.apply(state)
+	}
+	l.notify()
+}
+
+func (l *Link) notify() {
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+func (l *Link) resetAll() {
+	for f := range l.conns {
+		f.abort()
+	}
+}
+
+// wait blocks until ok is true of the state, and fails when ctx or the Link has ended.
+func (l *Link) wait(ctx context.Context, ok func(linkState) bool) error {
+	for {
+		l.mu.Lock()
+		state, closed, changed := l.state, l.closed, l.changed
+		l.mu.Unlock()
+		if closed {
+			return net.ErrClosed
+		}
+		if ok(state) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
+}

@@ -1,0 +1,157 @@
+package bed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"golang.org/x/sys/unix"
+)
+
+// An endpoint is one listener of a Link.
+type endpoint struct {
+	link     *Link
+	listener *net.TCPListener
+
+	// Guarded by link.mu:
+	closed bool
+	down   bool // taken out of the listening state
+}
+
+// listen adds a listener to the Link, which owns it from now on.
+func (l *Link) listen(listener *net.TCPListener) (*endpoint, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		listener.Close()
+		return nil, net.ErrClosed
+	}
+	e := &endpoint{link: l, listener: listener}
+	l.endpoints = append(l.endpoints, e)
+	e.apply(l.state)
+	l.running.Go(e.accept)
+	return e, nil
+}
+
+// close takes the endpoint out of its Link. Its connections are left to end by themselves.
+func (e *endpoint) close() {
+	l := e.link
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, other := range l.endpoints {
+		if other == e {
+			l.endpoints = append(l.endpoints[:i:i], l.endpoints[i+1:]...)
+			break
+		}
+	}
+	e.closed = true
+	e.listener.Close()
+	l.notify()
+}
+
+// accept accepts connections until the listener is closed.
+func (e *endpoint) accept() {
+	l := e.link
+	for {
+		conn, err := e.listener.AcceptTCP()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			// A cut shuts the socket down, which ends Accept with an error (EINVAL); it is to be
+			// called again once the socket listens again.
+			l.mu.Lock()
+			changed, down, closed := l.changed, l.state == linkCut, e.closed
+			l.mu.Unlock()
+			if closed {
+				return
+			}
+			if down {
+				<-changed
+			}
+			continue
+		}
+		l.running.Go(func() { l.carry(conn) })
+	}
+}
+
+// apply brings the listening socket into the given state. The socket stays bound throughout, so
+// nobody else can get its port.
+func (e *endpoint) apply(state linkState) {
+	err := e.control(func(socket int) error { return e.applySocket(socket, state) })
+	if err != nil {
+		// Every call works for any user on any kernel of the last ten years; Drop has tried the one
+		// that may not.
+		panic(fmt.Sprintf("link listener %s: %v", e.listener.Addr(), err))
+	}
+}
+
+// control runs f on the listening socket, if it is open still.
+func (e *endpoint) control(f func(socket int) error) error {
+	raw, err := e.listener.SyscallConn()
+	if err != nil {
+		return nil // closed
+	}
+	var result error
+	err = raw.Control(func(fd uintptr) { result = f(int(fd)) })
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return errors.Join(err, result)
+}
+
+func (e *endpoint) applySocket(socket int, state linkState) error {
+	if state == linkDrop {
+		if err := dropAll(socket); err != nil {
+			return fmt.Errorf("attach filter: %w", err)
+		}
+	} else if err := unix.SetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("detach filter: %w", err)
+	}
+	if state == linkCut {
+		// shutdown(2) of a listening socket takes it out of the listening state: the kernel
+		// refuses connections, and listen(2) undoes it. A second shutdown(2) would mark the socket
+		// as shut down for good, and all that it accepts later with it.
+		if e.down {
+			return nil
+		}
+		if err := unix.Shutdown(socket, unix.SHUT_RD); err != nil {
+			return fmt.Errorf("stop listening: %w", err)
+		}
+		e.down = true
+		return nil
+	}
+	e.down = false
+	if err := unix.Listen(socket, unix.SOMAXCONN); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	return nil
+}
+
+// dropAll attaches a socket filter that drops every packet, SYNs first of all.
+func dropAll(socket int) error {
+	program := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
+	return unix.SetsockoptSockFprog(socket, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &program[0]})
+}
+
+// listenLoopback listens on a free loopback port that it has bound by number: a socket loses a
+// port that the kernel chose for it when it leaves the listening state (see applySocket).
+func listenLoopback() (*net.TCPListener, error) {
+	for attempt := 0; ; attempt++ {
+		port, err := freePort()
+		if err != nil {
+			return nil, err
+		}
+		// Go's listeners are MPTCP by default, whose sockets take no filter.
+		var config net.ListenConfig
+		config.SetMultipathTCP(false)
+		listener, err := config.Listen(context.Background(), "tcp4", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			return listener.(*net.TCPListener), nil
+		}
+		if attempt == 10 {
+			return nil, err
+		}
+	}
+}

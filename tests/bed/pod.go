@@ -1,0 +1,259 @@
+package bed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"rockpool.dev/tests/bed/internal/sandbox"
+)
+
+// An Image is what a container's image would bring, besides the host's programs and libraries, which
+// every container sees below /usr, /bin, /lib and so on.
+type Image struct {
+	// Entrypoint is run where the container has no command.
+	Entrypoint []string
+	// Files are files and directories of the host, read-only at the given path of the container.
+	Files map[string]string
+	// Env is the image's environment, as NAME=value.
+	Env []string
+	// UID and GID are the image's user, for pods that say nothing of it.
+	UID, GID int
+}
+
+// RunOptions say what the node of a pod looks like.
+type RunOptions struct {
+	// Images by the name in a container's `image`. One that is not listed is empty.
+	Images map[string]Image
+	// HostRoot is the directory that hostPath volumes lie below: /var/lib/x of the node is
+	// HostRoot/var/lib/x. Empty: one that is removed with the pod.
+	HostRoot string
+	// Links by the host:port at which the pod reaches them, such as DefaultPublicAddress. Every
+	// other address is unreachable. The runner gives each host to the pod's lo.
+	Links map[string]*Link
+	// NodeName is spec.nodeName where the pod has none. Empty: "edge-node".
+	NodeName string
+	// PodIP and HostIP. Empty: 10.244.0.10 and 192.0.2.10.
+	PodIP, HostIP string
+	// GracePeriod is what containers get between SIGTERM and SIGKILL. Zero: the pod's
+	// terminationGracePeriodSeconds, but no more than 5 s: as process 1 of its namespace, a
+	// program without a handler ignores SIGTERM, and no test wants to wait for that.
+	GracePeriod time.Duration
+	// RestartBackoff is the pause before the first restart of a container; it doubles with each, up to
+	// 5 s. Zero: 200 ms.
+	RestartBackoff time.Duration
+	// Log receives a line for each thing that the runner does. Nil: none.
+	Log func(format string, args ...any)
+}
+
+// A PodRunner runs one pod, as a kubelet would, until Stop.
+type PodRunner struct {
+	pod       *corev1.Pod
+	options   RunOptions
+	client    kubernetes.Interface
+	directory string // everything of the pod outside the host root
+	sandbox   *podSandbox
+	endpoints []*endpoint
+	env       serviceEnvironment
+	volumes   map[string]volume
+	projected map[string]*projection
+
+	cancel  context.CancelFunc
+	ctx     context.Context // ends with Stop; its goroutines are the supervisors
+	running sync.WaitGroup
+	stop    sync.Once
+
+	mu         sync.Mutex
+	changed    chan struct{} // closed and replaced whenever a container changes
+	containers []*container
+	failure    error // of the pod as a whole: it will not run
+	phase      corev1.PodPhase
+	processes  int
+}
+
+var sayOnce sync.Once
+
+// RunPod starts to run a pod as the API server returned it, in namespaces of its own on this
+// machine. It returns once volumes, network and links are there; containers start in the
+// background: see WaitRunning. Everything ends with Stop, and with this process.
+func RunPod(ctx context.Context, c *ControlPlane, pod *corev1.Pod, options RunOptions) (*PodRunner, error) {
+	if err := supported(pod); err != nil {
+		return nil, fmt.Errorf("pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	if singleUser() {
+		sayOnce.Do(func() {
+			fmt.Fprintln(os.Stderr, "bed: not root, so pods run in user namespaces, and all of their users are this one")
+		})
+	}
+	directory, err := os.MkdirTemp("", "bed-pod-")
+	if err != nil {
+		return nil, err
+	}
+	p := &PodRunner{
+		pod: pod.DeepCopy(), options: options.withDefaults(pod, directory), client: c.Client(), directory: directory,
+		volumes: map[string]volume{}, projected: map[string]*projection{},
+		changed: make(chan struct{}), phase: corev1.PodPending,
+	}
+	if p.pod.Spec.NodeName == "" {
+		p.pod.Spec.NodeName = p.options.NodeName
+	}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	if err := p.prepare(ctx); err != nil {
+		p.Stop()
+		return nil, fmt.Errorf("pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	p.running.Go(p.run)
+	return p, nil
+}
+
+// supported refuses what would silently run as something else.
+func supported(pod *corev1.Pod) error {
+	spec := &pod.Spec
+	switch {
+	case pod.UID == "":
+		return errors.New("metadata.uid is empty: give the pod as the API server returned it")
+	case spec.HostNetwork, spec.HostPID, spec.HostIPC:
+		return errors.New("namespaces of the host are not supported")
+	case spec.ShareProcessNamespace != nil && *spec.ShareProcessNamespace:
+		return errors.New("spec.shareProcessNamespace is not supported")
+	}
+	for _, c := range spec.InitContainers {
+		if c.StartupProbe != nil && c.StartupProbe.Exec == nil {
+			return fmt.Errorf("container %s: only exec is supported as a startup probe", c.Name)
+		}
+	}
+	return nil
+}
+
+func (o RunOptions) withDefaults(pod *corev1.Pod, directory string) RunOptions {
+	if o.HostRoot == "" {
+		o.HostRoot = filepath.Join(directory, "host")
+	}
+	if o.NodeName == "" {
+		o.NodeName = "edge-node"
+	}
+	if o.PodIP == "" {
+		o.PodIP = "10.244.0.10"
+	}
+	if o.HostIP == "" {
+		o.HostIP = "192.0.2.10"
+	}
+	if o.GracePeriod == 0 {
+		o.GracePeriod = 5 * time.Second
+		if seconds := pod.Spec.TerminationGracePeriodSeconds; seconds != nil {
+			o.GracePeriod = min(o.GracePeriod, time.Duration(*seconds)*time.Second)
+		}
+	}
+	if o.RestartBackoff == 0 {
+		o.RestartBackoff = 200 * time.Millisecond
+	}
+	if o.Log == nil {
+		o.Log = func(string, ...any) {}
+	}
+	return o
+}
+
+// prepare makes everything that containers share.
+func (p *PodRunner) prepare(ctx context.Context) error {
+	for _, name := range []string{"root", "logs", "volumes"} {
+		if err := os.MkdirAll(filepath.Join(p.directory, name), 0o755); err != nil {
+			return err
+		}
+	}
+	for i := range p.pod.Spec.InitContainers {
+		p.addContainer(&p.pod.Spec.InitContainers[i], true)
+	}
+	for i := range p.pod.Spec.Containers {
+		p.addContainer(&p.pod.Spec.Containers[i], false)
+	}
+	var err error
+	if p.env, err = readServiceEnvironment(ctx, p.client); err != nil {
+		return err
+	}
+	if p.sandbox, err = startSandbox(filepath.Join(p.directory, "sandbox.log")); err != nil {
+		return err
+	}
+	if err := p.connect(ctx); err != nil {
+		return fmt.Errorf("network: %w; the sandbox says: %s", err, p.sandbox.process.tail())
+	}
+	for i := range p.pod.Spec.Volumes {
+		v := &p.pod.Spec.Volumes[i]
+		if err := p.makeVolume(ctx, v); err != nil {
+			return fmt.Errorf("volume %s: %w", v.Name, err)
+		}
+	}
+	return nil
+}
+
+// connect makes the pod's network: its addresses, and listeners of links on them.
+func (p *PodRunner) connect(ctx context.Context) error {
+	addresses := []string{p.options.PodIP}
+	for address := range p.options.Links {
+		host, err := hostOf(address)
+		if err != nil {
+			return err
+		}
+		addresses = append(addresses, host)
+	}
+	setup := &sandbox.Setup{Hostname: hostname(p.pod), Addresses: unique(addresses)}
+	if _, err := p.sandbox.call(ctx, sandbox.Request{Setup: setup}); err != nil {
+		return err
+	}
+	for address, link := range p.options.Links {
+		listener, err := p.sandbox.listen(ctx, address)
+		if err != nil {
+			return fmt.Errorf("link at %s: %w", address, err)
+		}
+		e, err := link.listen(listener)
+		if err != nil {
+			return fmt.Errorf("link at %s: %w", address, err)
+		}
+		p.endpoints = append(p.endpoints, e)
+	}
+	return nil
+}
+
+// Stop ends the pod as a kubelet does: first the containers, then the sidecars in reverse order, each
+// with preStop, SIGTERM, and SIGKILL after the grace period. Afterwards nothing of the pod is
+// left but what it wrote below HostRoot. It may be called more than once.
+func (p *PodRunner) Stop() error {
+	var err error
+	p.stop.Do(func() {
+		if p.sandbox != nil {
+			p.terminate()
+		}
+		p.cancel()
+		if p.sandbox != nil {
+			p.sandbox.stop()
+		}
+		p.running.Wait()
+		for _, e := range p.endpoints {
+			e.close()
+		}
+		err = os.RemoveAll(p.directory)
+	})
+	return err
+}
+
+// Kill ends everything at once, as when the node loses power: no hooks, no signals but SIGKILL.
+func (p *PodRunner) Kill() error {
+	p.mu.Lock()
+	for _, c := range p.containers {
+		c.stopping = true
+	}
+	p.mu.Unlock()
+	p.cancel()
+	_ = p.sandbox.process.cmd.Process.Signal(syscall.SIGKILL)
+	return p.Stop()
+}
+
+// Pod is the pod as it is run.
+func (p *PodRunner) Pod() *corev1.Pod { return p.pod.DeepCopy() }

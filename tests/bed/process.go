@@ -1,0 +1,107 @@
+package bed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+// A process is a child that cannot outlive this one, and whose output goes to a file.
+type process struct {
+	name   string
+	log    string
+	cmd    *exec.Cmd
+	exited chan struct{} // closed once the child has been waited for
+}
+
+// startProcess starts a child with its output appended to the file log.
+//
+// The kernel sends the parent-death signal when the *thread* that started the child ends
+// (prctl(2), PR_SET_PDEATHSIG), so one goroutine keeps that thread until the child has ended.
+func startProcess(name, log string, cmd *exec.Cmd) (*process, error) {
+	output, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer output.Close()
+	cmd.Stdout, cmd.Stderr = output, output
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	p := &process{name: name, log: log, cmd: cmd, exited: make(chan struct{})}
+	started := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer close(p.exited)
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			// How it ended is in cmd.ProcessState.
+			_ = cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	return p, nil
+}
+
+// stop asks the child to end, and kills it when it has not within grace.
+func (p *process) stop(grace time.Duration) {
+	if p == nil {
+		return
+	}
+	// Signalling a child that has ended already fails, and that is fine.
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-p.exited:
+		return
+	case <-timer.C:
+	}
+	_ = p.cmd.Process.Kill()
+	<-p.exited
+}
+
+// waitReady polls ready until it succeeds. When the child ends first, or ctx does, the error
+// carries the last lines of the child's log.
+func (p *process) waitReady(ctx context.Context, ready func(context.Context) error) error {
+	ticker := time.NewTicker(100 * time.Millisecond)
+	defer ticker.Stop()
+	last := errors.New("not asked yet")
+	for {
+		attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
+		err := ready(attempt)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() == nil {
+			last = err
+		}
+		select {
+		case <-p.exited:
+			return fmt.Errorf("%s ended before it was ready: %s; end of its log:\n%s", p.name, p.cmd.ProcessState, p.tail())
+		case <-ctx.Done():
+			return fmt.Errorf("%s not ready: %w (last: %v); end of its log:\n%s", p.name, context.Cause(ctx), last, p.tail())
+		case <-ticker.C:
+		}
+	}
+}
+
+// tail returns the end of the child's log.
+func (p *process) tail() string {
+	log, err := os.ReadFile(p.log)
+	if err != nil {
+		return err.Error()
+	}
+	return tail(log)
+}

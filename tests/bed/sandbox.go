@@ -1,0 +1,197 @@
+package bed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"rockpool.dev/tests/bed/internal/sandbox"
+)
+
+// A podSandbox is the process that holds a pod's namespaces, as seen from outside.
+type podSandbox struct {
+	process *process
+	conn    *net.UnixConn
+	reading sync.WaitGroup
+
+	mu      sync.Mutex
+	next    int
+	pending map[int]chan answer
+	exits   map[string]chan sandbox.Exit
+	gone    bool
+}
+
+type answer struct {
+	err   error
+	pid   int
+	files []*os.File
+}
+
+var errSandboxGone = errors.New("the pod's sandbox has ended")
+
+// singleUser tells whether pods run in a user namespace with one user, since this process is not root.
+func singleUser() bool { return os.Geteuid() != 0 }
+
+// startSandbox starts a sandbox; what it has to say goes to the file log.
+func startSandbox(log string) (*podSandbox, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "sandbox"), os.NewFile(uintptr(fds[1]), "sandbox")
+	defer ours.Close()
+	defer theirs.Close()
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		return nil, err
+	}
+	cmd := &exec.Cmd{
+		Path:       "/proc/self/exe",
+		Args:       []string{sandbox.SandboxName},
+		Env:        []string{},
+		ExtraFiles: []*os.File{theirs},
+		SysProcAttr: &syscall.SysProcAttr{
+			Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
+		},
+	}
+	if singleUser() {
+		attributes := cmd.SysProcAttr
+		attributes.Cloneflags |= unix.CLONE_NEWUSER
+		attributes.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
+		attributes.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+	}
+	child, err := startProcess("pod sandbox", log, cmd)
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("%w (a pod needs root, or a kernel that lets users make namespaces)", err)
+	}
+	s := &podSandbox{
+		process: child, conn: conn.(*net.UnixConn),
+		pending: map[int]chan answer{}, exits: map[string]chan sandbox.Exit{},
+	}
+	s.reading.Go(s.read)
+	return s, nil
+}
+
+// read distributes what the sandbox sends, until it ends.
+func (s *podSandbox) read() {
+	buffer := make([]byte, sandbox.MaxMessage)
+	for {
+		reply, files, err := sandbox.ReceiveReply(s.conn, buffer)
+		s.mu.Lock()
+		if err != nil {
+			s.gone = true
+			for _, waiting := range s.pending {
+				waiting <- answer{err: errSandboxGone}
+			}
+			for key, exit := range s.exits {
+				exit <- sandbox.Exit{Key: key, Signal: syscall.SIGKILL}
+			}
+			s.mu.Unlock()
+			return
+		}
+		if reply.Exit != nil {
+			if exit, ok := s.exits[reply.Exit.Key]; ok {
+				delete(s.exits, reply.Exit.Key)
+				exit <- *reply.Exit
+			}
+		} else if waiting, ok := s.pending[reply.ID]; ok {
+			delete(s.pending, reply.ID)
+			var failure error
+			if reply.Error != "" {
+				failure = errors.New(reply.Error)
+			}
+			waiting <- answer{err: failure, pid: reply.PID, files: files}
+		}
+		s.mu.Unlock()
+	}
+}
+
+// call sends a request and waits for the answer. The caller owns the files that come with it.
+func (s *podSandbox) call(ctx context.Context, request sandbox.Request, files ...*os.File) (answer, error) {
+	waiting := make(chan answer, 1)
+	s.mu.Lock()
+	if s.gone {
+		s.mu.Unlock()
+		return answer{}, errSandboxGone
+	}
+	s.next++
+	request.ID = s.next
+	s.pending[request.ID] = waiting
+	s.mu.Unlock()
+	if err := sandbox.Send(s.conn, request, files...); err != nil {
+		s.mu.Lock()
+		delete(s.pending, request.ID)
+		s.mu.Unlock()
+		return answer{}, fmt.Errorf("ask the sandbox: %w", err)
+	}
+	select {
+	case a := <-waiting:
+		return a, a.err
+	case <-ctx.Done():
+		return answer{}, context.Cause(ctx)
+	}
+}
+
+// start starts a process and returns its process id, as the sandbox sees it; the channel tells once how
+// it ended. It is not cut short by a context: a
+// start takes milliseconds, and one given up half-way would leave a process that nobody knows of.
+func (s *podSandbox) start(start sandbox.Start, files ...*os.File) (int, <-chan sandbox.Exit, error) {
+	exit := make(chan sandbox.Exit, 1)
+	s.mu.Lock()
+	s.exits[start.Key] = exit
+	s.mu.Unlock()
+	started, err := s.call(context.Background(), sandbox.Request{Start: &start}, files...)
+	if err != nil {
+		s.mu.Lock()
+		delete(s.exits, start.Key)
+		s.mu.Unlock()
+		return 0, nil, err
+	}
+	return started.pid, exit, nil
+}
+
+func (s *podSandbox) signal(key string, signal syscall.Signal) error {
+	_, err := s.call(context.Background(), sandbox.Request{Signal: &sandbox.Signal{Key: key, Number: signal}})
+	return err
+}
+
+// listen opens a listening socket inside the pod's network namespace.
+func (s *podSandbox) listen(ctx context.Context, address string) (*net.TCPListener, error) {
+	socket, err := s.call(ctx, sandbox.Request{Listen: &sandbox.Listen{Address: address}})
+	if err != nil {
+		return nil, err
+	}
+	if len(socket.files) != 1 {
+		return nil, fmt.Errorf("the sandbox sent %d sockets, want 1", len(socket.files))
+	}
+	defer socket.files[0].Close()
+	listener, err := net.FileListener(socket.files[0])
+	if err != nil {
+		return nil, err
+	}
+	return listener.(*net.TCPListener), nil
+}
+
+// stop ends the sandbox and, with it, every process of the pod.
+func (s *podSandbox) stop() {
+	// It ends by itself when the socket closes; the grace is for a machine that is busy.
+	_ = s.conn.CloseWrite()
+	timer := time.NewTimer(5 * time.Second)
+	defer timer.Stop()
+	select {
+	case <-s.process.exited:
+	case <-timer.C:
+		_ = s.process.cmd.Process.Kill()
+		<-s.process.exited
+	}
+	s.reading.Wait()
+	s.conn.Close()
+}

@@ -1,0 +1,137 @@
+package bed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/version"
+)
+
+// Environment variables that FindTools reads.
+const (
+	// AssetsVariable names a directory with kube-apiserver, etcd and kubectl; the name is
+	// the one that envtest of controller-runtime made common.
+	AssetsVariable = "KUBEBUILDER_ASSETS"
+	// ToolsVariable names the directory that built tools are kept in, instead of
+	// "rockpool-tools" below os.UserCacheDir.
+	ToolsVariable = "ROCKPOOL_TOOLS_DIR"
+)
+
+// Tools are the paths of the programs that a control plane is made of.
+type Tools struct {
+	APIServer string
+	Etcd      string
+	Kubectl   string
+}
+
+// A tool is one program of Tools: how to tell a usable one, and how to build it.
+type tool struct {
+	name        string         // name of the executable
+	pkg         string         // main package in the module tests/tools
+	versionArgs []string       // arguments that make it print its version and exit with 0
+	version     *regexp.Regexp // finds the version in that output; nil if any version will do
+	minimum     string         // the oldest usable version
+	why         string         // what is wrong with older ones
+}
+
+var tools = []tool{
+	{
+		name: "etcd", pkg: "go.etcd.io/etcd/server/v3", versionArgs: []string{"--version"},
+		version: regexp.MustCompile(`etcd Version: (\S+)`), minimum: "3.5.13",
+		why: "before it WatchList falls back to LIST silently",
+	},
+	{
+		name: "kube-apiserver", pkg: "k8s.io/kubernetes/cmd/kube-apiserver", versionArgs: []string{"--version"},
+		version: regexp.MustCompile(`Kubernetes (v\S+)`), minimum: "1.34.0",
+		why: "before it WatchList is not on by default",
+	},
+	{
+		// Some machines have a dispatcher of this name, which picks a kubectl of its own:
+		// whatever runs is the kubectl that people there use.
+		name: "kubectl", pkg: "k8s.io/kubernetes/cmd/kubectl", versionArgs: []string{"version", "--client"},
+	},
+}
+
+// FindTools finds each tool in $KUBEBUILDER_ASSETS, then in $PATH, and builds those that
+// are in neither, or are unusable, from the module tests/tools into a cache directory. It
+// tells progress on w, since the first build takes minutes. Several processes may call it at
+// once: one builds, the others wait for it.
+func FindTools(ctx context.Context, w io.Writer) (Tools, error) {
+	paths := map[string]string{}
+	var missing []tool
+	for _, t := range tools {
+		path, rejected := t.find(ctx)
+		for _, err := range rejected {
+			fmt.Fprintf(w, "tools: not used: %v\n", err)
+		}
+		if path == "" {
+			missing = append(missing, t)
+			continue
+		}
+		paths[t.name] = path
+	}
+	if len(missing) > 0 {
+		directory, err := buildTools(ctx, missing, w)
+		if err != nil {
+			return Tools{}, err
+		}
+		for _, t := range missing {
+			paths[t.name] = filepath.Join(directory, t.name)
+		}
+	}
+	return Tools{APIServer: paths["kube-apiserver"], Etcd: paths["etcd"], Kubectl: paths["kubectl"]}, nil
+}
+
+// find returns the first usable installed t, or "", and why others were passed over.
+func (t tool) find(ctx context.Context) (path string, rejected []error) {
+	var candidates []string
+	if assets := os.Getenv(AssetsVariable); assets != "" {
+		candidates = append(candidates, filepath.Join(assets, t.name))
+	}
+	if found, err := exec.LookPath(t.name); err == nil {
+		candidates = append(candidates, found)
+	}
+	for _, candidate := range candidates {
+		err := t.check(ctx, candidate)
+		if err == nil {
+			return candidate, rejected
+		}
+		if !errors.Is(err, os.ErrNotExist) {
+			rejected = append(rejected, err)
+		}
+	}
+	return "", rejected
+}
+
+// check runs the executable at path to see whether it is a usable t.
+func (t tool) check(ctx context.Context, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	output, err := exec.CommandContext(ctx, path, t.versionArgs...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %s %s: %w", path, t.name, strings.Join(t.versionArgs, " "), err)
+	}
+	if t.version == nil {
+		return nil
+	}
+	match := t.version.FindSubmatch(output)
+	if match == nil {
+		return fmt.Errorf("%s: prints no version", path)
+	}
+	got, err := version.ParseGeneric(string(match[1]))
+	if err != nil {
+		return fmt.Errorf("%s: version %q: %w", path, match[1], err)
+	}
+	if got.LessThan(version.MustParseGeneric(t.minimum)) {
+		return fmt.Errorf("%s: %s %s is too old, %s is needed: %s", path, t.name, got, t.minimum, t.why)
+	}
+	return nil
+}

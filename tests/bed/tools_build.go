@@ -1,0 +1,208 @@
+package bed
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// kubernetesModule is the module whose version the built kube-apiserver and kubectl report;
+// a plain `go build` leaves them at v0.0.0, which clients take for a very old server.
+const kubernetesModule = "k8s.io/kubernetes"
+
+// progressInterval is how often a build that takes long says that it is still alive.
+const progressInterval = 15 * time.Second
+
+// buildTools builds those of wanted that the cache directory lacks and returns that directory.
+func buildTools(ctx context.Context, wanted []tool, w io.Writer) (string, error) {
+	source, err := toolsModule(ctx)
+	if err != nil {
+		return "", err
+	}
+	directory, err := toolsDirectory(ctx, source)
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(directory, 0o755); err != nil {
+		return "", fmt.Errorf("tools directory (set %s to use another): %w", ToolsVariable, err)
+	}
+	unlock, err := lockFile(ctx, filepath.Join(directory, ".lock"), w)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	for _, t := range wanted {
+		path := filepath.Join(directory, t.name)
+		if t.check(ctx, path) == nil {
+			continue
+		}
+		if err := buildTool(ctx, source, t, path, w); err != nil {
+			return "", err
+		}
+	}
+	return directory, nil
+}
+
+// buildTool builds one tool and puts it at path in one step, so that an interrupted build
+// leaves nothing that looks whole.
+func buildTool(ctx context.Context, source string, t tool, path string, w io.Writer) error {
+	flags, err := versionFlags(ctx, source)
+	if err != nil {
+		return err
+	}
+	partial := path + ".partial"
+	defer os.Remove(partial)
+	cmd := goCommand(ctx, source, "build", "-trimpath", "-buildvcs=false", "-ldflags", flags, "-o", partial, t.pkg)
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
+	started := time.Now()
+	fmt.Fprintf(w, "tools: building %s from %s (all tools: about 10 minutes the first time on 2 cores, seconds afterwards)\n", t.name, t.pkg)
+	stop := reportProgress(w, started, t.name)
+	err = cmd.Run()
+	stop()
+	if err != nil {
+		return fmt.Errorf("build %s in %s: %w\n%s", t.pkg, source, err, tail(output.Bytes()))
+	}
+	if err := t.check(ctx, partial); err != nil {
+		return fmt.Errorf("built %s is unusable: %w", t.name, err)
+	}
+	if err := os.Rename(partial, path); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "tools: built %s in %s\n", path, time.Since(started).Round(time.Second))
+	return nil
+}
+
+// reportProgress writes a line every progressInterval until the function it returns is called.
+func reportProgress(w io.Writer, started time.Time, name string) (stop func()) {
+	quit, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		ticker := time.NewTicker(progressInterval)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-quit:
+				return
+			case <-ticker.C:
+				fmt.Fprintf(w, "tools: still building %s, %s so far\n", name, time.Since(started).Round(time.Second))
+			}
+		}
+	}()
+	return func() { close(quit); <-ended }
+}
+
+// toolsModule returns the directory of the module tests/tools.
+func toolsModule(ctx context.Context) (string, error) {
+	output, err := goCommand(ctx, "", "list", "-m", "-f", "{{.Dir}}", "rockpool.dev").Output()
+	if err != nil {
+		return "", fmt.Errorf("find module rockpool.dev to build tools from (needs the go command, and a working directory inside the checkout): %w", err)
+	}
+	source := filepath.Join(strings.TrimSpace(string(output)), "tests", "tools")
+	if _, err := os.Stat(filepath.Join(source, "go.mod")); err != nil {
+		return "", fmt.Errorf("module of tools: %w", err)
+	}
+	return source, nil
+}
+
+// toolsDirectory returns the cache directory for exactly these sources, compiler and platform.
+func toolsDirectory(ctx context.Context, source string) (string, error) {
+	base := os.Getenv(ToolsVariable)
+	if base != "" {
+		return filepath.Abs(base)
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("tools directory: %w (set %s)", err, ToolsVariable)
+	}
+	hash := sha256.New()
+	for _, name := range []string{"go.mod", "go.sum"} {
+		content, err := os.ReadFile(filepath.Join(source, name))
+		if err != nil {
+			return "", err
+		}
+		hash.Write(content)
+	}
+	platform, err := goCommand(ctx, source, "env", "GOVERSION", "GOOS", "GOARCH").Output()
+	if err != nil {
+		return "", fmt.Errorf("go env: %w", err)
+	}
+	hash.Write(platform)
+	return filepath.Join(cache, "rockpool-tools", hex.EncodeToString(hash.Sum(nil))[:16]), nil
+}
+
+// versionFlags returns the linker flags that give Kubernetes programs their version.
+func versionFlags(ctx context.Context, source string) (string, error) {
+	output, err := goCommand(ctx, source, "list", "-m", "-json", kubernetesModule).Output()
+	if err != nil {
+		return "", fmt.Errorf("version of %s in %s: %w", kubernetesModule, source, err)
+	}
+	var module struct{ Version string }
+	if err := json.Unmarshal(output, &module); err != nil {
+		return "", fmt.Errorf("version of %s: %w", kubernetesModule, err)
+	}
+	major, rest, _ := strings.Cut(strings.TrimPrefix(module.Version, "v"), ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	const variable = " -X k8s.io/component-base/version."
+	return "-s -w" + variable + "gitVersion=" + module.Version +
+		variable + "gitMajor=" + major + variable + "gitMinor=" + minor, nil
+}
+
+// goCommand prepares the go command so that settings for the tests do not leak into tools.
+func goCommand(ctx context.Context, directory string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = directory
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=")
+	return cmd
+}
+
+// lockFile takes an exclusive lock, which also ends with the process.
+func lockFile(ctx context.Context, path string, w io.Writer) (unlock func(), err error) {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	ticker := time.NewTicker(200 * time.Millisecond)
+	defer ticker.Stop()
+	for said := false; ; {
+		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { file.Close() }, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			file.Close()
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		if !said {
+			fmt.Fprintf(w, "tools: another process builds them, waiting for it\n")
+			said = true
+		}
+		select {
+		case <-ctx.Done():
+			file.Close()
+			return nil, fmt.Errorf("wait for another process that builds tools: %w", context.Cause(ctx))
+		case <-ticker.C:
+		}
+	}
+}
+
+// tail returns the last lines of a log, as much as belongs into an error.
+func tail(log []byte) string {
+	const limit = 4096
+	if len(log) > limit {
+		log = append([]byte("..."), log[len(log)-limit:]...)
+	}
+	return strings.TrimRight(string(log), "\n")
+}
