@@ -1,0 +1,170 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"sync"
+
+	"github.com/elazarl/goproxy"
+)
+
+// placeholderHost stands in URL.Host and Host: goproxy takes requests with an absolute URL only. It is the name that
+// every API server's certificate has; the transport puts the real address in its place.
+const placeholderHost = "kubernetes.default.svc"
+
+type exchangeKey struct{}
+
+// newEngine returns a goproxy that can do one thing: hand a request to the server's Transport. It is called directly
+// with requests that already have an absolute URL, so its NonproxyHandler is never used, and its own
+// transport refuses to dial, should a request ever slip past the RoundTripper.
+func newEngine(s *Server) *goproxy.ProxyHttpServer {
+	engine := goproxy.NewProxyHttpServer()
+	engine.Logger = engineLog{s.logger}
+	engine.Tr = &http.Transport{Proxy: nil, DialContext: refuseDial}
+	engine.ConnectDial = nil // NewProxyHttpServer takes it from the environment
+	engine.KeepAcceptEncoding = false
+	seam := goproxy.RoundTripperFunc(func(r *http.Request, _ *goproxy.ProxyCtx) (*http.Response, error) {
+		return r.Context().Value(exchangeKey{}).(*exchange).roundTrip(r)
+	})
+	engine.OnRequest().DoFunc(func(r *http.Request, ctx *goproxy.ProxyCtx) (*http.Request, *http.Response) {
+		ctx.RoundTripper = seam
+		return r, nil
+	})
+	return engine
+}
+
+func refuseDial(context.Context, string, string) (net.Conn, error) {
+	return nil, errors.New("proxy: the engine must not dial")
+}
+
+// forward passes an ordinary request through goproxy and the transport.
+func (x *exchange) forward(r *http.Request) {
+	ctx, cancel := context.WithCancelCause(x.ctx)
+	defer cancel(nil)
+	if x.server.options.LongRunning(r) {
+		defer context.AfterFunc(x.run.stopping, func() { cancel(errShutdown) })()
+	}
+	out := r.WithContext(context.WithValue(ctx, exchangeKey{}, x))
+	target := *r.URL
+	target.Scheme, target.Host = "https", placeholderHost
+	out.URL, out.Host = &target, placeholderHost
+	out.Header = r.Header.Clone()
+	dropHopByHop(out.Header)
+	keepUserAgentAbsent(out.Header)
+	out.TransferEncoding = nil
+	out.Close = false // the client's wish for its own connection, not for upstream's
+	if r.ContentLength == 0 {
+		// HTTP/2 requests with any other body are not repeated on a new connection (golang.org/issue/16036).
+		out.Body = http.NoBody
+	} else {
+		up := &upload{source: r.Body}
+		defer up.Close() // the transport may read on after it has answered
+		out.Body = up
+	}
+
+	x.server.engine.ServeHTTP(&x.out, out)
+	x.finish(ctx)
+}
+
+// finish makes an incomplete response visible as such: net/http resets the HTTP/2 stream, or closes the HTTP/1.1
+// connection before the end of the body. A watch that ends because the server stops is complete.
+func (x *exchange) finish(ctx context.Context) {
+	if x.body != nil {
+		switch {
+		case x.body.writeErr != nil:
+			x.err, x.abort = fmt.Errorf("write to client: %w", x.body.writeErr), true
+		case x.body.readErr != nil && errors.Is(context.Cause(ctx), errShutdown):
+			x.err = errShutdown
+		case x.body.readErr != nil:
+			x.err, x.abort = fmt.Errorf("read from upstream: %w", x.body.readErr), true
+		}
+	}
+	if x.abort {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// roundTrip is what goproxy calls. It never returns an error, which goproxy would print to the client as text.
+func (x *exchange) roundTrip(r *http.Request) (*http.Response, error) {
+	informed := &informer{w: &x.out}
+	ctx := httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{Got1xxResponse: informed.pass})
+	response, err := x.server.options.Transport.RoundTrip(r.WithContext(ctx))
+	informed.done()
+
+	switch {
+	case err == nil && response.StatusCode < http.StatusOK:
+		_ = response.Body.Close()
+		err = fmt.Errorf("unexpected status %d from upstream", response.StatusCode)
+	case err != nil && errors.Is(context.Cause(ctx), errShutdown):
+		err = shutdownError{}
+	case err != nil && errors.Is(ctx.Err(), context.Canceled):
+		// The client is gone, or the grace is over: nobody reads an answer.
+		x.err, x.abort = err, true
+		x.out.status = aborted
+		return &http.Response{StatusCode: http.StatusBadGateway, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
+	}
+	if err != nil {
+		x.err = err
+		response = statusResponse(r, statusOf(err))
+	}
+	x.carry(r, response)
+	return response, nil
+}
+
+// carry prepares a response for its way through goproxy.
+func (x *exchange) carry(r *http.Request, response *http.Response) {
+	if response.Header == nil {
+		response.Header = http.Header{}
+	}
+	dropHopByHop(response.Header)
+	delete(response.Header, "Te")
+	bodiless := r.Method == http.MethodHead || response.StatusCode == http.StatusNoContent || response.StatusCode == http.StatusNotModified
+	switch {
+	case response.Body == nil:
+		response.Body = http.NoBody
+	case bodiless && response.Body != http.NoBody:
+		// net/http refuses to write a body here, which would look like a client that is gone.
+		_ = response.Body.Close()
+		response.Body = http.NoBody
+	}
+	if response.Body != http.NoBody {
+		x.body = &body{source: response.Body}
+		response.Body = x.body
+		x.out.stream = response.Header.Get("Content-Length") == ""
+	}
+}
+
+// informer passes 1xx responses on while the final one is awaited (RFC 9110 §15.2), except 100, which
+// net/http sends itself when the body is first read.
+type informer struct {
+	mu    sync.Mutex
+	ended bool
+	w     http.ResponseWriter
+}
+
+func (i *informer) pass(status int, header textproto.MIMEHeader) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.ended || status == http.StatusContinue {
+		return nil
+	}
+	h := i.w.Header()
+	for name, values := range header {
+		h[name] = values
+	}
+	dropHopByHop(h)
+	i.w.WriteHeader(status)
+	clear(h)
+	return nil
+}
+
+func (i *informer) done() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.ended = true
+}

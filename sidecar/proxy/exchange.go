@@ -1,0 +1,91 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// exchange is one request and its response while they pass.
+type exchange struct {
+	server *Server
+	run    *run
+	ctx    context.Context
+	out    writer
+	body   *body // upstream's, if the response has one
+	err    error
+	abort  bool // the response cannot be completed
+}
+
+// shutdownError answers a long-running request that had no header yet when the server stopped.
+type shutdownError struct{}
+
+func (shutdownError) Error() string { return errShutdown.Error() }
+
+func (shutdownError) Status() metav1.Status {
+	return failure(http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, errShutdown.Error())
+}
+
+// handle is the reverse port's handler: it refuses what only a forward proxy is asked, and sends upgrades and all
+// else their ways.
+func (s *Server) handle(run *run, w http.ResponseWriter, r *http.Request) {
+	x := &exchange{server: s, run: run, ctx: r.Context(), out: writer{ResponseWriter: w}}
+	if s.options.Context != nil {
+		x.ctx = s.options.Context(x.ctx)
+	}
+	protocol := upgradeProtocol(r)
+	defer x.observe(r, protocol, time.Now()) // also when the handler aborts
+	refusal := refuse(r)
+	switch {
+	case refusal != nil:
+		x.err = fmt.Errorf("refused: %s", refusal.Message)
+		writeStatus(&x.out, *refusal)
+	case protocol != "":
+		x.switchProtocol(r)
+	default:
+		x.forward(r)
+	}
+}
+
+// refuse keeps the port from being a forward proxy, which goproxy is at heart: the request target has to be a path
+// (RFC 9112 §3.2.1). The Host field needs no check, because nothing looks at it.
+func refuse(r *http.Request) *metav1.Status {
+	switch {
+	case r.Method == http.MethodConnect:
+		status := failure(http.StatusMethodNotAllowed, metav1.StatusReasonMethodNotAllowed,
+			"CONNECT is not served here: this port is the Kubernetes API, not a proxy")
+		return &status
+	case r.URL.IsAbs() || r.URL.Host != "":
+		status := failure(http.StatusBadRequest, metav1.StatusReasonBadRequest,
+			"the request target must be a path, not a URL: this port is the Kubernetes API, not a proxy")
+		return &status
+	case len(r.URL.Path) == 0 || r.URL.Path[0] != '/':
+		status := failure(http.StatusBadRequest, metav1.StatusReasonBadRequest,
+			"the request target must be a path that begins with a slash")
+		return &status
+	}
+	return nil
+}
+
+func (x *exchange) observe(r *http.Request, protocol string, start time.Time) {
+	if x.server.options.Observe == nil {
+		return
+	}
+	x.server.options.Observe(Exchange{
+		Context:   x.ctx,
+		Method:    r.Method,
+		Path:      r.URL.Path,
+		Query:     r.URL.RawQuery,
+		Proto:     r.Proto,
+		UserAgent: r.UserAgent(),
+		Upgrade:   protocol,
+		Status:    max(x.out.status, 0),
+		Bytes:     x.out.bytes,
+		Start:     start,
+		Duration:  time.Since(start),
+		Err:       x.err,
+	})
+}

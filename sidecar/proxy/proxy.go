@@ -1,0 +1,171 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/elazarl/goproxy"
+	"go.uber.org/zap"
+)
+
+// Defaults and limits of the servers.
+const (
+	// DefaultGrace is how long Serve lets requests finish after its context has ended.
+	DefaultGrace = 10 * time.Second
+
+	// readHeaderTimeout bounds the TLS handshake and the reading of a request's header. There is no timeout for writing:
+	// a watch is written for as long as the client likes.
+	readHeaderTimeout = 30 * time.Second
+	// idleTimeout is longer than the 90 seconds after which Go's clients close an idle connection themselves, so that
+	// a client rarely sends a request on a connection that is just being closed here.
+	idleTimeout = 5 * time.Minute
+	// maxHeaderBytes is kube-apiserver's own limit (net/http's default).
+	maxHeaderBytes = 1 << 20
+	// maxStreams is how many requests one HTTP/2 connection may have open. client-go puts all watches of a process
+	// on one connection; a limit below their number would make it open further connections.
+	maxStreams = 2000
+	// maxReadFrame keeps the read buffer of an HTTP/2 connection small.
+	maxReadFrame = 64 << 10
+	// abandonAfter bounds the wait for handlers whose connections have been closed. Only a Transport that ignores its
+	// request's context makes it pass.
+	abandonAfter = 5 * time.Second
+)
+
+// Options say what a Server needs. Transport and TLS are required.
+type Options struct {
+	// Transport answers every request that is not an upgrade. It gets path and query as the client sent them; URL.Host
+	// and Host are placeholders that it replaces. It must honour the request's context until the
+	// response body is closed, and must not change the request.
+	//
+	// An error that implements Status() metav1.Status is shown to the client as that Status; any other becomes
+	// a 502, or a 504 if it was a timeout.
+	Transport http.RoundTripper
+
+	// Upgrade answers requests with an Upgrade header (exec, attach, port-forward). It must speak HTTP/1.1 only, and
+	// the body of its 101 response must be an io.ReadWriteCloser, as http.Transport's is. Nil refuses upgrades
+	// with 501.
+	Upgrade http.RoundTripper
+
+	// TLS has the certificate of the server, or a GetCertificate. It is cloned; the protocols are set here.
+	TLS *tls.Config
+
+	// ConnectHosts are the names under which clients of ServeConnect know the API: "host" (any port), "host:port",
+	// and "*.domain" with or without a port. Requests to connect elsewhere are tunnelled.
+	ConnectHosts []string
+
+	// LongRunning tells whether a request is ended, cleanly, as soon as shutdown begins instead of being given the grace.
+	// Nil means IsWatch.
+	LongRunning func(*http.Request) bool
+
+	// Context, if not nil, derives the context that a request travels with. What it puts there comes back
+	// in Exchange.Context.
+	Context func(context.Context) context.Context
+
+	// Observe, if not nil, is called once for each request after its end, on the request's goroutine.
+	Observe func(Exchange)
+
+	// Grace is how long requests may take to finish after the context of Serve has ended. Zero means DefaultGrace;
+	// negative means none.
+	Grace time.Duration
+
+	// Logger gets the engine's and the servers' own messages, at debug and warn level. Nil means none.
+	Logger *zap.Logger
+}
+
+// Exchange describes one request after its end.
+type Exchange struct {
+	Context   context.Context // as Options.Context made it
+	Method    string
+	Path      string // decoded
+	Query     string // as sent
+	Proto     string // client side, "HTTP/2.0" or "HTTP/1.1"
+	UserAgent string
+	Upgrade   string        // the protocol asked for in an Upgrade header, or ""
+	Status    int           // 0 if the client was gone before any was sent
+	Bytes     int64         // of the response body, as written to the client; not counted after an upgrade
+	Start     time.Time     // when the header had been read
+	Duration  time.Duration // until the last byte was handed over
+	Err       error         // why the response is incomplete, or what the Status in it was made from; nil otherwise
+}
+
+// Server proxies one application's API traffic. Use New.
+type Server struct {
+	options Options
+	engine  *goproxy.ProxyHttpServer
+	upgrade http.Handler
+	logger  *zap.Logger
+}
+
+// New checks the options and returns a Server that is not yet serving.
+func New(options Options) (*Server, error) {
+	if options.Transport == nil {
+		return nil, errors.New("proxy: Transport is required")
+	}
+	if options.TLS == nil {
+		return nil, errors.New("proxy: TLS is required")
+	}
+	for _, pattern := range options.ConnectHosts {
+		if err := checkPattern(pattern); err != nil {
+			return nil, err
+		}
+	}
+	if options.LongRunning == nil {
+		options.LongRunning = IsWatch
+	}
+	if options.Grace == 0 {
+		options.Grace = DefaultGrace
+	}
+	if options.Logger == nil {
+		options.Logger = zap.NewNop()
+	}
+	s := &Server{options: options, logger: options.Logger}
+	s.engine = newEngine(s)
+	s.upgrade = newUpgrade(s)
+	return s, nil
+}
+
+// Serve serves TLS on the listener until ctx ends, then shuts down: it stops accepting, ends long-running requests,
+// gives the others Options.Grace, and closes what is left. It returns nil after an orderly shutdown, and closes
+// the listener in any case.
+func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	defer listener.Close() // ServeTLS leaves it open if the certificate is unusable
+	run := newRun(ctx)
+	server := &http.Server{
+		Handler:           run.track(s.handle),
+		TLSConfig:         s.options.TLS.Clone(),
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          debugLog(s.logger),
+		Protocols:         new(http.Protocols),
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReadFrameSize: maxReadFrame},
+		BaseContext:       func(net.Listener) context.Context { return run.ctx },
+		// else net/http answers "OPTIONS *" by itself
+		DisableGeneralOptionsHandler: true,
+	}
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetHTTP2(true)
+	return run.serve(ctx, server, s.grace(), func() error { return server.ServeTLS(listener, "", "") })
+}
+
+func (s *Server) grace() time.Duration { return max(s.options.Grace, 0) }
+
+// IsWatch reports whether a request asks for a watch: by the query parameter that the API has for it, or by one of the
+// deprecated /watch/ paths (https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes).
+func IsWatch(r *http.Request) bool {
+	if r.Method != http.MethodGet {
+		return false
+	}
+	if values, ok := r.URL.Query()["watch"]; ok {
+		switch values[0] {
+		case "0", "false", "False", "FALSE":
+			return false
+		}
+		return true
+	}
+	return watchPath(r.URL.Path)
+}

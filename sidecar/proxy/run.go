@@ -1,0 +1,94 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// errShutdown is the cause with which long-running requests are ended when the server stops.
+var errShutdown = errors.New("the sidecar is shutting down")
+
+// run is one call of Serve: the contexts of its requests and the count of those that have not returned.
+type run struct {
+	ctx      context.Context // of every request; ended when the grace is over
+	kill     context.CancelFunc
+	stopping context.Context // ended when shutdown begins
+	stop     context.CancelFunc
+
+	mu     sync.Mutex
+	active int
+	idle   chan struct{} // closed while active is 0
+}
+
+// newRun takes the values of ctx but not its end: requests live on through the grace.
+func newRun(ctx context.Context) *run {
+	r := &run{idle: make(chan struct{})}
+	close(r.idle)
+	r.ctx, r.kill = context.WithCancel(context.WithoutCancel(ctx))
+	r.stopping, r.stop = context.WithCancel(r.ctx)
+	return r
+}
+
+// track counts the handler's calls. http.Server counts connections, and forgets those that were hijacked.
+func (r *run) track(handle func(*run, http.ResponseWriter, *http.Request)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		r.mu.Lock()
+		if r.active++; r.active == 1 {
+			r.idle = make(chan struct{})
+		}
+		r.mu.Unlock()
+		defer func() {
+			r.mu.Lock()
+			if r.active--; r.active == 0 {
+				close(r.idle)
+			}
+			r.mu.Unlock()
+		}()
+		handle(r, w, req)
+	})
+}
+
+// wait returns when no handler runs, or false when ctx ends first.
+func (r *run) wait(ctx context.Context) bool {
+	r.mu.Lock()
+	idle := r.idle
+	r.mu.Unlock()
+	select {
+	case <-idle:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// serve owns the goroutine that accepts, and all handlers: when it returns they have ended.
+func (r *run) serve(ctx context.Context, server *http.Server, grace time.Duration, accept func() error) error {
+	accepted := make(chan error, 1)
+	go func() { accepted <- accept() }()
+
+	var failure error
+	select {
+	case failure = <-accepted:
+		grace = 0 // the listener is broken, nobody can come back for an answer
+		accepted <- nil
+	case <-ctx.Done():
+	}
+	r.stop()
+	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	if err := server.Shutdown(patience); err == nil {
+		r.wait(patience)
+	}
+	r.kill()
+	_ = server.Close() // what outlived the grace; its handlers end with an error
+	<-accepted
+	abandon, cancel := context.WithTimeout(context.WithoutCancel(ctx), abandonAfter)
+	defer cancel()
+	if !r.wait(abandon) && failure == nil {
+		failure = errors.New("proxy: requests still running after shutdown")
+	}
+	return failure
+}

@@ -1,0 +1,90 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// statusOf words an error of the transport as the Status object that the client gets.
+func statusOf(err error) metav1.Status {
+	var known interface{ Status() metav1.Status }
+	if errors.As(err, &known) {
+		if status := known.Status(); status.Code >= 400 && status.Code < 600 {
+			return status
+		}
+	}
+	var network net.Error
+	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &network) && network.Timeout() {
+		return failure(http.StatusGatewayTimeout, metav1.StatusReasonTimeout, "the API server did not answer in time: "+err.Error())
+	}
+	// StatusReasonInternalError is what client-go makes of a 502 without a Status in it.
+	return failure(http.StatusBadGateway, metav1.StatusReasonInternalError, "the API server could not be reached: "+err.Error())
+}
+
+// failure is a Status that is the sidecar's own word.
+func failure(code int32, reason metav1.StatusReason, message string) metav1.Status {
+	return metav1.Status{Status: metav1.StatusFailure, Code: code, Reason: reason, Message: message}
+}
+
+// encode fills in what every Status on the wire has, and returns its JSON.
+func encode(status metav1.Status) []byte {
+	status.TypeMeta = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}
+	if status.Status == "" {
+		status.Status = metav1.StatusFailure
+	}
+	data, err := json.Marshal(status)
+	if err != nil {
+		// A Status has nothing that cannot be marshalled.
+		panic("proxy: marshal status: " + err.Error())
+	}
+	return data
+}
+
+// header of a response that carries the Status. The Retry-After field repeats the Status' own wish and is absent
+// without one: client-go retries by itself when it sees the field.
+func header(status metav1.Status, length int) http.Header {
+	h := http.Header{
+		"Content-Type":   {"application/json"},
+		"Content-Length": {strconv.Itoa(length)},
+		"Cache-Control":  {"no-cache, private"},
+	}
+	if status.Details != nil && status.Details.RetryAfterSeconds > 0 {
+		h.Set("Retry-After", strconv.Itoa(int(status.Details.RetryAfterSeconds)))
+	}
+	return h
+}
+
+// statusResponse is the Status as a response of the transport.
+func statusResponse(r *http.Request, status metav1.Status) *http.Response {
+	data := encode(status)
+	response := &http.Response{
+		StatusCode:    int(status.Code),
+		Status:        strconv.Itoa(int(status.Code)) + " " + http.StatusText(int(status.Code)),
+		Proto:         "HTTP/1.1",
+		ProtoMajor:    1,
+		ProtoMinor:    1,
+		Header:        header(status, len(data)),
+		ContentLength: int64(len(data)),
+		Body:          io.NopCloser(bytes.NewReader(data)),
+		Request:       r,
+	}
+	return response
+}
+
+// writeStatus answers a request that never comes to the transport.
+func writeStatus(w http.ResponseWriter, status metav1.Status) {
+	data := encode(status)
+	for name, values := range header(status, len(data)) {
+		w.Header()[name] = values
+	}
+	w.WriteHeader(int(status.Code))
+	_, _ = w.Write(data) // the client may be gone
+}

@@ -1,0 +1,235 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Connections to one address.
+const (
+	idleConnTimeout   = 90 * time.Second // below the usual limits of load balancers
+	idleConnsPerHost  = 16               // HTTP/1.1 only: HTTP/2 shares one
+	expectContinue    = time.Second      // for an upload that asked first
+	sessionCache      = 4                // TLS sessions to resume, which saves bytes on a thin link
+	pingAfter         = 10 * time.Second // of silence on an HTTP/2 connection; probes notice sooner, but only on the newest one
+	pingTimeout       = 5 * time.Second
+	writeStallTimeout = 15 * time.Second // for bytes that TCP cannot get rid of
+)
+
+// candidate is one address: its connections, and what is known of it.
+type candidate struct {
+	server Server
+	name   string // the URL, as people configured it
+	caFile string
+	logger *zap.Logger
+	dialer net.Dialer
+
+	mu       sync.Mutex
+	pool     *pool
+	conns    map[*conn]struct{}
+	closed   bool            // for good
+	link     context.Context // ended, with a cut as its cause, when the address is found to be down
+	sever    context.CancelCauseFunc
+	failures int    // probes in succession
+	troubled bool   // a request failed since the last probe that was answered
+	reason   error  // of the last failure; nil while all is well
+	logged   string // kind of what the log was last told; "" at first, "up" when well
+}
+
+// pool is the connections that one set of roots and one stretch of luck have in common.
+type pool struct{ http2, http1 *http.Transport }
+
+func newCandidate(server Server, o *Options) *candidate {
+	c := &candidate{
+		server: server,
+		name:   server.URL.String(),
+		caFile: o.CAFile,
+		logger: o.Logger,
+		dialer: net.Dialer{Timeout: o.ConnectTimeout},
+		conns:  map[*conn]struct{}{},
+	}
+	c.link, c.sever = context.WithCancelCause(context.Background())
+	return c
+}
+
+// renew makes coming requests use new connections. Those under way keep theirs.
+func (c *candidate) renew(roots *x509.CertPool) {
+	fresh := &pool{http2: c.transport(roots, true), http1: c.transport(roots, false)}
+	c.mu.Lock()
+	old := c.pool
+	c.pool = fresh
+	c.mu.Unlock()
+	old.close()
+}
+
+func (p *pool) close() {
+	if p != nil {
+		p.http2.CloseIdleConnections()
+		p.http1.CloseIdleConnections()
+	}
+}
+
+func (c *candidate) transport(roots *x509.CertPool, h2 bool) *http.Transport {
+	t := &http.Transport{
+		Proxy:       nil, // the environment is the application's
+		DialContext: c.dial,
+		TLSClientConfig: &tls.Config{
+			RootCAs:            roots,
+			ServerName:         c.server.TLSServerName,
+			ClientSessionCache: tls.NewLRUClientSessionCache(sessionCache),
+		},
+		TLSHandshakeTimeout:   c.dialer.Timeout,
+		MaxIdleConnsPerHost:   idleConnsPerHost,
+		IdleConnTimeout:       idleConnTimeout,
+		ExpectContinueTimeout: expectContinue,
+		Protocols:             new(http.Protocols),
+		HTTP2: &http.HTTP2Config{
+			SendPingTimeout:  pingAfter,
+			PingTimeout:      pingTimeout,
+			WriteByteTimeout: writeStallTimeout,
+		},
+	}
+	t.Protocols.SetHTTP1(true)
+	t.Protocols.SetHTTP2(h2)
+	return t
+}
+
+// current returns the connections to use, and the context that ends with the address.
+func (c *candidate) current() (*pool, context.Context) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pool, c.link
+}
+
+// errStopped is the reason once Run has returned.
+var errStopped = errors.New("the sidecar is shutting down")
+
+// severAll ends all that is under way, and closes all connections. With errStopped there will be no others.
+func (c *candidate) severAll(reason error) {
+	c.mu.Lock()
+	c.sever(cut{reason})
+	c.closed = errors.Is(reason, errStopped)
+	c.link, c.sever = context.WithCancelCause(context.Background())
+	open := make([]*conn, 0, len(c.conns))
+	for each := range c.conns {
+		open = append(open, each)
+	}
+	old := c.pool
+	c.mu.Unlock()
+	for _, each := range open {
+		_ = each.Close()
+	}
+	old.close()
+}
+
+// probed takes the outcome of a probe, and reports whether the address is down.
+func (c *candidate) probed(err error) (down bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err == nil {
+		c.failures, c.troubled, c.reason = 0, false, nil
+		if c.logged != "up" {
+			c.logged = "up"
+			c.logger.Info("API server answers", zap.String("server", c.name))
+		}
+		return false
+	}
+	c.failures++
+	c.failed(err)
+	return c.failures >= offlineAfter
+}
+
+// requestFailed makes other addresses preferred until a probe is answered.
+func (c *candidate) requestFailed(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.troubled = true
+	c.failed(err)
+}
+
+// failed keeps the reason, and logs it if it is not like the one before.
+func (c *candidate) failed(err error) {
+	c.reason = err
+	kind, advice := diagnose(err, c.caFile)
+	if kind == c.logged {
+		return
+	}
+	c.logged = kind
+	c.logger.Warn("API server does not answer", zap.String("server", c.name), zap.Error(err), zap.String("check", advice))
+}
+
+// rank is 0 for an address that is well as far as known, 1 for one in trouble, 2 for one that is down.
+func (c *candidate) rank() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.failures >= offlineAfter:
+		return 2
+	case c.failures > 0 || c.troubled:
+		return 1
+	}
+	return 0
+}
+
+// why returns the address with the reason of its last failure.
+func (c *candidate) why() ServerError {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reason == nil {
+		return ServerError{c.name, errors.New("not tried")}
+	}
+	return ServerError{c.name, c.reason}
+}
+
+// target returns the URL of a request at this address. An address may have a path of its own, as
+// clusters behind a management server do.
+func (c *candidate) target(u *url.URL) *url.URL {
+	out := *u
+	out.Scheme, out.Host, out.User = "https", c.server.URL.Host, nil
+	if base := strings.TrimSuffix(c.server.URL.Path, "/"); base != "" {
+		if u.RawPath != "" {
+			out.RawPath = strings.TrimSuffix(c.server.URL.EscapedPath(), "/") + u.RawPath
+		}
+		out.Path = base + u.Path
+	}
+	return &out
+}
+
+// conn is a TCP connection that severAll can close, whatever waits on it.
+type conn struct {
+	net.Conn
+	candidate *candidate
+}
+
+func (c *candidate) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	raw, err := c.dialer.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	tracked := &conn{Conn: raw, candidate: c}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		_ = raw.Close()
+		return nil, errStopped
+	}
+	c.conns[tracked] = struct{}{}
+	return tracked, nil
+}
+
+func (c *conn) Close() error {
+	c.candidate.mu.Lock()
+	delete(c.candidate.conns, c)
+	c.candidate.mu.Unlock()
+	return c.Conn.Close()
+}

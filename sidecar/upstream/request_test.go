@@ -1,0 +1,329 @@
+package upstream
+
+import (
+	"bufio"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestRequestIsNotChanged(t *testing.T) {
+	var got *http.Request
+	server := newServer(t, true, func(_ http.ResponseWriter, r *http.Request) { got = r })
+	at := server.at()
+	at.URL.Path = "/k8s/clusters/c-1/"
+	r := build(t, fast(at))
+	request := r.request(http.MethodGet, "/api/v1/namespaces/a%2Fb?x=1&y=a;b", nil)
+	request.Header = http.Header{"Authorization": {"Bearer token"}, "User-Agent": nil, "X-A": {"1", "2"}}
+	before := request.Clone(request.Context())
+	response, err := r.RoundTrip(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	if diff := cmp.Diff(before.Header, request.Header); diff != "" || *request.URL != *before.URL || request.Host != before.Host {
+		t.Errorf("the caller's request is now %+v, header:\n%s", request, diff)
+	}
+	want := http.Header{"Authorization": {"Bearer token"}, "X-A": {"1", "2"}, "Accept-Encoding": {"gzip"}}
+	if diff := cmp.Diff(want, got.Header); diff != "" {
+		t.Errorf("header (-want +got):\n%s", diff)
+	}
+	if got.RequestURI != "/k8s/clusters/c-1/api/v1/namespaces/a%2Fb?x=1&y=a;b" || got.Host != at.URL.Host || got.ProtoMajor != 2 {
+		t.Errorf("%s %s for %s", got.Proto, got.RequestURI, got.Host)
+	}
+}
+
+func TestGzipIsUndone(t *testing.T) {
+	server := newServer(t, true, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		z := gzip.NewWriter(w)
+		_, _ = io.WriteString(z, "plain")
+		_ = z.Close()
+	})
+	if got := build(t, fast(server.at())).text(http.MethodGet, "/"); got != "plain" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestEnvironmentProxyIsNotUsed(t *testing.T) {
+	t.Setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+	server := newServer(t, true, say("ok"))
+	at := server.at()
+	_, port, _ := net.SplitHostPort(at.URL.Host)
+	at.URL.Host = "localhost:" + port // net/http never proxies 127.0.0.1, nor this: Proxy itself is looked at
+	at.TLSServerName = "127.0.0.1"
+	r := build(t, fast(at))
+	if r.candidates[0].pool.http2.Proxy != nil || r.candidates[0].pool.http1.Proxy != nil {
+		t.Error("a proxy is set")
+	}
+	if got := r.text(http.MethodGet, "/"); got != "ok" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestAddressesAreTriedInOrder(t *testing.T) {
+	first, second := newServer(t, true, say("first")), newServer(t, true, say("second"))
+	r := build(t, fast(first.at(), second.at())).run()
+	r.await(Online)
+	if got := r.text(http.MethodGet, "/"); got != "first" {
+		t.Errorf("got %q", got)
+	}
+	first.link.refuse()
+	if got := r.text(http.MethodGet, "/"); got != "second" {
+		t.Errorf("got %q in the very call that found the first down", got)
+	}
+	eventually(t, "the first to be known as down", func() bool { return r.candidates[0].rank() == 2 })
+	dials := first.link.dials()
+	if got := r.text(http.MethodGet, "/"); got != "second" || first.link.dials() != dials {
+		t.Errorf("got %q", got)
+	}
+	first.link.restore()
+	eventually(t, "the first to be preferred again", func() bool { return r.text(http.MethodGet, "/") == "first" })
+	r.stop()
+	for _, s := range r.changes {
+		if s == Offline {
+			t.Errorf("offline though the second was there: %v", r.changes)
+		}
+	}
+}
+
+func TestPreferredAddresses(t *testing.T) {
+	var servers []Server
+	for _, name := range []string{"a", "b", "c"} {
+		servers = append(servers, Server{URL: &url.URL{Scheme: "https", Host: name}})
+	}
+	r := build(t, fast(servers...))
+	a, b := r.candidates[0], r.candidates[1]
+	failure := errors.New("no")
+	steps := []struct {
+		name string
+		do   func()
+		want string
+	}{
+		{"in the order given", func() {}, "a b c"},
+		{"one whose request failed comes last", func() { b.requestFailed(failure) }, "a c b"},
+		{"so does one whose probe failed", func() { a.probed(failure) }, "c a b"},
+		{"one that is down is not tried", func() { a.probed(failure) }, "c b"},
+		{"one that answers is back in its place", func() { a.probed(nil) }, "a c b"},
+		{"and so is the other", func() { b.probed(nil) }, "a b c"},
+	}
+	for _, s := range steps {
+		s.do()
+		var got []string
+		for _, c := range r.preferred() {
+			got = append(got, c.server.URL.Host)
+		}
+		if strings.Join(got, " ") != s.want {
+			t.Errorf("%s: %v", s.name, got)
+		}
+	}
+}
+
+func TestBlackHoleOfOneAddressDoesNotHoldRequests(t *testing.T) {
+	asked := make(chan struct{}, 1)
+	first := newServer(t, true, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/watch" {
+			w.(http.Flusher).Flush()
+		}
+		asked <- struct{}{}
+		<-r.Context().Done()
+	})
+	second := newServer(t, true, say("second"))
+	r := build(t, fast(first.at(), second.at())).run()
+	r.await(Online)
+	watch := r.send(http.MethodGet, "/watch")
+	<-asked
+	got := make(chan string, 1)
+	go func() { got <- r.text(http.MethodGet, "/") }()
+	within(t, "the first to be asked", asked)
+	first.link.swallow()
+	if text := within(t, "the answer", got); text != "second" {
+		t.Errorf("got %q", text)
+	}
+	if _, err := watch.Body.Read(make([]byte, 1)); !IsLinkError(err) {
+		t.Errorf("the watch on the first ended with %v", err)
+	}
+}
+
+func TestOnlyWhatIsSafeIsSentAgain(t *testing.T) {
+	cases := []struct {
+		name   string
+		method string
+		body   string
+		broken func(*apiServer) // how the first address fails
+		want   string           // "" for a LinkError
+	}{
+		{"a GET whose connection breaks", http.MethodGet, "", nil, "second"},
+		{"a HEAD whose connection breaks", http.MethodHead, "", nil, ""},
+		{"a DELETE whose connection breaks may have been done", http.MethodDelete, "", nil, ""},
+		{"a POST whose connection breaks may have been done", http.MethodPost, "body", nil, ""},
+		{"a DELETE that could not be sent", http.MethodDelete, "", refuseLink, "second"},
+		{"a POST that could not be sent", http.MethodPost, "body", refuseLink, "second body"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			first := newServer(t, false, nil)
+			first.Config.Handler = http.HandlerFunc(func(_ http.ResponseWriter, _ *http.Request) { first.link.refuse() })
+			second := newServer(t, true, func(w http.ResponseWriter, r *http.Request) {
+				data, _ := io.ReadAll(r.Body)
+				_, _ = io.WriteString(w, strings.TrimSpace("second "+string(data)))
+			})
+			r := build(t, fast(first.at(), second.at()))
+			if c.broken != nil {
+				c.broken(first)
+			}
+			var body io.Reader
+			if c.body != "" {
+				body = &closing{Reader: strings.NewReader(c.body)} // cannot be rewound
+			}
+			response, err := r.RoundTrip(r.request(c.method, "/", body))
+			if c.method == http.MethodHead {
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = response.Body.Close()
+				return
+			}
+			if c.want == "" {
+				if !IsLinkError(err) {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			if data, err := io.ReadAll(response.Body); string(data) != c.want || err != nil {
+				t.Errorf("got %q, %v", data, err)
+			}
+		})
+	}
+}
+
+func refuseLink(s *apiServer) { s.link.refuse() }
+
+func TestGatewayErrors(t *testing.T) {
+	status := `{"kind":"Status","apiVersion":"v1","status":"Failure","code":503}`
+	cases := []struct {
+		name   string
+		code   int
+		header http.Header
+		body   string
+		passes bool
+	}{
+		{"a Status with 503 is an answer", 503, nil, status, true},
+		{"a Status with 504 is an answer", 504, nil, status, true},
+		{"a Status in protobuf is an answer", 503, http.Header{"Content-Type": {"application/vnd.kubernetes.protobuf"}}, "k8s\x00...", true},
+		{"plain text that kube-apiserver has marked is an answer", 503, http.Header{"Audit-Id": {"1"}}, "service unavailable", true},
+		{"500 in HTML is an answer", 500, nil, "<html>", true},
+		{"429 in plain text is an answer", 429, nil, "too many", true},
+		{"502 in HTML is a load balancer's", 502, nil, "<html>", false},
+		{"503 in plain text is a load balancer's", 503, nil, "no backend", false},
+		{"an empty 504 is a load balancer's", 504, nil, "", false},
+		{"other JSON is a load balancer's", 503, nil, `{"kind":"Error"}`, false},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			first := newServer(t, true, func(w http.ResponseWriter, r *http.Request) {
+				for name, values := range c.header {
+					w.Header()[name] = values
+				}
+				w.WriteHeader(c.code)
+				_, _ = io.WriteString(w, c.body)
+			})
+			second := newServer(t, true, say("second"))
+			r := build(t, fast(first.at(), second.at()))
+			response := r.send(http.MethodGet, "/")
+			data, err := io.ReadAll(response.Body)
+			want, wantCode := c.body, c.code
+			if !c.passes {
+				want, wantCode = "second", 200
+			}
+			if string(data) != want || err != nil || response.StatusCode != wantCode {
+				t.Errorf("%s %q, %v", response.Status, data, err)
+			}
+			if c.passes {
+				return
+			}
+			alone := build(t, fast(first.at()))
+			_, err = alone.RoundTrip(alone.request(http.MethodPost, "/", strings.NewReader("x")))
+			if !IsLinkError(err) || !strings.Contains(err.Error(), fmt.Sprint("answered ", c.code)) {
+				t.Errorf("without a second: %v", err)
+			}
+		})
+	}
+}
+
+func TestUpgradesGoOverHTTP1(t *testing.T) {
+	server := newServer(t, true, nil)
+	server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, buffered, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+		_, _ = io.Copy(conn, buffered)
+	})
+	for _, down := range []bool{false, true} {
+		t.Run(fmt.Sprintf("and end with the address: %t", down), func(t *testing.T) {
+			r := build(t, fast(server.at()))
+			request := r.request(http.MethodGet, "/exec", nil)
+			request.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {"echo"}}
+			response, err := r.HTTP1().RoundTrip(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn, ok := response.Body.(io.ReadWriteCloser)
+			if !ok || response.StatusCode != http.StatusSwitchingProtocols {
+				t.Fatalf("%s with a %T", response.Status, response.Body)
+			}
+			defer conn.Close()
+			reader := bufio.NewReader(conn)
+			for range 2 {
+				_, _ = io.WriteString(conn, "hello\n")
+				if line, err := reader.ReadString('\n'); line != "hello\n" || err != nil {
+					t.Errorf("got %q, %v", line, err)
+				}
+			}
+			if down {
+				r.candidates[0].severAll(errors.New("down"))
+				if _, err := reader.ReadByte(); err == nil {
+					t.Error("the connection is open")
+				}
+			}
+		})
+	}
+}
+
+func TestBadServersAreRefused(t *testing.T) {
+	parse := func(s string) *url.URL { u, _ := url.Parse(s); return u }
+	cases := []struct {
+		name    string
+		servers []Server
+		want    string
+	}{
+		{"none", nil, "upstream: no servers: set upstream.servers, or run in a cluster"},
+		{"no URL", []Server{{}}, "upstream: server without a URL"},
+		{"plain HTTP", []Server{{URL: parse("http://a:80")}}, `upstream: server "http://a:80": the scheme must be https`},
+		{"no host", []Server{{URL: parse("https://:443")}}, `upstream: server "https://:443": no host`},
+		{"a password", []Server{{URL: parse("https://u:secret@a")}}, `upstream: server "https://u:xxxxx@a": no user, query or fragment is possible`},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			if _, err := New(Options{Servers: c.servers}); err == nil || err.Error() != c.want {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}

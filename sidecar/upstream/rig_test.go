@@ -1,0 +1,346 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/pem"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const patience = 10 * time.Second
+
+// apiServer is a real TLS server behind a link that can be cut.
+type apiServer struct {
+	*httptest.Server
+	link *link
+
+	mu     sync.Mutex
+	probes []string // Authorization of each GET /readyz
+	ready  int      // status of GET /readyz
+}
+
+// newServer starts a server. Its /readyz answers 200 until told otherwise.
+func newServer(t *testing.T, h2 bool, handler http.HandlerFunc) *apiServer {
+	t.Helper()
+	s := &apiServer{ready: http.StatusOK}
+	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/readyz" {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.probes = append(s.probes, r.Header.Get("Authorization"))
+			w.WriteHeader(s.ready)
+			return
+		}
+		if handler != nil {
+			handler(w, r)
+		}
+	}))
+	s.EnableHTTP2 = h2
+	s.Config.ErrorLog = discardLog
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	s.link = newLink(t, s.Listener.Addr().String())
+	return s
+}
+
+func (s *apiServer) probed() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.probes)
+}
+
+// at is the server as a candidate, by way of its link.
+func (s *apiServer) at() Server {
+	return Server{URL: &url.URL{Scheme: "https", Host: s.link.address}}
+}
+
+// link forwards TCP. It can refuse, and it can accept and swallow.
+type link struct {
+	t       *testing.T
+	address string
+	target  string
+
+	mu       sync.Mutex
+	listener net.Listener
+	conns    map[net.Conn]struct{}
+	passing  chan struct{} // closed while bytes pass
+	accepted int
+	group    sync.WaitGroup
+}
+
+func newLink(t *testing.T, target string) *link {
+	l := &link{t: t, target: target, conns: map[net.Conn]struct{}{}, passing: make(chan struct{})}
+	close(l.passing)
+	l.listen("127.0.0.1:0")
+	t.Cleanup(func() {
+		l.refuse()
+		l.group.Wait()
+	})
+	return l
+}
+
+func (l *link) listen(address string) {
+	l.t.Helper()
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.listener, l.address = listener, listener.Addr().String()
+	l.group.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			l.mu.Lock()
+			l.accepted++
+			l.mu.Unlock()
+			l.group.Go(func() { l.forward(conn) })
+		}
+	})
+}
+
+func (l *link) forward(near net.Conn) {
+	defer near.Close()
+	far, err := net.Dial("tcp", l.target)
+	if err != nil {
+		return
+	}
+	defer far.Close()
+	l.mu.Lock()
+	l.conns[near], l.conns[far] = struct{}{}, struct{}{}
+	l.mu.Unlock()
+	done := make(chan struct{}, 2)
+	copyAll := func(to, from net.Conn) {
+		buffer := make([]byte, 32<<10)
+		for {
+			n, err := from.Read(buffer)
+			l.mu.Lock()
+			passing := l.passing
+			l.mu.Unlock()
+			<-passing
+			if _, werr := to.Write(buffer[:n]); err != nil || werr != nil {
+				break
+			}
+		}
+		done <- struct{}{}
+	}
+	l.group.Go(func() { copyAll(near, far) })
+	l.group.Go(func() { copyAll(far, near) })
+	<-done
+	_ = near.Close()
+	_ = far.Close()
+	<-done
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.conns, near)
+	delete(l.conns, far)
+}
+
+// dials returns how many connections were made so far.
+func (l *link) dials() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.accepted
+}
+
+// refuse closes the port and all connections.
+func (l *link) refuse() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_ = l.listener.Close()
+	select {
+	case <-l.passing:
+	default:
+		close(l.passing)
+	}
+	for c := range l.conns {
+		if tcp, ok := c.(*net.TCPConn); ok {
+			_ = tcp.SetLinger(0)
+		}
+		_ = c.Close()
+	}
+}
+
+// swallow goes on accepting, but no byte passes.
+func (l *link) swallow() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.passing = make(chan struct{})
+}
+
+// restore lets all pass again.
+func (l *link) restore() {
+	l.mu.Lock()
+	select {
+	case <-l.passing:
+	default:
+		close(l.passing)
+	}
+	address := l.address
+	l.mu.Unlock()
+	_ = l.listener.Close()
+	l.listen(address)
+}
+
+// rig is a running Upstream.
+type rig struct {
+	*Upstream
+	t      *testing.T
+	caFile string
+	logs   *observer.ObservedLogs
+	stop   func()
+
+	mu      sync.Mutex
+	changes []State
+	reasons []string
+}
+
+// fast are options with which tests do not take long.
+func fast(servers ...Server) Options {
+	return Options{Servers: servers, ProbeInterval: 100 * time.Millisecond, ProbeTimeout: 500 * time.Millisecond, ConnectTimeout: time.Second}
+}
+
+// build makes an Upstream that trusts the servers' common certificate; run starts it.
+func build(t *testing.T, options Options) *rig {
+	t.Helper()
+	core, logs := observer.New(zapcore.DebugLevel)
+	r := &rig{t: t, logs: logs, caFile: options.CAFile}
+	if r.caFile == "" {
+		r.caFile = filepath.Join(t.TempDir(), "ca.crt")
+		writeCA(t, r.caFile)
+		options.CAFile = r.caFile
+	}
+	options.Logger = zap.New(core)
+	options.OnChange = func(s State, reason string) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.changes, r.reasons = append(r.changes, s), append(r.reasons, reason)
+	}
+	u, err := New(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Upstream = u
+	t.Cleanup(u.stop)
+	return r
+}
+
+func (r *rig) run() *rig {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(ctx) }()
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := within(r.t, "Run to return", ended); err != nil {
+			r.t.Error(err)
+		}
+	})
+	r.t.Cleanup(r.stop)
+	return r
+}
+
+// writeCA writes the certificate that all httptest servers share.
+func writeCA(t *testing.T, file string) {
+	t.Helper()
+	s := httptest.NewUnstartedServer(nil)
+	s.StartTLS()
+	defer s.Close()
+	data := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (r *rig) await(want State) {
+	r.t.Helper()
+	eventually(r.t, "the state "+want.String(), func() bool { return r.State() == want })
+}
+
+func (r *rig) request(method, path string, body io.Reader) *http.Request {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	r.t.Cleanup(cancel)
+	request, err := http.NewRequestWithContext(ctx, method, "https://kubernetes.default.svc"+path, body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return request
+}
+
+// send returns the response, or fails.
+func (r *rig) send(method, path string) *http.Response {
+	r.t.Helper()
+	response, err := r.RoundTrip(r.request(method, path, nil))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = response.Body.Close() })
+	return response
+}
+
+func (r *rig) text(method, path string) string {
+	r.t.Helper()
+	response := r.send(method, path)
+	data, err := io.ReadAll(response.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return string(data)
+}
+
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+func within[T any](t *testing.T, what string, done <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-done:
+		return v
+	case <-time.After(patience):
+		t.Fatalf("waited in vain for %s", what)
+		panic("unreachable")
+	}
+}
+
+// selfSigned returns a certificate for the names, valid around now, and its PEM.
+func selfSigned(t *testing.T, names ...string) (tls.Certificate, []byte) {
+	t.Helper()
+	return certificate(t, time.Now().Add(-time.Hour), time.Now().Add(time.Hour), names...)
+}
+
+func say(text string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) }
+}
+
+var discardLog = newDiscardLog()

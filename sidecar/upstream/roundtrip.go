@@ -1,0 +1,137 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptrace"
+	"sync/atomic"
+)
+
+// RoundTrip implements http.RoundTripper. Scheme, host and Host of the request do not matter; it goes to
+// the best address, and to the next if that fails in a way that makes it safe to try again.
+//
+// The error is a *LinkError if no address answered, and so is that of a read from a body that breaks off because
+// the link does. A request whose own context has ended gets that context's error, and is not held against the link.
+func (u *Upstream) RoundTrip(r *http.Request) (*http.Response, error) {
+	return u.roundTrip(r, func(p *pool) *http.Transport { return p.http2 })
+}
+
+// HTTP1 returns a RoundTripper to the same addresses that never speaks HTTP/2, which has no upgrades. The
+// body of a 101 response is an io.ReadWriteCloser.
+func (u *Upstream) HTTP1() http.RoundTripper { return overHTTP1{u} }
+
+type overHTTP1 struct{ upstream *Upstream }
+
+func (o overHTTP1) RoundTrip(r *http.Request) (*http.Response, error) {
+	return o.upstream.roundTrip(r, func(p *pool) *http.Transport { return p.http1 })
+}
+
+func (u *Upstream) roundTrip(r *http.Request, transport func(*pool) *http.Transport) (*http.Response, error) {
+	up := newUpload(r.Body)
+	defer up.release()
+	failures := &LinkError{}
+	for _, c := range u.preferred() {
+		if u.State() == Offline {
+			break
+		}
+		response, sent, err := u.attempt(r, up, c, transport)
+		if err == nil {
+			u.event(requestSucceeded, func() string { return c.name + " answers" })
+			return response, nil
+		}
+		if ctxErr := r.Context().Err(); ctxErr != nil {
+			return nil, ctxErr
+		}
+		if uploadErr := up.failure(); uploadErr != nil {
+			return nil, fmt.Errorf("read request body: %w", uploadErr)
+		}
+		var severed cut
+		switch {
+		case errors.As(err, &severed):
+			err = severed.reason // known already
+		case !isConnectionError(err):
+			return nil, fmt.Errorf("%s: %w", c.name, err)
+		default:
+			c.requestFailed(err)
+			u.kick()
+		}
+		failures.Servers = append(failures.Servers, ServerError{c.name, err})
+		if up.begun() || sent && !safe(r.Method) {
+			break // it may have been done
+		}
+	}
+	if len(failures.Servers) == 0 {
+		failures = u.linkError()
+	}
+	u.event(requestFailed, failures.Error)
+	return nil, failures
+}
+
+// preferred returns the addresses to try: those that are well, then those in trouble, each in the order given. Those that
+// are down would only make the request wait, and their probes will tell when they are back.
+func (u *Upstream) preferred() []*candidate {
+	order := make([]*candidate, 0, len(u.candidates))
+	for rank := range 2 {
+		for _, c := range u.candidates {
+			if c.rank() == rank {
+				order = append(order, c)
+			}
+		}
+	}
+	return order
+}
+
+// safe reports whether a request does the same when it is done twice (RFC 9110 §9.2.1). Other idempotent
+// methods are not among them: the second answer to a DELETE is a 404.
+func safe(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
+		return true
+	}
+	return false
+}
+
+// attempt sends the request to one address. sent tells whether any of it may have got there.
+func (u *Upstream) attempt(r *http.Request, up *upload, c *candidate, transport func(*pool) *http.Transport) (_ *http.Response, sent bool, _ error) {
+	if _, err := u.trust.roots(); err != nil {
+		return nil, false, err
+	}
+	connections, link := c.current()
+	ctx, cancel := context.WithCancelCause(r.Context())
+	unlink := context.AfterFunc(link, func() { cancel(context.Cause(link)) })
+	end := func() { unlink(); cancel(nil) }
+
+	// A request that waits is a reason to look whether the link is still there, unless that was done meanwhile.
+	started := u.clock.Now().UnixNano()
+	slow := u.clock.AfterFunc(u.options.ProbeTimeout/2, func() {
+		if u.proven.Load() < started {
+			u.kick()
+		}
+	})
+	defer slow.Stop()
+
+	var connected atomic.Bool
+	out := r.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+	}))
+	out.URL = c.target(r.URL)
+	out.Host = out.URL.Host
+	out.Body = up.body(r.Body)
+	response, err := transport(connections).RoundTrip(out)
+	if err == nil {
+		err = refuseBalancer(r.Method, response)
+	}
+	if err != nil {
+		var severed cut
+		if errors.As(context.Cause(ctx), &severed) {
+			err = severed
+		}
+		end()
+		return nil, connected.Load(), err
+	}
+	response.Request = r
+	response.Body = watchBody(response.Body, &guard{upstream: u, candidate: c, client: r.Context(), ctx: ctx, end: end})
+	return response, true, nil
+}

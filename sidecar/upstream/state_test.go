@@ -1,0 +1,52 @@
+package upstream
+
+import "testing"
+
+func TestMachine(t *testing.T) {
+	const (
+		ok, bad        = roundSucceeded, roundFailed
+		reqOK, reqFail = requestSucceeded, requestFailed
+	)
+	type step struct {
+		event event
+		state State
+		probe bool
+	}
+	cases := []struct {
+		name  string
+		steps []step
+	}{
+		{"the first answered probe makes it online", []step{{ok, Online, false}}},
+		{"the first answered request makes it online", []step{{reqOK, Online, false}}},
+		{"a link that is down at start is offline after two rounds", []step{{bad, Suspect, true}, {bad, Offline, false}}},
+		{"one failed round makes it suspect and is looked into at once", []step{{ok, Online, false}, {bad, Suspect, true}}},
+		{"two failed rounds in succession make it offline", []step{{ok, Online, false}, {bad, Suspect, true}, {bad, Offline, false}}},
+		{"two failed rounds that are not in succession do not", []step{{bad, Suspect, true}, {ok, Online, false}, {bad, Suspect, true}, {ok, Online, false}}},
+		{"an answered request between two failed rounds parts them", []step{{bad, Suspect, true}, {reqOK, Online, false}, {bad, Suspect, true}}},
+		{"a failed request makes it suspect and is looked into at once", []step{{ok, Online, false}, {reqFail, Suspect, true}}},
+		{"failed requests alone never make it offline", []step{{ok, Online, false}, {reqFail, Suspect, true}, {reqFail, Suspect, true}, {reqFail, Suspect, true}}},
+		{"a failed request does not count as a round", []step{{ok, Online, false}, {reqFail, Suspect, true}, {bad, Suspect, true}, {bad, Offline, false}}},
+		{"an answered request ends the suspicion", []step{{ok, Online, false}, {reqFail, Suspect, true}, {reqOK, Online, false}}},
+		{"offline stays offline while nothing answers", []step{{bad, Suspect, true}, {bad, Offline, false}, {bad, Offline, false}, {reqFail, Offline, false}}},
+		{"a late answer to a request does not end offline", []step{{bad, Suspect, true}, {bad, Offline, false}, {reqOK, Offline, false}}},
+		{"the first answer after offline is confirmed at once", []step{{bad, Suspect, true}, {bad, Offline, false}, {ok, Recovering, true}, {ok, Online, false}}},
+		{"a failed confirmation is offline again", []step{{bad, Suspect, true}, {bad, Offline, false}, {ok, Recovering, true}, {bad, Offline, false}}},
+		{"an answered request confirms too", []step{{bad, Suspect, true}, {bad, Offline, false}, {ok, Recovering, true}, {reqOK, Online, false}}},
+		{"a failed request while recovering leaves it to the probe", []step{{bad, Suspect, true}, {bad, Offline, false}, {ok, Recovering, true}, {reqFail, Recovering, true}}},
+		{"after recovering two rounds are needed again", []step{{bad, Suspect, true}, {bad, Offline, false}, {ok, Recovering, true}, {ok, Online, false}, {bad, Suspect, true}}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			var m machine
+			if m.state != Suspect {
+				t.Fatalf("starts as %s", m.state)
+			}
+			for i, s := range c.steps {
+				var probe bool
+				if m, probe = m.next(s.event); m.state != s.state || probe != s.probe {
+					t.Fatalf("step %d: %s, probe at once: %t; want %s, %t", i, m.state, probe, s.state, s.probe)
+				}
+			}
+		})
+	}
+}

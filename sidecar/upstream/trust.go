@@ -1,0 +1,66 @@
+package upstream
+
+import (
+	"bytes"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+)
+
+// trust is the CA file, read again when it changes. kubelet replaces it when the cluster's CA is rotated.
+type trust struct {
+	file string // "" for the system's roots
+
+	mu   sync.Mutex
+	data []byte
+	pool *x509.CertPool
+	err  error // of the last reading
+}
+
+// trustError is a CA file that cannot be used.
+type trustError struct{ err error }
+
+func (e *trustError) Error() string { return e.err.Error() }
+func (e *trustError) Unwrap() error { return e.err }
+
+// reload reads the file and reports whether there are new roots. A file that has become unusable leaves the roots as they are.
+func (t *trust) reload() (changed bool, err error) {
+	if t.file == "" {
+		return false, nil
+	}
+	data, err := os.ReadFile(t.file)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err == nil && bytes.Equal(data, t.data) && t.pool != nil {
+		t.err = nil
+		return false, nil
+	}
+	pool := x509.NewCertPool()
+	switch {
+	case err != nil:
+		t.err = &trustError{fmt.Errorf("read CA file: %w", err)}
+	case !pool.AppendCertsFromPEM(data):
+		t.err = &trustError{fmt.Errorf("read CA file: %w", &os.PathError{Op: "parse", Path: t.file, Err: errNoCertificate})}
+	default:
+		t.data, t.pool, t.err = data, pool, nil
+		return true, nil
+	}
+	return false, t.err
+}
+
+var errNoCertificate = errors.New("no PEM certificate in it")
+
+// roots returns the CA certificates, nil for the system's; an error if there never were any.
+func (t *trust) roots() (*x509.CertPool, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.pool == nil && t.file != "" {
+		if t.err != nil {
+			return nil, t.err
+		}
+		return nil, &trustError{fmt.Errorf("CA file %s has not been read", t.file)}
+	}
+	return t.pool, nil
+}
