@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"go.uber.org/zap"
+
+	"rockpool.dev/sidecar/account"
+	"rockpool.dev/sidecar/config"
+	"rockpool.dev/sidecar/slot"
+	"rockpool.dev/store"
+)
+
+var cacheOpen = promauto.NewGauge(prometheus.GaugeOpts{
+	Name: "rockpool_cache_open",
+	Help: "1 when the cache is open, 0 when requests only pass through because it is not.",
+})
+
+// cache is the pod's place on the disk. Without one (db is nil) requests pass
+// through and offline nothing is known.
+type cache struct {
+	slot *slot.Slot
+	db   *store.DB
+}
+
+// openCache opens the cache. A cache that cannot be opened must not keep the pod
+// from working.
+func openCache(ctx context.Context, cfg config.Config, log *zap.Logger) *cache {
+	syscall.Umask(0o077) // also for the files that SQLite makes
+	c := &cache{}
+	if err := c.open(ctx, cfg, log); err != nil {
+		c.close(log)
+		log.Error("the cache cannot be opened: requests pass through, nothing is recorded", zap.String("cache.directory", cfg.Cache.Directory), zap.Error(err))
+		return &cache{}
+	}
+	cacheOpen.Set(1)
+	log.Info("cache is open", zap.String("path", c.db.Path()))
+	return c
+}
+
+func (c *cache) open(ctx context.Context, cfg config.Config, log *zap.Logger) (err error) {
+	if c.slot, err = slot.Acquire(cfg.Cache.Directory); err != nil {
+		return err
+	}
+	c.db, err = store.Open(ctx, c.slot.Path, store.Options{MaxSize: cfg.Cache.MaxSize, Notice: func(what string) { log.Warn(what) }})
+	if err != nil {
+		return err
+	}
+	digests := clusterDigests(filepath.Join(cfg.Account.Source, account.CAFile))
+	if len(digests) == 0 {
+		return nil // the mirror says what is wrong with the directory
+	}
+	emptied, err := c.db.BindCluster(ctx, digests)
+	if emptied {
+		log.Warn("the cache was of another cluster and has been emptied", zap.String("path", c.db.Path()))
+	}
+	return err
+}
+
+func (c *cache) close(log *zap.Logger) {
+	if c.db != nil {
+		if err := c.db.Close(); err != nil {
+			log.Warn("closing the cache", zap.Error(err))
+		}
+	}
+	if c.slot != nil {
+		if err := c.slot.Close(); err != nil {
+			log.Warn("closing the cache", zap.Error(err))
+		}
+	}
+}
+
+// clusterDigests identifies the cluster by the public keys of the authorities in
+// a PEM file: they stay when a certificate is renewed.
+func clusterDigests(path string) (digests []string) {
+	rest, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	for {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			slices.Sort(digests)
+			return slices.Compact(digests)
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			continue
+		}
+		sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
+		digests = append(digests, hex.EncodeToString(sum[:]))
+	}
+}

@@ -1,0 +1,11 @@
+// Package flow decides, for each request, which way it goes: to the API server,
+// with the recorder listening, or to the cache.
+//
+//	            ┌─ link up ──▶ upstream ──▶ answer, recorded on its way back
+//	request ──▶ ┤
+//	            └─ link down ▶ prove who asks ──▶ replay ──▶ answer, 404 with proof, or 503
+//
+// A watch is one loop over both: serve the initial state if asked for, stream
+// from upstream, and when the link breaks wait and go on behind the last version
+// that the client has seen. See watch.go.
+package flow

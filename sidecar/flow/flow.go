@@ -1,0 +1,186 @@
+package flow
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+	"k8s.io/utils/clock"
+
+	"rockpool.dev/sidecar/principal"
+	"rockpool.dev/sidecar/record"
+	"rockpool.dev/sidecar/replay"
+	"rockpool.dev/sidecar/request"
+	"rockpool.dev/sidecar/upstream"
+)
+
+// Upstream is the way to the API server.
+type Upstream interface {
+	http.RoundTripper
+	// Online tells whether requests are worth sending.
+	Online() bool
+	// WaitOnline returns when they are.
+	WaitOnline(context.Context) error
+}
+
+// Verifier proves, without the API server, whose token this is.
+type Verifier interface {
+	Verify(header http.Header) (subject string, err error)
+}
+
+// Options of New.
+type Options struct {
+	Upstream Upstream
+	// Recorder and Replayer are nil when there is no store: everything passes
+	// through and offline nothing is known.
+	Recorder *record.Recorder
+	Replayer *replay.Replayer
+	Verifier Verifier
+	// Token gives the pod's own current token, for watches that outlive the one
+	// they were opened with.
+	Token  func() (string, error)
+	Logger *zap.Logger
+	Clock  clock.Clock
+}
+
+// Flow is the http.RoundTripper behind the proxy.
+type Flow struct {
+	Options
+}
+
+var _ http.RoundTripper = (*Flow)(nil)
+
+// New makes a Flow.
+func New(opts Options) *Flow {
+	if opts.Clock == nil {
+		opts.Clock = clock.RealClock{}
+	}
+	return &Flow{opts}
+}
+
+// flushTimeout bounds how long an offline answer waits for what was read just
+// before the link broke to be written.
+const flushTimeout = time.Second
+
+// RoundTrip answers one request.
+func (f *Flow) RoundTrip(r *http.Request) (*http.Response, error) {
+	info := request.Parse(r)
+	route := routeOf(r.Context())
+	route.Info = info
+	if info.Verb == request.Watch && info.IsResource && len(info.JSONRepresentations()) > 0 && !info.Invalid && !info.Legacy {
+		return f.watch(r, info)
+	}
+	if f.Upstream.Online() {
+		source := f.source(r, info)
+		resp, err := f.Upstream.RoundTrip(r)
+		if err == nil {
+			f.record(source, resp)
+			return resp, nil
+		}
+		if !upstream.IsLinkError(err) {
+			return nil, err
+		}
+		f.Logger.Debug("upstream cannot be reached", zap.String("path", info.Path), zap.Error(err))
+	}
+	return f.offline(r, info)
+}
+
+// source names what is recorded: the token's subject is believed because a
+// successful answer shows that the API server believes it.
+func (f *Flow) source(r *http.Request, info request.Info) record.Source {
+	_, subject, err := principal.Subject(r.Header)
+	if err != nil {
+		subject = ""
+	}
+	return record.Source{Principal: subject, Info: info, Path: r.URL.RequestURI(), Started: f.Clock.Now()}
+}
+
+// record lets the recorder listen to an answer.
+func (f *Flow) record(source record.Source, resp *http.Response) {
+	if f.Recorder == nil || source.Principal == "" {
+		return
+	}
+	kind := record.KindOf(&source.Info)
+	if resp.StatusCode == http.StatusNotFound && kind == record.AsObject {
+		f.Recorder.Absent(source)
+		return
+	}
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Encoding") != "" {
+		return
+	}
+	if kind == record.AsDocument {
+		resp.Body = f.Recorder.Document(source, resp)
+		return
+	}
+	if !isJSON(resp) {
+		return
+	}
+	switch kind {
+	case record.AsList:
+		resp.Body = f.Recorder.List(source, resp.Body)
+	case record.AsObject:
+		resp.Body = f.Recorder.Object(source, resp.Body)
+	}
+}
+
+func isJSON(resp *http.Response) bool {
+	mediaType, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
+	return strings.TrimSpace(mediaType) == "application/json"
+}
+
+// offline answers from the store.
+func (f *Flow) offline(r *http.Request, info request.Info) (*http.Response, error) {
+	q, err := f.prove(r, info)
+	if err != nil {
+		return nil, err
+	}
+	if f.Replayer == nil {
+		return nil, noCache()
+	}
+	resp, err := f.Replayer.Answer(r.Context(), q)
+	if err != nil {
+		return nil, f.refusal(info, err)
+	}
+	return resp, nil
+}
+
+// prove finds out whether the request may be answered offline at all, and for
+// whom.
+func (f *Flow) prove(r *http.Request, info request.Info) (replay.Request, error) {
+	routeOf(r.Context()).Offline = true
+	q := replay.Request{Info: info, Path: r.URL.RequestURI(), IfNoneMatch: r.Header.Get("If-None-Match")}
+	var err error
+	q.Principal, err = f.Verifier.Verify(r.Header)
+	switch {
+	case err != nil:
+		return q, unauthorized(err)
+	case info.Impersonated:
+		return q, unavailable("only the API server can decide on impersonation")
+	case !info.IsRead():
+		return q, unavailable("nothing is written while the link is down; try again later")
+	case f.Recorder == nil:
+		return q, nil
+	}
+	// The client must not see an older state than it has seen already.
+	ctx, cancel := context.WithTimeout(r.Context(), flushTimeout)
+	defer cancel()
+	if err := f.Recorder.Flush(ctx); err != nil {
+		f.Logger.Warn("answering from the cache before all that was read is written", zap.Error(err))
+	}
+	return q, nil
+}
+
+// refusal turns an error of the replayer into one that the client understands.
+func (f *Flow) refusal(info request.Info, err error) error {
+	switch {
+	case errors.Is(err, replay.ErrNotRecorded):
+		return unavailable(err.Error())
+	case isStatus(err), errors.Is(err, context.Canceled):
+		return err
+	}
+	f.Logger.Error("the cache cannot answer", zap.String("path", info.Path), zap.Error(err))
+	return unavailable("the cache cannot be read")
+}

@@ -1,0 +1,327 @@
+package flow
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"rockpool.dev/sidecar/principal"
+	"rockpool.dev/sidecar/record"
+	"rockpool.dev/sidecar/replay"
+	"rockpool.dev/sidecar/request"
+	"rockpool.dev/sidecar/upstream"
+	"rockpool.dev/sidecar/wire"
+)
+
+// retryDelay keeps a watch from asking again and again while the link says that
+// it is up and each attempt fails.
+const retryDelay = 500 * time.Millisecond
+
+// watch opens a watch. Upstream's answer decides whether there is one; when the
+// link is down the cache's does.
+func (f *Flow) watch(r *http.Request, info request.Info) (*http.Response, error) {
+	w := &watch{flow: f, request: r, info: info}
+	w.split.Frame = w.frame
+	w.ctx, w.cancel = context.WithCancel(r.Context())
+	if info.Timeout > 0 {
+		w.deadline = f.Clock.Now().Add(info.Timeout)
+	}
+	if f.Upstream.Online() {
+		source := f.source(r, info)
+		resp, err := f.Upstream.RoundTrip(r.WithContext(w.ctx))
+		switch {
+		case err == nil && (resp.StatusCode != http.StatusOK || !isJSON(resp) || resp.Header.Get("Content-Encoding") != ""):
+			// Not a stream that can be followed: it is the client's as it is.
+			resp.Body = &cancelBody{resp.Body, w.cancel}
+			return resp, nil
+		case err == nil:
+			w.follow(source, resp.Body)
+			resp.Body, resp.ContentLength = w, -1
+			return resp, nil
+		case !upstream.IsLinkError(err):
+			w.cancel()
+			return nil, err
+		}
+	}
+	resp, err := w.replay()
+	if err != nil {
+		w.cancel()
+	}
+	return resp, err
+}
+
+// watch is the body of a watch. Its Read runs the loop: it serves what is there,
+// reads from upstream, and waits while there is no link. Closing it ends a Read
+// that waits.
+type watch struct {
+	flow    *Flow
+	request *http.Request
+	info    request.Info
+	// ctx ends when the body is closed; it is the watch's own life.
+	ctx      context.Context //nolint:containedctx
+	cancel   context.CancelFunc
+	deadline time.Time // the client's timeoutSeconds; zero: none
+
+	body   io.ReadCloser // upstream; nil: not connected
+	split  wire.Frames
+	rec    *record.Watch // nil: not recorded
+	state  *replay.State // initial events still to be served from the cache
+	out    []byte        // frames for the client
+	off    int
+	served bool   // from here on the client has the initial state
+	last   string // version of the last event that the client has
+	accept string // set when upstream must go on in the form that the cache began
+	end    error  // what Read gives when out is empty
+}
+
+var _ io.ReadCloser = (*watch)(nil)
+
+// follow begins with a stream from upstream.
+func (w *watch) follow(source record.Source, body io.ReadCloser) {
+	w.body = body
+	rv := w.info.ResourceVersion
+	if !w.info.SendInitialEvents && rv != "" && rv != "0" {
+		w.served, w.last = true, rv
+	}
+	w.record(source)
+}
+
+func (w *watch) record(source record.Source) {
+	if w.flow.Recorder != nil && source.Principal != "" && record.KindOf(&w.info) == record.AsWatch {
+		w.rec = w.flow.Recorder.Watch(source)
+	}
+}
+
+// replay begins without a link. A watch that only wants what comes next opens and
+// stays quiet; one that wants the present state first needs the cache.
+func (w *watch) replay() (*http.Response, error) {
+	q, err := w.flow.prove(w.request, w.info)
+	if err != nil {
+		return nil, err
+	}
+	source := w.flow.source(w.request, w.info)
+	source.Info.SendInitialEvents = false
+	header := http.Header{"Content-Type": {"application/json"}, "Cache-Status": {"rockpool; hit"}}
+	rep := w.info.JSONRepresentations()[0]
+	w.served, w.last = true, w.info.ResourceVersion
+	if w.info.SendInitialEvents || w.last == "" || w.last == "0" {
+		if w.flow.Replayer == nil {
+			return nil, noCache()
+		}
+		if w.state, err = w.flow.Replayer.State(w.ctx, q); err != nil {
+			return nil, w.flow.refusal(w.info, err)
+		}
+		header, rep = w.state.Header, w.state.Representation
+		w.last = w.state.ResourceVersion
+	}
+	w.accept = w.info.AcceptJSON(rep)
+	source.Info.ResourceVersion = w.last
+	w.record(source)
+	return &http.Response{
+		Status: "200 OK", StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: header, Body: w, ContentLength: -1,
+	}, nil
+}
+
+// Read gives whole frames: a frame that broke off with the link is left out, the
+// next connection sends it again.
+func (w *watch) Read(p []byte) (int, error) {
+	for w.off == len(w.out) {
+		w.out, w.off = w.out[:0], 0
+		if w.end != nil {
+			return 0, w.end
+		}
+		w.end = w.step()
+	}
+	n := copy(p, w.out[w.off:])
+	w.off += n
+	return n, nil
+}
+
+// step makes the next progress: some frames, a change of where they come from,
+// or the end.
+func (w *watch) step() (err error) {
+	if w.state != nil {
+		var last bool
+		if w.out, last, err = w.state.AppendEvents(w.out); last {
+			w.state = nil
+		}
+		return err
+	}
+	if w.body == nil {
+		return w.reconnect()
+	}
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	n, err := w.body.Read(*buf)
+	if _, bad := w.split.Write((*buf)[:n]); bad != nil {
+		return bad
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, io.EOF) && !w.split.Partial():
+		return io.EOF // the server has ended the watch
+	case w.ctx.Err() != nil:
+		return w.ctx.Err()
+	case !w.served:
+		return err // part of the initial state is with the client; it must begin again
+	}
+	w.flow.Logger.Debug("watch waits for the link", zap.String("path", w.info.Path), zap.String("resourceVersion", w.last), zap.Error(err))
+	w.split = wire.Frames{Frame: w.frame} // forget the frame that broke off
+	_ = w.body.Close()                    // it is broken already
+	w.body = nil
+	return nil
+}
+
+// frame takes a whole frame from upstream.
+func (w *watch) frame(raw []byte) error {
+	w.out = append(append(w.out, raw...), '\n')
+	e, err := wire.ParseEvent(raw)
+	if err == nil && e.Type == wire.Error {
+		return nil // the server ends the watch behind it
+	}
+	var m wire.Meta
+	if err == nil {
+		m, err = wire.ParseMeta(e.Object)
+	}
+	if err != nil {
+		// It passes, but nobody can say any more where the client is.
+		w.flow.Logger.Warn("watch cannot be followed", zap.String("path", w.info.Path), zap.Error(err))
+		w.served = false
+		w.forget()
+		return nil
+	}
+	if e.Type == wire.Bookmark && m.InitialEventsEnd {
+		w.served = true
+	}
+	if w.served && m.ResourceVersion != "" {
+		w.last = m.ResourceVersion
+	}
+	if w.rec != nil {
+		w.rec.Event(e, m)
+	}
+	return nil
+}
+
+// reconnect waits for the link and goes on behind the last version.
+func (w *watch) reconnect() error {
+	ctx, cancel := w.ctx, context.CancelFunc(func() {})
+	if !w.deadline.IsZero() {
+		ctx, cancel = context.WithTimeout(w.ctx, w.deadline.Sub(w.flow.Clock.Now()))
+	}
+	defer cancel()
+	for {
+		if err := w.flow.Upstream.WaitOnline(ctx); err != nil {
+			if w.ctx.Err() == nil {
+				return io.EOF // the client's timeoutSeconds are over
+			}
+			return w.ctx.Err()
+		}
+		resp, err := w.flow.Upstream.RoundTrip(w.resumption())
+		switch {
+		case err == nil && resp.StatusCode == http.StatusOK && isJSON(resp):
+			w.body = resp.Body
+			return nil
+		case err == nil:
+			return w.refused(resp)
+		case w.ctx.Err() != nil:
+			return w.ctx.Err()
+		}
+		select {
+		case <-w.flow.Clock.After(retryDelay):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// resumption is the request that goes on where the client is.
+func (w *watch) resumption() *http.Request {
+	r := w.request.Clone(w.ctx)
+	query := r.URL.Query()
+	query.Del("sendInitialEvents")
+	query.Del("resourceVersionMatch")
+	query.Set("resourceVersion", w.last)
+	if !w.deadline.IsZero() {
+		left := w.deadline.Sub(w.flow.Clock.Now()).Round(time.Second)
+		query.Set("timeoutSeconds", strconv.Itoa(max(1, int(left/time.Second))))
+	}
+	r.URL.RawQuery = query.Encode()
+	if w.accept != "" {
+		r.Header.Set("Accept", w.accept)
+	}
+	// The token that the watch was opened with may have expired meanwhile.
+	if own, err := w.flow.Token(); err == nil {
+		_, mine, err := principal.Subject(http.Header{"Authorization": {"Bearer " + own}})
+		if _, theirs, err2 := principal.Subject(r.Header); err == nil && err2 == nil && mine == theirs {
+			r.Header.Set("Authorization", "Bearer "+own)
+		}
+	}
+	return r
+}
+
+// refused ends the watch as the server would have: 410 Gone is an event, and for
+// anything else the client asks again and hears it itself.
+func (w *watch) refused(resp *http.Response) error {
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusGone {
+		return io.EOF
+	}
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	var status metav1.Status
+	if err != nil || json.Unmarshal(raw, &status) != nil || status.Kind != "Status" {
+		return io.EOF
+	}
+	w.out = wire.AppendEvent(w.out, wire.Error, raw[:trimmed(raw)])
+	return io.EOF
+}
+
+func trimmed(raw []byte) int {
+	n := len(raw)
+	for n > 0 && (raw[n-1] == '\n' || raw[n-1] == ' ') {
+		n--
+	}
+	return n
+}
+
+func (w *watch) forget() {
+	if w.rec != nil {
+		w.rec.Close()
+		w.rec = nil
+	}
+}
+
+// Close ends the watch.
+func (w *watch) Close() error {
+	w.cancel()
+	w.forget()
+	if w.body != nil {
+		return w.body.Close()
+	}
+	return nil
+}
+
+// buffers holds what is read from upstream until it is cut into frames.
+var buffers = sync.Pool{New: func() any {
+	buf := make([]byte, 16<<10)
+	return &buf
+}}
+
+// cancelBody lets go of its context when it is closed.
+type cancelBody struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+func (b *cancelBody) Close() error {
+	defer b.cancel()
+	return b.ReadCloser.Close()
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"rockpool.dev/sidecar/config"
+	"rockpool.dev/sidecar/flow"
+	"rockpool.dev/sidecar/proxy"
+)
+
+// version is set by the linker: -ldflags "-X main.version=v1.2.3".
+var version string
+
+func describe() string {
+	v := version
+	if info, ok := debug.ReadBuildInfo(); v == "" && ok {
+		v = info.Main.Version
+	}
+	return v + " " + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH
+}
+
+func newLogger(cfg config.Log) (*zap.Logger, error) {
+	c := zap.NewProductionConfig()
+	c.Level = zap.NewAtomicLevelAt(cfg.Level)
+	c.Encoding = cfg.Format
+	c.Sampling = nil // each request has its line
+	c.DisableCaller, c.DisableStacktrace = true, true
+	c.EncoderConfig.TimeKey = "time"
+	c.EncoderConfig.EncodeTime = zapcore.ISO8601TimeEncoder
+	c.EncoderConfig.EncodeDuration = zapcore.MillisDurationEncoder
+	return c.Build()
+}
+
+// accessLog writes one line for each request. Headers are never in it.
+func accessLog(log *zap.Logger) func(proxy.Exchange) {
+	return func(x proxy.Exchange) {
+		route := flow.RouteOf(x.Context)
+		way := "online"
+		if route.Offline {
+			way = "offline"
+		}
+		verb := route.Info.Verb
+		if verb == "" { // refused, or upgraded
+			verb = strings.ToLower(x.Method)
+		}
+		fields := []zap.Field{zap.String("verb", verb)}
+		if route.Info.IsResource {
+			fields = append(fields, zap.String("resource", resource(route)), zap.String("namespace", route.Info.Namespace), zap.String("name", route.Info.Name))
+		} else {
+			fields = append(fields, zap.String("method", x.Method), zap.String("path", x.Path))
+		}
+		fields = append(fields, zap.String("userAgent", x.UserAgent), zap.Int("status", x.Status), zap.String("link", way),
+			zap.Duration("ms", x.Duration), zap.Int64("bytes", x.Bytes), zap.String("protocol", x.Proto))
+		if x.Upgrade != "" {
+			fields = append(fields, zap.String("upgrade", x.Upgrade))
+		}
+		if x.Err != nil {
+			fields = append(fields, zap.Error(x.Err))
+		}
+		log.Info("request", fields...)
+	}
+}
+
+// resource is group/version/resource/subresource.
+func resource(route flow.Route) string {
+	s := route.Info.Version + "/" + route.Info.Resource
+	if route.Info.Group != "" {
+		s = route.Info.Group + "/" + s
+	}
+	if route.Info.Subresource != "" {
+		s += "/" + route.Info.Subresource
+	}
+	return s
+}
