@@ -2,15 +2,21 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
+	"errors"
 	"slices"
 	"time"
 )
 
-// Fact reads something known about the cluster, and when it was learned.
+// Fact reads something known about the cluster, and when it was learned. What is
+// not known is nil, without an error.
 func (db *DB) Fact(ctx context.Context, key string) (value []byte, at time.Time, err error) {
 	var milli int64
 	err = db.read.QueryRowContext(ctx, `SELECT value, updated_at FROM fact WHERE key = ?`, key).Scan(&value, &milli)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, time.Time{}, nil
+	}
 	return value, time.UnixMilli(milli), translate("read fact "+key, err)
 }
 

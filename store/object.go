@@ -13,6 +13,7 @@ type Encoding string
 const (
 	JSON     Encoding = "json"      // carries its kind and apiVersion
 	JSONBare Encoding = "json-bare" // has the collection's kind and apiVersion
+	Protobuf Encoding = "protobuf"  // the bare message; has the collection's kind and apiVersion
 )
 
 // Object is one API object as it was recorded.
@@ -114,25 +115,12 @@ const (
 // the revision, which is how several pages make one snapshot without a
 // transaction held open for as long as a client takes.
 func (db *DB) List(ctx context.Context, collection, revision int64, r Range, f func(Object) error) (next *Key, err error) {
-	query := `SELECT namespace, name, uid, resource_version, labels, encoding, CAST(payload AS BLOB), length(payload) FROM object WHERE collection_id = ?`
-	args := []any{collection}
-	if r.Namespace != "" {
-		query, args = query+` AND namespace = ?`, append(args, r.Namespace)
-	}
-	if r.Name != "" {
-		query, args = query+` AND name = ?`, append(args, r.Name)
-	}
-	if r.After != nil {
-		query, args = query+` AND (namespace, name) > (?, ?)`, append(args, r.After.Namespace, r.After.Name)
-	}
-	query, args = query+` ORDER BY namespace, name LIMIT ?`, append(args, pageRows)
+	where, args := r.where(collection)
+	query := `SELECT namespace, name, uid, resource_version, labels, encoding, CAST(payload AS BLOB), size FROM object` + where + ` LIMIT ?`
+	args = append(args, pageRows)
 	err = db.view(ctx, func(tx *sql.Tx) error {
-		var current int64
-		if err := tx.QueryRowContext(ctx, `SELECT revision FROM collection WHERE id = ?`, collection).Scan(&current); err != nil {
+		if err := unchanged(ctx, tx, collection, revision); err != nil {
 			return err
-		}
-		if current != revision {
-			return ErrChanged
 		}
 		rows, err := tx.QueryContext(ctx, query, args...)
 		if err != nil {
@@ -160,6 +148,59 @@ func (db *DB) List(ctx context.Context, collection, revision int64, r Range, f f
 		return rows.Err()
 	})
 	return next, translate("list objects", err)
+}
+
+// where is the range in SQL, in the order of the index.
+func (r Range) where(collection int64) (sql string, args []any) {
+	sql, args = ` WHERE collection_id = ?`, []any{collection}
+	if r.Namespace != "" {
+		sql, args = sql+` AND namespace = ?`, append(args, r.Namespace)
+	}
+	if r.Name != "" {
+		sql, args = sql+` AND name = ?`, append(args, r.Name)
+	}
+	if r.After != nil {
+		sql, args = sql+` AND (namespace, name) > (?, ?)`, append(args, r.After.Namespace, r.After.Name)
+	}
+	return sql + ` ORDER BY namespace, name`, args
+}
+
+func unchanged(ctx context.Context, tx *sql.Tx, collection, revision int64) error {
+	var current int64
+	if err := tx.QueryRowContext(ctx, `SELECT revision FROM collection WHERE id = ?`, collection).Scan(&current); err != nil {
+		return err
+	}
+	if current != revision {
+		return ErrChanged
+	}
+	return nil
+}
+
+// Measure calls f with the labels and payload size of each object that List
+// would give, in the same order, without reading the payloads.
+func (db *DB) Measure(ctx context.Context, collection, revision int64, r Range, f func(labels string, size int) error) error {
+	where, args := r.where(collection)
+	return translate("measure objects", db.view(ctx, func(tx *sql.Tx) error {
+		if err := unchanged(ctx, tx, collection, revision); err != nil {
+			return err
+		}
+		rows, err := tx.QueryContext(ctx, `SELECT labels, size FROM object`+where, args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var labels string
+			var size int
+			if err := rows.Scan(&labels, &size); err != nil {
+				return err
+			}
+			if err := f(labels, size); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	}))
 }
 
 func ignoreNotFound(err error) error {

@@ -330,6 +330,9 @@ func TestResponsesFactsAndTheCluster(t *testing.T) {
 	if v, _, err := db.Fact(t.Context(), "jwks"); err != nil || string(v) != "keys" {
 		t.Fatalf("%s %v", v, err)
 	}
+	if v, _, err := db.Fact(t.Context(), "unheard of"); err != nil || v != nil {
+		t.Fatalf("%s %v", v, err)
+	}
 	for _, step := range []struct {
 		digests []string
 		emptied bool

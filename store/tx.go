@@ -68,12 +68,12 @@ func prepareStatements(ctx context.Context, db *sql.DB) (*statements, error) {
 			AND representation = ? AND namespace = ? AND label_selector = ? AND field_selector = ? AND media_type = ? AND state = ? AND state <> 'filling'`},
 		{&s.advance, `UPDATE collection SET resource_version = ?, revision = revision + 1, synced_at = ?, used_at = ? WHERE id = ?`},
 		{&s.put, `INSERT INTO object (collection_id, namespace, name, resource_version, uid, updated_at, labels, size, encoding, payload)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT))
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?9, CASE ?9 WHEN 'protobuf' THEN ?10 ELSE CAST(?10 AS TEXT) END)
 			ON CONFLICT (collection_id, namespace, name) DO UPDATE SET resource_version = excluded.resource_version, uid = excluded.uid,
 			updated_at = excluded.updated_at, labels = excluded.labels, size = excluded.size, encoding = excluded.encoding, payload = excluded.payload`},
 		{&s.remove, `DELETE FROM object WHERE collection_id = ? AND namespace = ? AND name = ?`},
 		{&s.same, `SELECT EXISTS (SELECT 1 FROM object WHERE collection_id = ? AND namespace = ? AND name = ? AND uid = ? AND resource_version = ?
-			AND encoding = ? AND payload = CAST(? AS TEXT))`},
+			AND encoding = ?6 AND payload = CASE ?6 WHEN 'protobuf' THEN ?7 ELSE CAST(?7 AS TEXT) END)`},
 	} {
 		stmt, err := db.PrepareContext(ctx, p.text)
 		if err != nil {

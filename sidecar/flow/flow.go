@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -15,6 +14,7 @@ import (
 	"rockpool.dev/sidecar/replay"
 	"rockpool.dev/sidecar/request"
 	"rockpool.dev/sidecar/upstream"
+	"rockpool.dev/sidecar/wire"
 )
 
 // Upstream is the way to the API server.
@@ -70,7 +70,7 @@ func (f *Flow) RoundTrip(r *http.Request) (*http.Response, error) {
 	info := request.Parse(r)
 	route := routeOf(r.Context())
 	route.Info = info
-	if info.Verb == request.Watch && info.IsResource && len(info.JSONRepresentations()) > 0 && !info.Invalid && !info.Legacy {
+	if info.Verb == request.Watch && info.IsResource && len(info.Forms()) > 0 && !info.Invalid && !info.Legacy {
 		return f.watch(r, info)
 	}
 	if f.Upstream.Online() {
@@ -115,20 +115,16 @@ func (f *Flow) record(source record.Source, resp *http.Response) {
 		resp.Body = f.Recorder.Document(source, resp)
 		return
 	}
-	if !isJSON(resp) {
+	format := wire.FormatOf(resp.Header.Get("Content-Type"))
+	if format == nil {
 		return
 	}
 	switch kind {
 	case record.AsList:
-		resp.Body = f.Recorder.List(source, resp.Body)
+		resp.Body = f.Recorder.List(source, format, resp.Body)
 	case record.AsObject:
-		resp.Body = f.Recorder.Object(source, resp.Body)
+		resp.Body = f.Recorder.Object(source, format, resp.Body)
 	}
-}
-
-func isJSON(resp *http.Response) bool {
-	mediaType, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
-	return strings.TrimSpace(mediaType) == "application/json"
 }
 
 // offline answers from the store.

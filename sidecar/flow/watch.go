@@ -2,7 +2,6 @@ package flow
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/record"
@@ -29,7 +27,6 @@ const retryDelay = 500 * time.Millisecond
 // link is down the cache's does.
 func (f *Flow) watch(r *http.Request, info request.Info) (*http.Response, error) {
 	w := &watch{flow: f, request: r, info: info}
-	w.split.Frame = w.frame
 	w.ctx, w.cancel = context.WithCancel(r.Context())
 	if info.Timeout > 0 {
 		w.deadline = f.Clock.Now().Add(info.Timeout)
@@ -38,12 +35,12 @@ func (f *Flow) watch(r *http.Request, info request.Info) (*http.Response, error)
 		source := f.source(r, info)
 		resp, err := f.Upstream.RoundTrip(r.WithContext(w.ctx))
 		switch {
-		case err == nil && (resp.StatusCode != http.StatusOK || !isJSON(resp) || resp.Header.Get("Content-Encoding") != ""):
+		case err == nil && streamOf(resp) == nil:
 			// Not a stream that can be followed: it is the client's as it is.
 			resp.Body = &cancelBody{resp.Body, w.cancel}
 			return resp, nil
 		case err == nil:
-			w.follow(source, resp.Body)
+			w.follow(source, resp)
 			resp.Body, resp.ContentLength = w, -1
 			return resp, nil
 		case !upstream.IsLinkError(err):
@@ -56,6 +53,14 @@ func (f *Flow) watch(r *http.Request, info request.Info) (*http.Response, error)
 		w.cancel()
 	}
 	return resp, err
+}
+
+// streamOf gives the format of a watch that can be followed, nil if it cannot.
+func streamOf(resp *http.Response) wire.Format {
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Encoding") != "" {
+		return nil
+	}
+	return wire.FormatOf(resp.Header.Get("Content-Type"))
 }
 
 // watch is the body of a watch. Its Read runs the loop: it serves what is there,
@@ -71,7 +76,8 @@ type watch struct {
 	deadline time.Time // the client's timeoutSeconds; zero: none
 
 	body   io.ReadCloser // upstream; nil: not connected
-	split  wire.Frames
+	format wire.Format
+	split  wire.FrameSplitter
 	rec    *record.Watch // nil: not recorded
 	state  *replay.State // initial events still to be served from the cache
 	out    []byte        // frames for the client
@@ -85,8 +91,9 @@ type watch struct {
 var _ io.ReadCloser = (*watch)(nil)
 
 // follow begins with a stream from upstream.
-func (w *watch) follow(source record.Source, body io.ReadCloser) {
-	w.body = body
+func (w *watch) follow(source record.Source, resp *http.Response) {
+	w.body = resp.Body
+	w.speak(wire.FormatOf(resp.Header.Get("Content-Type")))
 	rv := w.info.ResourceVersion
 	if !w.info.SendInitialEvents && rv != "" && rv != "0" {
 		w.served, w.last = true, rv
@@ -94,9 +101,14 @@ func (w *watch) follow(source record.Source, body io.ReadCloser) {
 	w.record(source)
 }
 
+// speak sets the format of the stream to the client.
+func (w *watch) speak(format wire.Format) {
+	w.format, w.split = format, format.NewFrames(w.frame)
+}
+
 func (w *watch) record(source record.Source) {
 	if w.flow.Recorder != nil && source.Principal != "" && record.KindOf(&w.info) == record.AsWatch {
-		w.rec = w.flow.Recorder.Watch(source)
+		w.rec = w.flow.Recorder.Watch(source, w.format)
 	}
 }
 
@@ -109,8 +121,8 @@ func (w *watch) replay() (*http.Response, error) {
 	}
 	source := w.flow.source(w.request, w.info)
 	source.Info.SendInitialEvents = false
-	header := http.Header{"Content-Type": {"application/json"}, "Cache-Status": {"rockpool; hit"}}
-	rep := w.info.JSONRepresentations()[0]
+	form := w.flow.form(w.ctx, q)
+	header := http.Header{"Content-Type": {form.Format.WatchMediaType()}, "Cache-Status": {"rockpool; hit"}}
 	w.served, w.last = true, w.info.ResourceVersion
 	if w.info.SendInitialEvents || w.last == "" || w.last == "0" {
 		if w.flow.Replayer == nil {
@@ -119,16 +131,35 @@ func (w *watch) replay() (*http.Response, error) {
 		if w.state, err = w.flow.Replayer.State(w.ctx, q); err != nil {
 			return nil, w.flow.refusal(w.info, err)
 		}
-		header, rep = w.state.Header, w.state.Representation
+		header, form = w.state.Header, w.state.Form
 		w.last = w.state.ResourceVersion
 	}
-	w.accept = w.info.AcceptJSON(rep)
+	w.speak(form.Format)
+	w.accept = w.info.AcceptForm(form)
 	source.Info.ResourceVersion = w.last
 	w.record(source)
 	return &http.Response{
 		Status: "200 OK", StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: header, Body: w, ContentLength: -1,
 	}, nil
+}
+
+// form is the form of a watch that opens before the server can choose one: that
+// of the list behind which it watches, so that what comes next is recorded with
+// it; else JSON, which the server has for every resource.
+func (f *Flow) form(ctx context.Context, q replay.Request) request.Form {
+	forms := q.Info.Forms()
+	if f.Replayer != nil {
+		if form, ok := f.Replayer.Form(ctx, q); ok {
+			return form
+		}
+	}
+	for _, form := range forms {
+		if form.Format == wire.JSON {
+			return form
+		}
+	}
+	return forms[0]
 }
 
 // Read gives whole frames: a frame that broke off with the link is left out, the
@@ -176,22 +207,22 @@ func (w *watch) step() (err error) {
 		return err // part of the initial state is with the client; it must begin again
 	}
 	w.flow.Logger.Debug("watch waits for the link", zap.String("path", w.info.Path), zap.String("resourceVersion", w.last), zap.Error(err))
-	w.split = wire.Frames{Frame: w.frame} // forget the frame that broke off
-	_ = w.body.Close()                    // it is broken already
+	w.speak(w.format)  // forget the frame that broke off
+	_ = w.body.Close() // it is broken already
 	w.body = nil
 	return nil
 }
 
 // frame takes a whole frame from upstream.
 func (w *watch) frame(raw []byte) error {
-	w.out = append(append(w.out, raw...), '\n')
-	e, err := wire.ParseEvent(raw)
+	w.out = w.format.AppendFrame(w.out, raw)
+	e, err := w.format.ParseEvent(raw)
 	if err == nil && e.Type == wire.Error {
 		return nil // the server ends the watch behind it
 	}
 	var m wire.Meta
 	if err == nil {
-		m, err = wire.ParseMeta(e.Object)
+		m, err = w.format.ParseMeta(e.Object)
 	}
 	if err != nil {
 		// It passes, but nobody can say any more where the client is.
@@ -228,7 +259,7 @@ func (w *watch) reconnect() error {
 		}
 		resp, err := w.flow.Upstream.RoundTrip(w.resumption())
 		switch {
-		case err == nil && resp.StatusCode == http.StatusOK && isJSON(resp):
+		case err == nil && streamOf(resp) == w.format:
 			w.body = resp.Body
 			return nil
 		case err == nil:
@@ -276,20 +307,14 @@ func (w *watch) refused(resp *http.Response) error {
 		return io.EOF
 	}
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-	var status metav1.Status
-	if err != nil || json.Unmarshal(raw, &status) != nil || status.Kind != "Status" {
+	if err != nil || wire.FormatOf(resp.Header.Get("Content-Type")) != w.format {
 		return io.EOF
 	}
-	w.out = wire.AppendEvent(w.out, wire.Error, raw[:trimmed(raw)])
-	return io.EOF
-}
-
-func trimmed(raw []byte) int {
-	n := len(raw)
-	for n > 0 && (raw[n-1] == '\n' || raw[n-1] == ' ') {
-		n--
+	if status, err := w.format.ParseMeta(raw); err != nil || status.Kind != "Status" {
+		return io.EOF
 	}
-	return n
+	w.out = w.format.AppendEvent(w.out, wire.Error, raw)
+	return io.EOF
 }
 
 func (w *watch) forget() {

@@ -11,17 +11,17 @@ import (
 
 // List records the body of a successful LIST while it is read. The result must
 // be read and closed in place of body.
-func (r *Recorder) List(source Source, body io.ReadCloser) io.ReadCloser {
+func (r *Recorder) List(source Source, format wire.Format, body io.ReadCloser) io.ReadCloser {
 	l := &list{recorder: r, source: source}
-	l.split.Item = l.item
+	l.form.Format, l.split = format, format.NewList(l.item)
 	return &tee{body: body, sink: l}
 }
 
 type list struct {
 	recorder *Recorder
 	source   Source
-	split    wire.List
-	rep      request.Representation
+	split    wire.ListSplitter
+	form     request.Form
 	kind     string // of the first item that says it
 	api      string
 	snap     *snapshot
@@ -45,7 +45,7 @@ func (l *list) item(raw []byte) error {
 			return err
 		}
 	}
-	m, err := wire.ParseMeta(raw)
+	m, err := l.form.Format.ParseItem(raw)
 	if err != nil {
 		return err
 	}
@@ -55,7 +55,7 @@ func (l *list) item(raw []byte) error {
 	if l.kind == "" {
 		l.kind, l.api = m.Kind, m.APIVersion
 	}
-	l.snap.add(l.recorder, row(raw, m, l.rep))
+	l.snap.add(l.recorder, itemRow(l.form, raw, m))
 	return nil
 }
 
@@ -66,8 +66,8 @@ func (l *list) begin(listKind string) error {
 	if !ok {
 		return errNotAnObject
 	}
-	l.rep = rep
-	l.snap = newSnapshot(l.source.scope(rep), &l.source)
+	l.form.Representation = rep
+	l.snap = newSnapshot(l.source.scope(l.form), &l.source)
 	return nil
 }
 

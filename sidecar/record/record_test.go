@@ -68,7 +68,7 @@ func (g *rig) flush() {
 
 func (g *rig) list(url, body string) {
 	g.t.Helper()
-	g.read(g.List(g.source(url), io.NopCloser(strings.NewReader(body))))
+	g.read(g.List(g.source(url), wire.JSON, io.NopCloser(strings.NewReader(body))))
 	g.flush()
 }
 
@@ -138,7 +138,7 @@ func (g *rig) events(w *Watch, events ...string) {
 			kind = wire.Bookmark
 			object = fmt.Sprintf(`{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":"%d","annotations":{"k8s.io/initial-events-end":"true"}}}`, rv)
 		}
-		m, err := wire.ParseMeta([]byte(object))
+		m, err := wire.JSON.ParseMeta([]byte(object))
 		if err != nil {
 			g.t.Fatal(err)
 		}
@@ -173,7 +173,7 @@ func TestAListThatIsNotWholeIsNotRecorded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t, 0)
 			g.list(configmaps, listOf(10, configMap("a", 1)))
-			g.read(g.List(g.source(configmaps), io.NopCloser(body)))
+			g.read(g.List(g.source(configmaps), wire.JSON, io.NopCloser(body)))
 			g.want("complete shop/@10: a@1")
 		})
 	}
@@ -181,7 +181,7 @@ func TestAListThatIsNotWholeIsNotRecorded(t *testing.T) {
 
 func TestAListThatTheClientLeavesIsNotRecorded(t *testing.T) {
 	g := newRig(t, 0)
-	body := g.List(g.source(configmaps), io.NopCloser(strings.NewReader(listOf(20, configMap("c", 15)))))
+	body := g.List(g.source(configmaps), wire.JSON, io.NopCloser(strings.NewReader(listOf(20, configMap("c", 15)))))
 	if _, err := io.ReadFull(body, make([]byte, 60)); err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +194,7 @@ func TestAListThatTheClientLeavesIsNotRecorded(t *testing.T) {
 func TestEventsMoveTheCollectionOn(t *testing.T) {
 	g := newRig(t, 0)
 	g.list(configmaps, listOf(10, configMap("a", 1), configMap("b", 2)))
-	w := g.Watch(g.source(configmaps + "?watch=true&resourceVersion=10"))
+	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
 	g.events(w, "ADDED c 11", "MODIFIED a 12", "DELETED b 13", "BOOKMARK x 20")
 	g.want("complete shop/@20: a@12 c@11")
 }
@@ -202,8 +202,8 @@ func TestEventsMoveTheCollectionOn(t *testing.T) {
 func TestTwoIdenticalWatchesRecordOnce(t *testing.T) {
 	g := newRig(t, 0)
 	g.list(configmaps, listOf(10, configMap("a", 1)))
-	one := g.Watch(g.source(configmaps + "?watch=true&resourceVersion=10"))
-	two := g.Watch(g.source(configmaps + "?watch=true&resourceVersion=10"))
+	one := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+	two := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
 	g.events(one, "MODIFIED a 11", "DELETED a 12")
 	g.events(two, "MODIFIED a 11")
 	g.want("complete shop/@12:")
@@ -214,7 +214,7 @@ func TestTwoIdenticalWatchesRecordOnce(t *testing.T) {
 func TestAnEventBehindAHoleIsNotApplied(t *testing.T) {
 	g := newRig(t, 0)
 	g.list(configmaps, listOf(10, configMap("a", 1)))
-	w := g.Watch(g.source(configmaps + "?watch=true&resourceVersion=15")) // what happened between 10 and 15?
+	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=15"), wire.JSON) // what happened between 10 and 15?
 	g.events(w, "MODIFIED a 16", "BOOKMARK x 17")
 	g.want("complete shop/@10: a@1")
 	g.list(configmaps, listOf(17, configMap("a", 16)))
@@ -226,7 +226,7 @@ func TestAWatchOfUnknownBeginningIsNotRecorded(t *testing.T) {
 	g := newRig(t, 0)
 	g.list(configmaps, listOf(10, configMap("a", 1)))
 	for _, from := range []string{"", "&resourceVersion=0"} {
-		w := g.Watch(g.source(configmaps + "?watch=true" + from))
+		w := g.Watch(g.source(configmaps+"?watch=true"+from), wire.JSON)
 		g.events(w, "ADDED b 5", "ADDED c 12")
 	}
 	g.want("complete shop/@10: a@1")
@@ -234,7 +234,7 @@ func TestAWatchOfUnknownBeginningIsNotRecorded(t *testing.T) {
 
 func TestAWatchListIsRecordedAtItsBookmark(t *testing.T) {
 	g := newRig(t, 0)
-	w := g.Watch(g.source(configmaps + "?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"))
+	w := g.Watch(g.source(configmaps+"?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"), wire.JSON)
 	g.events(w, "ADDED a 1", "ADDED b 2")
 	g.want()
 	g.events(w, "END x 10")
@@ -242,7 +242,7 @@ func TestAWatchListIsRecordedAtItsBookmark(t *testing.T) {
 	g.events(w, "DELETED a 11")
 	g.want("complete shop/@11: b@2")
 
-	unfinished := g.Watch(g.source(configmaps + "?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"))
+	unfinished := g.Watch(g.source(configmaps+"?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"), wire.JSON)
 	g.events(unfinished, "ADDED z 20")
 	unfinished.Close()
 	g.want("complete shop/@11: b@2")
@@ -250,7 +250,7 @@ func TestAWatchListIsRecordedAtItsBookmark(t *testing.T) {
 
 func TestAnEmptyWatchListProvesThatThereIsNothing(t *testing.T) {
 	g := newRig(t, 0)
-	w := g.Watch(g.source(configmaps + "?watch=true&sendInitialEvents=true"))
+	w := g.Watch(g.source(configmaps+"?watch=true&sendInitialEvents=true"), wire.JSON)
 	g.events(w, "END x 10")
 	g.want("complete shop/@10:")
 }
@@ -264,7 +264,7 @@ func TestAnOlderListDoesNotReplaceANewerOne(t *testing.T) {
 	early := g.source(configmaps) // asked for before, arrives after
 	g.now = g.now.Add(time.Minute)
 	g.list(configmaps, listOf(30, configMap("a", 25)))
-	g.read(g.List(early, io.NopCloser(strings.NewReader(listOf(20, configMap("a", 15))))))
+	g.read(g.List(early, wire.JSON, io.NopCloser(strings.NewReader(listOf(20, configMap("a", 15))))))
 	g.want("complete shop/@30: a@25")
 }
 
@@ -279,7 +279,7 @@ func TestAClusterThatWentBackIsBelieved(t *testing.T) {
 func TestSingleObjectsAreRemembered(t *testing.T) {
 	g := newRig(t, 0)
 	source := g.source(configmaps + "/a")
-	g.read(g.Object(source, io.NopCloser(strings.NewReader(cm("a", 7)))))
+	g.read(g.Object(source, wire.JSON, io.NopCloser(strings.NewReader(cm("a", 7)))))
 	g.want("seen /@: a@7")
 	g.Absent(source)
 	g.want("seen /@:")
@@ -293,9 +293,9 @@ func TestWhatDoesNotFitIsDroppedAndTheOldSnapshotStays(t *testing.T) {
 		many = append(many, configMap(fmt.Sprintf("x%04d", i), i+100))
 	}
 	release := g.holdTheStore()
-	body := g.List(g.source(configmaps), io.NopCloser(strings.NewReader(listOf(3000, many...))))
+	body := g.List(g.source(configmaps), wire.JSON, io.NopCloser(strings.NewReader(listOf(3000, many...))))
 	g.read(body) // does not wait for the store
-	w := g.Watch(g.source(configmaps + "?watch=true&resourceVersion=10"))
+	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
 	g.events(w, "MODIFIED a 11")
 	release()
 	g.want("complete shop/@11: a@11")
@@ -324,7 +324,7 @@ func TestAStoreThatFailsLosesNothingThatWasWhole(t *testing.T) {
 	g := newRig(t, 0)
 	g.list(configmaps, listOf(10, configMap("a", 1)))
 	huge := strings.Replace(configMap("huge", 2), "v2", strings.Repeat("x", 5<<20), 1)
-	w := g.Watch(g.source(configmaps + "?watch=true&resourceVersion=10"))
+	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
 	g.list(configmaps, listOf(20, configMap("a", 1), huge)) // more than the quota
 	g.want("complete shop/@10: a@1")
 	g.events(w, "MODIFIED a 11")

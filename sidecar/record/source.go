@@ -69,20 +69,20 @@ func OnDisk(group, resource string) bool {
 }
 
 // scope is the collection that the answer belongs to.
-func (s *Source) scope(r request.Representation) store.Scope {
+func (s *Source) scope(f request.Form) store.Scope {
 	return store.Scope{
 		Principal: s.Principal,
 		Group:     s.Info.Group, Version: s.Info.Version, Resource: s.Info.Resource,
-		Representation: string(r),
+		Representation: string(f.Representation),
 		Namespace:      s.Info.Namespace,
 		LabelSelector:  s.Info.LabelSelector, FieldSelector: s.Info.FieldSelector,
-		MediaType: MediaType,
+		MediaType: f.Format.MediaType(),
 	}
 }
 
 // seenScope is the collection of objects of the resource that were read alone.
-func (s *Source) seenScope(r request.Representation) store.Scope {
-	scope := s.scope(r)
+func (s *Source) seenScope(f request.Form) store.Scope {
+	scope := s.scope(f)
 	scope.Namespace, scope.LabelSelector, scope.FieldSelector = "", "", ""
 	return scope
 }
@@ -90,9 +90,6 @@ func (s *Source) seenScope(r request.Representation) store.Scope {
 // latest tells that the request asked for the state at its own time, not for
 // whatever the server had at hand.
 func (s *Source) latest() bool { return s.Info.ResourceVersion == "" }
-
-// MediaType of the collections that are recorded.
-const MediaType = "application/json"
 
 // representation finds out the form of objects, or of lists, by their kind.
 func representation(kind string) (request.Representation, bool) {
@@ -105,21 +102,37 @@ func representation(kind string) (request.Representation, bool) {
 	return request.Object, true
 }
 
-// row makes a row of an object. In watch events and single answers objects of
-// typed kinds say kind and apiVersion, in lists they do not; rows are as in lists.
-func row(raw []byte, m wire.Meta, r request.Representation) store.Object {
-	o := store.Object{Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion, Labels: string(m.Labels), Encoding: store.JSON}
-	bare, stripped := raw, false
-	if r == request.Object {
-		bare, stripped = wire.Bare(raw)
+// objectRow makes a row of an object that came alone. Rows are as items of lists:
+// without kind and apiVersion where items do not say them.
+func objectRow(f request.Form, raw []byte, m wire.Meta) store.Object {
+	// Partial objects say their kind also in JSON lists.
+	if f.Format == wire.JSON && f.Representation != request.Object {
+		return itemRow(f, raw, m)
 	}
-	if stripped || m.Kind == "" {
+	bare, ok := f.Format.Bare(raw)
+	if !ok {
+		return itemRow(f, raw, m)
+	}
+	o := itemRow(f, nil, m)
+	o.Payload = bare
+	if f.Format == wire.JSON {
 		o.Encoding = store.JSONBare
 	}
-	if !stripped {
-		bare = slices.Clone(raw) // raw is only lent; Bare has copied
+	return o
+}
+
+// itemRow makes a row of an item of a list.
+func itemRow(f request.Form, raw []byte, m wire.Meta) store.Object {
+	o := store.Object{Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion, Labels: string(m.Labels)}
+	switch {
+	case f.Format == wire.Protobuf:
+		o.Encoding = store.Protobuf
+	case m.Kind == "":
+		o.Encoding = store.JSONBare
+	default:
+		o.Encoding = store.JSON
 	}
-	o.Payload = bare
+	o.Payload = slices.Clone(raw) // raw is only lent
 	return o
 }
 

@@ -13,7 +13,7 @@ type Watch struct {
 	recorder *Recorder
 	source   Source
 	phase    phase
-	rep      request.Representation
+	form     request.Form
 	scope    store.Scope
 	snap     *snapshot
 	prev     string // version of the last event
@@ -28,8 +28,8 @@ const (
 )
 
 // Watch begins the recording of a watch.
-func (r *Recorder) Watch(source Source) *Watch {
-	w := &Watch{recorder: r, source: source}
+func (r *Recorder) Watch(source Source, format wire.Format) *Watch {
+	w := &Watch{recorder: r, source: source, form: request.Form{Format: format}}
 	switch rv := source.Info.ResourceVersion; {
 	case source.Info.SendInitialEvents:
 		w.phase = initial
@@ -44,13 +44,14 @@ func (w *Watch) Event(e wire.Event, m wire.Meta) {
 	if w.phase == unrecorded || e.Type == wire.Error {
 		return
 	}
-	if w.rep == "" {
+	if w.form.Representation == "" {
 		rep, ok := representation(m.Kind)
 		if !ok {
 			w.phase = unrecorded
 			return
 		}
-		w.rep, w.scope = rep, w.source.scope(rep)
+		w.form.Representation = rep
+		w.scope = w.source.scope(w.form)
 	}
 	if w.phase == initial {
 		w.initial(e, m)
@@ -58,7 +59,7 @@ func (w *Watch) Event(e wire.Event, m wire.Meta) {
 	}
 	ev := event{scope: w.scope, prev: w.prev, version: m.ResourceVersion, kind: e.Type}
 	if e.Type != wire.Bookmark {
-		ev.object = row(e.Object, m, w.rep)
+		ev.object = objectRow(w.form, e.Object, m)
 	}
 	w.prev = m.ResourceVersion
 	w.recorder.enqueue(ev)
@@ -71,7 +72,7 @@ func (w *Watch) initial(e wire.Event, m wire.Meta) {
 	}
 	switch {
 	case e.Type == wire.Added:
-		w.snap.add(w.recorder, row(e.Object, m, w.rep))
+		w.snap.add(w.recorder, objectRow(w.form, e.Object, m))
 	case e.Type == wire.Bookmark && m.InitialEventsEnd:
 		list := listKind(m.Kind)
 		w.recorder.enqueue(commit{w.snap, store.Head{Kind: m.Kind, APIVersion: m.APIVersion, ResourceVersion: m.ResourceVersion, Envelope: envelope(list, m.APIVersion, nil)}})

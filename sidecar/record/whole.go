@@ -14,12 +14,12 @@ import (
 const maxDocument = 4 << 20
 
 // Object records the body of a successful GET of one object while it is read.
-func (r *Recorder) Object(source Source, body io.ReadCloser) io.ReadCloser {
-	return &tee{body: body, sink: &whole{max: wire.MaxValue, done: func(raw []byte) { r.seen(source, raw) }}}
+func (r *Recorder) Object(source Source, format wire.Format, body io.ReadCloser) io.ReadCloser {
+	return &tee{body: body, sink: &whole{max: wire.MaxValue, done: func(raw []byte) { r.seen(source, format, raw) }}}
 }
 
-func (r *Recorder) seen(source Source, raw []byte) {
-	m, err := wire.ParseMeta(raw)
+func (r *Recorder) seen(source Source, format wire.Format, raw []byte) {
+	m, err := format.ParseMeta(raw)
 	if err != nil || m.Name == "" {
 		return
 	}
@@ -27,13 +27,16 @@ func (r *Recorder) seen(source Source, raw []byte) {
 	if !ok {
 		return
 	}
-	r.enqueue(see{source.seenScope(rep), m.Kind, m.APIVersion, row(raw, m, rep)})
+	form := request.Form{Format: format, Representation: rep}
+	r.enqueue(see{source.seenScope(form), m.Kind, m.APIVersion, objectRow(form, raw, m)})
 }
 
 // Absent records that the server says there is no such object.
 func (r *Recorder) Absent(source Source) {
-	for _, rep := range []request.Representation{request.Object, request.Metadata} {
-		r.enqueue(unsee{source.seenScope(rep), source.Info.Namespace, source.Info.Name})
+	for _, format := range []wire.Format{wire.JSON, wire.Protobuf} {
+		for _, rep := range []request.Representation{request.Object, request.Metadata} {
+			r.enqueue(unsee{source.seenScope(request.Form{Format: format, Representation: rep}), source.Info.Namespace, source.Info.Name})
+		}
 	}
 }
 

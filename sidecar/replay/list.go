@@ -12,12 +12,14 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"rockpool.dev/sidecar/request"
+	"rockpool.dev/sidecar/wire"
 	"rockpool.dev/store"
 )
 
 // selection is a complete collection and what of it was asked for.
 type selection struct {
 	collection store.Collection
+	form       request.Form
 	within     store.Range
 	labels     labels.Selector // nil: all
 }
@@ -32,10 +34,10 @@ func (r *Replayer) cover(ctx context.Context, q Request) (selection, error) {
 	if err != nil {
 		return selection{}, err
 	}
-	for _, rep := range info.JSONRepresentations() {
+	for _, form := range info.Forms() {
 		var best *selection
 		for _, c := range all {
-			if c.State != store.Complete || c.Representation != string(rep) {
+			if c.State != store.Complete || !isForm(c, form) {
 				continue
 			}
 			s, ok := narrow(c, info)
@@ -44,6 +46,7 @@ func (r *Replayer) cover(ctx context.Context, q Request) (selection, error) {
 			}
 		}
 		if best != nil {
+			best.form = form
 			return *best, atVersion(best.collection, info)
 		}
 	}
@@ -118,43 +121,20 @@ func (r *Replayer) list(ctx context.Context, q Request) (*http.Response, error) 
 	if err != nil {
 		return nil, err
 	}
-	head, err := listHead(s.collection)
-	if err != nil {
+	body := &listBody{pages: pages{ctx: ctx, db: r.db, selection: s}, write: &jsonList{}}
+	if s.form.Format == wire.Protobuf {
+		body.write = &protobufList{}
+	}
+	if body.buf, err = body.write.begin(&body.pages); err != nil {
 		return nil, err
 	}
-	body := &listBody{pages: pages{ctx: ctx, db: r.db, selection: s}, buf: head}
 	return r.response(http.StatusOK, http.Header{"Content-Type": {s.collection.MediaType}}, s.collection.SyncedAt, body, -1), nil
-}
-
-// listHead is the list's JSON up to its first item.
-func listHead(c store.Collection) ([]byte, error) {
-	var envelope struct {
-		Kind       string                     `json:"kind"`
-		APIVersion string                     `json:"apiVersion"`
-		Metadata   map[string]json.RawMessage `json:"metadata"`
-	}
-	if err := json.Unmarshal([]byte(c.Envelope), &envelope); err != nil {
-		return nil, fmt.Errorf("collection %d: envelope: %w: %w", c.ID, store.ErrCorrupt, err)
-	}
-	if envelope.Metadata == nil {
-		envelope.Metadata = map[string]json.RawMessage{}
-	}
-	version, err := json.Marshal(c.ResourceVersion)
-	if err != nil {
-		return nil, err
-	}
-	envelope.Metadata["resourceVersion"] = version
-	head, err := json.Marshal(envelope)
-	if err != nil {
-		return nil, fmt.Errorf("collection %d: envelope: %w", c.ID, err)
-	}
-	return append(head[:len(head)-1], `,"items":[`...), nil
 }
 
 // pages reads a selection page by page. It holds a context because it is part of
 // a body, whose Read has none.
 type pages struct {
-	ctx context.Context
+	ctx context.Context //nolint:containedctx
 	db  *store.DB
 	selection
 	done bool
@@ -163,14 +143,8 @@ type pages struct {
 // next calls f with each object of the next page that is selected.
 func (p *pages) next(f func(store.Object) error) error {
 	key, err := p.db.List(p.ctx, p.collection.ID, p.collection.Revision, p.within, func(o store.Object) error {
-		if p.labels != nil {
-			var set labels.Set
-			if err := json.Unmarshal([]byte(o.Labels), &set); err != nil {
-				return fmt.Errorf("labels of %s/%s: %w: %w", o.Namespace, o.Name, store.ErrCorrupt, err)
-			}
-			if !p.labels.Matches(set) {
-				return nil
-			}
+		if ok, err := p.selects(o.Labels); err != nil || !ok {
+			return err
 		}
 		return f(o)
 	})
@@ -178,13 +152,32 @@ func (p *pages) next(f func(store.Object) error) error {
 	return err
 }
 
-// listBody is a list's JSON, made as it is read.
+func (s *selection) selects(object string) (bool, error) {
+	if s.labels == nil {
+		return true, nil
+	}
+	var set labels.Set
+	if err := json.Unmarshal([]byte(object), &set); err != nil {
+		return false, fmt.Errorf("collection %d: labels: %w: %w", s.collection.ID, store.ErrCorrupt, err)
+	}
+	return s.labels.Matches(set), nil
+}
+
+// listBody is a list, made as it is read.
 type listBody struct {
 	pages
-	buf    []byte
-	off    int
-	listed bool // an item was written
-	ended  bool
+	write listWriter
+	buf   []byte
+	off   int
+	ended bool
+}
+
+// listWriter puts a list together in one format.
+type listWriter interface {
+	// begin gives what stands before the items.
+	begin(*pages) ([]byte, error)
+	item(dst, payload []byte) []byte
+	end(dst []byte) []byte
 }
 
 var _ io.ReadCloser = (*listBody)(nil)
@@ -206,14 +199,11 @@ func (b *listBody) Read(p []byte) (int, error) {
 func (b *listBody) fill() error {
 	b.buf, b.off = b.buf[:0], 0
 	if b.done {
-		b.buf, b.ended = append(b.buf, "]}\n"...), true
+		b.buf, b.ended = b.write.end(b.buf), true
 		return nil
 	}
 	return b.next(func(o store.Object) error {
-		if b.listed {
-			b.buf = append(b.buf, ',')
-		}
-		b.buf, b.listed = append(b.buf, o.Payload...), true
+		b.buf = b.write.item(b.buf, o.Payload)
 		return nil
 	})
 }
@@ -222,3 +212,75 @@ func (b *listBody) Close() error {
 	b.ended, b.buf, b.off = true, nil, 0
 	return nil
 }
+
+// envelope is the list's own data as it was recorded.
+type envelope struct {
+	Kind       string                     `json:"kind"`
+	APIVersion string                     `json:"apiVersion"`
+	Metadata   map[string]json.RawMessage `json:"metadata"`
+}
+
+func envelopeOf(c store.Collection) (e envelope, err error) {
+	if err := json.Unmarshal([]byte(c.Envelope), &e); err != nil {
+		return e, fmt.Errorf("collection %d: envelope: %w: %w", c.ID, store.ErrCorrupt, err)
+	}
+	return e, nil
+}
+
+type jsonList struct{ listed bool }
+
+func (*jsonList) begin(p *pages) ([]byte, error) {
+	e, err := envelopeOf(p.collection)
+	if err != nil {
+		return nil, err
+	}
+	if e.Metadata == nil {
+		e.Metadata = map[string]json.RawMessage{}
+	}
+	version, err := json.Marshal(p.collection.ResourceVersion)
+	if err != nil {
+		return nil, err
+	}
+	e.Metadata["resourceVersion"] = version
+	head, err := json.Marshal(e)
+	if err != nil {
+		return nil, fmt.Errorf("collection %d: envelope: %w", p.collection.ID, err)
+	}
+	return append(head[:len(head)-1], `,"items":[`...), nil
+}
+
+func (l *jsonList) item(dst, payload []byte) []byte {
+	if l.listed {
+		dst = append(dst, ',')
+	}
+	l.listed = true
+	return append(dst, payload...)
+}
+
+func (*jsonList) end(dst []byte) []byte { return append(dst, "]}\n"...) }
+
+// protobufList says its length first, which takes a look at the sizes of all
+// items.
+type protobufList struct{}
+
+func (protobufList) begin(p *pages) ([]byte, error) {
+	e, err := envelopeOf(p.collection)
+	if err != nil {
+		return nil, err
+	}
+	total := 0
+	err = p.db.Measure(p.ctx, p.collection.ID, p.collection.Revision, p.within, func(object string, size int) error {
+		ok, err := p.selects(object)
+		if ok {
+			total += wire.ItemSize(size)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return wire.AppendListHead(nil, e.Kind, e.APIVersion, p.collection.ResourceVersion, total), nil
+}
+
+func (protobufList) item(dst, payload []byte) []byte { return wire.AppendItem(dst, payload) }
+func (protobufList) end(dst []byte) []byte           { return dst }

@@ -91,8 +91,8 @@ func (r *Replayer) get(ctx context.Context, q Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, rep := range q.Info.JSONRepresentations() {
-		best, err := r.newest(ctx, q, all, rep)
+	for _, form := range q.Info.Forms() {
+		best, err := r.newest(ctx, q, all, form)
 		if err != nil {
 			return nil, err
 		}
@@ -101,7 +101,7 @@ func (r *Replayer) get(ctx context.Context, q Request) (*http.Response, error) {
 		case best.absent:
 			return nil, apierrors.NewNotFound(schema.GroupResource{Group: q.Info.Group, Resource: q.Info.Resource}, q.Info.Name)
 		default:
-			raw := typed(best.collection, best.object)
+			raw := typed(nil, form.Format, best.collection, best.object)
 			return r.response(http.StatusOK, http.Header{"Content-Type": {best.collection.MediaType}}, best.collection.SyncedAt, io.NopCloser(bytes.NewReader(raw)), int64(len(raw))), nil
 		}
 	}
@@ -116,9 +116,9 @@ type sighting struct {
 	version    string // at which this was true
 }
 
-func (r *Replayer) newest(ctx context.Context, q Request, all []store.Collection, rep request.Representation) (best *sighting, err error) {
+func (r *Replayer) newest(ctx context.Context, q Request, all []store.Collection, form request.Form) (best *sighting, err error) {
 	for _, c := range all {
-		if c.Representation != string(rep) || (c.Namespace != "" && c.Namespace != q.Info.Namespace) {
+		if !isForm(c, form) || (c.Namespace != "" && c.Namespace != q.Info.Namespace) {
 			continue
 		}
 		s := sighting{collection: c}
@@ -151,12 +151,17 @@ func newer(a, b string) bool {
 	return errX == nil && errY == nil && x > y
 }
 
-// typed gives the object with its kind and apiVersion.
-func typed(c store.Collection, o store.Object) []byte {
-	if o.Encoding == store.JSONBare {
-		return wire.AppendTyped(nil, c.Kind, c.APIVersion, o.Payload)
+// isForm tells whether a collection is in a form.
+func isForm(c store.Collection, form request.Form) bool {
+	return c.MediaType == form.Format.MediaType() && c.Representation == string(form.Representation)
+}
+
+// typed adds the object with its kind and apiVersion to dst.
+func typed(dst []byte, format wire.Format, c store.Collection, o store.Object) []byte {
+	if o.Encoding == store.JSON {
+		return append(dst, o.Payload...)
 	}
-	return o.Payload
+	return format.AppendTyped(dst, c.Kind, c.APIVersion, o.Payload)
 }
 
 // response builds an answer that says that it comes from a cache, and how old it
@@ -174,7 +179,7 @@ func (r *Replayer) response(status int, header http.Header, at time.Time, body i
 // tooLarge is the server's answer when it is asked for a state that it has not
 // reached; clients then ask without a version.
 func tooLarge() error {
-	err := apierrors.NewTimeoutError("Too large resource version: the link to the API server is down and what was recorded is older", 1)
+	err := apierrors.NewTimeoutError("Too large resource version: the link to the API server is down and what was recorded is older", 0)
 	err.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: metav1.CauseTypeResourceVersionTooLarge, Message: "Too large resource version"}}
 	return err
 }

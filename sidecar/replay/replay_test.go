@@ -285,7 +285,7 @@ func TestAWatchBeginsWithTheRecordedState(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if state.ResourceVersion != "10" || state.Representation != request.Object {
+		if state.ResourceVersion != "10" || state.Form != (request.Form{Format: wire.JSON, Representation: request.Object}) {
 			t.Fatalf("%+v", state)
 		}
 		var raw []byte
@@ -295,11 +295,11 @@ func TestAWatchBeginsWithTheRecordedState(t *testing.T) {
 			}
 		}
 		for _, line := range strings.Split(strings.TrimSpace(string(raw)), "\n") {
-			e, err := wire.ParseEvent([]byte(line))
+			e, err := wire.JSON.ParseEvent([]byte(line))
 			if err != nil {
 				t.Fatal(err)
 			}
-			m, err := wire.ParseMeta(e.Object)
+			m, err := wire.JSON.ParseMeta(e.Object)
 			if err != nil || m.Kind != "Pod" || m.APIVersion != "v1" || !json.Valid([]byte(line)) {
 				t.Fatalf("%s %v", line, err)
 			}

@@ -2,7 +2,6 @@ package replay
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 
 	"rockpool.dev/sidecar/request"
@@ -14,8 +13,8 @@ import (
 type State struct {
 	// ResourceVersion is where the watch goes on.
 	ResourceVersion string
-	// Representation is the form of the objects.
-	Representation request.Representation
+	// Form is that of the objects.
+	Form request.Form
 	// Header is that of the answer.
 	Header http.Header
 
@@ -31,37 +30,49 @@ func (r *Replayer) State(ctx context.Context, q Request) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp := r.response(http.StatusOK, http.Header{"Content-Type": {s.collection.MediaType}}, s.collection.SyncedAt, http.NoBody, -1)
+	resp := r.response(http.StatusOK, http.Header{"Content-Type": {s.form.Format.WatchMediaType()}}, s.collection.SyncedAt, http.NoBody, -1)
 	return &State{
 		ResourceVersion: s.collection.ResourceVersion,
-		Representation:  request.Representation(s.collection.Representation),
+		Form:            s.form,
 		Header:          resp.Header,
 		pages:           pages{ctx: ctx, db: r.db, selection: s},
 		bookmark:        q.Info.SendInitialEvents,
 	}, nil
 }
 
+// Form finds the form in which the client has got the list that it watches
+// behind, the newest if there are several.
+func (r *Replayer) Form(ctx context.Context, q Request) (form request.Form, ok bool) {
+	all, err := r.db.Collections(ctx, q.Principal, q.Info.Group, q.Info.Version, q.Info.Resource)
+	if err != nil {
+		return form, false // a form will be found without
+	}
+	var best store.Collection
+	for _, f := range q.Info.Forms() {
+		for _, c := range all {
+			if c.State == store.Complete && isForm(c, f) && exact(c, q.Info) && (!ok || c.SyncedAt.After(best.SyncedAt)) {
+				best, form, ok = c, f, true
+			}
+		}
+	}
+	return form, ok
+}
+
 // AppendEvents adds the frames of the next page to dst and tells whether that
 // was the last one.
 func (s *State) AppendEvents(dst []byte) (out []byte, last bool, err error) {
-	c := s.pages.collection
+	c, format := s.pages.collection, s.Form.Format
 	var object []byte
 	err = s.pages.next(func(o store.Object) error {
-		payload := o.Payload
-		if o.Encoding == store.JSONBare {
-			object = wire.AppendTyped(object[:0], c.Kind, c.APIVersion, o.Payload)
-			payload = object
-		}
-		dst = wire.AppendEvent(dst, wire.Added, payload)
+		object = typed(object[:0], format, c, o)
+		dst = format.AppendEvent(dst, wire.Added, object)
 		return nil
 	})
 	if err != nil || !s.pages.done {
 		return dst, false, err
 	}
 	if s.bookmark {
-		end := fmt.Appendf(nil, `{"kind":%q,"apiVersion":%q,"metadata":{"resourceVersion":%q,"creationTimestamp":null,"annotations":{%q:"true"}}}`,
-			c.Kind, c.APIVersion, c.ResourceVersion, wire.InitialEventsEnd)
-		dst = wire.AppendEvent(dst, wire.Bookmark, end)
+		dst = format.AppendEvent(dst, wire.Bookmark, format.Bookmark(c.Kind, c.APIVersion, c.ResourceVersion))
 	}
 	return dst, true, nil
 }

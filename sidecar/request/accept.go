@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"rockpool.dev/sidecar/wire"
 )
 
 // Representation is the form in which the API server gives objects.
@@ -63,11 +65,6 @@ func ParseAccept(header string) []MediaType {
 	return out
 }
 
-// JSON tells that the clause takes JSON.
-func (m MediaType) JSON() bool {
-	return m.Type == "application/json" || m.Type == "*/*" || m.Type == "application/*"
-}
-
 // Representation gives the splittable form that the clause asks for.
 func (m MediaType) Representation() (Representation, bool) {
 	switch m.As {
@@ -79,28 +76,41 @@ func (m MediaType) Representation() (Representation, bool) {
 	return "", false
 }
 
-// JSONRepresentations lists the splittable forms that the client takes as JSON,
-// best first.
-func (i *Info) JSONRepresentations() []Representation {
-	var out []Representation
+// Form is a form of answer that can be cut into objects.
+type Form struct {
+	Format         wire.Format
+	Representation Representation
+}
+
+// format gives the encoding that the clause takes; for a wildcard the server
+// chooses JSON.
+func (m MediaType) format() wire.Format {
+	switch m.Type {
+	case "*/*", "application/*":
+		return wire.JSON
+	}
+	return wire.FormatOf(m.Type)
+}
+
+// Forms lists the forms that the client takes, best first.
+func (i *Info) Forms() []Form {
+	var out []Form
 	for _, m := range i.Accept {
-		if r, ok := m.Representation(); ok && m.JSON() && !slices.Contains(out, r) {
-			out = append(out, r)
+		r, ok := m.Representation()
+		form := Form{m.format(), r}
+		if ok && form.Format != nil && !slices.Contains(out, form) {
+			out = append(out, form)
 		}
 	}
 	return out
 }
 
-// AcceptJSON is an Accept header for the splittable form r in JSON, in the
-// client's own words where it has any.
-func (i *Info) AcceptJSON(r Representation) string {
+// AcceptForm is an Accept header for one form alone, in the client's own words.
+func (i *Info) AcceptForm(form Form) string {
 	for _, m := range i.Accept {
-		if got, ok := m.Representation(); ok && got == r && m.Type == "application/json" {
+		if r, ok := m.Representation(); ok && r == form.Representation && m.Type == form.Format.MediaType() {
 			return m.raw
 		}
 	}
-	if r == Metadata {
-		return "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
-	}
-	return "application/json"
+	return form.Format.MediaType() // the client took anything
 }

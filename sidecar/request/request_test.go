@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"rockpool.dev/sidecar/wire"
 )
 
 func TestParseReadsWhatIsAsked(t *testing.T) {
@@ -85,34 +87,35 @@ func TestDocumentsAreWhatDescribesTheAPI(t *testing.T) {
 func TestAcceptOrdersWhatTheClientTakes(t *testing.T) {
 	const table = "application/json;as=Table;v=v1;g=meta.k8s.io"
 	const partial = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+	object, metadata := Form{wire.JSON, Object}, Form{wire.JSON, Metadata}
 	tests := []struct {
 		name, accept string
-		want         []Representation
+		want         []Form
 	}{
-		{"nothing said is anything", "", []Representation{Object}},
-		{"client-go", "application/json, */*", []Representation{Object}},
-		{"kubectl asks for tables and takes objects", table + ",application/json", []Representation{Object}},
+		{"nothing said is anything", "", []Form{object}},
+		{"client-go for custom resources", "application/json, */*", []Form{object}},
+		{"client-go for all others", "application/vnd.kubernetes.protobuf,application/json", []Form{{wire.Protobuf, Object}, object}},
+		{"kubectl asks for tables and takes objects", table + ",application/json", []Form{object}},
 		{"a table or nothing", table, nil},
-		{"the metadata client", "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1," + partial + ",application/json", []Representation{Metadata, Object}},
-		{"protobuf or nothing", "application/vnd.kubernetes.protobuf", nil},
-		{"weights count", "application/json;q=0.5," + partial, []Representation{Metadata, Object}},
+		{"the metadata client", "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1," + partial + ",application/json", []Form{{wire.Protobuf, Metadata}, metadata, object}},
+		{"a format of tomorrow", "application/cbor", nil},
+		{"weights count", "application/json;q=0.5," + partial, []Form{metadata, object}},
 		{"weight nought is no", "application/json;q=0", nil},
-		{"what cannot be read is left out", ";;;,application/json", []Representation{Object}},
+		{"what cannot be read is left out", ";;;,application/json", []Form{object}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			info := Info{Accept: ParseAccept(tt.accept)}
-			if d := cmp.Diff(tt.want, info.JSONRepresentations()); d != "" {
+			if d := cmp.Diff(tt.want, info.Forms(), cmp.Comparer(func(a, b wire.Format) bool { return a == b })); d != "" {
 				t.Fatal(d)
 			}
 		})
 	}
-	info := Info{Accept: ParseAccept("application/vnd.kubernetes.protobuf," + partial)}
-	if got := info.AcceptJSON(Metadata); got != partial {
-		t.Errorf("metadata is asked for as %q", got)
-	}
-	if got := info.AcceptJSON(Object); got != "application/json" {
-		t.Errorf("objects are asked for as %q", got)
+	info := Info{Accept: ParseAccept("application/vnd.kubernetes.protobuf, " + partial + ", */*")}
+	for form, want := range map[Form]string{metadata: partial, object: "application/json", {wire.Protobuf, Object}: "application/vnd.kubernetes.protobuf"} {
+		if got := info.AcceptForm(form); got != want {
+			t.Errorf("%+v is asked for as %q", form, got)
+		}
 	}
 }
 
@@ -136,7 +139,8 @@ func FuzzParse(f *testing.F) {
 		if info.IsResource && info.IsDocument() {
 			t.Fatal("both a resource and a document")
 		}
-		info.JSONRepresentations()
-		info.AcceptJSON(Object)
+		for _, form := range info.Forms() {
+			info.AcceptForm(form)
+		}
 	})
 }

@@ -82,33 +82,3 @@ type Event struct {
 	Type   string
 	Object []byte
 }
-
-// ParseEvent reads a frame.
-func ParseEvent(frame []byte) (Event, error) {
-	var e Event
-	err := members(frame, func(key string, val []byte) (err error) {
-		switch key {
-		case "type":
-			e.Type, err = unquote(val)
-		case "object":
-			e.Object = val
-		}
-		return err
-	})
-	if err != nil {
-		return Event{}, fmt.Errorf("watch event: %w", err)
-	}
-	if e.Type == "" || e.Object == nil {
-		return Event{}, fmt.Errorf("watch event: %w: type and object are needed", errSyntax)
-	}
-	return e, nil
-}
-
-// AppendEvent adds a frame with its line end to dst.
-func AppendEvent(dst []byte, kind string, object []byte) []byte {
-	dst = append(dst, `{"type":"`...)
-	dst = append(dst, kind...)
-	dst = append(dst, `","object":`...)
-	dst = append(dst, object...)
-	return append(dst, "}\n"...)
-}

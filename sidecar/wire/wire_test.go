@@ -170,7 +170,7 @@ func TestParseMeta(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := ParseMeta([]byte(tt.object))
+			got, err := JSON.ParseMeta([]byte(tt.object))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -180,7 +180,7 @@ func TestParseMeta(t *testing.T) {
 		})
 	}
 	for _, bad := range []string{``, `{`, `[]`, `{"metadata":{"name":5}}`, `{"metadata" "x"}`, `{"a":1 "b":2}`, `{"metadata":`} {
-		if m, err := ParseMeta([]byte(bad)); err == nil {
+		if m, err := JSON.ParseMeta([]byte(bad)); err == nil {
 			t.Errorf("%q gave %+v", bad, m)
 		}
 	}
@@ -188,14 +188,14 @@ func TestParseMeta(t *testing.T) {
 
 func TestBareAndTypedAreEachOthersReverse(t *testing.T) {
 	typed := `{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"},"spec":{}}`
-	bare, ok := Bare([]byte(typed))
+	bare, ok := JSON.Bare([]byte(typed))
 	if !ok || string(bare) != `{"metadata":{"name":"a"},"spec":{}}` {
 		t.Fatalf("bare: %s %v", bare, ok)
 	}
-	if got := AppendTyped(nil, "Pod", "v1", bare); string(got) != typed {
+	if got := JSON.AppendTyped(nil, "Pod", "v1", bare); string(got) != typed {
 		t.Fatalf("typed: %s", got)
 	}
-	if got := AppendTyped(nil, "Pod", "v1", []byte(`{}`)); string(got) != `{"kind":"Pod","apiVersion":"v1"}` {
+	if got := JSON.AppendTyped(nil, "Pod", "v1", []byte(`{}`)); string(got) != `{"kind":"Pod","apiVersion":"v1"}` {
 		t.Fatalf("typed: %s", got)
 	}
 	for _, whole := range []string{
@@ -204,20 +204,20 @@ func TestBareAndTypedAreEachOthersReverse(t *testing.T) {
 		`{"kind":"Pod","apiVersion":"v1"}`,
 		`{}`, `[]`, ``,
 	} {
-		if bare, ok := Bare([]byte(whole)); ok || string(bare) != whole {
+		if bare, ok := JSON.Bare([]byte(whole)); ok || string(bare) != whole {
 			t.Errorf("%s was changed to %s", whole, bare)
 		}
 	}
 }
 
 func TestAnEventThatWasBuiltIsParsed(t *testing.T) {
-	frame := AppendEvent(nil, Deleted, []byte(`{"metadata":{}}`))
-	e, err := ParseEvent(frame)
+	frame := JSON.AppendEvent(nil, Deleted, []byte(`{"metadata":{}}`))
+	e, err := JSON.ParseEvent(frame)
 	if err != nil || e.Type != Deleted || string(e.Object) != `{"metadata":{}}` {
 		t.Fatalf("%+v %v", e, err)
 	}
 	for _, bad := range []string{`{}`, `{"type":"ADDED"}`, `{"object":{}}`, `{"type":1,"object":{}}`, `x`} {
-		if _, err := ParseEvent([]byte(bad)); err == nil {
+		if _, err := JSON.ParseEvent([]byte(bad)); err == nil {
 			t.Errorf("%q was taken", bad)
 		}
 	}
@@ -266,7 +266,7 @@ func FuzzFrames(f *testing.F) {
 		}
 		run := func(chunk int) (frames []string, failed bool) {
 			s := &Frames{Frame: func(raw []byte) error {
-				if _, err := ParseEvent(raw); err != nil {
+				if _, err := JSON.ParseEvent(raw); err != nil {
 					return err
 				}
 				frames = append(frames, string(raw))
@@ -293,12 +293,12 @@ func FuzzObject(f *testing.F) {
 	f.Add([]byte(`{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","labels":{"a":"b"}},"spec":{}}`))
 	f.Add([]byte(`{"kind":"Pod","apiVersion":"v1"}`))
 	f.Fuzz(func(t *testing.T, object []byte) {
-		m, err := ParseMeta(object)
-		bare, ok := Bare(object)
+		m, err := JSON.ParseMeta(object)
+		bare, ok := JSON.Bare(object)
 		if err != nil || !ok || !json.Valid(object) {
 			return
 		}
-		typed := AppendTyped(nil, m.Kind, m.APIVersion, bare)
+		typed := JSON.AppendTyped(nil, m.Kind, m.APIVersion, bare)
 		var a, b any
 		if json.Unmarshal(object, &a) != nil || json.Unmarshal(typed, &b) != nil {
 			t.Fatalf("%s became %s", object, typed)

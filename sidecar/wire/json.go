@@ -6,26 +6,48 @@ import (
 	"fmt"
 )
 
-// InitialEventsEnd is the annotation of the bookmark that ends the initial
-// events of a watch with sendInitialEvents=true (KEP-3157).
-const InitialEventsEnd = "k8s.io/initial-events-end"
+// jsonFormat is application/json.
+type jsonFormat struct{}
 
-// Meta is the part of an object that identifies it.
-type Meta struct {
-	Kind, APIVersion string
-	Namespace, Name  string
-	UID              string
-	ResourceVersion  string
-	// Labels is the JSON object of the labels, nil when there are none. It is a
-	// part of the input.
-	Labels []byte
-	// InitialEventsEnd tells that the annotation of that name is "true".
-	InitialEventsEnd bool
+func (jsonFormat) MediaType() string      { return MediaTypeJSON }
+func (jsonFormat) WatchMediaType() string { return MediaTypeJSON }
+
+func (jsonFormat) NewList(item func([]byte) error) ListSplitter     { return &List{Item: item} }
+func (jsonFormat) NewFrames(frame func([]byte) error) FrameSplitter { return &Frames{Frame: frame} }
+
+func (jsonFormat) ParseEvent(frame []byte) (Event, error) {
+	var e Event
+	err := members(frame, func(key string, val []byte) (err error) {
+		switch key {
+		case "type":
+			e.Type, err = unquote(val)
+		case "object":
+			e.Object = val
+		}
+		return err
+	})
+	if err != nil {
+		return Event{}, fmt.Errorf("watch event: %w", err)
+	}
+	if e.Type == "" || e.Object == nil {
+		return Event{}, fmt.Errorf("watch event: %w: type and object are needed", errSyntax)
+	}
+	return e, nil
 }
 
-// ParseMeta reads the identity of an object, whatever its kind, without
-// decoding the rest of it.
-func ParseMeta(object []byte) (Meta, error) {
+func (jsonFormat) AppendFrame(dst, frame []byte) []byte {
+	return append(append(dst, frame...), '\n')
+}
+
+func (jsonFormat) AppendEvent(dst []byte, kind string, object []byte) []byte {
+	dst = append(dst, `{"type":"`...)
+	dst = append(dst, kind...)
+	dst = append(dst, `","object":`...)
+	dst = append(dst, bytes.TrimRight(object, " \r\n\t")...)
+	return append(dst, "}\n"...)
+}
+
+func (jsonFormat) ParseMeta(object []byte) (Meta, error) {
 	var m Meta
 	err := members(object, func(key string, val []byte) (err error) {
 		switch key {
@@ -43,6 +65,10 @@ func ParseMeta(object []byte) (Meta, error) {
 	}
 	return m, nil
 }
+
+// ParseItem is ParseMeta: an item of a list is an object that need not say its
+// kind.
+func (f jsonFormat) ParseItem(item []byte) (Meta, error) { return f.ParseMeta(item) }
 
 func (m *Meta) parse(metadata []byte) error {
 	if bytes.Equal(metadata, []byte("null")) {
@@ -74,11 +100,10 @@ func (m *Meta) parse(metadata []byte) error {
 	})
 }
 
-// Bare takes kind and apiVersion off the head of a typed object, which makes it
-// look as it does among the items of a typed list. It reports false for an
-// object that does not start with the two: items of lists, and objects of custom
-// resources, which say kind and apiVersion wherever they stand.
-func Bare(object []byte) ([]byte, bool) {
+// Bare reports false for an object that does not start with kind and apiVersion:
+// items of lists, and objects of custom resources, which say kind and apiVersion
+// wherever they stand, also in lists.
+func (jsonFormat) Bare(object []byte) ([]byte, bool) {
 	p := object[skipSpace(object):]
 	if len(p) == 0 || p[0] != '{' {
 		return object, false
@@ -100,9 +125,7 @@ func Bare(object []byte) ([]byte, bool) {
 	return append(bare, p...), true
 }
 
-// AppendTyped adds a bare object with its kind and apiVersion to dst: the
-// reverse of Bare.
-func AppendTyped(dst []byte, kind, apiVersion string, bare []byte) []byte {
+func (jsonFormat) AppendTyped(dst []byte, kind, apiVersion string, bare []byte) []byte {
 	p := bare[skipSpace(bare):]
 	if len(p) == 0 || p[0] != '{' {
 		return append(dst, bare...)
@@ -116,6 +139,11 @@ func AppendTyped(dst []byte, kind, apiVersion string, bare []byte) []byte {
 		dst = append(dst, ',')
 	}
 	return append(dst, p...)
+}
+
+func (jsonFormat) Bookmark(kind, apiVersion, resourceVersion string) []byte {
+	return fmt.Appendf(nil, `{"kind":%q,"apiVersion":%q,"metadata":{"resourceVersion":%q,"creationTimestamp":null,"annotations":{%q:"true"}}}`,
+		kind, apiVersion, resourceVersion, InitialEventsEnd)
 }
 
 func appendString(dst []byte, s string) []byte {

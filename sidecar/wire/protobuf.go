@@ -1,0 +1,261 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// protobufFormat is application/vnd.kubernetes.protobuf. The messages, and the
+// numbers of their fields, are part of the API's compatibility promise:
+// https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding
+// and generated.proto of k8s.io/apimachinery. Fields that are not named here are
+// carried along unread.
+type protobufFormat struct{}
+
+// magic begins every message that comes alone; a runtime.Unknown follows.
+var magic = []byte("k8s\x00")
+
+const (
+	unknownTypeMeta        protowire.Number = 1
+	unknownRaw             protowire.Number = 2
+	unknownContentEncoding protowire.Number = 3
+
+	typeMetaAPIVersion protowire.Number = 1
+	typeMetaKind       protowire.Number = 2
+
+	objectMetadata protowire.Number = 1
+	listMetadata   protowire.Number = 1
+	listItems      protowire.Number = 2
+
+	listMetaResourceVersion protowire.Number = 2
+	listMetaContinue        protowire.Number = 3
+
+	metaName            protowire.Number = 1
+	metaNamespace       protowire.Number = 3
+	metaUID             protowire.Number = 5
+	metaResourceVersion protowire.Number = 6
+	metaLabels          protowire.Number = 11
+	metaAnnotations     protowire.Number = 12
+
+	entryKey   protowire.Number = 1
+	entryValue protowire.Number = 2
+
+	eventType    protowire.Number = 1
+	eventObject  protowire.Number = 2
+	extensionRaw protowire.Number = 1
+)
+
+var errProtobuf = errors.New("not a Kubernetes protobuf message")
+
+func (protobufFormat) MediaType() string      { return MediaTypeProtobuf }
+func (protobufFormat) WatchMediaType() string { return MediaTypeProtobuf + ";stream=watch" }
+
+func (protobufFormat) NewList(item func([]byte) error) ListSplitter { return &protobufList{item: item} }
+func (protobufFormat) NewFrames(frame func([]byte) error) FrameSplitter {
+	return &protobufFrames{frame: frame}
+}
+
+// fields calls f for each field of a message, in order, with the contents of
+// those that have a length and nil for others.
+func fields(message []byte, f func(protowire.Number, []byte) error) error {
+	for len(message) > 0 {
+		number, kind, n := protowire.ConsumeTag(message)
+		if n < 0 {
+			return fmt.Errorf("%w: %w", errProtobuf, protowire.ParseError(n))
+		}
+		message = message[n:]
+		var contents []byte
+		if kind == protowire.BytesType {
+			contents, n = protowire.ConsumeBytes(message)
+		} else {
+			n = protowire.ConsumeFieldValue(number, kind, message)
+		}
+		if n < 0 {
+			return fmt.Errorf("%w: %w", errProtobuf, protowire.ParseError(n))
+		}
+		if err := f(number, contents); err != nil {
+			return err
+		}
+		message = message[n:]
+	}
+	return nil
+}
+
+// open takes the envelope off a message that came alone.
+func open(object []byte) (kind, apiVersion string, raw []byte, err error) {
+	rest, ok := bytes.CutPrefix(object, magic)
+	if !ok {
+		return "", "", nil, fmt.Errorf("%w: it does not begin with %q", errProtobuf, magic)
+	}
+	err = fields(rest, func(number protowire.Number, contents []byte) error {
+		switch number {
+		case unknownTypeMeta:
+			return fields(contents, func(number protowire.Number, contents []byte) error {
+				switch number {
+				case typeMetaAPIVersion:
+					apiVersion = string(contents)
+				case typeMetaKind:
+					kind = string(contents)
+				}
+				return nil
+			})
+		case unknownRaw:
+			raw = contents
+		case unknownContentEncoding:
+			if len(contents) > 0 {
+				return fmt.Errorf("%w: content encoding %q", errProtobuf, contents)
+			}
+		}
+		return nil
+	})
+	return kind, apiVersion, raw, err
+}
+
+func (f protobufFormat) ParseMeta(object []byte) (Meta, error) {
+	kind, apiVersion, raw, err := open(object)
+	if err != nil {
+		return Meta{}, err
+	}
+	m, err := f.ParseItem(raw)
+	m.Kind, m.APIVersion = kind, apiVersion
+	return m, err
+}
+
+func (protobufFormat) ParseItem(item []byte) (Meta, error) {
+	var m Meta
+	labels := map[string]string{}
+	err := fields(item, func(number protowire.Number, contents []byte) error {
+		if number != objectMetadata {
+			return nil
+		}
+		return fields(contents, func(number protowire.Number, contents []byte) error {
+			switch number {
+			case metaName:
+				m.Name = string(contents)
+			case metaNamespace:
+				m.Namespace = string(contents)
+			case metaUID:
+				m.UID = string(contents)
+			case metaResourceVersion:
+				m.ResourceVersion = string(contents)
+			case metaLabels:
+				key, value, err := entry(contents)
+				labels[key] = value
+				return err
+			case metaAnnotations:
+				key, value, err := entry(contents)
+				m.InitialEventsEnd = m.InitialEventsEnd || (key == InitialEventsEnd && value == "true")
+				return err
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return Meta{}, fmt.Errorf("object metadata: %w", err)
+	}
+	if len(labels) > 0 {
+		if m.Labels, err = json.Marshal(labels); err != nil {
+			return Meta{}, err
+		}
+	}
+	return m, nil
+}
+
+// entry reads an entry of a map of strings.
+func entry(message []byte) (key, value string, err error) {
+	err = fields(message, func(number protowire.Number, contents []byte) error {
+		switch number {
+		case entryKey:
+			key = string(contents)
+		case entryValue:
+			value = string(contents)
+		}
+		return nil
+	})
+	return key, value, err
+}
+
+func (protobufFormat) Bare(object []byte) ([]byte, bool) {
+	_, _, raw, err := open(object)
+	if err != nil {
+		return object, false
+	}
+	return bytes.Clone(raw), true
+}
+
+func (protobufFormat) AppendTyped(dst []byte, kind, apiVersion string, bare []byte) []byte {
+	return append(appendEnvelope(dst, kind, apiVersion, len(bare)), bare...)
+}
+
+// appendEnvelope adds what stands before a message of a size.
+func appendEnvelope(dst []byte, kind, apiVersion string, size int) []byte {
+	typeMeta := appendField(nil, typeMetaAPIVersion, []byte(apiVersion))
+	typeMeta = appendField(typeMeta, typeMetaKind, []byte(kind))
+	dst = appendField(append(dst, magic...), unknownTypeMeta, typeMeta)
+	dst = protowire.AppendTag(dst, unknownRaw, protowire.BytesType)
+	return protowire.AppendVarint(dst, uint64(size))
+}
+
+func appendField(dst []byte, number protowire.Number, contents []byte) []byte {
+	dst = protowire.AppendTag(dst, number, protowire.BytesType)
+	return protowire.AppendBytes(dst, contents)
+}
+
+func (protobufFormat) ParseEvent(frame []byte) (Event, error) {
+	var e Event
+	err := fields(frame, func(number protowire.Number, contents []byte) error {
+		switch number {
+		case eventType:
+			e.Type = string(contents)
+		case eventObject:
+			return fields(contents, func(number protowire.Number, contents []byte) error {
+				if number == extensionRaw {
+					e.Object = contents
+				}
+				return nil
+			})
+		}
+		return nil
+	})
+	if err != nil {
+		return Event{}, fmt.Errorf("watch event: %w", err)
+	}
+	if e.Type == "" || e.Object == nil {
+		return Event{}, fmt.Errorf("watch event: %w: type and object are needed", errProtobuf)
+	}
+	return e, nil
+}
+
+func (f protobufFormat) AppendEvent(dst []byte, kind string, object []byte) []byte {
+	extension := appendField(nil, extensionRaw, object)
+	event := appendField(nil, eventType, []byte(kind))
+	return f.AppendFrame(dst, appendField(event, eventObject, extension))
+}
+
+func (f protobufFormat) Bookmark(kind, apiVersion, resourceVersion string) []byte {
+	annotation := appendField(appendField(nil, entryKey, []byte(InitialEventsEnd)), entryValue, []byte("true"))
+	metadata := appendField(nil, metaResourceVersion, []byte(resourceVersion))
+	metadata = appendField(metadata, metaAnnotations, annotation)
+	return f.AppendTyped(nil, kind, apiVersion, appendField(nil, objectMetadata, metadata))
+}
+
+// ItemSize is how many bytes an item of a size takes in a protobuf list.
+func ItemSize(size int) int { return protowire.SizeTag(listItems) + protowire.SizeBytes(size) }
+
+// AppendListHead adds what stands before the items of a protobuf list whose items
+// take itemBytes, counted with ItemSize.
+func AppendListHead(dst []byte, kind, apiVersion, resourceVersion string, itemBytes int) []byte {
+	metadata := appendField(nil, listMetadata, appendField(nil, listMetaResourceVersion, []byte(resourceVersion)))
+	return append(appendEnvelope(dst, kind, apiVersion, len(metadata)+itemBytes), metadata...)
+}
+
+// AppendItem adds an item to a protobuf list.
+func AppendItem(dst, item []byte) []byte { return appendField(dst, listItems, item) }
+
+// short tells that a protowire length means that bytes are missing.
+func short(n int) bool { return errors.Is(protowire.ParseError(n), io.ErrUnexpectedEOF) }

@@ -1,0 +1,277 @@
+// Package e2e drives the whole of Rockpool on a real API server, with real
+// clients that nobody here wrote, through a link that is broken on purpose.
+// Every pod in it is a pod that the API server returned after admission.
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+
+	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/edge"
+)
+
+// cluster is shared by all tests; each has a namespace and a node of its own.
+var cluster *edge.Edge
+
+func TestMain(m *testing.M) {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	var err error
+	if cluster, err = edge.Start(ctx, edge.Options{Race: true}); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	if err := cluster.Stop(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// patience bounds each wait. It is never waited for when all is well.
+const patience = 15 * time.Second
+
+// site is a namespace, a node and the pods on it.
+type site struct {
+	*edge.Node
+	t         *testing.T
+	ctx       context.Context
+	namespace string
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	name := strings.ToLower(strings.Map(func(r rune) rune {
+		if r == '/' || r == '_' {
+			return '-'
+		}
+		return r
+	}, t.Name()))
+	name = strings.TrimRight(name[:min(len(name), 60)], "-")
+	if err := cluster.Namespace(t.Context(), name); err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	if err := os.Chmod(root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	node, err := cluster.NewNode(root, t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(node.Close)
+	return &site{Node: node, t: t, ctx: t.Context(), namespace: name}
+}
+
+// until waits for a condition.
+func (s *site) until(what string, f func() bool) {
+	s.t.Helper()
+	err := wait.PollUntilContextTimeout(s.ctx, 20*time.Millisecond, patience, true, func(context.Context) (bool, error) { return f(), nil })
+	if err != nil {
+		s.t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// pod runs a pod and waits for it.
+func (s *site) pod(change ...func(*corev1.Pod)) *pod {
+	s.t.Helper()
+	spec := edge.Pod(s.namespace, "web")
+	for _, f := range change {
+		f(spec)
+	}
+	runner, err := s.Create(s.ctx, spec)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	p := &pod{PodRunner: runner, site: s}
+	s.t.Cleanup(p.end)
+	ctx, cancel := context.WithTimeout(s.ctx, patience)
+	defer cancel()
+	if err := p.WaitRunning(ctx); err != nil {
+		s.t.Fatal(err)
+	}
+	return p
+}
+
+// configMap makes or changes a ConfigMap, past the link.
+func (s *site) configMap(name, value string) *corev1.ConfigMap {
+	s.t.Helper()
+	api := cluster.Client().CoreV1().ConfigMaps(s.namespace)
+	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": name}}, Data: map[string]string{"value": value}}
+	out, err := api.Update(s.ctx, cm, metav1.UpdateOptions{})
+	if err != nil {
+		out, err = api.Create(s.ctx, cm, metav1.CreateOptions{})
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return out
+}
+
+// pod is a running pod.
+type pod struct {
+	*bed.PodRunner
+	site *site
+	mark int // how much of the app's output was looked at
+}
+
+func (p *pod) end() {
+	if p.site.t.Failed() {
+		p.site.t.Logf("cache:\n%s", p.site.sql("SELECT * FROM v_collection; SELECT collection_id, name, resource_version FROM v_object; SELECT path, accept FROM response; SELECT * FROM v_link"))
+		for _, c := range p.Statuses() {
+			text, _ := p.Logs(c.Name)
+			p.site.t.Logf("--- %s %+v\n%s", c.Name, c, text)
+		}
+	}
+	if err := p.Stop(); err != nil {
+		p.site.t.Error(err)
+	}
+	// The race detector's verdict is in what the sidecar said.
+	if text, _ := p.Logs("rockpool-sidecar"); strings.Contains(text, "DATA RACE") {
+		p.site.t.Errorf("race in the sidecar:\n%s", text)
+	}
+}
+
+// sees waits until the app prints a line with all of the words, behind what was
+// looked at before.
+func (p *pod) sees(words ...string) {
+	p.site.t.Helper()
+	p.site.until(fmt.Sprintf("the app sees %v", words), func() bool {
+		text, err := p.Logs("app")
+		if err != nil || len(text) < p.mark {
+			return false
+		}
+		for line := range strings.Lines(text[p.mark:]) {
+			p.mark += len(line)
+			found := true
+			for _, w := range words {
+				found = found && strings.Contains(line, w)
+			}
+			if found {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// restart restarts a container and looks at its output from there on.
+func (p *pod) restart(container string) {
+	p.site.t.Helper()
+	if container == "app" {
+		text, _ := p.Logs("app")
+		p.mark = len(text)
+	}
+	ctx, cancel := context.WithTimeout(p.site.ctx, patience)
+	defer cancel()
+	if err := p.RestartContainer(ctx, container); err != nil {
+		p.site.t.Fatal(err)
+	}
+}
+
+// run runs a command in the shell container.
+func (p *pod) run(argv ...string) bed.ExecResult {
+	p.site.t.Helper()
+	ctx, cancel := context.WithTimeout(p.site.ctx, patience)
+	defer cancel()
+	result, err := p.Exec(ctx, "shell", argv...)
+	if err != nil {
+		p.site.t.Fatal(err)
+	}
+	return result
+}
+
+// kubectl runs kubectl in the pod and gives its output; it must succeed.
+func (p *pod) kubectl(args ...string) string {
+	p.site.t.Helper()
+	result := p.run(append([]string{"/kubectl"}, args...)...)
+	if result.ExitCode != 0 {
+		p.site.t.Fatalf("kubectl %v: %d\n%s%s", args, result.ExitCode, result.Stdout, result.Stderr)
+	}
+	return result.Stdout
+}
+
+// answer is what client.py prints.
+type answer struct {
+	Status          int
+	Reason, Message string
+	Name            string
+	ResourceVersion string
+	Data            map[string]string
+	Items           []answer
+}
+
+func (p *pod) python(args ...string) (a answer) {
+	p.site.t.Helper()
+	result := p.run(append([]string{"/usr/bin/python3", "/client.py"}, args...)...)
+	if err := json.Unmarshal([]byte(result.Stdout), &a); err != nil || result.ExitCode != 0 {
+		p.site.t.Fatalf("client.py %v: %d %v\n%s%s", args, result.ExitCode, err, result.Stdout, result.Stderr)
+	}
+	return a
+}
+
+// sidecarSays waits for a line of the sidecar's log.
+func (p *pod) sidecarSays(text string) {
+	p.site.t.Helper()
+	ctx, cancel := context.WithTimeout(p.site.ctx, patience)
+	defer cancel()
+	if err := p.WaitLog(ctx, "rockpool-sidecar", text); err != nil {
+		p.site.t.Fatal(err)
+	}
+}
+
+// offline breaks the link and waits until the sidecar knows.
+func (p *pod) offline() {
+	p.site.t.Helper()
+	p.site.Link.Cut()
+	p.linkIs("offline")
+}
+
+// online restores the link and waits until the sidecar knows.
+func (p *pod) online() {
+	p.site.t.Helper()
+	p.site.Link.Restore()
+	p.linkIs("online")
+}
+
+// linkIs waits until the history of the link ends so.
+func (p *pod) linkIs(state string) {
+	p.site.t.Helper()
+	p.site.until("the link is "+state, func() bool {
+		return p.site.sql("SELECT state FROM link ORDER BY id DESC LIMIT 1") == state
+	})
+}
+
+// database is the cache's file on the node.
+func (s *site) database() string {
+	found, err := filepath.Glob(filepath.Join(s.Root, "var/lib/rockpool/*/*/*/0/rockpool.db"))
+	if err != nil || len(found) != 1 {
+		s.t.Fatalf("databases on the node: %v %v", found, err)
+	}
+	return found[0]
+}
+
+// sql asks the cache as a person would.
+func (s *site) sql(query string) string {
+	s.t.Helper()
+	out, err := exec.CommandContext(context.WithoutCancel(s.ctx), "sqlite3", "-readonly", s.database(), query).CombinedOutput()
+	if err != nil {
+		s.t.Logf("sqlite3 %s: %v %s", query, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}

@@ -1,0 +1,174 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func TestAnUnmodifiedInformerOutlivesTheLinkAndRestarts(t *testing.T) {
+	for _, mode := range []struct {
+		name string
+		env  []corev1.EnvVar
+	}{
+		{"with watch lists", nil},
+		{"with lists", []corev1.EnvVar{{Name: "KUBE_FEATURE_WatchListClient", Value: "false"}}},
+	} {
+		t.Run(mode.name, func(t *testing.T) {
+			s := newSite(t)
+			s.configMap("greeting", "hello")
+			p := s.pod(func(p *corev1.Pod) { p.Spec.Containers[0].Env = mode.env })
+
+			p.sees("present", "greeting", "hello")
+			p.sees("synced", `"count":2`) // the cluster's CA is a ConfigMap, too
+			changed := s.configMap("greeting", "hello again")
+			p.sees("updated", "greeting", "hello again")
+			s.until("the change is recorded", func() bool {
+				return s.sql("SELECT resource_version FROM v_object WHERE name = 'greeting'") == changed.ResourceVersion
+			})
+
+			p.offline()
+			p.restart("app")
+			p.sees("present", "greeting", "hello again")
+			p.sees("synced", `"count":2`)
+			p.restart("rockpool-sidecar")
+			p.restart("app")
+			p.sees("present", "greeting", "hello again")
+			p.sees("synced", `"count":2`)
+
+			s.configMap("greeting", "good morning")
+			s.configMap("new", "arrived")
+			p.online()
+			p.sees("updated", "greeting", "good morning")
+			p.sees("added", "new", "arrived")
+			if n := strings.Count(mustLogs(t, p, "app"), `"event":"synced"`); n != 3 {
+				t.Errorf("the informer synced %d times, want once a start: the link's return must not make it begin again", n)
+			}
+			if err := cluster.Client().CoreV1().ConfigMaps(s.namespace).Delete(t.Context(), "new", metav1.DeleteOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			p.sees("deleted", "new")
+		})
+	}
+}
+
+func mustLogs(t *testing.T, p *pod, container string) string {
+	t.Helper()
+	text, err := p.Logs(container)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func TestAWatchStaysOpenWhileTheLinkIsDown(t *testing.T) {
+	for name, breakLink := range map[string]func(*pod){
+		"cut":        func(p *pod) { p.site.Link.Cut() },
+		"black hole": func(p *pod) { p.site.Link.BlackHole() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			p := s.pod()
+			p.sees("synced")
+			breakLink(p)
+			p.linkIs("offline")
+			s.configMap("meanwhile", "in the cloud")
+			p.online()
+			p.sees("added", "meanwhile")
+			if n := strings.Count(mustLogs(t, p, "rockpool-sidecar"), `"verb":"watch"`); n != 0 {
+				t.Errorf("%d watches have ended; the one there is should still be open", n)
+			}
+		})
+	}
+}
+
+func TestThePythonClientRunsUnmodified(t *testing.T) {
+	s := newSite(t)
+	s.configMap("greeting", "hello")
+	p := s.pod()
+	if a := p.python("get", "greeting"); a.Data["value"] != "hello" {
+		t.Fatalf("online: %+v", a)
+	}
+	online := p.python("list")
+	if a := p.python("create", "mine"); a.Name != "mine" {
+		t.Fatalf("a write: %+v", a)
+	}
+	online = p.python("list")
+	if len(online.Items) != 3 {
+		t.Fatalf("online: %+v", online)
+	}
+	p.offline()
+	offline := p.python("list")
+	if offline.ResourceVersion == "" || len(offline.Items) != 3 {
+		t.Fatalf("offline: %+v", offline)
+	}
+	for i := range online.Items {
+		if a, b := online.Items[i], offline.Items[i]; a.Name != b.Name || a.ResourceVersion != b.ResourceVersion {
+			t.Errorf("%+v became %+v", a, b)
+		}
+	}
+	p.restart("rockpool-sidecar")
+	if a := p.python("get", "greeting"); a.Data["value"] != "hello" {
+		t.Errorf("an object: %+v", a)
+	}
+	if a := p.python("get", "nope"); a.Status != 404 || a.Reason != "NotFound" {
+		t.Errorf("an object that is proven absent: %+v", a)
+	}
+	if a := p.python("create", "offline"); a.Status != 503 || a.Reason != "ServiceUnavailable" || !strings.Contains(a.Message, "link") {
+		t.Errorf("a write: %+v", a)
+	}
+	p.online()
+	if a := p.python("create", "after"); a.Name != "after" {
+		t.Errorf("a write after the link is back: %+v", a)
+	}
+}
+
+func TestKubectlRunsUnmodified(t *testing.T) {
+	s := newSite(t)
+	s.configMap("greeting", "hello")
+	p := s.pod()
+	p.sees("synced")
+	ask := [][]string{
+		{"get", "configmaps", "-o", "name"},
+		{"get", "configmap", "greeting", "-o", "jsonpath={.data.value}"},
+		{"get", "configmaps", "-l", "app=greeting", "-o", "name"},
+		{"get", "configmaps", "-o", "json"},
+		{"describe", "configmap", "greeting"},
+		{"api-resources", "-o", "name"},
+		{"version", "-o", "json"},
+	}
+	online := make([]string, len(ask))
+	for i, args := range ask {
+		online[i] = p.kubectl(args...)
+	}
+	if out := p.kubectl("get", "configmaps"); !strings.Contains(out, "DATA") || !strings.Contains(out, "greeting") {
+		t.Fatalf("a table: %s", out)
+	}
+	p.offline()
+	p.restart("rockpool-sidecar")
+	for i, args := range ask {
+		if got := p.kubectl(args...); got != online[i] {
+			t.Errorf("kubectl %v offline:\n%s\nonline:\n%s", args, got, online[i])
+		}
+	}
+	if out := p.kubectl("get", "configmaps"); !strings.Contains(out, "greeting") {
+		t.Errorf("kubectl get configmaps offline: %s", out)
+	}
+	refusals := []struct {
+		args []string
+		want string
+	}{
+		{[]string{"get", "configmap", "nope"}, "NotFound"},
+		{[]string{"get", "services"}, "not recorded"},
+		{[]string{"create", "configmap", "x"}, "link to the API server is down"},
+		{[]string{"delete", "configmap", "greeting"}, "link to the API server is down"},
+	}
+	for _, tt := range refusals {
+		result := p.run(append([]string{"/kubectl"}, tt.args...)...)
+		if result.ExitCode == 0 || !strings.Contains(result.Stderr, tt.want) {
+			t.Errorf("kubectl %v offline: %d %s%s, want %q", tt.args, result.ExitCode, result.Stdout, result.Stderr, tt.want)
+		}
+	}
+}

@@ -1,0 +1,229 @@
+// Package edge sets up what the end-to-end tests and the demo share: a control
+// plane with Rockpool's injector registered in it from manifests/, and pods that
+// run on an edge node with a link to it that can be broken.
+//
+//	kube-apiserver ──▶ rockpool-injector        both on the host
+//	      ▲
+//	      │ Link (cut, black hole, delay, restore)
+//	┌─────┼───────────────────────────── pod ─┐
+//	│  203.0.113.10:6443                       │
+//	│     ▲                                    │
+//	│  rockpool-sidecar 127.0.0.1:10268 ◀── app│
+//	└──────────────────────────────────────────┘
+//
+// Package bed brings the parts, and knows nothing of Rockpool; this one puts
+// Rockpool between them.
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"rockpool.dev/tests/bed"
+)
+
+// SidecarImage is the image that injected containers name.
+const SidecarImage = "rockpool:dev"
+
+// Options of Start.
+type Options struct {
+	// Race builds Rockpool with the race detector.
+	Race bool
+	// Progress receives what takes long; nil means standard error.
+	Progress io.Writer
+}
+
+// Edge is a cluster with Rockpool installed.
+type Edge struct {
+	*bed.ControlPlane
+	directory string
+	root      string // of the checkout
+	injector  *exec.Cmd
+	exited    chan struct{}
+	webhook   string // URL
+	ca        []byte // of the webhook
+	images    map[string]bed.Image
+}
+
+// Start builds Rockpool and the test programs, starts a control plane and the
+// injector, and registers it.
+func Start(ctx context.Context, opts Options) (e *Edge, err error) {
+	if opts.Progress == nil {
+		opts.Progress = os.Stderr
+	}
+	e = &Edge{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, e.Stop())
+		}
+	}()
+	if e.root, err = checkout(); err != nil {
+		return e, err
+	}
+	if e.directory, err = os.MkdirTemp("", "rockpool-edge-"); err != nil {
+		return e, err
+	}
+	if err := os.Chmod(e.directory, 0o755); err != nil { // pods run as other users
+		return e, err
+	}
+	if err := e.build(ctx, opts); err != nil {
+		return e, err
+	}
+	if e.ControlPlane, err = bed.Start(ctx, bed.Options{Progress: opts.Progress}); err != nil {
+		return e, err
+	}
+	e.images = map[string]bed.Image{
+		SidecarImage:   {Files: map[string]string{"/rockpool-sidecar": e.bin("rockpool-sidecar")}, UID: 65532, GID: 65532},
+		"informer:dev": {Entrypoint: []string{"/informer"}, Files: map[string]string{"/informer": e.bin("informer")}},
+		"shell:dev": {Entrypoint: []string{"/bin/sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"}, Files: map[string]string{
+			"/kubectl": e.Tools().Kubectl, "/client.py": filepath.Join(e.root, "tests/programs/python/client.py"),
+		}},
+	}
+	if err := e.StartInjector(ctx); err != nil {
+		return e, err
+	}
+	return e, e.register(ctx)
+}
+
+// checkout finds the directory of go.mod.
+func checkout() (string, error) {
+	directory, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(directory, "manifests")); err == nil {
+			return directory, nil
+		}
+		parent := filepath.Dir(directory)
+		if parent == directory {
+			return "", errors.New("no manifests/ here or above: run this inside a checkout of Rockpool")
+		}
+		directory = parent
+	}
+}
+
+func (e *Edge) bin(name string) string { return filepath.Join(e.directory, name) }
+
+func (e *Edge) build(ctx context.Context, opts Options) error {
+	fmt.Fprintln(opts.Progress, "building rockpool-sidecar, rockpool-injector and the test programs")
+	args := []string{"build", "-trimpath"}
+	if opts.Race {
+		args = append(args, "-race")
+	}
+	for name, pkg := range map[string]string{"rockpool-sidecar": "./sidecar", "rockpool-injector": "./injector", "informer": "./tests/programs/informer"} {
+		cmd := exec.CommandContext(ctx, "go", append(args, "-o", e.bin(name), pkg)...)
+		cmd.Dir, cmd.Stderr = e.root, opts.Progress
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("build %s: %w", pkg, err)
+		}
+	}
+	return nil
+}
+
+// Namespace makes a namespace whose default service account may read ConfigMaps,
+// Secrets, Services and Events, and write ConfigMaps.
+func (e *Edge) Namespace(ctx context.Context, name string) error {
+	if err := e.CreateNamespace(ctx, name); err != nil {
+		return err
+	}
+	role := &rbacv1.Role{
+		ObjectMeta: metav1.ObjectMeta{Name: "app"},
+		Rules: []rbacv1.PolicyRule{
+			{APIGroups: []string{""}, Resources: []string{"configmaps", "secrets", "services", "events"}, Verbs: []string{"get", "list", "watch"}},
+			{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"create", "update", "patch", "delete"}},
+		},
+	}
+	if _, err := e.Client().RbacV1().Roles(name).Create(ctx, role, metav1.CreateOptions{}); err != nil {
+		return err
+	}
+	binding := &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "app"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "app"},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: "default", Namespace: name}},
+	}
+	_, err := e.Client().RbacV1().RoleBindings(name).Create(ctx, binding, metav1.CreateOptions{})
+	return err
+}
+
+// Pod is a pod with an informer and a shell, that opts in.
+func Pod(namespace, name string) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Annotations: map[string]string{"rockpool.dev/inject": "true"}},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{
+			{Name: "app", Image: "informer:dev"},
+			{Name: "shell", Image: "shell:dev", Env: []corev1.EnvVar{{Name: "HOME", Value: "/tmp"}}},
+		}},
+	}
+}
+
+// Node is where pods run: what is on its disk stays when a pod goes.
+type Node struct {
+	// Root is the directory that stands for the node's file system.
+	Root string
+	// Link is the way to the API server, as pods of this node see it.
+	Link *bed.Link
+	edge *Edge
+	log  func(string, ...any)
+}
+
+// NewNode makes a node whose disk is the directory root. log may be nil.
+func (e *Edge) NewNode(root string, log func(string, ...any)) (*Node, error) {
+	link, err := bed.NewLink(e.Address())
+	if err != nil {
+		return nil, err
+	}
+	return &Node{Root: root, Link: link, edge: e, log: log}, nil
+}
+
+// Close breaks the node's link for good.
+func (n *Node) Close() { n.Link.Close() }
+
+// Create sends a pod to the API server and runs it as it comes back.
+func (n *Node) Create(ctx context.Context, pod *corev1.Pod) (*bed.PodRunner, error) {
+	created, err := n.edge.Client().CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return n.Run(ctx, created)
+}
+
+// Run runs a pod that the API server has returned.
+func (n *Node) Run(ctx context.Context, pod *corev1.Pod) (*bed.PodRunner, error) {
+	return bed.RunPod(ctx, n.edge.ControlPlane, pod, bed.RunOptions{
+		Images: n.edge.images, HostRoot: n.Root, Links: map[string]*bed.Link{bed.DefaultPublicAddress: n.Link}, Log: n.log,
+	})
+}
+
+// Stop ends everything.
+func (e *Edge) Stop() error {
+	e.StopInjector()
+	var err error
+	if e.ControlPlane != nil {
+		err = e.ControlPlane.Stop()
+	}
+	if e.directory != "" {
+		err = errors.Join(err, os.RemoveAll(e.directory))
+	}
+	return err
+}
+
+// StopInjector ends the injector, as if all of its replicas were gone.
+func (e *Edge) StopInjector() {
+	if e.injector == nil {
+		return
+	}
+	_ = e.injector.Process.Signal(syscall.SIGTERM) // it may have ended by itself
+	<-e.exited
+	e.injector = nil
+}

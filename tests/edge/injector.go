@@ -1,0 +1,132 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/util/cert"
+	"sigs.k8s.io/yaml"
+
+	"rockpool.dev/tests/bed"
+)
+
+// StartInjector starts the injector; the first time it chooses its port and makes
+// its certificate.
+func (e *Edge) StartInjector(ctx context.Context) error {
+	certFile, keyFile := filepath.Join(e.directory, "webhook.crt"), filepath.Join(e.directory, "webhook.key")
+	if e.webhook == "" {
+		address, err := freeAddress()
+		if err != nil {
+			return err
+		}
+		e.webhook = address
+		certPEM, keyPEM, err := cert.GenerateSelfSignedCertKey("127.0.0.1", nil, nil)
+		if err != nil {
+			return err
+		}
+		e.ca = certPEM
+		if err := errors.Join(os.WriteFile(certFile, certPEM, 0o600), os.WriteFile(keyFile, keyPEM, 0o600)); err != nil {
+			return err
+		}
+	}
+	health, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	logFile, err := os.Create(filepath.Join(e.directory, "injector.log"))
+	if err != nil {
+		return err
+	}
+	defer logFile.Close()
+	cmd := exec.Command(e.bin("rockpool-injector"), "serve", "--listen", e.webhook, "--metrics-listen", health,
+		"--tls-cert-file", certFile, "--tls-key-file", keyFile, "--sidecar-image", SidecarImage,
+		"--upstream", "https://"+bed.DefaultPublicAddress, "--shutdown-delay", "0s")
+	cmd.Stdout, cmd.Stderr = logFile, logFile
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // ctrl-c is for the one who started this
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	e.injector, e.exited = cmd, make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // its log says why
+		close(e.exited)
+	}()
+	if err := e.injectorReady(ctx, "http://"+health+"/readyz"); err != nil {
+		text, _ := os.ReadFile(logFile.Name())
+		return fmt.Errorf("the injector does not become ready: %w\n%s", err, text)
+	}
+	return nil
+}
+
+func (e *Edge) injectorReady(ctx context.Context, url string) error {
+	return wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
+		select {
+		case <-e.exited:
+			return false, errors.New("it has ended")
+		default:
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return false, err
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return false, nil
+		}
+		return resp.StatusCode == http.StatusOK, resp.Body.Close()
+	})
+}
+
+// freeAddress finds a loopback port that is free now.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// register applies the webhook configuration of manifests/, with the injector's
+// address in place of its Service.
+func (e *Edge) register(ctx context.Context) error {
+	raw, err := os.ReadFile(filepath.Join(e.root, "manifests/webhook.yaml"))
+	if err != nil {
+		return err
+	}
+	var config admissionv1.MutatingWebhookConfiguration
+	if err := yaml.UnmarshalStrict(raw, &config); err != nil {
+		return fmt.Errorf("manifests/webhook.yaml: %w", err)
+	}
+	for i := range config.Webhooks {
+		client := &config.Webhooks[i].ClientConfig
+		url := "https://" + e.webhook + *client.Service.Path
+		*client = admissionv1.WebhookClientConfig{URL: &url, CABundle: e.ca}
+	}
+	if _, err = e.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(ctx, &config, metav1.CreateOptions{}); err != nil {
+		return err
+	}
+	return e.awaitWebhook(ctx)
+}
+
+// awaitWebhook waits until the API server has taken notice of the webhook.
+func (e *Edge) awaitWebhook(ctx context.Context) error {
+	const namespace = "rockpool-check"
+	if err := e.CreateNamespace(ctx, namespace); err != nil {
+		return err
+	}
+	return wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
+		pod, err := e.Client().CoreV1().Pods(namespace).Create(ctx, Pod(namespace, "check"), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		return err == nil && len(pod.Spec.InitContainers) > 0, nil
+	})
+}
