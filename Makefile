@@ -1,0 +1,51 @@
+# Rockpool. `make help` lists the targets.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+GO          ?= go
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS     := -s -w -X main.version=$(VERSION)
+GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+.DEFAULT_GOAL := build
+.PHONY: help build need tools test unit e2e race lint fmt fuzz demo clean
+
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## Build both binaries into bin/
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/rockpool-sidecar ./sidecar
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/rockpool-injector ./injector
+
+need: ## Say which programs this machine lacks, and how to get them
+	@scripts/need.sh
+
+tools: need ## Build kube-apiserver, etcd and kubectl for the tests (minutes the first time, then cached)
+	@$(GO) run ./tests/bed/cmd/tools
+
+test: tools ## Run all tests: unit and end to end, with the race detector
+	$(GO) vet ./...
+	$(GO) test -race -timeout 20m ./...
+
+unit: ## Run the tests that need no API server
+	$(GO) test -race $$($(GO) list ./... | grep -v /tests/)
+
+e2e: tools ## Run the end-to-end tests
+	$(GO) test -race -v -timeout 20m ./tests/e2e
+
+demo: tools ## Show the main job: online, link cut, restarts, link back
+	@$(GO) run ./tests/demo
+
+lint: ## Run golangci-lint
+	$(GO) run $(GOLANGCI) run ./...
+
+fmt: ## Format the code
+	gofmt -w $$(git ls-files '*.go')
+
+fuzz: ## Fuzz each parser of foreign bytes for 30 s
+	@for p in $$(grep -rl '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u); do \
+	  for f in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$p/*_test.go | cut -c6-); do \
+	    echo "== $$p $$f"; $(GO) test $$p -run '^$$' -fuzz "^$$f\$$" -fuzztime 30s; done; done
+
+clean: ## Remove what was built here; the tests' tools stay cached
+	rm -rf bin dist

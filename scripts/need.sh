@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Says which programs the tests and the demo need that this machine lacks.
+set -euo pipefail
+
+missing=()
+need() { # program, Debian package, what for
+  command -v "$1" >/dev/null 2>&1 && return
+  echo "missing: $1 ($3)" >&2
+  missing+=("$2")
+}
+
+need go golang "everything; 1.26 or newer, https://go.dev/dl/"
+need gcc gcc "SQLite is C"
+need sqlite3 sqlite3 "the tests and the demo look into the cache as a person would"
+need openssl openssl "the tests check certificates with it"
+if ! /usr/bin/python3 -c 'import kubernetes' 2>/dev/null; then
+  echo "missing: the Python client of Kubernetes (one of the programs that must run unmodified)" >&2
+  missing+=(python3-kubernetes)
+fi
+if [ "$(uname -s)" != Linux ]; then
+  echo "missing: Linux (pods run in namespaces of its kernel)" >&2
+  exit 1
+fi
+if [ ${#missing[@]} -gt 0 ]; then
+  echo "On Debian or Ubuntu: apt-get install ${missing[*]}" >&2
+  exit 1
+fi
