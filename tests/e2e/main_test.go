@@ -8,9 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -44,7 +42,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience bounds each wait. It is never waited for when all is well.
-const patience = 15 * time.Second
+const patience = 60 * time.Second
 
 // site is a namespace, a node and the pods on it.
 type site struct {
@@ -98,7 +96,7 @@ func (s *site) pod(change ...func(*corev1.Pod)) *pod {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	p := &pod{PodRunner: runner, site: s}
+	p := &pod{PodRunner: runner, site: s, output: edge.NewOutput(runner, "app")}
 	s.t.Cleanup(p.end)
 	ctx, cancel := context.WithTimeout(s.ctx, patience)
 	defer cancel()
@@ -126,8 +124,8 @@ func (s *site) configMap(name, value string) *corev1.ConfigMap {
 // pod is a running pod.
 type pod struct {
 	*bed.PodRunner
-	site *site
-	mark int // how much of the app's output was looked at
+	site   *site
+	output *edge.Output // of the app
 }
 
 func (p *pod) end() {
@@ -151,31 +149,20 @@ func (p *pod) end() {
 // looked at before.
 func (p *pod) sees(words ...string) {
 	p.site.t.Helper()
-	p.site.until(fmt.Sprintf("the app sees %v", words), func() bool {
-		text, err := p.Logs("app")
-		if err != nil || len(text) < p.mark {
-			return false
-		}
-		for line := range strings.Lines(text[p.mark:]) {
-			p.mark += len(line)
-			found := true
-			for _, w := range words {
-				found = found && strings.Contains(line, w)
-			}
-			if found {
-				return true
-			}
-		}
-		return false
-	})
+	ctx, cancel := context.WithTimeout(p.site.ctx, patience)
+	defer cancel()
+	if _, err := p.output.Await(ctx, words...); err != nil {
+		p.site.t.Fatal(err)
+	}
 }
 
 // restart restarts a container and looks at its output from there on.
 func (p *pod) restart(container string) {
 	p.site.t.Helper()
 	if container == "app" {
-		text, _ := p.Logs("app")
-		p.mark = len(text)
+		if err := p.output.Skip(); err != nil {
+			p.site.t.Fatal(err)
+		}
 	}
 	ctx, cancel := context.WithTimeout(p.site.ctx, patience)
 	defer cancel()
@@ -252,26 +239,19 @@ func (p *pod) online() {
 // linkIs waits until the history of the link ends so.
 func (p *pod) linkIs(state string) {
 	p.site.t.Helper()
-	p.site.until("the link is "+state, func() bool {
-		return p.site.sql("SELECT state FROM link ORDER BY id DESC LIMIT 1") == state
-	})
-}
-
-// database is the cache's file on the node.
-func (s *site) database() string {
-	found, err := filepath.Glob(filepath.Join(s.Root, "var/lib/rockpool/*/*/*/0/rockpool.db"))
-	if err != nil || len(found) != 1 {
-		s.t.Fatalf("databases on the node: %v %v", found, err)
+	ctx, cancel := context.WithTimeout(p.site.ctx, patience)
+	defer cancel()
+	if err := p.site.AwaitLink(ctx, state); err != nil {
+		p.site.t.Fatal(err)
 	}
-	return found[0]
 }
 
 // sql asks the cache as a person would.
 func (s *site) sql(query string) string {
 	s.t.Helper()
-	out, err := exec.CommandContext(context.WithoutCancel(s.ctx), "sqlite3", "-readonly", s.database(), query).CombinedOutput()
+	out, err := s.SQL(context.WithoutCancel(s.ctx), query)
 	if err != nil {
-		s.t.Logf("sqlite3 %s: %v %s", query, err, out)
+		s.t.Log(err)
 	}
-	return strings.TrimSpace(string(out))
+	return out
 }

@@ -1,0 +1,28 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"rockpool.dev/sidecar/config"
+)
+
+func TestTheREADMEHasEverySetting(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var table strings.Builder
+	for _, k := range config.Keys() {
+		value := k.Default
+		if value != "" {
+			value = "`" + value + "`"
+		}
+		fmt.Fprintf(&table, "| `%s` | %s | %s | %s |\n", k.Name, strings.ReplaceAll(k.Type, "|", ", "), value, k.Usage)
+	}
+	if !strings.Contains(string(readme), table.String()) {
+		t.Fatalf("README.md needs this table of settings:\n%s", &table)
+	}
+}
