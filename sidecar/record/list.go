@@ -24,6 +24,7 @@ type list struct {
 	form     request.Form
 	kind     string // of the first item that says it
 	api      string
+	version  string // of the pages before this one; empty: it is the first
 	snap     *snapshot
 	failed   bool
 }
@@ -67,20 +68,38 @@ func (l *list) begin(listKind string) error {
 		return errNotAnObject
 	}
 	l.form.Representation = rep
-	l.snap = newSnapshot(l.source.scope(l.form), &l.source)
+	scope := l.source.scope(l.form)
+	if token := l.source.Info.Continue; token != "" {
+		before, ok := l.recorder.pages.take(scope, token)
+		if !ok {
+			return errNotFirst
+		}
+		l.snap, l.kind, l.api, l.version = before.snap, before.kind, before.api, before.version
+		return nil
+	}
+	l.snap = newSnapshot(scope, &l.source)
 	return nil
 }
 
-// end commits the list when its body was whole and is all of it.
+// end commits the list when its body was whole and was the last page.
 func (l *list) end(whole bool) {
 	head, err := l.split.Head()
-	if whole = whole && err == nil && !l.failed && head.HasItems && head.Continue == "" && head.ResourceVersion != ""; !whole {
+	whole = whole && err == nil && !l.failed && head.HasItems && head.ResourceVersion != ""
+	if whole && l.snap == nil && l.begin(head.Kind) != nil {
+		return
+	}
+	// Pages of different versions are not one state.
+	if !whole || (l.version != "" && l.version != head.ResourceVersion) {
 		if l.snap != nil {
 			l.recorder.enqueue(abort{l.snap})
 		}
 		return
 	}
-	if l.snap == nil && l.begin(head.Kind) != nil {
+	if head.Continue != "" {
+		next := paged{snap: l.snap, kind: l.kind, api: l.api, version: head.ResourceVersion, token: head.Continue}
+		for _, snap := range l.recorder.pages.put(next, l.recorder.clock.Now()) {
+			l.recorder.enqueue(abort{snap})
+		}
 		return
 	}
 	h := store.Head{Kind: l.kind, APIVersion: l.api, ResourceVersion: head.ResourceVersion, Envelope: envelope(head.Kind, head.APIVersion, head.Metadata)}

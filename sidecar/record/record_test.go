@@ -163,7 +163,6 @@ func TestAListThatIsNotWholeIsNotRecorded(t *testing.T) {
 	for name, body := range map[string]io.Reader{
 		"the connection broke":     io.MultiReader(strings.NewReader(whole[:len(whole)-10]), iotest.ErrReader(iotest.ErrTimeout)),
 		"the body ended early":     strings.NewReader(whole[:len(whole)-1]),
-		"there is a next page":     strings.NewReader(strings.Replace(whole, `"resourceVersion"`, `"continue":"x","resourceVersion"`, 1)),
 		"it is a table":            strings.NewReader(`{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"20"},"rows":[]}`),
 		"it has no version":        strings.NewReader(`{"kind":"ConfigMapList","apiVersion":"v1","metadata":{},"items":[]}`),
 		"an item has no name":      strings.NewReader(listOf(20, `{"metadata":{}}`)),
@@ -174,6 +173,50 @@ func TestAListThatIsNotWholeIsNotRecorded(t *testing.T) {
 			g := newRig(t, 0)
 			g.list(configmaps, listOf(10, configMap("a", 1)))
 			g.read(g.List(g.source(configmaps), wire.JSON, io.NopCloser(body)))
+			g.want("complete shop/@10: a@1")
+		})
+	}
+}
+
+// page is a list body with a continue token.
+func page(rv int, token string, items ...string) string {
+	return strings.Replace(listOf(rv, items...), `"resourceVersion"`, fmt.Sprintf(`"continue":%q,"resourceVersion"`, token), 1)
+}
+
+func TestPagesMakeOneSnapshot(t *testing.T) {
+	g := newRig(t, 0)
+	g.list(configmaps, listOf(10, configMap("a", 1)))
+	g.list(configmaps+"?limit=1", page(20, "one", configMap("b", 2)))
+	g.want("complete shop/@10: a@1")
+	g.list(configmaps+"?limit=1&continue=one", page(20, "two", configMap("c", 3)))
+	g.want("complete shop/@10: a@1")
+	g.list(configmaps+"?limit=1&continue=two", listOf(20, configMap("d", 4)))
+	g.want("complete shop/@20: b@2 c@3 d@4")
+}
+
+func TestPagingThatIsInterruptedLeavesTheOldSnapshot(t *testing.T) {
+	for name, rest := range map[string]func(*rig){
+		"the next page never comes": func(*rig) {},
+		"a page breaks off": func(g *rig) {
+			body := listOf(20, configMap("c", 3))
+			g.list(configmaps+"?limit=1&continue=one", body[:len(body)-2])
+			g.list(configmaps+"?limit=1&continue=one", listOf(20, configMap("c", 3)))
+		},
+		"a page is of another version": func(g *rig) { g.list(configmaps+"?limit=1&continue=one", listOf(21, configMap("c", 3))) },
+		"a page was left out":          func(g *rig) { g.list(configmaps+"?limit=1&continue=two", listOf(20, configMap("c", 3))) },
+		"the page is of another list":  func(g *rig) { g.list(configmaps+"?labelSelector=x&continue=one", listOf(20, configMap("c", 3))) },
+		"too many others are paged": func(g *rig) {
+			for i := range maxPaged {
+				g.list(fmt.Sprintf("%s?limit=1&labelSelector=n%%3D%d", configmaps, i), page(20, "other", configMap("z", 3)))
+			}
+			g.list(configmaps+"?limit=1&continue=one", listOf(20, configMap("c", 3)))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t, 0)
+			g.list(configmaps, listOf(10, configMap("a", 1)))
+			g.list(configmaps+"?limit=1", page(20, "one", configMap("b", 2)))
+			rest(g)
 			g.want("complete shop/@10: a@1")
 		})
 	}
@@ -339,7 +382,7 @@ func TestKindOf(t *testing.T) {
 	}{
 		{"a list", "GET", "/api/v1/pods", "", AsList},
 		{"a first page may be the only one", "GET", "/api/v1/pods?limit=1", "", AsList},
-		{"a further page is a part", "GET", "/api/v1/pods?continue=x", "", None},
+		{"a further page belongs to its list", "GET", "/api/v1/pods?continue=x", "", AsList},
 		{"an exact old state", "GET", "/api/v1/pods?resourceVersion=5&resourceVersionMatch=Exact", "", None},
 		{"an object", "GET", "/api/v1/namespaces/n/pods/p", "", AsObject},
 		{"a watch", "GET", "/api/v1/pods?watch=1", "", AsWatch},

@@ -40,6 +40,7 @@ type Recorder struct {
 	log   *zap.Logger
 	max   int
 	clock clock.Clock
+	pages pages
 
 	mu      sync.Mutex
 	queue   []operation

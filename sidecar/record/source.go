@@ -48,8 +48,8 @@ func KindOf(info *request.Info) Kind {
 	case request.Watch:
 		return AsWatch
 	case request.Get, request.List:
-		if info.ResourceVersionMatch == "Exact" || info.Continue != "" {
-			return None // an old state, a part
+		if info.ResourceVersionMatch == "Exact" {
+			return None // an old state
 		}
 		if slices.ContainsFunc(info.Accept[:min(1, len(info.Accept))], func(m request.MediaType) bool { return m.As == "Table" }) {
 			return AsDocument

@@ -5,7 +5,10 @@ import (
 	"io"
 )
 
-var errNotAnObject = errors.New("not a list of API objects")
+var (
+	errNotAnObject = errors.New("not a list of API objects")
+	errNotFirst    = errors.New("a further page of a list whose first pages were not recorded")
+)
 
 // sink takes a copy of a body.
 type sink interface {
