@@ -17,6 +17,9 @@ import (
 
 	"rockpool.dev/sidecar/account"
 	"rockpool.dev/sidecar/config"
+	"rockpool.dev/sidecar/flow"
+	"rockpool.dev/sidecar/record"
+	"rockpool.dev/sidecar/replay"
 	"rockpool.dev/sidecar/slot"
 	"rockpool.dev/store"
 )
@@ -26,19 +29,20 @@ var cacheOpen = promauto.NewGauge(prometheus.GaugeOpts{
 	Help: "1 when the cache is open, 0 when requests only pass through because it is not.",
 })
 
-// cache is the pod's place on the disk. Without one (db is nil) requests pass
-// through and offline nothing is known.
+// cache is a store with what writes and reads it. Without one (db is nil) requests
+// pass through and offline nothing is known.
 type cache struct {
+	flow.Cache
 	slot *slot.Slot
 	db   *store.DB
 }
 
-// openCache opens the cache. A cache that cannot be opened must not keep the pod
-// from working.
-func openCache(ctx context.Context, cfg config.Config, log *zap.Logger) *cache {
+// openDisk opens the pod's cache on the node's disk. A cache that cannot be opened
+// must not keep the pod from working.
+func openDisk(ctx context.Context, cfg config.Config, log *zap.Logger) *cache {
 	syscall.Umask(0o077) // also for the files that SQLite makes
 	c := &cache{}
-	if err := c.open(ctx, cfg, log); err != nil {
+	if err := c.openDisk(ctx, cfg, log); err != nil {
 		c.close(log)
 		log.Error("the cache cannot be opened: requests pass through, nothing is recorded", zap.String("cache.directory", cfg.Cache.Directory), zap.Error(err))
 		return &cache{}
@@ -48,12 +52,11 @@ func openCache(ctx context.Context, cfg config.Config, log *zap.Logger) *cache {
 	return c
 }
 
-func (c *cache) open(ctx context.Context, cfg config.Config, log *zap.Logger) (err error) {
+func (c *cache) openDisk(ctx context.Context, cfg config.Config, log *zap.Logger) (err error) {
 	if c.slot, err = slot.Acquire(cfg.Cache.Directory); err != nil {
 		return err
 	}
-	c.db, err = store.Open(ctx, c.slot.Path, store.Options{MaxSize: cfg.Cache.MaxSize, Notice: func(what string) { log.Warn(what) }})
-	if err != nil {
+	if err := c.open(ctx, c.slot.Path, cfg.Cache.MaxSize, log); err != nil {
 		return err
 	}
 	digests := clusterDigests(filepath.Join(cfg.Account.Source, account.CAFile))
@@ -65,6 +68,35 @@ func (c *cache) open(ctx context.Context, cfg config.Config, log *zap.Logger) (e
 		log.Warn("the cache was of another cluster and has been emptied", zap.String("path", c.db.Path()))
 	}
 	return err
+}
+
+// openMemory opens the cache of what may not be written to the disk. It lives as
+// long as the pod, like the private directory that it is in.
+func openMemory(ctx context.Context, cfg config.Config, log *zap.Logger) *cache {
+	c := &cache{}
+	if len(cfg.Cache.MemoryOnly) == 0 {
+		return c
+	}
+	directory := filepath.Join(cfg.Private.Directory, "cache")
+	err := os.MkdirAll(directory, 0o700)
+	if err == nil {
+		err = c.open(ctx, directory, cfg.Cache.MemoryMaxSize, log)
+	}
+	if err != nil {
+		log.Error("the cache in memory cannot be opened: what is in cache.memory-only passes through, nothing of it is recorded", zap.String("directory", directory), zap.Error(err))
+		return &cache{}
+	}
+	return c
+}
+
+func (c *cache) open(ctx context.Context, directory string, size int64, log *zap.Logger) (err error) {
+	c.db, err = store.Open(ctx, directory, store.Options{MaxSize: size, Notice: func(what string) { log.Warn(what) }})
+	if err != nil {
+		return err
+	}
+	c.Recorder = record.New(record.Options{DB: c.db, Logger: log})
+	c.Replayer = replay.New(c.db, nil)
+	return nil
 }
 
 func (c *cache) close(log *zap.Logger) {

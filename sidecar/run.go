@@ -18,8 +18,6 @@ import (
 	"rockpool.dev/sidecar/flow"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/proxy"
-	"rockpool.dev/sidecar/record"
-	"rockpool.dev/sidecar/replay"
 	"rockpool.dev/sidecar/upstream"
 )
 
@@ -48,10 +46,11 @@ func run(ctx context.Context, cfg config.Config) error {
 		return err
 	}
 	mirror := account.New(account.Options{Source: cfg.Account.Source, Mirror: cfg.Account.Mirror, CAPEM: authority.CAPEM(), Logger: log})
-	cache := openCache(ctx, cfg, log)
-	defer cache.close(log)
+	disk, memory := openDisk(ctx, cfg, log), openMemory(ctx, cfg, log)
+	defer disk.close(log)
+	defer memory.close(log)
 
-	s := &sidecar{cfg: cfg, log: log, mirror: mirror, cache: cache}
+	s := &sidecar{cfg: cfg, log: log, mirror: mirror, disk: disk, memory: memory}
 	if err := s.connect(servers); err != nil {
 		return err
 	}
@@ -71,8 +70,8 @@ type sidecar struct {
 	cfg      config.Config
 	log      *zap.Logger
 	mirror   *account.Mirror
-	cache    *cache
-	recorder *record.Recorder // nil when there is no cache
+	disk     *cache
+	memory   *cache
 	upstream *upstream.Upstream
 	keys     *principal.Fetcher
 }
@@ -98,17 +97,14 @@ func upstreamServers(cfg config.Config) ([]upstream.Server, error) {
 
 // connect makes the way upstream and what keeps its keys.
 func (s *sidecar) connect(servers []upstream.Server) (err error) {
-	if s.cache.db != nil {
-		s.recorder = record.New(record.Options{DB: s.cache.db, Logger: s.log})
-	}
 	s.upstream, err = upstream.New(upstream.Options{
 		Servers:       servers,
 		CAFile:        filepath.Join(s.cfg.Account.Source, account.CAFile),
 		TokenFile:     filepath.Join(s.cfg.Account.Source, account.TokenFile),
 		ProbeInterval: s.cfg.Upstream.ProbeInterval, ProbeTimeout: s.cfg.Upstream.ProbeTimeout, ConnectTimeout: s.cfg.Upstream.ConnectTimeout,
 		OnChange: func(state upstream.State, reason string) {
-			if s.recorder != nil {
-				s.recorder.Link(state.String(), reason)
+			if s.disk.Recorder != nil {
+				s.disk.Recorder.Link(state.String(), reason)
 			}
 		},
 		Logger: s.log,
@@ -117,25 +113,21 @@ func (s *sidecar) connect(servers []upstream.Server) (err error) {
 		return err
 	}
 	o := principal.FetcherOptions{Transport: s.upstream, Token: s.mirror.Token, WaitOnline: s.upstream.WaitOnline, Logger: s.log}
-	if s.cache.db != nil {
-		o.Facts = s.cache.db
+	if s.disk.db != nil {
+		o.Facts = s.disk.db
 	}
 	s.keys = principal.NewFetcher(o)
 	return nil
 }
 
 func (s *sidecar) flow() *flow.Flow {
-	o := flow.Options{
+	return flow.New(flow.Options{
 		Upstream: s.upstream,
-		Recorder: s.recorder,
+		Disk:     s.disk.Cache, Memory: s.memory.Cache, MemoryOnly: s.cfg.Cache.MemoryOnly,
 		Verifier: principal.NewVerifier(principal.Options{Keys: s.keys, Own: s.mirror.Token, Grace: s.cfg.Offline.TokenGrace}),
 		Token:    s.mirror.Token,
 		Logger:   s.log,
-	}
-	if s.cache.db != nil {
-		o.Replayer = replay.New(s.cache.db, nil)
-	}
-	return flow.New(o)
+	})
 }
 
 // serve runs all parts until ctx ends or one fails. The servers stop first; what
@@ -156,8 +148,10 @@ func (s *sidecar) serve(ctx context.Context, server *proxy.Server, l *listeners)
 	parts.Go(func() error { return s.mirror.Run(behind) })
 	parts.Go(func() error { return s.upstream.Run(behind) })
 	parts.Go(func() error { return s.keys.Run(behind) })
-	if s.recorder != nil {
-		parts.Go(func() error { return s.recorder.Run(behind) })
+	for _, c := range []*cache{s.disk, s.memory} {
+		if c.Recorder != nil {
+			parts.Go(func() error { return c.Recorder.Run(behind) })
+		}
 	}
 
 	front, ctx := errgroup.WithContext(ctx)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"go.uber.org/zap/zapcore"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 type d = time.Duration
@@ -77,8 +78,10 @@ type Private struct {
 
 // Cache is where recordings are kept.
 type Cache struct {
-	Directory string // absolute path
-	MaxSize   int64  // bytes
+	Directory     string // absolute path
+	MaxSize       int64  // bytes
+	MemoryOnly    []schema.GroupResource
+	MemoryMaxSize int64 // bytes
 }
 
 // Offline is what holds while the link is down.

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
 	"go.uber.org/zap/zapcore"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // load runs Load as the command does: arguments, environment, a file.
@@ -60,8 +61,11 @@ func defaults() Config {
 			Source: "/var/run/secrets/kubernetes.io/serviceaccount",
 			Mirror: "/var/run/rockpool/serviceaccount",
 		},
-		Private:  Private{Directory: "/var/run/rockpool/private"},
-		Cache:    Cache{Directory: "/var/lib/rockpool", MaxSize: 256 << 20},
+		Private: Private{Directory: "/var/run/rockpool/private"},
+		Cache: Cache{
+			Directory: "/var/lib/rockpool", MaxSize: 256 << 20,
+			MemoryOnly: []schema.GroupResource{{Resource: "secrets"}}, MemoryMaxSize: 8 << 20,
+		},
 		Offline:  Offline{TokenGrace: 720 * time.Hour},
 		Log:      Log{Level: zapcore.InfoLevel, Format: FormatJSON},
 		Shutdown: Shutdown{Grace: 10 * time.Second},
@@ -118,6 +122,16 @@ func TestLoad(t *testing.T) {
 		"servers from repeated flags add up": {
 			args: []string{"--upstream.servers=https://a:1,https://b:2", "--upstream.servers=https://c:3"},
 			want: func(c *Config) { c.Upstream.Servers = urls("a:1", "b:2", "c:3") },
+		},
+		"resources for memory only are named as kubectl names them": {
+			file: "cache:\n  memory-only: [secrets, certificates.cert-manager.io, secrets]\n",
+			want: func(c *Config) {
+				c.Cache.MemoryOnly = []schema.GroupResource{{Resource: "secrets"}, {Group: "cert-manager.io", Resource: "certificates"}}
+			},
+		},
+		"all resources may go to the disk": {
+			args: []string{"--cache.memory-only="},
+			want: func(c *Config) { c.Cache.MemoryOnly = nil },
 		},
 		"the grace may be zero": {
 			args: []string{"--offline.token-grace=0s"},
@@ -220,6 +234,7 @@ func TestLoadRefuses(t *testing.T) {
 		"a server that is the sidecar itself": {args: []string{"--upstream.servers=https://127.0.0.1:10268"}, want: []string{"upstream.servers:", "own listener"}},
 		"a server name that is none":          {args: []string{"--upstream.tls-server-name=a b"}, want: []string{"upstream.tls-server-name:", `"a b"`}},
 
+		"a kind for a resource":    {args: []string{"--cache.memory-only=Secret,configmaps"}, want: []string{"cache.memory-only:", `"Secret"`, "plural"}},
 		"a size in thousandths":    {args: []string{"--cache.max-size=256m"}, want: []string{"cache.max-size:", "milli"}},
 		"a size that is too small": {args: []string{"--cache.max-size=1Mi"}, want: []string{"out of range", "4Mi"}},
 		"a size beyond all disks":  {args: []string{"--cache.max-size=100Ei"}, want: []string{"out of range"}},

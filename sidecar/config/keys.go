@@ -78,6 +78,12 @@ func Keys() []Key {
 		{"cache.max-size", "size", "256Mi",
 			"How much disk the recordings may take, as a Kubernetes quantity.",
 			func(c *Config, v string) (err error) { c.Cache.MaxSize, err = size(v); return }},
+		{"cache.memory-only", "resources", "secrets",
+			"Resources that are recorded in memory only (below private.directory), comma-separated, each as RESOURCE or RESOURCE.GROUP; empty = all on the disk.",
+			func(c *Config, v string) (err error) { c.Cache.MemoryOnly, err = resources(v); return }},
+		{"cache.memory-max-size", "size", "8Mi",
+			"How much memory the recordings of cache.memory-only may take, as a Kubernetes quantity.",
+			func(c *Config, v string) (err error) { c.Cache.MemoryMaxSize, err = size(v); return }},
 		{"offline.token-grace", "duration", "720h",
 			"How long after its expiry a token is still accepted while the link is down; 0s = not at all.",
 			duration(0, maxGrace, func(c *Config) *d { return &c.Offline.TokenGrace })},
@@ -97,7 +103,7 @@ func Keys() []Key {
 func Register(flags *pflag.FlagSet) {
 	flags.String(ConfigFlag, "", "Path of a YAML file with these settings; flags and "+EnvPrefix+"* variables come before it.")
 	for _, k := range Keys() {
-		flags.Var(&text{value: k.Default, kind: k.Type, list: k.Type == "urls"}, k.Flag(), k.Usage+" ["+k.Env()+"]")
+		flags.Var(&text{value: k.Default, kind: k.Type, list: k.Type == "urls" || k.Type == "resources"}, k.Flag(), k.Usage+" ["+k.Env()+"]")
 	}
 }
 

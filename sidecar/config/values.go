@@ -14,6 +14,7 @@ import (
 
 	"go.uber.org/zap/zapcore"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
@@ -160,6 +161,27 @@ func size(v string) (int64, error) {
 		return 0, fmt.Errorf("%q is out of range; %s", v, allowed)
 	}
 	return q.Value(), nil
+}
+
+// resources parses a comma-separated list of RESOURCE or RESOURCE.GROUP.
+func resources(v string) (list []schema.GroupResource, err error) {
+	var problems []error
+	for part := range strings.SplitSeq(v, ",") {
+		if part = strings.TrimSpace(part); part == "" {
+			continue
+		}
+		if part != strings.ToLower(part) || len(validation.IsDNS1123Subdomain(part)) > 0 {
+			problems = append(problems, fmt.Errorf("%q is not a resource; its plural name in lower case is allowed, with its group if it has one, such as secrets or certificates.cert-manager.io", part))
+			continue
+		}
+		if r := schema.ParseGroupResource(part); !slices.Contains(list, r) {
+			list = append(list, r)
+		}
+	}
+	if len(problems) > 0 {
+		return nil, joined(problems)
+	}
+	return list, nil
 }
 
 func duration(least, most time.Duration, field func(*Config) *time.Duration) func(*Config, string) error {

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/utils/clock"
 
 	"rockpool.dev/sidecar/principal"
@@ -34,16 +36,23 @@ type Verifier interface {
 // Options of New.
 type Options struct {
 	Upstream Upstream
-	// Recorder and Replayer are nil when there is no store: everything passes
-	// through and offline nothing is known.
-	Recorder *record.Recorder
-	Replayer *replay.Replayer
-	Verifier Verifier
+	// Disk keeps what may be written to the disk, Memory the resources of
+	// MemoryOnly and nothing else.
+	Disk, Memory Cache
+	MemoryOnly   []schema.GroupResource
+	Verifier     Verifier
 	// Token gives the pod's own current token, for watches that outlive the one
 	// they were opened with.
 	Token  func() (string, error)
 	Logger *zap.Logger
 	Clock  clock.Clock
+}
+
+// Cache is where answers are recorded and replayed. The zero value is none:
+// requests pass through and offline nothing is known.
+type Cache struct {
+	Recorder *record.Recorder
+	Replayer *replay.Replayer
 }
 
 // Flow is the http.RoundTripper behind the proxy.
@@ -98,21 +107,30 @@ func (f *Flow) source(r *http.Request, info request.Info) record.Source {
 	return record.Source{Principal: subject, Info: info, Path: r.URL.RequestURI(), Started: f.Clock.Now()}
 }
 
+// cache is the one that a request's answer belongs to.
+func (f *Flow) cache(info *request.Info) Cache {
+	if info.IsResource && slices.Contains(f.MemoryOnly, schema.GroupResource{Group: info.Group, Resource: info.Resource}) {
+		return f.Memory
+	}
+	return f.Disk
+}
+
 // record lets the recorder listen to an answer.
 func (f *Flow) record(source record.Source, resp *http.Response) {
-	if f.Recorder == nil || source.Principal == "" {
+	recorder := f.cache(&source.Info).Recorder
+	if recorder == nil || source.Principal == "" {
 		return
 	}
 	kind := record.KindOf(&source.Info)
 	if resp.StatusCode == http.StatusNotFound && kind == record.AsObject {
-		f.Recorder.Absent(source)
+		recorder.Absent(source)
 		return
 	}
 	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Encoding") != "" {
 		return
 	}
 	if kind == record.AsDocument {
-		resp.Body = f.Recorder.Document(source, resp)
+		resp.Body = recorder.Document(source, resp)
 		return
 	}
 	format := wire.FormatOf(resp.Header.Get("Content-Type"))
@@ -121,9 +139,9 @@ func (f *Flow) record(source record.Source, resp *http.Response) {
 	}
 	switch kind {
 	case record.AsList:
-		resp.Body = f.Recorder.List(source, format, resp.Body)
+		resp.Body = recorder.List(source, format, resp.Body)
 	case record.AsObject:
-		resp.Body = f.Recorder.Object(source, format, resp.Body)
+		resp.Body = recorder.Object(source, format, resp.Body)
 	}
 }
 
@@ -133,10 +151,11 @@ func (f *Flow) offline(r *http.Request, info request.Info) (*http.Response, erro
 	if err != nil {
 		return nil, err
 	}
-	if f.Replayer == nil {
+	replayer := f.cache(&info).Replayer
+	if replayer == nil {
 		return nil, noCache()
 	}
-	resp, err := f.Replayer.Answer(r.Context(), q)
+	resp, err := replayer.Answer(r.Context(), q)
 	if err != nil {
 		return nil, f.refusal(info, err)
 	}
@@ -148,6 +167,7 @@ func (f *Flow) offline(r *http.Request, info request.Info) (*http.Response, erro
 func (f *Flow) prove(r *http.Request, info request.Info) (replay.Request, error) {
 	routeOf(r.Context()).Offline = true
 	q := replay.Request{Info: info, Path: r.URL.RequestURI(), IfNoneMatch: r.Header.Get("If-None-Match")}
+	recorder := f.cache(&info).Recorder
 	var err error
 	q.Principal, err = f.Verifier.Verify(r.Header)
 	switch {
@@ -157,13 +177,13 @@ func (f *Flow) prove(r *http.Request, info request.Info) (replay.Request, error)
 		return q, unavailable("only the API server can decide on impersonation")
 	case !info.IsRead():
 		return q, unavailable("nothing is written while the link is down; try again later")
-	case f.Recorder == nil:
+	case recorder == nil:
 		return q, nil
 	}
 	// The client must not see an older state than it has seen already.
 	ctx, cancel := context.WithTimeout(r.Context(), flushTimeout)
 	defer cancel()
-	if err := f.Recorder.Flush(ctx); err != nil {
+	if err := recorder.Flush(ctx); err != nil {
 		f.Logger.Warn("answering from the cache before all that was read is written", zap.Error(err))
 	}
 	return q, nil

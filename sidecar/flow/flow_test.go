@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap/zaptest"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/record"
@@ -119,7 +120,7 @@ func newRig(t *testing.T) *rig {
 		}
 	})
 	g := &rig{t: t, link: &link{up: true, changed: make(chan struct{})}, own: token("web")}
-	g.Flow = New(Options{Upstream: g.link, Recorder: recorder, Replayer: replay.New(db, nil), Verifier: verifier{}, Logger: log,
+	g.Flow = New(Options{Upstream: g.link, Disk: Cache{recorder, replay.New(db, nil)}, MemoryOnly: []schema.GroupResource{{Resource: "secrets"}}, Verifier: verifier{}, Logger: log,
 		Token: func() (string, error) { return g.own, nil }})
 	return g
 }
@@ -259,7 +260,7 @@ func TestOfflineNothingIsFakedAndNobodyIsBelieved(t *testing.T) {
 
 func TestWithoutACacheRequestsPassThrough(t *testing.T) {
 	g := newRig(t)
-	g.Recorder, g.Replayer = nil, nil
+	g.Disk = Cache{}
 	g.says(200, list)
 	if code, body := g.do(g.request("GET", path)); code != 200 || body != list {
 		t.Fatalf("online: %d %s", code, body)
@@ -274,6 +275,36 @@ func TestWithoutACacheRequestsPassThrough(t *testing.T) {
 	}
 	if err := resp.Body.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestWhatIsForMemoryOnlyNeverGoesToTheDisk(t *testing.T) {
+	const secrets = "/api/v1/namespaces/shop/secrets"
+	const accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
+	body := strings.ReplaceAll(list, "ConfigMap", "Secret")
+	g := newRig(t)
+	disk := g.Disk
+	g.Memory = newRig(t).Disk
+	g.says(200, body)
+	g.do(g.request("GET", secrets))
+	g.do(g.request("GET", secrets+"/a"))
+	asTable := g.request("GET", secrets)
+	asTable.Header.Set("Accept", accept)
+	g.do(asTable)
+	g.link.set(false)
+	if code, _ := g.do(g.request("GET", secrets)); code != 200 {
+		t.Fatalf("from memory: %d", code)
+	}
+	g.Memory = disk // what would the disk have said?
+	for _, url := range []string{secrets, secrets + "/a"} {
+		if code, _ := g.do(g.request("GET", url)); code != 503 {
+			t.Errorf("%s from the disk: %d", url, code)
+		}
+	}
+	asTable = g.request("GET", secrets)
+	asTable.Header.Set("Accept", accept)
+	if code, _ := g.do(asTable); code != 503 {
+		t.Errorf("a table from the disk: %d", code)
 	}
 }
 

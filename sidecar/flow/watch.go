@@ -107,8 +107,9 @@ func (w *watch) speak(format wire.Format) {
 }
 
 func (w *watch) record(source record.Source) {
-	if w.flow.Recorder != nil && source.Principal != "" && record.KindOf(&w.info) == record.AsWatch {
-		w.rec = w.flow.Recorder.Watch(source, w.format)
+	recorder := w.flow.cache(&w.info).Recorder
+	if recorder != nil && source.Principal != "" && record.KindOf(&w.info) == record.AsWatch {
+		w.rec = recorder.Watch(source, w.format)
 	}
 }
 
@@ -125,10 +126,11 @@ func (w *watch) replay() (*http.Response, error) {
 	header := http.Header{"Content-Type": {form.Format.WatchMediaType()}, "Cache-Status": {"rockpool; hit"}}
 	w.served, w.last = true, w.info.ResourceVersion
 	if w.info.SendInitialEvents || w.last == "" || w.last == "0" {
-		if w.flow.Replayer == nil {
+		replayer := w.flow.cache(&w.info).Replayer
+		if replayer == nil {
 			return nil, noCache()
 		}
-		if w.state, err = w.flow.Replayer.State(w.ctx, q); err != nil {
+		if w.state, err = replayer.State(w.ctx, q); err != nil {
 			return nil, w.flow.refusal(w.info, err)
 		}
 		header, form = w.state.Header, w.state.Form
@@ -149,8 +151,8 @@ func (w *watch) replay() (*http.Response, error) {
 // it; else JSON, which the server has for every resource.
 func (f *Flow) form(ctx context.Context, q replay.Request) request.Form {
 	forms := q.Info.Forms()
-	if f.Replayer != nil {
-		if form, ok := f.Replayer.Form(ctx, q); ok {
+	if replayer := f.cache(&q.Info).Replayer; replayer != nil {
+		if form, ok := replayer.Form(ctx, q); ok {
 			return form
 		}
 	}

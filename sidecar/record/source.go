@@ -41,7 +41,7 @@ func KindOf(info *request.Info) Kind {
 	if info.IsDocument() {
 		return AsDocument
 	}
-	if !info.IsResource || info.Subresource != "" || !OnDisk(info.Group, info.Resource) {
+	if !info.IsResource || info.Subresource != "" {
 		return None
 	}
 	switch info.Verb {
@@ -60,12 +60,6 @@ func KindOf(info *request.Info) Kind {
 		return AsList
 	}
 	return None
-}
-
-// OnDisk tells whether objects of a resource may be written to the disk. Secrets
-// may not.
-func OnDisk(group, resource string) bool {
-	return group != "" || resource != "secrets"
 }
 
 // scope is the collection that the answer belongs to.
