@@ -126,7 +126,7 @@ func (f *Flow) record(source record.Source, resp *http.Response) {
 		recorder.Absent(source)
 		return
 	}
-	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Encoding") != "" {
+	if (resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusCreated) || resp.Header.Get("Content-Encoding") != "" {
 		return
 	}
 	if kind == record.AsDocument {
@@ -142,6 +142,8 @@ func (f *Flow) record(source record.Source, resp *http.Response) {
 		resp.Body = recorder.List(source, format, resp.Body)
 	case record.AsObject:
 		resp.Body = recorder.Object(source, format, resp.Body)
+	case record.AsWritten:
+		resp.Body = recorder.Written(source, format, resp.Body)
 	}
 }
 

@@ -205,6 +205,42 @@ func TestWhatWasReadOnlineIsAnsweredOffline(t *testing.T) {
 	}
 }
 
+func TestThePodsOwnLastWriteIsReadOffline(t *testing.T) {
+	const object = `{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a","namespace":"shop","uid":"u","resourceVersion":"12"},"data":{"by":"me"}}`
+	g := newRig(t)
+	g.says(200, list)
+	g.do(g.request("GET", path))
+	write := func(method, url string, code int, body string) {
+		t.Helper()
+		g.link.set(true)
+		g.says(code, body)
+		if got, answer := g.do(g.request(method, url)); got != code || answer != body {
+			t.Fatalf("%s: %d %s", method, got, answer)
+		}
+		g.link.set(false)
+	}
+	write("PATCH", path+"/a", 200, object)
+	if code, body := g.do(g.request("GET", path+"/a")); code != 200 || body != object {
+		t.Errorf("after a patch: %d %s", code, body)
+	}
+	write("PATCH", path+"/a?dryRun=All", 200, strings.Replace(object, "12", "13", 1))
+	if code, body := g.do(g.request("GET", path+"/a")); code != 200 || body != object {
+		t.Errorf("after a patch that was only tried: %d %s", code, body)
+	}
+	write("POST", path, 201, strings.Replace(object, `"a"`, `"new"`, 1))
+	if code, _ := g.do(g.request("GET", path+"/new")); code != 200 {
+		t.Errorf("after a create: %d", code)
+	}
+	write("DELETE", path+"/new", 200, `{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success"}`)
+	if code, _ := g.do(g.request("GET", path+"/new")); code != 404 {
+		t.Errorf("after a delete: %d", code)
+	}
+	write("PATCH", path+"/a", 409, `{"kind":"Status","apiVersion":"v1","code":409}`)
+	if code, body := g.do(g.request("GET", path+"/a")); code != 200 || body != object {
+		t.Errorf("after a conflict: %d %s", code, body)
+	}
+}
+
 func TestTheServersRefusalsArePassedOn(t *testing.T) {
 	g := newRig(t)
 	g.says(200, list)

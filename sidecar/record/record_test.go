@@ -393,7 +393,11 @@ func TestKindOf(t *testing.T) {
 		{"discovery", "GET", "/apis/apps/v1", "", AsDocument},
 		{"health", "GET", "/healthz", "", None},
 		{"metrics", "GET", "/metrics", "", None},
-		{"a write", "POST", "/api/v1/namespaces/n/pods", "", None},
+		{"a write", "POST", "/api/v1/namespaces/n/pods", "", AsWritten},
+		{"a write that is only tried", "PATCH", "/api/v1/namespaces/n/pods/p?dryRun=All", "", None},
+		{"a write of the status", "PATCH", "/api/v1/namespaces/n/pods/p/status", "", AsWritten},
+		{"an eviction", "POST", "/api/v1/namespaces/n/pods/p/eviction", "", None},
+		{"a delete of many", "DELETE", "/api/v1/namespaces/n/pods", "", None},
 		{"a bad selector", "GET", "/api/v1/pods?labelSelector=%3D%3D%3D", "", None},
 	}
 	for _, tt := range tests {

@@ -31,6 +31,7 @@ const (
 	AsWatch
 	AsObject
 	AsDocument
+	AsWritten
 )
 
 // KindOf decides how a successful JSON answer to a request is recorded.
@@ -41,7 +42,17 @@ func KindOf(info *request.Info) Kind {
 	if info.IsDocument() {
 		return AsDocument
 	}
-	if !info.IsResource || info.Subresource != "" {
+	if !info.IsResource {
+		return None
+	}
+	switch info.Verb {
+	case request.Create, request.Update, request.Patch, request.Delete:
+		if info.DryRun || (info.Subresource != "" && info.Subresource != "status") {
+			return None
+		}
+		return AsWritten
+	}
+	if info.Subresource != "" {
 		return None
 	}
 	switch info.Verb {

@@ -13,6 +13,19 @@ import (
 // maxDocument bounds an answer that is kept whole, in bytes.
 const maxDocument = 4 << 20
 
+// Written records the body of the answer to a write while it is read: the object
+// as it is now, or a Status that says that it is gone. So the pod's own last write
+// is what it reads offline, also when its watch had not brought it back yet.
+func (r *Recorder) Written(source Source, format wire.Format, body io.ReadCloser) io.ReadCloser {
+	return &tee{body: body, sink: &whole{max: wire.MaxValue, done: func(raw []byte) {
+		if m, err := format.ParseMeta(raw); err == nil && m.Kind == "Status" && source.Info.Verb == request.Delete {
+			r.Absent(source)
+			return
+		}
+		r.seen(source, format, raw)
+	}}}
+}
+
 // Object records the body of a successful GET of one object while it is read.
 func (r *Recorder) Object(source Source, format wire.Format, body io.ReadCloser) io.ReadCloser {
 	return &tee{body: body, sink: &whole{max: wire.MaxValue, done: func(raw []byte) { r.seen(source, format, raw) }}}

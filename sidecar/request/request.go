@@ -64,6 +64,8 @@ type Options struct {
 	SendInitialEvents            bool
 	AllowWatchBookmarks          bool
 	Timeout                      time.Duration // timeoutSeconds; 0: none was asked for
+	// DryRun tells that a write is only tried.
+	DryRun bool
 	// Invalid tells that a parameter cannot be read as its type. Only the
 	// API server knows the right complaint, so such requests are for it alone.
 	Invalid bool
@@ -161,6 +163,7 @@ func parseOptions(query url.Values) Options {
 		ResourceVersion:      query.Get("resourceVersion"),
 		ResourceVersionMatch: query.Get("resourceVersionMatch"),
 		Continue:             query.Get("continue"),
+		DryRun:               query.Has("dryRun"),
 	}
 	valid := func(ok bool) {
 		if !ok {

@@ -47,6 +47,8 @@ func TestParseReadsWhatIsAsked(t *testing.T) {
 			Info{Verb: List, IsResource: true, Version: "v1", Resource: "pods", Options: Options{Invalid: true}}},
 		{"a create", "POST", "/api/v1/namespaces/shop/events",
 			Info{Verb: Create, IsResource: true, Version: "v1", Resource: "events", Namespace: "shop"}},
+		{"a write that is only tried", "POST", "/api/v1/namespaces/shop/events?dryRun=All",
+			Info{Verb: Create, IsResource: true, Version: "v1", Resource: "events", Namespace: "shop", Options: Options{DryRun: true}}},
 		{"a patch", "PATCH", "/apis/apps/v1/namespaces/shop/deployments/web/scale",
 			Info{Verb: Patch, IsResource: true, Group: "apps", Version: "v1", Resource: "deployments", Namespace: "shop", Name: "web", Subresource: "scale"}},
 		{"a delete of many", "DELETE", "/api/v1/namespaces/shop/pods",
