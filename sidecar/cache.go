@@ -95,7 +95,7 @@ func (c *cache) open(ctx context.Context, directory string, size int64, log *zap
 		return err
 	}
 	c.Recorder = record.New(record.Options{DB: c.db, Logger: log})
-	c.Replayer = replay.New(c.db, nil)
+	c.Replayer = replay.New(c.db, nil, c.Recorder.Used)
 	return nil
 }
 

@@ -50,13 +50,14 @@ type Options struct {
 
 // DB is an open cache. Its methods may be called from several goroutines.
 type DB struct {
-	path   string
-	now    func() time.Time
-	write  *sql.DB
-	read   *sql.DB
-	inode  fs.FileInfo
-	stmts  *statements
-	lastID atomic.Int64 // of collections
+	path    string
+	now     func() time.Time
+	write   *sql.DB
+	read    *sql.DB
+	inode   fs.FileInfo
+	stmts   *statements
+	maxSize int64
+	lastID  atomic.Int64 // of collections
 }
 
 // Open opens the cache in directory dir, and makes it when it is not there. A
@@ -139,7 +140,7 @@ func open(ctx context.Context, path string, opts Options) (*DB, error) {
 	wal, statErr := os.Stat(path + "-wal")
 	unclean := statErr == nil && wal.Size() > 0
 
-	db := &DB{path: path, now: opts.Now}
+	db := &DB{path: path, now: opts.Now, maxSize: opts.MaxSize}
 	db.write = sql.OpenDB(connector{dsn: dsn(path, "_txlock=immediate&_busy_timeout=5000"), pragmas: []string{
 		"PRAGMA page_size = 4096",
 		"PRAGMA auto_vacuum = INCREMENTAL", // counts only before the first table, and before WAL

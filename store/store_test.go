@@ -447,6 +447,50 @@ func TestTheQuotaIsKeptAndReadingGoesOn(t *testing.T) {
 	}
 }
 
+func TestTheLeastRecentlyUsedIsEvictedFirst(t *testing.T) {
+	db := openAt(t, t.TempDir(), Options{MaxSize: 8 << 20})
+	now := clock
+	db.now = func() time.Time { now = now.Add(time.Second); return now }
+	scopes := []Scope{scope("one"), scope("watched"), scope("two"), scope("three")}
+	for _, s := range scopes {
+		var objects []Object
+		for i := range 100 {
+			o := object(fmt.Sprint("o", i), i+1)
+			o.Payload = []byte(`"` + strings.Repeat("x", 8<<10) + `"`)
+			objects = append(objects, o)
+		}
+		record(t, db, s, "100", objects...)
+	}
+	update(t, db, func(tx *Tx) error { return tx.PutResponse(Response{Principal: "p", Path: "/api", Body: []byte("{}")}) })
+	first, _ := complete(t, db, scopes[0])
+	update(t, db, func(tx *Tx) error { return tx.Use(first.ID) })
+
+	used, bound, err := db.Usage(t.Context())
+	if err != nil || bound != 8<<20 || used < 3<<20 || used > 6<<20 {
+		t.Fatalf("%d of %d bytes: %v", used, bound, err)
+	}
+	watched := func(s Scope) bool { return s.Namespace == "watched" }
+	if n, err := db.Evict(t.Context(), used-1, watched); err != nil || n != 1 {
+		t.Fatalf("%d evicted: %v", n, err)
+	}
+	left := func() (out []string) {
+		for _, s := range scopes {
+			if c, _ := complete(t, db, s); c.ID != 0 {
+				out = append(out, s.Namespace)
+			}
+		}
+		return out
+	}
+	want(t, left(), "one", "watched", "three")
+	if n, err := db.Evict(t.Context(), 0, watched); err != nil || n != 3 {
+		t.Fatalf("%d evicted: %v", n, err)
+	}
+	want(t, left(), "watched")
+	if after, _, err := db.Usage(t.Context()); err != nil || after > used/2 {
+		t.Fatalf("%d bytes are still used: %v", after, err)
+	}
+}
+
 func TestARemovedFileIsNoticed(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{})
 	if err := db.Check(); err != nil {

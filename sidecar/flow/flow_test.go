@@ -120,7 +120,7 @@ func newRig(t *testing.T) *rig {
 		}
 	})
 	g := &rig{t: t, link: &link{up: true, changed: make(chan struct{})}, own: token("web")}
-	g.Flow = New(Options{Upstream: g.link, Disk: Cache{recorder, replay.New(db, nil)}, MemoryOnly: []schema.GroupResource{{Resource: "secrets"}}, Verifier: verifier{}, Logger: log,
+	g.Flow = New(Options{Upstream: g.link, Disk: Cache{recorder, replay.New(db, nil, recorder.Used)}, MemoryOnly: []schema.GroupResource{{Resource: "secrets"}}, Verifier: verifier{}, Logger: log,
 		Token: func() (string, error) { return g.own, nil }})
 	return g
 }

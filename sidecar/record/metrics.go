@@ -18,6 +18,10 @@ var (
 		Name: "rockpool_record_dropped_total",
 		Help: "Operations that were not recorded, by reason: queue (the store is slower than the network), store (it failed).",
 	}, []string{"reason"})
+	evictedTotal = promauto.NewCounter(prometheus.CounterOpts{
+		Name: "rockpool_record_evicted_total",
+		Help: "Collections and responses that were deleted to stay below cache.max-size.",
+	})
 	pendingBytes = promauto.NewGauge(prometheus.GaugeOpts{
 		Name: "rockpool_record_pending_bytes",
 		Help: "Bytes that wait to be written to the store.",

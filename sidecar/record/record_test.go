@@ -35,8 +35,13 @@ type rig struct {
 
 func newRig(t *testing.T, maxPending int) *rig {
 	t.Helper()
+	return newRigWithQuota(t, maxPending, 4<<20)
+}
+
+func newRigWithQuota(t *testing.T, maxPending int, quota int64) *rig {
+	t.Helper()
 	g := &rig{t: t, now: time.UnixMilli(1_700_000_000_000)}
-	db, err := store.Open(t.Context(), t.TempDir(), store.Options{MaxSize: 4 << 20, Now: func() time.Time { return g.now }})
+	db, err := store.Open(t.Context(), t.TempDir(), store.Options{MaxSize: quota, Now: func() time.Time { return g.now }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -372,6 +377,37 @@ func TestAStoreThatFailsLosesNothingThatWasWhole(t *testing.T) {
 	g.want("complete shop/@10: a@1")
 	g.events(w, "MODIFIED a 11")
 	g.want("complete shop/@11: a@11")
+}
+
+func TestTheQuotaIsKeptByEvictingWhatIsLeastUsed(t *testing.T) {
+	g := newRigWithQuota(t, 0, 16<<20)
+	big := strings.Repeat("x", 8<<10)
+	const lists = 50 // of half a MiB
+	for n := range lists {
+		g.now = g.now.Add(time.Second)
+		var items []string
+		for i := range 60 {
+			items = append(items, strings.Replace(configMap(fmt.Sprintf("o%d", i), 7), "v7", big, 1))
+		}
+		url := fmt.Sprintf("%s?labelSelector=n%%3D%d", configmaps, n)
+		g.list(url, listOf(10, items...))
+		if n == 0 {
+			w := g.Watch(g.source(url+"&watch=true&resourceVersion=10"), wire.JSON)
+			defer w.Close()
+			g.events(w, "BOOKMARK x 11")
+		}
+	}
+	used, bound, err := g.db.Usage(t.Context())
+	if err != nil || used > bound {
+		t.Fatalf("%d of %d bytes: %v", used, bound, err)
+	}
+	got := g.recorded("configmaps")
+	if !strings.HasPrefix(got[0], "complete shop/n=0@11") {
+		t.Errorf("what is watched was evicted; first is %.60s", got[0])
+	}
+	if last := fmt.Sprintf("complete shop/n=%d@10", lists-1); !strings.HasPrefix(got[len(got)-1], last) || len(got) >= lists {
+		t.Errorf("%d collections of %d, the last is %.60s", len(got), lists, got[len(got)-1])
+	}
 }
 
 func TestKindOf(t *testing.T) {

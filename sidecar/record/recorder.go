@@ -2,6 +2,7 @@ package record
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -36,11 +37,12 @@ type Options struct {
 // Recorder takes what is to be recorded and writes it in groups. Its methods may
 // be called from any goroutine and do not block.
 type Recorder struct {
-	db    *store.DB
-	log   *zap.Logger
-	max   int
-	clock clock.Clock
-	pages pages
+	db      *store.DB
+	log     *zap.Logger
+	max     int
+	clock   clock.Clock
+	pages   pages
+	watched watched
 
 	mu      sync.Mutex
 	queue   []operation
@@ -186,7 +188,7 @@ func (r *Recorder) end(ctx context.Context) {
 // snapshots know that they are, and an event that comes later finds the hole.
 func (r *Recorder) write(ctx context.Context, ops []operation) {
 	err := r.db.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error {
-		g := &group{tx: tx, heads: map[store.Scope]*head{}}
+		g := &group{tx: tx, heads: map[store.Scope]*head{}, used: map[int64]struct{}{}}
 		for _, op := range ops {
 			if err := op.apply(g); err != nil {
 				return err
@@ -196,6 +198,9 @@ func (r *Recorder) write(ctx context.Context, ops []operation) {
 	})
 	if err == nil {
 		err = r.db.Check()
+	}
+	if err == nil || errors.Is(err, store.ErrFull) {
+		err = errors.Join(err, r.makeRoom(context.WithoutCancel(ctx), err != nil))
 	}
 	if err != nil {
 		droppedTotal.WithLabelValues("store").Add(float64(len(ops)))
@@ -247,6 +252,7 @@ func (flush) lost()              {}
 type group struct {
 	tx    *store.Tx
 	heads map[store.Scope]*head
+	used  map[int64]struct{} // collections that were replayed
 }
 
 type head struct {
@@ -281,6 +287,11 @@ func (g *group) settle(s store.Scope) error {
 func (g *group) finish() error {
 	for s := range g.heads {
 		if err := g.settle(s); err != nil {
+			return err
+		}
+	}
+	for id := range g.used {
+		if err := g.tx.Use(id); err != nil {
 			return err
 		}
 	}

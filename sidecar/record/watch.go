@@ -52,6 +52,7 @@ func (w *Watch) Event(e wire.Event, m wire.Meta) {
 		}
 		w.form.Representation = rep
 		w.scope = w.source.scope(w.form)
+		w.recorder.watched.add(w.scope, 1)
 	}
 	if w.phase == initial {
 		w.initial(e, m)
@@ -85,6 +86,10 @@ func (w *Watch) Close() {
 	if w.snap != nil {
 		w.recorder.enqueue(abort{w.snap})
 		w.snap = nil
+	}
+	if w.scope != (store.Scope{}) {
+		w.recorder.watched.add(w.scope, -1)
+		w.scope = store.Scope{}
 	}
 	w.phase = unrecorded
 }

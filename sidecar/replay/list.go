@@ -47,6 +47,7 @@ func (r *Replayer) cover(ctx context.Context, q Request) (selection, error) {
 		}
 		if best != nil {
 			best.form = form
+			r.used(best.collection.ID)
 			return *best, atVersion(best.collection, info)
 		}
 	}

@@ -25,16 +25,21 @@ var ErrNotRecorded = errors.New("not recorded")
 
 // Replayer answers from a store.
 type Replayer struct {
-	db  *store.DB
-	now func() time.Time
+	db   *store.DB
+	now  func() time.Time
+	used func(collection int64)
 }
 
-// New makes a Replayer. now tells the age of answers; nil means time.Now.
-func New(db *store.DB, now func() time.Time) *Replayer {
+// New makes a Replayer. now tells the age of answers; nil means time.Now. used is
+// told which collections have answered; nil means nobody.
+func New(db *store.DB, now func() time.Time, used func(collection int64)) *Replayer {
 	if now == nil {
 		now = time.Now
 	}
-	return &Replayer{db: db, now: now}
+	if used == nil {
+		used = func(int64) {}
+	}
+	return &Replayer{db: db, now: now, used: used}
 }
 
 // Request is what is to be answered.
@@ -99,8 +104,10 @@ func (r *Replayer) get(ctx context.Context, q Request) (*http.Response, error) {
 		switch {
 		case best == nil:
 		case best.absent:
+			r.used(best.collection.ID)
 			return nil, apierrors.NewNotFound(schema.GroupResource{Group: q.Info.Group, Resource: q.Info.Resource}, q.Info.Name)
 		default:
+			r.used(best.collection.ID)
 			raw := typed(nil, form.Format, best.collection, best.object)
 			return r.response(http.StatusOK, http.Header{"Content-Type": {best.collection.MediaType}}, best.collection.SyncedAt, io.NopCloser(bytes.NewReader(raw)), int64(len(raw))), nil
 		}

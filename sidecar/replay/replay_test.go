@@ -36,7 +36,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	g.db, g.Replayer = db, New(db, func() time.Time { return g.now })
+	g.db, g.Replayer = db, New(db, func() time.Time { return g.now }, nil)
 	return g
 }
 
