@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
@@ -59,6 +60,11 @@ func (c *cache) openDisk(ctx context.Context, cfg config.Config, log *zap.Logger
 	if err := c.open(ctx, c.slot.Path, cfg.Cache.MaxSize, log); err != nil {
 		return err
 	}
+	return c.bind(ctx, cfg, log)
+}
+
+// bind empties the cache when it is of another cluster than the pod.
+func (c *cache) bind(ctx context.Context, cfg config.Config, log *zap.Logger) error {
 	digests := clusterDigests(filepath.Join(cfg.Account.Source, account.CAFile))
 	if len(digests) == 0 {
 		return nil // the mirror says what is wrong with the directory
@@ -68,6 +74,27 @@ func (c *cache) openDisk(ctx context.Context, cfg config.Config, log *zap.Logger
 		log.Warn("the cache was of another cluster and has been emptied", zap.String("path", c.db.Path()))
 	}
 	return err
+}
+
+// rebindInterval is how often the cache learns the cluster's authorities. While
+// one is rotated, old and new stand beside each other for much longer.
+const rebindInterval = 10 * time.Minute
+
+// follow learns the cluster's authorities until ctx ends: a pod that has run
+// through a rotation would else find its own cache to be another cluster's.
+func (c *cache) follow(ctx context.Context, cfg config.Config, log *zap.Logger) error {
+	tick := time.NewTicker(rebindInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		if err := c.bind(ctx, cfg, log); err != nil {
+			log.Warn("noting the cluster's authorities in the cache", zap.Error(err))
+		}
+	}
 }
 
 // openMemory opens the cache of what may not be written to the disk. It lives as

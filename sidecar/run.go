@@ -148,6 +148,9 @@ func (s *sidecar) serve(ctx context.Context, server *proxy.Server, l *listeners)
 	parts.Go(func() error { return s.mirror.Run(behind) })
 	parts.Go(func() error { return s.upstream.Run(behind) })
 	parts.Go(func() error { return s.keys.Run(behind) })
+	if s.disk.db != nil {
+		parts.Go(func() error { return s.disk.follow(behind, s.cfg, s.log) })
+	}
 	for _, c := range []*cache{s.disk, s.memory} {
 		if c.Recorder != nil {
 			parts.Go(func() error { return c.Recorder.Run(behind) })

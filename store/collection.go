@@ -61,24 +61,24 @@ func (db *DB) Collections(ctx context.Context, principal, group, version, resour
 	rows, err := db.read.QueryContext(ctx, `SELECT `+collectionColumns+` FROM collection
 		WHERE principal = ? AND api_group = ? AND version = ? AND resource = ? AND state <> 'filling' ORDER BY id`, principal, group, version, resource)
 	if err != nil {
-		return nil, translate("list collections", err)
+		return nil, db.note("list collections", err)
 	}
 	defer rows.Close()
 	for rows.Next() {
 		c, err := scanCollection(rows.Scan)
 		if err != nil {
-			return nil, translate("list collections", err)
+			return nil, db.note("list collections", err)
 		}
 		out = append(out, c)
 	}
-	return out, translate("list collections", rows.Err())
+	return out, db.note("list collections", rows.Err())
 }
 
 // Collection finds the collection of a scope in a state other than Filling.
 func (tx *Tx) Collection(s Scope, state State) (Collection, error) {
 	c, err := scanCollection(tx.stmt(tx.db.stmts.findCollection).QueryRow(
 		s.Principal, s.Group, s.Version, s.Resource, s.Representation, s.Namespace, s.LabelSelector, s.FieldSelector, s.MediaType, state).Scan)
-	return c, translate("find collection", err)
+	return c, tx.db.note("find collection", err)
 }
 
 // create makes an empty collection. Its id was never used before: the id of a
@@ -89,7 +89,7 @@ func (tx *Tx) create(s Scope, state State) (int64, error) {
 		(id, principal, api_group, version, resource, representation, namespace, label_selector, field_selector, media_type, state, synced_at, used_at)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)`,
 		id, s.Principal, s.Group, s.Version, s.Resource, s.Representation, s.Namespace, s.LabelSelector, s.FieldSelector, s.MediaType, state, tx.nowMilli())
-	return id, translate("create collection", err)
+	return id, tx.db.note("create collection", err)
 }
 
 // Advance says that the collection, with the changes of this transaction, is
@@ -97,17 +97,17 @@ func (tx *Tx) create(s Scope, state State) (int64, error) {
 func (tx *Tx) Advance(id int64, resourceVersion string) error {
 	now := tx.nowMilli()
 	_, err := tx.stmt(tx.db.stmts.advance).Exec(resourceVersion, now, now, id)
-	return translate("advance collection", err)
+	return tx.db.note("advance collection", err)
 }
 
 // touch counts a change that does not move the resourceVersion.
 func (tx *Tx) touch(id int64) error {
 	_, err := tx.tx.Exec(`UPDATE collection SET revision = revision + 1, used_at = ? WHERE id = ?`, tx.nowMilli(), id)
-	return translate("touch collection", err)
+	return tx.db.note("touch collection", err)
 }
 
 // dropCollection deletes a collection with its objects.
 func (tx *Tx) dropCollection(id int64) error {
 	_, err := tx.tx.Exec(`DELETE FROM collection WHERE id = ?`, id)
-	return translate("drop collection", err)
+	return tx.db.note("drop collection", err)
 }

@@ -9,7 +9,7 @@ import (
 func (db *DB) Usage(ctx context.Context) (used, bound int64, err error) {
 	var pages, free int64
 	err = db.write.QueryRowContext(ctx, `SELECT (SELECT page_count FROM pragma_page_count), (SELECT freelist_count FROM pragma_freelist_count)`).Scan(&pages, &free)
-	return (pages - free) * pageSize, db.maxSize, translate("usage", err)
+	return (pages - free) * pageSize, db.maxSize, db.note("usage", err)
 }
 
 // Evict deletes whole collections, the least recently used first, and after them
@@ -48,17 +48,17 @@ func (db *DB) Evict(ctx context.Context, target int64, keep func(Scope) bool) (e
 func (db *DB) leastUsed(ctx context.Context) (out []Collection, err error) {
 	rows, err := db.read.QueryContext(ctx, `SELECT `+collectionColumns+` FROM collection WHERE state <> 'filling' ORDER BY used_at, id`)
 	if err != nil {
-		return nil, translate("find least used", err)
+		return nil, db.note("find least used", err)
 	}
 	defer rows.Close()
 	for rows.Next() {
 		c, err := scanCollection(rows.Scan)
 		if err != nil {
-			return nil, translate("find least used", err)
+			return nil, db.note("find least used", err)
 		}
 		out = append(out, c)
 	}
-	return out, translate("find least used", rows.Err())
+	return out, db.note("find least used", rows.Err())
 }
 
 func (db *DB) dropOldestResponse(ctx context.Context) (gone bool, err error) {
@@ -71,11 +71,11 @@ func (db *DB) dropOldestResponse(ctx context.Context) (gone bool, err error) {
 		gone = n > 0
 		return err
 	})
-	return gone, translate("drop response", err)
+	return gone, db.note("drop response", err)
 }
 
 // Use notes that a collection was replayed.
 func (tx *Tx) Use(id int64) error {
 	_, err := tx.tx.Exec(`UPDATE collection SET used_at = ? WHERE id = ?`, tx.nowMilli(), id)
-	return translate("use collection", err)
+	return tx.db.note("use collection", err)
 }

@@ -17,7 +17,7 @@ func (db *DB) Fact(ctx context.Context, key string) (value []byte, at time.Time,
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, time.Time{}, nil
 	}
-	return value, time.UnixMilli(milli), translate("read fact "+key, err)
+	return value, time.UnixMilli(milli), db.note("read fact "+key, err)
 }
 
 // PutFact records something known about the cluster. It is on the disk when
@@ -26,16 +26,16 @@ func (db *DB) PutFact(ctx context.Context, key string, value []byte) error {
 	// synchronous cannot be changed inside a transaction.
 	conn, err := db.write.Conn(ctx)
 	if err != nil {
-		return translate("put fact "+key, err)
+		return db.note("put fact "+key, err)
 	}
 	defer conn.Close()
 	ctx = context.WithoutCancel(ctx)
 	if _, err := conn.ExecContext(ctx, `PRAGMA synchronous = FULL`); err != nil {
-		return translate("put fact "+key, err)
+		return db.note("put fact "+key, err)
 	}
 	defer conn.ExecContext(ctx, `PRAGMA synchronous = NORMAL`) //nolint:errcheck // FULL is only slower
 	_, err = conn.ExecContext(ctx, `INSERT OR REPLACE INTO fact (key, updated_at, value) VALUES (?, ?, ?)`, key, db.now().UnixMilli(), value)
-	return translate("put fact "+key, err)
+	return db.note("put fact "+key, err)
 }
 
 // BindCluster says which cluster the cache is of, by the digests of the
@@ -50,7 +50,7 @@ func (db *DB) BindCluster(ctx context.Context, digests []string) (emptied bool, 
 	err = db.Update(ctx, func(tx *Tx) error {
 		var old string
 		err := tx.tx.QueryRow(`SELECT value FROM meta WHERE key = 'cluster'`).Scan(&old)
-		if err := ignoreNotFound(translate("read cluster", err)); err != nil {
+		if err := ignoreNotFound(db.note("read cluster", err)); err != nil {
 			return err
 		}
 		if old == string(value) {
@@ -66,12 +66,12 @@ func (db *DB) BindCluster(ctx context.Context, digests []string) (emptied bool, 
 		if emptied {
 			for _, table := range []string{"collection", "response", "fact"} {
 				if _, err := tx.tx.Exec(`DELETE FROM ` + table); err != nil {
-					return translate("empty "+table, err)
+					return db.note("empty "+table, err)
 				}
 			}
 		}
 		_, err = tx.tx.Exec(`INSERT OR REPLACE INTO meta (key, value) VALUES ('cluster', ?)`, string(value))
-		return translate("write cluster", err)
+		return db.note("write cluster", err)
 	})
 	return emptied && err == nil, err
 }
@@ -83,12 +83,12 @@ const keepLinks = 1000
 func (tx *Tx) PutLink(state, reason string) error {
 	res, err := tx.tx.Exec(`INSERT INTO link (at, state, reason) VALUES (?, ?, ?)`, tx.nowMilli(), state, reason)
 	if err != nil {
-		return translate("put link", err)
+		return tx.db.note("put link", err)
 	}
 	id, err := res.LastInsertId()
 	if err != nil {
-		return translate("put link", err)
+		return tx.db.note("put link", err)
 	}
 	_, err = tx.tx.Exec(`DELETE FROM link WHERE id <= ?`, id-keepLinks)
-	return translate("put link", err)
+	return tx.db.note("put link", err)
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"time"
 )
 
@@ -32,13 +33,13 @@ func (tx *Tx) Put(collection int64, o Object) error {
 		o.Labels = "{}"
 	}
 	_, err := tx.stmt(tx.db.stmts.put).Exec(collection, o.Namespace, o.Name, o.ResourceVersion, o.UID, tx.nowMilli(), o.Labels, len(o.Payload), o.Encoding, o.Payload)
-	return translate("put object", err)
+	return tx.db.note("put object", err)
 }
 
 // Remove deletes an object; it is no error when there is none.
 func (tx *Tx) Remove(collection int64, namespace, name string) error {
 	_, err := tx.stmt(tx.db.stmts.remove).Exec(collection, namespace, name)
-	return translate("remove object", err)
+	return tx.db.note("remove object", err)
 }
 
 // See records an object that was read alone. The scope's namespace and selectors
@@ -49,7 +50,7 @@ func (tx *Tx) See(s Scope, kind, apiVersion string, o Object) error {
 		return err
 	}
 	if _, err := tx.tx.Exec(`UPDATE collection SET kind = ?, api_version = ? WHERE id = ?`, kind, apiVersion, id); err != nil {
-		return translate("see object", err)
+		return tx.db.note("see object", err)
 	}
 	if err := tx.Put(id, o); err != nil {
 		return err
@@ -78,11 +79,16 @@ func (tx *Tx) seen(s Scope) (int64, error) {
 }
 
 // Object reads one object of a collection, and the collection's resourceVersion
-// at the same instant: the two together can prove absence.
+// at the same instant: the two together can prove absence. It gives ErrChanged
+// when there is no such collection any more.
 func (db *DB) Object(ctx context.Context, collection int64, namespace, name string) (o Object, resourceVersion string, err error) {
 	var updated int64
 	err = db.view(ctx, func(tx *sql.Tx) error {
-		if err := tx.QueryRowContext(ctx, `SELECT resource_version FROM collection WHERE id = ?`, collection).Scan(&resourceVersion); err != nil {
+		err := tx.QueryRowContext(ctx, `SELECT resource_version FROM collection WHERE id = ?`, collection).Scan(&resourceVersion)
+		if errors.Is(err, sql.ErrNoRows) {
+			return ErrChanged
+		}
+		if err != nil {
 			return err
 		}
 		return tx.QueryRowContext(ctx, `SELECT namespace, name, uid, resource_version, labels, encoding, updated_at, CAST(payload AS BLOB)
@@ -90,7 +96,7 @@ func (db *DB) Object(ctx context.Context, collection int64, namespace, name stri
 			Scan(&o.Namespace, &o.Name, &o.UID, &o.ResourceVersion, &o.Labels, &o.Encoding, &updated, &o.Payload)
 	})
 	o.UpdatedAt = time.UnixMilli(updated)
-	return o, resourceVersion, translate("read object", err)
+	return o, resourceVersion, db.note("read object", err)
 }
 
 // Key is an object's place in its collection.
@@ -147,7 +153,7 @@ func (db *DB) List(ctx context.Context, collection, revision int64, r Range, f f
 		}
 		return rows.Err()
 	})
-	return next, translate("list objects", err)
+	return next, db.note("list objects", err)
 }
 
 // where is the range in SQL, in the order of the index.
@@ -167,10 +173,11 @@ func (r Range) where(collection int64) (sql string, args []any) {
 
 func unchanged(ctx context.Context, tx *sql.Tx, collection, revision int64) error {
 	var current int64
-	if err := tx.QueryRowContext(ctx, `SELECT revision FROM collection WHERE id = ?`, collection).Scan(&current); err != nil {
+	err := tx.QueryRowContext(ctx, `SELECT revision FROM collection WHERE id = ?`, collection).Scan(&current)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return err
 	}
-	if current != revision {
+	if err != nil || current != revision {
 		return ErrChanged
 	}
 	return nil
@@ -180,7 +187,7 @@ func unchanged(ctx context.Context, tx *sql.Tx, collection, revision int64) erro
 // would give, in the same order, without reading the payloads.
 func (db *DB) Measure(ctx context.Context, collection, revision int64, r Range, f func(labels string, size int) error) error {
 	where, args := r.where(collection)
-	return translate("measure objects", db.view(ctx, func(tx *sql.Tx) error {
+	return db.note("measure objects", db.view(ctx, func(tx *sql.Tx) error {
 		if err := unchanged(ctx, tx, collection, revision); err != nil {
 			return err
 		}

@@ -58,6 +58,7 @@ type DB struct {
 	stmts   *statements
 	maxSize int64
 	lastID  atomic.Int64 // of collections
+	damaged atomic.Bool  // an operation has found the file corrupt
 }
 
 // Open opens the cache in directory dir, and makes it when it is not there. A
@@ -230,9 +231,24 @@ func (db *DB) Check() error {
 	return nil
 }
 
-// Close closes the database; the log is merged into the file.
+// Close closes the database; the log is merged into the file. A file that was
+// found corrupt is set aside, so that the next Open does not take it again.
 func (db *DB) Close() error {
-	return errors.Join(db.read.Close(), db.stmts.close(), db.write.Close())
+	err := errors.Join(db.read.Close(), db.stmts.close(), db.write.Close())
+	if db.damaged.Load() {
+		err = errors.Join(err, setAside(db.path, db.path+".corrupt"))
+	}
+	return err
+}
+
+// note adds a kind to an error of an operation on the open database, and
+// remembers that the file is corrupt.
+func (db *DB) note(op string, err error) error {
+	err = translate(op, err)
+	if errors.Is(err, ErrCorrupt) {
+		db.damaged.Store(true)
+	}
+	return err
 }
 
 // connector opens connections and runs pragmas on each before its first use.

@@ -24,20 +24,20 @@ func (tx *Tx) PutResponse(r Response) error {
 	res, err := tx.tx.Exec(`UPDATE response SET stored_at = ?, status = ?, media_type = ?, etag = ?
 		WHERE principal = ? AND path = ? AND accept = ? AND CAST(body AS BLOB) = ?`, now, r.Status, r.MediaType, r.ETag, r.Principal, r.Path, r.Accept, r.Body)
 	if err != nil {
-		return translate("put response", err)
+		return tx.db.note("put response", err)
 	}
 	if n, err := res.RowsAffected(); err != nil || n > 0 {
-		return translate("put response", err)
+		return tx.db.note("put response", err)
 	}
 	_, err = tx.tx.Exec(`INSERT OR REPLACE INTO response (principal, path, accept, status, media_type, etag, stored_at, size, body)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`, r.Principal, r.Path, r.Accept, r.Status, r.MediaType, r.ETag, now, len(r.Body), r.Body)
-	return translate("put response", err)
+	return tx.db.note("put response", err)
 }
 
 // RemoveResponse forgets an answer, in every form that was accepted.
 func (tx *Tx) RemoveResponse(principal, path string) error {
 	_, err := tx.tx.Exec(`DELETE FROM response WHERE principal = ? AND path = ?`, principal, path)
-	return translate("remove response", err)
+	return tx.db.note("remove response", err)
 }
 
 // Response finds an answer.
@@ -47,5 +47,5 @@ func (db *DB) Response(ctx context.Context, principal, path, accept string) (Res
 	err := db.read.QueryRowContext(ctx, `SELECT status, media_type, etag, stored_at, CAST(body AS BLOB) FROM response
 		WHERE principal = ? AND path = ? AND accept = ?`, principal, path, accept).Scan(&r.Status, &r.MediaType, &r.ETag, &stored, &r.Body)
 	r.StoredAt = time.UnixMilli(stored)
-	return r, translate("read response", err)
+	return r, db.note("read response", err)
 }

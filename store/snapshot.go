@@ -52,7 +52,7 @@ func (s *Snapshot) Add(tx *Tx, o Object) error {
 		// same resourceVersion can come to stand for something else.
 		err := tx.stmt(tx.db.stmts.same).QueryRow(s.base, o.Namespace, o.Name, o.UID, o.ResourceVersion, o.Encoding, o.Payload).Scan(&same)
 		if err != nil {
-			return translate("compare object", err)
+			return tx.db.note("compare object", err)
 		}
 		if same {
 			return nil
@@ -80,6 +80,9 @@ func (s *Snapshot) Commit(tx *Tx, h Head) error {
 	if ignoreNotFound(err) != nil {
 		return err
 	}
+	if s.base == 0 {
+		s.base = current.ID // another list came first; the fill has every item of this one
+	}
 	if current.ID != s.base {
 		return fmt.Errorf("commit snapshot: %w", ErrBaseGone)
 	}
@@ -95,7 +98,7 @@ func (s *Snapshot) Commit(tx *Tx, h Head) error {
 	now := tx.nowMilli()
 	_, err = tx.tx.Exec(`UPDATE collection SET state = 'complete', kind = ?, api_version = ?, envelope = ?, resource_version = ?,
 		revision = revision + 1, synced_at = ?, used_at = ? WHERE id = ?`, h.Kind, h.APIVersion, h.Envelope, h.ResourceVersion, now, now, target)
-	return translate("commit snapshot", err)
+	return tx.db.note("commit snapshot", err)
 }
 
 // merge moves the differences into base and deletes from it what the list does
@@ -114,7 +117,7 @@ func (s *Snapshot) merge(tx *Tx) error {
 		return nil
 	}
 	if _, err := tx.tx.Exec(`UPDATE OR REPLACE object SET collection_id = ? WHERE collection_id = ?`, s.base, s.fill); err != nil {
-		return translate("merge snapshot", err)
+		return tx.db.note("merge snapshot", err)
 	}
 	return tx.dropCollection(s.fill)
 }
@@ -122,19 +125,19 @@ func (s *Snapshot) merge(tx *Tx) error {
 func (s *Snapshot) vanished(tx *Tx) (gone []Key, err error) {
 	rows, err := tx.tx.Query(`SELECT namespace, name FROM object WHERE collection_id = ?`, s.base)
 	if err != nil {
-		return nil, translate("compare snapshot", err)
+		return nil, tx.db.note("compare snapshot", err)
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var key Key
 		if err := rows.Scan(&key.Namespace, &key.Name); err != nil {
-			return nil, translate("compare snapshot", err)
+			return nil, tx.db.note("compare snapshot", err)
 		}
 		if _, ok := s.seen[key]; !ok {
 			gone = append(gone, key)
 		}
 	}
-	return gone, translate("compare snapshot", rows.Err())
+	return gone, tx.db.note("compare snapshot", rows.Err())
 }
 
 // Abort deletes what was recorded so far.

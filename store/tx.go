@@ -25,15 +25,15 @@ func (db *DB) Update(ctx context.Context, f func(*Tx) error) (err error) {
 	}
 	tx, err := db.write.BeginTx(context.WithoutCancel(ctx), nil)
 	if err != nil {
-		return translate("begin", err)
+		return db.note("begin", err)
 	}
 	if err := f(&Tx{db: db, tx: tx}); err != nil {
 		if rollback := tx.Rollback(); rollback != nil && !errors.Is(rollback, sql.ErrTxDone) && !errors.Is(err, ErrFull) {
-			return errors.Join(err, translate("roll back", rollback))
+			return errors.Join(err, db.note("roll back", rollback))
 		}
 		return err
 	}
-	return translate("commit", tx.Commit())
+	return db.note("commit", tx.Commit())
 }
 
 // view runs f over one unchanging state of the database. It holds a read
@@ -42,7 +42,7 @@ func (db *DB) Update(ctx context.Context, f func(*Tx) error) (err error) {
 func (db *DB) view(ctx context.Context, f func(*sql.Tx) error) error {
 	tx, err := db.read.BeginTx(ctx, nil)
 	if err != nil {
-		return translate("begin", err)
+		return db.note("begin", err)
 	}
 	defer tx.Rollback() //nolint:errcheck // nothing was changed
 	return f(tx)
@@ -55,7 +55,7 @@ func (tx *Tx) nowMilli() int64 { return tx.db.now().UnixMilli() }
 // statements are prepared once on the writing connection, for what is done once
 // an object.
 type statements struct {
-	findCollection, advance, put, remove, same *sql.Stmt
+	findCollection, advance, put, remove, same, version *sql.Stmt
 }
 
 func prepareStatements(ctx context.Context, db *sql.DB) (*statements, error) {
@@ -72,6 +72,7 @@ func prepareStatements(ctx context.Context, db *sql.DB) (*statements, error) {
 			ON CONFLICT (collection_id, namespace, name) DO UPDATE SET resource_version = excluded.resource_version, uid = excluded.uid,
 			updated_at = excluded.updated_at, labels = excluded.labels, size = excluded.size, encoding = excluded.encoding, payload = excluded.payload`},
 		{&s.remove, `DELETE FROM object WHERE collection_id = ? AND namespace = ? AND name = ?`},
+		{&s.version, `SELECT resource_version FROM object WHERE collection_id = ? AND namespace = ? AND name = ?`},
 		{&s.same, `SELECT EXISTS (SELECT 1 FROM object WHERE collection_id = ? AND namespace = ? AND name = ? AND uid = ? AND resource_version = ?
 			AND encoding = ?6 AND payload = CASE ?6 WHEN 'protobuf' THEN ?7 ELSE CAST(?7 AS TEXT) END)`},
 	} {
@@ -85,5 +86,5 @@ func prepareStatements(ctx context.Context, db *sql.DB) (*statements, error) {
 }
 
 func (s *statements) close() error {
-	return errors.Join(s.findCollection.Close(), s.advance.Close(), s.put.Close(), s.remove.Close(), s.same.Close())
+	return errors.Join(s.findCollection.Close(), s.advance.Close(), s.put.Close(), s.remove.Close(), s.same.Close(), s.version.Close())
 }

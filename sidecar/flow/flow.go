@@ -92,6 +92,9 @@ func (f *Flow) RoundTrip(r *http.Request) (*http.Response, error) {
 		if !upstream.IsLinkError(err) {
 			return nil, err
 		}
+		if !info.IsRead() && upstream.MayHaveArrived(err) {
+			return nil, ambiguous()
+		}
 		f.Logger.Debug("upstream cannot be reached", zap.String("path", info.Path), zap.Error(err))
 	}
 	return f.offline(r, info)
@@ -122,8 +125,17 @@ func (f *Flow) record(source record.Source, resp *http.Response) {
 		return
 	}
 	kind := record.KindOf(&source.Info)
-	if resp.StatusCode == http.StatusNotFound && kind == record.AsObject {
-		recorder.Absent(source)
+	if kind == record.None {
+		return
+	}
+	switch resp.StatusCode {
+	case http.StatusNotFound, http.StatusGone:
+		if source.Info.Verb == request.Get {
+			recorder.Absent(source)
+		}
+		return
+	case http.StatusForbidden:
+		recorder.Forbidden(source)
 		return
 	}
 	if (resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusCreated) || resp.Header.Get("Content-Encoding") != "" {
@@ -173,6 +185,8 @@ func (f *Flow) prove(r *http.Request, info request.Info) (replay.Request, error)
 	var err error
 	q.Principal, err = f.Verifier.Verify(r.Header)
 	switch {
+	case errors.Is(err, principal.ErrNoKeys), errors.Is(err, principal.ErrNoOwn):
+		return q, unavailable(err.Error()) // that is not the caller's fault
 	case err != nil:
 		return q, unauthorized(err)
 	case info.Impersonated:

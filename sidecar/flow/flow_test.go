@@ -294,6 +294,43 @@ func TestOfflineNothingIsFakedAndNobodyIsBelieved(t *testing.T) {
 	}
 }
 
+func TestAWriteDuringWhichTheLinkBreaksMayHaveBeenDone(t *testing.T) {
+	g := newRig(t)
+	g.fails(&upstream.LinkError{Sent: true})
+	if code, message := g.do(g.request("POST", path)); code != 504 || !strings.Contains(message, "may have been carried out") {
+		t.Errorf("%d %s", code, message)
+	}
+	g.fails(&upstream.LinkError{})
+	if code, message := g.do(g.request("POST", path)); code != 503 || !strings.Contains(message, "nothing is written") {
+		t.Errorf("%d %s", code, message)
+	}
+}
+
+func TestWhatTheServerForbidsIsNotAnsweredOffline(t *testing.T) {
+	g := newRig(t)
+	g.says(200, list)
+	g.do(g.request("GET", path))
+	g.says(403, `{"kind":"Status","code":403}`)
+	g.do(g.request("GET", path+"?limit=500"))
+	g.link.set(false)
+	if code, _ := g.do(g.request("GET", path)); code != 503 {
+		t.Fatalf("%d", code)
+	}
+}
+
+func TestWithoutKeysTheCallerIsNotToBlame(t *testing.T) {
+	g := newRig(t)
+	g.Verifier = keyless{}
+	g.link.set(false)
+	if code, message := g.do(g.request("GET", path)); code != 503 || !strings.Contains(message, principal.ErrNoKeys.Error()) {
+		t.Fatalf("%d %s", code, message)
+	}
+}
+
+type keyless struct{}
+
+func (keyless) Verify(http.Header) (string, error) { return "", principal.ErrNoKeys }
+
 func TestWithoutACacheRequestsPassThrough(t *testing.T) {
 	g := newRig(t)
 	g.Disk = Cache{}
@@ -485,6 +522,22 @@ func TestAWatchOutlivesTheLink(t *testing.T) {
 	}
 	go second.w.Close()
 	c.ends(io.EOF)
+}
+
+func TestAWatchWithoutAVersionOutlivesTheLinkOnceItsStateIsThere(t *testing.T) {
+	g := newRig(t)
+	first, second := newStream(), newStream()
+	g.streams(first, second)
+	c := g.open(g.request("GET", path+"?watch=true"))
+	go func() {
+		first.send(t, event("ADDED", "a", 9)+event("ADDED", "b", 5)+event("MODIFIED", "b", 12))
+		_ = first.w.CloseWithError(errDown)
+		second.send(t, event("ADDED", "c", 13))
+	}()
+	c.want(event("ADDED", "a", 9) + event("ADDED", "b", 5) + event("MODIFIED", "b", 12) + event("ADDED", "c", 13))
+	if q := g.link.asked[1].URL.Query(); q.Get("resourceVersion") != "12" {
+		t.Fatalf("it went on with %v", q)
+	}
 }
 
 func TestAWatchOfAnotherPrincipalKeepsItsToken(t *testing.T) {

@@ -21,6 +21,17 @@ func unavailable(detail string) error {
 	}}
 }
 
+// ambiguous is the answer to a write during which the link broke.
+func ambiguous() error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"},
+		Status:   metav1.StatusFailure,
+		Code:     http.StatusGatewayTimeout,
+		Reason:   metav1.StatusReasonTimeout,
+		Message:  "rockpool: the link to the API server broke during this request; it may have been carried out or not",
+	}}
+}
+
 func noCache() error {
 	return unavailable("nothing was recorded, because the cache could not be opened")
 }

@@ -168,7 +168,10 @@ func (f *Flow) form(ctx context.Context, q replay.Request) request.Form {
 // next connection sends it again.
 func (w *watch) Read(p []byte) (int, error) {
 	for w.off == len(w.out) {
-		w.out, w.off = w.out[:0], 0
+		if w.off = 0; cap(w.out) > keepBuffer {
+			w.out = nil
+		}
+		w.out = w.out[:0]
 		if w.end != nil {
 			return 0, w.end
 		}
@@ -233,7 +236,9 @@ func (w *watch) frame(raw []byte) error {
 		w.forget()
 		return nil
 	}
-	if e.Type == wire.Bookmark && m.InitialEventsEnd {
+	// Without sendInitialEvents nothing marks the end of the initial state, but
+	// all of it is ADDED.
+	if (e.Type == wire.Bookmark && m.InitialEventsEnd) || (e.Type != wire.Added && !w.info.SendInitialEvents && m.ResourceVersion != "") {
 		w.served = true
 	}
 	if w.served && m.ResourceVersion != "" {
@@ -335,6 +340,9 @@ func (w *watch) Close() error {
 	}
 	return nil
 }
+
+// keepBuffer is the largest buffer, in bytes, that a quiet watch holds on to.
+const keepBuffer = 64 << 10
 
 // buffers holds what is read from upstream until it is cut into frames.
 var buffers = sync.Pool{New: func() any {

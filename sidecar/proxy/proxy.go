@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/elazarl/goproxy"
@@ -161,11 +162,7 @@ func IsWatch(r *http.Request) bool {
 		return false
 	}
 	if values, ok := r.URL.Query()["watch"]; ok {
-		switch values[0] {
-		case "0", "false", "False", "FALSE":
-			return false
-		}
-		return true
+		return values[0] != "0" && !strings.EqualFold(values[0], "false")
 	}
 	return watchPath(r.URL.Path)
 }

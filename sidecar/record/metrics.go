@@ -12,7 +12,7 @@ var (
 	}, []string{"result"})
 	eventsTotal = promauto.NewCounterVec(prometheus.CounterOpts{
 		Name: "rockpool_record_events_total",
-		Help: "Watch events, by result: applied, known (recorded before), gap (an event before it was lost), unlisted (no list to apply it to).",
+		Help: "Watch events, by result: applied, known (recorded before), gap (an event before it was lost), contradiction (its version is known and it is not), unlisted (no list to apply it to).",
 	}, []string{"result"})
 	droppedTotal = promauto.NewCounterVec(prometheus.CounterOpts{
 		Name: "rockpool_record_dropped_total",

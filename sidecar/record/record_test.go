@@ -2,6 +2,7 @@ package record
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -324,6 +325,135 @@ func TestAClusterThatWentBackIsBelieved(t *testing.T) {
 	g.want("complete shop/@1000: a@900")
 }
 
+func TestARestoredClusterIsBelievedInEveryScope(t *testing.T) {
+	g := newRig(t, 0)
+	g.list("/api/v1/configmaps", listOf(1000, configMap("old", 900), configMap("gone", 950)))
+	g.read(g.Object(g.source(configmaps+"/seen"), wire.JSON, io.NopCloser(strings.NewReader(cm("seen", 980)))))
+	g.flush()
+	g.now = g.now.Add(time.Minute)
+	g.list(configmaps, listOf(600, configMap("old", 500)))
+	g.want("seen /@:", "complete shop/@600: old@500")
+}
+
+func TestAVersionThatIsGivenOutAgainIsAContradiction(t *testing.T) {
+	g := newRig(t, 0)
+	g.list(configmaps, listOf(100, configMap("a", 50)))
+	g.now = g.now.Add(time.Minute)
+	g.list(configmaps+"?resourceVersion=0", listOf(60, configMap("a", 50))) // restored, from a cache: nothing is proven
+	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=60"), wire.JSON)
+	g.events(w, "ADDED new 70", "MODIFIED a 99", "ADDED newer 101")
+	g.want()
+}
+
+func TestTwoFirstListsAtOnceAreBothWhole(t *testing.T) {
+	g := newRig(t, 0)
+	early, late := listOf(10, configMap("a", 1)), listOf(20, configMap("b", 15))
+	one := g.List(g.source(configmaps), wire.JSON, io.NopCloser(strings.NewReader(early)))
+	two := g.List(g.source(configmaps), wire.JSON, io.NopCloser(strings.NewReader(late)))
+	for _, body := range []io.Reader{one, two} { // the items, but not the end
+		if _, err := io.ReadFull(body, make([]byte, len(early)-1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.flush()
+	g.read(one)
+	g.flush()
+	g.read(two)
+	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=20"), wire.JSON)
+	g.events(w, "ADDED c 21")
+	g.want("complete shop/@21: b@15 c@21")
+}
+
+func TestInitialEventsThatAreNotAddedAreNotUnderstood(t *testing.T) {
+	g := newRig(t, 0)
+	w := g.Watch(g.source(configmaps+"?watch=true&sendInitialEvents=true"), wire.JSON)
+	g.events(w, "ADDED a 1", "MODIFIED a 11", "DELETED a 12", "END x 15")
+	g.want()
+}
+
+func TestWhatIsForbiddenIsForgotten(t *testing.T) {
+	g := newRig(t, 0)
+	g.list("/api/v1/configmaps", listOf(10, configMap("a", 1)))
+	g.list(configmaps, listOf(11, configMap("a", 1)))
+	g.list("/api/v1/namespaces/other/configmaps", listOf(12))
+	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=11"), wire.JSON)
+	g.events(w, "ADDED b 13")
+	g.Forbidden(g.source(configmaps + "?limit=500"))
+	g.want("complete other/@12:")
+}
+
+func TestAPageOfATableIsNotKept(t *testing.T) {
+	g := newRig(t, 0)
+	table := func(url, token string) {
+		body := fmt.Sprintf(`{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"10","continue":%q},"rows":[]}`, token)
+		resp := &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body))}
+		g.read(g.Document(g.source(url), resp))
+		g.flush()
+	}
+	table(configmaps+"?limit=1", "more")
+	table(configmaps+"?limit=500", "")
+	if _, err := g.db.Response(t.Context(), who, configmaps+"?limit=1", ""); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("the first page of a table: %v", err)
+	}
+	if _, err := g.db.Response(t.Context(), who, configmaps+"?limit=500", ""); err != nil {
+		t.Errorf("a whole table: %v", err)
+	}
+}
+
+// poison is an operation that only fails itself.
+type poison struct{}
+
+func (poison) size() int          { return overhead }
+func (poison) lost()              {}
+func (poison) apply(*group) error { return errors.New("this one cannot be written") }
+
+func TestOneOperationThatFailsOnlyFailsItself(t *testing.T) {
+	g := newRig(t, 0)
+	g.list(configmaps, listOf(10, configMap("a", 1)))
+	release := g.holdTheStore() // so that they make one group
+	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+	g.events(w, "ADDED b 11")
+	g.enqueue(poison{})
+	g.events(w, "ADDED c 12")
+	release()
+	g.want("complete shop/@12: a@1 b@11 c@12")
+}
+
+func TestAListWhoseEndFailsLeavesNothingBehind(t *testing.T) {
+	g := newRig(t, 0)
+	release := g.holdTheStore()
+	body := g.List(g.source(configmaps), wire.JSON, io.NopCloser(strings.NewReader(listOf(10, configMap("a", 1)))))
+	if _, err := io.ReadFull(body, make([]byte, len(listOf(10, configMap("a", 1)))-1)); err != nil {
+		t.Fatal(err)
+	}
+	release()
+	g.flush()
+	release = g.holdTheStore()
+	g.read(body)
+	g.enqueue(poison{})
+	release()
+	g.flush()
+	g.Link("online", "a group behind it")
+	g.flush()
+	if used := g.count("collection") + g.count("object"); used != 0 {
+		t.Fatalf("%d rows of it are left", used)
+	}
+}
+
+// count counts rows past the package's own reading, which does not see what is being filled.
+func (g *rig) count(table string) (n int) {
+	g.t.Helper()
+	db, err := sql.Open("sqlite3", "file:"+g.db.Path()+"?mode=ro")
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.QueryRow("SELECT count(*) FROM " + table).Scan(&n); err != nil {
+		g.t.Fatal(err)
+	}
+	return n
+}
+
 func TestSingleObjectsAreRemembered(t *testing.T) {
 	g := newRig(t, 0)
 	source := g.source(configmaps + "/a")
@@ -390,11 +520,11 @@ func TestTheQuotaIsKeptByEvictingWhatIsLeastUsed(t *testing.T) {
 			items = append(items, strings.Replace(configMap(fmt.Sprintf("o%d", i), 7), "v7", big, 1))
 		}
 		url := fmt.Sprintf("%s?labelSelector=n%%3D%d", configmaps, n)
-		g.list(url, listOf(10, items...))
+		g.list(url, listOf(20+n, items...))
 		if n == 0 {
-			w := g.Watch(g.source(url+"&watch=true&resourceVersion=10"), wire.JSON)
+			w := g.Watch(g.source(url+"&watch=true&resourceVersion=20"), wire.JSON)
 			defer w.Close()
-			g.events(w, "BOOKMARK x 11")
+			g.events(w, "BOOKMARK x 21")
 		}
 	}
 	used, bound, err := g.db.Usage(t.Context())
@@ -402,10 +532,10 @@ func TestTheQuotaIsKeptByEvictingWhatIsLeastUsed(t *testing.T) {
 		t.Fatalf("%d of %d bytes: %v", used, bound, err)
 	}
 	got := g.recorded("configmaps")
-	if !strings.HasPrefix(got[0], "complete shop/n=0@11") {
+	if !strings.HasPrefix(got[0], "complete shop/n=0@21") {
 		t.Errorf("what is watched was evicted; first is %.60s", got[0])
 	}
-	if last := fmt.Sprintf("complete shop/n=%d@10", lists-1); !strings.HasPrefix(got[len(got)-1], last) || len(got) >= lists {
+	if last := fmt.Sprintf("complete shop/n=%d@%d", lists-1, 19+lists); !strings.HasPrefix(got[len(got)-1], last) || len(got) >= lists {
 		t.Errorf("%d collections of %d, the last is %.60s", len(got), lists, got[len(got)-1])
 	}
 }

@@ -51,6 +51,7 @@ type Recorder struct {
 	ended   bool
 	wake    chan struct{} // capacity 1
 	failing bool          // of Run: the last group failed
+	undone  []*snapshot   // of Run: given up in a group that failed, their rows are still there
 }
 
 // operation is one change of the store.
@@ -187,25 +188,21 @@ func (r *Recorder) end(ctx context.Context) {
 // write commits a group. When the store fails, everything in the group is lost:
 // snapshots know that they are, and an event that comes later finds the hole.
 func (r *Recorder) write(ctx context.Context, ops []operation) {
-	err := r.db.Update(context.WithoutCancel(ctx), func(tx *store.Tx) error {
-		g := &group{tx: tx, heads: map[store.Scope]*head{}, used: map[int64]struct{}{}}
-		for _, op := range ops {
-			if err := op.apply(g); err != nil {
-				return err
-			}
-		}
-		return g.finish()
-	})
+	ctx = context.WithoutCancel(ctx)
+	r.undo(ctx)
+	err := r.commit(ctx, ops)
 	if err == nil {
 		err = r.db.Check()
+	} else if !isOfTheFile(err) {
+		err = r.onebyone(ctx, ops, err)
 	}
 	if err == nil || errors.Is(err, store.ErrFull) {
-		err = errors.Join(err, r.makeRoom(context.WithoutCancel(ctx), err != nil))
+		err = errors.Join(err, r.makeRoom(ctx, err != nil))
 	}
 	if err != nil {
 		droppedTotal.WithLabelValues("store").Add(float64(len(ops)))
 		for _, op := range ops {
-			op.lost()
+			r.lose(op)
 		}
 	}
 	switch {
@@ -219,6 +216,71 @@ func (r *Recorder) write(ctx context.Context, ops []operation) {
 		if f, ok := op.(flush); ok {
 			close(f.done)
 		}
+	}
+}
+
+func (r *Recorder) commit(ctx context.Context, ops []operation) error {
+	return r.db.Update(ctx, func(tx *store.Tx) error {
+		g := &group{tx: tx, heads: map[store.Scope]*head{}, used: map[int64]struct{}{}}
+		for _, op := range ops {
+			if err := op.apply(g); err != nil {
+				return err
+			}
+		}
+		return g.finish()
+	})
+}
+
+// isOfTheFile tells that an error is not one operation's but would meet all.
+func isOfTheFile(err error) bool {
+	for _, kind := range []error{store.ErrFull, store.ErrReadOnly, store.ErrCorrupt, store.ErrGone} {
+		if errors.Is(err, kind) {
+			return true
+		}
+	}
+	return false
+}
+
+// onebyone writes what one operation has made fail, so that it only fails itself.
+// Snapshots are given up: they have rows that were rolled back.
+func (r *Recorder) onebyone(ctx context.Context, ops []operation, cause error) error {
+	r.log.Warn("recording one by one what could not be recorded together", zap.Error(cause))
+	for _, op := range ops {
+		switch op.(type) {
+		case item, commit, abort:
+			r.lose(op)
+			continue
+		}
+		err := r.commit(ctx, []operation{op})
+		switch {
+		case isOfTheFile(err):
+			return err
+		case err != nil:
+			droppedTotal.WithLabelValues("store").Inc()
+			r.lose(op)
+		}
+	}
+	return nil
+}
+
+// lose tells an operation that it was not recorded.
+func (r *Recorder) lose(op operation) {
+	op.lost()
+	switch op := op.(type) {
+	case commit:
+		r.undone = append(r.undone, op.snapshot)
+	case abort:
+		r.undone = append(r.undone, op.snapshot)
+	}
+}
+
+// undo deletes the rows of snapshots that could not be ended in their group.
+func (r *Recorder) undo(ctx context.Context) {
+	for len(r.undone) > 0 {
+		if err := r.db.Update(ctx, r.undone[0].rows.Abort); err != nil {
+			return // the next group tries again
+		}
+		r.undone = r.undone[1:]
 	}
 }
 

@@ -3,6 +3,7 @@ package record
 import (
 	"errors"
 	"sync/atomic"
+	"time"
 
 	"rockpool.dev/store"
 )
@@ -70,6 +71,11 @@ func (c commit) apply(g *group) error {
 		listsTotal.WithLabelValues("stale").Inc()
 		return c.rows.Abort(g.tx)
 	}
+	if version, ok := number(c.head.ResourceVersion); ok && c.source.latest() {
+		if err := g.tx.ForgetFuture(c.scope, version, c.asked(), current.ID); err != nil {
+			return err
+		}
+	}
 	err = c.rows.Commit(g.tx, c.head)
 	if errors.Is(err, store.ErrBaseGone) {
 		return abort{c.snapshot}.apply(g)
@@ -88,8 +94,11 @@ func (c commit) outdated(current store.Collection) bool {
 	if !ok || o >= 0 {
 		return false
 	}
-	return !c.source.latest() || !c.source.Started.After(current.SyncedAt)
+	return !c.source.latest() || !c.asked().After(current.SyncedAt)
 }
+
+// asked is when the list was asked for, as exact as times are in the store.
+func (c commit) asked() time.Time { return c.source.Started.Truncate(time.Millisecond) }
 
 func (c commit) lost() { c.broken.Store(true) }
 

@@ -9,18 +9,20 @@ func order(a, b string) (int, bool) {
 	if a == b {
 		return 0, true
 	}
-	x, err := strconv.ParseUint(a, 10, 64)
-	if err != nil {
+	x, okX := number(a)
+	y, okY := number(b)
+	switch {
+	case !okX || !okY:
 		return 0, false
-	}
-	y, err := strconv.ParseUint(b, 10, 64)
-	if err != nil {
-		return 0, false
-	}
-	if x < y {
+	case x < y:
 		return -1, true
 	}
 	return 1, true
+}
+
+func number(version string) (uint64, bool) {
+	n, err := strconv.ParseUint(version, 10, 63) // SQLite's integers have a sign
+	return n, err == nil
 }
 
 // follows tells that an event at version rv, which a stream delivered right
@@ -49,4 +51,7 @@ const (
 	next  verdict = "applied"
 	known verdict = "known" // another stream has brought it already
 	gap   verdict = "gap"
+	// contradiction: the event should be known and is not. The versions of a
+	// restored cluster are given out again.
+	contradiction verdict = "contradiction"
 )

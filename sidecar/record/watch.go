@@ -78,6 +78,9 @@ func (w *Watch) initial(e wire.Event, m wire.Meta) {
 		list := listKind(m.Kind)
 		w.recorder.enqueue(commit{w.snap, store.Head{Kind: m.Kind, APIVersion: m.APIVersion, ResourceVersion: m.ResourceVersion, Envelope: envelope(list, m.APIVersion, nil)}})
 		w.snap, w.phase, w.prev = nil, following, m.ResourceVersion
+	case e.Type != wire.Bookmark:
+		// Not what the KEP says; what the state is cannot be told from here.
+		w.Close()
 	}
 }
 
@@ -114,7 +117,21 @@ func (e event) apply(g *group) error {
 		return nil
 	}
 	v := follows(e.prev, e.version, h.version)
+	if v == known && (e.kind == wire.Added || e.kind == wire.Modified) {
+		have, err := g.tx.Version(h.id, e.object.Namespace, e.object.Name)
+		if err != nil {
+			return err
+		}
+		if o, ok := order(have, e.version); have != "" && ok && o < 0 {
+			v = contradiction
+		}
+	}
 	eventsTotal.WithLabelValues(string(v)).Inc()
+	if v == contradiction {
+		id := h.id
+		h.id, h.moved = 0, false
+		return g.tx.Forget(id)
+	}
 	if v != next {
 		return nil
 	}

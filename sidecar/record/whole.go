@@ -46,11 +46,24 @@ func (r *Recorder) seen(source Source, format wire.Format, raw []byte) {
 
 // Absent records that the server says there is no such object.
 func (r *Recorder) Absent(source Source) {
+	r.enqueue(undocument{source.Principal, source.Path})
 	for _, format := range []wire.Format{wire.JSON, wire.Protobuf} {
 		for _, rep := range []request.Representation{request.Object, request.Metadata} {
 			r.enqueue(unsee{source.seenScope(request.Form{Format: format, Representation: rep}), source.Info.Namespace, source.Info.Name})
 		}
 	}
+}
+
+// Forbidden records that the server does not allow the request any more: what it
+// allowed before is not answered from the cache.
+func (r *Recorder) Forbidden(source Source) {
+	switch source.Info.Verb {
+	case request.List, request.Watch:
+		r.enqueue(forbid{source.scope(request.Form{Format: wire.JSON, Representation: request.Object})})
+	case request.Get:
+		r.Absent(source)
+	}
+	r.enqueue(undocument{source.Principal, source.Path})
 }
 
 // Document records an answer whole, for the identical request.
@@ -60,9 +73,22 @@ func (r *Recorder) Document(source Source, resp *http.Response) io.ReadCloser {
 		Status: resp.StatusCode, MediaType: resp.Header.Get("Content-Type"), ETag: resp.Header.Get("ETag"),
 	}
 	return &tee{body: resp.Body, sink: &whole{max: maxDocument, done: func(raw []byte) {
+		if source.Info.IsResource && isPage(raw) {
+			return
+		}
 		answer.Body = raw
 		r.enqueue(document{answer})
 	}}}
+}
+
+// isPage tells that a Table is not all of its list.
+func isPage(table []byte) bool {
+	l := wire.JSON.NewList(func([]byte) error { return nil })
+	if _, err := l.Write(table); err != nil {
+		return false // whatever it is
+	}
+	head, err := l.Head()
+	return err == nil && head.Continue != ""
 }
 
 // Link records a change of the link.
@@ -85,7 +111,7 @@ func (w *whole) write(p []byte) {
 }
 
 func (w *whole) end(ok bool) {
-	if ok && !w.over {
+	if ok && !w.over && w.buf.Len() > 0 {
 		w.done(w.buf.Bytes())
 	}
 }
@@ -116,6 +142,25 @@ type document struct{ store.Response }
 func (d document) size() int            { return len(d.Body) + overhead }
 func (document) lost()                  {}
 func (d document) apply(g *group) error { return g.tx.PutResponse(d.Response) }
+
+type forbid struct{ scope store.Scope }
+
+func (forbid) size() int { return overhead }
+func (forbid) lost()     {}
+func (f forbid) apply(g *group) error {
+	// The heads of what is deleted are not known by their scopes.
+	if err := g.finish(); err != nil {
+		return err
+	}
+	clear(g.heads)
+	return g.tx.Forbid(f.scope)
+}
+
+type undocument struct{ principal, path string }
+
+func (undocument) size() int              { return overhead }
+func (undocument) lost()                  {}
+func (u undocument) apply(g *group) error { return g.tx.RemoveResponse(u.principal, u.path) }
 
 type link struct{ state, reason string }
 

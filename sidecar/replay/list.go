@@ -117,19 +117,20 @@ func atVersion(c store.Collection, info request.Info) error {
 	return nil
 }
 
-func (r *Replayer) list(ctx context.Context, q Request) (*http.Response, error) {
+func (r *Replayer) list(ctx context.Context, q Request) (answer, error) {
 	s, err := r.cover(ctx, q)
 	if err != nil {
-		return nil, err
+		return answer{}, err
 	}
 	body := &listBody{pages: pages{ctx: ctx, db: r.db, selection: s}, write: &jsonList{}}
 	if s.form.Format == wire.Protobuf {
 		body.write = &protobufList{}
 	}
 	if body.buf, err = body.write.begin(&body.pages); err != nil {
-		return nil, err
+		return answer{}, err
 	}
-	return r.response(http.StatusOK, http.Header{"Content-Type": {s.collection.MediaType}}, s.collection.SyncedAt, body, -1), nil
+	at := s.collection.SyncedAt
+	return answer{r.response(http.StatusOK, http.Header{"Content-Type": {s.collection.MediaType}}, at, body, -1), at}, nil
 }
 
 // pages reads a selection page by page. It holds a context because it is part of

@@ -55,64 +55,92 @@ type Request struct {
 // apierrors.APIStatus that the client shall see, or the store's. The body, when
 // it is read, may fail with store.ErrChanged.
 func (r *Replayer) Answer(ctx context.Context, q Request) (*http.Response, error) {
-	resp, err := r.document(ctx, q)
-	if !errors.Is(err, ErrNotRecorded) {
-		return resp, err
+	// What is there may be replaced between one look and the next.
+	for range 3 {
+		resp, err := r.answer(ctx, q)
+		if !errors.Is(err, store.ErrChanged) {
+			return resp, err
+		}
 	}
+	return nil, fmt.Errorf("%w: the cache is changing", ErrNotRecorded)
+}
+
+func (r *Replayer) answer(ctx context.Context, q Request) (*http.Response, error) {
+	whole, err := r.document(ctx, q)
+	if err != nil && !errors.Is(err, ErrNotRecorded) {
+		return nil, err
+	}
+	rows, errRows := answer{}, fmt.Errorf("%w: no answer to this request", ErrNotRecorded)
 	if q.Info.IsResource && q.Info.Subresource == "" && !q.Info.Invalid && !q.Info.Legacy {
 		switch q.Info.Verb {
 		case request.Get:
-			return r.get(ctx, q)
+			rows, errRows = r.get(ctx, q)
 		case request.List:
-			return r.list(ctx, q)
+			rows, errRows = r.list(ctx, q)
 		}
 	}
-	return nil, err
+	// A Table that was recorded whole is what the client would rather have, unless
+	// something newer is known.
+	if err == nil && (errors.Is(errRows, ErrNotRecorded) || !rows.at.After(whole.at)) {
+		return whole.Response, nil
+	}
+	return rows.Response, errRows
+}
+
+// answer is a response, or the time of the proof that there is none.
+type answer struct {
+	*http.Response
+	at time.Time
 }
 
 // document gives the recorded answer to the identical request.
-func (r *Replayer) document(ctx context.Context, q Request) (*http.Response, error) {
+func (r *Replayer) document(ctx context.Context, q Request) (answer, error) {
 	doc, err := r.db.Response(ctx, q.Principal, q.Path, q.Info.RawAccept)
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, fmt.Errorf("%w: no answer to this request", ErrNotRecorded)
+		return answer{}, fmt.Errorf("%w: no answer to this request", ErrNotRecorded)
 	}
 	if err != nil {
-		return nil, err
+		return answer{}, err
 	}
 	header := http.Header{"Content-Type": {doc.MediaType}}
 	if doc.ETag != "" {
 		header.Set("ETag", doc.ETag)
 		header.Set("Vary", "Accept")
 		if doc.ETag == q.IfNoneMatch {
-			return r.response(http.StatusNotModified, header, doc.StoredAt, http.NoBody, 0), nil
+			return answer{r.response(http.StatusNotModified, header, doc.StoredAt, http.NoBody, 0), doc.StoredAt}, nil
 		}
 	}
-	return r.response(doc.Status, header, doc.StoredAt, io.NopCloser(bytes.NewReader(doc.Body)), int64(len(doc.Body))), nil
+	return answer{r.response(doc.Status, header, doc.StoredAt, io.NopCloser(bytes.NewReader(doc.Body)), int64(len(doc.Body))), doc.StoredAt}, nil
 }
 
-// get gives the newest that is known of an object.
-func (r *Replayer) get(ctx context.Context, q Request) (*http.Response, error) {
+// get gives the newest that is known of an object. It is absent when the newest
+// that is known, in whatever form, is that.
+func (r *Replayer) get(ctx context.Context, q Request) (answer, error) {
 	all, err := r.db.Collections(ctx, q.Principal, q.Info.Group, q.Info.Version, q.Info.Resource)
 	if err != nil {
-		return nil, err
+		return answer{}, err
+	}
+	newest, err := r.newest(ctx, q, all, func(store.Collection) bool { return true })
+	if err != nil {
+		return answer{}, err
+	}
+	if newest != nil && newest.absent {
+		r.used(newest.collection.ID)
+		return answer{at: newest.collection.SyncedAt}, apierrors.NewNotFound(schema.GroupResource{Group: q.Info.Group, Resource: q.Info.Resource}, q.Info.Name)
 	}
 	for _, form := range q.Info.Forms() {
-		best, err := r.newest(ctx, q, all, form)
+		best, err := r.newest(ctx, q, all, func(c store.Collection) bool { return isForm(c, form) })
 		if err != nil {
-			return nil, err
+			return answer{}, err
 		}
-		switch {
-		case best == nil:
-		case best.absent:
-			r.used(best.collection.ID)
-			return nil, apierrors.NewNotFound(schema.GroupResource{Group: q.Info.Group, Resource: q.Info.Resource}, q.Info.Name)
-		default:
+		if best != nil && !best.absent {
+			at := best.collection.SyncedAt
 			r.used(best.collection.ID)
 			raw := typed(nil, form.Format, best.collection, best.object)
-			return r.response(http.StatusOK, http.Header{"Content-Type": {best.collection.MediaType}}, best.collection.SyncedAt, io.NopCloser(bytes.NewReader(raw)), int64(len(raw))), nil
+			return answer{r.response(http.StatusOK, http.Header{"Content-Type": {best.collection.MediaType}}, at, io.NopCloser(bytes.NewReader(raw)), int64(len(raw))), at}, nil
 		}
 	}
-	return nil, fmt.Errorf("%w: neither %s %q nor a list that would have it", ErrNotRecorded, q.Info.Resource, q.Info.Name)
+	return answer{}, fmt.Errorf("%w: neither %s %q nor a list that would have it", ErrNotRecorded, q.Info.Resource, q.Info.Name)
 }
 
 // sighting is what one collection knows of an object.
@@ -123,9 +151,10 @@ type sighting struct {
 	version    string // at which this was true
 }
 
-func (r *Replayer) newest(ctx context.Context, q Request, all []store.Collection, form request.Form) (best *sighting, err error) {
+// newest finds the newest that is known of an object in collections of some form.
+func (r *Replayer) newest(ctx context.Context, q Request, all []store.Collection, of func(store.Collection) bool) (best *sighting, err error) {
 	for _, c := range all {
-		if !isForm(c, form) || (c.Namespace != "" && c.Namespace != q.Info.Namespace) {
+		if !of(c) || (c.Namespace != "" && c.Namespace != q.Info.Namespace) {
 			continue
 		}
 		s := sighting{collection: c}

@@ -275,6 +275,71 @@ func TestDocumentsAreForTheIdenticalRequest(t *testing.T) {
 	}
 }
 
+func TestANewerListIsBetterThanAnOlderTable(t *testing.T) {
+	const accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
+	g := newRig(t)
+	read := func(url string) string {
+		t.Helper()
+		resp, err := g.Answer(t.Context(), ask(url, accept))
+		if apierrors.IsNotFound(err) {
+			return "absent"
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(raw), "Table") {
+			return "table"
+		}
+		return "objects"
+	}
+	const list, one = "/api/v1/namespaces/shop/pods", "/api/v1/namespaces/shop/pods/a"
+	g.record(list, 10, bare("shop", "a", 1))
+	g.now = g.now.Add(time.Second)
+	g.update(func(tx *store.Tx) error {
+		table := store.Response{Principal: who, Accept: accept, Status: 200, MediaType: "application/json", Body: []byte(`{"kind":"Table"}`)}
+		for _, table.Path = range []string{list, one} {
+			if err := tx.PutResponse(table); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for url, want := range map[string]string{list: "table", one: "table"} {
+		if got := read(url); got != want {
+			t.Errorf("%s: %s, want the %s that is newest", url, got, want)
+		}
+	}
+	g.now = g.now.Add(time.Second)
+	g.record(list, 20)
+	for url, want := range map[string]string{list: "objects", one: "absent"} {
+		if got := read(url); got != want {
+			t.Errorf("%s: %s, want %s from the newer list", url, got, want)
+		}
+	}
+}
+
+func TestAbsenceInOneFormIsNoneWhenAnotherHasSeenTheObject(t *testing.T) {
+	g := newRig(t)
+	partial := scope("/api/v1/pods")
+	partial.Representation = "metadata"
+	snap := store.NewSnapshot(partial)
+	g.update(func(tx *store.Tx) error {
+		return errors.Join(snap.Commit(tx, store.Head{Kind: "PartialObjectMetadata", APIVersion: "meta.k8s.io/v1", ResourceVersion: "10", Envelope: `{}`}),
+			tx.See(scope("/api/v1/pods"), "Pod", "v1", bare("shop", "z", 20)))
+	})
+	const metadata = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+	if got := g.answer(ask("/api/v1/namespaces/shop/pods/z", metadata+",application/json")); got != "Pod z@20" {
+		t.Errorf("a client that takes both: %s", got)
+	}
+	if got := g.answer(ask("/api/v1/namespaces/shop/pods/z", metadata)); got != "not recorded" {
+		t.Errorf("a client that takes only the other: %s", got)
+	}
+}
+
 func TestAWatchBeginsWithTheRecordedState(t *testing.T) {
 	g := newRig(t)
 	crd := store.Object{Namespace: "shop", Name: "c", UID: "u", ResourceVersion: "4", Encoding: store.JSON, Payload: []byte(`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"c","resourceVersion":"4"}}`)}

@@ -128,6 +128,9 @@ func (i *Info) parsePath() {
 	if len(rest) > 2 {
 		i.Subresource = strings.Join(rest[2:], "/")
 	}
+	if i.Group == "" && i.Resource == "namespaces" {
+		i.Namespace = "" // the name of a namespace, which is in none itself
+	}
 }
 
 func (i *Info) verb(method string, query url.Values) string {
@@ -150,7 +153,8 @@ func (i *Info) verb(method string, query url.Values) string {
 		if i.Name != "" {
 			return Get
 		}
-		if watch := query.Get("watch"); query.Has("watch") && watch != "0" && watch != "false" {
+		// Python says False; the API server reads booleans so.
+		if watch := query.Get("watch"); query.Has("watch") && watch != "0" && !strings.EqualFold(watch, "false") {
 			return Watch
 		}
 		return List

@@ -20,6 +20,8 @@ import (
 // LinkError says that no API server answered, and why, address by address. It carries nothing of the request.
 type LinkError struct {
 	Servers []ServerError
+	// Sent tells that part of the request may have arrived somewhere.
+	Sent bool
 }
 
 // ServerError is why one address did not answer.
@@ -68,6 +70,12 @@ func (e *LinkError) Status() metav1.Status {
 func IsLinkError(err error) bool {
 	var link *LinkError
 	return errors.As(err, &link)
+}
+
+// MayHaveArrived reports whether the request of a LinkError may have been carried out.
+func MayHaveArrived(err error) bool {
+	var link *LinkError
+	return errors.As(err, &link) && link.Sent
 }
 
 // noAnswer is a probe that was given up.

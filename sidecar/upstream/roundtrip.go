@@ -58,6 +58,7 @@ func (u *Upstream) roundTrip(r *http.Request, transport func(*pool) *http.Transp
 			u.kick()
 		}
 		failures.Servers = append(failures.Servers, ServerError{c.name, err})
+		failures.Sent = failures.Sent || sent || up.begun()
 		if up.begun() || sent && !safe(r.Method) {
 			break // it may have been done
 		}
