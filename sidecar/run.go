@@ -54,8 +54,9 @@ func run(ctx context.Context, cfg config.Config) error {
 	if err := s.connect(servers); err != nil {
 		return err
 	}
+	s.flow = s.newFlow()
 	server, err := proxy.New(proxy.Options{
-		Transport: s.flow(), Upgrade: s.upstream.HTTP1(), TLS: authority.TLSConfig(),
+		Transport: s.flow, Upgrade: s.upstream.HTTP1(), TLS: authority.TLSConfig(),
 		ConnectHosts: connectHosts(servers), Context: flow.WithRoute, Observe: accessLog(log),
 		Grace: cfg.Shutdown.Grace, Logger: log,
 	})
@@ -74,6 +75,7 @@ type sidecar struct {
 	memory   *cache
 	upstream *upstream.Upstream
 	keys     *principal.Fetcher
+	flow     *flow.Flow
 }
 
 func upstreamServers(cfg config.Config) ([]upstream.Server, error) {
@@ -120,7 +122,7 @@ func (s *sidecar) connect(servers []upstream.Server) (err error) {
 	return nil
 }
 
-func (s *sidecar) flow() *flow.Flow {
+func (s *sidecar) newFlow() *flow.Flow {
 	return flow.New(flow.Options{
 		Upstream: s.upstream,
 		Disk:     s.disk.Cache, Memory: s.memory.Cache, MemoryOnly: s.cfg.Cache.MemoryOnly,
@@ -148,6 +150,7 @@ func (s *sidecar) serve(ctx context.Context, server *proxy.Server, l *listeners)
 	parts.Go(func() error { return s.mirror.Run(behind) })
 	parts.Go(func() error { return s.upstream.Run(behind) })
 	parts.Go(func() error { return s.keys.Run(behind) })
+	parts.Go(func() error { return s.flow.Run(behind) })
 	if s.disk.db != nil {
 		parts.Go(func() error { return s.disk.follow(behind, s.cfg, s.log) })
 	}

@@ -45,7 +45,7 @@ type Options struct {
 	// they were opened with.
 	Token  func() (string, error)
 	Logger *zap.Logger
-	Clock  clock.Clock
+	Clock  clock.WithTicker
 }
 
 // Cache is where answers are recorded and replayed. The zero value is none:
@@ -58,6 +58,7 @@ type Cache struct {
 // Flow is the http.RoundTripper behind the proxy.
 type Flow struct {
 	Options
+	credentials credentials
 }
 
 var _ http.RoundTripper = (*Flow)(nil)
@@ -67,7 +68,7 @@ func New(opts Options) *Flow {
 	if opts.Clock == nil {
 		opts.Clock = clock.RealClock{}
 	}
-	return &Flow{opts}
+	return &Flow{Options: opts}
 }
 
 // flushTimeout bounds how long an offline answer waits for what was read just
@@ -86,6 +87,7 @@ func (f *Flow) RoundTrip(r *http.Request) (*http.Response, error) {
 		source := f.source(r, info)
 		resp, err := f.Upstream.RoundTrip(r)
 		if err == nil {
+			f.believe(r, source.Principal, resp)
 			f.record(source, resp)
 			return resp, nil
 		}
@@ -118,6 +120,13 @@ func (f *Flow) cache(info *request.Info) Cache {
 	return f.Disk
 }
 
+// believe keeps the token that the API server has just accepted, in memory only.
+func (f *Flow) believe(r *http.Request, subject string, resp *http.Response) {
+	if subject != "" && resp.StatusCode == http.StatusOK {
+		f.credentials.put(subject, r.Header.Get("Authorization"))
+	}
+}
+
 // record lets the recorder listen to an answer.
 func (f *Flow) record(source record.Source, resp *http.Response) {
 	recorder := f.cache(&source.Info).Recorder
@@ -145,7 +154,7 @@ func (f *Flow) record(source record.Source, resp *http.Response) {
 		resp.Body = recorder.Document(source, resp)
 		return
 	}
-	format := wire.FormatOf(resp.Header.Get("Content-Type"))
+	format := formatOf(resp)
 	if format == nil {
 		return
 	}
@@ -158,6 +167,8 @@ func (f *Flow) record(source record.Source, resp *http.Response) {
 		resp.Body = recorder.Written(source, format, resp.Body)
 	}
 }
+
+func formatOf(resp *http.Response) wire.Format { return wire.FormatOf(resp.Header.Get("Content-Type")) }
 
 // offline answers from the store.
 func (f *Flow) offline(r *http.Request, info request.Info) (*http.Response, error) {

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap/zaptest"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/record"
@@ -291,6 +292,54 @@ func TestOfflineNothingIsFakedAndNobodyIsBelieved(t *testing.T) {
 				t.Fatalf("%d %q, want %d %q", code, message, tt.code, tt.message)
 			}
 		})
+	}
+}
+
+func TestACollectionThatLostAnEventIsListedAgain(t *testing.T) {
+	g := newRig(t)
+	page := func(token, name string) string {
+		return strings.NewReplacer(`"resourceVersion":"10"`, `"resourceVersion":"20","continue":"`+token+`"`, `"a"`, `"`+name+`"`).Replace(list)
+	}
+	up := newStream()
+	g.link.answer = func(r *http.Request) (*http.Response, error) {
+		body := list
+		switch q := r.URL.Query(); {
+		case q.Has("watch"):
+			return response(200, up), nil
+		case q.Get("limit") == "500" && q.Get("continue") == "":
+			body = page("more", "b")
+		case q.Get("limit") == "500":
+			body = page("", "c")
+		}
+		return response(200, io.NopCloser(strings.NewReader(body))), nil
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- g.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	g.do(g.request("GET", path))
+	c := g.open(g.request("GET", path+"?watch=true&resourceVersion=15")) // and what was between 10 and 15?
+	go up.send(t, event("ADDED", "z", 16))
+	c.want(event("ADDED", "z", 16))
+
+	healed := func() bool {
+		g.link.set(false)
+		defer g.link.set(true)
+		_, body := g.do(g.request("GET", path))
+		return strings.Contains(body, `"resourceVersion":"20"`) && strings.Contains(body, `"b"`) && strings.Contains(body, `"c"`) && !strings.Contains(body, `"z"`)
+	}
+	if err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) { return healed(), nil }); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range g.link.asked {
+		if r.Header.Get("Authorization") != "Bearer "+g.own {
+			t.Errorf("%s was asked with another token", r.URL)
+		}
 	}
 }
 

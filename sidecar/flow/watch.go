@@ -40,6 +40,7 @@ func (f *Flow) watch(r *http.Request, info request.Info) (*http.Response, error)
 			resp.Body = &cancelBody{resp.Body, w.cancel}
 			return resp, nil
 		case err == nil:
+			f.believe(r, source.Principal, resp)
 			w.follow(source, resp)
 			resp.Body, resp.ContentLength = w, -1
 			return resp, nil
@@ -60,7 +61,7 @@ func streamOf(resp *http.Response) wire.Format {
 	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Encoding") != "" {
 		return nil
 	}
-	return wire.FormatOf(resp.Header.Get("Content-Type"))
+	return formatOf(resp)
 }
 
 // watch is the body of a watch. Its Read runs the loop: it serves what is there,
@@ -93,7 +94,7 @@ var _ io.ReadCloser = (*watch)(nil)
 // follow begins with a stream from upstream.
 func (w *watch) follow(source record.Source, resp *http.Response) {
 	w.body = resp.Body
-	w.speak(wire.FormatOf(resp.Header.Get("Content-Type")))
+	w.speak(formatOf(resp))
 	rv := w.info.ResourceVersion
 	if !w.info.SendInitialEvents && rv != "" && rv != "0" {
 		w.served, w.last = true, rv
@@ -297,11 +298,8 @@ func (w *watch) resumption() *http.Request {
 		r.Header.Set("Accept", w.accept)
 	}
 	// The token that the watch was opened with may have expired meanwhile.
-	if own, err := w.flow.Token(); err == nil {
-		_, mine, err := principal.Subject(http.Header{"Authorization": {"Bearer " + own}})
-		if _, theirs, err2 := principal.Subject(r.Header); err == nil && err2 == nil && mine == theirs {
-			r.Header.Set("Authorization", "Bearer "+own)
-		}
+	if _, subject, err := principal.Subject(r.Header); err == nil {
+		r.Header.Set("Authorization", w.flow.authorization(subject, r.Header.Get("Authorization")))
 	}
 	return r
 }
@@ -314,7 +312,7 @@ func (w *watch) refused(resp *http.Response) error {
 		return io.EOF
 	}
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-	if err != nil || wire.FormatOf(resp.Header.Get("Content-Type")) != w.format {
+	if err != nil || formatOf(resp) != w.format {
 		return io.EOF
 	}
 	if status, err := w.format.ParseMeta(raw); err != nil || status.Kind != "Status" {

@@ -77,7 +77,7 @@ func (l *list) begin(listKind string) error {
 		l.snap, l.kind, l.api, l.version = before.snap, before.kind, before.api, before.version
 		return nil
 	}
-	l.snap = newSnapshot(scope, &l.source)
+	l.snap = newSnapshot(&l.source, l.form)
 	return nil
 }
 

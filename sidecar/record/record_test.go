@@ -555,6 +555,7 @@ func TestKindOf(t *testing.T) {
 		{"a deprecated watch", "GET", "/api/v1/watch/pods", "", None},
 		{"a table", "GET", "/api/v1/pods", table, AsDocument},
 		{"a log", "GET", "/api/v1/namespaces/n/pods/p/log", "", None},
+		{"the scale of a workload", "GET", "/apis/apps/v1/namespaces/n/deployments/d/scale", "", AsDocument},
 		{"a proxied path", "GET", "/api/v1/namespaces/n/services/s/proxy/x", "", None},
 		{"discovery", "GET", "/apis/apps/v1", "", AsDocument},
 		{"health", "GET", "/healthz", "", None},

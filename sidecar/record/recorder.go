@@ -43,6 +43,7 @@ type Recorder struct {
 	clock   clock.Clock
 	pages   pages
 	watched watched
+	stale   chan Stale
 
 	mu      sync.Mutex
 	queue   []operation
@@ -73,7 +74,7 @@ func New(opts Options) *Recorder {
 	if opts.Clock == nil {
 		opts.Clock = clock.RealClock{}
 	}
-	return &Recorder{db: opts.DB, log: opts.Logger, max: opts.MaxPending, clock: opts.Clock, wake: make(chan struct{}, 1)}
+	return &Recorder{db: opts.DB, log: opts.Logger, max: opts.MaxPending, clock: opts.Clock, wake: make(chan struct{}, 1), stale: make(chan Stale, maxStale)}
 }
 
 // enqueue adds an operation; it reports false when there is no room for it.

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"rockpool.dev/sidecar/request"
 	"rockpool.dev/store"
 )
 
@@ -13,12 +14,14 @@ import (
 type snapshot struct {
 	scope  store.Scope
 	source *Source
+	form   request.Form
 	broken atomic.Bool // an item was lost: it can only be given up
 	rows   *store.Snapshot
 }
 
-func newSnapshot(scope store.Scope, source *Source) *snapshot {
-	return &snapshot{scope: scope, source: source, rows: store.NewSnapshot(scope)}
+func newSnapshot(source *Source, form request.Form) *snapshot {
+	scope := source.scope(form)
+	return &snapshot{scope: scope, source: source, form: form, rows: store.NewSnapshot(scope)}
 }
 
 // add records an item; once one is lost the others are not worth their room.
@@ -29,6 +32,7 @@ func (s *snapshot) add(r *Recorder, o store.Object) {
 	if !r.enqueue(item{s, o}) {
 		s.broken.Store(true)
 		r.discard(s)
+		r.report(s.source, s.form)
 	}
 }
 

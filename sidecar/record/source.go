@@ -52,7 +52,14 @@ func KindOf(info *request.Info) Kind {
 		}
 		return AsWritten
 	}
-	if info.Subresource != "" {
+	switch info.Subresource {
+	case "":
+	case "scale", "status": // objects of a kind of their own, or a second way to one
+		if info.Verb == request.Get {
+			return AsDocument
+		}
+		return None
+	default: // log, exec, attach, portforward, proxy: streams; others nobody knows
 		return None
 	}
 	switch info.Verb {

@@ -58,7 +58,7 @@ func (w *Watch) Event(e wire.Event, m wire.Meta) {
 		w.initial(e, m)
 		return
 	}
-	ev := event{scope: w.scope, prev: w.prev, version: m.ResourceVersion, kind: e.Type}
+	ev := event{watch: w, form: w.form, scope: w.scope, prev: w.prev, version: m.ResourceVersion, kind: e.Type}
 	if e.Type != wire.Bookmark {
 		ev.object = objectRow(w.form, e.Object, m)
 	}
@@ -69,7 +69,7 @@ func (w *Watch) Event(e wire.Event, m wire.Meta) {
 // initial records an event of the state that a watch list begins with (KEP-3157).
 func (w *Watch) initial(e wire.Event, m wire.Meta) {
 	if w.snap == nil {
-		w.snap = newSnapshot(w.scope, &w.source)
+		w.snap = newSnapshot(&w.source, w.form)
 	}
 	switch {
 	case e.Type == wire.Added:
@@ -98,6 +98,8 @@ func (w *Watch) Close() {
 }
 
 type event struct {
+	watch         *Watch // only its recorder and source, which do not change
+	form          request.Form
 	scope         store.Scope
 	prev, version string
 	kind          string
@@ -127,6 +129,9 @@ func (e event) apply(g *group) error {
 		}
 	}
 	eventsTotal.WithLabelValues(string(v)).Inc()
+	if v == gap || v == contradiction {
+		e.watch.recorder.report(&e.watch.source, e.form)
+	}
 	if v == contradiction {
 		id := h.id
 		h.id, h.moved = 0, false

@@ -1,0 +1,168 @@
+package flow
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"go.uber.org/zap"
+
+	"rockpool.dev/sidecar/principal"
+	"rockpool.dev/sidecar/record"
+	"rockpool.dev/sidecar/request"
+)
+
+const (
+	// healAfter lets the burst pass in which a collection has lost an event.
+	healAfter = time.Second
+	// healInterval keeps a collection that loses events all the time from being
+	// listed all the time.
+	healInterval = 30 * time.Second
+	// healPage is how many objects are asked for at once: the recorder is waited for
+	// after each page, so that even a slow disk gets all of a list.
+	healPage = 500
+	// maxCredentials bounds the principals whose tokens are kept in memory.
+	maxCredentials = 64
+)
+
+var relistsTotal = promauto.NewCounterVec(prometheus.CounterOpts{
+	Name: "rockpool_relists_total",
+	Help: "Collections that were listed in the background because an event of them was not recorded, by result: done, failed.",
+}, []string{"result"})
+
+// collection names what is to be listed.
+type collection struct{ principal, path, labelSelector, fieldSelector, accept string }
+
+// sick is a collection on its way to be listed.
+type sick struct {
+	cache Cache
+	due   time.Time
+}
+
+// Run lists collections again that have lost touch with the server, until ctx ends.
+func (f *Flow) Run(ctx context.Context) error {
+	disk, memory := staleOf(f.Disk), staleOf(f.Memory)
+	waiting := map[collection]sick{}
+	last := map[collection]time.Time{}
+	tick := f.Clock.NewTicker(healAfter)
+	defer tick.Stop()
+	note := func(cache Cache, s record.Stale) {
+		info := &s.Source.Info
+		key := collection{s.Source.Principal, info.Path, info.LabelSelector, info.FieldSelector, info.AcceptForm(s.Form)}
+		if _, ok := waiting[key]; !ok {
+			waiting[key] = sick{cache, later(f.Clock.Now().Add(healAfter), last[key].Add(healInterval))}
+		}
+	}
+	for {
+		select {
+		case s := <-disk:
+			note(f.Disk, s)
+		case s := <-memory:
+			note(f.Memory, s)
+		case <-tick.C():
+		case <-ctx.Done():
+			return nil
+		}
+		for key, s := range waiting {
+			if !f.Upstream.Online() || f.Clock.Now().Before(s.due) {
+				continue
+			}
+			delete(waiting, key)
+			last[key] = f.Clock.Now()
+			err := f.heal(ctx, key, s.cache)
+			if err == nil {
+				relistsTotal.WithLabelValues("done").Inc()
+				continue
+			}
+			relistsTotal.WithLabelValues("failed").Inc()
+			f.Logger.Warn("a collection that lost an event cannot be listed again; what is recorded of it stays as it was", zap.String("path", key.path), zap.Error(err))
+		}
+		if len(last) > 1000 { // the interval of long ago does not matter
+			clear(last)
+		}
+	}
+}
+
+func staleOf(c Cache) <-chan record.Stale {
+	if c.Recorder == nil {
+		return nil
+	}
+	return c.Recorder.Stale()
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// heal lists a collection page by page, as its principal.
+func (f *Flow) heal(ctx context.Context, c collection, cache Cache) error {
+	seen, ok := f.credentials.get(c.principal)
+	if !ok {
+		return fmt.Errorf("%s has not asked since the start", c.principal)
+	}
+	authorization := f.authorization(c.principal, seen)
+	for token := ""; ; {
+		query := url.Values{"limit": {strconv.Itoa(healPage)}}
+		for name, value := range map[string]string{"labelSelector": c.labelSelector, "fieldSelector": c.fieldSelector, "continue": token} {
+			if value != "" {
+				query.Set(name, value)
+			}
+		}
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, (&url.URL{Path: c.path, RawQuery: query.Encode()}).String(), http.NoBody)
+		if err != nil {
+			return err
+		}
+		r.Header = http.Header{"Accept": {c.accept}, "Authorization": {authorization}, "User-Agent": {"rockpool-sidecar"}}
+		if token, err = f.page(r); err != nil || token == "" {
+			return err
+		}
+		if err := cache.Recorder.Flush(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// page lists a page and has it recorded; it gives the token of the next one.
+func (f *Flow) page(r *http.Request) (next string, err error) {
+	info := request.Parse(r)
+	source := f.source(r, info)
+	resp, err := f.Upstream.RoundTrip(r)
+	if err != nil {
+		return "", err
+	}
+	f.record(source, resp)
+	defer resp.Body.Close()
+	format := formatOf(resp)
+	if resp.StatusCode != http.StatusOK || format == nil {
+		return "", fmt.Errorf("the API server answers %s", resp.Status)
+	}
+	split := format.NewList(func([]byte) error { return nil })
+	if _, err := io.Copy(split, resp.Body); err != nil {
+		return "", err
+	}
+	head, err := split.Head()
+	return head.Continue, err
+}
+
+// authorization is the header for a request on a principal's behalf: the pod's own
+// current token if it is the pod's, or else what it was last seen with.
+func (f *Flow) authorization(subject, seen string) string {
+	own, err := f.Token()
+	if err != nil {
+		return seen
+	}
+	bearer := "Bearer " + own
+	if _, mine, err := principal.Subject(http.Header{"Authorization": {bearer}}); err == nil && mine == subject {
+		return bearer
+	}
+	return seen
+}
