@@ -125,7 +125,7 @@ func (s *sidecar) connect(servers []upstream.Server) (err error) {
 func (s *sidecar) newFlow() *flow.Flow {
 	return flow.New(flow.Options{
 		Upstream: s.upstream,
-		Disk:     s.disk.Cache, Memory: s.memory.Cache, MemoryOnly: s.cfg.Cache.MemoryOnly,
+		Disk:     s.disk.Cache, Memory: s.memory.Cache, MemoryOnly: s.cfg.Cache.MemoryOnly, Agents: s.cfg.Cache.Agents,
 		Verifier: principal.NewVerifier(principal.Options{Keys: s.keys, Own: s.mirror.Token, Grace: s.cfg.Offline.TokenGrace}),
 		Token:    s.mirror.Token,
 		Logger:   s.log,

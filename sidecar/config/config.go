@@ -16,6 +16,8 @@ import (
 
 	"go.uber.org/zap/zapcore"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"rockpool.dev/sidecar/agent"
 )
 
 type d = time.Duration
@@ -80,6 +82,7 @@ type Private struct {
 type Cache struct {
 	Directory     string // absolute path
 	MaxSize       int64  // bytes
+	Agents        agent.Selector
 	MemoryOnly    []schema.GroupResource
 	MemoryMaxSize int64 // bytes
 }

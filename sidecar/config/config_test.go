@@ -12,6 +12,8 @@ import (
 	"github.com/spf13/pflag"
 	"go.uber.org/zap/zapcore"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"rockpool.dev/sidecar/agent"
 )
 
 // load runs Load as the command does: arguments, environment, a file.
@@ -48,6 +50,14 @@ func urls(hosts ...string) (list []*url.URL) {
 	return list
 }
 
+func agents(list string) agent.Selector {
+	s, err := agent.Parse(list)
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
+
 func defaults() Config {
 	return Config{
 		Listen:  Listen{Address: "127.0.0.1:10268"},
@@ -64,7 +74,7 @@ func defaults() Config {
 		Private: Private{Directory: "/var/run/rockpool/private"},
 		Cache: Cache{
 			Directory: "/var/lib/rockpool", MaxSize: 256 << 20,
-			MemoryOnly: []schema.GroupResource{{Resource: "secrets"}}, MemoryMaxSize: 8 << 20,
+			Agents: agents("*"), MemoryOnly: []schema.GroupResource{{Resource: "secrets"}}, MemoryMaxSize: 8 << 20,
 		},
 		Offline:  Offline{TokenGrace: 720 * time.Hour},
 		Log:      Log{Level: zapcore.InfoLevel, Format: FormatJSON},
@@ -129,6 +139,10 @@ func TestLoad(t *testing.T) {
 				c.Cache.MemoryOnly = []schema.GroupResource{{Resource: "secrets"}, {Group: "cert-manager.io", Resource: "certificates"}}
 			},
 		},
+		"clients are chosen as with OpenYurt's cache_agents": {
+			env:  map[string]string{"ROCKPOOL_CACHE_AGENTS": "kubelet,my-*,!my-test"},
+			want: func(c *Config) { c.Cache.Agents = agents("kubelet,my-*,!my-test") },
+		},
 		"all resources may go to the disk": {
 			args: []string{"--cache.memory-only="},
 			want: func(c *Config) { c.Cache.MemoryOnly = nil },
@@ -154,7 +168,7 @@ func TestLoad(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(want, got); diff != "" {
+			if diff := cmp.Diff(want, got, cmp.AllowUnexported(agent.Selector{})); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -234,6 +248,7 @@ func TestLoadRefuses(t *testing.T) {
 		"a server that is the sidecar itself": {args: []string{"--upstream.servers=https://127.0.0.1:10268"}, want: []string{"upstream.servers:", "own listener"}},
 		"a server name that is none":          {args: []string{"--upstream.tls-server-name=a b"}, want: []string{"upstream.tls-server-name:", `"a b"`}},
 
+		"a version of a client":    {args: []string{"--cache.agents=kubectl/v1"}, want: []string{"cache.agents:", `"kubectl/v1"`, "before its first slash"}},
 		"a kind for a resource":    {args: []string{"--cache.memory-only=Secret,configmaps"}, want: []string{"cache.memory-only:", `"Secret"`, "plural"}},
 		"a size in thousandths":    {args: []string{"--cache.max-size=256m"}, want: []string{"cache.max-size:", "milli"}},
 		"a size that is too small": {args: []string{"--cache.max-size=1Mi"}, want: []string{"out of range", "4Mi"}},

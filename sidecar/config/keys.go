@@ -1,9 +1,12 @@
 package config
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"rockpool.dev/sidecar/agent"
 )
 
 // EnvPrefix begins the name of every environment variable of the sidecar.
@@ -78,6 +81,9 @@ func Keys() []Key {
 		{"cache.max-size", "size", "256Mi",
 			"How much disk the recordings may take, as a Kubernetes quantity.",
 			func(c *Config, v string) (err error) { c.Cache.MaxSize, err = size(v); return }},
+		{"cache.agents", "agents", "*",
+			"Clients whose reading is recorded, comma-separated: the name of a User-Agent (what stands before its first slash), with wildcards, and ! before an exception.",
+			func(c *Config, v string) (err error) { c.Cache.Agents, err = agent.Parse(v); return }},
 		{"cache.memory-only", "resources", "secrets",
 			"Resources that are recorded in memory only (below private.directory), comma-separated, each as RESOURCE or RESOURCE.GROUP; empty = all on the disk.",
 			func(c *Config, v string) (err error) { c.Cache.MemoryOnly, err = resources(v); return }},
@@ -103,7 +109,7 @@ func Keys() []Key {
 func Register(flags *pflag.FlagSet) {
 	flags.String(ConfigFlag, "", "Path of a YAML file with these settings; flags and "+EnvPrefix+"* variables come before it.")
 	for _, k := range Keys() {
-		flags.Var(&text{value: k.Default, kind: k.Type, list: k.Type == "urls" || k.Type == "resources"}, k.Flag(), k.Usage+" ["+k.Env()+"]")
+		flags.Var(&text{value: k.Default, kind: k.Type, list: slices.Contains([]string{"urls", "agents", "resources"}, k.Type)}, k.Flag(), k.Usage+" ["+k.Env()+"]")
 	}
 }
 

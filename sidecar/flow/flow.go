@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/utils/clock"
 
+	"rockpool.dev/sidecar/agent"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/replay"
@@ -40,7 +41,9 @@ type Options struct {
 	// MemoryOnly and nothing else.
 	Disk, Memory Cache
 	MemoryOnly   []schema.GroupResource
-	Verifier     Verifier
+	// Agents are the clients whose reading is recorded.
+	Agents   agent.Selector
+	Verifier Verifier
 	// Token gives the pod's own current token, for watches that outlive the one
 	// they were opened with.
 	Token  func() (string, error)
@@ -106,8 +109,8 @@ func (f *Flow) RoundTrip(r *http.Request) (*http.Response, error) {
 // successful answer shows that the API server believes it.
 func (f *Flow) source(r *http.Request, info request.Info) record.Source {
 	_, subject, err := principal.Subject(r.Header)
-	if err != nil {
-		subject = ""
+	if err != nil || !f.Agents.Match(r.UserAgent()) {
+		subject = "" // is not recorded
 	}
 	return record.Source{Principal: subject, Info: info, Path: r.URL.RequestURI(), Started: f.Clock.Now()}
 }

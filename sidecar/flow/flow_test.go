@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/wait"
 
+	"rockpool.dev/sidecar/agent"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/replay"
@@ -105,6 +106,10 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
+	all, err := agent.Parse("*")
+	if err != nil {
+		t.Fatal(err)
+	}
 	db, err := store.Open(t.Context(), t.TempDir(), store.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -121,7 +126,7 @@ func newRig(t *testing.T) *rig {
 		}
 	})
 	g := &rig{t: t, link: &link{up: true, changed: make(chan struct{})}, own: token("web")}
-	g.Flow = New(Options{Upstream: g.link, Disk: Cache{recorder, replay.New(db, nil, recorder.Used)}, MemoryOnly: []schema.GroupResource{{Resource: "secrets"}}, Verifier: verifier{}, Logger: log,
+	g.Flow = New(Options{Upstream: g.link, Disk: Cache{recorder, replay.New(db, nil, recorder.Used)}, MemoryOnly: []schema.GroupResource{{Resource: "secrets"}}, Agents: all, Verifier: verifier{}, Logger: log,
 		Token: func() (string, error) { return g.own, nil }})
 	return g
 }
@@ -397,6 +402,29 @@ func TestWithoutACacheRequestsPassThrough(t *testing.T) {
 	}
 	if err := resp.Body.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestOnlyChosenClientsAreRecorded(t *testing.T) {
+	g := newRig(t)
+	var err error
+	if g.Agents, err = agent.Parse("app"); err != nil {
+		t.Fatal(err)
+	}
+	g.says(200, list)
+	for _, client := range []string{"kubectl/v1.36", "app/v2"} {
+		g.link.set(true)
+		r := g.request("GET", path)
+		r.Header.Set("User-Agent", client)
+		g.do(r)
+		g.link.set(false)
+		want := 503
+		if client == "app/v2" {
+			want = 200
+		}
+		if code, _ := g.do(g.request("GET", path)); code != want {
+			t.Errorf("after %s has read: %d, want %d", client, code, want)
+		}
 	}
 }
 

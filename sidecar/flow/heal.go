@@ -122,7 +122,7 @@ func (f *Flow) heal(ctx context.Context, c collection, cache Cache) error {
 			return err
 		}
 		r.Header = http.Header{"Accept": {c.accept}, "Authorization": {authorization}, "User-Agent": {"rockpool-sidecar"}}
-		if token, err = f.page(r); err != nil || token == "" {
+		if token, err = f.page(r, c.principal); err != nil || token == "" {
 			return err
 		}
 		if err := cache.Recorder.Flush(ctx); err != nil {
@@ -132,9 +132,9 @@ func (f *Flow) heal(ctx context.Context, c collection, cache Cache) error {
 }
 
 // page lists a page and has it recorded; it gives the token of the next one.
-func (f *Flow) page(r *http.Request) (next string, err error) {
-	info := request.Parse(r)
-	source := f.source(r, info)
+func (f *Flow) page(r *http.Request, principal string) (next string, err error) {
+	source := f.source(r, request.Parse(r))
+	source.Principal = principal
 	resp, err := f.Upstream.RoundTrip(r)
 	if err != nil {
 		return "", err

@@ -1,0 +1,59 @@
+package agent
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestMatch(t *testing.T) {
+	const kubectl = "kubectl/v1.36.3 (linux/amd64) kubernetes/1234567"
+	tests := []struct {
+		name, list, userAgent string
+		want                  bool
+	}{
+		{"all means all", "*", kubectl, true},
+		{"all means also nobody in particular", "*", "", true},
+		{"an empty list means none", "", kubectl, false},
+		{"a name is what stands before the slash", "kubectl", kubectl, true},
+		{"a name is whole", "kube", kubectl, false},
+		{"case does not matter", "KubeCtl", kubectl, true},
+		{"one of several", "curl, kubectl", kubectl, true},
+		{"a pattern", "kube*", kubectl, true},
+		{"an exception", "*,!kubectl", kubectl, false},
+		{"an exception by pattern", "*,!kube*", kubectl, false},
+		{"the order does not matter", "!kubectl,*", kubectl, false},
+		{"only exceptions mean all others", "!curl", kubectl, true},
+		{"a name without a version", "OpenAPI-Generator", "OpenAPI-Generator", true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s, err := Parse(tt.list)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := s.Match(tt.userAgent); got != tt.want {
+				t.Fatalf("%v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestParseNamesWhatIsWrong(t *testing.T) {
+	for _, bad := range []string{"kubectl/v1", "!", "[", "a,kube[z-,b"} {
+		if _, err := Parse(bad); err == nil || !strings.Contains(err.Error(), "is not a User-Agent's name") {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add("kubectl,!curl,my-*", "kubectl/v1")
+	f.Add("[a-", "")
+	f.Fuzz(func(t *testing.T, list, userAgent string) {
+		s, err := Parse(list)
+		if err != nil {
+			return
+		}
+		s.Match(userAgent)
+	})
+}
