@@ -19,7 +19,7 @@ func Inject(pod *corev1.Pod, namespace string, params Params) (*corev1.Pod, Resu
 	}
 	account := accountVolume(pod)
 	if account == "" {
-		return pod, skip(ReasonNoServiceAccount, "")
+		return pod, skip(ReasonNoServiceAccount)
 	}
 	directory, err := cacheDirectory(pod, cmp.Or(namespace, pod.Namespace))
 	if err != nil {
@@ -51,10 +51,10 @@ func Inject(pod *corev1.Pod, namespace string, params Params) (*corev1.Pod, Resu
 func examine(pod *corev1.Pod) (Annotations, *Result) {
 	stop := func(r Result) (Annotations, *Result) { return Annotations{}, &r }
 	if !Requested(pod.Annotations) {
-		return stop(skip(ReasonNotRequested, ""))
+		return stop(skip(ReasonNotRequested))
 	}
 	if _, ok := pod.Annotations[corev1.MirrorPodAnnotationKey]; ok {
-		return stop(skip(ReasonMirrorPod, ""))
+		return stop(skip(ReasonMirrorPod))
 	}
 	ask, err := ParseAnnotations(pod.Annotations)
 	if err != nil {
@@ -62,10 +62,10 @@ func examine(pod *corev1.Pod) (Annotations, *Result) {
 	}
 	ask.CacheVolume = cmp.Or(ask.CacheVolume, CacheHostPath)
 	if onWindows(&pod.Spec) {
-		return stop(skip(ReasonWindows, ""))
+		return stop(skip(ReasonWindows))
 	}
 	if pod.Spec.HostNetwork {
-		return stop(skip(ReasonHostNetwork, ""))
+		return stop(skip(ReasonHostNetwork))
 	}
 	if !injectedBefore(pod) {
 		if name := takenName(&pod.Spec); name != "" {
@@ -78,8 +78,8 @@ func examine(pod *corev1.Pod) (Annotations, *Result) {
 	return ask, nil
 }
 
-func skip(reason Reason, detail string) Result {
-	return Result{Outcome: Skipped, Cause: Notice{Reason: reason, Detail: detail}}
+func skip(reason Reason) Result {
+	return Result{Outcome: Skipped, Cause: Notice{Reason: reason}}
 }
 
 func refuse(reason Reason, detail string) Result {

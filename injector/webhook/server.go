@@ -85,7 +85,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	if err != nil {
 		err = errors.Join(fmt.Errorf("reviews were still under way after %s: %w", s.options.ShutdownGrace, err), s.http.Close())
 	}
-	<-served
+	<-served //nolint:errcheck // http.ErrServerClosed
 	return err
 }
 

@@ -208,7 +208,7 @@ func (m *Mirror) idle(ctx context.Context, watcher *fsnotify.Watcher, watched bo
 		// The kubelet's update is a handful of events; one reading serves all
 		// that have come by now.
 		for len(events) > 0 {
-			<-events
+			<-events //nolint:errcheck // not errors
 		}
 	case <-failures: // an overflow means that there was a change
 	}

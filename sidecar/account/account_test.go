@@ -135,6 +135,9 @@ func whole(t *testing.T, directory string) {
 		case e.IsDir():
 			generations++
 			err := filepath.WalkDir(path, func(path string, e fs.DirEntry, err error) error {
+				if err != nil {
+					return err
+				}
 				info, err := e.Info()
 				want := fs.FileMode(0o644)
 				if e.IsDir() {

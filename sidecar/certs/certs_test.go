@@ -233,7 +233,7 @@ func TestADirectoryThatCannotBeWrittenIsNoReasonToStop(t *testing.T) {
 
 func TestTLSConfig(t *testing.T) {
 	a := open(t, Options{Directory: t.TempDir()})
-	if a.TLSConfig() == a.TLSConfig() {
+	if one, other := a.TLSConfig(), a.TLSConfig(); one == other {
 		t.Error("callers share one configuration")
 	}
 	pool := x509.NewCertPool()

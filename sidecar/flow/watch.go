@@ -72,7 +72,7 @@ type watch struct {
 	request *http.Request
 	info    request.Info
 	// ctx ends when the body is closed; it is the watch's own life.
-	ctx      context.Context //nolint:containedctx
+	ctx      context.Context
 	cancel   context.CancelFunc
 	deadline time.Time // the client's timeoutSeconds; zero: none
 

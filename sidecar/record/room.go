@@ -44,7 +44,8 @@ func (r *Recorder) makeRoom(ctx context.Context, full bool) error {
 	used, bound, err := r.db.Usage(ctx)
 	// A group that did not fit into a cache that is mostly empty was too large, or the
 	// disk is full: what is there is worth more than what was lost.
-	if err != nil || used <= bound/10*fullTenths && !(full && used > bound/2) {
+	enough := used > bound/10*fullTenths || (full && used > bound/2)
+	if err != nil || !enough {
 		return err
 	}
 	n, err := r.db.Evict(ctx, used/10*targetTenths, r.watched.has)

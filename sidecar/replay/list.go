@@ -136,7 +136,7 @@ func (r *Replayer) list(ctx context.Context, q Request) (answer, error) {
 // pages reads a selection page by page. It holds a context because it is part of
 // a body, whose Read has none.
 type pages struct {
-	ctx context.Context //nolint:containedctx
+	ctx context.Context
 	db  *store.DB
 	selection
 	done bool

@@ -91,11 +91,10 @@ func TestThePythonClientRunsUnmodified(t *testing.T) {
 	if a := p.python("get", "greeting"); a.Data["value"] != "hello" {
 		t.Fatalf("online: %+v", a)
 	}
-	online := p.python("list")
 	if a := p.python("create", "mine"); a.Name != "mine" {
 		t.Fatalf("a write: %+v", a)
 	}
-	online = p.python("list")
+	online := p.python("list")
 	if len(online.Items) != 3 {
 		t.Fatalf("online: %+v", online)
 	}
