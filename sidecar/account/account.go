@@ -208,9 +208,9 @@ func (m *Mirror) idle(ctx context.Context, watcher *fsnotify.Watcher, watched bo
 		// The kubelet's update is a handful of events; one reading serves all
 		// that have come by now.
 		for len(events) > 0 {
-			<-events //nolint:errcheck // not errors
+			<-events
 		}
-	case <-failures: // an overflow means that there was a change
+	case <-failures: //nolint:errcheck // an overflow means that there was a change
 	}
 	return true
 }

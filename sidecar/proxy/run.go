@@ -84,7 +84,7 @@ func (r *run) serve(ctx context.Context, server *http.Server, grace time.Duratio
 	}
 	r.kill()
 	_ = server.Close() // what outlived the grace; its handlers end with an error
-	<-accepted //nolint:errcheck // http.ErrServerClosed
+	<-accepted         //nolint:errcheck // http.ErrServerClosed
 	abandon, cancel := context.WithTimeout(context.WithoutCancel(ctx), abandonAfter)
 	defer cancel()
 	if !r.wait(abandon) && failure == nil {

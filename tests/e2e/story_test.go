@@ -10,11 +10,12 @@ import (
 
 func TestAnUnmodifiedInformerOutlivesTheLinkAndRestarts(t *testing.T) {
 	for _, mode := range []struct {
-		name string
-		env  []corev1.EnvVar
+		name  string
+		env   []corev1.EnvVar
+		lists bool
 	}{
-		{"with watch lists", nil},
-		{"with lists", []corev1.EnvVar{{Name: "KUBE_FEATURE_WatchListClient", Value: "false"}}},
+		{"with watch lists", nil, false},
+		{"with lists", []corev1.EnvVar{{Name: "KUBE_FEATURE_WatchListClient", Value: "false"}}, true},
 	} {
 		t.Run(mode.name, func(t *testing.T) {
 			s := newSite(t)
@@ -29,6 +30,9 @@ func TestAnUnmodifiedInformerOutlivesTheLinkAndRestarts(t *testing.T) {
 				return s.sql("SELECT resource_version FROM v_object WHERE name = 'greeting'") == changed.ResourceVersion
 			})
 
+			if lists := strings.Contains(mustLogs(t, p, "rockpool-sidecar"), `"verb":"list"`); lists != mode.lists {
+				t.Errorf("the informer has listed: %v", lists)
+			}
 			p.offline()
 			p.restart("app")
 			p.sees("present", "greeting", "hello again")
