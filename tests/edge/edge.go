@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -173,8 +174,10 @@ type Node struct {
 	Root string
 	// Link is the way to the API server, as pods of this node see it.
 	Link *bed.Link
-	edge *Edge
-	log  func(string, ...any)
+	// Links are further addresses that pods of this node reach, as host:port.
+	Links map[string]*bed.Link
+	edge  *Edge
+	log   func(string, ...any)
 }
 
 // NewNode makes a node whose disk is the directory root. log may be nil.
@@ -200,8 +203,10 @@ func (n *Node) Create(ctx context.Context, pod *corev1.Pod) (*bed.PodRunner, err
 
 // Run runs a pod that the API server has returned.
 func (n *Node) Run(ctx context.Context, pod *corev1.Pod) (*bed.PodRunner, error) {
+	links := map[string]*bed.Link{bed.DefaultPublicAddress: n.Link}
+	maps.Copy(links, n.Links)
 	return bed.RunPod(ctx, n.edge.ControlPlane, pod, bed.RunOptions{
-		Images: n.edge.images, HostRoot: n.Root, Links: map[string]*bed.Link{bed.DefaultPublicAddress: n.Link}, Log: n.log,
+		Images: n.edge.images, HostRoot: n.Root, Links: links, Log: n.log,
 	})
 }
 

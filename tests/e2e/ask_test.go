@@ -1,0 +1,123 @@
+package e2e
+
+import (
+	_ "embed"
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+//go:embed testdata/ask.py
+var askScript string
+
+// question is a plain HTTP request from inside the pod.
+type question struct {
+	Method  string            `json:"method"`
+	Target  string            `json:"target"`
+	Headers map[string]string `json:"headers"`
+	Body    string            `json:"body,omitempty"`
+}
+
+// reply is what came back.
+type reply struct {
+	Status  int
+	Headers map[string]string
+	Body    string
+	Seconds float64
+}
+
+// status reads the body as a Status, which every error of the API is.
+func (r reply) status(t *testing.T) (s metav1.Status) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(r.Body), &s); err != nil || s.Kind != "Status" || int(s.Code) != r.Status {
+		t.Errorf("the body of a %d is no Status of it: %v %q", r.Status, err, r.Body)
+	}
+	return s
+}
+
+// get asks with the pod's own token.
+func get(target string) question { return with("GET", target, nil) }
+
+// with asks with the pod's own token and more headers, which may replace it;
+// an empty one is not sent.
+func with(method, target string, headers map[string]string) question {
+	q := question{Method: method, Target: target, Headers: map[string]string{"Authorization": "Bearer {token}", "Accept": "application/json"}}
+	for k, v := range headers {
+		q.Headers[k] = v
+		if v == "" {
+			delete(q.Headers, k)
+		}
+	}
+	return q
+}
+
+// ask sends requests from inside the pod, one after the other.
+func (p *pod) ask(questions ...question) []reply {
+	p.site.t.Helper()
+	raw, err := json.Marshal(questions)
+	if err != nil {
+		p.site.t.Fatal(err)
+	}
+	result := p.run("/usr/bin/python3", "-c", askScript, string(raw))
+	var replies []reply
+	if err := json.Unmarshal([]byte(result.Stdout), &replies); err != nil || len(replies) != len(questions) {
+		p.site.t.Fatalf("ask: %d %v\n%s%s", result.ExitCode, err, result.Stdout, result.Stderr)
+	}
+	return replies
+}
+
+// in makes a subtest fail, not the test around it.
+func (p *pod) in(t *testing.T) *pod {
+	s := *p.site
+	s.t, s.ctx = t, t.Context()
+	q := *p
+	q.site = &s
+	return &q
+}
+
+// shell runs a line of shell in a container and gives its output, which must be one.
+func (p *pod) shell(container, line string) string {
+	p.site.t.Helper()
+	result, err := p.Exec(p.site.ctx, container, "/bin/sh", "-c", line)
+	if err != nil || result.ExitCode != 0 {
+		p.site.t.Fatalf("%s in %s: %d %v\n%s%s", line, container, result.ExitCode, err, result.Stdout, result.Stderr)
+	}
+	return result.Stdout
+}
+
+// token is the pod's own, as the app sees it.
+func (p *pod) token() string {
+	p.site.t.Helper()
+	return strings.TrimSpace(p.shell("shell", "cat /var/run/secrets/kubernetes.io/serviceaccount/token"))
+}
+
+// configMaps is the path of the namespace's ConfigMaps.
+func (s *site) configMaps() string { return "/api/v1/namespaces/" + s.namespace + "/configmaps" }
+
+// deleted deletes a pod object at once, as when a controller replaces it.
+func (s *site) deleted(name string) {
+	s.t.Helper()
+	err := cluster.Client().CoreV1().Pods(s.namespace).Delete(s.ctx, name, metav1.DeleteOptions{GracePeriodSeconds: new(int64)})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// without takes away resources from what the namespace's role allows.
+func (s *site) without(resource string) {
+	s.t.Helper()
+	api := cluster.Client().RbacV1().Roles(s.namespace)
+	role, err := api.Get(s.ctx, "app", metav1.GetOptions{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for i := range role.Rules {
+		role.Rules[i].Resources = slices.DeleteFunc(role.Rules[i].Resources, func(r string) bool { return r == resource })
+	}
+	if _, err := api.Update(s.ctx, role, metav1.UpdateOptions{}); err != nil {
+		s.t.Fatal(err)
+	}
+}

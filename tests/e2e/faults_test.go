@@ -1,0 +1,188 @@
+package e2e
+
+import (
+	"bytes"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// cacheDirectory is the pod's on the node, made as prepare would have.
+func (s *site) cacheDirectory() string {
+	s.t.Helper()
+	path := filepath.Join(s.Root, "var/lib/rockpool", s.namespace, "default/pod.web")
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		s.t.Fatal(err)
+	}
+	s.toSidecar(path)
+	return path
+}
+
+// toSidecar gives files to the sidecar's user. Where the pod runner is not root,
+// that user is this one.
+func (s *site) toSidecar(paths ...string) {
+	s.t.Helper()
+	if os.Geteuid() != 0 {
+		return
+	}
+	for _, path := range paths {
+		if err := os.Chown(path, 65532, 65532); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+func TestACacheThatCannotBeOpenedDoesNotStopThePod(t *testing.T) {
+	for name, tt := range map[string]struct {
+		spoil func(t *testing.T, s *site, directory string)
+		says  []string
+	}{
+		"files where slots should be": {func(t *testing.T, _ *site, directory string) {
+			for n := range 64 {
+				if err := os.WriteFile(filepath.Join(directory, strconv.Itoa(n)), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}, []string{"/var/lib/rockpool/0: not a directory"}},
+		"a directory where the database should be": {func(t *testing.T, s *site, directory string) {
+			if err := os.MkdirAll(filepath.Join(directory, "0/rockpool.db"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			s.toSidecar(filepath.Join(directory, "0"), filepath.Join(directory, "0/rockpool.db"))
+		}, []string{"/var/lib/rockpool/0/rockpool.db"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			tt.spoil(t, s, s.cacheDirectory())
+			p := s.pod()
+			p.sees("synced")
+			for _, text := range append(tt.says, "the cache cannot be opened: requests pass through") {
+				p.sidecarSays(text)
+			}
+			if n := p.restarts("rockpool-sidecar"); n != 0 {
+				t.Errorf("the sidecar was restarted %d times", n)
+			}
+			if r := p.ask(get(s.configMaps()))[0]; r.Status != http.StatusOK {
+				t.Errorf("online: %+v", r)
+			}
+			s.Link.Cut()
+			if r := p.ask(get(s.configMaps()))[0]; r.Status != http.StatusServiceUnavailable || !strings.Contains(r.status(t).Message, "the cache could not be opened") {
+				t.Errorf("offline: %+v", r)
+			}
+			s.configMap("meanwhile", "in the cloud")
+			s.Link.Restore()
+			p.sees("added", "meanwhile")
+		})
+	}
+}
+
+func TestASlotThatIsNotOursIsPassedOver(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs files of another user, which only root can make")
+	}
+	s := newSite(t)
+	directory := s.cacheDirectory()
+	if err := os.Mkdir(filepath.Join(directory, "0"), 0o700); err != nil { // root's
+		t.Fatal(err)
+	}
+	p := s.pod()
+	p.sees("synced")
+	p.sidecarSays(`"cache is open","path":"/var/lib/rockpool/1/rockpool.db"`)
+}
+
+func TestADatabaseOfAnotherProgramIsKeptAside(t *testing.T) {
+	s := newSite(t)
+	slot := filepath.Join(s.cacheDirectory(), "0")
+	database := filepath.Join(slot, "rockpool.db")
+	if err := os.Mkdir(slot, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	sqlite(t, database, "CREATE TABLE treasure(x); INSERT INTO treasure VALUES ('gold')")
+	s.toSidecar(slot, database)
+	p := s.pod()
+	p.sees("synced")
+	p.sidecarSays("/var/lib/rockpool/0/rockpool.db: ")
+	p.sidecarSays("database belongs to another program")
+	p.offline()
+	p.restart("app")
+	p.sees("synced")
+	if got := sqlite(t, database+".foreign", "SELECT x FROM treasure"); got != "gold" {
+		t.Errorf("what was in the other program's database: %q", got)
+	}
+}
+
+func sqlite(t *testing.T, path, query string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "sqlite3", path, query).CombinedOutput()
+	if err != nil {
+		t.Fatalf("sqlite3 %s: %v %s", query, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// restarts counts those of a container.
+func (p *pod) restarts(container string) int {
+	p.site.t.Helper()
+	status, err := p.Status(container)
+	if err != nil {
+		p.site.t.Fatal(err)
+	}
+	return status.RestartCount
+}
+
+func TestADamagedDatabaseIsRecordedAnew(t *testing.T) {
+	s := newSite(t)
+	s.configMap("greeting", "hello")
+	p := s.pod()
+	p.sees("synced")
+	s.until("the list is recorded", func() bool { return s.sql("SELECT count(*) FROM object") == "2" })
+	p.gone()
+	path, err := s.Database()
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, damaged := range map[string][]byte{
+		"from the first byte":   bytes.Repeat([]byte("not a database. "), len(content)/16),
+		"behind the first page": append(content[:4096:4096], bytes.Repeat([]byte("not a page, now."), len(content)/16-256)...),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s.t = t
+			if err := os.WriteFile(path, damaged, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			p := s.pod()
+			defer p.gone()
+			p.sees("present", "greeting", "hello")
+			p.sees("synced")
+			p.sidecarSays("/var/lib/rockpool/0/rockpool.db: ")
+			p.sidecarSays("database is corrupt")
+			s.Link.Cut()
+			defer s.Link.Restore()
+			p.restart("app")
+			p.sees("present", "greeting", "hello")
+			if n := p.restarts("rockpool-sidecar"); n != 0 {
+				t.Errorf("the sidecar was restarted %d times", n)
+			}
+			if kept, err := os.ReadFile(path + ".corrupt"); err != nil || !bytes.Equal(kept, damaged) {
+				t.Errorf("the damaged file is not kept: %v", err)
+			}
+		})
+	}
+}
+
+// gone stops the pod and deletes it, so that another of its name can follow.
+func (p *pod) gone() {
+	p.site.t.Helper()
+	if err := p.Stop(); err != nil {
+		p.site.t.Fatal(err)
+	}
+	p.site.deleted("web")
+}

@@ -1,0 +1,183 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/pem"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func TestSecretsStayOffTheDisk(t *testing.T) {
+	const password = "correct horse battery staple, planted by a test"
+	s := newSite(t)
+	s.configMap("greeting", "this may be on the disk")
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "planted"}, StringData: map[string]string{"password": password}}
+	if _, err := cluster.Client().CoreV1().Secrets(s.namespace).Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	// At the most talkative level: what it does not say there, it says nowhere.
+	p := s.pod(func(p *corev1.Pod) { p.Annotations["rockpool.dev/log-level"] = "debug" })
+	p.sees("synced")
+	encoded := base64.StdEncoding.EncodeToString([]byte(password))
+	secrets := "/api/v1/namespaces/" + s.namespace + "/secrets"
+	read := func() {
+		for _, args := range [][]string{
+			{"get", "secret", "planted", "-o", "yaml"},
+			{"get", "secrets", "-o", "json"},
+			{"get", "secrets"},
+			{"describe", "secret", "planted"},
+			{"get", "--raw", secrets + "?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=1"},
+			{"get", "configmaps", "-o", "yaml"},
+			{"get", "configmaps"},
+			{"api-resources"},
+		} {
+			p.run(append([]string{"/kubectl"}, args...)...)
+		}
+		p.ask(get(secrets), get(secrets+"/planted"), with("GET", secrets, map[string]string{"Accept": "application/vnd.kubernetes.protobuf"}),
+			with("GET", secrets+"/planted", map[string]string{"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}),
+			with("GET", "/api/v1/namespaces/"+s.namespace+"/secrets/", nil), with("GET", s.configMaps(), map[string]string{"Authorization": "Bearer nonsense"}))
+	}
+	if out := p.kubectl("get", "secret", "planted", "-o", "yaml"); !strings.Contains(out, encoded) {
+		t.Fatalf("online: %s", out)
+	}
+	read()
+	tokens := []string{p.token()}
+
+	t.Run("a rotated token is seen by the app, and requests go on", func(t *testing.T) {
+		p := p.in(t)
+		if err := p.RotateTokens(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		kubelets := strings.TrimSpace(p.shell("rockpool-sidecar", "cat /var/run/secrets/kubernetes.io/serviceaccount/token"))
+		if kubelets == tokens[0] {
+			t.Fatal("the token was not rotated; this test shows nothing")
+		}
+		p.site.until("the app's copy is the new token", func() bool { return p.token() == kubelets })
+		tokens = append(tokens, kubelets)
+		p.site.configMap("greeting", "behind the rotation")
+		p.sees("updated", "behind the rotation")
+		if out := p.kubectl("get", "configmap", "greeting", "-o", "yaml"); !strings.Contains(out, "behind the rotation") {
+			t.Error(out)
+		}
+	})
+	p.offline()
+	p.restart("rockpool-sidecar")
+	if out := p.kubectl("get", "configmap", "greeting", "-o", "yaml"); !strings.Contains(out, "behind the rotation") {
+		t.Errorf("offline with the new token: %s", out)
+	}
+	// From memory that the pod has, and the node's disk not.
+	if out := p.kubectl("get", "secret", "planted", "-o", "yaml"); !strings.Contains(out, encoded) {
+		t.Errorf("the secret offline, after a restart: %s", out)
+	}
+	for _, v := range p.Pod().Spec.Volumes {
+		if memory := v.EmptyDir != nil && v.EmptyDir.Medium == corev1.StorageMediumMemory; v.Name == "rockpool-private" && !memory {
+			t.Errorf("keys and secrets are on %+v", v.VolumeSource)
+		}
+	}
+	read()
+
+	t.Run("what is private is neither on the disk nor in the log", func(t *testing.T) {
+		p := p.in(t)
+		private := map[string][]byte{"the secret": []byte(password), "the secret in base64": []byte(encoded)}
+		for i, token := range tokens {
+			private["a token "+string('0'+rune(i))] = []byte(token)
+			private["a token's signature "+string('0'+rune(i))] = []byte(token[strings.LastIndexByte(token, '.')+1:])
+		}
+		for name, key := range p.privateKeys() {
+			private[name] = key
+		}
+		disk := s.disk()
+		if !bytes.Contains(disk, []byte("behind the rotation")) || !bytes.Contains(disk, []byte("this may be on the disk")) {
+			t.Error("what may be on the disk is not found there; this test shows nothing")
+		}
+		log := mustLogs(t, p, "rockpool-sidecar")
+		for name, needle := range private {
+			if bytes.Contains(disk, needle) {
+				t.Errorf("%s is on the node's disk", name)
+			}
+			if strings.Contains(log, string(needle)) {
+				t.Errorf("%s is in the sidecar's log", name)
+			}
+		}
+	})
+	t.Run("the directories on the node are closed to others", func(t *testing.T) { closedToOthers(t, s) })
+}
+
+// privateKeys gives the pod's keys, in the two forms in which they could leak.
+func (p *pod) privateKeys() map[string][]byte {
+	p.site.t.Helper()
+	keys := map[string][]byte{}
+	rest := []byte(p.shell("rockpool-sidecar", "find /var/run/rockpool/private -maxdepth 1 -type f -exec cat {} +"))
+	for block, rest := pem.Decode(rest); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "PRIVATE KEY" {
+			keys["a key "+string('0'+rune(len(keys)))] = block.Bytes
+			keys["a key "+string('0'+rune(len(keys)))+" in base64"] = []byte(base64.StdEncoding.EncodeToString(block.Bytes)[:64])
+		}
+	}
+	if len(keys) != 4 {
+		p.site.t.Fatalf("%d forms of keys, want two of each, the authority's and the server's", len(keys))
+	}
+	return keys
+}
+
+// disk is all that is on the node's.
+func (s *site) disk() (all []byte) {
+	s.t.Helper()
+	err := filepath.WalkDir(s.Root, func(path string, entry fs.DirEntry, err error) error {
+		all = append(all, path...)
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		all = append(all, content...)
+		return err
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return all
+}
+
+func closedToOthers(t *testing.T, s *site) {
+	// Where the pod runner is not root, all users of a pod are this one.
+	sidecar, root := os.Geteuid(), os.Geteuid()
+	if root == 0 {
+		sidecar = 65532
+	}
+	volume := filepath.Join(s.Root, "var/lib/rockpool")
+	pod := filepath.Join(volume, s.namespace, "default", "pod.web")
+	files := 0
+	err := filepath.WalkDir(volume, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || path == volume {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		mode, owner := fs.FileMode(0o600), sidecar
+		if entry.IsDir() {
+			mode = 0o700
+			if !strings.HasPrefix(path, pod) {
+				owner = root
+			}
+		} else {
+			files++
+		}
+		if uid := int(info.Sys().(*syscall.Stat_t).Uid); info.Mode().Perm() != mode || uid != owner {
+			t.Errorf("%s: %s of user %d, want %s of user %d", strings.TrimPrefix(path, s.Root), info.Mode(), uid, mode, owner)
+		}
+		return nil
+	})
+	if err != nil || files == 0 {
+		t.Errorf("%d files: %v", files, err)
+	}
+}
