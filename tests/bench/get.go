@@ -1,0 +1,152 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	smallPath = "/api/v1/namespaces/" + smallNamespace + "/configmaps/small"
+	clients   = 16
+)
+
+// get measures one object for one client.
+func (b *bench) get(ctx context.Context) error {
+	if err := b.sameObject(ctx); err != nil {
+		return err
+	}
+	requests := 300
+	if b.short {
+		requests = 100
+	}
+	p50, p99 := series{}, series{}
+	for round := range b.rounds {
+		for _, t := range b.targets(round) {
+			took, err := t.repeat(ctx, smallPath, asJSON, requests)
+			if err != nil {
+				return err
+			}
+			p50.add(t.name, percentile(took, 50))
+			p99.add(t.name, percentile(took, 99))
+		}
+	}
+	r := b.report.compare("GET 1 KiB, 1 client", "p50", "ms", p50)
+	r.atMost(p50.ratio("on", "direct"), 1.10, "on x")
+	b.report.compare("GET 1 KiB, 1 client", "p99", "ms", p99)
+	return nil
+}
+
+// sameObject checks that all targets say the same, byte for byte.
+func (b *bench) sameObject(ctx context.Context) error {
+	want, err := b.direct.body(ctx, smallPath, asJSON)
+	if err != nil {
+		return err
+	}
+	for _, t := range []*target{b.on, b.off} {
+		got, err := t.body(ctx, smallPath, asJSON)
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(got, want) {
+			b.report.wrong("GET through %s: %d bytes that are not the %d of direct access", t.name, len(got), len(want))
+		}
+	}
+	return nil
+}
+
+// repeat sends the same GET n times and returns the times in ms. The first few,
+// which wake things up, do not count.
+func (t *target) repeat(ctx context.Context, path, accept string, n int) (took []float64, err error) {
+	const warm = 5
+	for i := range n + warm {
+		d, _, err := t.timed(ctx, path, accept)
+		if err != nil {
+			return nil, err
+		}
+		if i >= warm {
+			took = append(took, ms(d))
+		}
+	}
+	return took, nil
+}
+
+// throughput measures one object for many clients.
+func (b *bench) throughput(ctx context.Context) error {
+	last := 2 * time.Second
+	if b.short {
+		last = time.Second
+	}
+	crowds := map[string][]*http.Client{}
+	for _, t := range b.targets(0) {
+		for range clients {
+			c, err := t.fresh()
+			if err != nil {
+				return err
+			}
+			crowds[t.name] = append(crowds[t.name], c)
+		}
+		if _, err := t.crowd(ctx, crowds[t.name], 200*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	rate, cpu := series{}, series{}
+	for round := range b.rounds {
+		for _, t := range b.targets(round) {
+			before, err := t.cpu(ctx)
+			if err != nil {
+				return err
+			}
+			start := time.Now()
+			n, err := t.crowd(ctx, crowds[t.name], last)
+			if err != nil {
+				return err
+			}
+			rate.add(t.name, float64(n)/time.Since(start).Seconds())
+			after, err := t.cpu(ctx)
+			if err != nil {
+				return err
+			}
+			cpu.add(t.name, ms(after-before)/float64(n))
+		}
+	}
+	r := b.report.compare("GET 1 KiB, 16 clients", "requests", "1/s", rate)
+	r.atLeast(rate.ratio("on", "direct"), 0.88, "on x")
+	r = b.report.note("GET 1 KiB, 16 clients", "own CPU a request", "ms", cpu.median("off"), cpu.median("on"))
+	r.atMost(cpu.median("on"), 0.30, "on")
+	return nil
+}
+
+// cpu is what the target's sidecar has used, once it has nothing more to do.
+func (t *target) cpu(ctx context.Context) (time.Duration, error) {
+	if t.sidecar == nil {
+		return 0, nil
+	}
+	return t.sidecar.settled(ctx)
+}
+
+// crowd lets all clients send GETs for some time and returns how many were answered.
+func (t *target) crowd(ctx context.Context, crowd []*http.Client, last time.Duration) (answered int, err error) {
+	group, ctx := errgroup.WithContext(ctx)
+	end := time.Now().Add(last)
+	counts := make([]int, len(crowd))
+	for i, client := range crowd {
+		group.Go(func() error {
+			for time.Now().Before(end) {
+				if _, err := t.fetch(ctx, client, smallPath, asJSON, nil); err != nil {
+					return err
+				}
+				counts[i]++
+			}
+			return nil
+		})
+	}
+	err = group.Wait()
+	for _, n := range counts {
+		answered += n
+	}
+	return answered, err
+}

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+)
+
+func podsPath(namespace string) string { return "/api/v1/namespaces/" + namespace + "/pods" }
+
+var encodings = []struct{ name, accept string }{{"JSON", asJSON}, {"protobuf", asProtobuf}}
+
+// lists measures whole lists. A sidecar that records has seen the list before, except
+// where a selector that matches everything makes it one that it has not.
+func (b *bench) lists(ctx context.Context) error {
+	if err := b.pods(ctx, someNamespace, someObjects); err != nil {
+		return err
+	}
+	if err := b.list(ctx, someNamespace, someObjects, b.rounds); err != nil || b.short {
+		return err
+	}
+	if err := b.pods(ctx, manyNamespace, manyObjects); err != nil {
+		return err
+	}
+	return b.list(ctx, manyNamespace, manyObjects, (b.rounds+2)/3)
+}
+
+func (b *bench) list(ctx context.Context, namespace string, objects, rounds int) error {
+	for _, e := range encodings {
+		size, err := b.sameList(ctx, podsPath(namespace), e.accept)
+		if err != nil {
+			return err
+		}
+		what := fmt.Sprintf("LIST %d pods, %s, %.1f MB", objects, e.name, float64(size)/1e6)
+		again, err := b.listRounds(ctx, rounds, e.accept, func(int) string { return podsPath(namespace) })
+		if err != nil {
+			return err
+		}
+		b.report.lists(what, "recorded before", again)
+		if objects == manyObjects {
+			continue // more would fill the quota, and evict
+		}
+		first, err := b.listRounds(ctx, rounds, e.accept, func(round int) string {
+			return podsPath(namespace) + "?labelSelector=" + url.QueryEscape(fmt.Sprintf("round!=%d%s", round, e.name))
+		})
+		if err != nil {
+			return err
+		}
+		b.report.lists(what, "first time", first)
+	}
+	return nil
+}
+
+// listing are the measurements of one list.
+type listing struct{ took, cpu series }
+
+func (b *bench) listRounds(ctx context.Context, rounds int, accept string, path func(round int) string) (l listing, err error) {
+	l = listing{series{}, series{}}
+	for round := range rounds {
+		for _, t := range b.targets(round) {
+			before, err := t.cpu(ctx)
+			if err != nil {
+				return l, err
+			}
+			took, _, err := t.timed(ctx, path(round), accept)
+			if err != nil {
+				return l, err
+			}
+			after, err := t.cpu(ctx)
+			if err != nil {
+				return l, err
+			}
+			l.took.add(t.name, ms(took))
+			l.cpu.add(t.name, ms(after-before))
+		}
+	}
+	return l, nil
+}
+
+func (r *report) lists(what, when string, l listing) {
+	line := r.compare(what, when+": to the last byte", "ms", l.took)
+	line.atMost(l.took.ratio("on", "direct"), 1.05, "on x")
+	line = r.note(what, when+": recording adds, of the time to the last byte", "x", none, l.took.ratio("on", "off")-1)
+	line.atMost(l.took.ratio("on", "off")-1, 0.10, "on")
+	r.note(what, when+": own CPU", "ms", l.cpu.median("off"), l.cpu.median("on"))
+}
+
+// sameList checks that all targets have the same items, byte for byte, and that
+// the list is then recorded whole.
+func (b *bench) sameList(ctx context.Context, path, accept string) (size int, err error) {
+	want, err := b.direct.body(ctx, path, accept)
+	if err != nil {
+		return 0, err
+	}
+	for _, t := range []*target{b.off, b.on} {
+		got, err := t.body(ctx, path, accept)
+		if err != nil {
+			return 0, err
+		}
+		if !sameItems(got, want) {
+			b.report.wrong("LIST %s (%s) through %s: %d bytes that are not the %d of direct access", path, accept, t.name, len(got), len(want))
+		}
+	}
+	if _, err := b.on.cpu(ctx); err != nil {
+		return 0, err
+	}
+	return len(want), nil
+}
+
+// relist measures what is written when a list has not changed.
+func (b *bench) relist(ctx context.Context) error {
+	if err := b.pods(ctx, someNamespace, someObjects); err != nil {
+		return err
+	}
+	for _, e := range encodings {
+		path := podsPath(someNamespace)
+		size, err := b.sameList(ctx, path, e.accept)
+		if err != nil {
+			return err
+		}
+		var shares []float64
+		for range b.rounds {
+			before, err := writtenBy(b.on.sidecar.pid())
+			if err != nil {
+				return err
+			}
+			if _, _, err := b.on.timed(ctx, path, e.accept); err != nil {
+				return err
+			}
+			if _, err := b.on.cpu(ctx); err != nil {
+				return err
+			}
+			after, err := writtenBy(b.on.sidecar.pid())
+			if err != nil {
+				return err
+			}
+			shares = append(shares, 100*float64(after-before)/float64(size))
+		}
+		r := b.report.note("LIST unchanged, "+e.name, "written to the disk, of the payload", "%", none, median(shares))
+		r.atMost(median(shares), 1, "on")
+	}
+	return b.recordedAll(ctx, "pods", someNamespace, 0)
+}

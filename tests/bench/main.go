@@ -1,0 +1,177 @@
+// Command bench measures what the sidecar costs, and what it saves: direct access
+// to a real kube-apiserver, access through a sidecar that records, and through one
+// that does not, take turns in one run, so that what else the machine does falls
+// on all three. Each line of its table is a median over rounds; ratios are medians
+// of the ratios within the rounds.
+//
+// A missed target is a result; only wrong answers, lost events and what could not
+// be measured make it fail.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// options are the flags.
+type options struct {
+	json    string
+	short   bool
+	rounds  int
+	cases   string
+	sidecar string
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.json, "json", "", "Write the results to this file as JSON, too.")
+	flag.BoolVar(&o.short, "short", false, "Fewer and shorter rounds, no 10,000-object lists.")
+	flag.IntVar(&o.rounds, "rounds", 0, "How often each case takes its turns; 0: 10, and 3 with --short.")
+	flag.StringVar(&o.cases, "cases", "", "Only these, comma-separated: "+strings.Join(caseNames(), ", ")+".")
+	flag.StringVar(&o.sidecar, "sidecar", "", "Measure this rockpool-sidecar, instead of building it from this module.")
+	flag.Parse()
+	if o.rounds == 0 {
+		o.rounds = 10
+		if o.short {
+			o.rounds = 3
+		}
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, o)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench: FAILED:", err)
+		os.Exit(1)
+	}
+}
+
+// bench is one run.
+type bench struct {
+	options
+	*stage
+	report *report
+	direct *target
+	on     *target // recording
+	off    *target // passing through
+}
+
+// benchCase is a part of the run.
+type benchCase struct {
+	name string
+	run  func(*bench, context.Context) error
+}
+
+var cases = []benchCase{
+	{"start", (*bench).start},
+	{"get", (*bench).get},
+	{"throughput", (*bench).throughput},
+	{"list", (*bench).lists},
+	{"relist", (*bench).relist},
+	{"watch", (*bench).watches},
+	{"memory", (*bench).memory},
+	{"offline", (*bench).offline},
+}
+
+func caseNames() (names []string) {
+	for _, c := range cases {
+		names = append(names, c.name)
+	}
+	return names
+}
+
+func (o options) chosen() ([]benchCase, error) {
+	if o.cases == "" {
+		return cases, nil
+	}
+	var chosen []benchCase
+	for name := range strings.SplitSeq(o.cases, ",") {
+		i := slices.Index(caseNames(), name)
+		if i < 0 {
+			return nil, fmt.Errorf("--cases: %q is unknown; there are %s", name, strings.Join(caseNames(), ", "))
+		}
+		chosen = append(chosen, cases[i])
+	}
+	return chosen, nil
+}
+
+func run(ctx context.Context, o options) (err error) {
+	chosen, err := o.chosen()
+	if err != nil {
+		return err
+	}
+	b := &bench{options: o, report: &report{Rounds: o.rounds, Short: o.short}}
+	if b.stage, err = newStage(ctx, o); err != nil {
+		return err
+	}
+	defer func() {
+		if stopErr := b.stage.stop(); err == nil {
+			err = stopErr
+		}
+	}()
+	b.report.describe()
+	for _, c := range chosen {
+		progress("case %s", c.name)
+		if err := b.turn(ctx, c); err != nil {
+			return fmt.Errorf("case %s: %w", c.name, err)
+		}
+	}
+	b.report.print(os.Stdout)
+	if o.json != "" {
+		text, err := json.MarshalIndent(b.report, "", "  ")
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(o.json, append(text, '\n'), 0o644); err != nil {
+			return err
+		}
+	}
+	if n := len(b.report.Wrong); n > 0 {
+		return fmt.Errorf("%d wrong answers or lost events, the first: %s", n, b.report.Wrong[0])
+	}
+	return nil
+}
+
+// turn runs one case with sidecars of its own, and notes how busy the machine was.
+func (b *bench) turn(ctx context.Context, c benchCase) error {
+	on, err := b.startSidecar(ctx, sidecarOptions{name: c.name + "-on", record: true})
+	if err != nil {
+		return err
+	}
+	defer on.stop()
+	off, err := b.startSidecar(ctx, sidecarOptions{name: c.name + "-off"})
+	if err != nil {
+		return err
+	}
+	defer off.stop()
+	b.direct, b.on, b.off = b.directTarget(), b.target("on", on), b.target("off", off)
+	if err := b.ready(ctx); err != nil {
+		return err
+	}
+	m := watchMachine()
+	if err := c.run(b, ctx); err != nil {
+		return err
+	}
+	load := m.load(c.name)
+	b.report.Load = append(b.report.Load, load)
+	progress("case %s: %s", c.name, load)
+	return nil
+}
+
+// targets are the three, in an order that moves on with each round.
+func (b *bench) targets(round int) []*target {
+	all := []*target{b.direct, b.off, b.on}
+	n := round % len(all)
+	return append(all[n:len(all):len(all)], all[:n]...)
+}
+
+// progress tells what is going on.
+func progress(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...)
+}

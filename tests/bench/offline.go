@@ -1,0 +1,148 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
+
+	"rockpool.dev/tests/bed"
+)
+
+// offline measures answers from the cache against the API server's own, which still
+// answers direct access after the sidecar's link to it is cut.
+func (b *bench) offline(ctx context.Context) error {
+	if err := b.pods(ctx, someNamespace, someObjects); err != nil {
+		return err
+	}
+	link, err := bed.NewLink(b.plane.Address())
+	if err != nil {
+		return err
+	}
+	defer link.Close()
+	c, err := b.startSidecar(ctx, sidecarOptions{name: "edge", record: true, upstream: link.Address()})
+	if err != nil {
+		return err
+	}
+	defer c.stop()
+	t := b.target("on", c)
+	if err := b.connect(ctx, t); err != nil {
+		return err
+	}
+	for _, e := range encodings { // now they are recorded
+		if _, _, err := t.timed(ctx, podsPath(someNamespace), e.accept); err != nil {
+			return err
+		}
+	}
+	if _, err := t.cpu(ctx); err != nil {
+		return err
+	}
+	if err := b.keysKnown(ctx, c); err != nil {
+		return err
+	}
+	link.Cut()
+	first, err := t.firstAnswer(ctx)
+	if err != nil {
+		return err
+	}
+	b.report.note("offline", "first cached answer after the cut", "ms", none, first)
+	for _, e := range encodings {
+		if err := b.offlineList(ctx, t, "offline LIST 2000 pods, "+e.name, e.accept); err != nil {
+			return err
+		}
+	}
+	return b.offlineGet(ctx, t)
+}
+
+// keysKnown waits until the sidecar can check tokens without the API server.
+func (b *bench) keysKnown(ctx context.Context, c *sidecar) error {
+	return wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, 20*time.Second, true, func(ctx context.Context) (bool, error) {
+		n, err := c.sql(ctx, "SELECT count(*) > 0 FROM fact WHERE key = 'jwks'")
+		return n == "1", err
+	})
+}
+
+// firstAnswer asks until there is an answer, and says how long it took in ms.
+func (t *target) firstAnswer(ctx context.Context) (float64, error) {
+	start := time.Now()
+	var last error
+	err := wait.PollUntilContextTimeout(ctx, time.Millisecond, 20*time.Second, true, func(ctx context.Context) (bool, error) {
+		_, last = t.fetch(ctx, t.client, smallPath, asJSON, nil)
+		return last == nil, nil
+	})
+	if err != nil {
+		err = fmt.Errorf("%w: %w", err, last)
+	}
+	return ms(time.Since(start)), err
+}
+
+func (b *bench) offlineList(ctx context.Context, t *target, what, accept string) error {
+	path := podsPath(someNamespace)
+	want, err := b.direct.body(ctx, path, accept)
+	if err != nil {
+		return err
+	}
+	got, err := t.body(ctx, path, accept)
+	if err != nil {
+		return err
+	}
+	if !sameItems(got, want) {
+		b.report.wrong("%s: %d bytes that are not the %d of direct access", what, len(got), len(want))
+	}
+	took, cpu := series{}, series{}
+	for range b.rounds {
+		d, _, err := b.direct.timed(ctx, path, accept)
+		if err != nil {
+			return err
+		}
+		took.add("direct", ms(d))
+		before, err := t.cpu(ctx)
+		if err != nil {
+			return err
+		}
+		if d, _, err = t.timed(ctx, path, accept); err != nil {
+			return err
+		}
+		took.add("on", ms(d))
+		after, err := t.cpu(ctx)
+		if err != nil {
+			return err
+		}
+		cpu.add("on", ms(after-before))
+	}
+	r := b.report.compare(what, "to the last byte", "ms", took)
+	r.atMost(took.ratio("on", "direct"), 0.5, "on x")
+	b.report.note(what, "own CPU", "ms", none, cpu.median("on"))
+	return nil
+}
+
+func (b *bench) offlineGet(ctx context.Context, t *target) error {
+	want, err := b.direct.body(ctx, smallPath, asJSON)
+	if err != nil {
+		return err
+	}
+	got, err := t.body(ctx, smallPath, asJSON)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(bytes.TrimSpace(got), bytes.TrimSpace(want)) {
+		b.report.wrong("offline GET: %q is not what direct access gives: %q", got, want)
+	}
+	p50, p99 := series{}, series{}
+	for range b.rounds {
+		for _, side := range []*target{b.direct, t} {
+			took, err := side.repeat(ctx, smallPath, asJSON, 100)
+			if err != nil {
+				return err
+			}
+			p50.add(side.name, percentile(took, 50))
+			p99.add(side.name, percentile(took, 99))
+		}
+	}
+	r := b.report.compare("offline GET 1 KiB, 1 client", "p50", "ms", p50)
+	r.atMost(p50.ratio("on", "direct"), 0.3, "on x")
+	b.report.compare("offline GET 1 KiB, 1 client", "p99", "ms", p99)
+	return nil
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// tick is the unit of CPU times in /proc: USER_HZ, 100 on all Linux that Go runs on.
+const tick = 10 * time.Millisecond
+
+// stat are the fields of /proc/PID/stat behind the name, from the state on.
+func stat(pid string) ([]string, error) {
+	text, err := os.ReadFile(filepath.Join("/proc", pid, "stat"))
+	if err != nil {
+		return nil, err
+	}
+	i := strings.LastIndexByte(string(text), ')')
+	fields := strings.Fields(string(text[i+1:]))
+	if i < 0 || len(fields) < 15 {
+		return nil, fmt.Errorf("/proc/%s/stat is not understood", pid)
+	}
+	return fields, nil
+}
+
+// cpuOf is the CPU time that a process has used, in user and kernel mode.
+func cpuOf(pid string) (time.Duration, error) {
+	fields, err := stat(pid)
+	if err != nil {
+		return 0, err
+	}
+	user, err1 := strconv.ParseInt(fields[11], 10, 64)
+	system, err2 := strconv.ParseInt(fields[12], 10, 64)
+	return time.Duration(user+system) * tick, errors.Join(err1, err2)
+}
+
+// memory is what a process holds, in bytes.
+type memory struct{ rss, anon, file, peak int64 }
+
+func memoryOf(pid int) (m memory, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return m, err
+	}
+	into := map[string]*int64{"VmRSS:": &m.rss, "RssAnon:": &m.anon, "RssFile:": &m.file, "VmHWM:": &m.peak}
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if len(fields) < 2 || into[fields[0]] == nil {
+			continue
+		}
+		kib, err := strconv.ParseInt(fields[1], 10, 64)
+		if err != nil {
+			return m, err
+		}
+		*into[fields[0]] = kib << 10
+	}
+	return m, nil
+}
+
+// writtenBy is how many bytes a process has caused to be sent to the disk: pages
+// made dirty, so sockets do not count.
+func writtenBy(pid int) (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, "write_bytes: "); ok {
+			return strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("/proc/%d/io has no write_bytes", pid)
+}
+
+// load says how busy the machine was during a case.
+type load struct {
+	Case    string  `json:"case"`
+	Seconds float64 `json:"seconds"`
+	Average string  `json:"loadAverage"` // at the end
+	Busy    float64 `json:"busyCPUs"`
+	Others  float64 `json:"busyCPUsOfOthers"` // neither this process nor its children
+}
+
+func (l load) String() string {
+	return fmt.Sprintf("%-10s %5.0f s, load average %s, %.2f of %d CPUs busy, %.2f of them for other programs", l.Case, l.Seconds, l.Average, l.Busy, runtime.NumCPU(), l.Others)
+}
+
+// machine watches what the CPUs do.
+type machine struct {
+	start      time.Time
+	busy, ours time.Duration
+}
+
+func watchMachine() machine {
+	return machine{time.Now(), busyTime(), familyTime()}
+}
+
+func (m machine) load(name string) load {
+	took := time.Since(m.start)
+	busy, ours := busyTime()-m.busy, familyTime()-m.ours
+	l := load{Case: name, Seconds: took.Seconds(), Busy: float64(busy) / float64(took), Others: max(0, float64(busy-ours)/float64(took))}
+	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
+		l.Average = strings.Join(strings.Fields(string(text))[:3], " ")
+	}
+	return l
+}
+
+// busyTime is what all CPUs have worked since boot.
+func busyTime() (busy time.Duration) {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	for i, field := range strings.Fields(line) {
+		if i == 0 || i == 4 || i == 5 || i > 8 { // cpu, idle, iowait; guest is part of user
+			continue
+		}
+		n, _ := strconv.ParseInt(field, 10, 64) //nolint:errcheck // 0 is as good as any
+		busy += time.Duration(n) * tick
+	}
+	return busy
+}
+
+// familyTime is what this process and all processes below it have worked, and
+// those that have ended.
+func familyTime() (total time.Duration) {
+	paths, _ := filepath.Glob("/proc/[0-9]*") //nolint:errcheck // the pattern is good
+	parents, used := map[string]string{}, map[string]time.Duration{}
+	for _, path := range paths {
+		pid := filepath.Base(path)
+		fields, err := stat(pid)
+		if err != nil {
+			continue // it has ended
+		}
+		parents[pid] = fields[1]
+		for _, field := range fields[11:15] {
+			n, _ := strconv.ParseInt(field, 10, 64) //nolint:errcheck // 0 is as good as any
+			used[pid] += time.Duration(n) * tick
+		}
+	}
+	self := strconv.Itoa(os.Getpid())
+	for pid, time := range used {
+		for at := pid; at != "" && at != "0"; at = parents[at] {
+			if at == self {
+				total += time
+				break
+			}
+		}
+	}
+	return total
+}

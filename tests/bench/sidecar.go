@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
+)
+
+// sidecar is a running rockpool-sidecar, a plain process of this machine.
+type sidecar struct {
+	cmd       *exec.Cmd
+	directory string
+	address   string
+	started   time.Time
+	ready     time.Duration // from its start to the first TLS handshake
+	exited    chan struct{}
+}
+
+type sidecarOptions struct {
+	name     string // of its directory; the same name starts with the same cache
+	record   bool   // false: its cache directory does not exist
+	upstream string // host:port; empty: the API server itself
+}
+
+// startSidecar starts a sidecar and returns once it has shaken hands.
+func (s *stage) startSidecar(ctx context.Context, o sidecarOptions) (*sidecar, error) {
+	c := &sidecar{directory: filepath.Join(s.directory, o.name), exited: make(chan struct{})}
+	if o.upstream == "" {
+		o.upstream = s.plane.Address()
+	}
+	directories := []string{c.path("mirror"), c.path("private")}
+	if o.record {
+		directories = append(directories, c.path("cache"))
+	}
+	for _, d := range directories {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if c.address, err = freeAddress(); err != nil {
+		return nil, err
+	}
+	logFile, err := os.Create(c.path("log"))
+	if err != nil {
+		return nil, err
+	}
+	defer logFile.Close()
+	c.cmd = exec.Command(s.binary, "run", "--listen.address", c.address, "--metrics.address", "",
+		"--upstream.servers", "https://"+o.upstream, "--account.source", s.account, "--account.mirror", c.path("mirror"),
+		"--private.directory", c.path("private"), "--cache.directory", c.path("cache"))
+	c.cmd.Env, c.cmd.Stdout, c.cmd.Stderr = environment(), logFile, logFile
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	c.started = time.Now()
+	if err := c.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		_ = c.cmd.Wait() // its log says why
+		close(c.exited)
+	}()
+	err = wait.PollUntilContextTimeout(ctx, time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) {
+		select {
+		case <-c.exited:
+			return false, errors.New("it has ended")
+		default:
+		}
+		return c.handshake() == nil, nil
+	})
+	c.ready = time.Since(c.started)
+	if err != nil {
+		c.stop()
+		return nil, fmt.Errorf("sidecar %s: %w\n%s", o.name, err, c.log())
+	}
+	return c, nil
+}
+
+// environment is this process's own without what would configure a sidecar.
+func environment() (env []string) {
+	for _, v := range os.Environ() {
+		if !strings.HasPrefix(v, "KUBERNETES_SERVICE_") && !strings.HasPrefix(v, "ROCKPOOL_") {
+			env = append(env, v)
+		}
+	}
+	return env
+}
+
+func (c *sidecar) path(name string) string { return filepath.Join(c.directory, name) }
+
+// ca is the certificate that clients of the sidecar trust.
+func (c *sidecar) ca() ([]byte, error) { return os.ReadFile(filepath.Join(c.path("mirror"), "ca.crt")) }
+
+func (c *sidecar) handshake() error {
+	pem, err := c.ca()
+	if err != nil {
+		return err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	conn, err := tls.Dial("tcp", c.address, &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12})
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+func (c *sidecar) pid() int { return c.cmd.Process.Pid }
+
+func (c *sidecar) cpu() (time.Duration, error) { return cpuOf(strconv.Itoa(c.pid())) }
+
+// settled waits until the sidecar has nothing more to do, and returns the CPU time
+// it has used up to then: recording goes on behind the answers.
+func (c *sidecar) settled(ctx context.Context) (cpu time.Duration, err error) {
+	calm := 0
+	last, err := c.cpu()
+	if err != nil {
+		return 0, err
+	}
+	err = wait.PollUntilContextTimeout(ctx, 40*time.Millisecond, time.Minute, false, func(context.Context) (bool, error) {
+		if cpu, err = c.cpu(); err != nil {
+			return false, err
+		}
+		calm++
+		if cpu > last {
+			calm = 0
+		}
+		last = cpu
+		return calm >= 4, nil // longer than a group of the recorder waits for others
+	})
+	return cpu, err
+}
+
+// sql asks the sidecar's cache.
+func (c *sidecar) sql(ctx context.Context, query string) (string, error) {
+	out, err := exec.CommandContext(ctx, "sqlite3", "-readonly", filepath.Join(c.path("cache"), "0", "rockpool.db"), query).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("sqlite3 %s: %w: %s", query, err, out)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+func (c *sidecar) log() string {
+	text, _ := os.ReadFile(c.path("log")) //nolint:errcheck // it is for a message of an error
+	return string(text)
+}
+
+// stop ends it. It may be called more than once.
+func (c *sidecar) stop() {
+	_ = c.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
+	<-c.exited
+}
+
+// freeAddress finds a loopback port that is free now.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"math"
+	"slices"
+	"time"
+)
+
+// series are measurements by target, in rounds.
+type series map[string][]float64
+
+func (s series) add(name string, v float64) { s[name] = append(s[name], v) }
+
+func (s series) median(name string) float64 { return median(s[name]) }
+
+// ratio is the median of the ratios of two targets within the rounds.
+func (s series) ratio(of, to string) float64 {
+	var ratios []float64
+	for i := range min(len(s[of]), len(s[to])) {
+		ratios = append(ratios, s[of][i]/s[to][i])
+	}
+	return median(ratios)
+}
+
+func median(values []float64) float64 { return percentile(values, 50) }
+
+// percentile is the nearest value; NaN of none.
+func percentile(values []float64, p float64) float64 {
+	if len(values) == 0 {
+		return math.NaN()
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	if p == 50 && len(sorted)%2 == 0 {
+		return (sorted[len(sorted)/2-1] + sorted[len(sorted)/2]) / 2
+	}
+	return sorted[min(len(sorted)-1, int(float64(len(sorted))*p/100))]
+}
+
+func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+func mib(bytes int64) float64 { return float64(bytes) / (1 << 20) }

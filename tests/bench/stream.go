@@ -1,0 +1,163 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// stream is one open watch. Events have numbers, and are told by these.
+type stream struct {
+	start    time.Time
+	arrived  []atomic.Int64 // ns after start, by number; 0: not yet
+	missing  atomic.Int64
+	twice    atomic.Int64
+	complete chan struct{}
+}
+
+func newStream(events int, start time.Time) *stream {
+	s := &stream{start: start, arrived: make([]atomic.Int64, events), complete: make(chan struct{})}
+	s.missing.Store(int64(events))
+	return s
+}
+
+// mark stands before an event's number.
+var mark = []byte(`"sent":"`)
+
+// read takes events until the body ends. It does not decode them: this program's
+// own work should delay none.
+func (s *stream) read(body io.ReadCloser) error {
+	defer body.Close()
+	lines := bufio.NewReaderSize(body, 64<<10)
+	for {
+		line, err := lines.ReadSlice('\n')
+		now := time.Since(s.start)
+		if errors.Is(err, context.Canceled) || errors.Is(err, io.EOF) {
+			return nil // the end of the window; what is missing is counted
+		}
+		if err != nil {
+			return err
+		}
+		if bytes.HasPrefix(line, []byte(`{"type":"ERROR"`)) {
+			return fmt.Errorf("watch: %s", line)
+		}
+		_, rest, ok := bytes.Cut(line, mark)
+		digits, _, _ := bytes.Cut(rest, []byte(`"`))
+		number, err := strconv.Atoi(string(digits))
+		if !ok || err != nil || number < 0 || number >= len(s.arrived) {
+			continue // a bookmark, or not one of ours
+		}
+		if !s.arrived[number].CompareAndSwap(0, int64(now)) {
+			s.twice.Add(1)
+		} else if s.missing.Add(-1) == 0 {
+			close(s.complete)
+		}
+	}
+}
+
+func (s *stream) faults() (lost, twice int64) { return s.missing.Load(), s.twice.Load() }
+
+// writer changes ConfigMaps. Each of its hands has one of its own, so that none waits
+// for another.
+type writer struct {
+	bench   *bench
+	start   time.Time
+	at      []int64 // ns after start, by number of the event
+	version uint64  // of the last
+}
+
+const hands = 24
+
+func handName(i int) string { return fmt.Sprintf("changing-%02d", i) }
+
+func (w *writer) object(hand int, sent string) *corev1.ConfigMap {
+	return &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: handName(hand)},
+		Data:       map[string]string{"pad": strings.Repeat("x", 512), "sent": sent},
+	}
+}
+
+func (w *writer) prepare(ctx context.Context) error {
+	for i := range hands {
+		if _, err := w.bench.admin.CoreV1().ConfigMaps(watchNamespace).Create(ctx, w.object(i, ""), metav1.CreateOptions{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// expect begins a window of so many events.
+func (w *writer) expect(events int) { w.start, w.at = time.Now(), make([]int64, events) }
+
+func (w *writer) sent() int { return len(w.at) }
+
+// write makes the events, one by one at the rate or as fast as the server takes them.
+func (w *writer) write(ctx context.Context, rate int) (time.Duration, error) {
+	numbers := make(chan int)
+	versions := make([]uint64, hands)
+	group, ctx := errgroup.WithContext(ctx)
+	for hand := range hands {
+		group.Go(func() error {
+			for number := range numbers {
+				object := w.object(hand, strconv.Itoa(number))
+				w.at[number] = int64(time.Since(w.start))
+				got, err := w.bench.admin.CoreV1().ConfigMaps(watchNamespace).Update(ctx, object, metav1.UpdateOptions{})
+				if err != nil {
+					return err
+				}
+				if versions[hand], err = strconv.ParseUint(got.ResourceVersion, 10, 64); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	begin := time.Now()
+	group.Go(func() error {
+		defer close(numbers)
+		for number := range w.at {
+			due := begin.Add(time.Duration(number) * time.Second / time.Duration(rate))
+			if err := until(ctx, due); err != nil {
+				return err
+			}
+			select {
+			case numbers <- number:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return nil
+	})
+	err := group.Wait()
+	for _, v := range versions {
+		w.version = max(w.version, v)
+	}
+	return time.Since(begin), err
+}
+
+// until keeps to a timetable.
+func until(ctx context.Context, due time.Time) error {
+	d := time.Until(due)
+	if d <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

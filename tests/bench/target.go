@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/rest"
+)
+
+const (
+	asJSON     = "application/json"
+	asProtobuf = "application/vnd.kubernetes.protobuf"
+)
+
+// target is a way to the API.
+type target struct {
+	name    string
+	sidecar *sidecar // nil: direct access
+	config  *rest.Config
+	client  *http.Client
+}
+
+// directTarget is the API server itself.
+func (s *stage) directTarget() *target {
+	config := &rest.Config{Host: "https://" + s.plane.Address(), TLSClientConfig: rest.TLSClientConfig{CAData: s.plane.CA()}}
+	return &target{name: "direct", config: config}
+}
+
+// target is the way through a sidecar.
+func (s *stage) target(name string, c *sidecar) *target {
+	return &target{name: name, sidecar: c, config: &rest.Config{Host: "https://" + c.address}}
+}
+
+// ready makes the clients and sends each a first request.
+func (b *bench) ready(ctx context.Context) error {
+	for _, t := range b.targets(0) {
+		if err := b.connect(ctx, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// connect makes a target's client and waits until it is answered: for a sidecar,
+// until it knows its API server.
+func (s *stage) connect(ctx context.Context, t *target) (err error) {
+	t.config.BearerToken = s.token
+	t.config.DisableCompression = true // as the API server's own benchmarks: the work is to carry bytes, not to compress them
+	if t.sidecar != nil {
+		if t.config.CAData, err = t.sidecar.ca(); err != nil {
+			return err
+		}
+	}
+	if t.client, err = t.fresh(); err != nil {
+		return err
+	}
+	var last error
+	err = wait.PollUntilContextTimeout(ctx, 10*time.Millisecond, 20*time.Second, true, func(ctx context.Context) (bool, error) {
+		_, last = t.fetch(ctx, t.client, smallPath, asJSON, nil)
+		return last == nil, nil
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w: %w", t.name, err, last)
+	}
+	return nil
+}
+
+// fresh is a client with a connection of its own: client-go shares one between
+// equal configurations, unless they dial for themselves.
+func (t *target) fresh() (*http.Client, error) {
+	config := rest.CopyConfig(t.config)
+	config.Dial = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext
+	return rest.HTTPClientFor(config)
+}
+
+// open sends a GET; the answer is 200.
+func (t *target) open(ctx context.Context, client *http.Client, path, accept string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.config.Host+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", accept)
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1000)) //nolint:errcheck // the status says enough
+		return nil, errors.Join(fmt.Errorf("%s: GET %s: %s: %s", t.name, path, resp.Status, text), resp.Body.Close())
+	}
+	if resp.ProtoMajor != 2 {
+		return nil, errors.Join(fmt.Errorf("%s: GET %s: answered over %s, want HTTP/2", t.name, path, resp.Proto), resp.Body.Close())
+	}
+	return resp, nil
+}
+
+// fetch reads an answer to its last byte and returns its size; into, if any, gets it.
+func (t *target) fetch(ctx context.Context, client *http.Client, path, accept string, into *bytes.Buffer) (size int64, err error) {
+	resp, err := t.open(ctx, client, path, accept)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	if into != nil {
+		return into.ReadFrom(resp.Body)
+	}
+	return io.Copy(io.Discard, resp.Body)
+}
+
+// timed is fetch with the time it took.
+func (t *target) timed(ctx context.Context, path, accept string) (took time.Duration, size int64, err error) {
+	start := time.Now()
+	size, err = t.fetch(ctx, t.client, path, accept, nil)
+	return time.Since(start), size, err
+}
+
+// body is a whole answer.
+func (t *target) body(ctx context.Context, path, accept string) ([]byte, error) {
+	var into bytes.Buffer
+	_, err := t.fetch(ctx, t.client, path, accept, &into)
+	return into.Bytes(), err
+}
+
+// sameItems compares two lists but for their heads, in which the resourceVersion is.
+func sameItems(a, b []byte) bool {
+	const head = 256
+	n := min(len(a), len(b)) - head
+	if n < 0 || max(len(a), len(b))-head > n+16 {
+		return bytes.Equal(a, b)
+	}
+	return bytes.Equal(a[len(a)-n:], b[len(b)-n:])
+}

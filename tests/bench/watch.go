@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+const watchPath = "/api/v1/namespaces/" + watchNamespace + "/configmaps"
+
+// watches measures how late events arrive. Direct watchers and those through one
+// sidecar see the same events in the same window; the two sidecars take turns.
+func (b *bench) watches(ctx context.Context) error {
+	last, rounds := 5*time.Second, (b.rounds+2)/3
+	if b.short {
+		last, rounds = 2*time.Second, 1
+	}
+	w := &writer{bench: b}
+	if err := w.prepare(ctx); err != nil {
+		return err
+	}
+	for _, shape := range []struct{ streams, rate int }{{20, 100}, {1, 1000}} {
+		if err := b.watchRounds(ctx, w, shape.streams, shape.rate, last, rounds); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) watchRounds(ctx context.Context, w *writer, streams, rate int, last time.Duration, rounds int) error {
+	p50, p99, later, cpu := map[string]series{}, map[string]series{}, series{}, series{}
+	var achieved []float64
+	for _, t := range []*target{b.off, b.on} {
+		p50[t.name], p99[t.name] = series{}, series{}
+	}
+	for round := range 2 * rounds {
+		t := []*target{b.off, b.on}[round%2]
+		before, err := t.cpu(ctx)
+		if err != nil {
+			return err
+		}
+		pair := []*window{{target: b.direct}, {target: t}}
+		reached, err := b.window(ctx, w, pair, streams, rate, last)
+		if err != nil {
+			return err
+		}
+		after, err := t.cpu(ctx)
+		if err != nil {
+			return err
+		}
+		achieved = append(achieved, reached)
+		cpu.add(t.name, ms(after-before)/float64(w.sent()*streams))
+		for _, side := range pair {
+			all := side.latencies(w)
+			p50[t.name].add(side.target.name, percentile(all, 50))
+			p99[t.name].add(side.target.name, percentile(all, 99))
+		}
+		later.add(t.name, pair[1].behind(pair[0]))
+		if t == b.on {
+			if err := b.recordedAll(ctx, "configmaps", watchNamespace, w.version); err != nil {
+				return err
+			}
+		}
+	}
+	what := fmt.Sprintf("WATCH %d x %d/s (%.0f/s reached)", streams, rate, median(achieved))
+	b.report.watched(what, "delivery p50", p50, 1.15)
+	b.report.watched(what, "delivery p99", p99, 1.3)
+	b.report.note(what, "an event is later than direct, p50", "ms", later.median("off"), later.median("on"))
+	b.report.note(what, "own CPU an event and stream", "ms", cpu.median("off"), cpu.median("on"))
+	return nil
+}
+
+// watched adds a row of which each sidecar has its own direct watchers to compare with.
+func (r *report) watched(what, measure string, s map[string]series, bound float64) {
+	off, on := s["off"], s["on"]
+	direct := append(append([]float64(nil), off["direct"]...), on["direct"]...)
+	line := r.add(row{
+		Case: what, Measure: measure, Unit: "ms",
+		Direct: number(median(direct)), Off: number(off.median("off")), On: number(on.median("on")),
+		OffRatio: number(off.ratio("off", "direct")), OnRatio: number(on.ratio("on", "direct")),
+	})
+	line.atMost(on.ratio("on", "direct"), bound, "on x")
+}
+
+// window are the watchers of one target while events are written.
+type window struct {
+	target  *target
+	streams []*stream
+}
+
+// window opens the streams of each side, writes, and waits until all have seen all.
+func (b *bench) window(ctx context.Context, w *writer, sides []*window, streams, rate int, last time.Duration) (achieved float64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, last*4+30*time.Second)
+	defer cancel()
+	events := int(last.Seconds() * float64(rate))
+	w.expect(events)
+	reading, stop := context.WithCancel(ctx)
+	defer stop()
+	readers, reading := errgroup.WithContext(reading)
+	for _, side := range sides {
+		version, err := side.target.listVersion(ctx, watchPath)
+		if err != nil {
+			return 0, err
+		}
+		for range streams {
+			s := newStream(events, w.start)
+			resp, err := side.target.open(reading, side.target.client, watchPath+"?watch=true&resourceVersion="+version, asJSON)
+			if err != nil {
+				return 0, err
+			}
+			side.streams = append(side.streams, s)
+			readers.Go(func() error { return s.read(resp.Body) })
+		}
+	}
+	took, err := w.write(ctx, rate)
+	if err != nil {
+		return 0, err
+	}
+	patience, done := context.WithTimeout(ctx, 15*time.Second)
+	defer done()
+	for _, side := range sides {
+		for i, s := range side.streams {
+			select {
+			case <-s.complete:
+			case <-patience.Done():
+			case <-reading.Done():
+			}
+			if lost, twice := s.faults(); lost+twice > 0 {
+				b.report.wrong("watch %d of %d at %d/s through %s: %d events lost, %d twice, of %d", i, streams, rate, side.target.name, lost, twice, events)
+			}
+		}
+	}
+	stop()
+	return float64(events) / took.Seconds(), readers.Wait()
+}
+
+// latencies are those of all streams, in ms.
+func (w *window) latencies(by *writer) (all []float64) {
+	for _, s := range w.streams {
+		for i := range s.arrived {
+			if at := s.arrived[i].Load(); at > 0 {
+				all = append(all, ms(time.Duration(at-by.at[i])))
+			}
+		}
+	}
+	return all
+}
+
+// behind is by how much the same event arrives later here than there, in ms.
+func (w *window) behind(other *window) float64 {
+	var all []float64
+	for i, s := range w.streams {
+		for k := range s.arrived {
+			here, there := s.arrived[k].Load(), other.streams[i].arrived[k].Load()
+			if here > 0 && there > 0 {
+				all = append(all, ms(time.Duration(here-there)))
+			}
+		}
+	}
+	if len(all) == 0 {
+		return math.NaN()
+	}
+	return median(all)
+}
+
+// listVersion lists, as every client does before it watches.
+func (t *target) listVersion(ctx context.Context, path string) (string, error) {
+	body, err := t.body(ctx, path, asJSON)
+	if err != nil {
+		return "", err
+	}
+	var list metav1.PartialObjectMetadataList
+	err = json.Unmarshal(body, &list)
+	return list.ResourceVersion, err
+}
