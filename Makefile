@@ -8,7 +8,7 @@ LDFLAGS     := -s -w -X main.version=$(VERSION)
 GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := build
-.PHONY: help build need tools test unit e2e race lint fmt fuzz demo clean
+.PHONY: help build need tools test unit e2e bench lint fmt fuzz demo clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ e2e: tools ## Run the end-to-end tests
 
 demo: tools ## Show the main job: online, link cut, restarts, link back
 	@$(GO) run ./tests/demo
+
+bench: tools ## Measure direct access, a passing and a recording sidecar side by side (BENCH="--short" is quicker)
+	@mkdir -p dist
+	@$(GO) run ./tests/bench --json dist/bench.json $(BENCH)
 
 lint: ## Run golangci-lint
 	$(GO) run $(GOLANGCI) run ./...
