@@ -255,6 +255,23 @@ func TestProbeIsGivenUpAfterItsTimeout(t *testing.T) {
 	}
 }
 
+func TestProbesOfALinkThatIsDownHaveTimeToConnect(t *testing.T) {
+	server := newServer(t, true, nil)
+	server.link.swallow()
+	clock := clocktesting.NewFakeClock(time.Now())
+	r := build(t, Options{Servers: []Server{server.at()}, Clock: clock})
+	r.event(roundFailed, r.why)
+	r.event(roundFailed, r.why)
+	ended := make(chan error, 1)
+	go func() { ended <- r.probe(context.Background(), r.candidates[0]) }()
+	eventually(t, "the probe's timer", clock.HasWaiters)
+	clock.Step(2 * DefaultProbeTimeout)
+	server.link.restore() // the bytes of the handshake arrive late, but they do
+	if err := within(t, "the probe", ended); err != nil {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestSlowRequestAsksForAProbe(t *testing.T) {
 	asked := make(chan struct{})
 	server := newServer(t, true, func(_ http.ResponseWriter, r *http.Request) {

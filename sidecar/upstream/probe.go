@@ -132,8 +132,8 @@ func (u *Upstream) probe(ctx context.Context, c *candidate) error {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	late := noAnswer{u.options.ProbeTimeout}
-	timer := u.clock.AfterFunc(u.options.ProbeTimeout, func() { cancel(late) })
+	late := noAnswer{u.patience()}
+	timer := u.clock.AfterFunc(late.after, func() { cancel(late) })
 	defer timer.Stop()
 
 	ready := *c.server.URL
@@ -163,6 +163,16 @@ func (u *Upstream) probe(ctx context.Context, c *candidate) error {
 		return unavailable{response.Status}
 	}
 	return nil
+}
+
+// patience is how long a probe may take. While the link is up a request may be waiting for the verdict, and there is a
+// connection already. While it is down nobody waits, and the connection has to be made: where a packet takes 300 ms
+// each way, TCP, TLS and the answer take longer than the timeout together, and the link would never be back.
+func (u *Upstream) patience() time.Duration {
+	if u.State().online() {
+		return u.options.ProbeTimeout
+	}
+	return 2*u.options.ConnectTimeout + u.options.ProbeTimeout // TCP, TLS, the answer
 }
 
 // token returns the probe's token, or "". It is not kept: kubelet replaces the file.
