@@ -29,7 +29,7 @@ const who = "system:serviceaccount:shop:web"
 
 type rig struct {
 	*Recorder
-	t   *testing.T
+	t   testing.TB
 	db  *store.DB
 	now time.Time
 }

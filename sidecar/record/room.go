@@ -2,11 +2,8 @@ package record
 
 import (
 	"context"
-	"sync"
 
 	"go.uber.org/zap"
-
-	"rockpool.dev/store"
 )
 
 // Room is made when more than 9/10 of the quota are used, down to 8/10: a group of
@@ -16,32 +13,13 @@ const (
 	targetTenths = 8
 )
 
-// watched counts the open watches of each scope: their collections are not evicted.
-type watched struct {
-	mu    sync.Mutex
-	count map[store.Scope]int
-}
-
-func (w *watched) add(s store.Scope, n int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.count == nil {
-		w.count = map[store.Scope]int{}
-	}
-	if w.count[s] += n; w.count[s] == 0 {
-		delete(w.count, s)
-	}
-}
-
-func (w *watched) has(s store.Scope) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.count[s] > 0
-}
-
 // makeRoom evicts when the quota is nearly used up, or full already.
 func (r *Recorder) makeRoom(ctx context.Context, full bool) error {
 	used, bound, err := r.db.Usage(ctx)
+	if err == nil {
+		r.metrics.used.Set(float64(used))
+		r.metrics.max.Set(float64(bound))
+	}
 	// A group that did not fit into a cache that is mostly empty was too large, or the
 	// disk is full: what is there is worth more than what was lost.
 	enough := used > bound/10*fullTenths || (full && used > bound/2)

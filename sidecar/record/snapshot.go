@@ -64,7 +64,8 @@ func (c commit) apply(g *group) error {
 	if c.broken.Load() {
 		return abort{c.snapshot}.apply(g)
 	}
-	if err := g.settle(c.scope); err != nil {
+	// A list may make others be forgotten, of which the heads would not know.
+	if err := g.settle(); err != nil {
 		return err
 	}
 	current, err := g.tx.Collection(c.scope, store.Complete)
@@ -86,6 +87,7 @@ func (c commit) apply(g *group) error {
 	}
 	if err == nil {
 		listsTotal.WithLabelValues("complete").Inc()
+		g.watched.list(c.scope)
 	}
 	return err
 }
