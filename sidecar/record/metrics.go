@@ -30,6 +30,10 @@ var (
 		Name: "rockpool_record_pending_bytes",
 		Help: "Bytes that wait to be written to a cache, or are being written.",
 	}, []string{"cache"})
+	stoppedState = promauto.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "rockpool_record_stopped",
+		Help: "1 while nothing is recorded in a cache because it cannot be written.",
+	}, []string{"cache"})
 	usedBytes = promauto.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "rockpool_cache_used_bytes",
 		Help: "Bytes of a cache's file that hold data.",
@@ -41,8 +45,8 @@ var (
 )
 
 // gauges are those of one cache: a sidecar has two, on the disk and in memory.
-type gauges struct{ pending, used, max prometheus.Gauge }
+type gauges struct{ pending, stopped, used, max prometheus.Gauge }
 
 func gaugesOf(cache string) gauges {
-	return gauges{pendingBytes.WithLabelValues(cache), usedBytes.WithLabelValues(cache), maxBytes.WithLabelValues(cache)}
+	return gauges{pendingBytes.WithLabelValues(cache), stoppedState.WithLabelValues(cache), usedBytes.WithLabelValues(cache), maxBytes.WithLabelValues(cache)}
 }

@@ -41,6 +41,7 @@ type Options struct {
 // be called from any goroutine and do not block.
 type Recorder struct {
 	db      *store.DB
+	name    string
 	log     *zap.Logger
 	max     int
 	clock   clock.Clock
@@ -58,7 +59,7 @@ type Recorder struct {
 	urgent  bool // somebody waits: do not wait for a group
 	ended   bool
 	wake    chan struct{} // capacity 1
-	failing bool          // of Run: the last group failed
+	health  health        // of Run
 	undone  []*snapshot   // of Run: given up in a group that failed, their rows are still there
 }
 
@@ -82,7 +83,7 @@ func New(opts Options) *Recorder {
 		opts.Clock = clock.RealClock{}
 	}
 	return &Recorder{
-		db: opts.DB, log: opts.Logger.With(zap.String("cache", opts.Name)), max: opts.MaxPending, clock: opts.Clock,
+		db: opts.DB, name: opts.Name, log: opts.Logger.With(zap.String("cache", opts.Name)), max: opts.MaxPending, clock: opts.Clock,
 		metrics: gaugesOf(opts.Name), groupOps: groupOps, wake: make(chan struct{}, 1), stale: make(chan Stale, maxStale),
 	}
 }
@@ -235,13 +236,7 @@ func (r *Recorder) write(ctx context.Context, ops []operation) {
 			r.lose(op)
 		}
 	}
-	switch {
-	case err != nil && !r.failing:
-		r.log.Error("recording has stopped; requests pass through unrecorded", zap.Error(err))
-	case err == nil && r.failing:
-		r.log.Info("recording goes on")
-	}
-	r.failing = err != nil
+	r.judge(ctx, err)
 	for _, op := range ops {
 		if f, ok := op.(flush); ok {
 			close(f.done)
@@ -263,7 +258,7 @@ func (r *Recorder) commit(ctx context.Context, ops []operation) error {
 
 // isOfTheFile tells that an error is not one operation's but would meet all.
 func isOfTheFile(err error) bool {
-	for _, kind := range []error{store.ErrFull, store.ErrReadOnly, store.ErrCorrupt, store.ErrGone} {
+	for _, kind := range []error{store.ErrFull, store.ErrReadOnly, store.ErrCorrupt, store.ErrGone, store.ErrDisk} {
 		if errors.Is(err, kind) {
 			return true
 		}

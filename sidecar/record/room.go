@@ -2,6 +2,7 @@ package record
 
 import (
 	"context"
+	"errors"
 
 	"go.uber.org/zap"
 )
@@ -13,7 +14,8 @@ const (
 	targetTenths = 8
 )
 
-// makeRoom evicts when the quota is nearly used up, or full already.
+// makeRoom evicts when the quota is nearly used up, or full already, and gives back
+// what has become free.
 func (r *Recorder) makeRoom(ctx context.Context, full bool) error {
 	used, bound, err := r.db.Usage(ctx)
 	if err == nil {
@@ -23,15 +25,18 @@ func (r *Recorder) makeRoom(ctx context.Context, full bool) error {
 	// A group that did not fit into a cache that is mostly empty was too large, or the
 	// disk is full: what is there is worth more than what was lost.
 	enough := used > bound/10*fullTenths || (full && used > bound/2)
-	if err != nil || !enough {
+	if err != nil {
 		return err
 	}
-	n, err := r.db.Evict(ctx, used/10*targetTenths, r.watched.has)
+	if !enough {
+		return r.db.Shrink(ctx)
+	}
+	n, err := r.db.Evict(ctx, min(used, bound)/10*targetTenths, r.watched.has)
 	evictedTotal.Add(float64(n))
 	if n > 0 {
 		r.log.Info("the cache is full; what was least recently used has been deleted", zap.Int("deleted", n), zap.Int64("usedBytes", used), zap.Int64("maxBytes", bound))
 	}
-	return err
+	return errors.Join(err, r.db.Shrink(ctx))
 }
 
 // Used notes that a collection was replayed, which keeps it from being evicted

@@ -47,7 +47,12 @@ func (i item) apply(g *group) error {
 	if i.broken.Load() {
 		return nil
 	}
-	return i.rows.Add(g.tx, i.object)
+	err := i.rows.Add(g.tx, i.object)
+	if errors.Is(err, store.ErrBaseGone) {
+		i.broken.Store(true)
+		return nil
+	}
+	return err
 }
 
 func (i item) lost() { i.broken.Store(true) }
