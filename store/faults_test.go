@@ -292,7 +292,7 @@ func TestADamagedFileNeverGivesWhatWasNotRecorded(t *testing.T) {
 	if os.Geteuid() == 0 {
 		base = tmpfs(t, 64<<20) // has nothing to wait for
 	}
-	for round := range 300 {
+	for round := range 90 {
 		r := rand.New(rand.NewPCG(uint64(round), 7))
 		damaged := slices.Clone(whole)
 		kind := []string{"cut", "zeroed", "flipped"}[round%3]

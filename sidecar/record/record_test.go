@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -23,7 +24,13 @@ import (
 	"rockpool.dev/store"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(writerEnv); dir != "" {
+		fmt.Fprintln(os.Stderr, writeUntilKilled(dir))
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const who = "system:serviceaccount:shop:web"
 
@@ -61,8 +68,7 @@ func newRigWithQuota(t *testing.T, maxPending int, quota int64) *rig {
 }
 
 func (g *rig) source(url string) Source {
-	r := httptest.NewRequest(http.MethodGet, url, nil)
-	return Source{Principal: who, Info: request.Parse(r), Path: r.URL.RequestURI(), Started: g.now}
+	return sourceOf(url, g.now)
 }
 
 func (g *rig) flush() {
