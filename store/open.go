@@ -210,7 +210,7 @@ func (db *DB) prepare(ctx context.Context, write *sql.DB, unclean bool) error {
 	if err := row.Scan(&app, &version, &tables); err != nil {
 		return translate(op, err)
 	}
-	if tables == 0 && (app == 0 || app == applicationID) {
+	if tables == 0 && (app == 0 || app == applicationID) { // lastID stays what it was in the file before this one
 		script := fmt.Sprintf("BEGIN IMMEDIATE; %s PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT;", schema, applicationID, schemaVersion)
 		_, err := write.ExecContext(ctx, script)
 		return translate(op+": make schema", err)
@@ -236,7 +236,7 @@ func (db *DB) prepare(ctx context.Context, write *sql.DB, unclean bool) error {
 	}
 	var last int64
 	err := write.QueryRowContext(ctx, "SELECT coalesce(max(id), 0) FROM collection").Scan(&last)
-	db.lastID.Store(max(last, db.lastID.Load()))
+	db.lastID.Store(last)
 	return translate(op, err)
 }
 
