@@ -2,7 +2,6 @@ package record
 
 import (
 	"bytes"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -95,14 +94,7 @@ func (g *faultRig) wantLog(want ...string) {
 // spoil overwrites everything in the file but its first page.
 func (g *faultRig) spoil() {
 	g.t.Helper()
-	db, err := sql.Open("sqlite3", "file:"+g.db.Path())
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	_, err = db.Exec(`PRAGMA wal_checkpoint(TRUNCATE)`)
-	if err := errors.Join(err, db.Close()); err != nil {
-		g.t.Fatal(err)
-	}
+	checkpoint(g.t, g.db.Path())
 	f, err := os.OpenFile(g.db.Path(), os.O_WRONLY, 0)
 	if err != nil {
 		g.t.Fatal(err)

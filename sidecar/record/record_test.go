@@ -541,8 +541,52 @@ func TestTheQuotaIsKeptByEvictingWhatIsLeastUsed(t *testing.T) {
 	if !strings.HasPrefix(got[0], "complete shop/n=0@21") {
 		t.Errorf("what is watched was evicted; first is %.60s", got[0])
 	}
+	if info, err := os.Stat(g.db.Path()); err != nil || info.Size() > bound {
+		t.Errorf("the file has %d bytes of %d: %v", info.Size(), bound, err)
+	}
 	if last := fmt.Sprintf("complete shop/n=%d@%d", lists-1, 19+lists); !strings.HasPrefix(got[len(got)-1], last) || len(got) >= lists {
 		t.Errorf("%d collections of %d, the last is %.60s", len(got), lists, got[len(got)-1])
+	}
+}
+
+func TestWhatIsNotNeededAnyMoreIsGivenBackToTheDisk(t *testing.T) {
+	g := newRigWithQuota(t, 0, 16<<20)
+	var items []string
+	for i := range 100 {
+		items = append(items, strings.Replace(configMap(fmt.Sprintf("o%d", i), 7), "v7", strings.Repeat("x", 80<<10), 1))
+	}
+	g.list(configmaps, listOf(20, items...))
+	size := func() int64 {
+		checkpoint(t, g.db.Path())
+		info, err := os.Stat(g.db.Path())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	if n := size(); n < 7<<20 {
+		t.Fatalf("8 MiB take %d bytes", n)
+	}
+	g.list(configmaps, listOf(30))
+	for range 3 { // a step with each group
+		g.Link("online", "another group")
+		g.flush()
+	}
+	if n := size(); n > 2<<20 {
+		t.Fatalf("an empty list takes %d bytes", n)
+	}
+}
+
+// checkpoint brings everything from the log into the file.
+func checkpoint(t testing.TB, path string) {
+	t.Helper()
+	db, err := sql.Open("sqlite3", "file:"+path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = db.Exec(`PRAGMA wal_checkpoint(TRUNCATE)`)
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
 	}
 }
 
