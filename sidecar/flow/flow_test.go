@@ -16,7 +16,9 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
+	"go.uber.org/zap/zaptest/observer"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -25,6 +27,7 @@ import (
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/replay"
+	"rockpool.dev/sidecar/request"
 	"rockpool.dev/sidecar/upstream"
 	"rockpool.dev/store"
 )
@@ -402,6 +405,19 @@ func TestWithoutACacheRequestsPassThrough(t *testing.T) {
 	}
 	if err := resp.Body.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestACacheThatWasLostIsNobodysErrorButSaysSo(t *testing.T) {
+	core, log := observer.New(zap.WarnLevel)
+	f := New(Options{Logger: zap.New(core)})
+	err := f.refusal(request.Info{Path: "/api/v1/pods"}, fmt.Errorf("list collections: %w", store.ErrGone))
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) || status.Status().Code != http.StatusServiceUnavailable || !strings.Contains(status.Status().Message, "lost") {
+		t.Errorf("the client hears %v", err)
+	}
+	if n := log.Len(); n != 0 { // the recorder has said it, once
+		t.Errorf("%d log lines for a request", n)
 	}
 }
 

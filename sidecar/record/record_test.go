@@ -532,13 +532,17 @@ func TestTheQuotaIsKeptByEvictingWhatIsLeastUsed(t *testing.T) {
 			defer w.Close()
 			g.events(w, "BOOKMARK x 21")
 		}
+		if n == 1 { // open and quiet
+			w := g.Watch(g.source(url+"&watch=true&resourceVersion=21"), wire.JSON)
+			defer w.Close()
+		}
 	}
 	used, bound, err := g.db.Usage(t.Context())
 	if err != nil || used > bound {
 		t.Fatalf("%d of %d bytes: %v", used, bound, err)
 	}
 	got := g.recorded("configmaps")
-	if !strings.HasPrefix(got[0], "complete shop/n=0@21") {
+	if !strings.HasPrefix(got[0], "complete shop/n=0@21") || !strings.HasPrefix(got[1], "complete shop/n=1@21") {
 		t.Errorf("what is watched was evicted; first is %.60s", got[0])
 	}
 	if info, err := os.Stat(g.db.Path()); err != nil || info.Size() > bound {
