@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -103,6 +104,7 @@ func token(subject string) string {
 type rig struct {
 	*Flow
 	t    *testing.T
+	db   *store.DB
 	link *link
 	own  string
 }
@@ -128,7 +130,7 @@ func newRig(t *testing.T) *rig {
 			t.Error(err)
 		}
 	})
-	g := &rig{t: t, link: &link{up: true, changed: make(chan struct{})}, own: token("web")}
+	g := &rig{t: t, db: db, link: &link{up: true, changed: make(chan struct{})}, own: token("web")}
 	g.Flow = New(Options{Upstream: g.link, Disk: Cache{recorder, replay.New(db, nil, recorder.Used)}, MemoryOnly: []schema.GroupResource{{Resource: "secrets"}}, Agents: all, Verifier: verifier{}, Logger: log,
 		Token: func() (string, error) { return g.own, nil }})
 	return g
@@ -348,6 +350,45 @@ func TestACollectionThatLostAnEventIsListedAgain(t *testing.T) {
 		if r.Header.Get("Authorization") != "Bearer "+g.own {
 			t.Errorf("%s was asked with another token", r.URL)
 		}
+	}
+}
+
+func TestWhatIsWatchedIsListedAgainWhenTheCachesFileIsLost(t *testing.T) {
+	g := newRig(t)
+	up := newStream()
+	g.link.answer = func(r *http.Request) (*http.Response, error) {
+		if r.URL.Query().Has("watch") {
+			return response(200, up), nil
+		}
+		return response(200, io.NopCloser(strings.NewReader(list))), nil
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- g.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	g.do(g.request("GET", path))
+	c := g.open(g.request("GET", path+"?watch=true&resourceVersion=10"))
+	if err := g.Disk.Recorder.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(g.db.Path()); err != nil {
+		t.Fatal(err)
+	}
+	go up.send(t, event("ADDED", "z", 16)) // is in the lost file, and the client has it
+	c.want(event("ADDED", "z", 16))
+	again := func() bool {
+		g.link.set(false)
+		defer g.link.set(true)
+		code, body := g.do(g.request("GET", path))
+		return code == 200 && strings.Contains(body, `"resourceVersion":"10"`)
+	}
+	if err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) { return again(), nil }); err != nil {
+		t.Fatal(err)
 	}
 }
 
