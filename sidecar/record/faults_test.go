@@ -247,6 +247,21 @@ func TestAFullDiskStopsRecordingUntilThereIsRoom(t *testing.T) {
 	}
 }
 
+func TestADiskThatIsNearlyFullDoesNotFillTheLog(t *testing.T) {
+	g := newFaultRig(t, t.TempDir())
+	for range 10 {
+		g.enqueue(broken{})
+		g.write()
+		g.Link("online", "this fits")
+		g.write()
+	}
+	g.wantLog("recording has stopped", "recording goes on")
+	g.clock.Step(sayInterval)
+	g.enqueue(broken{})
+	g.write()
+	g.wantLog("recording has stopped")
+}
+
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) {

@@ -14,20 +14,26 @@ import (
 // one after the other, the pod shall not spend its time on making them.
 const renewInterval = 30 * time.Second
 
+// sayInterval lies between two log lines that say that recording has stopped. On a disk
+// that is nearly full one group fits and the next does not.
+const sayInterval = time.Minute
+
 // health is how recording goes.
 type health struct {
-	failing bool      // the last group failed
-	tried   time.Time // when a new file was last begun
+	told  bool      // the log says that recording has stopped
+	said  time.Time // when it last did
+	tried time.Time // when a new file was last begun
 }
 
-// judge looks at the outcome of a group. What stops recording is said once, when it
+// judge looks at the outcome of a group. What stops recording is said when it
 // begins, and so is its end. A disk that is full or read-only is tried again with
 // each group; a file that is corrupt or gone is replaced.
 func (r *Recorder) judge(ctx context.Context, err error) {
 	h := &r.health
+	now := r.clock.Now()
 	corrupt := errors.Is(err, store.ErrCorrupt)
-	if (corrupt || errors.Is(err, store.ErrGone)) && !r.clock.Now().Before(h.tried.Add(renewInterval)) {
-		h.tried = r.clock.Now()
+	if (corrupt || errors.Is(err, store.ErrGone)) && !now.Before(h.tried.Add(renewInterval)) {
+		h.tried = now
 		if again := r.db.Recreate(ctx); again != nil {
 			err = errors.Join(err, again)
 		} else {
@@ -35,15 +41,19 @@ func (r *Recorder) judge(ctx context.Context, err error) {
 			err = nil
 		}
 	}
-	switch {
-	case err != nil && !h.failing:
-		r.log.Error("recording has stopped; requests pass through unrecorded", zap.Error(err))
+	if err != nil {
 		r.metrics.stopped.Set(1)
-	case err == nil && h.failing:
-		r.log.Info("recording goes on")
-		r.metrics.stopped.Set(0)
+		if !h.told && !now.Before(h.said.Add(sayInterval)) {
+			r.log.Error("recording has stopped; requests pass through unrecorded", zap.Error(err))
+			h.said, h.told = now, true
+		}
+		return
 	}
-	h.failing = err != nil
+	r.metrics.stopped.Set(0)
+	if h.told {
+		r.log.Info("recording goes on")
+		h.told = false
+	}
 }
 
 // renewed goes on with an empty file. What clients watch is listed again: to them
