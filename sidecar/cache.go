@@ -57,7 +57,7 @@ func (c *cache) openDisk(ctx context.Context, cfg config.Config, log *zap.Logger
 	if c.slot, err = slot.Acquire(cfg.Cache.Directory); err != nil {
 		return err
 	}
-	if err := c.open(ctx, c.slot.Path, cfg.Cache.MaxSize, log); err != nil {
+	if err := c.open(ctx, "disk", c.slot.Path, cfg.Cache.MaxSize, log); err != nil {
 		return err
 	}
 	return c.bind(ctx, cfg, log)
@@ -107,7 +107,7 @@ func openMemory(ctx context.Context, cfg config.Config, log *zap.Logger) *cache 
 	directory := filepath.Join(cfg.Private.Directory, "cache")
 	err := os.MkdirAll(directory, 0o700)
 	if err == nil {
-		err = c.open(ctx, directory, cfg.Cache.MemoryMaxSize, log)
+		err = c.open(ctx, "memory", directory, cfg.Cache.MemoryMaxSize, log)
 	}
 	if err != nil {
 		log.Error("the cache in memory cannot be opened: what is in cache.memory-only passes through, nothing of it is recorded", zap.String("directory", directory), zap.Error(err))
@@ -116,12 +116,12 @@ func openMemory(ctx context.Context, cfg config.Config, log *zap.Logger) *cache 
 	return c
 }
 
-func (c *cache) open(ctx context.Context, directory string, size int64, log *zap.Logger) (err error) {
+func (c *cache) open(ctx context.Context, name, directory string, size int64, log *zap.Logger) (err error) {
 	c.db, err = store.Open(ctx, directory, store.Options{MaxSize: size, Notice: func(what string) { log.Warn(what) }})
 	if err != nil {
 		return err
 	}
-	c.Recorder = record.New(record.Options{DB: c.db, Logger: log})
+	c.Recorder = record.New(record.Options{DB: c.db, Name: name, Logger: log})
 	c.Replayer = replay.New(c.db, nil, c.Recorder.Used)
 	return nil
 }

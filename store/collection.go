@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"time"
 )
 
@@ -57,28 +58,35 @@ func scanCollection(scan func(...any) error) (c Collection, err error) {
 
 // Collections gives all collections of a resource that can be read, complete or
 // seen, in every scope of the principal.
-func (db *DB) Collections(ctx context.Context, principal, group, version, resource string) (out []Collection, err error) {
-	rows, err := db.read.QueryContext(ctx, `SELECT `+collectionColumns+` FROM collection
-		WHERE principal = ? AND api_group = ? AND version = ? AND resource = ? AND state <> 'filling' ORDER BY id`, principal, group, version, resource)
-	if err != nil {
-		return nil, db.note("list collections", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		c, err := scanCollection(rows.Scan)
+func (db *DB) Collections(ctx context.Context, principal, group, version, resource string) ([]Collection, error) {
+	return db.collections(ctx, "list collections", `WHERE principal = ? AND api_group = ? AND version = ? AND resource = ? AND state <> 'filling' ORDER BY id`,
+		principal, group, version, resource)
+}
+
+func (db *DB) collections(ctx context.Context, op, where string, args ...any) (out []Collection, err error) {
+	err = db.look(op, func(read *sql.DB) error {
+		rows, err := read.QueryContext(ctx, `SELECT `+collectionColumns+` FROM collection `+where, args...)
 		if err != nil {
-			return nil, db.note("list collections", err)
+			return err
 		}
-		out = append(out, c)
-	}
-	return out, db.note("list collections", rows.Err())
+		defer rows.Close()
+		for rows.Next() {
+			c, err := scanCollection(rows.Scan)
+			if err != nil {
+				return err
+			}
+			out = append(out, c)
+		}
+		return rows.Err()
+	})
+	return out, err
 }
 
 // Collection finds the collection of a scope in a state other than Filling.
 func (tx *Tx) Collection(s Scope, state State) (Collection, error) {
-	c, err := scanCollection(tx.stmt(tx.db.stmts.findCollection).QueryRow(
+	c, err := scanCollection(tx.stmt(tx.file.stmts.findCollection).QueryRow(
 		s.Principal, s.Group, s.Version, s.Resource, s.Representation, s.Namespace, s.LabelSelector, s.FieldSelector, s.MediaType, state).Scan)
-	return c, tx.db.note("find collection", err)
+	return c, tx.note("find collection", err)
 }
 
 // create makes an empty collection. Its id was never used before: the id of a
@@ -89,25 +97,25 @@ func (tx *Tx) create(s Scope, state State) (int64, error) {
 		(id, principal, api_group, version, resource, representation, namespace, label_selector, field_selector, media_type, state, synced_at, used_at)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)`,
 		id, s.Principal, s.Group, s.Version, s.Resource, s.Representation, s.Namespace, s.LabelSelector, s.FieldSelector, s.MediaType, state, tx.nowMilli())
-	return id, tx.db.note("create collection", err)
+	return id, tx.note("create collection", err)
 }
 
 // Advance says that the collection, with the changes of this transaction, is
 // what the server has at resourceVersion.
 func (tx *Tx) Advance(id int64, resourceVersion string) error {
 	now := tx.nowMilli()
-	_, err := tx.stmt(tx.db.stmts.advance).Exec(resourceVersion, now, now, id)
-	return tx.db.note("advance collection", err)
+	_, err := tx.stmt(tx.file.stmts.advance).Exec(resourceVersion, now, now, id)
+	return tx.note("advance collection", err)
 }
 
 // touch counts a change that does not move the resourceVersion.
 func (tx *Tx) touch(id int64) error {
 	_, err := tx.tx.Exec(`UPDATE collection SET revision = revision + 1, used_at = ? WHERE id = ?`, tx.nowMilli(), id)
-	return tx.db.note("touch collection", err)
+	return tx.note("touch collection", err)
 }
 
 // dropCollection deletes a collection with its objects.
 func (tx *Tx) dropCollection(id int64) error {
 	_, err := tx.tx.Exec(`DELETE FROM collection WHERE id = ?`, id)
-	return tx.db.note("drop collection", err)
+	return tx.note("drop collection", err)
 }

@@ -8,6 +8,14 @@
 //	record ──Update(func(*Tx))──▶ one writing connection ──▶ rockpool.db (WAL)
 //	replay ◀──List, Object, …──── a few reading connections ◀──┘
 //
+// What a crash, a full disk or a damaged file does to that promise: a crash leaves the
+// last commits out, never half of one. A file that is damaged is an error, and is
+// replaced by an empty one (Recreate). SQLite notices what breaks its structure, and a
+// checksum what breaks a payload, which is nearly all of the file. A bit that a card
+// flips inside a name, a version or a label is not noticed: checksums of pages would
+// take a file system of our own below SQLite. A new list repairs it, because what the
+// server sends is compared with what is there.
+//
 // Writing and reading have types of their own: only a Tx can change rows, and
 // the connections behind DB's own methods are query_only.
 package store

@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/mattn/go-sqlite3"
 )
@@ -22,7 +23,10 @@ var (
 	ErrFull = errors.New("no space for the database")
 	// ErrReadOnly: the directory or the file cannot be written.
 	ErrReadOnly = errors.New("database cannot be written")
-	// ErrGone: the file was removed or replaced while it was open.
+	// ErrDisk: reading or writing failed below the file system.
+	ErrDisk = errors.New("disk error")
+	// ErrGone: the file was removed or replaced while it was open, or there is none
+	// since then.
 	ErrGone = errors.New("database file was removed while it was open")
 )
 
@@ -35,18 +39,45 @@ func translate(op string, err error) error {
 	if errors.Is(err, sql.ErrNoRows) {
 		return fmt.Errorf("%s: %w", op, ErrNotFound)
 	}
-	var e sqlite3.Error
-	if errors.As(err, &e) {
-		switch e.Code {
-		case sqlite3.ErrCorrupt, sqlite3.ErrNotADB:
-			return fmt.Errorf("%s: %w: %w", op, ErrCorrupt, err)
-		case sqlite3.ErrFull:
-			return fmt.Errorf("%s: %w: %w", op, ErrFull, err)
-		case sqlite3.ErrReadonly, sqlite3.ErrCantOpen, sqlite3.ErrPerm:
-			return fmt.Errorf("%s: %w: %w", op, ErrReadOnly, err)
-		}
+	if kind := kindOf(err); kind != nil && !errors.Is(err, kind) {
+		return fmt.Errorf("%s: %w: %w", op, kind, err)
 	}
 	return fmt.Errorf("%s: %w", op, err)
 }
+
+func kindOf(err error) error {
+	var e sqlite3.Error
+	cause := err
+	if errors.As(err, &e) {
+		switch e.Code {
+		case sqlite3.ErrCorrupt, sqlite3.ErrNotADB:
+			return ErrCorrupt
+		case sqlite3.ErrFull:
+			return ErrFull
+		case sqlite3.ErrReadonly, sqlite3.ErrPerm:
+			return ErrReadOnly
+		}
+		switch e.ExtendedCode {
+		case sqlite3.ErrIoErrShortRead, ioerrCorruptFS: // it is shorter than it says
+			return ErrCorrupt
+		}
+		cause = e.SystemErrno
+	}
+	// What SQLite calls CANTOPEN or IOERR has many causes.
+	switch {
+	case errors.Is(cause, syscall.ENOSPC), errors.Is(cause, syscall.EDQUOT):
+		return ErrFull
+	case errors.Is(cause, syscall.EROFS), errors.Is(cause, syscall.EACCES), errors.Is(cause, syscall.EPERM):
+		return ErrReadOnly
+	case e.Code == sqlite3.ErrCantOpen:
+		return ErrReadOnly
+	case e.Code == sqlite3.ErrIoErr:
+		return ErrDisk
+	}
+	return nil
+}
+
+// ioerrCorruptFS is SQLITE_IOERR_CORRUPTFS, which the driver has no name for.
+var ioerrCorruptFS = sqlite3.ErrIoErr.Extend(33)
 
 func isNotFound(err error) bool { return errors.Is(err, ErrNotFound) }

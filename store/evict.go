@@ -2,14 +2,25 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
 // Usage gives the bytes of the file that hold data, and the bound, Options.MaxSize.
 func (db *DB) Usage(ctx context.Context) (used, bound int64, err error) {
-	var pages, free int64
-	err = db.write.QueryRowContext(ctx, `SELECT (SELECT page_count FROM pragma_page_count), (SELECT freelist_count FROM pragma_freelist_count)`).Scan(&pages, &free)
-	return (pages - free) * pageSize, db.maxSize, db.note("usage", err)
+	pages, free, err := db.pages(ctx)
+	return (pages - free) * pageSize, db.opts.MaxSize, err
+}
+
+// pages counts those of the file, and those of them that are not in use.
+func (db *DB) pages(ctx context.Context) (all, free int64, err error) {
+	file, done, err := db.use()
+	if err != nil {
+		return 0, 0, err
+	}
+	defer done()
+	err = file.write.QueryRowContext(ctx, `SELECT (SELECT page_count FROM pragma_page_count), (SELECT freelist_count FROM pragma_freelist_count)`).Scan(&all, &free)
+	return all, free, file.note("usage", err)
 }
 
 // Evict deletes whole collections, the least recently used first, and after them
@@ -17,7 +28,7 @@ func (db *DB) Usage(ctx context.Context) (used, bound int64, err error) {
 // which keep says true stay, and so does what is being filled. It gives the
 // number of collections and responses that it has deleted.
 func (db *DB) Evict(ctx context.Context, target int64, keep func(Scope) bool) (evicted int, err error) {
-	candidates, err := db.leastUsed(ctx)
+	candidates, err := db.collections(ctx, "find least used", `WHERE state <> 'filling' ORDER BY used_at, id`)
 	if err != nil {
 		return 0, err
 	}
@@ -45,37 +56,57 @@ func (db *DB) Evict(ctx context.Context, target int64, keep func(Scope) bool) (e
 	}
 }
 
-func (db *DB) leastUsed(ctx context.Context) (out []Collection, err error) {
-	rows, err := db.read.QueryContext(ctx, `SELECT `+collectionColumns+` FROM collection WHERE state <> 'filling' ORDER BY used_at, id`)
+// Shrinking is in steps: each moves pages from the end of the file, and writes them.
+// What is free stays up to a tenth of the quota, for the next recordings.
+const (
+	shrinkStep  = 1024 // pages
+	spareTenths = 1
+)
+
+// Shrink gives pages that eviction has freed back to the file system, at most 4 MiB
+// of them. The file gets smaller when the log is next merged into it.
+func (db *DB) Shrink(ctx context.Context) error {
+	_, free, err := db.pages(ctx)
+	spare := db.opts.MaxSize / pageSize / 10 * spareTenths
+	if err != nil || free <= spare {
+		return err
+	}
+	file, done, err := db.use()
 	if err != nil {
-		return nil, db.note("find least used", err)
+		return err
 	}
-	defer rows.Close()
+	defer done()
+	// Each step of the statement frees one page: only its end ends it.
+	rows, err := file.write.QueryContext(context.WithoutCancel(ctx), fmt.Sprintf(`PRAGMA incremental_vacuum(%d)`, min(free-spare, shrinkStep)))
+	if err != nil {
+		return file.note("shrink", err)
+	}
 	for rows.Next() {
-		c, err := scanCollection(rows.Scan)
-		if err != nil {
-			return nil, db.note("find least used", err)
-		}
-		out = append(out, c)
 	}
-	return out, db.note("find least used", rows.Err())
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return file.note("shrink", err)
+	}
+	// A file that was larger than the quota, when it was opened, has kept its size as
+	// the bound.
+	_, err = file.write.ExecContext(ctx, maxPageCount(db.opts.MaxSize))
+	return file.note("shrink", err)
 }
 
 func (db *DB) dropOldestResponse(ctx context.Context) (gone bool, err error) {
 	err = db.Update(ctx, func(tx *Tx) error {
 		res, err := tx.tx.Exec(`DELETE FROM response WHERE rowid = (SELECT rowid FROM response ORDER BY stored_at LIMIT 1)`)
 		if err != nil {
-			return fmt.Errorf("drop response: %w", err)
+			return tx.note("drop response", err)
 		}
 		n, err := res.RowsAffected()
 		gone = n > 0
-		return err
+		return tx.note("drop response", err)
 	})
-	return gone, db.note("drop response", err)
+	return gone, err
 }
 
 // Use notes that a collection was replayed.
 func (tx *Tx) Use(id int64) error {
 	_, err := tx.tx.Exec(`UPDATE collection SET used_at = ? WHERE id = ?`, tx.nowMilli(), id)
-	return tx.db.note("use collection", err)
+	return tx.note("use collection", err)
 }

@@ -4,38 +4,103 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"slices"
+	"sync"
 	"time"
+)
+
+// kept is what a new file begins with when one is lost while running: which
+// cluster it is of, and the facts that were read or put. They are few and small,
+// and other things rest on them that would not be put again soon.
+type kept struct {
+	mu      sync.Mutex
+	cluster string // as in the table meta
+	facts   map[string]fact
+}
+
+type fact struct {
+	at    int64 // ms since 1970
+	value []byte
+}
+
+func (k *kept) keep(key string, f fact) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.facts == nil {
+		k.facts = map[string]fact{}
+	}
+	k.facts[key] = f
+}
+
+func (k *kept) bind(cluster string, emptied bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.cluster = cluster; emptied {
+		clear(k.facts)
+	}
+}
+
+// restore writes what is kept.
+func (k *kept) restore(tx *sql.Tx) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for key, f := range k.facts {
+		if _, err := tx.Exec(putFact, key, f.at, f.value); err != nil {
+			return err
+		}
+	}
+	if k.cluster == "" {
+		return nil
+	}
+	_, err := tx.Exec(putCluster, k.cluster)
+	return err
+}
+
+const (
+	putFact    = `INSERT OR REPLACE INTO fact (key, updated_at, value) VALUES (?, ?, ?)`
+	putCluster = `INSERT OR REPLACE INTO meta (key, value) VALUES ('cluster', ?)`
 )
 
 // Fact reads something known about the cluster, and when it was learned. What is
 // not known is nil, without an error.
 func (db *DB) Fact(ctx context.Context, key string) (value []byte, at time.Time, err error) {
-	var milli int64
-	err = db.read.QueryRowContext(ctx, `SELECT value, updated_at FROM fact WHERE key = ?`, key).Scan(&value, &milli)
-	if errors.Is(err, sql.ErrNoRows) {
+	var f fact
+	err = db.look("read fact "+key, func(read *sql.DB) error {
+		return read.QueryRowContext(ctx, `SELECT value, updated_at FROM fact WHERE key = ?`, key).Scan(&f.value, &f.at)
+	})
+	if isNotFound(err) {
 		return nil, time.Time{}, nil
 	}
-	return value, time.UnixMilli(milli), db.note("read fact "+key, err)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	db.kept.keep(key, f)
+	return f.value, time.UnixMilli(f.at), nil
 }
 
 // PutFact records something known about the cluster. It is on the disk when
 // PutFact returns: facts are few and other things rest on them.
 func (db *DB) PutFact(ctx context.Context, key string, value []byte) error {
-	// synchronous cannot be changed inside a transaction.
-	conn, err := db.write.Conn(ctx)
+	f := fact{db.nowMilli(), value}
+	db.kept.keep(key, f)
+	file, done, err := db.use()
 	if err != nil {
-		return db.note("put fact "+key, err)
+		return err
+	}
+	defer done()
+	// synchronous cannot be changed inside a transaction.
+	conn, err := file.write.Conn(ctx)
+	if err != nil {
+		return file.note("put fact "+key, err)
 	}
 	defer conn.Close()
 	ctx = context.WithoutCancel(ctx)
 	if _, err := conn.ExecContext(ctx, `PRAGMA synchronous = FULL`); err != nil {
-		return db.note("put fact "+key, err)
+		return file.note("put fact "+key, err)
 	}
 	defer conn.ExecContext(ctx, `PRAGMA synchronous = NORMAL`) //nolint:errcheck // FULL is only slower
-	_, err = conn.ExecContext(ctx, `INSERT OR REPLACE INTO fact (key, updated_at, value) VALUES (?, ?, ?)`, key, db.now().UnixMilli(), value)
-	return db.note("put fact "+key, err)
+	_, err = conn.ExecContext(ctx, putFact, key, f.at, f.value)
+	return file.note("put fact "+key, err)
 }
 
 // BindCluster says which cluster the cache is of, by the digests of the
@@ -50,7 +115,7 @@ func (db *DB) BindCluster(ctx context.Context, digests []string) (emptied bool, 
 	err = db.Update(ctx, func(tx *Tx) error {
 		var old string
 		err := tx.tx.QueryRow(`SELECT value FROM meta WHERE key = 'cluster'`).Scan(&old)
-		if err := ignoreNotFound(db.note("read cluster", err)); err != nil {
+		if err := ignoreNotFound(tx.note("read cluster", err)); err != nil {
 			return err
 		}
 		if old == string(value) {
@@ -66,14 +131,18 @@ func (db *DB) BindCluster(ctx context.Context, digests []string) (emptied bool, 
 		if emptied {
 			for _, table := range []string{"collection", "response", "fact"} {
 				if _, err := tx.tx.Exec(`DELETE FROM ` + table); err != nil {
-					return db.note("empty "+table, err)
+					return tx.note("empty "+table, err)
 				}
 			}
 		}
-		_, err = tx.tx.Exec(`INSERT OR REPLACE INTO meta (key, value) VALUES ('cluster', ?)`, string(value))
-		return db.note("write cluster", err)
+		_, err = tx.tx.Exec(putCluster, string(value))
+		return tx.note("write cluster", err)
 	})
-	return emptied && err == nil, err
+	emptied = emptied && err == nil
+	if err == nil {
+		db.kept.bind(string(value), emptied)
+	}
+	return emptied, err
 }
 
 // keepLinks is how many changes of the link are remembered.
@@ -83,12 +152,12 @@ const keepLinks = 1000
 func (tx *Tx) PutLink(state, reason string) error {
 	res, err := tx.tx.Exec(`INSERT INTO link (at, state, reason) VALUES (?, ?, ?)`, tx.nowMilli(), state, reason)
 	if err != nil {
-		return tx.db.note("put link", err)
+		return tx.note("put link", err)
 	}
 	id, err := res.LastInsertId()
 	if err != nil {
-		return tx.db.note("put link", err)
+		return tx.note("put link", err)
 	}
 	_, err = tx.tx.Exec(`DELETE FROM link WHERE id <= ?`, id-keepLinks)
-	return tx.db.note("put link", err)
+	return tx.note("put link", err)
 }

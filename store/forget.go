@@ -13,12 +13,12 @@ func (tx *Tx) ForgetFuture(s Scope, version uint64, asked time.Time, keep int64)
 	_, err := tx.tx.Exec(`DELETE FROM collection WHERE principal = ? AND api_group = ? AND version = ? AND resource = ? AND state = 'complete' AND id <> ?
 		AND CAST(resource_version AS INTEGER) > ? AND synced_at < ?`, s.Principal, s.Group, s.Version, s.Resource, keep, version, before)
 	if err != nil {
-		return tx.db.note("forget future", err)
+		return tx.note("forget future", err)
 	}
 	_, err = tx.tx.Exec(`DELETE FROM object WHERE collection_id IN (SELECT id FROM collection
 			WHERE principal = ? AND api_group = ? AND version = ? AND resource = ? AND state = 'seen')
 		AND CAST(resource_version AS INTEGER) > ? AND updated_at < ?`, s.Principal, s.Group, s.Version, s.Resource, version, before)
-	return tx.db.note("forget future", err)
+	return tx.note("forget future", err)
 }
 
 // Forbid deletes what a principal has listed of a resource in a namespace, or over
@@ -27,7 +27,7 @@ func (tx *Tx) ForgetFuture(s Scope, version uint64, asked time.Time, keep int64)
 func (tx *Tx) Forbid(s Scope) error {
 	_, err := tx.tx.Exec(`DELETE FROM collection WHERE principal = ? AND api_group = ? AND resource = ? AND namespace IN ('', ?) AND state = 'complete'`,
 		s.Principal, s.Group, s.Resource, s.Namespace)
-	return tx.db.note("forbid", err)
+	return tx.note("forbid", err)
 }
 
 // Forget deletes a complete collection.
@@ -36,6 +36,6 @@ func (tx *Tx) Forget(id int64) error { return tx.dropCollection(id) }
 // Version gives an object's resourceVersion in a collection, empty when it is not
 // there.
 func (tx *Tx) Version(collection int64, namespace, name string) (version string, err error) {
-	err = tx.stmt(tx.db.stmts.version).QueryRow(collection, namespace, name).Scan(&version)
-	return version, ignoreNotFound(tx.db.note("find version", err))
+	err = tx.stmt(tx.file.stmts.version).QueryRow(collection, namespace, name).Scan(&version)
+	return version, ignoreNotFound(tx.note("find version", err))
 }

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -28,7 +29,7 @@ const (
 	applicationID = 0x52706f6c
 	// schemaVersion counts incompatible schemas. A file of another version is
 	// made anew: it is a cache.
-	schemaVersion = 1
+	schemaVersion = 2
 
 	pageSize = 4096
 	readers  = 3
@@ -51,14 +52,25 @@ type Options struct {
 // DB is an open cache. Its methods may be called from several goroutines.
 type DB struct {
 	path    string
-	now     func() time.Time
+	opts    Options
+	lastID  atomic.Int64 // of collections, in this file and in those before it
+	kept    kept
+	scratch error // why there is no file: Recreate has failed
+
+	// mu is held for reading while the file is used, for writing while it is
+	// replaced: SQLite finds the companions of a file by its name, so nobody may
+	// have the old one open when there is a new one.
+	mu   sync.RWMutex
+	file *file // nil: see scratch
+}
+
+// file is an open database file.
+type file struct {
 	write   *sql.DB
 	read    *sql.DB
-	inode   fs.FileInfo
 	stmts   *statements
-	maxSize int64
-	lastID  atomic.Int64 // of collections
-	damaged atomic.Bool  // an operation has found the file corrupt
+	inode   fs.FileInfo
+	damaged atomic.Bool // an operation has found the file corrupt
 }
 
 // Open opens the cache in directory dir, and makes it when it is not there. A
@@ -74,11 +86,11 @@ func Open(ctx context.Context, dir string, opts Options) (*DB, error) {
 	if opts.Notice == nil {
 		opts.Notice = func(string) {}
 	}
-	path := filepath.Join(dir, FileName)
+	db := &DB{path: filepath.Join(dir, FileName), opts: opts}
 	if err := writable(dir); err != nil {
 		return nil, err
 	}
-	db, err := open(ctx, path, opts)
+	err := db.open(ctx)
 	var aside string
 	switch {
 	case errors.Is(err, ErrCorrupt):
@@ -86,19 +98,24 @@ func Open(ctx context.Context, dir string, opts Options) (*DB, error) {
 	case errors.Is(err, ErrForeign):
 		aside = "foreign"
 	case errors.Is(err, errVersion):
-		opts.Notice(fmt.Sprintf("%s: %v: starting with an empty cache", path, err))
-		err = remove(path)
+		opts.Notice(fmt.Sprintf("%s: %v: starting with an empty cache", db.path, err))
+		err = remove(db.path)
+	case err != nil:
+		return nil, err
 	default:
-		return db, err
+		return db, nil
 	}
 	if aside != "" {
-		opts.Notice(fmt.Sprintf("%s: %v: kept as %s.%s, starting with an empty cache", path, err, FileName, aside))
-		err = setAside(path, path+"."+aside)
+		opts.Notice(fmt.Sprintf("%s: %v: kept as %s.%s, starting with an empty cache", db.path, err, FileName, aside))
+		err = setAside(db.path, db.path+"."+aside)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return open(ctx, path, opts)
+	if err := db.open(ctx); err != nil {
+		return nil, err
+	}
+	return db, nil
 }
 
 // writable finds out that a directory cannot be used in words better than
@@ -128,7 +145,7 @@ func remove(path string) error {
 // setAside renames a database; what stood at the new name is lost. The log must
 // go: applied to another file it would damage that one too.
 func setAside(path, to string) error {
-	if err := os.Rename(path, to); err != nil {
+	if err := os.Rename(path, to); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("set %s aside: %w", path, err)
 	}
 	return remove(path)
@@ -136,13 +153,14 @@ func setAside(path, to string) error {
 
 var errVersion = errors.New("schema of another version")
 
-func open(ctx context.Context, path string, opts Options) (*DB, error) {
+// open opens the file at the path, or makes it.
+func (db *DB) open(ctx context.Context) error {
 	// SQLite removes the log on a clean close.
-	wal, statErr := os.Stat(path + "-wal")
+	wal, statErr := os.Stat(db.path + "-wal")
 	unclean := statErr == nil && wal.Size() > 0
 
-	db := &DB{path: path, now: opts.Now, maxSize: opts.MaxSize}
-	db.write = sql.OpenDB(connector{dsn: dsn(path, "_txlock=immediate&_busy_timeout=5000"), pragmas: []string{
+	f := &file{}
+	f.write = sql.OpenDB(connector{dsn: dsn(db.path, "_txlock=immediate&_busy_timeout=5000"), pragmas: []string{
 		"PRAGMA page_size = 4096",
 		"PRAGMA auto_vacuum = INCREMENTAL", // counts only before the first table, and before WAL
 		"PRAGMA journal_mode = WAL",
@@ -153,44 +171,48 @@ func open(ctx context.Context, path string, opts Options) (*DB, error) {
 		"PRAGMA trusted_schema = OFF",
 		"PRAGMA journal_size_limit = 4194304",
 		"PRAGMA wal_autocheckpoint = 1000",
-		fmt.Sprintf("PRAGMA max_page_count = %d", opts.MaxSize/pageSize),
+		maxPageCount(db.opts.MaxSize),
 	}})
-	db.write.SetMaxOpenConns(1)
-	if err := db.prepare(ctx, unclean); err != nil {
-		return nil, errors.Join(err, db.write.Close())
+	f.write.SetMaxOpenConns(1)
+	if err := db.prepare(ctx, f.write, unclean); err != nil {
+		return errors.Join(err, f.write.Close())
 	}
-	db.read = sql.OpenDB(connector{dsn: dsn(path, "_busy_timeout=5000"), pragmas: []string{
+	f.read = sql.OpenDB(connector{dsn: dsn(db.path, "_busy_timeout=5000"), reads: true, pragmas: []string{
 		"PRAGMA query_only = ON",
 		"PRAGMA cache_size = -1024",
 		"PRAGMA temp_store = MEMORY",
 		"PRAGMA trusted_schema = OFF",
 	}})
-	db.read.SetMaxOpenConns(readers)
+	f.read.SetMaxOpenConns(readers)
 	var err error
-	if db.stmts, err = prepareStatements(ctx, db.write); err == nil {
-		db.inode, err = os.Stat(path)
+	if f.stmts, err = prepareStatements(ctx, f.write); err == nil {
+		f.inode, err = os.Stat(db.path)
 	}
 	if err != nil {
-		return nil, errors.Join(translate("open "+path, err), db.read.Close(), db.write.Close())
+		return errors.Join(translate("open "+db.path, err), f.read.Close(), f.write.Close())
 	}
-	return db, nil
+	db.file = f
+	return nil
 }
+
+// maxPageCount keeps the file from growing beyond a size, in bytes.
+func maxPageCount(size int64) string { return fmt.Sprintf("PRAGMA max_page_count = %d", size/pageSize) }
 
 func dsn(path, params string) string {
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + params
 }
 
 // prepare checks whose file it is and makes the schema in an empty one.
-func (db *DB) prepare(ctx context.Context, unclean bool) error {
+func (db *DB) prepare(ctx context.Context, write *sql.DB, unclean bool) error {
 	op := "open " + db.path
 	var app, version, tables int
-	row := db.write.QueryRowContext(ctx, "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_schema)")
+	row := write.QueryRowContext(ctx, "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_schema)")
 	if err := row.Scan(&app, &version, &tables); err != nil {
 		return translate(op, err)
 	}
-	if tables == 0 && (app == 0 || app == applicationID) {
+	if tables == 0 && (app == 0 || app == applicationID) { // lastID stays what it was in the file before this one
 		script := fmt.Sprintf("BEGIN IMMEDIATE; %s PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT;", schema, applicationID, schemaVersion)
-		_, err := db.write.ExecContext(ctx, script)
+		_, err := write.ExecContext(ctx, script)
 		return translate(op+": make schema", err)
 	}
 	if app != applicationID {
@@ -201,7 +223,7 @@ func (db *DB) prepare(ctx context.Context, unclean bool) error {
 	}
 	if unclean {
 		var verdict string
-		if err := db.write.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&verdict); err != nil {
+		if err := write.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&verdict); err != nil {
 			return translate(op+": quick_check", err)
 		}
 		if verdict != "ok" {
@@ -209,11 +231,11 @@ func (db *DB) prepare(ctx context.Context, unclean bool) error {
 		}
 	}
 	// What was being filled when the process ended can never become whole.
-	if _, err := db.write.ExecContext(ctx, "DELETE FROM collection WHERE state = 'filling'"); err != nil {
+	if _, err := write.ExecContext(ctx, "DELETE FROM collection WHERE state = 'filling'"); err != nil {
 		return translate(op, err)
 	}
 	var last int64
-	err := db.write.QueryRowContext(ctx, "SELECT coalesce(max(id), 0) FROM collection").Scan(&last)
+	err := write.QueryRowContext(ctx, "SELECT coalesce(max(id), 0) FROM collection").Scan(&last)
 	db.lastID.Store(last)
 	return translate(op, err)
 }
@@ -224,29 +246,57 @@ func (db *DB) Path() string { return db.path }
 // Check tells whether the file is still the one that was opened: writes to an
 // unlinked file succeed into nothing.
 func (db *DB) Check() error {
+	f, done, err := db.use()
+	if err != nil {
+		return err
+	}
+	defer done()
 	info, err := os.Stat(db.path)
-	if err != nil || !os.SameFile(info, db.inode) {
+	if err != nil || !os.SameFile(info, f.inode) {
 		return fmt.Errorf("%s: %w", db.path, ErrGone)
 	}
 	return nil
 }
 
+// use gives the file, which stays the same until done is called.
+func (db *DB) use() (f *file, done func(), err error) {
+	db.mu.RLock()
+	if db.file == nil {
+		defer db.mu.RUnlock()
+		return nil, nil, fmt.Errorf("%w: %w", ErrGone, db.scratch)
+	}
+	return db.file, db.mu.RUnlock, nil
+}
+
 // Close closes the database; the log is merged into the file. A file that was
 // found corrupt is set aside, so that the next Open does not take it again.
 func (db *DB) Close() error {
-	err := errors.Join(db.read.Close(), db.stmts.close(), db.write.Close())
-	if db.damaged.Load() {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	f := db.file
+	if f == nil {
+		return nil
+	}
+	db.file, db.scratch = nil, errClosed
+	err := f.close()
+	if f.damaged.Load() {
 		err = errors.Join(err, setAside(db.path, db.path+".corrupt"))
 	}
 	return err
 }
 
-// note adds a kind to an error of an operation on the open database, and
-// remembers that the file is corrupt.
-func (db *DB) note(op string, err error) error {
+var errClosed = errors.New("database is closed")
+
+func (f *file) close() error {
+	return errors.Join(f.read.Close(), f.stmts.close(), f.write.Close())
+}
+
+// note adds a kind to an error of an operation on the open file, and remembers
+// that it is corrupt.
+func (f *file) note(op string, err error) error {
 	err = translate(op, err)
 	if errors.Is(err, ErrCorrupt) {
-		db.damaged.Store(true)
+		f.damaged.Store(true)
 	}
 	return err
 }
@@ -255,6 +305,7 @@ func (db *DB) note(op string, err error) error {
 type connector struct {
 	dsn     string
 	pragmas []string
+	reads   bool
 }
 
 var _ driver.Connector = connector{}
@@ -266,6 +317,13 @@ func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 	conn, err := (&sqlite3.SQLiteDriver{}).Open(c.dsn)
 	if err != nil {
 		return nil, err
+	}
+	if c.reads {
+		// The last connection that closes would delete the log, by its name. The writer
+		// does that; a reader that is late must not, the name may be another file's.
+		if err := conn.(*sqlite3.SQLiteConn).SetFileControlInt("main", sqlite3.SQLITE_FCNTL_PERSIST_WAL, 1); err != nil {
+			return nil, errors.Join(fmt.Errorf("keep the log: %w", err), conn.Close())
+		}
 	}
 	for _, pragma := range c.pragmas {
 		if _, err := conn.(driver.ExecerContext).ExecContext(ctx, pragma, nil); err != nil {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"time"
 )
 
@@ -24,28 +25,30 @@ func (tx *Tx) PutResponse(r Response) error {
 	res, err := tx.tx.Exec(`UPDATE response SET stored_at = ?, status = ?, media_type = ?, etag = ?
 		WHERE principal = ? AND path = ? AND accept = ? AND CAST(body AS BLOB) = ?`, now, r.Status, r.MediaType, r.ETag, r.Principal, r.Path, r.Accept, r.Body)
 	if err != nil {
-		return tx.db.note("put response", err)
+		return tx.note("put response", err)
 	}
 	if n, err := res.RowsAffected(); err != nil || n > 0 {
-		return tx.db.note("put response", err)
+		return tx.note("put response", err)
 	}
 	_, err = tx.tx.Exec(`INSERT OR REPLACE INTO response (principal, path, accept, status, media_type, etag, stored_at, size, body)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`, r.Principal, r.Path, r.Accept, r.Status, r.MediaType, r.ETag, now, len(r.Body), r.Body)
-	return tx.db.note("put response", err)
+	return tx.note("put response", err)
 }
 
 // RemoveResponse forgets an answer, in every form that was accepted.
 func (tx *Tx) RemoveResponse(principal, path string) error {
 	_, err := tx.tx.Exec(`DELETE FROM response WHERE principal = ? AND path = ?`, principal, path)
-	return tx.db.note("remove response", err)
+	return tx.note("remove response", err)
 }
 
 // Response finds an answer.
 func (db *DB) Response(ctx context.Context, principal, path, accept string) (Response, error) {
 	r := Response{Principal: principal, Path: path, Accept: accept}
 	var stored int64
-	err := db.read.QueryRowContext(ctx, `SELECT status, media_type, etag, stored_at, CAST(body AS BLOB) FROM response
-		WHERE principal = ? AND path = ? AND accept = ?`, principal, path, accept).Scan(&r.Status, &r.MediaType, &r.ETag, &stored, &r.Body)
+	err := db.look("read response", func(read *sql.DB) error {
+		return read.QueryRowContext(ctx, `SELECT status, media_type, etag, stored_at, CAST(body AS BLOB) FROM response
+			WHERE principal = ? AND path = ? AND accept = ?`, principal, path, accept).Scan(&r.Status, &r.MediaType, &r.ETag, &stored, &r.Body)
+	})
 	r.StoredAt = time.UnixMilli(stored)
-	return r, db.note("read response", err)
+	return r, err
 }

@@ -46,6 +46,7 @@ CREATE TABLE object (
   updated_at       INTEGER NOT NULL,              -- ms since 1970
   labels           TEXT NOT NULL,                 -- JSON object
   size             INTEGER NOT NULL,              -- bytes of payload
+  checksum         INTEGER NOT NULL,              -- CRC-32C of payload: SQLite has none
   encoding         TEXT NOT NULL CHECK (encoding IN ('json', 'json-bare', 'protobuf')), -- the last two lack kind and apiVersion, which are the collection's
   payload          ANY NOT NULL,
   UNIQUE (collection_id, namespace, name)

@@ -14,7 +14,7 @@ import (
 // fails, it must be given up: Abort.
 type Snapshot struct {
 	scope Scope
-	begun bool
+	file  *file // that it was begun in; nil: not yet
 	base  int64 // the complete collection that unchanged objects stay in; 0: none
 	fill  int64 // holds what differs from base; 0: nothing so far
 	seen  map[Key]struct{}
@@ -25,18 +25,22 @@ func NewSnapshot(scope Scope) *Snapshot {
 	return &Snapshot{scope: scope, seen: map[Key]struct{}{}}
 }
 
-// ErrBaseGone: the collection that the snapshot builds on was replaced.
+// ErrBaseGone: the collection that the snapshot builds on was replaced, or the file
+// that it is in.
 var ErrBaseGone = errors.New("the collection was replaced while a list of it was recorded")
 
 func (s *Snapshot) begin(tx *Tx) error {
-	if s.begun {
+	if s.file != nil {
+		if s.file != tx.file {
+			return ErrBaseGone // with the file
+		}
 		return nil
 	}
 	c, err := tx.Collection(s.scope, Complete)
 	if ignoreNotFound(err) != nil {
 		return err
 	}
-	s.base, s.begun = c.ID, true
+	s.base, s.file = c.ID, tx.file
 	return nil
 }
 
@@ -50,9 +54,9 @@ func (s *Snapshot) Add(tx *Tx, o Object) error {
 		var same bool
 		// The payload counts too: in a cluster that was restored from a backup the
 		// same resourceVersion can come to stand for something else.
-		err := tx.stmt(tx.db.stmts.same).QueryRow(s.base, o.Namespace, o.Name, o.UID, o.ResourceVersion, o.Encoding, o.Payload).Scan(&same)
+		err := tx.stmt(tx.file.stmts.same).QueryRow(s.base, o.Namespace, o.Name, o.UID, o.ResourceVersion, o.Encoding, o.Payload).Scan(&same)
 		if err != nil {
-			return tx.db.note("compare object", err)
+			return tx.note("compare object", err)
 		}
 		if same {
 			return nil
@@ -98,7 +102,7 @@ func (s *Snapshot) Commit(tx *Tx, h Head) error {
 	now := tx.nowMilli()
 	_, err = tx.tx.Exec(`UPDATE collection SET state = 'complete', kind = ?, api_version = ?, envelope = ?, resource_version = ?,
 		revision = revision + 1, synced_at = ?, used_at = ? WHERE id = ?`, h.Kind, h.APIVersion, h.Envelope, h.ResourceVersion, now, now, target)
-	return tx.db.note("commit snapshot", err)
+	return tx.note("commit snapshot", err)
 }
 
 // merge moves the differences into base and deletes from it what the list does
@@ -117,7 +121,7 @@ func (s *Snapshot) merge(tx *Tx) error {
 		return nil
 	}
 	if _, err := tx.tx.Exec(`UPDATE OR REPLACE object SET collection_id = ? WHERE collection_id = ?`, s.base, s.fill); err != nil {
-		return tx.db.note("merge snapshot", err)
+		return tx.note("merge snapshot", err)
 	}
 	return tx.dropCollection(s.fill)
 }
@@ -125,24 +129,24 @@ func (s *Snapshot) merge(tx *Tx) error {
 func (s *Snapshot) vanished(tx *Tx) (gone []Key, err error) {
 	rows, err := tx.tx.Query(`SELECT namespace, name FROM object WHERE collection_id = ?`, s.base)
 	if err != nil {
-		return nil, tx.db.note("compare snapshot", err)
+		return nil, tx.note("compare snapshot", err)
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var key Key
 		if err := rows.Scan(&key.Namespace, &key.Name); err != nil {
-			return nil, tx.db.note("compare snapshot", err)
+			return nil, tx.note("compare snapshot", err)
 		}
 		if _, ok := s.seen[key]; !ok {
 			gone = append(gone, key)
 		}
 	}
-	return gone, tx.db.note("compare snapshot", rows.Err())
+	return gone, tx.note("compare snapshot", rows.Err())
 }
 
 // Abort deletes what was recorded so far.
 func (s *Snapshot) Abort(tx *Tx) error {
-	if s.fill == 0 {
+	if s.fill == 0 || s.file != tx.file {
 		return nil
 	}
 	return tx.dropCollection(s.fill)

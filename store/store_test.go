@@ -138,7 +138,7 @@ func TestASnapshotThatBreaksOffLeavesTheOldOne(t *testing.T) {
 			_, got := complete(t, db, scope("shop"))
 			want(t, got, "a@1")
 			var rows int
-			if err := db.read.QueryRow(`SELECT (SELECT count(*) FROM object) + (SELECT count(*) FROM collection)`).Scan(&rows); err != nil || rows != 2 {
+			if err := db.file.read.QueryRow(`SELECT (SELECT count(*) FROM object) + (SELECT count(*) FROM collection)`).Scan(&rows); err != nil || rows != 2 {
 				t.Fatalf("%d rows are left, want the collection and its object: %v", rows, err)
 			}
 		})
@@ -175,7 +175,7 @@ func TestAnObjectThatChangedUnderItsVersionIsWritten(t *testing.T) {
 // changes counts the rows written by the writing connection so far.
 func changes(t *testing.T, db *DB) (n int) {
 	t.Helper()
-	if err := db.write.QueryRow(`SELECT total_changes()`).Scan(&n); err != nil {
+	if err := db.file.write.QueryRow(`SELECT total_changes()`).Scan(&n); err != nil {
 		t.Fatal(err)
 	}
 	return n
@@ -270,7 +270,7 @@ func TestRangesNarrow(t *testing.T) {
 func TestListingUsesAnIndexAndDoesNotSort(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{})
 	for _, where := range []string{"", " AND namespace = 'x'", " AND (namespace, name) > ('x', 'y')"} {
-		rows, err := db.read.Query(`EXPLAIN QUERY PLAN SELECT payload FROM object WHERE collection_id = 1` + where + ` ORDER BY namespace, name LIMIT 500`)
+		rows, err := db.file.read.Query(`EXPLAIN QUERY PLAN SELECT payload FROM object WHERE collection_id = 1` + where + ` ORDER BY namespace, name LIMIT 500`)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -359,7 +359,7 @@ func TestTheHistoryOfTheLinkIsBounded(t *testing.T) {
 	})
 	var n int
 	var last string
-	if err := db.read.QueryRow(`SELECT count(*), (SELECT reason FROM v_link ORDER BY rowid DESC LIMIT 1) FROM link`).Scan(&n, &last); err != nil || n != keepLinks {
+	if err := db.file.read.QueryRow(`SELECT count(*), (SELECT reason FROM v_link ORDER BY rowid DESC LIMIT 1) FROM link`).Scan(&n, &last); err != nil || n != keepLinks {
 		t.Fatalf("%d rows, %v", n, err)
 	}
 }
@@ -378,7 +378,7 @@ func TestOpenMakesTheBestOfABadFile(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		_, err = db.write.Exec(`PRAGMA user_version = 999`)
+		_, err = db.file.write.Exec(`PRAGMA user_version = 999`)
 		return errors.Join(err, db.Close())
 	}
 	tests := []struct {
@@ -450,7 +450,7 @@ func TestTheQuotaIsKeptAndReadingGoesOn(t *testing.T) {
 func TestTheLeastRecentlyUsedIsEvictedFirst(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{MaxSize: 8 << 20})
 	now := clock
-	db.now = func() time.Time { now = now.Add(time.Second); return now }
+	db.opts.Now = func() time.Time { now = now.Add(time.Second); return now }
 	scopes := []Scope{scope("one"), scope("watched"), scope("two"), scope("three")}
 	for _, s := range scopes {
 		var objects []Object
@@ -506,7 +506,7 @@ func TestARemovedFileIsNoticed(t *testing.T) {
 
 func TestAReaderCannotWrite(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{})
-	if _, err := db.read.Exec(`DELETE FROM object`); err == nil {
+	if _, err := db.file.read.Exec(`DELETE FROM object`); err == nil {
 		t.Fatal("a reading connection deleted rows")
 	}
 }

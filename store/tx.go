@@ -9,8 +9,9 @@ import (
 
 // Tx is the right to change rows, for the length of one Update.
 type Tx struct {
-	db *DB
-	tx *sql.Tx
+	db   *DB
+	file *file
+	tx   *sql.Tx
 }
 
 // Update runs f in one transaction: all of its changes or none. There is one
@@ -18,39 +19,73 @@ type Tx struct {
 // disk SQLite has rolled back and would commit what follows one by one.
 //
 // A context that is done before f starts stops the Update; later it does not,
-// for the same reason.
+// for the same reason. Nothing is written to a file that was found corrupt.
 func (db *DB) Update(ctx context.Context, f func(*Tx) error) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	tx, err := db.write.BeginTx(context.WithoutCancel(ctx), nil)
+	file, done, err := db.use()
 	if err != nil {
-		return db.note("begin", err)
+		return err
 	}
-	if err := f(&Tx{db: db, tx: tx}); err != nil {
+	defer done()
+	if file.damaged.Load() {
+		return fmt.Errorf("%s: %w", db.path, ErrCorrupt)
+	}
+	tx, err := file.write.BeginTx(context.WithoutCancel(ctx), nil)
+	if err != nil {
+		return file.note("begin", err)
+	}
+	if err := f(&Tx{db: db, file: file, tx: tx}); err != nil {
 		if rollback := tx.Rollback(); rollback != nil && !errors.Is(rollback, sql.ErrTxDone) && !errors.Is(err, ErrFull) {
-			return errors.Join(err, db.note("roll back", rollback))
+			return errors.Join(err, file.note("roll back", rollback))
 		}
 		return err
 	}
-	return db.note("commit", tx.Commit())
+	return file.note("commit", tx.Commit())
 }
+
+// look runs f with a reading connection at hand.
+func (db *DB) look(op string, f func(*sql.DB) error) error {
+	file, done, err := db.use()
+	if err != nil {
+		return err
+	}
+	defer done()
+	err = f(file.read)
+	var caller callerError
+	if errors.As(err, &caller) {
+		return fmt.Errorf("%s: %w", op, caller.error)
+	}
+	return file.note(op, err)
+}
+
+// callerError is an error of a function that was given rows. Whatever it says, it
+// does not say that the file is corrupt.
+type callerError struct{ error }
 
 // view runs f over one unchanging state of the database. It holds a read
 // transaction, which keeps the log from shrinking: f must be quick and must not
 // wait for a client.
-func (db *DB) view(ctx context.Context, f func(*sql.Tx) error) error {
-	tx, err := db.read.BeginTx(ctx, nil)
-	if err != nil {
-		return db.note("begin", err)
-	}
-	defer tx.Rollback() //nolint:errcheck // nothing was changed
-	return f(tx)
+func (db *DB) view(ctx context.Context, op string, f func(*sql.Tx) error) error {
+	return db.look(op, func(read *sql.DB) error {
+		tx, err := read.BeginTx(ctx, nil)
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback() //nolint:errcheck // nothing was changed
+		return f(tx)
+	})
 }
 
 func (tx *Tx) stmt(s *sql.Stmt) *sql.Stmt { return tx.tx.Stmt(s) }
 
-func (tx *Tx) nowMilli() int64 { return tx.db.now().UnixMilli() }
+// note adds a kind to an error.
+func (tx *Tx) note(op string, err error) error { return tx.file.note(op, err) }
+
+func (tx *Tx) nowMilli() int64 { return tx.db.nowMilli() }
+
+func (db *DB) nowMilli() int64 { return db.opts.Now().UnixMilli() }
 
 // statements are prepared once on the writing connection, for what is done once
 // an object.
@@ -67,10 +102,10 @@ func prepareStatements(ctx context.Context, db *sql.DB) (*statements, error) {
 		{&s.findCollection, `SELECT ` + collectionColumns + ` FROM collection WHERE principal = ? AND api_group = ? AND version = ? AND resource = ?
 			AND representation = ? AND namespace = ? AND label_selector = ? AND field_selector = ? AND media_type = ? AND state = ? AND state <> 'filling'`},
 		{&s.advance, `UPDATE collection SET resource_version = ?, revision = revision + 1, synced_at = ?, used_at = ? WHERE id = ?`},
-		{&s.put, `INSERT INTO object (collection_id, namespace, name, resource_version, uid, updated_at, labels, size, encoding, payload)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?9, CASE ?9 WHEN 'protobuf' THEN ?10 ELSE CAST(?10 AS TEXT) END)
+		{&s.put, `INSERT INTO object (collection_id, namespace, name, resource_version, uid, updated_at, labels, size, checksum, encoding, payload)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?10, CASE ?10 WHEN 'protobuf' THEN ?11 ELSE CAST(?11 AS TEXT) END)
 			ON CONFLICT (collection_id, namespace, name) DO UPDATE SET resource_version = excluded.resource_version, uid = excluded.uid,
-			updated_at = excluded.updated_at, labels = excluded.labels, size = excluded.size, encoding = excluded.encoding, payload = excluded.payload`},
+			updated_at = excluded.updated_at, labels = excluded.labels, size = excluded.size, checksum = excluded.checksum, encoding = excluded.encoding, payload = excluded.payload`},
 		{&s.remove, `DELETE FROM object WHERE collection_id = ? AND namespace = ? AND name = ?`},
 		{&s.version, `SELECT resource_version FROM object WHERE collection_id = ? AND namespace = ? AND name = ?`},
 		{&s.same, `SELECT EXISTS (SELECT 1 FROM object WHERE collection_id = ? AND namespace = ? AND name = ? AND uid = ? AND resource_version = ?

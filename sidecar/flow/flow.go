@@ -18,6 +18,7 @@ import (
 	"rockpool.dev/sidecar/request"
 	"rockpool.dev/sidecar/upstream"
 	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/store"
 )
 
 // Upstream is the way to the API server.
@@ -226,6 +227,8 @@ func (f *Flow) refusal(info request.Info, err error) error {
 		return unavailable(err.Error())
 	case isStatus(err), errors.Is(err, context.Canceled):
 		return err
+	case errors.Is(err, store.ErrGone): // the recorder has said so, once
+		return unavailable("the file of the cache was lost and there is no new one yet")
 	}
 	f.Logger.Error("the cache cannot answer", zap.String("path", info.Path), zap.Error(err))
 	return unavailable("the cache cannot be read")

@@ -10,13 +10,16 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
+	"go.uber.org/zap/zaptest/observer"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -25,6 +28,7 @@ import (
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/replay"
+	"rockpool.dev/sidecar/request"
 	"rockpool.dev/sidecar/upstream"
 	"rockpool.dev/store"
 )
@@ -100,6 +104,7 @@ func token(subject string) string {
 type rig struct {
 	*Flow
 	t    *testing.T
+	db   *store.DB
 	link *link
 	own  string
 }
@@ -125,7 +130,7 @@ func newRig(t *testing.T) *rig {
 			t.Error(err)
 		}
 	})
-	g := &rig{t: t, link: &link{up: true, changed: make(chan struct{})}, own: token("web")}
+	g := &rig{t: t, db: db, link: &link{up: true, changed: make(chan struct{})}, own: token("web")}
 	g.Flow = New(Options{Upstream: g.link, Disk: Cache{recorder, replay.New(db, nil, recorder.Used)}, MemoryOnly: []schema.GroupResource{{Resource: "secrets"}}, Agents: all, Verifier: verifier{}, Logger: log,
 		Token: func() (string, error) { return g.own, nil }})
 	return g
@@ -348,6 +353,45 @@ func TestACollectionThatLostAnEventIsListedAgain(t *testing.T) {
 	}
 }
 
+func TestWhatIsWatchedIsListedAgainWhenTheCachesFileIsLost(t *testing.T) {
+	g := newRig(t)
+	up := newStream()
+	g.link.answer = func(r *http.Request) (*http.Response, error) {
+		if r.URL.Query().Has("watch") {
+			return response(200, up), nil
+		}
+		return response(200, io.NopCloser(strings.NewReader(list))), nil
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- g.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	g.do(g.request("GET", path))
+	c := g.open(g.request("GET", path+"?watch=true&resourceVersion=10"))
+	if err := g.Disk.Recorder.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(g.db.Path()); err != nil {
+		t.Fatal(err)
+	}
+	go up.send(t, event("ADDED", "z", 16)) // is in the lost file, and the client has it
+	c.want(event("ADDED", "z", 16))
+	again := func() bool {
+		g.link.set(false)
+		defer g.link.set(true)
+		code, body := g.do(g.request("GET", path))
+		return code == 200 && strings.Contains(body, `"resourceVersion":"10"`)
+	}
+	if err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) { return again(), nil }); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestAWriteDuringWhichTheLinkBreaksMayHaveBeenDone(t *testing.T) {
 	g := newRig(t)
 	g.fails(&upstream.LinkError{Sent: true})
@@ -402,6 +446,19 @@ func TestWithoutACacheRequestsPassThrough(t *testing.T) {
 	}
 	if err := resp.Body.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestACacheThatWasLostIsNobodysErrorButSaysSo(t *testing.T) {
+	core, log := observer.New(zap.WarnLevel)
+	f := New(Options{Logger: zap.New(core)})
+	err := f.refusal(request.Info{Path: "/api/v1/pods"}, fmt.Errorf("list collections: %w", store.ErrGone))
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) || status.Status().Code != http.StatusServiceUnavailable || !strings.Contains(status.Status().Message, "lost") {
+		t.Errorf("the client hears %v", err)
+	}
+	if n := log.Len(); n != 0 { // the recorder has said it, once
+		t.Errorf("%d log lines for a request", n)
 	}
 }
 

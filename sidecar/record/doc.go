@@ -14,5 +14,7 @@
 // When the store is slower than the network the operations that do not fit are
 // dropped: a list is then given up and the old snapshot stays; a watch that lost
 // an event is found out by the hole between its versions and leaves its
-// collection where it was. The application notices neither.
+// collection where it was. The application notices neither. Of the events of one
+// object that wait only the last keeps its payload (coalesce.go); a cache file that
+// is lost is begun anew (health.go).
 package record

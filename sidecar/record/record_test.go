@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -23,13 +24,19 @@ import (
 	"rockpool.dev/store"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(writerEnv); dir != "" {
+		fmt.Fprintln(os.Stderr, writeUntilKilled(dir))
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const who = "system:serviceaccount:shop:web"
 
 type rig struct {
 	*Recorder
-	t   *testing.T
+	t   testing.TB
 	db  *store.DB
 	now time.Time
 }
@@ -61,8 +68,7 @@ func newRigWithQuota(t *testing.T, maxPending int, quota int64) *rig {
 }
 
 func (g *rig) source(url string) Source {
-	r := httptest.NewRequest(http.MethodGet, url, nil)
-	return Source{Principal: who, Info: request.Parse(r), Path: r.URL.RequestURI(), Started: g.now}
+	return sourceOf(url, g.now)
 }
 
 func (g *rig) flush() {
@@ -526,17 +532,65 @@ func TestTheQuotaIsKeptByEvictingWhatIsLeastUsed(t *testing.T) {
 			defer w.Close()
 			g.events(w, "BOOKMARK x 21")
 		}
+		if n == 1 { // open and quiet
+			w := g.Watch(g.source(url+"&watch=true&resourceVersion=21"), wire.JSON)
+			defer w.Close()
+		}
 	}
 	used, bound, err := g.db.Usage(t.Context())
 	if err != nil || used > bound {
 		t.Fatalf("%d of %d bytes: %v", used, bound, err)
 	}
 	got := g.recorded("configmaps")
-	if !strings.HasPrefix(got[0], "complete shop/n=0@21") {
+	if !strings.HasPrefix(got[0], "complete shop/n=0@21") || !strings.HasPrefix(got[1], "complete shop/n=1@21") {
 		t.Errorf("what is watched was evicted; first is %.60s", got[0])
+	}
+	if info, err := os.Stat(g.db.Path()); err != nil || info.Size() > bound {
+		t.Errorf("the file has %d bytes of %d: %v", info.Size(), bound, err)
 	}
 	if last := fmt.Sprintf("complete shop/n=%d@%d", lists-1, 19+lists); !strings.HasPrefix(got[len(got)-1], last) || len(got) >= lists {
 		t.Errorf("%d collections of %d, the last is %.60s", len(got), lists, got[len(got)-1])
+	}
+}
+
+func TestWhatIsNotNeededAnyMoreIsGivenBackToTheDisk(t *testing.T) {
+	g := newRigWithQuota(t, 0, 16<<20)
+	var items []string
+	for i := range 100 {
+		items = append(items, strings.Replace(configMap(fmt.Sprintf("o%d", i), 7), "v7", strings.Repeat("x", 80<<10), 1))
+	}
+	g.list(configmaps, listOf(20, items...))
+	size := func() int64 {
+		checkpoint(t, g.db.Path())
+		info, err := os.Stat(g.db.Path())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	if n := size(); n < 7<<20 {
+		t.Fatalf("8 MiB take %d bytes", n)
+	}
+	g.list(configmaps, listOf(30))
+	for range 3 { // a step with each group
+		g.Link("online", "another group")
+		g.flush()
+	}
+	if n := size(); n > 2<<20 {
+		t.Fatalf("an empty list takes %d bytes", n)
+	}
+}
+
+// checkpoint brings everything from the log into the file.
+func checkpoint(t testing.TB, path string) {
+	t.Helper()
+	db, err := sql.Open("sqlite3", "file:"+path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = db.Exec(`PRAGMA wal_checkpoint(TRUNCATE)`)
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
 	}
 }
 

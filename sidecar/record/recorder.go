@@ -18,7 +18,8 @@ const (
 	DefaultMaxPending = 8 << 20
 	// groupDelay is how long the first operation of a group waits for others.
 	groupDelay = 50 * time.Millisecond
-	// groupOps and groupBytes end a group early.
+	// groupOps and groupBytes end a group early; superseded events may keep it
+	// from ending there, see coalesce.go.
 	groupOps   = 500
 	groupBytes = 1 << 20
 	// overhead is what an operation costs in memory besides its payload.
@@ -27,7 +28,9 @@ const (
 
 // Options of New.
 type Options struct {
-	DB     *store.DB
+	DB *store.DB
+	// Name tells the cache from others in metrics and logs.
+	Name   string
 	Logger *zap.Logger
 	// MaxPending bounds the bytes that wait for the store; 0 means DefaultMaxPending.
 	MaxPending int
@@ -38,20 +41,25 @@ type Options struct {
 // be called from any goroutine and do not block.
 type Recorder struct {
 	db      *store.DB
+	name    string
 	log     *zap.Logger
 	max     int
 	clock   clock.Clock
 	pages   pages
 	watched watched
-	stale   chan Stale
+	metrics gauges
+
+	groupOps int // the constant, but in tests
+	stale    chan Stale
 
 	mu      sync.Mutex
 	queue   []operation
 	pending int  // bytes of queue
+	writing int  // bytes of the group that is being written
 	urgent  bool // somebody waits: do not wait for a group
 	ended   bool
 	wake    chan struct{} // capacity 1
-	failing bool          // of Run: the last group failed
+	health  health        // of Run
 	undone  []*snapshot   // of Run: given up in a group that failed, their rows are still there
 }
 
@@ -74,27 +82,45 @@ func New(opts Options) *Recorder {
 	if opts.Clock == nil {
 		opts.Clock = clock.RealClock{}
 	}
-	return &Recorder{db: opts.DB, log: opts.Logger, max: opts.MaxPending, clock: opts.Clock, wake: make(chan struct{}, 1), stale: make(chan Stale, maxStale)}
+	return &Recorder{
+		db: opts.DB, name: opts.Name, log: opts.Logger.With(zap.String("cache", opts.Name)), max: opts.MaxPending, clock: opts.Clock,
+		metrics: gaugesOf(opts.Name), groupOps: groupOps, wake: make(chan struct{}, 1), stale: make(chan Stale, maxStale),
+	}
 }
 
 // enqueue adds an operation; it reports false when there is no room for it.
 // Operations without a payload always fit: they end what others began.
 func (r *Recorder) enqueue(op operation) bool {
-	n := op.size()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.ended || (n > 0 && r.pending+n > r.max) {
+	if !r.admit(op.size()) {
+		return false
+	}
+	r.push(op)
+	return true
+}
+
+// admit tells whether there is room for so many bytes more. The lock is held.
+func (r *Recorder) admit(n int) bool {
+	if r.ended || (n > 0 && r.pending+r.writing+n > r.max) {
 		droppedTotal.WithLabelValues("queue").Inc()
 		return false
 	}
-	r.queue = append(r.queue, op)
-	r.pending += n
-	pendingBytes.Set(float64(r.pending))
-	if len(r.queue) == 1 || len(r.queue) == groupOps || r.pending >= groupBytes || r.urgent {
-		r.signal()
-	}
 	return true
 }
+
+// push adds an operation that was admitted. The lock is held.
+func (r *Recorder) push(op operation) {
+	r.queue = append(r.queue, op)
+	r.pending += op.size()
+	r.tell()
+	if len(r.queue) == 1 || len(r.queue) == r.groupOps || r.pending >= groupBytes || r.urgent {
+		r.signal()
+	}
+}
+
+// tell shows what is pending. The lock is held.
+func (r *Recorder) tell() { r.metrics.pending.Set(float64(r.pending + r.writing)) }
 
 // discard makes room by taking the items of a snapshot out of the queue that
 // has lost one already.
@@ -108,7 +134,7 @@ func (r *Recorder) discard(s *snapshot) {
 		}
 		return ok
 	})
-	pendingBytes.Set(float64(r.pending))
+	r.tell()
 }
 
 func (r *Recorder) signal() {
@@ -118,23 +144,27 @@ func (r *Recorder) signal() {
 	}
 }
 
-// take removes the next group from the queue.
+// take removes the next group from the queue. What it has taken before is written,
+// or lost.
 func (r *Recorder) take() []operation {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	n, bytes := 0, 0
-	for n < len(r.queue) && n < groupOps && bytes < groupBytes {
+	n, bytes, owing := 0, 0, 0
+	for n < len(r.queue) && (owing > 0 || (n < r.groupOps && bytes < groupBytes)) {
 		bytes += r.queue[n].size()
+		if e, ok := r.queue[n].(*event); ok {
+			owing += e.leave()
+		}
 		n++
 	}
 	ops := append([]operation(nil), r.queue[:n]...)
 	r.queue = append(r.queue[:0], r.queue[n:]...)
 	clear(r.queue[len(r.queue):cap(r.queue)]) // let go of the payloads
-	r.pending -= bytes
+	r.pending, r.writing = r.pending-bytes, bytes
 	if len(r.queue) == 0 {
 		r.urgent = false
 	}
-	pendingBytes.Set(float64(r.pending))
+	r.tell()
 	return ops
 }
 
@@ -142,7 +172,7 @@ func (r *Recorder) take() []operation {
 func (r *Recorder) full() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.urgent || len(r.queue) >= groupOps || r.pending >= groupBytes
+	return r.urgent || len(r.queue) >= r.groupOps || r.pending >= groupBytes
 }
 
 // Run writes until the context ends, and then what is left. It is to be called
@@ -206,13 +236,7 @@ func (r *Recorder) write(ctx context.Context, ops []operation) {
 			r.lose(op)
 		}
 	}
-	switch {
-	case err != nil && !r.failing:
-		r.log.Error("recording has stopped; requests pass through unrecorded", zap.Error(err))
-	case err == nil && r.failing:
-		r.log.Info("recording goes on")
-	}
-	r.failing = err != nil
+	r.judge(ctx, err)
 	for _, op := range ops {
 		if f, ok := op.(flush); ok {
 			close(f.done)
@@ -222,7 +246,7 @@ func (r *Recorder) write(ctx context.Context, ops []operation) {
 
 func (r *Recorder) commit(ctx context.Context, ops []operation) error {
 	return r.db.Update(ctx, func(tx *store.Tx) error {
-		g := &group{tx: tx, heads: map[store.Scope]*head{}, used: map[int64]struct{}{}}
+		g := &group{tx: tx, watched: &r.watched, heads: map[store.Scope]*head{}, used: map[int64]struct{}{}, owed: map[debt]struct{}{}}
 		for _, op := range ops {
 			if err := op.apply(g); err != nil {
 				return err
@@ -234,7 +258,7 @@ func (r *Recorder) commit(ctx context.Context, ops []operation) error {
 
 // isOfTheFile tells that an error is not one operation's but would meet all.
 func isOfTheFile(err error) bool {
-	for _, kind := range []error{store.ErrFull, store.ErrReadOnly, store.ErrCorrupt, store.ErrGone} {
+	for _, kind := range []error{store.ErrFull, store.ErrReadOnly, store.ErrCorrupt, store.ErrGone, store.ErrDisk} {
 		if errors.Is(err, kind) {
 			return true
 		}
@@ -243,14 +267,20 @@ func isOfTheFile(err error) bool {
 }
 
 // onebyone writes what one operation has made fail, so that it only fails itself.
-// Snapshots are given up: they have rows that were rolled back.
+// Snapshots are given up: they have rows that were rolled back. So are superseded
+// events: one alone must not move its collection on.
 func (r *Recorder) onebyone(ctx context.Context, ops []operation, cause error) error {
 	r.log.Warn("recording one by one what could not be recorded together", zap.Error(cause))
 	for _, op := range ops {
-		switch op.(type) {
+		switch op := op.(type) {
 		case item, commit, abort:
 			r.lose(op)
 			continue
+		case *event:
+			if op.superseded {
+				r.lose(op)
+				continue
+			}
 		}
 		err := r.commit(ctx, []operation{op})
 		switch {
@@ -313,9 +343,11 @@ func (flush) lost()              {}
 // group is one transaction. It keeps the heads of the collections that it
 // changes, so that many events of one collection move its version once.
 type group struct {
-	tx    *store.Tx
-	heads map[store.Scope]*head
-	used  map[int64]struct{} // collections that were replayed
+	tx      *store.Tx
+	watched *watched
+	heads   map[store.Scope]*head
+	used    map[int64]struct{} // collections that were replayed
+	owed    map[debt]struct{}  // objects of which a step was applied
 }
 
 type head struct {
@@ -334,24 +366,28 @@ func (g *group) head(s store.Scope) (*head, error) {
 	}
 	h := &head{id: c.ID, version: c.ResourceVersion}
 	g.heads[s] = h
+	if h.id != 0 {
+		g.watched.list(s)
+	}
 	return h, nil
 }
 
-// settle writes the version of one collection and forgets it.
-func (g *group) settle(s store.Scope) error {
-	h, ok := g.heads[s]
-	delete(g.heads, s)
-	if !ok || !h.moved {
-		return nil
+// settle writes the versions of the collections that have moved, and forgets them.
+func (g *group) settle() error {
+	for _, h := range g.heads {
+		if h.moved {
+			if err := g.tx.Advance(h.id, h.version); err != nil {
+				return err
+			}
+		}
 	}
-	return g.tx.Advance(h.id, h.version)
+	clear(g.heads)
+	return nil
 }
 
 func (g *group) finish() error {
-	for s := range g.heads {
-		if err := g.settle(s); err != nil {
-			return err
-		}
+	if err := g.settle(); err != nil {
+		return err
 	}
 	for id := range g.used {
 		if err := g.tx.Use(id); err != nil {

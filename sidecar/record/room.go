@@ -2,11 +2,9 @@ package record
 
 import (
 	"context"
-	"sync"
+	"errors"
 
 	"go.uber.org/zap"
-
-	"rockpool.dev/store"
 )
 
 // Room is made when more than 9/10 of the quota are used, down to 8/10: a group of
@@ -16,44 +14,29 @@ const (
 	targetTenths = 8
 )
 
-// watched counts the open watches of each scope: their collections are not evicted.
-type watched struct {
-	mu    sync.Mutex
-	count map[store.Scope]int
-}
-
-func (w *watched) add(s store.Scope, n int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.count == nil {
-		w.count = map[store.Scope]int{}
-	}
-	if w.count[s] += n; w.count[s] == 0 {
-		delete(w.count, s)
-	}
-}
-
-func (w *watched) has(s store.Scope) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.count[s] > 0
-}
-
-// makeRoom evicts when the quota is nearly used up, or full already.
+// makeRoom evicts when the quota is nearly used up, or full already, and gives back
+// what has become free.
 func (r *Recorder) makeRoom(ctx context.Context, full bool) error {
 	used, bound, err := r.db.Usage(ctx)
+	if err == nil {
+		r.metrics.used.Set(float64(used))
+		r.metrics.max.Set(float64(bound))
+	}
 	// A group that did not fit into a cache that is mostly empty was too large, or the
 	// disk is full: what is there is worth more than what was lost.
 	enough := used > bound/10*fullTenths || (full && used > bound/2)
-	if err != nil || !enough {
+	if err != nil {
 		return err
 	}
-	n, err := r.db.Evict(ctx, used/10*targetTenths, r.watched.has)
+	if !enough {
+		return r.db.Shrink(ctx)
+	}
+	n, err := r.db.Evict(ctx, min(used, bound)/10*targetTenths, r.watched.has)
 	evictedTotal.Add(float64(n))
 	if n > 0 {
 		r.log.Info("the cache is full; what was least recently used has been deleted", zap.Int("deleted", n), zap.Int64("usedBytes", used), zap.Int64("maxBytes", bound))
 	}
-	return err
+	return errors.Join(err, r.db.Shrink(ctx))
 }
 
 // Used notes that a collection was replayed, which keeps it from being evicted

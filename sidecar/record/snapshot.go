@@ -47,7 +47,12 @@ func (i item) apply(g *group) error {
 	if i.broken.Load() {
 		return nil
 	}
-	return i.rows.Add(g.tx, i.object)
+	err := i.rows.Add(g.tx, i.object)
+	if errors.Is(err, store.ErrBaseGone) {
+		i.broken.Store(true)
+		return nil
+	}
+	return err
 }
 
 func (i item) lost() { i.broken.Store(true) }
@@ -64,7 +69,8 @@ func (c commit) apply(g *group) error {
 	if c.broken.Load() {
 		return abort{c.snapshot}.apply(g)
 	}
-	if err := g.settle(c.scope); err != nil {
+	// A list may make others be forgotten, of which the heads would not know.
+	if err := g.settle(); err != nil {
 		return err
 	}
 	current, err := g.tx.Collection(c.scope, store.Complete)
@@ -86,6 +92,7 @@ func (c commit) apply(g *group) error {
 	}
 	if err == nil {
 		listsTotal.WithLabelValues("complete").Inc()
+		g.watched.list(c.scope)
 	}
 	return err
 }

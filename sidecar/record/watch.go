@@ -1,6 +1,8 @@
 package record
 
 import (
+	"slices"
+
 	"rockpool.dev/sidecar/request"
 	"rockpool.dev/sidecar/wire"
 	"rockpool.dev/store"
@@ -10,13 +12,12 @@ import (
 // connections upstream as long as each goes on where the last one ended. It is
 // for one goroutine.
 type Watch struct {
-	recorder *Recorder
-	source   Source
-	phase    phase
-	form     request.Form
-	scope    store.Scope
-	snap     *snapshot
-	prev     string // version of the last event
+	*stream
+	phase phase
+	known bool // the stream's form is what the server sends, not a guess
+	open  bool // the stream is among those that are watched
+	snap  *snapshot
+	prev  string // version of the last event
 }
 
 type phase int
@@ -29,14 +30,38 @@ const (
 
 // Watch begins the recording of a watch.
 func (r *Recorder) Watch(source Source, format wire.Format) *Watch {
-	w := &Watch{recorder: r, source: source, form: request.Form{Format: format}}
+	w := &Watch{}
 	switch rv := source.Info.ResourceVersion; {
 	case source.Info.SendInitialEvents:
 		w.phase = initial
 	case rv != "" && rv != "0":
 		w.phase, w.prev = following, rv
 	}
+	// A watch counts as open although nothing has happened yet, which would say the
+	// form of its objects. The server gives the first one that the client asks for.
+	form := request.Form{Format: format, Representation: request.Object}
+	if i := slices.IndexFunc(source.Info.Forms(), func(f request.Form) bool { return f.Format == format }); i >= 0 {
+		form = source.Info.Forms()[i]
+	}
+	w.begin(r, source, form)
 	return w
+}
+
+func (w *Watch) begin(r *Recorder, source Source, form request.Form) {
+	w.stream = &stream{recorder: r, source: source, form: form, scope: source.scope(form), waiting: map[store.Key]*event{}}
+	if w.phase != unrecorded {
+		w.open = true
+		r.watched.add(w.stream)
+		r.enqueue(opened{w.stream})
+	}
+}
+
+// end takes the stream from those that are watched.
+func (w *Watch) end() {
+	if w.open {
+		w.open = false
+		w.recorder.watched.remove(w.stream)
+	}
 }
 
 // Event records the next event. The bytes are only used during the call.
@@ -44,26 +69,31 @@ func (w *Watch) Event(e wire.Event, m wire.Meta) {
 	if w.phase == unrecorded || e.Type == wire.Error {
 		return
 	}
-	if w.form.Representation == "" {
+	if !w.known {
 		rep, ok := representation(m.Kind)
 		if !ok {
-			w.phase = unrecorded
+			w.Close()
 			return
 		}
-		w.form.Representation = rep
-		w.scope = w.source.scope(w.form)
-		w.recorder.watched.add(w.scope, 1)
+		if w.known = true; rep != w.form.Representation {
+			w.end()
+			w.begin(w.recorder, w.source, request.Form{Format: w.form.Format, Representation: rep})
+		}
 	}
 	if w.phase == initial {
 		w.initial(e, m)
 		return
 	}
-	ev := event{watch: w, form: w.form, scope: w.scope, prev: w.prev, version: m.ResourceVersion, kind: e.Type}
-	if e.Type != wire.Bookmark {
-		ev.object = objectRow(w.form, e.Object, m)
+	ev := &event{stream: w.stream, prev: w.prev, version: m.ResourceVersion, kind: e.Type}
+	switch e.Type {
+	case wire.Added, wire.Modified:
+		o := objectRow(w.form, e.Object, m)
+		ev.key, ev.object = store.Key{Namespace: o.Namespace, Name: o.Name}, &o
+	case wire.Deleted:
+		ev.key = store.Key{Namespace: m.Namespace, Name: m.Name}
 	}
 	w.prev = m.ResourceVersion
-	w.recorder.enqueue(ev)
+	w.recorder.enqueueEvent(ev)
 }
 
 // initial records an event of the state that a watch list begins with (KEP-3157).
@@ -90,47 +120,71 @@ func (w *Watch) Close() {
 		w.recorder.enqueue(abort{w.snap})
 		w.snap = nil
 	}
-	if w.scope != (store.Scope{}) {
-		w.recorder.watched.add(w.scope, -1)
-		w.scope = store.Scope{}
-	}
+	w.end()
 	w.phase = unrecorded
 }
 
-type event struct {
-	watch         *Watch // only its recorder and source, which do not change
-	form          request.Form
-	scope         store.Scope
-	prev, version string
-	kind          string
-	object        store.Object
+// stream is what the events of one watch have in common.
+type stream struct {
+	recorder *Recorder
+	source   Source
+	form     request.Form
+	scope    store.Scope
+	// waiting has the last event of each object that is in the queue and may be
+	// superseded; the recorder's lock guards it.
+	waiting map[store.Key]*event
 }
 
-func (e event) size() int { return len(e.object.Payload) + len(e.object.Labels) + overhead }
-func (event) lost()       {}
+type event struct {
+	stream        *stream
+	prev, version string
+	kind          string
+	key           store.Key     // of the object; zero: a bookmark
+	object        *store.Object // nil: deleted, superseded, or a bookmark
+	superseded    bool          // a later event of the object is in the queue
+	supersedes    bool          // an earlier one was, when this one came
+}
 
-func (e event) apply(g *group) error {
-	h, err := g.head(e.scope)
+func (e *event) size() int {
+	switch {
+	case e.superseded:
+		return stepOverhead
+	case e.object == nil:
+		return overhead
+	}
+	return len(e.object.Payload) + len(e.object.Labels) + overhead
+}
+
+func (*event) lost() {}
+
+func (e *event) apply(g *group) error {
+	h, err := g.head(e.stream.scope)
 	if err != nil {
 		return err
 	}
 	if h.id == 0 {
 		eventsTotal.WithLabelValues("unlisted").Inc()
+		// It is listed again when there was a collection: forgotten because versions
+		// contradicted each other, or lost with the cache's file. A client that only
+		// ever watches has no use for a list, and shall not cause the traffic of one.
+		if e.stream.recorder.watched.lost(e.stream.scope) {
+			e.stream.recorder.report(&e.stream.source, e.stream.form)
+		}
 		return nil
 	}
 	v := follows(e.prev, e.version, h.version)
-	if v == known && (e.kind == wire.Added || e.kind == wire.Modified) {
-		have, err := g.tx.Version(h.id, e.object.Namespace, e.object.Name)
-		if err != nil {
+	if v == known && e.object != nil {
+		if v, err = e.check(g, h.id); err != nil {
 			return err
 		}
-		if o, ok := order(have, e.version); have != "" && ok && o < 0 {
-			v = contradiction
-		}
 	}
-	eventsTotal.WithLabelValues(string(v)).Inc()
+	result := string(v)
+	if e.superseded && v == next {
+		result = "superseded"
+	}
+	eventsTotal.WithLabelValues(result).Inc()
 	if v == gap || v == contradiction {
-		e.watch.recorder.report(&e.watch.source, e.form)
+		e.stream.recorder.report(&e.stream.source, e.stream.form)
 	}
 	if v == contradiction {
 		id := h.id
@@ -140,12 +194,26 @@ func (e event) apply(g *group) error {
 	if v != next {
 		return nil
 	}
-	switch e.kind {
-	case wire.Added, wire.Modified:
-		err = g.tx.Put(h.id, e.object)
-	case wire.Deleted:
-		err = g.tx.Remove(h.id, e.object.Namespace, e.object.Name)
+	switch {
+	case e.superseded:
+		g.owed[debt{h.id, e.key}] = struct{}{}
+	case e.object != nil:
+		err = g.tx.Put(h.id, *e.object)
+	case e.kind == wire.Deleted:
+		err = g.tx.Remove(h.id, e.key.Namespace, e.key.Name)
 	}
 	h.version, h.moved = e.version, true
 	return err
+}
+
+// check finds out whether an event that should be known is.
+func (e *event) check(g *group, collection int64) (verdict, error) {
+	if _, behind := g.owed[debt{collection, e.key}]; behind {
+		return known, nil
+	}
+	have, err := g.tx.Version(collection, e.key.Namespace, e.key.Name)
+	if o, ok := order(have, e.version); err == nil && have != "" && ok && o < 0 {
+		return contradiction, nil
+	}
+	return known, err
 }

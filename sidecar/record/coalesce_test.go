@@ -1,0 +1,332 @@
+package record
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/store"
+)
+
+// server is what the API server has: a history of configmaps, one change a version.
+type server struct {
+	rand    *rand.Rand
+	version int
+	states  []map[string]int // at each version: name to version of the object
+	changes []string         // at each version: "TYPE name version", for rig.events
+}
+
+func newServer(r *rand.Rand) *server {
+	return &server{rand: r, states: []map[string]int{{}}, changes: []string{""}}
+}
+
+// change is one event on one of a few objects.
+func (s *server) change() {
+	s.version++
+	name := string(rune('a' + s.rand.IntN(4)))
+	next := map[string]int{}
+	for k, v := range s.states[s.version-1] {
+		next[k] = v
+	}
+	kind := wire.Modified
+	switch _, there := next[name]; {
+	case !there:
+		kind, next[name] = wire.Added, s.version
+	case s.rand.IntN(4) == 0:
+		kind = wire.Deleted
+		delete(next, name)
+	default:
+		next[name] = s.version
+	}
+	s.states = append(s.states, next)
+	s.changes = append(s.changes, fmt.Sprintf("%s %s %d", kind, name, s.version))
+}
+
+func (s *server) list() string {
+	var items []string
+	for name, version := range s.states[s.version] {
+		items = append(items, configMap(name, version))
+	}
+	return listOf(s.version, items...)
+}
+
+// state is what a complete collection at a version must be.
+func (s *server) state(version int) string {
+	line := fmt.Sprintf("complete shop/@%d:", version)
+	for _, name := range []string{"a", "b", "c", "d"} {
+		if rv, ok := s.states[version][name]; ok {
+			line += fmt.Sprintf(" %s@%d", name, rv)
+		}
+	}
+	return line
+}
+
+// broken is an operation that makes its group fail as a full disk does.
+type broken struct{ poison }
+
+func (broken) apply(*group) error { return fmt.Errorf("no room: %w", store.ErrFull) }
+
+// idleRig is a rig whose recorder writes when the test says so.
+func idleRig(t testing.TB, dir string, maxPending int) *rig {
+	t.Helper()
+	g := &rig{t: t, now: time.UnixMilli(1_700_000_000_000)}
+	db, err := store.Open(t.Context(), dir, store.Options{MaxSize: 64 << 20, Now: func() time.Time { return g.now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	g.db = db
+	g.Recorder = New(Options{DB: db, Logger: zap.NewNop(), MaxPending: maxPending})
+	return g
+}
+
+// TestACompleteCollectionIsTheServersStateAtEveryCommit drives two watches of one
+// scope, each at its own pace, with lists between them, with a queue that is too
+// small now and then, and with groups that fail; after every group it looks.
+func TestACompleteCollectionIsTheServersStateAtEveryCommit(t *testing.T) {
+	dir := t.TempDir()
+	superseded := counter(t, eventsTotal.WithLabelValues("superseded"))
+	lost := counter(t, droppedTotal.WithLabelValues("queue"))
+	contradictions := counter(t, eventsTotal.WithLabelValues("contradiction"))
+	applied := 0
+	for seed := range uint64(25) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		s := newServer(r)
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		g := idleRig(t, dir, 0)
+		g.groupOps = 1 + r.IntN(12)
+		type client struct {
+			*Watch
+			at int
+		}
+		open := func() client {
+			return client{g.Watch(g.source(fmt.Sprintf("%s?watch=true&resourceVersion=%d", configmaps, s.version)), wire.JSON), s.version}
+		}
+		list := func() { g.read(g.List(g.source(configmaps), wire.JSON, io.NopCloser(strings.NewReader(s.list())))) }
+		s.change()
+		list()
+		clients := []client{open(), open()}
+		for range 400 {
+			g.now = g.now.Add(time.Millisecond)
+			switch n := r.IntN(100); {
+			case n < 30:
+				s.change()
+			case n < 75:
+				c := &clients[r.IntN(2)]
+				for range 1 + r.IntN(4) {
+					if c.at < s.version {
+						c.at++
+						g.events(c.Watch, s.changes[c.at])
+					} else if r.IntN(10) == 0 {
+						g.events(c.Watch, fmt.Sprintf("BOOKMARK x %d", s.version))
+					}
+				}
+			case n < 79:
+				list()
+			case n < 81:
+				i := r.IntN(2)
+				clients[i].Close()
+				clients[i] = open()
+			case n < 83:
+				g.enqueue(poison{})
+			case n < 84:
+				g.enqueue(broken{})
+			case n < 86: // room for a few more, until the next group
+				g.max = g.pending + 600
+			default:
+				g.write(t.Context(), g.take())
+				g.max = DefaultMaxPending
+				for _, got := range g.recorded("configmaps") {
+					var version int
+					if _, err := fmt.Sscanf(got, "complete shop/@%d:", &version); err != nil {
+						t.Fatal(got, err)
+					}
+					if want := s.state(version); got != want {
+						t.Fatalf("seed %d: recorded\n %s\nand the server had\n %s", seed, got, want)
+					}
+					applied = max(applied, version)
+				}
+			}
+		}
+		for ops := g.take(); len(ops) > 0; ops = g.take() {
+			g.write(t.Context(), ops)
+		}
+		for _, c := range clients {
+			if n := len(c.waiting); n != 0 {
+				t.Fatalf("%d events are thought to wait in an empty queue", n)
+			}
+			c.Close()
+		}
+		if g.pending != 0 || g.writing != 0 {
+			t.Fatalf("%d bytes of an empty queue, %d being written", g.pending, g.writing)
+		}
+		if err := g.db.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := counter(t, eventsTotal.WithLabelValues("superseded")) - superseded; n < 100 {
+		t.Errorf("only %v events were superseded: the test does not test", n)
+	}
+	if n := counter(t, droppedTotal.WithLabelValues("queue")) - lost; n < 100 {
+		t.Errorf("only %v operations found no room", n)
+	}
+	if n := counter(t, eventsTotal.WithLabelValues("contradiction")) - contradictions; n != 0 {
+		t.Errorf("%v events were taken for contradictions; the server never went back", n)
+	}
+	if applied < 50 {
+		t.Errorf("the collections came to version %d at most", applied)
+	}
+}
+
+func TestOnlyTheLastEventOfAnObjectKeepsItsPayload(t *testing.T) {
+	g := idleRig(t, t.TempDir(), 0)
+	g.read(g.List(g.source(configmaps), wire.JSON, io.NopCloser(strings.NewReader(listOf(10, configMap("a", 1))))))
+	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+	defer w.Close()
+	g.write(t.Context(), g.take())
+	for i := range 1000 {
+		g.events(w, fmt.Sprintf("MODIFIED a %d", 11+i))
+	}
+	if most := 1000*stepOverhead + 1000; g.pending > most {
+		t.Errorf("%d bytes wait, want at most %d", g.pending, most)
+	}
+	g.groupOps = 10
+	g.write(t.Context(), g.take()) // one group: what is in between is true at no version
+	if got := strings.Join(g.recorded("configmaps"), "\n"); got != "complete shop/@1010: a@1010" {
+		t.Errorf("recorded %s", got)
+	}
+}
+
+func TestAnEventBehindAHoleSupersedesNoneBeforeIt(t *testing.T) {
+	g := idleRig(t, t.TempDir(), 0)
+	g.read(g.List(g.source(configmaps), wire.JSON, io.NopCloser(strings.NewReader(listOf(10)))))
+	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+	defer w.Close()
+	g.write(t.Context(), g.take())
+	g.events(w, "ADDED a 11")
+	g.max = g.pending
+	g.events(w, "ADDED b 12") // no room
+	g.max = DefaultMaxPending
+	g.events(w, "MODIFIED a 13")
+	g.write(t.Context(), g.take())
+	if got := strings.Join(g.recorded("configmaps"), "\n"); got != "complete shop/@11: a@11" {
+		t.Errorf("recorded %s", got)
+	}
+	select {
+	case <-g.Stale():
+	default:
+		t.Error("the collection is not listed again")
+	}
+}
+
+// BenchmarkHotObjects writes 2000 events of 20 objects of 3 KiB. The slower the
+// disk, the more of them have come when it is ready for a group.
+func BenchmarkHotObjects(b *testing.B) {
+	for _, mode := range []struct {
+		arrived  int
+		coalesce bool
+	}{{1, true}, {100, false}, {100, true}, {2000, false}, {2000, true}} {
+		b.Run(fmt.Sprintf("arrived=%d/coalesce=%v", mode.arrived, mode.coalesce), func(b *testing.B) {
+			g := idleRig(b, b.TempDir(), 64<<20)
+			var items []string
+			object := func(i, rv int) string {
+				return strings.Replace(cm(fmt.Sprintf("hot%02d", i), rv), `"data"`, fmt.Sprintf(`"text":%q,"data"`, strings.Repeat(fmt.Sprintf("%08d", rv), 3<<10/8)), 1)
+			}
+			for i := range 20 {
+				items = append(items, object(i, 1))
+			}
+			g.read(g.List(g.source(configmaps), wire.JSON, io.NopCloser(strings.NewReader(listOf(10, items...)))))
+			g.write(b.Context(), g.take())
+			w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+			defer w.Close()
+			g.write(b.Context(), g.take())
+			rv, payload, before := 10, 0, written(b)
+			for b.Loop() {
+				for n := range 2000 {
+					rv++
+					raw := object(n%20, rv)
+					payload += len(raw)
+					m, err := wire.JSON.ParseMeta([]byte(raw))
+					if err != nil {
+						b.Fatal(err)
+					}
+					if !mode.coalesce {
+						g.mu.Lock()
+						clear(w.waiting)
+						g.mu.Unlock()
+					}
+					w.Event(wire.Event{Type: wire.Modified, Object: []byte(raw)}, m)
+					if n%mode.arrived == mode.arrived-1 {
+						for ops := g.take(); len(ops) > 0; ops = g.take() {
+							g.write(b.Context(), ops)
+						}
+					}
+				}
+			}
+			b.ReportMetric(float64(written(b)-before)/float64(payload), "written/payload")
+			if got := g.recorded("configmaps"); len(got) != 1 || !strings.HasPrefix(got[0], fmt.Sprintf("complete shop/@%d:", rv)) {
+				b.Fatalf("recorded %.100s, want version %d", got, rv)
+			}
+		})
+	}
+}
+
+// written gives the bytes that this process has given to the system to write,
+// whatever the file system. It is what SQLite writes: it uses no mmap.
+func written(tb testing.TB) (n int64) {
+	tb.Helper()
+	raw, err := os.ReadFile("/proc/self/io")
+	if err != nil {
+		tb.Skip("no /proc/self/io:", err)
+	}
+	for line := range strings.Lines(string(raw)) {
+		if _, err := fmt.Sscanf(line, "wchar: %d", &n); err == nil {
+			return n
+		}
+	}
+	tb.Fatalf("no wchar in %q", raw)
+	return 0
+}
+
+func TestWhatIsPendingStaysWithinItsBoundHoweverSlowTheDisk(t *testing.T) {
+	const most = 256 << 10
+	g := newRig(t, most)
+	g.list(configmaps, listOf(10))
+	release := g.holdTheStore()
+	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+	defer w.Close()
+	other := g.Watch(g.source("/api/v1/configmaps?watch=true&resourceVersion=10"), wire.JSON)
+	defer other.Close()
+	// Each call returns while the disk does not; that it does is what is tested.
+	for i := range 5000 {
+		g.events(w, fmt.Sprintf("MODIFIED o%d %d", i%3, 11+i))
+		g.events(other, fmt.Sprintf("MODIFIED o%d %d", i, 11+i))
+		g.read(g.List(g.source("/api/v1/namespaces/other/configmaps"), wire.JSON, io.NopCloser(strings.NewReader(listOf(20+i, configMap("x", 1))))))
+		g.mu.Lock()
+		pending := g.pending + g.writing
+		g.mu.Unlock()
+		if pending > most {
+			t.Fatalf("%d bytes are pending", pending)
+		}
+	}
+	release()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := g.Flush(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+}
