@@ -28,7 +28,7 @@ const (
 	applicationID = 0x52706f6c
 	// schemaVersion counts incompatible schemas. A file of another version is
 	// made anew: it is a cache.
-	schemaVersion = 1
+	schemaVersion = 2
 
 	pageSize = 4096
 	readers  = 3
@@ -208,9 +208,12 @@ func (db *DB) prepare(ctx context.Context, unclean bool) error {
 			return fmt.Errorf("%s: %w: %s", op, ErrCorrupt, verdict)
 		}
 	}
-	// What was being filled when the process ended can never become whole.
-	if _, err := db.write.ExecContext(ctx, "DELETE FROM collection WHERE state = 'filling'"); err != nil {
-		return translate(op, err)
+	// What was being filled when the process ended can never become whole, and nobody has
+	// the key any more to the reviews that it kept.
+	for _, left := range []string{"DELETE FROM collection WHERE state = 'filling'", "DELETE FROM response WHERE question <> ''"} {
+		if _, err := db.write.ExecContext(ctx, left); err != nil {
+			return translate(op, err)
+		}
 	}
 	var last int64
 	err := db.write.QueryRowContext(ctx, "SELECT coalesce(max(id), 0) FROM collection").Scan(&last)
