@@ -51,6 +51,22 @@ CREATE TABLE object (
   UNIQUE (collection_id, namespace, name)
 ) STRICT;
 
+-- Objects that the server has said are not there, in whatever form and version of
+-- the API. A row hides what was recorded of the object before at: objects with one of
+-- the uids, which never come back, and older resourceVersions than resource_version.
+CREATE TABLE tombstone (
+  id               INTEGER PRIMARY KEY,
+  principal        TEXT NOT NULL,
+  api_group        TEXT NOT NULL,
+  resource         TEXT NOT NULL,
+  namespace        TEXT NOT NULL,
+  name             TEXT NOT NULL,
+  uids             TEXT NOT NULL,                 -- JSON array
+  resource_version TEXT NOT NULL,                 -- the newest that was known then; empty: none
+  at               INTEGER NOT NULL,              -- ms since 1970: it was not there then
+  UNIQUE (principal, api_group, resource, namespace, name)
+) STRICT;
+
 -- Whole answers, for the identical request: discovery, OpenAPI, version, Tables, and
 -- reviews, which are POSTs that only ask. The question and the answer of a review cannot
 -- be read from here: the first is a digest, the body is encrypted.
@@ -104,6 +120,11 @@ CREATE VIEW v_object AS
 CREATE VIEW v_label AS
   SELECT o.collection_id, o.namespace, o.name, l.key AS label, l.value
   FROM object o, json_each(o.labels) l;
+
+CREATE VIEW v_tombstone AS
+  SELECT principal, CASE api_group WHEN '' THEN '' ELSE api_group || '/' END || resource AS resource, namespace, name, uids, resource_version,
+         datetime(at / 1000, 'unixepoch') AS at
+  FROM tombstone;
 
 CREATE VIEW v_response AS
   SELECT principal, path, accept, question <> '' AS review, status, media_type, etag, size, datetime(stored_at / 1000, 'unixepoch') AS stored,
