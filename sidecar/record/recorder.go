@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -44,6 +45,7 @@ type Recorder struct {
 	pages   pages
 	watched watched
 	stale   chan Stale
+	wholes  atomic.Int64 // bytes of bodies that are kept whole and have not ended
 
 	mu      sync.Mutex
 	queue   []operation
