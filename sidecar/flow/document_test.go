@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -153,6 +154,26 @@ func TestADocumentThatTheCacheHasLostIsFetchedAgain(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestACacheThatHangsHoldsNoRequestUp(t *testing.T) {
+	g := newRig(t)
+	g.document("one")
+	g.do(g.request("GET", "/apis"))
+	g.flush()
+	g.patience.etag = 0
+	if code, body := g.do(g.request("GET", "/apis")); code != 200 || body != "one" || g.condition() != "" {
+		t.Errorf("before the request: %d %s, asked with %q", code, body, g.condition())
+	}
+	g.patience.etag, g.patience.body = time.Minute, 0
+	if code, body := g.do(g.request("GET", "/apis")); code != 200 || body != "one" || g.condition() != "" {
+		t.Errorf("behind a 304: %d %s, asked with %q", code, body, g.condition())
+	}
+	let := make(chan struct{})
+	if _, err := within(t.Context(), time.Millisecond, func(context.Context) (int, error) { <-let; return 1, nil }); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v", err)
+	}
+	close(let)
 }
 
 func TestTheClientsOwnConditionIsItsOwn(t *testing.T) {

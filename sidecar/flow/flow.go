@@ -66,6 +66,7 @@ type Flow struct {
 	Options
 	credentials credentials
 	questions   questions
+	patience    patience
 }
 
 var _ http.RoundTripper = (*Flow)(nil)
@@ -75,7 +76,7 @@ func New(opts Options) *Flow {
 	if opts.Clock == nil {
 		opts.Clock = clock.RealClock{}
 	}
-	return &Flow{Options: opts, questions: newQuestions()}
+	return &Flow{Options: opts, questions: newQuestions(), patience: defaultPatience}
 }
 
 // flushTimeout bounds how long an offline answer waits for what was read just

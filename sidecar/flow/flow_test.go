@@ -129,6 +129,7 @@ func newRig(t *testing.T) *rig {
 	g := &rig{t: t, link: &link{up: true, changed: make(chan struct{})}, db: db, own: token("web")}
 	g.Flow = New(Options{Upstream: g.link, Disk: Cache{recorder, replay.New(db, nil, recorder.Used)}, MemoryOnly: []schema.GroupResource{{Resource: "secrets"}}, Agents: all, Verifier: verifier{}, Logger: log,
 		Token: func() (string, error) { return g.own, nil }})
+	g.patience.etag, g.patience.body = time.Minute, time.Minute // whatever the machine is busy with
 	return g
 }
 

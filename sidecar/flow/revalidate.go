@@ -13,12 +13,11 @@ import (
 	"rockpool.dev/sidecar/replay"
 )
 
-// etagPatience and bodyPatience bound how long an answer from upstream waits for
-// the cache. A disk that takes longer than that is no help.
-const (
-	etagPatience = 100 * time.Millisecond
-	bodyPatience = 2 * time.Second
-)
+// patience bounds how long a request waits for the cache before it goes upstream, and
+// then for a body from there. A disk that takes longer than that is no help.
+type patience struct{ etag, body time.Duration }
+
+var defaultPatience = patience{etag: 250 * time.Millisecond, body: 2 * time.Second}
 
 var revalidationsTotal = promauto.NewCounterVec(prometheus.CounterOpts{
 	Name: "rockpool_revalidations_total",
@@ -55,7 +54,7 @@ func (f *Flow) ask(r *http.Request, source record.Source) (*http.Response, error
 	}
 	defer resp.Body.Close()
 	cache := f.cache(&source.Info)
-	whole, err := within(r.Context(), bodyPatience, func(ctx context.Context) (*http.Response, error) {
+	whole, err := within(r.Context(), f.patience.body, func(ctx context.Context) (*http.Response, error) {
 		return cache.Replayer.Unchanged(ctx, documentOf(source), etag, resp)
 	})
 	if err != nil {
@@ -93,7 +92,7 @@ func (f *Flow) etag(r *http.Request, source record.Source) string {
 			return ""
 		}
 	}
-	etag, err := within(r.Context(), etagPatience, func(ctx context.Context) (string, error) {
+	etag, err := within(r.Context(), f.patience.etag, func(ctx context.Context) (string, error) {
 		return cache.Replayer.ETag(ctx, documentOf(source))
 	})
 	if err != nil {
@@ -108,8 +107,8 @@ func documentOf(source record.Source) replay.Request {
 
 // within gives up waiting for f after a while, also when the disk hangs, which no
 // context ends. f ends when the disk does.
-func within[T any](ctx context.Context, patience time.Duration, f func(context.Context) (T, error)) (T, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func within[T any](ctx context.Context, most time.Duration, f func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, most)
 	type outcome struct {
 		value T
 		err   error
