@@ -16,6 +16,9 @@ const (
 	maxTombstones = 4096
 	// maxUIDs bounds those of one tombstone, the latest.
 	maxUIDs = 16
+	// renewTombstone is how old one gets before it is written anew only for its time: a
+	// program that asks again and again for what is not there shall not wear the disk.
+	renewTombstone = time.Minute
 )
 
 // Tombstone says that the server has said of one object that it is not there.
@@ -47,6 +50,7 @@ func (tx *Tx) Bury(t Tombstone) error {
 	if err != nil {
 		return tx.db.note("bury object", err)
 	}
+	before := len(g.UIDs)
 	if err := tx.known(t, &g); err != nil {
 		return tx.db.note("bury object", err)
 	}
@@ -56,6 +60,9 @@ func (tx *Tx) Bury(t Tombstone) error {
 		t.Namespace, t.Name, t.Asked.UnixMilli(), t.UID, t.Principal, t.Group, t.Resource)
 	if err != nil {
 		return tx.db.note("bury object", err)
+	}
+	if len(g.UIDs) == before && t.At.Sub(g.At) < renewTombstone {
+		return nil
 	}
 	uids, err := json.Marshal(g.UIDs[max(0, len(g.UIDs)-maxUIDs):])
 	if err != nil {

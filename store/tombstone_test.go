@@ -62,6 +62,26 @@ func TestATombstoneHidesWhatWasKnownBefore(t *testing.T) {
 	}
 }
 
+func TestATombstoneIsNotWrittenAgainForEachQuestion(t *testing.T) {
+	db := openAt(t, t.TempDir(), Options{})
+	bury := func(at time.Time) time.Time {
+		update(t, db, func(tx *Tx) error {
+			return tx.Bury(Tombstone{Scope: scope(""), Namespace: "shop", Name: "a", Asked: at, At: at})
+		})
+		g, _ := grave(t, db, "a")
+		return g.At
+	}
+	for _, step := range []struct{ asked, want time.Duration }{{0, 0}, {time.Second, 0}, {59 * time.Second, 0}, {61 * time.Second, 61 * time.Second}} {
+		if got := bury(clock.Add(step.asked)).Sub(clock); got != step.want {
+			t.Errorf("asked after %v it is of %v, want %v", step.asked, got, step.want)
+		}
+	}
+	record(t, db, scope("shop"), "20", object("a", 19))
+	if got := bury(clock.Add(62 * time.Second)).Sub(clock); got != 62*time.Second {
+		t.Errorf("what was seen meanwhile is not hidden: it is of %v", got)
+	}
+}
+
 func TestWhatWasMadeAnewWhileTheOldOneWasDeletedIsNotHidden(t *testing.T) {
 	now := clock
 	db, err := Open(t.Context(), t.TempDir(), Options{Now: func() time.Time { return now }})
