@@ -14,7 +14,7 @@ import (
 
 const (
 	// maxDocument bounds an answer that is kept whole, in bytes. The largest that an API
-	// server of Kubernetes 1.36 has of its own is OpenAPI v2 in JSON, 3.0 MB; the largest
+	// server of Kubernetes 1.36 has of its own is OpenAPI v2 in JSON, 2.2 MB; the largest
 	// part of OpenAPI v3 has 1.6 MB. With hundreds of custom resources v2 grows beyond the
 	// bound, which is there because all of it is in memory until it has been written.
 	maxDocument = 4 << 20

@@ -29,7 +29,7 @@ func documents(t *testing.T, p *pod) []question {
 	}
 	const aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
 	return []question{
-		get("/version"), get("/api"), get("/apis"), get("/api/v1"), get("/apis/apps/v1"), get("/openid/v1/jwks"),
+		get("/version"), get("/api"), get("/apis"), get("/api/v1"), get("/apis/apps/v1"), accept("/openid/v1/jwks", "*/*"),
 		accept("/api", aggregated), accept("/apis", aggregated),
 		get("/openapi/v2"), accept("/openapi/v2", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"),
 		get("/openapi/v3"), get(index.Paths["api/v1"].ServerRelativeURL), get(index.Paths["apis/apps/v1"].ServerRelativeURL),
