@@ -126,9 +126,10 @@ func (s *sidecar) newFlow() *flow.Flow {
 	return flow.New(flow.Options{
 		Upstream: s.upstream,
 		Disk:     s.disk.Cache, Memory: s.memory.Cache, MemoryOnly: s.cfg.Cache.MemoryOnly, Agents: s.cfg.Cache.Agents,
-		Verifier: principal.NewVerifier(principal.Options{Keys: s.keys, Own: s.mirror.Token, Grace: s.cfg.Offline.TokenGrace}),
-		Token:    s.mirror.Token,
-		Logger:   s.log,
+		Verifier:       principal.NewVerifier(principal.Options{Keys: s.keys, Own: s.mirror.Token, Grace: s.cfg.Offline.TokenGrace}),
+		ReviewLifetime: s.cfg.Offline.ReviewLifetime,
+		Token:          s.mirror.Token,
+		Logger:         s.log,
 	})
 }
 

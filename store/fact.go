@@ -129,7 +129,7 @@ func (db *DB) BindCluster(ctx context.Context, digests []string) (emptied bool, 
 			emptied = !slices.ContainsFunc(digests, func(d string) bool { return slices.Contains(known, d) })
 		}
 		if emptied {
-			for _, table := range []string{"collection", "response", "fact"} {
+			for _, table := range []string{"collection", "tombstone", "response", "fact"} {
 				if _, err := tx.tx.Exec(`DELETE FROM ` + table); err != nil {
 					return tx.note("empty "+table, err)
 				}

@@ -18,6 +18,11 @@ func (tx *Tx) ForgetFuture(s Scope, version uint64, asked time.Time, keep int64)
 	_, err = tx.tx.Exec(`DELETE FROM object WHERE collection_id IN (SELECT id FROM collection
 			WHERE principal = ? AND api_group = ? AND version = ? AND resource = ? AND state = 'seen')
 		AND CAST(resource_version AS INTEGER) > ? AND updated_at < ?`, s.Principal, s.Group, s.Version, s.Resource, version, before)
+	if err != nil {
+		return tx.note("forget future", err)
+	}
+	_, err = tx.tx.Exec(`DELETE FROM tombstone WHERE principal = ? AND api_group = ? AND resource = ? AND CAST(resource_version AS INTEGER) > ? AND at < ?`,
+		s.Principal, s.Group, s.Resource, version, before)
 	return tx.note("forget future", err)
 }
 

@@ -74,13 +74,11 @@ func (tx *Tx) See(s Scope, kind, apiVersion string, o Object) error {
 	return tx.touch(id)
 }
 
-// Unsee forgets an object that the server says is not there.
+// Unsee forgets what was read alone of an object, in every form of the scope's resource.
 func (tx *Tx) Unsee(s Scope, namespace, name string) error {
-	c, err := tx.Collection(s, Seen)
-	if err != nil {
-		return ignoreNotFound(err)
-	}
-	return tx.Remove(c.ID, namespace, name)
+	_, err := tx.tx.Exec(`DELETE FROM object WHERE namespace = ? AND name = ? AND collection_id IN (
+		SELECT id FROM collection WHERE principal = ? AND api_group = ? AND resource = ? AND state = 'seen')`, namespace, name, s.Principal, s.Group, s.Resource)
+	return tx.note("forget object", err)
 }
 
 func (tx *Tx) seen(s Scope) (int64, error) {

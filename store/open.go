@@ -230,9 +230,12 @@ func (db *DB) prepare(ctx context.Context, write *sql.DB, unclean bool) error {
 			return fmt.Errorf("%s: %w: %s", op, ErrCorrupt, verdict)
 		}
 	}
-	// What was being filled when the process ended can never become whole.
-	if _, err := write.ExecContext(ctx, "DELETE FROM collection WHERE state = 'filling'"); err != nil {
-		return translate(op, err)
+	// What was being filled when the process ended can never become whole, and nobody has
+	// the key any more to the reviews that it kept.
+	for _, left := range []string{"DELETE FROM collection WHERE state = 'filling'", "DELETE FROM response WHERE question <> ''"} {
+		if _, err := write.ExecContext(ctx, left); err != nil {
+			return translate(op, err)
+		}
 	}
 	var last int64
 	err := write.QueryRowContext(ctx, "SELECT coalesce(max(id), 0) FROM collection").Scan(&last)

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"time"
 )
 
@@ -11,9 +12,13 @@ type Response struct {
 	Principal string
 	Path      string // with the query
 	Accept    string
+	// Question tells the bodies of requests apart, for those that have one; empty: it
+	// is the answer to a GET.
+	Question  string
 	Status    int
 	MediaType string
 	ETag      string
+	Headers   string // JSON object of what else belongs to the body; empty means {}
 	StoredAt  time.Time
 	Body      []byte
 }
@@ -21,34 +26,82 @@ type Response struct {
 // PutResponse adds or replaces an answer. An answer with the body that is
 // already there costs no write of the body.
 func (tx *Tx) PutResponse(r Response) error {
+	if r.Headers == "" {
+		r.Headers = "{}"
+	}
 	now := tx.nowMilli()
-	res, err := tx.tx.Exec(`UPDATE response SET stored_at = ?, status = ?, media_type = ?, etag = ?
-		WHERE principal = ? AND path = ? AND accept = ? AND CAST(body AS BLOB) = ?`, now, r.Status, r.MediaType, r.ETag, r.Principal, r.Path, r.Accept, r.Body)
+	res, err := tx.tx.Exec(`UPDATE response SET stored_at = ?, status = ?, media_type = ?, etag = ?, headers = ?
+		WHERE principal = ? AND path = ? AND accept = ? AND question = ? AND CAST(body AS BLOB) = ?`,
+		now, r.Status, r.MediaType, r.ETag, r.Headers, r.Principal, r.Path, r.Accept, r.Question, r.Body)
 	if err != nil {
 		return tx.note("put response", err)
 	}
 	if n, err := res.RowsAffected(); err != nil || n > 0 {
 		return tx.note("put response", err)
 	}
-	_, err = tx.tx.Exec(`INSERT OR REPLACE INTO response (principal, path, accept, status, media_type, etag, stored_at, size, body)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`, r.Principal, r.Path, r.Accept, r.Status, r.MediaType, r.ETag, now, len(r.Body), r.Body)
+	_, err = tx.tx.Exec(`INSERT OR REPLACE INTO response (principal, path, accept, question, status, media_type, etag, headers, stored_at, size, body)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, r.Principal, r.Path, r.Accept, r.Question, r.Status, r.MediaType, r.ETag, r.Headers, now, len(r.Body), r.Body)
 	return tx.note("put response", err)
 }
 
-// RemoveResponse forgets an answer, in every form that was accepted.
+// RenewResponse says that an answer to a GET is still what the server has, if it is
+// the one with this etag.
+func (tx *Tx) RenewResponse(principal, path, accept, etag string) error {
+	_, err := tx.tx.Exec(`UPDATE response SET stored_at = ? WHERE principal = ? AND path = ? AND accept = ? AND question = '' AND etag = ?`,
+		tx.nowMilli(), principal, path, accept, etag)
+	return tx.note("renew response", err)
+}
+
+// RemoveResponse forgets the answers for a path without a query: in every form that
+// was accepted, with whatever query.
 func (tx *Tx) RemoveResponse(principal, path string) error {
-	_, err := tx.tx.Exec(`DELETE FROM response WHERE principal = ? AND path = ?`, principal, path)
+	_, err := tx.tx.Exec(`DELETE FROM response WHERE principal = ?1 AND (path = ?2 OR substr(path, 1, length(?2) + 1) = ?2 || '?')`, principal, path)
 	return tx.note("remove response", err)
 }
 
-// Response finds an answer.
+// ReplaceResponses forgets the answers for a path whose query differs from that of
+// keep, which is a path with its query.
+func (tx *Tx) ReplaceResponses(principal, path, keep string) error {
+	_, err := tx.tx.Exec(`DELETE FROM response WHERE principal = ?1 AND substr(path, 1, length(?2) + 1) = ?2 || '?' AND path <> ?3`, principal, path, keep)
+	return tx.note("replace responses", err)
+}
+
+// ForgetReviews deletes reviews that were recorded before a time, and the oldest when
+// there are more than most.
+func (tx *Tx) ForgetReviews(before time.Time, most int) error {
+	_, err := tx.tx.Exec(`DELETE FROM response WHERE question <> '' AND (stored_at < ? OR rowid IN (
+		SELECT rowid FROM response WHERE question <> '' ORDER BY stored_at DESC LIMIT -1 OFFSET ?))`, before.UnixMilli(), most)
+	return tx.note("forget reviews", err)
+}
+
+// Response finds the answer to a GET.
 func (db *DB) Response(ctx context.Context, principal, path, accept string) (Response, error) {
-	r := Response{Principal: principal, Path: path, Accept: accept}
+	return db.Review(ctx, principal, path, accept, "")
+}
+
+// Review finds the answer to a question.
+func (db *DB) Review(ctx context.Context, principal, path, accept, question string) (Response, error) {
+	r := Response{Principal: principal, Path: path, Accept: accept, Question: question}
 	var stored int64
+	var size int
 	err := db.look("read response", func(read *sql.DB) error {
-		return read.QueryRowContext(ctx, `SELECT status, media_type, etag, stored_at, CAST(body AS BLOB) FROM response
-			WHERE principal = ? AND path = ? AND accept = ?`, principal, path, accept).Scan(&r.Status, &r.MediaType, &r.ETag, &stored, &r.Body)
+		err := read.QueryRowContext(ctx, `SELECT status, media_type, etag, headers, stored_at, size, CAST(body AS BLOB) FROM response
+			WHERE principal = ? AND path = ? AND accept = ? AND question = ?`, principal, path, accept, question).
+			Scan(&r.Status, &r.MediaType, &r.ETag, &r.Headers, &stored, &size, &r.Body)
+		if err == nil && size != len(r.Body) {
+			err = fmt.Errorf("%w: response of %d bytes has %d", ErrCorrupt, size, len(r.Body))
+		}
+		return err
 	})
 	r.StoredAt = time.UnixMilli(stored)
 	return r, err
+}
+
+// ETag gives the etag of the answer to a GET, empty if it has none, without reading
+// the body.
+func (db *DB) ETag(ctx context.Context, principal, path, accept string) (etag string, err error) {
+	err = db.look("read etag", func(read *sql.DB) error {
+		return read.QueryRowContext(ctx, `SELECT etag FROM response WHERE principal = ? AND path = ? AND accept = ? AND question = ''`, principal, path, accept).Scan(&etag)
+	})
+	return etag, err
 }

@@ -52,19 +52,40 @@ CREATE TABLE object (
   UNIQUE (collection_id, namespace, name)
 ) STRICT;
 
--- Whole answers, for the identical request: discovery, OpenAPI, version, Tables.
+-- Objects that the server has said are not there, in whatever form and version of
+-- the API. A row hides what was recorded of the object before at: objects with one of
+-- the uids, which never come back, and older resourceVersions than resource_version.
+CREATE TABLE tombstone (
+  id               INTEGER PRIMARY KEY,
+  principal        TEXT NOT NULL,
+  api_group        TEXT NOT NULL,
+  resource         TEXT NOT NULL,
+  namespace        TEXT NOT NULL,
+  name             TEXT NOT NULL,
+  uids             TEXT NOT NULL,                 -- JSON array
+  resource_version TEXT NOT NULL,                 -- the newest that was known then; empty: none
+  at               INTEGER NOT NULL,              -- ms since 1970: it was not there then
+  UNIQUE (principal, api_group, resource, namespace, name)
+) STRICT;
+
+-- Whole answers, for the identical request: discovery, OpenAPI, version, Tables, and
+-- reviews, which are POSTs that only ask. The question and the answer of a review cannot
+-- be read from here: the first is a digest, the body is encrypted.
 CREATE TABLE response (
   principal  TEXT NOT NULL,
   path       TEXT NOT NULL,                       -- with the query
   accept     TEXT NOT NULL,
+  question   TEXT NOT NULL,                       -- of a review; empty: it is the answer to a GET
   status     INTEGER NOT NULL,
   media_type TEXT NOT NULL,
   etag       TEXT NOT NULL,
+  headers    TEXT NOT NULL,                       -- JSON object: others that belong to the body
   stored_at  INTEGER NOT NULL,                    -- ms since 1970
   size       INTEGER NOT NULL,
   body       ANY NOT NULL,
-  PRIMARY KEY (principal, path, accept)
+  PRIMARY KEY (principal, path, accept, question)
 ) STRICT;
+CREATE INDEX response_review ON response (stored_at) WHERE question <> '';
 
 -- Things known about the cluster, such as the keys that tokens are signed with.
 CREATE TABLE fact (
@@ -100,6 +121,16 @@ CREATE VIEW v_object AS
 CREATE VIEW v_label AS
   SELECT o.collection_id, o.namespace, o.name, l.key AS label, l.value
   FROM object o, json_each(o.labels) l;
+
+CREATE VIEW v_tombstone AS
+  SELECT principal, CASE api_group WHEN '' THEN '' ELSE api_group || '/' END || resource AS resource, namespace, name, uids, resource_version,
+         datetime(at / 1000, 'unixepoch') AS at
+  FROM tombstone;
+
+CREATE VIEW v_response AS
+  SELECT principal, path, accept, question <> '' AS review, status, media_type, etag, size, datetime(stored_at / 1000, 'unixepoch') AS stored,
+         CASE WHEN question = '' AND media_type LIKE 'application/json%' THEN CAST(body AS TEXT) END AS json
+  FROM response;
 
 CREATE VIEW v_link AS
   SELECT datetime(at / 1000, 'unixepoch') AS at, state, reason FROM link ORDER BY id;

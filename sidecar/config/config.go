@@ -90,6 +90,10 @@ type Cache struct {
 // Offline is what holds while the link is down.
 type Offline struct {
 	TokenGrace time.Duration // 0 = an expired token is refused
+	// ReviewLifetime is from the recording of an answer; 0 = none is given. The default is
+	// twice the longest time, five minutes, that API server and kubelet keep the answers of
+	// such webhooks: a program that asks anew when its own copy is that old still finds one.
+	ReviewLifetime time.Duration
 }
 
 // Log is how the sidecar logs.

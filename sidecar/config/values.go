@@ -22,8 +22,10 @@ const (
 	minInterval = 100 * time.Millisecond
 	maxInterval = time.Hour
 	maxGrace    = 10 * 365 * 24 * time.Hour
-	minSize     = 4 << 20 // below it not even the schema and one write-ahead log cycle fit
-	maxSize     = 1 << 50
+	// A right that was taken away, or a token that has expired, stays good for as long.
+	maxReviewLifetime = 24 * time.Hour
+	minSize           = 4 << 20 // below it not even the schema and one write-ahead log cycle fit
+	maxSize           = 1 << 50
 )
 
 // optional lets the empty value pass.

@@ -5,6 +5,9 @@
 //	request ──▶ ┤
 //	            └─ link down ▶ prove who asks ──▶ replay ──▶ answer, 404 with proof, or 503
 //
+// Of a document that is recorded upstream is only asked whether it has changed, see
+// revalidate.go; a POST that only asks is recorded as an answer, see review.go.
+//
 // A watch is one loop over both: serve the initial state if asked for, stream
 // from upstream, and when the link breaks wait and go on behind the last version
 // that the client has seen. See watch.go.

@@ -45,6 +45,9 @@ type Options struct {
 	// Agents are the clients whose reading is recorded.
 	Agents   agent.Selector
 	Verifier Verifier
+	// ReviewLifetime is how long the answer to a POST that only asks is given again
+	// offline; 0: not at all.
+	ReviewLifetime time.Duration
 	// Token gives the pod's own current token, for watches that outlive the one
 	// they were opened with.
 	Token  func() (string, error)
@@ -63,6 +66,8 @@ type Cache struct {
 type Flow struct {
 	Options
 	credentials credentials
+	questions   questions
+	patience    patience
 }
 
 var _ http.RoundTripper = (*Flow)(nil)
@@ -72,7 +77,7 @@ func New(opts Options) *Flow {
 	if opts.Clock == nil {
 		opts.Clock = clock.RealClock{}
 	}
-	return &Flow{Options: opts}
+	return &Flow{Options: opts, questions: newQuestions(), patience: defaultPatience}
 }
 
 // flushTimeout bounds how long an offline answer waits for what was read just
@@ -87,12 +92,22 @@ func (f *Flow) RoundTrip(r *http.Request) (*http.Response, error) {
 	if info.Verb == request.Watch && info.IsResource && len(info.Forms()) > 0 && !info.Invalid && !info.Legacy {
 		return f.watch(r, info)
 	}
+	switch record.KindOf(&info) {
+	case record.AsReview:
+		if f.ReviewLifetime > 0 {
+			return f.review(r, info)
+		}
+	case record.AsWritten, record.AsDeletedMany:
+		if r.Method == http.MethodDelete {
+			var err error
+			if r, info.DryRun, err = onlyTried(r); err != nil {
+				return nil, err
+			}
+		}
+	}
 	if f.Upstream.Online() {
-		source := f.source(r, info)
-		resp, err := f.Upstream.RoundTrip(r)
+		resp, err := f.ask(r, f.source(r, info))
 		if err == nil {
-			f.believe(r, source.Principal, resp)
-			f.record(source, resp)
 			return resp, nil
 		}
 		if !upstream.IsLinkError(err) {
@@ -118,6 +133,9 @@ func (f *Flow) source(r *http.Request, info request.Info) record.Source {
 
 // cache is the one that a request's answer belongs to.
 func (f *Flow) cache(info *request.Info) Cache {
+	if info.CarriesToken() {
+		return f.Memory
+	}
 	if info.IsResource && slices.Contains(f.MemoryOnly, schema.GroupResource{Group: info.Group, Resource: info.Resource}) {
 		return f.Memory
 	}
@@ -126,7 +144,11 @@ func (f *Flow) cache(info *request.Info) Cache {
 
 // believe keeps the token that the API server has just accepted, in memory only.
 func (f *Flow) believe(r *http.Request, subject string, resp *http.Response) {
-	if subject != "" && resp.StatusCode == http.StatusOK {
+	if subject == "" {
+		return
+	}
+	switch resp.StatusCode {
+	case http.StatusOK, http.StatusCreated, http.StatusNotModified:
 		f.credentials.put(subject, r.Header.Get("Authorization"))
 	}
 }
@@ -138,37 +160,61 @@ func (f *Flow) record(source record.Source, resp *http.Response) {
 		return
 	}
 	kind := record.KindOf(&source.Info)
-	if kind == record.None {
+	if kind == record.None || kind == record.AsReview || resp.Header.Get("Content-Encoding") != "" {
 		return
 	}
 	switch resp.StatusCode {
-	case http.StatusNotFound, http.StatusGone:
-		if source.Info.Verb == request.Get {
-			recorder.Absent(source)
+	case http.StatusOK, http.StatusCreated:
+		f.recordSuccess(recorder, kind, source, resp)
+	case http.StatusAccepted: // a DELETE that goes on
+		if kind == record.AsWritten {
+			f.recordSuccess(recorder, kind, source, resp)
 		}
-		return
+	case http.StatusNotModified:
+		recorder.Renewed(source, resp.Header.Get("ETag"))
+	case http.StatusNotFound:
+		switch {
+		case source.Info.Name != "" && kind != record.AsScaled:
+			resp.Body = recorder.NotFound(source, formatOf(resp), resp.Body)
+		case source.Info.Verb == request.Get:
+			recorder.Unknown(source)
+		}
+	case http.StatusGone:
+		if source.Info.Verb == request.Get {
+			recorder.Unknown(source)
+		}
 	case http.StatusForbidden:
-		recorder.Forbidden(source)
-		return
+		if source.Info.IsRead() {
+			recorder.Forbidden(source)
+		}
 	}
-	if (resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusCreated) || resp.Header.Get("Content-Encoding") != "" {
-		return
-	}
-	if kind == record.AsDocument {
-		resp.Body = recorder.Document(source, resp)
-		return
-	}
+}
+
+func (f *Flow) recordSuccess(recorder *record.Recorder, kind record.Kind, source record.Source, resp *http.Response) {
 	format := formatOf(resp)
-	if format == nil {
-		return
-	}
 	switch kind {
-	case record.AsList:
-		resp.Body = recorder.List(source, format, resp.Body)
-	case record.AsObject:
-		resp.Body = recorder.Object(source, format, resp.Body)
+	case record.AsDocument:
+		resp.Body = recorder.Document(source, resp)
+	case record.AsList, record.AsObject:
+		switch {
+		case format == nil: // CBOR, YAML: it cannot be cut
+			resp.Body = recorder.Document(source, resp)
+		case kind == record.AsList:
+			resp.Body = recorder.List(source, format, resp.Body)
+		default:
+			resp.Body = recorder.Object(source, format, resp.Body)
+		}
 	case record.AsWritten:
-		resp.Body = recorder.Written(source, format, resp.Body)
+		switch {
+		case format != nil:
+			resp.Body = recorder.Written(source, format, resp.Body)
+		case source.Info.Name != "":
+			recorder.Unknown(source)
+		}
+	case record.AsScaled:
+		recorder.Scaled(source)
+	case record.AsDeletedMany:
+		recorder.DeletedMany(source)
 	}
 }
 
@@ -206,7 +252,7 @@ func (f *Flow) prove(r *http.Request, info request.Info) (replay.Request, error)
 		return q, unauthorized(err)
 	case info.Impersonated:
 		return q, unavailable("only the API server can decide on impersonation")
-	case !info.IsRead():
+	case !info.IsRead() && !info.IsReview():
 		return q, unavailable("nothing is written while the link is down; try again later")
 	case recorder == nil:
 		return q, nil

@@ -4,12 +4,16 @@
 //	body ──▶ application
 //	  │ tee
 //	  ▼
-//	List / Watch / Object / Document   cut the bytes (wire), in the reader's goroutine
+//	List / Watch / Object / Document / Written …   cut the bytes (wire), in the reader's goroutine
 //	  │ operations, bounded in bytes; never waits
 //	  ▼
 //	Run                                groups them into transactions
 //	  ▼
 //	store
+//
+// What cannot be cut into objects is kept whole, for the identical request. That
+// shows in the answer, not in the request: a client that would take a Table may get
+// a list.
 //
 // When the store is slower than the network the operations that do not fit are
 // dropped: a list is then given up and the old snapshot stays; a watch that lost

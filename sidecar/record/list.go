@@ -9,12 +9,14 @@ import (
 	"rockpool.dev/store"
 )
 
-// List records the body of a successful LIST while it is read. The result must
-// be read and closed in place of body.
+// List records the body of a successful LIST while it is read: as a collection, or if
+// it cannot be cut into objects, such as a Table, whole for the identical request. The
+// result must be read and closed in place of body.
 func (r *Recorder) List(source Source, format wire.Format, body io.ReadCloser) io.ReadCloser {
 	l := &list{recorder: r, source: source}
 	l.form.Format, l.split = format, format.NewList(l.item)
-	return &tee{body: body, sink: l}
+	w := r.whole(maxDocument, func(raw []byte) { r.keep(&source, source.document(format.MediaType()), raw) })
+	return &tee{body: body, sink: &either{list: l, whole: w}}
 }
 
 type list struct {
@@ -26,23 +28,20 @@ type list struct {
 	api      string
 	version  string // of the pages before this one; empty: it is the first
 	snap     *snapshot
-	failed   bool
+	failure  error
 }
 
 // write takes bytes of the body. What cannot be cut is not recorded; the
 // application gets it all the same.
 func (l *list) write(p []byte) {
-	if l.failed {
-		return
-	}
-	if _, err := l.split.Write(p); err != nil {
-		l.failed = true
+	if l.failure == nil {
+		_, l.failure = l.split.Write(p)
 	}
 }
 
 func (l *list) item(raw []byte) error {
 	if l.snap == nil {
-		if err := l.begin(l.split.Peek().Kind); err != nil {
+		if err := l.begin(l.split.Peek()); err != nil {
 			return err
 		}
 	}
@@ -62,10 +61,14 @@ func (l *list) item(raw []byte) error {
 
 // begin is called when the form of the items is known: typed lists say their
 // kind first, others are lists of whole objects.
-func (l *list) begin(listKind string) error {
-	rep, ok := representation(listKind)
+func (l *list) begin(head wire.Head) error {
+	rep, ok := representation(head.Kind)
 	if !ok {
 		return errNotAnObject
+	}
+	// Lists of what no database has, such as metrics, are at no version.
+	if said := head.Metadata != nil || l.form.Format == wire.Protobuf; said && head.ResourceVersion == "" {
+		return errNoVersion
 	}
 	l.form.Representation = rep
 	scope := l.source.scope(l.form)
@@ -84,8 +87,8 @@ func (l *list) begin(listKind string) error {
 // end commits the list when its body was whole and was the last page.
 func (l *list) end(whole bool) {
 	head, err := l.split.Head()
-	whole = whole && err == nil && !l.failed && head.HasItems && head.ResourceVersion != ""
-	if whole && l.snap == nil && l.begin(head.Kind) != nil {
+	whole = whole && err == nil && l.failure == nil && head.HasItems && head.ResourceVersion != ""
+	if whole && l.snap == nil && l.begin(head) != nil {
 		return
 	}
 	// Pages of different versions are not one state.

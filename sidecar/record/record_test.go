@@ -465,7 +465,7 @@ func TestSingleObjectsAreRemembered(t *testing.T) {
 	source := g.source(configmaps + "/a")
 	g.read(g.Object(source, wire.JSON, io.NopCloser(strings.NewReader(cm("a", 7)))))
 	g.want("seen /@: a@7")
-	g.Absent(source)
+	g.Unknown(source)
 	g.want("seen /@:")
 }
 
@@ -607,18 +607,46 @@ func TestKindOf(t *testing.T) {
 		{"an object", "GET", "/api/v1/namespaces/n/pods/p", "", AsObject},
 		{"a watch", "GET", "/api/v1/pods?watch=1", "", AsWatch},
 		{"a deprecated watch", "GET", "/api/v1/watch/pods", "", None},
-		{"a table", "GET", "/api/v1/pods", table, AsDocument},
+		{"a table, or what it turns out to be", "GET", "/api/v1/pods", table, AsList},
+		{"one object as a table", "GET", "/api/v1/namespaces/n/pods/p", table, AsObject},
 		{"a log", "GET", "/api/v1/namespaces/n/pods/p/log", "", None},
+		{"an exec", "GET", "/api/v1/namespaces/n/pods/p/exec?command=ls", "", None},
+		{"an exec by POST", "POST", "/api/v1/namespaces/n/pods/p/exec?command=ls", "", None},
+		{"an attach", "GET", "/api/v1/namespaces/n/pods/p/attach", "", None},
+		{"a port-forward", "POST", "/api/v1/namespaces/n/pods/p/portforward", "", None},
+		{"a proxied path of a service", "GET", "/api/v1/namespaces/n/services/s/proxy/x", "", None},
+		{"a proxied path of a pod", "GET", "/api/v1/namespaces/n/pods/p/proxy", "", None},
+		{"a proxied path of a node", "GET", "/api/v1/nodes/x/proxy/metrics", "", None},
+		{"a proxied write", "POST", "/api/v1/namespaces/n/services/s/proxy/x", "", None},
+		{"a proxied delete", "DELETE", "/api/v1/namespaces/n/services/s/proxy/x", "", None},
+		{"a deprecated proxied path", "GET", "/api/v1/proxy/namespaces/n/services/s/x", "", None},
 		{"the scale of a workload", "GET", "/apis/apps/v1/namespaces/n/deployments/d/scale", "", AsDocument},
-		{"a proxied path", "GET", "/api/v1/namespaces/n/services/s/proxy/x", "", None},
+		{"a write of the scale", "PATCH", "/apis/apps/v1/namespaces/n/deployments/d/scale", "", AsScaled},
+		{"a scale that is only tried", "PUT", "/apis/apps/v1/namespaces/n/deployments/d/scale?dryRun=All", "", None},
 		{"discovery", "GET", "/apis/apps/v1", "", AsDocument},
+		{"OpenAPI", "GET", "/openapi/v3/apis/apps/v1?hash=X", "", AsDocument},
 		{"health", "GET", "/healthz", "", None},
+		{"one check of health", "GET", "/healthz/etcd", "", None},
+		{"life", "GET", "/livez?verbose", "", None},
+		{"readiness", "GET", "/readyz", "", None},
 		{"metrics", "GET", "/metrics", "", None},
+		{"the server's logs", "GET", "/logs/kube-apiserver.log", "", None},
+		{"profiles", "GET", "/debug/pprof/heap", "", None},
 		{"a write", "POST", "/api/v1/namespaces/n/pods", "", AsWritten},
 		{"a write that is only tried", "PATCH", "/api/v1/namespaces/n/pods/p?dryRun=All", "", None},
 		{"a write of the status", "PATCH", "/api/v1/namespaces/n/pods/p/status", "", AsWritten},
+		{"a delete", "DELETE", "/api/v1/namespaces/n/pods/p", "", AsWritten},
 		{"an eviction", "POST", "/api/v1/namespaces/n/pods/p/eviction", "", None},
-		{"a delete of many", "DELETE", "/api/v1/namespaces/n/pods", "", None},
+		{"a binding", "POST", "/api/v1/namespaces/n/pods/p/binding", "", None},
+		{"a token", "POST", "/api/v1/namespaces/n/serviceaccounts/a/token", "", None},
+		{"a delete of many", "DELETE", "/api/v1/namespaces/n/pods", "", AsDeletedMany},
+		{"a question about oneself", "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", "", AsReview},
+		{"a question about somebody", "POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", "", AsReview},
+		{"a question about somebody in a namespace", "POST", "/apis/authorization.k8s.io/v1/namespaces/n/localsubjectaccessreviews", "", AsReview},
+		{"a question about all rights", "POST", "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", "", AsReview},
+		{"a question about a token", "POST", "/apis/authentication.k8s.io/v1/tokenreviews", "", AsReview},
+		{"a question about who one is", "POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", "", AsReview},
+		{"a resource of that name in another group", "POST", "/apis/example.com/v1/tokenreviews", "", AsWritten},
 		{"a bad selector", "GET", "/api/v1/pods?labelSelector=%3D%3D%3D", "", None},
 	}
 	for _, tt := range tests {

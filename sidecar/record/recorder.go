@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -51,6 +52,7 @@ type Recorder struct {
 
 	groupOps int // the constant, but in tests
 	stale    chan Stale
+	wholes   atomic.Int64 // bytes of bodies that are kept whole and have not ended
 
 	mu      sync.Mutex
 	queue   []operation

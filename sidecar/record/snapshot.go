@@ -90,6 +90,9 @@ func (c commit) apply(g *group) error {
 	if errors.Is(err, store.ErrBaseGone) {
 		return abort{c.snapshot}.apply(g)
 	}
+	if err == nil && c.source.latest() && c.scope.LabelSelector == "" && c.scope.FieldSelector == "" {
+		err = g.tx.UnburyAll(c.scope, c.asked())
+	}
 	if err == nil {
 		listsTotal.WithLabelValues("complete").Inc()
 		g.watched.list(c.scope)

@@ -32,26 +32,51 @@ const (
 	AsObject
 	AsDocument
 	AsWritten
+	AsScaled
+	AsDeletedMany
+	AsReview
 )
 
-// KindOf decides how a successful JSON answer to a request is recorded.
+// KindOf decides how a successful answer to a request is recorded. Whether a list or an
+// object can be cut, or is kept whole, shows in the answer itself.
 func KindOf(info *request.Info) Kind {
-	if info.Impersonated || info.Invalid || info.Legacy {
+	switch {
+	case info.Impersonated || info.Invalid || info.Legacy:
 		return None
-	}
-	if info.IsDocument() {
+	case info.IsDocument():
 		return AsDocument
+	case !info.IsResource:
+		return None
+	case info.IsRead():
+		return kindOfRead(info)
+	case info.DryRun:
+		return None
+	case info.IsReview():
+		return AsReview
 	}
-	if !info.IsResource {
+	return kindOfWrite(info)
+}
+
+func kindOfWrite(info *request.Info) Kind {
+	switch info.Verb {
+	case request.DeleteCollection:
+		return AsDeletedMany
+	case request.Create, request.Update, request.Patch, request.Delete:
+	default:
 		return None
 	}
-	switch info.Verb {
-	case request.Create, request.Update, request.Patch, request.Delete:
-		if info.DryRun || (info.Subresource != "" && info.Subresource != "status") {
-			return None
-		}
+	switch info.Subresource {
+	case "", "status":
 		return AsWritten
+	case "scale":
+		return AsScaled
 	}
+	// What an eviction or a binding has done, the watch tells; the answer to a request
+	// for a token is one.
+	return None
+}
+
+func kindOfRead(info *request.Info) Kind {
 	switch info.Subresource {
 	case "":
 	case "scale", "status": // objects of a kind of their own, or a second way to one
@@ -66,13 +91,10 @@ func KindOf(info *request.Info) Kind {
 	case request.Watch:
 		return AsWatch
 	case request.Get, request.List:
-		if info.ResourceVersionMatch == "Exact" {
+		switch {
+		case info.ResourceVersionMatch == "Exact":
 			return None // an old state
-		}
-		if slices.ContainsFunc(info.Accept[:min(1, len(info.Accept))], func(m request.MediaType) bool { return m.As == "Table" }) {
-			return AsDocument
-		}
-		if info.Verb == request.Get {
+		case info.Verb == request.Get:
 			return AsObject
 		}
 		return AsList
@@ -150,6 +172,8 @@ func itemRow(f request.Form, raw []byte, m wire.Meta) store.Object {
 
 // listKind is the kind of a list of objects of a kind.
 func listKind(kind string) string { return kind + "List" }
+
+func isList(kind string) bool { return strings.HasSuffix(kind, "List") }
 
 func itemKind(list string) string { return strings.TrimSuffix(list, "List") }
 

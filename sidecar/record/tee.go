@@ -7,6 +7,7 @@ import (
 
 var (
 	errNotAnObject = errors.New("not a list of API objects")
+	errNoVersion   = errors.New("a list at no resourceVersion")
 	errNotFirst    = errors.New("a further page of a list whose first pages were not recorded")
 )
 

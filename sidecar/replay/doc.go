@@ -4,9 +4,11 @@
 //	GET    ─▶ the newest that is known of the object ─▶ 200, 404 with proof, or ErrNotRecorded
 //	LIST   ─▶ a complete collection that covers it   ─▶ 200, streamed page by page
 //	WATCH  ─▶ the same as initial events             ─▶ State
+//	review ─▶ the answer to the same question, while it is young ─▶ 201
 //	other  ─▶ the answer to the identical request    ─▶ 200 or 304
 //
-// It never concludes absence from what happens not to be there: 404, or a list
-// without an object, needs a collection that was recorded whole. It does not know
+// It never concludes absence from what happens not to be there: a list without an
+// object needs a collection that was recorded whole, and a 404 such a list, or the
+// server's own word for this very object, newer than what else is known of it. It does not know
 // whether the link is up; the caller decides when to ask.
 package replay

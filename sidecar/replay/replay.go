@@ -49,6 +49,8 @@ type Request struct {
 	Path      string // the URL's path and query
 	// IfNoneMatch is the header of that name.
 	IfNoneMatch string
+
+	grave *store.Grave // what is hidden of the object asked for; nil: nothing
 }
 
 // Answer gives the answer to a GET or LIST. An error is ErrNotRecorded, an
@@ -93,40 +95,28 @@ type answer struct {
 	at time.Time
 }
 
-// document gives the recorded answer to the identical request.
-func (r *Replayer) document(ctx context.Context, q Request) (answer, error) {
-	doc, err := r.db.Response(ctx, q.Principal, q.Path, q.Info.RawAccept)
-	if errors.Is(err, store.ErrNotFound) {
-		return answer{}, fmt.Errorf("%w: no answer to this request", ErrNotRecorded)
-	}
-	if err != nil {
-		return answer{}, err
-	}
-	header := http.Header{"Content-Type": {doc.MediaType}}
-	if doc.ETag != "" {
-		header.Set("ETag", doc.ETag)
-		header.Set("Vary", "Accept")
-		if doc.ETag == q.IfNoneMatch {
-			return answer{r.response(http.StatusNotModified, header, doc.StoredAt, http.NoBody, 0), doc.StoredAt}, nil
-		}
-	}
-	return answer{r.response(doc.Status, header, doc.StoredAt, io.NopCloser(bytes.NewReader(doc.Body)), int64(len(doc.Body))), doc.StoredAt}, nil
-}
-
 // get gives the newest that is known of an object. It is absent when the newest
-// that is known, in whatever form, is that.
+// that is known, in whatever form, is that: a complete list without it, or the server's
+// own word for this very object.
 func (r *Replayer) get(ctx context.Context, q Request) (answer, error) {
 	all, err := r.db.Collections(ctx, q.Principal, q.Info.Group, q.Info.Version, q.Info.Resource)
 	if err != nil {
+		return answer{}, err
+	}
+	if q.grave, err = r.grave(ctx, q); err != nil {
 		return answer{}, err
 	}
 	newest, err := r.newest(ctx, q, all, func(store.Collection) bool { return true })
 	if err != nil {
 		return answer{}, err
 	}
-	if newest != nil && newest.absent {
+	notFound := apierrors.NewNotFound(schema.GroupResource{Group: q.Info.Group, Resource: q.Info.Resource}, q.Info.Name)
+	switch {
+	case newest == nil && q.grave != nil:
+		return answer{at: q.grave.At}, notFound
+	case newest != nil && newest.absent:
 		r.used(newest.collection.ID)
-		return answer{at: newest.collection.SyncedAt}, apierrors.NewNotFound(schema.GroupResource{Group: q.Info.Group, Resource: q.Info.Resource}, q.Info.Name)
+		return answer{at: newest.collection.SyncedAt}, notFound
 	}
 	for _, form := range q.Info.Forms() {
 		best, err := r.newest(ctx, q, all, func(c store.Collection) bool { return isForm(c, form) })
@@ -171,6 +161,9 @@ func (r *Replayer) newest(ctx context.Context, q Request, all []store.Collection
 		case c.State == store.Seen:
 			s.version = s.object.ResourceVersion
 			s.collection.SyncedAt = s.object.UpdatedAt
+		}
+		if hides(q.grave, s) {
+			continue
 		}
 		if best == nil || newer(s.version, best.version) {
 			best = &s

@@ -218,6 +218,28 @@ func (i *Info) IsRead() bool {
 	return false
 }
 
+// IsReview tells that the request is a POST that only asks, and changes nothing.
+func (i *Info) IsReview() bool {
+	if i.Verb != Create || i.Name != "" || i.Subresource != "" {
+		return false
+	}
+	switch i.Group {
+	case "authorization.k8s.io":
+		switch i.Resource {
+		case "selfsubjectaccessreviews", "subjectaccessreviews", "localsubjectaccessreviews", "selfsubjectrulesreviews":
+			return true
+		}
+	case "authentication.k8s.io":
+		return i.Resource == "tokenreviews" || i.Resource == "selfsubjectreviews"
+	}
+	return false
+}
+
+// CarriesToken tells that somebody's token is in the request and in the answer.
+func (i *Info) CarriesToken() bool {
+	return i.IsReview() && i.Resource == "tokenreviews"
+}
+
 // IsDocument tells that the request is for one of the documents by which the
 // API describes itself: discovery, OpenAPI, the version. They change seldom and
 // are the same text for everybody who may read them.

@@ -88,6 +88,34 @@ func TestDocumentsAreWhatDescribesTheAPI(t *testing.T) {
 	}
 }
 
+func TestQuestionsArePOSTsThatChangeNothing(t *testing.T) {
+	const authz, authn = "/apis/authorization.k8s.io/v1/", "/apis/authentication.k8s.io/v1/"
+	tests := []struct {
+		method, path    string
+		asks, hasAToken bool
+	}{
+		{"POST", authz + "selfsubjectaccessreviews", true, false},
+		{"POST", authz + "subjectaccessreviews", true, false},
+		{"POST", authz + "selfsubjectrulesreviews", true, false},
+		{"POST", authz + "namespaces/shop/localsubjectaccessreviews", true, false},
+		{"POST", authn + "selfsubjectreviews", true, false},
+		{"POST", authn + "tokenreviews", true, true},
+		{"POST", authn + "tokenreviews/x", false, false},
+		{"GET", authn + "tokenreviews", false, false},
+		{"PUT", authz + "subjectaccessreviews", false, false},
+		{"POST", authz + "somethingelse", false, false},
+		{"POST", "/apis/example.com/v1/tokenreviews", false, false},
+		{"POST", "/api/v1/namespaces/shop/serviceaccounts/web/token", false, false},
+		{"POST", "/version", false, false},
+	}
+	for _, tt := range tests {
+		info := Parse(httptest.NewRequest(tt.method, tt.path, nil))
+		if info.IsReview() != tt.asks || info.CarriesToken() != tt.hasAToken {
+			t.Errorf("%s %s asks: %v, and has a token: %v", tt.method, tt.path, info.IsReview(), info.CarriesToken())
+		}
+	}
+}
+
 func TestAcceptOrdersWhatTheClientTakes(t *testing.T) {
 	const table = "application/json;as=Table;v=v1;g=meta.k8s.io"
 	const partial = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"

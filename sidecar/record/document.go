@@ -1,0 +1,155 @@
+package record
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/store"
+)
+
+const (
+	// maxDocument bounds an answer that is kept whole, in bytes. The largest that an API
+	// server of Kubernetes 1.36 has of its own is OpenAPI v2 in JSON, 2.2 MB; the largest
+	// part of OpenAPI v3 has 1.6 MB. With hundreds of custom resources v2 grows beyond the
+	// bound, which is there because all of it is in memory until it has been written.
+	maxDocument = 4 << 20
+	// maxReview bounds the answer to a question, in bytes: the rules of a subject may be long.
+	maxReview = 256 << 10
+	// keepReviews is how many answers to questions are kept.
+	keepReviews = 512
+)
+
+// document is the answer to the request, still without a body.
+func (s *Source) document(mediaType string) store.Response {
+	return store.Response{Principal: s.Principal, Path: s.Path, Accept: s.Info.RawAccept, Status: http.StatusOK, MediaType: mediaType}
+}
+
+// Document records an answer whole, for the identical request.
+func (r *Recorder) Document(source Source, resp *http.Response) io.ReadCloser {
+	answer := source.document(resp.Header.Get("Content-Type"))
+	answer.ETag, answer.Headers = resp.Header.Get("ETag"), describing(resp.Header)
+	return &tee{body: resp.Body, sink: r.whole(maxDocument, func(raw []byte) { r.keep(&source, answer, raw) })}
+}
+
+// describing gives the headers that belong to a body besides its type and etag, as JSON.
+func describing(h http.Header) string {
+	kept := http.Header{}
+	for _, name := range []string{"Cache-Control", "Expires", "Last-Modified", "Vary"} {
+		if values := h.Values(name); len(values) > 0 {
+			kept[name] = values
+		}
+	}
+	raw, err := json.Marshal(kept)
+	if err != nil { // strings always marshal
+		return "{}"
+	}
+	return string(raw)
+}
+
+// keep records a whole answer.
+func (r *Recorder) keep(source *Source, answer store.Response, raw []byte) {
+	if len(raw) > maxDocument || (source.Info.IsResource && !isAll(source, answer.MediaType, raw)) {
+		return
+	}
+	answer.Body = raw
+	r.enqueue(document{answer})
+	// What is at a hash never changes (KEP-2896): with another hash the server has
+	// another document there, and nobody will ask for this one any more.
+	path, query, _ := strings.Cut(source.Path, "?")
+	if strings.HasPrefix(path, "/openapi/v3/") && strings.HasPrefix(query, "hash=") {
+		r.enqueue(supersede{source.Principal, path, source.Path})
+	}
+}
+
+// isAll tells that an answer is all of its list, or all of an object. When nobody can
+// say, it is not.
+func isAll(source *Source, mediaType string, raw []byte) bool {
+	if source.Info.Continue != "" {
+		return false
+	}
+	if wire.FormatOf(mediaType) != wire.JSON {
+		// In CBOR and YAML alike the name of the field is in plain letters.
+		return source.Info.Limit == 0 || !bytes.Contains(raw, []byte("continue"))
+	}
+	l := wire.JSON.NewList(func([]byte) error { return nil })
+	if _, err := l.Write(raw); err != nil {
+		return false
+	}
+	head, err := l.Head()
+	return err == nil && head.Continue == ""
+}
+
+// Renewed records that the server says of the document with this etag, as the answer
+// to the identical request, that it has not changed.
+func (r *Recorder) Renewed(source Source, etag string) {
+	if etag != "" {
+		r.enqueue(renew{&source, etag})
+	}
+}
+
+// Review is a question and how its answer is kept.
+type Review struct {
+	Question string // names it, without telling what it is
+	// Seal makes an answer unreadable for everybody who has not asked.
+	Seal func([]byte) []byte
+	// Lifetime is how long an answer is worth something.
+	Lifetime time.Duration
+}
+
+// Review records the answer to a question.
+func (r *Recorder) Review(source Source, review Review, resp *http.Response) io.ReadCloser {
+	answer := source.document(resp.Header.Get("Content-Type"))
+	answer.Status, answer.Question = resp.StatusCode, review.Question
+	return &tee{body: resp.Body, sink: r.whole(maxReview, func(raw []byte) {
+		answer.Body = review.Seal(raw)
+		r.enqueue(document{answer})
+		r.enqueue(forgetReviews{r.clock.Now().Add(-review.Lifetime)})
+	})}
+}
+
+type document struct{ store.Response }
+
+func (d document) size() int            { return len(d.Body) + overhead }
+func (document) lost()                  {}
+func (d document) apply(g *group) error { return g.tx.PutResponse(d.Response) }
+
+type renew struct {
+	source *Source
+	etag   string
+}
+
+func (renew) size() int { return overhead }
+func (renew) lost()     {}
+func (n renew) apply(g *group) error {
+	return g.tx.RenewResponse(n.source.Principal, n.source.Path, n.source.Info.RawAccept, n.etag)
+}
+
+type supersede struct{ principal, path, keep string }
+
+func (supersede) size() int              { return overhead }
+func (supersede) lost()                  {}
+func (s supersede) apply(g *group) error { return g.tx.ReplaceResponses(s.principal, s.path, s.keep) }
+
+type forgetReviews struct{ before time.Time }
+
+func (forgetReviews) size() int              { return overhead }
+func (forgetReviews) lost()                  {}
+func (f forgetReviews) apply(g *group) error { return g.tx.ForgetReviews(f.before, keepReviews) }
+
+// undocument forgets the answers for a path, with whatever query.
+type undocument struct{ principal, path string }
+
+func (undocument) size() int              { return overhead }
+func (undocument) lost()                  {}
+func (u undocument) apply(g *group) error { return g.tx.RemoveResponse(u.principal, u.path) }
+
+// forget forgets the whole answers to the request, in every form.
+func (r *Recorder) forget(source *Source) {
+	path, _, _ := strings.Cut(source.Path, "?")
+	r.enqueue(undocument{source.Principal, path})
+}

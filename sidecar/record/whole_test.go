@@ -1,0 +1,320 @@
+package record
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/store"
+)
+
+// kept tells whether there is a whole answer for a request.
+func (g *rig) kept(url string) bool {
+	g.t.Helper()
+	g.flush()
+	_, err := g.db.Response(g.t.Context(), who, url, "")
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		g.t.Fatal(err)
+	}
+	return err == nil
+}
+
+func TestWhatCannotBeCutIsKeptWhole(t *testing.T) {
+	const table = `{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"20"},"columnDefinitions":[],"rows":[]}`
+	many := strings.Repeat(configMap("x", 1)+",", 5000)
+	for name, tt := range map[string]struct {
+		url, body  string
+		kept, list bool
+	}{
+		"a list of objects":                     {configmaps, listOf(20, configMap("a", 1)), false, true},
+		"a list of nothing":                     {configmaps, listOf(20), false, true},
+		"a list that says its kind last":        {configmaps, `{"apiVersion":"v1","items":[` + configMap("a", 1) + `],"kind":"ConfigMapList","metadata":{"resourceVersion":"20"}}`, false, true},
+		"an empty list that says its kind last": {configmaps, `{"apiVersion":"v1","items":[],"kind":"ConfigMapList","metadata":{"resourceVersion":"20"}}`, false, true},
+		"a table":                               {configmaps, table, true, false},
+		"a page of a table":                     {configmaps + "?limit=1", strings.Replace(table, `"resource`, `"continue":"x","resource`, 1), false, false},
+		"a table of a further page":             {configmaps + "?continue=x", table, false, false},
+		"a list at no version, as of metrics":   {configmaps, `{"kind":"PodMetricsList","apiVersion":"metrics.k8s.io/v1","metadata":{},"items":[` + cm("a", 1) + `]}`, true, false},
+		"an empty list at no version":           {configmaps, `{"kind":"PodMetricsList","apiVersion":"metrics.k8s.io/v1","metadata":{},"items":[]}`, true, false},
+		"a kind that nobody knows":              {configmaps, `{"kind":"Surprise","apiVersion":"v1","data":"x"}`, true, false},
+		"a further page of what was not begun":  {configmaps + "?continue=x", listOf(20, configMap("a", 1)), false, false},
+		"no JSON":                               {configmaps, `<html>`, false, false},
+		"a table that broke off":                {configmaps, table[:40], false, false},
+		"a table that is too large":             {configmaps, table[:len(table)-2] + strings.Repeat(" ", maxDocument) + "]}", false, false},
+		"a long list that ends in nonsense":     {configmaps, `{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"20"},"items":[` + many + `7]}`, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, cut := range []func(io.Reader) io.Reader{iotest.OneByteReader, iotest.HalfReader} {
+				if len(tt.body) > 1<<20 {
+					cut = iotest.HalfReader
+				}
+				g := newRig(t, 0)
+				g.read(g.List(g.source(tt.url), wire.JSON, io.NopCloser(cut(strings.NewReader(tt.body)))))
+				if got := g.kept(tt.url); got != tt.kept {
+					t.Errorf("it is kept whole: %v", got)
+				}
+				if got := len(g.recorded("configmaps")) > 0; got != tt.list {
+					t.Errorf("it is a collection: %v", got)
+				}
+				if n := g.wholes.Load(); n != 0 {
+					t.Errorf("%d bytes are held back for ever", n)
+				}
+			}
+		})
+	}
+}
+
+func TestALongListIsNotHeldInMemoryToDecideWhatItIs(t *testing.T) {
+	g := newRig(t, 0)
+	l := g.List(g.source(configmaps), wire.JSON, io.NopCloser(strings.NewReader(listOf(20, configMap("a", 1), configMap("b", 1)))))
+	if _, err := io.ReadFull(l, make([]byte, len(listOf(20, configMap("a", 1)))+10)); err != nil {
+		t.Fatal(err)
+	}
+	if n := g.wholes.Load(); n != 0 {
+		t.Errorf("%d bytes are held behind the first item", n)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestBodiesThatAreKeptWholeAreBoundedTogether(t *testing.T) {
+	g := newRig(t, 0)
+	const urls = 12
+	var open []io.ReadCloser
+	body := `{"kind":"APIGroupList","x":"` + strings.Repeat("x", maxDocument-100) + `"}`
+	for i := range urls {
+		resp := &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}
+		r := g.Document(g.source(fmt.Sprintf("/apis/%d", i)), resp)
+		if _, err := io.ReadFull(r, make([]byte, len(body)-1)); err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, r)
+		if n := g.wholes.Load(); n > maxWholes {
+			t.Fatalf("%d bytes are held", n)
+		}
+	}
+	for _, r := range open {
+		g.read(r)
+	}
+	if n := g.wholes.Load(); n != 0 || g.kept(fmt.Sprintf("/apis/%d", urls-1)) {
+		t.Errorf("%d bytes are held back; the last was kept", n)
+	}
+}
+
+func TestOneObjectThatIsNoneIsKeptWhole(t *testing.T) {
+	g := newRig(t, 0)
+	object := func(name, body string) {
+		g.read(g.Object(g.source(configmaps+"/"+name), wire.JSON, io.NopCloser(strings.NewReader(body))))
+	}
+	object("table", `{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"20"},"rows":[]}`)
+	object("nonsense", `<html>`)
+	object("a", cm("a", 5))
+	for name, want := range map[string]bool{"table": true, "nonsense": false, "a": false} {
+		if got := g.kept(configmaps + "/" + name); got != want {
+			t.Errorf("%s is kept whole: %v", name, got)
+		}
+	}
+	g.want("seen /@: a@5")
+}
+
+func TestAnOlderHashOfADocumentIsForgotten(t *testing.T) {
+	g := newRig(t, 0)
+	put := func(url string) {
+		resp := &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader("{}"))}
+		g.read(g.Document(g.source(url), resp))
+	}
+	for _, url := range []string{"/openapi/v3", "/openapi/v3/api/v1?hash=OLD", "/openapi/v3/apis/apps/v1?hash=OLD", "/openapi/v3/api/v1?hash=NEW", "/apis/apps/v1?hash=1", "/apis/apps/v1?hash=2"} {
+		put(url)
+	}
+	for url, want := range map[string]bool{
+		"/openapi/v3": true, "/openapi/v3/api/v1?hash=OLD": false, "/openapi/v3/api/v1?hash=NEW": true,
+		"/openapi/v3/apis/apps/v1?hash=OLD": true, "/apis/apps/v1?hash=1": true,
+	} {
+		if got := g.kept(url); got != want {
+			t.Errorf("%s is kept: %v", url, got)
+		}
+	}
+}
+
+// inProtobuf puts a message into the envelope.
+func inProtobuf(t *testing.T, kind string, m interface{ Marshal() ([]byte, error) }) string {
+	t.Helper()
+	raw, err := m.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := runtime.Unknown{TypeMeta: runtime.TypeMeta{APIVersion: "v1", Kind: kind}, Raw: raw}
+	out, err := u.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "k8s\x00" + string(out)
+}
+
+func (g *rig) grave(name string) (store.Grave, bool) {
+	g.t.Helper()
+	g.flush()
+	grave, err := g.db.Grave(g.t.Context(), who, "", "configmaps", "shop", name)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		g.t.Fatal(err)
+	}
+	return grave, err == nil
+}
+
+func TestTheAnswerToADeleteSaysWhetherTheObjectIsGone(t *testing.T) {
+	meta := func(more string) string {
+		return `{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a","namespace":"shop","uid":"u-a","resourceVersion":"12"` + more + `}}`
+	}
+	const deleted = `,"deletionTimestamp":"2026-01-01T00:00:00Z"`
+	success := metav1.Status{Status: metav1.StatusSuccess, Details: &metav1.StatusDetails{Name: "a", UID: "u-a"}}
+	partial := metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "shop", UID: "u-a", ResourceVersion: "12"}}
+	held := *partial.DeepCopy()
+	held.Finalizers = []string{"example.com/hold"}
+	for name, tt := range map[string]struct {
+		format wire.Format
+		body   string
+		gone   bool
+	}{
+		"a Status":                               {wire.JSON, `{"kind":"Status","apiVersion":"v1","status":"Success","details":{"name":"a","uid":"u-a"}}`, true},
+		"a Status that does not say which":       {wire.JSON, `{"kind":"Status","apiVersion":"v1","status":"Success"}`, true},
+		"a Status of something else":             {wire.JSON, `{"kind":"Status","apiVersion":"v1","status":"Failure"}`, false},
+		"the object as it was":                   {wire.JSON, meta(""), true},
+		"the object with a finalizer":            {wire.JSON, meta(deleted + `,"finalizers":["x"]`), false},
+		"the object in its grace period":         {wire.JSON, meta(deleted + `,"deletionGracePeriodSeconds":30`), false},
+		"the object without a grace":             {wire.JSON, meta(deleted + `,"deletionGracePeriodSeconds":0`), true},
+		"the object, to be deleted":              {wire.JSON, meta(deleted), false},
+		"nonsense":                               {wire.JSON, `{"kind":`, false},
+		"a Status in protobuf":                   {wire.Protobuf, inProtobuf(t, "Status", &success), true},
+		"an object in protobuf":                  {wire.Protobuf, inProtobuf(t, "ConfigMap", &partial), true},
+		"an object with a finalizer in protobuf": {wire.Protobuf, inProtobuf(t, "ConfigMap", &held), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t, 0)
+			g.list(configmaps, listOf(10, configMap("a", 1)))
+			g.now = g.now.Add(time.Second)
+			source := g.source(configmaps + "/a")
+			source.Info.Verb = "delete"
+			g.read(g.Written(source, tt.format, io.NopCloser(strings.NewReader(tt.body))))
+			grave, gone := g.grave("a")
+			if gone != tt.gone || (gone && (len(grave.UIDs) != 1 || grave.UIDs[0] != "u-a" || grave.ResourceVersion != "10")) {
+				t.Errorf("it is gone: %v %+v", gone, grave)
+			}
+		})
+	}
+}
+
+func TestA404IsOnlyAProofWhenItIsAboutTheObject(t *testing.T) {
+	const status = `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","details":{"name":"a","kind":"configmaps"},"code":404}`
+	replace := func(old, new string) string { return strings.Replace(status, old, new, 1) }
+	inBinary := metav1.Status{Reason: metav1.StatusReasonNotFound, Code: 404, Details: &metav1.StatusDetails{Name: "a", Kind: "configmaps"}}
+	for name, tt := range map[string]struct {
+		url    string
+		format wire.Format
+		body   string
+		proof  bool
+	}{
+		"the server's word":               {"/a", wire.JSON, status, true},
+		"the server's word in protobuf":   {"/a", wire.Protobuf, inProtobuf(t, "Status", &inBinary), true},
+		"about another name":              {"/a", wire.JSON, replace(`"a"`, `"b"`), false},
+		"about another resource":          {"/a", wire.JSON, replace("configmaps", "webhooks"), false},
+		"about another group":             {"/a", wire.JSON, replace(`"kind":"configmaps"`, `"group":"x","kind":"configmaps"`), false},
+		"the resource is not served":      {"/a", wire.JSON, `{"kind":"Status","apiVersion":"v1","reason":"NotFound","details":{},"code":404}`, false},
+		"the path is not served":          {"/a", nil, "404 page not found", false},
+		"a subresource is not there":      {"/a/status", wire.JSON, status, false},
+		"a cache of the server's says so": {"/a?resourceVersion=0", wire.JSON, status, false},
+		"it is no Status":                 {"/a", wire.JSON, cm("a", 1), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t, 0)
+			g.read(g.Object(g.source(configmaps+"/a"), wire.JSON, io.NopCloser(strings.NewReader(cm("a", 7)))))
+			g.flush()
+			g.now = g.now.Add(time.Second)
+			g.read(g.NotFound(g.source(configmaps+tt.url), tt.format, io.NopCloser(strings.NewReader(tt.body))))
+			if grave, got := g.grave("a"); got != tt.proof || (got && !grave.At.Equal(g.now)) {
+				t.Errorf("it is proven: %v %+v", got, grave)
+			}
+			g.want("seen /@:") // in any case it is not answered any more
+		})
+	}
+}
+
+func TestANewerWordOfTheServerRaisesTheDead(t *testing.T) {
+	object := func(g *rig, url string, rv int) {
+		g.read(g.Object(g.source(configmaps+url), wire.JSON, io.NopCloser(strings.NewReader(cm("a", rv)))))
+	}
+	for name, tt := range map[string]struct {
+		then func(*rig)
+		dead bool
+	}{
+		"the object was read again":              {func(g *rig) { object(g, "/a", 9) }, false},
+		"a lagging cache of the server's has it": {func(g *rig) { object(g, "/a?resourceVersion=0", 9) }, true},
+		"a list of the namespace":                {func(g *rig) { g.list(configmaps, listOf(20)) }, false},
+		"a list of all namespaces":               {func(g *rig) { g.list("/api/v1/configmaps", listOf(20)) }, false},
+		"a selection":                            {func(g *rig) { g.list(configmaps+"?labelSelector=x", listOf(20)) }, true},
+		"a list from a lagging cache":            {func(g *rig) { g.list(configmaps+"?resourceVersion=0", listOf(20)) }, true},
+		"the server forbids to read it":          {func(g *rig) { g.Forbidden(g.source(configmaps + "/a")) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t, 0)
+			source := g.source(configmaps + "/a")
+			g.enqueue(source.bury("u-a", g.now))
+			g.flush()
+			g.now = g.now.Add(time.Second)
+			tt.then(g)
+			if _, dead := g.grave("a"); dead != tt.dead {
+				t.Errorf("there is a tombstone: %v", dead)
+			}
+		})
+	}
+}
+
+func TestAWriteMakesWholeAnswersUntrue(t *testing.T) {
+	urls := []string{configmaps, configmaps + "/a", configmaps + "/a?pretty=1", configmaps + "/a/scale", configmaps + "/a/status", configmaps + "/ab"}
+	for name, tt := range map[string]struct {
+		write func(*rig, Source)
+		url   string
+		left  []bool
+	}{
+		"of the object": {func(g *rig, s Source) { g.read(g.Written(s, wire.JSON, io.NopCloser(strings.NewReader(cm("a", 9))))) },
+			"/a", []bool{true, false, false, false, false, true}},
+		"of the status": {func(g *rig, s Source) { g.read(g.Written(s, wire.JSON, io.NopCloser(strings.NewReader(cm("a", 9))))) },
+			"/a/status?fieldManager=x", []bool{true, false, false, false, false, true}},
+		"of the scale": {func(g *rig, s Source) { g.Scaled(s) }, "/a/scale?x=1", []bool{true, true, true, false, true, true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t, 0)
+			for _, url := range urls {
+				resp := &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(`{"kind":"Table"}`))}
+				g.read(g.Document(g.source(url), resp))
+			}
+			source := g.source(configmaps + tt.url)
+			source.Info.Verb = "patch"
+			tt.write(g, source)
+			for i, url := range urls {
+				if got := g.kept(url); got != tt.left[i] {
+					t.Errorf("%s is kept: %v", url, got)
+				}
+			}
+		})
+	}
+}
+
+func TestAfterADeleteOfManyWhatWasReadAloneIsNotKnown(t *testing.T) {
+	g := newRig(t, 0)
+	g.list(configmaps, listOf(10, configMap("a", 1)))
+	g.read(g.Object(g.source(configmaps+"/a"), wire.JSON, io.NopCloser(strings.NewReader(cm("a", 7)))))
+	g.DeletedMany(g.source(configmaps + "?labelSelector=x"))
+	g.want("complete shop/@10: a@1", "seen /@:")
+	if _, dead := g.grave("a"); dead {
+		t.Error("nobody has said that it is gone")
+	}
+}

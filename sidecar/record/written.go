@@ -1,0 +1,196 @@
+package record
+
+import (
+	"encoding/json"
+	"io"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"rockpool.dev/sidecar/request"
+	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/store"
+)
+
+// maxStatus bounds a Status, in bytes.
+const maxStatus = 64 << 10
+
+// Written records the body of the answer to a write while it is read: the object
+// as it is now, or that it is gone. So the pod's own last write is what it reads
+// offline, also when its watch had not brought it back yet.
+func (r *Recorder) Written(source Source, format wire.Format, body io.ReadCloser) io.ReadCloser {
+	return &tee{body: body, sink: r.whole(wire.MaxValue, func(raw []byte) {
+		m, err := format.ParseMeta(raw)
+		if err != nil {
+			return
+		}
+		if source.Info.Verb == request.Delete {
+			if uid, ok := gone(format, raw, m); ok {
+				r.outdate(&source)
+				r.enqueue(source.bury(uid, r.clock.Now()))
+				return
+			}
+		}
+		if r.seen(source, format, raw, m) {
+			r.outdate(&source)
+		}
+	})}
+}
+
+// Scaled records that a write has changed the scale of an object: what was recorded of
+// that is not true any more.
+func (r *Recorder) Scaled(source Source) { r.forget(&source) }
+
+// DeletedMany records that objects have been deleted by one request. Its answer lists
+// them as they were before, which does not say which of them are gone: a finalizer may
+// hold them, a pod takes its time. The watch tells, or the next list; until then
+// lists stay what they are, and what was read alone is not known any more.
+func (r *Recorder) DeletedMany(source Source) {
+	r.enqueue(forgetSeen{source.scope(request.Form{Format: wire.JSON})})
+}
+
+// outdate forgets the whole answers that a write of an object has made untrue.
+func (r *Recorder) outdate(source *Source) {
+	if source.Info.Verb == request.Create {
+		return // it had no path before
+	}
+	path, _, _ := strings.Cut(source.Path, "?")
+	path = strings.TrimSuffix(path, "/"+source.Info.Subresource)
+	for _, sub := range []string{"", "/scale", "/status"} {
+		r.enqueue(undocument{source.Principal, path + sub})
+	}
+}
+
+// NotFound records the body of a 404 while it is read. When it is the server's word
+// about the very object that was asked for, at the time of asking, then there is none.
+// Other answers with this code, such as of a kind of resource that is not there (yet),
+// only say that nobody can know.
+func (r *Recorder) NotFound(source Source, format wire.Format, body io.ReadCloser) io.ReadCloser {
+	if format == nil {
+		r.Unknown(source)
+		return body
+	}
+	return &tee{body: body, sink: r.whole(maxStatus, func(raw []byte) {
+		info := &source.Info
+		var status metav1.Status
+		m, err := format.ParseMeta(raw)
+		if err == nil && m.Kind == "Status" {
+			err = decode(format, raw, &status)
+		}
+		proof := err == nil && info.Name != "" && info.Subresource == "" && source.latest() &&
+			status.Reason == metav1.StatusReasonNotFound && status.Details != nil &&
+			status.Details.Name == info.Name && status.Details.Kind == info.Resource && status.Details.Group == info.Group
+		if !proof {
+			r.Unknown(source)
+			return
+		}
+		r.outdate(&source)
+		r.enqueue(source.bury("", source.Started))
+	})}
+}
+
+// Unknown records that what was known of one object by reading it is in doubt.
+func (r *Recorder) Unknown(source Source) {
+	r.forget(&source)
+	r.enqueue(unsee{source.seenScope(request.Form{Format: wire.JSON}), source.Info.Namespace, source.Info.Name})
+}
+
+// Forbidden records that the server does not allow the request any more: what it
+// allowed before is not answered from the cache, not even that there was nothing.
+func (r *Recorder) Forbidden(source Source) {
+	switch source.Info.Verb {
+	case request.List, request.Watch:
+		r.enqueue(forbid{source.scope(request.Form{Format: wire.JSON, Representation: request.Object})})
+	case request.Get:
+		r.Unknown(source)
+		r.enqueue(unbury{&source})
+	}
+	r.forget(&source)
+}
+
+// gone reads the answer to a successful DELETE. Either a Status says that the object is
+// gone, and which it was, or the answer is the object: as it last was, or as it still
+// is, because finalizers or its grace period hold it
+// (https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/).
+func gone(format wire.Format, raw []byte, m wire.Meta) (uid string, ok bool) {
+	if m.Kind == "Status" {
+		var status metav1.Status
+		if err := decode(format, raw, &status); err == nil && status.Details != nil {
+			uid = string(status.Details.UID)
+		}
+		return uid, status.Status == metav1.StatusSuccess
+	}
+	// In protobuf every object has its metadata where this one has it.
+	var o metav1.PartialObjectMetadata
+	if err := decode(format, raw, &o); err != nil || o.Name == "" || len(o.Finalizers) > 0 {
+		return "", false
+	}
+	graceful := o.DeletionTimestamp != nil && (o.DeletionGracePeriodSeconds == nil || *o.DeletionGracePeriodSeconds > 0)
+	return string(o.UID), !graceful
+}
+
+func decode(format wire.Format, raw []byte, into interface{ Unmarshal([]byte) error }) error {
+	if format == wire.JSON {
+		return json.Unmarshal(raw, into)
+	}
+	var envelope runtime.Unknown
+	if err := envelope.Unmarshal(raw[len(protobufMagic):]); err != nil {
+		return err
+	}
+	return into.Unmarshal(envelope.Raw)
+}
+
+// protobufMagic stands before the envelope; ParseMeta has seen it.
+const protobufMagic = "k8s\x00"
+
+// bury is the operation for the object of the request, which was not there at a time.
+func (s *Source) bury(uid string, at time.Time) bury {
+	return bury{store.Tombstone{
+		Scope: s.seenScope(request.Form{Format: wire.JSON}), Namespace: s.Info.Namespace, Name: s.Info.Name, UID: uid, Asked: s.Started, At: at,
+	}}
+}
+
+type bury struct{ store.Tombstone }
+
+func (bury) size() int              { return overhead }
+func (bury) lost()                  {}
+func (b bury) apply(g *group) error { return g.tx.Bury(b.Tombstone) }
+
+type unbury struct{ source *Source }
+
+func (unbury) size() int { return overhead }
+func (unbury) lost()     {}
+func (u unbury) apply(g *group) error {
+	info := &u.source.Info
+	return g.tx.Unbury(u.source.scope(request.Form{Format: wire.JSON}), info.Namespace, info.Name, u.source.Started)
+}
+
+type unsee struct {
+	scope           store.Scope
+	namespace, name string
+}
+
+func (unsee) size() int              { return overhead }
+func (unsee) lost()                  {}
+func (u unsee) apply(g *group) error { return g.tx.Unsee(u.scope, u.namespace, u.name) }
+
+type forgetSeen struct{ scope store.Scope }
+
+func (forgetSeen) size() int              { return overhead }
+func (forgetSeen) lost()                  {}
+func (f forgetSeen) apply(g *group) error { return g.tx.ForgetSeen(f.scope) }
+
+type forbid struct{ scope store.Scope }
+
+func (forbid) size() int { return overhead }
+func (forbid) lost()     {}
+func (f forbid) apply(g *group) error {
+	// The heads of what is deleted are not known by their scopes.
+	if err := g.finish(); err != nil {
+		return err
+	}
+	clear(g.heads)
+	return g.tx.Forbid(f.scope)
+}

@@ -1,0 +1,39 @@
+package replay
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+
+	"rockpool.dev/store"
+)
+
+// grave finds out whether the server has said of the very object that it is not
+// there; nil if it has not.
+func (r *Replayer) grave(ctx context.Context, q Request) (*store.Grave, error) {
+	g, err := r.db.Grave(ctx, q.Principal, q.Info.Group, q.Info.Resource, q.Info.Namespace, q.Info.Name)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	return &g, err
+}
+
+// hides tells that what a collection has of an object is older than the server's word
+// that it is gone. An object that was made anew under the name has another uid, and a
+// version behind all that were known; where versions cannot be compared, the time
+// decides at which the collection was true.
+func hides(g *store.Grave, s sighting) bool {
+	if g == nil || s.absent {
+		return false
+	}
+	if slices.Contains(g.UIDs, s.object.UID) {
+		return true
+	}
+	seen, err := strconv.ParseUint(s.object.ResourceVersion, 10, 64)
+	gone, errGone := strconv.ParseUint(g.ResourceVersion, 10, 64)
+	if err == nil && errGone == nil {
+		return seen <= gone
+	}
+	return !s.collection.SyncedAt.After(g.At)
+}

@@ -1,0 +1,167 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strconv"
+	"time"
+)
+
+const (
+	// maxTombstones bounds how many are kept, the latest. They are some hundred bytes
+	// each, and a newer list makes them superfluous.
+	maxTombstones = 4096
+	// maxUIDs bounds those of one tombstone, the latest.
+	maxUIDs = 16
+	// renewTombstone is how old one gets before it is written anew only for its time: a
+	// program that asks again and again for what is not there shall not wear the disk.
+	renewTombstone = time.Minute
+)
+
+// Tombstone says that the server has said of one object that it is not there.
+type Tombstone struct {
+	// Scope tells principal, group and resource. The rest of it does not matter: what
+	// is not there is so in every form.
+	Scope
+	Namespace, Name string
+	// UID of the object that is gone. Empty: whatever had been there.
+	UID string
+	// Asked is when the server was asked: what was recorded before that was there before.
+	Asked time.Time
+	// At is a time at which it was not there, not before Asked.
+	At time.Time
+}
+
+// Grave is what a tombstone hides.
+type Grave struct {
+	UIDs            []string // of objects that are gone
+	ResourceVersion string   // the newest that was known of the resource then; empty: none
+	At              time.Time
+}
+
+// Bury records that an object is not there. What was recorded of it before then stays in
+// the collections, which are what the server had at their versions; what was read
+// alone is deleted.
+func (tx *Tx) Bury(t Tombstone) error {
+	g, err := tx.grave(t)
+	if err != nil {
+		return tx.note("bury object", err)
+	}
+	before := len(g.UIDs)
+	if err := tx.known(t, &g); err != nil {
+		return tx.note("bury object", err)
+	}
+	g.add(t.UID)
+	_, err = tx.tx.Exec(`DELETE FROM object WHERE namespace = ? AND name = ? AND (updated_at < ? OR uid = ?) AND collection_id IN (
+		SELECT id FROM collection WHERE principal = ? AND api_group = ? AND resource = ? AND state = 'seen')`,
+		t.Namespace, t.Name, t.Asked.UnixMilli(), t.UID, t.Principal, t.Group, t.Resource)
+	if err != nil {
+		return tx.note("bury object", err)
+	}
+	if len(g.UIDs) == before && t.At.Sub(g.At) < renewTombstone {
+		return nil
+	}
+	uids, err := json.Marshal(g.UIDs[max(0, len(g.UIDs)-maxUIDs):])
+	if err != nil {
+		return err
+	}
+	_, err = tx.tx.Exec(`INSERT OR REPLACE INTO tombstone (principal, api_group, resource, namespace, name, uids, resource_version, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+		t.Principal, t.Group, t.Resource, t.Namespace, t.Name, string(uids), g.ResourceVersion, max(g.At.UnixMilli(), t.At.UnixMilli()))
+	if err != nil {
+		return tx.note("bury object", err)
+	}
+	_, err = tx.tx.Exec(`DELETE FROM tombstone WHERE id <= (SELECT max(id) FROM tombstone) - ?`, maxTombstones)
+	return tx.note("bury object", err)
+}
+
+// grave gives what the object's tombstone so far hides.
+func (tx *Tx) grave(t Tombstone) (g Grave, err error) {
+	g, err = scanGrave(tx.tx.QueryRow(`SELECT uids, resource_version, at FROM tombstone
+		WHERE principal = ? AND api_group = ? AND resource = ? AND namespace = ? AND name = ?`, t.Principal, t.Group, t.Resource, t.Namespace, t.Name))
+	if errors.Is(err, sql.ErrNoRows) {
+		return Grave{}, nil
+	}
+	return g, err
+}
+
+// known adds to a grave what was recorded of the object before the server was asked, or
+// is the very one that is gone. What was recorded after that may be a new one. A new one
+// has a version behind all that the server had given out by then.
+func (tx *Tx) known(t Tombstone, g *Grave) error {
+	newest, _ := strconv.ParseInt(g.ResourceVersion, 10, 64)
+	rows, err := tx.tx.Query(`SELECT uid, CAST(resource_version AS INTEGER) FROM object WHERE namespace = ?1 AND name = ?2 AND (updated_at < ?3 OR uid = ?4)
+			AND collection_id IN (SELECT id FROM collection WHERE principal = ?5 AND api_group = ?6 AND resource = ?7 AND state <> 'filling')
+		UNION ALL SELECT '', CAST(resource_version AS INTEGER) FROM collection
+			WHERE principal = ?5 AND api_group = ?6 AND resource = ?7 AND state = 'complete' AND synced_at < ?3`,
+		t.Namespace, t.Name, t.Asked.UnixMilli(), t.UID, t.Principal, t.Group, t.Resource)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var uid string
+		var version int64 // 0: it is no number
+		if err := rows.Scan(&uid, &version); err != nil {
+			return err
+		}
+		g.add(uid)
+		newest = max(newest, version)
+	}
+	if newest > 0 {
+		g.ResourceVersion = strconv.FormatInt(newest, 10)
+	}
+	return rows.Err()
+}
+
+func (g *Grave) add(uid string) {
+	if uid != "" && !slices.Contains(g.UIDs, uid) {
+		g.UIDs = append(g.UIDs, uid)
+	}
+}
+
+func scanGrave(row *sql.Row) (g Grave, err error) {
+	var uids string
+	var at int64
+	if err := row.Scan(&uids, &g.ResourceVersion, &at); err != nil {
+		return g, err
+	}
+	g.At = time.UnixMilli(at)
+	return g, json.Unmarshal([]byte(uids), &g.UIDs)
+}
+
+// Grave finds what is hidden of an object that the server has said is not there.
+func (db *DB) Grave(ctx context.Context, principal, group, resource, namespace, name string) (g Grave, err error) {
+	err = db.look("read tombstone", func(read *sql.DB) (err error) {
+		g, err = scanGrave(read.QueryRowContext(ctx, `SELECT uids, resource_version, at FROM tombstone
+			WHERE principal = ? AND api_group = ? AND resource = ? AND namespace = ? AND name = ?`, principal, group, resource, namespace, name))
+		return err
+	})
+	return g, err
+}
+
+// Unbury deletes the tombstone of an object, if it was not there before a time and the
+// server's word of that time is another.
+func (tx *Tx) Unbury(s Scope, namespace, name string, before time.Time) error {
+	_, err := tx.tx.Exec(`DELETE FROM tombstone WHERE principal = ? AND api_group = ? AND resource = ? AND namespace = ? AND name = ? AND at < ?`,
+		s.Principal, s.Group, s.Resource, namespace, name, before.UnixMilli())
+	return tx.note("unbury object", err)
+}
+
+// UnburyAll deletes the tombstones of a scope's namespace, or of all, from before a
+// time: a complete list of that time says of each object whether it is there.
+func (tx *Tx) UnburyAll(s Scope, before time.Time) error {
+	_, err := tx.tx.Exec(`DELETE FROM tombstone WHERE principal = ?1 AND api_group = ?2 AND resource = ?3 AND ?4 IN ('', namespace) AND at < ?5`,
+		s.Principal, s.Group, s.Resource, s.Namespace, before.UnixMilli())
+	return tx.note("unbury objects", err)
+}
+
+// ForgetSeen deletes what was read alone of a resource in a namespace, or in all when
+// it is empty.
+func (tx *Tx) ForgetSeen(s Scope) error {
+	_, err := tx.tx.Exec(`DELETE FROM object WHERE ?1 IN ('', namespace) AND collection_id IN (
+		SELECT id FROM collection WHERE principal = ?2 AND api_group = ?3 AND resource = ?4 AND state = 'seen')`, s.Namespace, s.Principal, s.Group, s.Resource)
+	return tx.note("forget seen objects", err)
+}
