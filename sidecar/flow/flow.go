@@ -41,8 +41,9 @@ type Options struct {
 	// MemoryOnly and nothing else.
 	Disk, Memory Cache
 	MemoryOnly   []schema.GroupResource
-	// Agents are the clients whose reading is recorded.
-	Agents   agent.Selector
+	// Agents are the clients whose reading is recorded. What they are when a request
+	// is sent counts for all of its answer, also for a watch.
+	Agents   *agent.Current
 	Verifier Verifier
 	// Token gives the pod's own current token, for watches that outlive the one
 	// they were opened with.

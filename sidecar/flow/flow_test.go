@@ -126,7 +126,7 @@ func newRig(t *testing.T) *rig {
 		}
 	})
 	g := &rig{t: t, link: &link{up: true, changed: make(chan struct{})}, own: token("web")}
-	g.Flow = New(Options{Upstream: g.link, Disk: Cache{recorder, replay.New(db, nil, recorder.Used)}, MemoryOnly: []schema.GroupResource{{Resource: "secrets"}}, Agents: all, Verifier: verifier{}, Logger: log,
+	g.Flow = New(Options{Upstream: g.link, Disk: Cache{recorder, replay.New(db, nil, recorder.Used)}, MemoryOnly: []schema.GroupResource{{Resource: "secrets"}}, Agents: agent.NewCurrent(all), Verifier: verifier{}, Logger: log,
 		Token: func() (string, error) { return g.own, nil }})
 	return g
 }
@@ -407,10 +407,11 @@ func TestWithoutACacheRequestsPassThrough(t *testing.T) {
 
 func TestOnlyChosenClientsAreRecorded(t *testing.T) {
 	g := newRig(t)
-	var err error
-	if g.Agents, err = agent.Parse("app"); err != nil {
+	app, err := agent.Parse("app")
+	if err != nil {
 		t.Fatal(err)
 	}
+	g.Agents.Set(app)
 	g.says(200, list)
 	for _, client := range []string{"kubectl/v1.36", "app/v2"} {
 		g.link.set(true)
