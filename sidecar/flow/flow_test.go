@@ -99,9 +99,11 @@ func token(subject string) string {
 
 type rig struct {
 	*Flow
-	t    *testing.T
-	link *link
-	own  string
+	t         *testing.T
+	link      *link
+	own       string
+	db        *store.DB
+	directory string // of db
 }
 
 func newRig(t *testing.T) *rig {
@@ -110,7 +112,8 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	db, err := store.Open(t.Context(), t.TempDir(), store.Options{})
+	directory := t.TempDir()
+	db, err := store.Open(t.Context(), directory, store.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +128,7 @@ func newRig(t *testing.T) *rig {
 			t.Error(err)
 		}
 	})
-	g := &rig{t: t, link: &link{up: true, changed: make(chan struct{})}, own: token("web")}
+	g := &rig{t: t, link: &link{up: true, changed: make(chan struct{})}, own: token("web"), db: db, directory: directory}
 	g.Flow = New(Options{Upstream: g.link, Disk: Cache{recorder, replay.New(db, nil, recorder.Used)}, MemoryOnly: []schema.GroupResource{{Resource: "secrets"}}, Agents: agent.NewCurrent(all), Verifier: verifier{}, Logger: log,
 		Token: func() (string, error) { return g.own, nil }})
 	return g
@@ -678,7 +681,6 @@ func TestAWatchListThatWasRecordedOnlineIsServedOffline(t *testing.T) {
 	g := newRig(t)
 	up := newStream()
 	g.streams(up)
-	const watchlist = path + "?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
 	c := g.open(g.request("GET", watchlist))
 	go up.send(t, event("ADDED", "a", 5)+end+event("ADDED", "b", 11))
 	c.want(event("ADDED", "a", 5) + end + event("ADDED", "b", 11))

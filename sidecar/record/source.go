@@ -19,6 +19,10 @@ type Source struct {
 	Path string
 	// Started is when the request was sent upstream.
 	Started time.Time
+	// Replayed tells of a watch that it began with what the cache had, which need
+	// not be the collection that its events belong to: it may be a wider one, or in
+	// another form.
+	Replayed bool
 }
 
 // Kind says how an answer is recorded.

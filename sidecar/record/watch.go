@@ -16,25 +16,32 @@ type Watch struct {
 	form     request.Form
 	scope    store.Scope
 	snap     *snapshot
-	prev     string // version of the last event
+	prev     string // version of the last event; stating: the highest so far
+	// stateful tells that the client begins with a state that was not recorded as this
+	// collection. If there is none it has to be listed: else what the client reads
+	// from here on is lost, and offline it would go back.
+	stateful bool
 }
 
 type phase int
 
 const (
-	unrecorded phase = iota // it cannot be said which events came before
+	unrecorded phase = iota // it cannot be said what its events are of
 	initial                 // the initial events of sendInitialEvents=true
+	stating                 // the state that a watch without a version begins with
 	following               // events behind a known version
 )
 
 // Watch begins the recording of a watch.
 func (r *Recorder) Watch(source Source, format wire.Format) *Watch {
-	w := &Watch{recorder: r, source: source, form: request.Form{Format: format}}
+	w := &Watch{recorder: r, source: source, form: request.Form{Format: format}, stateful: source.Replayed}
 	switch rv := source.Info.ResourceVersion; {
 	case source.Info.SendInitialEvents:
 		w.phase = initial
 	case rv != "" && rv != "0":
 		w.phase, w.prev = following, rv
+	default:
+		w.phase, w.stateful = stating, true
 	}
 	return w
 }
@@ -54,8 +61,12 @@ func (w *Watch) Event(e wire.Event, m wire.Meta) {
 		w.scope = w.source.scope(w.form)
 		w.recorder.watched.add(w.scope, 1)
 	}
-	if w.phase == initial {
+	switch w.phase {
+	case initial:
 		w.initial(e, m)
+		return
+	case stating:
+		w.state(e, m)
 		return
 	}
 	ev := event{watch: w, form: w.form, scope: w.scope, prev: w.prev, version: m.ResourceVersion, kind: e.Type}
@@ -84,6 +95,25 @@ func (w *Watch) initial(e wire.Event, m wire.Meta) {
 	}
 }
 
+// state takes an event of the state that a watch begins with whose
+// resourceVersion is "" or "0": ADDED events in no order of versions, until one of
+// another type shows that the state is over. Where it ends nothing marks, so it is
+// no snapshot; but each object that is newer than the collection tells that the
+// client is ahead of it.
+func (w *Watch) state(e wire.Event, m wire.Meta) {
+	if o, ok := order(m.ResourceVersion, w.prev); e.Type == wire.Added && ok && o <= 0 {
+		return // tells no more than the ones before
+	}
+	w.prev = m.ResourceVersion
+	w.recorder.enqueue(event{
+		watch: w, form: w.form, scope: w.scope, version: m.ResourceVersion, kind: e.Type,
+		object: store.Object{Namespace: m.Namespace, Name: m.Name},
+	})
+	if e.Type != wire.Added {
+		w.phase = following
+	}
+}
+
 // Close ends the recording.
 func (w *Watch) Close() {
 	if w.snap != nil {
@@ -98,7 +128,7 @@ func (w *Watch) Close() {
 }
 
 type event struct {
-	watch         *Watch // only its recorder and source, which do not change
+	watch         *Watch // only its recorder, source and stateful, which do not change
 	form          request.Form
 	scope         store.Scope
 	prev, version string
@@ -116,6 +146,9 @@ func (e event) apply(g *group) error {
 	}
 	if h.id == 0 {
 		eventsTotal.WithLabelValues("unlisted").Inc()
+		if e.watch.stateful {
+			e.watch.recorder.report(&e.watch.source, e.form)
+		}
 		return nil
 	}
 	v := follows(e.prev, e.version, h.version)
