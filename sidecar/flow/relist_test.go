@@ -181,7 +181,7 @@ func TestWhichWatchesWithoutAListAreListed(t *testing.T) {
 
 func TestAWatchWithoutAVersionIsAnsweredOfflineAndGoesOn(t *testing.T) {
 	for _, version := range []string{"", "&resourceVersion=0"} {
-		t.Run(version, func(t *testing.T) {
+		t.Run("version"+version, func(t *testing.T) {
 			g := newRig(t)
 			g.heals()
 			up := newStream()
@@ -231,6 +231,7 @@ func TestAWatchWithoutAVersionGoesOnOnlyOnceItsStateIsThere(t *testing.T) {
 				}
 				go first.w.CloseWithError(errDown)
 				if !tt.goesOn {
+					_ = second.w.Close() // ends it if it goes on all the same
 					c.ends(errDown)
 					return
 				}

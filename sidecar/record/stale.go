@@ -4,7 +4,8 @@ import "rockpool.dev/sidecar/request"
 
 // Stale is a collection that has lost touch with the server: an event or an item
 // of it was not recorded, and what comes next does not fit behind what is there. It
-// stays true for its version; only a new list brings it up to date.
+// stays true for its version; only a new list brings it up to date. Or there is none,
+// and a client reads on behind a state that came from elsewhere.
 type Stale struct {
 	// Source is a request for the collection, a list or a watch.
 	Source Source
