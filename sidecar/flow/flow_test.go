@@ -99,11 +99,10 @@ func token(subject string) string {
 
 type rig struct {
 	*Flow
-	t         *testing.T
-	link      *link
-	own       string
-	db        *store.DB
-	directory string // of db
+	t    *testing.T
+	db   *store.DB
+	link *link
+	own  string
 }
 
 func newRig(t *testing.T) *rig {
@@ -112,8 +111,7 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	directory := t.TempDir()
-	db, err := store.Open(t.Context(), directory, store.Options{})
+	db, err := store.Open(t.Context(), t.TempDir(), store.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +126,7 @@ func newRig(t *testing.T) *rig {
 			t.Error(err)
 		}
 	})
-	g := &rig{t: t, link: &link{up: true, changed: make(chan struct{})}, own: token("web"), db: db, directory: directory}
+	g := &rig{t: t, db: db, link: &link{up: true, changed: make(chan struct{})}, own: token("web")}
 	g.Flow = New(Options{Upstream: g.link, Disk: Cache{recorder, replay.New(db, nil, recorder.Used)}, MemoryOnly: []schema.GroupResource{{Resource: "secrets"}}, Agents: agent.NewCurrent(all), Verifier: verifier{}, Logger: log,
 		Token: func() (string, error) { return g.own, nil }})
 	return g

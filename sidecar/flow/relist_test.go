@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -266,10 +265,9 @@ func events(t *testing.T) map[string]float64 {
 
 func TestTwoIdenticalInformersAreRecordedOnce(t *testing.T) {
 	g := newRig(t)
-	log := filepath.Join(g.directory, "rockpool.db-wal")
 	size := func() int64 {
 		g.flushed()
-		info, err := os.Stat(log)
+		info, err := os.Stat(g.db.Path() + "-wal")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -107,6 +107,14 @@ func (s *Source) seenScope(f request.Form) store.Scope {
 // whatever the server had at hand.
 func (s *Source) latest() bool { return s.Info.ResourceVersion == "" }
 
+// ahead tells of a watch that its client begins with a state that is not recorded
+// as a collection of its own. If there is none it has to be listed: else what the
+// client reads from here on is lost, and offline it would go back.
+func (s *Source) ahead() bool {
+	rv := s.Info.ResourceVersion
+	return s.Replayed || (!s.Info.SendInitialEvents && (rv == "" || rv == "0"))
+}
+
 // representation finds out the form of objects, or of lists, by their kind.
 func representation(kind string) (request.Representation, bool) {
 	switch kind {

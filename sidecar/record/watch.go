@@ -17,10 +17,6 @@ type Watch struct {
 	scope    store.Scope
 	snap     *snapshot
 	prev     string // version of the last event; stating: the highest so far
-	// stateful tells that the client begins with a state that was not recorded as this
-	// collection. If there is none it has to be listed: else what the client reads
-	// from here on is lost, and offline it would go back.
-	stateful bool
 }
 
 type phase int
@@ -34,14 +30,14 @@ const (
 
 // Watch begins the recording of a watch.
 func (r *Recorder) Watch(source Source, format wire.Format) *Watch {
-	w := &Watch{recorder: r, source: source, form: request.Form{Format: format}, stateful: source.Replayed}
+	w := &Watch{recorder: r, source: source, form: request.Form{Format: format}}
 	switch rv := source.Info.ResourceVersion; {
 	case source.Info.SendInitialEvents:
 		w.phase = initial
 	case rv != "" && rv != "0":
 		w.phase, w.prev = following, rv
 	default:
-		w.phase, w.stateful = stating, true
+		w.phase = stating
 	}
 	return w
 }
@@ -128,7 +124,7 @@ func (w *Watch) Close() {
 }
 
 type event struct {
-	watch         *Watch // only its recorder, source and stateful, which do not change
+	watch         *Watch // only its recorder and source, which do not change
 	form          request.Form
 	scope         store.Scope
 	prev, version string
@@ -146,7 +142,7 @@ func (e event) apply(g *group) error {
 	}
 	if h.id == 0 {
 		eventsTotal.WithLabelValues("unlisted").Inc()
-		if e.watch.stateful {
+		if e.watch.source.ahead() {
 			e.watch.recorder.report(&e.watch.source, e.form)
 		}
 		return nil
