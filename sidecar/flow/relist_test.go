@@ -281,7 +281,7 @@ func TestTwoIdenticalInformersAreRecordedOnce(t *testing.T) {
 		c.want(text)
 	}
 	state := event("ADDED", "a", 5) + end
-	changes := event("ADDED", "b", 11) + event("MODIFIED", "b", 12) + event("DELETED", "a", 13)
+	changes := event("ADDED", "b", 11) + event("ADDED", "c", 12) + event("DELETED", "a", 13)
 	c1, c2 := g.open(g.request("GET", watchlist)), g.open(g.request("GET", watchlist))
 	read(c1, one, state)
 	g.flushed()
