@@ -24,7 +24,8 @@ func describe() string {
 	return v + " " + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH
 }
 
-func newLogger(cfg config.Log) (*zap.Logger, error) {
+// newLogger gives the logger, and its level to be changed at run time.
+func newLogger(cfg config.Log) (*zap.Logger, zap.AtomicLevel, error) {
 	c := zap.NewProductionConfig()
 	c.Level = zap.NewAtomicLevelAt(cfg.Level)
 	c.Encoding = cfg.Format
@@ -33,7 +34,8 @@ func newLogger(cfg config.Log) (*zap.Logger, error) {
 	c.EncoderConfig.TimeKey = "time"
 	c.EncoderConfig.EncodeTime = zapcore.ISO8601TimeEncoder
 	c.EncoderConfig.EncodeDuration = zapcore.MillisDurationEncoder
-	return c.Build()
+	log, err := c.Build()
+	return log, c.Level, err
 }
 
 // accessLog writes one line for each request. Headers are never in it.

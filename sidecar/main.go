@@ -55,7 +55,8 @@ func runCommand() *cobra.Command {
 
 Each setting is a flag, an environment variable (in brackets below) or a key of
 the YAML file given by --config, in this order of precedence. A setting that is
-not known is an error.`,
+not known is an error. The file is followed while the sidecar runs; what is marked
+"also at run time" then changes without a restart.`,
 		Example: `  # as the injector starts it
   ROCKPOOL_UPSTREAM_SERVERS=https://203.0.113.10:6443 rockpool-sidecar run
 
@@ -67,7 +68,7 @@ not known is an error.`,
 			if err != nil {
 				return fmt.Errorf("bad configuration:\n%w", err)
 			}
-			return run(cmd.Context(), cfg)
+			return run(cmd.Context(), cfg, cmd.Flags())
 		},
 	}
 	config.Register(cmd.Flags())

@@ -20,7 +20,11 @@ func TestTheREADMEHasEverySetting(t *testing.T) {
 		if value != "" {
 			value = "`" + value + "`"
 		}
-		fmt.Fprintf(&table, "| `%s` | %s | %s | %s |\n", k.Name, strings.ReplaceAll(k.Type, "|", ", "), value, k.Usage)
+		usage := k.Usage
+		if k.Runtime() {
+			usage += " ↻"
+		}
+		fmt.Fprintf(&table, "| `%s` | %s | %s | %s |\n", k.Name, strings.ReplaceAll(k.Type, "|", ", "), value, usage)
 	}
 	if !strings.Contains(string(readme), table.String()) {
 		t.Fatalf("README.md needs this table of settings:\n%s", &table)

@@ -9,10 +9,12 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
 	"rockpool.dev/sidecar/account"
+	"rockpool.dev/sidecar/agent"
 	"rockpool.dev/sidecar/certs"
 	"rockpool.dev/sidecar/config"
 	"rockpool.dev/sidecar/flow"
@@ -21,9 +23,10 @@ import (
 	"rockpool.dev/sidecar/upstream"
 )
 
-// run serves until ctx ends.
-func run(ctx context.Context, cfg config.Config) error {
-	log, err := newLogger(cfg.Log)
+// run serves until ctx ends. The settings are cfg, and what the file that flags name
+// makes of them while it runs.
+func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
+	log, level, err := newLogger(cfg.Log)
 	if err != nil {
 		return err
 	}
@@ -50,7 +53,7 @@ func run(ctx context.Context, cfg config.Config) error {
 	defer disk.close(log)
 	defer memory.close(log)
 
-	s := &sidecar{cfg: cfg, log: log, mirror: mirror, disk: disk, memory: memory}
+	s := &sidecar{cfg: cfg, flags: flags, log: log, level: level, agents: agent.NewCurrent(cfg.Cache.Agents), mirror: mirror, disk: disk, memory: memory}
 	if err := s.connect(servers); err != nil {
 		return err
 	}
@@ -68,8 +71,11 @@ func run(ctx context.Context, cfg config.Config) error {
 
 // sidecar holds the parts that run side by side.
 type sidecar struct {
-	cfg      config.Config
+	cfg      config.Config // as at the start
+	flags    *pflag.FlagSet
 	log      *zap.Logger
+	level    zap.AtomicLevel // of log
+	agents   *agent.Current
 	mirror   *account.Mirror
 	disk     *cache
 	memory   *cache
@@ -125,12 +131,19 @@ func (s *sidecar) connect(servers []upstream.Server) (err error) {
 func (s *sidecar) newFlow() *flow.Flow {
 	return flow.New(flow.Options{
 		Upstream: s.upstream,
-		Disk:     s.disk.Cache, Memory: s.memory.Cache, MemoryOnly: s.cfg.Cache.MemoryOnly, Agents: s.cfg.Cache.Agents,
+		Disk:     s.disk.Cache, Memory: s.memory.Cache, MemoryOnly: s.cfg.Cache.MemoryOnly, Agents: s.agents,
 		Verifier:       principal.NewVerifier(principal.Options{Keys: s.keys, Own: s.mirror.Token, Grace: s.cfg.Offline.TokenGrace}),
 		ReviewLifetime: s.cfg.Offline.ReviewLifetime,
 		Token:          s.mirror.Token,
 		Logger:         s.log,
 	})
+}
+
+// apply makes the settings hold that can change while the sidecar runs; Key.Runtime
+// says which.
+func (s *sidecar) apply(cfg config.Config) {
+	s.level.SetLevel(cfg.Log.Level)
+	s.agents.Set(cfg.Cache.Agents)
 }
 
 // serve runs all parts until ctx ends or one fails. The servers stop first; what
@@ -152,6 +165,9 @@ func (s *sidecar) serve(ctx context.Context, server *proxy.Server, l *listeners)
 	parts.Go(func() error { return s.upstream.Run(behind) })
 	parts.Go(func() error { return s.keys.Run(behind) })
 	parts.Go(func() error { return s.flow.Run(behind) })
+	parts.Go(func() error {
+		return config.Follow(behind, config.FollowOptions{Flags: s.flags, Config: s.cfg, Apply: s.apply, Logger: s.log})
+	})
 	if s.disk.db != nil {
 		parts.Go(func() error { return s.disk.follow(behind, s.cfg, s.log) })
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"sync/atomic"
 )
 
 // Selector says which clients are meant. The zero value means none.
@@ -57,4 +58,24 @@ func matchesAny(patterns []string, name string) bool {
 		}
 	}
 	return false
+}
+
+// Current is a Selector that is replaced while others ask it, each without
+// waiting. The zero value means none.
+type Current struct{ selector atomic.Pointer[Selector] }
+
+// NewCurrent begins with s.
+func NewCurrent(s Selector) *Current {
+	c := &Current{}
+	c.Set(s)
+	return c
+}
+
+// Set makes s the one that counts from now on.
+func (c *Current) Set(s Selector) { c.selector.Store(&s) }
+
+// Match tells whether the client with this User-Agent is meant now.
+func (c *Current) Match(userAgent string) bool {
+	s := c.selector.Load()
+	return s != nil && s.Match(userAgent)
 }

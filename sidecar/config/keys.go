@@ -12,7 +12,8 @@ import (
 // EnvPrefix begins the name of every environment variable of the sidecar.
 const EnvPrefix = "ROCKPOOL_"
 
-// ConfigFlag names the flag with the path of the optional YAML file. Its
+// ConfigFlag names the flag with the path of the optional YAML file, or of a
+// directory with one. Its
 // variable is ROCKPOOL_CONFIG. It is not a key: a file cannot name another.
 const ConfigFlag = "config"
 
@@ -33,6 +34,10 @@ func (k Key) Flag() string { return k.Name }
 
 // Env is the key's environment variable: upper case, with "." and "-" as "_".
 func (k Key) Env() string { return envName(k.Name) }
+
+// Runtime tells that a change of the key in the file takes effect while the sidecar
+// runs. The others are for what is built once, at the start.
+func (k Key) Runtime() bool { return k.Name == "cache.agents" || k.Name == "log.level" }
 
 func envName(key string) string {
 	return EnvPrefix + strings.ToUpper(strings.NewReplacer(".", "_", "-", "_").Replace(key))
@@ -110,9 +115,13 @@ func Keys() []Key {
 
 // Register adds a flag for each key, and --config, to flags.
 func Register(flags *pflag.FlagSet) {
-	flags.String(ConfigFlag, "", "Path of a YAML file with these settings; flags and "+EnvPrefix+"* variables come before it.")
+	flags.String(ConfigFlag, "", "Path of a YAML file with these settings, or of a directory that may have one named "+FileName+"; flags and "+EnvPrefix+"* variables come before it.")
 	for _, k := range Keys() {
-		flags.Var(&text{value: k.Default, kind: k.Type, list: slices.Contains([]string{"urls", "agents", "resources"}, k.Type)}, k.Flag(), k.Usage+" ["+k.Env()+"]")
+		note := k.Env()
+		if k.Runtime() {
+			note += ", also at run time"
+		}
+		flags.Var(&text{value: k.Default, kind: k.Type, list: slices.Contains([]string{"urls", "agents", "resources"}, k.Type)}, k.Flag(), k.Usage+" ["+note+"]")
 	}
 }
 

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -16,6 +18,17 @@ import (
 // caller parsed), the process's environment, the file that --config names, and
 // the defaults. The error joins all problems, one on a line.
 func Load(flags *pflag.FlagSet) (Config, error) {
+	r, err := resolve(flags)
+	return r.Config, err
+}
+
+// resolved is settings, and the value of each key as it was written.
+type resolved struct {
+	Config
+	values map[string]string
+}
+
+func resolve(flags *pflag.FlagSet) (resolved, error) {
 	v := viper.New()
 	// An empty variable is a value: ROCKPOOL_METRICS_ADDRESS= turns metrics off.
 	v.AllowEmptyEnv(true)
@@ -23,23 +36,24 @@ func Load(flags *pflag.FlagSet) (Config, error) {
 	for _, k := range keys {
 		v.SetDefault(k.Name, k.Default)
 		if err := v.BindEnv(k.Name, k.Env()); err != nil {
-			return Config{}, fmt.Errorf("bind %s: %w", k.Env(), err)
+			return resolved{}, fmt.Errorf("bind %s: %w", k.Env(), err)
 		}
 		if err := v.BindPFlag(k.Name, flags.Lookup(k.Flag())); err != nil {
-			return Config{}, fmt.Errorf("bind --%s: %w", k.Flag(), err)
+			return resolved{}, fmt.Errorf("bind --%s: %w", k.Flag(), err)
 		}
 	}
 
-	path := configPath(flags)
-	problems := readFile(v, path, keys)
+	file := locate(flags)
+	problems := file.read(v, keys)
 	problems = append(problems, unknownEnv(os.Environ(), keys)...)
 
-	var c Config
+	r := resolved{values: make(map[string]string, len(keys))}
 	for _, k := range keys {
-		source, given := origin(flags, v, path, k)
+		source, given := origin(flags, v, file.path, k)
 		raw, err := plain(v.Get(k.Name))
 		if err == nil {
-			err = k.set(&c, raw)
+			r.values[k.Name] = raw
+			err = k.set(&r.Config, raw)
 		}
 		if err == nil {
 			continue
@@ -51,43 +65,64 @@ func Load(flags *pflag.FlagSet) (Config, error) {
 		problems = append(problems, fmt.Errorf("%s: %w (from %s)", k.Name, err, source))
 	}
 	if len(problems) == 0 {
-		problems = c.conflicts()
+		problems = r.conflicts()
 	}
 	if len(problems) > 0 {
-		return Config{}, errors.Join(problems...)
+		return resolved{}, errors.Join(problems...)
 	}
-	return c, nil
+	return r, nil
 }
 
-func configPath(flags *pflag.FlagSet) string {
+// FileName is the file's name in a directory that --config names.
+const FileName = "rockpool.yaml"
+
+// file is the configuration file.
+type file struct {
+	path     string // empty: there is none
+	optional bool   // it may be absent
+}
+
+// locate finds the file that --config names. Where that is a directory, it is the
+// one of FileName in it, which may come and go: so it is in a volume of an optional
+// ConfigMap, which is an empty directory until there is one. A file that is named
+// itself must be there, because a misspelt name would else go unnoticed.
+func locate(flags *pflag.FlagSet) file {
+	path := os.Getenv(envName(ConfigFlag))
 	if f := flags.Lookup(ConfigFlag); f != nil && f.Changed {
-		return f.Value.String()
+		path = f.Value.String()
 	}
-	return os.Getenv(envName(ConfigFlag))
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return file{filepath.Join(path, FileName), true}
+	}
+	return file{path: path}
 }
 
-// readFile merges the file into v, when there is one.
-func readFile(v *viper.Viper, path string, keys []Key) (problems []error) {
+// read merges the file into v, when there is one.
+func (f file) read(v *viper.Viper, keys []Key) (problems []error) {
+	path := f.path
 	if path == "" {
 		return nil
 	}
 	content, err := os.ReadFile(path)
+	if f.optional && errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return []error{fmt.Errorf("configuration file: %w", err)}
 	}
 	// A viper of its own: the main one also lists flags and defaults as keys.
-	file := viper.New()
-	file.SetConfigType("yaml")
-	if err := file.ReadConfig(bytes.NewReader(content)); err != nil {
+	own := viper.New()
+	own.SetConfigType("yaml")
+	if err := own.ReadConfig(bytes.NewReader(content)); err != nil {
 		return []error{fmt.Errorf("configuration file %s: %w", path, err)}
 	}
-	names := file.AllKeys()
+	names := own.AllKeys()
 	slices.Sort(names)
 	shadowed := false
 	for _, name := range names {
 		switch {
 		case slices.ContainsFunc(keys, func(k Key) bool { return k.Name == name }):
-		case file.Get(name) == nil: // "upstream:" with nothing below it
+		case own.Get(name) == nil: // "upstream:" with nothing below it
 		case slices.ContainsFunc(keys, func(k Key) bool { return strings.HasPrefix(k.Name, name+".") }):
 			shadowed = true
 			problems = append(problems, fmt.Errorf("%s: a section cannot have a value (from file %s)", name, path))

@@ -42,8 +42,9 @@ type Options struct {
 	// MemoryOnly and nothing else.
 	Disk, Memory Cache
 	MemoryOnly   []schema.GroupResource
-	// Agents are the clients whose reading is recorded.
-	Agents   agent.Selector
+	// Agents are the clients whose reading is recorded. What they are when a request
+	// is sent counts for all of its answer, also for a watch.
+	Agents   *agent.Current
 	Verifier Verifier
 	// ReviewLifetime is how long the answer to a POST that only asks is given again
 	// offline; 0: not at all.

@@ -131,7 +131,7 @@ func newRig(t *testing.T) *rig {
 		}
 	})
 	g := &rig{t: t, db: db, link: &link{up: true, changed: make(chan struct{})}, own: token("web")}
-	g.Flow = New(Options{Upstream: g.link, Disk: Cache{recorder, replay.New(db, nil, recorder.Used)}, MemoryOnly: []schema.GroupResource{{Resource: "secrets"}}, Agents: all, Verifier: verifier{}, Logger: log,
+	g.Flow = New(Options{Upstream: g.link, Disk: Cache{recorder, replay.New(db, nil, recorder.Used)}, MemoryOnly: []schema.GroupResource{{Resource: "secrets"}}, Agents: agent.NewCurrent(all), Verifier: verifier{}, Logger: log,
 		Token: func() (string, error) { return g.own, nil }})
 	g.patience.etag, g.patience.body = time.Minute, time.Minute // whatever the machine is busy with
 	return g
@@ -465,10 +465,11 @@ func TestACacheThatWasLostIsNobodysErrorButSaysSo(t *testing.T) {
 
 func TestOnlyChosenClientsAreRecorded(t *testing.T) {
 	g := newRig(t)
-	var err error
-	if g.Agents, err = agent.Parse("app"); err != nil {
+	app, err := agent.Parse("app")
+	if err != nil {
 		t.Fatal(err)
 	}
+	g.Agents.Set(app)
 	g.says(200, list)
 	for _, client := range []string{"kubectl/v1.36", "app/v2"} {
 		g.link.set(true)
@@ -735,7 +736,6 @@ func TestAWatchListThatWasRecordedOnlineIsServedOffline(t *testing.T) {
 	g := newRig(t)
 	up := newStream()
 	g.streams(up)
-	const watchlist = path + "?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
 	c := g.open(g.request("GET", watchlist))
 	go up.send(t, event("ADDED", "a", 5)+end+event("ADDED", "b", 11))
 	c.want(event("ADDED", "a", 5) + end + event("ADDED", "b", 11))

@@ -198,10 +198,11 @@ func TestOnlyDecisionsAreRemembered(t *testing.T) {
 		"an answer that is huge": func(g *rig) { g.says(201, strings.Repeat("x", 1<<20)) },
 		"without a cache at all": func(g *rig) { g.Disk = Cache{} },
 		"of a client whose reading is not": func(g *rig) {
-			var err error
-			if g.Agents, err = agent.Parse("nobody"); err != nil {
+			nobody, err := agent.Parse("nobody")
+			if err != nil {
 				g.t.Fatal(err)
 			}
+			g.Agents.Set(nobody)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

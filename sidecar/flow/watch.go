@@ -80,6 +80,7 @@ type watch struct {
 	format wire.Format
 	split  wire.FrameSplitter
 	rec    *record.Watch // nil: not recorded
+	whose  string        // the subject that is recorded for; empty: none
 	state  *replay.State // initial events still to be served from the cache
 	out    []byte        // frames for the client
 	off    int
@@ -108,6 +109,7 @@ func (w *watch) speak(format wire.Format) {
 }
 
 func (w *watch) record(source record.Source) {
+	w.whose = source.Principal
 	recorder := w.flow.cache(&w.info).Recorder
 	if recorder != nil && source.Principal != "" && record.KindOf(&w.info) == record.AsWatch {
 		w.rec = recorder.Watch(source, w.format)
@@ -122,7 +124,7 @@ func (w *watch) replay() (*http.Response, error) {
 		return nil, err
 	}
 	source := w.flow.source(w.request, w.info)
-	source.Info.SendInitialEvents = false
+	source.Info.SendInitialEvents, source.Replayed = false, true
 	form := w.flow.form(w.ctx, q)
 	header := http.Header{"Content-Type": {form.Format.WatchMediaType()}, "Cache-Status": {"rockpool; hit"}}
 	w.served, w.last = true, w.info.ResourceVersion
@@ -265,9 +267,11 @@ func (w *watch) reconnect() error {
 			}
 			return w.ctx.Err()
 		}
-		resp, err := w.flow.Upstream.RoundTrip(w.resumption())
+		r := w.resumption()
+		resp, err := w.flow.Upstream.RoundTrip(r)
 		switch {
 		case err == nil && streamOf(resp) == w.format:
+			w.flow.believe(r, w.whose, resp)
 			w.body = resp.Body
 			return nil
 		case err == nil:

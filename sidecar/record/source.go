@@ -19,6 +19,10 @@ type Source struct {
 	Path string
 	// Started is when the request was sent upstream.
 	Started time.Time
+	// Replayed tells of a watch that it began with what the cache had, which need
+	// not be the collection that its events belong to: it may be a wider one, or in
+	// another form.
+	Replayed bool
 }
 
 // Kind says how an answer is recorded.
@@ -124,6 +128,14 @@ func (s *Source) seenScope(f request.Form) store.Scope {
 // latest tells that the request asked for the state at its own time, not for
 // whatever the server had at hand.
 func (s *Source) latest() bool { return s.Info.ResourceVersion == "" }
+
+// ahead tells of a watch that its client begins with a state that is not recorded
+// as a collection of its own. If there is none it has to be listed: else what the
+// client reads from here on is lost, and offline it would go back.
+func (s *Source) ahead() bool {
+	rv := s.Info.ResourceVersion
+	return s.Replayed || (!s.Info.SendInitialEvents && (rv == "" || rv == "0"))
+}
 
 // representation finds out the form of objects, or of lists, by their kind.
 func representation(kind string) (request.Representation, bool) {

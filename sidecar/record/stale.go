@@ -4,9 +4,9 @@ import "rockpool.dev/sidecar/request"
 
 // Stale is a collection that has lost touch with the server: an event or an item
 // of it was not recorded, and what comes next does not fit behind what is there. It
-// stays true for its version; only a new list brings it up to date. Or it is a
-// collection that is watched and was lost, with the cache's file or because its
-// versions contradicted each other.
+// stays true for its version; only a new list brings it up to date. Or there is none:
+// it is watched and was lost, with the cache's file or because its versions
+// contradicted each other, or a client reads on behind a state that came from elsewhere.
 type Stale struct {
 	// Source is a request for the collection, a list or a watch.
 	Source Source

@@ -17,14 +17,15 @@ type Watch struct {
 	known bool // the stream's form is what the server sends, not a guess
 	open  bool // the stream is among those that are watched
 	snap  *snapshot
-	prev  string // version of the last event
+	prev  string // version of the last event; stating: the highest so far
 }
 
 type phase int
 
 const (
-	unrecorded phase = iota // it cannot be said which events came before
+	unrecorded phase = iota // it cannot be said what its events are of
 	initial                 // the initial events of sendInitialEvents=true
+	stating                 // the state that a watch without a version begins with
 	following               // events behind a known version
 )
 
@@ -36,6 +37,8 @@ func (r *Recorder) Watch(source Source, format wire.Format) *Watch {
 		w.phase = initial
 	case rv != "" && rv != "0":
 		w.phase, w.prev = following, rv
+	default:
+		w.phase = stating
 	}
 	// A watch counts as open although nothing has happened yet, which would say the
 	// form of its objects. The server gives the first one that the client asks for.
@@ -80,8 +83,12 @@ func (w *Watch) Event(e wire.Event, m wire.Meta) {
 			w.begin(w.recorder, w.source, request.Form{Format: w.form.Format, Representation: rep})
 		}
 	}
-	if w.phase == initial {
+	switch w.phase {
+	case initial:
 		w.initial(e, m)
+		return
+	case stating:
+		w.state(e, m)
 		return
 	}
 	ev := &event{stream: w.stream, prev: w.prev, version: m.ResourceVersion, kind: e.Type}
@@ -111,6 +118,22 @@ func (w *Watch) initial(e wire.Event, m wire.Meta) {
 	case e.Type != wire.Bookmark:
 		// Not what the KEP says; what the state is cannot be told from here.
 		w.Close()
+	}
+}
+
+// state takes an event of the state that a watch begins with whose
+// resourceVersion is "" or "0": ADDED events in no order of versions, until one of
+// another type shows that the state is over. Where it ends nothing marks, so it is
+// no snapshot; but each object that is newer than the collection tells that the
+// client is ahead of it.
+func (w *Watch) state(e wire.Event, m wire.Meta) {
+	if o, ok := order(m.ResourceVersion, w.prev); e.Type == wire.Added && ok && o <= 0 {
+		return // tells no more than the ones before
+	}
+	w.prev = m.ResourceVersion
+	w.recorder.enqueue(&event{stream: w.stream, version: m.ResourceVersion, kind: e.Type})
+	if e.Type != wire.Added {
+		w.phase = following
 	}
 }
 
@@ -164,10 +187,11 @@ func (e *event) apply(g *group) error {
 	}
 	if h.id == 0 {
 		eventsTotal.WithLabelValues("unlisted").Inc()
-		// It is listed again when there was a collection: forgotten because versions
-		// contradicted each other, or lost with the cache's file. A client that only
-		// ever watches has no use for a list, and shall not cause the traffic of one.
-		if e.stream.recorder.watched.lost(e.stream.scope) {
+		// It is listed when there was a collection, forgotten because versions contradicted
+		// each other, or lost with the cache's file; and when the client has its state from
+		// elsewhere. A client that only ever watches has no use for a list, and shall not
+		// cause the traffic of one.
+		if e.stream.recorder.watched.lost(e.stream.scope) || e.stream.source.ahead() {
 			e.stream.recorder.report(&e.stream.source, e.stream.form)
 		}
 		return nil

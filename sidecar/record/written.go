@@ -188,9 +188,8 @@ func (forbid) size() int { return overhead }
 func (forbid) lost()     {}
 func (f forbid) apply(g *group) error {
 	// The heads of what is deleted are not known by their scopes.
-	if err := g.finish(); err != nil {
+	if err := g.settle(); err != nil {
 		return err
 	}
-	clear(g.heads)
 	return g.tx.Forbid(f.scope)
 }

@@ -96,6 +96,12 @@ func (s *site) pod(change ...func(*corev1.Pod)) *pod {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	return s.started(runner)
+}
+
+// started waits for a pod that is run.
+func (s *site) started(runner *bed.PodRunner) *pod {
+	s.t.Helper()
 	p := &pod{PodRunner: runner, site: s, output: edge.NewOutput(runner, "app")}
 	s.t.Cleanup(p.end)
 	ctx, cancel := context.WithTimeout(s.ctx, patience)

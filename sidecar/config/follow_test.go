@@ -1,0 +1,347 @@
+package config
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/spf13/pflag"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"rockpool.dev/sidecar/agent"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// following is a Follow that runs until the test ends.
+type following struct {
+	t     *testing.T
+	clock *clocktesting.FakeClock
+	logs  *observer.ObservedLogs
+
+	mu      sync.Mutex
+	applied []Config
+}
+
+// follow runs Follow as the sidecar does.
+func follow(t *testing.T, args ...string) *following {
+	t.Helper()
+	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	Register(flags)
+	if err := flags.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(flags)
+	if err != nil {
+		t.Fatal(err)
+	}
+	core, logs := observer.New(zap.InfoLevel)
+	f := &following{t: t, clock: clocktesting.NewFakeClock(time.Now()), logs: logs}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- Follow(ctx, FollowOptions{Flags: flags, Config: c, Apply: f.apply, Interval: time.Hour, Clock: f.clock, Logger: zap.New(core)})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Follow: %v", err)
+		}
+	})
+	f.eventually("it waits", f.clock.HasWaiters)
+	return f
+}
+
+func (f *following) apply(c Config) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.applied = append(f.applied, c)
+}
+
+func (f *following) last() (c Config) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.applied) > 0 {
+		c = f.applied[len(f.applied)-1]
+	}
+	return c
+}
+
+// eventually polls: the file system has no other way to tell a test. The clock
+// goes on by no more than a change needs, so that it is the watch that tells.
+func (f *following) eventually(what string, condition func() bool) {
+	f.t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(10 * time.Second)
+	for !condition() {
+		select {
+		case <-tick.C:
+			f.clock.Step(settle)
+		case <-deadline:
+			f.t.Fatalf("never: %s\n%v", what, f.logs.All())
+		}
+	}
+}
+
+// agents waits until those are the ones in effect.
+func (f *following) agents(list string) {
+	f.t.Helper()
+	f.eventually("cache.agents is "+list, func() bool {
+		return cmp.Equal(f.last().Cache.Agents, agents(list), cmp.AllowUnexported(agent.Selector{}))
+	})
+}
+
+// says waits for a line of the log and gives its fields.
+func (f *following) says(message string) map[string]any {
+	f.t.Helper()
+	f.eventually("the log says "+message, func() bool { return f.logs.FilterMessageSnippet(message).Len() > 0 })
+	return f.logs.FilterMessageSnippet(message).All()[0].ContextMap()
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func write(t *testing.T, path, content string) {
+	t.Helper()
+	must(t, os.WriteFile(path, []byte(content), 0o600))
+}
+
+// rename replaces a file as editors do.
+func rename(t *testing.T, path, content string) {
+	t.Helper()
+	write(t, path+".new", content)
+	must(t, os.Rename(path+".new", path))
+}
+
+// project replaces the files of a directory as the kubelet does for a ConfigMap:
+// a new generation, a rename of ..data, then the links in front of it.
+func project(t *testing.T, directory string, files map[string]string) {
+	t.Helper()
+	before, _ := os.Readlink(filepath.Join(directory, "..data"))
+	generation := fmt.Sprintf("..%d", time.Now().UnixNano())
+	must(t, os.MkdirAll(filepath.Join(directory, generation), 0o755))
+	for name, content := range files {
+		write(t, filepath.Join(directory, generation, name), content)
+	}
+	must(t, os.Symlink(generation, filepath.Join(directory, "..data_tmp")))
+	must(t, os.Rename(filepath.Join(directory, "..data_tmp"), filepath.Join(directory, "..data")))
+	for name := range files {
+		if err := os.Symlink("..data/"+name, filepath.Join(directory, name)); !errors.Is(err, fs.ErrExist) {
+			must(t, err)
+		}
+	}
+	entries, err := os.ReadDir(directory)
+	must(t, err)
+	for _, e := range entries {
+		if _, err := os.Stat(filepath.Join(directory, e.Name())); errors.Is(err, fs.ErrNotExist) {
+			must(t, os.Remove(filepath.Join(directory, e.Name())))
+		}
+	}
+	if before != "" {
+		must(t, os.RemoveAll(filepath.Join(directory, before)))
+	}
+}
+
+func yaml(agents string) string { return "cache: {agents: " + fmt.Sprintf("%q", agents) + "}\n" }
+
+func TestAChangedFileTakesEffect(t *testing.T) {
+	tests := map[string]func(t *testing.T, path, content string){
+		"written in place":     write,
+		"replaced by renaming": rename,
+		"in the volume of a ConfigMap": func(t *testing.T, path, content string) {
+			project(t, filepath.Dir(path), map[string]string{filepath.Base(path): content})
+		},
+		"behind a link that points anywhere": relink,
+	}
+	for name, put := range tests {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "settings.yaml")
+			put(t, path, yaml("one"))
+			f := follow(t, "--config="+path)
+			for _, list := range []string{"two", "!three", "*"} {
+				put(t, path, yaml(list))
+				f.agents(list)
+			}
+			put(t, path, "log: {level: debug}\n")
+			f.eventually("log.level is debug", func() bool { return f.last().Log.Level == zapcore.DebugLevel })
+		})
+	}
+}
+
+func relink(t *testing.T, path, content string) {
+	t.Helper()
+	target := filepath.Join(t.TempDir(), "target.yaml")
+	write(t, target, content)
+	must(t, os.Symlink(target, path+".new"))
+	must(t, os.Rename(path+".new", path))
+}
+
+func TestAFileOfADirectoryComesAndGoes(t *testing.T) {
+	tests := map[string]struct {
+		put, remove func(t *testing.T, directory string)
+	}{
+		"a plain one": {
+			func(t *testing.T, d string) { rename(t, filepath.Join(d, FileName), yaml("!kubectl")) },
+			func(t *testing.T, d string) { must(t, os.Remove(filepath.Join(d, FileName))) },
+		},
+		"an optional ConfigMap": {
+			func(t *testing.T, d string) { project(t, d, map[string]string{FileName: yaml("!kubectl")}) },
+			func(t *testing.T, d string) { project(t, d, nil) },
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			directory := t.TempDir()
+			f := follow(t, "--config="+directory)
+			for range 2 {
+				tt.put(t, directory)
+				f.agents("!kubectl")
+				tt.remove(t, directory)
+				f.agents("*")
+			}
+		})
+	}
+}
+
+func TestWhatNothingTellsOfIsFoundAtIntervals(t *testing.T) {
+	target, path := filepath.Join(t.TempDir(), "target.yaml"), filepath.Join(t.TempDir(), "link.yaml")
+	write(t, target, yaml("one"))
+	must(t, os.Symlink(target, path))
+	f := follow(t, "--config="+path)
+	write(t, target, yaml("two"))
+	f.clock.Step(time.Hour)
+	f.agents("two")
+}
+
+func TestABadFileChangesNothingAndIsToldOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "settings.yaml")
+	write(t, path, yaml("one"))
+	f := follow(t, "--config="+path)
+	failed := testutil.ToFloat64(reloads.WithLabelValues("failed"))
+	const complaint = "the settings in effect stay"
+
+	rename(t, path, yaml("two")+"log: {level: loud}\n")
+	if got := f.says(complaint)["error"].(string); !strings.Contains(got, `log.level: "loud"`) || !strings.Contains(got, path) {
+		t.Errorf("the error is %q", got)
+	}
+	rename(t, path, yaml("three")+"log: {level: loud}\n")
+	f.eventually("the second reading", func() bool { return testutil.ToFloat64(reloads.WithLabelValues("failed")) >= failed+2 })
+	if n := f.logs.FilterMessageSnippet(complaint).Len(); n != 1 {
+		t.Errorf("the same error was logged %d times", n)
+	}
+	must(t, os.Remove(path))
+	f.eventually("another error", func() bool { return f.logs.FilterMessageSnippet(complaint).Len() == 2 })
+	if len(f.applied) > 0 {
+		t.Errorf("applied: %+v", f.applied)
+	}
+
+	rename(t, path, yaml("four"))
+	f.agents("four")
+	f.says("good again")
+}
+
+func TestOtherKeysWaitForARestart(t *testing.T) {
+	const later = "after a restart"
+	path := filepath.Join(t.TempDir(), "settings.yaml")
+	write(t, path, "cache: {max-size: 64Mi}\n")
+	f := follow(t, "--config="+path)
+	rename(t, path, "cache: {max-size: 65536Ki}\nupstream: {probe-interval: 2000ms}\n"+yamlAgents("one")) // the same otherwise written
+	f.agents("one")
+	if n := f.logs.FilterMessageSnippet(later).Len(); n != 0 {
+		t.Errorf("nothing that waits has changed: %v", f.logs.All())
+	}
+	rename(t, path, "cache: {max-size: 128Mi}\nshutdown: {grace: 1s}\n"+yamlAgents("two"))
+	f.agents("two")
+	if got := f.says(later)["keys"]; !cmp.Equal(got, []any{"cache.max-size", "shutdown.grace"}) {
+		t.Errorf("keys %v", got)
+	}
+	rename(t, path, "cache: {max-size: 128Mi}\nshutdown: {grace: 1s}\n"+yamlAgents("three"))
+	f.agents("three")
+	if n := f.logs.FilterMessageSnippet(later).Len(); n != 1 {
+		t.Errorf("told %d times", n)
+	}
+	for _, c := range f.applied {
+		if c.Cache.MaxSize != 64<<20 || c.Shutdown.Grace != 10*time.Second {
+			t.Errorf("in effect: %d %s", c.Cache.MaxSize, c.Shutdown.Grace)
+		}
+	}
+}
+
+// yamlAgents is cache.agents beside a section cache.
+func yamlAgents(list string) string { return fmt.Sprintf("cache.agents: %q\n", list) }
+
+func TestTheFileStaysBehindFlagsAndVariables(t *testing.T) {
+	t.Setenv("ROCKPOOL_LOG_LEVEL", "warn")
+	directory := t.TempDir()
+	t.Setenv("ROCKPOOL_CONFIG", directory)
+	f := follow(t, "--cache.agents=flag")
+	done := testutil.ToFloat64(reloads.WithLabelValues("unchanged"))
+	rename(t, filepath.Join(directory, FileName), yaml("file")+"log: {level: debug}\n")
+	f.eventually("the file is read", func() bool { return testutil.ToFloat64(reloads.WithLabelValues("unchanged")) > done })
+	if len(f.applied) > 0 {
+		t.Errorf("applied: %+v", f.applied)
+	}
+}
+
+func TestWithoutAFileThereIsNothingToFollow(t *testing.T) {
+	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	Register(flags)
+	if err := Follow(t.Context(), FollowOptions{Flags: flags}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// An editor that writes in place truncates first: what is read then would be
+// defaults for a moment.
+func TestAChangeIsReadWhenItHasSettled(t *testing.T) {
+	watcher := &fsnotify.Watcher{Events: make(chan fsnotify.Event), Errors: make(chan error)}
+	clock := clocktesting.NewFakeClock(time.Now())
+	f := &follower{FollowOptions: FollowOptions{Interval: time.Hour, Clock: clock}}
+	done := make(chan bool, 1)
+	go func() { done <- f.idle(t.Context(), watcher, true) }()
+	for range 3 { // the truncation, and two writes: each is taken while it waits
+		select {
+		case watcher.Events <- fsnotify.Event{Op: fsnotify.Write}:
+		case <-done:
+			t.Fatal("it does not wait for more")
+		}
+	}
+	clock.Step(settle)
+	if !<-done {
+		t.Error("it has ended")
+	}
+}
+
+func TestTheRuntimeKeysAreMarked(t *testing.T) {
+	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	Register(flags)
+	var marked []string
+	flags.VisitAll(func(f *pflag.Flag) {
+		if strings.Contains(f.Usage, "at run time") {
+			marked = append(marked, f.Name)
+		}
+	})
+	if want := []string{"cache.agents", "log.level"}; !slices.Equal(marked, want) {
+		t.Errorf("%v, want %v", marked, want)
+	}
+}

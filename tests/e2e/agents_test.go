@@ -1,0 +1,147 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"rockpool.dev/tests/edge"
+)
+
+// metric asks the sidecar's own metrics for one of its counters.
+func (p *pod) metric(series string) (n int) {
+	p.site.t.Helper()
+	out := p.run("/usr/bin/python3", "-c", "import urllib.request as u; print(u.urlopen('http://127.0.0.1:10269/metrics').read().decode())").Stdout
+	for line := range strings.Lines(out) {
+		if value, ok := strings.CutPrefix(line, series+" "); ok {
+			if _, err := fmt.Sscan(value, &n); err != nil {
+				p.site.t.Fatal(err)
+			}
+		}
+	}
+	return n
+}
+
+func TestTwoIdenticalInformersInAPodAreRecordedOnce(t *testing.T) {
+	const changes = 5
+	s := newSite(t)
+	s.configMap("greeting", "hello")
+	p := s.pod(func(p *corev1.Pod) {
+		p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "twin", Image: "informer:dev"})
+	})
+	twin := edge.NewOutput(p.PodRunner, "twin")
+	both := func(words ...string) {
+		t.Helper()
+		p.sees(words...)
+		if _, err := twin.Await(s.ctx, words...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	both("synced")
+	count := func() (applied, known int) {
+		return p.metric(`rockpool_record_events_total{result="applied"}`), p.metric(`rockpool_record_events_total{result="known"}`)
+	}
+	applied, known := count()
+	for i := range changes {
+		value := fmt.Sprintf("hello %d", i)
+		s.configMap("greeting", value)
+		both("updated", "greeting", value)
+	}
+	s.until("all that was read twice is known", func() bool {
+		_, k := count()
+		return k >= known+changes
+	})
+	// The server may have sent a bookmark meanwhile, which moves the version.
+	if a, _ := count(); a > applied+changes+1 {
+		t.Errorf("%d events were applied for %d changes", a-applied, changes)
+	}
+	if got := s.sql("SELECT count(*), sum(objects) FROM v_collection WHERE resource = 'v1/configmaps'"); got != "1|2" {
+		t.Errorf("collections and objects: %s, want 1|2", got)
+	}
+}
+
+// settings is where the sidecar finds its configuration file, on the node and in
+// its container.
+const settings = "/etc/rockpool"
+
+// configure replaces the sidecar's configuration file as an editor does.
+func (s *site) configure(text string) {
+	s.t.Helper()
+	directory := filepath.Join(s.Root, settings)
+	path := filepath.Join(directory, "rockpool.yaml")
+	if err := os.MkdirAll(directory, 0o755); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.WriteFile(path+".new", []byte(text), 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// configurable runs a pod whose sidecar has a directory with a configuration file,
+// as a cluster's own policy may add it to what the injector made.
+func (s *site) configurable() *pod {
+	s.t.Helper()
+	spec, err := cluster.Client().CoreV1().Pods(s.namespace).Create(s.ctx, edge.Pod(s.namespace, "web"), metav1.CreateOptions{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	spec.Spec.Volumes = append(spec.Spec.Volumes, corev1.Volume{Name: "settings", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: settings}}})
+	for i := range spec.Spec.InitContainers {
+		if c := &spec.Spec.InitContainers[i]; c.Name == "rockpool-sidecar" {
+			c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "settings", MountPath: settings, ReadOnly: true})
+			c.Env = append(c.Env, corev1.EnvVar{Name: "ROCKPOOL_CONFIG", Value: settings})
+		}
+	}
+	runner, err := s.Run(s.ctx, spec)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return s.started(runner)
+}
+
+func TestWhoseReadingIsRecordedChangesAtRunTime(t *testing.T) {
+	s := newSite(t)
+	s.configMap("greeting", "hello")
+	s.configure(`cache: {agents: "*,!kubectl"}`)
+	p := s.configurable()
+	p.sees("synced")
+
+	services := func() string { return s.sql("SELECT count(*) FROM collection WHERE resource = 'services'") }
+	p.kubectl("get", "services", "-o", "name")
+	// What the informer reads after it is recorded after it.
+	changed := s.configMap("greeting", "hello again")
+	s.until("what the informer reads is recorded", func() bool {
+		return s.sql("SELECT resource_version FROM v_object WHERE name = 'greeting'") == changed.ResourceVersion
+	})
+	if n := services(); n != "0" {
+		t.Fatalf("%s lists of kubectl were recorded", n)
+	}
+
+	s.configure(`cache: {agents: "*"}`)
+	p.sidecarSays(`changed settings are in effect","keys":["cache.agents"]`)
+	p.kubectl("get", "services", "-o", "name")
+	s.until("what kubectl reads is recorded", func() bool { return services() == "1" })
+	if n := p.restarts("rockpool-sidecar"); n != 0 {
+		t.Errorf("the sidecar was restarted %d times", n)
+	}
+	p.offline()
+	p.kubectl("get", "services", "-o", "name")
+}
+
+func TestAFileThatIsNotThereYetIsFollowed(t *testing.T) {
+	s := newSite(t)
+	p := s.configurable()
+	p.sees("synced")
+	s.configure(`log: {level: loud}`)
+	p.sidecarSays("the settings in effect stay")
+	s.configure(`log: {level: debug}`)
+	p.sidecarSays(`changed settings are in effect","keys":["log.level"]`)
+}
