@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -12,20 +11,6 @@ import (
 
 	"rockpool.dev/tests/edge"
 )
-
-// metric asks the sidecar's own metrics for one of its counters.
-func (p *pod) metric(series string) (n int) {
-	p.site.t.Helper()
-	out := p.run("/usr/bin/python3", "-c", "import urllib.request as u; print(u.urlopen('http://127.0.0.1:10269/metrics').read().decode())").Stdout
-	for line := range strings.Lines(out) {
-		if value, ok := strings.CutPrefix(line, series+" "); ok {
-			if _, err := fmt.Sscan(value, &n); err != nil {
-				p.site.t.Fatal(err)
-			}
-		}
-	}
-	return n
-}
 
 func TestTwoIdenticalInformersInAPodAreRecordedOnce(t *testing.T) {
 	const changes = 5

@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -86,6 +87,22 @@ func (p *pod) shell(container, line string) string {
 		p.site.t.Fatalf("%s in %s: %d %v\n%s%s", line, container, result.ExitCode, err, result.Stdout, result.Stderr)
 	}
 	return result.Stdout
+}
+
+// metric reads one of the sidecar's.
+func (p *pod) metric(name string) int {
+	p.site.t.Helper()
+	all := p.shell("shell", `/usr/bin/python3 -c 'import urllib.request; print(urllib.request.urlopen("http://127.0.0.1:10269/metrics").read().decode())'`)
+	for line := range strings.Lines(all) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), name+" "); ok {
+			n, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				p.site.t.Fatal(err)
+			}
+			return int(n)
+		}
+	}
+	return 0
 }
 
 // token is the pod's own, as the app sees it.

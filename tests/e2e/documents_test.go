@@ -36,22 +36,6 @@ func documents(t *testing.T, p *pod) []question {
 	}
 }
 
-// metric reads one of the sidecar's.
-func (p *pod) metric(name string) int {
-	p.site.t.Helper()
-	all := p.shell("shell", `/usr/bin/python3 -c 'import urllib.request; print(urllib.request.urlopen("http://127.0.0.1:10269/metrics").read().decode())'`)
-	for line := range strings.Lines(all) {
-		if value, ok := strings.CutPrefix(strings.TrimSpace(line), name+" "); ok {
-			n, err := strconv.ParseFloat(value, 64)
-			if err != nil {
-				p.site.t.Fatal(err)
-			}
-			return int(n)
-		}
-	}
-	return 0
-}
-
 const unchanged = `rockpool_revalidations_total{result="unchanged"}`
 
 func TestDocumentsAreFetchedOnceAndAnsweredOffline(t *testing.T) {
