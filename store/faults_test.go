@@ -74,6 +74,32 @@ func TestAFullDiskLosesNothingThatWasWhole(t *testing.T) {
 	want(t, got, "b@2")
 }
 
+func TestACacheOnAFullDiskIsOpenedAndRead(t *testing.T) {
+	dir := tmpfs(t, 2<<20)
+	db := openAt(t, dir, Options{})
+	record(t, db, scope("shop"), "1", object("a", 1))
+	filling := NewSnapshot(scope("other"))
+	update(t, db, func(tx *Tx) error { return errors.Join(filling.Add(tx, bulky("x", 2)), filling.Add(tx, bulky("y", 3))) })
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fs); err != nil {
+		t.Fatal(err)
+	}
+	// What is left is enough for the index of the log, and a page.
+	hog := make([]byte, int64(fs.Bavail)*fs.Bsize-36<<10)
+	if err := os.WriteFile(filepath.Join(dir, "hog"), hog, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	db = openAt(t, dir, Options{})
+	_, got := complete(t, db, scope("shop"))
+	want(t, got, "a@1")
+	if err := db.Update(t.Context(), func(tx *Tx) error { return tx.See(scope(""), "ConfigMap", "v1", bulky("o", 2)) }); !errors.Is(err, ErrFull) {
+		t.Fatalf("the disk is not full: %v", err)
+	}
+}
+
 func TestAReadOnlyDiskIsReadOnAndWrittenLater(t *testing.T) {
 	dir := tmpfs(t, 8<<20)
 	db := openAt(t, dir, Options{})

@@ -159,10 +159,12 @@ func (db *DB) open(ctx context.Context) error {
 	wal, statErr := os.Stat(db.path + "-wal")
 	unclean := statErr == nil && wal.Size() > 0
 
+	var shape []string // of a new file; in an old one the second would write, for which there may be no room
+	if info, err := os.Stat(db.path); err != nil || info.Size() == 0 {
+		shape = []string{"PRAGMA page_size = 4096", "PRAGMA auto_vacuum = INCREMENTAL"} // before the first table, and before WAL
+	}
 	f := &file{}
-	f.write = sql.OpenDB(connector{dsn: dsn(db.path, "_txlock=immediate&_busy_timeout=5000"), pragmas: []string{
-		"PRAGMA page_size = 4096",
-		"PRAGMA auto_vacuum = INCREMENTAL", // counts only before the first table, and before WAL
+	f.write = sql.OpenDB(connector{dsn: dsn(db.path, "_txlock=immediate&_busy_timeout=5000"), pragmas: append(shape,
 		"PRAGMA journal_mode = WAL",
 		"PRAGMA synchronous = NORMAL",
 		"PRAGMA cache_size = -1024",
@@ -172,7 +174,7 @@ func (db *DB) open(ctx context.Context) error {
 		"PRAGMA journal_size_limit = 4194304",
 		"PRAGMA wal_autocheckpoint = 1000",
 		maxPageCount(db.opts.MaxSize),
-	}})
+	)})
 	f.write.SetMaxOpenConns(1)
 	if err := db.prepare(ctx, f.write, unclean); err != nil {
 		return errors.Join(err, f.write.Close())
@@ -231,10 +233,13 @@ func (db *DB) prepare(ctx context.Context, write *sql.DB, unclean bool) error {
 		}
 	}
 	// What was being filled when the process ended can never become whole, and nobody has
-	// the key any more to the reviews that it kept.
+	// the key any more to the reviews that it kept. Neither is read, so a disk without room
+	// for this is no reason not to open.
 	for _, left := range []string{"DELETE FROM collection WHERE state = 'filling'", "DELETE FROM response WHERE question <> ''"} {
 		if _, err := write.ExecContext(ctx, left); err != nil {
-			return translate(op, err)
+			if err := translate(op, err); !errors.Is(err, ErrFull) {
+				return err
+			}
 		}
 	}
 	var last int64

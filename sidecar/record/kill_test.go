@@ -3,6 +3,7 @@ package record
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -99,7 +100,7 @@ func writeUntilKilled(dir string) error {
 			version = max(version, v)
 		}
 	}
-	if err := list(configmaps, version); err != nil {
+	if err := errors.Join(list(configmaps, version), r.Flush(ctx)); err != nil {
 		return err
 	}
 	w := r.Watch(sourceOf(fmt.Sprintf("%s?watch=true&resourceVersion=%d", configmaps, version), time.Now()), wire.JSON)
@@ -119,7 +120,7 @@ func writeUntilKilled(dir string) error {
 			err = list(configmaps, version)
 		case version%1201 == 0:
 			err = r.Flush(ctx)
-		case version%20 == 0:
+		case version%50 == 0:
 			_, err = fmt.Println(version)
 		}
 		if err != nil {
