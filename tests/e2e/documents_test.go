@@ -104,6 +104,9 @@ func same(t *testing.T, q question, want, got reply) {
 		t.Errorf("%s: %d with %d bytes, want %d with %d bytes", q.Target, got.Status, len(got.Body), want.Status, len(want.Body))
 	}
 	for _, name := range []string{"Content-Type", "Etag", "Vary", "Cache-Control", "Last-Modified"} {
+		if name == "Last-Modified" && want.Headers["Etag"] == "" {
+			continue // the index of OpenAPI v3 is made anew for each request
+		}
 		if got.Headers[name] != want.Headers[name] {
 			t.Errorf("%s: %s is %q, want %q", q.Target, name, got.Headers[name], want.Headers[name])
 		}
