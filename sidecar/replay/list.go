@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"rockpool.dev/sidecar/request"
@@ -19,12 +19,13 @@ import (
 // selection is a complete collection and what of it was asked for.
 type selection struct {
 	collection store.Collection
-	form       request.Form
-	within     store.Range
-	labels     labels.Selector // nil: all
+	way
+	within store.Range
+	labels labels.Selector // nil: all
+	fields []condition     // what within does not say
 }
 
-// cover finds the newest complete collection that has everything asked for.
+// cover chooses the collection that answers.
 func (r *Replayer) cover(ctx context.Context, q Request) (selection, error) {
 	info := q.Info
 	if info.Continue != "" {
@@ -34,24 +35,49 @@ func (r *Replayer) cover(ctx context.Context, q Request) (selection, error) {
 	if err != nil {
 		return selection{}, err
 	}
-	for _, form := range info.Forms() {
-		var best *selection
+	s, ok := choose(all, info)
+	if !ok {
+		return selection{}, fmt.Errorf("%w: no complete list of %s covers this request", ErrNotRecorded, info.Resource)
+	}
+	r.used(s.collection.ID)
+	return s, atVersion(s.collection, info)
+}
+
+// choose finds the newest complete collection that has everything asked for, in a
+// form that the client takes or that can be turned into one.
+func choose(all []store.Collection, info request.Info) (best selection, ok bool) {
+	forms := info.Forms()
+	for _, converting := range []bool{false, true} {
 		for _, c := range all {
-			if c.State != store.Complete || !isForm(c, form) {
+			if c.State != store.Complete || (converting && ok && best.convert == nil && !newer(c.ResourceVersion, best.collection.ResourceVersion)) {
 				continue
 			}
-			s, ok := narrow(c, info)
-			if ok && (best == nil || newer(c.ResourceVersion, best.collection.ResourceVersion) || (c.ResourceVersion == best.collection.ResourceVersion && exact(c, info))) {
-				best = &s
+			s, found := narrow(c, info)
+			if !found {
+				continue
+			}
+			if s.way, found = find(c, forms, converting); found && (!ok || s.better(&best, info, forms)) {
+				best, ok = s, true
 			}
 		}
-		if best != nil {
-			best.form = form
-			r.used(best.collection.ID)
-			return *best, atVersion(best.collection, info)
-		}
 	}
-	return selection{}, fmt.Errorf("%w: no complete list of %s covers this request", ErrNotRecorded, info.Resource)
+	return best, ok
+}
+
+// better tells whether a selection is to be preferred to another: the newer one, then
+// one that is not converted, then one that is exactly what was asked for, then the one
+// whose form the client likes better.
+func (s *selection) better(other *selection, info request.Info, forms []request.Form) bool {
+	a, b := s.collection, other.collection
+	switch {
+	case a.ResourceVersion != b.ResourceVersion:
+		return newer(a.ResourceVersion, b.ResourceVersion)
+	case (s.convert == nil) != (other.convert == nil):
+		return s.convert == nil
+	case exact(a, info) != exact(b, info):
+		return exact(a, info)
+	}
+	return slices.Index(forms, s.to) < slices.Index(forms, other.to)
 }
 
 func exact(c store.Collection, info request.Info) bool {
@@ -78,20 +104,20 @@ func narrow(c store.Collection, info request.Info) (selection, bool) {
 	if c.FieldSelector == info.FieldSelector {
 		return s, true
 	}
-	selector, err := fields.ParseSelector(info.FieldSelector)
-	if c.FieldSelector != "" || err != nil {
+	conditions, ok := parseConditions(info)
+	if c.FieldSelector != "" || !ok {
 		return s, false
 	}
-	// Which other fields can be selected by is the server's knowledge, a resource
-	// at a time; these two it has for all.
-	for _, req := range selector.Requirements() {
-		value, isEqual := selector.RequiresExactMatch(req.Field)
+	for _, cond := range conditions {
+		isOne := !cond.not && cond.value != ""
 		switch {
-		case isEqual && value != "" && req.Field == "metadata.name":
-			s.within.Name = value
-		case isEqual && value != "" && req.Field == "metadata.namespace" && (s.within.Namespace == "" || s.within.Namespace == value) && (c.Namespace == "" || c.Namespace == value):
-			s.within.Namespace = value
-		default:
+		case isOne && cond.label == nameLabel && s.within.Name == "":
+			s.within.Name = cond.value
+		case isOne && cond.label == namespaceLabel && s.within.Namespace == "":
+			s.within.Namespace = cond.value
+		case cond.ofMetadata() || c.Representation == string(request.Object):
+			s.fields = append(s.fields, cond)
+		default: // the field is not in what was recorded
 			return s, false
 		}
 	}
@@ -123,14 +149,14 @@ func (r *Replayer) list(ctx context.Context, q Request) (answer, error) {
 		return answer{}, err
 	}
 	body := &listBody{pages: pages{ctx: ctx, db: r.db, selection: s}, write: &jsonList{}}
-	if s.form.Format == wire.Protobuf {
+	if s.to.Format == wire.Protobuf {
 		body.write = &protobufList{}
 	}
 	if body.buf, err = body.write.begin(&body.pages); err != nil {
 		return answer{}, err
 	}
 	at := s.collection.SyncedAt
-	return answer{r.response(http.StatusOK, http.Header{"Content-Type": {s.collection.MediaType}}, at, body, -1), at}, nil
+	return answer{r.response(http.StatusOK, http.Header{"Content-Type": {s.to.Format.MediaType()}}, at, body, -1), at}, nil
 }
 
 // pages reads a selection page by page. It holds a context because it is part of
@@ -139,14 +165,23 @@ type pages struct {
 	ctx context.Context
 	db  *store.DB
 	selection
+	buf  []byte // of the object that is being converted
 	done bool
 }
 
-// next calls f with each object of the next page that is selected.
+// next calls f with each object of the next page that is selected, in the form that
+// the client takes. The payload is only valid during the call.
 func (p *pages) next(f func(store.Object) error) error {
 	key, err := p.db.List(p.ctx, p.collection.ID, p.collection.Revision, p.within, func(o store.Object) error {
-		if ok, err := p.selects(o.Labels); err != nil || !ok {
+		if ok, err := p.selects(o); err != nil || !ok {
 			return err
+		}
+		o, err := p.converted(p.buf[:0], o)
+		if err != nil {
+			return fmt.Errorf("collection %d: %s/%s: %w", p.collection.ID, o.Namespace, o.Name, err)
+		}
+		if p.convert != nil {
+			p.buf = o.Payload
 		}
 		return f(o)
 	})
@@ -154,7 +189,43 @@ func (p *pages) next(f func(store.Object) error) error {
 	return err
 }
 
-func (s *selection) selects(object string) (bool, error) {
+// measure adds up what the items take in a protobuf list, without moving. The
+// payloads are only read where their sizes are not all that counts: to be selected by
+// a field, or to be converted, which is then done twice.
+func (p *pages) measure() (total int, err error) {
+	if p.convert == nil && len(p.fields) == 0 {
+		err = p.db.Measure(p.ctx, p.collection.ID, p.collection.Revision, p.within, func(object string, size int) error {
+			ok, err := p.labelled(object)
+			if ok {
+				total += wire.ItemSize(size)
+			}
+			return err
+		})
+		return total, err
+	}
+	for ahead := *p; err == nil && !ahead.done; {
+		err = ahead.next(func(o store.Object) error {
+			total += wire.ItemSize(len(o.Payload))
+			return nil
+		})
+	}
+	return total, err
+}
+
+func (s *selection) selects(o store.Object) (bool, error) {
+	if ok, err := s.labelled(o.Labels); err != nil || !ok {
+		return false, err
+	}
+	for i := range s.fields {
+		if ok, err := s.fields[i].meets(s.from.Format, o); err != nil || !ok {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// labelled tells whether an object with such labels is selected by them.
+func (s *selection) labelled(object string) (bool, error) {
 	if s.labels == nil {
 		return true, nil
 	}
@@ -215,16 +286,21 @@ func (b *listBody) Close() error {
 	return nil
 }
 
-// envelope is the list's own data as it was recorded.
+// envelope is the list's own data.
 type envelope struct {
 	Kind       string                     `json:"kind"`
 	APIVersion string                     `json:"apiVersion"`
 	Metadata   map[string]json.RawMessage `json:"metadata"`
 }
 
-func envelopeOf(c store.Collection) (e envelope, err error) {
-	if err := json.Unmarshal([]byte(c.Envelope), &e); err != nil {
-		return e, fmt.Errorf("collection %d: envelope: %w: %w", c.ID, store.ErrCorrupt, err)
+// envelope gives the list's own data as it was recorded, with the kind that its
+// objects make it.
+func (s *selection) envelope() (e envelope, err error) {
+	if err := json.Unmarshal([]byte(s.collection.Envelope), &e); err != nil {
+		return e, fmt.Errorf("collection %d: envelope: %w: %w", s.collection.ID, store.ErrCorrupt, err)
+	}
+	if s.from.Representation != s.to.Representation {
+		e.Kind, e.APIVersion = s.kind.Kind+"List", s.kind.APIVersion
 	}
 	return e, nil
 }
@@ -232,7 +308,7 @@ func envelopeOf(c store.Collection) (e envelope, err error) {
 type jsonList struct{ listed bool }
 
 func (*jsonList) begin(p *pages) ([]byte, error) {
-	e, err := envelopeOf(p.collection)
+	e, err := p.envelope()
 	if err != nil {
 		return nil, err
 	}
@@ -261,23 +337,17 @@ func (l *jsonList) item(dst, payload []byte) []byte {
 
 func (*jsonList) end(dst []byte) []byte { return append(dst, "]}\n"...) }
 
-// protobufList says its length first, which takes a look at the sizes of all
-// items.
+// protobufList says its length first, so that all items are measured before the
+// first of them is sent. Where they are converted that takes as long as sending them,
+// and no more memory than one of them.
 type protobufList struct{}
 
 func (protobufList) begin(p *pages) ([]byte, error) {
-	e, err := envelopeOf(p.collection)
+	e, err := p.envelope()
 	if err != nil {
 		return nil, err
 	}
-	total := 0
-	err = p.db.Measure(p.ctx, p.collection.ID, p.collection.Revision, p.within, func(object string, size int) error {
-		ok, err := p.selects(object)
-		if ok {
-			total += wire.ItemSize(size)
-		}
-		return err
-	})
+	total, err := p.measure()
 	if err != nil {
 		return nil, err
 	}
