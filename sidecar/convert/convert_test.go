@@ -241,3 +241,42 @@ func FuzzToProtobuf(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkConvert(b *testing.B) {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "shop", UID: "u", Labels: map[string]string{"app": "a"}, Annotations: map[string]string{"k": "v"}}, Spec: corev1.PodSpec{NodeName: "n"}}
+	for range 3 {
+		pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: "c", Image: "registry.example.com/image:v1", Args: []string{"--one", "--two"},
+			Env: []corev1.EnvVar{{Name: "A", Value: "B"}}, VolumeMounts: []corev1.VolumeMount{{Name: "v", MountPath: "/v"}}, ReadinessProbe: &corev1.Probe{PeriodSeconds: 5}})
+	}
+	raw, err := pod.Marshal()
+	if err != nil {
+		b.Fatal(err)
+	}
+	text, err := json.Marshal(pod)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, way := range map[string]struct {
+		from, to request.Form
+		object   []byte
+	}{"to JSON": {protobufObject, jsonObject, raw}, "to protobuf": {jsonObject, protobufObject, text}, "to metadata": {protobufObject, protobufMetadata, raw}} {
+		b.Run(name, func(b *testing.B) {
+			f, out := Find(Kind{"v1", "Pod"}, way.from, way.to), []byte(nil)
+			b.ReportAllocs()
+			for b.Loop() {
+				if out, err = f(out[:0], way.object); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkSchema(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := parse(schemaText); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -15,6 +15,6 @@
 // The schema is a table of names and numbers, schema.txt, which is written from the
 // Go types of k8s.io/api and proven against them by the tests. The types themselves
 // would take 12 MiB more of memory in every pod, mapped from the program's file,
-// while most pods never have anything converted; the table takes 0.2 MiB, and some
-// 1 MiB of heap once it was needed.
+// while most pods never have anything converted; the table takes 0.2 MiB, and less
+// than 1 MiB of heap once it was needed.
 package convert

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -258,10 +259,17 @@ func varint(all []occurrence, number protowire.Number) int64 {
 	return 0
 }
 
+// appendQuoted adds a string as encoding/json does. Most have nothing to escape.
 func appendQuoted(dst []byte, s string) ([]byte, error) {
+	if strings.IndexFunc(s, escaped) < 0 {
+		return append(append(append(dst, '"'), s...), '"'), nil
+	}
 	quoted, err := json.Marshal(s)
 	return append(dst, quoted...), err
 }
+
+// escaped tells that a character may look otherwise in JSON.
+func escaped(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune(`"\\<>&`, r) }
 
 // appendRaw adds JSON that was carried along as encoding/json does: compact, and
 // safe to stand in HTML.
