@@ -180,14 +180,17 @@ func TestWhatNoLibraryKnowsIsLostOnlyBetweenEncodings(t *testing.T) {
 	if got := convert(t, custom, jsonObject, jsonMetadata, []byte(object)); string(got) != want {
 		t.Errorf("%s, want %s", got, want)
 	}
-	raw := convert(t, pod, jsonObject, protobufObject, []byte(`{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","of":"tomorrow"},"spec":{"nodeName":"<&>","containers":null},"of":[1]}`))
+	raw := convert(t, pod, jsonObject, protobufObject, []byte(`{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","labels":{"b":"2","a":"1"},"of":"tomorrow"},"spec":{"nodeName":"<&>","containers":null},"of":[1]}`))
 	var got corev1.Pod
 	if err := got.Unmarshal(raw); err != nil {
 		t.Fatal(err)
 	}
-	wanted := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Spec: corev1.PodSpec{NodeName: "<&>"}}
+	wanted := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a", Labels: map[string]string{"a": "1", "b": "2"}}, Spec: corev1.PodSpec{NodeName: "<&>"}}
 	if d := cmp.Diff(wanted, got); d != "" {
 		t.Error(d)
+	}
+	if want, err := wanted.Marshal(); err != nil || !bytes.Equal(want, raw) {
+		t.Errorf("%q, want %q %v", raw, want, err)
 	}
 }
 

@@ -44,7 +44,8 @@ func (r *Replayer) cover(ctx context.Context, q Request) (selection, error) {
 }
 
 // choose finds the newest complete collection that has everything asked for, in a
-// form that the client takes or that can be turned into one.
+// form that the client takes or that can be turned into one. What is converted must be
+// newer than all that is not.
 func choose(all []store.Collection, info request.Info) (best selection, ok bool) {
 	forms := info.Forms()
 	for _, converting := range []bool{false, true} {
@@ -64,16 +65,14 @@ func choose(all []store.Collection, info request.Info) (best selection, ok bool)
 	return best, ok
 }
 
-// better tells whether a selection is to be preferred to another: the newer one, then
-// one that is not converted, then one that is exactly what was asked for, then the one
+// better tells whether a selection is to be preferred to another that is converted
+// if it is: the newer one, then one that is exactly what was asked for, then the one
 // whose form the client likes better.
 func (s *selection) better(other *selection, info request.Info, forms []request.Form) bool {
 	a, b := s.collection, other.collection
 	switch {
 	case a.ResourceVersion != b.ResourceVersion:
 		return newer(a.ResourceVersion, b.ResourceVersion)
-	case (s.convert == nil) != (other.convert == nil):
-		return s.convert == nil
 	case exact(a, info) != exact(b, info):
 		return exact(a, info)
 	}
