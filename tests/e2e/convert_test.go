@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -60,7 +61,7 @@ func TestOfflineAnswersAreInTheFormThatIsAskedFor(t *testing.T) {
 			}
 		}
 		for _, form := range []string{asJSON, asProtobuf, asMetadata, asProtobufMetadata} {
-			asked = append(asked, expected{path(resource) + "/far-1", form})
+			asked = append(asked, expected{path(resource) + "/far-1", strings.Replace(form, "MetadataList", "Metadata", 1)})
 		}
 	}
 	for _, r := range p.ask(record...) {
