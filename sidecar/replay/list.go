@@ -7,115 +7,9 @@ import (
 	"io"
 	"net/http"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/labels"
-
-	"rockpool.dev/sidecar/request"
 	"rockpool.dev/sidecar/wire"
 	"rockpool.dev/store"
 )
-
-// selection is a complete collection and what of it was asked for.
-type selection struct {
-	collection store.Collection
-	form       request.Form
-	within     store.Range
-	labels     labels.Selector // nil: all
-}
-
-// cover finds the newest complete collection that has everything asked for.
-func (r *Replayer) cover(ctx context.Context, q Request) (selection, error) {
-	info := q.Info
-	if info.Continue != "" {
-		return selection{}, apierrors.NewResourceExpired("The provided continue parameter is from before the link to the API server went down. Start the list without it.")
-	}
-	all, err := r.db.Collections(ctx, q.Principal, info.Group, info.Version, info.Resource)
-	if err != nil {
-		return selection{}, err
-	}
-	for _, form := range info.Forms() {
-		var best *selection
-		for _, c := range all {
-			if c.State != store.Complete || !isForm(c, form) {
-				continue
-			}
-			s, ok := narrow(c, info)
-			if ok && (best == nil || newer(c.ResourceVersion, best.collection.ResourceVersion) || (c.ResourceVersion == best.collection.ResourceVersion && exact(c, info))) {
-				best = &s
-			}
-		}
-		if best != nil {
-			best.form = form
-			r.used(best.collection.ID)
-			return *best, atVersion(best.collection, info)
-		}
-	}
-	return selection{}, fmt.Errorf("%w: no complete list of %s covers this request", ErrNotRecorded, info.Resource)
-}
-
-func exact(c store.Collection, info request.Info) bool {
-	return c.Namespace == info.Namespace && c.LabelSelector == info.LabelSelector && c.FieldSelector == info.FieldSelector
-}
-
-// narrow tells whether what was asked for can be had from the collection, and
-// how.
-func narrow(c store.Collection, info request.Info) (selection, bool) {
-	s := selection{collection: c}
-	if c.Namespace != info.Namespace {
-		if c.Namespace != "" {
-			return s, false
-		}
-		s.within.Namespace = info.Namespace
-	}
-	if c.LabelSelector != info.LabelSelector {
-		selector, err := labels.Parse(info.LabelSelector)
-		if c.LabelSelector != "" || err != nil {
-			return s, false
-		}
-		s.labels = selector
-	}
-	if c.FieldSelector == info.FieldSelector {
-		return s, true
-	}
-	selector, err := fields.ParseSelector(info.FieldSelector)
-	if c.FieldSelector != "" || err != nil {
-		return s, false
-	}
-	// Which other fields can be selected by is the server's knowledge, a resource
-	// at a time; these two it has for all.
-	for _, req := range selector.Requirements() {
-		value, isEqual := selector.RequiresExactMatch(req.Field)
-		switch {
-		case isEqual && value != "" && req.Field == "metadata.name":
-			s.within.Name = value
-		case isEqual && value != "" && req.Field == "metadata.namespace" && (s.within.Namespace == "" || s.within.Namespace == value) && (c.Namespace == "" || c.Namespace == value):
-			s.within.Namespace = value
-		default:
-			return s, false
-		}
-	}
-	return s, true
-}
-
-// atVersion tells whether a collection may answer for the resourceVersion asked
-// for (https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions).
-func atVersion(c store.Collection, info request.Info) error {
-	rv := info.ResourceVersion
-	if rv == "" || rv == "0" {
-		return nil
-	}
-	if info.ResourceVersionMatch == "Exact" {
-		if rv != c.ResourceVersion {
-			return apierrors.NewResourceExpired("The resourceVersion asked for is not the one that was recorded before the link to the API server went down.")
-		}
-		return nil
-	}
-	if newer(rv, c.ResourceVersion) {
-		return tooLarge()
-	}
-	return nil
-}
 
 func (r *Replayer) list(ctx context.Context, q Request) (answer, error) {
 	s, err := r.cover(ctx, q)
@@ -123,14 +17,14 @@ func (r *Replayer) list(ctx context.Context, q Request) (answer, error) {
 		return answer{}, err
 	}
 	body := &listBody{pages: pages{ctx: ctx, db: r.db, selection: s}, write: &jsonList{}}
-	if s.form.Format == wire.Protobuf {
+	if s.to.Format == wire.Protobuf {
 		body.write = &protobufList{}
 	}
 	if body.buf, err = body.write.begin(&body.pages); err != nil {
 		return answer{}, err
 	}
 	at := s.collection.SyncedAt
-	return answer{r.response(http.StatusOK, http.Header{"Content-Type": {s.collection.MediaType}}, at, body, -1), at}, nil
+	return answer{r.response(http.StatusOK, http.Header{"Content-Type": {s.to.Format.MediaType()}}, at, body, -1), at}, nil
 }
 
 // pages reads a selection page by page. It holds a context because it is part of
@@ -139,14 +33,23 @@ type pages struct {
 	ctx context.Context
 	db  *store.DB
 	selection
+	buf  []byte // of the object that is being converted
 	done bool
 }
 
-// next calls f with each object of the next page that is selected.
+// next calls f with each object of the next page that is selected, in the form that
+// the client takes. The payload is only valid during the call.
 func (p *pages) next(f func(store.Object) error) error {
 	key, err := p.db.List(p.ctx, p.collection.ID, p.collection.Revision, p.within, func(o store.Object) error {
-		if ok, err := p.selects(o.Labels); err != nil || !ok {
+		if ok, err := p.selects(o); err != nil || !ok {
 			return err
+		}
+		o, err := p.converted(p.buf[:0], o)
+		if err != nil {
+			return fmt.Errorf("collection %d: %s/%s: %w", p.collection.ID, o.Namespace, o.Name, err)
+		}
+		if p.convert != nil {
+			p.buf = o.Payload
 		}
 		return f(o)
 	})
@@ -154,15 +57,27 @@ func (p *pages) next(f func(store.Object) error) error {
 	return err
 }
 
-func (s *selection) selects(object string) (bool, error) {
-	if s.labels == nil {
-		return true, nil
+// measure adds up what the items take in a protobuf list, without moving. The
+// payloads are only read where their sizes are not all that counts: to be selected by
+// a field, or to be converted, which is then done twice.
+func (p *pages) measure() (total int, err error) {
+	if p.convert == nil && len(p.fields) == 0 {
+		err = p.db.Measure(p.ctx, p.collection.ID, p.collection.Revision, p.within, func(object string, size int) error {
+			ok, err := p.labelled(object)
+			if ok {
+				total += wire.ItemSize(size)
+			}
+			return err
+		})
+		return total, err
 	}
-	var set labels.Set
-	if err := json.Unmarshal([]byte(object), &set); err != nil {
-		return false, fmt.Errorf("collection %d: labels: %w: %w", s.collection.ID, store.ErrCorrupt, err)
+	for ahead := *p; err == nil && !ahead.done; {
+		err = ahead.next(func(o store.Object) error {
+			total += wire.ItemSize(len(o.Payload))
+			return nil
+		})
 	}
-	return s.labels.Matches(set), nil
+	return total, err
 }
 
 // listBody is a list, made as it is read.
@@ -215,16 +130,21 @@ func (b *listBody) Close() error {
 	return nil
 }
 
-// envelope is the list's own data as it was recorded.
+// envelope is the list's own data.
 type envelope struct {
 	Kind       string                     `json:"kind"`
 	APIVersion string                     `json:"apiVersion"`
 	Metadata   map[string]json.RawMessage `json:"metadata"`
 }
 
-func envelopeOf(c store.Collection) (e envelope, err error) {
-	if err := json.Unmarshal([]byte(c.Envelope), &e); err != nil {
-		return e, fmt.Errorf("collection %d: envelope: %w: %w", c.ID, store.ErrCorrupt, err)
+// envelope gives the list's own data as it was recorded, with the kind that its
+// objects make it.
+func (s *selection) envelope() (e envelope, err error) {
+	if err := json.Unmarshal([]byte(s.collection.Envelope), &e); err != nil {
+		return e, fmt.Errorf("collection %d: envelope: %w: %w", s.collection.ID, store.ErrCorrupt, err)
+	}
+	if s.from.Representation != s.to.Representation {
+		e.Kind, e.APIVersion = s.kind.Kind+"List", s.kind.APIVersion
 	}
 	return e, nil
 }
@@ -232,7 +152,7 @@ func envelopeOf(c store.Collection) (e envelope, err error) {
 type jsonList struct{ listed bool }
 
 func (*jsonList) begin(p *pages) ([]byte, error) {
-	e, err := envelopeOf(p.collection)
+	e, err := p.envelope()
 	if err != nil {
 		return nil, err
 	}
@@ -261,23 +181,17 @@ func (l *jsonList) item(dst, payload []byte) []byte {
 
 func (*jsonList) end(dst []byte) []byte { return append(dst, "]}\n"...) }
 
-// protobufList says its length first, which takes a look at the sizes of all
-// items.
+// protobufList says its length first, so that all items are measured before the
+// first of them is sent. Where they are converted that takes as long as sending them,
+// and no more memory than one of them.
 type protobufList struct{}
 
 func (protobufList) begin(p *pages) ([]byte, error) {
-	e, err := envelopeOf(p.collection)
+	e, err := p.envelope()
 	if err != nil {
 		return nil, err
 	}
-	total := 0
-	err = p.db.Measure(p.ctx, p.collection.ID, p.collection.Revision, p.within, func(object string, size int) error {
-		ok, err := p.selects(object)
-		if ok {
-			total += wire.ItemSize(size)
-		}
-		return err
-	})
+	total, err := p.measure()
 	if err != nil {
 		return nil, err
 	}

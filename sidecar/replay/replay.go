@@ -15,7 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"rockpool.dev/sidecar/request"
-	"rockpool.dev/sidecar/wire"
 	"rockpool.dev/store"
 )
 
@@ -95,9 +94,10 @@ type answer struct {
 	at time.Time
 }
 
-// get gives the newest that is known of an object. It is absent when the newest
-// that is known, in whatever form, is that: a complete list without it, or the server's
-// own word for this very object.
+// get gives the newest that is known of an object, in a form that the client takes
+// or that can be turned into one. It is absent when the newest that is known, in
+// whatever form, is that: a complete list without it, or the server's own word for
+// this very object.
 func (r *Replayer) get(ctx context.Context, q Request) (answer, error) {
 	all, err := r.db.Collections(ctx, q.Principal, q.Info.Group, q.Info.Version, q.Info.Resource)
 	if err != nil {
@@ -106,7 +106,7 @@ func (r *Replayer) get(ctx context.Context, q Request) (answer, error) {
 	if q.grave, err = r.grave(ctx, q); err != nil {
 		return answer{}, err
 	}
-	newest, err := r.newest(ctx, q, all, func(store.Collection) bool { return true })
+	newest, err := r.newest(ctx, q, all, nil, func(store.Collection) (way, bool) { return way{}, true })
 	if err != nil {
 		return answer{}, err
 	}
@@ -118,33 +118,40 @@ func (r *Replayer) get(ctx context.Context, q Request) (answer, error) {
 		r.used(newest.collection.ID)
 		return answer{at: newest.collection.SyncedAt}, notFound
 	}
-	for _, form := range q.Info.Forms() {
-		best, err := r.newest(ctx, q, all, func(c store.Collection) bool { return isForm(c, form) })
+	var best *sighting
+	forms := q.Info.Forms()
+	for _, converting := range []bool{false, true} {
+		best, err = r.newest(ctx, q, all, best, func(c store.Collection) (way, bool) { return find(c, forms, converting) })
 		if err != nil {
 			return answer{}, err
 		}
-		if best != nil && !best.absent {
-			at := best.collection.SyncedAt
-			r.used(best.collection.ID)
-			raw := typed(nil, form.Format, best.collection, best.object)
-			return answer{r.response(http.StatusOK, http.Header{"Content-Type": {best.collection.MediaType}}, at, io.NopCloser(bytes.NewReader(raw)), int64(len(raw))), at}, nil
-		}
 	}
-	return answer{}, fmt.Errorf("%w: neither %s %q nor a list that would have it", ErrNotRecorded, q.Info.Resource, q.Info.Name)
+	if best == nil || best.absent {
+		return answer{}, fmt.Errorf("%w: neither %s %q nor a list that would have it", ErrNotRecorded, q.Info.Resource, q.Info.Name)
+	}
+	o, err := best.converted(nil, best.object)
+	if err != nil {
+		return answer{}, fmt.Errorf("collection %d: %s/%s: %w", best.collection.ID, o.Namespace, o.Name, err)
+	}
+	at, raw := best.collection.SyncedAt, best.typed(nil, o)
+	r.used(best.collection.ID)
+	return answer{r.response(http.StatusOK, http.Header{"Content-Type": {best.to.Format.MediaType()}}, at, io.NopCloser(bytes.NewReader(raw)), int64(len(raw))), at}, nil
 }
 
 // sighting is what one collection knows of an object.
 type sighting struct {
 	collection store.Collection
-	object     store.Object
-	absent     bool   // proven
-	version    string // at which this was true
+	way
+	object  store.Object
+	absent  bool   // proven
+	version string // at which this was true
 }
 
-// newest finds the newest that is known of an object in collections of some form.
-func (r *Replayer) newest(ctx context.Context, q Request, all []store.Collection, of func(store.Collection) bool) (best *sighting, err error) {
+// newest finds what is newer of an object than best, in collections that have a
+// way to the client.
+func (r *Replayer) newest(ctx context.Context, q Request, all []store.Collection, best *sighting, find func(store.Collection) (way, bool)) (_ *sighting, err error) {
 	for _, c := range all {
-		if !of(c) || (c.Namespace != "" && c.Namespace != q.Info.Namespace) {
+		if c.Namespace != "" && c.Namespace != q.Info.Namespace {
 			continue
 		}
 		s := sighting{collection: c}
@@ -165,7 +172,11 @@ func (r *Replayer) newest(ctx context.Context, q Request, all []store.Collection
 		if hides(q.grave, s) {
 			continue
 		}
-		if best == nil || newer(s.version, best.version) {
+		if best != nil && !newer(s.version, best.version) {
+			continue
+		}
+		var ok bool
+		if s.way, ok = find(c); ok {
 			best = &s
 		}
 	}
@@ -178,19 +189,6 @@ func newer(a, b string) bool {
 	x, errX := strconv.ParseUint(a, 10, 64)
 	y, errY := strconv.ParseUint(b, 10, 64)
 	return errX == nil && errY == nil && x > y
-}
-
-// isForm tells whether a collection is in a form.
-func isForm(c store.Collection, form request.Form) bool {
-	return c.MediaType == form.Format.MediaType() && c.Representation == string(form.Representation)
-}
-
-// typed adds the object with its kind and apiVersion to dst.
-func typed(dst []byte, format wire.Format, c store.Collection, o store.Object) []byte {
-	if o.Encoding == store.JSON {
-		return append(dst, o.Payload...)
-	}
-	return format.AppendTyped(dst, c.Kind, c.APIVersion, o.Payload)
 }
 
 // response builds an answer that says that it comes from a cache, and how old it

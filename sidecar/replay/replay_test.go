@@ -113,7 +113,7 @@ func (g *rig) answer(q Request) string {
 	if resp.Header.Get("Cache-Status") != "rockpool; hit" || resp.Header.Get("Age") == "" {
 		g.t.Errorf("headers %v do not say that this is from a cache", resp.Header)
 	}
-	if doc.Kind == "Pod" {
+	if doc.Kind == "Pod" || doc.Kind == "PartialObjectMetadata" {
 		return doc.Kind + " " + doc.Metadata.Name + "@" + doc.Metadata.ResourceVersion
 	}
 	if doc.Metadata.SelfLink != "kept" {
@@ -145,8 +145,12 @@ func TestAnswers(t *testing.T) {
 		{"a label selector on another's selection", "/api/v1/namespaces/bar/pods?labelSelector=app", "", "PodList@10 x@3"},
 		{"a name as a field selector", "/api/v1/namespaces/shop/pods?fieldSelector=metadata.name%3Da", "", "PodList@20 a@1"},
 		{"a namespace as a field selector", "/api/v1/pods?fieldSelector=metadata.namespace%3Dbar", "", "PodList@10 x@3"},
-		{"two namespaces at once", "/api/v1/namespaces/shop/pods?fieldSelector=metadata.namespace%3Dbar", "", "not recorded"},
-		{"a field that only the server can select by", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn", "", "not recorded"},
+		{"two namespaces at once", "/api/v1/namespaces/shop/pods?fieldSelector=metadata.namespace%3Dbar", "", "PodList@20"},
+		{"two names at once", "/api/v1/pods?fieldSelector=metadata.name%3Da,metadata.name%3Db", "", "PodList@10"},
+		{"all names but one", "/api/v1/pods?fieldSelector=metadata.name!%3Da", "", "PodList@10 x@3 b@2"},
+		{"a field that nothing has", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn", "", "PodList@10"},
+		{"a field, a label and a namespace", "/api/v1/namespaces/shop/pods?fieldSelector=spec.nodeName!%3Dn,spec.hostNetwork%3D%3Dfalse&labelSelector=app%3Db", "", "PodList@20 b@19"},
+		{"a field that the server does not select by", "/api/v1/pods?fieldSelector=spec.priority%3D1", "", "not recorded"},
 		{"a resource that was never listed", "/api/v1/services", "", "not recorded"},
 		{"another version of the group", "/apis/x.io/v1/pods", "", "not recorded"},
 		{"kubectl asks for a table and takes the list", "/api/v1/namespaces/shop/pods", table + ",application/json", "PodList@20 a@1 b@19"},
@@ -335,8 +339,14 @@ func TestAbsenceInOneFormIsNoneWhenAnotherHasSeenTheObject(t *testing.T) {
 	if got := g.answer(ask("/api/v1/namespaces/shop/pods/z", metadata+",application/json")); got != "Pod z@20" {
 		t.Errorf("a client that takes both: %s", got)
 	}
-	if got := g.answer(ask("/api/v1/namespaces/shop/pods/z", metadata)); got != "not recorded" {
-		t.Errorf("a client that takes only the other: %s", got)
+	if got := g.answer(ask("/api/v1/namespaces/shop/pods/z", metadata)); got != "PartialObjectMetadata z@20" {
+		t.Errorf("a client that takes only metadata: %s", got)
+	}
+	g.update(func(tx *store.Tx) error {
+		return tx.See(partial, "PartialObjectMetadata", "meta.k8s.io/v1", store.Object{Namespace: "shop", Name: "y", ResourceVersion: "30", Encoding: store.JSON, Payload: []byte(`{}`)})
+	})
+	if got := g.answer(ask("/api/v1/namespaces/shop/pods/y", "application/json")); got != "not recorded" {
+		t.Errorf("a client that takes objects, of which only the metadata was seen: %s", got)
 	}
 }
 

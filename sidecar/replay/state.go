@@ -3,6 +3,7 @@ package replay
 import (
 	"context"
 	"net/http"
+	"slices"
 
 	"rockpool.dev/sidecar/request"
 	"rockpool.dev/sidecar/wire"
@@ -30,49 +31,53 @@ func (r *Replayer) State(ctx context.Context, q Request) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp := r.response(http.StatusOK, http.Header{"Content-Type": {s.form.Format.WatchMediaType()}}, s.collection.SyncedAt, http.NoBody, -1)
+	resp := r.response(http.StatusOK, http.Header{"Content-Type": {s.to.Format.WatchMediaType()}}, s.collection.SyncedAt, http.NoBody, -1)
 	return &State{
 		ResourceVersion: s.collection.ResourceVersion,
-		Form:            s.form,
+		Form:            s.to,
 		Header:          resp.Header,
 		pages:           pages{ctx: ctx, db: r.db, selection: s},
 		bookmark:        q.Info.SendInitialEvents,
 	}, nil
 }
 
-// Form finds the form in which the client has got the list that it watches
-// behind, the newest if there are several.
+// Form finds the form in which a client goes on that watches behind a list: that of
+// the recorded list, if the client takes it, the newest if there are several, so that
+// what comes next is recorded with it; else the form in which the list is answered.
 func (r *Replayer) Form(ctx context.Context, q Request) (form request.Form, ok bool) {
 	all, err := r.db.Collections(ctx, q.Principal, q.Info.Group, q.Info.Version, q.Info.Resource)
 	if err != nil {
 		return form, false // a form will be found without
 	}
 	var best store.Collection
-	for _, f := range q.Info.Forms() {
-		for _, c := range all {
-			if c.State == store.Complete && isForm(c, f) && exact(c, q.Info) && (!ok || c.SyncedAt.After(best.SyncedAt)) {
-				best, form, ok = c, f, true
-			}
+	forms := q.Info.Forms()
+	for _, c := range all {
+		if c.State == store.Complete && exact(c, q.Info) && slices.Contains(forms, formOf(c)) && (!ok || c.SyncedAt.After(best.SyncedAt)) {
+			best, form, ok = c, formOf(c), true
 		}
 	}
-	return form, ok
+	if ok {
+		return form, true
+	}
+	s, ok := choose(all, q.Info)
+	return s.to, ok
 }
 
 // AppendEvents adds the frames of the next page to dst and tells whether that
 // was the last one.
 func (s *State) AppendEvents(dst []byte) (out []byte, last bool, err error) {
-	c, format := s.pages.collection, s.Form.Format
+	p, format := &s.pages, s.Form.Format
 	var object []byte
-	err = s.pages.next(func(o store.Object) error {
-		object = typed(object[:0], format, c, o)
+	err = p.next(func(o store.Object) error {
+		object = p.typed(object[:0], o)
 		dst = format.AppendEvent(dst, wire.Added, object)
 		return nil
 	})
-	if err != nil || !s.pages.done {
+	if err != nil || !p.done {
 		return dst, false, err
 	}
 	if s.bookmark {
-		dst = format.AppendEvent(dst, wire.Bookmark, format.Bookmark(c.Kind, c.APIVersion, c.ResourceVersion))
+		dst = format.AppendEvent(dst, wire.Bookmark, format.Bookmark(p.kind.Kind, p.kind.APIVersion, p.collection.ResourceVersion))
 	}
 	return dst, true, nil
 }

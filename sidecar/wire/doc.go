@@ -4,6 +4,7 @@
 //	list body ──▶ List ──▶ item, item, item … ──▶ Head (kind, apiVersion, metadata)
 //	watch body ─▶ Frames ──▶ frame ──▶ ParseEvent ──▶ type, object
 //	object ─────▶ ParseMeta ──▶ name, namespace, uid, resourceVersion, labels
+//	item ───────▶ Lookup ──▶ one field; AppendPartial ──▶ the metadata alone
 //
 // It knows the shape of the JSON documents and nothing of any resource: fields
 // that no library of ours has heard of pass through untouched. It does not

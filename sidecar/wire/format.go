@@ -14,7 +14,8 @@ const (
 //
 // An object comes alone, as the answer to a GET and in watch events, and as an
 // item of a list. Alone it is typed: it says its kind and apiVersion. Among the
-// items of a list it is bare, unless it is a custom resource.
+// items of a list it is bare, unless it is a custom resource or, in JSON, a
+// PartialObjectMetadata.
 type Format interface {
 	// MediaType is that of objects and lists, WatchMediaType that of watches.
 	MediaType() string
@@ -45,6 +46,12 @@ type Format interface {
 	Bare(object []byte) (bare []byte, ok bool)
 	// AppendTyped adds a bare object with its kind and apiVersion: the reverse.
 	AppendTyped(dst []byte, kind, apiVersion string, bare []byte) []byte
+
+	// AppendPartial adds the PartialObjectMetadata of an item of a list, as an item
+	// of a PartialObjectMetadataList.
+	AppendPartial(dst, item []byte) ([]byte, error)
+	// Lookup reads one field of an item, without decoding the rest of it.
+	Lookup(item []byte, f Field) (string, error)
 }
 
 // ListSplitter cuts the body of a list while it is written.

@@ -17,10 +17,10 @@ func (jsonFormat) NewFrames(frame func([]byte) error) FrameSplitter { return &Fr
 
 func (jsonFormat) ParseEvent(frame []byte) (Event, error) {
 	var e Event
-	err := members(frame, func(key string, val []byte) (err error) {
+	err := Members(frame, func(key string, val []byte) (err error) {
 		switch key {
 		case "type":
-			e.Type, err = unquote(val)
+			e.Type, err = Unquote(val)
 		case "object":
 			e.Object = val
 		}
@@ -49,12 +49,12 @@ func (jsonFormat) AppendEvent(dst []byte, kind string, object []byte) []byte {
 
 func (jsonFormat) ParseMeta(object []byte) (Meta, error) {
 	var m Meta
-	err := members(object, func(key string, val []byte) (err error) {
+	err := Members(object, func(key string, val []byte) (err error) {
 		switch key {
 		case "kind":
-			m.Kind, err = unquote(val)
+			m.Kind, err = Unquote(val)
 		case "apiVersion":
-			m.APIVersion, err = unquote(val)
+			m.APIVersion, err = Unquote(val)
 		case "metadata":
 			err = m.parse(val)
 		}
@@ -74,23 +74,23 @@ func (m *Meta) parse(metadata []byte) error {
 	if bytes.Equal(metadata, []byte("null")) {
 		return nil
 	}
-	return members(metadata, func(key string, val []byte) (err error) {
+	return Members(metadata, func(key string, val []byte) (err error) {
 		switch key {
 		case "namespace":
-			m.Namespace, err = unquote(val)
+			m.Namespace, err = Unquote(val)
 		case "name":
-			m.Name, err = unquote(val)
+			m.Name, err = Unquote(val)
 		case "uid":
-			m.UID, err = unquote(val)
+			m.UID, err = Unquote(val)
 		case "resourceVersion":
-			m.ResourceVersion, err = unquote(val)
+			m.ResourceVersion, err = Unquote(val)
 		case "labels":
 			if len(val) > 0 && val[0] == '{' {
 				m.Labels = val
 			}
 		case "annotations":
 			if len(val) > 0 && val[0] == '{' {
-				err = members(val, func(key string, val []byte) error {
+				err = Members(val, func(key string, val []byte) error {
 					m.InitialEventsEnd = m.InitialEventsEnd || (key == InitialEventsEnd && string(val) == `"true"`)
 					return nil
 				})

@@ -178,7 +178,7 @@ func (l *List) finish(raw []byte) (err error) {
 	switch l.state {
 	case inKey:
 		l.state = atColon
-		l.key, err = unquote(raw)
+		l.key, err = Unquote(raw)
 		return err
 	case inItem:
 		l.state = afterItem
@@ -187,17 +187,17 @@ func (l *List) finish(raw []byte) (err error) {
 	l.state = afterValue
 	switch l.key {
 	case "kind":
-		l.head.Kind, err = unquote(raw)
+		l.head.Kind, err = Unquote(raw)
 	case "apiVersion":
-		l.head.APIVersion, err = unquote(raw)
+		l.head.APIVersion, err = Unquote(raw)
 	case "metadata":
 		l.head.Metadata = bytes.Clone(raw)
-		err = members(raw, func(key string, val []byte) (err error) {
+		err = Members(raw, func(key string, val []byte) (err error) {
 			switch key {
 			case "resourceVersion":
-				l.head.ResourceVersion, err = unquote(val)
+				l.head.ResourceVersion, err = Unquote(val)
 			case "continue":
-				l.head.Continue, err = unquote(val)
+				l.head.Continue, err = Unquote(val)
 			}
 			return err
 		})

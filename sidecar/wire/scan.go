@@ -115,9 +115,9 @@ func skipSpace(p []byte) int {
 	return n
 }
 
-// members calls f for each member of the JSON object raw, in order, with the
+// Members calls f for each member of the JSON object raw, in order, with the
 // member's value as it stands in raw. It stops at f's first error.
-func members(raw []byte, f func(key string, val []byte) error) error {
+func Members(raw []byte, f func(key string, val []byte) error) error {
 	p := raw[skipSpace(raw):]
 	if len(p) == 0 || p[0] != '{' {
 		return fmt.Errorf("%w: an object was expected", errSyntax)
@@ -148,6 +148,39 @@ func members(raw []byte, f func(key string, val []byte) error) error {
 	}
 }
 
+// Elements calls f for each element of the JSON array raw, in order, as it stands
+// in raw. It stops at f's first error.
+func Elements(raw []byte, f func(val []byte) error) error {
+	p := raw[skipSpace(raw):]
+	if len(p) == 0 || p[0] != '[' {
+		return fmt.Errorf("%w: an array was expected", errSyntax)
+	}
+	p = p[1:]
+	for first := true; ; first = false {
+		p = p[skipSpace(p):]
+		if len(p) == 0 {
+			return ErrTruncated
+		}
+		if p[0] == ']' {
+			return nil
+		}
+		if !first {
+			if p[0] != ',' {
+				return fmt.Errorf("%w: a comma was expected, not %q", errSyntax, p[0])
+			}
+			p = p[1:]
+		}
+		val, rest, err := whole(p[skipSpace(p):])
+		if err != nil {
+			return err
+		}
+		if err := f(val); err != nil {
+			return err
+		}
+		p = rest
+	}
+}
+
 // member reads `"key" : value` from the head of p.
 func member(p []byte) (key string, val, rest []byte, err error) {
 	p = p[skipSpace(p):]
@@ -155,7 +188,7 @@ func member(p []byte) (key string, val, rest []byte, err error) {
 	if err != nil {
 		return "", nil, nil, err
 	}
-	if key, err = unquote(quoted); err != nil {
+	if key, err = Unquote(quoted); err != nil {
 		return "", nil, nil, err
 	}
 	p = p[skipSpace(p):]
@@ -183,8 +216,8 @@ func whole(p []byte) (val, rest []byte, err error) {
 	return p[:n], p[n:], nil
 }
 
-// unquote gives the text of a JSON string.
-func unquote(raw []byte) (string, error) {
+// Unquote gives the text of a JSON string.
+func Unquote(raw []byte) (string, error) {
 	if len(raw) >= 2 && raw[0] == '"' && bytes.IndexByte(raw, '\\') < 0 {
 		return string(raw[1 : len(raw)-1]), nil
 	}

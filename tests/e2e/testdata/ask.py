@@ -1,10 +1,11 @@
 """Asks the API as a program without a client library would.
 
 The argument is a JSON list of requests, {method, target, headers, body}; the
-output is a JSON list of what came back. "{token}" in a header stands for the
-pod's own token. It has never heard of Rockpool.
+output is a JSON list of what came back, where a body in protobuf is in base64.
+"{token}" in a header stands for the pod's own token. It has never heard of Rockpool.
 """
 
+import base64
 import http.client
 import json
 import os
@@ -31,11 +32,13 @@ def ask(question):
     start = time.monotonic()
     server.request(question["method"], question["target"], body=question.get("body"), headers=headers)
     response = server.getresponse()
-    body = response.read().decode(errors="replace")
+    body = response.read()
+    if "protobuf" in response.getheader("Content-Type", ""):
+        body = base64.b64encode(body)
     return {
         "status": response.status,
         "headers": {k.title(): v for k, v in response.getheaders()},
-        "body": body,
+        "body": body.decode(errors="replace"),
         "seconds": time.monotonic() - start,
     }
 

@@ -1,0 +1,358 @@
+package replay
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"rockpool.dev/sidecar/convert"
+	"rockpool.dev/sidecar/request"
+	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/store"
+)
+
+var (
+	jsonObject       = request.Form{Format: wire.JSON, Representation: request.Object}
+	jsonMetadata     = request.Form{Format: wire.JSON, Representation: request.Metadata}
+	protobufObject   = request.Form{Format: wire.Protobuf, Representation: request.Object}
+	protobufMetadata = request.Form{Format: wire.Protobuf, Representation: request.Metadata}
+	allForms         = []request.Form{jsonObject, jsonMetadata, protobufObject, protobufMetadata}
+)
+
+// accept asks for a form and nothing else.
+func accept(f request.Form) string {
+	if f.Representation == request.Metadata {
+		return f.Format.MediaType() + ";as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+	}
+	return f.Format.MediaType()
+}
+
+// podOn is a pod on a node.
+func podOn(namespace, name, node string, rv int) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, UID: "u", ResourceVersion: fmt.Sprint(rv), Labels: map[string]string{"app": name}},
+		Spec:       corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: "c", Image: strings.Repeat("i", len(name)*100)}}},
+	}
+}
+
+// recordIn records pods in a form.
+func (g *rig) recordIn(form request.Form, url string, rv int, pods ...*corev1.Pod) {
+	g.t.Helper()
+	s := scope(url)
+	s.MediaType, s.Representation = form.Format.MediaType(), string(form.Representation)
+	snap := store.NewSnapshot(s)
+	head := store.Head{Kind: "Pod", APIVersion: "v1", ResourceVersion: fmt.Sprint(rv), Envelope: `{"kind":"PodList","apiVersion":"v1","metadata":{"selfLink":"kept"}}`}
+	if form.Representation == request.Metadata {
+		head.Kind, head.APIVersion, head.Envelope = wire.PartialKind, wire.PartialAPIVersion, `{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{}}`
+	}
+	g.update(func(tx *store.Tx) error {
+		for _, p := range pods {
+			labels, err := json.Marshal(p.Labels)
+			if err != nil {
+				return err
+			}
+			o := store.Object{Namespace: p.Namespace, Name: p.Name, UID: "u", ResourceVersion: p.ResourceVersion, Labels: string(labels), Encoding: store.Protobuf}
+			if o.Payload, err = p.Marshal(); err != nil {
+				return err
+			}
+			if form != protobufObject {
+				if o.Payload, err = convert.Find(convert.Kind{APIVersion: "v1", Kind: "Pod"}, protobufObject, form)(nil, o.Payload); err != nil {
+					return err
+				}
+			}
+			switch form {
+			case jsonObject:
+				o.Encoding = store.JSONBare
+			case jsonMetadata:
+				o.Encoding = store.JSON
+			}
+			if err := snap.Add(tx, o); err != nil {
+				return err
+			}
+		}
+		return snap.Commit(tx, head)
+	})
+}
+
+// list gives a list in short, whatever its form: the form, "@version" and items,
+// each with its kind if it says one and its node if it has one.
+func (g *rig) list(q Request) string {
+	g.t.Helper()
+	resp, err := g.Answer(g.t.Context(), q)
+	if errors.Is(err, ErrNotRecorded) {
+		return "not recorded"
+	}
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	format := wire.FormatOf(resp.Header.Get("Content-Type"))
+	out := ""
+	split := format.NewList(func(item []byte) error {
+		m, err := format.ParseItem(item)
+		if err != nil {
+			return err
+		}
+		node, err := format.Lookup(item, selectableField("spec.nodeName"))
+		if m.Kind != "" {
+			m.Kind = " " + m.Kind
+		}
+		out += m.Kind + " " + m.Name + "/" + node
+		return err
+	})
+	if _, err := split.Write(raw); err != nil {
+		g.t.Fatalf("%q: %v", raw, err)
+	}
+	head, err := split.Head()
+	if err != nil {
+		g.t.Fatalf("%q: %v", raw, err)
+	}
+	name := map[wire.Format]string{wire.JSON: "json", wire.Protobuf: "protobuf"}[format]
+	return name + " " + head.APIVersion + " " + head.Kind + "@" + head.ResourceVersion + out
+}
+
+func selectableField(name string) wire.Field {
+	known, _ := selectable("", "v1", "pods")
+	return known[name][0]
+}
+
+func TestAListIsAnsweredInTheFormThatTheClientTakes(t *testing.T) {
+	const url = "/api/v1/namespaces/shop/pods"
+	want := map[request.Form]string{
+		jsonObject:       "json v1 PodList@10 a/n b/m",
+		protobufObject:   "protobuf v1 PodList@10 a/n b/m",
+		jsonMetadata:     "json meta.k8s.io/v1 PartialObjectMetadataList@10 PartialObjectMetadata a/ PartialObjectMetadata b/",
+		protobufMetadata: "protobuf meta.k8s.io/v1 PartialObjectMetadataList@10 a/ b/",
+	}
+	for _, from := range allForms {
+		g := newRig(t)
+		g.recordIn(from, "/api/v1/pods", 10, podOn("shop", "a", "n", 1), podOn("shop", "b", "m", 2), podOn("bar", "x", "n", 3))
+		for _, to := range allForms {
+			expected := want[to]
+			if from.Representation == request.Metadata && to.Representation == request.Object {
+				expected = "not recorded"
+			}
+			if got := g.list(ask(url, accept(to))); got != expected {
+				t.Errorf("recorded in %s, asked for %s: %s, want %s", accept(from), accept(to), got, expected)
+			}
+			resp, err := g.Answer(t.Context(), ask(url+"/b", accept(to)))
+			if expected == "not recorded" {
+				if !errors.Is(err, ErrNotRecorded) {
+					t.Errorf("recorded in %s, asked for %s: one object gave %v", accept(from), accept(to), err)
+				}
+				continue
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw, err := io.ReadAll(resp.Body)
+			if err != nil || resp.Header.Get("Content-Type") != to.Format.MediaType() || int64(len(raw)) != resp.ContentLength {
+				t.Errorf("%v %v, %d bytes", resp.Header, err, len(raw))
+			}
+			kind := map[request.Representation]string{request.Object: "v1 Pod b", request.Metadata: "meta.k8s.io/v1 PartialObjectMetadata b"}[to.Representation]
+			if m, err := to.Format.ParseMeta(raw); err != nil || m.APIVersion+" "+m.Kind+" "+m.Name != kind {
+				t.Errorf("recorded in %s, asked for %s: %+v %v", accept(from), accept(to), m, err)
+			}
+		}
+	}
+}
+
+func TestAListIsNarrowedAndConvertedAtOnce(t *testing.T) {
+	g := newRig(t)
+	g.recordIn(protobufObject, "/api/v1/pods", 10, podOn("shop", "a", "n", 1), podOn("shop", "b", "m", 2), podOn("shop", "cc", "n", 4), podOn("bar", "x", "n", 3))
+	const url = "/api/v1/namespaces/shop/pods?fieldSelector=spec.nodeName%3Dn&labelSelector=app!%3Da"
+	for form, want := range map[request.Form]string{
+		jsonObject:       "json v1 PodList@10 cc/n",
+		protobufObject:   "protobuf v1 PodList@10 cc/n",
+		protobufMetadata: "protobuf meta.k8s.io/v1 PartialObjectMetadataList@10 cc/",
+	} {
+		if got := g.list(ask(url, accept(form))); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	g = newRig(t)
+	g.recordIn(jsonMetadata, "/api/v1/pods", 10, podOn("shop", "a", "n", 1))
+	if got := g.list(ask("/api/v1/pods?fieldSelector=spec.nodeName%3Dn", accept(jsonMetadata))); got != "not recorded" {
+		t.Errorf("a field that the metadata does not have: %s", got)
+	}
+	if got := g.list(ask("/api/v1/pods?fieldSelector=metadata.name!%3Db", accept(protobufMetadata))); got != "protobuf meta.k8s.io/v1 PartialObjectMetadataList@10 a/" {
+		t.Errorf("a field of the metadata: %s", got)
+	}
+}
+
+func TestTheNewestListAnswers(t *testing.T) {
+	tests := []struct {
+		name   string
+		record func(g *rig)
+		accept []request.Form
+		want   string
+	}{
+		{"though it must be converted", func(g *rig) {
+			g.recordIn(jsonObject, "/api/v1/pods", 10, podOn("shop", "old", "", 1))
+			g.recordIn(protobufObject, "/api/v1/pods", 11, podOn("shop", "new", "", 11))
+		}, []request.Form{jsonObject}, "json v1 PodList@11 new/"},
+		{"as it was recorded, when the client takes both", func(g *rig) {
+			g.recordIn(jsonObject, "/api/v1/pods", 10, podOn("shop", "old", "", 1))
+			g.recordIn(protobufObject, "/api/v1/pods", 11, podOn("shop", "new", "", 11))
+		}, []request.Form{jsonObject, protobufObject}, "protobuf v1 PodList@11 new/"},
+		{"in the form that the client likes best, when there are two", func(g *rig) {
+			g.recordIn(jsonObject, "/api/v1/pods", 10, podOn("shop", "a", "", 1))
+			g.recordIn(protobufObject, "/api/v1/pods", 10, podOn("shop", "a", "", 1))
+		}, []request.Form{protobufObject, jsonObject}, "protobuf v1 PodList@10 a/"},
+		{"in the form that the client likes best, when it must be converted", func(g *rig) {
+			g.recordIn(jsonObject, "/api/v1/pods", 10, podOn("shop", "a", "", 1))
+		}, []request.Form{protobufMetadata, jsonMetadata}, "protobuf meta.k8s.io/v1 PartialObjectMetadataList@10 a/"},
+		{"and of equally new ones that which is not converted", func(g *rig) {
+			g.recordIn(protobufObject, "/api/v1/namespaces/shop/pods", 10, podOn("shop", "converted", "", 1))
+			g.recordIn(jsonObject, "/api/v1/pods", 10, podOn("shop", "recorded", "", 1))
+		}, []request.Form{jsonObject}, "json v1 PodList@10 recorded/"},
+		{"and of those that which was asked for", func(g *rig) {
+			g.recordIn(jsonObject, "/api/v1/pods", 10, podOn("shop", "wide", "", 1))
+			g.recordIn(jsonObject, "/api/v1/namespaces/shop/pods", 10, podOn("shop", "exact", "", 1))
+			g.recordIn(jsonObject, "/api/v1/pods?labelSelector=x", 10)
+		}, []request.Form{jsonObject}, "json v1 PodList@10 exact/"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			g := newRig(t)
+			tt.record(g)
+			var clauses []string
+			for _, f := range tt.accept {
+				clauses = append(clauses, accept(f))
+			}
+			q := ask("/api/v1/namespaces/shop/pods", strings.Join(clauses, ","))
+			if got := g.list(q); got != tt.want {
+				t.Fatalf("%s, want %s", got, tt.want)
+			}
+			resp, err := g.Answer(t.Context(), q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if form, ok := g.Form(t.Context(), q); !ok || form.Format.MediaType() != resp.Header.Get("Content-Type") || !slices.Contains(tt.accept, form) {
+				t.Errorf("a watch behind it would go on in %+v %v", form, ok)
+			}
+		})
+	}
+}
+
+func TestALongListIsConvertedPageByPage(t *testing.T) {
+	g := newRig(t)
+	var pods []*corev1.Pod
+	for i := range 1200 {
+		pods = append(pods, podOn("shop", fmt.Sprintf("p%d", i), []string{"n", "m"}[i%2], i+1))
+	}
+	g.recordIn(jsonObject, "/api/v1/pods", 5000, pods...)
+	for url, want := range map[string]int{"/api/v1/pods": 1200, "/api/v1/pods?fieldSelector=spec.nodeName%3Dm": 600} {
+		if got := strings.Count(g.list(ask(url, accept(protobufObject))), "/m"); got != 600 {
+			t.Errorf("%s: %d pods on m", url, got)
+		}
+		if got := strings.Count(g.list(ask(url, accept(protobufObject))), " p"); got != want {
+			t.Errorf("%s: %d pods, want %d", url, got, want)
+		}
+	}
+}
+
+func TestTheNewestSightingOfAnObjectAnswers(t *testing.T) {
+	g := newRig(t)
+	g.recordIn(jsonObject, "/api/v1/namespaces/shop/pods", 10, podOn("shop", "a", "old", 1))
+	g.recordIn(protobufObject, "/api/v1/pods", 20, podOn("shop", "a", "new", 15))
+	resp, err := g.Answer(t.Context(), ask("/api/v1/namespaces/shop/pods/a", accept(jsonObject)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got corev1.Pod
+	if err := json.NewDecoder(resp.Body).Decode(&got); err != nil || got.Spec.NodeName != "new" || got.Kind != "Pod" {
+		t.Fatalf("%+v %v", got, err)
+	}
+}
+
+func TestAWatchBeginsInTheFormThatTheClientTakes(t *testing.T) {
+	g := newRig(t)
+	g.recordIn(protobufObject, "/api/v1/pods", 10, podOn("shop", "a", "n", 1), podOn("shop", "b", "m", 2), podOn("bar", "x", "n", 3))
+	for _, form := range allForms {
+		state, err := g.State(t.Context(), ask("/api/v1/namespaces/shop/pods?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&fieldSelector=spec.nodeName%3Dn", accept(form)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if state.Form != form || state.Header.Get("Content-Type") != form.Format.WatchMediaType() {
+			t.Errorf("%+v %v, want %+v", state.Form, state.Header, form)
+		}
+		var raw []byte
+		for last := false; !last; {
+			if raw, last, err = state.AppendEvents(raw); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var events []string
+		frames := form.Format.NewFrames(func(frame []byte) error {
+			e, err := form.Format.ParseEvent(frame)
+			if err != nil {
+				return err
+			}
+			m, err := form.Format.ParseMeta(e.Object)
+			events = append(events, fmt.Sprintf("%s %s %s %s@%s %v", e.Type, m.APIVersion, m.Kind, m.Name, m.ResourceVersion, m.InitialEventsEnd))
+			return err
+		})
+		if _, err := frames.Write(raw); err != nil {
+			t.Fatal(err)
+		}
+		kind := map[request.Representation]string{request.Object: "v1 Pod", request.Metadata: "meta.k8s.io/v1 PartialObjectMetadata"}[form.Representation]
+		if d := cmp.Diff([]string{"ADDED " + kind + " a@1 false", "BOOKMARK " + kind + " @10 true"}, events); d != "" {
+			t.Errorf("%s: %s", accept(form), d)
+		}
+	}
+}
+
+func TestACustomResourceHasNoProtobuf(t *testing.T) {
+	g := newRig(t)
+	const url = "/apis/example.com/v1/foos"
+	snap := store.NewSnapshot(scope(url))
+	g.update(func(tx *store.Tx) error {
+		o := store.Object{Name: "a", UID: "u", ResourceVersion: "1", Encoding: store.JSON, Payload: []byte(`{"apiVersion":"example.com/v1","kind":"Foo","metadata":{"name":"a"},"spec":{}}`)}
+		return errors.Join(snap.Add(tx, o), snap.Commit(tx, store.Head{Kind: "Foo", APIVersion: "example.com/v1", ResourceVersion: "10", Envelope: `{"kind":"FooList","apiVersion":"example.com/v1"}`}))
+	})
+	for accepts, want := range map[string]string{
+		accept(protobufObject):                            "not recorded",
+		accept(protobufObject) + "," + accept(jsonObject): "json example.com/v1 FooList@10 Foo a/",
+		accept(protobufMetadata):                          "protobuf meta.k8s.io/v1 PartialObjectMetadataList@10 a/",
+	} {
+		if got := g.list(ask(url, accepts)); got != want {
+			t.Errorf("%s: %s, want %s", accepts, got, want)
+		}
+	}
+	if got := g.list(ask(url+"?fieldSelector=spec.x%3D1", accept(jsonObject))); got != "not recorded" {
+		t.Errorf("a field that is not known to be one: %s", got)
+	}
+}
+
+func TestWhatCannotBeReadIsAnErrorAndNoShortList(t *testing.T) {
+	g := newRig(t)
+	s := scope("/api/v1/pods")
+	s.MediaType = wire.MediaTypeProtobuf
+	snap := store.NewSnapshot(s)
+	g.update(func(tx *store.Tx) error {
+		return errors.Join(snap.Add(tx, store.Object{Name: "a", UID: "u", ResourceVersion: "1", Encoding: store.Protobuf, Payload: []byte("\xff")}),
+			snap.Commit(tx, store.Head{Kind: "Pod", APIVersion: "v1", ResourceVersion: "10", Envelope: `{"kind":"PodList","apiVersion":"v1"}`}))
+	})
+	for _, url := range []string{"/api/v1/pods", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn"} {
+		resp, err := g.Answer(t.Context(), ask(url, accept(jsonObject)))
+		if err != nil {
+			continue
+		}
+		if raw, err := io.ReadAll(resp.Body); err == nil || resp.StatusCode != http.StatusOK {
+			t.Errorf("%s: %d %s", url, resp.StatusCode, raw)
+		}
+	}
+}

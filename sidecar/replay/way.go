@@ -1,0 +1,67 @@
+package replay
+
+import (
+	"slices"
+
+	"rockpool.dev/sidecar/convert"
+	"rockpool.dev/sidecar/request"
+	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/store"
+)
+
+// way is how the objects of a collection come into a form that the client takes.
+type way struct {
+	from, to request.Form
+	kind     convert.Kind // of the objects, in the form to
+	convert  convert.Func // nil: they are in that form
+}
+
+// find finds the way from a collection to one of the forms, best first: as it was
+// recorded, or else, when converting is set, what it can be converted into.
+// Converting is asked for apart because the first time costs.
+func find(c store.Collection, forms []request.Form, converting bool) (way, bool) {
+	from, kind := formOf(c), convert.Kind{APIVersion: c.APIVersion, Kind: c.Kind}
+	if slices.Contains(forms, from) {
+		return way{from, from, kind, nil}, !converting
+	}
+	if !converting || from.Format == nil {
+		return way{}, false
+	}
+	for _, to := range forms {
+		if f := convert.Find(kind, from, to); f != nil {
+			return way{from, to, kind.In(to.Representation), f}, true
+		}
+	}
+	return way{}, false
+}
+
+// formOf gives the form in which a collection was recorded.
+func formOf(c store.Collection) request.Form {
+	return request.Form{Format: wire.FormatOf(c.MediaType), Representation: request.Representation(c.Representation)}
+}
+
+// converted gives an object in the form to; its payload may be in buf.
+func (w *way) converted(buf []byte, o store.Object) (store.Object, error) {
+	if w.convert == nil {
+		return o, nil
+	}
+	var err error
+	o.Payload, err = w.convert(buf, o.Payload)
+	switch {
+	case w.to.Format == wire.Protobuf:
+		o.Encoding = store.Protobuf
+	case w.to.Representation == request.Metadata:
+		o.Encoding = store.JSON
+	default:
+		o.Encoding = store.JSONBare
+	}
+	return o, err
+}
+
+// typed adds an object in the form to, with its kind and apiVersion.
+func (w *way) typed(dst []byte, o store.Object) []byte {
+	if o.Encoding == store.JSON {
+		return append(dst, o.Payload...)
+	}
+	return w.to.Format.AppendTyped(dst, w.kind.Kind, w.kind.APIVersion, o.Payload)
+}
