@@ -531,6 +531,7 @@ func TestTheQuotaIsKeptByEvictingWhatIsLeastUsed(t *testing.T) {
 			w := g.Watch(g.source(url+"&watch=true&resourceVersion=20"), wire.JSON)
 			defer w.Close()
 			g.events(w, "BOOKMARK x 21")
+			g.flush() // before the clock is moved
 		}
 		if n == 1 { // open and quiet
 			w := g.Watch(g.source(url+"&watch=true&resourceVersion=21"), wire.JSON)
