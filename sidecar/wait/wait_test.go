@@ -131,6 +131,7 @@ func TestNotReady(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // each takes its timeout, which must be enough for a handshake on a busy machine
 			mirror, listener := t.TempDir(), listen(t, "127.0.0.1")
 			serve(t, listener, test.serve)
 			if test.token != nil {
@@ -139,7 +140,7 @@ func TestNotReady(t *testing.T) {
 			if test.ca != nil {
 				put(t, mirror, "ca.crt", test.ca)
 			}
-			err := Ready(t.Context(), Options{Mirror: mirror, Address: listener.Addr().String(), Timeout: 100 * time.Millisecond})
+			err := Ready(t.Context(), Options{Mirror: mirror, Address: listener.Addr().String(), Timeout: 2 * time.Second})
 			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "not ready after") {
 				t.Errorf("got %v, want %q", err, test.want)
 			}

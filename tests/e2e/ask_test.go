@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -119,6 +120,20 @@ func (s *site) deleted(name string) {
 	s.t.Helper()
 	err := cluster.Client().CoreV1().Pods(s.namespace).Delete(s.ctx, name, metav1.DeleteOptions{GracePeriodSeconds: new(int64)})
 	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// allow lets the namespace's pods read and write more resources.
+func (s *site) allow(resources ...string) {
+	s.t.Helper()
+	api := cluster.Client().RbacV1().Roles(s.namespace)
+	role, err := api.Get(s.ctx, "app", metav1.GetOptions{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	role.Rules = append(role.Rules, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: resources, Verbs: []string{"*"}})
+	if _, err := api.Update(s.ctx, role, metav1.UpdateOptions{}); err != nil {
 		s.t.Fatal(err)
 	}
 }

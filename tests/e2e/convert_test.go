@@ -98,20 +98,6 @@ func TestOfflineAnswersAreInTheFormThatIsAskedFor(t *testing.T) {
 	}
 }
 
-// allow lets the namespace's pods read one more resource.
-func (s *site) allow(resource string) {
-	s.t.Helper()
-	api := cluster.Client().RbacV1().Roles(s.namespace)
-	role, err := api.Get(s.ctx, "app", metav1.GetOptions{})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	role.Rules[0].Resources = append(role.Rules[0].Resources, resource)
-	if _, err := api.Update(s.ctx, role, metav1.UpdateOptions{}); err != nil {
-		s.t.Fatal(err)
-	}
-}
-
 // far makes objects that nothing in the cluster changes.
 func (s *site) far() {
 	s.t.Helper()

@@ -294,17 +294,3 @@ func TestAnObjectThatThePodHasSeenGoneIsNotFoundOffline(t *testing.T) {
 	want(core+"/events/other", 503, "not recorded")
 	want(core+"/endpoints/unseen", 503, "not recorded")
 }
-
-// allow lets the namespace's pods read and write more resources.
-func (s *site) allow(resources ...string) {
-	s.t.Helper()
-	api := cluster.Client().RbacV1().Roles(s.namespace)
-	role, err := api.Get(s.ctx, "app", metav1.GetOptions{})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	role.Rules = append(role.Rules, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: resources, Verbs: []string{"*"}})
-	if _, err := api.Update(s.ctx, role, metav1.UpdateOptions{}); err != nil {
-		s.t.Fatal(err)
-	}
-}
