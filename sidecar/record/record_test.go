@@ -525,6 +525,7 @@ func TestTheQuotaIsKeptByEvictingWhatIsLeastUsed(t *testing.T) {
 			w := g.Watch(g.source(url+"&watch=true&resourceVersion=20"), wire.JSON)
 			defer w.Close()
 			g.events(w, "BOOKMARK x 21")
+			g.flush() // before the clock is moved
 		}
 	}
 	used, bound, err := g.db.Usage(t.Context())
