@@ -536,6 +536,7 @@ func TestTheQuotaIsKeptByEvictingWhatIsLeastUsed(t *testing.T) {
 		if n == 1 { // open and quiet
 			w := g.Watch(g.source(url+"&watch=true&resourceVersion=21"), wire.JSON)
 			defer w.Close()
+			g.flush()
 		}
 	}
 	used, bound, err := g.db.Usage(t.Context())
