@@ -128,7 +128,7 @@ func (e *Edge) bin(name string) string { return filepath.Join(e.directory, name)
 
 func (e *Edge) build(ctx context.Context, opts Options) error {
 	fmt.Fprintln(opts.Progress, "building rockpool-sidecar, rockpool-injector and the test programs")
-	args := []string{"build", "-trimpath"}
+	args := []string{"build"} // with what the tests are compiled with, so that packages are compiled once
 	if opts.Race {
 		args = append(args, "-race")
 	}
