@@ -10,6 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
+	operator "k8s.io/apimachinery/pkg/selection"
 
 	"rockpool.dev/sidecar/request"
 	"rockpool.dev/sidecar/wire"
@@ -85,9 +86,9 @@ func narrow(c store.Collection, info request.Info) (selection, bool) {
 	// Which other fields can be selected by is the server's knowledge, a resource
 	// at a time; these two it has for all.
 	for _, req := range selector.Requirements() {
-		value, isEqual := selector.RequiresExactMatch(req.Field)
+		value, isEqual := req.Value, req.Operator != operator.NotEquals
 		switch {
-		case isEqual && value != "" && req.Field == "metadata.name":
+		case isEqual && value != "" && req.Field == "metadata.name" && (s.within.Name == "" || s.within.Name == value):
 			s.within.Name = value
 		case isEqual && value != "" && req.Field == "metadata.namespace" && (s.within.Namespace == "" || s.within.Namespace == value) && (c.Namespace == "" || c.Namespace == value):
 			s.within.Namespace = value
