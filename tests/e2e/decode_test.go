@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -32,7 +33,7 @@ type decodedObject struct {
 
 const initialEventsEnd = "k8s.io/initial-events-end"
 
-// decodeObject reads the answer to a GET; its only object has the key of identity.
+// decodeObject reads the answer to a GET; which may be a Table of one row.
 func decodeObject(f finding) (d decoded, err error) {
 	d.objects = map[string]decodedObject{}
 	if f.isProtobuf() {
@@ -49,11 +50,14 @@ func decodeObject(f finding) (d decoded, err error) {
 		return d, err
 	}
 	d.kind, d.apiVersion = str(value["kind"]), str(value["apiVersion"])
+	if d.kind == "Table" {
+		return decodeList(f)
+	}
 	d.addValue(value)
 	return d, nil
 }
 
-// decodeList reads the answer to a LIST.
+// decodeList reads the answer to a LIST, which may be a Table.
 func decodeList(f finding) (d decoded, err error) {
 	d.objects = map[string]decodedObject{}
 	if f.isProtobuf() {
@@ -83,6 +87,14 @@ func decodeList(f finding) (d decoded, err error) {
 	d.kind, d.apiVersion = str(value["kind"]), str(value["apiVersion"])
 	m, _ := value["metadata"].(map[string]any)
 	d.version, d.next = str(m["resourceVersion"]), str(m["continue"])
+	if d.kind == "Table" {
+		rows, _ := value["rows"].([]any)
+		for _, row := range rows {
+			fields, _ := row.(map[string]any)
+			d.addValue(fields["object"])
+		}
+		return d, nil
+	}
 	items, ok := value["items"].([]any)
 	if !ok && value["items"] != nil {
 		return d, fmt.Errorf("items are a %T", value["items"])
@@ -231,4 +243,14 @@ func decodeJSON(body []byte) (value map[string]any, err error) {
 func str(value any) string {
 	s, _ := value.(string)
 	return s
+}
+
+// newest is the greater of two resourceVersions.
+func newest(a, b string) string {
+	x, _ := strconv.ParseUint(a, 10, 64) // none is 0
+	y, _ := strconv.ParseUint(b, 10, 64)
+	if x > y {
+		return a
+	}
+	return b
 }
