@@ -171,7 +171,7 @@ func (d *differential) count() {
 		}
 	}
 	for phase, n := range all {
-		if ok[phase]*10 < n*4 {
+		if ok[phase]*4 < n {
 			d.t.Errorf("%s: only %d of %d requests are answered with 200; this test shows too little", phase, ok[phase], n)
 		}
 	}
