@@ -35,15 +35,18 @@ func (d *differential) recorded(a ask, online outcome) bool {
 	case a.verb == "watch" && a.initial:
 		return online.ended
 	case a.verb == "watch":
-		return a.version != "" && a.version != "0" || d.covered(a)
+		return !a.needsState() || d.covered(a)
 	}
 	return true
 }
 
 // covered tells that a recorded collection has all that is asked for.
 func (d *differential) covered(a ask) bool {
-	if a.match == "Exact" || a.verb == "watch" && !a.initial && a.version != "" && a.version != "0" {
-		return a.match != "Exact" // a watch for what comes next needs nothing
+	if a.match == "Exact" {
+		return false
+	}
+	if !a.needsState() {
+		return true
 	}
 	return slices.ContainsFunc(d.lists, func(c recordedList) bool {
 		if c.kind != a.kind || c.namespace != "" && c.namespace != a.namespace || newest(a.version, c.version) != c.version {

@@ -88,8 +88,8 @@ func (o *outcome) add(a ask, f finding) {
 		o.problem = "a page is of another version: " + o.version + " behind " + before.version
 	}
 	for key, object := range before.objects {
-		if _, twice := o.objects[key]; twice {
-			o.problem = key + " is on two pages"
+		if again, twice := o.objects[key]; twice && again.version != object.version {
+			o.problem = key + " is on two pages, at two versions"
 		}
 		o.objects[key] = object
 	}

@@ -140,6 +140,12 @@ func (a ask) built() ask {
 	return a
 }
 
+// needsState tells that the answer begins with what is there. Only a watch from a
+// version on, for what comes next, does without.
+func (a ask) needsState() bool {
+	return a.verb != "watch" || a.initial || a.version == "" || a.version == "0"
+}
+
 // page is the request for the next page.
 func (a ask) page(token string) inquiry {
 	u := url.Values{"continue": {token}, "limit": {strconv.Itoa(max(a.limit, 1))}}
