@@ -124,18 +124,9 @@ func (s *site) deleted(name string) {
 	}
 }
 
-// allow lets the namespace's pods read and write more resources.
-func (s *site) allow(resources ...string) {
-	s.t.Helper()
-	api := cluster.Client().RbacV1().Roles(s.namespace)
-	role, err := api.Get(s.ctx, "app", metav1.GetOptions{})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	role.Rules = append(role.Rules, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: resources, Verbs: []string{"*"}})
-	if _, err := api.Update(s.ctx, role, metav1.UpdateOptions{}); err != nil {
-		s.t.Fatal(err)
-	}
+// core is the right to do everything with resources of the core group.
+func core(resources ...string) rbacv1.PolicyRule {
+	return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: resources, Verbs: []string{"*"}}
 }
 
 // without takes away resources from what the namespace's role allows.

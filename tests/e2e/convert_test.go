@@ -28,7 +28,7 @@ const (
 // and compares what it becomes offline with what the API server itself says.
 func TestOfflineAnswersAreInTheFormThatIsAskedFor(t *testing.T) {
 	s := newSite(t)
-	s.allow("pods")
+	s.allow(core("pods"))
 	s.far()
 	p := s.pod()
 	p.sees("synced")

@@ -219,7 +219,7 @@ func TestQuestionsAreAnsweredOfflineForAWhile(t *testing.T) {
 
 func TestAnObjectThatThePodHasSeenGoneIsNotFoundOffline(t *testing.T) {
 	s := newSite(t)
-	s.allow("services", "limitranges")
+	s.allow(core("services", "limitranges"))
 	p := s.pod() // which watches ConfigMaps, and none of these
 	p.sees("synced")
 	core := "/api/v1/namespaces/" + s.namespace

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/pem"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,20 +13,39 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 func TestSecretsStayOffTheDisk(t *testing.T) {
-	const password = "correct horse battery staple, planted by a test"
+	const (
+		password = "correct horse battery staple, planted by a test"
+		changed  = "Tr0ub4dor&3, planted by a test, too"
+	)
 	s := newSite(t)
 	s.configMap("greeting", "this may be on the disk")
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "planted"}, StringData: map[string]string{"password": password}}
 	if _, err := cluster.Client().CoreV1().Secrets(s.namespace).Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	// At the most talkative level: what it does not say there, it says nowhere.
-	p := s.pod(func(p *corev1.Pod) { p.Annotations["rockpool.dev/log-level"] = "debug" })
+	s.allow(rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"serviceaccounts/token"}, Verbs: []string{"create"}})
+	p := s.pod(func(p *corev1.Pod) {
+		// At the most talkative level: what it does not say there, it says nowhere.
+		p.Annotations["rockpool.dev/log-level"] = "debug"
+		p.Spec.Containers = append(p.Spec.Containers,
+			corev1.Container{Name: "typed", Image: "informer:dev", Command: []string{"/informer", "-resource=secrets.v1."}},
+			corev1.Container{Name: "dynamic", Image: "informer:dev", Command: []string{"/informer", "-client=dynamic", "-resource=secrets.v1."}},
+			corev1.Container{Name: "lists", Image: "informer:dev", Command: []string{"/informer", "-resource=secrets.v1."},
+				Env: []corev1.EnvVar{{Name: "KUBE_FEATURE_WatchListClient", Value: "false"}}})
+	})
 	p.sees("synced")
+	informers := []*program{p.program("typed"), p.program("dynamic"), p.program("lists")}
+	for _, c := range informers {
+		c.await(`"synced"`)
+		if n := c.count("present", "planted"); n != 1 {
+			t.Fatalf("the informer %s has the secret %d times", c.container, n)
+		}
+	}
 	encoded := base64.StdEncoding.EncodeToString([]byte(password))
 	secrets := "/api/v1/namespaces/" + s.namespace + "/secrets"
 	read := func() {
@@ -49,7 +69,17 @@ func TestSecretsStayOffTheDisk(t *testing.T) {
 		t.Fatalf("online: %s", out)
 	}
 	read()
-	tokens := []string{p.token()}
+	// The answer to this write is a token.
+	tokens := []string{p.token(), strings.TrimSpace(p.kubectl("create", "token", "default")), s.requestToken("default")}
+	p.ask(with("GET", s.configMaps(), map[string]string{"Authorization": "Bearer " + tokens[2]}))
+	secret.StringData["password"] = changed
+	if _, err := cluster.Client().CoreV1().Secrets(s.namespace).Update(t.Context(), secret, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range informers {
+		c.await(`"updated"`, base64.StdEncoding.EncodeToString([]byte(changed)))
+	}
+	encoded = base64.StdEncoding.EncodeToString([]byte(changed))
 
 	t.Run("a rotated token is seen by the app, and requests go on", func(t *testing.T) {
 		p := p.in(t)
@@ -77,6 +107,12 @@ func TestSecretsStayOffTheDisk(t *testing.T) {
 	if out := p.kubectl("get", "secret", "planted", "-o", "yaml"); !strings.Contains(out, encoded) {
 		t.Errorf("the secret offline, after a restart: %s", out)
 	}
+	for _, c := range informers {
+		c.again()
+		if n := c.count("present", "planted"); n != 1 || !strings.Contains(mustLogs(t, p, c.container)[c.begun:], encoded) {
+			t.Errorf("the informer %s, restarted offline, has the secret %d times", c.container, n)
+		}
+	}
 	for _, v := range p.Pod().Spec.Volumes {
 		if memory := v.EmptyDir != nil && v.EmptyDir.Medium == corev1.StorageMediumMemory; v.Name == "rockpool-private" && !memory {
 			t.Errorf("keys and secrets are on %+v", v.VolumeSource)
@@ -84,31 +120,51 @@ func TestSecretsStayOffTheDisk(t *testing.T) {
 	}
 	read()
 
+	private := p.private(tokens, password, changed)
 	t.Run("what is private is neither on the disk nor in the log", func(t *testing.T) {
-		p := p.in(t)
-		private := map[string][]byte{"the secret": []byte(password), "the secret in base64": []byte(encoded)}
-		for i, token := range tokens {
-			private["a token "+string('0'+rune(i))] = []byte(token)
-			private["a token's signature "+string('0'+rune(i))] = []byte(token[strings.LastIndexByte(token, '.')+1:])
-		}
-		for name, key := range p.privateKeys() {
-			private[name] = key
-		}
 		disk := s.disk()
-		if !bytes.Contains(disk, []byte("behind the rotation")) || !bytes.Contains(disk, []byte("this may be on the disk")) {
+		if !bytes.Contains(disk, []byte("behind the rotation")) || !bytes.Contains(disk, []byte("this may be on the disk")) || !bytes.Contains(disk, []byte("/rockpool.db-wal")) {
 			t.Error("what may be on the disk is not found there; this test shows nothing")
 		}
-		log := mustLogs(t, p, "rockpool-sidecar")
-		for name, needle := range private {
-			if bytes.Contains(disk, needle) {
-				t.Errorf("%s is on the node's disk", name)
-			}
-			if strings.Contains(log, string(needle)) {
-				t.Errorf("%s is in the sidecar's log", name)
-			}
-		}
+		absent(t, private, "the node's disk", disk)
+		absent(t, private, "the sidecar's log", []byte(mustLogs(t, p, "rockpool-sidecar")))
 	})
 	t.Run("the directories on the node are closed to others", func(t *testing.T) { closedToOthers(t, s) })
+	t.Run("what is private is not on the disk when the pod is gone", func(t *testing.T) {
+		p := p.in(t)
+		p.online()
+		read() // what is recorded now is written at the end
+		p.gone()
+		absent(t, private, "the node's disk", s.disk())
+	})
+}
+
+// private is what nobody else may read, in the forms in which it could leak, by name.
+func (p *pod) private(tokens []string, passwords ...string) map[string][]byte {
+	p.site.t.Helper()
+	private := map[string][]byte{}
+	for i, password := range passwords {
+		private[fmt.Sprintf("secret %d", i)] = []byte(password)
+		private[fmt.Sprintf("secret %d in base64", i)] = []byte(base64.StdEncoding.EncodeToString([]byte(password)))
+	}
+	for i, token := range tokens {
+		private[fmt.Sprintf("token %d", i)] = []byte(token)
+		private[fmt.Sprintf("the signature of token %d", i)] = []byte(token[strings.LastIndexByte(token, '.')+1:])
+	}
+	for name, key := range p.privateKeys() {
+		private[name] = key
+	}
+	return private
+}
+
+// absent fails when something private is in a place.
+func absent(t *testing.T, private map[string][]byte, place string, content []byte) {
+	t.Helper()
+	for name, needle := range private {
+		if bytes.Contains(content, needle) {
+			t.Errorf("%s is in %s", name, place)
+		}
+	}
 }
 
 // privateKeys gives the pod's keys, in the two forms in which they could leak.
@@ -128,7 +184,7 @@ func (p *pod) privateKeys() map[string][]byte {
 	return keys
 }
 
-// disk is all that is on the node's.
+// disk is all that is on the node's: names, databases with their free pages, logs of writes.
 func (s *site) disk() (all []byte) {
 	s.t.Helper()
 	err := filepath.WalkDir(s.Root, func(path string, entry fs.DirEntry, err error) error {

@@ -1,11 +1,15 @@
 package e2e
 
 import (
+	"context"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"rockpool.dev/tests/bed"
 )
 
 func TestAnUnmodifiedInformerOutlivesTheLinkAndRestarts(t *testing.T) {
@@ -128,36 +132,102 @@ func TestThePythonClientRunsUnmodified(t *testing.T) {
 	}
 }
 
+// kubectlOutputs are commands whose output is the same as long as the objects are.
+var kubectlOutputs = [][]string{
+	{"get", "configmaps", "-o", "name"},
+	{"get", "configmap", "greeting", "-o", "jsonpath={.data.value}"},
+	{"get", "configmap", "greeting", "-o", "yaml"},
+	{"get", "configmaps", "-l", "app=greeting", "-o", "name"},
+	{"get", "configmaps", "--field-selector", "metadata.name=greeting", "-o", "name"},
+	{"get", "configmaps", "-o", "json"},
+	{"get", "configmaps", "-A", "-o", "name"},
+	{"get", "--raw", "/version"},
+	{"describe", "configmap", "greeting"},
+	{"api-resources"},
+	{"api-versions"},
+	{"explain", "configmap.data"},
+	{"version", "-o", "json"},
+}
+
+// kubectlTables are commands that print a Table, whose last column is the age.
+var kubectlTables = [][]string{
+	{"get", "configmaps"},
+	{"get", "configmap", "greeting"},
+	{"get", "configmaps", "-o", "wide"},
+	{"get", "configmaps", "-A"},
+	{"get", "configmaps", "-l", "app=greeting"},
+}
+
+// kubectlSays runs all of that. The cache of kubectl itself begins empty, so that
+// each document is asked for.
+func (p *pod) kubectlSays(phase string) (outputs, tables []string) {
+	p.site.t.Helper()
+	fresh := "--cache-dir=/tmp/kube-" + phase
+	for _, args := range kubectlOutputs {
+		outputs = append(outputs, p.kubectl(append(args[:len(args):len(args)], fresh)...))
+	}
+	for _, args := range kubectlTables {
+		table := ""
+		for line := range strings.Lines(p.kubectl(append(args[:len(args):len(args)], fresh)...)) {
+			columns := strings.Fields(line)
+			table += strings.Join(columns[:len(columns)-1], " ") + "\n"
+		}
+		tables = append(tables, table)
+	}
+	return outputs, tables
+}
+
+// kubectlWatches starts kubectl get --watch, which goes on until stop is called.
+func (p *pod) kubectlWatches(args ...string) (stream *output, stop func()) {
+	p.site.t.Helper()
+	ctx, cancel := context.WithCancel(p.site.ctx)
+	stream = &output{}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _ = p.ExecStream(ctx, "shell", bed.ExecOptions{Argv: append([]string{"/kubectl", "get", "--watch"}, args...), Stdout: stream, Stderr: stream})
+	}()
+	p.site.until("kubectl get --watch prints what is there", func() bool {
+		return strings.Contains(stream.String(), "greeting") && strings.Contains(stream.String(), "kube-root-ca.crt")
+	})
+	return stream, func() { cancel(); <-ended }
+}
+
 func TestKubectlRunsUnmodified(t *testing.T) {
 	s := newSite(t)
+	s.allowEverywhere(rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"get", "list", "watch"}})
 	s.configMap("greeting", "hello")
 	p := s.pod()
 	p.sees("synced")
-	ask := [][]string{
-		{"get", "configmaps", "-o", "name"},
-		{"get", "configmap", "greeting", "-o", "jsonpath={.data.value}"},
-		{"get", "configmaps", "-l", "app=greeting", "-o", "name"},
-		{"get", "configmaps", "-o", "json"},
-		{"describe", "configmap", "greeting"},
-		{"api-resources", "-o", "name"},
-		{"version", "-o", "json"},
+	online, tables := p.kubectlSays("online")
+	if !strings.Contains(tables[0], "NAME DATA") || !strings.Contains(tables[0], "greeting 1") {
+		t.Fatalf("a table: %s", tables[0])
 	}
-	online := make([]string, len(ask))
-	for i, args := range ask {
-		online[i] = p.kubectl(args...)
-	}
-	if out := p.kubectl("get", "configmaps"); !strings.Contains(out, "DATA") || !strings.Contains(out, "greeting") {
-		t.Fatalf("a table: %s", out)
-	}
-	p.offline()
-	p.restart("rockpool-sidecar")
-	for i, args := range ask {
-		if got := p.kubectl(args...); got != online[i] {
-			t.Errorf("kubectl %v offline:\n%s\nonline:\n%s", args, got, online[i])
+	_, stop := p.kubectlWatches("configmaps")
+	stop()
+	same := func(phase string) {
+		outputs, rows := p.kubectlSays(phase)
+		for i, got := range outputs {
+			if got != online[i] {
+				t.Errorf("kubectl %v, %s:\n%s\nonline:\n%s", kubectlOutputs[i], phase, got, online[i])
+			}
+		}
+		for i, got := range rows {
+			if got != tables[i] {
+				t.Errorf("kubectl %v, %s:\n%s\nonline:\n%s", kubectlTables[i], phase, got, tables[i])
+			}
 		}
 	}
-	if out := p.kubectl("get", "configmaps"); !strings.Contains(out, "greeting") {
-		t.Errorf("kubectl get configmaps offline: %s", out)
+	p.offline()
+	same("offline")
+	_, stop = p.kubectlWatches("configmaps")
+	stop()
+	p.restart("rockpool-sidecar")
+	same("restarted")
+
+	// Tables that were not asked for online: the server knows the columns, kubectl only the name and the age.
+	if out := p.kubectl("get", "configmaps", "-l", "app in (greeting)"); !strings.HasPrefix(out, "NAME") || strings.Contains(out, "DATA") || !strings.Contains(out, "greeting") || strings.Contains(out, "kube-root-ca.crt") {
+		t.Errorf("a table that was not recorded: %s", out)
 	}
 	refusals := []struct {
 		args []string
@@ -173,5 +243,15 @@ func TestKubectlRunsUnmodified(t *testing.T) {
 		if result.ExitCode == 0 || !strings.Contains(result.Stderr, tt.want) {
 			t.Errorf("kubectl %v offline: %d %s%s, want %q", tt.args, result.ExitCode, result.Stdout, result.Stderr, tt.want)
 		}
+	}
+
+	stream, stop := p.kubectlWatches("configmaps", "-o", "jsonpath={.metadata.name} {.data.value}{'\\n'}")
+	defer stop()
+	p.online()
+	same("back")
+	s.configMap("greeting", "good morning")
+	s.until("kubectl get --watch goes on", func() bool { return strings.Contains(stream.String(), "greeting good morning") })
+	if n := strings.Count(stream.String(), "kube-root-ca.crt"); n != 1 {
+		t.Errorf("kubectl get --watch tells %d times of what has not changed: %s", n, stream)
 	}
 }

@@ -36,10 +36,16 @@ import (
 // SidecarImage is the image that injected containers name.
 const SidecarImage = "rockpool:dev"
 
+// informer is the test program of the app container.
+const informer = "informer"
+
 // Options of Start.
 type Options struct {
 	// Race builds Rockpool with the race detector.
 	Race bool
+	// Programs are directories of tests/programs to build besides the informer. Each
+	// is the entrypoint of an image, NAME:dev, and at /NAME in shell:dev.
+	Programs []string
 	// Progress receives what takes long; nil means standard error.
 	Progress io.Writer
 }
@@ -84,11 +90,15 @@ func Start(ctx context.Context, opts Options) (e *Edge, err error) {
 		return e, err
 	}
 	e.images = map[string]bed.Image{
-		SidecarImage:   {Files: map[string]string{"/rockpool-sidecar": e.bin("rockpool-sidecar")}, UID: 65532, GID: 65532},
-		"informer:dev": {Entrypoint: []string{"/informer"}, Files: map[string]string{"/informer": e.bin("informer")}},
+		SidecarImage: {Files: map[string]string{"/rockpool-sidecar": e.bin("rockpool-sidecar")}, UID: 65532, GID: 65532},
 		"shell:dev": {Entrypoint: []string{"/bin/sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"}, Files: map[string]string{
 			"/kubectl": e.Tools().Kubectl, "/client.py": filepath.Join(e.root, "tests/programs/python/client.py"),
 		}},
+	}
+	for _, name := range append(opts.Programs, informer) {
+		path := "/" + name
+		e.images[name+":dev"] = bed.Image{Entrypoint: []string{path}, Files: map[string]string{path: e.bin(name)}}
+		e.images["shell:dev"].Files[path] = e.bin(name)
 	}
 	if err := e.StartInjector(ctx); err != nil {
 		return e, err
@@ -118,11 +128,15 @@ func (e *Edge) bin(name string) string { return filepath.Join(e.directory, name)
 
 func (e *Edge) build(ctx context.Context, opts Options) error {
 	fmt.Fprintln(opts.Progress, "building rockpool-sidecar, rockpool-injector and the test programs")
-	args := []string{"build"}
+	args := []string{"build"} // with what the tests are compiled with, so that packages are compiled once
 	if opts.Race {
 		args = append(args, "-race")
 	}
-	for name, pkg := range map[string]string{"rockpool-sidecar": "./sidecar", "rockpool-injector": "./injector", "informer": "./tests/programs/informer"} {
+	packages := map[string]string{"rockpool-sidecar": "./sidecar", "rockpool-injector": "./injector"}
+	for _, name := range append(opts.Programs, informer) {
+		packages[name] = "./tests/programs/" + name
+	}
+	for name, pkg := range packages {
 		cmd := exec.CommandContext(ctx, "go", append(args, "-o", e.bin(name), pkg)...)
 		cmd.Dir, cmd.Stderr = e.root, opts.Progress
 		if err := cmd.Run(); err != nil {
@@ -162,7 +176,7 @@ func Pod(namespace, name string) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Annotations: map[string]string{"rockpool.dev/inject": "true"}},
 		Spec: corev1.PodSpec{Containers: []corev1.Container{
-			{Name: "app", Image: "informer:dev"},
+			{Name: "app", Image: informer + ":dev"},
 			{Name: "shell", Image: "shell:dev", Env: []corev1.EnvVar{{Name: "HOME", Value: "/tmp"}}},
 		}},
 	}

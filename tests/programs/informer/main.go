@@ -1,101 +1,208 @@
 // Command informer is an ordinary in-cluster program, as thousands run: it takes
-// rest.InClusterConfig, starts a shared informer for ConfigMaps in its namespace
-// and prints what it sees. It has never heard of Rockpool.
+// rest.InClusterConfig, starts shared informers for ConfigMaps, or whatever
+// -resource names, in its namespace and prints what it sees. It has never heard
+// of Rockpool.
 //
-// Each line on standard output is one JSON object: {"event":"synced",…} once,
-// and added, updated or deleted for each change.
+// Each line on standard output is one JSON object: {"event":"present",…} for each
+// object that is there at the start, {"event":"synced",…} once, and added, updated
+// or deleted for each change. Informers that begin again say updated of what has not
+// changed.
 package main
 
 import (
 	"context"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"log"
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 
-	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/metadata/metadatainformer"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 )
 
 type line struct {
 	Event           string            `json:"event"`
+	Resource        string            `json:"resource,omitempty"`
 	Name            string            `json:"name,omitempty"`
+	UID             string            `json:"uid,omitempty"`
 	ResourceVersion string            `json:"resourceVersion,omitempty"`
 	Data            map[string]string `json:"data,omitempty"`
 	Count           int               `json:"count"`
 }
 
+type settings struct {
+	client, resources, selector, contentType string
+}
+
 func main() {
-	selector := flag.String("selector", "", "label selector of the ConfigMaps")
-	contentType := flag.String("content-type", "", "what to ask the API for; empty for client-go's default")
+	var s settings
+	flag.StringVar(&s.client, "client", "typed", "typed, dynamic or metadata")
+	flag.StringVar(&s.resources, "resource", "configmaps.v1.", "resources as RESOURCE.VERSION.GROUP, comma-separated")
+	flag.StringVar(&s.selector, "selector", "", "label selector of the objects")
+	flag.StringVar(&s.contentType, "content-type", "", "what to ask the API for; empty for client-go's default")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	if err := run(ctx, *selector, *contentType); err != nil {
+	if err := run(ctx, s); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(ctx context.Context, selector, contentType string) error {
+func run(ctx context.Context, s settings) error {
 	config, err := rest.InClusterConfig()
 	if err != nil {
 		return err
 	}
-	config.ContentType = contentType
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return err
-	}
+	config.ContentType = s.contentType
 	namespace, err := os.ReadFile("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 	if err != nil {
 		return err
 	}
-	factory := informers.NewSharedInformerFactoryWithOptions(client, 0,
-		informers.WithNamespace(strings.TrimSpace(string(namespace))),
-		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = selector }))
-	informer := factory.Core().V1().ConfigMaps().Informer()
-	out := json.NewEncoder(os.Stdout)
-	report := func(event string, object any) {
-		if gone, ok := object.(cache.DeletedFinalStateUnknown); ok {
-			object = gone.Obj
-		}
-		cm, ok := object.(*corev1.ConfigMap)
-		if !ok {
-			log.Fatalf("%s of a %T", event, object)
-		}
-		if err := out.Encode(line{event, cm.Name, cm.ResourceVersion, cm.Data, len(informer.GetStore().ListKeys())}); err != nil {
-			log.Fatal(err)
-		}
-	}
-	if _, err := informer.AddEventHandler(cache.ResourceEventHandlerDetailedFuncs{
-		AddFunc: func(object any, initial bool) {
-			if !initial {
-				report("added", object)
-			}
-		},
-		UpdateFunc: func(_, object any) { report("updated", object) },
-		DeleteFunc: func(object any) { report("deleted", object) },
-	}); err != nil {
+	f, err := newFactory(config, s, strings.TrimSpace(string(namespace)))
+	if err != nil {
 		return err
 	}
-	factory.Start(ctx.Done())
-	defer factory.Shutdown()
-	if !cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
-		return nil
+	p := &printer{out: json.NewEncoder(os.Stdout)}
+	stores := map[string]cache.SharedIndexInformer{}
+	for argument := range strings.SplitSeq(s.resources, ",") {
+		gvr, _ := schema.ParseResourceArg(argument)
+		if gvr == nil {
+			return fmt.Errorf("-resource %q: not RESOURCE.VERSION.GROUP", argument)
+		}
+		informer, err := f.informer(*gvr)
+		if err != nil {
+			return err
+		}
+		stores[gvr.Resource] = informer
+		if err := p.follow(gvr.Resource, informer); err != nil {
+			return err
+		}
 	}
-	for _, object := range informer.GetStore().List() {
-		report("present", object)
+	f.start(ctx.Done())
+	defer f.shutdown()
+	count := 0
+	for resource, informer := range stores {
+		if !cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
+			return nil
+		}
+		for _, object := range informer.GetStore().List() {
+			p.print("present", resource, object, informer)
+			count++
+		}
 	}
-	if err := out.Encode(line{Event: "synced", Count: len(informer.GetStore().ListKeys())}); err != nil {
-		return err
-	}
+	p.encode(line{Event: "synced", Count: count})
 	<-ctx.Done()
 	return nil
+}
+
+// factory is what the three kinds of informer factories have in common.
+type factory struct {
+	informer func(schema.GroupVersionResource) (cache.SharedIndexInformer, error)
+	start    func(stop <-chan struct{})
+	shutdown func()
+}
+
+func newFactory(config *rest.Config, s settings, namespace string) (f factory, err error) {
+	tweak := func(o *metav1.ListOptions) { o.LabelSelector = s.selector }
+	switch s.client {
+	case "typed":
+		client, err := kubernetes.NewForConfig(config)
+		if err != nil {
+			return f, err
+		}
+		all := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace(namespace), informers.WithTweakListOptions(tweak))
+		return factory{func(gvr schema.GroupVersionResource) (cache.SharedIndexInformer, error) {
+			generic, err := all.ForResource(gvr)
+			if err != nil {
+				return nil, err
+			}
+			return generic.Informer(), nil
+		}, all.Start, all.Shutdown}, nil
+	case "dynamic":
+		client, err := dynamic.NewForConfig(config)
+		if err != nil {
+			return f, err
+		}
+		all := dynamicinformer.NewFilteredDynamicSharedInformerFactory(client, 0, namespace, tweak)
+		return factory{func(gvr schema.GroupVersionResource) (cache.SharedIndexInformer, error) {
+			return all.ForResource(gvr).Informer(), nil
+		}, all.Start, all.Shutdown}, nil
+	case "metadata":
+		client, err := metadata.NewForConfig(config)
+		if err != nil {
+			return f, err
+		}
+		all := metadatainformer.NewFilteredSharedInformerFactory(client, 0, namespace, tweak)
+		return factory{func(gvr schema.GroupVersionResource) (cache.SharedIndexInformer, error) {
+			return all.ForResource(gvr).Informer(), nil
+		}, all.Start, all.Shutdown}, nil
+	}
+	return f, fmt.Errorf("-client %q: not typed, dynamic or metadata", s.client)
+}
+
+// printer writes lines; handlers of several informers call it at once.
+type printer struct {
+	mu  sync.Mutex
+	out *json.Encoder
+}
+
+func (p *printer) follow(resource string, informer cache.SharedIndexInformer) error {
+	_, err := informer.AddEventHandler(cache.ResourceEventHandlerDetailedFuncs{
+		AddFunc: func(object any, initial bool) {
+			if !initial {
+				p.print("added", resource, object, informer)
+			}
+		},
+		UpdateFunc: func(_, object any) { p.print("updated", resource, object, informer) },
+		DeleteFunc: func(object any) { p.print("deleted", resource, object, informer) },
+	})
+	return err
+}
+
+func (p *printer) print(event, resource string, object any, informer cache.SharedIndexInformer) {
+	if gone, ok := object.(cache.DeletedFinalStateUnknown); ok {
+		object = gone.Obj
+	}
+	m, err := meta.Accessor(object)
+	if err != nil {
+		log.Fatalf("%s of a %T: %v", event, object, err)
+	}
+	p.encode(line{event, resource, m.GetName(), string(m.GetUID()), m.GetResourceVersion(), data(object), len(informer.GetStore().ListKeys())})
+}
+
+// data is the field of that name, if there is one.
+func data(object any) map[string]string {
+	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
+	if err != nil {
+		return nil
+	}
+	found := map[string]string{}
+	values, _ := fields["data"].(map[string]any)
+	for key, value := range values {
+		found[key] = fmt.Sprint(value)
+	}
+	return found
+}
+
+func (p *printer) encode(l line) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.out.Encode(l); err != nil {
+		log.Fatal(err)
+	}
 }

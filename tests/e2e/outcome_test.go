@@ -1,0 +1,96 @@
+package e2e
+
+import (
+	"net/http"
+	"slices"
+)
+
+// outcome is an answer, its pages put together.
+type outcome struct {
+	finding
+	decoded
+	problem string // with decoding it
+	next    string // the continue of the first page
+	pages   int
+}
+
+// answers asks and reads what comes back. Lists in pages are asked for a few at a
+// time: a sidecar that has many unfinished ones forgets the oldest.
+func (p *pod) answers(asks []ask, inquire func([]inquiry) []finding) []outcome {
+	p.site.t.Helper()
+	out := make([]outcome, len(asks))
+	var atOnce, paged []int
+	for i, a := range asks {
+		if a.limit > 0 {
+			paged = append(paged, i)
+		} else {
+			atOnce = append(atOnce, i)
+		}
+	}
+	p.pages(asks, atOnce, out, inquire)
+	for few := range slices.Chunk(paged, 4) {
+		p.pages(asks, few, out, inquire)
+	}
+	return out
+}
+
+// pages asks some questions and follows each list to its last page.
+func (p *pod) pages(asks []ask, indexes []int, out []outcome, inquire func([]inquiry) []finding) {
+	p.site.t.Helper()
+	inquiries := make([]inquiry, len(indexes))
+	for n, i := range indexes {
+		inquiries[n] = asks[i].inquiry
+	}
+	for len(indexes) > 0 {
+		var more []int
+		var following []inquiry
+		for n, f := range inquire(inquiries) {
+			i := indexes[n]
+			o := &out[i]
+			o.add(asks[i], f)
+			if o.problem == "" && o.decoded.next != "" {
+				more, following = append(more, i), append(following, asks[i].page(o.decoded.next))
+			}
+		}
+		indexes, inquiries = more, following
+	}
+}
+
+// add takes an answer, or the next page of one.
+func (o *outcome) add(a ask, f finding) {
+	o.pages++
+	before := o.decoded
+	o.finding = f
+	if f.Error != "" {
+		o.problem = f.Error
+		return
+	}
+	if f.Status != http.StatusOK {
+		return
+	}
+	decode := decodeList
+	switch a.verb {
+	case "get":
+		decode = decodeObject
+	case "watch":
+		decode = decodeWatch
+	}
+	var err error
+	if o.decoded, err = decode(f); err != nil {
+		o.problem = err.Error() + ": " + f.text()
+		return
+	}
+	if o.pages == 1 {
+		o.next = o.decoded.next
+		return
+	}
+	if o.version != before.version {
+		o.problem = "a page is of another version: " + o.version + " behind " + before.version
+	}
+	for key, object := range before.objects {
+		if again, twice := o.objects[key]; twice && again.version != object.version {
+			o.problem = key + " is on two pages, at two versions"
+		}
+		o.objects[key] = object
+	}
+}

@@ -1,0 +1,226 @@
+package e2e
+
+import (
+	"bytes"
+	"maps"
+	"net/http"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	rbacv1 "k8s.io/api/rbac/v1"
+)
+
+// trip is one question of the round trip, and its answers.
+type trip struct {
+	inquiry
+	kind    kind
+	decode  func(finding) (decoded, error)
+	online  finding
+	derived bool // it is not asked online: the answer comes from a list
+}
+
+// TestWhatIsReplayedIsWhatTheServerSent has every kind that the API server lists
+// recorded in every form, and compares object by object: byte for byte in
+// protobuf, value for value in JSON.
+func TestWhatIsReplayedIsWhatTheServerSent(t *testing.T) {
+	s := newSite(t)
+	random := randomOf(t)
+	s.customResources()
+	s.allowEverywhere(rbacv1.PolicyRule{APIGroups: []string{"*"}, Resources: []string{"*"}, Verbs: []string{"get", "list", "watch"}})
+	kinds := s.kinds()
+	s.populate(random, kinds)
+	p := s.pod(withoutApp)
+
+	trips := map[string][]*trip{} // by kind: objects may only change between kinds
+	filled := 0
+	for i, f := range p.inquireDirectly(listsOf(kinds)) {
+		k := kinds[i]
+		d, err := decodeList(f)
+		if err != nil || f.Status != http.StatusOK {
+			t.Fatalf("list %s: %d %v %s", k.GroupVersionResource, f.Status, err, f.text())
+		}
+		if len(d.objects) > 0 {
+			filled++
+		} else {
+			t.Logf("no object of %s", k.GroupVersionResource)
+		}
+		trips[k.String()] = tripsOf(k, d)
+	}
+	t.Logf("%d kinds, %d of them with objects", len(kinds), filled)
+	if len(kinds) < 50 || filled*10 < len(kinds)*9 {
+		t.Errorf("%d of %d kinds have objects; this test shows too little", filled, len(kinds))
+	}
+
+	asked := p.recordAll(trips)
+	p.offline()
+	t.Run("offline", func(t *testing.T) { replayed(t, p.in(t), asked) })
+	p.restart("rockpool-sidecar")
+	t.Run("offline after a restart", func(t *testing.T) { replayed(t, p.in(t), asked) })
+}
+
+func listsOf(kinds []kind) (all []inquiry) {
+	for _, k := range kinds {
+		all = append(all, inquiry{Target: k.collectionPath(), Accept: acceptJSON})
+	}
+	return all
+}
+
+// tripsOf are the questions for one kind, of which there are some objects.
+func tripsOf(k kind, d decoded) (all []*trip) {
+	for _, accept := range []string{acceptJSON, acceptProtobuf, acceptMetadataList, protobufMetadataAll} {
+		all = append(all, &trip{inquiry: inquiry{Target: k.collectionPath(), Accept: accept}, kind: k, decode: decodeList})
+	}
+	keys := slices.Sorted(maps.Keys(d.objects))
+	for i, key := range keys[:min(2, len(keys))] {
+		for _, accept := range []string{acceptJSON, acceptProtobuf, acceptMetadata, protobufMetadata} {
+			target := k.objectPath(key)
+			all = append(all, &trip{inquiry: inquiry{Target: target, Accept: accept}, kind: k, decode: decodeObject, derived: i > 0})
+		}
+	}
+	return all
+}
+
+// recordAll asks all questions online and compares each answer with the API
+// server's own, which is asked before and after: a kind of which something has changed
+// meanwhile is asked again. It gives what can be asked offline.
+func (p *pod) recordAll(trips map[string][]*trip) (asked []*trip) {
+	t := p.site.t
+	t.Helper()
+	moved := map[string]string{} // what has changed, by kind
+	for range 5 {
+		var all []*trip
+		for _, of := range trips {
+			all = append(all, of...)
+		}
+		inquiries := make([]inquiry, len(all))
+		var through []inquiry
+		for i, a := range all {
+			inquiries[i] = a.inquiry
+			if !a.derived {
+				through = append(through, a.inquiry)
+			}
+		}
+		before, online, after := p.inquireDirectly(inquiries), p.inquire(through), p.inquireDirectly(inquiries)
+		clear(moved)
+		for i, a := range all {
+			if diff := difference(a.decode, before[i], after[i]); diff != "" {
+				moved[a.kind.String()] = diff
+			}
+		}
+		n := 0
+		for i, a := range all {
+			own := after[i]
+			if !a.derived {
+				own = online[n]
+				n++
+			}
+			if moved[a.kind.String()] != "" {
+				continue
+			}
+			if diff := difference(a.decode, after[i], own); diff != "" {
+				t.Errorf("online %s as %s: %s", a.Target, a.Accept, diff)
+			}
+			if a.online = own; own.Status == http.StatusOK {
+				asked = append(asked, a)
+			}
+			delete(trips, a.kind.String())
+		}
+		if len(trips) == 0 {
+			return asked
+		}
+	}
+	t.Errorf("these change all the time: %v", moved)
+	return asked
+}
+
+// replayed asks everything again without a link.
+func replayed(t *testing.T, p *pod, asked []*trip) {
+	inquiries := make([]inquiry, len(asked))
+	for i, a := range asked {
+		inquiries[i] = a.inquiry
+	}
+	versions := map[kind][]string{}
+	for _, a := range asked {
+		if d, err := a.decode(a.online); err == nil {
+			versions[a.kind] = append(versions[a.kind], d.version)
+		}
+	}
+	whole := 0
+	for i, f := range p.inquire(inquiries) {
+		a := asked[i]
+		if a.kind.Resource == "componentstatuses" {
+			// They are made up at each request and have no resourceVersion, so there is no snapshot of them.
+			if f.Status != http.StatusServiceUnavailable && f.Status != http.StatusOK {
+				t.Errorf("%s: %d %s", a.Target, f.Status, f.text())
+			}
+			continue
+		}
+		if diff := difference(a.decode, a.online, f, versions[a.kind]...); diff != "" {
+			t.Errorf("%s as %s: %s", a.Target, a.Accept, diff)
+			continue
+		}
+		whole++
+	}
+	t.Logf("%d of %d answers are the server's", whole, len(asked))
+}
+
+// difference says how an answer differs from what it should be, in what a client can
+// see. A list's own version is one of those given, if any are: the newest list of a kind
+// may answer for all.
+func difference(decode func(finding) (decoded, error), want, got finding, versions ...string) string {
+	if want.Error != "" || got.Error != "" {
+		return "the answer broke off: " + want.Error + got.Error
+	}
+	if want.Status != got.Status {
+		return http.StatusText(got.Status) + " in place of " + http.StatusText(want.Status) + ": " + got.text()
+	}
+	if want.Status != http.StatusOK {
+		return ""
+	}
+	if want.form() != got.form() {
+		return "Content-Type " + got.form() + " in place of " + want.form()
+	}
+	a, err := decode(want)
+	if err != nil {
+		return "the server's: " + err.Error()
+	}
+	b, err := decode(got)
+	if err != nil {
+		return err.Error() + ": " + got.text()
+	}
+	if len(versions) > 0 && a.version != "" && (!slices.Contains(versions, b.version) || newest(a.version, b.version) != b.version) {
+		return "resourceVersion " + b.version + " in place of " + a.version
+	}
+	return a.difference(b)
+}
+
+// difference compares kinds and objects.
+func (d decoded) difference(other decoded) string {
+	if d.kind != other.kind || d.apiVersion != other.apiVersion {
+		return other.apiVersion + " " + other.kind + " in place of " + d.apiVersion + " " + d.kind
+	}
+	if diff := cmp.Diff(d.identities(), other.identities()); diff != "" {
+		return "objects (-want +got):\n" + diff
+	}
+	for key, a := range d.objects {
+		b := other.objects[key]
+		if !bytes.Equal(a.raw, b.raw) {
+			return key + ": other bytes\n" + cmp.Diff(a.raw, b.raw)
+		}
+		if !reflect.DeepEqual(a.value, b.value) {
+			return key + " (-want +got):\n" + cmp.Diff(a.value, b.value)
+		}
+	}
+	return ""
+}
+
+// identities are the objects without what is in them.
+func (d decoded) identities() map[string]string {
+	all := map[string]string{}
+	for key, o := range d.objects {
+		all[key] = o.uid + " at " + o.version
+	}
+	return all
+}

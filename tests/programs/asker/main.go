@@ -1,0 +1,113 @@
+// Command asker sends many plain requests to the API, as a program without a
+// client library would, and tells what came back byte for byte. It has never
+// heard of Rockpool.
+//
+// Standard input is a JSON list of questions, standard output the JSON list of the
+// answers in the same order; bodies are base64. Several are asked at once.
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+)
+
+const account = "/var/run/secrets/kubernetes.io/serviceaccount/"
+
+type question struct {
+	Method string `json:"method"`
+	Target string `json:"target"` // path and query
+	Accept string `json:"accept"` // empty: no such header
+}
+
+type answer struct {
+	Status  int               `json:"status"`
+	Headers map[string]string `json:"headers"`
+	Body    []byte            `json:"body"`
+	Error   string            `json:"error,omitempty"` // of a body that broke off, or of a request without an answer
+}
+
+func main() {
+	server := flag.String("server", "https://"+net.JoinHostPort(os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")), "whom to ask")
+	parallel := flag.Int("parallel", 16, "how many questions are asked at once")
+	timeout := flag.Duration("timeout", 30*time.Second, "how long an answer may take")
+	flag.Parse()
+	if err := run(*server, *parallel, *timeout); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run(server string, parallel int, timeout time.Duration) error {
+	var questions []question
+	if err := json.NewDecoder(os.Stdin).Decode(&questions); err != nil {
+		return fmt.Errorf("questions: %w", err)
+	}
+	token, err := os.ReadFile(account + "token")
+	if err != nil {
+		return err
+	}
+	ca, err := os.ReadFile(account + "ca.crt")
+	if err != nil {
+		return err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true, DisableCompression: true}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport}
+
+	answers := make([]answer, len(questions))
+	var asking sync.WaitGroup
+	turns := make(chan int)
+	for range parallel {
+		asking.Go(func() {
+			for i := range turns {
+				answers[i] = ask(client, server, strings.TrimSpace(string(token)), questions[i], timeout)
+			}
+		})
+	}
+	for i := range questions {
+		turns <- i
+	}
+	close(turns)
+	asking.Wait()
+	return json.NewEncoder(os.Stdout).Encode(answers)
+}
+
+func ask(client *http.Client, server, token string, q question, timeout time.Duration) (a answer) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, q.Method, server+q.Target, http.NoBody)
+	if err != nil {
+		return answer{Error: err.Error()}
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header.Set("User-Agent", "asker")
+	if q.Accept != "" {
+		req.Header.Set("Accept", q.Accept)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return answer{Error: err.Error()}
+	}
+	defer resp.Body.Close()
+	a = answer{Status: resp.StatusCode, Headers: map[string]string{}}
+	for name := range resp.Header {
+		a.Headers[name] = resp.Header.Get(name)
+	}
+	if a.Body, err = io.ReadAll(resp.Body); err != nil {
+		a.Error = err.Error()
+	}
+	return a
+}
