@@ -176,7 +176,7 @@ func (f *Flow) record(source record.Source, resp *http.Response) {
 	case http.StatusNotFound:
 		switch {
 		case source.Info.Name != "" && kind != record.AsScaled:
-			resp.Body = recorder.NotFound(source, formatOf(resp), resp.Body)
+			resp.Body = recorder.NotFound(source, formatOf(resp), resp)
 		case source.Info.Verb == request.Get:
 			recorder.Unknown(source)
 		}
@@ -201,14 +201,14 @@ func (f *Flow) recordSuccess(recorder *record.Recorder, kind record.Kind, source
 		case format == nil: // CBOR, YAML: it cannot be cut
 			resp.Body = recorder.Document(source, resp)
 		case kind == record.AsList:
-			resp.Body = recorder.List(source, format, resp.Body)
+			resp.Body = recorder.List(source, format, resp)
 		default:
-			resp.Body = recorder.Object(source, format, resp.Body)
+			resp.Body = recorder.Object(source, format, resp)
 		}
 	case record.AsWritten:
 		switch {
 		case format != nil:
-			resp.Body = recorder.Written(source, format, resp.Body)
+			resp.Body = recorder.Written(source, format, resp)
 		case source.Info.Name != "":
 			recorder.Unknown(source)
 		}

@@ -33,7 +33,7 @@ func (s *Source) document(mediaType string) store.Response {
 func (r *Recorder) Document(source Source, resp *http.Response) io.ReadCloser {
 	answer := source.document(resp.Header.Get("Content-Type"))
 	answer.ETag, answer.Headers = resp.Header.Get("ETag"), describing(resp.Header)
-	return &tee{body: resp.Body, sink: r.whole(maxDocument, func(raw []byte) { r.keep(&source, answer, raw) })}
+	return newTee(resp, r.whole(maxDocument, func(raw []byte) { r.keep(&source, answer, raw) }))
 }
 
 // describing gives the headers that belong to a body besides its type and etag, as JSON.
@@ -105,11 +105,11 @@ type Review struct {
 func (r *Recorder) Review(source Source, review Review, resp *http.Response) io.ReadCloser {
 	answer := source.document(resp.Header.Get("Content-Type"))
 	answer.Status, answer.Question = resp.StatusCode, review.Question
-	return &tee{body: resp.Body, sink: r.whole(maxReview, func(raw []byte) {
+	return newTee(resp, r.whole(maxReview, func(raw []byte) {
 		answer.Body = review.Seal(raw)
 		r.enqueue(document{answer})
 		r.enqueue(forgetReviews{r.clock.Now().Add(-review.Lifetime)})
-	})}
+	}))
 }
 
 type document struct{ store.Response }

@@ -46,7 +46,7 @@ func (g *faultRig) write() {
 // list records a list; the application reads all of it whatever the disk does.
 func (g *faultRig) list(url, body string) {
 	g.t.Helper()
-	r := g.List(g.source(url), wire.JSON, io.NopCloser(strings.NewReader(body)))
+	r := g.List(g.source(url), wire.JSON, answer(strings.NewReader(body)))
 	got, err := io.ReadAll(r)
 	if err := errors.Join(err, r.Close()); err != nil || string(got) != body {
 		g.t.Fatalf("the application reads %d of %d bytes: %v", len(got), len(body), err)
@@ -274,7 +274,7 @@ func (zeros) Read(p []byte) (int, error) {
 func TestAListThatIsRecordedWhileTheFileIsLostIsGivenUp(t *testing.T) {
 	g := newFaultRig(t, t.TempDir())
 	g.list(configmaps, listOf(10, configMap("a", 1)))
-	g.read(g.List(g.source(configmaps+"?limit=1"), wire.JSON, io.NopCloser(strings.NewReader(page(20, "one", configMap("b", 2))))))
+	g.read(g.List(g.source(configmaps+"?limit=1"), wire.JSON, answer(strings.NewReader(page(20, "one", configMap("b", 2))))))
 	g.write()
 	if err := os.Remove(g.db.Path()); err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package record
 import (
 	"encoding/json"
 	"io"
+	"net/http"
 
 	"rockpool.dev/sidecar/request"
 	"rockpool.dev/sidecar/wire"
@@ -12,11 +13,11 @@ import (
 // List records the body of a successful LIST while it is read: as a collection, or if
 // it cannot be cut into objects, such as a Table, whole for the identical request. The
 // result must be read and closed in place of body.
-func (r *Recorder) List(source Source, format wire.Format, body io.ReadCloser) io.ReadCloser {
+func (r *Recorder) List(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
 	l := &list{recorder: r, source: source}
 	l.form.Format, l.split = format, format.NewList(l.item)
 	w := r.whole(maxDocument, func(raw []byte) { r.keep(&source, source.document(format.MediaType()), raw) })
-	return &tee{body: body, sink: &either{list: l, whole: w}}
+	return newTee(resp, &either{list: l, whole: w})
 }
 
 type list struct {

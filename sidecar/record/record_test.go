@@ -80,7 +80,7 @@ func (g *rig) flush() {
 
 func (g *rig) list(url, body string) {
 	g.t.Helper()
-	g.read(g.List(g.source(url), wire.JSON, io.NopCloser(strings.NewReader(body))))
+	g.read(g.List(g.source(url), wire.JSON, answer(strings.NewReader(body))))
 	g.flush()
 }
 
@@ -184,7 +184,7 @@ func TestAListThatIsNotWholeIsNotRecorded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t, 0)
 			g.list(configmaps, listOf(10, configMap("a", 1)))
-			g.read(g.List(g.source(configmaps), wire.JSON, io.NopCloser(body)))
+			g.read(g.List(g.source(configmaps), wire.JSON, answer(body)))
 			g.want("complete shop/@10: a@1")
 		})
 	}
@@ -236,7 +236,7 @@ func TestPagingThatIsInterruptedLeavesTheOldSnapshot(t *testing.T) {
 
 func TestAListThatTheClientLeavesIsNotRecorded(t *testing.T) {
 	g := newRig(t, 0)
-	body := g.List(g.source(configmaps), wire.JSON, io.NopCloser(strings.NewReader(listOf(20, configMap("c", 15)))))
+	body := g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(20, configMap("c", 15)))))
 	if _, err := io.ReadFull(body, make([]byte, 60)); err != nil {
 		t.Fatal(err)
 	}
@@ -319,7 +319,7 @@ func TestAnOlderListDoesNotReplaceANewerOne(t *testing.T) {
 	early := g.source(configmaps) // asked for before, arrives after
 	g.now = g.now.Add(time.Minute)
 	g.list(configmaps, listOf(30, configMap("a", 25)))
-	g.read(g.List(early, wire.JSON, io.NopCloser(strings.NewReader(listOf(20, configMap("a", 15))))))
+	g.read(g.List(early, wire.JSON, answer(strings.NewReader(listOf(20, configMap("a", 15))))))
 	g.want("complete shop/@30: a@25")
 }
 
@@ -334,7 +334,7 @@ func TestAClusterThatWentBackIsBelieved(t *testing.T) {
 func TestARestoredClusterIsBelievedInEveryScope(t *testing.T) {
 	g := newRig(t, 0)
 	g.list("/api/v1/configmaps", listOf(1000, configMap("old", 900), configMap("gone", 950)))
-	g.read(g.Object(g.source(configmaps+"/seen"), wire.JSON, io.NopCloser(strings.NewReader(cm("seen", 980)))))
+	g.read(g.Object(g.source(configmaps+"/seen"), wire.JSON, answer(strings.NewReader(cm("seen", 980)))))
 	g.flush()
 	g.now = g.now.Add(time.Minute)
 	g.list(configmaps, listOf(600, configMap("old", 500)))
@@ -354,8 +354,8 @@ func TestAVersionThatIsGivenOutAgainIsAContradiction(t *testing.T) {
 func TestTwoFirstListsAtOnceAreBothWhole(t *testing.T) {
 	g := newRig(t, 0)
 	early, late := listOf(10, configMap("a", 1)), listOf(20, configMap("b", 15))
-	one := g.List(g.source(configmaps), wire.JSON, io.NopCloser(strings.NewReader(early)))
-	two := g.List(g.source(configmaps), wire.JSON, io.NopCloser(strings.NewReader(late)))
+	one := g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(early)))
+	two := g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(late)))
 	for _, body := range []io.Reader{one, two} { // the items, but not the end
 		if _, err := io.ReadFull(body, make([]byte, len(early)-1)); err != nil {
 			t.Fatal(err)
@@ -428,7 +428,7 @@ func TestOneOperationThatFailsOnlyFailsItself(t *testing.T) {
 func TestAListWhoseEndFailsLeavesNothingBehind(t *testing.T) {
 	g := newRig(t, 0)
 	release := g.holdTheStore()
-	body := g.List(g.source(configmaps), wire.JSON, io.NopCloser(strings.NewReader(listOf(10, configMap("a", 1)))))
+	body := g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 1)))))
 	if _, err := io.ReadFull(body, make([]byte, len(listOf(10, configMap("a", 1)))-1)); err != nil {
 		t.Fatal(err)
 	}
@@ -463,7 +463,7 @@ func (g *rig) count(table string) (n int) {
 func TestSingleObjectsAreRemembered(t *testing.T) {
 	g := newRig(t, 0)
 	source := g.source(configmaps + "/a")
-	g.read(g.Object(source, wire.JSON, io.NopCloser(strings.NewReader(cm("a", 7)))))
+	g.read(g.Object(source, wire.JSON, answer(strings.NewReader(cm("a", 7)))))
 	g.want("seen /@: a@7")
 	g.Unknown(source)
 	g.want("seen /@:")
@@ -477,7 +477,7 @@ func TestWhatDoesNotFitIsDroppedAndTheOldSnapshotStays(t *testing.T) {
 		many = append(many, configMap(fmt.Sprintf("x%04d", i), i+100))
 	}
 	release := g.holdTheStore()
-	body := g.List(g.source(configmaps), wire.JSON, io.NopCloser(strings.NewReader(listOf(3000, many...))))
+	body := g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(3000, many...))))
 	g.read(body) // does not wait for the store
 	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
 	g.events(w, "MODIFIED a 11")
@@ -689,4 +689,25 @@ func TestFollows(t *testing.T) {
 			t.Errorf("an event at %s behind %s for a collection at %s is %s, want %s", tt.rv, tt.prev, tt.at, got, tt.want)
 		}
 	}
+}
+
+// answer is one of unknown length.
+func answer(body io.Reader) *http.Response {
+	return &http.Response{Header: http.Header{}, ContentLength: -1, Body: io.NopCloser(body)}
+}
+
+func TestAClientThatLeavesWithTheLastByteHasReadTheWholeAnswer(t *testing.T) {
+	g := newRig(t, 0)
+	text := listOf(20, configMap("a", 15))
+	resp := answer(strings.NewReader(text))
+	resp.ContentLength = int64(len(text))
+	body := g.List(g.source(configmaps), wire.JSON, resp)
+	if _, err := io.ReadFull(body, make([]byte, len(text))); err != nil {
+		t.Fatal(err)
+	}
+	if err := body.Close(); err != nil { // the end of the body was not seen
+		t.Fatal(err)
+	}
+	g.flush()
+	g.want("complete shop/@20: a@15")
 }

@@ -3,6 +3,7 @@ package record
 import (
 	"errors"
 	"io"
+	"net/http"
 )
 
 var (
@@ -23,7 +24,17 @@ type sink interface {
 type tee struct {
 	body  io.ReadCloser
 	sink  sink
+	left  int64 // bytes that are still to come; negative: nobody knows
 	ended bool
+}
+
+// newTee makes the body of an answer that is recorded.
+func newTee(resp *http.Response, to sink) *tee {
+	t := &tee{body: resp.Body, sink: to, left: resp.ContentLength}
+	if t.left == 0 { // also of an http.Response that was made by hand
+		t.left = -1
+	}
+	return t
 }
 
 func (t *tee) Read(p []byte) (int, error) {
@@ -34,9 +45,13 @@ func (t *tee) Read(p []byte) (int, error) {
 	if n > 0 {
 		t.sink.write(p[:n])
 	}
-	if err != nil {
+	// A client that knows the length may be gone with the last byte, and what is read
+	// then is not the end but the cancellation.
+	all := t.left > 0 && int64(n) >= t.left
+	t.left -= int64(n)
+	if all || err != nil {
 		t.ended = true
-		t.sink.end(errors.Is(err, io.EOF))
+		t.sink.end(all || errors.Is(err, io.EOF))
 	}
 	return n, err
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net/http"
 
 	"rockpool.dev/sidecar/request"
 	"rockpool.dev/sidecar/wire"
@@ -61,13 +62,13 @@ func (w *whole) end(ok bool) {
 
 // Object records the body of a successful GET of one object while it is read: as an
 // object, or if it is none, such as a Table, whole for the identical request.
-func (r *Recorder) Object(source Source, format wire.Format, body io.ReadCloser) io.ReadCloser {
-	return &tee{body: body, sink: r.whole(wire.MaxValue, func(raw []byte) {
+func (r *Recorder) Object(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
+	return newTee(resp, r.whole(wire.MaxValue, func(raw []byte) {
 		m, err := format.ParseMeta(raw)
 		if err == nil && !r.seen(source, format, raw, m) {
 			r.keep(&source, source.document(format.MediaType()), raw)
 		}
-	})}
+	}))
 }
 
 // seen records an object, unless it is none.

@@ -57,7 +57,7 @@ func TestWhatCannotBeCutIsKeptWhole(t *testing.T) {
 					cut = iotest.HalfReader
 				}
 				g := newRig(t, 0)
-				g.read(g.List(g.source(tt.url), wire.JSON, io.NopCloser(cut(strings.NewReader(tt.body)))))
+				g.read(g.List(g.source(tt.url), wire.JSON, answer(cut(strings.NewReader(tt.body)))))
 				if got := g.kept(tt.url); got != tt.kept {
 					t.Errorf("it is kept whole: %v", got)
 				}
@@ -74,7 +74,7 @@ func TestWhatCannotBeCutIsKeptWhole(t *testing.T) {
 
 func TestALongListIsNotHeldInMemoryToDecideWhatItIs(t *testing.T) {
 	g := newRig(t, 0)
-	l := g.List(g.source(configmaps), wire.JSON, io.NopCloser(strings.NewReader(listOf(20, configMap("a", 1), configMap("b", 1)))))
+	l := g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(20, configMap("a", 1), configMap("b", 1)))))
 	if _, err := io.ReadFull(l, make([]byte, len(listOf(20, configMap("a", 1)))+10)); err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestBodiesThatAreKeptWholeAreBoundedTogether(t *testing.T) {
 func TestOneObjectThatIsNoneIsKeptWhole(t *testing.T) {
 	g := newRig(t, 0)
 	object := func(name, body string) {
-		g.read(g.Object(g.source(configmaps+"/"+name), wire.JSON, io.NopCloser(strings.NewReader(body))))
+		g.read(g.Object(g.source(configmaps+"/"+name), wire.JSON, answer(strings.NewReader(body))))
 	}
 	object("table", `{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"20"},"rows":[]}`)
 	object("nonsense", `<html>`)
@@ -203,7 +203,7 @@ func TestTheAnswerToADeleteSaysWhetherTheObjectIsGone(t *testing.T) {
 			g.now = g.now.Add(time.Second)
 			source := g.source(configmaps + "/a")
 			source.Info.Verb = "delete"
-			g.read(g.Written(source, tt.format, io.NopCloser(strings.NewReader(tt.body))))
+			g.read(g.Written(source, tt.format, answer(strings.NewReader(tt.body))))
 			grave, gone := g.grave("a")
 			if gone != tt.gone || (gone && (len(grave.UIDs) != 1 || grave.UIDs[0] != "u-a" || grave.ResourceVersion != "10")) {
 				t.Errorf("it is gone: %v %+v", gone, grave)
@@ -235,10 +235,10 @@ func TestA404IsOnlyAProofWhenItIsAboutTheObject(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t, 0)
-			g.read(g.Object(g.source(configmaps+"/a"), wire.JSON, io.NopCloser(strings.NewReader(cm("a", 7)))))
+			g.read(g.Object(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
 			g.flush()
 			g.now = g.now.Add(time.Second)
-			g.read(g.NotFound(g.source(configmaps+tt.url), tt.format, io.NopCloser(strings.NewReader(tt.body))))
+			g.read(g.NotFound(g.source(configmaps+tt.url), tt.format, answer(strings.NewReader(tt.body))))
 			if grave, got := g.grave("a"); got != tt.proof || (got && !grave.At.Equal(g.now)) {
 				t.Errorf("it is proven: %v %+v", got, grave)
 			}
@@ -249,7 +249,7 @@ func TestA404IsOnlyAProofWhenItIsAboutTheObject(t *testing.T) {
 
 func TestANewerWordOfTheServerRaisesTheDead(t *testing.T) {
 	object := func(g *rig, url string, rv int) {
-		g.read(g.Object(g.source(configmaps+url), wire.JSON, io.NopCloser(strings.NewReader(cm("a", rv)))))
+		g.read(g.Object(g.source(configmaps+url), wire.JSON, answer(strings.NewReader(cm("a", rv)))))
 	}
 	for name, tt := range map[string]struct {
 		then func(*rig)
@@ -284,9 +284,9 @@ func TestAWriteMakesWholeAnswersUntrue(t *testing.T) {
 		url   string
 		left  []bool
 	}{
-		"of the object": {func(g *rig, s Source) { g.read(g.Written(s, wire.JSON, io.NopCloser(strings.NewReader(cm("a", 9))))) },
+		"of the object": {func(g *rig, s Source) { g.read(g.Written(s, wire.JSON, answer(strings.NewReader(cm("a", 9))))) },
 			"/a", []bool{true, false, false, false, false, true}},
-		"of the status": {func(g *rig, s Source) { g.read(g.Written(s, wire.JSON, io.NopCloser(strings.NewReader(cm("a", 9))))) },
+		"of the status": {func(g *rig, s Source) { g.read(g.Written(s, wire.JSON, answer(strings.NewReader(cm("a", 9))))) },
 			"/a/status?fieldManager=x", []bool{true, false, false, false, false, true}},
 		"of the scale": {func(g *rig, s Source) { g.Scaled(s) }, "/a/scale?x=1", []bool{true, true, true, false, true, true}},
 	} {
@@ -311,7 +311,7 @@ func TestAWriteMakesWholeAnswersUntrue(t *testing.T) {
 func TestAfterADeleteOfManyWhatWasReadAloneIsNotKnown(t *testing.T) {
 	g := newRig(t, 0)
 	g.list(configmaps, listOf(10, configMap("a", 1)))
-	g.read(g.Object(g.source(configmaps+"/a"), wire.JSON, io.NopCloser(strings.NewReader(cm("a", 7)))))
+	g.read(g.Object(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
 	g.DeletedMany(g.source(configmaps + "?labelSelector=x"))
 	g.want("complete shop/@10: a@1", "seen /@:")
 	if _, dead := g.grave("a"); dead {

@@ -3,6 +3,7 @@ package record
 import (
 	"encoding/json"
 	"io"
+	"net/http"
 	"strings"
 	"time"
 
@@ -20,8 +21,8 @@ const maxStatus = 64 << 10
 // Written records the body of the answer to a write while it is read: the object
 // as it is now, or that it is gone. So the pod's own last write is what it reads
 // offline, also when its watch had not brought it back yet.
-func (r *Recorder) Written(source Source, format wire.Format, body io.ReadCloser) io.ReadCloser {
-	return &tee{body: body, sink: r.whole(wire.MaxValue, func(raw []byte) {
+func (r *Recorder) Written(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
+	return newTee(resp, r.whole(wire.MaxValue, func(raw []byte) {
 		m, err := format.ParseMeta(raw)
 		if err != nil {
 			return
@@ -36,7 +37,7 @@ func (r *Recorder) Written(source Source, format wire.Format, body io.ReadCloser
 		if r.seen(source, format, raw, m) {
 			r.outdate(&source)
 		}
-	})}
+	}))
 }
 
 // Scaled records that a write has changed the scale of an object: what was recorded of
@@ -67,12 +68,12 @@ func (r *Recorder) outdate(source *Source) {
 // about the very object that was asked for, at the time of asking, then there is none.
 // Other answers with this code, such as of a kind of resource that is not there (yet),
 // only say that nobody can know.
-func (r *Recorder) NotFound(source Source, format wire.Format, body io.ReadCloser) io.ReadCloser {
+func (r *Recorder) NotFound(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
 	if format == nil {
 		r.Unknown(source)
-		return body
+		return resp.Body
 	}
-	return &tee{body: body, sink: r.whole(maxStatus, func(raw []byte) {
+	return newTee(resp, r.whole(maxStatus, func(raw []byte) {
 		info := &source.Info
 		var status metav1.Status
 		m, err := format.ParseMeta(raw)
@@ -88,7 +89,7 @@ func (r *Recorder) NotFound(source Source, format wire.Format, body io.ReadClose
 		}
 		r.outdate(&source)
 		r.enqueue(source.bury("", source.Started))
-	})}
+	}))
 }
 
 // Unknown records that what was known of one object by reading it is in doubt.
