@@ -297,13 +297,12 @@ func TestADirectoryThatCannotTakeANewFileIsTriedAgain(t *testing.T) {
 func TestADamagedFileNeverGivesWhatWasNotRecorded(t *testing.T) {
 	seed := openAt(t, t.TempDir(), Options{})
 	var objects []Object
-	var all []string
 	for i := range 60 {
 		o := bulky(fmt.Sprintf("o%03d", i), i+1)
 		if i%2 == 0 {
 			o = object(o.Name, i+1)
 		}
-		objects, all = append(objects, o), append(all, o.Name+"@"+o.ResourceVersion)
+		objects = append(objects, o)
 	}
 	record(t, seed, scope("shop"), "60", objects...)
 	if err := seed.Close(); err != nil {

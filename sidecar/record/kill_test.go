@@ -81,7 +81,7 @@ func writeUntilKilled(dir string) error {
 		return err
 	}
 	r := New(Options{DB: db, Logger: zap.NewNop(), MaxPending: 1 << 20})
-	go r.Run(ctx) //nolint:errcheck // it is killed
+	go r.Run(ctx)
 	h := history{}
 	list := func(url string, version int) error {
 		body := r.List(sourceOf(url, time.Now()), wire.JSON, answer(strings.NewReader(h.list(version))))

@@ -111,7 +111,7 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() {
-		if stopErr := b.stage.stop(); err == nil {
+		if stopErr := b.stop(); err == nil {
 			err = stopErr
 		}
 	}()

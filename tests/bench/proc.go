@@ -121,7 +121,7 @@ func busyTime() (busy time.Duration) {
 		if i == 0 || i == 4 || i == 5 || i > 8 { // cpu, idle, iowait; guest is part of user
 			continue
 		}
-		n, _ := strconv.ParseInt(field, 10, 64) //nolint:errcheck // 0 is as good as any
+		n, _ := strconv.ParseInt(field, 10, 64) // 0 is as good as any
 		busy += time.Duration(n) * tick
 	}
 	return busy
@@ -130,7 +130,7 @@ func busyTime() (busy time.Duration) {
 // familyTime is what this process and all processes below it have worked, and
 // those that have ended.
 func familyTime() (total time.Duration) {
-	paths, _ := filepath.Glob("/proc/[0-9]*") //nolint:errcheck // the pattern is good
+	paths, _ := filepath.Glob("/proc/[0-9]*") // the pattern is good
 	parents, used := map[string]string{}, map[string]time.Duration{}
 	for _, path := range paths {
 		pid := filepath.Base(path)
@@ -140,7 +140,7 @@ func familyTime() (total time.Duration) {
 		}
 		parents[pid] = fields[1]
 		for _, field := range fields[11:15] {
-			n, _ := strconv.ParseInt(field, 10, 64) //nolint:errcheck // 0 is as good as any
+			n, _ := strconv.ParseInt(field, 10, 64) // 0 is as good as any
 			used[pid] += time.Duration(n) * tick
 		}
 	}

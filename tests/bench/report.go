@@ -124,7 +124,7 @@ func (r *report) print(w io.Writer) {
 	for _, l := range r.Rows {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%v\t%v\t%v\t%v\t%v\t%s\t%s\n", l.Case, l.Measure, l.Unit, l.Direct, l.Off, l.On, l.OffRatio, l.OnRatio, l.Target, l.Verdict)
 	}
-	t.Flush() //nolint:errcheck // w says so itself
+	t.Flush() // w says so itself
 	fmt.Fprintln(w)
 	for _, l := range r.Load {
 		fmt.Fprintln(w, "machine:", l)

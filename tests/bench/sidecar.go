@@ -152,7 +152,7 @@ func (c *sidecar) sql(ctx context.Context, query string) (string, error) {
 }
 
 func (c *sidecar) log() string {
-	text, _ := os.ReadFile(c.path("log")) //nolint:errcheck // it is for a message of an error
+	text, _ := os.ReadFile(c.path("log")) // it is for a message of an error
 	return string(text)
 }
 

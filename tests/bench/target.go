@@ -92,7 +92,7 @@ func (t *target) open(ctx context.Context, client *http.Client, path, accept str
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1000)) //nolint:errcheck // the status says enough
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1000)) // the status says enough
 		return nil, errors.Join(fmt.Errorf("%s: GET %s: %s: %s", t.name, path, resp.Status, text), resp.Body.Close())
 	}
 	if resp.ProtoMajor != 2 {

@@ -63,7 +63,7 @@ func (c *program) again() {
 		c.site.t.Fatal(err)
 	}
 	c.begun = len(mustLogs(c.site.t, c.pod, c.container))
-	c.pod.restart(c.container)
+	c.restart(c.container)
 	c.await(`"event":"synced"`)
 }
 

@@ -98,7 +98,7 @@ func (d *differential) learn(a ask, o outcome) {
 		return
 	}
 	d.versions[a.kind.String()] = append(d.versions[a.kind.String()], o.version)
-	if a.verb == "watch" && !(a.initial && o.ended) || a.match == "Exact" || o.kind == "Table" {
+	if a.verb == "watch" && (!a.initial || !o.ended) || a.match == "Exact" || o.kind == "Table" {
 		return
 	}
 	d.lists = append(d.lists, recordedList{a.kind, a.namespace, canonicalLabels(a.labels), canonicalFields(a.fields), formOf(o), o.version})
