@@ -123,6 +123,11 @@ func within[T any](ctx context.Context, most time.Duration, f func(context.Conte
 	case o := <-done:
 		return o.value, o.err
 	case <-ctx.Done():
+	}
+	select {
+	case o := <-done: // f has ended, and with it the context
+		return o.value, o.err
+	default:
 		var none T
 		return none, ctx.Err()
 	}
