@@ -22,11 +22,15 @@ const (
 	// healAfter lets the burst pass in which a collection has lost an event.
 	healAfter = time.Second
 	// healInterval keeps a collection that loses events all the time from being
-	// listed all the time.
+	// listed all the time. It doubles, up to healLongest, for one that must be listed as
+	// soon as it may: listing does not help it, and the link may be thin.
 	healInterval = 30 * time.Second
+	healLongest  = time.Hour
 	// healPage is how many objects are asked for at once: the recorder is waited for
 	// after each page, so that even a slow disk gets all of a list.
 	healPage = 500
+	// maxTried bounds the collections that are remembered here.
+	maxTried = 1000
 	// maxCredentials bounds the principals whose tokens are kept in memory.
 	maxCredentials = 64
 )
@@ -45,18 +49,32 @@ type sick struct {
 	due   time.Time
 }
 
+// tried is when a collection was last listed, and how long it is left alone then.
+type tried struct {
+	at   time.Time
+	wait time.Duration
+}
+
+// again is the next of these.
+func (t tried) again(now time.Time) tried {
+	if t.wait == 0 || now.Sub(t.at) > 2*t.wait {
+		return tried{now, healInterval}
+	}
+	return tried{now, min(2*t.wait, healLongest)}
+}
+
 // Run lists collections again that have lost touch with the server, until ctx ends.
 func (f *Flow) Run(ctx context.Context) error {
 	disk, memory := staleOf(f.Disk), staleOf(f.Memory)
 	waiting := map[collection]sick{}
-	last := map[collection]time.Time{}
+	last := map[collection]tried{}
 	tick := f.Clock.NewTicker(healAfter)
 	defer tick.Stop()
 	note := func(cache Cache, s record.Stale) {
 		info := &s.Source.Info
 		key := collection{s.Source.Principal, info.Path, info.LabelSelector, info.FieldSelector, info.AcceptForm(s.Form)}
 		if _, ok := waiting[key]; !ok {
-			waiting[key] = sick{cache, later(f.Clock.Now().Add(healAfter), last[key].Add(healInterval))}
+			waiting[key] = sick{cache, later(f.Clock.Now().Add(healAfter), last[key].at.Add(last[key].wait))}
 		}
 	}
 	for {
@@ -74,17 +92,21 @@ func (f *Flow) Run(ctx context.Context) error {
 				continue
 			}
 			delete(waiting, key)
-			last[key] = f.Clock.Now()
+			last[key] = last[key].again(f.Clock.Now())
 			err := f.heal(ctx, key, s.cache)
 			if err == nil {
 				relistsTotal.WithLabelValues("done").Inc()
 				continue
 			}
+			s.due = last[key].at.Add(last[key].wait)
+			waiting[key] = s
 			relistsTotal.WithLabelValues("failed").Inc()
-			f.Logger.Warn("a collection that lost an event cannot be listed again; what is recorded of it stays as it was", zap.String("path", key.path), zap.Error(err))
+			f.Logger.Warn("a collection that is behind its clients cannot be listed; what is recorded of it stays as it was until that is tried again",
+				zap.String("path", key.path), zap.Duration("after", last[key].wait), zap.Error(err))
 		}
-		if len(last) > 1000 { // the interval of long ago does not matter
+		if len(last) > maxTried { // the interval of long ago does not matter
 			clear(last)
+			clear(waiting)
 		}
 	}
 }
@@ -139,7 +161,10 @@ func (f *Flow) page(r *http.Request, principal string) (next string, err error) 
 	if err != nil {
 		return "", err
 	}
-	f.record(source, resp)
+	// That this client may not list says nothing about what it may watch.
+	if resp.StatusCode == http.StatusOK {
+		f.record(source, resp)
+	}
 	defer resp.Body.Close()
 	format := formatOf(resp)
 	if resp.StatusCode != http.StatusOK || format == nil {
