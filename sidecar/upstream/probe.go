@@ -3,6 +3,7 @@ package upstream
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -73,12 +74,7 @@ func (u *Upstream) round(ctx context.Context) {
 	} else if _, never := u.trust.roots(); err != nil && never == nil {
 		u.logger.Debug("CA file cannot be read, going on with what was in it", zap.Error(err))
 	}
-	outcomes := make([]error, len(u.candidates))
-	var group sync.WaitGroup
-	for i, c := range u.candidates {
-		group.Go(func() { outcomes[i] = u.probe(ctx, c) })
-	}
-	group.Wait()
+	outcomes := u.probeAll(ctx, started)
 	if ctx.Err() != nil {
 		return
 	}
@@ -113,6 +109,26 @@ func (u *Upstream) round(ctx context.Context) {
 			c.renew(roots)
 		}
 	}
+}
+
+// probeAll probes all addresses. Once one has answered the others have no more than the
+// timeout: then somebody may be waiting, for the link that is back.
+func (u *Upstream) probeAll(ctx context.Context, started time.Time) []error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	outcomes := make([]error, len(u.candidates))
+	var group sync.WaitGroup
+	for i, c := range u.candidates {
+		group.Go(func() {
+			if outcomes[i] = u.probe(ctx, c); outcomes[i] == nil {
+				late := noAnswer{u.options.ProbeTimeout}
+				timer := u.clock.AfterFunc(late.after-u.clock.Since(started), func() { cancel(late) })
+				context.AfterFunc(ctx, func() { timer.Stop() })
+			}
+		})
+	}
+	group.Wait()
+	return outcomes
 }
 
 func (u *Upstream) renewAll() {
@@ -155,8 +171,8 @@ func (u *Upstream) probe(ctx context.Context, c *candidate) error {
 		_ = response.Body.Close()
 	}
 	switch {
-	case err != nil && context.Cause(ctx) == error(late):
-		return late
+	case err != nil && errors.As(context.Cause(ctx), &noAnswer{}):
+		return context.Cause(ctx)
 	case err != nil:
 		return err
 	case response.StatusCode >= http.StatusInternalServerError:
@@ -166,7 +182,7 @@ func (u *Upstream) probe(ctx context.Context, c *candidate) error {
 }
 
 // patience is how long a probe may take. While the link is up a request may be waiting for the verdict, and there is a
-// connection already. While it is down nobody waits, and the connection has to be made: where a packet takes 300 ms
+// connection already. While it is down nobody waits before an address has answered, and the connection has to be made: where a packet takes 300 ms
 // each way, TCP, TLS and the answer take longer than the timeout together, and the link would never be back.
 func (u *Upstream) patience() time.Duration {
 	if u.State().online() {
