@@ -199,4 +199,4 @@ func (protobufList) begin(p *pages) ([]byte, error) {
 }
 
 func (protobufList) item(dst, payload []byte) []byte { return wire.AppendItem(dst, payload) }
-func (protobufList) end(dst []byte) []byte           { return dst }
+func (protobufList) end(dst []byte) []byte           { return wire.AppendEnvelopeEnd(dst) }

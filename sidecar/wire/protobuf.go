@@ -24,6 +24,7 @@ const (
 	unknownTypeMeta        protowire.Number = 1
 	unknownRaw             protowire.Number = 2
 	unknownContentEncoding protowire.Number = 3
+	unknownContentType     protowire.Number = 4
 
 	typeMetaAPIVersion protowire.Number = 1
 	typeMetaKind       protowire.Number = 2
@@ -32,6 +33,7 @@ const (
 	listMetadata   protowire.Number = 1
 	listItems      protowire.Number = 2
 
+	listMetaSelfLink        protowire.Number = 1
 	listMetaResourceVersion protowire.Number = 2
 	listMetaContinue        protowire.Number = 3
 
@@ -189,7 +191,7 @@ func (protobufFormat) Bare(object []byte) ([]byte, bool) {
 }
 
 func (protobufFormat) AppendTyped(dst []byte, kind, apiVersion string, bare []byte) []byte {
-	return append(appendEnvelope(dst, kind, apiVersion, len(bare)), bare...)
+	return AppendEnvelopeEnd(append(appendEnvelope(dst, kind, apiVersion, len(bare)), bare...))
 }
 
 // appendEnvelope adds what stands before a message of a size.
@@ -250,8 +252,16 @@ func ItemSize(size int) int { return protowire.SizeTag(listItems) + protowire.Si
 // AppendListHead adds what stands before the items of a protobuf list whose items
 // take itemBytes, counted with ItemSize.
 func AppendListHead(dst []byte, kind, apiVersion, resourceVersion string, itemBytes int) []byte {
-	metadata := appendField(nil, listMetadata, appendField(nil, listMetaResourceVersion, []byte(resourceVersion)))
+	listMeta := appendField(nil, listMetaSelfLink, nil)
+	listMeta = appendField(listMeta, listMetaResourceVersion, []byte(resourceVersion))
+	metadata := appendField(nil, listMetadata, appendField(listMeta, listMetaContinue, nil))
 	return append(appendEnvelope(dst, kind, apiVersion, len(metadata)+itemBytes), metadata...)
+}
+
+// AppendEnvelopeEnd adds what stands behind the message in its envelope. The API server
+// writes these fields, and those of a list's own data, also when they are empty.
+func AppendEnvelopeEnd(dst []byte) []byte {
+	return appendField(appendField(dst, unknownContentEncoding, nil), unknownContentType, nil)
 }
 
 // AppendItem adds an item to a protobuf list.
