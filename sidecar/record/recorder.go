@@ -58,7 +58,10 @@ type Recorder struct {
 	queue   []operation
 	pending int  // bytes of queue
 	writing int  // bytes of the group that is being written
-	urgent  bool // somebody waits: do not wait for a group
+	busy    bool // a group is being written
+	sees    map[seeKey]see
+	used    map[int64]time.Time // when the use of a collection was last noted
+	urgent  bool                // somebody waits: do not wait for a group
 	ended   bool
 	wake    chan struct{} // capacity 1
 	health  health        // of Run
@@ -87,6 +90,7 @@ func New(opts Options) *Recorder {
 	return &Recorder{
 		db: opts.DB, name: opts.Name, log: opts.Logger.With(zap.String("cache", opts.Name)), max: opts.MaxPending, clock: opts.Clock,
 		metrics: gaugesOf(opts.Name), groupOps: groupOps, wake: make(chan struct{}, 1), stale: make(chan Stale, maxStale),
+		sees: map[seeKey]see{}, used: map[int64]time.Time{},
 	}
 }
 
@@ -95,8 +99,16 @@ func New(opts Options) *Recorder {
 func (r *Recorder) enqueue(op operation) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if s, ok := op.(see); !ok {
+		clear(r.sees)
+	} else if s.repeats(r.sees[s.key()]) {
+		return true
+	}
 	if !r.admit(op.size()) {
 		return false
+	}
+	if s, ok := op.(see); ok {
+		r.sees[s.key()] = s
 	}
 	r.push(op)
 	return true
@@ -166,6 +178,8 @@ func (r *Recorder) take() []operation {
 	if len(r.queue) == 0 {
 		r.urgent = false
 	}
+	r.busy = len(ops) > 0
+	clear(r.sees)
 	r.tell()
 	return ops
 }
@@ -322,6 +336,10 @@ func (r *Recorder) undo(ctx context.Context) {
 func (r *Recorder) Flush(ctx context.Context) error {
 	done := make(chan struct{})
 	r.mu.Lock()
+	if len(r.queue) == 0 && !r.busy {
+		r.mu.Unlock()
+		return nil
+	}
 	r.urgent = true
 	r.mu.Unlock()
 	if !r.enqueue(flush{done}) {

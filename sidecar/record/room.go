@@ -3,6 +3,7 @@ package record
 import (
 	"context"
 	"errors"
+	"time"
 
 	"go.uber.org/zap"
 )
@@ -39,9 +40,31 @@ func (r *Recorder) makeRoom(ctx context.Context, full bool) error {
 	return errors.Join(err, r.db.Shrink(ctx))
 }
 
+// useInterval is how exactly it is known when a collection was last used. A program
+// that reads the same again and again shall not wear the disk.
+const useInterval = time.Minute
+
 // Used notes that a collection was replayed, which keeps it from being evicted
 // before others.
-func (r *Recorder) Used(collection int64) { r.enqueue(use(collection)) }
+func (r *Recorder) Used(collection int64) {
+	now := r.clock.Now()
+	r.mu.Lock()
+	last, ok := r.used[collection]
+	noted := ok && now.Sub(last) < useInterval
+	if !noted {
+		if len(r.used) > maxUsed {
+			clear(r.used)
+		}
+		r.used[collection] = now
+	}
+	r.mu.Unlock()
+	if !noted {
+		r.enqueue(use(collection))
+	}
+}
+
+// maxUsed bounds the collections whose last use is remembered.
+const maxUsed = 1000
 
 type use int64
 

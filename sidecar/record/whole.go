@@ -125,6 +125,21 @@ func (e *either) end(ok bool) {
 	e.choice.end(ok)
 }
 
+// seeKey is the object that an operation see is about.
+type seeKey struct {
+	scope           store.Scope
+	namespace, name string
+}
+
+func (s see) key() seeKey { return seeKey{s.scope, s.object.Namespace, s.object.Name} }
+
+// repeats tells that an operation says no more than one that waits in the queue with
+// nothing but such operations behind it: programs poll.
+func (s see) repeats(waiting see) bool {
+	a, b := s.object, waiting.object
+	return a.UID == b.UID && a.ResourceVersion == b.ResourceVersion && a.Encoding == b.Encoding && bytes.Equal(a.Payload, b.Payload)
+}
+
 type see struct {
 	scope            store.Scope
 	kind, apiVersion string

@@ -106,10 +106,11 @@ func (r *Replayer) get(ctx context.Context, q Request) (answer, error) {
 	if q.grave, err = r.grave(ctx, q); err != nil {
 		return answer{}, err
 	}
-	newest, err := r.newest(ctx, q, all, nil, func(store.Collection) (way, bool) { return way{}, true })
+	seen, err := r.sightings(ctx, q, all)
 	if err != nil {
 		return answer{}, err
 	}
+	newest := newestOf(seen, nil, func(store.Collection) (way, bool) { return way{}, true })
 	notFound := apierrors.NewNotFound(schema.GroupResource{Group: q.Info.Group, Resource: q.Info.Resource}, q.Info.Name)
 	switch {
 	case newest == nil && q.grave != nil:
@@ -121,10 +122,7 @@ func (r *Replayer) get(ctx context.Context, q Request) (answer, error) {
 	var best *sighting
 	forms := q.Info.Forms()
 	for _, converting := range []bool{false, true} {
-		best, err = r.newest(ctx, q, all, best, func(c store.Collection) (way, bool) { return find(c, forms, converting) })
-		if err != nil {
-			return answer{}, err
-		}
+		best = newestOf(seen, best, func(c store.Collection) (way, bool) { return find(c, forms, converting) })
 	}
 	if best == nil || best.absent {
 		return answer{}, fmt.Errorf("%w: neither %s %q nor a list that would have it", ErrNotRecorded, q.Info.Resource, q.Info.Name)
@@ -147,9 +145,8 @@ type sighting struct {
 	version string // at which this was true
 }
 
-// newest finds what is newer of an object than best, in collections that have a
-// way to the client.
-func (r *Replayer) newest(ctx context.Context, q Request, all []store.Collection, best *sighting, find func(store.Collection) (way, bool)) (_ *sighting, err error) {
+// sightings are what all collections know of an object.
+func (r *Replayer) sightings(ctx context.Context, q Request, all []store.Collection) (seen []sighting, err error) {
 	for _, c := range all {
 		if c.Namespace != "" && c.Namespace != q.Info.Namespace {
 			continue
@@ -169,18 +166,26 @@ func (r *Replayer) newest(ctx context.Context, q Request, all []store.Collection
 			s.version = s.object.ResourceVersion
 			s.collection.SyncedAt = s.object.UpdatedAt
 		}
-		if hides(q.grave, s) {
-			continue
+		if !hides(q.grave, s) {
+			seen = append(seen, s)
 		}
+	}
+	return seen, nil
+}
+
+// newestOf finds a sighting that is newer than best, in a collection that has a way
+// to the client.
+func newestOf(seen []sighting, best *sighting, find func(store.Collection) (way, bool)) *sighting {
+	for _, s := range seen {
 		if best != nil && !newer(s.version, best.version) {
 			continue
 		}
 		var ok bool
-		if s.way, ok = find(c); ok {
+		if s.way, ok = find(s.collection); ok {
 			best = &s
 		}
 	}
-	return best, nil
+	return best
 }
 
 // newer compares resourceVersions. Those that are not numbers tell nothing; the
