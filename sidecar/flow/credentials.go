@@ -1,6 +1,11 @@
 package flow
 
-import "sync"
+import (
+	"net/http"
+	"sync"
+
+	"rockpool.dev/sidecar/principal"
+)
 
 // credentials are the tokens that principals were last seen with. They are never
 // written anywhere.
@@ -29,4 +34,33 @@ func (c *credentials) get(subject string) (authorization string, ok bool) {
 	defer c.mu.Unlock()
 	authorization, ok = c.seen[subject]
 	return authorization, ok
+}
+
+// subjects remembers whose the tokens are that were seen: the same few come with every
+// request, and reading one costs as much as all else that is done here.
+type subjects struct {
+	mu    sync.RWMutex
+	known map[string]string // by Authorization header
+}
+
+// of gives the subject that a request's token claims, empty if there is none.
+func (s *subjects) of(header http.Header) string {
+	authorization := header.Get("Authorization")
+	s.mu.RLock()
+	subject, ok := s.known[authorization]
+	s.mu.RUnlock()
+	if ok {
+		return subject
+	}
+	_, subject, err := principal.Subject(header)
+	if err != nil {
+		return ""
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.known == nil || len(s.known) >= maxCredentials {
+		s.known = map[string]string{}
+	}
+	s.known[authorization] = subject
+	return subject
 }

@@ -67,6 +67,7 @@ type Cache struct {
 type Flow struct {
 	Options
 	credentials credentials
+	subjects    subjects
 	questions   questions
 	patience    patience
 }
@@ -125,9 +126,9 @@ func (f *Flow) RoundTrip(r *http.Request) (*http.Response, error) {
 // source names what is recorded: the token's subject is believed because a
 // successful answer shows that the API server believes it.
 func (f *Flow) source(r *http.Request, info request.Info) record.Source {
-	_, subject, err := principal.Subject(r.Header)
-	if err != nil || !f.Agents.Match(r.UserAgent()) {
-		subject = "" // is not recorded
+	subject := ""
+	if f.Agents.Match(r.UserAgent()) { // else it is not recorded
+		subject = f.subjects.of(r.Header)
 	}
 	return record.Source{Principal: subject, Info: info, Path: r.URL.RequestURI(), Started: f.Clock.Now()}
 }

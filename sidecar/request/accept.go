@@ -37,7 +37,11 @@ func ParseAccept(header string) []MediaType {
 	}
 	var clauses []weighed
 	for clause := range strings.SplitSeq(header, ",") {
-		name, params, err := mime.ParseMediaType(clause)
+		clause = strings.TrimSpace(clause)
+		name, params, err := clause, map[string]string(nil), error(nil)
+		if !isBare(clause) { // most are, in every request
+			name, params, err = mime.ParseMediaType(clause)
+		}
 		if err != nil {
 			continue
 		}
@@ -47,7 +51,7 @@ func ParseAccept(header string) []MediaType {
 				continue
 			}
 		}
-		clauses = append(clauses, weighed{MediaType{Type: name, As: params["as"], raw: strings.TrimSpace(clause)}, q})
+		clauses = append(clauses, weighed{MediaType{Type: name, As: params["as"], raw: clause}, q})
 	}
 	slices.SortStableFunc(clauses, func(a, b weighed) int {
 		switch {
@@ -63,6 +67,16 @@ func ParseAccept(header string) []MediaType {
 		out[i] = c.MediaType
 	}
 	return out
+}
+
+// isBare tells that a clause is a media type in lower case and nothing else.
+func isBare(clause string) bool {
+	slash := strings.IndexByte(clause, '/')
+	return slash > 0 && slash < len(clause)-1 && !strings.ContainsFunc(clause[slash+1:], notBare) && !strings.ContainsFunc(clause[:slash], notBare)
+}
+
+func notBare(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '.' && r != '-' && r != '+' && r != '*'
 }
 
 // Representation gives the splittable form that the clause asks for.
