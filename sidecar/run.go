@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -61,6 +62,7 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	server, err := proxy.New(proxy.Options{
 		Transport: s.flow, Upgrade: s.upstream.HTTP1(), TLS: authority.TLSConfig(),
 		ConnectHosts: connectHosts(servers), Context: flow.WithRoute, Observe: accessLog(log),
+		Whole: func(r *http.Request) bool { info := flow.RouteOf(r.Context()).Info; return info.IsWhole() },
 		Grace: cfg.Shutdown.Grace, Logger: log,
 	})
 	if err != nil {

@@ -252,3 +252,22 @@ func (e *endless) Close() error {
 	e.once.Do(func() { e.closed <- nil })
 	return nil
 }
+
+func TestWhatIsOfUseOnlyAsAWholeIsWrittenAtOnce(t *testing.T) {
+	for _, p := range protocols {
+		t.Run(p.name, func(t *testing.T) {
+			r := start(t, p.upstream, func(w http.ResponseWriter, _ *http.Request) {
+				_ = http.NewResponseController(w).Flush() // there is no Content-Length then
+				_, _ = io.WriteString(w, "object")
+			}, func(o *Options) {
+				o.Whole = func(r *http.Request) bool { return r.URL.Path == "/object" }
+			})
+			for path, length := range map[string]int64{"/object": 6, "/stream": -1} {
+				resp := r.get(p.client, path)
+				if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "object" || resp.ContentLength != length {
+					t.Errorf("%s: %q of length %d: %v, want %d", path, body, resp.ContentLength, err, length)
+				}
+			}
+		})
+	}
+}

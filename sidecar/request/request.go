@@ -240,6 +240,11 @@ func (i *Info) CarriesToken() bool {
 	return i.IsReview() && i.Resource == "tokenreviews"
 }
 
+// IsWhole tells that the answer is one object, list or document, and no stream.
+func (i *Info) IsWhole() bool {
+	return i.IsDocument() || (i.IsResource && i.Verb != Watch && i.Subresource == "" && !i.Legacy)
+}
+
 // IsDocument tells that the request is for one of the documents by which the
 // API describes itself: discovery, OpenAPI, the version. They change seldom and
 // are the same text for everybody who may read them.
