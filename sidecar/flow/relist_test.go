@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/util/wait"
+	clocktesting "k8s.io/utils/clock/testing"
 )
 
 const (
@@ -308,5 +309,59 @@ func TestTwoIdenticalInformersAreRecordedOnce(t *testing.T) {
 	}
 	if err := errors.Join(one.w.Close(), two.w.Close()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestACollectionThatCannotBeListedIsTriedAgainLater(t *testing.T) {
+	g := newRig(t)
+	now := clocktesting.NewFakeClock(time.Now())
+	g.Clock = now
+	up := newStream()
+	g.serves(up, "10")
+	g.do(g.request("GET", path))
+	g.flushed()
+	answer := g.link.answer
+	g.link.answer = func(r *http.Request) (*http.Response, error) {
+		if r.URL.Query().Get("limit") == "500" { // it may watch, and it may not list
+			return response(403, io.NopCloser(strings.NewReader(`{"kind":"Status","apiVersion":"v1","code":403,"reason":"Forbidden"}`))), nil
+		}
+		return answer(r)
+	}
+	g.heals()
+	c := g.open(g.request("GET", path+"?watch=true&resourceVersion=15")) // and what was between 10 and 15?
+	go up.send(t, event("ADDED", "z", 16))
+	c.want(event("ADDED", "z", 16))
+	listed := func(n int) {
+		t.Helper()
+		err := wait.PollUntilContextTimeout(t.Context(), 5*time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) {
+			now.Step(time.Second)
+			return g.lists() == n, nil
+		})
+		if err != nil {
+			t.Fatalf("listed %d times: %v", g.lists(), err)
+		}
+	}
+	listed(1)
+	g.reaches("10") // what was recorded is still there
+	refused := now.Now()
+	g.serves(up, "20")
+	listed(2)
+	if after := now.Since(refused); after < healInterval-2*time.Second {
+		t.Errorf("it was listed again after %s", after)
+	}
+	g.reaches("20")
+}
+
+func TestAListThatDoesNotHelpIsMadeLessAndLessOften(t *testing.T) {
+	var last tried
+	now := time.Now()
+	for i, want := range []time.Duration{30 * time.Second, time.Minute, 2 * time.Minute, 4 * time.Minute, 8 * time.Minute, 16 * time.Minute, 32 * time.Minute, time.Hour, time.Hour} {
+		if last = last.again(now); last.wait != want {
+			t.Errorf("list %d: the next one may come after %s, want %s", i+1, last.wait, want)
+		}
+		now = now.Add(last.wait + time.Second)
+	}
+	if last = last.again(now.Add(3 * time.Hour)); last.wait != healInterval {
+		t.Errorf("after a long time without trouble: %s", last.wait)
 	}
 }
