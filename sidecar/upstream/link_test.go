@@ -272,6 +272,34 @@ func TestProbesOfALinkThatIsDownHaveTimeToConnect(t *testing.T) {
 	}
 }
 
+func TestAnAddressThatAnswersIsNotKeptWaitingByOneThatDoesNot(t *testing.T) {
+	hole, server := newServer(t, true, nil), newServer(t, true, nil)
+	hole.link.swallow()
+	clock := clocktesting.NewFakeClock(time.Now())
+	r := build(t, Options{Servers: []Server{hole.at(), server.at()}, Clock: clock, ConnectTimeout: patience})
+	r.event(roundFailed, r.why)
+	r.event(roundFailed, r.why)
+	started := clock.Now()
+	ended := make(chan []error, 1)
+	go func() { ended <- r.probeAll(context.Background(), started) }()
+	var outcomes []error
+	eventually(t, "the probes", func() bool {
+		select {
+		case outcomes = <-ended:
+			return true
+		default:
+			clock.Step(10 * time.Millisecond)
+			return false
+		}
+	})
+	if outcomes[1] != nil || outcomes[0] == nil || outcomes[0].Error() != "no answer to GET /readyz within 1s" {
+		t.Errorf("got %v", outcomes)
+	}
+	if took := clock.Since(started); took >= r.patience() {
+		t.Errorf("it took %s", took)
+	}
+}
+
 func TestSlowRequestAsksForAProbe(t *testing.T) {
 	asked := make(chan struct{})
 	server := newServer(t, true, func(_ http.ResponseWriter, r *http.Request) {
