@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -316,5 +317,39 @@ func TestAfterADeleteOfManyWhatWasReadAloneIsNotKnown(t *testing.T) {
 	g.want("complete shop/@10: a@1", "seen /@:")
 	if _, dead := g.grave("a"); dead {
 		t.Error("nobody has said that it is gone")
+	}
+}
+
+func TestWhatWasReceivedBeforeTheServerWasAskedWasThereBefore(t *testing.T) {
+	for name, receive := range map[string]func(*rig){
+		"read alone": func(g *rig) {
+			g.read(g.Object(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
+		},
+		"in a list": func(g *rig) {
+			g.read(g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 7))))))
+		},
+		"in a watch": func(g *rig) {
+			g.read(g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(6)))))
+			w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=6"), wire.JSON)
+			defer w.Close()
+			g.events(w, "ADDED a 7")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := idleRig(t, t.TempDir(), 0)
+			receive(g)
+			g.now = g.now.Add(30 * time.Millisecond)
+			g.read(g.NotFound(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(
+				`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","details":{"name":"a","kind":"configmaps"},"code":404}`))))
+			g.now = g.now.Add(time.Second) // both wait for the disk
+			g.write(t.Context(), g.take())
+			grave, err := g.db.Grave(t.Context(), who, "", "configmaps", "shop", "a")
+			if err != nil || !slices.Equal(grave.UIDs, []string{"u-a"}) {
+				t.Errorf("what is hidden: %v %v", grave.UIDs, err)
+			}
+			if got := g.recorded("configmaps"); strings.HasPrefix(got[0], "seen") && strings.Contains(got[0], "a@7") {
+				t.Errorf("recorded %v", got)
+			}
+		})
 	}
 }
