@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
+	"rockpool.dev/sidecar/request"
 	"rockpool.dev/sidecar/wire"
 	"rockpool.dev/store"
 )
@@ -171,7 +172,7 @@ func (g *rig) grave(name string) (store.Grave, bool) {
 	return grave, err == nil
 }
 
-func TestTheAnswerToADeleteSaysWhetherTheObjectIsGone(t *testing.T) {
+func TestTheAnswerToAWriteSaysWhetherTheObjectIsGone(t *testing.T) {
 	meta := func(more string) string {
 		return `{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a","namespace":"shop","uid":"u-a","resourceVersion":"12"` + more + `}}`
 	}
@@ -180,30 +181,43 @@ func TestTheAnswerToADeleteSaysWhetherTheObjectIsGone(t *testing.T) {
 	partial := metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "shop", UID: "u-a", ResourceVersion: "12"}}
 	held := *partial.DeepCopy()
 	held.Finalizers = []string{"example.com/hold"}
+	freed := *partial.DeepCopy()
+	freed.DeletionTimestamp = &metav1.Time{Time: time.Unix(1_767_225_600, 0)}
 	for name, tt := range map[string]struct {
+		verb   string
 		format wire.Format
 		body   string
 		gone   bool
 	}{
-		"a Status":                               {wire.JSON, `{"kind":"Status","apiVersion":"v1","status":"Success","details":{"name":"a","uid":"u-a"}}`, true},
-		"a Status that does not say which":       {wire.JSON, `{"kind":"Status","apiVersion":"v1","status":"Success"}`, true},
-		"a Status of something else":             {wire.JSON, `{"kind":"Status","apiVersion":"v1","status":"Failure"}`, false},
-		"the object as it was":                   {wire.JSON, meta(""), true},
-		"the object with a finalizer":            {wire.JSON, meta(deleted + `,"finalizers":["x"]`), false},
-		"the object in its grace period":         {wire.JSON, meta(deleted + `,"deletionGracePeriodSeconds":30`), false},
-		"the object without a grace":             {wire.JSON, meta(deleted + `,"deletionGracePeriodSeconds":0`), true},
-		"the object, to be deleted":              {wire.JSON, meta(deleted), false},
-		"nonsense":                               {wire.JSON, `{"kind":`, false},
-		"a Status in protobuf":                   {wire.Protobuf, inProtobuf(t, "Status", &success), true},
-		"an object in protobuf":                  {wire.Protobuf, inProtobuf(t, "ConfigMap", &partial), true},
-		"an object with a finalizer in protobuf": {wire.Protobuf, inProtobuf(t, "ConfigMap", &held), false},
+		"a Status":                               {request.Delete, wire.JSON, `{"kind":"Status","apiVersion":"v1","status":"Success","details":{"name":"a","uid":"u-a"}}`, true},
+		"a Status that does not say which":       {request.Delete, wire.JSON, `{"kind":"Status","apiVersion":"v1","status":"Success"}`, true},
+		"a Status of something else":             {request.Delete, wire.JSON, `{"kind":"Status","apiVersion":"v1","status":"Failure"}`, false},
+		"the object as it was":                   {request.Delete, wire.JSON, meta(""), true},
+		"the object with a finalizer":            {request.Delete, wire.JSON, meta(deleted + `,"finalizers":["x"]`), false},
+		"the object in its grace period":         {request.Delete, wire.JSON, meta(deleted + `,"deletionGracePeriodSeconds":30`), false},
+		"the object without a grace":             {request.Delete, wire.JSON, meta(deleted + `,"deletionGracePeriodSeconds":0`), true},
+		"the object, to be deleted":              {request.Delete, wire.JSON, meta(deleted), false},
+		"nonsense":                               {request.Delete, wire.JSON, `{"kind":`, false},
+		"a Status in protobuf":                   {request.Delete, wire.Protobuf, inProtobuf(t, "Status", &success), true},
+		"an object in protobuf":                  {request.Delete, wire.Protobuf, inProtobuf(t, "ConfigMap", &partial), true},
+		"an object with a finalizer in protobuf": {request.Delete, wire.Protobuf, inProtobuf(t, "ConfigMap", &held), false},
+		"an update":                              {request.Update, wire.JSON, meta(""), false},
+		"an update that takes a finalizer":       {request.Update, wire.JSON, meta(deleted + `,"finalizers":["x"]`), false},
+		"an update that takes the last one":      {request.Update, wire.JSON, meta(deleted), true},
+		"an update of a pod that is stopping":    {request.Update, wire.JSON, meta(deleted + `,"deletionGracePeriodSeconds":30`), false},
+		"an update of a pod that has stopped":    {request.Update, wire.JSON, meta(deleted + `,"deletionGracePeriodSeconds":0`), true},
+		"a patch":                                {request.Patch, wire.JSON, meta(""), false},
+		"a patch that takes the last one":        {request.Patch, wire.Protobuf, inProtobuf(t, "ConfigMap", &freed), true},
+		"a patch in protobuf":                    {request.Patch, wire.Protobuf, inProtobuf(t, "ConfigMap", &partial), false},
+		"a patch that was answered by a Status":  {request.Patch, wire.JSON, `{"kind":"Status","apiVersion":"v1","status":"Success"}`, false},
+		"a create":                               {request.Create, wire.JSON, meta(deleted), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t, 0)
 			g.list(configmaps, listOf(10, configMap("a", 1)))
 			g.now = g.now.Add(time.Second)
 			source := g.source(configmaps + "/a")
-			source.Info.Verb = "delete"
+			source.Info.Verb = tt.verb
 			g.read(g.Written(source, tt.format, answer(strings.NewReader(tt.body))))
 			grave, gone := g.grave("a")
 			if gone != tt.gone || (gone && (len(grave.UIDs) != 1 || grave.UIDs[0] != "u-a" || grave.ResourceVersion != "10")) {

@@ -27,12 +27,10 @@ func (r *Recorder) Written(source Source, format wire.Format, resp *http.Respons
 		if err != nil {
 			return
 		}
-		if source.Info.Verb == request.Delete {
-			if uid, ok := gone(format, raw, m); ok {
-				r.outdate(&source)
-				r.enqueue(source.bury(uid, r.clock.Now()))
-				return
-			}
+		if uid, ok := gone(source.Info.Verb, format, raw, m); ok {
+			r.outdate(&source)
+			r.enqueue(source.bury(uid, r.clock.Now()))
+			return
 		}
 		if r.seen(source, format, raw, m) {
 			r.outdate(&source)
@@ -111,11 +109,15 @@ func (r *Recorder) Forbidden(source Source) {
 	r.forget(&source)
 }
 
-// gone reads the answer to a successful DELETE. Either a Status says that the object is
-// gone, and which it was, or the answer is the object: as it last was, or as it still
-// is, because finalizers or its grace period hold it
-// (https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/).
-func gone(format wire.Format, raw []byte, m wire.Meta) (uid string, ok bool) {
+// gone reads the answer to a successful write. To a DELETE, either a Status says that
+// the object is gone, and which it was, or the answer is the object: as it last was, or
+// as it still is, because finalizers or its grace period hold it
+// (https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/). Another
+// write deletes an object when it takes away the last finalizer that has held it.
+func gone(verb string, format wire.Format, raw []byte, m wire.Meta) (uid string, ok bool) {
+	if verb == request.Create || (verb != request.Delete && m.Kind == "Status") {
+		return "", false
+	}
 	if m.Kind == "Status" {
 		var status metav1.Status
 		if err := decode(format, raw, &status); err == nil && status.Details != nil {
@@ -128,8 +130,11 @@ func gone(format wire.Format, raw []byte, m wire.Meta) (uid string, ok bool) {
 	if err := decode(format, raw, &o); err != nil || o.Name == "" || len(o.Finalizers) > 0 {
 		return "", false
 	}
-	graceful := o.DeletionTimestamp != nil && (o.DeletionGracePeriodSeconds == nil || *o.DeletionGracePeriodSeconds > 0)
-	return string(o.UID), !graceful
+	terminating, grace := o.DeletionTimestamp != nil, o.DeletionGracePeriodSeconds
+	if verb == request.Delete {
+		return string(o.UID), !terminating || (grace != nil && *grace == 0)
+	}
+	return string(o.UID), terminating && (grace == nil || *grace == 0)
 }
 
 func decode(format wire.Format, raw []byte, into interface{ Unmarshal([]byte) error }) error {
