@@ -266,10 +266,26 @@ func TestANewerWordOfTheServerRaisesTheDead(t *testing.T) {
 	object := func(g *rig, url string, rv int) {
 		g.read(g.Object(g.source(configmaps+url), wire.JSON, answer(strings.NewReader(cm("a", rv)))))
 	}
+	const table = `{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"20"},"rows":[]}`
+	whole := func(g *rig, url, mediaType, body string) {
+		resp := answer(strings.NewReader(body))
+		resp.Header.Set("Content-Type", mediaType)
+		g.read(g.Document(g.source(configmaps+url), resp))
+	}
 	for name, tt := range map[string]struct {
 		then func(*rig)
 		dead bool
 	}{
+		"the object was read as a table": {func(g *rig) {
+			g.read(g.Object(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(table))))
+		}, false},
+		"a lagging cache has it in a table": {func(g *rig) {
+			g.read(g.Object(g.source(configmaps+"/a?resourceVersion=0"), wire.JSON, answer(strings.NewReader(table))))
+		}, true},
+		"the object was read in YAML":            {func(g *rig) { whole(g, "/a", "application/yaml", "kind: ConfigMap") }, false},
+		"its scale was read":                     {func(g *rig) { whole(g, "/a/scale", "application/json", `{"kind":"Scale"}`) }, false},
+		"another object was read as a table":     {func(g *rig) { whole(g, "/b", "application/json", table) }, true},
+		"a table of all":                         {func(g *rig) { whole(g, "", "application/json", table) }, true},
 		"the object was read again":              {func(g *rig) { object(g, "/a", 9) }, false},
 		"a lagging cache of the server's has it": {func(g *rig) { object(g, "/a?resourceVersion=0", 9) }, true},
 		"a list of the namespace":                {func(g *rig) { g.list(configmaps, listOf(20)) }, false},
