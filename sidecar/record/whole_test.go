@@ -343,8 +343,19 @@ func TestAfterADeleteOfManyWhatWasReadAloneIsNotKnown(t *testing.T) {
 	g := newRig(t, 0)
 	g.list(configmaps, listOf(10, configMap("a", 1)))
 	g.read(g.Object(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
+	const another = "/api/v1/namespaces/shop/configmapsets/a"
+	for _, url := range []string{configmaps, configmaps + "/a", configmaps + "/a?pretty=1", configmaps + "/a/status", another} {
+		resp := answer(strings.NewReader(`{"kind":"Table"}`))
+		resp.Header.Set("Content-Type", "application/json")
+		g.read(g.Document(g.source(url), resp))
+	}
 	g.DeletedMany(g.source(configmaps + "?labelSelector=x"))
 	g.want("complete shop/@10: a@1", "seen /@:")
+	for url, want := range map[string]bool{configmaps: true, configmaps + "/a": false, configmaps + "/a?pretty=1": false, configmaps + "/a/status": false, another: true} {
+		if got := g.kept(url); got != want {
+			t.Errorf("%s is kept: %v", url, got)
+		}
+	}
 	if _, dead := g.grave("a"); dead {
 		t.Error("nobody has said that it is gone")
 	}

@@ -45,9 +45,11 @@ func (r *Recorder) Scaled(source Source) { r.forget(&source) }
 // DeletedMany records that objects have been deleted by one request. Its answer lists
 // them as they were before, which does not say which of them are gone: a finalizer may
 // hold them, a pod takes its time. The watch tells, or the next list; until then
-// lists stay what they are, and what was read alone is not known any more.
+// lists stay what they are, and what was read alone, in whatever form, is not known any
+// more.
 func (r *Recorder) DeletedMany(source Source) {
-	r.enqueue(forgetSeen{source.scope(request.Form{Format: wire.JSON})})
+	path, _, _ := strings.Cut(source.Path, "?")
+	r.enqueue(forgetSeen{source.scope(request.Form{Format: wire.JSON}), strings.TrimSuffix(path, "/")})
 }
 
 // outdate forgets the whole answers that a write of an object has made untrue.
@@ -182,11 +184,21 @@ func (unsee) size() int              { return overhead }
 func (unsee) lost()                  {}
 func (u unsee) apply(g *group) error { return g.tx.Unsee(u.scope, u.namespace, u.name) }
 
-type forgetSeen struct{ scope store.Scope }
+// forgetSeen forgets all objects of a scope's namespace that were read alone; the whole
+// answers stand below path.
+type forgetSeen struct {
+	scope store.Scope
+	path  string
+}
 
-func (forgetSeen) size() int              { return overhead }
-func (forgetSeen) lost()                  {}
-func (f forgetSeen) apply(g *group) error { return g.tx.ForgetSeen(f.scope) }
+func (forgetSeen) size() int { return overhead }
+func (forgetSeen) lost()     {}
+func (f forgetSeen) apply(g *group) error {
+	if err := g.tx.RemoveResponsesBelow(f.scope.Principal, f.path); err != nil {
+		return err
+	}
+	return g.tx.ForgetSeen(f.scope)
+}
 
 type forbid struct{ scope store.Scope }
 
