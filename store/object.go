@@ -26,7 +26,9 @@ type Object struct {
 	Labels               string // JSON object; empty means {}
 	Encoding             Encoding
 	Payload              []byte
-	UpdatedAt            time.Time // when it was recorded; Put sets it
+	// UpdatedAt is when it came from the server, which a tombstone's time is compared
+	// with; zero: when it is put.
+	UpdatedAt time.Time
 }
 
 // Put adds or replaces an object.
@@ -34,7 +36,11 @@ func (tx *Tx) Put(collection int64, o Object) error {
 	if o.Labels == "" {
 		o.Labels = "{}"
 	}
-	_, err := tx.stmt(tx.file.stmts.put).Exec(collection, o.Namespace, o.Name, o.ResourceVersion, o.UID, tx.nowMilli(), o.Labels, len(o.Payload), checksum(o.Payload), o.Encoding, o.Payload)
+	updated := tx.nowMilli()
+	if !o.UpdatedAt.IsZero() {
+		updated = o.UpdatedAt.UnixMilli()
+	}
+	_, err := tx.stmt(tx.file.stmts.put).Exec(collection, o.Namespace, o.Name, o.ResourceVersion, o.UID, updated, o.Labels, len(o.Payload), checksum(o.Payload), o.Encoding, o.Payload)
 	return tx.note("put object", err)
 }
 

@@ -59,6 +59,12 @@ func (tx *Tx) RemoveResponse(principal, path string) error {
 	return tx.note("remove response", err)
 }
 
+// RemoveResponsesBelow forgets the answers for all paths below one.
+func (tx *Tx) RemoveResponsesBelow(principal, path string) error {
+	_, err := tx.tx.Exec(`DELETE FROM response WHERE principal = ?1 AND substr(path, 1, length(?2) + 1) = ?2 || '/'`, principal, path)
+	return tx.note("remove responses", err)
+}
+
 // ReplaceResponses forgets the answers for a path whose query differs from that of
 // keep, which is a path with its query.
 func (tx *Tx) ReplaceResponses(principal, path, keep string) error {

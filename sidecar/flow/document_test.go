@@ -294,6 +294,8 @@ func TestAnObjectThatIsGoneIsNotFoundOffline(t *testing.T) {
 		{"a delete with more to say than is looked at", "DELETE", "", strings.Repeat(" ", maxQuestion+1), 200, success, 200},
 		{"a delete of what is gone already", "DELETE", "", "", 404, missing, 404},
 		{"a patch of what is gone", "PATCH", "", "{}", 404, missing, 404},
+		{"a patch that takes the last finalizer", "PATCH", "", "{}", 200, strings.Replace(held, `,"finalizers":["x"]`, "", 1), 404},
+		{"a patch that takes another finalizer", "PATCH", "", "{}", 200, held, 200},
 		{"a delete that is forbidden", "DELETE", "", "", 403, `{"kind":"Status"}`, 200},
 		{"a delete that conflicts", "DELETE", "", "", 409, `{"kind":"Status"}`, 200},
 		{"a read of what is gone", "GET", "", "", 404, missing, 404},

@@ -84,7 +84,7 @@ func idleRig(t testing.TB, dir string, maxPending int) *rig {
 	}
 	t.Cleanup(func() { _ = db.Close() })
 	g.db = db
-	g.Recorder = New(Options{DB: db, Logger: zap.NewNop(), MaxPending: maxPending})
+	g.Recorder = New(Options{DB: db, Logger: zap.NewNop(), MaxPending: maxPending, Clock: rigClock{g: g}})
 	return g
 }
 

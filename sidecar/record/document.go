@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"rockpool.dev/sidecar/request"
 	"rockpool.dev/sidecar/wire"
 	"rockpool.dev/store"
 )
@@ -58,6 +59,10 @@ func (r *Recorder) keep(source *Source, answer store.Response, raw []byte) {
 	}
 	answer.Body = raw
 	r.enqueue(document{answer})
+	// In whatever form an object comes, or its status or scale, it is there.
+	if source.Info.Verb == request.Get && source.Info.Name != "" && source.latest() {
+		r.enqueue(unbury{source})
+	}
 	// What is at a hash never changes (KEP-2896): with another hash the server has
 	// another document there, and nobody will ask for this one any more.
 	path, query, _ := strings.Cut(source.Path, "?")

@@ -2,9 +2,11 @@ package record
 
 import (
 	"bytes"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -288,4 +290,30 @@ func TestAListThatIsRecordedWhileTheFileIsLostIsGivenUp(t *testing.T) {
 	}
 	g.list(configmaps, listOf(21, configMap("c", 3)))
 	g.want("complete shop/@21: c@3")
+}
+
+func TestWhatIsWrittenStaysWhenThereIsNoRoomToMakeRoomIn(t *testing.T) {
+	g := newRig(t, 0)
+	raw, err := sql.Open("sqlite3", "file:"+g.db.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = raw.Exec(`CREATE TRIGGER full BEFORE DELETE ON response BEGIN SELECT RAISE(ABORT, 'no room to delete in'); END`)
+	if err := errors.Join(err, raw.Close()); err != nil {
+		t.Fatal(err)
+	}
+	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON) // so the list is not what is evicted
+	defer w.Close()
+	dropped := counter(t, droppedTotal.WithLabelValues("store"))
+	resp := &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(strings.Repeat("x", 3900<<10)))}
+	g.read(g.Document(g.source("/apis"), resp)) // more than 9/10 of the quota
+	g.list(configmaps, listOf(10, configMap("a", 1)))
+	g.want("complete shop/@10: a@1") // and with the group of want
+	g.want("complete shop/@10: a@1")
+	if n := counter(t, droppedTotal.WithLabelValues("store")) - dropped; n != 0 {
+		t.Errorf("%v operations that were written count as lost", n)
+	}
+	if n := counter(t, g.metrics.stopped); n != 1 {
+		t.Errorf("no room can be made and the metric says %v", n)
+	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"go.uber.org/goleak"
 	"go.uber.org/zap/zaptest"
+	"k8s.io/utils/clock"
 
 	"rockpool.dev/sidecar/request"
 	"rockpool.dev/sidecar/wire"
@@ -54,7 +55,7 @@ func newRigWithQuota(t *testing.T, maxPending int, quota int64) *rig {
 		t.Fatal(err)
 	}
 	g.db = db
-	g.Recorder = New(Options{DB: db, Logger: zaptest.NewLogger(t), MaxPending: maxPending})
+	g.Recorder = New(Options{DB: db, Logger: zaptest.NewLogger(t), MaxPending: maxPending, Clock: rigClock{g: g}})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- g.Run(ctx) }()
@@ -66,6 +67,14 @@ func newRigWithQuota(t *testing.T, maxPending int, quota int64) *rig {
 	})
 	return g
 }
+
+// rigClock shows the rig's time, and its timers are real.
+type rigClock struct {
+	clock.RealClock
+	g *rig
+}
+
+func (c rigClock) Now() time.Time { return c.g.now }
 
 func (g *rig) source(url string) Source {
 	return sourceOf(url, g.now)

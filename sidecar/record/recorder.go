@@ -243,14 +243,15 @@ func (r *Recorder) write(ctx context.Context, ops []operation) {
 	} else if !isOfTheFile(err) {
 		err = r.onebyone(ctx, ops, err)
 	}
-	if err == nil || errors.Is(err, store.ErrFull) {
-		err = errors.Join(err, r.makeRoom(ctx, err != nil))
-	}
 	if err != nil {
 		droppedTotal.WithLabelValues("store").Add(float64(len(ops)))
 		for _, op := range ops {
 			r.lose(op)
 		}
+	}
+	// What is in the store stays there, whatever comes of making room for the next.
+	if err == nil || errors.Is(err, store.ErrFull) {
+		err = errors.Join(err, r.makeRoom(ctx, err != nil))
 	}
 	r.judge(ctx, err)
 	for _, op := range ops {

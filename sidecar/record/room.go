@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"rockpool.dev/store"
 )
 
 // Room is made when more than 9/10 of the quota are used, down to 8/10: a group of
@@ -30,14 +32,24 @@ func (r *Recorder) makeRoom(ctx context.Context, full bool) error {
 		return err
 	}
 	if !enough {
-		return r.db.Shrink(ctx)
+		return r.shrink(ctx)
 	}
 	n, err := r.db.Evict(ctx, min(used, bound)/10*targetTenths, r.watched.has)
 	evictedTotal.Add(float64(n))
 	if n > 0 {
 		r.log.Info("the cache is full; what was least recently used has been deleted", zap.Int("deleted", n), zap.Int64("usedBytes", used), zap.Int64("maxBytes", bound))
 	}
-	return errors.Join(err, r.db.Shrink(ctx))
+	return errors.Join(err, r.shrink(ctx))
+}
+
+// shrink gives back what is free. On a disk that is nearly full there may be no room to
+// do it in; what is free is then used for what comes, so that stops nothing.
+func (r *Recorder) shrink(ctx context.Context) error {
+	err := r.db.Shrink(ctx)
+	if errors.Is(err, store.ErrFull) {
+		return nil
+	}
+	return err
 }
 
 // useInterval is how exactly it is known when a collection was last used. A program

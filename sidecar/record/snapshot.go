@@ -29,6 +29,7 @@ func (s *snapshot) add(r *Recorder, o store.Object) {
 	if s.broken.Load() {
 		return
 	}
+	o.UpdatedAt = r.clock.Now()
 	if !r.enqueue(item{s, o}) {
 		s.broken.Store(true)
 		r.discard(s)

@@ -95,6 +95,7 @@ func (w *Watch) Event(e wire.Event, m wire.Meta) {
 	switch e.Type {
 	case wire.Added, wire.Modified:
 		o := objectRow(w.form, e.Object, m)
+		o.UpdatedAt = w.recorder.clock.Now()
 		ev.key, ev.object = store.Key{Namespace: o.Namespace, Name: o.Name}, &o
 	case wire.Deleted:
 		ev.key = store.Key{Namespace: m.Namespace, Name: m.Name}

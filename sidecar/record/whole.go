@@ -78,7 +78,9 @@ func (r *Recorder) seen(source Source, format wire.Format, raw []byte, m wire.Me
 		return false
 	}
 	form := request.Form{Format: format, Representation: rep}
-	r.enqueue(see{source.seenScope(form), m.Kind, m.APIVersion, objectRow(form, raw, m), &source})
+	o := objectRow(form, raw, m)
+	o.UpdatedAt = r.clock.Now()
+	r.enqueue(see{source.seenScope(form), m.Kind, m.APIVersion, o, &source})
 	return true
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -13,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
+	"rockpool.dev/sidecar/request"
 	"rockpool.dev/sidecar/wire"
 	"rockpool.dev/store"
 )
@@ -170,7 +172,7 @@ func (g *rig) grave(name string) (store.Grave, bool) {
 	return grave, err == nil
 }
 
-func TestTheAnswerToADeleteSaysWhetherTheObjectIsGone(t *testing.T) {
+func TestTheAnswerToAWriteSaysWhetherTheObjectIsGone(t *testing.T) {
 	meta := func(more string) string {
 		return `{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a","namespace":"shop","uid":"u-a","resourceVersion":"12"` + more + `}}`
 	}
@@ -179,30 +181,43 @@ func TestTheAnswerToADeleteSaysWhetherTheObjectIsGone(t *testing.T) {
 	partial := metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "shop", UID: "u-a", ResourceVersion: "12"}}
 	held := *partial.DeepCopy()
 	held.Finalizers = []string{"example.com/hold"}
+	freed := *partial.DeepCopy()
+	freed.DeletionTimestamp = &metav1.Time{Time: time.Unix(1_767_225_600, 0)}
 	for name, tt := range map[string]struct {
+		verb   string
 		format wire.Format
 		body   string
 		gone   bool
 	}{
-		"a Status":                               {wire.JSON, `{"kind":"Status","apiVersion":"v1","status":"Success","details":{"name":"a","uid":"u-a"}}`, true},
-		"a Status that does not say which":       {wire.JSON, `{"kind":"Status","apiVersion":"v1","status":"Success"}`, true},
-		"a Status of something else":             {wire.JSON, `{"kind":"Status","apiVersion":"v1","status":"Failure"}`, false},
-		"the object as it was":                   {wire.JSON, meta(""), true},
-		"the object with a finalizer":            {wire.JSON, meta(deleted + `,"finalizers":["x"]`), false},
-		"the object in its grace period":         {wire.JSON, meta(deleted + `,"deletionGracePeriodSeconds":30`), false},
-		"the object without a grace":             {wire.JSON, meta(deleted + `,"deletionGracePeriodSeconds":0`), true},
-		"the object, to be deleted":              {wire.JSON, meta(deleted), false},
-		"nonsense":                               {wire.JSON, `{"kind":`, false},
-		"a Status in protobuf":                   {wire.Protobuf, inProtobuf(t, "Status", &success), true},
-		"an object in protobuf":                  {wire.Protobuf, inProtobuf(t, "ConfigMap", &partial), true},
-		"an object with a finalizer in protobuf": {wire.Protobuf, inProtobuf(t, "ConfigMap", &held), false},
+		"a Status":                               {request.Delete, wire.JSON, `{"kind":"Status","apiVersion":"v1","status":"Success","details":{"name":"a","uid":"u-a"}}`, true},
+		"a Status that does not say which":       {request.Delete, wire.JSON, `{"kind":"Status","apiVersion":"v1","status":"Success"}`, true},
+		"a Status of something else":             {request.Delete, wire.JSON, `{"kind":"Status","apiVersion":"v1","status":"Failure"}`, false},
+		"the object as it was":                   {request.Delete, wire.JSON, meta(""), true},
+		"the object with a finalizer":            {request.Delete, wire.JSON, meta(deleted + `,"finalizers":["x"]`), false},
+		"the object in its grace period":         {request.Delete, wire.JSON, meta(deleted + `,"deletionGracePeriodSeconds":30`), false},
+		"the object without a grace":             {request.Delete, wire.JSON, meta(deleted + `,"deletionGracePeriodSeconds":0`), true},
+		"the object, to be deleted":              {request.Delete, wire.JSON, meta(deleted), false},
+		"nonsense":                               {request.Delete, wire.JSON, `{"kind":`, false},
+		"a Status in protobuf":                   {request.Delete, wire.Protobuf, inProtobuf(t, "Status", &success), true},
+		"an object in protobuf":                  {request.Delete, wire.Protobuf, inProtobuf(t, "ConfigMap", &partial), true},
+		"an object with a finalizer in protobuf": {request.Delete, wire.Protobuf, inProtobuf(t, "ConfigMap", &held), false},
+		"an update":                              {request.Update, wire.JSON, meta(""), false},
+		"an update that takes a finalizer":       {request.Update, wire.JSON, meta(deleted + `,"finalizers":["x"]`), false},
+		"an update that takes the last one":      {request.Update, wire.JSON, meta(deleted), true},
+		"an update of a pod that is stopping":    {request.Update, wire.JSON, meta(deleted + `,"deletionGracePeriodSeconds":30`), false},
+		"an update of a pod that has stopped":    {request.Update, wire.JSON, meta(deleted + `,"deletionGracePeriodSeconds":0`), true},
+		"a patch":                                {request.Patch, wire.JSON, meta(""), false},
+		"a patch that takes the last one":        {request.Patch, wire.Protobuf, inProtobuf(t, "ConfigMap", &freed), true},
+		"a patch in protobuf":                    {request.Patch, wire.Protobuf, inProtobuf(t, "ConfigMap", &partial), false},
+		"a patch that was answered by a Status":  {request.Patch, wire.JSON, `{"kind":"Status","apiVersion":"v1","status":"Success"}`, false},
+		"a create":                               {request.Create, wire.JSON, meta(deleted), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t, 0)
 			g.list(configmaps, listOf(10, configMap("a", 1)))
 			g.now = g.now.Add(time.Second)
 			source := g.source(configmaps + "/a")
-			source.Info.Verb = "delete"
+			source.Info.Verb = tt.verb
 			g.read(g.Written(source, tt.format, answer(strings.NewReader(tt.body))))
 			grave, gone := g.grave("a")
 			if gone != tt.gone || (gone && (len(grave.UIDs) != 1 || grave.UIDs[0] != "u-a" || grave.ResourceVersion != "10")) {
@@ -251,10 +266,26 @@ func TestANewerWordOfTheServerRaisesTheDead(t *testing.T) {
 	object := func(g *rig, url string, rv int) {
 		g.read(g.Object(g.source(configmaps+url), wire.JSON, answer(strings.NewReader(cm("a", rv)))))
 	}
+	const table = `{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"20"},"rows":[]}`
+	whole := func(g *rig, url, mediaType, body string) {
+		resp := answer(strings.NewReader(body))
+		resp.Header.Set("Content-Type", mediaType)
+		g.read(g.Document(g.source(configmaps+url), resp))
+	}
 	for name, tt := range map[string]struct {
 		then func(*rig)
 		dead bool
 	}{
+		"the object was read as a table": {func(g *rig) {
+			g.read(g.Object(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(table))))
+		}, false},
+		"a lagging cache has it in a table": {func(g *rig) {
+			g.read(g.Object(g.source(configmaps+"/a?resourceVersion=0"), wire.JSON, answer(strings.NewReader(table))))
+		}, true},
+		"the object was read in YAML":            {func(g *rig) { whole(g, "/a", "application/yaml", "kind: ConfigMap") }, false},
+		"its scale was read":                     {func(g *rig) { whole(g, "/a/scale", "application/json", `{"kind":"Scale"}`) }, false},
+		"another object was read as a table":     {func(g *rig) { whole(g, "/b", "application/json", table) }, true},
+		"a table of all":                         {func(g *rig) { whole(g, "", "application/json", table) }, true},
 		"the object was read again":              {func(g *rig) { object(g, "/a", 9) }, false},
 		"a lagging cache of the server's has it": {func(g *rig) { object(g, "/a?resourceVersion=0", 9) }, true},
 		"a list of the namespace":                {func(g *rig) { g.list(configmaps, listOf(20)) }, false},
@@ -312,9 +343,54 @@ func TestAfterADeleteOfManyWhatWasReadAloneIsNotKnown(t *testing.T) {
 	g := newRig(t, 0)
 	g.list(configmaps, listOf(10, configMap("a", 1)))
 	g.read(g.Object(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
+	const another = "/api/v1/namespaces/shop/configmapsets/a"
+	for _, url := range []string{configmaps, configmaps + "/a", configmaps + "/a?pretty=1", configmaps + "/a/status", another} {
+		resp := answer(strings.NewReader(`{"kind":"Table"}`))
+		resp.Header.Set("Content-Type", "application/json")
+		g.read(g.Document(g.source(url), resp))
+	}
 	g.DeletedMany(g.source(configmaps + "?labelSelector=x"))
 	g.want("complete shop/@10: a@1", "seen /@:")
+	for url, want := range map[string]bool{configmaps: true, configmaps + "/a": false, configmaps + "/a?pretty=1": false, configmaps + "/a/status": false, another: true} {
+		if got := g.kept(url); got != want {
+			t.Errorf("%s is kept: %v", url, got)
+		}
+	}
 	if _, dead := g.grave("a"); dead {
 		t.Error("nobody has said that it is gone")
+	}
+}
+
+func TestWhatWasReceivedBeforeTheServerWasAskedWasThereBefore(t *testing.T) {
+	for name, receive := range map[string]func(*rig){
+		"read alone": func(g *rig) {
+			g.read(g.Object(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
+		},
+		"in a list": func(g *rig) {
+			g.read(g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 7))))))
+		},
+		"in a watch": func(g *rig) {
+			g.read(g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(6)))))
+			w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=6"), wire.JSON)
+			defer w.Close()
+			g.events(w, "ADDED a 7")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := idleRig(t, t.TempDir(), 0)
+			receive(g)
+			g.now = g.now.Add(30 * time.Millisecond)
+			g.read(g.NotFound(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(
+				`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","details":{"name":"a","kind":"configmaps"},"code":404}`))))
+			g.now = g.now.Add(time.Second) // both wait for the disk
+			g.write(t.Context(), g.take())
+			grave, err := g.db.Grave(t.Context(), who, "", "configmaps", "shop", "a")
+			if err != nil || !slices.Equal(grave.UIDs, []string{"u-a"}) {
+				t.Errorf("what is hidden: %v %v", grave.UIDs, err)
+			}
+			if got := g.recorded("configmaps"); strings.HasPrefix(got[0], "seen") && strings.Contains(got[0], "a@7") {
+				t.Errorf("recorded %v", got)
+			}
+		})
 	}
 }

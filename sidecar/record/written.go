@@ -27,12 +27,10 @@ func (r *Recorder) Written(source Source, format wire.Format, resp *http.Respons
 		if err != nil {
 			return
 		}
-		if source.Info.Verb == request.Delete {
-			if uid, ok := gone(format, raw, m); ok {
-				r.outdate(&source)
-				r.enqueue(source.bury(uid, r.clock.Now()))
-				return
-			}
+		if uid, ok := gone(source.Info.Verb, format, raw, m); ok {
+			r.outdate(&source)
+			r.enqueue(source.bury(uid, r.clock.Now()))
+			return
 		}
 		if r.seen(source, format, raw, m) {
 			r.outdate(&source)
@@ -47,9 +45,11 @@ func (r *Recorder) Scaled(source Source) { r.forget(&source) }
 // DeletedMany records that objects have been deleted by one request. Its answer lists
 // them as they were before, which does not say which of them are gone: a finalizer may
 // hold them, a pod takes its time. The watch tells, or the next list; until then
-// lists stay what they are, and what was read alone is not known any more.
+// lists stay what they are, and what was read alone, in whatever form, is not known any
+// more.
 func (r *Recorder) DeletedMany(source Source) {
-	r.enqueue(forgetSeen{source.scope(request.Form{Format: wire.JSON})})
+	path, _, _ := strings.Cut(source.Path, "?")
+	r.enqueue(forgetSeen{source.scope(request.Form{Format: wire.JSON}), strings.TrimSuffix(path, "/")})
 }
 
 // outdate forgets the whole answers that a write of an object has made untrue.
@@ -111,11 +111,15 @@ func (r *Recorder) Forbidden(source Source) {
 	r.forget(&source)
 }
 
-// gone reads the answer to a successful DELETE. Either a Status says that the object is
-// gone, and which it was, or the answer is the object: as it last was, or as it still
-// is, because finalizers or its grace period hold it
-// (https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/).
-func gone(format wire.Format, raw []byte, m wire.Meta) (uid string, ok bool) {
+// gone reads the answer to a successful write. To a DELETE, either a Status says that
+// the object is gone, and which it was, or the answer is the object: as it last was, or
+// as it still is, because finalizers or its grace period hold it
+// (https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/). Another
+// write deletes an object when it takes away the last finalizer that has held it.
+func gone(verb string, format wire.Format, raw []byte, m wire.Meta) (uid string, ok bool) {
+	if verb == request.Create || (verb != request.Delete && m.Kind == "Status") {
+		return "", false
+	}
 	if m.Kind == "Status" {
 		var status metav1.Status
 		if err := decode(format, raw, &status); err == nil && status.Details != nil {
@@ -128,8 +132,11 @@ func gone(format wire.Format, raw []byte, m wire.Meta) (uid string, ok bool) {
 	if err := decode(format, raw, &o); err != nil || o.Name == "" || len(o.Finalizers) > 0 {
 		return "", false
 	}
-	graceful := o.DeletionTimestamp != nil && (o.DeletionGracePeriodSeconds == nil || *o.DeletionGracePeriodSeconds > 0)
-	return string(o.UID), !graceful
+	terminating, grace := o.DeletionTimestamp != nil, o.DeletionGracePeriodSeconds
+	if verb == request.Delete {
+		return string(o.UID), !terminating || (grace != nil && *grace == 0)
+	}
+	return string(o.UID), terminating && (grace == nil || *grace == 0)
 }
 
 func decode(format wire.Format, raw []byte, into interface{ Unmarshal([]byte) error }) error {
@@ -177,11 +184,21 @@ func (unsee) size() int              { return overhead }
 func (unsee) lost()                  {}
 func (u unsee) apply(g *group) error { return g.tx.Unsee(u.scope, u.namespace, u.name) }
 
-type forgetSeen struct{ scope store.Scope }
+// forgetSeen forgets all objects of a scope's namespace that were read alone; the whole
+// answers stand below path.
+type forgetSeen struct {
+	scope store.Scope
+	path  string
+}
 
-func (forgetSeen) size() int              { return overhead }
-func (forgetSeen) lost()                  {}
-func (f forgetSeen) apply(g *group) error { return g.tx.ForgetSeen(f.scope) }
+func (forgetSeen) size() int { return overhead }
+func (forgetSeen) lost()     {}
+func (f forgetSeen) apply(g *group) error {
+	if err := g.tx.RemoveResponsesBelow(f.scope.Principal, f.path); err != nil {
+		return err
+	}
+	return g.tx.ForgetSeen(f.scope)
+}
 
 type forbid struct{ scope store.Scope }
 
