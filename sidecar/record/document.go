@@ -117,6 +117,10 @@ func (r *Recorder) Review(source Source, review Review, resp *http.Response) io.
 	}))
 }
 
+// Undecided records that the server has not decided on a question: what it has said
+// before to questions of this kind is in doubt.
+func (r *Recorder) Undecided(source Source) { r.forget(&source) }
+
 type document struct{ store.Response }
 
 func (d document) size() int            { return len(d.Body) + overhead }
