@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -69,6 +70,7 @@ type Flow struct {
 	credentials credentials
 	questions   questions
 	patience    patience
+	resting     atomic.Int64 // until when documents are not looked for in the cache, ns since 1970
 }
 
 var _ http.RoundTripper = (*Flow)(nil)
