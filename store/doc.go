@@ -11,9 +11,10 @@
 // What a crash, a full disk or a damaged file does to that promise: a crash leaves the
 // last commits out, never half of one. A file that is damaged is an error, and is
 // replaced by an empty one (Recreate). SQLite notices what breaks its structure, and a
-// checksum what breaks a payload, which is nearly all of the file. A bit that a card
-// flips inside a name, a version or a label is not noticed: checksums of pages would
-// take a file system of our own below SQLite. A new list repairs it, because what the
+// checksum what breaks an object's payload; objects are nearly all of most files. Of a
+// whole response only the size is checked. A bit that a card flips inside one, or inside
+// a name, a version or a label, is not noticed: checksums of pages would take a file
+// system of our own below SQLite. A new list or answer repairs it, because what the
 // server sends is compared with what is there.
 //
 // Writing and reading have types of their own: only a Tx can change rows, and

@@ -23,9 +23,24 @@ type fact struct {
 	value []byte
 }
 
-func (k *kept) keep(key string, f fact) {
+// put keeps what is new.
+func (k *kept) put(key string, f fact) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.set(key, f)
+}
+
+// read keeps what was read, unless something newer was put meanwhile.
+func (k *kept) read(key string, f fact) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if old, ok := k.facts[key]; !ok || f.at > old.at {
+		k.set(key, f)
+	}
+}
+
+// set is called under the lock.
+func (k *kept) set(key string, f fact) {
 	if k.facts == nil {
 		k.facts = map[string]fact{}
 	}
@@ -74,7 +89,7 @@ func (db *DB) Fact(ctx context.Context, key string) (value []byte, at time.Time,
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	db.kept.keep(key, f)
+	db.kept.read(key, f)
 	return f.value, time.UnixMilli(f.at), nil
 }
 
@@ -82,7 +97,7 @@ func (db *DB) Fact(ctx context.Context, key string) (value []byte, at time.Time,
 // PutFact returns: facts are few and other things rest on them.
 func (db *DB) PutFact(ctx context.Context, key string, value []byte) error {
 	f := fact{db.nowMilli(), value}
-	db.kept.keep(key, f)
+	db.kept.put(key, f)
 	file, done, err := db.use()
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"k8s.io/apimachinery/pkg/runtime/serializer/cbor/direct"
+	testclock "k8s.io/utils/clock/testing"
 
 	"rockpool.dev/store"
 )
@@ -158,22 +159,58 @@ func TestADocumentThatTheCacheHasLostIsFetchedAgain(t *testing.T) {
 
 func TestACacheThatHangsHoldsNoRequestUp(t *testing.T) {
 	g := newRig(t)
+	now := testclock.NewFakeClock(time.Now())
+	g.Clock = now
 	g.document("one")
 	g.do(g.request("GET", "/apis"))
 	g.flush()
+	want := func(when, condition string, requests int) {
+		t.Helper()
+		before := len(g.link.asked)
+		code, body := g.do(g.request("GET", "/apis"))
+		if first := g.link.asked[before].Header.Get("If-None-Match"); code != 200 || body != "one" || first != condition || len(g.link.asked) != before+requests {
+			t.Errorf("%s: %d %s, asked %d times, first with %q", when, code, body, len(g.link.asked)-before, first)
+		}
+	}
+	all := g.patience
 	g.patience.etag = 0
-	if code, body := g.do(g.request("GET", "/apis")); code != 200 || body != "one" || g.condition() != "" {
-		t.Errorf("before the request: %d %s, asked with %q", code, body, g.condition())
-	}
-	g.patience.etag, g.patience.body = time.Minute, 0
-	if code, body := g.do(g.request("GET", "/apis")); code != 200 || body != "one" || g.condition() != "" {
-		t.Errorf("behind a 304: %d %s, asked with %q", code, body, g.condition())
-	}
+	want("it hangs before the request", "", 1)
+	g.patience = all
+	want("soon after that", "", 1)
+	now.Step(rest)
+	want("later", `"one"`, 1)
+	g.patience.body = 0
+	want("it hangs behind a 304", `"one"`, 2)
+	g.patience = all
+	want("soon after that one", "", 1)
+	now.Step(rest)
+	want("in the end", `"one"`, 1)
 	let := make(chan struct{})
 	if _, err := within(t.Context(), time.Millisecond, func(context.Context) (int, error) { <-let; return 1, nil }); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v", err)
 	}
 	close(let)
+}
+
+func TestAClientThatGoesAwayLosesNothing(t *testing.T) {
+	g := newRig(t)
+	g.document("one")
+	g.do(g.request("GET", "/apis"))
+	g.flush()
+	ctx, leave := context.WithCancel(t.Context())
+	serve := g.link.answer
+	g.link.answer = func(r *http.Request) (*http.Response, error) {
+		leave()
+		return serve(r)
+	}
+	before, asked := revalidated("lost"), len(g.link.asked)
+	_, err := g.RoundTrip(g.request("GET", "/apis").WithContext(ctx))
+	if n := len(g.link.asked) - asked; revalidated("lost") != before || n != 1 {
+		t.Errorf("asked %d times, lost %v: %v", n, revalidated("lost")-before, err)
+	}
+	if !errors.Is(err, context.Canceled) && err != nil {
+		t.Error(err)
+	}
 }
 
 func TestTheClientsOwnConditionIsItsOwn(t *testing.T) {

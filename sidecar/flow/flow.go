@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -70,6 +71,7 @@ type Flow struct {
 	subjects    subjects
 	questions   questions
 	patience    patience
+	resting     atomic.Int64 // until when documents are not looked for in the cache, ns since 1970
 }
 
 var _ http.RoundTripper = (*Flow)(nil)

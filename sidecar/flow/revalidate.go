@@ -2,6 +2,7 @@ package flow
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -18,6 +19,10 @@ import (
 type patience struct{ etag, body time.Duration }
 
 var defaultPatience = patience{etag: 250 * time.Millisecond, body: 2 * time.Second}
+
+// rest is how long documents are fetched without a look into the cache after it was
+// waited for in vain: programs ask for dozens of them one after the other.
+const rest = 30 * time.Second
 
 var revalidationsTotal = promauto.NewCounterVec(prometheus.CounterOpts{
 	Name: "rockpool_revalidations_total",
@@ -57,7 +62,11 @@ func (f *Flow) ask(r *http.Request, source record.Source) (*http.Response, error
 	whole, err := within(r.Context(), f.patience.body, func(ctx context.Context) (*http.Response, error) {
 		return cache.Replayer.Unchanged(ctx, documentOf(source), etag, resp)
 	})
+	if gone := r.Context().Err(); err != nil && gone != nil {
+		return nil, gone // the client, and nobody has lost anything
+	}
 	if err != nil {
+		f.tire(err)
 		revalidationsTotal.WithLabelValues("lost").Inc()
 		f.Logger.Warn("a document has not changed, but the cache cannot give it; it is fetched again", zap.String("path", source.Info.Path), zap.Error(err))
 		return f.pass(r, source)
@@ -84,7 +93,8 @@ func (f *Flow) pass(r *http.Request, source record.Source) (*http.Response, erro
 func (f *Flow) etag(r *http.Request, source record.Source) string {
 	cache := f.cache(&source.Info)
 	if cache.Replayer == nil || cache.Recorder == nil || source.Principal == "" ||
-		!source.Info.IsDocument() || record.KindOf(&source.Info) != record.AsDocument {
+		!source.Info.IsDocument() || record.KindOf(&source.Info) != record.AsDocument ||
+		f.Clock.Now().UnixNano() < f.resting.Load() {
 		return ""
 	}
 	for _, name := range conditional {
@@ -96,9 +106,19 @@ func (f *Flow) etag(r *http.Request, source record.Source) string {
 		return cache.Replayer.ETag(ctx, documentOf(source))
 	})
 	if err != nil {
+		if r.Context().Err() == nil {
+			f.tire(err)
+		}
 		return "" // it is fetched, as if it was not recorded
 	}
 	return etag
+}
+
+// tire lets the cache rest when it has used up the patience.
+func (f *Flow) tire(err error) {
+	if errors.Is(err, context.DeadlineExceeded) {
+		f.resting.Store(f.Clock.Now().Add(rest).UnixNano())
+	}
 }
 
 func documentOf(source record.Source) replay.Request {

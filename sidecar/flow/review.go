@@ -58,7 +58,16 @@ func (f *Flow) review(r *http.Request, info request.Info) (*http.Response, error
 
 func (f *Flow) recordReview(source record.Source, r *http.Request, body []byte, resp *http.Response) {
 	recorder := f.cache(&source.Info).Recorder
-	if recorder == nil || source.Principal == "" || resp.StatusCode != http.StatusCreated || resp.Header.Get("Content-Encoding") != "" {
+	if recorder == nil || source.Principal == "" {
+		return
+	}
+	switch {
+	case resp.StatusCode == http.StatusUnauthorized: // nobody knows who has asked
+		return
+	case resp.StatusCode != http.StatusCreated:
+		recorder.Undecided(source)
+		return
+	case resp.Header.Get("Content-Encoding") != "":
 		return
 	}
 	asked, err := f.questions.of(&source, r.Header.Get("Content-Type"), body)

@@ -216,3 +216,17 @@ func TestOnlyDecisionsAreRemembered(t *testing.T) {
 		})
 	}
 }
+
+func TestAnAnswerIsForgottenWhenTheServerDoesNotDecideAnyMore(t *testing.T) {
+	const question = `{"resource":"pods"}`
+	for code, offline := range map[int]int{403: 503, 404: 503, 500: 503, 401: 201} {
+		g := newReviewRig(t)
+		g.do(g.asks(accessReviews, question))
+		g.says(code, `{"kind":"Status"}`)
+		g.do(g.asks(accessReviews, question))
+		g.link.set(false)
+		if got, body := g.do(g.asks(accessReviews, question)); got != offline {
+			t.Errorf("behind a %d: %d %.100s", code, got, body)
+		}
+	}
+}

@@ -105,6 +105,7 @@ func TestClientCancelReachesUpstream(t *testing.T) {
 					}
 					close(started)
 					<-req.Context().Done()
+					panic(http.ErrAbortHandler) // else the response might be complete before the proxy gives it up
 				}, nil)
 				ctx, cancel := context.WithCancel(context.Background())
 				defer cancel()

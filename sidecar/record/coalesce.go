@@ -51,7 +51,7 @@ func (r *Recorder) enqueueEvent(e *event) {
 	if old != nil {
 		freed = old.size() - stepOverhead
 	}
-	if !r.admit(e.size() - freed) {
+	if !r.admit(e.size()-freed, r.max) {
 		clear(waiting)
 		return
 	}

@@ -61,7 +61,7 @@ func (r *Recorder) keep(source *Source, answer store.Response, raw []byte) {
 	r.enqueue(document{answer})
 	// In whatever form an object comes, or its status or scale, it is there.
 	if source.Info.Verb == request.Get && source.Info.Name != "" && source.latest() {
-		r.enqueue(unbury{source})
+		r.enqueue(unbury{source.seenScope(request.Form{Format: wire.JSON}), source.Info.Namespace, source.Info.Name, source.Started})
 	}
 	// What is at a hash never changes (KEP-2896): with another hash the server has
 	// another document there, and nobody will ask for this one any more.
@@ -116,6 +116,10 @@ func (r *Recorder) Review(source Source, review Review, resp *http.Response) io.
 		r.enqueue(forgetReviews{r.clock.Now().Add(-review.Lifetime)})
 	}))
 }
+
+// Undecided records that the server has not decided on a question: what it has said
+// before to questions of this kind is in doubt.
+func (r *Recorder) Undecided(source Source) { r.forget(&source) }
 
 type document struct{ store.Response }
 

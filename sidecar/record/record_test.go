@@ -494,6 +494,54 @@ func TestWhatDoesNotFitIsDroppedAndTheOldSnapshotStays(t *testing.T) {
 	g.want("complete shop/@11: a@11")
 }
 
+func TestAQueueThatIsFullStillTakesWhatIsNotTrueAnyMore(t *testing.T) {
+	const most = 64 << 10
+	g := idleRig(t, t.TempDir(), most)
+	write := func() {
+		for ops := g.take(); len(ops) > 0; ops = g.take() {
+			g.write(t.Context(), ops)
+		}
+	}
+	read := func(name, body string) {
+		g.read(g.Object(g.source(configmaps+"/"+name), wire.JSON, answer(strings.NewReader(body))))
+	}
+	g.read(g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 1))))))
+	for _, name := range []string{"a", "b", "c"} {
+		read(name, cm(name, 7))
+	}
+	dead := g.source(configmaps + "/d")
+	g.enqueue(dead.bury("", g.now))
+	write()
+	g.now = g.now.Add(time.Second)
+
+	big := strings.Replace(cm("x", 8), "v8", strings.Repeat("x", 2<<10), 1)
+	for range 100 {
+		read("x", big)
+	}
+	if n := g.pending; n < most-len(big)-overhead {
+		t.Fatalf("the queue has only %d bytes", n)
+	}
+	long := strings.Repeat("x", 2<<10)
+	read("a", strings.Replace(cm("a", 9), "v9", long, 1)) // what is there is too old from here on
+	read("d", strings.Replace(cm("d", 9), "v9", long, 1))
+	g.Unknown(g.source(configmaps + "/b"))
+	g.Forbidden(g.source(configmaps))
+	write()
+	if got := g.recorded("configmaps"); !slices.Equal(got, []string{"seen /@: c@7"}) {
+		t.Errorf("recorded %v", got)
+	}
+	if _, err := g.db.Grave(t.Context(), who, "", "configmaps", "shop", "d"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("what was read is still dead: %v", err)
+	}
+
+	for range 2 * reserve / overhead {
+		g.Unknown(g.source(configmaps + "/b"))
+	}
+	if n := g.pending; n > most+reserve || n < reserve {
+		t.Errorf("%d bytes are pending", n)
+	}
+}
+
 // holdTheStore lets no other transaction begin until release is called.
 func (g *rig) holdTheStore() (release func()) {
 	held, let, done := make(chan struct{}), make(chan struct{}), make(chan error)

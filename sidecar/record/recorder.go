@@ -17,6 +17,10 @@ import (
 const (
 	// DefaultMaxPending bounds the bytes that wait for the store.
 	DefaultMaxPending = 8 << 20
+	// reserve is what operations without a payload, but for events, may take beyond that,
+	// in bytes: most of them say that something recorded is not true any more, or not
+	// allowed, and without them the cache would go on saying it. It holds 4096 of them.
+	reserve = 1 << 20
 	// groupDelay is how long the first operation of a group waits for others.
 	groupDelay = 50 * time.Millisecond
 	// groupOps and groupBytes end a group early; superseded events may keep it
@@ -33,7 +37,8 @@ type Options struct {
 	// Name tells the cache from others in metrics and logs.
 	Name   string
 	Logger *zap.Logger
-	// MaxPending bounds the bytes that wait for the store; 0 means DefaultMaxPending.
+	// MaxPending bounds the bytes that wait for the store, besides a reserve for
+	// operations without a payload; 0 means DefaultMaxPending.
 	MaxPending int
 	Clock      clock.Clock
 }
@@ -95,7 +100,7 @@ func New(opts Options) *Recorder {
 }
 
 // enqueue adds an operation; it reports false when there is no room for it.
-// Operations without a payload always fit: they end what others began.
+// Operations that end what others began take none, and always fit.
 func (r *Recorder) enqueue(op operation) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -104,7 +109,11 @@ func (r *Recorder) enqueue(op operation) bool {
 	} else if s.repeats(r.sees[s.key()]) {
 		return true
 	}
-	if !r.admit(op.size()) {
+	n, most := op.size(), r.max
+	if n <= overhead {
+		most += reserve
+	}
+	if !r.admit(n, most) {
 		return false
 	}
 	if s, ok := op.(see); ok {
@@ -115,8 +124,8 @@ func (r *Recorder) enqueue(op operation) bool {
 }
 
 // admit tells whether there is room for so many bytes more. The lock is held.
-func (r *Recorder) admit(n int) bool {
-	if r.ended || (n > 0 && r.pending+r.writing+n > r.max) {
+func (r *Recorder) admit(n, most int) bool {
+	if r.ended || (n > 0 && r.pending+r.writing+n > most) {
 		droppedTotal.WithLabelValues("queue").Inc()
 		return false
 	}

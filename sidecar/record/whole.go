@@ -80,7 +80,9 @@ func (r *Recorder) seen(source Source, format wire.Format, raw []byte, m wire.Me
 	form := request.Form{Format: format, Representation: rep}
 	o := objectRow(form, raw, m)
 	o.UpdatedAt = r.clock.Now()
-	r.enqueue(see{source.seenScope(form), m.Kind, m.APIVersion, o, &source})
+	if !r.enqueue(see{source.seenScope(form), m.Kind, m.APIVersion, o, &source}) && source.latest() {
+		r.doubt(&source, o.Namespace, o.Name)
+	}
 	return true
 }
 

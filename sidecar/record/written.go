@@ -105,10 +105,17 @@ func (r *Recorder) Forbidden(source Source) {
 	case request.List, request.Watch:
 		r.enqueue(forbid{source.scope(request.Form{Format: wire.JSON, Representation: request.Object})})
 	case request.Get:
-		r.Unknown(source)
-		r.enqueue(unbury{&source})
+		r.doubt(&source, source.Info.Namespace, source.Info.Name)
 	}
 	r.forget(&source)
+}
+
+// doubt records that neither what was read alone of an object, nor that it was gone, is
+// known to be true any more.
+func (r *Recorder) doubt(source *Source, namespace, name string) {
+	scope := source.seenScope(request.Form{Format: wire.JSON})
+	r.enqueue(unsee{scope, namespace, name})
+	r.enqueue(unbury{scope, namespace, name, source.Started})
 }
 
 // gone reads the answer to a successful write. To a DELETE, either a Status says that
@@ -166,14 +173,15 @@ func (bury) size() int              { return overhead }
 func (bury) lost()                  {}
 func (b bury) apply(g *group) error { return g.tx.Bury(b.Tombstone) }
 
-type unbury struct{ source *Source }
-
-func (unbury) size() int { return overhead }
-func (unbury) lost()     {}
-func (u unbury) apply(g *group) error {
-	info := &u.source.Info
-	return g.tx.Unbury(u.source.scope(request.Form{Format: wire.JSON}), info.Namespace, info.Name, u.source.Started)
+type unbury struct {
+	scope           store.Scope
+	namespace, name string
+	before          time.Time
 }
+
+func (unbury) size() int              { return overhead }
+func (unbury) lost()                  {}
+func (u unbury) apply(g *group) error { return g.tx.Unbury(u.scope, u.namespace, u.name, u.before) }
 
 type unsee struct {
 	scope           store.Scope

@@ -76,8 +76,9 @@ func (c *condition) meets(format wire.Format, o store.Object) (bool, error) {
 }
 
 // selectable gives the fields by which the API server selects objects of a
-// resource, beside metadata.name, and whether metadata.namespace is one, too. They are part of no published schema but of the server's code, in Kubernetes
-// 1.36: pkg/apis/*/v1/conversion.go says which a client may ask for, and
+// resource, beside metadata.name, and whether metadata.namespace is one, too. They are
+// part of no published schema but of the server's code, in Kubernetes 1.36:
+// pkg/apis/*/v1/conversion.go says which a client may ask for, and
 // pkg/registry/*/*/strategy.go what they are. ReplicaSets, for one, have a
 // status.replicas in the second that the first does not let through.
 func selectable(group, version, resource string) (known map[string][]wire.Field, namespaced bool) {

@@ -80,6 +80,10 @@ func (r *Replayer) answer(ctx context.Context, q Request) (*http.Response, error
 			rows, errRows = r.list(ctx, q)
 		}
 	}
+	var refusal apierrors.APIStatus
+	if errRows != nil && !errors.Is(errRows, ErrNotRecorded) && !errors.As(errRows, &refusal) {
+		return nil, errRows // nobody knows what is newer
+	}
 	// A Table that was recorded whole is what the client would rather have, unless
 	// something newer is known.
 	if err == nil && (errors.Is(errRows, ErrNotRecorded) || !rows.at.After(whole.at)) {

@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -394,5 +395,26 @@ func TestAWatchBeginsWithTheRecordedState(t *testing.T) {
 	}
 	if _, err := g.State(t.Context(), ask("/api/v1/namespaces/shop/pods?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=11", "")); !apierrors.IsTimeout(err) {
 		t.Errorf("a state that is newer than what there is: %v", err)
+	}
+}
+
+func TestAWholeAnswerDoesNotHideThatTheRestCannotBeRead(t *testing.T) {
+	const url = "/api/v1/namespaces/shop/pods/a"
+	g := newRig(t)
+	g.update(func(tx *store.Tx) error {
+		return tx.PutResponse(store.Response{Principal: who, Path: url, Status: 200, MediaType: "application/json", Body: []byte("{}")})
+	})
+	g.now = g.now.Add(time.Second)
+	g.record("/api/v1/namespaces/shop/pods", 20, bare("shop", "a", 19))
+	raw, err := sql.Open("sqlite3", "file:"+g.db.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = raw.Exec(`UPDATE object SET checksum = checksum + 1`)
+	if err := errors.Join(err, raw.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := g.Answer(t.Context(), ask(url, "")); !errors.Is(err, store.ErrCorrupt) {
+		t.Errorf("it answers %v, %v", resp, err)
 	}
 }
