@@ -514,14 +514,13 @@ func TestAQueueThatIsFullStillTakesWhatIsNotTrueAnyMore(t *testing.T) {
 	write()
 	g.now = g.now.Add(time.Second)
 
-	big := strings.Replace(cm("x", 8), "v8", strings.Repeat("x", 2<<10), 1)
-	for range 100 {
-		read("x", big)
+	long := strings.Repeat("x", 2<<10)
+	for rv := 100; rv < 200; rv++ {
+		read("x", strings.Replace(cm("x", rv), fmt.Sprintf("v%d", rv), long, 1))
 	}
-	if n := g.pending; n < most-len(big)-overhead {
+	if n := g.pending; n < most-2*len(long) {
 		t.Fatalf("the queue has only %d bytes", n)
 	}
-	long := strings.Repeat("x", 2<<10)
 	read("a", strings.Replace(cm("a", 9), "v9", long, 1)) // what is there is too old from here on
 	read("d", strings.Replace(cm("d", 9), "v9", long, 1))
 	g.Unknown(g.source(configmaps + "/b"))
@@ -767,4 +766,48 @@ func TestAClientThatLeavesWithTheLastByteHasReadTheWholeAnswer(t *testing.T) {
 	}
 	g.flush()
 	g.want("complete shop/@20: a@15")
+}
+
+func TestAProgramThatPollsIsRecordedOnceAGroup(t *testing.T) {
+	g := idleRig(t, t.TempDir(), 0)
+	read := func(rv int) {
+		g.read(g.Object(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", rv)))))
+	}
+	queued := func(want int) {
+		t.Helper()
+		if n := len(g.queue); n != want {
+			t.Errorf("%d operations wait, want %d", n, want)
+		}
+	}
+	for range 5 {
+		read(7)
+	}
+	queued(1)
+	read(8)
+	read(8)
+	queued(2)
+	source := g.source(configmaps + "/a")
+	g.enqueue(unsee{source.seenScope(request.Form{Format: wire.JSON}), "shop", "a"})
+	read(8) // it is there again
+	queued(4)
+	for ops := g.take(); len(ops) > 0; ops = g.take() {
+		g.write(t.Context(), ops)
+	}
+	if got := g.recorded("configmaps"); !slices.Equal(got, []string{"seen /@: a@8"}) {
+		t.Errorf("recorded %v", got)
+	}
+}
+
+func TestWhatIsReplayedAgainAndAgainIsNotWrittenEachTime(t *testing.T) {
+	g := idleRig(t, t.TempDir(), 0)
+	for range 5 {
+		g.Used(1)
+	}
+	if n := len(g.queue); n != 1 {
+		t.Errorf("%d uses wait", n)
+	}
+	g.now = g.now.Add(useInterval)
+	if g.Used(1); len(g.queue) != 2 {
+		t.Errorf("%d uses wait after a while", len(g.queue))
+	}
 }
