@@ -143,6 +143,11 @@ func within[T any](ctx context.Context, most time.Duration, f func(context.Conte
 	case o := <-done:
 		return o.value, o.err
 	case <-ctx.Done():
+	}
+	select {
+	case o := <-done: // the context ends with f, too
+		return o.value, o.err
+	default:
 		var none T
 		return none, ctx.Err()
 	}
