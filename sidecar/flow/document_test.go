@@ -192,6 +192,14 @@ func TestACacheThatHangsHoldsNoRequestUp(t *testing.T) {
 	close(let)
 }
 
+func TestWhatTheCacheHasGivenIsNotLostToTheEndOfItsContext(t *testing.T) {
+	for range 2000 {
+		if n, err := within(t.Context(), time.Minute, func(context.Context) (int, error) { return 1, nil }); n != 1 || err != nil {
+			t.Fatalf("%d %v", n, err)
+		}
+	}
+}
+
 func TestAClientThatGoesAwayLosesNothing(t *testing.T) {
 	g := newRig(t)
 	g.document("one")

@@ -37,7 +37,7 @@ const (
 
 var relistsTotal = promauto.NewCounterVec(prometheus.CounterOpts{
 	Name: "rockpool_relists_total",
-	Help: "Collections that were listed in the background because an event of them was not recorded, by result: done, failed.",
+	Help: "Collections that were listed in the background because an event of them, or all of them, was lost, or because a watch began with a state that the cache does not have, by result: done, failed.",
 }, []string{"result"})
 
 // collection names what is to be listed.
@@ -63,7 +63,7 @@ func (t tried) again(now time.Time) tried {
 	return tried{now, min(2*t.wait, healLongest)}
 }
 
-// Run lists collections again that have lost touch with the server, until ctx ends.
+// Run lists collections that are behind what their clients have seen, until ctx ends.
 func (f *Flow) Run(ctx context.Context) error {
 	disk, memory := staleOf(f.Disk), staleOf(f.Memory)
 	waiting := map[collection]sick{}

@@ -145,7 +145,7 @@ func within[T any](ctx context.Context, most time.Duration, f func(context.Conte
 	case <-ctx.Done():
 	}
 	select {
-	case o := <-done: // f has ended, and with it the context
+	case o := <-done: // the context ends with f, too
 		return o.value, o.err
 	default:
 		var none T
