@@ -155,6 +155,10 @@ func (g *rig) do(r *http.Request) (int, string) {
 		g.t.Fatal(err)
 	}
 	raw, err := io.ReadAll(resp.Body)
+	if errors.Is(err, store.ErrChanged) { // the list was recorded anew meanwhile; clients ask again
+		_ = resp.Body.Close()
+		return g.do(r)
+	}
 	if err := errors.Join(err, resp.Body.Close()); err != nil {
 		g.t.Fatal(err)
 	}
