@@ -328,15 +328,7 @@ func TestACollectionThatLostAnEventIsListedAgain(t *testing.T) {
 		}
 		return response(200, io.NopCloser(strings.NewReader(body))), nil
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- g.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}()
+	g.heals()
 	g.do(g.request("GET", path))
 	c := g.open(g.request("GET", path+"?watch=true&resourceVersion=15")) // and what was between 10 and 15?
 	go up.send(t, event("ADDED", "z", 16))
@@ -367,15 +359,7 @@ func TestWhatIsWatchedIsListedAgainWhenTheCachesFileIsLost(t *testing.T) {
 		}
 		return response(200, io.NopCloser(strings.NewReader(list))), nil
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- g.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}()
+	g.heals()
 	g.do(g.request("GET", path))
 	c := g.open(g.request("GET", path+"?watch=true&resourceVersion=10"))
 	if err := g.Disk.Recorder.Flush(t.Context()); err != nil {
