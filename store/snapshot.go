@@ -1,8 +1,10 @@
 package store
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
+	"hash/maphash"
 )
 
 // Snapshot records a whole list, in as many transactions as its caller likes,
@@ -17,12 +19,39 @@ type Snapshot struct {
 	file  *file // that it was begun in; nil: not yet
 	base  int64 // the complete collection that unchanged objects stay in; 0: none
 	fill  int64 // holds what differs from base; 0: nothing so far
-	seen  map[Key]struct{}
+	items map[Key]mark
+}
+
+// mark is what is known of an object: how it stands in base, and whether the list has it.
+type mark struct {
+	print    fingerprint
+	recorded bool // in base
+	listed   bool
+}
+
+// fingerprint stands for an object's content. The payload counts too: in a cluster that
+// was restored from a backup the same resourceVersion can come to stand for something else.
+type fingerprint struct {
+	version  uint64 // of uid, resourceVersion and encoding
+	checksum uint32 // of the payload
+	size     uint32
+}
+
+var hashSeed = maphash.MakeSeed()
+
+func fingerprintOf(uid, resourceVersion string, encoding Encoding, checksum int64, size int) fingerprint {
+	var h maphash.Hash
+	h.SetSeed(hashSeed)
+	for _, s := range [...]string{uid, resourceVersion, string(encoding)} {
+		_, _ = h.WriteString(s) // never fails
+		_ = h.WriteByte(0)
+	}
+	return fingerprint{h.Sum64(), uint32(checksum), uint32(size)}
 }
 
 // NewSnapshot starts a recording of scope. Nothing is written before Add.
 func NewSnapshot(scope Scope) *Snapshot {
-	return &Snapshot{scope: scope, seen: map[Key]struct{}{}}
+	return &Snapshot{scope: scope, items: map[Key]mark{}}
 }
 
 // ErrBaseGone: the collection that the snapshot builds on was replaced, or the file
@@ -40,8 +69,35 @@ func (s *Snapshot) begin(tx *Tx) error {
 	if ignoreNotFound(err) != nil {
 		return err
 	}
-	s.base, s.file = c.ID, tx.file
-	return nil
+	if s.base, s.file = c.ID, tx.file; s.base == 0 {
+		return nil
+	}
+	return s.load(tx)
+}
+
+// load reads how the objects stand in base, once: asking for them one by one costs
+// several times as much. What events change there meanwhile is either older than the list, and
+// then written twice, or makes the list too old to be committed.
+func (s *Snapshot) load(tx *Tx) error {
+	rows, err := tx.tx.Query(`SELECT namespace, name, uid, resource_version, encoding, checksum, size FROM object WHERE collection_id = ?`, s.base)
+	if err != nil {
+		return tx.note("load collection", err)
+	}
+	defer rows.Close()
+	var (
+		key          Key
+		uid, version sql.RawBytes
+		encoding     Encoding
+		sum          int64
+		size         int
+	)
+	for rows.Next() {
+		if err := rows.Scan(&key.Namespace, &key.Name, &uid, &version, &encoding, &sum, &size); err != nil {
+			return tx.note("load collection", err)
+		}
+		s.items[key] = mark{print: fingerprintOf(string(uid), string(version), encoding, sum, size), recorded: true}
+	}
+	return tx.note("load collection", rows.Err())
 }
 
 // Add records an item of the list.
@@ -49,18 +105,11 @@ func (s *Snapshot) Add(tx *Tx, o Object) error {
 	if err := s.begin(tx); err != nil {
 		return err
 	}
-	s.seen[Key{o.Namespace, o.Name}] = struct{}{}
-	if s.base != 0 {
-		var same bool
-		// The payload counts too: in a cluster that was restored from a backup the
-		// same resourceVersion can come to stand for something else.
-		err := tx.stmt(tx.file.stmts.same).QueryRow(s.base, o.Namespace, o.Name, o.UID, o.ResourceVersion, o.Encoding, o.Payload).Scan(&same)
-		if err != nil {
-			return tx.note("compare object", err)
-		}
-		if same {
-			return nil
-		}
+	key := Key{o.Namespace, o.Name}
+	before := s.items[key]
+	s.items[key] = mark{before.print, before.recorded, true}
+	if before.recorded && before.print == fingerprintOf(o.UID, o.ResourceVersion, o.Encoding, checksum(o.Payload), len(o.Payload)) {
+		return nil
 	}
 	if err := s.beginFill(tx); err != nil {
 		return err
@@ -137,7 +186,7 @@ func (s *Snapshot) vanished(tx *Tx) (gone []Key, err error) {
 		if err := rows.Scan(&key.Namespace, &key.Name); err != nil {
 			return nil, tx.note("compare snapshot", err)
 		}
-		if _, ok := s.seen[key]; !ok {
+		if !s.items[key].listed {
 			gone = append(gone, key)
 		}
 	}

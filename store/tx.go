@@ -90,7 +90,7 @@ func (db *DB) nowMilli() int64 { return db.opts.Now().UnixMilli() }
 // statements are prepared once on the writing connection, for what is done once
 // an object.
 type statements struct {
-	findCollection, advance, put, remove, same, version *sql.Stmt
+	findCollection, advance, put, remove, version *sql.Stmt
 }
 
 func prepareStatements(ctx context.Context, db *sql.DB) (*statements, error) {
@@ -108,8 +108,6 @@ func prepareStatements(ctx context.Context, db *sql.DB) (*statements, error) {
 			updated_at = excluded.updated_at, labels = excluded.labels, size = excluded.size, checksum = excluded.checksum, encoding = excluded.encoding, payload = excluded.payload`},
 		{&s.remove, `DELETE FROM object WHERE collection_id = ? AND namespace = ? AND name = ?`},
 		{&s.version, `SELECT resource_version FROM object WHERE collection_id = ? AND namespace = ? AND name = ?`},
-		{&s.same, `SELECT EXISTS (SELECT 1 FROM object WHERE collection_id = ? AND namespace = ? AND name = ? AND uid = ? AND resource_version = ?
-			AND encoding = ?6 AND payload = CASE ?6 WHEN 'protobuf' THEN ?7 ELSE CAST(?7 AS TEXT) END)`},
 	} {
 		stmt, err := db.PrepareContext(ctx, p.text)
 		if err != nil {
@@ -121,5 +119,5 @@ func prepareStatements(ctx context.Context, db *sql.DB) (*statements, error) {
 }
 
 func (s *statements) close() error {
-	return errors.Join(s.findCollection.Close(), s.advance.Close(), s.put.Close(), s.remove.Close(), s.same.Close(), s.version.Close())
+	return errors.Join(s.findCollection.Close(), s.advance.Close(), s.put.Close(), s.remove.Close(), s.version.Close())
 }

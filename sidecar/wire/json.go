@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 )
 
@@ -47,56 +48,83 @@ func (jsonFormat) AppendEvent(dst []byte, kind string, object []byte) []byte {
 	return append(dst, "}\n"...)
 }
 
+// ParseMeta does not read on behind the metadata where kind and apiVersion cannot follow:
+// they seldom do, and the rest is most of an object.
 func (jsonFormat) ParseMeta(object []byte) (Meta, error) {
 	var m Meta
-	err := Members(object, func(key string, val []byte) (err error) {
-		switch key {
-		case "kind":
-			m.Kind, err = Unquote(val)
-		case "apiVersion":
-			m.APIVersion, err = Unquote(val)
-		case "metadata":
-			err = m.parse(val)
+	_, err := members(object, func(key, p []byte) (rest []byte, err error) {
+		var val []byte
+		switch string(key) {
+		case `"metadata"`:
+			if rest, err = m.read(p); err == nil && !bytes.Contains(rest, []byte(`kind"`)) && !bytes.Contains(rest, []byte(`apiVersion"`)) {
+				err = errFound
+			}
+			return rest, err
+		case `"kind"`:
+			val, rest, err = whole(p)
+			m.Kind = unquote(val, &err)
+		case `"apiVersion"`:
+			val, rest, err = whole(p)
+			m.APIVersion = unquote(val, &err)
+		default:
+			_, rest, err = whole(p)
 		}
-		return err
+		return rest, err
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, errFound) {
 		return Meta{}, fmt.Errorf("object metadata: %w", err)
 	}
 	return m, nil
+}
+
+// unquote is Unquote behind something that may have failed.
+func unquote(val []byte, err *error) (s string) {
+	if *err == nil {
+		s, *err = Unquote(val)
+	}
+	return s
 }
 
 // ParseItem is ParseMeta: an item of a list is an object that need not say its
 // kind.
 func (f jsonFormat) ParseItem(item []byte) (Meta, error) { return f.ParseMeta(item) }
 
-func (m *Meta) parse(metadata []byte) error {
-	if bytes.Equal(metadata, []byte("null")) {
-		return nil
+// read takes what is of interest from the metadata at the head of p, and gives what follows it.
+func (m *Meta) read(p []byte) (rest []byte, err error) {
+	if len(p) == 0 || p[0] != '{' {
+		val, rest, err := whole(p)
+		if err == nil && !bytes.Equal(val, []byte("null")) {
+			err = fmt.Errorf("%w: an object was expected", errSyntax)
+		}
+		return rest, err
 	}
-	return Members(metadata, func(key string, val []byte) (err error) {
-		switch key {
-		case "namespace":
+	return members(p, func(key, p []byte) ([]byte, error) {
+		val, rest, err := whole(p)
+		if err != nil {
+			return nil, err
+		}
+		switch string(key) {
+		case `"namespace"`:
 			m.Namespace, err = Unquote(val)
-		case "name":
+		case `"name"`:
 			m.Name, err = Unquote(val)
-		case "uid":
+		case `"uid"`:
 			m.UID, err = Unquote(val)
-		case "resourceVersion":
+		case `"resourceVersion"`:
 			m.ResourceVersion, err = Unquote(val)
-		case "labels":
-			if len(val) > 0 && val[0] == '{' {
+		case `"labels"`:
+			if val[0] == '{' {
 				m.Labels = val
 			}
-		case "annotations":
-			if len(val) > 0 && val[0] == '{' {
+		case `"annotations"`:
+			if val[0] == '{' && bytes.Contains(val, []byte(InitialEventsEnd)) {
 				err = Members(val, func(key string, val []byte) error {
 					m.InitialEventsEnd = m.InitialEventsEnd || (key == InitialEventsEnd && string(val) == `"true"`)
 					return nil
 				})
 			}
 		}
-		return err
+		return rest, err
 	})
 }
 
@@ -109,9 +137,12 @@ func (jsonFormat) Bare(object []byte) ([]byte, bool) {
 		return object, false
 	}
 	p = p[1:]
-	for _, want := range [...]string{"kind", "apiVersion"} {
-		key, _, rest, err := member(p)
-		if err != nil || key != want {
+	for _, want := range [...]string{`"kind"`, `"apiVersion"`} {
+		key, rest, err := name(p)
+		if err != nil || string(key) != want {
+			return object, false
+		}
+		if _, rest, err = whole(rest); err != nil {
 			return object, false
 		}
 		rest = rest[skipSpace(rest):]

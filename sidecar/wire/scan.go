@@ -2,9 +2,11 @@ package wire
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/bits"
 )
 
 // MaxValue is the largest single JSON value, in bytes, that is kept in memory:
@@ -34,45 +36,72 @@ type value struct {
 // has been seen, which is not consumed.
 func (v *value) feed(p []byte) (n int, done bool, err error) {
 	for n < len(p) {
-		if v.str {
+		switch c := p[n]; {
+		case v.str:
 			n += v.skipString(p[n:])
 			if !v.str && v.depth == 0 {
 				return n, v.end(), nil
 			}
-			continue
-		}
-		c := p[n]
-		if v.scalar {
+		case v.depth > 0:
+			n += v.skipInside(p[n:])
+			if !v.str && v.depth == 0 {
+				return n, v.end(), nil
+			}
+		case v.scalar:
 			if isSpace(c) || c == ',' || c == ']' || c == '}' {
 				return n, v.end(), nil
 			}
 			n++
-			continue
-		}
-		switch c {
-		case '"':
+		case kinds[c] == quote:
 			v.str = true
-		case '{', '[':
+			n++
+		case kinds[c] == opening:
 			v.depth++
-		case '}', ']':
-			if v.depth--; v.depth < 0 {
-				return n, false, fmt.Errorf("%w: unexpected %q", errSyntax, c)
-			}
-			if v.depth == 0 {
-				return n + 1, v.end(), nil
-			}
+			n++
+		case isScalarStart(c):
+			v.scalar = true
+			n++
 		default:
-			if v.depth == 0 {
-				if !isScalarStart(c) {
-					return n, false, fmt.Errorf("%w: unexpected %q", errSyntax, c)
-				}
-				v.scalar = true
+			return n, false, fmt.Errorf("%w: unexpected %q", errSyntax, c)
+		}
+	}
+	return n, false, nil
+}
+
+// skipInside returns how many bytes of p belong to the object or array that v is in, up to
+// its end, or to a string that is not whole.
+func (v *value) skipInside(p []byte) (n int) {
+	depth := v.depth
+	for n < len(p) && depth > 0 {
+		switch kinds[p[n]] {
+		case opening:
+			depth++
+		case closing:
+			depth--
+		case quote:
+			n++
+			if n += plain(p[n:]); n == len(p) || p[n] != '"' {
+				v.depth, v.str = depth, true
+				return n
 			}
 		}
 		n++
 	}
-	return n, false, nil
+	v.depth = depth
+	return n
 }
+
+// kinds sorts bytes outside of strings: one load a byte instead of several comparisons.
+var kinds = [256]kind{'"': quote, '{': opening, '[': opening, '}': closing, ']': closing}
+
+type kind uint8
+
+const (
+	_ kind = iota // numbers, literals, commas, colons and white space
+	quote
+	opening
+	closing
+)
 
 // skipString returns how many bytes of p belong to the string that v is in.
 func (v *value) skipString(p []byte) int {
@@ -80,20 +109,39 @@ func (v *value) skipString(p []byte) int {
 		v.escaped = false
 		return 1
 	}
-	quote := bytes.IndexByte(p, '"')
-	inside := p
-	if quote >= 0 {
-		inside = p[:quote]
+	n := plain(p)
+	if n == len(p) {
+		return n
 	}
-	if slash := bytes.IndexByte(inside, '\\'); slash >= 0 {
+	if p[n] == '"' {
+		v.str = false
+	} else {
 		v.escaped = true
-		return slash + 1
 	}
-	if quote < 0 {
-		return len(p)
+	return n + 1
+}
+
+// plain counts the bytes before the first quote or backslash. It looks at eight at a time:
+// most strings are too short for bytes.IndexByte to pay, which would also have to be asked twice.
+func plain(p []byte) (n int) {
+	const (
+		ones   = 0x0101010101010101
+		highs  = 0x8080808080808080
+		quotes = ones * '"'
+		slants = ones * '\\'
+	)
+	for ; len(p)-n >= 8; n += 8 {
+		word := binary.LittleEndian.Uint64(p[n:])
+		q, s := word^quotes, word^slants
+		// The lowest bit that is set marks the first zero byte of either.
+		if found := ((q-ones)&^q | (s-ones)&^s) & highs; found != 0 {
+			return n + bits.TrailingZeros64(found)/8
+		}
 	}
-	v.str = false
-	return quote + 1
+	for n < len(p) && p[n] != '"' && p[n] != '\\' {
+		n++
+	}
+	return n
 }
 
 func (v *value) end() bool {
@@ -118,33 +166,50 @@ func skipSpace(p []byte) int {
 // Members calls f for each member of the JSON object raw, in order, with the
 // member's value as it stands in raw. It stops at f's first error.
 func Members(raw []byte, f func(key string, val []byte) error) error {
-	p := raw[skipSpace(raw):]
+	_, err := members(raw, func(key, p []byte) ([]byte, error) {
+		name, err := Unquote(key)
+		if err != nil {
+			return nil, err
+		}
+		val, rest, err := whole(p)
+		if err != nil {
+			return nil, err
+		}
+		return rest, f(name, val)
+	})
+	return err
+}
+
+// members calls f for each member of the JSON object at the head of p, and gives what
+// follows the object. f is given the key as it stands there and what begins with the member's value,
+// and gives what follows the value. members stops at f's first error.
+func members(p []byte, f func(key, p []byte) (rest []byte, err error)) (rest []byte, err error) {
+	p = p[skipSpace(p):]
 	if len(p) == 0 || p[0] != '{' {
-		return fmt.Errorf("%w: an object was expected", errSyntax)
+		return nil, fmt.Errorf("%w: an object was expected", errSyntax)
 	}
 	p = p[1:]
 	for first := true; ; first = false {
 		p = p[skipSpace(p):]
 		if len(p) == 0 {
-			return ErrTruncated
+			return nil, ErrTruncated
 		}
 		if p[0] == '}' {
-			return nil
+			return p[1:], nil
 		}
 		if !first {
 			if p[0] != ',' {
-				return fmt.Errorf("%w: a comma was expected, not %q", errSyntax, p[0])
+				return nil, fmt.Errorf("%w: a comma was expected, not %q", errSyntax, p[0])
 			}
 			p = p[1:]
 		}
-		key, val, rest, err := member(p)
+		key, val, err := name(p)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if err := f(key, val); err != nil {
-			return err
+		if p, err = f(key, val); err != nil {
+			return nil, err
 		}
-		p = rest
 	}
 }
 
@@ -181,26 +246,24 @@ func Elements(raw []byte, f func(val []byte) error) error {
 	}
 }
 
-// member reads `"key" : value` from the head of p.
-func member(p []byte) (key string, val, rest []byte, err error) {
-	p = p[skipSpace(p):]
-	quoted, p, err := whole(p)
-	if err != nil {
-		return "", nil, nil, err
+// name cuts the name of a member and the colon from the head of p. The name is as it
+// stands there, with its quotes.
+func name(p []byte) (key, rest []byte, err error) {
+	if key, p, err = whole(p[skipSpace(p):]); err != nil {
+		return nil, nil, err
 	}
-	if key, err = Unquote(quoted); err != nil {
-		return "", nil, nil, err
+	if len(key) == 0 || key[0] != '"' {
+		return nil, nil, fmt.Errorf("%w: a string was expected", errSyntax)
 	}
 	p = p[skipSpace(p):]
 	if len(p) == 0 {
-		return "", nil, nil, ErrTruncated
+		return nil, nil, ErrTruncated
 	}
 	if p[0] != ':' {
-		return "", nil, nil, fmt.Errorf("%w: a colon was expected, not %q", errSyntax, p[0])
+		return nil, nil, fmt.Errorf("%w: a colon was expected, not %q", errSyntax, p[0])
 	}
 	p = p[1:]
-	val, rest, err = whole(p[skipSpace(p):])
-	return key, val, rest, err
+	return key, p[skipSpace(p):], nil
 }
 
 // whole cuts the complete value at the head of p from the rest.

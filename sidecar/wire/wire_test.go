@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -309,18 +310,26 @@ func FuzzObject(f *testing.F) {
 	})
 }
 
+// BenchmarkList cuts a list as it comes from the network and reads each item's identity.
 func BenchmarkList(b *testing.B) {
-	item := `{"metadata":{"name":"pod","namespace":"default","labels":{"app":"x"}},"spec":{"text":"` + strings.Repeat("lorem ipsum ", 100) + `","n":[1,2,3]}}`
+	item := `{"metadata":{"name":"web-7c5ddbdf54-x2x9d","generateName":"web-7c5ddbdf54-","namespace":"default","uid":"7d8a1b3c-57a3-4b11-9d0e-0d6f6a1c2b3d",` +
+		`"resourceVersion":"123456","creationTimestamp":"2026-01-02T03:04:05Z","labels":{"app":"web","pod-template-hash":"7c5ddbdf54"},` +
+		`"managedFields":[{"manager":"kube-controller-manager","operation":"Update","apiVersion":"v1","time":"2026-01-02T03:04:05Z","fieldsType":"FieldsV1","fieldsV1":{"f:metadata":{"f:generateName":{},"f:labels":{".":{},"f:app":{},"f:pod-template-hash":{}},"f:ownerReferences":{".":{},"k:{\\"uid\\":\\"7d8a1b3c\\"}":{}}},"f:spec":{` +
+		strings.Repeat(`"f:containers":{"k:{\\"name\\":\\"web\\"}":{".":{},"f:image":{},"f:imagePullPolicy":{},"f:name":{},"f:resources":{},"f:terminationMessagePath":{}}},`, 4) + `"f:dnsPolicy":{}}}}]},"spec":{"containers":[` +
+		strings.Repeat(`{"name":"web","image":"registry.example.com/web:1.2.3","ports":[{"containerPort":8080,"protocol":"TCP"}],"env":[{"name":"MODE","value":"production"}],"resources":{"limits":{"cpu":"1","memory":"1Gi"}},"terminationMessagePath":"/dev/termination-log","imagePullPolicy":"IfNotPresent"},`, 3) +
+		`{"name":"last"}],"restartPolicy":"Always","nodeName":"edge-0017"},"status":{"phase":"Running","conditions":[` +
+		strings.Repeat(`{"type":"Ready","status":"True","lastProbeTime":null,"lastTransitionTime":"2026-01-02T03:04:05Z"},`, 4) + `{"type":"PodScheduled","status":"True"}],"podIP":"10.1.2.3"}}`
 	body := []byte(`{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[` + strings.Repeat(item+",", 999) + item + `]}`)
 	b.SetBytes(int64(len(body)))
 	for b.Loop() {
-		l := &List{Item: func([]byte) error { return nil }}
-		for p := body; len(p) > 0; {
-			n := min(32<<10, len(p))
-			if _, err := l.Write(p[:n]); err != nil {
+		l := &List{Item: func(raw []byte) error {
+			_, err := JSON.ParseItem(raw)
+			return err
+		}}
+		for p := range slices.Chunk(body, 32<<10) {
+			if _, err := l.Write(p); err != nil {
 				b.Fatal(err)
 			}
-			p = p[n:]
 		}
 	}
 }
