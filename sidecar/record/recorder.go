@@ -27,6 +27,9 @@ const (
 	// from ending there, see coalesce.go.
 	groupOps   = 500
 	groupBytes = 1 << 20
+	// holdDelay is how long groups are held back while a list comes in, at most: its client waits for
+	// the rest of it, and has better use for the CPU and for the disk.
+	holdDelay = time.Second
 	// overhead is what an operation costs in memory besides its payload.
 	overhead = 256
 )
@@ -61,9 +64,10 @@ type Recorder struct {
 
 	mu      sync.Mutex
 	queue   []operation
-	pending int  // bytes of queue
-	writing int  // bytes of the group that is being written
-	busy    bool // a group is being written
+	pending int                    // bytes of queue
+	writing int                    // bytes of the group that is being written
+	busy    bool                   // a group is being written
+	begun   map[*snapshot]struct{} // have items, and their end is not in the queue yet
 	sees    map[seeKey]see
 	used    map[int64]time.Time // when the use of a collection was last noted
 	urgent  bool                // somebody waits: do not wait for a group
@@ -95,7 +99,7 @@ func New(opts Options) *Recorder {
 	return &Recorder{
 		db: opts.DB, name: opts.Name, log: opts.Logger.With(zap.String("cache", opts.Name)), max: opts.MaxPending, clock: opts.Clock,
 		metrics: gaugesOf(opts.Name), groupOps: groupOps, wake: make(chan struct{}, 1), stale: make(chan Stale, maxStale),
-		sees: map[seeKey]see{}, used: map[int64]time.Time{},
+		begun: map[*snapshot]struct{}{}, sees: map[seeKey]see{}, used: map[int64]time.Time{},
 	}
 }
 
@@ -137,7 +141,18 @@ func (r *Recorder) push(op operation) {
 	r.queue = append(r.queue, op)
 	r.pending += op.size()
 	r.tell()
-	if len(r.queue) == 1 || len(r.queue) == r.groupOps || r.pending >= groupBytes || r.urgent {
+	ends := true
+	switch op := op.(type) {
+	case item:
+		r.begun[op.snapshot], ends = struct{}{}, false
+	case commit:
+		delete(r.begun, op.snapshot)
+	case abort:
+		delete(r.begun, op.snapshot)
+	default:
+		ends = false
+	}
+	if ends || len(r.queue) == 1 || len(r.queue) == r.groupOps || r.pending >= groupBytes || r.urgent {
 		r.signal()
 	}
 }
@@ -157,6 +172,7 @@ func (r *Recorder) discard(s *snapshot) {
 		}
 		return ok
 	})
+	delete(r.begun, s)
 	r.tell()
 }
 
@@ -197,7 +213,17 @@ func (r *Recorder) take() []operation {
 func (r *Recorder) full() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.urgent || len(r.queue) >= r.groupOps || r.pending >= groupBytes
+	if r.urgent || len(r.begun) == 0 {
+		return r.urgent || len(r.queue) >= r.groupOps || r.pending >= groupBytes
+	}
+	return r.pending >= r.max/2 // the rest is for what comes while that is written
+}
+
+// holds tells that a list is coming in.
+func (r *Recorder) holds() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.begun) > 0 && !r.urgent
 }
 
 // Run writes until the context ends, and then what is left. It is to be called
@@ -213,18 +239,25 @@ func (r *Recorder) Run(ctx context.Context) error {
 		r.gather(ctx)
 		for ops := r.take(); len(ops) > 0; ops = r.take() {
 			r.write(ctx, ops)
+			if r.holds() {
+				r.gather(ctx)
+			}
 		}
 	}
 }
 
-// gather lets a group grow, so that a burst of events costs one transaction.
+// gather lets a group grow, so that a burst of events costs one transaction, and a list none
+// before it is there.
 func (r *Recorder) gather(ctx context.Context) {
 	timer := r.clock.NewTimer(groupDelay)
 	defer timer.Stop()
-	for !r.full() {
+	for held := groupDelay; !r.full(); {
 		select {
 		case <-timer.C():
-			return
+			if held += groupDelay; held > holdDelay || !r.holds() {
+				return
+			}
+			timer.Reset(groupDelay)
 		case <-ctx.Done():
 			return
 		case <-r.wake:
