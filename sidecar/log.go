@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/http"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -29,7 +30,7 @@ func newLogger(cfg config.Log) (*zap.Logger, zap.AtomicLevel, error) {
 	c := zap.NewProductionConfig()
 	c.Level = zap.NewAtomicLevelAt(cfg.Level)
 	c.Encoding = cfg.Format
-	c.Sampling = nil // each request has its line
+	c.Sampling = nil // each line counts
 	c.DisableCaller, c.DisableStacktrace = true, true
 	c.EncoderConfig.TimeKey = "time"
 	c.EncoderConfig.EncodeTime = zapcore.ISO8601TimeEncoder
@@ -38,9 +39,19 @@ func newLogger(cfg config.Log) (*zap.Logger, zap.AtomicLevel, error) {
 	return log, c.Level, err
 }
 
-// accessLog writes one line for each request. Headers are never in it.
+// accessLog writes one line for each request: of those that failed for want of an answer at level info, of
+// all others at debug, because a program that polls would wear out the node's flash. Headers are never
+// in it.
 func accessLog(log *zap.Logger) func(proxy.Exchange) {
 	return func(x proxy.Exchange) {
+		level := zapcore.DebugLevel
+		if x.Err != nil || x.Status >= http.StatusInternalServerError {
+			level = zapcore.InfoLevel
+		}
+		line := log.Check(level, "request")
+		if line == nil {
+			return
+		}
 		route := flow.RouteOf(x.Context)
 		way := "online"
 		if route.Offline {
@@ -64,7 +75,7 @@ func accessLog(log *zap.Logger) func(proxy.Exchange) {
 		if x.Err != nil {
 			fields = append(fields, zap.Error(x.Err))
 		}
-		log.Info("request", fields...)
+		line.Write(fields...)
 	}
 }
 

@@ -102,24 +102,28 @@ func (tx *Tx) seen(s Scope) (int64, error) {
 // at the same instant: the two together can prove absence. It gives ErrChanged
 // when there is no such collection any more.
 func (db *DB) Object(ctx context.Context, collection int64, namespace, name string) (o Object, resourceVersion string, err error) {
-	var updated, sum int64
-	err = db.view(ctx, "read object", func(tx *sql.Tx) error {
-		err := tx.QueryRowContext(ctx, `SELECT resource_version FROM collection WHERE id = ?`, collection).Scan(&resourceVersion)
-		if errors.Is(err, sql.ErrNoRows) {
+	var (
+		found                          sql.NullString
+		updated, sum                   sql.NullInt64
+		uid, version, labels, encoding sql.NullString
+	)
+	err = db.look("read object", func(read *sql.DB) error {
+		// One statement sees one state.
+		err := read.QueryRowContext(ctx, `SELECT c.resource_version, o.name, o.uid, o.resource_version, o.labels, o.encoding, o.updated_at, CAST(o.payload AS BLOB), o.checksum
+			FROM collection c LEFT JOIN object o ON o.collection_id = c.id AND o.namespace = ? AND o.name = ? WHERE c.id = ?`, namespace, name, collection).
+			Scan(&resourceVersion, &found, &uid, &version, &labels, &encoding, &updated, &o.Payload, &sum)
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
 			return ErrChanged
-		}
-		if err != nil {
+		case err != nil:
 			return err
+		case !found.Valid:
+			return sql.ErrNoRows
 		}
-		err = tx.QueryRowContext(ctx, `SELECT namespace, name, uid, resource_version, labels, encoding, updated_at, CAST(payload AS BLOB), checksum
-			FROM object WHERE collection_id = ? AND namespace = ? AND name = ?`, collection, namespace, name).
-			Scan(&o.Namespace, &o.Name, &o.UID, &o.ResourceVersion, &o.Labels, &o.Encoding, &updated, &o.Payload, &sum)
-		if err != nil {
-			return err
-		}
-		return intact(o.Payload, sum)
+		return intact(o.Payload, sum.Int64)
 	})
-	o.UpdatedAt = time.UnixMilli(updated)
+	o.Namespace, o.Name, o.UID, o.ResourceVersion = namespace, name, uid.String, version.String
+	o.Labels, o.Encoding, o.UpdatedAt = labels.String, Encoding(encoding.String), time.UnixMilli(updated.Int64)
 	return o, resourceVersion, err
 }
 
@@ -133,9 +137,10 @@ type Range struct {
 	After     *Key   // only objects behind this one
 }
 
-// pageBytes and pageRows bound one page of List.
+// pageBytes and pageRows bound one page of List: enough that asking for it does not
+// count, and little enough that the client reads one while the next is read here.
 const (
-	pageBytes = 1 << 20
+	pageBytes = 256 << 10
 	pageRows  = 500
 )
 

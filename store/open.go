@@ -179,7 +179,7 @@ func (db *DB) open(ctx context.Context) error {
 	if err := db.prepare(ctx, f.write, unclean); err != nil {
 		return errors.Join(err, f.write.Close())
 	}
-	f.read = sql.OpenDB(connector{dsn: dsn(db.path, "_busy_timeout=5000"), reads: true, pragmas: []string{
+	f.read = sql.OpenDB(connector{dsn: dsn(db.path, "_busy_timeout=5000&_stmt_cache_size=16"), reads: true, pragmas: []string{
 		"PRAGMA query_only = ON",
 		"PRAGMA cache_size = -1024",
 		"PRAGMA temp_store = MEMORY",

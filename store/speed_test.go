@@ -76,3 +76,53 @@ func BenchmarkSnapshot(b *testing.B) {
 	b.Run("first", func(b *testing.B) { run(b, false) })
 	b.Run("unchanged", func(b *testing.B) { run(b, true) })
 }
+
+func BenchmarkRead(b *testing.B) {
+	db, err := Open(context.Background(), b.TempDir(), Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer db.Close()
+	objects := pods(2000, 3400)
+	scope := Scope{Principal: "p", Version: "v1", Resource: "pods", Representation: "object"}
+	groups(b, db, scope, objects)
+	all, err := db.Collections(b.Context(), "p", "", "v1", "pods")
+	if err != nil || len(all) != 1 {
+		b.Fatal(all, err)
+	}
+	b.Run("list", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			var r Range
+			for {
+				next, err := db.List(b.Context(), all[0].ID, all[0].Revision, r, func(Object) error { return nil })
+				if err != nil {
+					b.Fatal(err)
+				}
+				if next == nil {
+					break
+				}
+				r.After = next
+			}
+		}
+	})
+	b.Run("measure", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := db.Measure(b.Context(), all[0].ID, all[0].Revision, Range{}, func(string, int) error { return nil }); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("get", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := db.Collections(b.Context(), "p", "", "v1", "pods"); err != nil {
+				b.Fatal(err)
+			}
+			if _, _, err := db.Object(b.Context(), all[0].ID, "default", objects[1000].Name); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

@@ -102,7 +102,7 @@ func Keys() []Key {
 			"How long the answer to a POST that only asks (SelfSubjectAccessReview, TokenReview and such) is given again while the link is down, from when it was recorded; 0s = not at all.",
 			duration(0, maxReviewLifetime, func(c *Config) *d { return &c.Offline.ReviewLifetime })},
 		{"log.level", "debug|info|warn|error", "info",
-			"The least severe log line that is written.",
+			"The least severe log line that is written; debug has one for each request, info only for those that failed.",
 			func(c *Config, v string) (err error) { c.Log.Level, err = level(v); return }},
 		{"log.format", "json|console", "json",
 			"How log lines are written.",
