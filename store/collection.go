@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"database/sql"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -57,14 +59,60 @@ func scanCollection(scan func(...any) error) (c Collection, err error) {
 }
 
 // Collections gives all collections of a resource that can be read, complete or
-// seen, in every scope of the principal.
-func (db *DB) Collections(ctx context.Context, principal, group, version, resource string) ([]Collection, error) {
-	return db.collections(ctx, "list collections", `WHERE principal = ? AND api_group = ? AND version = ? AND resource = ? AND state <> 'filling' ORDER BY id`,
-		principal, group, version, resource)
+// seen, in every scope of the principal. The slice is not the caller's to change: until
+// the next change of the database it is given again.
+func (db *DB) Collections(ctx context.Context, principal, group, version, resource string) (all []Collection, err error) {
+	file, done, err := db.use()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return file.collections.get([4]string{principal, group, version, resource}, func() ([]Collection, error) {
+		return file.findCollections(ctx, "list collections", `WHERE principal = ? AND api_group = ? AND version = ? AND resource = ? AND state <> 'filling' ORDER BY id`,
+			principal, group, version, resource)
+	})
 }
 
-func (db *DB) collections(ctx context.Context, op, where string, args ...any) (out []Collection, err error) {
-	err = db.look(op, func(read *sql.DB) error {
+// maxKnown is how many answers of Collections are kept.
+const maxKnown = 64
+
+// known are answers of Collections: offline every request needs one, and asking SQLite
+// is a third of what an answer costs.
+type known struct {
+	changes atomic.Uint64 // counts those of the database
+
+	mu    sync.Mutex
+	at    uint64 // what changes was before all of them were read
+	lists map[[4]string][]Collection
+}
+
+// changed is to be called after each change, before its maker is told.
+func (k *known) changed() { k.changes.Add(1) }
+
+func (k *known) get(key [4]string, read func() ([]Collection, error)) ([]Collection, error) {
+	at := k.changes.Load()
+	k.mu.Lock()
+	all, ok := k.lists[key]
+	ok = ok && k.at == at
+	k.mu.Unlock()
+	if ok {
+		return all, nil
+	}
+	all, err := read()
+	if err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.lists == nil || k.at != at || len(k.lists) >= maxKnown {
+		k.at, k.lists = at, map[[4]string][]Collection{}
+	}
+	k.lists[key] = all
+	return all, nil
+}
+
+func (f *file) findCollections(ctx context.Context, op, where string, args ...any) (out []Collection, err error) {
+	err = f.look(op, func(read *sql.DB) error {
 		rows, err := read.QueryContext(ctx, `SELECT `+collectionColumns+` FROM collection `+where, args...)
 		if err != nil {
 			return err

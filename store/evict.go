@@ -28,7 +28,7 @@ func (db *DB) pages(ctx context.Context) (all, free int64, err error) {
 // which keep says true stay, and so does what is being filled. It gives the
 // number of collections and responses that it has deleted.
 func (db *DB) Evict(ctx context.Context, target int64, keep func(Scope) bool) (evicted int, err error) {
-	candidates, err := db.collections(ctx, "find least used", `WHERE state <> 'filling' ORDER BY used_at, id`)
+	candidates, err := db.leastUsed(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -54,6 +54,16 @@ func (db *DB) Evict(ctx context.Context, target int64, keep func(Scope) bool) (e
 		}
 		evicted++
 	}
+}
+
+// leastUsed gives all collections that can be read, the least recently used first.
+func (db *DB) leastUsed(ctx context.Context) ([]Collection, error) {
+	file, done, err := db.use()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return file.findCollections(ctx, "find least used", `WHERE state <> 'filling' ORDER BY used_at, id`)
 }
 
 // Shrinking is in steps: each moves pages from the end of the file, and writes them.

@@ -151,7 +151,7 @@ const (
 // transaction held open for as long as a client takes.
 func (db *DB) List(ctx context.Context, collection, revision int64, r Range, f func(Object) error) (next *Key, err error) {
 	where, args := r.where(collection)
-	query := `SELECT namespace, name, uid, resource_version, labels, encoding, CAST(payload AS BLOB), size, checksum FROM object` + where + ` LIMIT ?`
+	query := `SELECT namespace, name, uid, resource_version, labels, encoding, CAST(payload AS BLOB), size, checksum FROM object` + where + ` ORDER BY namespace, name LIMIT ?`
 	args = append(args, pageRows)
 	err = db.view(ctx, "list objects", func(tx *sql.Tx) error {
 		if err := unchanged(ctx, tx, collection, revision); err != nil {
@@ -189,7 +189,7 @@ func (db *DB) List(ctx context.Context, collection, revision int64, r Range, f f
 	return next, err
 }
 
-// where is the range in SQL, in the order of the index.
+// where is the range in SQL.
 func (r Range) where(collection int64) (sql string, args []any) {
 	sql, args = ` WHERE collection_id = ?`, []any{collection}
 	if r.Namespace != "" {
@@ -201,7 +201,7 @@ func (r Range) where(collection int64) (sql string, args []any) {
 	if r.After != nil {
 		sql, args = sql+` AND (namespace, name) > (?, ?)`, append(args, r.After.Namespace, r.After.Name)
 	}
-	return sql + ` ORDER BY namespace, name`, args
+	return sql, args
 }
 
 func unchanged(ctx context.Context, tx *sql.Tx, collection, revision int64) error {
@@ -216,26 +216,26 @@ func unchanged(ctx context.Context, tx *sql.Tx, collection, revision int64) erro
 	return nil
 }
 
-// Measure calls f with the labels and payload size of each object that List
-// would give, in the same order, without reading the payloads.
-func (db *DB) Measure(ctx context.Context, collection, revision int64, r Range, f func(labels string, size int) error) error {
+// Measure calls f with the labels and payload sizes of the objects that List would
+// give, and with how many of them have those, without reading the payloads.
+func (db *DB) Measure(ctx context.Context, collection, revision int64, r Range, f func(labels string, size, count int) error) error {
 	where, args := r.where(collection)
 	return db.view(ctx, "measure objects", func(tx *sql.Tx) error {
 		if err := unchanged(ctx, tx, collection, revision); err != nil {
 			return err
 		}
-		rows, err := tx.QueryContext(ctx, `SELECT labels, size FROM object`+where, args...)
+		rows, err := tx.QueryContext(ctx, `SELECT labels, size, count(*) FROM object`+where+` GROUP BY labels, size`, args...)
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
 		for rows.Next() {
 			var labels string
-			var size int
-			if err := rows.Scan(&labels, &size); err != nil {
+			var size, count int
+			if err := rows.Scan(&labels, &size, &count); err != nil {
 				return err
 			}
-			if err := f(labels, size); err != nil {
+			if err := f(labels, size, count); err != nil {
 				return callerError{err}
 			}
 		}

@@ -71,6 +71,8 @@ type file struct {
 	stmts   *statements
 	inode   fs.FileInfo
 	damaged atomic.Bool // an operation has found the file corrupt
+
+	collections known
 }
 
 // Open opens the cache in directory dir, and makes it when it is not there. A

@@ -42,7 +42,9 @@ func (db *DB) Update(ctx context.Context, f func(*Tx) error) (err error) {
 		}
 		return err
 	}
-	return file.note("commit", tx.Commit())
+	err = tx.Commit()
+	file.collections.changed()
+	return file.note("commit", err)
 }
 
 // look runs f with a reading connection at hand.
@@ -52,12 +54,16 @@ func (db *DB) look(op string, f func(*sql.DB) error) error {
 		return err
 	}
 	defer done()
-	err = f(file.read)
+	return file.look(op, f)
+}
+
+func (f *file) look(op string, read func(*sql.DB) error) error {
+	err := read(f.read)
 	var caller callerError
 	if errors.As(err, &caller) {
 		return fmt.Errorf("%s: %w", op, caller.error)
 	}
-	return file.note(op, err)
+	return f.note(op, err)
 }
 
 // callerError is an error of a function that was given rows. Whatever it says, it

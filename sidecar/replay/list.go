@@ -62,10 +62,10 @@ func (p *pages) next(f func(store.Object) error) error {
 // a field, or to be converted, which is then done twice.
 func (p *pages) measure() (total int, err error) {
 	if p.convert == nil && len(p.fields) == 0 {
-		err = p.db.Measure(p.ctx, p.collection.ID, p.collection.Revision, p.within, func(object string, size int) error {
+		err = p.db.Measure(p.ctx, p.collection.ID, p.collection.Revision, p.within, func(object string, size, count int) error {
 			ok, err := p.labelled(object)
 			if ok {
-				total += wire.ItemSize(size)
+				total += count * wire.ItemSize(size)
 			}
 			return err
 		})

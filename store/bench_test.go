@@ -109,7 +109,7 @@ func BenchmarkRead(b *testing.B) {
 	b.Run("measure", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if err := db.Measure(b.Context(), all[0].ID, all[0].Revision, Range{}, func(string, int) error { return nil }); err != nil {
+			if err := db.Measure(b.Context(), all[0].ID, all[0].Revision, Range{}, func(string, int, int) error { return nil }); err != nil {
 				b.Fatal(err)
 			}
 		}
