@@ -106,15 +106,22 @@ func TestWhatWasMadeAnewWhileTheOldOneWasDeletedIsNotHidden(t *testing.T) {
 func TestANewerWordRemovesATombstone(t *testing.T) {
 	at := func(seconds int) time.Time { return clock.Add(time.Duration(seconds) * time.Second) }
 	other := scope("other")
+	without := func(tx *Tx) error { return NewSnapshot(scope("shop")).Commit(tx, Head{ResourceVersion: "20"}) }
 	for name, tt := range map[string]struct {
 		change func(*Tx) error
 		gone   bool
 	}{
-		"the object was seen after that":       {func(tx *Tx) error { return tx.Unbury(scope("shop"), "shop", "a", at(20)) }, true},
-		"the object was seen before that":      {func(tx *Tx) error { return tx.Unbury(scope("shop"), "shop", "a", at(5)) }, false},
-		"another object was seen":              {func(tx *Tx) error { return tx.Unbury(scope("shop"), "shop", "b", at(20)) }, false},
-		"a list of the namespace after that":   {func(tx *Tx) error { return tx.UnburyAll(scope("shop"), at(20)) }, true},
-		"a list of all namespaces after that":  {func(tx *Tx) error { return tx.UnburyAll(scope(""), at(20)) }, true},
+		"the object was seen after that":      {func(tx *Tx) error { return tx.Unbury(scope("shop"), "shop", "a", at(20)) }, true},
+		"the object was seen before that":     {func(tx *Tx) error { return tx.Unbury(scope("shop"), "shop", "a", at(5)) }, false},
+		"another object was seen":             {func(tx *Tx) error { return tx.Unbury(scope("shop"), "shop", "b", at(20)) }, false},
+		"a list of the namespace after that":  {func(tx *Tx) error { return errors.Join(without(tx), tx.UnburyAll(scope("shop"), at(20))) }, true},
+		"a list of all namespaces after that": {func(tx *Tx) error { return errors.Join(without(tx), tx.UnburyAll(scope(""), at(20))) }, true},
+		"a list, but an older one has it":     {func(tx *Tx) error { return tx.UnburyAll(scope("shop"), at(20)) }, false},
+		"a list, and there is a new one": {func(tx *Tx) error {
+			again := object("a", 12)
+			again.UID = "another"
+			return errors.Join(without(tx), tx.See(scope(""), "ConfigMap", "v1", again), tx.UnburyAll(scope("shop"), at(20)))
+		}, true},
 		"a list from before that":              {func(tx *Tx) error { return tx.UnburyAll(scope(""), at(5)) }, false},
 		"a list of another namespace":          {func(tx *Tx) error { return tx.UnburyAll(other, at(20)) }, false},
 		"the cluster was restored from before": {func(tx *Tx) error { return tx.ForgetFuture(scope("shop"), 3, at(20), 0) }, true},
