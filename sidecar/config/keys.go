@@ -3,6 +3,7 @@ package config
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -21,7 +22,7 @@ const ConfigFlag = "config"
 // variables, validation and the documentation are made.
 type Key struct {
 	Name    string // as in a file, and as a flag: upstream.probe-interval
-	Type    string // address, duration, size, urls, path, name, or the allowed words
+	Type    string // address, duration, size, number, urls, path, name, or the allowed words
 	Default string // as a person writes it; "" = off or empty
 	Usage   string // one sentence
 
@@ -101,6 +102,18 @@ func Keys() []Key {
 		{"offline.review-lifetime", "duration", "10m",
 			"How long the answer to a POST that only asks (SelfSubjectAccessReview, TokenReview and such) is given again while the link is down, from when it was recorded; 0s = not at all.",
 			duration(0, maxReviewLifetime, func(c *Config) *d { return &c.Offline.ReviewLifetime })},
+		{"offline.events", "true|false", "false",
+			"Whether Events that are written while the link is down are accepted, and delivered when it is back.",
+			func(c *Config, v string) (err error) { c.Offline.Events, err = boolean(v); return }},
+		{"offline.events-max-count", "number", "1000",
+			"How many Events wait for the link at most; the oldest are dropped.",
+			func(c *Config, v string) (err error) { c.Offline.EventsMaxCount, err = number(v, 1, 100_000); return }},
+		{"offline.events-max-age", "duration", "24h",
+			"How long an Event waits for the link at most.",
+			duration(time.Minute, maxGrace, func(c *Config) *d { return &c.Offline.EventsMaxAge })},
+		{"offline.leases", "true|false", "false",
+			"Whether a Lease that a client of the pod held when the link went down can be renewed without it; somebody else may take it at the API server meanwhile.",
+			func(c *Config, v string) (err error) { c.Offline.Leases, err = boolean(v); return }},
 		{"log.level", "debug|info|warn|error", "info",
 			"The least severe log line that is written; debug has one for each request, info only for those that failed.",
 			func(c *Config, v string) (err error) { c.Log.Level, err = level(v); return }},

@@ -201,6 +201,19 @@ func duration(least, most time.Duration, field func(*Config) *time.Duration) fun
 	}
 }
 
+func boolean(v string) (bool, error) {
+	v, err := word(v, "true", "false")
+	return v == "true", err
+}
+
+func number(v string, least, most int) (int, error) {
+	n, err := strconv.Atoi(v)
+	if err != nil || n < least || n > most {
+		return 0, fmt.Errorf("%q is not allowed; a whole number from %d to %d is", v, least, most)
+	}
+	return n, nil
+}
+
 func level(v string) (zapcore.Level, error) {
 	if _, err := word(v, "debug", "info", "warn", "error"); err != nil {
 		return 0, err
