@@ -82,7 +82,7 @@ func TestRequestsThatAreNoReviewsNameWhatIsWrong(t *testing.T) {
 		{"a pod without containers", jsonType, reviewOf(`{"spec":{}}`), 400, "request.object.spec.containers: missing"},
 		{"a body without end", jsonType, strings.Repeat(" ", MaxReviewBytes+1), 413, "more than 8388608 bytes"},
 	}
-	h := NewHandler(testParams, zap.NewNop())
+	h := NewHandler(testParams, nil, zap.NewNop())
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			before := testutil.ToFloat64(malformed)
@@ -119,7 +119,7 @@ func TestReviewsAreAnswered(t *testing.T) {
 		{name: "a wrong annotation refuses the pod", pod: plainPod(`,"rockpool.dev/log-level":"loud"`),
 			message: `rockpool.dev/log-level: unknown value "loud" (allowed: debug, info, warn, error)`, outcome: "refused", reason: "invalid-annotation"},
 	}
-	h := NewHandler(testParams, zap.NewNop())
+	h := NewHandler(testParams, nil, zap.NewNop())
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			counter := reviews.WithLabelValues(test.outcome, test.reason)
@@ -147,11 +147,11 @@ func TestReviewsAreAnswered(t *testing.T) {
 func TestAPanicRefusesOnePodAndTheServerGoesOn(t *testing.T) {
 	core, logs := observer.New(zap.ErrorLevel)
 	broken := true
-	h := &handler{params: testParams, log: zap.New(core), inject: func(pod *corev1.Pod, namespace string, p inject.Params) (*corev1.Pod, inject.Result) {
+	h := &handler{params: testParams, log: zap.New(core), inject: func(pod *corev1.Pod, facts inject.Facts, p inject.Params) (*corev1.Pod, inject.Result) {
 		if broken {
 			panic("tide")
 		}
-		return inject.Inject(pod, namespace, p)
+		return inject.Inject(pod, facts, p)
 	}}
 	got := answerOf(t, post(h, "application/json", reviewOf(plainPod(""))))
 	if got.Allowed || got.UID != "u-1" || got.Result == nil || got.Result.Code != 500 || strings.Contains(got.Result.Message, "tide") {
@@ -175,7 +175,7 @@ func FuzzReview(f *testing.F) {
 	f.Add([]byte(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":null}`))
 	f.Add([]byte("{"))
 	core, logs := observer.New(zap.ErrorLevel)
-	h := NewHandler(testParams, zap.New(core))
+	h := NewHandler(testParams, nil, zap.New(core))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		got := post(h, "application/json", string(body))
 		if entries := logs.TakeAll(); len(entries) > 0 {
