@@ -139,7 +139,7 @@ func review(t *testing.T, pod []byte, facts inject.Facts) *admissionv1.Admission
 	body, err := json.Marshal(admissionv1.AdmissionReview{
 		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"},
 		Request: &admissionv1.AdmissionRequest{
-			UID: "golden", Operation: admissionv1.Create, Namespace: goldenNamespace,
+			UID: "golden", Operation: admissionv1.Create, Namespace: facts.Namespace,
 			Resource: metav1.GroupVersionResource{Version: "v1", Resource: "pods"},
 			Object:   runtime.RawExtension{Raw: pod},
 		},

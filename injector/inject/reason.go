@@ -47,7 +47,7 @@ var messages = map[Reason]string{
 	ReasonMirrorPod:         "static pods have no service account, nothing was injected",
 	ReasonWindows:           "Rockpool runs on Linux only, nothing was injected",
 	ReasonHostNetwork:       "the pod uses the node's network, where the sidecar's port would be shared by all pods, nothing was injected; choose a port of its own with rockpool.dev/port",
-	ReasonNoServiceAccount:  "no container mounts a service-account token (see automountServiceAccountToken), nothing was injected",
+	ReasonNoServiceAccount:  "no container mounts a service-account token that the sidecar can read (see automountServiceAccountToken), nothing was injected",
 	ReasonNothingToServe:    "every container that has a service-account token was left alone, nothing was injected",
 	ReasonInvalidAnnotation: "an annotation is not valid",
 	ReasonPortConflict:      "a container uses a port that the sidecar needs; choose two others for the sidecar with rockpool.dev/port",

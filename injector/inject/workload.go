@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -24,6 +25,9 @@ var cronJobSuffix = regexp.MustCompile(`-[0-9]{8}$`)
 // namespace/serviceaccount/workload. All three are validated to be single path segments.
 func cacheDirectory(pod *corev1.Pod, facts *Facts) (string, error) {
 	namespace := cmp.Or(facts.Namespace, pod.Namespace)
+	if namespace == "" {
+		return "", errors.New("the namespace is not known (metadata.namespace)")
+	}
 	if errs := validation.IsDNS1123Label(namespace); len(errs) > 0 {
 		return "", fmt.Errorf("namespace %q is not a DNS label", namespace)
 	}

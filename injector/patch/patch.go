@@ -81,11 +81,17 @@ func alignContainers(list *[]corev1.Container, target []corev1.Container, path s
 	return patch
 }
 
-// align brings list into the order of target, by key. A list that is or becomes empty is
-// left to the comparison, which adds or removes it as a whole.
+// align brings list into the order of target, by key.
 func align[T any](list *[]T, target []T, path string, key func(*T) string) []operation {
-	if len(*list) == 0 || len(target) == 0 {
+	switch {
+	case len(*list) == 0 && len(target) == 0:
 		return nil
+	case len(*list) == 0:
+		*list = target
+		return []operation{add(path, target)}
+	case len(target) == 0:
+		*list = nil
+		return []operation{remove(path)}
 	}
 	count := func(in []T, of *T) (n int) {
 		for i := range in {
