@@ -164,7 +164,8 @@ func TestAStreamWithAnErrorIsNotWritten(t *testing.T) {
 		{"a template without containers", "kind: Job\napiVersion: batch/v1\nmetadata: {name: j}\nspec: {template: {spec: {}}}", []string{"document 2: Job j: spec.template.spec.containers: missing"}},
 		{"a workload without a template", "kind: Deployment\napiVersion: apps/v1\nmetadata: {name: d}\nspec: {}", []string{"document 2: Deployment d: spec.template: missing"}},
 		{"every document that is wrong", "kind: Job\napiVersion: batch/v1\n---\nkind: Job\napiVersion: batch/v1\n", []string{"document 2: ", "document 3: "}},
-		{"a field of another type", "kind: Pod\napiVersion: v1\nspec: {containers: {}}", []string{"document 2: Pod : json: cannot unmarshal"}},
+		{"a container that is null", "kind: Job\napiVersion: batch/v1\nspec: {template: {spec: {containers: [{name: a}, null]}}}", []string{"spec.template.spec.containers[1]: null in a list"}},
+		{"a field of another type", "kind: Pod\napiVersion: v1\nspec: {containers: {}}", []string{"document 2: Pod without a name: json: cannot unmarshal"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

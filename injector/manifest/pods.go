@@ -3,6 +3,8 @@ package manifest
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -31,7 +33,10 @@ type Pod struct {
 
 // String names the object for people: Deployment shop/web.
 func (p *Pod) String() string {
-	if p.Namespace == "" {
+	switch {
+	case p.name == "":
+		return p.kind + " without a name"
+	case p.Namespace == "":
 		return p.kind + " " + p.name
 	}
 	return p.kind + " " + p.Namespace + "/" + p.name
@@ -117,6 +122,10 @@ func podAt(object map[string]any, steps []string) (*corev1.Pod, error) {
 		}
 		object = next
 	}
+	// Decoded, it would be an element like any other, and changes would have no place.
+	if path := nullIn(object, strings.Join(steps, ".")); path != "" {
+		return nil, fmt.Errorf("%s: null in a list", path)
+	}
 	pod := &corev1.Pod{}
 	if err := into(object, pod); err != nil {
 		return nil, err
@@ -125,6 +134,29 @@ func podAt(object map[string]any, steps []string) (*corev1.Pod, error) {
 		return nil, fmt.Errorf("%s: missing", strings.Join(append(steps[:len(steps):len(steps)], "spec", "containers"), "."))
 	}
 	return pod, nil
+}
+
+// nullIn returns the path of the first list element that is null, or "".
+func nullIn(tree any, path string) string {
+	switch tree := tree.(type) {
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(tree)) {
+			if found := nullIn(tree[key], strings.TrimPrefix(path+"."+key, ".")); found != "" {
+				return found
+			}
+		}
+	case []any:
+		for i, element := range tree {
+			at := fmt.Sprintf("%s[%d]", path, i)
+			if element == nil {
+				return at
+			}
+			if found := nullIn(element, at); found != "" {
+				return found
+			}
+		}
+	}
+	return ""
 }
 
 // into decodes a tree. Field names are case-sensitive, as for the API server.
