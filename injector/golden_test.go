@@ -17,6 +17,7 @@ import (
 	jsonpatch "github.com/evanphx/json-patch/v5"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -27,6 +28,7 @@ import (
 
 	"rockpool.dev/injector/inject"
 	"rockpool.dev/injector/webhook"
+	"rockpool.dev/sidecar/config"
 )
 
 var update = flag.Bool("update", false, "write the golden files instead of comparing with them")
@@ -92,6 +94,38 @@ func TestGolden(t *testing.T) {
 				t.Errorf("injecting again gives a patch: %s", again.Patch)
 			}
 		})
+	}
+}
+
+// TestTheSidecarTakesItsConfiguration gives the sidecar the variables of every golden pod.
+func TestTheSidecarTakesItsConfiguration(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.injected.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no golden files: %v", err)
+	}
+	taken := map[string]bool{}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			for _, c := range decodePod(t, readYAML(t, file)).Spec.InitContainers {
+				if c.Name != inject.ContainerSidecar {
+					continue
+				}
+				for _, e := range c.Env {
+					t.Setenv(e.Name, e.Value)
+					taken[e.Name] = true
+				}
+			}
+			flags := pflag.NewFlagSet("sidecar", pflag.ContinueOnError)
+			config.Register(flags)
+			if _, err := config.Load(flags); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for _, name := range []string{"ROCKPOOL_LISTEN_ADDRESS", "ROCKPOOL_CACHE_MAX_SIZE", "ROCKPOOL_CACHE_AGENTS", "ROCKPOOL_LOG_LEVEL", "ROCKPOOL_OFFLINE_EVENTS", "ROCKPOOL_OFFLINE_LEASES"} {
+		if !taken[name] {
+			t.Errorf("no golden pod has %s", name)
+		}
 	}
 }
 

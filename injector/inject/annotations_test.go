@@ -2,6 +2,7 @@ package inject
 
 import (
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -109,4 +110,37 @@ func FuzzParseAnnotations(f *testing.F) {
 			t.Fatalf("image %q accepted", parsed.Image)
 		}
 	})
+}
+
+func TestTheREADMEListsEveryAnnotation(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows []string
+	for line := range strings.Lines(string(text)) {
+		if key, ok := strings.CutPrefix(line, "| `"+AnnotationPrefix); ok {
+			name, _, _ := strings.Cut(key, "`")
+			rows = append(rows, AnnotationPrefix+name)
+		}
+	}
+	var keys []string
+	for _, s := range settings {
+		keys = append(keys, s.key)
+	}
+	if diff := cmp.Diff(append(keys, AnnotationStatus), rows); diff != "" {
+		t.Errorf("rows of the table (-code +README):\n%s", diff)
+	}
+}
+
+func TestTheREADMEListsEveryReason(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for reason := range messages {
+		if reason != ReasonNotRequested && !strings.Contains(string(text), "`"+string(reason)+"`") {
+			t.Errorf("%s is not in the README", reason)
+		}
+	}
 }
