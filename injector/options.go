@@ -46,7 +46,7 @@ func (o *options) addTo(flags *pflag.FlagSet) {
 	flags.StringVar(&o.certFile, "tls-cert-file", "", "serving certificate chain, PEM; read again when it changes (required)")
 	flags.StringVar(&o.keyFile, "tls-key-file", "", "private key of the certificate, PEM; read again when it changes (required)")
 	o.sidecarOptions.addTo(flags)
-	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server for looking up namespaces and nodes; empty: as pods do, or not at all\noutside of a cluster")
+	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server for looking up namespaces and nodes; empty: as pods do, or not at all\nwithout a service-account token")
 	flags.StringVar(&o.metricsListen, "metrics-listen", ":8080", "address of /metrics, /healthz and /readyz, HTTP; empty for none")
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&o.logFormat, "log-format", "json", "json or console")

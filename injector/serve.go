@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"time"
@@ -73,7 +74,7 @@ func serve(ctx context.Context, o *options) error {
 		return err
 	}
 	if lookups == nil {
-		log.Warn("not in a cluster and no --kubeconfig: namespaces and nodes are not looked up")
+		log.Warn("no service-account token and no --kubeconfig: namespaces and nodes are not looked up")
 	}
 	listener, err := listen(ctx, "--listen", o.listen)
 	if err != nil {
@@ -95,20 +96,22 @@ func serve(ctx context.Context, o *options) error {
 	return serveWithProbes(ctx, server, listener, metricsListener, log)
 }
 
-// lookups returns how reviews learn about namespaces and nodes; nil outside of a cluster.
+// lookups returns how reviews learn about namespaces and nodes; nil where there is no way,
+// outside of a cluster or without a token.
 func lookups(kubeconfig string) (webhook.Cluster, error) {
-	var config *rest.Config
-	var err error
 	if kubeconfig != "" {
-		config, err = clientcmd.BuildConfigFromFlags("", kubeconfig)
-	} else {
-		config, err = rest.InClusterConfig()
+		config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+		if err != nil {
+			return nil, fmt.Errorf("--kubeconfig: %w", err)
+		}
+		return cluster.New(config, nil)
 	}
-	if errors.Is(err, rest.ErrNotInCluster) {
+	config, err := rest.InClusterConfig()
+	if errors.Is(err, rest.ErrNotInCluster) || errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("--kubeconfig: %w", err)
+		return nil, fmt.Errorf("in-cluster configuration: %w", err)
 	}
 	return cluster.New(config, nil)
 }
