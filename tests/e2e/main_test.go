@@ -99,6 +99,9 @@ func (s *site) pod(change ...func(*corev1.Pod)) *pod {
 	return s.started(runner)
 }
 
+// logged has the sidecar log each request.
+func logged(p *corev1.Pod) { p.Annotations["rockpool.dev/log-level"] = "debug" }
+
 // started waits for a pod that is run.
 func (s *site) started(runner *bed.PodRunner) *pod {
 	s.t.Helper()
