@@ -16,6 +16,7 @@ import (
 type guard struct {
 	upstream  *Upstream
 	candidate *candidate
+	conn      *conn // nil if it is not known
 	client    context.Context
 	ctx       context.Context // of the request; ended with a cut as its cause when the address is found to be down
 	end       func()
@@ -30,6 +31,8 @@ func (g *guard) failed(err error) error {
 		return g.client.Err()
 	case errors.As(context.Cause(g.ctx), &severed):
 		return &LinkError{Servers: []ServerError{{g.candidate.name, severed.reason}}}
+	case g.conn != nil && g.conn.stranded.Load():
+		return &LinkError{Servers: []ServerError{{g.candidate.name, errStranded}}}
 	case !isConnectionError(err):
 		return err
 	}

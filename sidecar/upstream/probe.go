@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"os"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -32,15 +35,21 @@ func (u *Upstream) Run(ctx context.Context) error {
 	for {
 		started := u.clock.Now()
 		u.round(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		interval := float64(u.options.ProbeInterval)
-		interval -= interval * probeJitter * u.jitter()
-		if !u.pause(ctx, started, time.Duration(interval)) {
+		if ctx.Err() != nil || !u.pause(ctx, started, u.interval()) {
 			return nil
 		}
 	}
+}
+
+// interval is the time from the start of a round to the start of the next. While the link is down it is shorter, because one answer
+// is not enough to believe that it is back, and that is to be known within the interval that the user has set.
+func (u *Upstream) interval() time.Duration {
+	interval := float64(u.plan.Load().ProbeInterval)
+	early := probeJitter * u.jitter()
+	if !u.Online() {
+		early += probeJitter
+	}
+	return time.Duration(interval * (1 - early))
 }
 
 // pause waits until interval after started, or until a probe is wanted, and reports whether to go on.
@@ -65,96 +74,158 @@ func (u *Upstream) pause(ctx context.Context, started time.Time, interval time.D
 	}
 }
 
-// round probes all addresses at once and draws the conclusions.
+// round probes the addresses, all at once, and draws the conclusions. It waits for those that are not known to be down, and when all
+// are for the first answer. An address that is down may take long to connect to: its probe goes on behind the round, and
+// the next rounds leave it alone.
 func (u *Upstream) round(ctx context.Context) {
-	started := u.clock.Now()
-	if changed, err := u.trust.reload(); changed {
-		u.logger.Info("CA file read", zap.String("file", u.options.CAFile))
-		u.renewAll()
-	} else if _, never := u.trust.roots(); err != nil && never == nil {
-		u.logger.Debug("CA file cannot be read, going on with what was in it", zap.Error(err))
+	p := u.plan.Load()
+	u.reload(p)
+	r := &round{upstream: u, plan: p, started: u.clock.Now(), outcomes: make(chan outcome, len(p.candidates))}
+	waitFor := p.notDown()
+	if len(waitFor) == 0 {
+		waitFor, r.untilFirst = p.candidates, true
 	}
-	outcomes := u.probeAll(ctx, started)
-	if ctx.Err() != nil {
+	awaited := 0
+	for _, c := range p.candidates {
+		if !c.probing.CompareAndSwap(false, true) {
+			continue
+		}
+		report := slices.Contains(waitFor, c)
+		if report {
+			awaited++
+		}
+		u.probes.Go(func() { r.probe(ctx, c, report) })
+	}
+	if awaited == 0 { // the probes of a plan that was replaced have not quite ended
+		u.kick()
 		return
 	}
+	r.conclude(ctx, awaited)
+}
 
-	var (
-		answered *candidate
-		down     []*candidate
-		reasons  []error
-	)
-	for i, c := range u.candidates {
-		switch isDown := c.probed(outcomes[i]); {
-		case isDown:
-			down, reasons = append(down, c), append(reasons, outcomes[i])
-		case outcomes[i] == nil && answered == nil:
-			answered = c
+// round is one on its way.
+type round struct {
+	upstream   *Upstream
+	plan       *plan
+	started    time.Time
+	untilFirst bool         // answer, not until all awaited have come
+	outcomes   chan outcome // of those that are awaited; has room for all
+	answered   sync.Once
+	any        atomic.Bool // has answered
+}
+
+type outcome struct {
+	candidate *candidate
+	err       error
+}
+
+// probe probes one address. An answer is told at once, the first as an event. A failure is the round's to tell, if it waits for it.
+func (r *round) probe(ctx context.Context, c *candidate, report bool) {
+	err := r.upstream.probe(ctx, r.plan, c)
+	defer func() {
+		c.probing.Store(false)
+		if report {
+			r.outcomes <- outcome{c, err}
+		}
+	}()
+	if ctx.Err() != nil || r.plan.ctx.Err() != nil {
+		return // it says nothing
+	}
+	c.probed(err)
+	if err == nil {
+		r.answered.Do(func() {
+			r.upstream.proven.Store(r.started.UnixNano())
+			r.upstream.event(roundSucceeded, func() string { return c.name + " answers" })
+			r.any.Store(true)
+		})
+		return
+	}
+	// The next probe must not depend on a connection that may be dead for reasons of its own.
+	c.renew()
+	if !report {
+		c.severAll(err) // a request may have chosen it just before it was found to be down
+	}
+}
+
+// conclude waits for so many outcomes and draws the conclusions.
+func (r *round) conclude(ctx context.Context, awaited int) {
+	u := r.upstream
+	var failed []outcome
+	for range awaited {
+		o := <-r.outcomes
+		if o.err == nil && r.untilFirst {
+			return
+		}
+		if o.err != nil {
+			failed = append(failed, o)
 		}
 	}
-	if answered != nil {
-		u.proven.Store(started.UnixNano())
-		u.event(roundSucceeded, func() string { return answered.name + " answers" })
-	} else {
+	if ctx.Err() != nil || r.plan.ctx.Err() != nil {
+		return
+	}
+	if !r.any.Load() {
 		u.event(roundFailed, u.why)
 	}
 	// After the event: what fails now must find the state as it is.
-	for i, c := range down {
-		c.severAll(reasons[i])
-	}
-	// The next probe must not depend on a connection that may be dead for reasons of its own.
-	roots, err := u.trust.roots()
-	for i, c := range u.candidates {
-		if outcomes[i] != nil && err == nil {
-			c.renew(roots)
+	for _, o := range failed {
+		if o.candidate.health(r.plan.FailureThreshold) == down {
+			o.candidate.severAll(o.err)
+		} else {
+			u.kick() // a request may be waiting for the verdict
 		}
 	}
 }
 
-// probeAll probes all addresses. Once one has answered the others have no more than the
-// timeout: then somebody may be waiting, for the link that is back.
-func (u *Upstream) probeAll(ctx context.Context, started time.Time) []error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	outcomes := make([]error, len(u.candidates))
-	var group sync.WaitGroup
-	for i, c := range u.candidates {
-		group.Go(func() {
-			if outcomes[i] = u.probe(ctx, c); outcomes[i] == nil {
-				late := noAnswer{u.options.ProbeTimeout}
-				timer := u.clock.AfterFunc(late.after-u.clock.Since(started), func() { cancel(late) })
-				context.AfterFunc(ctx, func() { timer.Stop() })
-			}
-		})
+// notDown gives the addresses that are not known to be down.
+func (p *plan) notDown() (list []*candidate) {
+	for _, c := range p.candidates {
+		if c.health(p.FailureThreshold) != down {
+			list = append(list, c)
+		}
 	}
-	group.Wait()
-	return outcomes
+	return list
 }
 
-func (u *Upstream) renewAll() {
-	roots, err := u.trust.roots()
-	if err != nil {
-		return
-	}
-	for _, c := range u.candidates {
-		c.renew(roots)
+// reload reads the CA files that have changed.
+func (u *Upstream) reload(p *plan) {
+	for _, t := range p.trusts {
+		changed, err := t.reload()
+		if changed {
+			u.logger.Info("CA file read", zap.String("file", t.file))
+		} else if _, never := t.roots(); err != nil && never == nil {
+			u.logger.Debug("CA file cannot be read, going on with what was in it", zap.Error(err))
+		}
+		for _, c := range p.candidates {
+			if changed && c.trust == t {
+				c.renew()
+			}
+		}
 	}
 }
 
 // probe asks one address whether there is an API server. Any answer below 500 will do: 401 and 403 come from one too.
-func (u *Upstream) probe(ctx context.Context, c *candidate) error {
-	if _, err := u.trust.roots(); err != nil {
+func (u *Upstream) probe(ctx context.Context, p *plan, c *candidate) error {
+	if _, err := c.trust.roots(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	late := noAnswer{u.patience()}
+	defer context.AfterFunc(p.ctx, func() { cancel(nil) })()
+	late := noAnswer{p.patience(c)}
 	timer := u.clock.AfterFunc(late.after, func() { cancel(late) })
 	defer timer.Stop()
 
 	ready := *c.server.URL
 	ready.Path, ready.RawPath = "/readyz", ""
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://probe/", nil)
+	var used atomic.Pointer[conn]
+	request, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) {
+			if raw := connOf(info.Conn); raw != nil {
+				raw.quiet.Store(true)
+				used.Store(raw)
+			}
+		},
+	}), http.MethodGet, "https://probe/", nil)
 	if err != nil {
 		return err
 	}
@@ -172,6 +243,9 @@ func (u *Upstream) probe(ctx context.Context, c *candidate) error {
 	}
 	switch {
 	case err != nil && errors.As(context.Cause(ctx), &noAnswer{}):
+		if silent := used.Load(); silent != nil {
+			c.givenUp(silent)
+		}
 		return context.Cause(ctx)
 	case err != nil:
 		return err
@@ -181,14 +255,14 @@ func (u *Upstream) probe(ctx context.Context, c *candidate) error {
 	return nil
 }
 
-// patience is how long a probe may take. While the link is up a request may be waiting for the verdict, and there is a
-// connection already. While it is down nobody waits before an address has answered, and the connection has to be made: where a packet takes 300 ms
-// each way, TCP, TLS and the answer take longer than the timeout together, and the link would never be back.
-func (u *Upstream) patience() time.Duration {
-	if u.State().online() {
-		return u.options.ProbeTimeout
+// patience is how long a probe may take. While an address is not down a request may be waiting for the verdict, and there is a
+// connection already. Once it is down nobody waits, and the connection has to be made: where a packet takes 300 ms
+// each way, TCP, TLS and the answer take longer than the timeout together, and the address would never be back.
+func (p *plan) patience(c *candidate) time.Duration {
+	if c.health(p.FailureThreshold) != down {
+		return p.ProbeTimeout
 	}
-	return 2*u.options.ConnectTimeout + u.options.ProbeTimeout // TCP, TLS, the answer
+	return 2*p.ConnectTimeout + p.ProbeTimeout // TCP, TLS, the answer
 }
 
 // token returns the probe's token, or "". It is not kept: kubelet replaces the file.
@@ -205,7 +279,13 @@ func (u *Upstream) token() string {
 }
 
 func (u *Upstream) stop() {
-	for _, c := range u.candidates {
-		c.severAll(errStopped)
+	u.updating.Lock()
+	defer u.updating.Unlock()
+	u.stopped = true
+	p := u.plan.Load()
+	p.end()
+	for _, c := range slices.Concat(p.candidates, u.removed) {
+		c.retire(errStopped)
 	}
+	u.probes.Wait()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/pem"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -59,6 +61,17 @@ func newServer(t *testing.T, h2 bool, handler http.HandlerFunc) *apiServer {
 	return s
 }
 
+// newServerWith starts a server with a certificate of its own, and no link in front of it.
+func newServerWith(t *testing.T, cert tls.Certificate, handler http.Handler) *url.URL {
+	t.Helper()
+	s := httptest.NewUnstartedServer(handler)
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+	s.Config.ErrorLog = discardLog
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return &url.URL{Scheme: "https", Host: s.Listener.Addr().String()}
+}
+
 func (s *apiServer) probed() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -80,12 +93,14 @@ type link struct {
 	listener net.Listener
 	conns    map[net.Conn]struct{}
 	passing  chan struct{} // closed while bytes pass
+	freed    chan struct{} // closed when stranded connections end
+	stranded int           // so many of those accepted first carry nothing
 	accepted int
 	group    sync.WaitGroup
 }
 
 func newLink(t *testing.T, target string) *link {
-	l := &link{t: t, target: target, conns: map[net.Conn]struct{}{}, passing: make(chan struct{})}
+	l := &link{t: t, target: target, conns: map[net.Conn]struct{}{}, passing: make(chan struct{}), freed: make(chan struct{})}
 	close(l.passing)
 	l.listen("127.0.0.1:0")
 	t.Cleanup(func() {
@@ -112,13 +127,14 @@ func (l *link) listen(address string) {
 			}
 			l.mu.Lock()
 			l.accepted++
+			number := l.accepted
 			l.mu.Unlock()
-			l.group.Go(func() { l.forward(conn) })
+			l.group.Go(func() { l.forward(conn, number) })
 		}
 	})
 }
 
-func (l *link) forward(near net.Conn) {
+func (l *link) forward(near net.Conn, number int) {
 	defer near.Close()
 	far, err := net.Dial("tcp", l.target)
 	if err != nil {
@@ -135,6 +151,9 @@ func (l *link) forward(near net.Conn) {
 			n, err := from.Read(buffer)
 			l.mu.Lock()
 			passing := l.passing
+			if number <= l.stranded {
+				passing = l.freed
+			}
 			l.mu.Unlock()
 			<-passing
 			if _, werr := to.Write(buffer[:n]); err != nil || werr != nil {
@@ -162,6 +181,13 @@ func (l *link) dials() int {
 	return l.accepted
 }
 
+// open returns how many connections there are.
+func (l *link) open() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.conns)
+}
+
 // refuse closes the port and all connections.
 func (l *link) refuse() {
 	l.mu.Lock()
@@ -171,6 +197,11 @@ func (l *link) refuse() {
 	case <-l.passing:
 	default:
 		close(l.passing)
+	}
+	select {
+	case <-l.freed:
+	default:
+		close(l.freed)
 	}
 	for c := range l.conns {
 		if tcp, ok := c.(*net.TCPConn); ok {
@@ -185,6 +216,13 @@ func (l *link) swallow() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.passing = make(chan struct{})
+}
+
+// strand forgets the connections that there are, like a NAT gateway that was restarted: they carry nothing and are not reset.
+func (l *link) strand() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stranded = l.accepted
 }
 
 // restore lets all pass again.
@@ -216,7 +254,7 @@ type rig struct {
 
 // fast are options with which tests do not take long.
 func fast(servers ...Server) Options {
-	return Options{Servers: servers, ProbeInterval: 100 * time.Millisecond, ProbeTimeout: 500 * time.Millisecond, ConnectTimeout: time.Second}
+	return Options{Settings: Settings{Servers: servers, ProbeInterval: 100 * time.Millisecond, ProbeTimeout: 500 * time.Millisecond, ConnectTimeout: 5 * time.Second}}
 }
 
 // build makes an Upstream that trusts the servers' common certificate; run starts it.
@@ -267,6 +305,22 @@ func writeCA(t *testing.T, file string) {
 	data := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
 	if err := os.WriteFile(file, data, 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func (r *rig) candidate(i int) *candidate { return r.plan.Load().candidates[i] }
+
+// states are the changes so far.
+func (r *rig) states() []State {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.changes)
+}
+
+// fails lets so many probes of an address fail.
+func (r *rig) fails(i, times int) {
+	for range times {
+		r.candidate(i).probed(errors.New("no"))
 	}
 }
 
