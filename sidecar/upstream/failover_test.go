@@ -2,11 +2,14 @@ package upstream
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
+
+	clocktesting "k8s.io/utils/clock/testing"
 )
 
 // onePlace answers GET /watch with an event and no end, and anything else with its name.
@@ -68,13 +71,40 @@ func TestOneServerOfTwoDies(t *testing.T) {
 					t.Errorf("the watch ended with %v", err)
 				}
 				r.watch("2") // at once, as a watch is resumed
-				for _, s := range r.states() {
-					if s == Offline {
-						t.Errorf("offline though the second was there: %v", r.states())
-					}
+				if got := r.states(); len(got) != 1 {
+					t.Errorf("the link has changed its state though the second was there: %v", got)
 				}
 			})
 		}
+	}
+}
+
+func TestABodyThatDoesNotBeginAsksForAProbe(t *testing.T) {
+	for _, begins := range []bool{false, true} {
+		t.Run(fmt.Sprintf("it has begun: %t", begins), func(t *testing.T) {
+			server := newServer(t, true, func(w http.ResponseWriter, r *http.Request) {
+				w.(http.Flusher).Flush()
+				if begins {
+					_, _ = io.WriteString(w, "x")
+					w.(http.Flusher).Flush()
+				}
+				<-r.Context().Done()
+			})
+			clock := clocktesting.NewFakeClock(time.Now())
+			r := build(t, Options{Settings: Settings{Servers: []Server{server.at()}}, Clock: clock})
+			response := r.send(http.MethodGet, "/watch")
+			if begins {
+				if _, err := response.Body.Read(make([]byte, 1)); err != nil {
+					t.Fatal(err)
+				}
+				if clock.HasWaiters() {
+					t.Error("a probe is going to be asked for")
+				}
+				return
+			}
+			clock.Step(DefaultProbeTimeout / 2)
+			within(t, "the kick", r.kicked)
+		})
 	}
 }
 

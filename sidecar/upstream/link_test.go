@@ -263,7 +263,7 @@ func TestProbesOfAnAddressThatIsDownHaveTimeToConnect(t *testing.T) {
 	r.fails(0, DefaultFailureThreshold)
 	ended := make(chan error, 1)
 	go func() { ended <- r.Upstream.probe(context.Background(), r.plan.Load(), r.candidate(0)) }()
-	eventually(t, "the probe's timer", clock.HasWaiters)
+	eventually(t, "the probe's connection", func() bool { return clock.HasWaiters() && server.link.dials() == 1 })
 	clock.Step(2 * DefaultProbeTimeout)
 	server.link.restore() // the bytes of the handshake arrive late, but they do
 	if err := within(t, "the probe", ended); err != nil {

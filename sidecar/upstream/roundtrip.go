@@ -76,8 +76,18 @@ func (u *Upstream) roundTrip(r *http.Request, transport func(*pool) *http.Transp
 	if len(failures.Servers) == 0 {
 		failures = u.linkError()
 	}
-	u.event(requestFailed, failures.Error)
+	u.requestFailed(failures)
 	return nil, failures
+}
+
+// requestFailed draws the conclusion for the link. While another address is well, it is the trouble of one address alone.
+func (u *Upstream) requestFailed(err *LinkError) {
+	p := u.plan.Load()
+	if slices.ContainsFunc(p.candidates, func(c *candidate) bool { return c.health(p.FailureThreshold) == well }) {
+		u.kick()
+		return
+	}
+	u.event(requestFailed, err.Error)
 }
 
 // untried returns the best address that is not among those tried, nil if there is none.
@@ -108,16 +118,15 @@ func (u *Upstream) attempt(r *http.Request, up *upload, c *candidate, slow time.
 	connections, link := c.current()
 	ctx, cancel := context.WithCancelCause(r.Context())
 	unlink := context.AfterFunc(link, func() { cancel(context.Cause(link)) })
-	end := func() { unlink(); cancel(nil) }
-
-	// A request that waits is a reason to look whether the link is still there, unless that was done meanwhile.
+	// A request that waits, up to the first byte of the body, is a reason to look whether the link is still there, unless that was
+	// done meanwhile. It is not given up for that: it may be one that takes long.
 	started := u.clock.Now().UnixNano()
 	waiting := u.clock.AfterFunc(slow, func() {
 		if u.proven.Load() < started {
 			u.kick()
 		}
 	})
-	defer waiting.Stop()
+	end := func() { waiting.Stop(); unlink(); cancel(nil) }
 
 	var connected atomic.Bool
 	var used atomic.Pointer[conn]
@@ -146,6 +155,6 @@ func (u *Upstream) attempt(r *http.Request, up *upload, c *candidate, slow time.
 		return nil, connected.Load(), err
 	}
 	response.Request = r
-	response.Body = watchBody(response.Body, &guard{upstream: u, candidate: c, conn: used.Load(), client: r.Context(), ctx: ctx, end: end})
+	response.Body = watchBody(response.Body, &guard{upstream: u, candidate: c, conn: used.Load(), client: r.Context(), ctx: ctx, heard: func() { waiting.Stop() }, end: end})
 	return response, true, nil
 }

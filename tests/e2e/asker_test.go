@@ -44,6 +44,10 @@ type finding struct {
 // cached tells that the API server was not asked.
 func (f finding) cached() bool { return f.Headers["Cache-Status"] != "" }
 
+// brokeOff tells that the answer had begun when the link failed. Its client is told, and asks
+// again; nobody can take back what has begun.
+func (f finding) brokeOff() bool { return f.Error != "" }
+
 // took is how long the answer took, to its last byte.
 func (f finding) took() time.Duration { return f.Ended.Sub(f.Started) }
 
