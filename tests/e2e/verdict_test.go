@@ -126,6 +126,14 @@ func TestHowLongAVerdictTakes(t *testing.T) {
 			t.Error("none was late: that is no test")
 		}
 	})
+	if t.Failed() {
+		return
+	}
+	rows := s.sql("SELECT count(*) FROM link WHERE state = 'offline'")
+	logged := strings.Count(mustLogs(t, p, "rockpool-sidecar"), `"msg":"link state changed","from":"suspect","to":"offline"`)
+	if counted := p.metric(`rockpool_link_transitions_total{to="offline"}`); logged != 3 || counted != 3 || rows != "3" {
+		t.Errorf("the link was down 3 times: %d lines in the log, %d in the metric, %s rows in the history", logged, counted, rows)
+	}
 }
 
 // Two addresses of the same API server, as of two gateways.
