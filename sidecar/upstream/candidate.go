@@ -123,7 +123,7 @@ func (c *candidate) current() (*pool, context.Context) {
 // Reasons to end an address for good.
 var (
 	errStopped = errors.New("the sidecar is shutting down")
-	errRemoved = errors.New("it is not among upstream.servers any more")
+	errRemoved = errors.New("upstream.servers was changed")
 )
 
 // severAll ends all that is under way, and closes all connections.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
@@ -176,6 +177,9 @@ func (u *Upstream) Update(s Settings) error {
 		return errStopped
 	}
 	before := u.plan.Load()
+	if reflect.DeepEqual(before.Settings, s) {
+		return nil
+	}
 	after := newPlan(s, before, &u.options)
 	u.order.Lock()
 	u.machine.failureThreshold, u.machine.successThreshold = s.FailureThreshold, s.SuccessThreshold
@@ -184,7 +188,7 @@ func (u *Upstream) Update(s Settings) error {
 	before.end()
 	for _, c := range before.candidates {
 		if !slices.Contains(after.candidates, c) {
-			u.logger.Info("API server removed", zap.String("server", c.name))
+			u.logger.Info("API server is not used any more in this way", zap.String("server", c.name))
 			u.removed = append(u.removed, c)
 			u.clock.AfterFunc(retireAfter, func() { u.retire(c) })
 		}

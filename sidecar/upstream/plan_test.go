@@ -174,6 +174,12 @@ func TestUpdate(t *testing.T) {
 	if err := r.Update(Settings{}); err == nil || len(ended) != 0 {
 		t.Errorf("settings without servers: %v", err)
 	}
+	before := r.plan.Load()
+	same := settings
+	same.Servers = []Server{comes.at(), stays.at()}
+	if err := r.Update(same); err != nil || r.plan.Load() != before {
+		t.Errorf("the same settings make another plan, %v", err)
+	}
 	r.Upstream.stop()
 	if err := within(t, "the watch on the address that stays", ended); !errors.Is(err, errStopped) {
 		t.Errorf("it ended with %v", err)
