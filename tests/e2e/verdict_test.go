@@ -107,9 +107,11 @@ func TestHowLongAVerdictTakes(t *testing.T) {
 		defer s.Link.Stall(0, 0)
 		x := p.poll(5*time.Millisecond, inquiry{Target: greeting}, inquiry{Target: s.configMaps()})
 		defer x.stop()
-		x.until("late answers", time.Now().Add(3*time.Second), func(finding) bool { return true })
+		late := func(f finding) bool { return f.took() > 150*time.Millisecond }
+		x.until("a late answer", time.Time{}, late)
+		x.until("answers behind it", time.Now().Add(3*time.Second), func(finding) bool { return true })
 		x.stop()
-		cached, late := 0, 0
+		cached, held := 0, 0
 		for _, f := range x.findings() {
 			if f.Status != http.StatusOK || !strings.Contains(string(f.Body), "hello") {
 				t.Errorf("an answer: %d %s", f.Status, f.text())
@@ -117,14 +119,11 @@ func TestHowLongAVerdictTakes(t *testing.T) {
 			if f.cached() {
 				cached++
 			}
-			if f.took() > 150*time.Millisecond {
-				late++
+			if late(f) {
+				held++
 			}
 		}
-		t.Logf("%d answers, %d late, %d from the cache", len(x.findings()), late, cached)
-		if late == 0 {
-			t.Error("none was late: that is no test")
-		}
+		t.Logf("%d answers, %d late, %d from the cache", len(x.findings()), held, cached)
 	})
 	if t.Failed() {
 		return
