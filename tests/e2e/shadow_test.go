@@ -174,8 +174,8 @@ type leap struct{ from, to uint64 }
 // leaps are those that the sidecar's log tells of.
 func leaps(log string) (all []leap) {
 	for line := range strings.Lines(log) {
-		var l struct{ Msg, From, To string }
-		if json.Unmarshal([]byte(line), &l) == nil && l.To != "" {
+		var l struct{ Path, From, To string }
+		if json.Unmarshal([]byte(line), &l) == nil && l.Path != "" && l.To != "" {
 			all = append(all, leap{seen{ResourceVersion: l.From}.version(), seen{ResourceVersion: l.To}.version()})
 		}
 	}

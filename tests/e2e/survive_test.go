@@ -242,7 +242,6 @@ func (v *survival) reasons() map[string]int {
 func (v *survival) judge() {
 	v.t.Helper()
 	told := leaps(mustLogs(v.t, v.pod, "rockpool-sidecar"))
-	fmt.Println(mustLogs(v.t, v.pod, "rockpool-sidecar")) // DEBUG
 	heard := v.heard()
 	if names := slices.Sorted(maps.Keys(heard)); len(names) != len(clientsOfWatcher) {
 		v.t.Fatalf("clients %v", names)
