@@ -26,9 +26,9 @@ import (
 // that it has this state, wherever it has got it from, and every event up to the last
 // one has brought it to the next. A recorded collection that is complete at this very
 // version, and has all that the watch selects, holds the same. It does not matter who
-// has recorded it. One at any other version is of no use, be it newer: what was
-// deleted in between it cannot tell. Then the client hears 410 Gone, as from the server,
-// and lists itself.
+// has recorded it. One at another version is of no use, be it newer, unless nothing
+// has changed in between, as when another watch was sent a bookmark: what was deleted it
+// cannot tell. Then the client hears 410 Gone, as from the server, and lists itself.
 //
 // In which order the events come matters to a client whose stream breaks among
 // them. It goes on behind the version of the last one, as client-go does with
@@ -169,7 +169,8 @@ func (w *watch) sent(ctx context.Context, at place) (*replay.Past, error) {
 	if err := cache.Recorder.Flush(flushing); err != nil {
 		return nil, fmt.Errorf("%w yet: %w", errUnknown, err)
 	}
-	past, err := cache.Replayer.Past(ctx, replay.Request{Principal: at.principal, Info: w.info}, at.version, at.form)
+	was := func(c store.Collection) bool { return cache.Recorder.Was(c, at.version) }
+	past, err := cache.Replayer.Past(ctx, replay.Request{Principal: at.principal, Info: w.info}, at.form, was)
 	if errors.Is(err, replay.ErrNotRecorded) {
 		err = fmt.Errorf("%w: %w", errUnknown, err)
 	}

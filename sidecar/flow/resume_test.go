@@ -396,6 +396,23 @@ func TestWatchesAtOnePlaceAreToldByOneList(t *testing.T) {
 	}
 }
 
+// Each watch is sent bookmarks of its own.
+func TestAWatchThatIsBehindAnothersBookmarkIsToldWhatItHasMissed(t *testing.T) {
+	g := newRig(t)
+	g.says(200, listed(10, "", object("a", "ua", 5)))
+	g.do(g.request("GET", path))
+	one, two := newStream(), newStream()
+	g.streams(one, two)
+	first, second := g.open(g.request("GET", quiet+bookmarks)), g.open(g.request("GET", quiet+bookmarks))
+	go one.send(t, bookmark(15))
+	first.want(bookmark(15))
+	g.flushed()
+	s := &server{knows: "20", inBand: true, pages: []string{listed(20, "", object("b", "ub", 16))}}
+	g.forgets(s)
+	_ = two.w.CloseWithError(errDown)
+	second.want(told("DELETED", "a", "ua", 10) + told("ADDED", "b", "ub", 16) + bookmark(20))
+}
+
 func TestWhoeverComparesForACompanyMayLeaveIt(t *testing.T) {
 	var w waiting
 	c := w.join(place{})

@@ -71,6 +71,9 @@ func (d *difference) apply(g *group) error {
 	if v != next {
 		return nil
 	}
+	if len(d.gone)+len(d.objects) > 0 {
+		g.watched.change(d.stream.scope, d.version)
+	}
 	for _, key := range d.gone {
 		if err := g.tx.Remove(h.id, key.Namespace, key.Name); err != nil {
 			return err

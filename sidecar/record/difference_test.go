@@ -110,3 +110,44 @@ func TestADifferenceOfWhatIsNotRecordedIsNot(t *testing.T) {
 	unlisted.Difference([]Change{changed(t, wire.Modified, "a", 15)}, "30")
 	g.want()
 }
+
+func TestWhatACollectionWasIsKnownWhileItIsWatched(t *testing.T) {
+	g := newRig(t, 0)
+	was := func(want bool, versions ...string) {
+		t.Helper()
+		g.flush()
+		all, err := g.db.Collections(t.Context(), who, "", "v1", "configmaps")
+		if err != nil || len(all) != 1 {
+			t.Fatal(all, err)
+		}
+		for _, v := range versions {
+			if g.Was(all[0], v) != want {
+				t.Errorf("at %s: that it was so at %s is %v", all[0].ResourceVersion, v, !want)
+			}
+		}
+	}
+	g.list(configmaps, listOf(10, configMap("a", 1)))
+	was(true, "10")
+	was(false, "9", "11", "")
+	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+	g.events(w, "BOOKMARK x 15")
+	was(true, "10", "12", "15")
+	was(false, "9", "16", "x")
+	g.events(w, "ADDED b 17", "BOOKMARK x 20")
+	was(true, "17", "20")
+	was(false, "15", "16", "21")
+	w.Difference(nil, "25")
+	was(true, "17", "25")
+	w.Difference([]Change{changed(t, wire.Deleted, "b", 25)}, "30") // when, between 25 and 30?
+	g.events(w, "BOOKMARK x 35")
+	was(true, "30", "35")
+	was(false, "25", "29")
+	g.list(configmaps, listOf(40, configMap("a", 1)))
+	was(true, "40")
+	was(false, "35", "39")
+	g.events(w, "BOOKMARK x 45")
+	was(true, "40")
+	w.Close()
+	was(true, "45")
+	was(false, "40")
+}

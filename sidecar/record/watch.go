@@ -222,6 +222,9 @@ func (e *event) apply(g *group) error {
 	if v != next {
 		return nil
 	}
+	if e.key != (store.Key{}) {
+		g.watched.change(e.stream.scope, e.version)
+	}
 	switch {
 	case e.superseded:
 		g.owed[debt{h.id, e.key}] = struct{}{}

@@ -16,20 +16,20 @@ type Past struct {
 	typed []byte
 }
 
-// Past finds what is recorded of the state that q asks for at a resourceVersion, in a
-// form. It gives ErrNotRecorded unless there is a complete collection at that very
-// version that has everything asked for.
-func (r *Replayer) Past(ctx context.Context, q Request, resourceVersion string, form request.Form) (*Past, error) {
+// Past finds what is recorded of a state that q asks for, in a form. It gives
+// ErrNotRecorded unless there is a complete collection that was so, and that has
+// everything asked for.
+func (r *Replayer) Past(ctx context.Context, q Request, form request.Form, was func(store.Collection) bool) (*Past, error) {
 	all, err := r.db.Collections(ctx, q.Principal, q.Info.Group, q.Info.Version, q.Info.Resource)
 	if err != nil {
 		return nil, err
 	}
-	all = slices.DeleteFunc(all, func(c store.Collection) bool { return c.ResourceVersion != resourceVersion })
+	all = slices.DeleteFunc(all, func(c store.Collection) bool { return !was(c) })
 	info := q.Info
 	info.Accept = request.ParseAccept(form.AcceptList())
 	s, ok := choose(all, info)
 	if !ok {
-		return nil, fmt.Errorf("%w: no complete list of %s at this version covers this request", ErrNotRecorded, info.Resource)
+		return nil, fmt.Errorf("%w: no complete list of %s as it was then covers this request", ErrNotRecorded, info.Resource)
 	}
 	r.used(s.collection.ID)
 	return &Past{pages: pages{ctx: ctx, db: r.db, selection: s}}, nil

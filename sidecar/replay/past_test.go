@@ -13,6 +13,10 @@ import (
 
 var wholeJSON = request.Form{Format: wire.JSON, Representation: request.Object}
 
+func at(version string) func(store.Collection) bool {
+	return func(c store.Collection) bool { return c.ResourceVersion == version }
+}
+
 // names gives the objects of a past state.
 func names(t *testing.T, p *Past) string {
 	t.Helper()
@@ -54,7 +58,7 @@ func TestThePastIsWhatACollectionHasAtOneVersion(t *testing.T) {
 			g.record("/api/v1/namespaces/shop/pods", 10, bare("shop", "a", 1), bare("shop", "b", 2))
 			g.record("/api/v1/pods", 20, bare("shop", "a", 1), bare("shop", "b", 15), bare("other", "c", 3))
 			q := ask(tt.url+sign(tt.url)+"watch=true&resourceVersion=20", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json")
-			p, err := g.Past(t.Context(), q, tt.version, tt.form)
+			p, err := g.Past(t.Context(), q, tt.form, at(tt.version))
 			if tt.want == "" {
 				if !errors.Is(err, ErrNotRecorded) {
 					t.Errorf("%v", err)
@@ -89,7 +93,7 @@ func TestThePastIsGoneWhenSomethingNewerIsRecorded(t *testing.T) {
 		objects = append(objects, bare("shop", fmt.Sprintf("o%05d", i), i+1))
 	}
 	g.record("/api/v1/pods", 5000, objects...)
-	p, err := g.Past(t.Context(), ask("/api/v1/pods?watch=true", ""), "5000", wholeJSON)
+	p, err := g.Past(t.Context(), ask("/api/v1/pods?watch=true", ""), wholeJSON, at("5000"))
 	if err != nil {
 		t.Fatal(err)
 	}
