@@ -63,8 +63,16 @@ type difference struct {
 	kind, apiVersion string // of the objects
 }
 
-// compare lists what the watch reads and finds out what its client has missed. An error
-// that is not the link's, or the context's, says that this cannot be known.
+// difference finds out what the client has missed. An error that is not the link's, or the
+// context's, says that this cannot be known.
+func (w *watch) difference(ctx context.Context) (*difference, error) {
+	if !w.comparable() {
+		return nil, errUnknown
+	}
+	return w.company.difference(ctx, func(ctx context.Context) (*difference, error) { return w.compare(ctx, w.company.place) })
+}
+
+// compare lists what the watches at a place read, and compares.
 func (w *watch) compare(ctx context.Context, at place) (*difference, error) {
 	past, err := w.sent(ctx, at)
 	if err != nil {
@@ -154,16 +162,23 @@ func (c *comparison) add(to *[]record.Change, kind string, object []byte) error 
 	return err
 }
 
+// comparable tells that what the watch reads can be recorded, so that it can be known what
+// its client has been sent, and that this is in the form that its place says. Of a client
+// that acts as somebody else, or takes a Table, its place says too little.
+func (w *watch) comparable() bool {
+	cache := w.flow.cache(&w.info)
+	if cache.Recorder == nil || cache.Replayer == nil || w.whose == "" || record.KindOf(&w.info) != record.AsWatch {
+		return false
+	}
+	return w.accept != "" || !slices.ContainsFunc(w.info.Accept, func(m request.MediaType) bool {
+		_, cut := m.Representation()
+		return !cut
+	})
+}
+
 // sent finds the state that the client has been sent.
 func (w *watch) sent(ctx context.Context, at place) (*replay.Past, error) {
 	cache := w.flow.cache(&w.info)
-	if cache.Recorder == nil || cache.Replayer == nil || at.principal == "" || record.KindOf(&w.info) != record.AsWatch {
-		return nil, errUnknown
-	}
-	// A form that cannot be cut, such as a Table, is perhaps what the client is sent.
-	if w.accept == "" && slices.ContainsFunc(w.info.Accept, func(m request.MediaType) bool { _, ok := m.Representation(); return !ok }) {
-		return nil, errUnknown
-	}
 	flushing, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
 	if err := cache.Recorder.Flush(flushing); err != nil {

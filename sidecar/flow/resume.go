@@ -137,7 +137,7 @@ func (w *watch) regain() error {
 	w.gone = nil
 	ctx, cancel := w.life()
 	defer cancel()
-	d, err := w.company.difference(ctx, func(ctx context.Context) (*difference, error) { return w.compare(ctx, w.company.place) })
+	d, err := w.difference(ctx)
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:
