@@ -107,7 +107,7 @@ func Keys() []Key {
 			func(c *Config, v string) (err error) { c.Offline.Events, err = boolean(v); return }},
 		{"offline.events-max-count", "number", "1000",
 			"How many Events wait for the link at most; the oldest are dropped.",
-			func(c *Config, v string) (err error) { c.Offline.EventsMaxCount, err = number(v, 1, 100_000); return }},
+			func(c *Config, v string) (err error) { c.Offline.EventsMaxCount, err = number(v, 1, maxEvents); return }},
 		{"offline.events-max-age", "duration", "24h",
 			"How long an Event waits for the link at most.",
 			duration(time.Minute, maxGrace, func(c *Config) *d { return &c.Offline.EventsMaxAge })},
