@@ -15,10 +15,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"go.uber.org/zap"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"rockpool.dev/sidecar/account"
 	"rockpool.dev/sidecar/config"
 	"rockpool.dev/sidecar/flow"
+	"rockpool.dev/sidecar/outbox"
 	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/replay"
 	"rockpool.dev/sidecar/slot"
@@ -124,6 +126,29 @@ func (c *cache) open(ctx context.Context, name, directory string, size int64, lo
 	c.Recorder = record.New(record.Options{DB: c.db, Name: name, Logger: log})
 	c.Replayer = replay.New(c.db, nil, c.Recorder.Used)
 	return nil
+}
+
+// openOutbox opens the queue of Events, which is on the disk, to outlive the pod, unless
+// Events may not be written there. What was accepted is delivered also when offline.events
+// is off by now.
+func openOutbox(ctx context.Context, disk, memory *cache, cfg config.Config, log *zap.Logger) *outbox.Outbox {
+	db := disk.db
+	if slices.ContainsFunc(cfg.Cache.MemoryOnly, func(r schema.GroupResource) bool { return r.Resource == "events" }) {
+		db = memory.db
+	}
+	if db == nil {
+		return nil
+	}
+	o := outbox.Options{Store: db, MaxAge: cfg.Offline.EventsMaxAge, Logger: log}
+	if cfg.Offline.Events {
+		o.MaxCount = cfg.Offline.EventsMaxCount
+	}
+	events, err := outbox.Open(ctx, o)
+	if err != nil {
+		log.Error("queued Events cannot be read, and none are accepted", zap.Error(err))
+		return nil
+	}
+	return events
 }
 
 func (c *cache) close(log *zap.Logger) {

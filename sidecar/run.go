@@ -19,6 +19,8 @@ import (
 	"rockpool.dev/sidecar/certs"
 	"rockpool.dev/sidecar/config"
 	"rockpool.dev/sidecar/flow"
+	"rockpool.dev/sidecar/lease"
+	"rockpool.dev/sidecar/outbox"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/proxy"
 	"rockpool.dev/sidecar/upstream"
@@ -58,7 +60,7 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	if err := s.connect(settings); err != nil {
 		return err
 	}
-	s.flow = s.newFlow()
+	s.flow = s.newFlow(openOutbox(ctx, disk, memory, cfg, log))
 	s.proxy, err = proxy.New(proxy.Options{
 		Transport: s.flow, Upgrade: s.upstream.HTTP1(), TLS: authority.TLSConfig(),
 		ConnectHosts: connectHosts(settings.Servers), Context: flow.WithRoute, Observe: accessLog(log),
@@ -132,12 +134,18 @@ func (s *sidecar) connect(settings upstream.Settings) (err error) {
 	return nil
 }
 
-func (s *sidecar) newFlow() *flow.Flow {
+func (s *sidecar) newFlow(events *outbox.Outbox) *flow.Flow {
+	var leases *lease.Keeper
+	if s.cfg.Offline.Leases {
+		leases = lease.New(lease.Options{Logger: s.log})
+	}
 	return flow.New(flow.Options{
 		Upstream: s.upstream,
 		Disk:     s.disk.Cache, Memory: s.memory.Cache, MemoryOnly: s.cfg.Cache.MemoryOnly, Agents: s.agents,
 		Verifier:       principal.NewVerifier(principal.Options{Keys: s.keys, Own: s.mirror.Token, Grace: s.cfg.Offline.TokenGrace}),
 		ReviewLifetime: s.cfg.Offline.ReviewLifetime,
+		Outbox:         events,
+		Leases:         leases,
 		Token:          s.mirror.Token,
 		Logger:         s.log,
 	})
@@ -180,6 +188,9 @@ func (s *sidecar) serve(ctx context.Context, l *listeners) error {
 	parts.Go(func() error { return s.upstream.Run(behind) })
 	parts.Go(func() error { return s.keys.Run(behind) })
 	parts.Go(func() error { return s.flow.Run(behind) })
+	if s.flow.Outbox != nil {
+		parts.Go(func() error { return s.flow.Deliver(behind) })
+	}
 	parts.Go(func() error {
 		return config.Follow(behind, config.FollowOptions{Flags: s.flags, Config: s.cfg, Apply: s.apply, Logger: s.log})
 	})

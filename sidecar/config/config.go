@@ -102,6 +102,10 @@ type Offline struct {
 	// twice the longest time, five minutes, that API server and kubelet keep the answers of
 	// such webhooks: a program that asks anew when its own copy is that old still finds one.
 	ReviewLifetime time.Duration
+	Events         bool // they are queued
+	EventsMaxCount int
+	EventsMaxAge   time.Duration
+	Leases         bool // those that are held are renewed
 }
 
 // Log is how the sidecar logs.

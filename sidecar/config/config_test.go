@@ -80,7 +80,7 @@ func defaults() Config {
 			Directory: "/var/lib/rockpool", MaxSize: 256 << 20,
 			Agents: agents("*"), MemoryOnly: []schema.GroupResource{{Resource: "secrets"}}, MemoryMaxSize: 8 << 20,
 		},
-		Offline:  Offline{TokenGrace: 720 * time.Hour, ReviewLifetime: 10 * time.Minute},
+		Offline:  Offline{TokenGrace: 720 * time.Hour, ReviewLifetime: 10 * time.Minute, EventsMaxCount: 1000, EventsMaxAge: 24 * time.Hour},
 		Log:      Log{Level: zapcore.InfoLevel, Format: FormatJSON},
 		Shutdown: Shutdown{Grace: 10 * time.Second},
 	}
@@ -175,6 +175,13 @@ func TestLoad(t *testing.T) {
 		"the grace may be zero": {
 			args: []string{"--offline.token-grace=0s"},
 			want: func(c *Config) { c.Offline.TokenGrace = 0 },
+		},
+		"writes while the link is down": {
+			file: "offline: {events: true, leases: true, events-max-count: 7}\n",
+			env:  map[string]string{"ROCKPOOL_OFFLINE_LEASES": "false", "ROCKPOOL_OFFLINE_EVENTS_MAX_AGE": "2h"},
+			want: func(c *Config) {
+				c.Offline.Events, c.Offline.EventsMaxCount, c.Offline.EventsMaxAge = true, 7, 2*time.Hour
+			},
 		},
 		"the variables of a Service named rockpool are not settings": {
 			env: map[string]string{
@@ -303,6 +310,9 @@ func TestLoadRefuses(t *testing.T) {
 		"a size in thousandths":    {args: []string{"--cache.max-size=256m"}, want: []string{"cache.max-size:", "milli"}},
 		"a size that is too small": {args: []string{"--cache.max-size=1Mi"}, want: []string{"out of range", "4Mi"}},
 		"a size beyond all disks":  {args: []string{"--cache.max-size=100Ei"}, want: []string{"out of range"}},
+		"a switch that is no word": {args: []string{"--offline.events=1"}, want: []string{"offline.events:", `"1" is unknown; allowed are true, false`}},
+		"no Events at all":         {args: []string{"--offline.events-max-count=0"}, want: []string{"offline.events-max-count:", `"0"`, "1 to 10000"}},
+		"half an Event":            {args: []string{"--offline.events-max-count=0.5"}, want: []string{"offline.events-max-count:", `"0.5"`}},
 		"an interval of zero":      {args: []string{"--upstream.probe-interval=0s"}, want: []string{"out of range", "100ms"}},
 		"a relative path":          {args: []string{"--cache.directory=cache"}, want: []string{"cache.directory:", "absolute"}},
 		"keys on the disk of the cache": {

@@ -3,6 +3,7 @@ package config
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -121,6 +122,18 @@ func Keys() []Key {
 		{"offline.review-lifetime", "duration", "10m", atStart,
 			"How long the answer to a POST that only asks (SelfSubjectAccessReview, TokenReview and such) is given again while the link is down, from when it was recorded; 0s = not at all.",
 			duration(0, maxReviewLifetime, func(c *Config) *d { return &c.Offline.ReviewLifetime })},
+		{"offline.events", "true|false", "false", atStart,
+			"Whether Events that are written while the link is down are accepted, and delivered when it is back.",
+			func(c *Config, v string) (err error) { c.Offline.Events, err = boolean(v); return }},
+		{"offline.events-max-count", "number", "1000", atStart,
+			"How many Events wait for the link at most; the oldest are dropped.",
+			number(1, maxEvents, func(c *Config) *int { return &c.Offline.EventsMaxCount })},
+		{"offline.events-max-age", "duration", "24h", atStart,
+			"How long an Event waits for the link at most.",
+			duration(time.Minute, maxGrace, func(c *Config) *d { return &c.Offline.EventsMaxAge })},
+		{"offline.leases", "true|false", "false", atStart,
+			"Whether a Lease that a client of the pod held when the link went down can be renewed without it; somebody else may take it at the API server meanwhile.",
+			func(c *Config, v string) (err error) { c.Offline.Leases, err = boolean(v); return }},
 		{"log.level", "debug|info|warn|error", "info", anytime,
 			"The least severe log line that is written; debug has one for each request, info only for those that failed.",
 			func(c *Config, v string) (err error) { c.Log.Level, err = level(v); return }},

@@ -25,6 +25,7 @@ const (
 	maxGrace     = 10 * 365 * 24 * time.Hour
 	// A right that was taken away, or a token that has expired, stays good for as long.
 	maxReviewLifetime = 24 * time.Hour
+	maxEvents         = 10_000  // the outbox has a list of them in memory
 	minSize           = 4 << 20 // below it not even the schema and one write-ahead log cycle fit
 	maxSize           = 1 << 50
 )
@@ -140,6 +141,11 @@ func number(least, most int, field func(*Config) *int) func(*Config, string) err
 		*field(c) = n
 		return nil
 	}
+}
+
+func boolean(v string) (bool, error) {
+	v, err := word(v, "true", "false")
+	return v == "true", err
 }
 
 func level(v string) (zapcore.Level, error) {

@@ -4,6 +4,7 @@
 //	            ┌─ link up ──▶ upstream ──▶ answer, recorded on its way back
 //	request ──▶ ┤
 //	            └─ link down ▶ prove who asks ──▶ replay ──▶ answer, 404 with proof, or 503
+//	                                         └──▶ outbox, lease: the writes that are accepted
 //
 // Of a document that is recorded upstream is only asked whether it has changed, see
 // revalidate.go; a POST that only asks is recorded as an answer, see review.go.

@@ -14,12 +14,15 @@ import (
 	"k8s.io/utils/clock"
 
 	"rockpool.dev/sidecar/agent"
+	"rockpool.dev/sidecar/lease"
+	"rockpool.dev/sidecar/outbox"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/replay"
 	"rockpool.dev/sidecar/request"
 	"rockpool.dev/sidecar/upstream"
 	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/sidecar/written"
 	"rockpool.dev/store"
 )
 
@@ -51,6 +54,10 @@ type Options struct {
 	// ReviewLifetime is how long the answer to a POST that only asks is given again
 	// offline; 0: not at all.
 	ReviewLifetime time.Duration
+	// Outbox takes Events while the link is down; nil: they are refused like all writes.
+	Outbox *outbox.Outbox
+	// Leases keeps those that are held; nil: they end with the link.
+	Leases *lease.Keeper
 	// Token gives the pod's own current token, for watches that outlive the one
 	// they were opened with.
 	Token  func() (string, error)
@@ -110,6 +117,12 @@ func (f *Flow) RoundTrip(r *http.Request) (*http.Response, error) {
 				return nil, err
 			}
 		}
+	}
+	switch {
+	case f.Outbox.Takes(&info):
+		return f.event(r, info)
+	case f.Leases.Takes(&info):
+		return f.lease(r, info)
 	}
 	if f.Upstream.Online() {
 		resp, err := f.ask(r, f.source(r, info))
@@ -243,21 +256,16 @@ func (f *Flow) offline(r *http.Request, info request.Info) (*http.Response, erro
 	return resp, nil
 }
 
-// prove finds out whether the request may be answered offline at all, and for
+// prove finds out whether the request may be answered from the cache at all, and for
 // whom.
 func (f *Flow) prove(r *http.Request, info request.Info) (replay.Request, error) {
-	routeOf(r.Context()).Offline = true
 	q := replay.Request{Info: info, Path: r.URL.RequestURI(), IfNoneMatch: r.Header.Get("If-None-Match")}
 	recorder := f.cache(&info).Recorder
 	var err error
-	q.Principal, err = f.Verifier.Verify(r.Header)
+	q.Principal, err = f.identify(r, info)
 	switch {
-	case errors.Is(err, principal.ErrNoKeys), errors.Is(err, principal.ErrNoOwn):
-		return q, unavailable(err.Error()) // that is not the caller's fault
 	case err != nil:
-		return q, unauthorized(err)
-	case info.Impersonated:
-		return q, unavailable("only the API server can decide on impersonation")
+		return q, err
 	case !info.IsRead() && !info.IsReview():
 		return q, unavailable("nothing is written while the link is down; try again later")
 	case recorder == nil:
@@ -272,10 +280,26 @@ func (f *Flow) prove(r *http.Request, info request.Info) (replay.Request, error)
 	return q, nil
 }
 
-// refusal turns an error of the replayer into one that the client understands.
+// identify finds out, without the API server, who asks. Reads, and the writes that are
+// accepted offline, go through here.
+func (f *Flow) identify(r *http.Request, info request.Info) (subject string, err error) {
+	routeOf(r.Context()).Offline = true
+	subject, err = f.Verifier.Verify(r.Header)
+	switch {
+	case errors.Is(err, principal.ErrNoKeys), errors.Is(err, principal.ErrNoOwn):
+		return "", unavailable(err.Error()) // that is not the caller's fault
+	case err != nil:
+		return "", unauthorized(err)
+	case info.Impersonated:
+		return "", unavailable("only the API server can decide on impersonation")
+	}
+	return subject, nil
+}
+
+// refusal turns an error of what answers offline into one that the client understands.
 func (f *Flow) refusal(info request.Info, err error) error {
 	switch {
-	case errors.Is(err, replay.ErrNotRecorded):
+	case errors.Is(err, replay.ErrNotRecorded), errors.Is(err, written.ErrNeedsServer):
 		return unavailable(err.Error())
 	case isStatus(err), errors.Is(err, context.Canceled):
 		return err
