@@ -37,7 +37,7 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	log.Info("starting", zap.String("version", describe()))
 
 	// First what can only fail for good, so that it is seen at once.
-	servers, err := upstreamServers(cfg)
+	settings, err := upstreamSettings(cfg)
 	if err != nil {
 		return err
 	}
@@ -57,20 +57,20 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	defer memory.close(log)
 
 	s := &sidecar{cfg: cfg, flags: flags, log: log, level: level, agents: agent.NewCurrent(cfg.Cache.Agents), mirror: mirror, disk: disk, memory: memory}
-	if err := s.connect(servers); err != nil {
+	if err := s.connect(settings); err != nil {
 		return err
 	}
 	s.flow = s.newFlow(openOutbox(ctx, disk, memory, cfg, log))
-	server, err := proxy.New(proxy.Options{
+	s.proxy, err = proxy.New(proxy.Options{
 		Transport: s.flow, Upgrade: s.upstream.HTTP1(), TLS: authority.TLSConfig(),
-		ConnectHosts: connectHosts(servers), Context: flow.WithRoute, Observe: accessLog(log),
+		ConnectHosts: connectHosts(settings.Servers), Context: flow.WithRoute, Observe: accessLog(log),
 		Whole: func(r *http.Request) bool { info := flow.RouteOf(r.Context()).Info; return info.IsWhole() },
 		Grace: cfg.Shutdown.Grace, Logger: log,
 	})
 	if err != nil {
 		return err
 	}
-	return s.serve(ctx, server, listeners)
+	return s.serve(ctx, listeners)
 }
 
 // sidecar holds the parts that run side by side.
@@ -86,34 +86,36 @@ type sidecar struct {
 	upstream *upstream.Upstream
 	keys     *principal.Fetcher
 	flow     *flow.Flow
+	proxy    *proxy.Server
 }
 
-func upstreamServers(cfg config.Config) ([]upstream.Server, error) {
-	urls, err := cfg.UpstreamServers(os.Getenv)
+// upstreamSettings are what the settings mean for the way upstream.
+func upstreamSettings(cfg config.Config) (upstream.Settings, error) {
+	settings := upstream.Settings{
+		ProbeInterval: cfg.Upstream.ProbeInterval, ProbeTimeout: cfg.Upstream.ProbeTimeout, ConnectTimeout: cfg.Upstream.ConnectTimeout,
+		FailureThreshold: cfg.Upstream.FailureThreshold, SuccessThreshold: cfg.Upstream.SuccessThreshold,
+	}
+	if cfg.Upstream.Mode == config.ModeRoundRobin {
+		settings.Mode = upstream.RoundRobin
+	}
+	servers, err := cfg.UpstreamServers(os.Getenv)
 	if err != nil {
-		return nil, err
+		return settings, err
 	}
-	inCluster, err := cfg.InCluster(os.Getenv)
-	if err != nil {
-		return nil, err
+	for _, server := range servers {
+		settings.Servers = append(settings.Servers, upstream.Server{
+			URL: server.URL, TLSServerName: server.TLSServerName, CAFile: server.CAFile, LastResort: server.InCluster,
+		})
 	}
-	servers := make([]upstream.Server, len(urls))
-	for i, u := range urls {
-		servers[i].URL = u
-		if inCluster == nil || u.String() != inCluster.String() {
-			servers[i].TLSServerName = cfg.Upstream.TLSServerName
-		}
-	}
-	return servers, nil
+	return settings, nil
 }
 
 // connect makes the way upstream and what keeps its keys.
-func (s *sidecar) connect(servers []upstream.Server) (err error) {
+func (s *sidecar) connect(settings upstream.Settings) (err error) {
 	s.upstream, err = upstream.New(upstream.Options{
-		Servers:       servers,
-		CAFile:        filepath.Join(s.cfg.Account.Source, account.CAFile),
-		TokenFile:     filepath.Join(s.cfg.Account.Source, account.TokenFile),
-		ProbeInterval: s.cfg.Upstream.ProbeInterval, ProbeTimeout: s.cfg.Upstream.ProbeTimeout, ConnectTimeout: s.cfg.Upstream.ConnectTimeout,
+		Settings:  settings,
+		CAFile:    filepath.Join(s.cfg.Account.Source, account.CAFile),
+		TokenFile: filepath.Join(s.cfg.Account.Source, account.TokenFile),
 		OnChange: func(state upstream.State, reason string) {
 			if s.disk.Recorder != nil {
 				s.disk.Recorder.Link(state.String(), reason)
@@ -150,15 +152,26 @@ func (s *sidecar) newFlow(events *outbox.Outbox) *flow.Flow {
 }
 
 // apply makes the settings hold that can change while the sidecar runs; Key.Runtime
-// says which.
-func (s *sidecar) apply(cfg config.Config) {
+// says which. What can fail comes first.
+func (s *sidecar) apply(cfg config.Config) error {
+	settings, err := upstreamSettings(cfg)
+	if err != nil {
+		return err
+	}
+	if err := s.proxy.SetConnectHosts(connectHosts(settings.Servers)); err != nil {
+		return err
+	}
+	if err := s.upstream.Update(settings); err != nil {
+		return err
+	}
 	s.level.SetLevel(cfg.Log.Level)
 	s.agents.Set(cfg.Cache.Agents)
+	return nil
 }
 
 // serve runs all parts until ctx ends or one fails. The servers stop first; what
 // they were recording is written after that.
-func (s *sidecar) serve(ctx context.Context, server *proxy.Server, l *listeners) error {
+func (s *sidecar) serve(ctx context.Context, l *listeners) error {
 	if err := s.keys.Load(ctx); err != nil {
 		s.log.Warn("the recorded signing keys cannot be used; they are fetched again", zap.Error(err))
 	}
@@ -191,9 +204,9 @@ func (s *sidecar) serve(ctx context.Context, server *proxy.Server, l *listeners)
 	}
 
 	front, ctx := errgroup.WithContext(ctx)
-	front.Go(func() error { return server.Serve(ctx, l.api) })
+	front.Go(func() error { return s.proxy.Serve(ctx, l.api) })
 	if l.connect != nil {
-		front.Go(func() error { return server.ServeConnect(ctx, l.connect) })
+		front.Go(func() error { return s.proxy.ServeConnect(ctx, l.connect) })
 	}
 	if l.metrics != nil {
 		front.Go(func() error { return serveMetrics(ctx, l.metrics) })

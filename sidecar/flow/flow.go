@@ -3,6 +3,7 @@ package flow
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"sync/atomic"
@@ -78,6 +79,7 @@ type Flow struct {
 	subjects    subjects
 	questions   questions
 	patience    patience
+	waiting     waiting
 	resting     atomic.Int64 // until when documents are not looked for in the cache, ns since 1970
 }
 
@@ -88,7 +90,7 @@ func New(opts Options) *Flow {
 	if opts.Clock == nil {
 		opts.Clock = clock.RealClock{}
 	}
-	return &Flow{Options: opts, questions: newQuestions(), patience: defaultPatience}
+	return &Flow{Options: opts, questions: newQuestions(), patience: defaultPatience, waiting: waiting{random: rand.Float64}}
 }
 
 // flushTimeout bounds how long an offline answer waits for what was read just

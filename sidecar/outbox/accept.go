@@ -160,9 +160,6 @@ func (b *Outbox) patch(ctx context.Context, w Write) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"resourceVersion", "uid", "creationTimestamp", "managedFields", "generation", "selfLink"} {
-		delete(o.Metadata(), name) // the server's, it takes none of them when the Event is made anew
-	}
 	return resp, b.queue(ctx, e, k, o, before.Then(p))
 }
 

@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"rockpool.dev/sidecar/written"
 	"rockpool.dev/store"
 )
 
@@ -114,7 +115,7 @@ func (b *Outbox) end(ctx context.Context, e *entry, result string, changes int) 
 	b.accepting.Lock()
 	defer b.accepting.Unlock()
 	if now, _, waits := b.state(e); waits && (now == changes || result == "refused") {
-		b.drop(context.WithoutCancel(ctx), e, result)
+		b.drop(ctx, e, result)
 	}
 }
 
@@ -132,7 +133,11 @@ func (b *Outbox) send(ctx context.Context, courier Courier, e *entry) (result st
 	if _, superseded, _ := b.state(e); superseded {
 		return "superseded", nil
 	}
-	status, err := b.exchange(ctx, courier, http.MethodPost, q, q.Path, "application/json", q.Object)
+	object, err := anew(q.Object)
+	if err != nil {
+		return "", err
+	}
+	status, err := b.exchange(ctx, courier, http.MethodPost, q, q.Path, "application/json", object)
 	if err != nil || status.Reason != metav1.StatusReasonAlreadyExists {
 		return b.verdict(status, err, e)
 	}
@@ -148,6 +153,19 @@ func (b *Outbox) send(ctx context.Context, courier Courier, e *entry) (result st
 		return "present", nil
 	}
 	return b.verdict(status, err, e)
+}
+
+// anew takes away what the server has given an Event from before the outage: it takes none of
+// that when the Event is made again.
+func anew(object []byte) ([]byte, error) {
+	o, err := written.Decode(object)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"resourceVersion", "uid", "creationTimestamp", "managedFields", "generation", "selfLink"} {
+		delete(o.Metadata(), name)
+	}
+	return o.JSON(), nil
 }
 
 // verdict tells what an answer means for the Event.

@@ -155,7 +155,7 @@ func (b *Outbox) state(e *entry) (changes int, superseded, waits bool) {
 // drop ends an entry; accepting is held. A row that cannot be deleted is sent again after
 // a restart, which does no harm.
 func (b *Outbox) drop(ctx context.Context, e *entry, result string) {
-	if err := b.Store.Dequeue(ctx, e.id); err != nil {
+	if err := b.Store.Dequeue(context.WithoutCancel(ctx), e.id); err != nil {
 		b.Logger.Warn("a queued Event that is done cannot be removed from the cache", zap.String("path", e.path), zap.String("name", e.name), zap.Error(err))
 	}
 	b.mu.Lock()

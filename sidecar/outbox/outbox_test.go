@@ -150,7 +150,9 @@ func TestAnEventThatTheServerHasIsPatchedOrMadeAnew(t *testing.T) {
 		if code != 200 || answer.Text("metadata", "resourceVersion") != "7" || answer.Text("metadata", "uid") != "u" || answer.Text("reason") != "Began" {
 			t.Fatalf("%d %s", code, answer.JSON())
 		}
-		g.patch("recorded", 3)
+		if code, answer = g.patch("recorded", 3); code != 200 || answer.Text("metadata", "resourceVersion") != "7" {
+			t.Errorf("the second time: %d %s", code, answer.JSON())
+		}
 		want := []string{"POST web " + core}
 		if there { // by hand, so that only the patch can have changed it
 			g.events[core+"/recorded"] = written.Object{"metadata": map[string]any{"name": "recorded", "uid": "u"}, "reason": "Kept"}
@@ -160,7 +162,7 @@ func TestAnEventThatTheServerHasIsPatchedOrMadeAnew(t *testing.T) {
 		g.run()
 		g.empty()
 		got := g.has(core + "/recorded")
-		if got.Whole("count") != 3 || (got.Text("reason") == "Kept") != there || (got.Text("metadata", "uid") == "u") != there || !slices.Equal(g.requests(), want) {
+		if got.Whole("count") != 3 || (got.Text("reason") == "Kept") != there || (got.Text("metadata", "uid") == "u") != there || got.Metadata()["resourceVersion"] != nil || !slices.Equal(g.requests(), want) {
 			t.Errorf("there %v: the server has %s after %q", there, got.JSON(), g.requests())
 		}
 	}

@@ -77,6 +77,7 @@ var cases = []benchCase{
 	{"watch", (*bench).watches},
 	{"memory", (*bench).memory},
 	{"offline", (*bench).offline},
+	{"cuts", (*bench).cuts},
 }
 
 func caseNames() (names []string) {

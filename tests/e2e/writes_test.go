@@ -73,7 +73,7 @@ func TestEventsOfAnOutageArriveOnceAndInOrder(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t)
 			p := s.leader(map[string]string{"rockpool.dev/offline-events": "true"}, "-tick=200ms", "-content-type="+contentType)
-			p.sees("tick", `"count":3`)
+			p.sees(`{"count":3,"event":"tick"}`)
 			s.until("Events arrive online", func() bool { return len(s.events()) >= 3 })
 			p.offline()
 			ticks := "json_extract(object, '$.reason') LIKE 'Tick%'"
@@ -108,8 +108,16 @@ func TestEventsOfAnOutageArriveOnceAndInOrder(t *testing.T) {
 				}
 				return most
 			}
-			// The recorder counts, so all before have arrived with this.
-			s.until("the count of what was the same each time arrives", func() bool { return beats() >= int32(last) })
+			// The recorder counts, so all before have arrived with this. The newer recorder
+			// tries again after ten seconds what it could not write while there was no sidecar.
+			s.until("what was told until then arrives", func() bool {
+				most := beats()
+				tocks := 0
+				for n := 1; n < last/2; n++ {
+					tocks += min(1, counts[fmt.Sprint("Tock", n)])
+				}
+				return most >= int32(last) && tocks == last/2-1
+			})
 			for n := 1; n <= last; n++ {
 				if reason := fmt.Sprint("Tick", n); counts[reason] != 1 {
 					t.Errorf("%s is there %d times", reason, counts[reason])
@@ -132,8 +140,12 @@ func TestEventsOfAnOutageArriveOnceAndInOrder(t *testing.T) {
 			if !slices.Equal(arrived, queued) {
 				t.Errorf("queued were %v, they have arrived as %v", queued, arrived)
 			}
-			if text := mustLogs(t, p, "app"); strings.Contains(text, "Server rejected") || strings.Contains(text, "Unable to construct") {
-				t.Errorf("the recorder complains:\n%s", text)
+			// The newer recorder does not keep the order: it patches an Event that it could not
+			// write yet while there was no sidecar, and is told that nobody knows it.
+			for line := range strings.Lines(mustLogs(t, p, "app")) {
+				if strings.Contains(line, "Server rejected") && !strings.Contains(line, "event_broadcaster.go") {
+					t.Errorf("the recorder complains: %s", line)
+				}
 			}
 		})
 	}
@@ -164,7 +176,7 @@ func theOutage(t *testing.T) outage {
 func (o outage) candidate(s *site, annotations map[string]string) *pod {
 	s.t.Helper()
 	p := s.leader(annotations, "-lease=main", "-lease-duration="+o.duration.String(), "-renew-deadline="+o.renew.String(), "-retry-period="+o.retry.String())
-	p.sees("leading")
+	p.sees(`"event":"leading"`)
 	return p
 }
 
@@ -212,7 +224,7 @@ func TestALeaderGoesOnLeadingThroughAnOutage(t *testing.T) {
 			t.Errorf("%+v became %+v", before.Spec, after.Spec)
 		}
 		p.sidecarSays("the API server's Lease counts again")
-		if text := mustLogs(t, p, "app"); strings.Contains(text, "stopped") || p.restarts("app") > 0 {
+		if text := mustLogs(t, p, "app"); strings.Contains(text, `"stopped"`) || p.restarts("app") > 0 {
 			t.Errorf("it has stopped:\n%s", text)
 		}
 	})
@@ -221,7 +233,7 @@ func TestALeaderGoesOnLeadingThroughAnOutage(t *testing.T) {
 		s := newSite(t)
 		p := o.candidate(s, nil)
 		p.offline()
-		p.sees("stopped")
+		p.sees(`"event":"stopped"`)
 	})
 	t.Run("not when another has the Lease", func(t *testing.T) {
 		t.Parallel()
@@ -235,7 +247,7 @@ func TestALeaderGoesOnLeadingThroughAnOutage(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.online()
-		p.sees("stopped")
+		p.sees(`"event":"stopped"`)
 		if now := s.mainLease(); *now.Spec.HolderIdentity != "cloud" && now.Spec.AcquireTime.Sub(taken.Spec.AcquireTime.Time) < o.duration {
 			t.Errorf("the Lease was taken from its holder: %+v", now.Spec)
 		}
@@ -247,6 +259,6 @@ func TestALeaderGoesOnLeadingThroughAnOutage(t *testing.T) {
 		p.offline()
 		s.until("it is renewed", func() bool { return p.metric(`rockpool_lease_writes_total{result="renewed"}`) > 0 })
 		p.kill()
-		p.sees("stopped")
+		p.sees(`"event":"stopped"`)
 	})
 }
