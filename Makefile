@@ -5,10 +5,11 @@ SHELL       := /bin/bash
 GO          ?= go
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS     := -s -w -X main.version=$(VERSION)
+SOAK        ?= 10m
 GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := build
-.PHONY: help build need tools test unit e2e bench lint fmt fuzz demo clean
+.PHONY: help build need tools test unit e2e bench lint fmt fuzz soak demo clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +33,9 @@ unit: ## Run the tests that need no API server
 
 e2e: tools ## Run the end-to-end tests
 	$(GO) test -race -v -timeout 20m ./tests/e2e
+
+soak: tools ## Have all kinds of clients live through random faults for ten minutes (SOAK=1h for longer)
+	$(GO) test -race -v -timeout 24h ./tests/e2e -run '^TestSoak$$' -soak $(SOAK)
 
 demo: tools ## Show the main job: online, link cut, restarts, link back
 	@$(GO) run ./tests/demo

@@ -47,14 +47,7 @@ func TestWatchesSurvive(t *testing.T) {
 	for range *rounds {
 		faults := v.faults()
 		for _, i := range random.Perm(len(faults)) {
-			f := faults[i]
-			began := time.Now()
-			f.happen()
-			v.write(1 + random.IntN(10))
-			if random.IntN(2) == 0 {
-				v.settle()
-			}
-			t.Logf("%5.1f s  %s", time.Since(began).Seconds(), f.name)
+			v.suffer(faults[i])
 		}
 	}
 	v.write(10)
