@@ -83,6 +83,7 @@ type sidecar struct {
 	memory   *cache
 	upstream *upstream.Upstream
 	keys     *principal.Fetcher
+	accepted *principal.Accepted
 	flow     *flow.Flow
 }
 
@@ -105,7 +106,7 @@ func upstreamServers(cfg config.Config) ([]upstream.Server, error) {
 	return servers, nil
 }
 
-// connect makes the way upstream and what keeps its keys.
+// connect makes the way upstream and what keeps its keys and whom it has let in.
 func (s *sidecar) connect(servers []upstream.Server) (err error) {
 	s.upstream, err = upstream.New(upstream.Options{
 		Servers:       servers,
@@ -127,6 +128,7 @@ func (s *sidecar) connect(servers []upstream.Server) (err error) {
 		o.Facts = s.disk.db
 	}
 	s.keys = principal.NewFetcher(o)
+	s.accepted = principal.NewAccepted(principal.AcceptedOptions{Keys: s.keys, Facts: o.Facts, Logger: s.log})
 	return nil
 }
 
@@ -134,7 +136,8 @@ func (s *sidecar) newFlow() *flow.Flow {
 	return flow.New(flow.Options{
 		Upstream: s.upstream,
 		Disk:     s.disk.Cache, Memory: s.memory.Cache, MemoryOnly: s.cfg.Cache.MemoryOnly, Agents: s.agents,
-		Verifier:       principal.NewVerifier(principal.Options{Keys: s.keys, Own: s.mirror.Token, Grace: s.cfg.Offline.TokenGrace}),
+		Verifier:       principal.NewVerifier(principal.Options{Keys: s.keys, Own: s.mirror.Token, Accepted: s.accepted, Grace: s.cfg.Offline.TokenGrace}),
+		Accepted:       s.accepted.Add,
 		ReviewLifetime: s.cfg.Offline.ReviewLifetime,
 		Token:          s.mirror.Token,
 		Logger:         s.log,
@@ -154,6 +157,9 @@ func (s *sidecar) serve(ctx context.Context, server *proxy.Server, l *listeners)
 	if err := s.keys.Load(ctx); err != nil {
 		s.log.Warn("the recorded signing keys cannot be used; they are fetched again", zap.Error(err))
 	}
+	if err := s.accepted.Load(ctx); err != nil {
+		s.log.Warn("whom the API server has let in before cannot be read", zap.Error(err))
+	}
 	// The mirror comes before the first connection: its ca.crt is what clients
 	// need for one.
 	if err := s.mirror.Sync(); err != nil {
@@ -166,6 +172,7 @@ func (s *sidecar) serve(ctx context.Context, server *proxy.Server, l *listeners)
 	parts.Go(func() error { return s.mirror.Run(behind) })
 	parts.Go(func() error { return s.upstream.Run(behind) })
 	parts.Go(func() error { return s.keys.Run(behind) })
+	parts.Go(func() error { return s.accepted.Run(behind) })
 	parts.Go(func() error { return s.flow.Run(behind) })
 	parts.Go(func() error {
 		return config.Follow(behind, config.FollowOptions{Flags: s.flags, Config: s.cfg, Apply: s.apply, Logger: s.log})

@@ -35,7 +35,8 @@ func TestVerify(t *testing.T) {
 	}
 	parts := func(token string) []string { return strings.Split(token, ".") }
 	valid := e.sign(t, claims())
-	other := e.sign(t, claims("sub", "system:serviceaccount:kube-system:admin"))
+	const admin = "system:serviceaccount:kube-system:admin"
+	other := e.sign(t, claims("sub", admin))
 
 	tests := map[string]struct {
 		token   string
@@ -44,6 +45,7 @@ func TestVerify(t *testing.T) {
 		noKeys  bool
 		now     time.Time // zero = today
 		subject string    // empty = subject
+		known   string    // another subject that the API server has let in
 		want    error
 		asks    bool // for other keys
 	}{
@@ -52,7 +54,7 @@ func TestVerify(t *testing.T) {
 		"P-384":                     {token: e3.sign(t, claims())},
 		"P-521":                     {token: e5.sign(t, claims())},
 		"a token that names no key": {token: signer{"", e.method, e.key}.sign(t, claims())},
-		"another service account has its own subject":  {token: other, subject: "system:serviceaccount:kube-system:admin"},
+		"another service account has its own subject":  {token: other, subject: admin, known: admin},
 		"one audience in common is enough":             {token: e.sign(t, claims("aud", []string{"x", "k3s"}))},
 		"expired within the grace":                     {token: valid, now: today.Add(time.Hour + DefaultGrace - time.Second)},
 		"a clock that starts in 1970":                  {token: valid, now: time.Unix(60, 0)},
@@ -61,6 +63,14 @@ func TestVerify(t *testing.T) {
 			token: r.sign(t, claims("iss", "kubernetes/serviceaccount", "aud", nil, "exp", nil, "iat", nil, "nbf", nil)),
 			own:   r.sign(t, claims("iss", "kubernetes/serviceaccount", "aud", nil, "exp", nil, "iat", nil, "nbf", nil, "x", 1)),
 		},
+
+		"another service account that was never seen":          {token: other, want: ErrForeign},
+		"another service account where somebody else was seen": {token: other, known: "system:serviceaccount:shop:other", want: ErrForeign},
+		"a forged one of a service account that was seen":      {token: forger.sign(t, claims("sub", admin)), known: admin, want: ErrSignature},
+		"no algorithm where the cluster's keys are not known":  {token: unsigned, noKeys: true, want: ErrAlgorithm, asks: true},
+		"a shared secret where the cluster's are not known":    {token: hmac([]byte("guessed")), noKeys: true, want: ErrAlgorithm, asks: true},
+		"no token where the cluster's keys are not known":      {token: "", noKeys: true, want: ErrNoToken},
+		"an opaque token where the cluster's are not known":    {token: "opaque", noKeys: true, want: ErrNotJWT},
 
 		"no token":        {token: "", want: ErrNoToken},
 		"an opaque token": {token: "opaque", want: ErrNotJWT},
@@ -115,10 +125,15 @@ func TestVerify(t *testing.T) {
 			if now.IsZero() {
 				now = today
 			}
+			accepted := NewAccepted(AcceptedOptions{Keys: keysOf(t, e)})
+			if test.known != "" {
+				accepted.Add(http.Header{}, test.known)
+			}
 			v := NewVerifier(Options{
-				Keys:  keys,
-				Grace: DefaultGrace,
-				Clock: clocktesting.NewFakePassiveClock(now),
+				Keys:     keys,
+				Accepted: accepted,
+				Grace:    DefaultGrace,
+				Clock:    clocktesting.NewFakePassiveClock(now),
 				Own: func() (string, error) {
 					if test.noOwn {
 						return "", errors.New("gone")
