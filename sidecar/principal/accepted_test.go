@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -277,4 +279,24 @@ func TestWhoWasKeptIsChecked(t *testing.T) {
 			}
 		})
 	}
+}
+
+func FuzzParseAccepted(f *testing.F) {
+	f.Add([]byte(`{"subjects":["` + subject + `"],"tokens":{"` + strings.Repeat("ab", 32) + `":1795352400}}`))
+	f.Fuzz(func(t *testing.T, document []byte) {
+		kept, err := parseAccepted(document)
+		if err != nil {
+			if kept.Subjects != nil || kept.Tokens != nil {
+				t.Errorf("%v with an error: %v", kept, err)
+			}
+			return
+		}
+		again, err := json.Marshal(kept)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if same, err := parseAccepted(again); err != nil || !maps.Equal(same.Tokens, kept.Tokens) || !slices.Equal(same.Subjects, kept.Subjects) {
+			t.Errorf("%v is kept as %s: %v", kept, again, err)
+		}
+	})
 }
