@@ -136,12 +136,32 @@ func (s *sidecar) newFlow() *flow.Flow {
 	return flow.New(flow.Options{
 		Upstream: s.upstream,
 		Disk:     s.disk.Cache, Memory: s.memory.Cache, MemoryOnly: s.cfg.Cache.MemoryOnly, Agents: s.agents,
-		Verifier:       principal.NewVerifier(principal.Options{Keys: s.keys, Own: s.mirror.Token, Accepted: s.accepted, Grace: s.cfg.Offline.TokenGrace}),
+		Verifier:       principal.NewVerifier(principal.Options{Keys: s.keys, Own: s.own, Accepted: s.accepted, Grace: s.cfg.Offline.TokenGrace}),
 		Accepted:       s.accepted.Add,
 		ReviewLifetime: s.cfg.Offline.ReviewLifetime,
 		Token:          s.mirror.Token,
 		Logger:         s.log,
 	})
+}
+
+// recall takes what the cache knows about the cluster from an earlier run.
+func (s *sidecar) recall(ctx context.Context) {
+	if err := s.keys.Load(ctx); err != nil {
+		s.log.Warn("the recorded signing keys cannot be used; they are fetched again", zap.Error(err))
+	}
+	if err := s.accepted.Load(ctx); err != nil {
+		s.log.Warn("whom the API server has let in before cannot be read", zap.Error(err))
+	}
+}
+
+// own is the token that callers are measured by while the link is down. There is none
+// before it is known that the cache is of the same cluster: service accounts of two
+// clusters have the same names.
+func (s *sidecar) own() (string, error) {
+	if s.disk.db != nil && !s.disk.bound.Load() {
+		return "", errors.New("the cache may be of another cluster")
+	}
+	return s.mirror.Token()
 }
 
 // apply makes the settings hold that can change while the sidecar runs; Key.Runtime
@@ -154,11 +174,8 @@ func (s *sidecar) apply(cfg config.Config) {
 // serve runs all parts until ctx ends or one fails. The servers stop first; what
 // they were recording is written after that.
 func (s *sidecar) serve(ctx context.Context, server *proxy.Server, l *listeners) error {
-	if err := s.keys.Load(ctx); err != nil {
-		s.log.Warn("the recorded signing keys cannot be used; they are fetched again", zap.Error(err))
-	}
-	if err := s.accepted.Load(ctx); err != nil {
-		s.log.Warn("whom the API server has let in before cannot be read", zap.Error(err))
+	if s.disk.bound.Load() {
+		s.recall(ctx)
 	}
 	// The mirror comes before the first connection: its ca.crt is what clients
 	// need for one.
@@ -178,7 +195,7 @@ func (s *sidecar) serve(ctx context.Context, server *proxy.Server, l *listeners)
 		return config.Follow(behind, config.FollowOptions{Flags: s.flags, Config: s.cfg, Apply: s.apply, Logger: s.log})
 	})
 	if s.disk.db != nil {
-		parts.Go(func() error { return s.disk.follow(behind, s.cfg, s.log) })
+		parts.Go(func() error { return s.disk.follow(behind, s.cfg, s.recall, s.log) })
 	}
 	for _, c := range []*cache{s.disk, s.memory} {
 		if c.Recorder != nil {
