@@ -134,6 +134,9 @@ func (v *Verifier) Verify(header http.Header) (subject string, err error) {
 	if err == nil {
 		err = v.judge(claims, grace, own, ownErr, now)
 	}
+	if ownErr != nil && errors.Is(err, ErrNoKeys) {
+		err = ErrNoOwn // the service-account directory comes first
+	}
 	switch {
 	case err == nil:
 		v.remember(d, set, claims, grace, now)

@@ -100,6 +100,7 @@ func TestVerify(t *testing.T) {
 		"issued beyond the leeway":       {token: e.sign(t, claims("iat", today.AddDate(101, 0, 0).Unix())), want: ErrNotYet},
 		"no keys":                        {token: valid, noKeys: true, want: ErrNoKeys, asks: true},
 		"no own token":                   {token: valid, noOwn: true, want: ErrNoOwn},
+		"neither own token nor keys":     {token: valid, noOwn: true, noKeys: true, want: ErrNoOwn, asks: true},
 		"an own token that says nothing": {token: valid, own: "opaque", want: ErrNoOwn},
 
 		"the own token without keys":     {token: mounted, noKeys: true, asks: true},
