@@ -432,6 +432,32 @@ func TestPodsStartWhileSlotsAreRemoved(t *testing.T) {
 	t.Logf("%d rounds, %d of 500 pods started warm", <-rounds, warm)
 }
 
+// As when the janitor is killed half way.
+func TestASlotThatIsHalfDeletedIsNoSlot(t *testing.T) {
+	const dir = "shop/default/deployment.web"
+	v := newVolume(t)
+	busy := filepath.Join(v.slot(dir+"/0"), "busy")
+	if err := os.Mkdir(busy, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("none", busy, "tmpfs", 0, ""); err != nil {
+		t.Skipf("nothing else cannot be deleted by root: mount tmpfs: %v", err)
+	}
+	defer unix.Unmount(v.path(dir+"/0.removed/busy"), unix.MNT_DETACH)
+	got, err := v.janitor(Options{}).Once(t.Context())
+	if !errors.Is(err, unix.EBUSY) || got.Removed != 0 || got.Unreached != 1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	s, err := slot.Acquire(v.path(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if entries, err := os.ReadDir(s.Path); filepath.Base(s.Path) != "0" || len(entries) != 1 {
+		t.Errorf("%s has %v, %v; want the lock only", s.Path, entries, err)
+	}
+}
+
 func TestTheVolumesLockIsWaitedFor(t *testing.T) {
 	v := newVolume(t)
 	v.slot("shop/default/deployment.web/0")
