@@ -61,22 +61,15 @@ func Acquire(directory string) (*Slot, error) {
 	defer workload.Close()
 	var unusable error
 	for n := range Max {
-		name := strconv.Itoa(n)
-		path := filepath.Join(directory, name)
-		made, err := makeDirectory(path)
-		if err != nil && made {
-			// Not even a new directory can be made here: nor can the next one.
-			return nil, fmt.Errorf("make cache slot: %w", err)
-		}
-		var lock *os.File
-		if err == nil {
-			lock, err = take(workload, name, os.O_CREATE)
-		}
+		path := filepath.Join(directory, strconv.Itoa(n))
+		lock, err := claim(workload, path)
 		switch {
 		case err == nil:
 			s := &Slot{Path: path, lock: lock}
 			s.mark()
 			return s, nil
+		case errors.Is(err, errHopeless):
+			return nil, fmt.Errorf("make cache slot: %w", err)
 		case !errors.Is(err, ErrHeld) && unusable == nil:
 			unusable = fmt.Errorf("%s: %w", path, err) // somebody's leftover; the next slot may do
 		}
@@ -87,26 +80,44 @@ func Acquire(directory string) (*Slot, error) {
 	return nil, fmt.Errorf("cache directory %s: %w (%d)", directory, ErrBusy, Max)
 }
 
-// makeDirectory makes path unless it is there; fresh tells that it was not.
-func makeDirectory(path string) (fresh bool, err error) {
-	err = os.Mkdir(path, 0o700)
+// errHopeless is in the error when no other slot can be made either.
+var errHopeless = errors.New("no directory can be made here")
+
+// claim makes the slot unless it is there, and takes its lock.
+func claim(workload *os.Root, path string) (lock *os.File, err error) {
+	for range 3 {
+		if err = makeDirectory(path); err == nil {
+			lock, err = take(workload, filepath.Base(path), os.O_CREATE)
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		// The janitor has just removed it.
+	}
+	return lock, err
+}
+
+// makeDirectory makes path unless it is there.
+func makeDirectory(path string) error {
+	err := os.Mkdir(path, 0o700)
 	if err == nil {
-		return true, nil
+		return nil
 	}
 	info, statErr := os.Lstat(path)
-	if statErr != nil {
-		return true, err
-	}
-	if !info.IsDir() {
-		return false, fmt.Errorf("%s: not a directory", path)
-	}
-	if info.Mode().Perm()&0o077 == 0 {
-		return false, nil
+	switch {
+	case statErr != nil && errors.Is(err, fs.ErrExist):
+		return statErr // it went away
+	case statErr != nil:
+		return fmt.Errorf("%w: %w", errHopeless, err)
+	case !info.IsDir():
+		return fmt.Errorf("%s: not a directory", path)
+	case info.Mode().Perm()&0o077 == 0:
+		return nil
 	}
 	if err := os.Chmod(path, 0o700); err != nil {
-		return false, fmt.Errorf("close to others: %w", err)
+		return fmt.Errorf("close to others: %w", err)
 	}
-	return false, nil
+	return nil
 }
 
 // Lock takes the lock of a slot that is there, without making it this process's own.
