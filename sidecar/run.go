@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -233,7 +234,7 @@ func (s *sidecar) serve(ctx context.Context, l *listeners) error {
 		front.Go(func() error { return s.proxy.ServeConnect(ctx, l.connect) })
 	}
 	if l.metrics != nil {
-		front.Go(func() error { return serveMetrics(ctx, l.metrics) })
+		front.Go(func() error { return serveMetrics(ctx, l.metrics, prometheus.DefaultGatherer) })
 	}
 	s.log.Info("ready", zap.String("listen.address", s.cfg.Listen.Address))
 	err := front.Wait()
