@@ -51,7 +51,7 @@ const maxDifference = record.DefaultMaxPending
 const relistPage = 500
 
 var (
-	errUnknown       = errors.New("what the client was sent is not recorded")
+	errUnknown       = errors.New("it is not known what the client was sent")
 	errContradiction = errors.New("what the client was sent and the API server's list contradict each other")
 	errTooDifferent  = errors.New("too much has changed")
 )
