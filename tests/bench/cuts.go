@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"maps"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
 
 	"rockpool.dev/tests/bed"
@@ -39,6 +41,8 @@ func (b *bench) cuts(ctx context.Context) error {
 	if err := b.pods(ctx, someNamespace, someObjects); err != nil {
 		return err
 	}
+	klog.LogToStderr(false) // what informers say when a link breaks is not the result
+	klog.SetOutput(io.Discard)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	direct, err := bed.NewLink(b.plane.Address())
