@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -85,6 +86,7 @@ type sidecar struct {
 	memory   *cache
 	upstream *upstream.Upstream
 	keys     *principal.Fetcher
+	accepted *principal.Accepted
 	flow     *flow.Flow
 	proxy    *proxy.Server
 }
@@ -110,7 +112,7 @@ func upstreamSettings(cfg config.Config) (upstream.Settings, error) {
 	return settings, nil
 }
 
-// connect makes the way upstream and what keeps its keys.
+// connect makes the way upstream and what keeps its keys and whom it has let in.
 func (s *sidecar) connect(settings upstream.Settings) (err error) {
 	s.upstream, err = upstream.New(upstream.Options{
 		Settings:  settings,
@@ -131,6 +133,7 @@ func (s *sidecar) connect(settings upstream.Settings) (err error) {
 		o.Facts = s.disk.db
 	}
 	s.keys = principal.NewFetcher(o)
+	s.accepted = principal.NewAccepted(principal.AcceptedOptions{Keys: s.keys, Facts: o.Facts, Logger: s.log})
 	return nil
 }
 
@@ -142,13 +145,34 @@ func (s *sidecar) newFlow(events *outbox.Outbox) *flow.Flow {
 	return flow.New(flow.Options{
 		Upstream: s.upstream,
 		Disk:     s.disk.Cache, Memory: s.memory.Cache, MemoryOnly: s.cfg.Cache.MemoryOnly, Agents: s.agents,
-		Verifier:       principal.NewVerifier(principal.Options{Keys: s.keys, Own: s.mirror.Token, Grace: s.cfg.Offline.TokenGrace}),
+		Verifier:       principal.NewVerifier(principal.Options{Keys: s.keys, Own: s.own, Accepted: s.accepted, Grace: s.cfg.Offline.TokenGrace}),
+		Accepted:       s.accepted.Add,
 		ReviewLifetime: s.cfg.Offline.ReviewLifetime,
 		Outbox:         events,
 		Leases:         leases,
 		Token:          s.mirror.Token,
 		Logger:         s.log,
 	})
+}
+
+// recall takes what the cache knows about the cluster from an earlier run.
+func (s *sidecar) recall(ctx context.Context) {
+	if err := s.keys.Load(ctx); err != nil {
+		s.log.Warn("the recorded signing keys cannot be used; they are fetched again", zap.Error(err))
+	}
+	if err := s.accepted.Load(ctx); err != nil {
+		s.log.Warn("whom the API server has let in before cannot be read", zap.Error(err))
+	}
+}
+
+// own is the token that callers are measured by while the link is down. There is none
+// before it is known that the cache is of the same cluster: service accounts of two
+// clusters have the same names.
+func (s *sidecar) own() (string, error) {
+	if s.disk.db != nil && !s.disk.bound.Load() {
+		return "", errors.New("the cache may be of another cluster")
+	}
+	return s.mirror.Token()
 }
 
 // apply makes the settings hold that can change while the sidecar runs; Key.Runtime
@@ -172,8 +196,8 @@ func (s *sidecar) apply(cfg config.Config) error {
 // serve runs all parts until ctx ends or one fails. The servers stop first; what
 // they were recording is written after that.
 func (s *sidecar) serve(ctx context.Context, l *listeners) error {
-	if err := s.keys.Load(ctx); err != nil {
-		s.log.Warn("the recorded signing keys cannot be used; they are fetched again", zap.Error(err))
+	if s.disk.bound.Load() {
+		s.recall(ctx)
 	}
 	// The mirror comes before the first connection: its ca.crt is what clients
 	// need for one.
@@ -187,6 +211,7 @@ func (s *sidecar) serve(ctx context.Context, l *listeners) error {
 	parts.Go(func() error { return s.mirror.Run(behind) })
 	parts.Go(func() error { return s.upstream.Run(behind) })
 	parts.Go(func() error { return s.keys.Run(behind) })
+	parts.Go(func() error { return s.accepted.Run(behind) })
 	parts.Go(func() error { return s.flow.Run(behind) })
 	if s.flow.Outbox != nil {
 		parts.Go(func() error { return s.flow.Deliver(behind) })
@@ -195,7 +220,7 @@ func (s *sidecar) serve(ctx context.Context, l *listeners) error {
 		return config.Follow(behind, config.FollowOptions{Flags: s.flags, Config: s.cfg, Apply: s.apply, Logger: s.log})
 	})
 	if s.disk.db != nil {
-		parts.Go(func() error { return s.disk.follow(behind, s.cfg, s.log) })
+		parts.Go(func() error { return s.disk.follow(behind, s.cfg, s.recall, s.log) })
 	}
 	for _, c := range []*cache{s.disk, s.memory} {
 		if c.Recorder != nil {
@@ -209,7 +234,7 @@ func (s *sidecar) serve(ctx context.Context, l *listeners) error {
 		front.Go(func() error { return s.proxy.ServeConnect(ctx, l.connect) })
 	}
 	if l.metrics != nil {
-		front.Go(func() error { return serveMetrics(ctx, l.metrics) })
+		front.Go(func() error { return serveMetrics(ctx, l.metrics, prometheus.DefaultGatherer) })
 	}
 	s.log.Info("ready", zap.String("listen.address", s.cfg.Listen.Address))
 	err := front.Wait()

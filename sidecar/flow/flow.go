@@ -51,6 +51,10 @@ type Options struct {
 	// is sent counts for all of its answer, also for a watch.
 	Agents   *agent.Current
 	Verifier Verifier
+	// Accepted is told of each request for a resource that the API server has answered
+	// because it believes the token, which is of subject. It must not block. Nil: nobody
+	// wants to know.
+	Accepted func(header http.Header, subject string)
 	// ReviewLifetime is how long the answer to a POST that only asks is given again
 	// offline; 0: not at all.
 	ReviewLifetime time.Duration
@@ -161,7 +165,8 @@ func (f *Flow) cache(info *request.Info) Cache {
 	return f.Disk
 }
 
-// believe keeps the token that the API server has just accepted, in memory only.
+// believe keeps the token that the API server has just accepted, in memory only, and tells
+// of it. Documents prove nobody: what stands before an API server may show them to anyone.
 func (f *Flow) believe(r *http.Request, subject string, resp *http.Response) {
 	if subject == "" {
 		return
@@ -169,6 +174,9 @@ func (f *Flow) believe(r *http.Request, subject string, resp *http.Response) {
 	switch resp.StatusCode {
 	case http.StatusOK, http.StatusCreated, http.StatusNotModified:
 		f.credentials.put(subject, r.Header.Get("Authorization"))
+		if f.Accepted != nil && routeOf(r.Context()).Info.IsResource {
+			f.Accepted(r.Header, subject)
+		}
 	}
 }
 

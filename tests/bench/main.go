@@ -70,6 +70,7 @@ type benchCase struct {
 
 var cases = []benchCase{
 	{"start", (*bench).start},
+	{"restart", (*bench).restart},
 	{"get", (*bench).get},
 	{"throughput", (*bench).throughput},
 	{"list", (*bench).lists},

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -47,14 +48,7 @@ func TestWatchesSurvive(t *testing.T) {
 	for range *rounds {
 		faults := v.faults()
 		for _, i := range random.Perm(len(faults)) {
-			f := faults[i]
-			began := time.Now()
-			f.happen()
-			v.write(1 + random.IntN(10))
-			if random.IntN(2) == 0 {
-				v.settle()
-			}
-			t.Logf("%5.1f s  %s", time.Since(began).Seconds(), f.name)
+			v.suffer(faults[i])
 		}
 	}
 	v.write(10)
@@ -211,7 +205,7 @@ func (v *survival) settle() {
 				fold(state, l)
 			}
 			if !maps.Equal(state, want[selectorOf(name)]) {
-				behind = fmt.Sprintf("%s has %v and the server has %v", name, state, want[selectorOf(name)])
+				behind = fmt.Sprintf("%s has not what the server has (-):\n%s", name, cmp.Diff(want[selectorOf(name)], state))
 				return false
 			}
 		}
