@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"rockpool.dev/injector/certificate"
 	"rockpool.dev/injector/inject"
 )
 
@@ -25,6 +26,8 @@ const envPrefix = "ROCKPOOL_INJECTOR_"
 type options struct {
 	listen, metricsListen        string
 	certFile, keyFile            string
+	kubeconfig                   string
+	where                        certificate.Where
 	sidecarImage                 string
 	upstreams                    []string
 	cacheHostPath                string
@@ -37,8 +40,13 @@ type options struct {
 func (o *options) addTo(flags *pflag.FlagSet) {
 	flags.SortFlags = false
 	flags.StringVar(&o.listen, "listen", ":8443", "address of the webhook, HTTPS")
-	flags.StringVar(&o.certFile, "tls-cert-file", "", "serving certificate chain, PEM; read again when it changes (required)")
-	flags.StringVar(&o.keyFile, "tls-key-file", "", "private key of the certificate, PEM; read again when it changes (required)")
+	flags.StringVar(&o.certFile, "tls-cert-file", "", "serving certificate chain, PEM; read again when it changes. Empty: the injector makes\nCA and certificate itself, and keeps them in --tls-secret")
+	flags.StringVar(&o.keyFile, "tls-key-file", "", "private key of the certificate, PEM; read again when it changes")
+	flags.StringVar(&o.where.Secret, "tls-secret", "rockpool-injector-certificate", "Secret with CA and certificate; it is made, and renewed, by any replica")
+	flags.StringVar(&o.where.Namespace, "namespace", "rockpool-system", "namespace of that Secret and of the Service")
+	flags.StringVar(&o.where.Service, "service", "rockpool-injector", "Service that API servers call the webhook by")
+	flags.StringVar(&o.where.Configuration, "webhook-configuration", "rockpool-injector", "MutatingWebhookConfiguration that gets the CA")
+	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server for that; empty: as the pod's service account")
 	flags.StringVar(&o.sidecarImage, "sidecar-image", "", "image that injected containers run (required)")
 	flags.StringSliceVar(&o.upstreams, "upstream", nil, "https URL at which pods reach the API server from the edge; several, repeated or separated\nby commas, are tried in order, and the in-cluster address after them")
 	flags.StringVar(&o.cacheHostPath, "cache-host-path", inject.DefaultCacheHostPath, "directory on each node that holds the caches")
