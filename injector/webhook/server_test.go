@@ -153,11 +153,14 @@ func TestReadyIsWhatAPIServersCanUse(t *testing.T) {
 // blocking lets a test hold a review under way.
 func blocking(entered chan<- struct{}, release <-chan struct{}) func(*Server) {
 	return func(s *Server) {
-		s.http.Handler = &handler{params: testParams, log: zap.NewNop(), inject: func(pod *corev1.Pod, ns string, p inject.Params) (*corev1.Pod, inject.Result) {
+		mux := http.NewServeMux()
+		mux.HandleFunc(ReadyPath, s.tellReady)
+		s.http.Handler = mux
+		mux.Handle(Path, &handler{params: testParams, log: zap.NewNop(), inject: func(pod *corev1.Pod, ns string, p inject.Params) (*corev1.Pod, inject.Result) {
 			entered <- struct{}{}
 			<-release
 			return inject.Inject(pod, ns, p)
-		}}
+		}})
 	}
 }
 
