@@ -45,7 +45,7 @@ func (o *options) addTo(flags *pflag.FlagSet) {
 	flags.StringVar(&o.where.Secret, "tls-secret", "rockpool-injector-certificate", "Secret with CA and certificate; it is made, and renewed, by any replica")
 	flags.StringVar(&o.where.Namespace, "namespace", "rockpool-system", "namespace of that Secret and of the Service")
 	flags.StringVar(&o.where.Service, "service", "rockpool-injector", "Service that API servers call the webhook by")
-	flags.StringVar(&o.where.Configuration, "webhook-configuration", "rockpool-injector", "MutatingWebhookConfiguration that gets the CA")
+	flags.StringVar(&o.where.Configuration, "webhook-configuration", "rockpool", "MutatingWebhookConfiguration that gets the CA")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server for that; empty: as the pod's service account")
 	flags.StringVar(&o.sidecarImage, "sidecar-image", "", "image that injected containers run (required)")
 	flags.StringSliceVar(&o.upstreams, "upstream", nil, "https URL at which pods reach the API server from the edge; several, repeated or separated\nby commas, are tried in order, and the in-cluster address after them")

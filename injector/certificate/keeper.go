@@ -82,7 +82,7 @@ func (k *Keeper) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.current == nil {
-		return nil, fmt.Errorf("no certificate yet: %w", k.failure)
+		return nil, errors.New("no certificate yet")
 	}
 	return k.current, nil
 }
@@ -90,8 +90,12 @@ func (k *Keeper) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 // Ready is nil once there is a certificate that the webhook's configuration trusts. What
 // fails after that costs nobody an answer as long as that certificate is valid.
 func (k *Keeper) Ready() error {
-	_, err := k.Get(nil)
-	return err
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.current == nil {
+		return fmt.Errorf("no certificate yet: %w", k.failure)
+	}
+	return nil
 }
 
 // look brings Secret, trust and the certificate in use one step on.
