@@ -77,6 +77,7 @@ var cases = []benchCase{
 	{"watch", (*bench).watches},
 	{"memory", (*bench).memory},
 	{"offline", (*bench).offline},
+	{"admission", (*bench).admission},
 }
 
 func caseNames() (names []string) {
