@@ -166,7 +166,7 @@ func (k *Keeper) attempt(ctx context.Context) error {
 	if _, err := k.trust(ctx, secret.Data, now); err != nil {
 		return err
 	}
-	return k.use(secret.Data)
+	return k.use(secret.Data, now)
 }
 
 func (k *Keeper) trust(ctx context.Context, data map[string][]byte, now time.Time) (changed bool, err error) {
@@ -177,11 +177,12 @@ func (k *Keeper) trust(ctx context.Context, data map[string][]byte, now time.Tim
 	return changed, err
 }
 
-// use serves with the certificate in data from now on.
-func (k *Keeper) use(data map[string][]byte) error {
+// use serves with the certificate in data from now on, unless the one before is the better one for
+// a while.
+func (k *Keeper) use(data map[string][]byte, now time.Time) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.current != nil && bytes.Equal(k.cert, data[corev1.TLSCertKey]) {
+	if k.current != nil && (bytes.Equal(k.cert, data[corev1.TLSCertKey]) || k.policy.premature(data, k.current.Leaf, now)) {
 		return nil
 	}
 	pair, err := tls.X509KeyPair(data[corev1.TLSCertKey], data[corev1.TLSPrivateKeyKey])

@@ -184,6 +184,9 @@ func TestNoAdmissionFailsDuringARotation(t *testing.T) {
 			}
 			f.drop()
 		}
+		if minute == 46 { // somebody deletes it
+			forget(t)
+		}
 		if minute == 40 { // somebody damages it, after the rotation
 			s := secret(t)
 			s.Data[corev1.TLSPrivateKeyKey] = s.Data[corev1.TLSPrivateKeyKey][:50]
