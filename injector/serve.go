@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"rockpool.dev/injector/certificate"
+	"rockpool.dev/injector/cluster"
 	"rockpool.dev/injector/webhook"
 )
 
@@ -62,12 +64,22 @@ func serve(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
-	source, err := o.certificates(log)
+	config, err := o.clusterConfig()
+	if err != nil {
+		return err
+	}
+	source, err := o.certificates(config, log)
 	if err != nil {
 		return err
 	}
 	if len(params.Upstreams) == 0 {
 		log.Warn("no --upstream: pods without the annotation rockpool.dev/upstreams reach the API server at the in-cluster address only")
+	}
+	var lookups webhook.Cluster
+	if config == nil {
+		log.Warn("no service-account token and no --kubeconfig: namespaces and nodes are not looked up")
+	} else if lookups, err = cluster.New(config, nil); err != nil {
+		return err
 	}
 	listener, err := listen(ctx, "--listen", o.listen)
 	if err != nil {
@@ -82,7 +94,7 @@ func serve(ctx context.Context, o *options) error {
 	}
 	log.Info("serving", zap.String("version", params.Version), zap.Stringer("listen", listener.Addr()), zap.String("metrics", o.metricsListen))
 	server := webhook.New(webhook.Options{
-		Params: params, Certificate: source.get, Trusted: source.trusted, Log: log,
+		Params: params, Cluster: lookups, Certificate: source.get, Trusted: source.trusted, Log: log,
 		ShutdownDelay: o.shutdownDelay, ShutdownGrace: o.shutdownGrace,
 	})
 
@@ -114,8 +126,8 @@ type certificates struct {
 	run     func(context.Context) // keeps them until the context ends
 }
 
-// certificates chooses: files, or a Secret of our own.
-func (o *options) certificates(log *zap.Logger) (certificates, error) {
+// certificates chooses: files, or a Secret of our own. config may be nil.
+func (o *options) certificates(config *rest.Config, log *zap.Logger) (certificates, error) {
 	if (o.certFile == "") != (o.keyFile == "") {
 		return certificates{}, errors.New("--tls-cert-file, --tls-key-file: give both, or neither for a certificate of the injector's own")
 	}
@@ -127,11 +139,9 @@ func (o *options) certificates(log *zap.Logger) (certificates, error) {
 		// They are read at each handshake, so there is nothing to run.
 		return certificates{get: files.Get, run: func(context.Context) {}}, nil
 	}
-	config, err := o.clusterConfig()
-	if err != nil {
-		return certificates{}, err
+	if config == nil {
+		return certificates{}, errors.New("a certificate of the injector's own needs a service-account token or --kubeconfig; or give --tls-cert-file and --tls-key-file")
 	}
-	config.UserAgent = "rockpool-injector/" + buildVersion()
 	keeper, err := certificate.NewKeeper(config, o.where, certificate.DefaultPolicy(o.where.Service, o.where.Namespace), log, nil)
 	if err != nil {
 		return certificates{}, err
@@ -139,18 +149,25 @@ func (o *options) certificates(log *zap.Logger) (certificates, error) {
 	return certificates{get: keeper.Get, trusted: keeper.Ready, run: keeper.Run}, nil
 }
 
+// clusterConfig is how to reach the API server; nil where there is no way, outside of a cluster or
+// without a token.
 func (o *options) clusterConfig() (*rest.Config, error) {
-	if o.kubeconfig == "" {
-		config, err := rest.InClusterConfig()
-		if err != nil {
-			return nil, fmt.Errorf("not in a pod with a service account (%w); give --kubeconfig, or --tls-cert-file and --tls-key-file", err)
+	var config *rest.Config
+	var err error
+	if o.kubeconfig != "" {
+		if config, err = clientcmd.BuildConfigFromFlags("", o.kubeconfig); err != nil {
+			return nil, fmt.Errorf("--kubeconfig: %w", err)
 		}
-		return config, nil
+	} else {
+		config, err = rest.InClusterConfig()
+		if errors.Is(err, rest.ErrNotInCluster) || errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("in-cluster configuration: %w", err)
+		}
 	}
-	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
-	if err != nil {
-		return nil, fmt.Errorf("--kubeconfig: %w", err)
-	}
+	config.UserAgent = "rockpool-injector/" + buildVersion()
 	return config, nil
 }
 

@@ -20,6 +20,8 @@ import (
 type Options struct {
 	// Params for every pod.
 	Params inject.Params
+	// Cluster is asked about namespaces and nodes. Nil: nobody is.
+	Cluster Cluster
 	// Certificate chooses the certificate of each handshake. Required.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	// Trusted tells whether API servers trust that certificate: nil, or why not. Nil: somebody
@@ -41,7 +43,7 @@ type Options struct {
 // probe of it is a handshake with the certificate that API servers get.
 const ReadyPath = "/readyz"
 
-// Server serves [Path] and [ReadyPath] over TLS, and nothing else.
+// Server serves [Path], [NamespacePath] and [ReadyPath] over TLS, and nothing else.
 type Server struct {
 	options Options
 	http    *http.Server
@@ -55,7 +57,9 @@ func New(options Options) *Server {
 	}
 	s := &Server{options: options}
 	mux := http.NewServeMux()
-	mux.Handle(Path, NewHandler(options.Params, options.Log))
+	handler := NewHandler(options.Params, options.Cluster, options.Log)
+	mux.Handle(Path, handler)
+	mux.Handle(NamespacePath, handler)
 	mux.HandleFunc("GET "+ReadyPath, s.tellReady)
 	s.http = &http.Server{
 		Handler:   mux,

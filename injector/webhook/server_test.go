@@ -156,10 +156,10 @@ func blocking(entered chan<- struct{}, release <-chan struct{}) func(*Server) {
 		mux := http.NewServeMux()
 		mux.HandleFunc(ReadyPath, s.tellReady)
 		s.http.Handler = mux
-		mux.Handle(Path, &handler{params: testParams, log: zap.NewNop(), inject: func(pod *corev1.Pod, ns string, p inject.Params) (*corev1.Pod, inject.Result) {
+		mux.Handle(Path, &handler{params: testParams, log: zap.NewNop(), inject: func(pod *corev1.Pod, facts inject.Facts, p inject.Params) (*corev1.Pod, inject.Result) {
 			entered <- struct{}{}
 			<-release
-			return inject.Inject(pod, ns, p)
+			return inject.Inject(pod, facts, p)
 		}})
 	}
 }

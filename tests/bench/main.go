@@ -70,6 +70,7 @@ type benchCase struct {
 
 var cases = []benchCase{
 	{"start", (*bench).start},
+	{"restart", (*bench).restart},
 	{"get", (*bench).get},
 	{"throughput", (*bench).throughput},
 	{"list", (*bench).lists},
@@ -78,6 +79,7 @@ var cases = []benchCase{
 	{"memory", (*bench).memory},
 	{"offline", (*bench).offline},
 	{"admission", (*bench).admission},
+	{"cuts", (*bench).cuts},
 }
 
 func caseNames() (names []string) {

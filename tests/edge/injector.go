@@ -15,8 +15,13 @@ import (
 	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/client-go/util/cert"
 	"sigs.k8s.io/yaml"
 
@@ -38,7 +43,7 @@ func (e *Edge) StartInjector(ctx context.Context) error {
 			return err
 		}
 		e.ca = certPEM
-		if err := errors.Join(os.WriteFile(certFile, certPEM, 0o600), os.WriteFile(keyFile, keyPEM, 0o600)); err != nil {
+		if err := errors.Join(os.WriteFile(certFile, certPEM, 0o600), os.WriteFile(keyFile, keyPEM, 0o600), e.identify(ctx)); err != nil {
 			return err
 		}
 	}
@@ -48,7 +53,7 @@ func (e *Edge) StartInjector(ctx context.Context) error {
 	}
 	defer logFile.Close()
 	cmd := exec.Command(e.bin("rockpool-injector"), "serve", "--listen", e.webhook, "--metrics-listen", "",
-		"--tls-cert-file", certFile, "--tls-key-file", keyFile, "--sidecar-image", SidecarImage,
+		"--tls-cert-file", certFile, "--tls-key-file", keyFile, "--sidecar-image", SidecarImage, "--kubeconfig", e.injectorKubeconfig(),
 		"--upstream", "https://"+bed.DefaultPublicAddress, "--shutdown-delay", "0s")
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // ctrl-c is for the one who started this
@@ -63,6 +68,51 @@ func (e *Edge) StartInjector(ctx context.Context) error {
 	if err := e.injectorReady(ctx, "https://"+e.webhook+"/readyz"); err != nil {
 		text, _ := os.ReadFile(logFile.Name())
 		return fmt.Errorf("the injector does not become ready: %w\n%s", err, text)
+	}
+	return nil
+}
+
+func (e *Edge) injectorKubeconfig() string { return filepath.Join(e.directory, "injector.kubeconfig") }
+
+// identify gives the injector the service account and the rights that manifests/ gives it.
+func (e *Edge) identify(ctx context.Context) error {
+	var account corev1.ServiceAccount
+	var role rbacv1.ClusterRole
+	var binding rbacv1.ClusterRoleBinding
+	err := errors.Join(e.manifest("serviceaccount.yaml", &account), e.manifest("clusterrole.yaml", &role), e.manifest("clusterrolebinding.yaml", &binding))
+	if err != nil {
+		return err
+	}
+	namespace := binding.Subjects[0].Namespace
+	if err := e.CreateNamespace(ctx, namespace); err != nil {
+		return err
+	}
+	_, accountErr := e.Client().CoreV1().ServiceAccounts(namespace).Create(ctx, &account, metav1.CreateOptions{})
+	_, roleErr := e.Client().RbacV1().ClusterRoles().Create(ctx, &role, metav1.CreateOptions{})
+	_, bindingErr := e.Client().RbacV1().ClusterRoleBindings().Create(ctx, &binding, metav1.CreateOptions{})
+	if err := errors.Join(accountErr, roleErr, bindingErr); err != nil {
+		return err
+	}
+	token, err := e.Client().CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account.Name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	config := clientcmdapi.NewConfig()
+	config.Clusters["bed"] = &clientcmdapi.Cluster{Server: "https://" + e.Address(), CertificateAuthorityData: e.CA()}
+	config.AuthInfos["injector"] = &clientcmdapi.AuthInfo{Token: token.Status.Token}
+	config.Contexts["bed"] = &clientcmdapi.Context{Cluster: "bed", AuthInfo: "injector"}
+	config.CurrentContext = "bed"
+	return clientcmd.WriteToFile(*config, e.injectorKubeconfig())
+}
+
+// manifest reads a file of manifests/base.
+func (e *Edge) manifest(name string, object any) error {
+	raw, err := os.ReadFile(filepath.Join(e.root, "manifests/base", name))
+	if err != nil {
+		return err
+	}
+	if err := yaml.UnmarshalStrict(raw, object); err != nil {
+		return fmt.Errorf("manifests/base/%s: %w", name, err)
 	}
 	return nil
 }
@@ -90,6 +140,18 @@ func (e *Edge) injectorReady(ctx context.Context, url string) error {
 	})
 }
 
+// Inject runs the injector's command over the text of a manifest.
+func (e *Edge) Inject(ctx context.Context, stream []byte) ([]byte, error) {
+	var stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, e.bin("rockpool-injector"), "inject", "-f", "-", "--sidecar-image", SidecarImage, "--upstream", "https://"+bed.DefaultPublicAddress)
+	cmd.Stdin, cmd.Stderr = bytes.NewReader(stream), &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("rockpool-injector inject: %w\n%s", err, &stderr)
+	}
+	return out, nil
+}
+
 // freeAddress finds a loopback port that is free now.
 func freeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -105,7 +167,7 @@ func (e *Edge) register(ctx context.Context) error {
 	var policy admissionv1.ValidatingAdmissionPolicy
 	var binding admissionv1.ValidatingAdmissionPolicyBinding
 	var config admissionv1.MutatingWebhookConfiguration
-	if err := errors.Join(e.manifest("policy.yaml", &policy, &binding), e.manifest("webhook.yaml", &config)); err != nil {
+	if err := errors.Join(e.manifest("policy.yaml", &policy), e.manifest("policybinding.yaml", &binding), e.manifest("webhook.yaml", &config)); err != nil {
 		return err
 	}
 	api := e.Client().AdmissionregistrationV1()
@@ -124,24 +186,6 @@ func (e *Edge) register(ctx context.Context) error {
 		return err
 	}
 	return e.awaitWebhook(ctx)
-}
-
-// manifest reads the documents of a file of manifests/base.
-func (e *Edge) manifest(name string, into ...any) error {
-	raw, err := os.ReadFile(filepath.Join(e.root, "manifests/base", name))
-	if err != nil {
-		return err
-	}
-	documents := bytes.Split(raw, []byte("\n---\n"))
-	if len(documents) != len(into) {
-		return fmt.Errorf("manifests/base/%s: %d documents, want %d", name, len(documents), len(into))
-	}
-	for i, document := range documents {
-		if err := yaml.UnmarshalStrict(document, into[i]); err != nil {
-			return fmt.Errorf("manifests/base/%s: %w", name, err)
-		}
-	}
-	return nil
 }
 
 // awaitWebhook waits until the API server has taken notice of the webhook.

@@ -42,7 +42,7 @@ func injected(t *testing.T, change func(*corev1.Pod)) *corev1.Pod {
 	if change != nil {
 		change(pod)
 	}
-	pod, result := inject.Inject(pod, "damage", params)
+	pod, result := inject.Inject(pod, inject.Facts{Namespace: "damage"}, params)
 	if result.Outcome != inject.Injected {
 		t.Fatalf("%s: %s", result.Outcome, result.Cause)
 	}
@@ -169,7 +169,7 @@ func TestNoPodThatIsWellInjectedIsRefused(t *testing.T) {
 			continue
 		}
 		seen.Annotations = asked
-		made, result := inject.Inject(seen, "damage", params)
+		made, result := inject.Inject(seen, inject.Facts{Namespace: "damage"}, params)
 		if result.Outcome != inject.Injected {
 			continue
 		}
