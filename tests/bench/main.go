@@ -78,6 +78,7 @@ var cases = []benchCase{
 	{"watch", (*bench).watches},
 	{"memory", (*bench).memory},
 	{"offline", (*bench).offline},
+	{"admission", (*bench).admission},
 	{"cuts", (*bench).cuts},
 }
 
