@@ -15,6 +15,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"rockpool.dev/tests/bed/internal/process"
 )
 
 // DefaultPublicAddress is what pods see as the public address of the API server, unless a
@@ -55,8 +57,8 @@ type ControlPlane struct {
 	args      []string
 	port      int
 	etcdURL   string
-	etcd      *process
-	server    *process
+	etcd      *process.Process
+	server    *process.Process
 	ca        *authority
 	config    *rest.Config
 	client    kubernetes.Interface
@@ -121,7 +123,7 @@ func (c *ControlPlane) start(ctx context.Context, options Options) error {
 // Stop ends the API server and etcd and removes the temporary directory.
 func (c *ControlPlane) Stop() error {
 	c.StopAPIServer()
-	c.etcd.stop(stopGrace)
+	c.etcd.Stop(stopGrace)
 	if c.temporary {
 		return os.RemoveAll(c.directory)
 	}

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rockpool.dev/tests/bed/internal/process"
 )
 
 // kubernetesModule is the module whose version the built kube-apiserver and kubectl report;
@@ -73,7 +75,7 @@ func buildTool(ctx context.Context, source string, t tool, path string, w io.Wri
 	err = cmd.Run()
 	stop()
 	if err != nil {
-		return fmt.Errorf("build %s in %s: %w\n%s", t.pkg, source, err, tail(output.Bytes()))
+		return fmt.Errorf("build %s in %s: %w\n%s", t.pkg, source, err, process.Tail(output.Bytes()))
 	}
 	if err := t.check(ctx, partial); err != nil {
 		return fmt.Errorf("built %s is unusable: %w", t.name, err)
@@ -196,13 +198,4 @@ func lockFile(ctx context.Context, path string, w io.Writer) (unlock func(), err
 		case <-ticker.C:
 		}
 	}
-}
-
-// tail returns the last lines of a log, as much as belongs into an error.
-func tail(log []byte) string {
-	const limit = 4096
-	if len(log) > limit {
-		log = append([]byte("..."), log[len(log)-limit:]...)
-	}
-	return strings.TrimRight(string(log), "\n")
 }
