@@ -63,7 +63,9 @@ func (c *ControlPlane) StartAPIServer(ctx context.Context) error {
 		"--service-account-key-file=" + c.file("serviceaccount.key"),
 		"--service-account-signing-key-file=" + c.file("serviceaccount.key"),
 		"--service-cluster-ip-range=" + c.cidr,
-		"--authorization-mode=RBAC",
+		"--authorization-mode=Node,RBAC",
+		"--kubelet-client-certificate=" + c.file("kubelet-client.crt"),
+		"--kubelet-client-key=" + c.file("kubelet-client.key"),
 		"--allow-privileged=true",
 		// An endpoint on loopback is invalid, and nobody would use it.
 		"--endpoint-reconciler-type=none",

@@ -201,7 +201,7 @@ func TestUnusableToolsAreRejectedWithAReason(t *testing.T) {
 			}
 			t.Setenv(AssetsVariable, directory)
 			t.Setenv("PATH", "/usr/bin:/bin")
-			_, rejected := tools[0].find(t.Context())
+			_, rejected := controlPlaneTools[0].find(t.Context())
 			if len(rejected) == 0 || !strings.Contains(rejected[0].Error(), test.want) {
 				t.Errorf("rejected: %v, want %q", rejected, test.want)
 			}
