@@ -1,0 +1,212 @@
+// Package archive writes a container image of a few files into one tar, without
+// a container engine. The tar is two things at once, as what `docker save`
+// writes since version 25: an OCI image layout, which containerd imports, and
+// the older list in manifest.json, which `docker load` and kind read.
+//
+// The same Image gives the same bytes, whenever and wherever it is written by
+// the same Go release (which decides how gzip compresses).
+//
+// https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md
+package archive
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Image is what to write.
+type Image struct {
+	// Name is under which name it is loaded, such as "rockpool:dev" or
+	// "registry.example.com/edge/rockpool:v1". Without a tag it is "latest".
+	Name     string
+	Platform Platform
+	// Created is the time of the image and of all files in it, in whole seconds.
+	// The zero time is the year 1970.
+	Created time.Time
+	// Files are all that is in it; their parent directories are made. The order
+	// does not matter.
+	Files []File
+	// Config is how a container is started when the pod does not say otherwise.
+	Config Config
+}
+
+// Config is the part of the image's configuration that containers inherit.
+type Config struct {
+	User       string            `json:"User,omitempty"` // by number where there is no /etc/passwd
+	Env        []string          `json:"Env,omitempty"`
+	Entrypoint []string          `json:"Entrypoint,omitempty"`
+	Cmd        []string          `json:"Cmd,omitempty"`
+	WorkingDir string            `json:"WorkingDir,omitempty"`
+	Labels     map[string]string `json:"Labels,omitempty"`
+}
+
+// Summary tells what was written.
+type Summary struct {
+	ID         string // digest of the configuration, "sha256:…": what docker and crictl call the image's ID
+	Digest     string // digest of the manifest
+	Compressed int64  // bytes that a registry would keep and a node would pull
+	Unpacked   int64  // bytes of the files
+}
+
+const (
+	typeIndex    = "application/vnd.oci.image.index.v1+json"
+	typeManifest = "application/vnd.oci.image.manifest.v1+json"
+	typeConfig   = "application/vnd.oci.image.config.v1+json"
+	typeLayer    = "application/vnd.oci.image.layer.v1.tar+gzip"
+)
+
+// descriptor points to a blob by its digest.
+type descriptor struct {
+	MediaType   string            `json:"mediaType"`
+	Digest      string            `json:"digest"`
+	Size        int64             `json:"size"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+	Platform    *Platform         `json:"platform,omitempty"`
+}
+
+type configuration struct {
+	Created time.Time `json:"created"`
+	Platform
+	Config Config `json:"config"`
+	RootFS rootFS `json:"rootfs"`
+}
+
+type rootFS struct {
+	Type    string   `json:"type"`
+	DiffIDs []string `json:"diff_ids"`
+}
+
+type manifest struct {
+	SchemaVersion int          `json:"schemaVersion"`
+	MediaType     string       `json:"mediaType"`
+	Config        descriptor   `json:"config"`
+	Layers        []descriptor `json:"layers"`
+}
+
+type index struct {
+	SchemaVersion int          `json:"schemaVersion"`
+	MediaType     string       `json:"mediaType"`
+	Manifests     []descriptor `json:"manifests"`
+}
+
+// saved is one entry of manifest.json.
+type saved struct {
+	Config   string
+	RepoTags []string
+	Layers   []string
+}
+
+// Write writes the image. An error of the image names what is wrong with it, and
+// comes before the first byte.
+func Write(w io.Writer, image Image) (Summary, error) {
+	name, err := parseName(image.Name)
+	if err != nil {
+		return Summary{}, err
+	}
+	if err := image.Platform.validate(); err != nil {
+		return Summary{}, err
+	}
+	if len(image.Files) == 0 {
+		return Summary{}, errors.New("image has no files")
+	}
+	created := time.Unix(0, 0).UTC()
+	if !image.Created.IsZero() {
+		created = image.Created.UTC().Truncate(time.Second)
+	}
+
+	layer, err := newLayer(image.Files, created)
+	if err != nil {
+		return Summary{}, err
+	}
+	a := contents{}
+	layerBlob := a.blob(typeLayer, layer.compressed)
+	configBlob, err := a.json(typeConfig, configuration{
+		Created: created, Platform: image.Platform, Config: image.Config,
+		RootFS: rootFS{Type: "layers", DiffIDs: []string{layer.diffID}},
+	})
+	if err != nil {
+		return Summary{}, err
+	}
+	manifestBlob, err := a.json(typeManifest, manifest{SchemaVersion: 2, MediaType: typeManifest, Config: configBlob, Layers: []descriptor{layerBlob}})
+	if err != nil {
+		return Summary{}, err
+	}
+	summary := Summary{
+		ID: configBlob.Digest, Digest: manifestBlob.Digest,
+		Compressed: layerBlob.Size + configBlob.Size + manifestBlob.Size, Unpacked: layer.unpacked,
+	}
+	manifestBlob.Platform = &image.Platform
+	manifestBlob.Annotations = map[string]string{
+		"io.containerd.image.name":          name.full(),
+		"org.opencontainers.image.ref.name": name.tag,
+	}
+	for file, content := range map[string]any{
+		"oci-layout":    map[string]string{"imageLayoutVersion": "1.0.0"},
+		"index.json":    index{SchemaVersion: 2, MediaType: typeIndex, Manifests: []descriptor{manifestBlob}},
+		"manifest.json": []saved{{Config: blobPath(configBlob.Digest), RepoTags: []string{name.short()}, Layers: []string{blobPath(layerBlob.Digest)}}},
+	} {
+		text, err := json.Marshal(content)
+		if err != nil {
+			return Summary{}, err
+		}
+		a[file] = text
+	}
+	return summary, a.write(w, created)
+}
+
+// contents are the files of the archive by their path.
+type contents map[string][]byte
+
+func (a contents) blob(mediaType string, content []byte) descriptor {
+	d := descriptor{MediaType: mediaType, Digest: digest(content), Size: int64(len(content))}
+	a[blobPath(d.Digest)] = content
+	return d
+}
+
+func (a contents) json(mediaType string, content any) (descriptor, error) {
+	text, err := json.Marshal(content)
+	if err != nil {
+		return descriptor{}, err
+	}
+	return a.blob(mediaType, text), nil
+}
+
+func (a contents) write(w io.Writer, modified time.Time) error {
+	paths := []string{"blobs/", "blobs/sha256/"}
+	for path := range a {
+		paths = append(paths, path)
+	}
+	slices.Sort(paths)
+	out := tar.NewWriter(w)
+	for _, path := range paths {
+		header := &tar.Header{Name: path, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(a[path])), ModTime: modified, Format: tar.FormatUSTAR}
+		if strings.HasSuffix(path, "/") {
+			header.Typeflag, header.Mode = tar.TypeDir, 0o755
+		}
+		if err := out.WriteHeader(header); err != nil {
+			return fmt.Errorf("write %s: %w", path, err)
+		}
+		if _, err := io.Copy(out, bytes.NewReader(a[path])); err != nil {
+			return fmt.Errorf("write %s: %w", path, err)
+		}
+	}
+	return out.Close()
+}
+
+func digest(content []byte) string {
+	sum := sha256.Sum256(content)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+func blobPath(digest string) string {
+	return "blobs/" + strings.Replace(digest, ":", "/", 1)
+}
