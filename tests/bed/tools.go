@@ -44,6 +44,7 @@ type tool struct {
 	module      string         // directory of its module below tests/tools
 	pkg         string         // main package in that module
 	tags        string         // build tags; with any, cgo is on
+	needs       string         // Debian packages that its build needs
 	versionArgs []string       // arguments that make it print its version and exit with 0
 	version     *regexp.Regexp // finds the version in that output; nil if any version will do
 	minimum     string         // the oldest usable version
@@ -78,7 +79,8 @@ var nodeTools = []tool{
 	containerdTool("containerd-shim-runc-v2", "-v", `Version:\s+v?(\S+)`),
 	containerdTool("ctr", "--version", `containerd/v2 v?(\S+)`),
 	{
-		name: "runc", module: "node", pkg: "github.com/opencontainers/runc", tags: "seccomp", versionArgs: []string{"--version"},
+		name: "runc", module: "node", pkg: "github.com/opencontainers/runc", tags: "seccomp",
+		needs: "gcc libc6-dev libseccomp-dev pkg-config", versionArgs: []string{"--version"},
 		// A runc without libseccomp does not print this line, and runs no container with a profile.
 		version: regexp.MustCompile(`(?s)runc version (\S+).*libseccomp:`), minimum: "1.2.0",
 		why: "containerd 2 wants it",

@@ -85,6 +85,9 @@ func buildTool(ctx context.Context, source string, t tool, path string, w io.Wri
 	stop := reportProgress(w, started, t.name)
 	err = cmd.Run()
 	stop()
+	if err != nil && t.needs != "" {
+		err = fmt.Errorf("%w (it needs the Debian packages %s)", err, t.needs)
+	}
 	if err != nil {
 		return fmt.Errorf("build %s in %s: %w\n%s", t.pkg, source, err, process.Tail(output.Bytes()))
 	}
