@@ -1,0 +1,90 @@
+package node_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func TestWorkloadsOfEveryKindOutliveTheLink(t *testing.T) {
+	s := newSite(t, "story")
+	s.kubectl("apply", "-f", "testdata/workloads.yaml")
+	web, agent, db := s.pod("web"), s.pod("agent"), s.pod("db")
+	running := []*pod{web, agent, db}
+	web.sees("app", "present", "greeting", "hello")
+	for _, p := range running {
+		p.sees("app", "synced")
+	}
+	web.sees("asker", "ConfigMap", "hello")
+	s.completes("report")
+
+	cluster.node.Link.Cut()
+	for _, p := range running {
+		p.linkIs("offline")
+	}
+	s.configMap("hello again") // which nobody on the node can know
+	for _, p := range running {
+		p.kill("app")
+		p.sees("app", "present", "greeting")
+		p.sees("app", "synced")
+	}
+	for _, p := range running {
+		p.kill("rockpool-sidecar")
+		p.kill("app")
+		p.sees("app", "present", "greeting")
+		p.sees("app", "synced")
+	}
+	web.sees("app", "present", `"hello"`)
+	web.seesAfter(time.Now(), "asker", "ConfigMap", `"hello"`)
+
+	before := pids(running)
+	cluster.node.StopKubelet()
+	cluster.node.StopContainerd()
+	s.try(cluster.node.StartContainerd(s.ctx))
+	s.try(cluster.node.StartKubelet(s.ctx))
+	web.seesAfter(time.Now(), "asker", "ConfigMap", `"hello"`)
+	if after := pids(running); after != before {
+		t.Errorf("processes of the pods %s before containerd and the kubelet were restarted, %s after", before, after)
+	}
+
+	cluster.node.Link.Restore()
+	for _, p := range running {
+		p.linkIs("online")
+		p.sees("app", "updated", "greeting")
+	}
+	web.sees("app", "updated", "hello again")
+	web.seesAfter(time.Now(), "asker", "ConfigMap", "hello again")
+	s.try(cluster.node.AwaitReady(s.ctx))
+	for _, p := range running {
+		if now := s.pod(p.Labels["app"]); now.UID != p.UID {
+			t.Errorf("%s was replaced by %s", p.Name, now.Name)
+		}
+	}
+	if after := pids(running); after != before {
+		t.Errorf("processes of the pods %s before the link was back, %s after", before, after)
+	}
+}
+
+// completes waits for a Job. Its pod ends only if the sidecar does, when the app has.
+func (s *site) completes(job string) {
+	s.t.Helper()
+	s.until("the Job completes", func(ctx context.Context) error {
+		got, err := cluster.Client().BatchV1().Jobs(s.namespace).Get(ctx, job, metav1.GetOptions{})
+		if err == nil && got.Status.Succeeded != 1 {
+			err = fmt.Errorf("%+v", got.Status)
+		}
+		return err
+	})
+}
+
+// pids are the processes of the apps and sidecars.
+func pids(pods []*pod) string {
+	all := ""
+	for _, p := range pods {
+		all += fmt.Sprintf("%s %d %d; ", p.Name, p.pid("app"), p.pid("rockpool-sidecar"))
+	}
+	return all
+}
