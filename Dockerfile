@@ -1,25 +1,37 @@
-# Both programs of Rockpool in one image: /rockpool-sidecar and /rockpool-injector.
+# Both programs of Rockpool in one image: /rockpool-sidecar and /rockpool-injector. `make image`
+# builds the same without Docker.
 #
-#   docker build --build-arg VERSION=v1.2.3 -t registry.example.com/rockpool:v1.2.3 .
-FROM golang:1.26-bookworm AS build
-RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+#   docker buildx build --platform linux/amd64,linux/arm64,linux/arm/v7 --build-arg VERSION=v1.2.3 \
+#     -t registry.example.com/rockpool:v1.2.3 --push .
+#
+# Compiled on the builder's own platform, for that of the image.
+FROM --platform=$BUILDPLATFORM golang:1.26-bookworm AS build
+ARG TARGETPLATFORM
+# The compiler of the builder's own platform is in the image already.
+RUN case "$TARGETPLATFORM" in \
+      "linux/$(dpkg --print-architecture)") cross= ;; \
+      linux/amd64) cross="gcc-x86-64-linux-gnu libc6-dev-amd64-cross" ;; \
+      linux/arm64) cross="gcc-aarch64-linux-gnu libc6-dev-arm64-cross" ;; \
+      linux/arm/v7) cross="gcc-arm-linux-gnueabihf libc6-dev-armhf-cross" ;; \
+      *) echo "Rockpool is not built for $TARGETPLATFORM" >&2; exit 1 ;; \
+    esac; \
+    [ -z "$cross" ] || { apt-get update && apt-get install -y --no-install-recommends $cross && rm -rf /var/lib/apt/lists/*; }
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY injector injector
 COPY sidecar sidecar
 COPY store store
+COPY scripts/static.sh scripts/static.sh
 ARG VERSION=dev
-# SQLite is C, so the sidecar needs cgo; linked statically it needs nothing else at run time.
-# netgo and osusergo keep glibc's resolver, which cannot be static, out of it; loadable
-# extensions are for the same reason left out of SQLite.
-RUN CGO_ENABLED=1 go build -trimpath -tags netgo,osusergo,sqlite_omit_load_extension \
-      -ldflags "-s -w -linkmode external -extldflags '-static' -X main.version=${VERSION}" \
-      -o /out/rockpool-sidecar ./sidecar \
- && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=${VERSION}" \
-      -o /out/rockpool-injector ./injector
+RUN scripts/static.sh "$TARGETPLATFORM" /out
 
 FROM scratch
+ARG VERSION=dev
+LABEL org.opencontainers.image.title="Rockpool" \
+      org.opencontainers.image.description="Keeps the Kubernetes API for a pod when the link to the cloud goes out" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="$VERSION"
 COPY --from=build /out/rockpool-sidecar /out/rockpool-injector /
 # By number: the kubelet checks runAsNonRoot, and there is no /etc/passwd.
 USER 65532:65532

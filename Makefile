@@ -5,10 +5,20 @@ SHELL       := /bin/bash
 GO          ?= go
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS     := -s -w -X main.version=$(VERSION)
+# The image: its name, and what it runs on (amd64, arm64 or arm). Not from the environment, where some
+# systems have a NAME of their own.
+NAME        := rockpool
+TAG         := dev
+HOSTARCH    := $(shell $(GO) env GOHOSTARCH)
+ARCH        := $(HOSTARCH)
+PLATFORM    := linux/$(patsubst arm,arm/v7,$(ARCH))
+IMAGE       := dist/rockpool-image$(if $(filter $(HOSTARCH),$(ARCH)),,-$(subst /,,$(ARCH))).tar
+# The time of the commit, so that the same commit gives the same bytes.
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := build
-.PHONY: help build need tools test unit e2e bench lint fmt fuzz demo clean
+.PHONY: help build image need tools test unit e2e bench lint fmt fuzz demo clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +26,12 @@ help: ## List the targets
 build: ## Build both binaries into bin/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/rockpool-sidecar ./sidecar
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/rockpool-injector ./injector
+
+image: ## Build the container image as a tar, without Docker: dist/rockpool-image.tar (NAME= TAG= ARCH=arm64)
+	GO='$(GO)' VERSION='$(VERSION)' scripts/static.sh $(PLATFORM) dist/$(PLATFORM)
+	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(GO) run ./scripts/image --name $(NAME):$(TAG) --platform $(PLATFORM) \
+	  --version '$(VERSION)' --revision '$(shell git rev-parse HEAD 2>/dev/null)' --output $(IMAGE) \
+	  dist/$(PLATFORM)/rockpool-sidecar dist/$(PLATFORM)/rockpool-injector
 
 need: ## Say which programs this machine lacks, and how to get them
 	@scripts/need.sh
