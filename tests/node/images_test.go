@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,42 +13,29 @@ import (
 	"rockpool.dev/tests/bed/node"
 )
 
-// Images on the node besides the sandbox's.
-const (
-	rockpoolImage = "rockpool:dev"
-	programsImage = "programs:dev"
-)
+// programsImage has the programs of the tests.
+const programsImage = "programs:dev"
 
-// writeImages builds Rockpool and the test programs, static, into archives that a node imports.
-func writeImages(ctx context.Context, directory string) error {
-	fmt.Fprintln(os.Stderr, "tests/node: building the images")
+// writeImages puts into directory the archives that the node imports: Rockpool's image as it is, and
+// those of the test programs and of what holds a pod's namespaces.
+func writeImages(ctx context.Context, directory, rockpool string) error {
+	content, err := os.ReadFile(rockpool)
+	if err != nil {
+		return fmt.Errorf("the image of Rockpool, which `make image` makes: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(directory, "rockpool.tar"), content, 0o644); err != nil {
+		return err
+	}
 	bin := filepath.Join(directory, "build")
-	static := []string{"-trimpath", "-tags", "netgo,osusergo,sqlite_omit_load_extension", "-ldflags", "-s -w -linkmode external -extldflags '-static'"}
-	for _, program := range []struct {
-		pkg  string
-		cgo  string
-		args []string
-	}{
-		{"./sidecar", "1", static}, // SQLite is C
-		{"./injector", "0", nil},
-		{"./tests/programs/informer", "0", nil},
-		{"./tests/programs/asker", "0", nil},
-		{"./tests/programs/pause", "0", nil},
-	} {
-		name := filepath.Base(program.pkg)
-		if filepath.Dir(program.pkg) == "." {
-			name = "rockpool-" + name
-		}
-		args := append([]string{"build", "-o", filepath.Join(bin, name)}, append(program.args, program.pkg)...)
-		cmd := exec.CommandContext(ctx, "go", args...)
-		cmd.Dir, cmd.Env = "../..", append(os.Environ(), "CGO_ENABLED="+program.cgo)
+	for _, name := range []string{"informer", "asker", "pause"} {
+		cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(bin, name), "../programs/"+name)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("build %s: %w\n%s", program.pkg, err, out)
+			return fmt.Errorf("build %s: %w\n%s", name, err, out)
 		}
 	}
 	client := "../programs/python/client.py"
 	return errors.Join(
-		writeImage(directory, rockpoolImage, "65532:65532", filepath.Join(bin, "rockpool-sidecar"), filepath.Join(bin, "rockpool-injector")),
 		writeImage(directory, programsImage, "", filepath.Join(bin, "informer"), filepath.Join(bin, "asker"), client),
 		writeImage(directory, node.SandboxImage, "65535:65535", filepath.Join(bin, "pause")),
 	)
@@ -68,10 +54,10 @@ func writeImage(directory, name, user string, paths ...string) error {
 		}
 		image.Files = append(image.Files, archive.File{Path: "/" + filepath.Base(path), Mode: 0o755, Content: content})
 	}
-	file, err := os.Create(filepath.Join(directory, image.Name[:len(image.Name)-len(":dev")]+".tar"))
+	file, err := os.Create(filepath.Join(directory, filepath.Base(paths[0])+".tar"))
 	if err != nil {
 		return err
 	}
-	_, err = archive.Write(io.Writer(file), image)
+	_, err = archive.Write(file, image)
 	return errors.Join(err, file.Close())
 }

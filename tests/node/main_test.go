@@ -23,8 +23,9 @@ import (
 	"rockpool.dev/tests/bed/node"
 )
 
-// askedFor is the variable by which `make test-node` asks for these tests.
-const askedFor = "ROCKPOOL_TEST_NODE"
+// imageVariable names the archive with the image of Rockpool. `make test-node` sets it, and so asks for
+// these tests.
+const imageVariable = "ROCKPOOL_NODE_IMAGE"
 
 var keep = flag.Bool("keep", false, "keep the node's directory, with all logs")
 
@@ -50,8 +51,8 @@ func run(ctx context.Context, stop func(), m *testing.M) (code int, err error) {
 	if node.Directory() != "" {
 		return inside(ctx, stop, m)
 	}
-	if os.Getenv(askedFor) == "" {
-		notRun = errors.New("only `make test-node` runs them")
+	if os.Getenv(imageVariable) == "" {
+		notRun = errors.New("the tests on a real node run with `make test-node` only")
 	} else if notRun = node.Unable(); notRun != nil {
 		fmt.Fprintf(os.Stderr, "\n****\n**** THE TESTS ON A REAL NODE DO NOT RUN HERE: %v\n****\n\n", notRun)
 	}
@@ -80,7 +81,7 @@ func outside(ctx context.Context) (code int, err error) {
 		}
 		err = errors.Join(err, os.RemoveAll(directory))
 	}()
-	if err := writeImages(ctx, directory); err != nil {
+	if err := writeImages(ctx, directory, os.Getenv(imageVariable)); err != nil {
 		return 1, err
 	}
 	return node.Isolate(directory)
