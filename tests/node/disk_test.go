@@ -2,7 +2,6 @@ package node_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/base64"
 	"fmt"
 	"io/fs"
@@ -20,23 +19,17 @@ const rockpoolUser = 65532
 
 func TestWhatIsOnTheNodesDiskIsForTheSidecarOnlyAndNoSecret(t *testing.T) {
 	s := newSite(t, "disk")
-	s.kubectl("apply", "-f", "testdata/workloads.yaml", "-l", "app=web")
-	web := s.pod("web")
-	web.sees("app", "present", "greeting")
-	web.sees("app", "present", "hush", base64.StdEncoding.EncodeToString([]byte(secretValue)))
-	web.sees("app", "synced")
-	s.until("the ConfigMap is recorded", func(ctx context.Context) error {
-		got, err := web.sql(ctx, "SELECT count(*) FROM v_object WHERE name = 'greeting'")
-		if err == nil && got != "1" {
-			err = fmt.Errorf("%s objects", got)
-		}
-		return err
-	})
+	s.kubectl("apply", "-f", "testdata/secrets.yaml")
+	p := s.pod("vault")
+	p.sees("app", "present", "greeting")
+	p.sees("app", "present", "hush", base64.StdEncoding.EncodeToString([]byte(secretValue)))
+	p.sees("app", "synced")
+	p.recorded()
 
 	secrets := map[string]string{
 		"the value of a Secret":            secretValue,
 		"the value of a Secret, in base64": base64.StdEncoding.EncodeToString([]byte(secretValue)),
-		"the pod's token":                  strings.TrimSpace(web.file("app", accountPath+"token")),
+		"the pod's token":                  strings.TrimSpace(p.file("app", accountPath+"token")),
 		"a private key":                    "PRIVATE KEY-----",
 	}
 	looked := false

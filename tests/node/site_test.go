@@ -147,6 +147,7 @@ func (s *site) pod(app string) *pod {
 	return &pod{Pod: found, site: s}
 }
 
+// find is that pod, whether it is ready or not.
 func (s *site) find(ctx context.Context, app string) (*corev1.Pod, error) {
 	pods, err := cluster.Client().CoreV1().Pods(s.namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=" + app})
 	if err != nil {
@@ -257,15 +258,27 @@ func (p *pod) slots() ([]string, error) {
 	return filepath.Glob(filepath.Join("/var/lib/rockpool", p.Namespace, p.Spec.ServiceAccountName, "*"+p.Labels["app"]+"*", "*"))
 }
 
-// sql asks the cache of the workload, which has one slot, as a person would.
+// sql asks the newest cache of the workload as a person would.
 func (p *pod) sql(ctx context.Context, query string) (string, error) {
 	slots, err := p.slots()
-	if err == nil && len(slots) != 1 {
-		err = fmt.Errorf("%d slots, want 1: %v", len(slots), slots)
+	if err == nil && len(slots) == 0 {
+		err = errors.New("no slot on the node's disk")
 	}
 	if err != nil {
 		return "", err
 	}
-	out, err := exec.CommandContext(ctx, "sqlite3", "-readonly", filepath.Join(slots[0], "rockpool.db"), query).CombinedOutput()
+	out, err := exec.CommandContext(ctx, "sqlite3", "-readonly", filepath.Join(slots[len(slots)-1], "rockpool.db"), query).CombinedOutput()
 	return strings.TrimSpace(string(out)), err
+}
+
+// recorded waits until the ConfigMap is on the disk.
+func (p *pod) recorded() {
+	p.site.t.Helper()
+	p.site.until("the ConfigMap is recorded", func(ctx context.Context) error {
+		got, err := p.sql(ctx, "SELECT count(*) FROM v_object WHERE name = 'greeting'")
+		if err == nil && got == "0" {
+			err = errors.New("it is not there")
+		}
+		return err
+	})
 }

@@ -2,11 +2,11 @@ package node_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"syscall"
 	"testing"
 	"time"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 func TestWorkloadsOfEveryKindOutliveTheLink(t *testing.T) {
@@ -40,21 +40,35 @@ func TestWorkloadsOfEveryKindOutliveTheLink(t *testing.T) {
 	web.sees("app", "present", `"hello"`)
 	web.seesAfter(time.Now(), "asker", "ConfigMap", `"hello"`)
 
-	before := pids(running)
+	untouched := []*pod{web, agent}
+	before := pids(untouched)
 	cluster.node.StopKubelet()
 	cluster.node.StopContainerd()
 	s.try(cluster.node.StartContainerd(s.ctx))
 	s.try(cluster.node.StartKubelet(s.ctx))
 	web.seesAfter(time.Now(), "asker", "ConfigMap", `"hello"`)
-	if after := pids(running); after != before {
+	if after := pids(untouched); after != before {
 		t.Errorf("processes of the pods %s before containerd and the kubelet were restarted, %s after", before, after)
 	}
 
+	// A kubelet that has not seen the API server since its start knows of no pods, and starts nothing.
+	died, err := cluster.node.Attempt(db.Pod, "app")
+	s.try(err)
+	s.try(syscall.Kill(db.pid("app"), syscall.SIGKILL))
+
 	cluster.node.Link.Restore()
+	s.until("the kubelet starts what has died meanwhile", func(context.Context) error {
+		now, err := cluster.node.Attempt(db.Pod, "app")
+		if err == nil && now == died {
+			err = errors.New("it is not started again")
+		}
+		return err
+	})
+	db.sees("app", "synced")
 	for _, p := range running {
 		p.linkIs("online")
-		p.sees("app", "updated", "greeting")
 	}
+	agent.sees("app", "updated", "greeting")
 	web.sees("app", "updated", "hello again")
 	web.seesAfter(time.Now(), "asker", "ConfigMap", "hello again")
 	s.try(cluster.node.AwaitReady(s.ctx))
@@ -63,21 +77,9 @@ func TestWorkloadsOfEveryKindOutliveTheLink(t *testing.T) {
 			t.Errorf("%s was replaced by %s", p.Name, now.Name)
 		}
 	}
-	if after := pids(running); after != before {
+	if after := pids(untouched); after != before {
 		t.Errorf("processes of the pods %s before the link was back, %s after", before, after)
 	}
-}
-
-// completes waits for a Job. Its pod ends only if the sidecar does, when the app has.
-func (s *site) completes(job string) {
-	s.t.Helper()
-	s.until("the Job completes", func(ctx context.Context) error {
-		got, err := cluster.Client().BatchV1().Jobs(s.namespace).Get(ctx, job, metav1.GetOptions{})
-		if err == nil && got.Status.Succeeded != 1 {
-			err = fmt.Errorf("%+v", got.Status)
-		}
-		return err
-	})
 }
 
 // pids are the processes of the apps and sidecars.
