@@ -21,6 +21,7 @@
 // kubelet's logs and exec, is not cut: a test needs eyes. There is no kube-proxy, so Service
 // addresses lead nowhere.
 //
-// All of it ends with the test, however that ends, and leaves no process, mount, network interface
-// or control group behind. Nothing outside the node's directory is written.
+// All of it ends with the test, however that ends: the kernel ends what runs in the namespaces, and
+// with them go mounts and network interfaces. Nothing outside the node's directory is written. Only who
+// kills the test outright leaves that directory behind, and empty control groups.
 package node
