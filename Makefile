@@ -5,6 +5,7 @@ SHELL       := /bin/bash
 GO          ?= go
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS     := -s -w -X main.version=$(VERSION)
+SOAK        ?= 10m
 # The image: its name, and what it runs on (amd64, arm64 or arm). Not from the environment, where some
 # systems have a NAME of their own.
 NAME        := rockpool
@@ -18,7 +19,7 @@ SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := build
-.PHONY: help build image need need-node tools test test-node unit e2e bench lint fmt fuzz demo clean
+.PHONY: help build image need need-node tools test test-node unit e2e bench lint fmt fuzz soak demo clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +56,9 @@ unit: ## Run the tests that need no API server
 
 e2e: tools ## Run the end-to-end tests
 	$(GO) test -race -v -timeout 20m ./tests/e2e
+
+soak: tools ## Have all kinds of clients live through random faults for ten minutes (SOAK=1h for longer)
+	$(GO) test -race -v -timeout 24h ./tests/e2e -run '^TestSoak$$' -soak $(SOAK)
 
 demo: tools ## Show the main job: online, link cut, restarts, link back
 	@$(GO) run ./tests/demo

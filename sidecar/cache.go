@@ -9,16 +9,19 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"go.uber.org/zap"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"rockpool.dev/sidecar/account"
 	"rockpool.dev/sidecar/config"
 	"rockpool.dev/sidecar/flow"
+	"rockpool.dev/sidecar/outbox"
 	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/replay"
 	"rockpool.dev/sidecar/slot"
@@ -34,8 +37,9 @@ var cacheOpen = promauto.NewGauge(prometheus.GaugeOpts{
 // pass through and offline nothing is known.
 type cache struct {
 	flow.Cache
-	slot *slot.Slot
-	db   *store.DB
+	slot  *slot.Slot
+	db    *store.DB
+	bound atomic.Bool // it is of the pod's cluster
 }
 
 // openDisk opens the pod's cache on the node's disk. A cache that cannot be opened
@@ -63,13 +67,17 @@ func (c *cache) openDisk(ctx context.Context, cfg config.Config, log *zap.Logger
 	return c.bind(ctx, cfg, log)
 }
 
-// bind empties the cache when it is of another cluster than the pod.
+// bind empties the cache when it is of another cluster than the pod. While there is no
+// service-account directory nobody can tell, and bound stays as it is.
 func (c *cache) bind(ctx context.Context, cfg config.Config, log *zap.Logger) error {
 	digests := clusterDigests(filepath.Join(cfg.Account.Source, account.CAFile))
 	if len(digests) == 0 {
 		return nil // the mirror says what is wrong with the directory
 	}
 	emptied, err := c.db.BindCluster(ctx, digests)
+	if err == nil {
+		c.bound.Store(true)
+	}
 	if emptied {
 		log.Warn("the cache was of another cluster and has been emptied", zap.String("path", c.db.Path()))
 	}
@@ -80,18 +88,37 @@ func (c *cache) bind(ctx context.Context, cfg config.Config, log *zap.Logger) er
 // one is rotated, old and new stand beside each other for much longer.
 const rebindInterval = 10 * time.Minute
 
+// bindInterval is how often the service-account directory is looked for that was not
+// there when the cache was opened.
+const bindInterval = time.Second
+
 // follow learns the cluster's authorities until ctx ends: a pod that has run
-// through a rotation would else find its own cache to be another cluster's.
-func (c *cache) follow(ctx context.Context, cfg config.Config, log *zap.Logger) error {
-	tick := time.NewTicker(rebindInterval)
-	defer tick.Stop()
+// through a rotation would else find its own cache to be another cluster's. When
+// the cache becomes bound, recall is called.
+func (c *cache) follow(ctx context.Context, cfg config.Config, recall func(context.Context), log *zap.Logger) error {
+	var failing string
 	for {
+		interval := rebindInterval
+		if !c.bound.Load() {
+			interval = bindInterval
+		}
+		timer := time.NewTimer(interval)
 		select {
-		case <-tick.C:
+		case <-timer.C:
 		case <-ctx.Done():
+			timer.Stop()
 			return nil
 		}
-		if err := c.bind(ctx, cfg, log); err != nil {
+		bound := c.bound.Load()
+		err := c.bind(ctx, cfg, log)
+		if !bound && c.bound.Load() {
+			recall(ctx)
+		}
+		switch {
+		case err == nil:
+			failing = ""
+		case failing != err.Error():
+			failing = err.Error()
 			log.Warn("noting the cluster's authorities in the cache", zap.Error(err))
 		}
 	}
@@ -124,6 +151,29 @@ func (c *cache) open(ctx context.Context, name, directory string, size int64, lo
 	c.Recorder = record.New(record.Options{DB: c.db, Name: name, Logger: log})
 	c.Replayer = replay.New(c.db, nil, c.Recorder.Used)
 	return nil
+}
+
+// openOutbox opens the queue of Events, which is on the disk, to outlive the pod, unless
+// Events may not be written there. What was accepted is delivered also when offline.events
+// is off by now.
+func openOutbox(ctx context.Context, disk, memory *cache, cfg config.Config, log *zap.Logger) *outbox.Outbox {
+	db := disk.db
+	if slices.ContainsFunc(cfg.Cache.MemoryOnly, func(r schema.GroupResource) bool { return r.Resource == "events" }) {
+		db = memory.db
+	}
+	if db == nil {
+		return nil
+	}
+	o := outbox.Options{Store: db, MaxAge: cfg.Offline.EventsMaxAge, Logger: log}
+	if cfg.Offline.Events {
+		o.MaxCount = cfg.Offline.EventsMaxCount
+	}
+	events, err := outbox.Open(ctx, o)
+	if err != nil {
+		log.Error("queued Events cannot be read, and none are accepted", zap.Error(err))
+		return nil
+	}
+	return events
 }
 
 func (c *cache) close(log *zap.Logger) {

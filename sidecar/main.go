@@ -43,7 +43,7 @@ The injector adds it to pods; there is seldom a reason to start it by hand.`,
 		SilenceErrors: true,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(runCommand(), waitCommand(), prepareCommand(), versionCommand())
+	root.AddCommand(runCommand(), waitCommand(), prepareCommand(), janitorCommand(), versionCommand())
 	return root
 }
 

@@ -21,7 +21,7 @@ func TestTheREADMEHasEverySetting(t *testing.T) {
 			value = "`" + value + "`"
 		}
 		usage := k.Usage
-		if k.Runtime() {
+		if k.Runtime {
 			usage += " ↻"
 		}
 		fmt.Fprintf(&table, "| `%s` | %s | %s | %s |\n", k.Name, strings.ReplaceAll(k.Type, "|", ", "), value, usage)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -19,6 +20,8 @@ import (
 	"rockpool.dev/sidecar/certs"
 	"rockpool.dev/sidecar/config"
 	"rockpool.dev/sidecar/flow"
+	"rockpool.dev/sidecar/lease"
+	"rockpool.dev/sidecar/outbox"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/proxy"
 	"rockpool.dev/sidecar/upstream"
@@ -35,7 +38,7 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	log.Info("starting", zap.String("version", describe()))
 
 	// First what can only fail for good, so that it is seen at once.
-	servers, err := upstreamServers(cfg)
+	settings, err := upstreamSettings(cfg)
 	if err != nil {
 		return err
 	}
@@ -55,20 +58,20 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	defer memory.close(log)
 
 	s := &sidecar{cfg: cfg, flags: flags, log: log, level: level, agents: agent.NewCurrent(cfg.Cache.Agents), mirror: mirror, disk: disk, memory: memory}
-	if err := s.connect(servers); err != nil {
+	if err := s.connect(settings); err != nil {
 		return err
 	}
-	s.flow = s.newFlow()
-	server, err := proxy.New(proxy.Options{
+	s.flow = s.newFlow(openOutbox(ctx, disk, memory, cfg, log))
+	s.proxy, err = proxy.New(proxy.Options{
 		Transport: s.flow, Upgrade: s.upstream.HTTP1(), TLS: authority.TLSConfig(),
-		ConnectHosts: connectHosts(servers), Context: flow.WithRoute, Observe: accessLog(log),
+		ConnectHosts: connectHosts(settings.Servers), Context: flow.WithRoute, Observe: accessLog(log),
 		Whole: func(r *http.Request) bool { info := flow.RouteOf(r.Context()).Info; return info.IsWhole() },
 		Grace: cfg.Shutdown.Grace, Logger: log,
 	})
 	if err != nil {
 		return err
 	}
-	return s.serve(ctx, server, listeners)
+	return s.serve(ctx, listeners)
 }
 
 // sidecar holds the parts that run side by side.
@@ -83,35 +86,38 @@ type sidecar struct {
 	memory   *cache
 	upstream *upstream.Upstream
 	keys     *principal.Fetcher
+	accepted *principal.Accepted
 	flow     *flow.Flow
+	proxy    *proxy.Server
 }
 
-func upstreamServers(cfg config.Config) ([]upstream.Server, error) {
-	urls, err := cfg.UpstreamServers(os.Getenv)
+// upstreamSettings are what the settings mean for the way upstream.
+func upstreamSettings(cfg config.Config) (upstream.Settings, error) {
+	settings := upstream.Settings{
+		ProbeInterval: cfg.Upstream.ProbeInterval, ProbeTimeout: cfg.Upstream.ProbeTimeout, ConnectTimeout: cfg.Upstream.ConnectTimeout,
+		FailureThreshold: cfg.Upstream.FailureThreshold, SuccessThreshold: cfg.Upstream.SuccessThreshold,
+	}
+	if cfg.Upstream.Mode == config.ModeRoundRobin {
+		settings.Mode = upstream.RoundRobin
+	}
+	servers, err := cfg.UpstreamServers(os.Getenv)
 	if err != nil {
-		return nil, err
+		return settings, err
 	}
-	inCluster, err := cfg.InCluster(os.Getenv)
-	if err != nil {
-		return nil, err
+	for _, server := range servers {
+		settings.Servers = append(settings.Servers, upstream.Server{
+			URL: server.URL, TLSServerName: server.TLSServerName, CAFile: server.CAFile, LastResort: server.InCluster,
+		})
 	}
-	servers := make([]upstream.Server, len(urls))
-	for i, u := range urls {
-		servers[i].URL = u
-		if inCluster == nil || u.String() != inCluster.String() {
-			servers[i].TLSServerName = cfg.Upstream.TLSServerName
-		}
-	}
-	return servers, nil
+	return settings, nil
 }
 
-// connect makes the way upstream and what keeps its keys.
-func (s *sidecar) connect(servers []upstream.Server) (err error) {
+// connect makes the way upstream and what keeps its keys and whom it has let in.
+func (s *sidecar) connect(settings upstream.Settings) (err error) {
 	s.upstream, err = upstream.New(upstream.Options{
-		Servers:       servers,
-		CAFile:        filepath.Join(s.cfg.Account.Source, account.CAFile),
-		TokenFile:     filepath.Join(s.cfg.Account.Source, account.TokenFile),
-		ProbeInterval: s.cfg.Upstream.ProbeInterval, ProbeTimeout: s.cfg.Upstream.ProbeTimeout, ConnectTimeout: s.cfg.Upstream.ConnectTimeout,
+		Settings:  settings,
+		CAFile:    filepath.Join(s.cfg.Account.Source, account.CAFile),
+		TokenFile: filepath.Join(s.cfg.Account.Source, account.TokenFile),
 		OnChange: func(state upstream.State, reason string) {
 			if s.disk.Recorder != nil {
 				s.disk.Recorder.Link(state.String(), reason)
@@ -127,32 +133,71 @@ func (s *sidecar) connect(servers []upstream.Server) (err error) {
 		o.Facts = s.disk.db
 	}
 	s.keys = principal.NewFetcher(o)
+	s.accepted = principal.NewAccepted(principal.AcceptedOptions{Keys: s.keys, Facts: o.Facts, Logger: s.log})
 	return nil
 }
 
-func (s *sidecar) newFlow() *flow.Flow {
+func (s *sidecar) newFlow(events *outbox.Outbox) *flow.Flow {
+	var leases *lease.Keeper
+	if s.cfg.Offline.Leases {
+		leases = lease.New(lease.Options{Logger: s.log})
+	}
 	return flow.New(flow.Options{
 		Upstream: s.upstream,
 		Disk:     s.disk.Cache, Memory: s.memory.Cache, MemoryOnly: s.cfg.Cache.MemoryOnly, Agents: s.agents,
-		Verifier:       principal.NewVerifier(principal.Options{Keys: s.keys, Own: s.mirror.Token, Grace: s.cfg.Offline.TokenGrace}),
+		Verifier:       principal.NewVerifier(principal.Options{Keys: s.keys, Own: s.own, Accepted: s.accepted, Grace: s.cfg.Offline.TokenGrace}),
+		Accepted:       s.accepted.Add,
 		ReviewLifetime: s.cfg.Offline.ReviewLifetime,
+		Outbox:         events,
+		Leases:         leases,
 		Token:          s.mirror.Token,
 		Logger:         s.log,
 	})
 }
 
+// recall takes what the cache knows about the cluster from an earlier run.
+func (s *sidecar) recall(ctx context.Context) {
+	if err := s.keys.Load(ctx); err != nil {
+		s.log.Warn("the recorded signing keys cannot be used; they are fetched again", zap.Error(err))
+	}
+	if err := s.accepted.Load(ctx); err != nil {
+		s.log.Warn("whom the API server has let in before cannot be read", zap.Error(err))
+	}
+}
+
+// own is the token that callers are measured by while the link is down. There is none
+// before it is known that the cache is of the same cluster: service accounts of two
+// clusters have the same names.
+func (s *sidecar) own() (string, error) {
+	if s.disk.db != nil && !s.disk.bound.Load() {
+		return "", errors.New("the cache may be of another cluster")
+	}
+	return s.mirror.Token()
+}
+
 // apply makes the settings hold that can change while the sidecar runs; Key.Runtime
-// says which.
-func (s *sidecar) apply(cfg config.Config) {
+// says which. What can fail comes first.
+func (s *sidecar) apply(cfg config.Config) error {
+	settings, err := upstreamSettings(cfg)
+	if err != nil {
+		return err
+	}
+	if err := s.proxy.SetConnectHosts(connectHosts(settings.Servers)); err != nil {
+		return err
+	}
+	if err := s.upstream.Update(settings); err != nil {
+		return err
+	}
 	s.level.SetLevel(cfg.Log.Level)
 	s.agents.Set(cfg.Cache.Agents)
+	return nil
 }
 
 // serve runs all parts until ctx ends or one fails. The servers stop first; what
 // they were recording is written after that.
-func (s *sidecar) serve(ctx context.Context, server *proxy.Server, l *listeners) error {
-	if err := s.keys.Load(ctx); err != nil {
-		s.log.Warn("the recorded signing keys cannot be used; they are fetched again", zap.Error(err))
+func (s *sidecar) serve(ctx context.Context, l *listeners) error {
+	if s.disk.bound.Load() {
+		s.recall(ctx)
 	}
 	// The mirror comes before the first connection: its ca.crt is what clients
 	// need for one.
@@ -166,12 +211,16 @@ func (s *sidecar) serve(ctx context.Context, server *proxy.Server, l *listeners)
 	parts.Go(func() error { return s.mirror.Run(behind) })
 	parts.Go(func() error { return s.upstream.Run(behind) })
 	parts.Go(func() error { return s.keys.Run(behind) })
+	parts.Go(func() error { return s.accepted.Run(behind) })
 	parts.Go(func() error { return s.flow.Run(behind) })
+	if s.flow.Outbox != nil {
+		parts.Go(func() error { return s.flow.Deliver(behind) })
+	}
 	parts.Go(func() error {
 		return config.Follow(behind, config.FollowOptions{Flags: s.flags, Config: s.cfg, Apply: s.apply, Logger: s.log})
 	})
 	if s.disk.db != nil {
-		parts.Go(func() error { return s.disk.follow(behind, s.cfg, s.log) })
+		parts.Go(func() error { return s.disk.follow(behind, s.cfg, s.recall, s.log) })
 	}
 	for _, c := range []*cache{s.disk, s.memory} {
 		if c.Recorder != nil {
@@ -180,12 +229,12 @@ func (s *sidecar) serve(ctx context.Context, server *proxy.Server, l *listeners)
 	}
 
 	front, ctx := errgroup.WithContext(ctx)
-	front.Go(func() error { return server.Serve(ctx, l.api) })
+	front.Go(func() error { return s.proxy.Serve(ctx, l.api) })
 	if l.connect != nil {
-		front.Go(func() error { return server.ServeConnect(ctx, l.connect) })
+		front.Go(func() error { return s.proxy.ServeConnect(ctx, l.connect) })
 	}
 	if l.metrics != nil {
-		front.Go(func() error { return serveMetrics(ctx, l.metrics) })
+		front.Go(func() error { return serveMetrics(ctx, l.metrics, prometheus.DefaultGatherer) })
 	}
 	s.log.Info("ready", zap.String("listen.address", s.cfg.Listen.Address))
 	err := front.Wait()

@@ -1,7 +1,7 @@
 // Package store keeps what was read from the Kubernetes API in an SQLite file.
 //
 // It knows rows and nothing of HTTP: collections of objects, tombstones, whole responses,
-// facts, the history of the link. Its promise is that a complete collection is,
+// facts, the history of the link, and writes that wait for it. Its promise is that a complete collection is,
 // at any instant and after any crash, exactly the set of objects that the server
 // had at the collection's resourceVersion.
 //

@@ -16,6 +16,7 @@ type kept struct {
 	mu      sync.Mutex
 	cluster string // as in the table meta
 	facts   map[string]fact
+	queued  []Queued // that were salvaged and are in no file
 }
 
 type fact struct {
@@ -63,6 +64,9 @@ func (k *kept) restore(tx *sql.Tx) error {
 		if _, err := tx.Exec(putFact, key, f.at, f.value); err != nil {
 			return err
 		}
+	}
+	if err := k.restoreQueued(tx); err != nil {
+		return err
 	}
 	if k.cluster == "" {
 		return nil
@@ -144,7 +148,7 @@ func (db *DB) BindCluster(ctx context.Context, digests []string) (emptied bool, 
 			emptied = !slices.ContainsFunc(digests, func(d string) bool { return slices.Contains(known, d) })
 		}
 		if emptied {
-			for _, table := range []string{"collection", "tombstone", "response", "fact"} {
+			for _, table := range []string{"collection", "tombstone", "response", "fact", "outbox"} {
 				if _, err := tx.tx.Exec(`DELETE FROM ` + table); err != nil {
 					return tx.note("empty "+table, err)
 				}

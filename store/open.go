@@ -28,8 +28,8 @@ const (
 	// applicationID marks the file as ours, "Rpol".
 	applicationID = 0x52706f6c
 	// schemaVersion counts incompatible schemas. A file of another version is
-	// made anew: it is a cache.
-	schemaVersion = 2
+	// made anew: it is a cache, but for the outbox, which is carried over.
+	schemaVersion = 3
 
 	pageSize = 4096
 	readers  = 3
@@ -93,6 +93,9 @@ func Open(ctx context.Context, dir string, opts Options) (*DB, error) {
 		return nil, err
 	}
 	err := db.open(ctx)
+	if errors.Is(err, ErrCorrupt) || errors.Is(err, errVersion) {
+		db.kept.salvageFile(ctx, db.path)
+	}
 	var aside string
 	switch {
 	case errors.Is(err, ErrCorrupt):
@@ -114,7 +117,7 @@ func Open(ctx context.Context, dir string, opts Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := db.open(ctx); err != nil {
+	if err := db.openKept(ctx); err != nil {
 		return nil, err
 	}
 	return db, nil

@@ -3,14 +3,13 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 )
 
 // Recreate begins a new file in place of one that was found corrupt, or that was
 // removed or replaced by another while it was open. What stands at the path is
-// renamed, not deleted. The new file has the cluster and the facts of the old one,
-// and nothing else; the ids of its collections have not been used before, so
+// renamed, not deleted. The new file has the cluster, the facts and the outbox of the
+// old one, and nothing else; the ids of its collections have not been used before, so
 // whoever has read some from the old file finds nothing under them.
 //
 // Reading and writing wait until it is done. When it fails, because the directory
@@ -30,6 +29,7 @@ func (db *DB) Recreate(ctx context.Context) error {
 			return nil // somebody was faster
 		}
 		db.file = nil
+		db.kept.salvage(ctx, f.write)
 		_ = f.close() // it is lost, whatever that says
 	}
 	db.scratch = db.recreate(ctx)
@@ -57,7 +57,7 @@ func (db *DB) recreate(ctx context.Context) error {
 // openKept opens the new file with what is kept of the old one in it.
 func (db *DB) openKept(ctx context.Context) error {
 	if err := db.open(ctx); err != nil {
-		return fmt.Errorf("recreate: %w", err)
+		return err
 	}
 	err := db.restore(ctx)
 	if err != nil {
@@ -75,5 +75,9 @@ func (db *DB) restore(ctx context.Context) error {
 	if err := db.kept.restore(tx); err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
-	return tx.Commit()
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	db.kept.queued = nil // it is in the file
+	return nil
 }

@@ -102,6 +102,21 @@ CREATE TABLE link (
   reason TEXT NOT NULL
 ) STRICT;
 
+-- Writes that the application was told are accepted, in the order in which they wait
+-- for the link: Events (offline.events). They are no copy of what the server has, and are
+-- carried over when the file is made anew.
+CREATE TABLE outbox (
+  id        INTEGER PRIMARY KEY,
+  principal TEXT NOT NULL,
+  path      TEXT NOT NULL,                        -- of the collection that it is created in
+  name      TEXT NOT NULL,
+  queued_at INTEGER NOT NULL,                     -- ms since 1970
+  object    TEXT NOT NULL,                        -- JSON, to be created
+  patch     TEXT NOT NULL,                        -- JSON merge patch, for when it is there already; empty: none
+  checksum  INTEGER NOT NULL,                     -- CRC-32C of object and patch
+  UNIQUE (principal, path, name)
+) STRICT;
+
 -- For a person in the shell.
 CREATE VIEW v_collection AS
   SELECT c.id, c.principal,
@@ -131,6 +146,9 @@ CREATE VIEW v_response AS
   SELECT principal, path, accept, question <> '' AS review, status, media_type, etag, size, datetime(stored_at / 1000, 'unixepoch') AS stored,
          CASE WHEN question = '' AND media_type LIKE 'application/json%' THEN CAST(body AS TEXT) END AS json
   FROM response;
+
+CREATE VIEW v_outbox AS
+  SELECT principal, path, name, datetime(queued_at / 1000, 'unixepoch') AS queued, object AS json, patch FROM outbox ORDER BY id;
 
 CREATE VIEW v_link AS
   SELECT datetime(at / 1000, 'unixepoch') AS at, state, reason FROM link ORDER BY id;

@@ -525,11 +525,13 @@ func TestAPersonCanLookIntoItWithTheShell(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{})
 	record(t, db, scope("shop"), "10", object("a", 1), object("b", 2))
 	update(t, db, func(tx *Tx) error { return tx.PutLink("online", "first probe") })
+	enqueue(t, db, queued("e", "{}", ""))
 	for query, want := range map[string]string{
 		`SELECT resource, state, objects, resource_version, synced FROM v_collection`:     "v1/configmaps|complete|2|10|2023-11-14 22:13:20",
 		`SELECT name, json->>'$.metadata.resourceVersion' FROM v_object WHERE name = 'b'`: "b|2",
 		`SELECT name FROM v_label WHERE label = 'app' AND value = 'a'`:                    "a",
 		`SELECT state, reason FROM v_link`:                                                "online|first probe",
+		`SELECT name, json, queued FROM v_outbox`:                                         "e|{}|2023-11-14 22:13:20",
 	} {
 		out, err := exec.Command(shell, "-readonly", db.Path(), query).CombinedOutput()
 		if got := strings.TrimSpace(string(out)); err != nil || got != want {

@@ -22,6 +22,10 @@ const (
 	AnnotationImage = AnnotationPrefix + "image"
 	// AnnotationLogLevel is the log level of the sidecar.
 	AnnotationLogLevel = AnnotationPrefix + "log-level"
+	// AnnotationOfflineEvents has Events accepted while the link is down ("true").
+	AnnotationOfflineEvents = AnnotationPrefix + "offline-events"
+	// AnnotationOfflineLeases has held Leases renewed while the link is down ("true").
+	AnnotationOfflineLeases = AnnotationPrefix + "offline-leases"
 	// AnnotationStatus is written by the injector, see [Status]; never read as a wish.
 	AnnotationStatus = AnnotationPrefix + "status"
 )
@@ -41,11 +45,13 @@ const (
 // Annotations is what a pod asks for, each field after its annotation. The zero value
 // of a field means that the annotation is absent.
 type Annotations struct {
-	Inject      bool
-	CacheVolume CacheVolume
-	Upstreams   []string
-	Image       string
-	LogLevel    string
+	Inject        bool
+	CacheVolume   CacheVolume
+	Upstreams     []string
+	Image         string
+	LogLevel      string
+	OfflineEvents string // "true" or "false"
+	OfflineLeases string // likewise
 }
 
 // AnnotationError says which annotation is wrong, and what it may be.
@@ -105,6 +111,14 @@ var settings = []setting{
 	}},
 	{AnnotationLogLevel, "debug, info, warn, error", func(a *Annotations, value string) (err error) {
 		a.LogLevel, err = oneOf(value, "debug", "info", "warn", "error")
+		return err
+	}},
+	{AnnotationOfflineEvents, "true, false", func(a *Annotations, value string) (err error) {
+		a.OfflineEvents, err = oneOf(value, "true", "false")
+		return err
+	}},
+	{AnnotationOfflineLeases, "true, false", func(a *Annotations, value string) (err error) {
+		a.OfflineLeases, err = oneOf(value, "true", "false")
 		return err
 	}},
 }

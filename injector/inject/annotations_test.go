@@ -21,16 +21,19 @@ func TestParseAnnotations(t *testing.T) {
 		{name: "the status is no wish", in: map[string]string{AnnotationStatus: "anything"}},
 		{name: "all", in: map[string]string{
 			AnnotationInject: "true", AnnotationCacheVolume: "emptyDir", AnnotationImage: "rockpool:dev", AnnotationLogLevel: "warn",
+			AnnotationOfflineEvents: "true", AnnotationOfflineLeases: "false",
 			AnnotationUpstreams: "https://a:6443 , https://b",
-		}, want: Annotations{Inject: true, CacheVolume: CacheEmptyDir, Image: "rockpool:dev", LogLevel: "warn", Upstreams: []string{"https://a:6443", "https://b"}}},
+		}, want: Annotations{Inject: true, CacheVolume: CacheEmptyDir, Image: "rockpool:dev", LogLevel: "warn", OfflineEvents: "true", OfflineLeases: "false", Upstreams: []string{"https://a:6443", "https://b"}}},
 		{name: "inject has two values", in: map[string]string{AnnotationInject: "True"}, wantErr: `rockpool.dev/inject: unknown value "True" (allowed: true, false)`},
 		{name: "an empty value is not a default", in: map[string]string{AnnotationCacheVolume: ""}, wantErr: `rockpool.dev/cache-volume: unknown value "" (allowed: hostPath, emptyDir)`},
 		{name: "log levels", in: map[string]string{AnnotationLogLevel: "trace"}, wantErr: `rockpool.dev/log-level: unknown value "trace" (allowed: debug, info, warn, error)`},
+		{name: "offline events are on or off", in: map[string]string{AnnotationOfflineEvents: "yes"}, wantErr: `rockpool.dev/offline-events: unknown value "yes" (allowed: true, false)`},
+		{name: "offline leases are on or off", in: map[string]string{AnnotationOfflineLeases: ""}, wantErr: `rockpool.dev/offline-leases: unknown value "" (allowed: true, false)`},
 		{name: "an upstream among several is wrong", in: map[string]string{AnnotationUpstreams: "https://a,b"}, wantErr: `rockpool.dev/upstreams: "b" is not an https URL`},
 		{name: "a trailing comma", in: map[string]string{AnnotationUpstreams: "https://a,"}, wantErr: `rockpool.dev/upstreams: ""`},
 		{name: "an image with spaces", in: map[string]string{AnnotationImage: "a b"}, wantErr: `rockpool.dev/image: "a b"`},
 		{name: "a key that nobody knows, with the known ones", in: map[string]string{"rockpool.dev/upstream": "https://a"},
-			wantErr: "rockpool.dev/upstream: unknown annotation (allowed: rockpool.dev/inject, rockpool.dev/cache-volume, rockpool.dev/upstreams, rockpool.dev/image, rockpool.dev/log-level)"},
+			wantErr: "rockpool.dev/upstream: unknown annotation (allowed: rockpool.dev/inject, rockpool.dev/cache-volume, rockpool.dev/upstreams, rockpool.dev/image, rockpool.dev/log-level, rockpool.dev/offline-events, rockpool.dev/offline-leases)"},
 		{name: "every wrong one is told, in order", in: map[string]string{"rockpool.dev/z": "", "rockpool.dev/a": ""}, wantErr: "; rockpool.dev/z: unknown annotation"},
 	}
 	for _, test := range tests {

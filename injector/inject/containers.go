@@ -92,13 +92,16 @@ func confined() *corev1.SecurityContext {
 }
 
 // sidecarEnv is the sidecar's configuration: what differs from its own defaults.
-func sidecarEnv(upstreams []string, logLevel string) []corev1.EnvVar {
-	var env []corev1.EnvVar
-	if len(upstreams) > 0 {
-		env = append(env, corev1.EnvVar{Name: "ROCKPOOL_UPSTREAM_SERVERS", Value: strings.Join(upstreams, ",")})
-	}
-	if logLevel != "" {
-		env = append(env, corev1.EnvVar{Name: "ROCKPOOL_LOG_LEVEL", Value: logLevel})
+func sidecarEnv(upstreams []string, ask Annotations) (env []corev1.EnvVar) {
+	for _, v := range []corev1.EnvVar{
+		{Name: "ROCKPOOL_UPSTREAM_SERVERS", Value: strings.Join(upstreams, ",")},
+		{Name: "ROCKPOOL_LOG_LEVEL", Value: ask.LogLevel},
+		{Name: "ROCKPOOL_OFFLINE_EVENTS", Value: ask.OfflineEvents},
+		{Name: "ROCKPOOL_OFFLINE_LEASES", Value: ask.OfflineLeases},
+	} {
+		if v.Value != "" {
+			env = append(env, v)
+		}
 	}
 	return env
 }

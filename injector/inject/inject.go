@@ -154,7 +154,7 @@ func addContainers(spec *corev1.PodSpec, ask Annotations, directory, account str
 	} else {
 		directory = ""
 	}
-	front = append(front, sidecarContainer(image, directory, account, sidecarEnv(upstreams, ask.LogLevel), *resources.DeepCopy()))
+	front = append(front, sidecarContainer(image, directory, account, sidecarEnv(upstreams, ask), *resources.DeepCopy()))
 
 	for i, want := range front {
 		at := slices.IndexFunc(spec.InitContainers, func(c corev1.Container) bool { return c.Name == want.Name })

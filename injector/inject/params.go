@@ -3,6 +3,7 @@ package inject
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"path"
 	"regexp"
@@ -10,6 +11,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // DefaultCacheHostPath is the directory on the node below which every pod's cache
@@ -24,8 +26,8 @@ type Params struct {
 	Version string
 	// Image that the prepare and sidecar containers run. Required.
 	Image string
-	// Upstreams are the https URLs at which pods at the edge reach the API server, in
-	// the order in which they are tried. The in-cluster address always comes after
+	// Upstreams are the entries of upstream.servers of the sidecars, see
+	// [ValidateUpstream]: where pods at the edge reach the API server, in order. The in-cluster address always comes after
 	// them, so empty means that address only.
 	Upstreams []string
 	// CacheHostPath is the directory on the node that holds the caches. Required.
@@ -58,13 +60,36 @@ func ValidateResources(resources corev1.ResourceRequirements) error {
 	return nil
 }
 
-// ValidateUpstream accepts the address of an API server: an https URL of host and
-// optional port. A path is refused because in-cluster clients know no path prefix.
-func ValidateUpstream(address string) error {
-	if strings.Contains(address, "@") {
+// ValidateUpstream accepts an entry of the sidecar's upstream.servers: the https URL of an API
+// server, of host and optional port, and perhaps ;tls-server-name=NAME and ;ca-file=PATH behind
+// it. A path is refused because in-cluster clients know no path prefix.
+func ValidateUpstream(entry string) error {
+	if strings.Contains(entry, "@") {
 		// Not quoted: what stands before the @ may be a password.
 		return errors.New("a URL with a user or password is not accepted: pods send their own tokens")
 	}
+	if strings.ContainsAny(entry, "?#, \n\r\t") {
+		return fmt.Errorf("%q has more than a host and a port", entry)
+	}
+	address, fields, more := strings.Cut(entry, ";")
+	if err := validateServerURL(address); err != nil {
+		return err
+	}
+	for more {
+		var field string
+		field, fields, more = strings.Cut(fields, ";")
+		name, value, _ := strings.Cut(field, "=")
+		switch {
+		case name == "tls-server-name" && (net.ParseIP(value) != nil || len(validation.IsDNS1123Subdomain(strings.ToLower(value))) == 0):
+		case name == "ca-file" && path.IsAbs(value):
+		default:
+			return fmt.Errorf("%q: the field %q is none of tls-server-name=NAME and ca-file=/PATH", address, field)
+		}
+	}
+	return nil
+}
+
+func validateServerURL(address string) error {
 	u, err := url.Parse(address)
 	if err != nil {
 		return fmt.Errorf("%q is not a URL", address)
@@ -74,7 +99,7 @@ func ValidateUpstream(address string) error {
 		return fmt.Errorf("%q is not an https URL, like https://api.example.com:6443", address)
 	case u.Hostname() == "":
 		return fmt.Errorf("%q names no host", address)
-	case u.Path != "" && u.Path != "/", u.RawQuery != "", u.Fragment != "", strings.ContainsAny(address, "?#, "):
+	case u.Path != "" && u.Path != "/":
 		return fmt.Errorf("%q has more than a host and a port", address)
 	}
 	if port := u.Port(); port != "" || strings.HasSuffix(u.Host, ":") {

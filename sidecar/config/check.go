@@ -22,8 +22,8 @@ func (c Config) conflicts() (problems []error) {
 			}
 		}
 	}
-	for _, u := range c.Upstream.Servers {
-		if err := c.notSelf(u); err != nil {
+	for _, s := range c.Upstream.Servers {
+		if err := c.notSelf(s.URL); err != nil {
 			problems = append(problems, fmt.Errorf("upstream.servers: %w", err))
 		}
 	}
@@ -82,43 +82,4 @@ func (c Config) notSelf(u *url.URL) error {
 		}
 	}
 	return nil
-}
-
-// UpstreamServers gives all servers in the order in which they are tried:
-// upstream.servers, then the in-cluster address from the variables
-// KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT as the kubelet sets them
-// in every container. Each address is there once. TLSServerName is not for the
-// in-cluster one: see InCluster. getenv is os.Getenv, but for tests.
-//
-// An empty list is an error: there would be nothing to pass a request on to.
-func (c Config) UpstreamServers(getenv func(string) string) ([]*url.URL, error) {
-	list := append([]*url.URL(nil), c.Upstream.Servers...)
-	last, err := c.InCluster(getenv)
-	if err != nil {
-		return nil, err
-	}
-	if last != nil {
-		list = appendOnce(list, last)
-	}
-	if len(list) == 0 {
-		return nil, fmt.Errorf("upstream.servers is empty and KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set: set --upstream.servers (%s) to the https URL of a kube-apiserver", envName("upstream.servers"))
-	}
-	return list, nil
-}
-
-// InCluster gives the in-cluster address, nil when the variables are not both set.
-func (c Config) InCluster(getenv func(string) string) (*url.URL, error) {
-	host, port := getenv("KUBERNETES_SERVICE_HOST"), getenv("KUBERNETES_SERVICE_PORT")
-	if host == "" || port == "" {
-		return nil, nil
-	}
-	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
-	u, err := server("https://" + net.JoinHostPort(host, port))
-	if err == nil {
-		err = c.notSelf(u)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT: %w", err)
-	}
-	return u, nil
 }

@@ -11,7 +11,6 @@
 package config
 
 import (
-	"net/url"
 	"time"
 
 	"go.uber.org/zap/zapcore"
@@ -58,13 +57,22 @@ type Metrics struct {
 	Address string // host:port, the host may be empty for all addresses; empty = off
 }
 
+// Ways to choose among servers that are well.
+const (
+	ModePriority   = "priority"
+	ModeRoundRobin = "round-robin"
+)
+
 // Upstream is the way to the API server.
 type Upstream struct {
-	Servers        []*url.URL // https, no path; in order, each once; see Config.UpstreamServers for the full list
-	TLSServerName  string     // for Servers; empty = the host of each URL
-	ProbeInterval  time.Duration
-	ProbeTimeout   time.Duration
-	ConnectTimeout time.Duration
+	Servers          []Server // in order, each once; see Config.UpstreamServers for the full list
+	TLSServerName    string   // for those of Servers without one; empty = the host of each URL
+	Mode             string   // ModePriority or ModeRoundRobin
+	ProbeInterval    time.Duration
+	ProbeTimeout     time.Duration
+	ConnectTimeout   time.Duration
+	FailureThreshold int
+	SuccessThreshold int
 }
 
 // Account is the service-account directory and its copy.
@@ -94,6 +102,10 @@ type Offline struct {
 	// twice the longest time, five minutes, that API server and kubelet keep the answers of
 	// such webhooks: a program that asks anew when its own copy is that old still finds one.
 	ReviewLifetime time.Duration
+	Events         bool // they are queued
+	EventsMaxCount int
+	EventsMaxAge   time.Duration
+	Leases         bool // those that are held are renewed
 }
 
 // Log is how the sidecar logs.

@@ -4,6 +4,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -43,9 +44,9 @@ func load(t *testing.T, file string, env map[string]string, args ...string) (Con
 	return Load(flags)
 }
 
-func urls(hosts ...string) (list []*url.URL) {
+func hosts(hosts ...string) (list []Server) {
 	for _, h := range hosts {
-		list = append(list, &url.URL{Scheme: "https", Host: h})
+		list = append(list, Server{URL: &url.URL{Scheme: "https", Host: h}})
 	}
 	return list
 }
@@ -63,9 +64,12 @@ func defaults() Config {
 		Listen:  Listen{Address: "127.0.0.1:10268"},
 		Metrics: Metrics{Address: "127.0.0.1:10269"},
 		Upstream: Upstream{
-			ProbeInterval:  2 * time.Second,
-			ProbeTimeout:   time.Second,
-			ConnectTimeout: 2 * time.Second,
+			Mode:             ModePriority,
+			ProbeInterval:    2 * time.Second,
+			ProbeTimeout:     time.Second,
+			ConnectTimeout:   2 * time.Second,
+			FailureThreshold: 2,
+			SuccessThreshold: 2,
 		},
 		Account: Account{
 			Source: "/var/run/secrets/kubernetes.io/serviceaccount",
@@ -76,7 +80,7 @@ func defaults() Config {
 			Directory: "/var/lib/rockpool", MaxSize: 256 << 20,
 			Agents: agents("*"), MemoryOnly: []schema.GroupResource{{Resource: "secrets"}}, MemoryMaxSize: 8 << 20,
 		},
-		Offline:  Offline{TokenGrace: 720 * time.Hour, ReviewLifetime: 10 * time.Minute},
+		Offline:  Offline{TokenGrace: 720 * time.Hour, ReviewLifetime: 10 * time.Minute, EventsMaxCount: 1000, EventsMaxAge: 24 * time.Hour},
 		Log:      Log{Level: zapcore.InfoLevel, Format: FormatJSON},
 		Shutdown: Shutdown{Grace: 10 * time.Second},
 	}
@@ -94,7 +98,7 @@ func TestLoad(t *testing.T) {
 			file: "upstream:\n  probe-interval: 5s\n  servers: [https://b:6443, https://a:6443]\ncache.max-size: 1.5Gi\n",
 			want: func(c *Config) {
 				c.Upstream.ProbeInterval = 5 * time.Second
-				c.Upstream.Servers = urls("b:6443", "a:6443")
+				c.Upstream.Servers = hosts("b:6443", "a:6443")
 				c.Cache.MaxSize = 3 << 29
 			},
 		},
@@ -127,11 +131,32 @@ func TestLoad(t *testing.T) {
 		},
 		"servers from a comma-separated variable keep their order, each once": {
 			env:  map[string]string{"ROCKPOOL_UPSTREAM_SERVERS": "https://B.example, https://[2001:db8::1]:6443/,https://b.example:443"},
-			want: func(c *Config) { c.Upstream.Servers = urls("b.example:443", "[2001:db8::1]:6443") },
+			want: func(c *Config) { c.Upstream.Servers = hosts("b.example:443", "[2001:db8::1]:6443") },
 		},
 		"servers from repeated flags add up": {
 			args: []string{"--upstream.servers=https://a:1,https://b:2", "--upstream.servers=https://c:3"},
-			want: func(c *Config) { c.Upstream.Servers = urls("a:1", "b:2", "c:3") },
+			want: func(c *Config) { c.Upstream.Servers = hosts("a:1", "b:2", "c:3") },
+		},
+		"a server may have a name and a CA of its own": {
+			env: map[string]string{"ROCKPOOL_UPSTREAM_SERVERS": "https://a; tls-server-name=kubernetes ;ca-file=/etc/edge/../ca.crt,https://b;ca-file=/b.crt,https://c"},
+			want: func(c *Config) {
+				c.Upstream.Servers = hosts("a:443", "b:443", "c:443")
+				c.Upstream.Servers[0].TLSServerName, c.Upstream.Servers[0].CAFile = "kubernetes", "/etc/ca.crt"
+				c.Upstream.Servers[1].CAFile = "/b.crt"
+			},
+		},
+		"a server in a file may be a mapping, beside others": {
+			file: "upstream:\n  mode: round-robin\n  servers:\n  - https://a;tls-server-name=kubernetes\n  - url: https://b:6443\n    ca-file: /b.crt\n    TLS-server-name: 10.0.0.1\n  - {url: https://c}\n",
+			want: func(c *Config) {
+				c.Upstream.Mode = ModeRoundRobin
+				c.Upstream.Servers = hosts("a:443", "b:6443", "c:443")
+				c.Upstream.Servers[0].TLSServerName = "kubernetes"
+				c.Upstream.Servers[1].TLSServerName, c.Upstream.Servers[1].CAFile = "10.0.0.1", "/b.crt"
+			},
+		},
+		"thresholds are numbers": {
+			file: "upstream: {failure-threshold: 3, success-threshold: 1}\n",
+			want: func(c *Config) { c.Upstream.FailureThreshold, c.Upstream.SuccessThreshold = 3, 1 },
 		},
 		"resources for memory only are named as kubectl names them": {
 			file: "cache:\n  memory-only: [secrets, certificates.cert-manager.io, secrets]\n",
@@ -150,6 +175,13 @@ func TestLoad(t *testing.T) {
 		"the grace may be zero": {
 			args: []string{"--offline.token-grace=0s"},
 			want: func(c *Config) { c.Offline.TokenGrace = 0 },
+		},
+		"writes while the link is down": {
+			file: "offline: {events: true, leases: true, events-max-count: 7}\n",
+			env:  map[string]string{"ROCKPOOL_OFFLINE_LEASES": "false", "ROCKPOOL_OFFLINE_EVENTS_MAX_AGE": "2h"},
+			want: func(c *Config) {
+				c.Offline.Events, c.Offline.EventsMaxCount, c.Offline.EventsMaxAge = true, 7, 2*time.Hour
+			},
 		},
 		"the variables of a Service named rockpool are not settings": {
 			env: map[string]string{
@@ -246,13 +278,41 @@ func TestLoadRefuses(t *testing.T) {
 		"a server with a password is hidden":  {args: []string{"--upstream.servers=https://me:hunter2@a"}, want: []string{"user or password"}, lack: "hunter2"},
 		"two bad servers are both told":       {args: []string{"--upstream.servers=http://a,https://b/x"}, want: []string{"http://a", "https://b/x"}},
 		"a server that is the sidecar itself": {args: []string{"--upstream.servers=https://127.0.0.1:10268"}, want: []string{"upstream.servers:", "own listener"}},
-		"a server name that is none":          {args: []string{"--upstream.tls-server-name=a b"}, want: []string{"upstream.tls-server-name:", `"a b"`}},
+		"a field of a server that nobody knows": {
+			args: []string{"--upstream.servers=https://a,https://b:6443;ca=/x"},
+			want: []string{`upstream.servers: entry 2: https://b:6443: there is no field "ca"; allowed are url, tls-server-name and ca-file`, "flag --upstream.servers"},
+		},
+		"a bad field of a server": {
+			args: []string{"--upstream.servers=https://a;tls-server-name=a b"},
+			want: []string{`upstream.servers: entry 1: https://a:443: tls-server-name: "a b" is not a name`},
+		},
+		"a CA file of a server that is relative": {
+			args: []string{"--upstream.servers=https://a;ca-file=ca.crt"},
+			want: []string{`upstream.servers: entry 1: https://a:443: ca-file: "ca.crt" is not an absolute path`},
+		},
+		"a field given twice":               {args: []string{"--upstream.servers=https://a;ca-file=/a;ca-file=/b"}, want: []string{"entry 1: https://a:443: ca-file: is given twice"}},
+		"a server given twice, differently": {args: []string{"--upstream.servers=https://a,https://A:443;ca-file=/b"}, want: []string{"entry 2: https://a:443: is given before with another"}},
+		"a bad URL with a field":            {args: []string{"--upstream.servers=http://a;ca-file=/a"}, want: []string{`entry 1: url: "http://a" is not https`}},
+		"a mapping with a field that nobody knows": {
+			file: "upstream:\n  servers:\n  - url: https://a\n    caFile: /x\n",
+			want: []string{`upstream.servers: entry 1: https://a:443: there is no field "cafile"`, "rockpool.yaml"},
+		},
+		"a mapping without a URL":       {file: "upstream:\n  servers:\n  - https://a\n  - ca-file: /x\n", want: []string{"upstream.servers: entry 2: an entry has no url"}},
+		"a mapping with a comma":        {file: "upstream:\n  servers:\n  - url: https://a,https://b\n", want: []string{"upstream.servers: entry 1: url: has a comma"}},
+		"a mapping of another list":     {file: "cache:\n  agents:\n  - name: kubelet\n", want: []string{"cache.agents: entry 1: has keys below it"}},
+		"a mode that nobody knows":      {args: []string{"--upstream.mode=random"}, want: []string{`upstream.mode: "random" is unknown; allowed are priority, round-robin`}},
+		"a threshold of zero":           {args: []string{"--upstream.failure-threshold=0"}, want: []string{`upstream.failure-threshold: "0" is not a whole number from 1 to 10`}},
+		"a threshold that is no number": {args: []string{"--upstream.success-threshold=2s"}, want: []string{`upstream.success-threshold: "2s" is not a whole number`}},
+		"a server name that is none":    {args: []string{"--upstream.tls-server-name=a b"}, want: []string{"upstream.tls-server-name:", `"a b"`}},
 
 		"a version of a client":    {args: []string{"--cache.agents=kubectl/v1"}, want: []string{"cache.agents:", `"kubectl/v1"`, "before its first slash"}},
 		"a kind for a resource":    {args: []string{"--cache.memory-only=Secret,configmaps"}, want: []string{"cache.memory-only:", `"Secret"`, "plural"}},
 		"a size in thousandths":    {args: []string{"--cache.max-size=256m"}, want: []string{"cache.max-size:", "milli"}},
 		"a size that is too small": {args: []string{"--cache.max-size=1Mi"}, want: []string{"out of range", "4Mi"}},
 		"a size beyond all disks":  {args: []string{"--cache.max-size=100Ei"}, want: []string{"out of range"}},
+		"a switch that is no word": {args: []string{"--offline.events=1"}, want: []string{"offline.events:", `"1" is unknown; allowed are true, false`}},
+		"no Events at all":         {args: []string{"--offline.events-max-count=0"}, want: []string{"offline.events-max-count:", `"0"`, "1 to 10000"}},
+		"half an Event":            {args: []string{"--offline.events-max-count=0.5"}, want: []string{"offline.events-max-count:", `"0.5"`}},
 		"an interval of zero":      {args: []string{"--upstream.probe-interval=0s"}, want: []string{"out of range", "100ms"}},
 		"a relative path":          {args: []string{"--cache.directory=cache"}, want: []string{"cache.directory:", "absolute"}},
 		"keys on the disk of the cache": {
@@ -281,27 +341,44 @@ func TestLoadRefuses(t *testing.T) {
 }
 
 func TestUpstreamServers(t *testing.T) {
+	named := func(name string, list ...Server) []Server {
+		for i := range list {
+			list[i].TLSServerName = name
+		}
+		return list
+	}
+	inCluster := func(host string) Server {
+		s := hosts(host)[0]
+		s.InCluster = true
+		return s
+	}
 	tests := map[string]struct {
-		servers    []*url.URL
+		servers    []Server
+		name       string // upstream.tls-server-name
 		host, port string
-		want       []*url.URL
+		want       []Server
 		fail       string
 	}{
-		"the in-cluster address comes last":           {urls("a:6443"), "10.96.0.1", "443", urls("a:6443", "10.96.0.1:443"), ""},
-		"the in-cluster address alone will do":        {nil, "10.96.0.1", "443", urls("10.96.0.1:443"), ""},
-		"an IPv6 address is bracketed":                {nil, "fd00::1", "443", urls("[fd00::1]:443"), ""},
-		"an IPv6 address may have brackets already":   {nil, "[fd00::1]", "443", urls("[fd00::1]:443"), ""},
-		"an address given twice is there once":        {urls("10.96.0.1:443"), "10.96.0.1", "443", urls("10.96.0.1:443"), ""},
-		"outside a cluster the configured will do":    {urls("a:6443"), "", "", urls("a:6443"), ""},
-		"half an in-cluster address is none":          {urls("a:6443"), "10.96.0.1", "", urls("a:6443"), ""},
-		"no server at all is an error":                {nil, "", "", nil, "upstream.servers is empty"},
-		"an in-cluster port that is none is an error": {nil, "10.96.0.1", "x", nil, "KUBERNETES_SERVICE_PORT"},
-		"a sidecar that is pointed at itself":         {nil, "127.0.0.1", "10268", nil, "own listener"},
+		"the in-cluster address comes last":           {hosts("a:6443"), "", "10.96.0.1", "443", append(hosts("a:6443"), inCluster("10.96.0.1:443")), ""},
+		"the in-cluster address alone will do":        {nil, "", "10.96.0.1", "443", []Server{inCluster("10.96.0.1:443")}, ""},
+		"an IPv6 address is bracketed":                {nil, "", "fd00::1", "443", []Server{inCluster("[fd00::1]:443")}, ""},
+		"an IPv6 address may have brackets already":   {nil, "", "[fd00::1]", "443", []Server{inCluster("[fd00::1]:443")}, ""},
+		"one that is configured has its place":        {hosts("10.96.0.1:443", "a:6443"), "", "10.96.0.1", "443", hosts("10.96.0.1:443", "a:6443"), ""},
+		"outside a cluster the configured will do":    {hosts("a:6443"), "", "", "", hosts("a:6443"), ""},
+		"half an in-cluster address is none":          {hosts("a:6443"), "", "10.96.0.1", "", hosts("a:6443"), ""},
+		"no server at all is an error":                {nil, "", "", "", nil, "upstream.servers is empty"},
+		"an in-cluster port that is none is an error": {nil, "", "10.96.0.1", "x", nil, "KUBERNETES_SERVICE_PORT"},
+		"a sidecar that is pointed at itself":         {nil, "", "127.0.0.1", "10268", nil, "own listener"},
+		"the name is for all that have none": {append(hosts("a:1"), named("b.example", hosts("b:1")...)...), "kubernetes", "10.96.0.1", "443",
+			append(named("kubernetes", hosts("a:1")...), named("b.example", hosts("b:1")...)[0], inCluster("10.96.0.1:443")), ""},
+		"the name is not for the in-cluster address": {hosts("10.96.0.1:443", "a:1"), "kubernetes", "10.96.0.1", "443",
+			append(hosts("10.96.0.1:443"), named("kubernetes", hosts("a:1")...)...), ""},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			c := defaults()
-			c.Upstream.Servers = test.servers
+			c.Upstream.Servers, c.Upstream.TLSServerName = test.servers, test.name
+			before := slices.Clone(test.servers)
 			env := map[string]string{"KUBERNETES_SERVICE_HOST": test.host, "KUBERNETES_SERVICE_PORT": test.port}
 			got, err := c.UpstreamServers(func(name string) string { return env[name] })
 			if test.fail != "" {
@@ -316,8 +393,39 @@ func TestUpstreamServers(t *testing.T) {
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Error(diff)
 			}
+			if diff := cmp.Diff(before, test.servers); diff != "" {
+				t.Errorf("the settings themselves have changed: %s", diff)
+			}
 		})
 	}
+}
+
+func FuzzServers(f *testing.F) {
+	for _, v := range []string{"https://a", "https://a:1;tls-server-name=b;ca-file=/c, https://[::1]", "a;;,;=,https://a;x", "https://me:hunter2@a;ca-file=/"} {
+		f.Add(v)
+	}
+	f.Fuzz(func(t *testing.T, v string) {
+		list, err := servers(v)
+		if err != nil {
+			return
+		}
+		// What is accepted means the same when it is written again.
+		var written []string
+		for _, s := range list {
+			e := s.URL.String()
+			if s.TLSServerName != "" {
+				e += ";tls-server-name=" + s.TLSServerName
+			}
+			if s.CAFile != "" {
+				e += ";ca-file=" + s.CAFile
+			}
+			written = append(written, e)
+		}
+		again, err := servers(strings.Join(written, ","))
+		if err != nil || !cmp.Equal(list, again) {
+			t.Errorf("%q: %+v is read again as %+v, %v", v, list, again, err)
+		}
+	})
 }
 
 func TestEveryKeyHasOneNameAndAnExplanation(t *testing.T) {

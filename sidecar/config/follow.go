@@ -2,6 +2,7 @@ package config
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -34,9 +35,10 @@ var reloads = promauto.NewCounterVec(prometheus.CounterOpts{
 type FollowOptions struct {
 	Flags  *pflag.FlagSet // as for Load
 	Config Config         // in effect at the start
-	// Apply is called with the settings in effect when one of the run-time keys
-	// has changed. All other keys in it stay what they were at the start.
-	Apply    func(Config)
+	// Apply is called with the settings that are to be in effect when one of the
+	// run-time keys has changed. All other keys in it stay what they were at the
+	// start. When it fails nothing must have changed.
+	Apply    func(Config) error
 	Interval time.Duration    // 0 = DefaultInterval
 	Clock    clock.WithTicker // nil = the system's
 	Logger   *zap.Logger      // nil = none
@@ -92,24 +94,26 @@ type follower struct {
 func (f *follower) reload() {
 	next, err := resolve(f.Flags)
 	if err != nil {
-		reloads.WithLabelValues("failed").Inc()
-		if f.failing != err.Error() {
-			f.failing = err.Error()
-			f.Logger.Error("the configuration has become bad; the settings in effect stay", zap.Error(err))
-		}
+		f.failed(err)
 		return
-	}
-	if f.failing != "" {
-		f.failing = ""
-		f.Logger.Info("the configuration is good again")
 	}
 	var now, later []string
 	for _, k := range next.changes(f.Config) {
-		if k.Runtime() {
+		if k.Runtime {
 			now = append(now, k.Name)
 		} else {
 			later = append(later, k.Name)
 		}
+	}
+	if len(now) > 0 {
+		if err := f.put(next.applied(f.Config)); err != nil {
+			f.failed(err)
+			return
+		}
+	}
+	if f.failing != "" {
+		f.failing = ""
+		f.Logger.Info("the configuration is good again")
 	}
 	if len(later) > 0 && !slices.Equal(later, f.later) {
 		f.Logger.Warn("a changed setting takes effect after a restart", zap.Strings("keys", later))
@@ -120,9 +124,29 @@ func (f *follower) reload() {
 		return
 	}
 	reloads.WithLabelValues("changed").Inc()
-	f.Config = next.applied(f.Config)
-	f.Apply(f.Config)
 	f.Logger.Info("changed settings are in effect", zap.Strings("keys", now))
+}
+
+// put makes settings hold. What is good in the file may still be at odds with what
+// waits for a restart.
+func (f *follower) put(c Config) error {
+	if problems := c.conflicts(); len(problems) > 0 {
+		return errors.Join(problems...)
+	}
+	if err := f.Apply(c); err != nil {
+		return err
+	}
+	f.Config = c
+	return nil
+}
+
+// failed tells, once, why a file changes nothing.
+func (f *follower) failed(err error) {
+	reloads.WithLabelValues("failed").Inc()
+	if f.failing != err.Error() {
+		f.failing = err.Error()
+		f.Logger.Error("the configuration has become bad; the settings in effect stay", zap.Error(err))
+	}
 }
 
 // changes gives the keys in which the loaded settings differ from c.
@@ -138,7 +162,7 @@ func (r resolved) changes(c Config) (keys []Key) {
 // applied gives c with the loaded values of all run-time keys.
 func (r resolved) applied(c Config) Config {
 	for _, k := range Keys() {
-		if k.Runtime() {
+		if k.Runtime {
 			c = r.with(c, k)
 		}
 	}

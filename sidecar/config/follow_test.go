@@ -67,10 +67,15 @@ func follow(t *testing.T, args ...string) *following {
 	return f
 }
 
-func (f *following) apply(c Config) {
+// apply refuses an address of which nobody can know that it is bad before it is used.
+func (f *following) apply(c Config) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if slices.ContainsFunc(c.Upstream.Servers, func(s Server) bool { return s.URL.Hostname() == "refused" }) {
+		return errors.New("refused")
+	}
 	f.applied = append(f.applied, c)
+	return nil
 }
 
 func (f *following) last() (c Config) {
@@ -260,6 +265,30 @@ func TestABadFileChangesNothingAndIsToldOnce(t *testing.T) {
 	f.says("good again")
 }
 
+func TestWhatCannotBeAppliedChangesNothing(t *testing.T) {
+	tests := map[string]struct{ file, says string }{
+		"what apply refuses":                            {"upstream.servers: https://refused\nlog: {level: debug}\n", "refused"},
+		"an upstream at the listener that is in effect": {"listen.address: 127.0.0.1:1\nupstream.servers: https://127.0.0.1:10268\nlog: {level: debug}\n", "own listener"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "settings.yaml")
+			write(t, path, "upstream.servers: https://a\n")
+			f := follow(t, "--config="+path)
+			rename(t, path, test.file)
+			if got := f.says("the settings in effect stay")["error"].(string); !strings.Contains(got, test.says) {
+				t.Errorf("the error is %q", got)
+			}
+			if len(f.applied) > 0 {
+				t.Errorf("applied: %+v", f.applied)
+			}
+			rename(t, path, "upstream.servers: https://b\n")
+			f.eventually("the next one is in effect", func() bool { return cmp.Equal(f.last().Upstream.Servers, hosts("b:443")) })
+			f.says("good again")
+		})
+	}
+}
+
 func TestOtherKeysWaitForARestart(t *testing.T) {
 	const later = "after a restart"
 	path := filepath.Join(t.TempDir(), "settings.yaml")
@@ -341,7 +370,11 @@ func TestTheRuntimeKeysAreMarked(t *testing.T) {
 			marked = append(marked, f.Name)
 		}
 	})
-	if want := []string{"cache.agents", "log.level"}; !slices.Equal(marked, want) {
+	want := []string{
+		"cache.agents", "log.level", "upstream.connect-timeout", "upstream.failure-threshold", "upstream.mode", "upstream.probe-interval",
+		"upstream.probe-timeout", "upstream.servers", "upstream.success-threshold", "upstream.tls-server-name",
+	}
+	if !slices.Equal(marked, want) {
 		t.Errorf("%v, want %v", marked, want)
 	}
 }

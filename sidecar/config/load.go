@@ -50,7 +50,7 @@ func resolve(flags *pflag.FlagSet) (resolved, error) {
 	r := resolved{values: make(map[string]string, len(keys))}
 	for _, k := range keys {
 		source, given := origin(flags, v, file.path, k)
-		raw, err := plain(v.Get(k.Name))
+		raw, err := k.plain(v.Get(k.Name))
 		if err == nil {
 			r.values[k.Name] = raw
 			err = k.set(&r.Config, raw)
@@ -194,7 +194,7 @@ func origin(flags *pflag.FlagSet, v *viper.Viper, path string, k Key) (source st
 }
 
 // plain is a value as it would be written in a flag.
-func plain(value any) (string, error) {
+func (k Key) plain(value any) (string, error) {
 	switch value := value.(type) {
 	case nil:
 		return "", nil
@@ -203,9 +203,9 @@ func plain(value any) (string, error) {
 	case []any:
 		parts := make([]string, len(value))
 		for i, v := range value {
-			part, err := plain(v)
+			part, err := k.part(v)
 			if err != nil {
-				return "", err
+				return "", fmt.Errorf("entry %d: %w", i+1, err)
 			}
 			parts[i] = part
 		}
@@ -214,4 +214,12 @@ func plain(value any) (string, error) {
 		return "", errors.New("has keys below it; a single value is allowed")
 	}
 	return fmt.Sprint(value), nil
+}
+
+// part is a value in a list.
+func (k Key) part(value any) (string, error) {
+	if fields, ok := value.(map[string]any); ok && k.Type == typeServers {
+		return mapping(fields)
+	}
+	return k.plain(value)
 }

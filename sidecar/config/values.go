@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"net/url"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -21,9 +20,12 @@ import (
 const (
 	minInterval = 100 * time.Millisecond
 	maxInterval = time.Hour
-	maxGrace    = 10 * 365 * 24 * time.Hour
+	// More probes in succession than this take minutes, in which requests wait.
+	maxThreshold = 10
+	maxGrace     = 10 * 365 * 24 * time.Hour
 	// A right that was taken away, or a token that has expired, stays good for as long.
 	maxReviewLifetime = 24 * time.Hour
+	maxEvents         = 10_000  // the outbox has a list of them in memory
 	minSize           = 4 << 20 // below it not even the schema and one write-ahead log cycle fit
 	maxSize           = 1 << 50
 )
@@ -65,78 +67,6 @@ func loopback(v string) (string, error) {
 		return v, nil
 	}
 	return "", fmt.Errorf("%q would be reachable from outside the pod or is not in the pod's certificate; only 127.0.0.1, [::1] and localhost are allowed, because the cache is for this pod alone", v)
-}
-
-// servers parses a comma-separated list of base URLs, in order, each once.
-func servers(v string) (list []*url.URL, err error) {
-	var problems []error
-	for part := range strings.SplitSeq(v, ",") {
-		part = strings.TrimSpace(part)
-		if part == "" {
-			continue
-		}
-		u, err := server(part)
-		if err != nil {
-			problems = append(problems, err)
-			continue
-		}
-		list = appendOnce(list, u)
-	}
-	if len(problems) > 0 {
-		return nil, joined(problems)
-	}
-	return list, nil
-}
-
-func server(v string) (*url.URL, error) {
-	// Before anything can quote it: what stands before @ may be a password.
-	if strings.Contains(v, "@") {
-		return nil, errors.New("a URL with a user or password (not shown) is given; the pod's own token is used, remove everything up to the @")
-	}
-	const allowed = "an https URL without path, query and fragment is allowed, such as https://203.0.113.7:6443"
-	u, err := url.Parse(v)
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("%q is not a URL; %s", v, allowed)
-	case u.Scheme != "https":
-		return nil, fmt.Errorf("%q is not https; %s", v, allowed)
-	case u.Opaque != "" || u.Hostname() == "":
-		return nil, fmt.Errorf("%q has no host; %s", v, allowed)
-	case u.Path != "" && u.Path != "/":
-		return nil, fmt.Errorf("%q has a path; %s", v, allowed)
-	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		return nil, fmt.Errorf("%q has a query or a fragment; %s", v, allowed)
-	}
-	host, port := strings.ToLower(u.Hostname()), u.Port()
-	if _, err := netip.ParseAddr(host); err != nil && !isName(host) {
-		return nil, fmt.Errorf("%q has the host %q, neither an IP address nor a DNS name; %s", v, host, allowed)
-	}
-	if port == "" {
-		port = "443"
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return nil, fmt.Errorf("%q has the port %q; 1 to 65535 is allowed", v, port)
-	}
-	return serverURL(host, port), nil
-}
-
-// serverURL always has a port, so that equal servers are equal strings.
-func serverURL(host, port string) *url.URL {
-	return &url.URL{Scheme: "https", Host: net.JoinHostPort(host, port)}
-}
-
-func appendOnce(list []*url.URL, u *url.URL) []*url.URL {
-	if slices.ContainsFunc(list, func(have *url.URL) bool { return have.Host == u.Host }) {
-		return list
-	}
-	return append(list, u)
-}
-
-func serverName(v string) (string, error) {
-	if _, err := netip.ParseAddr(v); err != nil && !isName(v) {
-		return "", fmt.Errorf("%q is not a name; a DNS name or an IP address is allowed", v)
-	}
-	return v, nil
 }
 
 func isName(v string) bool {
@@ -199,6 +129,23 @@ func duration(least, most time.Duration, field func(*Config) *time.Duration) fun
 		*field(c) = value
 		return nil
 	}
+}
+
+// number parses a whole number.
+func number(least, most int, field func(*Config) *int) func(*Config, string) error {
+	return func(c *Config, v string) error {
+		n, err := strconv.Atoi(v)
+		if err != nil || n < least || n > most {
+			return fmt.Errorf("%q is not a whole number from %d to %d", v, least, most)
+		}
+		*field(c) = n
+		return nil
+	}
+}
+
+func boolean(v string) (bool, error) {
+	v, err := word(v, "true", "false")
+	return v == "true", err
 }
 
 func level(v string) (zapcore.Level, error) {

@@ -3,6 +3,7 @@ package flow
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"sync/atomic"
@@ -13,12 +14,15 @@ import (
 	"k8s.io/utils/clock"
 
 	"rockpool.dev/sidecar/agent"
+	"rockpool.dev/sidecar/lease"
+	"rockpool.dev/sidecar/outbox"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/replay"
 	"rockpool.dev/sidecar/request"
 	"rockpool.dev/sidecar/upstream"
 	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/sidecar/written"
 	"rockpool.dev/store"
 )
 
@@ -47,9 +51,17 @@ type Options struct {
 	// is sent counts for all of its answer, also for a watch.
 	Agents   *agent.Current
 	Verifier Verifier
+	// Accepted is told of each request for a resource that the API server has answered
+	// because it believes the token, which is of subject. It must not block. Nil: nobody
+	// wants to know.
+	Accepted func(header http.Header, subject string)
 	// ReviewLifetime is how long the answer to a POST that only asks is given again
 	// offline; 0: not at all.
 	ReviewLifetime time.Duration
+	// Outbox takes Events while the link is down; nil: they are refused like all writes.
+	Outbox *outbox.Outbox
+	// Leases keeps those that are held; nil: they end with the link.
+	Leases *lease.Keeper
 	// Token gives the pod's own current token, for watches that outlive the one
 	// they were opened with.
 	Token  func() (string, error)
@@ -71,6 +83,7 @@ type Flow struct {
 	subjects    subjects
 	questions   questions
 	patience    patience
+	waiting     waiting
 	resting     atomic.Int64 // until when documents are not looked for in the cache, ns since 1970
 }
 
@@ -81,7 +94,7 @@ func New(opts Options) *Flow {
 	if opts.Clock == nil {
 		opts.Clock = clock.RealClock{}
 	}
-	return &Flow{Options: opts, questions: newQuestions(), patience: defaultPatience}
+	return &Flow{Options: opts, questions: newQuestions(), patience: defaultPatience, waiting: waiting{random: rand.Float64}}
 }
 
 // flushTimeout bounds how long an offline answer waits for what was read just
@@ -108,6 +121,12 @@ func (f *Flow) RoundTrip(r *http.Request) (*http.Response, error) {
 				return nil, err
 			}
 		}
+	}
+	switch {
+	case f.Outbox.Takes(&info):
+		return f.event(r, info)
+	case f.Leases.Takes(&info):
+		return f.lease(r, info)
 	}
 	if f.Upstream.Online() {
 		resp, err := f.ask(r, f.source(r, info))
@@ -146,7 +165,8 @@ func (f *Flow) cache(info *request.Info) Cache {
 	return f.Disk
 }
 
-// believe keeps the token that the API server has just accepted, in memory only.
+// believe keeps the token that the API server has just accepted, in memory only, and tells
+// of it. Documents prove nobody: what stands before an API server may show them to anyone.
 func (f *Flow) believe(r *http.Request, subject string, resp *http.Response) {
 	if subject == "" {
 		return
@@ -154,6 +174,9 @@ func (f *Flow) believe(r *http.Request, subject string, resp *http.Response) {
 	switch resp.StatusCode {
 	case http.StatusOK, http.StatusCreated, http.StatusNotModified:
 		f.credentials.put(subject, r.Header.Get("Authorization"))
+		if f.Accepted != nil && routeOf(r.Context()).Info.IsResource {
+			f.Accepted(r.Header, subject)
+		}
 	}
 }
 
@@ -241,21 +264,16 @@ func (f *Flow) offline(r *http.Request, info request.Info) (*http.Response, erro
 	return resp, nil
 }
 
-// prove finds out whether the request may be answered offline at all, and for
+// prove finds out whether the request may be answered from the cache at all, and for
 // whom.
 func (f *Flow) prove(r *http.Request, info request.Info) (replay.Request, error) {
-	routeOf(r.Context()).Offline = true
 	q := replay.Request{Info: info, Path: r.URL.RequestURI(), IfNoneMatch: r.Header.Get("If-None-Match")}
 	recorder := f.cache(&info).Recorder
 	var err error
-	q.Principal, err = f.Verifier.Verify(r.Header)
+	q.Principal, err = f.identify(r, info)
 	switch {
-	case errors.Is(err, principal.ErrNoKeys), errors.Is(err, principal.ErrNoOwn):
-		return q, unavailable(err.Error()) // that is not the caller's fault
 	case err != nil:
-		return q, unauthorized(err)
-	case info.Impersonated:
-		return q, unavailable("only the API server can decide on impersonation")
+		return q, err
 	case !info.IsRead() && !info.IsReview():
 		return q, unavailable("nothing is written while the link is down; try again later")
 	case recorder == nil:
@@ -270,10 +288,26 @@ func (f *Flow) prove(r *http.Request, info request.Info) (replay.Request, error)
 	return q, nil
 }
 
-// refusal turns an error of the replayer into one that the client understands.
+// identify finds out, without the API server, who asks. Reads, and the writes that are
+// accepted offline, go through here.
+func (f *Flow) identify(r *http.Request, info request.Info) (subject string, err error) {
+	routeOf(r.Context()).Offline = true
+	subject, err = f.Verifier.Verify(r.Header)
+	switch {
+	case errors.Is(err, principal.ErrNoKeys), errors.Is(err, principal.ErrNoOwn):
+		return "", unavailable(err.Error()) // that is not the caller's fault
+	case err != nil:
+		return "", unauthorized(err)
+	case info.Impersonated:
+		return "", unavailable("only the API server can decide on impersonation")
+	}
+	return subject, nil
+}
+
+// refusal turns an error of what answers offline into one that the client understands.
 func (f *Flow) refusal(info request.Info, err error) error {
 	switch {
-	case errors.Is(err, replay.ErrNotRecorded):
+	case errors.Is(err, replay.ErrNotRecorded), errors.Is(err, written.ErrNeedsServer):
 		return unavailable(err.Error())
 	case isStatus(err), errors.Is(err, context.Canceled):
 		return err

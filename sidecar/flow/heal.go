@@ -3,7 +3,6 @@ package flow
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -16,6 +15,7 @@ import (
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/request"
+	"rockpool.dev/sidecar/wire"
 )
 
 const (
@@ -72,7 +72,7 @@ func (f *Flow) Run(ctx context.Context) error {
 	defer tick.Stop()
 	note := func(cache Cache, s record.Stale) {
 		info := &s.Source.Info
-		key := collection{s.Source.Principal, info.Path, info.LabelSelector, info.FieldSelector, info.AcceptForm(s.Form)}
+		key := collection{s.Source.Principal, info.Path, info.LabelSelector, info.FieldSelector, s.Form.AcceptList()}
 		if _, ok := waiting[key]; !ok {
 			waiting[key] = sick{cache, later(f.Clock.Now().Add(healAfter), last[key].at.Add(last[key].wait))}
 		}
@@ -165,16 +165,7 @@ func (f *Flow) page(r *http.Request, principal string) (next string, err error) 
 	if resp.StatusCode == http.StatusOK {
 		f.record(source, resp)
 	}
-	defer resp.Body.Close()
-	format := formatOf(resp)
-	if resp.StatusCode != http.StatusOK || format == nil {
-		return "", fmt.Errorf("the API server answers %s", resp.Status)
-	}
-	split := format.NewList(func([]byte) error { return nil })
-	if _, err := io.Copy(split, resp.Body); err != nil {
-		return "", err
-	}
-	head, err := split.Head()
+	head, err := readList(resp, func(wire.Head, []byte) error { return nil })
 	return head.Continue, err
 }
 

@@ -1,27 +1,23 @@
 package flow
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"net/http"
-	"strconv"
+	"slices"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
-	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/replay"
 	"rockpool.dev/sidecar/request"
 	"rockpool.dev/sidecar/upstream"
 	"rockpool.dev/sidecar/wire"
 )
-
-// retryDelay keeps a watch from asking again and again while the link says that
-// it is up and each attempt fails.
-const retryDelay = 500 * time.Millisecond
 
 // watch opens a watch. Upstream's answer decides whether there is one; when the
 // link is down the cache's does.
@@ -77,7 +73,8 @@ type watch struct {
 	deadline time.Time // the client's timeoutSeconds; zero: none
 
 	body   io.ReadCloser // upstream; nil: not connected
-	format wire.Format
+	form   request.Form  // of the objects, unless the client would rather have Tables
+	format wire.Format   // of form
 	split  wire.FrameSplitter
 	rec    *record.Watch // nil: not recorded
 	whose  string        // the subject that is recorded for; empty: none
@@ -88,6 +85,13 @@ type watch struct {
 	last   string // version of the last event that the client has
 	accept string // set when upstream must go on in the form that the cache began
 	end    error  // what Read gives when out is empty
+
+	company  *company    // nil: it does not wait, and did not
+	failures int         // attempts to go on since the last frame, or since the link was down
+	resumed  bool        // the next frame is the first behind last
+	gone     []byte      // what the server says when it has forgotten last; nil: it has not
+	missed   *difference // to be told to the client
+	told     int         // changes of missed
 }
 
 var _ io.ReadCloser = (*watch)(nil)
@@ -95,7 +99,11 @@ var _ io.ReadCloser = (*watch)(nil)
 // follow begins with a stream from upstream.
 func (w *watch) follow(source record.Source, resp *http.Response) {
 	w.body = resp.Body
-	w.speak(formatOf(resp))
+	form := request.Form{Format: formatOf(resp), Representation: request.Object}
+	if i := slices.IndexFunc(w.info.Forms(), func(f request.Form) bool { return f.Format == form.Format }); i >= 0 {
+		form = w.info.Forms()[i]
+	}
+	w.speak(form)
 	rv := w.info.ResourceVersion
 	if !w.info.SendInitialEvents && rv != "" && rv != "0" {
 		w.served, w.last = true, rv
@@ -103,9 +111,9 @@ func (w *watch) follow(source record.Source, resp *http.Response) {
 	w.record(source)
 }
 
-// speak sets the format of the stream to the client.
-func (w *watch) speak(format wire.Format) {
-	w.format, w.split = format, format.NewFrames(w.frame)
+// speak sets the form of the stream to the client.
+func (w *watch) speak(form request.Form) {
+	w.form, w.format, w.split = form, form.Format, form.Format.NewFrames(w.frame)
 }
 
 func (w *watch) record(source record.Source) {
@@ -139,7 +147,7 @@ func (w *watch) replay() (*http.Response, error) {
 		header, form = w.state.Header, w.state.Form
 		w.last = w.state.ResourceVersion
 	}
-	w.speak(form.Format)
+	w.speak(form)
 	w.accept = w.info.AcceptForm(form)
 	source.Info.ResourceVersion = w.last
 	w.record(source)
@@ -195,6 +203,10 @@ func (w *watch) step() (err error) {
 		}
 		return err
 	}
+	if w.missed != nil {
+		w.tell()
+		return nil
+	}
 	if w.body == nil {
 		return w.reconnect()
 	}
@@ -205,6 +217,9 @@ func (w *watch) step() (err error) {
 		return bad
 	}
 	switch {
+	case w.gone != nil:
+		w.disconnect()
+		return w.regain()
 	case err == nil:
 		return nil
 	case errors.Is(err, io.EOF) && !w.split.Partial():
@@ -215,16 +230,31 @@ func (w *watch) step() (err error) {
 		return err // part of the initial state is with the client; it must begin again
 	}
 	w.flow.Logger.Debug("watch waits for the link", zap.String("path", w.info.Path), zap.String("resourceVersion", w.last), zap.Error(err))
-	w.speak(w.format)  // forget the frame that broke off
-	_ = w.body.Close() // it is broken already
-	w.body = nil
+	w.disconnect()
 	return nil
+}
+
+// disconnect leaves the stream, and forgets the frame that it broke off in.
+func (w *watch) disconnect() {
+	_ = w.body.Close() // it is of no use any more
+	w.body = nil
+	w.speak(w.form)
 }
 
 // frame takes a whole frame from upstream.
 func (w *watch) frame(raw []byte) error {
-	w.out = w.format.AppendFrame(w.out, raw)
 	e, err := w.format.ParseEvent(raw)
+	if w.resumed {
+		w.resumed = false
+		if err == nil && e.Type == wire.Error && w.saysGone(e.Object) {
+			w.gone = bytes.Clone(e.Object)
+			return nil
+		}
+		w.settled()
+		w.failures = 0
+		resumptions.WithLabelValues("resumed").Inc()
+	}
+	w.out = w.format.AppendFrame(w.out, raw)
 	if err == nil && e.Type == wire.Error {
 		return nil // the server ends the watch behind it
 	}
@@ -253,79 +283,6 @@ func (w *watch) frame(raw []byte) error {
 	return nil
 }
 
-// reconnect waits for the link and goes on behind the last version.
-func (w *watch) reconnect() error {
-	ctx, cancel := w.ctx, context.CancelFunc(func() {})
-	if !w.deadline.IsZero() {
-		ctx, cancel = context.WithTimeout(w.ctx, w.deadline.Sub(w.flow.Clock.Now()))
-	}
-	defer cancel()
-	for {
-		if err := w.flow.Upstream.WaitOnline(ctx); err != nil {
-			if w.ctx.Err() == nil {
-				return io.EOF // the client's timeoutSeconds are over
-			}
-			return w.ctx.Err()
-		}
-		r := w.resumption()
-		resp, err := w.flow.Upstream.RoundTrip(r)
-		switch {
-		case err == nil && streamOf(resp) == w.format:
-			w.flow.believe(r, w.whose, resp)
-			w.body = resp.Body
-			return nil
-		case err == nil:
-			return w.refused(resp)
-		case w.ctx.Err() != nil:
-			return w.ctx.Err()
-		}
-		select {
-		case <-w.flow.Clock.After(retryDelay):
-		case <-ctx.Done():
-		}
-	}
-}
-
-// resumption is the request that goes on where the client is.
-func (w *watch) resumption() *http.Request {
-	r := w.request.Clone(w.ctx)
-	query := r.URL.Query()
-	query.Del("sendInitialEvents")
-	query.Del("resourceVersionMatch")
-	query.Set("resourceVersion", w.last)
-	if !w.deadline.IsZero() {
-		left := w.deadline.Sub(w.flow.Clock.Now()).Round(time.Second)
-		query.Set("timeoutSeconds", strconv.Itoa(max(1, int(left/time.Second))))
-	}
-	r.URL.RawQuery = query.Encode()
-	if w.accept != "" {
-		r.Header.Set("Accept", w.accept)
-	}
-	// The token that the watch was opened with may have expired meanwhile.
-	if _, subject, err := principal.Subject(r.Header); err == nil {
-		r.Header.Set("Authorization", w.flow.authorization(subject, r.Header.Get("Authorization")))
-	}
-	return r
-}
-
-// refused ends the watch as the server would have: 410 Gone is an event, and for
-// anything else the client asks again and hears it itself.
-func (w *watch) refused(resp *http.Response) error {
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusGone {
-		return io.EOF
-	}
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-	if err != nil || formatOf(resp) != w.format {
-		return io.EOF
-	}
-	if status, err := w.format.ParseMeta(raw); err != nil || status.Kind != "Status" {
-		return io.EOF
-	}
-	w.out = w.format.AppendEvent(w.out, wire.Error, raw)
-	return io.EOF
-}
-
 func (w *watch) forget() {
 	if w.rec != nil {
 		w.rec.Close()
@@ -336,6 +293,7 @@ func (w *watch) forget() {
 // Close ends the watch.
 func (w *watch) Close() error {
 	w.cancel()
+	w.settled()
 	w.forget()
 	if w.body != nil {
 		return w.body.Close()

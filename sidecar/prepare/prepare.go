@@ -8,6 +8,10 @@
 // kubelet, which mounts the directory for the sidecar, is the only one that
 // must pass through them. And nothing on the way is followed or trusted that is
 // not a directory of root.
+//
+// Two things are for the janitor, which removes what is old: a lock on the volume,
+// so that no level goes away while the next one is made in it, and the directory's
+// change time, which says that a pod is about to use it.
 package prepare
 
 import (
@@ -47,6 +51,7 @@ func Directory(o Options) error {
 		return fmt.Errorf("cache volume %s: %w", o.Root, explain(err))
 	}
 	defer func() { unix.Close(parent) }()
+	defer lock(o.Root)()
 
 	for _, name := range levels[:len(levels)-1] {
 		at = filepath.Join(at, name)
@@ -132,6 +137,23 @@ func enter(parent int, name string) (int, unix.Stat_t, error) {
 	return -1, stat, err
 }
 
+// lock keeps the janitor from removing levels until the returned function is
+// called. Where it cannot be had, as in a volume that root alone may not read, the
+// worst is that a level goes away at the wrong moment and the kubelet starts this
+// container again.
+func lock(root string) (unlock func()) {
+	volume, err := os.Open(root)
+	if err != nil {
+		return func() {}
+	}
+	for {
+		if err := unix.Flock(int(volume.Fd()), unix.LOCK_SH); !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	return func() { volume.Close() }
+}
+
 // passage opens a level above the pod's directory.
 func passage(parent int, name string) (int, error) {
 	fd, stat, err := enter(parent, name)
@@ -164,6 +186,9 @@ func hand(parent int, name string, uid, gid int) error {
 	owned := int(stat.Uid) == uid && int(stat.Gid) == gid
 	private := stat.Mode&0o7777 == 0o700
 	if owned && private {
+		// Changes nothing but the change time. A volume that has become read-only will be
+		// reported by those who write to it.
+		_ = unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH)
 		return nil
 	}
 	chown := func(uid, gid int) error {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -203,6 +204,77 @@ func TestForOneself(t *testing.T) {
 	}
 	wg.Wait()
 	wantState(t, filepath.Join(root, "ns/sa/app"), fmt.Sprintf("0700 %d:%d", o.UID, o.GID))
+}
+
+func TestADirectoryThatWasRightIsMarkedAsUsed(t *testing.T) {
+	root := t.TempDir()
+	if out, err := inContainer(t, root, "ns/sa/app"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	changed := func() syscall.Timespec {
+		info, err := os.Lstat(filepath.Join(root, "ns/sa/app"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Sys().(*syscall.Stat_t).Ctim
+	}
+	before := changed()
+	for range 100 { // the kernel's clock of files moves every few milliseconds
+		if out, err := inContainer(t, root, "ns/sa/app"); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if changed() != before {
+			return
+		}
+	}
+	t.Error("the change time stays")
+}
+
+func TestTheVolumesLockIsWaitedFor(t *testing.T) {
+	root := t.TempDir()
+	volume, err := os.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer volume.Close()
+	if err := unix.Flock(int(volume.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		done <- Directory(Options{Root: root, Directory: "ns/sa/app", UID: os.Getuid(), GID: os.Getgid()})
+	}()
+	for { // until it waits, which the kernel lists
+		waiting, err := os.ReadFile("/proc/locks")
+		if err != nil {
+			t.Skip(err)
+		}
+		if waits := regexp.MustCompile(`-> FLOCK .*` + inode(t, root)); waits.Match(waiting) {
+			break
+		}
+		select {
+		case err := <-done:
+			t.Fatalf("did not wait: %v", err)
+		default:
+			runtime.Gosched()
+		}
+	}
+	if left, _ := os.ReadDir(root); len(left) != 0 {
+		t.Errorf("made under the other's lock: %v", left)
+	}
+	volume.Close()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func inode(t *testing.T, path string) string {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf(":%d ", info.Sys().(*syscall.Stat_t).Ino)
 }
 
 func lay(t *testing.T, root, path string, mode os.FileMode, id int) {

@@ -151,7 +151,7 @@ func (f *Fetcher) Run(ctx context.Context) error {
 		} else if err != nil {
 			if failing != err.Error() {
 				failing = err.Error()
-				f.o.Logger.Warn("cannot fetch the cluster's signing keys; callers may not be proved while the link is down", zap.Error(err))
+				f.o.Logger.Warn("cannot fetch the cluster's signing keys; while the link is down "+f.consequence(), zap.Error(err))
 			}
 			wait = min(retry, wait)
 			retry = 2 * wait
@@ -163,6 +163,14 @@ func (f *Fetcher) Run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// consequence says what it means that no keys can be fetched.
+func (f *Fetcher) consequence() string {
+	if f.Keys() != nil {
+		return "tokens are checked with the keys that were fetched before"
+	}
+	return "no tokens are believed but the pod's own and those that the API server has accepted before"
 }
 
 // sleep ends after d, or early when something comes from wake; false = ctx ended.

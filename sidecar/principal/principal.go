@@ -4,11 +4,13 @@
 // Online the API server decides, and Subject only tells whose cache a request
 // belongs to. Offline nobody else can decide, and a Verifier asks for proof: a
 // signature by one of the cluster's keys, which a Fetcher records while the
-// link is up.
+// link is up. Where the cluster does not give its keys away, proof is that the API
+// server has let the very token in before, which Accepted remembers.
 //
 //	Fetcher --GET /openid/v1/jwks--> API server        online
 //	   |  \--Facts--> store                            kept for a restart offline
-//	   v
+//	   |      Accepted <-- what it has let in          online, kept too
+//	   v       v
 //	Verifier <-- token of a request                    offline
 //
 // No error or metric contains any part of a token.
@@ -29,18 +31,21 @@ const maxToken = 32 << 10
 // Reasons why a caller is not believed. Their text is fit for the message of a
 // 401 Status.
 var (
-	ErrNoToken   = errors.New("no bearer token is given")
-	ErrNotJWT    = errors.New("the bearer token is not a JSON Web Token")
-	ErrNoSubject = errors.New("the token names no subject")
-	ErrAlgorithm = errors.New("the token is signed with an algorithm that the API server does not use")
-	ErrNoKeys    = errors.New("the cluster's signing keys were not recorded while the link was up")
-	ErrKey       = errors.New("the token is signed with a key that is not among the cluster's recorded ones")
-	ErrSignature = errors.New("the token's signature is wrong")
-	ErrIssuer    = errors.New("the token is of another issuer than the pod's own")
-	ErrAudience  = errors.New("the token is for another audience than the API server")
-	ErrExpired   = errors.New("the token expired longer ago than the grace for offline use (offline.token-grace)")
-	ErrNotYet    = errors.New("the token is not valid yet")
-	ErrNoOwn     = errors.New("the pod's own token cannot be read, so issuer and audience are not known")
+	ErrNoToken     = errors.New("no bearer token is given")
+	ErrNotJWT      = errors.New("the bearer token is not a JSON Web Token")
+	ErrNoSubject   = errors.New("the token names no subject")
+	ErrAlgorithm   = errors.New("the token is signed with an algorithm that the API server does not use")
+	ErrNoKeys      = errors.New("the cluster's signing keys were not recorded while the link was up")
+	ErrNotAccepted = errors.New("the token is none that the API server has accepted while the link was up, and the cluster's signing keys are not known")
+	ErrKey         = errors.New("the token is signed with a key that is not among the cluster's recorded ones")
+	ErrSignature   = errors.New("the token's signature is wrong")
+	ErrIssuer      = errors.New("the token is of another issuer than the pod's own")
+	ErrAudience    = errors.New("the token is for another audience than the API server")
+	ErrExpired     = errors.New("the token expired longer ago than the grace for offline use (offline.token-grace)")
+	ErrNoGrace     = errors.New("the token has expired, and there is no grace because the cluster's signing keys are not known")
+	ErrNotYet      = errors.New("the token is not valid yet")
+	ErrForeign     = errors.New("the token's service account has not read anything here while the link was up")
+	ErrNoOwn       = errors.New("the pod's own token cannot be read, so issuer and audience are not known")
 )
 
 // Subject gives the bearer token of a request and the subject (`sub`) that it

@@ -60,6 +60,29 @@ func TestSubject(t *testing.T) {
 	}
 }
 
+// FuzzSubject holds that a subject is what stands in the token, as the library reads it that
+// checks signatures offline: the cache of what was read online must not be another's.
+func FuzzSubject(f *testing.F) {
+	token := ecSigner("a", 1).sign(f, claims())
+	f.Add("Bearer " + token)
+	f.Add("bearer  " + token)
+	f.Fuzz(func(t *testing.T, authorization string) {
+		token, subject, err := Subject(http.Header{"Authorization": {authorization}})
+		if err != nil {
+			if subject != "" || !errors.Is(err, ErrNoToken) && !errors.Is(err, ErrNotJWT) && !errors.Is(err, ErrNoSubject) {
+				t.Errorf("%q, %v", subject, err)
+			}
+			return
+		}
+		if subject == "" || !strings.Contains(authorization, token) || strings.ContainsAny(token, " \r\n") {
+			t.Errorf("token %q of %q", token, subject)
+		}
+		if claims, err := unproved(token); err == nil && claims.Subject != subject {
+			t.Errorf("the subject is %q, and %q when the signature is checked", subject, claims.Subject)
+		}
+	})
+}
+
 func BenchmarkSubject(b *testing.B) {
 	h := bearing(ecSigner("a", 1).sign(b, claims()))
 	b.ReportAllocs()

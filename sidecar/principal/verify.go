@@ -1,7 +1,6 @@
 package principal
 
 import (
-	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
 	"net/http"
@@ -37,7 +36,7 @@ const (
 
 var verifications = promauto.NewCounterVec(prometheus.CounterOpts{
 	Name: "rockpool_principal_verifications_total",
-	Help: "Tokens checked while the link was down by result: cached, signature, own, refused.",
+	Help: "Tokens checked while the link was down by result: cached, signature, accepted, own, refused.",
 }, []string{"result"})
 
 // Keys gives a Verifier the cluster's keys. *Fetcher is one.
@@ -48,11 +47,14 @@ type Keys interface {
 
 // Options say what a Verifier believes.
 type Options struct {
-	Keys   Keys
-	Own    func() (string, error) // the pod's own token as it is mounted now
-	Grace  time.Duration          // after expiry; 0 = none
-	Leeway time.Duration          // before validity; 0 = DefaultLeeway
-	Clock  clock.PassiveClock     // nil = the system's
+	Keys Keys
+	Own  func() (string, error) // the pod's own token as it is mounted now
+	// Accepted knows whom the API server has let in; nil = nobody. Others than the pod's
+	// own subject must be among them, and while no keys are known the token, too.
+	Accepted *Accepted
+	Grace    time.Duration      // after expiry, of a token whose signature is checked; 0 = none
+	Leeway   time.Duration      // before validity; 0 = DefaultLeeway
+	Clock    clock.PassiveClock // nil = the system's
 }
 
 // Verifier proves who calls while the link is down. It is safe for concurrent use.
@@ -61,7 +63,7 @@ type Verifier struct {
 	parser *jwt.Parser
 
 	mu    sync.Mutex
-	cache map[[sha256.Size]byte]belief
+	cache map[digest]belief
 }
 
 // belief is a token that was proved; tokens themselves are not kept.
@@ -79,38 +81,66 @@ func NewVerifier(o Options) *Verifier {
 	if o.Clock == nil {
 		o.Clock = clock.RealClock{}
 	}
-	return &Verifier{
-		o: o,
-		// Claims are judged by check: expiry and the rest have different leeways.
-		parser: jwt.NewParser(jwt.WithStrictDecoding(), jwt.WithoutClaimsValidation()),
-		cache:  map[[sha256.Size]byte]belief{},
+	if o.Accepted == nil {
+		o.Accepted = NewAccepted(AcceptedOptions{})
 	}
+	return &Verifier{o: o, parser: newParser(), cache: map[digest]belief{}}
 }
 
-// Verify gives the subject of a request's token if it is proved: by a signature
-// of the cluster for the pod's own issuer and audience, expired at most for the
-// grace; or by being the pod's own mounted token. Errors are the reasons of
-// this package.
+// newParser gives a parser that leaves claims to judge: expiry and the rest have different
+// leeways.
+func newParser() *jwt.Parser {
+	return jwt.NewParser(jwt.WithStrictDecoding(), jwt.WithoutClaimsValidation())
+}
+
+// unproved reads a token that is signed, by whomever, as kube-apiserver signs.
+func unproved(token string) (*jwt.RegisteredClaims, error) {
+	claims := &jwt.RegisteredClaims{}
+	switch t, _, err := newParser().ParseUnverified(token, claims); {
+	case errors.Is(err, jwt.ErrTokenUnverifiable):
+		return nil, ErrAlgorithm // one that the library does not know
+	case err != nil:
+		return nil, ErrNotJWT
+	case !slices.Contains(algorithms, t.Method.Alg()):
+		return nil, ErrAlgorithm
+	case claims.Subject == "":
+		return nil, ErrNoSubject
+	}
+	return claims, nil
+}
+
+// Verify gives the subject of a request's token if it is proved, and one that the API
+// server has let in before: by a signature of the cluster for the pod's own issuer and
+// audience, expired at most for the grace; where the cluster's keys are not known, by
+// being a token, not expired, that the API server has let in; or by being the pod's own
+// mounted token. Errors are the reasons of this package.
 func (v *Verifier) Verify(header http.Header) (subject string, err error) {
 	token, subject, err := Subject(header)
 	if err != nil {
 		verifications.WithLabelValues("refused").Inc()
 		return "", err
 	}
-	now, set, digest := v.o.Clock.Now(), v.o.Keys.Keys(), sha256.Sum256([]byte(token))
-	if subject, ok := v.recall(digest, set, now); ok {
+	now, set, d := v.o.Clock.Now(), v.o.Keys.Keys(), digestOf(token)
+	if subject, ok := v.recall(d, set, now); ok {
 		verifications.WithLabelValues("cached").Inc()
 		return subject, nil
 	}
 	own, ownErr := v.o.Own()
-	claims, err := v.prove(token, set)
+	grace, result := v.o.Grace, "signature"
+	if set == nil {
+		grace, result = 0, "accepted"
+	}
+	claims, err := v.prove(token, d, set)
 	if err == nil {
-		err = v.judge(claims, own, ownErr, now)
+		err = v.judge(claims, grace, own, ownErr, now)
+	}
+	if ownErr != nil && errors.Is(err, ErrNoKeys) {
+		err = ErrNoOwn // the service-account directory comes first
 	}
 	switch {
 	case err == nil:
-		v.remember(digest, set, claims, now)
-		verifications.WithLabelValues("signature").Inc()
+		v.remember(d, set, claims, grace, now)
+		verifications.WithLabelValues(result).Inc()
 		return claims.Subject, nil
 	case ownErr == nil && subtle.ConstantTimeCompare([]byte(token), []byte(own)) == 1:
 		// Not remembered: it holds only for as long as this token is mounted.
@@ -123,10 +153,10 @@ func (v *Verifier) Verify(header http.Header) (subject string, err error) {
 
 // prove checks the signature alone. No error of the library gets out: some of
 // them quote the token.
-func (v *Verifier) prove(token string, set *KeySet) (*jwt.RegisteredClaims, error) {
+func (v *Verifier) prove(token string, d digest, set *KeySet) (*jwt.RegisteredClaims, error) {
 	if set == nil {
 		v.o.Keys.Refresh()
-		return nil, ErrNoKeys
+		return v.recognize(token, d)
 	}
 	claims := &jwt.RegisteredClaims{}
 	var reason error
@@ -150,6 +180,21 @@ func (v *Verifier) prove(token string, set *KeySet) (*jwt.RegisteredClaims, erro
 	return nil, ErrSignature
 }
 
+// recognize takes the API server's word of before for a token, where there are no keys
+// to check its signature with.
+func (v *Verifier) recognize(token string, d digest) (*jwt.RegisteredClaims, error) {
+	claims, err := unproved(token)
+	switch {
+	case err != nil:
+		return nil, err
+	case v.o.Accepted.has(d):
+		return claims, nil
+	case v.o.Accepted.hasTokens():
+		return nil, ErrNotAccepted
+	}
+	return nil, ErrNoKeys
+}
+
 func (v *Verifier) candidates(t *jwt.Token, set *KeySet) (keys jwt.VerificationKeySet, err error) {
 	algorithm := t.Method.Alg()
 	if !slices.Contains(algorithms, algorithm) {
@@ -170,10 +215,10 @@ func (v *Verifier) candidates(t *jwt.Token, set *KeySet) (keys jwt.VerificationK
 	return keys, nil
 }
 
-// judge looks at what a signed token says. Issuer and audience must be those of
+// judge looks at what a proved token says. Issuer and audience must be those of
 // the pod's own token: the cluster also signs tokens for other services, which
 // may hand them on.
-func (v *Verifier) judge(claims *jwt.RegisteredClaims, own string, ownErr error, now time.Time) error {
+func (v *Verifier) judge(claims *jwt.RegisteredClaims, grace time.Duration, own string, ownErr error, now time.Time) error {
 	if ownErr != nil {
 		return ErrNoOwn
 	}
@@ -192,11 +237,16 @@ func (v *Verifier) judge(claims *jwt.RegisteredClaims, own string, ownErr error,
 		return ErrIssuer
 	case !shared(claims.Audience, mine.Audience):
 		return ErrAudience
-	case claims.ExpiresAt != nil && !now.Before(claims.ExpiresAt.Add(v.o.Grace)):
+	case claims.ExpiresAt != nil && !now.Before(claims.ExpiresAt.Add(grace)):
+		if grace == 0 && v.o.Grace != 0 {
+			return ErrNoGrace
+		}
 		return ErrExpired
 	case claims.NotBefore != nil && claims.NotBefore.After(latest),
 		claims.IssuedAt != nil && claims.IssuedAt.After(latest):
 		return ErrNotYet
+	case claims.Subject != mine.Subject && !v.o.Accepted.knows(claims.Subject):
+		return ErrForeign
 	}
 	return nil
 }
@@ -211,20 +261,20 @@ func shared(theirs, mine jwt.ClaimStrings) bool {
 	return slices.ContainsFunc(theirs, func(a string) bool { return slices.Contains(mine, a) })
 }
 
-func (v *Verifier) recall(digest [sha256.Size]byte, set *KeySet, now time.Time) (string, bool) {
+func (v *Verifier) recall(d digest, set *KeySet, now time.Time) (string, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	b, ok := v.cache[digest]
+	b, ok := v.cache[d]
 	if !ok || b.keys != set || now.Before(b.from) || !now.Before(b.until) {
 		return "", false
 	}
 	return b.subject, true
 }
 
-func (v *Verifier) remember(digest [sha256.Size]byte, set *KeySet, claims *jwt.RegisteredClaims, now time.Time) {
+func (v *Verifier) remember(d digest, set *KeySet, claims *jwt.RegisteredClaims, grace time.Duration, now time.Time) {
 	b := belief{subject: claims.Subject, keys: set, from: now, until: now.Add(believed)}
 	if claims.ExpiresAt != nil {
-		if end := claims.ExpiresAt.Add(v.o.Grace); end.Before(b.until) {
+		if end := claims.ExpiresAt.Add(grace); end.Before(b.until) {
 			b.until = end
 		}
 	}
@@ -236,5 +286,5 @@ func (v *Verifier) remember(digest [sha256.Size]byte, set *KeySet, claims *jwt.R
 		}
 		delete(v.cache, old) // any: a pod has few tokens
 	}
-	v.cache[digest] = b
+	v.cache[d] = b
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -35,7 +36,8 @@ func TestVerify(t *testing.T) {
 	}
 	parts := func(token string) []string { return strings.Split(token, ".") }
 	valid := e.sign(t, claims())
-	other := e.sign(t, claims("sub", "system:serviceaccount:kube-system:admin"))
+	const admin = "system:serviceaccount:kube-system:admin"
+	other := e.sign(t, claims("sub", admin))
 
 	tests := map[string]struct {
 		token   string
@@ -44,6 +46,7 @@ func TestVerify(t *testing.T) {
 		noKeys  bool
 		now     time.Time // zero = today
 		subject string    // empty = subject
+		known   string    // another subject that the API server has let in
 		want    error
 		asks    bool // for other keys
 	}{
@@ -52,7 +55,7 @@ func TestVerify(t *testing.T) {
 		"P-384":                     {token: e3.sign(t, claims())},
 		"P-521":                     {token: e5.sign(t, claims())},
 		"a token that names no key": {token: signer{"", e.method, e.key}.sign(t, claims())},
-		"another service account has its own subject":  {token: other, subject: "system:serviceaccount:kube-system:admin"},
+		"another service account has its own subject":  {token: other, subject: admin, known: admin},
 		"one audience in common is enough":             {token: e.sign(t, claims("aud", []string{"x", "k3s"}))},
 		"expired within the grace":                     {token: valid, now: today.Add(time.Hour + DefaultGrace - time.Second)},
 		"a clock that starts in 1970":                  {token: valid, now: time.Unix(60, 0)},
@@ -61,6 +64,14 @@ func TestVerify(t *testing.T) {
 			token: r.sign(t, claims("iss", "kubernetes/serviceaccount", "aud", nil, "exp", nil, "iat", nil, "nbf", nil)),
 			own:   r.sign(t, claims("iss", "kubernetes/serviceaccount", "aud", nil, "exp", nil, "iat", nil, "nbf", nil, "x", 1)),
 		},
+
+		"another service account that was never seen":          {token: other, want: ErrForeign},
+		"another service account where somebody else was seen": {token: other, known: "system:serviceaccount:shop:other", want: ErrForeign},
+		"a forged one of a service account that was seen":      {token: forger.sign(t, claims("sub", admin)), known: admin, want: ErrSignature},
+		"no algorithm where the cluster's keys are not known":  {token: unsigned, noKeys: true, want: ErrAlgorithm, asks: true},
+		"a shared secret where the cluster's are not known":    {token: hmac([]byte("guessed")), noKeys: true, want: ErrAlgorithm, asks: true},
+		"no token where the cluster's keys are not known":      {token: "", noKeys: true, want: ErrNoToken},
+		"an opaque token where the cluster's are not known":    {token: "opaque", noKeys: true, want: ErrNotJWT},
 
 		"no token":        {token: "", want: ErrNoToken},
 		"an opaque token": {token: "opaque", want: ErrNotJWT},
@@ -89,6 +100,7 @@ func TestVerify(t *testing.T) {
 		"issued beyond the leeway":       {token: e.sign(t, claims("iat", today.AddDate(101, 0, 0).Unix())), want: ErrNotYet},
 		"no keys":                        {token: valid, noKeys: true, want: ErrNoKeys, asks: true},
 		"no own token":                   {token: valid, noOwn: true, want: ErrNoOwn},
+		"neither own token nor keys":     {token: valid, noOwn: true, noKeys: true, want: ErrNoOwn, asks: true},
 		"an own token that says nothing": {token: valid, own: "opaque", want: ErrNoOwn},
 
 		"the own token without keys":     {token: mounted, noKeys: true, asks: true},
@@ -115,10 +127,15 @@ func TestVerify(t *testing.T) {
 			if now.IsZero() {
 				now = today
 			}
+			accepted := NewAccepted(AcceptedOptions{Keys: keysOf(t, e)})
+			if test.known != "" {
+				accepted.Add(http.Header{}, test.known)
+			}
 			v := NewVerifier(Options{
-				Keys:  keys,
-				Grace: DefaultGrace,
-				Clock: clocktesting.NewFakePassiveClock(now),
+				Keys:     keys,
+				Accepted: accepted,
+				Grace:    DefaultGrace,
+				Clock:    clocktesting.NewFakePassiveClock(now),
 				Own: func() (string, error) {
 					if test.noOwn {
 						return "", errors.New("gone")
@@ -221,8 +238,8 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
-// FuzzVerify holds that nothing is believed that the cluster has not signed,
-// and that no error quotes what was given.
+// FuzzVerify holds that nothing is believed that the cluster has not signed or, where its
+// keys are not known, has not let in, and that no error quotes what was given.
 func FuzzVerify(f *testing.F) {
 	e := ecSigner("e", 1)
 	mounted := e.sign(f, claims("exp", today.AddDate(1, 0, 0).Unix()))
@@ -236,14 +253,15 @@ func FuzzVerify(f *testing.F) {
 	for _, token := range seeds[:2] {
 		signed[token[:strings.LastIndex(token, ".")]] = true
 	}
-	keys := keysOf(f, e)
-	f.Fuzz(func(t *testing.T, authorization string) {
-		v := NewVerifier(Options{Keys: keys, Own: func() (string, error) { return mounted, nil }, Clock: clocktesting.NewFakePassiveClock(today)})
+	keys, accepted := keysOf(f, e), NewAccepted(AcceptedOptions{})
+	for _, token := range seeds[:3] { // the third is for another audience
+		accepted.Add(bearing(token), subject)
+	}
+	verify := func(t *testing.T, keys Keys, authorization string, believable func(token string) bool) {
+		v := NewVerifier(Options{Keys: keys, Accepted: accepted, Own: func() (string, error) { return mounted, nil }, Clock: clocktesting.NewFakePassiveClock(today)})
 		got, err := v.Verify(http.Header{"Authorization": {authorization}})
 		if err == nil {
-			words := strings.Fields(authorization)
-			token := words[1]
-			if got != subject || !signed[token[:strings.LastIndex(token, ".")]] {
+			if got != subject || !believable(strings.Fields(authorization)[1]) {
 				t.Errorf("believed as %q: %q", got, authorization)
 			}
 			return
@@ -256,6 +274,10 @@ func FuzzVerify(f *testing.F) {
 				t.Errorf("the error quotes the token: %v", err)
 			}
 		}
+	}
+	f.Fuzz(func(t *testing.T, authorization string) {
+		verify(t, keys, authorization, func(token string) bool { return signed[token[:strings.LastIndex(token, ".")]] })
+		verify(t, &fixedKeys{}, authorization, func(token string) bool { return slices.Contains(seeds[:2], token) })
 	})
 }
 

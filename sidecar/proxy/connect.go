@@ -94,7 +94,7 @@ func newConnectEngine(s *Server, own *handover, tunnels *tunnels) *goproxy.Proxy
 	}
 	tunnel := &goproxy.ConnectAction{Action: goproxy.ConnectAccept}
 	engine.OnRequest().HandleConnectFunc(func(host string, _ *goproxy.ProxyCtx) (*goproxy.ConnectAction, string) {
-		if matchAny(s.options.ConnectHosts, host) {
+		if matchAny(*s.connectHosts.Load(), host) {
 			return hijack, host
 		}
 		return tunnel, host
@@ -121,6 +121,17 @@ func (w *connectWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	tracked := w.tunnels.add(conn, early)
 	return tracked, buffered, nil
+}
+
+// SetConnectHosts replaces Options.ConnectHosts, for the connections that come.
+func (s *Server) SetConnectHosts(patterns []string) error {
+	for _, pattern := range patterns {
+		if err := checkPattern(pattern); err != nil {
+			return err
+		}
+	}
+	s.connectHosts.Store(&patterns)
+	return nil
 }
 
 // checkPattern refuses patterns that could never match.

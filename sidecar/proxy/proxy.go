@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/elazarl/goproxy"
@@ -55,7 +56,7 @@ type Options struct {
 	TLS *tls.Config
 
 	// ConnectHosts are the names under which clients of ServeConnect know the API: "host" (any port), "host:port",
-	// and "*.domain" with or without a port. Requests to connect elsewhere are tunnelled.
+	// and "*.domain" with or without a port. Requests to connect elsewhere are tunnelled. SetConnectHosts replaces them.
 	ConnectHosts []string
 
 	// LongRunning tells whether a request is ended, cleanly, as soon as shutdown begins instead of being given the grace.
@@ -100,10 +101,11 @@ type Exchange struct {
 
 // Server proxies one application's API traffic. Use New.
 type Server struct {
-	options Options
-	engine  *goproxy.ProxyHttpServer
-	upgrade http.Handler
-	logger  *zap.Logger
+	options      Options
+	engine       *goproxy.ProxyHttpServer
+	upgrade      http.Handler
+	logger       *zap.Logger
+	connectHosts atomic.Pointer[[]string]
 }
 
 // New checks the options and returns a Server that is not yet serving.
@@ -113,11 +115,6 @@ func New(options Options) (*Server, error) {
 	}
 	if options.TLS == nil {
 		return nil, errors.New("proxy: TLS is required")
-	}
-	for _, pattern := range options.ConnectHosts {
-		if err := checkPattern(pattern); err != nil {
-			return nil, err
-		}
 	}
 	if options.LongRunning == nil {
 		options.LongRunning = IsWatch
@@ -132,6 +129,9 @@ func New(options Options) (*Server, error) {
 		options.Logger = zap.NewNop()
 	}
 	s := &Server{options: options, logger: options.Logger}
+	if err := s.SetConnectHosts(options.ConnectHosts); err != nil {
+		return nil, err
+	}
 	s.engine = newEngine(s)
 	s.upgrade = newUpgrade(s)
 	return s, nil

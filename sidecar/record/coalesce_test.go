@@ -69,6 +69,30 @@ func (s *server) state(version int) string {
 	return line
 }
 
+// difference is what has changed since a version.
+func (s *server) difference(t *testing.T, since int) (changes []Change) {
+	before, now := s.states[since], s.states[s.version]
+	add := func(kind, name string, rv int) {
+		object := []byte(cm(name, rv))
+		m, err := wire.JSON.ParseMeta(object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		changes = append(changes, Change{wire.Event{Type: kind, Object: object}, m})
+	}
+	for name := range before {
+		if _, ok := now[name]; !ok {
+			add(wire.Deleted, name, since)
+		}
+	}
+	for name, rv := range now {
+		if before[name] != rv {
+			add(wire.Modified, name, rv)
+		}
+	}
+	return changes
+}
+
 // broken is an operation that makes its group fail as a full disk does.
 type broken struct{ poison }
 
@@ -89,7 +113,7 @@ func idleRig(t testing.TB, dir string, maxPending int) *rig {
 }
 
 // TestACompleteCollectionIsTheServersStateAtEveryCommit drives two watches of one
-// scope, each at its own pace, with lists between them, with a queue that is too
+// scope, each at its own pace and with leaps, with lists between them, with a queue that is too
 // small now and then, and with groups that fail; after every group it looks.
 func TestACompleteCollectionIsTheServersStateAtEveryCommit(t *testing.T) {
 	dir := t.TempDir()
@@ -146,6 +170,10 @@ func TestACompleteCollectionIsTheServersStateAtEveryCommit(t *testing.T) {
 				g.enqueue(broken{})
 			case n < 86: // room for a few more, until the next group
 				g.max = g.pending + 600
+			case n < 88:
+				c := &clients[r.IntN(2)]
+				c.Difference(s.difference(t, c.at), fmt.Sprint(s.version))
+				c.at = s.version
 			default:
 				g.write(t.Context(), g.take())
 				g.max = DefaultMaxPending

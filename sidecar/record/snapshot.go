@@ -97,6 +97,7 @@ func (c commit) apply(g *group) error {
 	if err == nil {
 		listsTotal.WithLabelValues("complete").Inc()
 		g.watched.list(c.scope)
+		g.watched.change(c.scope, c.head.ResourceVersion)
 	}
 	return err
 }

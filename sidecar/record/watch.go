@@ -72,16 +72,8 @@ func (w *Watch) Event(e wire.Event, m wire.Meta) {
 	if w.phase == unrecorded || e.Type == wire.Error {
 		return
 	}
-	if !w.known {
-		rep, ok := representation(m.Kind)
-		if !ok {
-			w.Close()
-			return
-		}
-		if w.known = true; rep != w.form.Representation {
-			w.end()
-			w.begin(w.recorder, w.source, request.Form{Format: w.form.Format, Representation: rep})
-		}
+	if !w.knows(m.Kind) {
+		return
 	}
 	switch w.phase {
 	case initial:
@@ -102,6 +94,24 @@ func (w *Watch) Event(e wire.Event, m wire.Meta) {
 	}
 	w.prev = m.ResourceVersion
 	w.recorder.enqueueEvent(ev)
+}
+
+// knows finds out by the kind of an object in which form the stream's objects are. It
+// ends the recording when they are in none that can be recorded.
+func (w *Watch) knows(kind string) bool {
+	if w.known {
+		return true
+	}
+	rep, ok := representation(kind)
+	if !ok {
+		w.Close()
+		return false
+	}
+	if w.known = true; rep != w.form.Representation {
+		w.end()
+		w.begin(w.recorder, w.source, request.Form{Format: w.form.Format, Representation: rep})
+	}
+	return true
 }
 
 // initial records an event of the state that a watch list begins with (KEP-3157).
@@ -187,14 +197,7 @@ func (e *event) apply(g *group) error {
 		return err
 	}
 	if h.id == 0 {
-		eventsTotal.WithLabelValues("unlisted").Inc()
-		// It is listed when there was a collection, forgotten because versions contradicted
-		// each other, or lost with the cache's file; and when the client has its state from
-		// elsewhere. A client that only ever watches has no use for a list, and shall not
-		// cause the traffic of one.
-		if e.stream.recorder.watched.lost(e.stream.scope) || e.stream.source.ahead() {
-			e.stream.recorder.report(&e.stream.source, e.stream.form)
-		}
+		e.stream.unlisted()
 		return nil
 	}
 	v := follows(e.prev, e.version, h.version)
@@ -219,6 +222,9 @@ func (e *event) apply(g *group) error {
 	if v != next {
 		return nil
 	}
+	if e.key != (store.Key{}) {
+		g.watched.change(e.stream.scope, e.version)
+	}
 	switch {
 	case e.superseded:
 		g.owed[debt{h.id, e.key}] = struct{}{}
@@ -229,6 +235,18 @@ func (e *event) apply(g *group) error {
 	}
 	h.version, h.moved = e.version, true
 	return err
+}
+
+// unlisted is called for what happens to a collection that there is not.
+func (s *stream) unlisted() {
+	eventsTotal.WithLabelValues("unlisted").Inc()
+	// It is listed when there was a collection, forgotten because versions contradicted
+	// each other, or lost with the cache's file; and when the client has its state from
+	// elsewhere. A client that only ever watches has no use for a list, and shall not
+	// cause the traffic of one.
+	if s.recorder.watched.lost(s.scope) || s.source.ahead() {
+		s.recorder.report(&s.source, s.form)
+	}
 }
 
 // check finds out whether an event that should be known is.

@@ -17,6 +17,9 @@ type watching struct {
 	count  int // of open watches
 	any    *stream
 	listed bool // there was a complete collection while it was watched
+	// changed is the first version from which on nothing has changed in the collection but
+	// its version; empty: nobody knows.
+	changed string
 }
 
 func (w *watched) add(s *stream) {
@@ -55,6 +58,37 @@ func (w *watched) list(s store.Scope) {
 	}
 }
 
+// change notes that the collection of a scope has changed at a version.
+func (w *watched) change(s store.Scope, version string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if o := w.open[s]; o != nil {
+		o.changed = version
+	}
+}
+
+// begin notes that a watch of the scope begins when its collection is at a version.
+func (w *watched) begin(s store.Scope, version string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if o := w.open[s]; o != nil && o.changed == "" {
+		o.changed = version
+	}
+}
+
+// unchanged tells that nothing has changed in the collection of a scope since a version
+// that it has been at.
+func (w *watched) unchanged(s store.Scope, since string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	o := w.open[s]
+	if o == nil || o.changed == "" {
+		return false
+	}
+	behind, ok := order(o.changed, since)
+	return ok && behind <= 0
+}
+
 // lost tells that a scope without a complete collection had one while it was
 // watched.
 func (w *watched) lost(s store.Scope) bool {
@@ -81,6 +115,19 @@ type opened struct{ *stream }
 func (opened) size() int { return 0 }
 func (opened) lost()     {}
 func (o opened) apply(g *group) error {
-	_, err := g.head(o.scope)
+	h, err := g.head(o.scope)
+	if err == nil && h.id != 0 {
+		g.watched.begin(o.scope, h.version)
+	}
 	return err
+}
+
+// Was tells that a collection, as it is recorded, is also what it was at a resourceVersion:
+// nothing has changed since but the version, which bookmarks move on.
+func (r *Recorder) Was(c store.Collection, resourceVersion string) bool {
+	if c.ResourceVersion == resourceVersion {
+		return true
+	}
+	ahead, ok := order(c.ResourceVersion, resourceVersion)
+	return ok && ahead > 0 && r.watched.unchanged(c.Scope, resourceVersion)
 }

@@ -77,7 +77,7 @@ func (s *State) AppendEvents(dst []byte) (out []byte, last bool, err error) {
 		return dst, false, err
 	}
 	if s.bookmark {
-		dst = format.AppendEvent(dst, wire.Bookmark, format.Bookmark(p.kind.Kind, p.kind.APIVersion, p.collection.ResourceVersion))
+		dst = format.AppendEvent(dst, wire.Bookmark, format.Bookmark(p.kind.Kind, p.kind.APIVersion, p.collection.ResourceVersion, true))
 	}
 	return dst, true, nil
 }

@@ -119,6 +119,15 @@ func (i *Info) Forms() []Form {
 	return out
 }
 
+// AcceptList is an Accept header for lists in this form alone. What a client says when
+// it watches does not do: the API server tells a list of partial objects from one of them.
+func (f Form) AcceptList() string {
+	if f.Representation == Metadata {
+		return f.Format.MediaType() + ";as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+	}
+	return f.Format.MediaType()
+}
+
 // AcceptForm is an Accept header for one form alone, in the client's own words.
 func (i *Info) AcceptForm(form Form) string {
 	for _, m := range i.Accept {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,8 +37,14 @@ type Slot struct {
 // ErrBusy is in the error when all slots are held by others.
 var ErrBusy = errors.New("all slots are held by other pods")
 
-// errHeld is one slot held by another process.
-var errHeld = errors.New("held by another pod")
+// ErrHeld is in the error when one slot is held by another process.
+var ErrHeld = errors.New("held by another pod")
+
+// Is tells whether name could be that of a slot.
+func Is(name string) bool {
+	n, err := strconv.Atoi(name)
+	return err == nil && n >= 0 && n < Max && strconv.Itoa(n) == name
+}
 
 // Acquire takes the first free slot of directory, which must exist. It does not
 // wait. An error names the path; the caller goes on without recording.
@@ -47,23 +54,24 @@ func Acquire(directory string) (*Slot, error) {
 	} else if !info.IsDir() {
 		return nil, fmt.Errorf("cache directory %s: not a directory", directory)
 	}
+	workload, err := os.OpenRoot(directory)
+	if err != nil {
+		return nil, fmt.Errorf("cache directory: %w", err)
+	}
+	defer workload.Close()
 	var unusable error
 	for n := range Max {
 		path := filepath.Join(directory, strconv.Itoa(n))
-		made, err := makeDirectory(path)
-		if err != nil && made {
-			// Not even a new directory can be made here: nor can the next one.
-			return nil, fmt.Errorf("make cache slot: %w", err)
-		}
-		var lock *os.File
-		if err == nil {
-			lock, err = take(path)
-		}
+		lock, err := claim(workload, path)
 		switch {
 		case err == nil:
-			return &Slot{Path: path, lock: lock}, nil
-		case !errors.Is(err, errHeld) && unusable == nil:
-			unusable = err // somebody's leftover; the next slot may do
+			s := &Slot{Path: path, lock: lock}
+			s.mark()
+			return s, nil
+		case errors.Is(err, errHopeless):
+			return nil, fmt.Errorf("make cache slot: %w", err)
+		case !errors.Is(err, ErrHeld) && unusable == nil:
+			unusable = fmt.Errorf("%s: %w", path, err) // somebody's leftover; the next slot may do
 		}
 	}
 	if unusable != nil {
@@ -72,45 +80,72 @@ func Acquire(directory string) (*Slot, error) {
 	return nil, fmt.Errorf("cache directory %s: %w (%d)", directory, ErrBusy, Max)
 }
 
-// makeDirectory makes path unless it is there; fresh tells that it was not.
-func makeDirectory(path string) (fresh bool, err error) {
-	err = os.Mkdir(path, 0o700)
-	if err == nil {
-		return true, nil
+// errHopeless is in the error when no other slot can be made either.
+var errHopeless = errors.New("no directory can be made here")
+
+// claim makes the slot unless it is there, and takes its lock.
+func claim(workload *os.Root, path string) (lock *os.File, err error) {
+	for range 3 {
+		if err = makeDirectory(path); err == nil {
+			lock, err = take(workload, filepath.Base(path), os.O_CREATE)
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		// The janitor has just removed it.
 	}
-	info, statErr := os.Lstat(path)
-	if statErr != nil {
-		return true, err
-	}
-	if !info.IsDir() {
-		return false, fmt.Errorf("%s: not a directory", path)
-	}
-	if info.Mode().Perm()&0o077 == 0 {
-		return false, nil
-	}
-	if err := os.Chmod(path, 0o700); err != nil {
-		return false, fmt.Errorf("close to others: %w", err)
-	}
-	return false, nil
+	return lock, err
 }
 
-// take locks the slot's lock file, or fails with errHeld.
-func take(path string) (*os.File, error) {
-	name := filepath.Join(path, lockName)
+// makeDirectory makes path unless it is there.
+func makeDirectory(path string) error {
+	err := os.Mkdir(path, 0o700)
+	if err == nil {
+		return nil
+	}
+	info, statErr := os.Lstat(path)
+	switch {
+	case statErr != nil && errors.Is(err, fs.ErrExist):
+		return statErr // it went away
+	case statErr != nil:
+		return fmt.Errorf("%w: %w", errHopeless, err)
+	case !info.IsDir():
+		return fmt.Errorf("%s: not a directory", path)
+	case info.Mode().Perm()&0o077 == 0:
+		return nil
+	}
+	if err := os.Chmod(path, 0o700); err != nil {
+		return fmt.Errorf("close to others: %w", err)
+	}
+	return nil
+}
+
+// Lock takes the lock of a slot that is there, without making it this process's own.
+// The lock is held until the file is closed, and as long as it is held no pod takes
+// the slot. An error is ErrHeld, or fs.ErrNotExist where no pod has ever been.
+func Lock(workload *os.Root, name string) (*os.File, error) {
+	return take(workload, name, 0)
+}
+
+// take locks the slot's lock file, or fails with ErrHeld.
+func take(workload *os.Root, slot string, flags int) (*os.File, error) {
+	name := filepath.Join(slot, lockName)
 	for range 3 {
-		// O_NOFOLLOW: the lock of a link's target is not the slot's.
-		file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+		if info, err := workload.Lstat(name); err == nil && !info.Mode().IsRegular() {
+			return nil, errors.New("the lock is not a file") // the lock of a link's target is not the slot's
+		}
+		file, err := workload.OpenFile(name, os.O_RDWR|flags, 0o600)
 		if err != nil {
 			return nil, err
 		}
 		if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 			file.Close()
 			if errors.Is(err, unix.EWOULDBLOCK) {
-				return nil, fmt.Errorf("%s: %w", path, errHeld)
+				return nil, ErrHeld
 			}
-			return nil, fmt.Errorf("flock %s: %w", name, err)
+			return nil, fmt.Errorf("flock: %w", err)
 		}
-		same, err := current(file, name)
+		same, err := current(file, workload, name)
 		if same {
 			return file, nil
 		}
@@ -120,16 +155,16 @@ func take(path string) (*os.File, error) {
 		}
 		// Removed between open and lock; lock the file that is there now.
 	}
-	return nil, fmt.Errorf("%s: keeps being replaced", name)
+	return nil, errors.New("the lock keeps being replaced")
 }
 
 // current tells whether the locked file is still the one under its name.
-func current(file *os.File, name string) (bool, error) {
+func current(file *os.File, workload *os.Root, name string) (bool, error) {
 	locked, err := file.Stat()
 	if err != nil {
 		return false, err
 	}
-	named, err := os.Lstat(name)
+	named, err := workload.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -139,7 +174,14 @@ func current(file *os.File, name string) (bool, error) {
 	return os.SameFile(locked, named), nil
 }
 
+// mark notes in the lock's modification time that the slot is in use: a pod that only
+// reads leaves no other trace, and the janitor goes by the newest one.
+func (s *Slot) mark() {
+	_ = os.Chtimes(filepath.Join(s.Path, lockName), time.Time{}, time.Now()) // a full disk has no say in this
+}
+
 // Close gives the slot up. The directory stays for the next pod.
 func (s *Slot) Close() error {
+	s.mark()
 	return s.lock.Close()
 }

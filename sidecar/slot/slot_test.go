@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestMain lets the test binary be the other pod: it holds a slot until killed.
@@ -127,6 +128,21 @@ func TestAcquireFindsItsWay(t *testing.T) {
 			},
 			want: "1",
 		},
+		"a lock that is a link to the lock of another slot is passed over": {
+			lay: func(t *testing.T, dir string) {
+				mkdir(t, filepath.Join(dir, "0"), 0o700)
+				mkdir(t, filepath.Join(dir, "7"), 0o700)
+				if err := os.Symlink("../7/lock", filepath.Join(dir, "0", lockName)); err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() {
+					if _, err := os.Lstat(filepath.Join(dir, "7", lockName)); err == nil {
+						t.Error("the link was followed")
+					}
+				})
+			},
+			want: "1",
+		},
 		"a slot that is a link is passed over": {
 			lay: func(t *testing.T, dir string) {
 				mkdir(t, filepath.Join(dir, "elsewhere"), 0o700)
@@ -181,6 +197,65 @@ func TestAcquireFindsItsWay(t *testing.T) {
 				t.Errorf("got %v; want %q and the path", err, test.fail)
 			}
 		})
+	}
+}
+
+func TestTakingAndGivingUpASlotMarkItAsUsed(t *testing.T) {
+	directory := t.TempDir()
+	s := acquire(t, directory, "0")
+	lock := filepath.Join(s.Path, lockName)
+	past := time.Now().Add(-24 * time.Hour)
+	used := func(what string) {
+		t.Helper()
+		info, err := os.Stat(lock)
+		if err != nil || time.Since(info.ModTime()) > time.Hour {
+			t.Errorf("%s: the lock is of %v, %v; want now", what, info.ModTime(), err)
+		}
+		if err := os.Chtimes(lock, past, past); err != nil {
+			t.Fatal(err)
+		}
+	}
+	used("made")
+	s.Close()
+	used("given up")
+	s = acquire(t, directory, "0")
+	used("taken")
+	s.Close()
+}
+
+func TestLockHoldsWhatAcquireHolds(t *testing.T) {
+	directory := t.TempDir()
+	workload, err := os.OpenRoot(directory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer workload.Close()
+	if _, err := Lock(workload, "0"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no slot: %v", err)
+	}
+	mkdir(t, filepath.Join(directory, "0"), 0o700)
+	if _, err := Lock(workload, "0"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no lock in the slot: %v", err)
+	}
+	s := acquire(t, directory, "0")
+	if _, err := Lock(workload, "0"); !errors.Is(err, ErrHeld) {
+		t.Errorf("a slot that a pod has: %v", err)
+	}
+	s.Close()
+	lock, err := Lock(workload, "0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	acquire(t, directory, "1").Close()
+	lock.Close()
+	acquire(t, directory, "0")
+}
+
+func TestNamesOfSlots(t *testing.T) {
+	for name, want := range map[string]bool{"0": true, "63": true, "64": false, "-1": false, "01": false, "+1": false, "": false, "a": false, "0.removed": false} {
+		if Is(name) != want {
+			t.Errorf("Is(%q) = %v", name, !want)
+		}
 	}
 }
 

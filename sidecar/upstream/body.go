@@ -16,8 +16,10 @@ import (
 type guard struct {
 	upstream  *Upstream
 	candidate *candidate
+	conn      *conn // nil if it is not known
 	client    context.Context
 	ctx       context.Context // of the request; ended with a cut as its cause when the address is found to be down
+	heard     func()          // called once a part of the body has come
 	end       func()
 }
 
@@ -30,12 +32,14 @@ func (g *guard) failed(err error) error {
 		return g.client.Err()
 	case errors.As(context.Cause(g.ctx), &severed):
 		return &LinkError{Servers: []ServerError{{g.candidate.name, severed.reason}}}
+	case g.conn != nil && g.conn.stranded.Load():
+		return &LinkError{Servers: []ServerError{{g.candidate.name, errStranded}}}
 	case !isConnectionError(err):
 		return err
 	}
 	link := &LinkError{Servers: []ServerError{{g.candidate.name, err}}}
 	g.candidate.requestFailed(err)
-	g.upstream.event(requestFailed, link.Error)
+	g.upstream.requestFailed(link)
 	return link
 }
 
@@ -51,6 +55,7 @@ func watchBody(body io.ReadCloser, g *guard) io.ReadCloser {
 type guardedBody struct {
 	source io.ReadCloser
 	guard  *guard
+	begun  bool        // to come
 	err    error       // that Read returned; it is returned again
 	closed atomic.Bool // by the caller, whose pending read then fails; that is no failure of the link
 }
@@ -60,6 +65,10 @@ func (b *guardedBody) Read(p []byte) (int, error) {
 		return 0, b.err
 	}
 	n, err := b.source.Read(p)
+	if !b.begun && n > 0 {
+		b.begun = true
+		b.guard.heard()
+	}
 	if err == nil {
 		return n, nil
 	}

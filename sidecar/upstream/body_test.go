@@ -111,7 +111,7 @@ func TestEndAfterTheContextsEndIsNotComplete(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			r := build(t, fast(Server{URL: &url.URL{Scheme: "https", Host: "a"}}))
-			body := watchBody(io.NopCloser(strings.NewReader("")), &guard{r.Upstream, r.candidates[0], c.client, c.ctx, func() {}})
+			body := watchBody(io.NopCloser(strings.NewReader("")), &guard{r.Upstream, r.candidate(0), nil, c.client, c.ctx, func() {}, func() {}})
 			for range 2 {
 				if _, err := body.Read(make([]byte, 1)); IsLinkError(err) != c.isLink || c.is != nil && !errors.Is(err, c.is) {
 					t.Errorf("got %v", err)

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -30,14 +31,17 @@ const (
 type candidate struct {
 	server Server
 	name   string // the URL, as people configured it
-	caFile string
+	trust  *trust
 	logger *zap.Logger
 	dialer net.Dialer
+
+	probing atomic.Bool // a probe is on its way
 
 	mu       sync.Mutex
 	pool     *pool
 	conns    map[*conn]struct{}
-	closed   bool            // for good
+	silent   []*conn         // that a probe was given up on, and none was answered since
+	closed   error           // not nil: for good
 	link     context.Context // ended, with a cut as its cause, when the address is found to be down
 	sever    context.CancelCauseFunc
 	failures int    // probes in succession
@@ -49,21 +53,26 @@ type candidate struct {
 // pool is the connections that one set of roots and one stretch of luck have in common.
 type pool struct{ http2, http1 *http.Transport }
 
-func newCandidate(server Server, o *Options) *candidate {
+func newCandidate(server Server, trust *trust, connectTimeout time.Duration, logger *zap.Logger) *candidate {
 	c := &candidate{
 		server: server,
 		name:   server.URL.String(),
-		caFile: o.CAFile,
-		logger: o.Logger,
-		dialer: net.Dialer{Timeout: o.ConnectTimeout},
+		trust:  trust,
+		logger: logger,
+		dialer: net.Dialer{Timeout: connectTimeout, KeepAliveConfig: keepAlive, Control: giveUpAfter(writeStallTimeout)},
 		conns:  map[*conn]struct{}{},
 	}
 	c.link, c.sever = context.WithCancelCause(context.Background())
+	c.renew()
 	return c
 }
 
 // renew makes coming requests use new connections. Those under way keep theirs.
-func (c *candidate) renew(roots *x509.CertPool) {
+func (c *candidate) renew() {
+	roots, err := c.trust.roots()
+	if err != nil {
+		return // no connection is made before there are some
+	}
 	fresh := &pool{http2: c.transport(roots, true), http1: c.transport(roots, false)}
 	c.mu.Lock()
 	old := c.pool
@@ -111,15 +120,26 @@ func (c *candidate) current() (*pool, context.Context) {
 	return c.pool, c.link
 }
 
-// errStopped is the reason once Run has returned.
-var errStopped = errors.New("the sidecar is shutting down")
+// Reasons to end an address for good.
+var (
+	errStopped = errors.New("the sidecar is shutting down")
+	errRemoved = errors.New("upstream.servers was changed")
+)
 
-// severAll ends all that is under way, and closes all connections. With errStopped there will be no others.
-func (c *candidate) severAll(reason error) {
+// severAll ends all that is under way, and closes all connections.
+func (c *candidate) severAll(reason error) { c.cut(reason, false) }
+
+// retire is severAll, after which there will be no other connections.
+func (c *candidate) retire(reason error) { c.cut(reason, true) }
+
+func (c *candidate) cut(reason error, forGood bool) {
 	c.mu.Lock()
 	c.sever(cut{reason})
-	c.closed = errors.Is(reason, errStopped)
+	if forGood {
+		c.closed = reason
+	}
 	c.link, c.sever = context.WithCancelCause(context.Background())
+	c.silent = nil
 	open := make([]*conn, 0, len(c.conns))
 	for each := range c.conns {
 		open = append(open, each)
@@ -132,21 +152,23 @@ func (c *candidate) severAll(reason error) {
 	old.close()
 }
 
-// probed takes the outcome of a probe, and reports whether the address is down.
-func (c *candidate) probed(err error) (down bool) {
+// probed takes the outcome of a probe. With so many failures in succession the address is down.
+func (c *candidate) probed(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err == nil {
-		c.failures, c.troubled, c.reason = 0, false, nil
+		for _, each := range c.silent {
+			each.strand()
+		}
+		c.failures, c.troubled, c.reason, c.silent = 0, false, nil, nil
 		if c.logged != "up" {
 			c.logged = "up"
 			c.logger.Info("API server answers", zap.String("server", c.name))
 		}
-		return false
+		return
 	}
 	c.failures++
 	c.failed(err)
-	return c.failures >= offlineAfter
 }
 
 // requestFailed makes other addresses preferred until a probe is answered.
@@ -157,10 +179,19 @@ func (c *candidate) requestFailed(err error) {
 	c.failed(err)
 }
 
+// requestAnswered parts failed probes from those that fail after it, as the state of the link has it.
+func (c *candidate) requestAnswered(threshold int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.failures < threshold {
+		c.failures = 0
+	}
+}
+
 // failed keeps the reason, and logs it if it is not like the one before.
 func (c *candidate) failed(err error) {
 	c.reason = err
-	kind, advice := diagnose(err, c.caFile)
+	kind, advice := diagnose(err, c.trust.file)
 	if kind == c.logged {
 		return
 	}
@@ -168,17 +199,25 @@ func (c *candidate) failed(err error) {
 	c.logger.Warn("API server does not answer", zap.String("server", c.name), zap.Error(err), zap.String("check", advice))
 }
 
-// rank is 0 for an address that is well as far as known, 1 for one in trouble, 2 for one that is down.
-func (c *candidate) rank() int {
+// health is what is known of an address, the best first.
+type health int
+
+const (
+	well    health = iota // as far as is known
+	trouble               // a request or a probe has failed
+	down                  // as many probes in succession as the threshold says
+)
+
+func (c *candidate) health(threshold int) health {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.failures >= offlineAfter:
-		return 2
+	case c.failures >= threshold:
+		return down
 	case c.failures > 0 || c.troubled:
-		return 1
+		return trouble
 	}
-	return 0
+	return well
 }
 
 // why returns the address with the reason of its last failure.
@@ -203,33 +242,4 @@ func (c *candidate) target(u *url.URL) *url.URL {
 		out.Path = base + u.Path
 	}
 	return &out
-}
-
-// conn is a TCP connection that severAll can close, whatever waits on it.
-type conn struct {
-	net.Conn
-	candidate *candidate
-}
-
-func (c *candidate) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	raw, err := c.dialer.DialContext(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	tracked := &conn{Conn: raw, candidate: c}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		_ = raw.Close()
-		return nil, errStopped
-	}
-	c.conns[tracked] = struct{}{}
-	return tracked, nil
-}
-
-func (c *conn) Close() error {
-	c.candidate.mu.Lock()
-	delete(c.candidate.conns, c)
-	c.candidate.mu.Unlock()
-	return c.Conn.Close()
 }

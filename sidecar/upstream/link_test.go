@@ -102,7 +102,7 @@ func TestLinkComesAndGoes(t *testing.T) {
 
 func TestBlackHoleIsOfflineSoonWithDefaults(t *testing.T) {
 	server := newServer(t, true, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	r := build(t, Options{Servers: []Server{server.at()}}).run()
+	r := build(t, Options{Settings: Settings{Servers: []Server{server.at()}}}).run()
 	r.await(Online)
 	server.link.swallow()
 	started := time.Now()
@@ -200,7 +200,7 @@ func TestProbesCarryTheTokenOfTheMoment(t *testing.T) {
 func TestProbesKeepTheirTime(t *testing.T) {
 	server := newServer(t, true, nil)
 	clock := clocktesting.NewFakeClock(time.Now())
-	options := Options{Servers: []Server{server.at()}, Clock: clock}
+	options := Options{Settings: Settings{Servers: []Server{server.at()}}, Clock: clock}
 	r := build(t, options)
 	r.jitter = func() float64 { return 0 }
 	r.run()
@@ -218,7 +218,7 @@ func TestProbesKeepTheirTime(t *testing.T) {
 
 func TestKickIsHonouredAfterTheShortestPause(t *testing.T) {
 	clock := clocktesting.NewFakeClock(time.Now())
-	r := build(t, Options{Servers: []Server{{URL: &url.URL{Scheme: "https", Host: "a"}}}, Clock: clock})
+	r := build(t, Options{Settings: Settings{Servers: []Server{{URL: &url.URL{Scheme: "https", Host: "a"}}}}, Clock: clock})
 	r.kick()
 	ended := make(chan bool, 1)
 	started := clock.Now()
@@ -245,9 +245,9 @@ func TestProbeIsGivenUpAfterItsTimeout(t *testing.T) {
 	server := newServer(t, true, nil)
 	server.link.swallow()
 	clock := clocktesting.NewFakeClock(time.Now())
-	r := build(t, Options{Servers: []Server{server.at()}, Clock: clock})
+	r := build(t, Options{Settings: Settings{Servers: []Server{server.at()}}, Clock: clock})
 	failed := make(chan error, 1)
-	go func() { failed <- r.probe(context.Background(), r.candidates[0]) }()
+	go func() { failed <- r.probe(context.Background(), r.plan.Load(), r.candidate(0)) }()
 	eventually(t, "the probe's timer", clock.HasWaiters)
 	clock.Step(DefaultProbeTimeout)
 	if err := within(t, "the probe", failed); err == nil || err.Error() != "no answer to GET /readyz within 1s" {
@@ -255,16 +255,15 @@ func TestProbeIsGivenUpAfterItsTimeout(t *testing.T) {
 	}
 }
 
-func TestProbesOfALinkThatIsDownHaveTimeToConnect(t *testing.T) {
+func TestProbesOfAnAddressThatIsDownHaveTimeToConnect(t *testing.T) {
 	server := newServer(t, true, nil)
 	server.link.swallow()
 	clock := clocktesting.NewFakeClock(time.Now())
-	r := build(t, Options{Servers: []Server{server.at()}, Clock: clock})
-	r.event(roundFailed, r.why)
-	r.event(roundFailed, r.why)
+	r := build(t, Options{Settings: Settings{Servers: []Server{server.at()}}, Clock: clock})
+	r.fails(0, DefaultFailureThreshold)
 	ended := make(chan error, 1)
-	go func() { ended <- r.probe(context.Background(), r.candidates[0]) }()
-	eventually(t, "the probe's timer", clock.HasWaiters)
+	go func() { ended <- r.probe(context.Background(), r.plan.Load(), r.candidate(0)) }()
+	eventually(t, "the probe's connection", func() bool { return clock.HasWaiters() && server.link.dials() == 1 })
 	clock.Step(2 * DefaultProbeTimeout)
 	server.link.restore() // the bytes of the handshake arrive late, but they do
 	if err := within(t, "the probe", ended); err != nil {
@@ -273,30 +272,52 @@ func TestProbesOfALinkThatIsDownHaveTimeToConnect(t *testing.T) {
 }
 
 func TestAnAddressThatAnswersIsNotKeptWaitingByOneThatDoesNot(t *testing.T) {
-	hole, server := newServer(t, true, nil), newServer(t, true, nil)
-	hole.link.swallow()
-	clock := clocktesting.NewFakeClock(time.Now())
-	r := build(t, Options{Servers: []Server{hole.at(), server.at()}, Clock: clock, ConnectTimeout: patience})
-	r.event(roundFailed, r.why)
-	r.event(roundFailed, r.why)
-	started := clock.Now()
-	ended := make(chan []error, 1)
-	go func() { ended <- r.probeAll(context.Background(), started) }()
-	var outcomes []error
-	eventually(t, "the probes", func() bool {
-		select {
-		case outcomes = <-ended:
-			return true
-		default:
-			clock.Step(10 * time.Millisecond)
-			return false
-		}
-	})
-	if outcomes[1] != nil || outcomes[0] == nil || outcomes[0].Error() != "no answer to GET /readyz within 1s" {
-		t.Errorf("got %v", outcomes)
+	for _, tt := range []struct {
+		name  string
+		known bool // that the hole is one
+	}{{"when all were down", false}, {"when only the other one was", true}} {
+		t.Run(tt.name, func(t *testing.T) {
+			hole, server := newServer(t, true, nil), newServer(t, true, nil)
+			hole.link.swallow()
+			clock := clocktesting.NewFakeClock(time.Now()) // which stands still
+			r := build(t, Options{Settings: Settings{Servers: []Server{hole.at(), server.at()}}, Clock: clock})
+			r.fails(0, DefaultFailureThreshold)
+			if !tt.known {
+				r.fails(1, DefaultFailureThreshold)
+			}
+			r.event(roundFailed, r.why)
+			r.event(roundFailed, r.why)
+			want := []State{Recovering, Online, Online}
+			for i, state := range want {
+				r.round(context.Background())
+				if r.State() != state {
+					t.Errorf("round %d: %s, want %s", i, r.State(), state)
+				}
+			}
+			if server.probed() != len(want) || hole.link.dials() != 1 {
+				t.Errorf("%d probes and %d connections to the hole, want %d and the first, which goes on", server.probed(), hole.link.dials(), len(want))
+			}
+			hole.link.restore()
+			eventually(t, "the slow one", func() bool { return r.candidate(0).health(DefaultFailureThreshold) == well })
+		})
 	}
-	if took := clock.Since(started); took >= r.patience() {
-		t.Errorf("it took %s", took)
+}
+
+func TestALinkThatIsDownIsProbedMoreOften(t *testing.T) {
+	r := build(t, Options{Settings: Settings{Servers: []Server{{URL: &url.URL{Scheme: "https", Host: "a"}}}}})
+	r.event(roundFailed, r.why)
+	for _, jitter := range []float64{0, 1} {
+		r.jitter = func() float64 { return jitter }
+		if up := r.interval(); up > DefaultProbeInterval || up < DefaultProbeInterval*3/4 {
+			t.Errorf("%s between probes while it is up", up)
+		}
+	}
+	r.event(roundFailed, r.why)
+	for _, jitter := range []float64{0, 1} {
+		r.jitter = func() float64 { return jitter }
+		if down := r.interval() + confirmAfter; down >= DefaultProbeInterval {
+			t.Errorf("it takes %s and four round trips to know that the link is back, want less than %s", down, DefaultProbeInterval)
+		}
 	}
 }
 
@@ -307,7 +328,7 @@ func TestSlowRequestAsksForAProbe(t *testing.T) {
 		<-r.Context().Done()
 	})
 	clock := clocktesting.NewFakeClock(time.Now())
-	r := build(t, Options{Servers: []Server{server.at()}, Clock: clock})
+	r := build(t, Options{Settings: Settings{Servers: []Server{server.at()}}, Clock: clock})
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	failed := make(chan error, 1)
@@ -320,7 +341,7 @@ func TestSlowRequestAsksForAProbe(t *testing.T) {
 	if err := within(t, "the request", failed); !errors.Is(err, context.Canceled) || IsLinkError(err) {
 		t.Errorf("got %v", err)
 	}
-	if r.State() != Suspect || len(r.kicked) != 0 || r.candidates[0].rank() != 0 {
+	if r.State() != Suspect || len(r.kicked) != 0 || r.candidate(0).health(2) != well {
 		t.Errorf("the client's cancellation was held against the link: %s", r.State())
 	}
 }

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"os"
-	"sync"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -32,15 +34,21 @@ func (u *Upstream) Run(ctx context.Context) error {
 	for {
 		started := u.clock.Now()
 		u.round(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		interval := float64(u.options.ProbeInterval)
-		interval -= interval * probeJitter * u.jitter()
-		if !u.pause(ctx, started, time.Duration(interval)) {
+		if ctx.Err() != nil || !u.pause(ctx, started, u.interval()) {
 			return nil
 		}
 	}
+}
+
+// interval is the time from the start of a round to the start of the next. While the link is down it is shorter, because one answer
+// is not enough to believe that it is back, and that is to be known within the interval that the user has set.
+func (u *Upstream) interval() time.Duration {
+	interval := float64(u.plan.Load().ProbeInterval)
+	early := probeJitter * u.jitter()
+	if !u.Online() {
+		early += probeJitter
+	}
+	return time.Duration(interval * (1 - early))
 }
 
 // pause waits until interval after started, or until a probe is wanted, and reports whether to go on.
@@ -65,96 +73,46 @@ func (u *Upstream) pause(ctx context.Context, started time.Time, interval time.D
 	}
 }
 
-// round probes all addresses at once and draws the conclusions.
-func (u *Upstream) round(ctx context.Context) {
-	started := u.clock.Now()
-	if changed, err := u.trust.reload(); changed {
-		u.logger.Info("CA file read", zap.String("file", u.options.CAFile))
-		u.renewAll()
-	} else if _, never := u.trust.roots(); err != nil && never == nil {
-		u.logger.Debug("CA file cannot be read, going on with what was in it", zap.Error(err))
-	}
-	outcomes := u.probeAll(ctx, started)
-	if ctx.Err() != nil {
-		return
-	}
-
-	var (
-		answered *candidate
-		down     []*candidate
-		reasons  []error
-	)
-	for i, c := range u.candidates {
-		switch isDown := c.probed(outcomes[i]); {
-		case isDown:
-			down, reasons = append(down, c), append(reasons, outcomes[i])
-		case outcomes[i] == nil && answered == nil:
-			answered = c
+// reload reads the CA files that have changed.
+func (u *Upstream) reload(p *plan) {
+	for _, t := range p.trusts {
+		changed, err := t.reload()
+		if changed {
+			u.logger.Info("CA file read", zap.String("file", t.file))
+		} else if _, never := t.roots(); err != nil && never == nil {
+			u.logger.Debug("CA file cannot be read, going on with what was in it", zap.Error(err))
 		}
-	}
-	if answered != nil {
-		u.proven.Store(started.UnixNano())
-		u.event(roundSucceeded, func() string { return answered.name + " answers" })
-	} else {
-		u.event(roundFailed, u.why)
-	}
-	// After the event: what fails now must find the state as it is.
-	for i, c := range down {
-		c.severAll(reasons[i])
-	}
-	// The next probe must not depend on a connection that may be dead for reasons of its own.
-	roots, err := u.trust.roots()
-	for i, c := range u.candidates {
-		if outcomes[i] != nil && err == nil {
-			c.renew(roots)
-		}
-	}
-}
-
-// probeAll probes all addresses. Once one has answered the others have no more than the
-// timeout: then somebody may be waiting, for the link that is back.
-func (u *Upstream) probeAll(ctx context.Context, started time.Time) []error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	outcomes := make([]error, len(u.candidates))
-	var group sync.WaitGroup
-	for i, c := range u.candidates {
-		group.Go(func() {
-			if outcomes[i] = u.probe(ctx, c); outcomes[i] == nil {
-				late := noAnswer{u.options.ProbeTimeout}
-				timer := u.clock.AfterFunc(late.after-u.clock.Since(started), func() { cancel(late) })
-				context.AfterFunc(ctx, func() { timer.Stop() })
+		for _, c := range p.candidates {
+			if changed && c.trust == t {
+				c.renew()
 			}
-		})
-	}
-	group.Wait()
-	return outcomes
-}
-
-func (u *Upstream) renewAll() {
-	roots, err := u.trust.roots()
-	if err != nil {
-		return
-	}
-	for _, c := range u.candidates {
-		c.renew(roots)
+		}
 	}
 }
 
 // probe asks one address whether there is an API server. Any answer below 500 will do: 401 and 403 come from one too.
-func (u *Upstream) probe(ctx context.Context, c *candidate) error {
-	if _, err := u.trust.roots(); err != nil {
+func (u *Upstream) probe(ctx context.Context, p *plan, c *candidate) error {
+	if _, err := c.trust.roots(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	late := noAnswer{u.patience()}
+	defer context.AfterFunc(p.ctx, func() { cancel(nil) })()
+	late := noAnswer{p.patience(c)}
 	timer := u.clock.AfterFunc(late.after, func() { cancel(late) })
 	defer timer.Stop()
 
 	ready := *c.server.URL
 	ready.Path, ready.RawPath = "/readyz", ""
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://probe/", nil)
+	var used atomic.Pointer[conn]
+	request, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) {
+			if raw := connOf(info.Conn); raw != nil {
+				raw.quiet.Store(true)
+				used.Store(raw)
+			}
+		},
+	}), http.MethodGet, "https://probe/", nil)
 	if err != nil {
 		return err
 	}
@@ -172,6 +130,9 @@ func (u *Upstream) probe(ctx context.Context, c *candidate) error {
 	}
 	switch {
 	case err != nil && errors.As(context.Cause(ctx), &noAnswer{}):
+		if silent := used.Load(); silent != nil {
+			c.givenUp(silent)
+		}
 		return context.Cause(ctx)
 	case err != nil:
 		return err
@@ -181,14 +142,14 @@ func (u *Upstream) probe(ctx context.Context, c *candidate) error {
 	return nil
 }
 
-// patience is how long a probe may take. While the link is up a request may be waiting for the verdict, and there is a
-// connection already. While it is down nobody waits before an address has answered, and the connection has to be made: where a packet takes 300 ms
-// each way, TCP, TLS and the answer take longer than the timeout together, and the link would never be back.
-func (u *Upstream) patience() time.Duration {
-	if u.State().online() {
-		return u.options.ProbeTimeout
+// patience is how long a probe may take. While an address is not down a request may be waiting for the verdict, and there is a
+// connection already. Once it is down nobody waits, and the connection has to be made: where a packet takes 300 ms
+// each way, TCP, TLS and the answer take longer than the timeout together, and the address would never be back.
+func (p *plan) patience(c *candidate) time.Duration {
+	if c.health(p.FailureThreshold) != down {
+		return p.ProbeTimeout
 	}
-	return 2*u.options.ConnectTimeout + u.options.ProbeTimeout // TCP, TLS, the answer
+	return 2*p.ConnectTimeout + p.ProbeTimeout // TCP, TLS, the answer
 }
 
 // token returns the probe's token, or "". It is not kept: kubelet replaces the file.
@@ -205,7 +166,13 @@ func (u *Upstream) token() string {
 }
 
 func (u *Upstream) stop() {
-	for _, c := range u.candidates {
-		c.severAll(errStopped)
+	u.updating.Lock()
+	defer u.updating.Unlock()
+	u.stopped = true
+	p := u.plan.Load()
+	p.end()
+	for _, c := range slices.Concat(p.candidates, u.removed) {
+		c.retire(errStopped)
 	}
+	u.probes.Wait()
 }

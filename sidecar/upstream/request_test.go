@@ -61,7 +61,7 @@ func TestEnvironmentProxyIsNotUsed(t *testing.T) {
 	at.URL.Host = "localhost:" + port // net/http never proxies 127.0.0.1, nor this: Proxy itself is looked at
 	at.TLSServerName = "127.0.0.1"
 	r := build(t, fast(at))
-	if r.candidates[0].pool.http2.Proxy != nil || r.candidates[0].pool.http1.Proxy != nil {
+	if r.candidate(0).pool.http2.Proxy != nil || r.candidate(0).pool.http1.Proxy != nil {
 		t.Error("a proxy is set")
 	}
 	if got := r.text(http.MethodGet, "/"); got != "ok" {
@@ -80,7 +80,7 @@ func TestAddressesAreTriedInOrder(t *testing.T) {
 	if got := r.text(http.MethodGet, "/"); got != "second" {
 		t.Errorf("got %q in the very call that found the first down", got)
 	}
-	eventually(t, "the first to be known as down", func() bool { return r.candidates[0].rank() == 2 })
+	eventually(t, "the first to be known as down", func() bool { return r.candidate(0).health(2) == down })
 	dials := first.link.dials()
 	if got := r.text(http.MethodGet, "/"); got != "second" || first.link.dials() != dials {
 		t.Errorf("got %q", got)
@@ -101,7 +101,7 @@ func TestPreferredAddresses(t *testing.T) {
 		servers = append(servers, Server{URL: &url.URL{Scheme: "https", Host: name}})
 	}
 	r := build(t, fast(servers...))
-	a, b := r.candidates[0], r.candidates[1]
+	a, b := r.candidate(0), r.candidate(1)
 	failure := errors.New("no")
 	steps := []struct {
 		name string
@@ -118,7 +118,7 @@ func TestPreferredAddresses(t *testing.T) {
 	for _, s := range steps {
 		s.do()
 		var got []string
-		for _, c := range r.preferred() {
+		for _, c := range r.plan.Load().order(0) {
 			got = append(got, c.server.URL.Host)
 		}
 		if strings.Join(got, " ") != s.want {
@@ -297,7 +297,7 @@ func TestUpgradesGoOverHTTP1(t *testing.T) {
 				}
 			}
 			if down {
-				r.candidates[0].severAll(errors.New("down"))
+				r.candidate(0).severAll(errors.New("down"))
 				if _, err := reader.ReadByte(); err == nil {
 					t.Error("the connection is open")
 				}
@@ -321,7 +321,7 @@ func TestBadServersAreRefused(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			if _, err := New(Options{Servers: c.servers}); err == nil || err.Error() != c.want {
+			if _, err := New(Options{Settings: Settings{Servers: c.servers}}); err == nil || err.Error() != c.want {
 				t.Errorf("got %v", err)
 			}
 		})

@@ -4,13 +4,14 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/pem"
+	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -59,6 +60,17 @@ func newServer(t *testing.T, h2 bool, handler http.HandlerFunc) *apiServer {
 	return s
 }
 
+// newServerWith starts a server with a certificate of its own, and no link in front of it.
+func newServerWith(t *testing.T, cert tls.Certificate, handler http.Handler) *url.URL {
+	t.Helper()
+	s := httptest.NewUnstartedServer(handler)
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+	s.Config.ErrorLog = discardLog
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return &url.URL{Scheme: "https", Host: s.Listener.Addr().String()}
+}
+
 func (s *apiServer) probed() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -68,137 +80,6 @@ func (s *apiServer) probed() int {
 // at is the server as a candidate, by way of its link.
 func (s *apiServer) at() Server {
 	return Server{URL: &url.URL{Scheme: "https", Host: s.link.address}}
-}
-
-// link forwards TCP. It can refuse, and it can accept and swallow.
-type link struct {
-	t       *testing.T
-	address string
-	target  string
-
-	mu       sync.Mutex
-	listener net.Listener
-	conns    map[net.Conn]struct{}
-	passing  chan struct{} // closed while bytes pass
-	accepted int
-	group    sync.WaitGroup
-}
-
-func newLink(t *testing.T, target string) *link {
-	l := &link{t: t, target: target, conns: map[net.Conn]struct{}{}, passing: make(chan struct{})}
-	close(l.passing)
-	l.listen("127.0.0.1:0")
-	t.Cleanup(func() {
-		l.refuse()
-		l.group.Wait()
-	})
-	return l
-}
-
-func (l *link) listen(address string) {
-	l.t.Helper()
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.listener, l.address = listener, listener.Addr().String()
-	l.group.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			l.mu.Lock()
-			l.accepted++
-			l.mu.Unlock()
-			l.group.Go(func() { l.forward(conn) })
-		}
-	})
-}
-
-func (l *link) forward(near net.Conn) {
-	defer near.Close()
-	far, err := net.Dial("tcp", l.target)
-	if err != nil {
-		return
-	}
-	defer far.Close()
-	l.mu.Lock()
-	l.conns[near], l.conns[far] = struct{}{}, struct{}{}
-	l.mu.Unlock()
-	done := make(chan struct{}, 2)
-	copyAll := func(to, from net.Conn) {
-		buffer := make([]byte, 32<<10)
-		for {
-			n, err := from.Read(buffer)
-			l.mu.Lock()
-			passing := l.passing
-			l.mu.Unlock()
-			<-passing
-			if _, werr := to.Write(buffer[:n]); err != nil || werr != nil {
-				break
-			}
-		}
-		done <- struct{}{}
-	}
-	l.group.Go(func() { copyAll(near, far) })
-	l.group.Go(func() { copyAll(far, near) })
-	<-done
-	_ = near.Close()
-	_ = far.Close()
-	<-done
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.conns, near)
-	delete(l.conns, far)
-}
-
-// dials returns how many connections were made so far.
-func (l *link) dials() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.accepted
-}
-
-// refuse closes the port and all connections.
-func (l *link) refuse() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	_ = l.listener.Close()
-	select {
-	case <-l.passing:
-	default:
-		close(l.passing)
-	}
-	for c := range l.conns {
-		if tcp, ok := c.(*net.TCPConn); ok {
-			_ = tcp.SetLinger(0)
-		}
-		_ = c.Close()
-	}
-}
-
-// swallow goes on accepting, but no byte passes.
-func (l *link) swallow() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.passing = make(chan struct{})
-}
-
-// restore lets all pass again.
-func (l *link) restore() {
-	l.mu.Lock()
-	select {
-	case <-l.passing:
-	default:
-		close(l.passing)
-	}
-	address := l.address
-	l.mu.Unlock()
-	_ = l.listener.Close()
-	l.listen(address)
 }
 
 // rig is a running Upstream.
@@ -216,7 +97,7 @@ type rig struct {
 
 // fast are options with which tests do not take long.
 func fast(servers ...Server) Options {
-	return Options{Servers: servers, ProbeInterval: 100 * time.Millisecond, ProbeTimeout: 500 * time.Millisecond, ConnectTimeout: time.Second}
+	return Options{Settings: Settings{Servers: servers, ProbeInterval: 100 * time.Millisecond, ProbeTimeout: 500 * time.Millisecond, ConnectTimeout: 5 * time.Second}}
 }
 
 // build makes an Upstream that trusts the servers' common certificate; run starts it.
@@ -267,6 +148,22 @@ func writeCA(t *testing.T, file string) {
 	data := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
 	if err := os.WriteFile(file, data, 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func (r *rig) candidate(i int) *candidate { return r.plan.Load().candidates[i] }
+
+// states are the changes so far.
+func (r *rig) states() []State {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.changes)
+}
+
+// fails lets so many probes of an address fail.
+func (r *rig) fails(i, times int) {
+	for range times {
+		r.candidate(i).probed(errors.New("no"))
 	}
 }
 

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptrace"
+	"slices"
 	"sync/atomic"
+	"time"
 )
 
 // RoundTrip implements http.RoundTripper. Scheme, host and Host of the request do not matter; it goes to
@@ -32,12 +34,18 @@ func (u *Upstream) roundTrip(r *http.Request, transport func(*pool) *http.Transp
 	up := newUpload(r.Body)
 	defer up.release()
 	failures := &LinkError{}
-	for _, c := range u.preferred() {
-		if u.State() == Offline {
+	turn := u.turns.Add(1)
+	var tried []*candidate
+	for u.State() != Offline {
+		p := u.plan.Load() // which may be another one after a failure that took long
+		c := p.untried(turn, tried)
+		if c == nil {
 			break
 		}
-		response, sent, err := u.attempt(r, up, c, transport)
+		tried = append(tried, c)
+		response, sent, err := u.attempt(r, up, c, p.ProbeTimeout/2, transport)
 		if err == nil {
+			c.requestAnswered(p.FailureThreshold)
 			u.event(requestSucceeded, func() string { return c.name + " answers" })
 			return response, nil
 		}
@@ -51,6 +59,8 @@ func (u *Upstream) roundTrip(r *http.Request, transport func(*pool) *http.Transp
 		switch {
 		case errors.As(err, &severed):
 			err = severed.reason // known already
+		case errors.Is(err, errStranded):
+			tried = tried[:len(tried)-1] // the address is well, and has another connection
 		case !isConnectionError(err):
 			return nil, fmt.Errorf("%s: %w", c.name, err)
 		default:
@@ -66,22 +76,28 @@ func (u *Upstream) roundTrip(r *http.Request, transport func(*pool) *http.Transp
 	if len(failures.Servers) == 0 {
 		failures = u.linkError()
 	}
-	u.event(requestFailed, failures.Error)
+	u.requestFailed(failures)
 	return nil, failures
 }
 
-// preferred returns the addresses to try: those that are well, then those in trouble, each in the order given. Those that
-// are down would only make the request wait, and their probes will tell when they are back.
-func (u *Upstream) preferred() []*candidate {
-	order := make([]*candidate, 0, len(u.candidates))
-	for rank := range 2 {
-		for _, c := range u.candidates {
-			if c.rank() == rank {
-				order = append(order, c)
-			}
+// requestFailed draws the conclusion for the link. While another address is well, it is the trouble of one address alone.
+func (u *Upstream) requestFailed(err *LinkError) {
+	p := u.plan.Load()
+	if slices.ContainsFunc(p.candidates, func(c *candidate) bool { return c.health(p.FailureThreshold) == well }) {
+		u.kick()
+		return
+	}
+	u.event(requestFailed, err.Error)
+}
+
+// untried returns the best address that is not among those tried, nil if there is none.
+func (p *plan) untried(turn uint64, tried []*candidate) *candidate {
+	for _, c := range p.order(turn) {
+		if !slices.Contains(tried, c) {
+			return c
 		}
 	}
-	return order
+	return nil
 }
 
 // safe reports whether a request does the same when it is done twice (RFC 9110 §9.2.1). Other idempotent
@@ -94,28 +110,31 @@ func safe(method string) bool {
 	return false
 }
 
-// attempt sends the request to one address. sent tells whether any of it may have got there.
-func (u *Upstream) attempt(r *http.Request, up *upload, c *candidate, transport func(*pool) *http.Transport) (_ *http.Response, sent bool, _ error) {
-	if _, err := u.trust.roots(); err != nil {
+// attempt sends the request to one address, and asks for a probe when it has waited for slow. sent tells whether any of it may have got there.
+func (u *Upstream) attempt(r *http.Request, up *upload, c *candidate, slow time.Duration, transport func(*pool) *http.Transport) (_ *http.Response, sent bool, _ error) {
+	if _, err := c.trust.roots(); err != nil {
 		return nil, false, err
 	}
 	connections, link := c.current()
 	ctx, cancel := context.WithCancelCause(r.Context())
 	unlink := context.AfterFunc(link, func() { cancel(context.Cause(link)) })
-	end := func() { unlink(); cancel(nil) }
-
-	// A request that waits is a reason to look whether the link is still there, unless that was done meanwhile.
+	// A request that waits, up to the first byte of the body, is a reason to look whether the link is still there, unless that was
+	// done meanwhile. It is not given up for that: it may be one that takes long.
 	started := u.clock.Now().UnixNano()
-	slow := u.clock.AfterFunc(u.options.ProbeTimeout/2, func() {
+	waiting := u.clock.AfterFunc(slow, func() {
 		if u.proven.Load() < started {
 			u.kick()
 		}
 	})
-	defer slow.Stop()
+	end := func() { waiting.Stop(); unlink(); cancel(nil) }
 
 	var connected atomic.Bool
+	var used atomic.Pointer[conn]
 	out := r.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+		GotConn: func(info httptrace.GotConnInfo) {
+			connected.Store(true)
+			used.Store(connOf(info.Conn))
+		},
 	}))
 	out.URL = c.target(r.URL)
 	out.Host = out.URL.Host
@@ -126,6 +145,9 @@ func (u *Upstream) attempt(r *http.Request, up *upload, c *candidate, transport 
 	}
 	if err != nil {
 		var severed cut
+		if raw := used.Load(); raw != nil && raw.stranded.Load() {
+			err = errStranded
+		}
 		if errors.As(context.Cause(ctx), &severed) {
 			err = severed
 		}
@@ -133,6 +155,6 @@ func (u *Upstream) attempt(r *http.Request, up *upload, c *candidate, transport 
 		return nil, connected.Load(), err
 	}
 	response.Request = r
-	response.Body = watchBody(response.Body, &guard{upstream: u, candidate: c, client: r.Context(), ctx: ctx, end: end})
+	response.Body = watchBody(response.Body, &guard{upstream: u, candidate: c, conn: used.Load(), client: r.Context(), ctx: ctx, heard: func() { waiting.Stop() }, end: end})
 	return response, true, nil
 }

@@ -10,9 +10,9 @@ const (
 	Suspect State = iota
 	// Online: an API server has answered, and nothing has failed since.
 	Online
-	// Offline: no address answered two rounds of probes in succession. Requests fail without being tried.
+	// Offline: no address answered some rounds of probes in succession, two by default. Requests fail without being tried.
 	Offline
-	// Recovering: an address has answered once after Offline. One more answer makes it Online.
+	// Recovering: an address has answered after Offline, but not yet often enough to be believed, which is twice by default.
 	Recovering
 )
 
@@ -41,34 +41,29 @@ const (
 	roundFailed                   // no address answered its probe
 )
 
-// offlineAfter is how many rounds of probes have to fail in succession.
-const offlineAfter = 2
-
 // machine decides on the state. It is a value without clock or I/O.
 type machine struct {
-	state  State
-	failed int // rounds in succession
+	failureThreshold int // rounds in succession that make it Offline
+	successThreshold int // answers that end Offline
+
+	state    State
+	failed   int // rounds in succession
+	answered int // since Offline
 }
 
 // next returns the machine after an event, and whether a probe should follow at once.
 func (m machine) next(e event) (after machine, probe bool) {
 	switch e {
 	case roundSucceeded:
-		m.failed = 0
-		if m.state == Offline {
-			m.state = Recovering
-			return m, true
-		}
-		m.state = Online
-		return m, false
+		return m.up()
 
 	case roundFailed:
 		m.failed++
 		switch {
 		case m.state == Offline:
 			return m, false
-		case m.state == Recovering || m.failed >= offlineAfter:
-			m.state = Offline
+		case m.state == Recovering || m.failed >= m.failureThreshold:
+			m.state, m.answered = Offline, 0
 			return m, false
 		}
 		m.state = Suspect
@@ -76,10 +71,10 @@ func (m machine) next(e event) (after machine, probe bool) {
 
 	case requestSucceeded:
 		// An answer that was on its way when the link went down says nothing about now.
-		if m.state != Offline {
-			m.state, m.failed = Online, 0
+		if m.state == Offline {
+			return m, false
 		}
-		return m, false
+		return m.up()
 
 	case requestFailed:
 		switch m.state {
@@ -90,5 +85,17 @@ func (m machine) next(e event) (after machine, probe bool) {
 		}
 		return m, true
 	}
+	return m, false
+}
+
+// up is the machine after an answer.
+func (m machine) up() (after machine, probe bool) {
+	m.failed = 0
+	m.answered++
+	if (m.state == Offline || m.state == Recovering) && m.answered < m.successThreshold {
+		m.state = Recovering
+		return m, true
+	}
+	m.state = Online
 	return m, false
 }

@@ -2,6 +2,37 @@ package upstream
 
 import "testing"
 
+func TestMachineWithOtherThresholds(t *testing.T) {
+	cases := []struct {
+		name             string
+		failure, success int
+		events           []event
+		want             []State
+	}{
+		{"three failures, three answers", 3, 3,
+			[]event{roundFailed, roundFailed, roundFailed, roundSucceeded, roundSucceeded, requestSucceeded},
+			[]State{Suspect, Suspect, Offline, Recovering, Recovering, Online}},
+		{"a failure among the answers begins anew", 1, 3,
+			[]event{roundFailed, roundSucceeded, roundSucceeded, roundFailed, roundSucceeded, roundSucceeded, roundSucceeded},
+			[]State{Offline, Recovering, Recovering, Offline, Recovering, Recovering, Online}},
+		{"one is enough", 1, 1, []event{roundFailed, roundSucceeded, roundFailed}, []State{Offline, Online, Offline}},
+		{"answers before the failures do not count", 2, 3,
+			[]event{roundSucceeded, roundSucceeded, roundSucceeded, roundFailed, roundFailed, roundSucceeded},
+			[]State{Online, Online, Online, Suspect, Offline, Recovering}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			m := machine{failureThreshold: c.failure, successThreshold: c.success}
+			for i, e := range c.events {
+				var probe bool
+				if m, probe = m.next(e); m.state != c.want[i] || probe != (m.state == Suspect || m.state == Recovering) {
+					t.Errorf("step %d: %s, probe at once: %t; want %s", i, m.state, probe, c.want[i])
+				}
+			}
+		})
+	}
+}
+
 func TestMachine(t *testing.T) {
 	const (
 		ok, bad        = roundSucceeded, roundFailed
@@ -37,7 +68,7 @@ func TestMachine(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			var m machine
+			m := machine{failureThreshold: 2, successThreshold: 2}
 			if m.state != Suspect {
 				t.Fatalf("starts as %s", m.state)
 			}

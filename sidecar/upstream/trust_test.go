@@ -192,7 +192,7 @@ func TestRotatedCAIsFollowed(t *testing.T) {
 	}
 	<-current
 	current <- second
-	r.candidates[0].severAll(io.EOF)
+	r.candidate(0).severAll(io.EOF)
 	if _, err := r.RoundTrip(r.request(http.MethodGet, "/", nil)); !IsLinkError(err) {
 		t.Errorf("with a certificate of another CA: %v", err)
 	}

@@ -2,8 +2,6 @@ package upstream
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -18,9 +16,11 @@ import (
 // Defaults. With them a request into a black hole is told that the link is down after 2.5 seconds, and a link over
 // which nothing is asked is found to be a black hole after 4 seconds at most.
 const (
-	DefaultProbeInterval  = 2 * time.Second
-	DefaultProbeTimeout   = time.Second
-	DefaultConnectTimeout = 2 * time.Second
+	DefaultProbeInterval    = 2 * time.Second
+	DefaultProbeTimeout     = time.Second
+	DefaultConnectTimeout   = 2 * time.Second
+	DefaultFailureThreshold = 2
+	DefaultSuccessThreshold = 2
 )
 
 // Server is one address of the API server.
@@ -29,23 +29,21 @@ type Server struct {
 	URL *url.URL
 	// TLSServerName is the name that the certificate must have, and that is sent in the handshake. Empty means the URL's host.
 	TLSServerName string
+	// CAFile has the PEM certificates of the CAs of this server. It is read again when it changes, and may be missing at
+	// first. Empty means Options.CAFile.
+	CAFile string
+	// LastResort marks an address that is used only while no other is as well, whatever the mode.
+	LastResort bool
 }
 
-// Options say where the API server is and how it is watched. Servers is required.
+// Options say where the API server is and how it is watched.
 type Options struct {
-	// Servers are tried in this order.
-	Servers []Server
+	Settings
 	// CAFile has the PEM certificates of the cluster's CAs. It is read again when it changes, and may be missing at first.
 	// Empty means the system's.
 	CAFile string
 	// TokenFile has the bearer token for probes. It is read for each, and may be missing. Empty means none.
 	TokenFile string
-	// ProbeInterval is the longest time from the start of one probe to the start of the next. Zero means DefaultProbeInterval.
-	ProbeInterval time.Duration
-	// ProbeTimeout is how long a probe may take. Zero means DefaultProbeTimeout.
-	ProbeTimeout time.Duration
-	// ConnectTimeout bounds the TCP connection, and again the TLS handshake. Zero means DefaultConnectTimeout.
-	ConnectTimeout time.Duration
 	// OnChange, if not nil, is told each change of the state, one after the other. It must return soon, and must
 	// not send requests through the Upstream or call WaitOnline.
 	OnChange func(State, string)
@@ -57,14 +55,15 @@ type Options struct {
 
 // Upstream sends requests to whichever address answers. Use New, and Run for as long as it is used.
 type Upstream struct {
-	options    Options
-	logger     *zap.Logger
-	clock      clock.WithTickerAndDelayedExecution
-	candidates []*candidate
-	trust      trust
-	kicked     chan struct{} // a probe is wanted at once
-	jitter     func() float64
-	proven     atomic.Int64 // start of the latest round that succeeded, in nanoseconds
+	options Options // Settings are in plan
+	logger  *zap.Logger
+	clock   clock.WithTickerAndDelayedExecution
+	plan    atomic.Pointer[plan]
+	turns   atomic.Uint64 // requests
+	kicked  chan struct{} // a probe is wanted at once
+	jitter  func() float64
+	proven  atomic.Int64   // start of the latest round that was answered, in nanoseconds
+	probes  sync.WaitGroup // on their way
 
 	state atomic.Int32 // copy of machine.state, for readers
 
@@ -73,31 +72,18 @@ type Upstream struct {
 
 	mu     sync.Mutex
 	online chan struct{} // closed while Online()
+
+	updating sync.Mutex
+	removed  []*candidate // that something may still be under way on
+	stopped  bool
 }
 
 var _ http.RoundTripper = (*Upstream)(nil)
 
 // New checks the options. It does not connect.
 func New(options Options) (*Upstream, error) {
-	if len(options.Servers) == 0 {
-		return nil, errors.New("upstream: no servers: set upstream.servers, or run in a cluster")
-	}
-	for _, server := range options.Servers {
-		if err := checkServer(server); err != nil {
-			return nil, err
-		}
-	}
-	for _, d := range []struct {
-		value    *time.Duration
-		standard time.Duration
-	}{
-		{&options.ProbeInterval, DefaultProbeInterval},
-		{&options.ProbeTimeout, DefaultProbeTimeout},
-		{&options.ConnectTimeout, DefaultConnectTimeout},
-	} {
-		if *d.value <= 0 {
-			*d.value = d.standard
-		}
+	if err := options.complete(); err != nil {
+		return nil, err
 	}
 	if options.Logger == nil {
 		options.Logger = zap.NewNop()
@@ -109,36 +95,15 @@ func New(options Options) (*Upstream, error) {
 		options: options,
 		logger:  options.Logger,
 		clock:   options.Clock,
-		trust:   trust{file: options.CAFile},
 		kicked:  make(chan struct{}, 1),
 		jitter:  rand.Float64,
+		machine: machine{failureThreshold: options.FailureThreshold, successThreshold: options.SuccessThreshold},
 		online:  make(chan struct{}),
 	}
 	close(u.online)
-	_, _ = u.trust.reload() // an error is reported when it is in the way, and the file may come later
-	roots, _ := u.trust.roots()
-	for _, server := range options.Servers {
-		c := newCandidate(server, &u.options)
-		c.renew(roots)
-		u.candidates = append(u.candidates, c)
-	}
+	u.plan.Store(newPlan(options.Settings, nil, &u.options))
 	stateGauge.Set(gaugeValue[Suspect])
 	return u, nil
-}
-
-func checkServer(server Server) error {
-	u := server.URL
-	switch {
-	case u == nil:
-		return errors.New("upstream: server without a URL")
-	case u.Hostname() == "":
-		return fmt.Errorf("upstream: server %q: no host", u.Redacted())
-	case u.Scheme != "https":
-		return fmt.Errorf("upstream: server %q: the scheme must be https", u.Redacted())
-	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return fmt.Errorf("upstream: server %q: no user, query or fragment is possible", u.Redacted())
-	}
-	return nil
 }
 
 // State returns the state of the link.
@@ -210,7 +175,7 @@ func (u *Upstream) kick() {
 // linkError collects what is known of all addresses.
 func (u *Upstream) linkError() *LinkError {
 	e := &LinkError{}
-	for _, c := range u.candidates {
+	for _, c := range u.plan.Load().candidates {
 		e.Servers = append(e.Servers, c.why())
 	}
 	return e

@@ -33,8 +33,9 @@ type Format interface {
 	AppendFrame(dst, frame []byte) []byte
 	// AppendEvent adds a new event to a watch body; object is typed.
 	AppendEvent(dst []byte, kind string, object []byte) []byte
-	// Bookmark is the object of the event that ends the initial events.
-	Bookmark(kind, apiVersion, resourceVersion string) []byte
+	// Bookmark is the object of an event that only tells a resourceVersion; end says
+	// that it ends the initial events.
+	Bookmark(kind, apiVersion, resourceVersion string, end bool) []byte
 
 	// ParseMeta reads the identity of an object that came alone, without decoding
 	// the rest of it; ParseItem that of an item of a list.
@@ -46,6 +47,10 @@ type Format interface {
 	Bare(object []byte) (bare []byte, ok bool)
 	// AppendTyped adds a bare object with its kind and apiVersion: the reverse.
 	AppendTyped(dst []byte, kind, apiVersion string, bare []byte) []byte
+
+	// AtVersion gives a copy of a typed object with another resourceVersion and no other
+	// difference. It is an error when the object has none.
+	AtVersion(object []byte, resourceVersion string) ([]byte, error)
 
 	// AppendPartial adds the PartialObjectMetadata of an item of a list, as an item
 	// of a PartialObjectMetadataList.

@@ -74,7 +74,7 @@ func FuzzEvent(f *testing.F) {
 // FuzzProtobufObject takes objects apart and puts them together again.
 func FuzzProtobufObject(f *testing.F) {
 	f.Add(encode(f, pod("a", 1)))
-	f.Add(Protobuf.Bookmark("Pod", "v1", "7"))
+	f.Add(Protobuf.Bookmark("Pod", "v1", "7", true))
 	f.Fuzz(func(t *testing.T, object []byte) {
 		kept := bytes.Clone(object)
 		m, err := Protobuf.ParseMeta(object)

@@ -172,9 +172,12 @@ func (jsonFormat) AppendTyped(dst []byte, kind, apiVersion string, bare []byte) 
 	return append(dst, p...)
 }
 
-func (jsonFormat) Bookmark(kind, apiVersion, resourceVersion string) []byte {
-	return fmt.Appendf(nil, `{"kind":%q,"apiVersion":%q,"metadata":{"resourceVersion":%q,"creationTimestamp":null,"annotations":{%q:"true"}}}`,
-		kind, apiVersion, resourceVersion, InitialEventsEnd)
+func (jsonFormat) Bookmark(kind, apiVersion, resourceVersion string, end bool) []byte {
+	out := fmt.Appendf(nil, `{"kind":%q,"apiVersion":%q,"metadata":{"resourceVersion":%q,"creationTimestamp":null`, kind, apiVersion, resourceVersion)
+	if end {
+		out = fmt.Appendf(out, `,"annotations":{%q:"true"}`, InitialEventsEnd)
+	}
+	return append(out, "}}"...)
 }
 
 func appendString(dst []byte, s string) []byte {

@@ -239,10 +239,12 @@ func (f protobufFormat) AppendEvent(dst []byte, kind string, object []byte) []by
 	return f.AppendFrame(dst, appendField(event, eventObject, extension))
 }
 
-func (f protobufFormat) Bookmark(kind, apiVersion, resourceVersion string) []byte {
-	annotation := appendField(appendField(nil, entryKey, []byte(InitialEventsEnd)), entryValue, []byte("true"))
+func (f protobufFormat) Bookmark(kind, apiVersion, resourceVersion string, end bool) []byte {
 	metadata := appendField(nil, metaResourceVersion, []byte(resourceVersion))
-	metadata = appendField(metadata, metaAnnotations, annotation)
+	if end {
+		annotation := appendField(appendField(nil, entryKey, []byte(InitialEventsEnd)), entryValue, []byte("true"))
+		metadata = appendField(metadata, metaAnnotations, annotation)
+	}
 	return f.AppendTyped(nil, kind, apiVersion, appendField(nil, objectMetadata, metadata))
 }
 

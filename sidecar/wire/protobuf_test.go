@@ -154,7 +154,7 @@ func TestProtobufObjectsAreReadAndRebuilt(t *testing.T) {
 	if d := cmp.Diff(decode[corev1.Pod](t, raw), again); d != "" || !ok {
 		t.Fatalf("the object is another: %s", d)
 	}
-	mark := Protobuf.Bookmark("Pod", "v1", "99")
+	mark := Protobuf.Bookmark("Pod", "v1", "99", true)
 	if m, err := Protobuf.ParseMeta(mark); err != nil || !m.InitialEventsEnd || m.ResourceVersion != "99" || m.Kind != "Pod" {
 		t.Fatalf("%+v %v", m, err)
 	}

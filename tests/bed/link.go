@@ -12,21 +12,23 @@ import (
 // ways that real links break. It forwards from any number of listeners, on the host and inside
 // pods, to one target. All methods may be called at any time, by several goroutines.
 //
-// The states are exclusive: each of Cut, BlackHole, Drop and Restore ends the one before. Delay is
-// independent of them.
+// The states are exclusive: each of Cut, BlackHole, Drop and Restore ends the one before. Delay, Stall and
+// Strand are independent of them.
 type Link struct {
 	target string
 	host   *endpoint
 
-	mu        sync.Mutex
-	changed   chan struct{} // closed and replaced at each change of state
-	state     linkState
-	delay     time.Duration
-	endpoints []*endpoint
-	conns     map[*forward]struct{}
-	stats     LinkStats
-	closed    bool
-	running   sync.WaitGroup // accept loops and forwards
+	mu               sync.Mutex
+	changed          chan struct{} // closed and replaced at each change of state
+	state            linkState
+	delay            time.Duration
+	stall            time.Duration // of a piece, with stallProbability
+	endpoints        []*endpoint
+	conns            map[*forward]struct{}
+	stats            LinkStats
+	closed           bool
+	stallProbability float64
+	running          sync.WaitGroup // accept loops and forwards
 }
 
 type linkState int

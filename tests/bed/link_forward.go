@@ -21,6 +21,8 @@ type forward struct {
 	ctx    context.Context // ends with the forward; its goroutines are its own
 	cancel context.CancelFunc
 
+	stranded bool // guarded by link.mu
+
 	mu      sync.Mutex
 	client  *net.TCPConn
 	server  *net.TCPConn // nil until dialled
@@ -113,7 +115,7 @@ func (f *forward) pump(to, from *net.TCPConn, counter *int64) {
 
 func (f *forward) enqueue(queue chan<- chunk, data []byte) bool {
 	f.link.mu.Lock()
-	due := time.Now().Add(f.link.delay)
+	due := f.link.due()
 	f.link.mu.Unlock()
 	select {
 	case queue <- chunk{data: data, due: due}:
@@ -135,6 +137,10 @@ func (f *forward) deliver(to *net.TCPConn, c chunk, counter *int64) bool {
 		}
 	}
 	if f.link.wait(f.ctx, passes) != nil {
+		return false
+	}
+	if f.silent() {
+		<-f.ctx.Done()
 		return false
 	}
 	if c.data == nil {

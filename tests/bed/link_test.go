@@ -258,6 +258,48 @@ func TestDelayAddsToEachDirection(t *testing.T) {
 	}
 }
 
+func TestStrandSilencesTheConnectionsThatThereAre(t *testing.T) {
+	link := echoLink(t)
+	old := dial(t, link)
+	if err := echo(old, "before", time.Second); err != nil {
+		t.Fatal(err)
+	}
+	link.Strand()
+	if err := echo(old, "old", short); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("existing connection: %v, want silence", err)
+	}
+	if err := echo(dial(t, link), "fresh", time.Second); err != nil {
+		t.Errorf("new connection: %v", err)
+	}
+	link.BlackHole()
+	link.Restore()
+	if err := receive(old, "old", short); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("existing connection after a restoration: %v, want silence", err)
+	}
+}
+
+func TestStallHoldsUpWhatIsBehind(t *testing.T) {
+	const stall = 100 * time.Millisecond
+	link := echoLink(t)
+	conn := dial(t, link)
+	link.Stall(1, stall)
+	started := time.Now()
+	if err := echo(conn, "slow", 2*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(started); took < 2*stall {
+		t.Errorf("took %s, want at least %s", took, 2*stall)
+	}
+	link.Stall(0, stall)
+	started = time.Now()
+	if err := echo(conn, "fast", 2*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(started); took >= 2*stall {
+		t.Errorf("took %s without a stall", took)
+	}
+}
+
 func TestResetBreaksConnectionsAndAcceptsNewOnes(t *testing.T) {
 	link := echoLink(t)
 	conn := dial(t, link)

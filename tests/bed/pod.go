@@ -40,6 +40,9 @@ type RunOptions struct {
 	Links map[string]*Link
 	// NodeName is spec.nodeName where the pod has none. Empty: "edge-node".
 	NodeName string
+	// LateProjections leaves projected volumes empty until RotateTokens: nobody has given the
+	// kubelet what is to be in them.
+	LateProjections bool
 	// PodIP and HostIP. Empty: 10.244.0.10 and 192.0.2.10.
 	PodIP, HostIP string
 	// GracePeriod is what containers get between SIGTERM and SIGKILL. Zero: the pod's

@@ -37,7 +37,7 @@ type payloadFile struct {
 	user int // -1: root's
 }
 
-// project makes a projected volume and fills it for the first time.
+// project makes a projected volume and fills it for the first time, unless that is to come.
 func (p *PodRunner) project(ctx context.Context, name, path string, mode *int32, sources []corev1.VolumeProjection) error {
 	v := &projection{path: path, defaultMode: 0o644, sources: sources}
 	if mode != nil {
@@ -50,6 +50,9 @@ func (p *PodRunner) project(ctx context.Context, name, path string, mode *int32,
 		return err
 	}
 	p.projected[name] = v
+	if p.options.LateProjections {
+		return nil
+	}
 	return p.update(ctx, v)
 }
 

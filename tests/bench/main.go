@@ -70,6 +70,7 @@ type benchCase struct {
 
 var cases = []benchCase{
 	{"start", (*bench).start},
+	{"restart", (*bench).restart},
 	{"get", (*bench).get},
 	{"throughput", (*bench).throughput},
 	{"list", (*bench).lists},
@@ -77,6 +78,7 @@ var cases = []benchCase{
 	{"watch", (*bench).watches},
 	{"memory", (*bench).memory},
 	{"offline", (*bench).offline},
+	{"cuts", (*bench).cuts},
 }
 
 func caseNames() (names []string) {

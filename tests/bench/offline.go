@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -40,12 +39,15 @@ func (b *bench) offline(ctx context.Context) error {
 	if err := b.keysKnown(ctx, c); err != nil {
 		return err
 	}
+	for _, f := range []fault{{"refused", link.Cut, 50}, {"a black hole", link.BlackHole, 3000}} {
+		if err := b.verdicts(ctx, t, link, f); err != nil {
+			return err
+		}
+	}
 	link.Cut()
-	first, err := t.firstAnswer(ctx)
-	if err != nil {
+	if _, _, err := t.answer(ctx, fromCache); err != nil {
 		return err
 	}
-	b.report.note("offline", "first cached answer after the cut", "ms", none, first)
 	for _, e := range encodings {
 		if err := b.offlineList(ctx, t, "offline LIST 2000 pods, "+e.name, e.accept); err != nil {
 			return err
@@ -77,20 +79,6 @@ func (b *bench) keysKnown(ctx context.Context, c *sidecar) error {
 		n, err := c.sql(ctx, "SELECT count(*) > 0 FROM fact WHERE key = 'jwks'")
 		return n == "1", err
 	})
-}
-
-// firstAnswer asks until there is an answer, and says how long it took in ms.
-func (t *target) firstAnswer(ctx context.Context) (float64, error) {
-	start := time.Now()
-	var last error
-	err := wait.PollUntilContextTimeout(ctx, time.Millisecond, 20*time.Second, true, func(ctx context.Context) (bool, error) {
-		_, last = t.fetch(ctx, t.client, smallPath, asJSON, nil)
-		return last == nil, nil
-	})
-	if err != nil {
-		err = fmt.Errorf("%w: %w", err, last)
-	}
-	return ms(time.Since(start)), err
 }
 
 func (b *bench) offlineList(ctx context.Context, t *target, what, accept string) error {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -71,8 +72,9 @@ func (s *site) configure(text string) {
 }
 
 // configurable runs a pod whose sidecar has a directory with a configuration file,
-// as a cluster's own policy may add it to what the injector made.
-func (s *site) configurable() *pod {
+// as a cluster's own policy may add it to what the injector made. Variables that
+// come before the file can be left out.
+func (s *site) configurable(without ...string) *pod {
 	s.t.Helper()
 	spec, err := cluster.Client().CoreV1().Pods(s.namespace).Create(s.ctx, edge.Pod(s.namespace, "web"), metav1.CreateOptions{})
 	if err != nil {
@@ -82,6 +84,7 @@ func (s *site) configurable() *pod {
 	for i := range spec.Spec.InitContainers {
 		if c := &spec.Spec.InitContainers[i]; c.Name == "rockpool-sidecar" {
 			c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "settings", MountPath: settings, ReadOnly: true})
+			c.Env = slices.DeleteFunc(c.Env, func(e corev1.EnvVar) bool { return slices.Contains(without, e.Name) })
 			c.Env = append(c.Env, corev1.EnvVar{Name: "ROCKPOOL_CONFIG", Value: settings})
 		}
 	}

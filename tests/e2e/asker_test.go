@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -34,7 +36,20 @@ type finding struct {
 	Headers map[string]string
 	Body    []byte
 	Error   string
+
+	Question       int // its place among the inquiries
+	Started, Ended time.Time
 }
+
+// cached tells that the API server was not asked.
+func (f finding) cached() bool { return f.Headers["Cache-Status"] != "" }
+
+// brokeOff tells that the answer had begun when the link failed. Its client is told, and asks
+// again; nobody can take back what has begun.
+func (f finding) brokeOff() bool { return f.Error != "" }
+
+// took is how long the answer took, to its last byte.
+func (f finding) took() time.Duration { return f.Ended.Sub(f.Started) }
 
 // form is the Content-Type without what only tells of the connection.
 func (f finding) form() string { return f.Headers["Content-Type"] }
@@ -79,6 +94,71 @@ func (p *pod) inquireOf(inquiries []inquiry, args ...string) (findings []finding
 		p.site.t.Fatalf("asker: %d answers to %d questions, %v", len(findings), len(inquiries), err)
 	}
 	return findings
+}
+
+// polling asks again and again, as a program that polls, one question after the other.
+type polling struct {
+	pod    *pod
+	output output
+	cancel context.CancelFunc
+	ended  chan struct{}
+}
+
+// poll begins to ask, and returns when there is an answer.
+func (p *pod) poll(every time.Duration, inquiries ...inquiry) *polling {
+	p.site.t.Helper()
+	for i := range inquiries {
+		inquiries[i].Method = "GET"
+	}
+	raw, err := json.Marshal(inquiries)
+	if err != nil {
+		p.site.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(p.site.ctx))
+	x := &polling{pod: p, cancel: cancel, ended: make(chan struct{})}
+	go func() {
+		defer close(x.ended)
+		_, _ = p.ExecStream(ctx, "shell", bed.ExecOptions{ // it is killed
+			Argv: []string{"/asker", "-every=" + every.String()}, Stdin: bytes.NewReader(raw), Stdout: &x.output, Stderr: &x.output,
+		})
+	}()
+	p.site.t.Cleanup(x.stop)
+	x.until("there is an answer", time.Time{}, func(finding) bool { return true })
+	return x
+}
+
+// stop may be called more than once.
+func (x *polling) stop() { x.cancel(); <-x.ended }
+
+// findings are the answers so far, in their order.
+func (x *polling) findings() (findings []finding) {
+	x.pod.site.t.Helper()
+	for line := range strings.Lines(x.output.String()) {
+		if !strings.HasSuffix(line, "\n") {
+			break // the rest is to come
+		}
+		var f finding
+		if err := json.Unmarshal([]byte(line), &f); err != nil {
+			x.pod.site.t.Fatalf("asker: %q", line)
+		}
+		findings = append(findings, f)
+	}
+	return findings
+}
+
+// until waits for an answer to a question that was sent at since or later, and gives the first.
+func (x *polling) until(what string, since time.Time, is func(finding) bool) (first finding) {
+	x.pod.site.t.Helper()
+	x.pod.site.until(what, func() bool {
+		for _, f := range x.findings() {
+			if !f.Started.Before(since) && is(f) {
+				first = f
+				return true
+			}
+		}
+		return false
+	})
+	return first
 }
 
 // withoutApp has the pod run nothing but the shell: what is recorded is only what the test asks for.

@@ -66,10 +66,7 @@ func TestTheContract(t *testing.T) {
 // gives a token of it.
 func (s *site) otherAccount() string {
 	s.t.Helper()
-	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "other"}}
-	if _, err := cluster.Client().CoreV1().ServiceAccounts(s.namespace).Create(s.ctx, account, metav1.CreateOptions{}); err != nil {
-		s.t.Fatal(err)
-	}
+	s.account("other")
 	binding := &rbacv1.RoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: "other"},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "app"},
@@ -79,6 +76,15 @@ func (s *site) otherAccount() string {
 		s.t.Fatal(err)
 	}
 	return s.requestToken("other")
+}
+
+// account makes a service account.
+func (s *site) account(name string) {
+	s.t.Helper()
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	if _, err := cluster.Client().CoreV1().ServiceAccounts(s.namespace).Create(s.ctx, account, metav1.CreateOptions{}); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // refusalsOnline asks the server directly and through the sidecar.

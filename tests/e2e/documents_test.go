@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -159,7 +158,7 @@ func TestQuestionsAreAnsweredOfflineForAWhile(t *testing.T) {
 	if _, err := cluster.Client().RbacV1().ClusterRoleBindings().Create(t.Context(), binding, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	p := s.pod(func(p *corev1.Pod) { p.Annotations["rockpool.dev/log-level"] = "debug" })
+	p := s.pod(logged)
 	p.sees("synced")
 	guest := s.requestToken("default")
 	post := func(target, body string) question {

@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"rockpool.dev/tests/bed"
 )
 
@@ -61,7 +64,7 @@ func TestOneInformerOverABadLink(t *testing.T) {
 		s.configMap("greeting", "after the restart")
 		p.sees("updated", "after the restart")
 	})
-	t.Run("an outage longer than the server's memory", func(t *testing.T) { goneIsPassedOn(t, p.in(t)) })
+	t.Run("an outage longer than the server's memory", func(t *testing.T) { goneIsMended(t, p.in(t)) })
 	t.Run("300 ms each way after an outage", func(t *testing.T) {
 		p := p.in(t)
 		s.Link.Delay(300 * time.Millisecond)
@@ -77,24 +80,20 @@ func TestOneInformerOverABadLink(t *testing.T) {
 	}
 }
 
-// goneIsPassedOn has two watches open over an outage in which the server forgets
-// where they were: the informer's, and one whose stream the test sees.
-func goneIsPassedOn(t *testing.T, p *pod) {
+// goneIsMended has three watches open over an outage in which the server forgets where
+// they were: the informer's, one whose stream the test sees, and one of what nobody has
+// listed, of which the sidecar cannot know what its client has.
+func goneIsMended(t *testing.T, p *pod) {
 	s := p.site
 	list := p.python("list").ResourceVersion
-	ctx, cancel := context.WithCancel(t.Context())
-	var stream output
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_, _ = p.ExecStream(ctx, "shell", bed.ExecOptions{
-			Argv: []string{"/kubectl", "get", "--raw", s.configMaps() + "?watch=true&resourceVersion=" + list}, Stdout: &stream, Stderr: &stream,
-		})
-	}()
-	defer func() { cancel(); <-ended }()
+	services := strings.Replace(s.configMaps(), "configmaps", "services", 1)
+	known, unknown := p.stream(s.configMaps()+"?watch=true&resourceVersion="+list), p.stream(services+"?watch=true&resourceVersion="+list)
 	s.configMap("greeting", "before the outage")
 	p.sees("updated", "before the outage")
-	s.until("the watch has begun", func() bool { return strings.Contains(stream.String(), "before the outage") })
+	s.service("before")
+	s.until("the watches have begun", func() bool {
+		return strings.Contains(known.String(), "before the outage") && strings.Contains(unknown.String(), `"name":"before"`)
+	})
 
 	p.offline()
 	s.configMap("greeting", "meanwhile")
@@ -105,15 +104,46 @@ func goneIsPassedOn(t *testing.T, p *pod) {
 	if err := cluster.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := stream.String(); strings.Contains(got, "ERROR") || strings.Contains(got, "meanwhile") {
-		t.Errorf("during the outage: %s", got)
+	for _, stream := range []*output{known, unknown} {
+		if got := stream.String(); strings.Contains(got, "ERROR") || strings.Contains(got, "meanwhile") {
+			t.Errorf("during the outage: %s", got)
+		}
 	}
 	p.online()
-	s.until("the watch is told that its version is gone", func() bool {
-		got := stream.String()
+	s.until("the watch is told what it has missed", func() bool { return strings.Contains(known.String(), "meanwhile") })
+	p.sees("updated", "meanwhile")
+	s.configMap("greeting", "afterwards")
+	s.until("the watch goes on", func() bool { return strings.Contains(known.String(), "afterwards") })
+	if got := known.String(); strings.Contains(got, "ERROR") {
+		t.Errorf("the watch: %s", got)
+	}
+	s.until("the watch of what is not known is told that its version is gone", func() bool {
+		got := unknown.String()
 		return strings.Contains(got, `"type":"ERROR"`) && strings.Contains(got, `"code":410`)
 	})
-	p.sees("updated", "meanwhile")
+}
+
+// stream is what a GET that kubectl sends from inside the pod brings, until the test ends.
+func (p *pod) stream(path string) *output {
+	p.site.t.Helper()
+	ctx, cancel := context.WithCancel(p.site.ctx)
+	stream := &output{}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _ = p.ExecStream(ctx, "shell", bed.ExecOptions{Argv: []string{"/kubectl", "get", "--raw", path}, Stdout: stream, Stderr: stream})
+	}()
+	p.site.t.Cleanup(func() { cancel(); <-ended })
+	return stream
+}
+
+// service makes a Service, past the link.
+func (s *site) service(name string) {
+	s.t.Helper()
+	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "example.com"}}
+	if _, err := cluster.Client().CoreV1().Services(s.namespace).Create(s.ctx, service, metav1.CreateOptions{}); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // output collects what a command says while it runs.

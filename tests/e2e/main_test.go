@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	var err error
-	if cluster, err = edge.Start(ctx, edge.Options{Race: true, Programs: []string{"asker", "manager"}}); err != nil {
+	if cluster, err = edge.Start(ctx, edge.Options{Race: true, Programs: []string{"asker", "leader", "manager", "watcher"}}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -98,6 +98,9 @@ func (s *site) pod(change ...func(*corev1.Pod)) *pod {
 	}
 	return s.started(runner)
 }
+
+// logged has the sidecar log each request.
+func logged(p *corev1.Pod) { p.Annotations["rockpool.dev/log-level"] = "debug" }
 
 // started waits for a pod that is run.
 func (s *site) started(runner *bed.PodRunner) *pod {

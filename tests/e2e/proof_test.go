@@ -49,6 +49,7 @@ func proof(t *testing.T, p *pod) {
 	none := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none","typ":"JWT"}`))
 	root := base64.RawURLEncoding.EncodeToString([]byte(`{"sub":"system:admin","iss":"` + claims["iss"].(string) + `"}`))
 
+	p.site.account("stranger")
 	tests := []struct{ name, authorization string }{
 		{"no token", ""},
 		{"no scheme", own},
@@ -63,6 +64,7 @@ func proof(t *testing.T, p *pod) {
 		{"other claims under the right signature", "Bearer " + part[0] + "." + root + "." + part[2]},
 		{"half a signature", "Bearer " + own[:len(own)-len(part[2])/2]},
 		{"another audience", "Bearer " + p.site.requestToken("default", "vault")},
+		{"an account that was never here", "Bearer " + p.site.requestToken("stranger")},
 	}
 	for _, target := range []string{p.site.configMaps(), "/version", "/nowhere"} {
 		questions := []question{get(p.site.configMaps())}

@@ -24,7 +24,7 @@ func TestAnUnmodifiedInformerOutlivesTheLinkAndRestarts(t *testing.T) {
 		t.Run(mode.name, func(t *testing.T) {
 			s := newSite(t)
 			s.configMap("greeting", "hello")
-			p := s.pod(func(p *corev1.Pod) { p.Spec.Containers[0].Env = mode.env })
+			p := s.pod(logged, func(p *corev1.Pod) { p.Spec.Containers[0].Env = mode.env })
 
 			p.sees("present", "greeting", "hello")
 			p.sees("synced", `"count":2`) // the cluster's CA is a ConfigMap, too
@@ -78,7 +78,7 @@ func TestAWatchStaysOpenWhileTheLinkIsDown(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t)
-			p := s.pod()
+			p := s.pod(logged)
 			p.sees("synced")
 			breakLink(p)
 			p.linkIs("offline")

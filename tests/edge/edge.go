@@ -195,8 +195,10 @@ type Node struct {
 	Link *bed.Link
 	// Links are further addresses that pods of this node reach, as host:port.
 	Links map[string]*bed.Link
-	edge  *Edge
-	log   func(string, ...any)
+	// LateProjections starts pods with empty projected volumes: see bed.RunOptions.
+	LateProjections bool
+	edge            *Edge
+	log             func(string, ...any)
 }
 
 // NewNode makes a node whose disk is the directory root. log may be nil.
@@ -225,7 +227,7 @@ func (n *Node) Run(ctx context.Context, pod *corev1.Pod) (*bed.PodRunner, error)
 	links := map[string]*bed.Link{bed.DefaultPublicAddress: n.Link}
 	maps.Copy(links, n.Links)
 	return bed.RunPod(ctx, n.edge.ControlPlane, pod, bed.RunOptions{
-		Images: n.edge.images, HostRoot: n.Root, Links: links, Log: n.log,
+		Images: n.edge.images, HostRoot: n.Root, Links: links, Log: n.log, LateProjections: n.LateProjections,
 	})
 }
 

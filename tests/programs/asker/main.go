@@ -3,7 +3,9 @@
 // heard of Rockpool.
 //
 // Standard input is a JSON list of questions, standard output the JSON list of the
-// answers in the same order; bodies are base64. Several are asked at once.
+// answers in the same order; bodies are base64. Several are asked at once. With
+// -every it asks them again and again, one after the other, until it is killed; then each
+// answer is a line of its own.
 package main
 
 import (
@@ -36,19 +38,24 @@ type answer struct {
 	Headers map[string]string `json:"headers"`
 	Body    []byte            `json:"body"`
 	Error   string            `json:"error,omitempty"` // of a body that broke off, or of a request without an answer
+
+	Question int       `json:"question"` // its place in the list
+	Started  time.Time `json:"started"`
+	Ended    time.Time `json:"ended"`
 }
 
 func main() {
 	server := flag.String("server", "https://"+net.JoinHostPort(os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")), "whom to ask")
 	parallel := flag.Int("parallel", 16, "how many questions are asked at once")
 	timeout := flag.Duration("timeout", 30*time.Second, "how long an answer may take")
+	every := flag.Duration("every", 0, "how often all are asked; 0: once")
 	flag.Parse()
-	if err := run(*server, *parallel, *timeout); err != nil {
+	if err := run(*server, *parallel, *timeout, *every); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(server string, parallel int, timeout time.Duration) error {
+func run(server string, parallel int, timeout, every time.Duration) error {
 	var questions []question
 	if err := json.NewDecoder(os.Stdin).Decode(&questions); err != nil {
 		return fmt.Errorf("questions: %w", err)
@@ -67,13 +74,29 @@ func run(server string, parallel int, timeout time.Duration) error {
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport}
 
+	one := func(i int) answer {
+		a := answer{Started: time.Now()}
+		a.from(client, server, strings.TrimSpace(string(token)), questions[i], timeout)
+		a.Question, a.Ended = i, time.Now()
+		return a
+	}
+	if every > 0 {
+		out := json.NewEncoder(os.Stdout)
+		for range time.Tick(every) {
+			for i := range questions {
+				if err := out.Encode(one(i)); err != nil {
+					return err
+				}
+			}
+		}
+	}
 	answers := make([]answer, len(questions))
 	var asking sync.WaitGroup
 	turns := make(chan int)
 	for range parallel {
 		asking.Go(func() {
 			for i := range turns {
-				answers[i] = ask(client, server, strings.TrimSpace(string(token)), questions[i], timeout)
+				answers[i] = one(i)
 			}
 		})
 	}
@@ -85,12 +108,14 @@ func run(server string, parallel int, timeout time.Duration) error {
 	return json.NewEncoder(os.Stdout).Encode(answers)
 }
 
-func ask(client *http.Client, server, token string, q question, timeout time.Duration) (a answer) {
+// from fills in what comes back.
+func (a *answer) from(client *http.Client, server, token string, q question, timeout time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, q.Method, server+q.Target, http.NoBody)
 	if err != nil {
-		return answer{Error: err.Error()}
+		a.Error = err.Error()
+		return
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
 	req.Header.Set("User-Agent", "asker")
@@ -99,15 +124,15 @@ func ask(client *http.Client, server, token string, q question, timeout time.Dur
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return answer{Error: err.Error()}
+		a.Error = err.Error()
+		return
 	}
 	defer resp.Body.Close()
-	a = answer{Status: resp.StatusCode, Headers: map[string]string{}}
+	a.Status, a.Headers = resp.StatusCode, map[string]string{}
 	for name := range resp.Header {
 		a.Headers[name] = resp.Header.Get(name)
 	}
 	if a.Body, err = io.ReadAll(resp.Body); err != nil {
 		a.Error = err.Error()
 	}
-	return a
 }

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/util/cert"
+
+	"rockpool.dev/sidecar/account"
+	"rockpool.dev/sidecar/config"
+)
+
+// A service account of one cluster has the name of one in another, and a node may move from
+// one to the other: before it is known whose the cache is, nobody is answered from it.
+func TestACallerIsNotKnownBeforeTheClusterIs(t *testing.T) {
+	authority := func() []byte {
+		t.Helper()
+		certPEM, _, err := cert.GenerateSelfSignedCertKey("kubernetes", nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return certPEM
+	}
+	first, second := authority(), authority()
+	cfg := config.Config{}
+	cfg.Cache.Directory, cfg.Cache.MaxSize = t.TempDir(), 1<<20
+	var recalled bool // facts of the first cluster, in a later run
+	start := func() (s *sidecar, stop func()) {
+		cfg.Account.Source = filepath.Join(t.TempDir(), "late")
+		c := openDisk(t.Context(), cfg, zap.NewNop())
+		if c.db == nil {
+			t.Fatal("the cache is not open")
+		}
+		s = &sidecar{disk: c, mirror: account.New(account.Options{Source: cfg.Account.Source, Mirror: t.TempDir()})}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		recalled = false
+		go func() {
+			done <- c.follow(ctx, cfg, func(ctx context.Context) {
+				value, _, err := c.db.Fact(ctx, "of")
+				recalled = err == nil && value != nil
+			}, zap.NewNop())
+		}()
+		return s, func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+			c.close(zap.NewNop())
+		}
+	}
+	comes := func(name string, content []byte) {
+		t.Helper()
+		if err := os.MkdirAll(cfg.Account.Source, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(cfg.Account.Source, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	known := func(s *sidecar) {
+		t.Helper()
+		err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, 10*time.Second, true, func(context.Context) (bool, error) {
+			token, err := s.own()
+			return err == nil && token == "token", nil
+		})
+		if err != nil {
+			t.Fatal("the pod's own token is never known")
+		}
+	}
+
+	s, stop := start()
+	comes(account.CAFile, first)
+	comes(account.TokenFile, []byte("token"))
+	known(s)
+	if err := s.disk.db.PutFact(t.Context(), "of", []byte("the first cluster")); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+
+	s, stop = start()
+	comes(account.TokenFile, []byte("token"))
+	if token, err := s.own(); err == nil {
+		t.Errorf("the token is %q while the cluster is not known", token)
+	}
+	comes(account.CAFile, second)
+	known(s)
+	if value, _, err := s.disk.db.Fact(t.Context(), "of"); err != nil || value != nil {
+		t.Errorf("the second cluster finds %q, %v", value, err)
+	}
+	stop()
+	if recalled {
+		t.Error("facts of the first cluster were taken for the second one's")
+	}
+}

@@ -1,0 +1,241 @@
+package flow
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+
+	"go.uber.org/zap/zaptest"
+
+	"rockpool.dev/sidecar/outbox"
+	"rockpool.dev/sidecar/upstream"
+)
+
+const (
+	eventsPath = "/api/v1/namespaces/shop/events"
+	named      = `{"kind":"Event","apiVersion":"v1","metadata":{"name":"a","namespace":"shop"},"count":1}`
+)
+
+func newEventsRig(t *testing.T) *rig {
+	t.Helper()
+	g := newRig(t)
+	var err error
+	if g.Outbox, err = outbox.Open(t.Context(), outbox.Options{Store: g.db, MaxCount: 10, MaxAge: time.Hour, Logger: zaptest.NewLogger(t)}); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// write is a write as a client sends it.
+func (g *rig) write(method, url, body string) *http.Request {
+	r := g.asks(url, body)
+	r.Method = method
+	if method == "PATCH" {
+		r.Header.Set("Content-Type", "application/strategic-merge-patch+json")
+	}
+	return r
+}
+
+// mayHaveArrived is a link that breaks behind a request.
+var mayHaveArrived = &upstream.LinkError{Servers: errDown.Servers, Sent: true}
+
+// delivered lets the link come back and gives what is delivered then, as METHOD path body.
+func (g *rig) delivered(answer func(r *http.Request, body string) (int, string)) (got []string) {
+	g.t.Helper()
+	g.link.mu.Lock()
+	g.link.answer = func(r *http.Request) (*http.Response, error) {
+		raw, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil, err
+		}
+		g.link.mu.Lock()
+		got = append(got, strings.Join([]string{r.Method, r.URL.Path, string(raw), r.Header.Get("Authorization")}, " "))
+		g.link.mu.Unlock()
+		code, body := answer(r, string(raw))
+		return response(code, io.NopCloser(strings.NewReader(body))), nil
+	}
+	g.link.mu.Unlock()
+	ctx, cancel := context.WithCancel(g.t.Context())
+	done := make(chan error, 1)
+	go func() { done <- g.Deliver(ctx) }()
+	g.link.set(true)
+	err := wait.PollUntilContextTimeout(ctx, time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) {
+		rows, err := g.db.Outbox(ctx)
+		return len(rows) == 0, err
+	})
+	cancel()
+	if err := errors.Join(err, <-done); err != nil {
+		g.t.Fatal(err)
+	}
+	return got
+}
+
+func created(_ *http.Request, body string) (int, string) { return 201, body }
+
+func TestAWriteThatIsNotAcceptedOfflineSaysWhy(t *testing.T) {
+	g := newRig(t)
+	g.link.set(false)
+	for _, r := range []*http.Request{g.write("POST", eventsPath, named), g.write("PUT", leasePath, heldLease("1", 1)), g.write("PATCH", path+"/a", `{}`)} {
+		_, err := g.RoundTrip(r)
+		var status apierrors.APIStatus
+		if !errors.As(err, &status) {
+			t.Fatal(err)
+		}
+		if s := status.Status(); s.Code != 503 || s.Reason != metav1.StatusReasonServiceUnavailable || s.Details != nil ||
+			s.Message != "rockpool: the link to the API server is down: nothing is written while the link is down; try again later" {
+			t.Errorf("%s %s: %+v", r.Method, r.URL, s)
+		}
+	}
+}
+
+func TestEventsAreQueuedOfflineAndDelivered(t *testing.T) {
+	g := newEventsRig(t)
+	g.link.set(false)
+	r := g.write("POST", eventsPath, named)
+	r = r.WithContext(WithRoute(r.Context()))
+	if code, body := g.do(r); code != 201 || !strings.Contains(body, `"name":"a"`) || !RouteOf(r.Context()).Offline {
+		t.Fatalf("%d %s", code, body)
+	}
+	if code, body := g.do(g.write("PATCH", eventsPath+"/a", `{"count":2}`)); code != 200 || !strings.Contains(body, `"count":2`) {
+		t.Fatalf("%d %s", code, body)
+	}
+	for name, r := range map[string]*http.Request{
+		"an update":                      g.write("PUT", eventsPath+"/a", named),
+		"a create that is only tried":    g.write("POST", eventsPath+"?dryRun=All", named),
+		"a patch of another Event":       g.write("PATCH", eventsPath+"/b", `{"count":2}`),
+		"an Event of more than 64 KiB":   g.write("POST", eventsPath, named+strings.Repeat(" ", maxQuestion)),
+		"a list, in which it is not yet": g.request("GET", eventsPath),
+	} {
+		if code, body := g.do(r); code != 503 {
+			t.Errorf("%s: %d %s", name, code, body)
+		}
+	}
+	for subject, want := range map[string]int{"forged": 401, "other": 503} {
+		r := g.write("PATCH", eventsPath+"/a", `{"count":3}`)
+		r.Header.Set("Authorization", "Bearer "+token(subject))
+		if code, body := g.do(r); code != want {
+			t.Errorf("%s: %d %s", subject, code, body)
+		}
+	}
+	for _, suffix := range []string{"", "-wal"} {
+		raw, err := os.ReadFile(g.db.Path() + suffix)
+		if err != nil || bytes.Contains(raw, []byte(token("web"))) {
+			t.Errorf("a token is on the disk: %v", err)
+		}
+	}
+	g.own = token("web") + "-renewed" // as the kubelet does
+	got := g.delivered(created)
+	want := "POST " + eventsPath + ` {"apiVersion":"v1","count":2,"kind":"Event","metadata":{"name":"a","namespace":"shop"}} Bearer ` + g.own
+	if len(got) != 1 || got[0] != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	g.link.set(false)
+	if code, body := g.do(g.request("GET", eventsPath+"/a")); code != 200 || !strings.Contains(body, `"count":2`) {
+		t.Errorf("what was delivered is not recorded: %d %s", code, body)
+	}
+}
+
+func TestAnotherPrincipalsEventsGoWithItsOwnToken(t *testing.T) {
+	g := newEventsRig(t)
+	g.link.set(false)
+	for _, subject := range []string{"other", "web"} {
+		r := g.write("POST", eventsPath, named)
+		r.Header.Set("Authorization", "Bearer "+token(subject))
+		if code, body := g.do(r); code != 201 {
+			t.Fatalf("%d %s", code, body)
+		}
+	}
+	got := g.delivered(created)
+	if len(got) != 2 || !strings.HasSuffix(got[0], token("other")) || !strings.HasSuffix(got[1], token("web")) {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestALinkThatBreaksBehindAnEvent(t *testing.T) {
+	for _, tt := range []struct {
+		name, method, path, body string
+		code                     int
+	}{
+		{"that has a name is queued", "POST", eventsPath, named, 201},
+		{"that the server names may be there twice", "POST", eventsPath, `{"metadata":{"generateName":"a-"}}`, 504},
+		{"that cannot be read is not known", "POST", eventsPath, `{`, 504},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			g := newEventsRig(t)
+			g.fails(mayHaveArrived)
+			if code, body := g.do(g.write(tt.method, tt.path, tt.body)); code != tt.code {
+				t.Fatalf("%d %s", code, body)
+			}
+			if rows, err := g.db.Outbox(t.Context()); err != nil || (len(rows) == 1) != (tt.code == 201) {
+				t.Errorf("queued are %v, %v", rows, err)
+			}
+		})
+	}
+}
+
+func TestOnlineEventsAreTheServers(t *testing.T) {
+	g := newEventsRig(t)
+	for _, code := range []int{201, 400, 403, 409, 422, 429, 500} {
+		body := fmt.Sprintf(`{"kind":"Status","code":%d}`, code)
+		g.says(code, body)
+		if got, answer := g.do(g.write("POST", eventsPath, named)); got != code || answer != body {
+			t.Errorf("%d became %d %s", code, got, answer)
+		}
+	}
+	g.fails(context.Canceled)
+	if _, err := g.RoundTrip(g.write("POST", eventsPath, named)); !errors.Is(err, context.Canceled) {
+		t.Errorf("a client that left got %v", err)
+	}
+	if rows, err := g.db.Outbox(t.Context()); err != nil || len(rows) != 0 {
+		t.Errorf("queued are %v, %v", rows, err)
+	}
+}
+
+func TestAnEventFromBeforeTheOutageIsPatched(t *testing.T) {
+	const recorded = `{"kind":"Event","apiVersion":"v1","metadata":{"name":"a","namespace":"shop","uid":"u","resourceVersion":"7"},"count":1}`
+	g := newEventsRig(t)
+	g.says(201, recorded)
+	if code, body := g.do(g.write("POST", eventsPath, named)); code != 201 || body != recorded {
+		t.Fatalf("online: %d %s", code, body)
+	}
+	g.link.set(false)
+	if code, body := g.do(g.write("PATCH", eventsPath+"/a", `{"count":2}`)); code != 200 || !strings.Contains(body, `"resourceVersion":"7"`) || !strings.Contains(body, `"count":2`) {
+		t.Fatalf("offline: %d %s", code, body)
+	}
+	got := g.delivered(func(r *http.Request, _ string) (int, string) {
+		if r.Method == "POST" {
+			return 409, `{"kind":"Status","code":409,"reason":"AlreadyExists"}`
+		}
+		return 200, strings.NewReplacer(`"7"`, `"8"`, `"count":1`, `"count":2`).Replace(recorded)
+	})
+	bearer := " Bearer " + g.own
+	if want := []string{"POST " + eventsPath + ` {"apiVersion":"v1","count":2,"kind":"Event","metadata":{"name":"a","namespace":"shop"}}` + bearer, "PATCH " + eventsPath + `/a {"count":2}` + bearer}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func TestALaterWriteOfTheClientIsNotUndone(t *testing.T) {
+	g := newEventsRig(t)
+	g.link.set(false)
+	g.do(g.write("POST", eventsPath, named))
+	g.link.set(true)
+	g.says(201, strings.Replace(named, `"count":1`, `"count":9`, 1))
+	if code, body := g.do(g.write("POST", eventsPath, strings.Replace(named, `"count":1`, `"count":9`, 1))); code != 201 {
+		t.Fatalf("%d %s", code, body)
+	}
+	if got := g.delivered(created); len(got) != 0 {
+		t.Errorf("%q", got)
+	}
+}

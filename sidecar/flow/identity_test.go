@@ -1,0 +1,271 @@
+package flow
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/golang-jwt/jwt/v5"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+
+	"rockpool.dev/sidecar/principal"
+)
+
+// issuing is a cluster that signs tokens, and answers only those who have one.
+type issuing struct {
+	t       *testing.T
+	key     *ecdsa.PrivateKey
+	denies  bool // its JWKS
+	answers map[string]string
+}
+
+const (
+	web, other, stranger = "system:serviceaccount:shop:web", "system:serviceaccount:shop:other", "system:serviceaccount:shop:stranger"
+	services             = "/api/v1/namespaces/shop/services"
+)
+
+func newIssuing(t *testing.T) *issuing {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &issuing{t: t, key: key, answers: map[string]string{
+		path: list, services: strings.ReplaceAll(list, "ConfigMap", "Service"), "/version": `{"gitVersion":"v1.36.3"}`,
+	}}
+}
+
+// token is one of a subject, with changes to its claims.
+func (c *issuing) token(subject string, changes ...string) string {
+	claims := jwt.MapClaims{
+		"iss": "https://cluster", "aud": []string{"https://cluster"}, "sub": subject,
+		"iat": time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix(),
+	}
+	for i := 0; i < len(changes); i += 2 {
+		claims[changes[i]] = changes[i+1]
+	}
+	return signed(c.t, jwt.SigningMethodES256, c.key, claims)
+}
+
+func signed(t *testing.T, method jwt.SigningMethod, key any, claims jwt.Claims) string {
+	t.Helper()
+	token := jwt.NewWithClaims(method, claims)
+	token.Header["kid"] = "1"
+	text, err := token.SignedString(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// answer is the API server's.
+func (c *issuing) answer(r *http.Request) (*http.Response, error) {
+	code, body := 404, ""
+	token, _, _ := principal.Subject(r.Header)
+	_, err := jwt.Parse(token, func(*jwt.Token) (any, error) { return c.key.Public(), nil })
+	switch {
+	case err != nil:
+		code, body = 401, `{"kind":"Status","code":401}`
+	case r.URL.Path == "/openid/v1/jwks" && c.denies:
+		code, body = 403, `{"kind":"Status","code":403}`
+	case r.URL.Path == "/openid/v1/jwks":
+		set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: c.key.Public(), KeyID: "1", Algorithm: "ES256", Use: "sig"}}}
+		document, err := json.Marshal(set)
+		if err != nil {
+			return nil, err
+		}
+		code, body = 200, string(document)
+	case c.answers[r.URL.Path] != "":
+		code, body = 200, c.answers[r.URL.Path]
+	}
+	return response(code, io.NopCloser(strings.NewReader(body))), nil
+}
+
+// identify starts what a sidecar knows its callers by, from what the cache has of an
+// earlier one. stop is the sidecar's end.
+func (g *rig) identify(own string) (stop func()) {
+	g.t.Helper()
+	mounted := func() (string, error) { return own, nil }
+	keys := principal.NewFetcher(principal.FetcherOptions{Transport: g.link, Token: mounted, Facts: g.db, WaitOnline: g.link.WaitOnline})
+	accepted := principal.NewAccepted(principal.AcceptedOptions{Keys: keys, Facts: g.db})
+	if err := errors.Join(keys.Load(g.t.Context()), accepted.Load(g.t.Context())); err != nil {
+		g.t.Fatal(err)
+	}
+	options := g.Options
+	options.Verifier = principal.NewVerifier(principal.Options{Keys: keys, Accepted: accepted, Own: mounted, Grace: principal.DefaultGrace})
+	options.Accepted, options.Token = accepted.Add, mounted
+	g.Flow = New(options)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 2)
+	go func() { done <- keys.Run(ctx) }()
+	go func() { done <- accepted.Run(ctx) }()
+	return func() {
+		cancel()
+		if err := errors.Join(<-done, <-done); err != nil {
+			g.t.Error(err)
+		}
+	}
+}
+
+// as asks with a token and more headers, as the proxy hands requests on.
+func (g *rig) as(authorization, method, url string, headers ...string) (int, metav1.Status) {
+	g.t.Helper()
+	r := g.request(method, url)
+	ctx, cancel := context.WithCancel(WithRoute(r.Context()))
+	defer cancel()
+	r = r.WithContext(ctx)
+	r.Header.Del("Authorization")
+	if authorization != "" {
+		r.Header.Set("Authorization", authorization)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	resp, err := g.RoundTrip(r)
+	var status apierrors.APIStatus
+	if errors.As(err, &status) {
+		return int(status.Status().Code), status.Status()
+	}
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	if !strings.Contains(url, "watch") {
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+			g.t.Fatal(err)
+		}
+	}
+	if err := resp.Body.Close(); err != nil {
+		g.t.Fatal(err)
+	}
+	return resp.StatusCode, metav1.Status{}
+}
+
+// asked counts how often upstream was asked for a path.
+func (l *link) askedFor(path string) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.asked {
+		if r.URL.Path == path {
+			n++
+		}
+	}
+	return n
+}
+
+func TestOfflineACallerMustProveWhoItIs(t *testing.T) {
+	for name, denies := range map[string]bool{"the cluster publishes its keys": false, "the cluster keeps its keys to itself": true} {
+		t.Run(name, func(t *testing.T) {
+			g, c := newRig(t), newIssuing(t)
+			c.denies = denies
+			g.link.answer = c.answer
+			own, before, theirs, unused := c.token(web), c.token(web, "jti", "before"), c.token(other), c.token(web, "jti", "unused")
+			onlyVersion := c.token(web, "jti", "version")
+			stop := g.identify(own)
+			until(t, "the keys are asked for", func() bool { return g.link.askedFor("/openid/v1/jwks") > 0 })
+			if !denies {
+				until(t, "the keys are kept", func() bool {
+					document, _, err := g.db.Fact(t.Context(), "jwks")
+					return err == nil && document != nil
+				})
+			}
+			for target, tokens := range map[string][]string{path: {own, before}, services: {theirs}, "/version": {onlyVersion}} {
+				for _, token := range tokens {
+					if code, status := g.as("Bearer "+token, "GET", target); code != 200 {
+						t.Fatalf("online, %s: %d %+v", target, code, status)
+					}
+				}
+			}
+			g.link.set(false)
+
+			claims := jwt.MapClaims{}
+			if _, _, err := jwt.NewParser().ParseUnverified(own, claims); err != nil {
+				t.Fatal(err)
+			}
+			forger, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+			if err != nil {
+				t.Fatal(err)
+			}
+			part, foreign := strings.Split(own, "."), strings.Split(c.token(stranger), ".")
+			unknown := 200
+			if denies {
+				unknown = 401
+			}
+			tests := []struct {
+				name, authorization, target string
+				code                        int
+			}{
+				{"the pod's own token", "Bearer " + own, path, 200},
+				{"one of the same account that was used", "Bearer " + before, path, 200},
+				{"one of the same account that was not used", "Bearer " + unused, path, unknown},
+				{"one that has only read a document", "Bearer " + onlyVersion, path, unknown},
+				{"another account, what it has read", "Bearer " + theirs, services, 200},
+				{"another account, what the pod's has read", "Bearer " + theirs, path, 503},
+				{"another account, an object of what the pod's has read", "Bearer " + theirs, path + "/a", 503},
+				{"another account, an absent one", "Bearer " + theirs, path + "/absent", 503},
+				{"the pod's own, what the other has read", "Bearer " + own, services, 503},
+
+				{"no token", "", path, 401},
+				{"no scheme", own, path, 401},
+				{"a password", "Basic YWRtaW46YWRtaW4=", path, 401},
+				{"an opaque token", "Bearer 31ada4fd-adec-460c", path, 401},
+				{"an account that was never here", "Bearer " + c.token(stranger), path, 401},
+				{"the claims of another account under the right signature", "Bearer " + part[0] + "." + foreign[1] + "." + part[2], path, 401},
+				{"a forged signature", "Bearer " + signed(t, jwt.SigningMethodES256, forger, claims), path, 401},
+				{"the algorithm none", "Bearer " + signed(t, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, claims), path, 401},
+				{"a shared secret", "Bearer " + signed(t, jwt.SigningMethodHS256, []byte("secret"), claims), path, 401},
+				{"another audience", "Bearer " + c.token(web, "aud", "vault"), path, 401},
+				{"another issuer", "Bearer " + c.token(web, "iss", "https://elsewhere"), path, 401},
+			}
+			for _, when := range []string{"offline", "offline, after a restart"} {
+				for _, test := range tests {
+					code, status := g.as(test.authorization, "GET", test.target)
+					if code != test.code {
+						t.Errorf("%s: %s: %d %s, want %d", when, test.name, code, status.Message, test.code)
+					}
+					if test.code == 503 && !strings.Contains(status.Message, "not recorded") {
+						t.Errorf("%s: %s: %+v", when, test.name, status)
+					}
+					if test.code != 401 {
+						continue
+					}
+					for _, verb := range [][2]string{{"GET", path + "/a"}, {"GET", quiet}, {"GET", "/version"}, {"GET", "/nowhere"}, {"POST", path}, {"DELETE", path + "/a"}} {
+						code, status := g.as(test.authorization, verb[0], verb[1])
+						if code != 401 || status.Reason != metav1.StatusReasonUnauthorized || status.Status != metav1.StatusFailure || strings.Contains(status.Message, part[2]) {
+							t.Errorf("%s: %s: %s %s: %d %+v", when, test.name, verb[0], verb[1], code, status)
+						}
+					}
+				}
+				for _, header := range []string{"Impersonate-User", "Impersonate-Group", "Impersonate-Uid", "Impersonate-Extra-Scopes"} {
+					code, status := g.as("Bearer "+own, "GET", path, header, "admin")
+					if code != 503 || status.Reason != metav1.StatusReasonServiceUnavailable || !strings.Contains(status.Message, "impersonation") {
+						t.Errorf("%s: %s: %d %+v", when, header, code, status)
+					}
+					if code, _ := g.as("", "GET", path, header, "admin"); code != 401 {
+						t.Errorf("%s: %s without a token: %d", when, header, code)
+					}
+				}
+				stop()
+				stop = g.identify(own)
+			}
+			stop()
+		})
+	}
+}
+
+func until(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, 10*time.Second, true, func(context.Context) (bool, error) { return f(), nil })
+	if err != nil {
+		t.Fatalf("never: %s", what)
+	}
+}

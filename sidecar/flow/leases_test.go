@@ -1,0 +1,136 @@
+package flow
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap/zaptest"
+
+	"rockpool.dev/sidecar/lease"
+)
+
+const leasePath = "/apis/coordination.k8s.io/v1/namespaces/shop/leases/web"
+
+func heldLease(version string, second int) string {
+	return fmt.Sprintf(`{"kind":"Lease","apiVersion":"coordination.k8s.io/v1","metadata":{"name":"web","namespace":"shop","uid":"u","resourceVersion":%q},"spec":{"holderIdentity":"a","leaseDurationSeconds":3600,"renewTime":"2024-01-01T00:00:%02d.000000Z"}}`, version, second)
+}
+
+// newLeasesRig has a client that holds a Lease at version 2.
+func newLeasesRig(t *testing.T) *rig {
+	t.Helper()
+	g := newRig(t)
+	g.Leases = lease.New(lease.Options{Logger: zaptest.NewLogger(t)})
+	g.says(200, heldLease("2", 1))
+	if code, body := g.do(g.write("PUT", leasePath, heldLease("1", 1))); code != 200 || body != heldLease("2", 1) {
+		t.Fatalf("%d %s", code, body)
+	}
+	return g
+}
+
+func TestAHeldLeaseIsRenewedOffline(t *testing.T) {
+	for name, cut := range map[string]func(*rig){
+		"once the link is known to be down": func(g *rig) { g.link.set(false) },
+		"at the first request that fails":   func(g *rig) { g.fails(errDown) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newLeasesRig(t)
+			cut(g)
+			for second := 10; second < 13; second++ {
+				want := fmt.Sprintf(`:%d.000000Z"`, second)
+				if code, body := g.do(g.write("PUT", leasePath, heldLease("2", second))); code != 200 || !strings.Contains(body, want) {
+					t.Fatalf("%d %s", code, body)
+				}
+				if code, body := g.do(g.request("GET", leasePath)); code != 200 || !strings.Contains(body, want) || !strings.Contains(body, `"resourceVersion":"2"`) {
+					t.Fatalf("%d %s", code, body)
+				}
+			}
+			for _, tt := range []struct {
+				name, subject string
+				r             *http.Request
+				code          int
+			}{
+				{"another holder", "web", g.write("PUT", leasePath, strings.Replace(heldLease("2", 20), `"a"`, `"b"`, 1)), 503},
+				{"another version", "web", g.write("PUT", leasePath, heldLease("1", 20)), 409},
+				{"another principal", "other", g.write("PUT", leasePath, heldLease("2", 20)), 503},
+				{"another principal that reads", "other", g.request("GET", leasePath), 503},
+				{"a forged token", "forged", g.write("PUT", leasePath, heldLease("2", 20)), 401},
+				{"an update that is only tried", "web", g.write("PUT", leasePath+"?dryRun=All", heldLease("2", 20)), 503},
+				{"an update of more than 64 KiB", "web", g.write("PUT", leasePath, heldLease("2", 20)+strings.Repeat(" ", maxQuestion)), 503},
+				{"a deletion", "web", g.write("DELETE", leasePath, ""), 503},
+			} {
+				tt.r.Header.Set("Authorization", "Bearer "+token(tt.subject))
+				if code, body := g.do(tt.r); code != tt.code {
+					t.Errorf("%s: %d %s", tt.name, code, body)
+				}
+			}
+
+			g.link.set(true)
+			conflict := `{"kind":"Status","code":409}`
+			g.says(409, conflict)
+			if code, body := g.do(g.write("PUT", leasePath, heldLease("2", 30))); code != 409 || body != conflict {
+				t.Fatalf("the server's word: %d %s", code, body)
+			}
+			g.link.set(false)
+			if code, body := g.do(g.write("PUT", leasePath, heldLease("2", 31))); code != 503 {
+				t.Errorf("a Lease that was lost is renewed: %d %s", code, body)
+			}
+		})
+	}
+}
+
+func TestALinkThatBreaksBehindARenewal(t *testing.T) {
+	g := newLeasesRig(t)
+	g.fails(mayHaveArrived)
+	if code, body := g.do(g.write("PUT", leasePath, heldLease("2", 10))); code != 504 {
+		t.Errorf("%d %s", code, body)
+	}
+	g.link.set(false)
+	if code, body := g.do(g.write("PUT", leasePath, heldLease("2", 11))); code != 200 {
+		t.Errorf("%d %s", code, body)
+	}
+}
+
+func TestALeaseThatIsNotHeldIsReadFromTheCache(t *testing.T) {
+	g := newRig(t)
+	g.Leases = lease.New(lease.Options{Logger: zaptest.NewLogger(t)})
+	g.says(200, heldLease("2", 1))
+	g.do(g.request("GET", leasePath))
+	g.link.set(false)
+	if code, body := g.do(g.request("GET", leasePath)); code != 200 || body != heldLease("2", 1) {
+		t.Errorf("%d %s", code, body)
+	}
+	if code, body := g.do(g.write("PUT", leasePath, heldLease("2", 9))); code != 503 || !strings.Contains(body, "not held") {
+		t.Errorf("%d %s", code, body)
+	}
+}
+
+func TestADeletionOfALeaseThatIsOnlyTriedEndsNoHold(t *testing.T) {
+	g := newLeasesRig(t)
+	g.says(200, heldLease("2", 1))
+	if code, body := g.do(g.write("DELETE", leasePath, `{"dryRun":["All"]}`)); code != 200 {
+		t.Fatalf("%d %s", code, body)
+	}
+	g.link.set(false)
+	if code, body := g.do(g.write("PUT", leasePath, heldLease("2", 9))); code != 200 {
+		t.Errorf("%d %s", code, body)
+	}
+}
+
+func TestAnAnswerThatBreaksOffIsTheClientsAsItIs(t *testing.T) {
+	g := newLeasesRig(t)
+	g.link.mu.Lock()
+	g.link.answer = func(*http.Request) (*http.Response, error) {
+		return response(200, io.NopCloser(io.MultiReader(strings.NewReader(heldLease("3", 2)[:40]), broken{errDown}))), nil
+	}
+	g.link.mu.Unlock()
+	resp, err := g.RoundTrip(g.write("PUT", leasePath, heldLease("2", 2)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if raw, err := io.ReadAll(resp.Body); string(raw) != heldLease("3", 2)[:40] || err != error(errDown) {
+		t.Errorf("%s %v", raw, err)
+	}
+}

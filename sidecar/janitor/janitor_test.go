@@ -1,0 +1,255 @@
+package janitor
+
+import (
+	"context"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"rockpool.dev/sidecar/slot"
+)
+
+func TestWhatARoundRemoves(t *testing.T) {
+	const dir = "shop/default/deployment.web"
+	type left []string
+	slotFiles := func(path string) left {
+		return left{path, path + "/lock", path + "/rockpool.db", path + "/rockpool.db-wal"}
+	}
+	above := left{"shop", "shop/default", dir}
+	tests := map[string]struct {
+		lay  func(v *volume)
+		want Round
+		left left
+	}{
+		"an empty volume": {lay: func(*volume) {}},
+		"an old slot, and the directories that are empty without it": {
+			lay:  func(v *volume) { v.slot(dir + "/0") },
+			want: Round{Removed: 1, Emptied: 3},
+		},
+		"a slot whose database was written lately stays": {
+			lay:  func(v *volume) { v.slot(dir + "/0"); v.touch(dir + "/0/rockpool.db") },
+			want: Round{Young: 1}, left: append(above, slotFiles(dir+"/0")...),
+		},
+		"a slot whose WAL was written lately stays": {
+			lay:  func(v *volume) { v.slot(dir + "/0"); v.touch(dir + "/0/rockpool.db-wal") },
+			want: Round{Young: 1}, left: append(above, slotFiles(dir+"/0")...),
+		},
+		"a slot that a pod has only read, and left lately, stays": {
+			lay:  func(v *volume) { v.slot(dir + "/0"); v.touch(dir + "/0/lock") },
+			want: Round{Young: 1}, left: append(above, slotFiles(dir+"/0")...),
+		},
+		"a slot that was written in the future, by a wrong clock, stays": {
+			lay: func(v *volume) {
+				v.slot(dir + "/0")
+				future := v.clock.Now().Add(10 * maxAge)
+				os.Chtimes(v.path(dir+"/0/rockpool.db"), future, future)
+			},
+			want: Round{Young: 1}, left: append(above, slotFiles(dir+"/0")...),
+		},
+		"an old slot beside a young one": {
+			lay:  func(v *volume) { v.slot(dir + "/0"); v.slot(dir + "/1"); v.touch(dir + "/0/rockpool.db") },
+			want: Round{Removed: 1, Young: 1}, left: append(above, slotFiles(dir+"/0")...),
+		},
+		"an old slot that another process holds stays": {
+			lay:  func(v *volume) { v.slot(dir + "/0"); v.hold(dir) },
+			want: Round{Held: 1}, left: append(above, slotFiles(dir+"/0")...),
+		},
+		"an old slot whose holder was killed": {
+			lay: func(v *volume) {
+				v.slot(dir + "/0")
+				pod := v.hold(dir)
+				pod.Process.Kill()
+				pod.Wait()
+			},
+			want: Round{Removed: 1, Emptied: 3},
+		},
+		"the other workloads of a namespace stay": {
+			lay: func(v *volume) {
+				v.slot("shop/default/deployment.web/0")
+				v.slot("shop/default/daemonset.agent/0")
+				v.slot("shop/cart/job.a/0")
+				v.touch("shop/default/deployment.web/0/rockpool.db")
+			},
+			want: Round{Removed: 2, Young: 1, Emptied: 3}, left: append(above, slotFiles(dir+"/0")...),
+		},
+		"directories that never had a slot": {
+			lay:  func(v *volume) { v.workload(dir) },
+			want: Round{Emptied: 3},
+		},
+		"what a round that was interrupted has left": {
+			lay: func(v *volume) {
+				os.Rename(v.slot(dir+"/0"), v.path(dir+"/0.removed"))
+				v.slot(dir + "/0")
+			},
+			want: Round{Removed: 1, Emptied: 3},
+		},
+		"what a round that was interrupted has left, beside a new slot": {
+			lay: func(v *volume) {
+				os.Rename(v.slot(dir+"/0"), v.path(dir+"/0.removed"))
+				v.slot(dir + "/0")
+				v.touch(dir + "/0/rockpool.db")
+			},
+			want: Round{Young: 1}, left: append(above, slotFiles(dir+"/0")...),
+		},
+		"an empty slot that no pod has locked": {
+			lay:  func(v *volume) { v.workload(dir); os.Mkdir(v.path(dir+"/0"), 0o700) },
+			want: Round{Emptied: 4},
+		},
+		"a slot that no pod has locked, with something in it, stays": {
+			lay:  func(v *volume) { v.workload(dir); os.Mkdir(v.path(dir+"/0"), 0o700); v.write(dir+"/0/x", 0) },
+			left: append(above, dir+"/0", dir+"/0/x"),
+		},
+		"what is not Rockpool's stays": {
+			lay: func(v *volume) {
+				v.write("file", 1)
+				os.Mkdir(v.path("lost+found"), 0o700)
+				os.Mkdir(v.path("open"), 0o755)
+				v.workload("ns/sa/nokind")
+				v.workload(dir)
+				v.write(dir+"/notes", 1)
+				os.Mkdir(v.path(dir+"/64"), 0o700)
+				os.Mkdir(v.path(dir+"/backup"), 0o700)
+			},
+			want: Round{Unknown: 7},
+			left: left{"file", "lost+found", "ns", "ns/sa", "ns/sa/nokind", "open", "shop", "shop/default", dir, dir + "/64", dir + "/backup", dir + "/notes"},
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			v := newVolume(t)
+			test.lay(v)
+			before := v.left()
+
+			dry, err := v.janitor(Options{DryRun: true}).Once(t.Context())
+			if err != nil {
+				t.Error(err)
+			}
+			if now := v.left(); !slices.Equal(now, before) {
+				t.Errorf("a dry run has changed %q to %q", before, now)
+			}
+			got, err := v.janitor(Options{}).Once(t.Context())
+			if err != nil {
+				t.Error(err)
+			}
+			if dry.Removed != got.Removed || dry.Freed != got.Freed || dry.Young != got.Young || dry.Held != got.Held || dry.Kept != got.Kept {
+				t.Errorf("the dry run told %+v, the round %+v", dry, got)
+			}
+			if got.Freed < 8192*int64(got.Removed) || (got.Removed == 0) != (got.Freed == 0) {
+				t.Errorf("freed %d bytes", got.Freed)
+			}
+			if stay := int64(got.Young + got.Held); got.Kept < 8192*stay || (stay == 0) != (got.Kept == 0) {
+				t.Errorf("kept %d bytes", got.Kept)
+			}
+			got.Freed, got.Kept = 0, 0
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Error(diff)
+			}
+			slices.Sort(test.left)
+			now := v.left()
+			slices.Sort(now)
+			if !slices.Equal(now, test.left) {
+				t.Errorf("left: %q\nwant: %q", now, test.left)
+			}
+		})
+	}
+}
+
+// The time between the prepare container and the sidecar can be long: images are pulled.
+func TestADirectoryThatAPodIsAboutToUseStays(t *testing.T) {
+	v := newVolume(t)
+	v.clock.SetTime(time.Now().Add(maxAge / 2))
+	v.workload("shop/default/deployment.web")
+	if got, err := v.janitor(Options{}).Once(t.Context()); err != nil || got != (Round{}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	s, err := slot.Acquire(v.path("shop/default/deployment.web"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	v.clock.SetTime(time.Now().Add(2 * maxAge))
+	if got, err := v.janitor(Options{}).Once(t.Context()); err != nil || got.Removed != 1 || got.Emptied != 3 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+func TestARoundGoesOnBehindWhatFails(t *testing.T) {
+	v := newVolume(t)
+	v.slot("a/sa/pod.x/0")
+	os.Remove(v.path("a/sa/pod.x/0/lock"))
+	os.Mkdir(v.path("a/sa/pod.x/0/lock"), 0o700)
+	v.slot("b/sa/pod.x/0")
+	registry := prometheus.NewRegistry()
+	got, err := v.janitor(Options{Registerer: registry}).Once(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "a/sa/pod.x/0: the lock is not a file") {
+		t.Errorf("got %v", err)
+	}
+	if got.Unreached != 1 || got.Removed != 1 {
+		t.Errorf("%+v", got)
+	}
+	want := `
+# HELP rockpool_janitor_removed_slots_total Caches of pods that were removed.
+# TYPE rockpool_janitor_removed_slots_total counter
+rockpool_janitor_removed_slots_total 1
+# HELP rockpool_janitor_rounds_total Looks at the whole cache volume, by whether something in it could not be read or removed.
+# TYPE rockpool_janitor_rounds_total counter
+rockpool_janitor_rounds_total{result="failed"} 1
+`
+	if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "rockpool_janitor_removed_slots_total", "rockpool_janitor_rounds_total"); err != nil {
+		t.Error(err)
+	}
+
+	os.RemoveAll(v.root)
+	if _, err := v.janitor(Options{}).Once(t.Context()); err == nil || !strings.Contains(err.Error(), "cache volume") {
+		t.Errorf("a volume that is not there: %v", err)
+	}
+}
+
+func TestRunLooksAgainEveryInterval(t *testing.T) {
+	v := newVolume(t)
+	j := v.janitor(Options{})
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { j.Run(ctx, time.Hour); close(done) }()
+	waiting := func() {
+		t.Helper()
+		for !v.clock.HasWaiters() {
+			if t.Context().Err() != nil {
+				t.Fatal("does not wait for the next round")
+			}
+			runtime.Gosched()
+		}
+	}
+	waiting()
+	for range 2 {
+		v.slot("shop/default/deployment.web/0")
+		v.clock.Step(time.Hour)
+		for { // not with left, which fails when a directory vanishes under it
+			if entries, err := os.ReadDir(v.root); err == nil && len(entries) == 0 {
+				break
+			}
+			runtime.Gosched()
+		}
+		waiting()
+	}
+	stop()
+	<-done
+}
+
+func TestOptionsThatAreNone(t *testing.T) {
+	for want, o := range map[string]Options{
+		"root":    {MaxAge: time.Hour},
+		"max-age": {Root: "/x"},
+	} {
+		if _, err := New(o); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v", o, err)
+		}
+	}
+}

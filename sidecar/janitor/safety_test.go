@@ -1,0 +1,225 @@
+package janitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"rockpool.dev/sidecar/prepare"
+	"rockpool.dev/sidecar/slot"
+)
+
+func TestNoLinkLeadsOut(t *testing.T) {
+	const dir = "shop/default/deployment.web"
+	tests := map[string]func(v *volume, outside string){
+		"as a namespace": func(v *volume, outside string) { os.Symlink(outside, v.path("shop")) },
+		"as a service account": func(v *volume, outside string) {
+			v.workload("shop/x/pod.y")
+			os.Symlink(outside, v.path("shop/default"))
+		},
+		"as a workload": func(v *volume, outside string) {
+			v.workload("shop/default/pod.y")
+			os.Symlink(outside, v.path(dir))
+		},
+		"as a slot":         func(v *volume, outside string) { v.workload(dir); os.Symlink(outside, v.path(dir+"/0")) },
+		"as a removed slot": func(v *volume, outside string) { v.workload(dir); os.Symlink(outside, v.path(dir+"/0.removed")) },
+		"as a slot's lock": func(v *volume, outside string) {
+			v.slot(dir + "/0")
+			os.Remove(v.path(dir + "/0/lock"))
+			os.Symlink(outside+"/lock", v.path(dir+"/0/lock"))
+		},
+		"as a slot's file": func(v *volume, outside string) { v.slot(dir + "/0"); os.Symlink(outside, v.path(dir+"/0/more")) },
+		"as a link in itself": func(v *volume, _ string) {
+			v.slot(dir + "/0")
+			os.Symlink("0", v.path(dir+"/1"))
+			os.Symlink(".", v.path(dir+"/0/more"))
+		},
+	}
+	for name, lay := range tests {
+		t.Run(name, func(t *testing.T) {
+			other := newVolume(t)
+			other.slot("shop/default/deployment.web/0")
+			outside := other.path("shop/default/deployment.web/0")
+			before := other.left()
+			v := newVolume(t)
+			lay(v, outside)
+			v.janitor(Options{}).Once(t.Context())
+			if now := other.left(); !slices.Equal(now, before) {
+				t.Errorf("outside is left: %q", now)
+			}
+		})
+	}
+}
+
+// A named pipe opened for reading would wait for a writer for ever.
+func TestANamedPipeHoldsNothingUp(t *testing.T) {
+	v := newVolume(t)
+	v.slot("shop/default/deployment.web/0")
+	os.Remove(v.path("shop/default/deployment.web/0/lock"))
+	for _, path := range []string{"shop/default/deployment.web/0/lock", "shop/default/deployment.web/1", "shop/default/pod.x", "pipe"} {
+		if err := unix.Mkfifo(v.path(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := v.janitor(Options{}).Once(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "shop/default/deployment.web/0: the lock is not a file") || got.Unreached != 1 || got.Unknown != 3 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// Pods start, take slots, write and end while rounds go on: each must find its slot whole
+// for as long as it has it.
+func TestPodsStartWhileSlotsAreRemoved(t *testing.T) {
+	v := newVolume(t)
+	j := v.janitor(Options{}) // to which everything is old
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	rounds := make(chan int)
+	go func() {
+		n := 0
+		for ; ctx.Err() == nil; n++ {
+			if _, err := j.Once(ctx); err != nil && ctx.Err() == nil {
+				t.Error(err)
+			}
+		}
+		rounds <- n
+	}()
+	warm := 0
+	for i := range 500 {
+		workload := "shop/default/deployment." + strconv.Itoa(i%3)
+		err := prepare.Directory(prepare.Options{Root: v.root, Directory: workload, UID: os.Getuid(), GID: os.Getgid()})
+		if err != nil {
+			t.Fatalf("prepare %d: %v", i, err)
+		}
+		s, err := slot.Acquire(v.path(workload))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // all is old here, also what prepare has just made
+		}
+		if err != nil {
+			t.Fatalf("slot %d: %v", i, err)
+		}
+		file := filepath.Join(s.Path, "rockpool.db")
+		if _, err := os.Stat(file); err == nil {
+			warm++
+			if _, err := os.Stat(file + "-wal"); err != nil {
+				t.Errorf("half a slot: %v", err)
+			}
+		}
+		for _, suffix := range []string{"-wal", ""} {
+			if err := os.WriteFile(file+suffix, []byte("x"), 0o600); err != nil {
+				t.Fatalf("write %d: %v", i, err)
+			}
+		}
+		runtime.Gosched()
+		if text, err := os.ReadFile(file); err != nil || string(text) != "x" {
+			t.Fatalf("read %d: %q, %v", i, text, err)
+		}
+		s.Close()
+	}
+	stop()
+	t.Logf("%d rounds, %d of 500 pods started warm", <-rounds, warm)
+}
+
+// As when the janitor is killed half way.
+func TestASlotThatIsHalfDeletedIsNoSlot(t *testing.T) {
+	const dir = "shop/default/deployment.web"
+	v := newVolume(t)
+	busy := filepath.Join(v.slot(dir+"/0"), "busy")
+	if err := os.Mkdir(busy, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("none", busy, "tmpfs", 0, ""); err != nil {
+		t.Skipf("nothing else cannot be deleted by root: mount tmpfs: %v", err)
+	}
+	defer unix.Unmount(v.path(dir+"/0.removed/busy"), unix.MNT_DETACH)
+	got, err := v.janitor(Options{}).Once(t.Context())
+	if !errors.Is(err, unix.EBUSY) || got.Removed != 0 || got.Unreached != 1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	s, err := slot.Acquire(v.path(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if entries, err := os.ReadDir(s.Path); filepath.Base(s.Path) != "0" || len(entries) != 1 {
+		t.Errorf("%s has %v, %v; want the lock only", s.Path, entries, err)
+	}
+}
+
+func TestTheVolumesLockIsWaitedFor(t *testing.T) {
+	v := newVolume(t)
+	v.slot("shop/default/deployment.web/0")
+	pod, err := os.Open(v.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pod.Close()
+	if err := unix.Flock(int(pod.Fd()), unix.LOCK_SH); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := v.janitor(Options{}).Once(context.Background())
+		done <- err
+	}()
+	info, _ := pod.Stat()
+	waits := fmt.Sprintf(":%d ", info.Sys().(*syscall.Stat_t).Ino)
+	for seen := false; !seen; runtime.Gosched() {
+		locks, err := os.ReadFile("/proc/locks")
+		if err != nil {
+			t.Skip(err)
+		}
+		for line := range strings.Lines(string(locks)) {
+			seen = seen || strings.Contains(line, "-> FLOCK") && strings.Contains(line, waits)
+		}
+		if len(done) > 0 {
+			t.Fatalf("did not wait: %v", <-done)
+		}
+	}
+	if _, err := os.Stat(v.path("shop/default/deployment.web/0/rockpool.db")); err != nil {
+		t.Error(err)
+	}
+	pod.Close()
+	if err := <-done; err != nil || len(v.left()) != 0 {
+		t.Errorf("%v, left %q", err, v.left())
+	}
+}
+
+// What the manifests give the janitor is enough for what belongs to the sidecars' user.
+func TestWithDacOverrideAlone(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can be root with CAP_DAC_OVERRIDE alone")
+	}
+	v := newVolume(t)
+	v.slot("shop/default/deployment.web/0")
+	v.slot("shop/default/deployment.web/1")
+	workload := v.path("shop/default/deployment.web")
+	err := filepath.WalkDir(workload, func(path string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Chown(path, sidecarID, sidecarID))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.hold("shop/default/deployment.web")
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", "JANITOR_TEST_ROOT="+v.root)
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "Removed:1 ") || !strings.Contains(string(out), "Held:1 ") {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if _, err := os.Stat(v.path("shop/default/deployment.web/1")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("slot 1: %v", err)
+	}
+}

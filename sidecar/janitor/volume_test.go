@@ -1,0 +1,175 @@
+package janitor
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"rockpool.dev/sidecar/prepare"
+	"rockpool.dev/sidecar/slot"
+)
+
+const (
+	maxAge    = 24 * time.Hour
+	sidecarID = 65532 // the user whose the slots are
+)
+
+// TestMain lets the test binary be a pod that holds a slot until it is killed, and the
+// janitor's container: root with nothing but CAP_DAC_OVERRIDE.
+func TestMain(m *testing.M) {
+	if workload := os.Getenv("JANITOR_TEST_HOLD"); workload != "" {
+		s, err := slot.Acquire(workload)
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		fmt.Println(s.Path)
+		os.Stdin.Read(make([]byte, 1)) // ends with the test at the latest
+		os.Exit(0)
+	}
+	if root := os.Getenv("JANITOR_TEST_ROOT"); root != "" {
+		if err := contained(root); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// volume is a cache volume on the disk. Its clock is so far ahead that what is made now
+// is old; what is to be young gets a time of its own.
+type volume struct {
+	t     *testing.T
+	root  string
+	clock *clocktesting.FakeClock
+}
+
+func newVolume(t *testing.T) *volume {
+	return &volume{t: t, root: t.TempDir(), clock: clocktesting.NewFakeClock(time.Now().Add(2 * maxAge))}
+}
+
+func (v *volume) path(p string) string { return filepath.Join(v.root, p) }
+
+// workload makes the directory as the prepare container does.
+func (v *volume) workload(directory string) string {
+	v.t.Helper()
+	if err := prepare.Directory(prepare.Options{Root: v.root, Directory: directory, UID: os.Getuid(), GID: os.Getgid()}); err != nil {
+		v.t.Fatal(err)
+	}
+	return v.path(directory)
+}
+
+// slot makes a slot of 8 KiB that was used and left by a pod.
+func (v *volume) slot(directory string) string {
+	v.t.Helper()
+	workload := v.workload(filepath.Dir(directory))
+	path := filepath.Join(workload, filepath.Base(directory))
+	if err := os.Mkdir(path, 0o700); err != nil {
+		v.t.Fatal(err)
+	}
+	v.write(directory+"/lock", 0)
+	v.write(directory+"/rockpool.db", 4096)
+	v.write(directory+"/rockpool.db-wal", 4096)
+	return path
+}
+
+func (v *volume) write(path string, size int) {
+	v.t.Helper()
+	if err := os.WriteFile(v.path(path), make([]byte, size), 0o600); err != nil {
+		v.t.Fatal(err)
+	}
+}
+
+// touch makes one file as if it had been written a short time ago.
+func (v *volume) touch(path string) {
+	v.t.Helper()
+	if err := os.Chtimes(v.path(path), time.Time{}, v.clock.Now().Add(-maxAge/2)); err != nil {
+		v.t.Fatal(err)
+	}
+}
+
+// hold lets another process take a slot of the workload, until the test ends.
+func (v *volume) hold(workload string) *exec.Cmd {
+	v.t.Helper()
+	pod := exec.Command("/proc/self/exe")
+	pod.Env = append(os.Environ(), "JANITOR_TEST_HOLD="+v.path(workload))
+	stdin, err := pod.StdinPipe()
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	stdout, err := pod.StdoutPipe()
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	if err := pod.Start(); err != nil {
+		v.t.Fatal(err)
+	}
+	v.t.Cleanup(func() { stdin.Close(); pod.Process.Kill(); pod.Wait() })
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil || !strings.HasPrefix(line, v.root) {
+		v.t.Fatalf("the pod says %q, %v", line, err)
+	}
+	return pod
+}
+
+func (v *volume) janitor(o Options) *Janitor {
+	v.t.Helper()
+	o.Root, o.MaxAge, o.Clock = v.root, maxAge, v.clock
+	j, err := New(o)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	return j
+}
+
+// left lists all that is in the volume.
+func (v *volume) left() []string {
+	v.t.Helper()
+	var paths []string
+	err := filepath.WalkDir(v.root, func(path string, d fs.DirEntry, err error) error {
+		if rest, _ := filepath.Rel(v.root, path); rest != "." {
+			paths = append(paths, rest)
+		}
+		return err
+	})
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	return paths
+}
+
+func contained(root string) error {
+	if os.Getenv("JANITOR_TEST_DROPPED") == "" {
+		// The bounding set is what survives an exec by root.
+		runtime.LockOSThread()
+		for c := range uintptr(unix.CAP_LAST_CAP + 1) {
+			if c == unix.CAP_DAC_OVERRIDE {
+				continue
+			}
+			if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil && err != unix.EINVAL {
+				return fmt.Errorf("drop capability %d: %w", c, err)
+			}
+		}
+		return syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), "JANITOR_TEST_DROPPED=1"))
+	}
+	j, err := New(Options{Root: root, MaxAge: maxAge, Clock: clocktesting.NewFakeClock(time.Now().Add(2 * maxAge))})
+	if err != nil {
+		return err
+	}
+	r, err := j.Once(context.Background())
+	fmt.Printf("%+v\n", r)
+	return err
+}

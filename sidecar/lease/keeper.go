@@ -1,0 +1,208 @@
+package lease
+
+import (
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"go.uber.org/zap"
+	"k8s.io/utils/clock"
+
+	"rockpool.dev/sidecar/convert"
+	"rockpool.dev/sidecar/request"
+	"rockpool.dev/sidecar/written"
+)
+
+var writesTotal = promauto.NewCounterVec(prometheus.CounterOpts{
+	Name: "rockpool_lease_writes_total",
+	Help: "Writes of Leases while the link was down, by result: renewed, conflict (of another resourceVersion), invalid, unheld (not held when the link went down, or released since), expired, taken (it would have changed the holder), released, other (a POST or DELETE).",
+}, []string{"result"})
+
+const (
+	group   = "coordination.k8s.io"
+	version = "v1"
+	// maxLeases bounds the Leases that are remembered. A pod has one or two.
+	maxLeases = 64
+)
+
+var kind = convert.Kind{APIVersion: group + "/" + version, Kind: "Lease"}
+
+// Options of New.
+type Options struct {
+	Logger *zap.Logger
+	Clock  clock.PassiveClock // nil means the real one
+}
+
+// Keeper knows the Leases that clients hold. Its methods may be called from several
+// goroutines; the nil Keeper takes nothing.
+type Keeper struct {
+	log   *zap.Logger
+	clock clock.PassiveClock
+
+	mu     sync.Mutex
+	leases map[key]*lease
+}
+
+type key struct{ principal, namespace, name string }
+
+// lease is what a principal knows of one.
+type lease struct {
+	object  written.Object // as the server gave it, or as it was renewed here
+	held    bool           // its holder has written it through this process
+	renewed time.Time      // when that was last asked for
+	local   bool           // the server does not know of the last renewal
+}
+
+func (l *lease) holder() string { return l.object.Text("spec", "holderIdentity") }
+
+// renewTime is when the holder says that it has renewed, as the API keeps it.
+func renewTime(o written.Object) time.Time {
+	at, err := time.Parse(time.RFC3339Nano, o.Text("spec", "renewTime"))
+	if err != nil {
+		return time.Time{}
+	}
+	return at.Truncate(time.Microsecond)
+}
+
+// expired tells that a candidate may take the Lease, had it seen the last renewal.
+func (l *lease) expired(now time.Time) bool {
+	return now.Sub(l.renewed) >= time.Duration(l.object.Whole("spec", "leaseDurationSeconds"))*time.Second
+}
+
+// New makes a Keeper.
+func New(opts Options) *Keeper {
+	if opts.Clock == nil {
+		opts.Clock = clock.RealClock{}
+	}
+	return &Keeper{log: opts.Logger, clock: opts.Clock, leases: map[key]*lease{}}
+}
+
+// Takes tells whether a request is about one Lease.
+func (k *Keeper) Takes(info *request.Info) bool {
+	if k == nil || info.Group != group || info.Version != version || info.Resource != "leases" || info.Namespace == "" ||
+		info.Subresource != "" || info.Impersonated || info.Invalid || info.Legacy || info.DryRun {
+		return false
+	}
+	switch info.Verb {
+	case request.Get, request.Update, request.Patch, request.Delete:
+		return info.Name != ""
+	case request.Create:
+		return info.Name == ""
+	}
+	return false
+}
+
+// Exchange is a request for which Takes says yes, and the API server's answer.
+type Exchange struct {
+	Principal   string // whom the API server has believed
+	Info        *request.Info
+	Asked       time.Time // when it was sent
+	ContentType string    // of Body
+	Body        []byte
+	Code        int
+	AnswerType  string // of Answer
+	Answer      []byte
+}
+
+// Observe looks at an exchange with the API server, which always is right.
+func (k *Keeper) Observe(x Exchange) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	at := key{x.Principal, x.Info.Namespace, x.Info.Name}
+	reads := x.Info.Verb == request.Get
+	switch {
+	case x.Code == http.StatusNotFound, x.Info.Verb == request.Delete && x.Code < 300:
+		k.end(at, "it is gone", x.Code)
+		delete(k.leases, at)
+		return
+	case x.Code == http.StatusConflict && !reads:
+		k.end(at, "somebody else has written it", x.Code)
+		return
+	case x.Code != http.StatusOK && x.Code != http.StatusCreated:
+		return
+	}
+	o, err := written.Read(kind, x.AnswerType, x.Answer)
+	if err != nil { // a Table, or an encoding that cannot be read here
+		if !reads {
+			k.end(at, "its answer cannot be read", x.Code)
+		}
+		return
+	}
+	at.name = o.Text("metadata", "name")
+	old := k.leases[at]
+	if old == nil {
+		k.makeRoom()
+		old = &lease{}
+	}
+	now := &lease{object: o, held: old.held && old.holder() != "" && old.holder() == o.Text("spec", "holderIdentity"), renewed: old.renewed}
+	if !reads && now.holder() != "" && renews(x, o, renewTime(old.object)) {
+		now.held, now.renewed = true, x.Asked
+	}
+	if old.local {
+		k.log.Info("the API server's Lease counts again", zap.String("namespace", at.namespace), zap.String("name", at.name), zap.Bool("still held", now.held))
+	}
+	k.leases[at] = now
+}
+
+// renews tells that a write has renewed a Lease, and not only changed something else of one
+// that anybody holds: it sets holder and time of renewal to what the answer o has, and the
+// time is not the one that was known.
+func renews(x Exchange, o written.Object, known time.Time) bool {
+	var wrote written.Object
+	var err error
+	if x.Info.Verb == request.Patch {
+		var p written.Patch
+		p, err = written.ReadPatch(x.ContentType, x.Body)
+		wrote = written.Object(p)
+	} else {
+		wrote, err = written.Read(kind, x.ContentType, x.Body)
+	}
+	at := renewTime(wrote)
+	return err == nil && !at.IsZero() && !at.Equal(known) && at.Equal(renewTime(o)) &&
+		(x.Info.Verb == request.Patch && wrote.Text("spec", "holderIdentity") == "" || wrote.Text("spec", "holderIdentity") == o.Text("spec", "holderIdentity"))
+}
+
+// end notes that a Lease is not held any more. The lock is held.
+func (k *Keeper) end(at key, why string, code int) {
+	l := k.leases[at]
+	if l == nil || !l.held {
+		return
+	}
+	l.held = false
+	if l.local {
+		k.log.Warn("a Lease that was renewed locally is lost", zap.String("namespace", at.namespace), zap.String("name", at.name), zap.String("why", why), zap.Int("code", code))
+	}
+}
+
+// makeRoom forgets a Lease when there are too many, rather one that nobody here holds. The
+// lock is held.
+func (k *Keeper) makeRoom() {
+	if len(k.leases) < maxLeases {
+		return
+	}
+	var victim key
+	for at, l := range k.leases {
+		victim = at
+		if !l.held {
+			break
+		}
+	}
+	delete(k.leases, victim)
+}
+
+// Get answers a GET of a Lease that is held, while the link is down; nil for all others.
+func (k *Keeper) Get(principal string, info *request.Info) *http.Response {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.leases[key{principal, info.Namespace, info.Name}]
+	if info.Verb != request.Get || l == nil || !l.held || l.expired(k.clock.Now()) {
+		return nil
+	}
+	resp, err := written.Answer(info, kind, http.StatusOK, l.object, "held")
+	if err != nil { // a form that only the cache may have
+		return nil
+	}
+	return resp
+}

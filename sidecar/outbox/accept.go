@@ -1,0 +1,228 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"rockpool.dev/sidecar/convert"
+	"rockpool.dev/sidecar/request"
+	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/sidecar/written"
+	"rockpool.dev/store"
+)
+
+const (
+	// maxEvent bounds a queued Event, with its patch, in bytes. Those of the API's own
+	// recorders have about one KiB.
+	maxEvent = 64 << 10
+	// patience is how long the disk may let a client wait.
+	patience = 2 * time.Second
+	// maxBase is how long a generateName may be that is not cut, as at the API server.
+	maxBase = 58
+)
+
+// Write is a POST or PATCH of an Event.
+type Write struct {
+	Principal   string // proven
+	Info        *request.Info
+	ContentType string
+	Body        []byte
+	// Recorded gives the Event as it was last seen at the API server, in JSON, for a
+	// PATCH of one that is not queued.
+	Recorded func(context.Context) ([]byte, error)
+}
+
+func kindOf(info *request.Info) convert.Kind {
+	return convert.Kind{APIVersion: schema.GroupVersion{Group: info.Group, Version: info.Version}.String(), Kind: "Event"}
+}
+
+// pathOf is the path of the collection.
+func pathOf(info *request.Info) string {
+	root := "/apis/" + info.Group
+	if info.Group == "" {
+		root = "/api"
+	}
+	return root + "/" + info.Version + "/namespaces/" + info.Namespace + "/events"
+}
+
+// nameOf finds the name of the Event that is written, empty if the server makes one.
+func nameOf(info *request.Info, contentType string, body []byte) string {
+	if info.Name != "" {
+		return info.Name
+	}
+	format := wire.FormatOf(contentType)
+	if format == nil {
+		return ""
+	}
+	m, err := format.ParseMeta(body)
+	if err != nil {
+		return ""
+	}
+	return m.Name
+}
+
+// Repeatable tells that a write does the same when it is sent twice: a PATCH sets what
+// it sets, and an Event with a name is not made twice.
+func Repeatable(info *request.Info, contentType string, body []byte) bool {
+	return nameOf(info, contentType, body) != ""
+}
+
+// Accept queues a write for which Takes says yes, and gives the answer to it: the Event as
+// the API server would give it, but without what only that can give. When Accept
+// returns it is on the disk. Errors are written.ErrNeedsServer, which says why the Event
+// was not queued, and the API server's own.
+func (b *Outbox) Accept(ctx context.Context, w Write) (*http.Response, error) {
+	b.accepting.Lock()
+	defer b.accepting.Unlock()
+	if w.Info.Verb == request.Patch {
+		return b.patch(ctx, w)
+	}
+	return b.create(ctx, w)
+}
+
+func (b *Outbox) create(ctx context.Context, w Write) (*http.Response, error) {
+	kind := kindOf(w.Info)
+	o, err := written.Read(kind, w.ContentType, w.Body)
+	if err != nil {
+		return nil, err
+	}
+	metadata := o.Metadata()
+	switch namespace := o.Text("metadata", "namespace"); namespace {
+	case "":
+		metadata["namespace"] = w.Info.Namespace
+	case w.Info.Namespace:
+	default:
+		return nil, apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
+	}
+	name := o.Text("metadata", "name")
+	if base := o.Text("metadata", "generateName"); name == "" && base != "" {
+		name = base[:min(len(base), maxBase)] + rand.String(5)
+		metadata["name"] = name
+	}
+	if err := validName(w.Info, name); err != nil {
+		return nil, err
+	}
+	resp, err := written.Answer(w.Info, kind, http.StatusCreated, o, "queued")
+	if err != nil {
+		return nil, err
+	}
+	k := key{w.Principal, pathOf(w.Info), name}
+	if b.lookup(k) != nil {
+		return nil, apierrors.NewAlreadyExists(schema.GroupResource{Group: w.Info.Group, Resource: w.Info.Resource}, name)
+	}
+	return resp, b.queue(ctx, nil, k, o, nil)
+}
+
+func validName(info *request.Info, name string) error {
+	var problem *field.Error
+	where := field.NewPath("metadata", "name")
+	if name == "" {
+		problem = field.Required(where, "name or generateName is required")
+	} else if wrong := validation.IsDNS1123Subdomain(name); len(wrong) > 0 {
+		problem = field.Invalid(where, name, wrong[0])
+	}
+	if problem == nil {
+		return nil
+	}
+	return apierrors.NewInvalid(schema.GroupKind{Group: info.Group, Kind: "Event"}, name, field.ErrorList{problem})
+}
+
+func (b *Outbox) patch(ctx context.Context, w Write) (*http.Response, error) {
+	p, err := written.ReadPatch(w.ContentType, w.Body)
+	if err != nil {
+		return nil, err
+	}
+	if written.Object(p).Text("metadata", "resourceVersion") != "" {
+		return nil, fmt.Errorf("%w: compare resourceVersions", written.ErrNeedsServer)
+	}
+	k := key{w.Principal, pathOf(w.Info), w.Info.Name}
+	e := b.lookup(k)
+	o, before, err := b.base(ctx, w, e)
+	if err != nil {
+		return nil, err
+	}
+	kind := kindOf(w.Info)
+	p.Apply(o)
+	if o.Text("metadata", "name") != w.Info.Name || o.Text("metadata", "namespace") != w.Info.Namespace || o.Text("kind") != kind.Kind || o.Text("apiVersion") != kind.APIVersion {
+		return nil, apierrors.NewBadRequest("name, namespace and kind of an object cannot be changed")
+	}
+	resp, err := written.Answer(w.Info, kind, http.StatusOK, o, "queued")
+	if err != nil {
+		return nil, err
+	}
+	return resp, b.queue(ctx, e, k, o, before.Then(p))
+}
+
+// base is what a patch changes: the Event as it is queued, with what has been changed of
+// it, or as it was recorded.
+func (b *Outbox) base(ctx context.Context, w Write, e *entry) (o written.Object, before written.Patch, err error) {
+	if e == nil {
+		raw, err := w.Recorded(ctx)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%w: change an Event that is neither queued nor recorded", written.ErrNeedsServer)
+		}
+		o, err = written.Read(kindOf(w.Info), wire.MediaTypeJSON, raw)
+		return o, nil, err
+	}
+	q, err := b.Store.Queued(ctx, e.id)
+	if err == nil {
+		o, err = written.Decode(q.Object)
+	}
+	if err == nil {
+		before, err = written.DecodePatch(q.Patch)
+	}
+	if err != nil {
+		b.Logger.Warn("a queued Event cannot be read", zap.String("path", e.path), zap.String("name", e.name), zap.Error(err))
+		return nil, nil, fmt.Errorf("%w: the queued Event cannot be read", written.ErrNeedsServer)
+	}
+	return o, before, nil
+}
+
+// queue writes an Event to the disk and notes that; e is its entry, nil if it is new.
+func (b *Outbox) queue(ctx context.Context, e *entry, k key, o written.Object, p written.Patch) error {
+	q := store.Queued{Principal: k.principal, Path: k.path, Name: k.name, At: b.Clock.Now(), Object: o.JSON()}
+	if p != nil {
+		q.Patch = p.JSON()
+	}
+	if len(q.Object)+len(q.Patch) > maxEvent {
+		return fmt.Errorf("%w: keep an Event of more than %d KiB", written.ErrNeedsServer, maxEvent>>10)
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	id, err := b.Store.Enqueue(ctx, q)
+	if err != nil {
+		b.Logger.Warn("an Event cannot be queued", zap.String("path", k.path), zap.String("name", k.name), zap.Error(err))
+		return fmt.Errorf("%w: the Event could not be written to the disk%s", written.ErrNeedsServer, because(err))
+	}
+	if e != nil {
+		b.changed(e)
+		eventsTotal.WithLabelValues("merged").Inc()
+		return nil
+	}
+	b.add(&entry{key: k, id: id, at: q.At})
+	eventsTotal.WithLabelValues("queued").Inc()
+	b.bound(ctx)
+	return nil
+}
+
+func because(err error) string {
+	switch {
+	case errors.Is(err, store.ErrFull):
+		return ", which is full"
+	case errors.Is(err, store.ErrReadOnly):
+		return ", which is read-only"
+	case errors.Is(err, context.DeadlineExceeded):
+		return " in time"
+	}
+	return ""
+}

@@ -1,0 +1,186 @@
+package outbox
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"go.uber.org/zap"
+	"k8s.io/utils/clock"
+
+	"rockpool.dev/sidecar/request"
+	"rockpool.dev/store"
+)
+
+var (
+	queuedEvents = promauto.NewGauge(prometheus.GaugeOpts{
+		Name: "rockpool_outbox_queued",
+		Help: "Events that were accepted offline and are not delivered yet.",
+	})
+	eventsTotal = promauto.NewCounterVec(prometheus.CounterOpts{
+		Name: "rockpool_outbox_events_total",
+		Help: "Events that were accepted offline (queued; merged: into one that was queued), and what became of those that were queued: delivered, present (the API server had it), superseded (its client has written it since), refused (a 4xx), crowded (dropped as the oldest of offline.events-max-count), aged (dropped after offline.events-max-age), lost (the cache's file was).",
+	}, []string{"result"})
+)
+
+// Options of Open.
+type Options struct {
+	Store *store.DB
+	// MaxCount is how many Events are queued at most; 0 means that none is accepted,
+	// while those that were accepted before are still delivered.
+	MaxCount int
+	// MaxAge is how long an Event waits at most, by the node's clock.
+	MaxAge time.Duration
+	Logger *zap.Logger
+	Clock  clock.Clock // nil means the real one
+}
+
+// Outbox holds Events until they are delivered. Its methods may be called from several
+// goroutines; the nil Outbox takes nothing.
+type Outbox struct {
+	Options
+	accepting sync.Mutex // held from reading a row until what became of it is in store and index
+
+	mu      sync.Mutex
+	entries []*entry // by id, which is in order of acceptance
+	wake    chan struct{}
+}
+
+// key names an Event of a principal.
+type key struct{ principal, path, name string }
+
+// entry is a row of the store in the index.
+type entry struct {
+	key
+	id         int64
+	at         time.Time
+	changes    int  // since the start: tells whether it was changed while it was sent
+	superseded bool // its client has written a later state itself
+}
+
+// Open takes over what is queued in the store.
+func Open(ctx context.Context, opts Options) (*Outbox, error) {
+	opts.Clock = cmp.Or[clock.Clock](opts.Clock, clock.RealClock{})
+	b := &Outbox{Options: opts, wake: make(chan struct{}, 1)}
+	rows, err := opts.Store.Outbox(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, q := range rows {
+		b.entries = append(b.entries, &entry{key: key{q.Principal, q.Path, q.Name}, id: q.ID, at: q.At})
+	}
+	queuedEvents.Set(float64(len(rows)))
+	if len(rows) > 0 {
+		opts.Logger.Info("Events wait for the link from before the start", zap.Int("count", len(rows)))
+	}
+	return b, nil
+}
+
+// Takes tells whether a request is a write that Accept may be asked about.
+func (b *Outbox) Takes(info *request.Info) bool {
+	if b == nil || b.MaxCount == 0 || info.Resource != "events" || info.Version != "v1" || info.Namespace == "" ||
+		info.Subresource != "" || info.Impersonated || info.Invalid || info.Legacy || info.DryRun {
+		return false
+	}
+	switch info.Group {
+	case "", "events.k8s.io":
+		return info.Verb == request.Create && info.Name == "" || info.Verb == request.Patch && info.Name != ""
+	}
+	return false
+}
+
+// Superseded says that the API server has just taken a write of an Event from its client:
+// an older state of it that still waits must not replace that. It does not block.
+func (b *Outbox) Superseded(principal string, info *request.Info, contentType string, body []byte) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.entries) == 0 { // nearly always
+		return
+	}
+	if e := b.find(key{principal, pathOf(info), nameOf(info, contentType, body)}); e != nil {
+		e.superseded = true
+	}
+}
+
+// find finds an entry. The lock is held.
+func (b *Outbox) find(k key) *entry {
+	if i := slices.IndexFunc(b.entries, func(e *entry) bool { return e.key == k }); i >= 0 {
+		return b.entries[i]
+	}
+	return nil
+}
+
+func (b *Outbox) lookup(k key) *entry {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.find(k)
+}
+
+func (b *Outbox) snapshot() []*entry {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.entries)
+}
+
+// add notes what was written to the store.
+func (b *Outbox) add(e *entry) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.entries = append(b.entries, e)
+	queuedEvents.Set(float64(len(b.entries)))
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// changed notes that a queued Event was changed.
+func (b *Outbox) changed(e *entry) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e.changes, e.superseded = e.changes+1, false
+}
+
+// state gives what may change of an entry, and whether it still is one.
+func (b *Outbox) state(e *entry) (changes int, superseded, waits bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return e.changes, e.superseded, slices.Contains(b.entries, e)
+}
+
+// drop ends an entry; accepting is held. A row that cannot be deleted is sent again after
+// a restart, which does no harm.
+func (b *Outbox) drop(ctx context.Context, e *entry, result string) {
+	if err := b.Store.Dequeue(context.WithoutCancel(ctx), e.id); err != nil {
+		b.Logger.Warn("a queued Event that is done cannot be removed from the cache", zap.String("path", e.path), zap.String("name", e.name), zap.Error(err))
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.entries = slices.DeleteFunc(b.entries, func(other *entry) bool { return other == e })
+	queuedEvents.Set(float64(len(b.entries)))
+	eventsTotal.WithLabelValues(result).Inc()
+}
+
+// bound drops what is too old or too much; accepting is held.
+func (b *Outbox) bound(ctx context.Context) {
+	before := b.Clock.Now().Add(-b.MaxAge)
+	all := b.snapshot()
+	crowded, aged := 0, 0
+	for i, e := range all {
+		switch {
+		case e.at.Before(before):
+			b.drop(ctx, e, "aged")
+			aged++
+		case b.MaxCount > 0 && len(all)-i > b.MaxCount:
+			b.drop(ctx, e, "crowded")
+			crowded++
+		}
+	}
+	if crowded+aged > 0 {
+		b.Logger.Warn("queued Events were dropped, the oldest first", zap.Int("beyond offline.events-max-count", crowded), zap.Int("beyond offline.events-max-age", aged))
+	}
+}

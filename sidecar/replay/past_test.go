@@ -1,0 +1,110 @@
+package replay
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"rockpool.dev/sidecar/request"
+	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/store"
+)
+
+var wholeJSON = request.Form{Format: wire.JSON, Representation: request.Object}
+
+func at(version string) func(store.Collection) bool {
+	return func(c store.Collection) bool { return c.ResourceVersion == version }
+}
+
+// names gives the objects of a past state.
+func names(t *testing.T, p *Past) string {
+	t.Helper()
+	var all []string
+	err := p.Each(func(o store.Object) error {
+		all = append(all, o.Name+"@"+o.ResourceVersion)
+		if typed := string(p.Typed(o)); !strings.Contains(typed, `"apiVersion":"`) || !strings.Contains(typed, o.Name) {
+			t.Errorf("%s is %s", o.Name, typed)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(all, " ")
+}
+
+func TestThePastIsWhatACollectionHasAtOneVersion(t *testing.T) {
+	partial := request.Form{Format: wire.JSON, Representation: request.Metadata}
+	tests := map[string]struct {
+		url     string
+		version string
+		form    request.Form
+		want    string // empty: not recorded
+	}{
+		"the collection itself":       {"/api/v1/namespaces/shop/pods", "10", wholeJSON, "a@1 b@2"},
+		"the wider one at its own":    {"/api/v1/namespaces/shop/pods", "20", wholeJSON, "a@1 b@15"},
+		"a part by label":             {"/api/v1/pods?labelSelector=app%3Db", "20", wholeJSON, "b@15"},
+		"a part by field":             {"/api/v1/pods?fieldSelector=metadata.name%3Dc", "20", wholeJSON, "c@3"},
+		"the metadata of it":          {"/api/v1/namespaces/shop/pods", "10", partial, "a@1 b@2"},
+		"not at a version in between": {"/api/v1/namespaces/shop/pods", "15", wholeJSON, ""},
+		"not the narrower one":        {"/api/v1/pods", "10", wholeJSON, ""},
+		"not another resource":        {"/api/v1/services", "10", wholeJSON, ""},
+		"not by an unknown field":     {"/api/v1/pods?fieldSelector=spec.unknown%3Dx", "20", wholeJSON, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t)
+			g.record("/api/v1/namespaces/shop/pods", 10, bare("shop", "a", 1), bare("shop", "b", 2))
+			g.record("/api/v1/pods", 20, bare("shop", "a", 1), bare("shop", "b", 15), bare("other", "c", 3))
+			q := ask(tt.url+sign(tt.url)+"watch=true&resourceVersion=20", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json")
+			p, err := g.Past(t.Context(), q, tt.form, at(tt.version))
+			if tt.want == "" {
+				if !errors.Is(err, ErrNotRecorded) {
+					t.Errorf("%v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			kind, api := p.Kind()
+			if got := names(t, p); got != tt.want || kind == "" || api == "" {
+				t.Errorf("%s of %s %s, want %s", got, api, kind, tt.want)
+			}
+			if got := names(t, p); got != tt.want {
+				t.Errorf("looked at again it is %s", got)
+			}
+		})
+	}
+}
+
+func sign(url string) string {
+	if strings.Contains(url, "?") {
+		return "&"
+	}
+	return "?"
+}
+
+func TestThePastIsGoneWhenSomethingNewerIsRecorded(t *testing.T) {
+	g := newRig(t)
+	var objects []store.Object
+	for i := range 700 {
+		objects = append(objects, bare("shop", fmt.Sprintf("o%05d", i), i+1))
+	}
+	g.record("/api/v1/pods", 5000, objects...)
+	p, err := g.Past(t.Context(), ask("/api/v1/pods?watch=true", ""), wholeJSON, at("5000"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	err = p.Each(func(store.Object) error {
+		if n++; n == 500 { // behind the first page
+			g.record("/api/v1/pods", 5001, objects[1:]...)
+		}
+		return nil
+	})
+	if !errors.Is(err, store.ErrChanged) || n != 500 {
+		t.Errorf("after %d objects: %v", n, err)
+	}
+}

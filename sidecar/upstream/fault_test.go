@@ -1,0 +1,163 @@
+package upstream
+
+import (
+	"net"
+	"sync"
+	"testing"
+)
+
+// link forwards TCP. It can refuse, and it can accept and swallow.
+type link struct {
+	t       *testing.T
+	address string
+	target  string
+
+	mu       sync.Mutex
+	listener net.Listener
+	conns    map[net.Conn]struct{}
+	passing  chan struct{} // closed while bytes pass
+	freed    chan struct{} // closed when stranded connections end
+	stranded int           // so many of those accepted first carry nothing
+	accepted int
+	group    sync.WaitGroup
+}
+
+func newLink(t *testing.T, target string) *link {
+	l := &link{t: t, target: target, conns: map[net.Conn]struct{}{}, passing: make(chan struct{}), freed: make(chan struct{})}
+	close(l.passing)
+	l.listen("127.0.0.1:0")
+	t.Cleanup(func() {
+		l.refuse()
+		l.group.Wait()
+	})
+	return l
+}
+
+func (l *link) listen(address string) {
+	l.t.Helper()
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.listener, l.address = listener, listener.Addr().String()
+	l.group.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			l.mu.Lock()
+			l.accepted++
+			number := l.accepted
+			l.mu.Unlock()
+			l.group.Go(func() { l.forward(conn, number) })
+		}
+	})
+}
+
+func (l *link) forward(near net.Conn, number int) {
+	defer near.Close()
+	far, err := net.Dial("tcp", l.target)
+	if err != nil {
+		return
+	}
+	defer far.Close()
+	l.mu.Lock()
+	l.conns[near], l.conns[far] = struct{}{}, struct{}{}
+	l.mu.Unlock()
+	done := make(chan struct{}, 2)
+	copyAll := func(to, from net.Conn) {
+		buffer := make([]byte, 32<<10)
+		for {
+			n, err := from.Read(buffer)
+			l.mu.Lock()
+			passing := l.passing
+			if number <= l.stranded {
+				passing = l.freed
+			}
+			l.mu.Unlock()
+			<-passing
+			if _, werr := to.Write(buffer[:n]); err != nil || werr != nil {
+				break
+			}
+		}
+		done <- struct{}{}
+	}
+	l.group.Go(func() { copyAll(near, far) })
+	l.group.Go(func() { copyAll(far, near) })
+	<-done
+	_ = near.Close()
+	_ = far.Close()
+	<-done
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.conns, near)
+	delete(l.conns, far)
+}
+
+// dials returns how many connections were made so far.
+func (l *link) dials() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.accepted
+}
+
+// open returns how many connections there are.
+func (l *link) open() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.conns)
+}
+
+// refuse closes the port and all connections.
+func (l *link) refuse() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_ = l.listener.Close()
+	select {
+	case <-l.passing:
+	default:
+		close(l.passing)
+	}
+	select {
+	case <-l.freed:
+	default:
+		close(l.freed)
+	}
+	for c := range l.conns {
+		if tcp, ok := c.(*net.TCPConn); ok {
+			_ = tcp.SetLinger(0)
+		}
+		_ = c.Close()
+	}
+}
+
+// swallow goes on accepting, but no byte passes.
+func (l *link) swallow() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.passing = make(chan struct{})
+}
+
+// strand forgets the connections that there are, like a NAT gateway that was restarted: they carry nothing and are not reset.
+func (l *link) strand() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stranded = l.accepted
+}
+
+// restore lets all pass again.
+func (l *link) restore() {
+	l.mu.Lock()
+	select {
+	case <-l.passing:
+	default:
+		close(l.passing)
+	}
+	address := l.address
+	l.mu.Unlock()
+	_ = l.listener.Close()
+	l.listen(address)
+}

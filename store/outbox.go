@@ -1,0 +1,175 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Queued is a write that an application has been told is accepted, and that the API
+// server does not know of yet.
+type Queued struct {
+	ID        int64 // in the order of acceptance; 0: it has no row yet
+	Principal string
+	Path      string // of the collection that it is for
+	Name      string
+	At        time.Time // when it was first queued
+	Object    []byte    // JSON of the whole object
+	Patch     []byte    // JSON merge patch of what has changed since; empty: nothing
+}
+
+// Enqueue adds a queued write, or replaces object and patch of the one that is there
+// for its principal, path and name. It is on the disk when Enqueue returns. It gives the
+// row's id.
+func (db *DB) Enqueue(ctx context.Context, q Queued) (id int64, err error) {
+	file, done, err := db.use()
+	if err != nil {
+		return 0, err
+	}
+	defer done()
+	if file.damaged.Load() {
+		return 0, fmt.Errorf("%s: %w", db.path, ErrCorrupt)
+	}
+	// synchronous cannot be changed inside a transaction.
+	conn, err := file.write.Conn(ctx)
+	if err != nil {
+		return 0, file.note("enqueue", err)
+	}
+	defer conn.Close()
+	ctx = context.WithoutCancel(ctx)
+	if _, err := conn.ExecContext(ctx, `PRAGMA synchronous = FULL`); err != nil {
+		return 0, file.note("enqueue", err)
+	}
+	defer conn.ExecContext(ctx, `PRAGMA synchronous = NORMAL`) //nolint:errcheck // FULL is only slower
+	tx, err := conn.BeginTx(ctx, nil)
+	if err != nil {
+		return 0, file.note("enqueue", err)
+	}
+	if id, err = putQueued(tx, q); err != nil {
+		_ = tx.Rollback() // after a full disk SQLite has done so
+		return 0, file.note("enqueue", err)
+	}
+	return id, file.note("enqueue", tx.Commit())
+}
+
+func putQueued(tx *sql.Tx, q Queued) (id int64, err error) {
+	err = tx.QueryRow(`INSERT INTO outbox (principal, path, name, queued_at, object, patch, checksum) VALUES (?, ?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?)
+		ON CONFLICT (principal, path, name) DO UPDATE SET object = excluded.object, patch = excluded.patch, checksum = excluded.checksum RETURNING id`,
+		q.Principal, q.Path, q.Name, q.At.UnixMilli(), text(q.Object), text(q.Patch), q.checksum()).Scan(&id)
+	return id, err
+}
+
+// text is for a column that is not NULL.
+func text(p []byte) []byte {
+	if p == nil {
+		return []byte{}
+	}
+	return p
+}
+
+func (q *Queued) checksum() int64 {
+	return checksum(append(append([]byte(nil), q.Object...), q.Patch...))
+}
+
+// Outbox gives what is queued, in order, without Object and Patch.
+func (db *DB) Outbox(ctx context.Context) (all []Queued, err error) {
+	err = db.look("read outbox", func(read *sql.DB) error {
+		rows, err := read.QueryContext(ctx, `SELECT id, principal, path, name, queued_at FROM outbox ORDER BY id`)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var q Queued
+			var at int64
+			if err := rows.Scan(&q.ID, &q.Principal, &q.Path, &q.Name, &at); err != nil {
+				return err
+			}
+			q.At = time.UnixMilli(at)
+			all = append(all, q)
+		}
+		return rows.Err()
+	})
+	return all, err
+}
+
+const selectQueued = `SELECT id, principal, path, name, queued_at, CAST(object AS BLOB), CAST(patch AS BLOB), checksum FROM outbox`
+
+func scanQueued(scan func(...any) error) (q Queued, err error) {
+	var at, sum int64
+	if err := scan(&q.ID, &q.Principal, &q.Path, &q.Name, &at, &q.Object, &q.Patch, &sum); err != nil {
+		return q, err
+	}
+	q.At = time.UnixMilli(at)
+	if q.checksum() != sum {
+		return q, fmt.Errorf("%w: a queued write is not what was accepted", ErrCorrupt)
+	}
+	return q, nil
+}
+
+// Queued reads one queued write. It gives ErrNotFound when it is not there any more.
+func (db *DB) Queued(ctx context.Context, id int64) (q Queued, err error) {
+	err = db.look("read queued write", func(read *sql.DB) error {
+		q, err = scanQueued(read.QueryRowContext(ctx, selectQueued+` WHERE id = ?`, id).Scan)
+		return err
+	})
+	return q, err
+}
+
+// Dequeue forgets a queued write. A power loss may bring it back.
+func (db *DB) Dequeue(ctx context.Context, id int64) error {
+	return db.Update(ctx, func(tx *Tx) error {
+		_, err := tx.tx.Exec(`DELETE FROM outbox WHERE id = ?`, id)
+		return tx.note("dequeue", err)
+	})
+}
+
+// salvage reads the outbox of a file that is given up, and whose cluster it is for: it is
+// no copy of what the server has, but was promised to an application. What cannot be read
+// is lost.
+func (k *kept) salvage(ctx context.Context, from *sql.DB) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.cluster == "" {
+		_ = from.QueryRowContext(ctx, `SELECT value FROM meta WHERE key = 'cluster'`).Scan(&k.cluster)
+	}
+	rows, err := from.QueryContext(ctx, selectQueued+` ORDER BY id`)
+	if err != nil {
+		return
+	}
+	defer rows.Close()
+	for rows.Next() {
+		q, err := scanQueued(rows.Scan)
+		if errors.Is(err, ErrCorrupt) {
+			continue
+		}
+		if err != nil {
+			break
+		}
+		k.queued = append(k.queued, q)
+	}
+	_ = rows.Err() // the rows before it are good
+}
+
+// salvageFile is salvage from a file that cannot be opened as a cache.
+func (k *kept) salvageFile(ctx context.Context, path string) {
+	from := sql.OpenDB(connector{dsn: dsn(path, "mode=rw&_busy_timeout=5000"), reads: true, pragmas: []string{"PRAGMA query_only = ON", "PRAGMA temp_store = MEMORY", "PRAGMA trusted_schema = OFF"}})
+	defer from.Close() //nolint:errcheck // it is given up
+	k.salvage(ctx, from)
+}
+
+// restoreQueued writes what was salvaged, under the ids that it had.
+func (k *kept) restoreQueued(tx *sql.Tx) error {
+	for _, q := range k.queued {
+		id, err := putQueued(tx, q)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.Exec(`UPDATE outbox SET id = ? WHERE id = ?`, q.ID, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}

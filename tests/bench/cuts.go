@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/ptr"
+
+	"rockpool.dev/tests/bed"
+)
+
+// fleetSize is how many informers a program of this case has.
+const fleetSize = 20
+
+// fleet is a program with informers, behind a link that is broken.
+type fleet struct {
+	name   string
+	link   *bed.Link
+	stores []cache.Store
+	used   int64 // bytes, at the last look
+}
+
+// cuts measures what goes over the link when it breaks: 20 informers of client-go, with
+// its defaults, each with a selector of its own that selects all of 2,000 pods, so that
+// nothing is shared, in this process. One such program reaches the API server directly
+// and one through a sidecar that records, each over a link of its own; both links
+// break at the same time and in the same way, and the same pods change meanwhile.
+func (b *bench) cuts(ctx context.Context) error {
+	if err := b.pods(ctx, someNamespace, someObjects); err != nil {
+		return err
+	}
+	klog.LogToStderr(false) // what informers say when a link breaks is not the result
+	klog.SetOutput(io.Discard)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	direct, err := bed.NewLink(b.plane.Address())
+	if err != nil {
+		return err
+	}
+	defer direct.Close()
+	edge, err := bed.NewLink(b.plane.Address())
+	if err != nil {
+		return err
+	}
+	defer edge.Close()
+	c, err := b.startSidecar(ctx, sidecarOptions{name: "cuts", record: true, upstream: edge.Address()})
+	if err != nil {
+		return err
+	}
+	defer c.stop()
+	t := b.target("on", c)
+	if err := b.connect(ctx, t); err != nil {
+		return err
+	}
+	plain := &rest.Config{Host: "https://" + direct.Address(), BearerToken: b.token, TLSClientConfig: rest.TLSClientConfig{CAData: b.plane.CA()}}
+	through := &rest.Config{Host: "https://" + c.address, BearerToken: b.token, TLSClientConfig: rest.TLSClientConfig{CAData: t.config.CAData}}
+	fleets := []*fleet{{name: "direct", link: direct}, {name: "on", link: edge}}
+	for i, config := range []*rest.Config{plain, through} {
+		fleets[i].look()
+		if err := fleets[i].start(ctx, config); err != nil {
+			return err
+		}
+	}
+	what := fmt.Sprintf("%d informers x %d pods", fleetSize, someObjects)
+	w := &podWriter{bench: b}
+	if err := b.caughtUp(ctx, what+", begin", fleets, nil); err != nil {
+		return err
+	}
+	outages := []struct {
+		what      string
+		count     int
+		last      time.Duration
+		down      func(*bed.Link)
+		meanwhile func(context.Context) error
+	}{
+		{"cuts of 2 s", 10, 2 * time.Second, (*bed.Link).Cut, nil},
+		{"cuts that the API server's memory does not reach over", 3, 0, (*bed.Link).Cut, b.forget},
+		{"black holes of 60 s", 2, 60 * time.Second, (*bed.Link).BlackHole, nil},
+	}
+	if b.short {
+		outages = outages[:1]
+	}
+	for _, o := range outages {
+		took := series{}
+		for range o.count {
+			for _, f := range fleets {
+				o.down(f.link)
+			}
+			began := time.Now()
+			if err := w.change(ctx); err != nil {
+				return err
+			}
+			if o.meanwhile != nil {
+				if err := o.meanwhile(ctx); err != nil {
+					return err
+				}
+			}
+			if err := until(ctx, began.Add(o.last)); err != nil {
+				return err
+			}
+			for _, f := range fleets {
+				f.link.Restore()
+			}
+			if err := b.await(ctx, fleets, took); err != nil {
+				return err
+			}
+		}
+		if err := b.caughtUp(ctx, fmt.Sprintf("%s, %d %s", what, o.count, o.what), fleets, took); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forget makes the API server forget its history, and its own memory of it.
+func (b *bench) forget(ctx context.Context) error {
+	if err := b.plane.Compact(ctx); err != nil {
+		return err
+	}
+	return b.plane.Restart(ctx)
+}
+
+// start runs the informers until ctx ends. They keep what identifies a pod.
+func (f *fleet) start(ctx context.Context, config *rest.Config) error {
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	for i := range fleetSize {
+		factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace(someNamespace),
+			informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = fmt.Sprintf("informer!=%d", i) }),
+			informers.WithTransform(func(object any) (any, error) {
+				pod, ok := object.(*corev1.Pod)
+				if !ok {
+					return object, nil
+				}
+				return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion}}, nil
+			}))
+		informer := factory.Core().V1().Pods().Informer()
+		f.stores = append(f.stores, informer.GetStore())
+		factory.Start(ctx.Done())
+	}
+	return nil
+}
+
+// has tells whether all informers have these versions, by name.
+func (f *fleet) has(want map[string]string) bool {
+	for _, store := range f.stores {
+		have := map[string]string{}
+		for _, object := range store.List() {
+			if pod, ok := object.(*corev1.Pod); ok {
+				have[pod.Name] = pod.ResourceVersion
+			}
+		}
+		if !maps.Equal(have, want) {
+			return false
+		}
+	}
+	return true
+}
+
+// look gives the bytes that went over the link since the last look.
+func (f *fleet) look() float64 {
+	s := f.link.Stats()
+	before := f.used
+	f.used = s.BytesUp + s.BytesDown
+	return float64(f.used - before)
+}
+
+// await waits until all informers have what the server has, and notes how long each
+// program took, in ms.
+func (b *bench) await(ctx context.Context, fleets []*fleet, took series) error {
+	start := time.Now()
+	want, err := b.versions(ctx, "pods", someNamespace)
+	if err != nil {
+		return err
+	}
+	behind := append([]*fleet(nil), fleets...)
+	err = wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, 3*time.Minute, true, func(context.Context) (bool, error) {
+		var still []*fleet
+		for _, f := range behind {
+			if !f.has(want) {
+				still = append(still, f)
+				continue
+			}
+			if took != nil {
+				took.add(f.name, ms(time.Since(start)))
+			}
+		}
+		behind = still
+		return len(behind) == 0, nil
+	})
+	if wait.Interrupted(err) && ctx.Err() == nil {
+		for _, f := range behind {
+			b.report.wrong("an informer of 20, %s, does not come to have what the API server has", f.name)
+		}
+		return nil
+	}
+	return err
+}
+
+// caughtUp waits likewise, and reports the bytes.
+func (b *bench) caughtUp(ctx context.Context, what string, fleets []*fleet, took series) error {
+	if err := b.await(ctx, fleets, nil); err != nil {
+		return err
+	}
+	used := series{}
+	for _, f := range fleets {
+		used.add(f.name, f.look()/1e3)
+	}
+	b.report.compare(what, "over the link, both ways", "KB", used)
+	if took != nil {
+		b.report.compare(what, "until all have all again, median", "ms", took)
+	}
+	return nil
+}
+
+// podWriter changes pods.
+type podWriter struct {
+	bench *bench
+	next  int // change
+}
+
+// change changes 20 pods of 2,000, deletes one and makes one.
+func (w *podWriter) change(ctx context.Context) error {
+	api := w.bench.admin.CoreV1().Pods(someNamespace)
+	for range 20 {
+		w.next++
+		patch := fmt.Appendf(nil, `{"metadata":{"annotations":{"example.com/changed":"%d"}}}`, w.next)
+		if _, err := api.Patch(ctx, pod(w.next%(someObjects/2)).Name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+			return err
+		}
+	}
+	if err := api.Delete(ctx, pod(someObjects-w.next/20).Name, metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}); err != nil {
+		return err
+	}
+	_, err := api.Create(ctx, pod(someObjects+w.next), metav1.CreateOptions{})
+	return err
+}

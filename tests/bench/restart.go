@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"rockpool.dev/tests/bed"
+)
+
+// restart measures how soon a sidecar serves that has a full cache and no link, as after a
+// restart of its node: what is in memory is gone. The cache was closed, or its sidecar was
+// killed; then the file is checked first.
+func (b *bench) restart(ctx context.Context) error {
+	if err := b.pods(ctx, someNamespace, someObjects); err != nil {
+		return err
+	}
+	link, err := bed.NewLink(b.plane.Address())
+	if err != nil {
+		return err
+	}
+	defer link.Close()
+	ends := []struct {
+		name string
+		end  func(*sidecar)
+	}{{"closed", (*sidecar).stop}, {"killed", (*sidecar).kill}}
+	ready, answered := series{}, series{}
+	for range b.rounds {
+		for _, last := range ends {
+			if err := b.fill(ctx, link, last.end); err != nil {
+				return err
+			}
+			link.Cut()
+			c, err := b.startSidecar(ctx, restarted(link))
+			if err != nil {
+				return err
+			}
+			err = b.connect(ctx, b.target("on", c))
+			ready.add(last.name, ms(c.ready))
+			answered.add(last.name, ms(time.Since(c.started)))
+			c.stop()
+			if err != nil {
+				return err
+			}
+		}
+	}
+	for _, last := range ends {
+		what := fmt.Sprintf("start without a link, %d pods twice in the cache, %s", someObjects, last.name)
+		r := b.report.note(what, "to the first TLS handshake", "ms", none, ready.median(last.name))
+		r.atMost(ready.median(last.name), 300, "on")
+		b.report.note(what, "to the first answer, client's connection included", "ms", none, answered.median(last.name))
+	}
+	return nil
+}
+
+func restarted(link *bed.Link) sidecarOptions {
+	return sidecarOptions{name: "restart", record: true, upstream: link.Address()}
+}
+
+// fill has the cache recorded, ends its sidecar, and removes what a node loses when it restarts.
+func (b *bench) fill(ctx context.Context, link *bed.Link, end func(*sidecar)) error {
+	link.Restore()
+	c, err := b.startSidecar(ctx, restarted(link))
+	if err != nil {
+		return err
+	}
+	defer c.stop()
+	t := b.target("on", c)
+	if err := b.connect(ctx, t); err != nil {
+		return err
+	}
+	for _, e := range encodings {
+		if _, _, err := t.timed(ctx, podsPath(someNamespace), e.accept); err != nil {
+			return err
+		}
+	}
+	if _, err := t.cpu(ctx); err != nil {
+		return err
+	}
+	if err := b.keysKnown(ctx, c); err != nil {
+		return err
+	}
+	end(c)
+	for _, directory := range []string{c.path("mirror"), c.path("private")} {
+		if err := os.RemoveAll(directory); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// kill ends the sidecar as a power cut does.
+func (c *sidecar) kill() {
+	_ = c.cmd.Process.Signal(syscall.SIGKILL) // it may have ended by itself
+	<-c.exited
+}

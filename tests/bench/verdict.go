@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
+
+	"rockpool.dev/tests/bed"
+)
+
+// Where an answer comes from.
+const (
+	fromCache  = true
+	fromServer = false
+)
+
+// probeInterval is the sidecar's default, within which a link that is back is to be
+// known as up.
+const probeInterval = 2 * time.Second
+
+// outage is how long the link stays broken, at least: longer than it takes to be sure of it.
+const outage = 5 * time.Second
+
+// fault is a way for a link to fail, and how long, in ms, the first cached answer may take then.
+type fault struct {
+	name   string
+	cause  func()
+	target float64
+}
+
+// verdicts measures how soon the sidecar knows that its link is down, and up again. The
+// client asks without a pause.
+func (b *bench) verdicts(ctx context.Context, t *target, link *bed.Link, f fault) error {
+	var first, later, back []float64
+	for range min(b.rounds, 5) {
+		if _, _, err := t.answer(ctx, fromServer); err != nil {
+			return err
+		}
+		f.cause()
+		took, _, err := t.answer(ctx, fromCache)
+		if err != nil {
+			return err
+		}
+		first = append(first, took)
+		// At most an interval longer, so that the link comes back anywhere between two probes.
+		for end := time.Now().Add(outage + rand.N(probeInterval)); time.Now().Before(end); {
+			_, took, err := t.answer(ctx, fromCache)
+			if err != nil {
+				return err
+			}
+			later = append(later, took)
+		}
+		link.Restore()
+		if took, _, err = t.answer(ctx, fromServer); err != nil {
+			return err
+		}
+		back = append(back, took)
+	}
+	r := b.report.note("link "+f.name, "first cached answer, longest", "ms", none, percentile(first, 100))
+	r.atMost(percentile(first, 100), f.target, "on")
+	b.report.note("link "+f.name, "later cached answers, p50", "ms", none, percentile(later, 50))
+	r = b.report.note("link "+f.name, "later cached answers, p99", "ms", none, percentile(later, 99))
+	r.atMost(percentile(later, 99), 10, "on")
+	r = b.report.note("link "+f.name, "back: first answer of the API server, longest", "ms", none, percentile(back, 100))
+	r.atMost(percentile(back, 100), ms(probeInterval), "on")
+	return nil
+}
+
+// answer asks until an answer comes from where it is to come from. It gives how long all
+// that took, and the last of it, in ms.
+func (t *target) answer(ctx context.Context, cached bool) (all, last float64, err error) {
+	start := time.Now()
+	var failure error
+	err = wait.PollUntilContextTimeout(ctx, time.Millisecond, 20*time.Second, true, func(ctx context.Context) (bool, error) {
+		asked := time.Now()
+		response, err := t.open(ctx, t.client, smallPath, asJSON)
+		if failure = err; err != nil {
+			return false, nil
+		}
+		defer response.Body.Close()
+		if _, failure = io.Copy(io.Discard, response.Body); failure != nil {
+			return false, nil
+		}
+		last = ms(time.Since(asked))
+		return (response.Header.Get("Cache-Status") != "") == cached, nil
+	})
+	if err != nil {
+		err = fmt.Errorf("no answer from the cache: %t: %w: %w", cached, err, failure)
+	}
+	return ms(time.Since(start)), last, err
+}

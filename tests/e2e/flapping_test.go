@@ -1,0 +1,155 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// flapping is how long the link comes and goes, each second.
+const flapping = 60 * time.Second
+
+// TestAFlappingLinkNeverGivesAWrongAnswer has a writer count in two ConfigMaps, always "ahead" before "behind", so
+// that every state the server ever had tells itself from one that it never had.
+func TestAFlappingLinkNeverGivesAWrongAnswer(t *testing.T) {
+	t.Parallel() // it takes a minute, in which the machine has little to do
+	s := newSite(t)
+	w := &counter{site: s}
+	w.count()
+	p := s.pod() // with an informer, whose watch is recorded, too
+	p.sees("synced")
+	x := p.poll(20*time.Millisecond, inquiry{Target: s.configMaps() + "/ahead"}, inquiry{Target: s.configMaps()})
+	defer x.stop()
+
+	ctx, cancel := context.WithTimeout(s.ctx, flapping)
+	defer cancel()
+	flaps := make(chan int, 1)
+	go func() { flaps <- s.flap(ctx) }()
+	for each := time.NewTicker(100 * time.Millisecond); ctx.Err() == nil; {
+		w.count()
+		select {
+		case <-each.C:
+		case <-ctx.Done():
+			each.Stop()
+		}
+	}
+	n := <-flaps
+	w.count()
+	last := w.times[len(w.times)-1]
+	x.until("the present state, from the API server", last, func(f finding) bool { return f.Question == 1 && f.Status == http.StatusOK && !f.cached() })
+	x.stop()
+	w.judge(t, x.findings(), n)
+}
+
+// flap breaks and restores the link by turns, each second, until ctx ends. It gives how often it was broken.
+func (s *site) flap(ctx context.Context) (broken int) {
+	defer s.Link.Restore()
+	faults := []func(){s.Link.Cut, s.Link.BlackHole, s.Link.Reset, func() { _ = s.Link.Drop() }} // which is BlackHole where it cannot be
+	second := time.NewTicker(time.Second)
+	defer second.Stop()
+	for down := true; ctx.Err() == nil; down = !down {
+		if down {
+			faults[broken%len(faults)]()
+			broken++
+		} else {
+			s.Link.Restore()
+		}
+		select {
+		case <-second.C:
+		case <-ctx.Done():
+		}
+	}
+	return broken
+}
+
+// counter writes numbers, and knows when.
+type counter struct {
+	*site
+	times []time.Time // when number i was written, in both
+}
+
+func (c *counter) count() {
+	value := strconv.Itoa(len(c.times))
+	for _, name := range []string{"ahead", "behind"} {
+		c.configMap(name, value)
+	}
+	c.times = append(c.times, time.Now())
+}
+
+// judge looks at each answer: it is one that the server had, whole; it is not older than what the client has
+// seen; and if it is the server's own it has what was written before the question.
+func (c *counter) judge(t *testing.T, findings []finding, flaps int) {
+	t.Helper()
+	seen := map[int]int{} // by question
+	served, cached, refused, brokenOff := 0, 0, 0, 0
+	for _, f := range findings {
+		switch {
+		case f.Status == http.StatusServiceUnavailable:
+			refused++
+			continue
+		case f.brokeOff():
+			brokenOff++
+			continue
+		}
+		ahead, err := number(f)
+		switch {
+		case err != nil:
+			t.Errorf("question %d at %s: %v", f.Question, f.Started, err)
+			continue
+		case ahead < seen[f.Question]:
+			t.Errorf("question %d: %d after %d, cached: %t", f.Question, ahead, seen[f.Question], f.cached())
+		case ahead >= len(c.times):
+			t.Errorf("question %d: %d was never written", f.Question, ahead)
+		case !f.cached() && ahead+1 < len(c.times) && c.times[ahead+1].Before(f.Started):
+			t.Errorf("question %d: the API server's own answer has %d, which is older than the question", f.Question, ahead)
+		case f.Question == 0 && ahead < seen[1]:
+			t.Errorf("an object is older, %d, than in the list before it, %d; cached: %t", ahead, seen[1], f.cached())
+		}
+		seen[f.Question] = ahead
+		if served++; f.cached() {
+			cached++
+		}
+	}
+	t.Logf("%d flaps, %d numbers written: %d answers, %d of them from the cache, %d refusals, %d that broke off", flaps, len(c.times), served, cached, refused, brokenOff)
+	if brokenOff > flaps { // the client asks one question at a time
+		t.Errorf("%d answers broke off in %d flaps", brokenOff, flaps)
+	}
+	if cached == 0 || cached == served {
+		t.Errorf("%d of %d answers are from the cache: that is no test", cached, served)
+	}
+}
+
+// number reads what an answer says of "ahead".
+func number(f finding) (int, error) {
+	if f.Status != http.StatusOK {
+		return 0, fmt.Errorf("%d %s", f.Status, f.text())
+	}
+	if f.Question == 0 {
+		var cm corev1.ConfigMap
+		if err := json.Unmarshal(f.Body, &cm); err != nil {
+			return 0, err
+		}
+		return strconv.Atoi(cm.Data["value"])
+	}
+	var list corev1.ConfigMapList
+	if err := json.Unmarshal(f.Body, &list); err != nil {
+		return 0, err
+	}
+	value := map[string]int{}
+	for _, cm := range list.Items {
+		if n, err := strconv.Atoi(cm.Data["value"]); err == nil {
+			value[cm.Name] = n
+		}
+	}
+	ahead, behind := value["ahead"], value["behind"]
+	if len(value) != 2 || ahead != behind && ahead != behind+1 {
+		return 0, fmt.Errorf("the server never had this list: %v", value)
+	}
+	return ahead, nil
+}

@@ -1,0 +1,201 @@
+package e2e
+
+import (
+	"flag"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+)
+
+// soak is how long TestSoak goes on. `make soak` asks for ten minutes.
+var soak = flag.Duration("soak", 0, "how long TestSoak goes on; 0: it is left out")
+
+// TestSoak has all kinds of clients in one pod live through random faults for long. In the first third
+// of the time the sidecar is restarted and killed, too. After that one process has to take it all, and at
+// the end it must have no more goroutines, open files and memory than at the beginning; the clients must
+// have what the server has, and have heard what a shadow has heard.
+func TestSoak(t *testing.T) {
+	if *soak == 0 {
+		t.Skip("it takes long: make soak")
+	}
+	s := newSite(t)
+	s.customResources()
+	s.allow(
+		rbacv1.PolicyRule{APIGroups: []string{customGroup}, Resources: []string{"widgets"}, Verbs: []string{"get", "list", "watch"}},
+		rbacv1.PolicyRule{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
+		rbacv1.PolicyRule{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"get", "create", "update"}},
+	)
+	v := &survival{site: s, random: randomOf(t), made: map[string]bool{}}
+	v.shadows = map[string]*shadow{"": s.shadow(""), selected: s.shadow(selected)}
+	v.pod = s.pod(soaked)
+	crowd := v.crowd()
+	v.write(20)
+	v.settle()
+	crowd.settle()
+
+	end := time.Now().Add(*soak)
+	rough, faults := time.Now().Add(*soak/3), v.faults()
+	for time.Now().Before(rough) {
+		v.suffer(pick(v.random, faults...))
+	}
+	v.settle()
+	crowd.settle()
+
+	faults = slices.DeleteFunc(faults, func(f fault) bool { return strings.Contains(f.name, "of the sidecar") })
+	restarts := v.pod.restarts("rockpool-sidecar")
+	v.rest()
+	before := v.pod.usage()
+	t.Logf("after the restarts: %v", before)
+	for time.Now().Before(end) {
+		v.suffer(pick(v.random, faults...))
+	}
+	s.configMap("end", "of the test")
+	v.settle()
+	crowd.settle()
+	v.rest()
+	after := v.pod.usage()
+	t.Logf("at the end: %v", after)
+	if n := v.pod.restarts("rockpool-sidecar"); n != restarts {
+		t.Errorf("the sidecar has ended %d times by itself", n-restarts)
+	}
+	before.grownInto(t, after)
+	v.judge()
+}
+
+// soaked is a pod with one of each of the programs.
+func soaked(p *corev1.Pod) {
+	p.Annotations["rockpool.dev/offline-events"], p.Annotations["rockpool.dev/offline-leases"] = "true", "true"
+	p.Spec.Containers[0].Image = "watcher:dev"
+	for name, command := range map[string]string{
+		"typed":    "/informer",
+		"lists":    "/informer",
+		"dynamic":  "/informer -client=dynamic",
+		"metadata": "/informer -client=metadata",
+		"manager":  "/manager",
+		"leader":   "/leader -lease=main -tick=1s",
+	} {
+		command := strings.Fields(command)
+		c := corev1.Container{Name: name, Image: strings.TrimPrefix(command[0], "/") + ":dev", Command: command}
+		if name == "lists" {
+			c.Env = []corev1.EnvVar{{Name: "KUBE_FEATURE_WatchListClient", Value: "false"}}
+		}
+		p.Spec.Containers = append(p.Spec.Containers, c)
+	}
+}
+
+// suffer has something happen among writes.
+func (v *survival) suffer(f fault) {
+	v.t.Helper()
+	began := time.Now()
+	f.happen()
+	v.write(1 + v.random.IntN(10))
+	if v.random.IntN(2) == 0 {
+		v.settle()
+	}
+	v.t.Logf("%5.1f s  %s", time.Since(began).Seconds(), f.name)
+}
+
+// rest waits until what is over has been let go of.
+func (v *survival) rest() {
+	v.t.Helper()
+	v.pod.online()
+	quiet := 0
+	last := usage{}
+	v.until("the sidecar has come to rest", func() bool {
+		now := v.pod.usage()
+		if now.goroutines == last.goroutines && now.files == last.files {
+			quiet++
+		} else {
+			quiet = 0
+		}
+		last = now
+		return quiet >= 5
+	})
+}
+
+// crowd are the programs besides the watcher.
+type crowd struct {
+	*survival
+	programs map[string]*program
+}
+
+func (v *survival) crowd() *crowd {
+	c := &crowd{v, map[string]*program{}}
+	for _, name := range []string{"typed", "lists", "dynamic", "metadata", "manager"} {
+		c.programs[name] = v.pod.program(name)
+	}
+	return c
+}
+
+// settle waits until all of them have the ConfigMaps that the server has.
+func (c *crowd) settle() {
+	c.t.Helper()
+	_, want := c.shadows[""].list()
+	var behind string
+	defer func() {
+		if c.t.Failed() {
+			c.t.Log(behind)
+		}
+	}()
+	c.until("all programs have what the server has", func() bool {
+		behind = ""
+		for name, p := range c.programs {
+			have := map[string]string{}
+			for _, l := range p.lines() {
+				switch {
+				case l.Kind != "" && l.Kind != "ConfigMap":
+				case slices.Contains([]string{"present", "added", "updated", "reconciled"}, l.Event):
+					have[l.Name] = l.UID + "/" + l.ResourceVersion
+				case l.Event == "deleted", l.Event == "absent":
+					delete(have, l.Name)
+				}
+			}
+			if !maps.Equal(have, want) {
+				behind = fmt.Sprintf("%s has %v and the server has %v", name, have, want)
+				return false
+			}
+		}
+		return true
+	})
+	c.until("there is a leader", func() bool {
+		last := ""
+		for _, l := range c.pod.program("leader").lines() {
+			if l.Event == "leading" || l.Event == "stopped" {
+				last = l.Event
+			}
+		}
+		return last == "leading"
+	})
+}
+
+// usage is what the sidecar takes of what must not grow.
+type usage struct{ goroutines, files, bytes int }
+
+func (u usage) String() string {
+	return fmt.Sprintf("%d goroutines, %d open files, %.1f MiB RSS", u.goroutines, u.files, float64(u.bytes)/(1<<20))
+}
+
+func (p *pod) usage() usage {
+	p.site.t.Helper()
+	return usage{p.metric("go_goroutines"), p.metric("process_open_fds"), p.metric("process_resident_memory_bytes")}
+}
+
+// grownInto compares two states of rest. Connections come and go, and the race detector keeps memory of its own.
+func (u usage) grownInto(t *testing.T, after usage) {
+	t.Helper()
+	if after.goroutines > u.goroutines+u.goroutines/10+10 {
+		t.Errorf("%d goroutines have become %d", u.goroutines, after.goroutines)
+	}
+	if after.files > u.files+8 {
+		t.Errorf("%d open files have become %d", u.files, after.files)
+	}
+	if after.bytes > u.bytes+u.bytes/2 {
+		t.Errorf("%d bytes of RSS have become %d", u.bytes, after.bytes)
+	}
+}

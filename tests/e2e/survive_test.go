@@ -1,0 +1,258 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// rounds makes the test below longer.
+var rounds = flag.Int("rounds", 1, "how often the faults of TestWatchesSurvive are gone through")
+
+// selected is the label selector of one of the watcher's clients.
+const selected = "half=a"
+
+// clientsOfWatcher are those of tests/programs/watcher.
+var clientsOfWatcher = []string{"json", "twin", "protobuf", "without bookmarks", selectedClient, "metadata", "for a while"}
+
+const selectedClient = "selected"
+
+// TestWatchesSurvive breaks the link, the sidecar and the server's memory at random while
+// somebody writes. Clients that list and watch through the sidecar must hear what a shadow
+// hears that watches the API server directly: everything, once, and in that order, but
+// for what the server had forgotten before they came back; of that, the difference.
+func TestWatchesSurvive(t *testing.T) {
+	s := newSite(t)
+	random := randomOf(t)
+	v := &survival{site: s, random: random, made: map[string]bool{}}
+	for i := range 520 { // more than a page of the sidecar's own list
+		s.configMap(fmt.Sprintf("still-%03d", i), "unchanged")
+	}
+	v.shadows = map[string]*shadow{"": s.shadow(""), selected: s.shadow(selected)}
+	v.pod = s.pod(func(p *corev1.Pod) { p.Spec.Containers[0].Image = "watcher:dev" })
+	v.write(20)
+	v.settle()
+	for range *rounds {
+		faults := v.faults()
+		for _, i := range random.Perm(len(faults)) {
+			v.suffer(faults[i])
+		}
+	}
+	v.write(10)
+	s.configMap("end", "of the test")
+	v.settle()
+	v.judge()
+}
+
+// survival is the test's run.
+type survival struct {
+	*site
+	random  *rand.Rand
+	pod     *pod
+	shadows map[string]*shadow // by selector
+	made    map[string]bool    // objects that are there, of those that change
+	written int
+}
+
+// write makes n random changes, as fast as the server takes them.
+func (v *survival) write(n int) {
+	v.t.Helper()
+	api := cluster.Client().CoreV1().ConfigMaps(v.namespace)
+	for range n {
+		v.written++
+		name := fmt.Sprintf("changing-%02d", v.random.IntN(24))
+		o := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"half": pick(v.random, "a", "b")}},
+			Data: map[string]string{"n": fmt.Sprint(v.written), "pad": strings.Repeat("x", v.random.IntN(2000))}}
+		var err error
+		switch {
+		case !v.made[name]:
+			_, err = api.Create(v.ctx, o, metav1.CreateOptions{})
+			v.made[name] = true
+		case v.random.IntN(4) == 0:
+			err = api.Delete(v.ctx, name, metav1.DeleteOptions{})
+			v.made[name] = false
+		default:
+			_, err = api.Update(v.ctx, o, metav1.UpdateOptions{})
+		}
+		if err != nil {
+			v.t.Fatal(err)
+		}
+	}
+}
+
+// forget makes the server forget all that was before. Its own memory has to go, too.
+func (v *survival) forget() {
+	v.t.Helper()
+	for _, h := range v.shadows {
+		h.sync()
+	}
+	if err := cluster.Compact(v.ctx); err != nil {
+		v.t.Fatal(err)
+	}
+	if err := cluster.Restart(v.ctx); err != nil {
+		v.t.Fatal(err)
+	}
+	for _, h := range v.shadows {
+		h.again()
+	}
+}
+
+// fault is something that happens while there are writes.
+type fault struct {
+	name   string
+	happen func()
+}
+
+func (v *survival) faults() []fault {
+	link, p := v.Link, v.pod
+	some := func() { v.write(1 + v.random.IntN(30)) }
+	// during breaks something while writes are on their way, and mends it in the midst of others.
+	during := func(down, up func()) func() {
+		return func() { some(); down(); some(); up(); some() }
+	}
+	restart := func() { p.restart("rockpool-sidecar") }
+	return []fault{
+		{"a cut", during(link.Cut, link.Restore)},
+		{"a cut that is noticed", during(p.offline, p.online)},
+		{"a black hole", during(link.BlackHole, link.Restore)},
+		{"a black hole that is noticed", during(func() { link.BlackHole(); p.linkIs("offline") }, p.online)},
+		{"connections that are reset", during(link.Reset, link.Reset)},
+		{"a delay", during(func() { link.Delay(time.Duration(v.random.IntN(200)) * time.Millisecond) }, func() { link.Delay(0) })},
+		{"a flapping link", func() {
+			for range 8 {
+				link.Cut()
+				v.write(v.random.IntN(6))
+				link.Restore()
+				v.write(v.random.IntN(6))
+			}
+		}},
+		{"a restart of the sidecar", during(restart, func() {})},
+		{"a restart of the sidecar offline", during(func() { p.offline(); restart() }, p.online)},
+		{"a crash of the sidecar", func() {
+			some()
+			n := p.restarts("rockpool-sidecar")
+			if err := p.KillContainer("rockpool-sidecar", syscall.SIGKILL); err != nil {
+				v.t.Fatal(err)
+			}
+			some()
+			ctx, cancel := context.WithTimeout(v.ctx, patience)
+			defer cancel()
+			if err := p.WaitRestarted(ctx, "rockpool-sidecar", n+1); err != nil {
+				v.t.Fatal(err)
+			}
+			some()
+		}},
+		{"a server that forgets", func() { some(); v.forget(); some() }},
+		{"an outage longer than the server's memory", during(func() { p.offline(); some(); v.forget() }, p.online)},
+		{"two of them with nothing between", func() {
+			v.settle()
+			during(func() { p.offline(); v.forget() }, p.online)()
+			during(func() { link.BlackHole(); p.linkIs("offline"); some(); v.forget() }, p.online)()
+		}},
+		{"a restart of the sidecar in an outage longer than the server's memory", during(func() { p.offline(); some(); restart(); v.forget() }, p.online)},
+	}
+}
+
+// heard are the lines that the watcher has printed.
+func (v *survival) heard() map[string][]seen {
+	v.t.Helper()
+	all := map[string][]seen{}
+	for line := range bytes.Lines([]byte(mustLogs(v.t, v.pod, "app"))) {
+		var l seen
+		if json.Unmarshal(line, &l) == nil && l.Client != "" { // others are for the log, or are not whole yet
+			all[l.Client] = append(all[l.Client], l)
+		}
+	}
+	return all
+}
+
+// settle waits until all clients have what the server has.
+func (v *survival) settle() {
+	v.t.Helper()
+	want := map[string]map[string]string{}
+	for selector, h := range v.shadows {
+		h.sync()
+		_, want[selector] = h.list()
+	}
+	var behind string
+	defer func() {
+		if v.t.Failed() {
+			v.t.Log(behind)
+		}
+	}()
+	v.until("all clients have what the server has", func() bool {
+		heard := v.heard()
+		behind = ""
+		for _, name := range clientsOfWatcher {
+			state := map[string]string{}
+			for _, l := range heard[name] {
+				if l.Event == "listed" {
+					state = l.listed()
+				}
+				fold(state, l)
+			}
+			if !maps.Equal(state, want[selectorOf(name)]) {
+				behind = fmt.Sprintf("%s has not what the server has (-):\n%s", name, cmp.Diff(want[selectorOf(name)], state))
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func selectorOf(client string) string {
+	if client == selectedClient {
+		return selected
+	}
+	return ""
+}
+
+// reasons are why watches ended with 410, as the sidecar tells, and how often.
+func (v *survival) reasons() map[string]int {
+	counts := map[string]int{}
+	for line := range strings.Lines(mustLogs(v.t, v.pod, "rockpool-sidecar")) {
+		var l struct{ Why string }
+		if json.Unmarshal([]byte(line), &l) == nil && l.Why != "" {
+			counts[l.Why]++
+		}
+	}
+	return counts
+}
+
+// judge looks at all that the clients have heard.
+func (v *survival) judge() {
+	v.t.Helper()
+	told := leaps(mustLogs(v.t, v.pod, "rockpool-sidecar"))
+	heard := v.heard()
+	if names := slices.Sorted(maps.Keys(heard)); len(names) != len(clientsOfWatcher) {
+		v.t.Fatalf("clients %v", names)
+	}
+	for _, name := range clientsOfWatcher {
+		f := &follower{shadow: v.shadows[selectorOf(name)], bookmarks: name != "without bookmarks", leaps: told, counts: map[string]int{}}
+		for _, l := range heard[name] {
+			f.take(v.t, l)
+		}
+		_, want := f.list()
+		if !maps.Equal(f.state, want) {
+			v.t.Errorf("%s has at the end %v, and the server has %v", name, f.state, want)
+		}
+		v.t.Logf("%-18s %v", name, f.counts)
+	}
+	v.t.Logf("%d changes; %d differences were told; clients had to list again because %v", v.written, len(told), v.reasons())
+	if len(told) < len(clientsOfWatcher) {
+		v.t.Errorf("only %d differences were told; this test shows too little", len(told))
+	}
+}

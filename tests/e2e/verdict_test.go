@@ -1,0 +1,214 @@
+package e2e
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"rockpool.dev/tests/bed"
+)
+
+// probeInterval is the sidecar's default.
+const probeInterval = 2 * time.Second
+
+// What is logged here are the figures of a build with the race detector, on a machine
+// that does other things; the bounds are wide for that. The bench measures.
+func TestHowLongAVerdictTakes(t *testing.T) {
+	s := newSite(t)
+	s.configMap("greeting", "hello")
+	p := s.pod(withoutApp)
+	greeting := s.configMaps() + "/greeting"
+	p.kubectl("get", "--raw", s.configMaps())
+	s.until("the list is recorded", func() bool { return s.sql("SELECT count(*) FROM v_object WHERE name = 'greeting'") != "0" })
+	for _, tt := range []struct {
+		name       string
+		fail       func() error
+		firstBound time.Duration
+	}{
+		{"refused", func() error { s.Link.Cut(); return nil }, 2 * time.Second},
+		{"a black hole that accepts", func() error { s.Link.BlackHole(); return nil }, 6 * time.Second},
+		{"a black hole that does not", s.Link.Drop, 6 * time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := p.in(t)
+			p.linkIs("online")
+			x := p.poll(5*time.Millisecond, inquiry{Target: greeting})
+			defer x.stop()
+			cut := time.Now()
+			if err := tt.fail(); err != nil {
+				t.Log(err) // the link is a hole that accepts, then
+			}
+			first := x.until("a cached answer", time.Time{}, finding.cached)
+			p.linkIs("offline")
+			later := x.until("a later one", time.Now(), finding.cached)
+			x.until("many later ones", later.Ended.Add(time.Second), finding.cached)
+			restored := time.Now()
+			s.Link.Restore()
+			back := x.until("the API server's answer", restored, func(f finding) bool { return !f.cached() })
+			p.linkIs("online")
+			x.stop()
+
+			var cached []time.Duration
+			for _, f := range x.findings() {
+				if f.brokeOff() && f.Started.Before(cut) {
+					continue
+				}
+				if f.Status != http.StatusOK || !strings.Contains(string(f.Body), "hello") {
+					t.Errorf("an answer at %s: %d %s %s", f.Started.Sub(cut), f.Status, f.Error, f.text())
+				}
+				if f.cached() && f.Started.After(first.Ended) {
+					cached = append(cached, f.took())
+				}
+			}
+			slices.Sort(cached)
+			p50, p99 := cached[len(cached)/2], cached[len(cached)*99/100]
+			t.Logf("the first cached answer: %s after the link failed; %d later ones: p50 %s, p99 %s, longest %s; the first answer of the API server: %s after the link was back",
+				first.Ended.Sub(cut), len(cached), p50, p99, cached[len(cached)-1], back.Ended.Sub(restored))
+			if got := first.Ended.Sub(cut); got > tt.firstBound {
+				t.Errorf("the first cached answer came after %s, want at most %s", got, tt.firstBound)
+			}
+			if p50 > 100*time.Millisecond {
+				t.Errorf("later answers take %s", p50)
+			}
+			if got := back.Ended.Sub(restored); got > 2*probeInterval {
+				t.Errorf("the API server answers %s after the link is back, want at most %s", got, 2*probeInterval)
+			}
+		})
+	}
+	t.Run("half open", func(t *testing.T) {
+		p := p.in(t)
+		p.linkIs("online")
+		outages := s.sql("SELECT count(*) FROM link WHERE state = 'offline'")
+		x := p.poll(5*time.Millisecond, inquiry{Target: greeting})
+		defer x.stop()
+		stranded := time.Now()
+		s.Link.Strand()
+		after := x.until("an answer over another connection", stranded, func(f finding) bool { return !f.cached() })
+		x.stop()
+		t.Logf("the connection was replaced after %s", after.Ended.Sub(stranded))
+		for _, f := range x.findings() {
+			if f.brokeOff() && f.Started.Before(stranded) {
+				continue
+			}
+			if f.Status != http.StatusOK || f.took() > 6*time.Second {
+				t.Errorf("an answer after %s: %d %s", f.took(), f.Status, f.text())
+			}
+		}
+		if got := s.sql("SELECT count(*) FROM link WHERE state = 'offline'"); got != outages {
+			t.Errorf("the link was held to be down: %s", s.sql("SELECT * FROM v_link"))
+		}
+	})
+	t.Run("pieces that come 200 ms late, one in a hundred", func(t *testing.T) {
+		p := p.in(t)
+		p.linkIs("online")
+		s.Link.Stall(0.01, 200*time.Millisecond)
+		defer s.Link.Stall(0, 0)
+		x := p.poll(5*time.Millisecond, inquiry{Target: greeting}, inquiry{Target: s.configMaps()})
+		defer x.stop()
+		late := func(f finding) bool { return f.took() > 150*time.Millisecond }
+		x.until("a late answer", time.Time{}, late)
+		x.until("answers behind it", time.Now().Add(3*time.Second), func(finding) bool { return true })
+		x.stop()
+		cached, held := 0, 0
+		for _, f := range x.findings() {
+			if f.Status != http.StatusOK || !strings.Contains(string(f.Body), "hello") {
+				t.Errorf("an answer: %d %s", f.Status, f.text())
+			}
+			if f.cached() {
+				cached++
+			}
+			if late(f) {
+				held++
+			}
+		}
+		t.Logf("%d answers, %d late, %d from the cache", len(x.findings()), held, cached)
+	})
+	if t.Failed() {
+		return
+	}
+	rows := s.sql("SELECT count(*) FROM link WHERE state = 'offline'")
+	logged := strings.Count(mustLogs(t, p, "rockpool-sidecar"), `"msg":"link state changed","from":"suspect","to":"offline"`)
+	if counted := p.metric(`rockpool_link_transitions_total{to="offline"}`); logged != 3 || counted != 3 || rows != "3" {
+		t.Errorf("the link was down 3 times: %d lines in the log, %d in the metric, %s rows in the history", logged, counted, rows)
+	}
+}
+
+// Two addresses of the same API server, as of two gateways.
+func TestOneOfTwoLinksFails(t *testing.T) {
+	const another = "203.0.113.10:6444"
+	s := newSite(t)
+	link, err := bed.NewLink(cluster.Address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer link.Close()
+	s.Links = map[string]*bed.Link{another: link}
+	s.configMap("greeting", "hello")
+	s.configure("upstream: {servers: [https://" + bed.DefaultPublicAddress + ", https://" + another + "]}\n")
+	p := s.configurable("ROCKPOOL_UPSTREAM_SERVERS")
+	p.sees("synced")
+	p.linkIs("online")
+	changes := func() string { return s.sql("SELECT count(*) FROM link") }
+	before := changes()
+	x := p.poll(5*time.Millisecond, inquiry{Target: s.configMaps() + "/greeting"}, inquiry{Target: s.configMaps()})
+	defer x.stop()
+	// answered is how often the sidecar has said so of an address.
+	answered := func(address string) int {
+		return strings.Count(mustLogs(t, p, "rockpool-sidecar"), `"API server answers","server":"https://`+address+`"`)
+	}
+	steps := []struct {
+		name       string
+		fail, mend func()
+		over       *bed.Link // that answers are to come over
+		broken     string    // address that comes back
+	}{
+		{"the first is refused", s.Link.Cut, s.Link.Restore, link, bed.DefaultPublicAddress},
+		{"the first is a black hole", s.Link.BlackHole, s.Link.Restore, link, bed.DefaultPublicAddress},
+		{"the second is one, too, which nobody uses", link.BlackHole, link.Restore, s.Link, another},
+		{"the address list is another one", func() {
+			s.configure("upstream: {servers: [{url: 'https://" + another + "', tls-server-name: kubernetes}]}\n")
+			p.sidecarSays(`changed settings are in effect","keys":["upstream.servers"]`)
+		}, func() {}, link, ""},
+		{"what was removed is cut", s.Link.Cut, s.Link.Restore, link, ""},
+	}
+	for _, step := range steps {
+		since, carried, times := time.Now(), step.over.Stats().BytesDown, answered(step.broken)
+		step.fail()
+		first := x.until("an answer after "+step.name, since, func(f finding) bool { return f.Status == http.StatusOK && !f.cached() })
+		t.Logf("%s: answered after %s", step.name, first.Ended.Sub(since))
+		s.configMap("greeting", step.name)
+		p.sees("updated", step.name) // the watch has moved, or stayed
+		s.until(step.name+": bytes come over the other link", func() bool { return step.over.Stats().BytesDown > carried })
+		if step.broken != "" {
+			s.until(step.name+": it is known", func() bool {
+				return strings.Contains(mustLogs(t, p, "rockpool-sidecar"), `"API server does not answer","server":"https://`+step.broken+`"`)
+			})
+		}
+		step.mend()
+		if step.broken != "" {
+			s.until(step.name+": it is used again", func() bool { return answered(step.broken) > times })
+		}
+	}
+	x.stop()
+	brokenOff := 0
+	for _, f := range x.findings() {
+		if f.brokeOff() {
+			brokenOff++
+			continue
+		}
+		if f.Status != http.StatusOK || f.cached() || f.took() > 6*time.Second {
+			t.Errorf("an answer after %s: %d %v %s", f.took(), f.Status, f.Headers, f.text())
+		}
+	}
+	if brokenOff > len(steps) { // one for each fault, as the client asks one question at a time
+		t.Errorf("%d answers broke off", brokenOff)
+	}
+	if got := changes(); got != before {
+		t.Errorf("the state of the link has changed: %s", s.sql("SELECT * FROM v_link"))
+	}
+	if n := strings.Count(mustLogs(t, p, "app"), `"event":"synced"`); n != 1 || p.restarts("rockpool-sidecar") != 0 {
+		t.Errorf("the informer synced %d times", n)
+	}
+}

@@ -1,0 +1,138 @@
+// Command leader is an ordinary in-cluster program that leads as long as it holds a Lease,
+// as most controllers do, and tells of what it does by Events. It takes
+// rest.InClusterConfig, and the leader election and the recorders of client-go as they
+// are. It has never heard of Rockpool.
+//
+// Each line on standard output is one JSON object: {"event":"leading"} when it begins to
+// lead, {"event":"stopped"} when it has lost the Lease, upon which it exits with 1, and
+// {"event":"tick","count":N} for each pair of Events: one of its own, with the reason TickN, and
+// one that is the same each time, which the recorder counts.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/tools/leaderelection"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	"k8s.io/client-go/tools/record"
+)
+
+type settings struct {
+	lease, identity, contentType string
+	duration, renew, retry, tick time.Duration
+}
+
+func main() {
+	var s settings
+	flag.StringVar(&s.lease, "lease", "", "Lease to lead by; empty: none")
+	flag.StringVar(&s.identity, "identity", "edge", "holder's name")
+	flag.StringVar(&s.contentType, "content-type", "", "what to speak with the API; empty for client-go's default")
+	flag.DurationVar(&s.duration, "lease-duration", 15*time.Second, "as in leaderelection.LeaderElectionConfig")
+	flag.DurationVar(&s.renew, "renew-deadline", 10*time.Second, "likewise")
+	flag.DurationVar(&s.retry, "retry-period", 2*time.Second, "likewise")
+	flag.DurationVar(&s.tick, "tick", 0, "how often to tell something by Events; 0: never")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	if err := run(ctx, s); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func say(event string, count int) {
+	raw, err := json.Marshal(map[string]any{"event": event, "count": count})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(string(raw))
+}
+
+func run(ctx context.Context, s settings) error {
+	config, err := rest.InClusterConfig()
+	if err != nil {
+		return err
+	}
+	config.ContentType = s.contentType
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	raw, err := os.ReadFile("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+	if err != nil {
+		return err
+	}
+	namespace := strings.TrimSpace(string(raw))
+	if s.tick > 0 {
+		go ticks(ctx, s.tick, client, namespace)
+	}
+	if s.lease == "" {
+		<-ctx.Done()
+		return nil
+	}
+	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
+		Lock: &resourcelock.LeaseLock{
+			LeaseMeta: metav1.ObjectMeta{Namespace: namespace, Name: s.lease}, Client: client.CoordinationV1(),
+			LockConfig: resourcelock.ResourceLockConfig{Identity: s.identity},
+		},
+		LeaseDuration: s.duration, RenewDeadline: s.renew, RetryPeriod: s.retry,
+		Callbacks: leaderelection.LeaderCallbacks{
+			OnStartedLeading: func(context.Context) { say("leading", 0) },
+			OnStoppedLeading: func() {
+				if ctx.Err() == nil {
+					say("stopped", 0)
+				}
+			},
+		},
+	})
+	if err != nil {
+		return err
+	}
+	elector.Run(ctx)
+	if ctx.Err() == nil {
+		return fmt.Errorf("lost the Lease %s", s.lease)
+	}
+	return nil
+}
+
+// ticks tells something by both recorders of client-go, until ctx ends.
+func ticks(ctx context.Context, every time.Duration, client kubernetes.Interface, namespace string) {
+	// The recorders' own bounds on Events of one object would end this after 25.
+	older := record.NewBroadcaster(record.WithContext(ctx), record.WithSleepDuration(time.Second), record.WithCorrelatorOptions(record.CorrelatorOptions{BurstSize: 100_000}))
+	older.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
+	recorder := older.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "leader"})
+	newer := events.NewBroadcaster(&events.EventSinkImpl{Interface: client.EventsV1()})
+	if err := newer.StartRecordingToSinkWithContext(ctx); err != nil {
+		log.Fatal(err)
+	}
+	clock := &corev1.ObjectReference{APIVersion: "v1", Kind: "ConfigMap", Namespace: namespace, Name: "clock"}
+	other := newer.NewRecorder(scheme.Scheme, "leader")
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for n := 1; ; n++ {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		recorder.Eventf(clock, corev1.EventTypeNormal, fmt.Sprintf("Tick%d", n), "this is tick %d", n)
+		recorder.Event(clock, corev1.EventTypeNormal, "Beat", "the clock beats")
+		other.Eventf(clock, nil, corev1.EventTypeNormal, fmt.Sprintf("Tock%d", (n+1)/2), "Tick", "the clock has ticked twice")
+		say("tick", n)
+	}
+}

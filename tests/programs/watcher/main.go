@@ -1,0 +1,215 @@
+// Command watcher is what an informer is made of, laid bare: it lists ConfigMaps in its
+// namespace, watches behind the list, and goes on behind the last event when the stream
+// ends, as client-go's reflector does. When its version is gone it lists again. It has
+// never heard of Rockpool.
+//
+// Several clients do that at once, each in its own way. Each line on standard output is
+// one JSON object, in the order in which its client has seen it: "listed" with all objects,
+// "watch" when a stream has begun, the types of events, "gone".
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"log"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/ptr"
+)
+
+const (
+	asJSON     = "application/json"
+	asProtobuf = "application/vnd.kubernetes.protobuf"
+	// pause is between attempts.
+	pause = 100 * time.Millisecond
+)
+
+// line is what is printed.
+type line struct {
+	Client          string            `json:"client"`
+	Event           string            `json:"event"`
+	Name            string            `json:"name,omitempty"`
+	UID             string            `json:"uid,omitempty"`
+	ResourceVersion string            `json:"resourceVersion,omitempty"`
+	Objects         map[string]string `json:"objects,omitempty"` // UID/resourceVersion by name
+}
+
+// client is one way to read.
+type client struct {
+	name  string
+	list  func(context.Context, metav1.ListOptions) (runtime.Object, error)
+	watch func(context.Context, metav1.ListOptions) (watch.Interface, error)
+	// options are those of all its watches.
+	options metav1.ListOptions
+	print   func(line)
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	if err := run(ctx); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run(ctx context.Context) error {
+	config, err := rest.InClusterConfig()
+	if err != nil {
+		return err
+	}
+	config.QPS = -1
+	text, err := os.ReadFile("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+	if err != nil {
+		return err
+	}
+	namespace := strings.TrimSpace(string(text))
+	inJSON, err := whole(config, asJSON, namespace)
+	if err != nil {
+		return err
+	}
+	inProtobuf, err := whole(config, asProtobuf, namespace)
+	if err != nil {
+		return err
+	}
+	partial, err := partial(config, namespace)
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex
+	out := json.NewEncoder(os.Stdout)
+	var running sync.WaitGroup
+	start := func(c client, name string, options metav1.ListOptions) {
+		c.name, c.options = name, options
+		c.print = func(l line) {
+			mu.Lock()
+			defer mu.Unlock()
+			l.Client = name
+			if err := out.Encode(l); err != nil {
+				log.Print(err)
+			}
+		}
+		running.Go(func() { c.run(ctx) })
+	}
+	bookmarks := metav1.ListOptions{AllowWatchBookmarks: true}
+	start(inJSON, "json", bookmarks)
+	start(inJSON, "twin", bookmarks)
+	start(inProtobuf, "protobuf", bookmarks)
+	start(inProtobuf, "without bookmarks", metav1.ListOptions{})
+	start(inProtobuf, "selected", metav1.ListOptions{AllowWatchBookmarks: true, LabelSelector: "half=a"})
+	start(partial, "metadata", bookmarks)
+	start(inJSON, "for a while", metav1.ListOptions{AllowWatchBookmarks: true, TimeoutSeconds: ptr.To[int64](5)})
+	running.Wait()
+	return nil
+}
+
+// whole reads whole objects.
+func whole(config *rest.Config, contentType, namespace string) (client, error) {
+	config = rest.CopyConfig(config)
+	config.ContentType, config.AcceptContentTypes = contentType, contentType
+	all, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return client{}, err
+	}
+	api := all.CoreV1().ConfigMaps(namespace)
+	return client{
+		list:  func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return api.List(ctx, o) },
+		watch: api.Watch,
+	}, nil
+}
+
+// partial reads metadata alone.
+func partial(config *rest.Config, namespace string) (client, error) {
+	all, err := metadata.NewForConfig(config)
+	if err != nil {
+		return client{}, err
+	}
+	api := all.Resource(corev1.SchemeGroupVersion.WithResource("configmaps")).Namespace(namespace)
+	return client{
+		list:  func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return api.List(ctx, o) },
+		watch: api.Watch,
+	}, nil
+}
+
+// run lists and watches until ctx ends.
+func (c *client) run(ctx context.Context) {
+	last := ""
+	for ctx.Err() == nil {
+		err := c.step(ctx, &last)
+		if apierrors.IsGone(err) || apierrors.IsResourceExpired(err) {
+			last = ""
+			c.print(line{Event: "gone"})
+		} else if err != nil {
+			log.Printf("%s: %v", c.name, err)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// step lists if nothing is known, and follows one stream to its end.
+func (c *client) step(ctx context.Context, last *string) error {
+	options := c.options
+	if *last == "" {
+		list, err := c.list(ctx, metav1.ListOptions{LabelSelector: options.LabelSelector})
+		if err != nil {
+			return err
+		}
+		if *last, err = c.listed(list); err != nil {
+			return err
+		}
+	}
+	options.ResourceVersion = *last
+	w, err := c.watch(ctx, options)
+	if err != nil {
+		return err
+	}
+	defer w.Stop()
+	c.print(line{Event: "watch", ResourceVersion: *last})
+	for event := range w.ResultChan() {
+		if event.Type == watch.Error {
+			return apierrors.FromObject(event.Object)
+		}
+		m, err := meta.Accessor(event.Object)
+		if err != nil {
+			return err
+		}
+		*last = m.GetResourceVersion()
+		c.print(line{Event: string(event.Type), Name: m.GetName(), UID: string(m.GetUID()), ResourceVersion: *last})
+	}
+	return nil
+}
+
+// listed prints a list and gives its version.
+func (c *client) listed(list runtime.Object) (version string, err error) {
+	m, err := meta.ListAccessor(list)
+	if err != nil {
+		return "", err
+	}
+	objects := map[string]string{}
+	err = meta.EachListItem(list, func(item runtime.Object) error {
+		m, err := meta.Accessor(item)
+		if err != nil {
+			return err
+		}
+		objects[m.GetName()] = string(m.GetUID()) + "/" + m.GetResourceVersion()
+		return nil
+	})
+	c.print(line{Event: "listed", ResourceVersion: m.GetResourceVersion(), Objects: objects})
+	return m.GetResourceVersion(), err
+}
