@@ -122,10 +122,16 @@ func (s *site) configMap(value string) {
 	s.try(err)
 }
 
-// kubectl runs kubectl as the admin in the namespace; it must succeed.
+// kubectl runs kubectl in the namespace; it must succeed.
 func (s *site) kubectl(args ...string) string {
 	s.t.Helper()
-	out, err := cluster.command(s.ctx, append([]string{cluster.Tools().Kubectl, "-n", s.namespace}, args...)...)
+	return s.admin(append([]string{"-n", s.namespace}, args...)...)
+}
+
+// admin runs kubectl in no particular namespace; it must succeed.
+func (s *site) admin(args ...string) string {
+	s.t.Helper()
+	out, err := cluster.command(context.WithoutCancel(s.ctx), append([]string{cluster.Tools().Kubectl}, args...)...)
 	s.try(err)
 	return out
 }
