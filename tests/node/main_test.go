@@ -136,7 +136,7 @@ func (w *world) stop() error {
 		w.node.Stop()
 	}
 	if w.ControlPlane != nil {
-		return w.ControlPlane.Stop()
+		return w.Stop()
 	}
 	return nil
 }

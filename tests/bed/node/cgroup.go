@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -30,17 +32,41 @@ func makeControlGroup() (controlGroup, error) {
 	}
 	for _, h := range g.hierarchies {
 		if err := os.Mkdir(filepath.Join(h, g.name), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return g, errors.Join(fmt.Errorf("control groups: %w", err), g.remove())
+			return g, errors.Join(err, g.remove())
 		}
 	}
+	if err := g.complete(); err != nil {
+		return g, errors.Join(err, g.remove())
+	}
 	return g, nil
+}
+
+// complete tells what the kubelet would miss. In version 2 a group has the controllers that its parent
+// gives away, and a parent with processes of its own, as in a container, gives away none.
+func (g controlGroup) complete() error {
+	for _, controller := range []string{"cpu", "cpuset", "memory", "pids"} {
+		if g.hierarchies[0] != cgroupRoot {
+			if !slices.Contains(g.hierarchies, filepath.Join(cgroupRoot, controller)) {
+				return fmt.Errorf("no controller %s at %s", controller, cgroupRoot)
+			}
+			continue
+		}
+		given, err := os.ReadFile(filepath.Join(cgroupRoot, g.name, "cgroup.controllers"))
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(strings.Fields(string(given)), controller) {
+			return fmt.Errorf("no controller %s below %s, only %s", controller, cgroupRoot, strings.TrimSpace(string(given)))
+		}
+	}
+	return nil
 }
 
 // hierarchies are the mount points of the control groups: one of version 2, or several of version 1.
 func hierarchies() ([]string, error) {
 	if _, err := os.Stat(filepath.Join(cgroupRoot, "cgroup.controllers")); err == nil {
 		for _, controller := range []string{"+cpu", "+cpuset", "+memory", "+pids", "+hugetlb", "+io"} {
-			// One that the machine lacks, or has given away, is missed by the kubelet, by name.
+			// What is missed is missed by name, see complete.
 			_ = os.WriteFile(filepath.Join(cgroupRoot, "cgroup.subtree_control"), []byte(controller), 0)
 		}
 		return []string{cgroupRoot}, nil
