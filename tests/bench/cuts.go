@@ -3,10 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"maps"
 	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -41,8 +41,7 @@ func (b *bench) cuts(ctx context.Context) error {
 	if err := b.pods(ctx, someNamespace, someObjects); err != nil {
 		return err
 	}
-	klog.LogToStderr(false) // what informers say when a link breaks is not the result
-	klog.SetOutput(io.Discard)
+	klog.SetLogger(logr.Discard()) // what informers say when a link breaks is not the result
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	direct, err := bed.NewLink(b.plane.Address())
