@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -185,7 +184,7 @@ func (p *PodRunner) prepare(ctx context.Context) error {
 		return err
 	}
 	if err := p.connect(ctx); err != nil {
-		return fmt.Errorf("network: %w; the sandbox says: %s", err, p.sandbox.process.tail())
+		return fmt.Errorf("network: %w; the sandbox says: %s", err, p.sandbox.process.Tail())
 	}
 	for i := range p.pod.Spec.Volumes {
 		v := &p.pod.Spec.Volumes[i]
@@ -254,7 +253,7 @@ func (p *PodRunner) Kill() error {
 	}
 	p.mu.Unlock()
 	p.cancel()
-	_ = p.sandbox.process.cmd.Process.Signal(syscall.SIGKILL)
+	p.sandbox.process.Kill()
 	return p.Stop()
 }
 
