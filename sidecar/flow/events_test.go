@@ -203,6 +203,27 @@ func TestOnlineEventsAreTheServers(t *testing.T) {
 	}
 }
 
+func TestAnEventThatMayHaveArrivedAndCannotBeQueuedIsSaidToBeInDoubt(t *testing.T) {
+	for name, r := range map[string]func(*rig) *http.Request{
+		"a patch of an Event that nobody knows": func(g *rig) *http.Request { return g.write("PATCH", eventsPath+"/b", `{"count":2}`) },
+		"a patch with a list":                   func(g *rig) *http.Request { return g.write("PATCH", eventsPath+"/b", `{"x":[1]}`) },
+		"an Event of more than 64 KiB": func(g *rig) *http.Request {
+			return g.write("PATCH", eventsPath+"/b", strings.Repeat(" ", maxQuestion)+"{}")
+		},
+		"an Event of who cannot be known": func(g *rig) *http.Request {
+			r := g.write("POST", eventsPath, named)
+			r.Header.Set("Authorization", "Bearer "+token("forged"))
+			return r
+		},
+	} {
+		g := newEventsRig(t)
+		g.fails(mayHaveArrived)
+		if code, message := g.do(r(g)); code != http.StatusGatewayTimeout || !strings.Contains(message, "may have been carried out") {
+			t.Errorf("%s: %d %s", name, code, message)
+		}
+	}
+}
+
 func TestAnEventFromBeforeTheOutageIsPatched(t *testing.T) {
 	const recorded = `{"kind":"Event","apiVersion":"v1","metadata":{"name":"a","namespace":"shop","uid":"u","resourceVersion":"7"},"count":1}`
 	g := newEventsRig(t)
