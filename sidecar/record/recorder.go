@@ -387,15 +387,15 @@ func (r *Recorder) undo(ctx context.Context) {
 func (r *Recorder) Flush(ctx context.Context) error {
 	done := make(chan struct{})
 	r.mu.Lock()
-	if len(r.queue) == 0 && !r.busy {
+	if r.ended || len(r.queue) == 0 && !r.busy {
 		r.mu.Unlock()
 		return nil
 	}
+	// Together: what is taken in between would end the urgency, and the group be held back.
 	r.urgent = true
+	clear(r.sees)
+	r.push(flush{done})
 	r.mu.Unlock()
-	if !r.enqueue(flush{done}) {
-		return nil
-	}
 	select {
 	case <-done:
 		return nil
