@@ -210,7 +210,8 @@ func TestWhenItCannotBeKnownWhatAClientHasMissedItHearsThatItsVersionIsGone(t *t
 		"when only metadata is listed": {change: func(_ *rig, s *server) {
 			s.pages[0] = strings.Replace(s.pages[0], "ConfigMapList", "PartialObjectMetadataList", 1)
 		}, lists: 1},
-		"when the list is older": {change: func(_ *rig, s *server) { s.pages[0] = listed(9, "", object("b", "ub", 6)) }, lists: 1},
+		"when the list is older":           {change: func(_ *rig, s *server) { s.pages[0] = listed(9, "", object("b", "ub", 6)) }, lists: 1},
+		"when the list is older and empty": {change: func(_ *rig, s *server) { s.pages[0] = listed(9, "") }, lists: 1},
 		"when the list has an old object that it did not have": {change: func(_ *rig, s *server) {
 			s.pages[0] = listed(20, "", object("b", "ub", 11), object("x", "ux", 8))
 		}, lists: 1},

@@ -6,6 +6,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	"rockpool.dev/sidecar/wire"
 )
@@ -61,4 +64,48 @@ func TestWhoWaitsForAGroupThatIsHeldBackGetsItAtOnce(t *testing.T) {
 	if got := g.recorded("configmaps"); !slices.Equal(got, []string{"complete shop/@20: a@1 b@2"}) {
 		t.Errorf("recorded %v", got)
 	}
+}
+
+func TestGroupsAreHeldBackForASecondOrUntilHalfOfTheRoomIsTaken(t *testing.T) {
+	comesIn := func(g *rig, size int) {
+		text := listOf(20, strings.Replace(configMap("a", 1), "v1", strings.Repeat("x", size), 1), configMap("b", 2))
+		body := g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(text)))
+		if _, err := io.CopyN(io.Discard, body, int64(len(text)-5)); err != nil {
+			t.Fatal(err)
+		}
+		if !g.holds() {
+			t.Fatal("nothing is held back")
+		}
+	}
+	t.Run("half of the room", func(t *testing.T) {
+		for size, want := range map[int]bool{10 << 10: false, 33 << 10: true} {
+			g := idleRig(t, t.TempDir(), 64<<10)
+			if comesIn(g, size); g.full() != want {
+				t.Errorf("with %d bytes a group is written: %v", g.pending, !want)
+			}
+		}
+	})
+	t.Run("a second", func(t *testing.T) {
+		g := newFaultRig(t, t.TempDir())
+		comesIn(g.rig, 1)
+		began, done := g.clock.Now(), make(chan struct{})
+		go func() {
+			defer close(done)
+			g.gather(t.Context())
+		}()
+		err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) {
+			select {
+			case <-done:
+				return true, nil
+			default:
+			}
+			if g.clock.HasWaiters() {
+				g.clock.Step(groupDelay)
+			}
+			return false, nil
+		})
+		if took := g.clock.Since(began); err != nil || took != holdDelay {
+			t.Errorf("held back for %s: %v", took, err)
+		}
+	})
 }
