@@ -24,34 +24,11 @@ type Queued struct {
 // for its principal, path and name. It is on the disk when Enqueue returns. It gives the
 // row's id.
 func (db *DB) Enqueue(ctx context.Context, q Queued) (id int64, err error) {
-	file, done, err := db.use()
-	if err != nil {
-		return 0, err
-	}
-	defer done()
-	if file.damaged.Load() {
-		return 0, fmt.Errorf("%s: %w", db.path, ErrCorrupt)
-	}
-	// synchronous cannot be changed inside a transaction.
-	conn, err := file.write.Conn(ctx)
-	if err != nil {
-		return 0, file.note("enqueue", err)
-	}
-	defer conn.Close()
-	ctx = context.WithoutCancel(ctx)
-	if _, err := conn.ExecContext(ctx, `PRAGMA synchronous = FULL`); err != nil {
-		return 0, file.note("enqueue", err)
-	}
-	defer conn.ExecContext(ctx, `PRAGMA synchronous = NORMAL`) //nolint:errcheck // FULL is only slower
-	tx, err := conn.BeginTx(ctx, nil)
-	if err != nil {
-		return 0, file.note("enqueue", err)
-	}
-	if id, err = putQueued(tx, q); err != nil {
-		_ = tx.Rollback() // after a full disk SQLite has done so
-		return 0, file.note("enqueue", err)
-	}
-	return id, file.note("enqueue", tx.Commit())
+	err = db.lasting(ctx, "enqueue", func(tx *sql.Tx) (err error) {
+		id, err = putQueued(tx, q)
+		return err
+	})
+	return id, err
 }
 
 func putQueued(tx *sql.Tx, q Queued) (id int64, err error) {
