@@ -31,10 +31,7 @@ const (
 func newEventsRig(t *testing.T) *rig {
 	t.Helper()
 	g := newRig(t)
-	var err error
-	if g.Outbox, err = outbox.Open(t.Context(), outbox.Options{Store: g.db, MaxCount: 10, MaxAge: time.Hour, Logger: zaptest.NewLogger(t)}); err != nil {
-		t.Fatal(err)
-	}
+	g.Outbox = outbox.New(outbox.Options{Store: g.db, MaxCount: 10, MaxAge: time.Hour, Logger: zaptest.NewLogger(t)})
 	return g
 }
 
