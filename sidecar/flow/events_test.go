@@ -221,6 +221,20 @@ func TestAnEventThatMayHaveArrivedAndCannotBeQueuedIsSaidToBeInDoubt(t *testing.
 	}
 }
 
+func TestAWriteThatTheServerRefusesDoesNotStandForAQueuedEvent(t *testing.T) {
+	g := newEventsRig(t)
+	g.link.set(false)
+	g.do(g.write("POST", eventsPath, named))
+	g.link.set(true)
+	g.says(404, `{"kind":"Status","code":404}`)
+	if code, _ := g.do(g.write("PATCH", eventsPath+"/a", `{"count":2}`)); code != 404 {
+		t.Fatal(code)
+	}
+	if got := g.delivered(created); len(got) != 1 || !strings.HasPrefix(got[0], "POST "+eventsPath+" ") {
+		t.Errorf("delivered: %q", got)
+	}
+}
+
 func TestAnEventFromBeforeTheOutageIsPatched(t *testing.T) {
 	const recorded = `{"kind":"Event","apiVersion":"v1","metadata":{"name":"a","namespace":"shop","uid":"u","resourceVersion":"7"},"count":1}`
 	g := newEventsRig(t)
