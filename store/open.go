@@ -51,11 +51,12 @@ type Options struct {
 
 // DB is an open cache. Its methods may be called from several goroutines.
 type DB struct {
-	path    string
-	opts    Options
-	lastID  atomic.Int64 // of collections, in this file and in those before it
-	kept    kept
-	scratch error // why there is no file: Recreate has failed
+	path       string
+	opts       Options
+	lastID     atomic.Int64 // of collections, in this file and in those before it
+	lastQueued atomic.Int64 // of queued writes, likewise
+	kept       kept
+	scratch    error // why there is no file: Recreate has failed
 
 	// mu is held for reading while the file is used, for writing while it is
 	// replaced: SQLite finds the companions of a file by its name, so nobody may
@@ -247,9 +248,10 @@ func (db *DB) prepare(ctx context.Context, write *sql.DB, unclean bool) error {
 			}
 		}
 	}
-	var last int64
-	err := write.QueryRowContext(ctx, "SELECT coalesce(max(id), 0) FROM collection").Scan(&last)
+	var last, queued int64
+	err := write.QueryRowContext(ctx, "SELECT (SELECT coalesce(max(id), 0) FROM collection), (SELECT coalesce(max(id), 0) FROM outbox)").Scan(&last, &queued)
 	db.lastID.Store(last)
+	db.lastQueued.Store(queued)
 	return translate(op, err)
 }
 

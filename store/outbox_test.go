@@ -171,6 +171,35 @@ func TestAQueuedWriteThatTheDiskHasChangedIsNotRead(t *testing.T) {
 	wantQueue(t, db, "b=2")
 }
 
+func TestTheIDOfAQueuedWriteLeadsToNoOther(t *testing.T) {
+	db := openAt(t, t.TempDir(), Options{})
+	ids := map[int64]string{}
+	next := func(name string) (id int64) {
+		t.Helper()
+		id = enqueue(t, db, queued(name, "1", ""))
+		if other, ok := ids[id]; ok {
+			t.Errorf("%s has the id of %s", name, other)
+		}
+		ids[id] = name
+		return id
+	}
+	if err := db.Dequeue(t.Context(), next("delivered")); err != nil {
+		t.Fatal(err)
+	}
+	lost := next("lost with the file")
+	if _, err := db.file.write.Exec(`UPDATE outbox SET object = '9'`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Queued(t.Context(), lost); !errors.Is(err, ErrCorrupt) {
+		t.Fatalf("it gives %v", err)
+	}
+	if err := db.Recreate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	next("the first of the new file")
+	wantQueue(t, db, "the first of the new file=1")
+}
+
 func TestWhatIsQueuedOnAFullDiskIsRefused(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{MaxSize: 4 << 20})
 	enqueue(t, db, queued("a", "1", ""))
