@@ -283,8 +283,9 @@ func (db *DB) use() (f *file, done func(), err error) {
 	return db.file, db.mu.RUnlock, nil
 }
 
-// Close closes the database; the log is merged into the file. A file that was
-// found corrupt is set aside, so that the next Open does not take it again.
+// Close closes the database; the log is merged into the file. In place of a file that was
+// found corrupt it leaves a new one, as Recreate does: the next Open must not take the old
+// one again, and what was promised of the outbox is in no other place.
 func (db *DB) Close() error {
 	db.mu.Lock()
 	defer db.mu.Unlock()
@@ -293,11 +294,17 @@ func (db *DB) Close() error {
 		return nil
 	}
 	db.file, db.scratch = nil, errClosed
-	err := f.close()
-	if f.damaged.Load() {
-		err = errors.Join(err, setAside(db.path, db.path+".corrupt"))
+	if !f.damaged.Load() {
+		return f.close()
 	}
-	return err
+	ctx := context.Background() // it must not end here
+	db.kept.salvage(ctx, f.write)
+	_ = f.close() // it is lost, whatever that says
+	if err := db.recreate(ctx); err != nil {
+		return err
+	}
+	f, db.file = db.file, nil
+	return f.close()
 }
 
 var errClosed = errors.New("database is closed")

@@ -114,6 +114,13 @@ func TestTheOutboxIsCarriedOverToANewFile(t *testing.T) {
 			}
 			return db
 		}},
+		{"because the old one was found corrupt just before the end", func(t *testing.T, db *DB) *DB {
+			db.file.damaged.Store(true)
+			if err := db.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return openAt(t, filepath.Dir(db.Path()), Options{})
+		}},
 		{"because the old one was found corrupt elsewhere", func(t *testing.T, db *DB) *DB {
 			db.file.damaged.Store(true)
 			if _, err := db.Enqueue(t.Context(), queued("c", "3", "")); !errors.Is(err, ErrCorrupt) {
