@@ -97,28 +97,22 @@ func Open(ctx context.Context, dir string, opts Options) (*DB, error) {
 	if errors.Is(err, ErrCorrupt) || errors.Is(err, errVersion) {
 		db.kept.salvageFile(ctx, db.path)
 	}
-	var aside string
 	switch {
 	case errors.Is(err, ErrCorrupt):
-		aside = "corrupt"
+		opts.Notice(fmt.Sprintf("%s: %v: kept as %s.corrupt unless the disk is full, starting with an empty cache", db.path, err, FileName))
+		err = db.recreate(ctx)
 	case errors.Is(err, ErrForeign):
-		aside = "foreign"
+		opts.Notice(fmt.Sprintf("%s: %v: kept as %s.foreign, starting with an empty cache", db.path, err, FileName))
+		if err = setAside(db.path, db.path+".foreign"); err == nil {
+			err = db.openKept(ctx)
+		}
 	case errors.Is(err, errVersion):
 		opts.Notice(fmt.Sprintf("%s: %v: starting with an empty cache", db.path, err))
-		err = remove(db.path)
-	case err != nil:
-		return nil, err
-	default:
-		return db, nil
-	}
-	if aside != "" {
-		opts.Notice(fmt.Sprintf("%s: %v: kept as %s.%s, starting with an empty cache", db.path, err, FileName, aside))
-		err = setAside(db.path, db.path+"."+aside)
+		if err = remove(db.path); err == nil {
+			err = db.openKept(ctx)
+		}
 	}
 	if err != nil {
-		return nil, err
-	}
-	if err := db.openKept(ctx); err != nil {
 		return nil, err
 	}
 	return db, nil
