@@ -184,10 +184,10 @@ func (c *cache) open(ctx context.Context, name, directory string, size int64, lo
 	return nil
 }
 
-// openOutbox opens the queue of Events, which is on the disk, to outlive the pod, unless
+// newOutbox makes the queue of Events, which is on the disk, to outlive the pod, unless
 // Events may not be written there. What was accepted is delivered also when offline.events
 // is off by now.
-func openOutbox(ctx context.Context, disk, memory *cache, cfg config.Config, log *zap.Logger) *outbox.Outbox {
+func newOutbox(disk, memory *cache, cfg config.Config, log *zap.Logger) *outbox.Outbox {
 	db := disk.db
 	if slices.ContainsFunc(cfg.Cache.MemoryOnly, func(r schema.GroupResource) bool { return r.Resource == "events" }) {
 		db = memory.db
@@ -199,12 +199,7 @@ func openOutbox(ctx context.Context, disk, memory *cache, cfg config.Config, log
 	if cfg.Offline.Events {
 		o.MaxCount = cfg.Offline.EventsMaxCount
 	}
-	events, err := outbox.Open(ctx, o)
-	if err != nil {
-		log.Error("queued Events cannot be read, and none are accepted", zap.Error(err))
-		return nil
-	}
-	return events
+	return outbox.New(o)
 }
 
 func (c *cache) close(log *zap.Logger) {
