@@ -19,12 +19,14 @@ args="$*"
 encoded() { [ ! -f "$STATE/$1" ] || base64 <"$STATE/$1" | tr -d '\n'; }
 case $args in
   "get namespace "*) [ -f "$STATE/installed" ] ;;
-  "get mutatingwebhookconfiguration rockpool-injector -o jsonpath={.webhooks[*].name}") printf 'inject.rockpool.dev' ;;
-  "get mutatingwebhookconfiguration rockpool-injector -o jsonpath={.webhooks[?("*) encoded bundle ;;
+  "get mutatingwebhookconfiguration rockpool-injector -o jsonpath={.webhooks[*].name}") printf 'inject.rockpool.dev inject-namespace.rockpool.dev' ;;
+  "get mutatingwebhookconfiguration rockpool-injector -o jsonpath={range .webhooks[*]}{.clientConfig.caBundle}"*)
+    encoded bundle; echo; [ -f "$STATE/new-webhook" ] || encoded bundle; echo ;;
   *"get secret "*"jsonpath={.data.tls\.crt}") encoded tls.crt ;;
   *"get secret "*"jsonpath={.data.ca\.crt}") encoded ca.crt ;;
   "patch mutatingwebhookconfiguration rockpool-injector --type=strategic -p "*)
-    bundle=${args##*caBundle\":\"}
+    bundle=${args##*inject-namespace.rockpool.dev\",\"clientConfig\":{\"caBundle\":\"}
+    case $args in *"{\"name\":\"inject.rockpool.dev\",\"clientConfig\":{\"caBundle\":\"${bundle%%\"*}\"}}"*) ;; *) echo "two bundles: $args" >&2; exit 1 ;; esac
     printf '%s' "${bundle%%\"*}" | base64 -d >"$STATE/bundle"
     echo patch >>"$STATE/writes" ;;
   *"create secret generic"*)
@@ -89,7 +91,7 @@ func TestWebhookCertsScript(t *testing.T) {
 	if out, err := script(); err != nil {
 		t.Fatalf("first run: %v\n%s", err, out)
 	}
-	first, firstKey := read("tls.crt"), read("tls.key")
+	first := read("tls.crt")
 	if err := trusted(first); err != nil {
 		t.Fatalf("first run: %v", err)
 	}
@@ -103,6 +105,18 @@ func TestWebhookCertsScript(t *testing.T) {
 	if string(read("tls.crt")) != string(first) || string(read("writes")) != "patch\napply\n" {
 		t.Error("the second run has written")
 	}
+
+	newWebhook := filepath.Join(state, "new-webhook")
+	if err := os.WriteFile(newWebhook, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := script(); err != nil || strings.Contains(out, "nothing to do") {
+		t.Errorf("a webhook that trusts nobody yet: %v\n%s", err, out)
+	}
+	if err := os.Remove(newWebhook); err != nil {
+		t.Fatal(err)
+	}
+	first, firstKey := read("tls.crt"), read("tls.key")
 
 	if out, err := script("--force"); err != nil {
 		t.Fatalf("renewal: %v\n%s", err, out)

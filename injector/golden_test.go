@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -15,6 +16,8 @@ import (
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -25,6 +28,7 @@ import (
 
 	"rockpool.dev/injector/inject"
 	"rockpool.dev/injector/webhook"
+	"rockpool.dev/sidecar/config"
 )
 
 var update = flag.Bool("update", false, "write the golden files instead of comparing with them")
@@ -60,13 +64,14 @@ func TestGolden(t *testing.T) {
 		}
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
 			input := readYAML(t, file)
-			response := review(t, input)
+			facts := readFacts(t, file)
+			response := review(t, input, facts)
 			output := applied(t, input, response)
 			golden := strings.TrimSuffix(file, ".yaml") + ".injected.yaml"
 			compareGolden(t, golden, describe(t, response, output))
 
 			pod := decodePod(t, input)
-			patched, result := inject.Inject(pod, goldenNamespace, goldenParams)
+			patched, result := inject.Inject(pod, facts, goldenParams)
 			if diff := cmp.Diff(decodePod(t, output), patched); diff != "" {
 				t.Errorf("the pure function and the webhook differ (-webhook +function):\n%s", diff)
 			}
@@ -79,10 +84,48 @@ func TestGolden(t *testing.T) {
 			if !response.Allowed {
 				return
 			}
-			if again := review(t, output); len(again.Patch) != 0 {
+			// A pod that came injected is taken back to what it was before that.
+			want, _ := inject.Uninject(pod)
+			got, _ := inject.Uninject(patched)
+			if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("taken back, it is not what it was (-before +after):\n%s", diff)
+			}
+			if again := review(t, output, facts); len(again.Patch) != 0 {
 				t.Errorf("injecting again gives a patch: %s", again.Patch)
 			}
 		})
+	}
+}
+
+// TestTheSidecarTakesItsConfiguration gives the sidecar the variables of every golden pod.
+func TestTheSidecarTakesItsConfiguration(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.injected.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no golden files: %v", err)
+	}
+	taken := map[string]bool{}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			for _, c := range decodePod(t, readYAML(t, file)).Spec.InitContainers {
+				if c.Name != inject.ContainerSidecar {
+					continue
+				}
+				for _, e := range c.Env {
+					t.Setenv(e.Name, e.Value)
+					taken[e.Name] = true
+				}
+			}
+			flags := pflag.NewFlagSet("sidecar", pflag.ContinueOnError)
+			config.Register(flags)
+			if _, err := config.Load(flags); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for _, name := range []string{"ROCKPOOL_LISTEN_ADDRESS", "ROCKPOOL_CACHE_MAX_SIZE", "ROCKPOOL_CACHE_AGENTS", "ROCKPOOL_LOG_LEVEL", "ROCKPOOL_OFFLINE_EVENTS", "ROCKPOOL_OFFLINE_LEASES"} {
+		if !taken[name] {
+			t.Errorf("no golden pod has %s", name)
+		}
 	}
 }
 
@@ -125,12 +168,12 @@ func compareGolden(t *testing.T, file string, got []byte) {
 }
 
 // review sends a pod through the webhook's handler.
-func review(t *testing.T, pod []byte) *admissionv1.AdmissionResponse {
+func review(t *testing.T, pod []byte, facts inject.Facts) *admissionv1.AdmissionResponse {
 	t.Helper()
 	body, err := json.Marshal(admissionv1.AdmissionReview{
 		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"},
 		Request: &admissionv1.AdmissionRequest{
-			UID: "golden", Operation: admissionv1.Create, Namespace: goldenNamespace,
+			UID: "golden", Operation: admissionv1.Create, Namespace: facts.Namespace,
 			Resource: metav1.GroupVersionResource{Version: "v1", Resource: "pods"},
 			Object:   runtime.RawExtension{Raw: pod},
 		},
@@ -138,15 +181,48 @@ func review(t *testing.T, pod []byte) *admissionv1.AdmissionResponse {
 	if err != nil {
 		t.Fatal(err)
 	}
-	request := httptest.NewRequest(http.MethodPost, webhook.Path, bytes.NewReader(body))
+	path := webhook.Path
+	if facts.Asked {
+		path = webhook.NamespacePath
+	}
+	request := httptest.NewRequest(http.MethodPost, path, bytes.NewReader(body))
 	request.Header.Set("Content-Type", "application/json")
 	recorder := httptest.NewRecorder()
-	webhook.NewHandler(goldenParams, zap.NewNop()).ServeHTTP(recorder, request)
+	webhook.NewHandler(goldenParams, knownCluster{facts}, zap.NewNop()).ServeHTTP(recorder, request)
 	var answer admissionv1.AdmissionReview
 	if err := json.Unmarshal(recorder.Body.Bytes(), &answer); err != nil || answer.Response == nil {
 		t.Fatalf("HTTP %d, %v: %s", recorder.Code, err, recorder.Body)
 	}
 	return answer.Response
+}
+
+// knownCluster answers lookups from facts.
+type knownCluster struct{ facts inject.Facts }
+
+func (c knownCluster) Namespace(context.Context, string) (*metav1.ObjectMeta, error) {
+	return &metav1.ObjectMeta{Labels: c.facts.NamespaceLabels, Annotations: c.facts.NamespaceAnnotations}, nil
+}
+
+func (c knownCluster) KubeletVersion(context.Context, string) (string, error) {
+	return c.facts.KubeletVersion, nil
+}
+
+// readFacts returns what the line "# facts: {...}" of an input says.
+func readFacts(t *testing.T, file string) inject.Facts {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	facts := inject.Facts{Namespace: goldenNamespace}
+	for line := range strings.Lines(string(text)) {
+		if said, ok := strings.CutPrefix(line, "# facts: "); ok {
+			if err := yaml.UnmarshalStrict([]byte(said), &facts); err != nil {
+				t.Fatalf("%s: %v", file, err)
+			}
+		}
+	}
+	return facts
 }
 
 // applied does what the API server does with the response: the patch changes the bytes that

@@ -1,6 +1,6 @@
 // Command rockpool-injector is the admission webhook that adds the Rockpool sidecar to
-// pods that ask for it. This file and its neighbours read flags and environment and put
-// the pieces together; what is added is decided in package inject, served by package webhook.
+// pods that ask for it, and does the same to manifests by command. This file and its neighbours read flags and environment and put
+// the pieces together; what is added is decided in package inject, served by package webhook, put into text by package manifest.
 package main
 
 import (
@@ -33,11 +33,12 @@ func newCommand() *cobra.Command {
 		Short: "Adds the Rockpool sidecar to pods that ask for it",
 		Long: `rockpool-injector is the admission webhook of Rockpool. It changes pods with the
 annotation rockpool.dev/inject: "true" so that they talk to the Kubernetes API through a
-sidecar, which goes on answering when the link to the API server is down.`,
+sidecar, which goes on answering when the link to the API server is down. Where there is
+no webhook, inject does the same to manifests, and uninject takes it back.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newServeCommand(), &cobra.Command{
+	root.AddCommand(newServeCommand(), newInjectCommand(), newUninjectCommand(), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,

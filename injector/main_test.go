@@ -95,6 +95,8 @@ func TestErrorsNameTheFlag(t *testing.T) {
 		{"a missing certificate", []string{"--tls-cert-file=" + missing}, nil, []string{"--tls-cert-file", missing, "no such file"}},
 		{"the port of the webhook in use", []string{"--listen=" + taken.Addr().String()}, nil, []string{"--listen: ", taken.Addr().String(), "address already in use"}},
 		{"the port of the metrics in use", []string{"--metrics-listen=" + taken.Addr().String()}, nil, []string{"--metrics-listen: ", "address already in use"}},
+		{"a kubeconfig that is not there", []string{"--kubeconfig=" + missing}, nil, []string{"--kubeconfig: ", missing}},
+		{"a kind of cache volume that is none", []string{"--cache-volume=ram"}, nil, []string{`--cache-volume: "ram" is not hostPath or emptyDir`}},
 		{"a bad log level", []string{"--log-level=loud"}, nil, []string{`--log-level: "loud"`}},
 		{"a bad log format", []string{"--log-format=xml"}, nil, []string{`--log-format: "xml"`}},
 		{"a bad environment variable", nil, map[string]string{"ROCKPOOL_INJECTOR_SHUTDOWN_GRACE": "soon"}, []string{"ROCKPOOL_INJECTOR_SHUTDOWN_GRACE", `"soon"`}},

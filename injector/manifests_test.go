@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,12 +10,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/yaml"
@@ -23,8 +26,8 @@ import (
 	"rockpool.dev/injector/webhook"
 )
 
-// manifest reads a file of ../manifests into its type.
-func manifest[T any](t *testing.T, file string) T {
+// readManifest reads a file of ../manifests into its type.
+func readManifest[T any](t *testing.T, file string) T {
 	t.Helper()
 	var object T
 	text, err := os.ReadFile(filepath.Join("..", "manifests", file))
@@ -47,7 +50,7 @@ type kustomization struct {
 }
 
 func TestManifestsGiveTheCommandFlagsThatItHas(t *testing.T) {
-	spec := manifest[appsv1.Deployment](t, "deployment.yaml").Spec.Template.Spec
+	spec := readManifest[appsv1.Deployment](t, "deployment.yaml").Spec.Template.Spec
 	container := spec.Containers[0]
 	cmd := newServeCommand()
 	flags := cmd.Flags()
@@ -66,7 +69,7 @@ func TestManifestsGiveTheCommandFlagsThatItHas(t *testing.T) {
 	for _, e := range container.Env {
 		isFlag(e.Name)
 	}
-	kustomize := manifest[kustomization](t, "kustomization.yaml")
+	kustomize := readManifest[kustomization](t, "kustomization.yaml")
 	for _, literal := range kustomize.ConfigMapGenerator[0].Literals {
 		name, _, _ := strings.Cut(literal, "=")
 		isFlag(name)
@@ -103,16 +106,12 @@ func TestManifestsGiveTheCommandFlagsThatItHas(t *testing.T) {
 }
 
 func TestTheWebhookConfigurationLeadsToTheServer(t *testing.T) {
-	hook := manifest[admissionregistrationv1.MutatingWebhookConfiguration](t, "webhook.yaml").Webhooks[0]
-	service := manifest[corev1.Service](t, "service.yaml")
-	deployment := manifest[appsv1.Deployment](t, "deployment.yaml")
-	budget := manifest[policyv1.PodDisruptionBudget](t, "poddisruptionbudget.yaml")
-	kustomize := manifest[kustomization](t, "kustomization.yaml")
+	hooks := readManifest[admissionregistrationv1.MutatingWebhookConfiguration](t, "webhook.yaml").Webhooks
+	service := readManifest[corev1.Service](t, "service.yaml")
+	deployment := readManifest[appsv1.Deployment](t, "deployment.yaml")
+	budget := readManifest[policyv1.PodDisruptionBudget](t, "poddisruptionbudget.yaml")
+	kustomize := readManifest[kustomization](t, "kustomization.yaml")
 
-	target := hook.ClientConfig.Service
-	if *target.Path != webhook.Path || target.Name != service.Name || target.Namespace != kustomize.Namespace || *target.Port != service.Spec.Ports[0].Port {
-		t.Errorf("clientConfig.service %+v", target)
-	}
 	if service.Spec.Ports[0].TargetPort.StrVal != deployment.Spec.Template.Spec.Containers[0].Ports[0].Name {
 		t.Errorf("targetPort %s", service.Spec.Ports[0].TargetPort.String())
 	}
@@ -124,18 +123,55 @@ func TestTheWebhookConfigurationLeadsToTheServer(t *testing.T) {
 			t.Errorf("%s selects %v, the pods have %v", name, selector, pods)
 		}
 	}
-	if *hook.FailurePolicy != admissionregistrationv1.Fail || *hook.SideEffects != admissionregistrationv1.SideEffectClassNone ||
-		*hook.ReinvocationPolicy != admissionregistrationv1.IfNeededReinvocationPolicy || *hook.TimeoutSeconds != 5 || !slices.Equal(hook.AdmissionReviewVersions, []string{"v1"}) {
-		t.Errorf("webhook %+v", hook)
-	}
 	// The same as inject.Requested, in CEL.
-	want := strings.ReplaceAll("has(object.metadata.annotations) && 'KEY' in object.metadata.annotations && object.metadata.annotations['KEY'] != 'false'", "KEY", inject.AnnotationInject)
-	if len(hook.MatchConditions) != 1 || hook.MatchConditions[0].Expression != want {
-		t.Errorf("matchConditions %q, want %s", hook.MatchConditions, want)
+	annotations := "has(object.metadata.annotations) && 'KEY' in object.metadata.annotations"
+	conditions := map[string]string{
+		webhook.Path:          annotations + " && object.metadata.annotations['KEY'] != 'false'",
+		webhook.NamespacePath: "!(" + annotations + ")",
 	}
-	excluded := hook.NamespaceSelector.MatchExpressions[0]
-	if excluded.Key != corev1.LabelMetadataName || excluded.Operator != metav1.LabelSelectorOpNotIn || !slices.Contains(excluded.Values, kustomize.Namespace) || !slices.Contains(excluded.Values, metav1.NamespaceSystem) {
-		t.Errorf("namespaceSelector %+v: the injector would be asked about itself", excluded)
+	for _, hook := range hooks {
+		target := hook.ClientConfig.Service
+		condition, served := conditions[*target.Path]
+		if !served || target.Name != service.Name || target.Namespace != kustomize.Namespace || *target.Port != service.Spec.Ports[0].Port {
+			t.Errorf("%s: clientConfig.service %+v", hook.Name, target)
+		}
+		delete(conditions, *target.Path)
+		if want := strings.ReplaceAll(condition, "KEY", inject.AnnotationInject); len(hook.MatchConditions) != 1 || hook.MatchConditions[0].Expression != want {
+			t.Errorf("%s: matchConditions %q, want %s", hook.Name, hook.MatchConditions, want)
+		}
+		if *hook.FailurePolicy != admissionregistrationv1.Fail || *hook.SideEffects != admissionregistrationv1.SideEffectClassNone ||
+			*hook.ReinvocationPolicy != admissionregistrationv1.IfNeededReinvocationPolicy || *hook.TimeoutSeconds != 5 || !slices.Equal(hook.AdmissionReviewVersions, []string{"v1"}) {
+			t.Errorf("webhook %+v", hook)
+		}
+		excluded := hook.NamespaceSelector.MatchExpressions[0]
+		if excluded.Key != corev1.LabelMetadataName || excluded.Operator != metav1.LabelSelectorOpNotIn || !slices.Contains(excluded.Values, kustomize.Namespace) || !slices.Contains(excluded.Values, metav1.NamespaceSystem) {
+			t.Errorf("%s: namespaceSelector %+v: the injector would be asked about itself", hook.Name, excluded)
+		}
+		if label := hook.NamespaceSelector.MatchLabels[inject.AnnotationInject]; (label == "true") != (*target.Path == webhook.NamespacePath) {
+			t.Errorf("%s: namespaceSelector with the label %q", hook.Name, label)
+		}
+	}
+	if len(conditions) > 0 {
+		t.Errorf("no webhook leads to %v", slices.Collect(maps.Keys(conditions)))
+	}
+}
+
+// What package cluster asks for, and nothing else.
+func TestTheInjectorMayReadNamespacesAndNodes(t *testing.T) {
+	role := readManifest[rbacv1.ClusterRole](t, "clusterrole.yaml")
+	want := []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"namespaces", "nodes"}, Verbs: []string{"get"}}}
+	if diff := cmp.Diff(want, role.Rules); diff != "" {
+		t.Errorf("rules (-want +got):\n%s", diff)
+	}
+	binding := readManifest[rbacv1.ClusterRoleBinding](t, "clusterrolebinding.yaml")
+	account := readManifest[corev1.ServiceAccount](t, "serviceaccount.yaml")
+	pod := readManifest[appsv1.Deployment](t, "deployment.yaml").Spec.Template.Spec
+	if binding.RoleRef.Kind != "ClusterRole" || binding.RoleRef.Name != role.Name || len(binding.Subjects) != 1 || binding.Subjects[0].Name != account.Name ||
+		binding.Subjects[0].Namespace != readManifest[kustomization](t, "kustomization.yaml").Namespace || pod.ServiceAccountName != account.Name {
+		t.Errorf("role, binding and account do not belong together: %+v", binding)
+	}
+	if pod.AutomountServiceAccountToken == nil || !*pod.AutomountServiceAccountToken {
+		t.Error("the injector has no token")
 	}
 }
 
@@ -144,7 +180,7 @@ func TestEveryManifestIsListed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	listed := append(manifest[kustomization](t, "kustomization.yaml").Resources, "kustomization.yaml")
+	listed := append(readManifest[kustomization](t, "kustomization.yaml").Resources, "kustomization.yaml")
 	for _, file := range files {
 		if !slices.Contains(listed, filepath.Base(file)) {
 			t.Errorf("%s is not among the resources of kustomization.yaml", file)

@@ -23,15 +23,21 @@ const envPrefix = "ROCKPOOL_INJECTOR_"
 
 // options are the flags of serve.
 type options struct {
+	sidecarOptions
 	listen, metricsListen        string
 	certFile, keyFile            string
-	sidecarImage                 string
-	upstreams                    []string
-	cacheHostPath                string
-	cpuRequest, cpuLimit         string
-	memoryRequest, memoryLimit   string
+	kubeconfig                   string
 	logLevel, logFormat          string
 	shutdownDelay, shutdownGrace time.Duration
+}
+
+// sidecarOptions are the flags about what goes into pods.
+type sidecarOptions struct {
+	image                      string
+	upstreams                  []string
+	cacheVolume, cacheHostPath string
+	cpuRequest, cpuLimit       string
+	memoryRequest, memoryLimit string
 }
 
 func (o *options) addTo(flags *pflag.FlagSet) {
@@ -39,18 +45,24 @@ func (o *options) addTo(flags *pflag.FlagSet) {
 	flags.StringVar(&o.listen, "listen", ":8443", "address of the webhook, HTTPS")
 	flags.StringVar(&o.certFile, "tls-cert-file", "", "serving certificate chain, PEM; read again when it changes (required)")
 	flags.StringVar(&o.keyFile, "tls-key-file", "", "private key of the certificate, PEM; read again when it changes (required)")
-	flags.StringVar(&o.sidecarImage, "sidecar-image", "", "image that injected containers run (required)")
-	flags.StringSliceVar(&o.upstreams, "upstream", nil, "https URL at which pods reach the API server from the edge; several, repeated or separated\nby commas, are tried in order, and the in-cluster address after them")
-	flags.StringVar(&o.cacheHostPath, "cache-host-path", inject.DefaultCacheHostPath, "directory on each node that holds the caches")
-	flags.StringVar(&o.cpuRequest, "sidecar-cpu-request", "20m", "CPU request of injected containers; empty for none")
-	flags.StringVar(&o.cpuLimit, "sidecar-cpu-limit", "", "CPU limit of injected containers; empty for none (in pods of Guaranteed QoS: the request,\n100m at least)")
-	flags.StringVar(&o.memoryRequest, "sidecar-memory-request", "48Mi", "memory request of injected containers; empty for none")
-	flags.StringVar(&o.memoryLimit, "sidecar-memory-limit", "192Mi", "memory limit of injected containers; empty for none")
+	o.sidecarOptions.addTo(flags)
+	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server for looking up namespaces and nodes; empty: as pods do, or not at all\nwithout a service-account token")
 	flags.StringVar(&o.metricsListen, "metrics-listen", ":8080", "address of /metrics, /healthz and /readyz, HTTP; empty for none")
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&o.logFormat, "log-format", "json", "json or console")
 	flags.DurationVar(&o.shutdownDelay, "shutdown-delay", 5*time.Second, "on SIGTERM, how long to go on serving, no longer ready, until API servers look elsewhere")
 	flags.DurationVar(&o.shutdownGrace, "shutdown-grace", 10*time.Second, "after that, how long reviews under way may take to end")
+}
+
+func (o *sidecarOptions) addTo(flags *pflag.FlagSet) {
+	flags.StringVar(&o.image, "sidecar-image", "", "image that injected containers run (required)")
+	flags.StringSliceVar(&o.upstreams, "upstream", nil, "https URL at which pods reach the API server from the edge; several, repeated or separated\nby commas, are tried in order, and the in-cluster address after them")
+	flags.StringVar(&o.cacheVolume, "cache-volume", string(inject.CacheHostPath), "kind of volume for the cache of pods without the annotation: hostPath or emptyDir")
+	flags.StringVar(&o.cacheHostPath, "cache-host-path", inject.DefaultCacheHostPath, "directory on each node that holds the caches")
+	flags.StringVar(&o.cpuRequest, "sidecar-cpu-request", "20m", "CPU request of injected containers; empty for none")
+	flags.StringVar(&o.cpuLimit, "sidecar-cpu-limit", "", "CPU limit of injected containers; empty for none (in pods of Guaranteed QoS: the request,\n100m at least)")
+	flags.StringVar(&o.memoryRequest, "sidecar-memory-request", "48Mi", "memory request of injected containers; empty for none")
+	flags.StringVar(&o.memoryLimit, "sidecar-memory-limit", "192Mi", "memory limit of injected containers; empty for none")
 }
 
 // setFromEnv gives each flag that is not on the command line the value of its variable,
@@ -75,17 +87,18 @@ func envName(flag string) string {
 }
 
 // params validates what goes into pods. Its errors name the flags.
-func (o *options) params() (inject.Params, error) {
+func (o *sidecarOptions) params() (inject.Params, error) {
 	var errs []error
 	check := func(flag string, err error) {
 		if err != nil {
 			errs = append(errs, fmt.Errorf("--%s: %w", flag, err))
 		}
 	}
-	check("sidecar-image", inject.ValidateImage(o.sidecarImage))
+	check("sidecar-image", inject.ValidateImage(o.image))
 	for _, u := range o.upstreams {
 		check("upstream", inject.ValidateUpstream(u))
 	}
+	check("cache-volume", inject.ValidateCacheVolume(inject.CacheVolume(o.cacheVolume)))
 	check("cache-host-path", inject.ValidateCacheHostPath(o.cacheHostPath))
 	resources := corev1.ResourceRequirements{Requests: corev1.ResourceList{}, Limits: corev1.ResourceList{}}
 	for _, q := range []struct {
@@ -112,8 +125,8 @@ func (o *options) params() (inject.Params, error) {
 		errs = append(errs, fmt.Errorf("--sidecar-*-request, --sidecar-*-limit: %w", err))
 	}
 	return inject.Params{
-		Version: buildVersion(), Image: o.sidecarImage, Upstreams: o.upstreams,
-		CacheHostPath: o.cacheHostPath, Resources: resources,
+		Version: buildVersion(), Image: o.image, Upstreams: o.upstreams,
+		CacheVolume: inject.CacheVolume(o.cacheVolume), CacheHostPath: o.cacheHostPath, Resources: resources,
 	}, errors.Join(errs...)
 }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -28,19 +27,24 @@ const (
 // and taking the declared changes back gives the pod that was there before.
 func TestRandomPods(t *testing.T) {
 	outcomes := map[inject.Outcome]int{}
-	for seed := range uint64(400) {
-		pod := randomPod(rand.New(rand.NewPCG(seed, 1)))
+	for seed := range uint64(1000) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		pod, facts := randomPod(r), randomFacts(r)
 		before := pod.DeepCopy()
-		patched, result := inject.Inject(pod, goldenNamespace, goldenParams)
+		patched, result := inject.Inject(pod, facts, goldenParams)
 		outcomes[result.Outcome]++
 		if diff := cmp.Diff(before, pod); diff != "" {
 			t.Fatalf("seed %d: the input was changed:\n%s", seed, diff)
+		}
+		if facts.Template {
+			checkTemplate(t, seed, pod, patched, result)
+			continue
 		}
 		raw, err := json.Marshal(pod)
 		if err != nil {
 			t.Fatal(err)
 		}
-		response := review(t, raw)
+		response := review(t, raw, facts)
 		output := applied(t, raw, response)
 		if diff := cmp.Diff(patched, decodePod(t, output), cmpopts.EquateEmpty()); diff != "" {
 			t.Fatalf("seed %d: the webhook's patch gives another pod (-function +webhook):\n%s", seed, diff)
@@ -51,10 +55,14 @@ func TestRandomPods(t *testing.T) {
 			}
 			continue
 		}
-		if again := review(t, output); len(again.Patch) != 0 {
+		if again := review(t, output, facts); len(again.Patch) != 0 {
 			t.Fatalf("seed %d: injecting again gives a patch: %s", seed, again.Patch)
 		}
-		if diff := cmp.Diff(before, takeBack(before, patched), cmpopts.EquateEmpty()); diff != "" {
+		takenBack, was := inject.Uninject(patched)
+		if !was {
+			t.Fatalf("seed %d: uninject does not see that the pod is injected", seed)
+		}
+		if diff := cmp.Diff(before, takenBack, cmpopts.EquateEmpty()); diff != "" {
 			t.Fatalf("seed %d: something else than declared has changed (-before +after):\n%s", seed, diff)
 		}
 	}
@@ -65,41 +73,30 @@ func TestRandomPods(t *testing.T) {
 	}
 }
 
-// takeBack removes from an injected pod what injection declares to add.
-func takeBack(before, patched *corev1.Pod) *corev1.Pod {
-	pod := patched.DeepCopy()
-	spec := &pod.Spec
-	spec.InitContainers = slices.DeleteFunc(spec.InitContainers, func(c corev1.Container) bool {
-		return c.Name == "rockpool-prepare" || c.Name == "rockpool-sidecar"
-	})
-	spec.Volumes = slices.DeleteFunc(spec.Volumes, func(v corev1.Volume) bool {
-		return v.Name == "rockpool-cache" || v.Name == "rockpool-private" || v.Name == "rockpool-account"
-	})
-	for _, lists := range [][2][]corev1.Container{
-		{before.Spec.InitContainers, spec.InitContainers}, {before.Spec.Containers, spec.Containers},
-	} {
-		for i := range lists[1] {
-			old, c := lists[0][i], &lists[1][i]
-			c.Env = slices.DeleteFunc(c.Env, func(e corev1.EnvVar) bool {
-				return strings.HasPrefix(e.Name, "KUBERNETES_") &&
-					!slices.ContainsFunc(old.Env, func(o corev1.EnvVar) bool { return o.Name == e.Name })
-			})
-			for j := range c.VolumeMounts {
-				if m := &c.VolumeMounts[j]; m.Name == "rockpool-account" {
-					m.Name, m.ReadOnly = tokenVolume, old.VolumeMounts[j].ReadOnly
-				}
-			}
-		}
+// checkTemplate is for what the webhook never sees: a pod without the token that it will have.
+// The pod that is made of it must be left alone.
+func checkTemplate(t *testing.T, seed uint64, pod, patched *corev1.Pod, result inject.Result) {
+	t.Helper()
+	if result.Outcome != inject.Injected {
+		return
 	}
-	delete(pod.Annotations, "rockpool.dev/status")
-	for _, key := range []string{"kubectl.kubernetes.io/default-container", "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"} {
-		if value, ok := before.Annotations[key]; ok {
-			pod.Annotations[key] = value
-		} else {
-			delete(pod.Annotations, key)
-		}
+	if again, second := inject.Inject(patched, inject.Facts{Namespace: goldenNamespace, Asked: true}, goldenParams); second.Outcome != inject.Unchanged {
+		t.Fatalf("seed %d: the webhook changes an injected template:\n%s", seed, cmp.Diff(patched, again))
 	}
-	return pod
+	if takenBack, _ := inject.Uninject(patched); !cmp.Equal(pod, takenBack, cmpopts.EquateEmpty()) {
+		t.Fatalf("seed %d: something else than declared has changed (-before +after):\n%s", seed, cmp.Diff(pod, takenBack, cmpopts.EquateEmpty()))
+	}
+}
+
+func randomFacts(r *rand.Rand) inject.Facts {
+	facts := inject.Facts{Namespace: goldenNamespace, Asked: r.IntN(2) == 0, Template: r.IntN(4) == 0}
+	switch r.IntN(8) {
+	case 0:
+		facts.NamespaceLabels = map[string]string{"pod-security.kubernetes.io/enforce": []string{"privileged", "baseline", "restricted"}[r.IntN(3)]}
+	case 1:
+		facts.NamespaceAnnotations = map[string]string{"openshift.io/sa.scc.uid-range": "1000680000/10000"}
+	}
+	return facts
 }
 
 // randomPod makes a pod as the ServiceAccount admission plugin leaves it, valid for the API
@@ -120,6 +117,8 @@ func randomPod(r *rand.Rand) *corev1.Pod {
 		key, value string
 	}{
 		{20, "rockpool.dev/cache-volume", "emptyDir"}, {20, "rockpool.dev/cache-volume", "hostPath"}, {20, "rockpool.dev/upstreams", "https://192.0.2.1"},
+		{10, "rockpool.dev/port", "20268"}, {10, "rockpool.dev/exclude-containers", "c1, mesh"}, {10, "rockpool.dev/memory-request", "64Mi"},
+		{5, "rockpool.dev/cpu-limit", "1"}, {5, "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes", ""}, {5, "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes", "rockpool-cache"},
 		{10, "rockpool.dev/log-level", "debug"}, {5, "rockpool.dev/unknown", "x"}, {4, "rockpool.dev/inject", "false"},
 		{20, "kubectl.kubernetes.io/default-container", "c0"}, {20, "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes", "v0,v1"},
 	} {
@@ -129,14 +128,23 @@ func randomPod(r *rand.Rand) *corev1.Pod {
 	}
 	spec := &pod.Spec
 	spec.ServiceAccountName = "web"
-	spec.HostNetwork = chance(4)
+	spec.HostNetwork = chance(8)
+	if chance(20) {
+		spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: ptr.To[int64](1000), FSGroup: []*int64{nil, nil, ptr.To[int64](2000)}[r.IntN(3)]}
+	}
 	spec.ShareProcessNamespace = []*bool{nil, ptr.To(true)}[r.IntN(2)]
 	for i := range r.IntN(4) {
 		spec.Volumes = append(spec.Volumes, corev1.Volume{Name: fmt.Sprintf("v%d", i), VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
 	}
 	token := corev1.Volume{Name: tokenVolume, VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
-		Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token"}}},
+		DefaultMode: []*int32{nil, ptr.To[int32](0o644), ptr.To[int32](0o400)}[r.IntN(3)],
+		Sources:     []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token"}}},
 	}}}
+	if chance(10) {
+		vault := *token.DeepCopy()
+		vault.Name = "vault"
+		spec.Volumes = append(spec.Volumes, vault)
+	}
 	spec.Volumes = slices.Insert(spec.Volumes, r.IntN(len(spec.Volumes)+1), token)
 	automount := chance(92)
 	guaranteed := chance(30)
@@ -147,6 +155,11 @@ func randomPod(r *rand.Rand) *corev1.Pod {
 		}
 		if chance(8) {
 			c.Env = append(c.Env, corev1.EnvVar{Name: "KUBERNETES_SERVICE_HOST", Value: []string{"api.example.com", "127.0.0.1"}[r.IntN(2)]})
+		}
+		for _, name := range []string{"HTTPS_PROXY", "NO_PROXY", "no_proxy"} {
+			if chance(8) {
+				c.Env = append(c.Env, corev1.EnvVar{Name: name, Value: []string{"", "x.example.com", "127.0.0.1", "a,127.0.0.1"}[r.IntN(4)]})
+			}
 		}
 		for i, v := range spec.Volumes {
 			if chance(30) {

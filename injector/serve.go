@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"time"
@@ -12,7 +13,10 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 
+	"rockpool.dev/injector/cluster"
 	"rockpool.dev/injector/webhook"
 )
 
@@ -65,12 +69,19 @@ func serve(ctx context.Context, o *options) error {
 	if len(params.Upstreams) == 0 {
 		log.Warn("no --upstream: pods without the annotation rockpool.dev/upstreams reach the API server at the in-cluster address only")
 	}
+	lookups, err := lookups(o.kubeconfig)
+	if err != nil {
+		return err
+	}
+	if lookups == nil {
+		log.Warn("no service-account token and no --kubeconfig: namespaces and nodes are not looked up")
+	}
 	listener, err := listen(ctx, "--listen", o.listen)
 	if err != nil {
 		return err
 	}
 	server := webhook.New(webhook.Options{
-		Params: params, Certificate: certificate, Log: log,
+		Params: params, Cluster: lookups, Certificate: certificate, Log: log,
 		ShutdownDelay: o.shutdownDelay, ShutdownGrace: o.shutdownGrace,
 	})
 	if o.metricsListen == "" {
@@ -83,6 +94,26 @@ func serve(ctx context.Context, o *options) error {
 	}
 	log.Info("serving", zap.String("version", params.Version), zap.Stringer("listen", listener.Addr()), zap.Stringer("metrics", metricsListener.Addr()))
 	return serveWithProbes(ctx, server, listener, metricsListener, log)
+}
+
+// lookups returns how reviews learn about namespaces and nodes; nil where there is no way,
+// outside of a cluster or without a token.
+func lookups(kubeconfig string) (webhook.Cluster, error) {
+	if kubeconfig != "" {
+		config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+		if err != nil {
+			return nil, fmt.Errorf("--kubeconfig: %w", err)
+		}
+		return cluster.New(config, nil)
+	}
+	config, err := rest.InClusterConfig()
+	if errors.Is(err, rest.ErrNotInCluster) || errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("in-cluster configuration: %w", err)
+	}
+	return cluster.New(config, nil)
 }
 
 // serveWithProbes ends the probes after the webhook, so that they tell of its shutdown;

@@ -6,7 +6,6 @@ namespace=rockpool-system
 service=rockpool-injector
 secret=rockpool-injector-tls
 configuration=rockpool-injector
-webhook=inject.rockpool.dev
 days=365
 renew_days=30
 force=false
@@ -23,7 +22,6 @@ Usage: scripts/webhook-certs.sh [options]
   --service NAME         Service that the certificate is for ($service)
   --secret NAME          TLS Secret to write               ($secret)
   --configuration NAME   MutatingWebhookConfiguration      ($configuration)
-  --webhook NAME         webhook in that configuration     ($webhook)
   --days N               validity of a new certificate     ($days)
   --renew-days N         make a new one when fewer days are left ($renew_days)
   --force                make a new one in any case
@@ -46,7 +44,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     -h|--help) usage; exit 0 ;;
     --force) force=true; shift; continue ;;
-    --namespace|--service|--secret|--configuration|--webhook|--days|--renew-days)
+    --namespace|--service|--secret|--configuration|--days|--renew-days)
       [ $# -ge 2 ] && [ -n "$2" ] || fail "$1 needs a value; see --help" ;;
     *) fail "unknown option $1; see --help" ;;
   esac
@@ -55,7 +53,6 @@ while [ $# -gt 0 ]; do
     --service) service=$2 ;;
     --secret) secret=$2 ;;
     --configuration) configuration=$2 ;;
-    --webhook) webhook=$2 ;;
     --days) days=$2 ;;
     --renew-days) renew_days=$2 ;;
   esac
@@ -75,10 +72,13 @@ trap 'rm -rf "$work"' EXIT
 
 host=$service.$namespace.svc
 
-# What the cluster has now. Absent objects give empty files.
+# What the cluster has now. Absent objects give empty files, and so do webhooks that do not all
+# trust the same.
 current_bundle() {
-  "$kubectl" get mutatingwebhookconfiguration "$configuration" \
-    -o "jsonpath={.webhooks[?(@.name==\"$webhook\")].clientConfig.caBundle}" | base64 -d
+  local bundles
+  bundles=$("$kubectl" get mutatingwebhookconfiguration "$configuration" \
+    -o 'jsonpath={range .webhooks[*]}{.clientConfig.caBundle}{"\n"}{end}' | sort -u)
+  case $bundles in *$'\n'*) ;; *) printf '%s' "$bundles" | base64 -d ;; esac
 }
 secret_key() { # name of the key, with dots escaped for jsonpath
   "$kubectl" -n "$namespace" get secret "$secret" --ignore-not-found -o "jsonpath={.data.$1}" | base64 -d
@@ -88,10 +88,7 @@ first="run kubectl apply -k manifests first"
 "$kubectl" get namespace "$namespace" -o name >/dev/null || fail "namespace $namespace: cannot be read; $first"
 names=$("$kubectl" get mutatingwebhookconfiguration "$configuration" -o 'jsonpath={.webhooks[*].name}') ||
   fail "mutatingwebhookconfiguration $configuration: cannot be read; $first"
-case " $names " in
-  *" $webhook "*) ;;
-  *) fail "mutatingwebhookconfiguration $configuration: has no webhook $webhook, only: $names" ;;
-esac
+[ -n "$names" ] || fail "mutatingwebhookconfiguration $configuration: has no webhooks; $first"
 current_bundle >"$work/old-bundle.crt"
 secret_key 'tls\.crt' >"$work/old.crt"
 
@@ -141,8 +138,12 @@ quietly openssl verify -CAfile "$work/ca.crt" -purpose sslserver -verify_hostnam
 cp "$work/ca.crt" "$work/bundle.crt"
 secret_key 'ca\.crt' >>"$work/bundle.crt"
 say "mutatingwebhookconfiguration $configuration: setting caBundle ($(grep -c 'BEGIN CERTIFICATE' "$work/bundle.crt") CA)"
-"$kubectl" patch mutatingwebhookconfiguration "$configuration" --type=strategic -p \
-  "{\"webhooks\":[{\"name\":\"$webhook\",\"clientConfig\":{\"caBundle\":\"$(base64 <"$work/bundle.crt" | tr -d '\n')\"}}]}"
+bundle=$(base64 <"$work/bundle.crt" | tr -d '\n')
+webhooks=
+for name in $names; do
+  webhooks=$webhooks${webhooks:+,}"{\"name\":\"$name\",\"clientConfig\":{\"caBundle\":\"$bundle\"}}"
+done
+"$kubectl" patch mutatingwebhookconfiguration "$configuration" --type=strategic -p "{\"webhooks\":[$webhooks]}"
 
 # Server-side apply, which leaves no copy of the key in an annotation.
 "$kubectl" -n "$namespace" create secret generic "$secret" --type=kubernetes.io/tls \

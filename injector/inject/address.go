@@ -7,21 +7,21 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Where the sidecar listens, by its own defaults: API traffic, and metrics.
-const (
-	listenPort  = 10268
-	metricsPort = 10269
-)
+// listenPort is where the sidecar listens by its own defaults. Its metrics are on the
+// port after that.
+const listenPort = 10268
+
+// loopback is the address of the sidecar for the containers of its pod.
+const loopback = "127.0.0.1"
 
 // addressEnv is what the kubelet sets in every container for the Service "kubernetes",
 // with the sidecar's address in place of the Service's. The 443 family is there for
 // clients that read the variables by the Service's usual port number.
-var addressEnv = func() []corev1.EnvVar {
-	const host = "127.0.0.1"
-	port := strconv.Itoa(listenPort)
-	url := "tcp://" + host + ":" + port
+func addressEnv(listen int32) []corev1.EnvVar {
+	port := strconv.Itoa(int(listen))
+	url := "tcp://" + loopback + ":" + port
 	env := []corev1.EnvVar{
-		{Name: "KUBERNETES_SERVICE_HOST", Value: host},
+		{Name: "KUBERNETES_SERVICE_HOST", Value: loopback},
 		{Name: "KUBERNETES_SERVICE_PORT", Value: port},
 		{Name: "KUBERNETES_SERVICE_PORT_HTTPS", Value: port},
 		{Name: "KUBERNETES_PORT", Value: url},
@@ -32,30 +32,28 @@ var addressEnv = func() []corev1.EnvVar {
 			corev1.EnvVar{Name: prefix, Value: url},
 			corev1.EnvVar{Name: prefix + "_PROTO", Value: "tcp"},
 			corev1.EnvVar{Name: prefix + "_PORT", Value: port},
-			corev1.EnvVar{Name: prefix + "_ADDR", Value: host},
+			corev1.EnvVar{Name: prefix + "_ADDR", Value: loopback},
 		)
 	}
 	return env
-}()
+}
 
-// setsOwnAddress tells whether env gives one of the variables another value than ours.
+// setsOwnAddress tells whether env gives one of our variables another value.
 // Whoever has written an address into the pod means that address, so it wins.
-func setsOwnAddress(env []corev1.EnvVar) bool {
+func setsOwnAddress(env, ours []corev1.EnvVar) bool {
 	return slices.ContainsFunc(env, func(e corev1.EnvVar) bool {
-		i := slices.IndexFunc(addressEnv, func(ours corev1.EnvVar) bool { return ours.Name == e.Name })
-		return i >= 0 && (e.Value != addressEnv[i].Value || e.ValueFrom != nil)
+		i := slices.IndexFunc(ours, func(our corev1.EnvVar) bool { return our.Name == e.Name })
+		return i >= 0 && (e.Value != ours[i].Value || e.ValueFrom != nil)
 	})
 }
 
-// withAddress returns env with the missing variables before it: a variable can refer only
-// to those before it, and $(KUBERNETES_SERVICE_HOST) in the application's own must
-// mean the sidecar.
-func withAddress(env []corev1.EnvVar) []corev1.EnvVar {
+// missingFrom returns those of ours that env does not have.
+func missingFrom(env, ours []corev1.EnvVar) []corev1.EnvVar {
 	var missing []corev1.EnvVar
-	for _, ours := range addressEnv {
-		if !slices.ContainsFunc(env, func(e corev1.EnvVar) bool { return e.Name == ours.Name }) {
-			missing = append(missing, ours)
+	for _, our := range ours {
+		if !slices.ContainsFunc(env, func(e corev1.EnvVar) bool { return e.Name == our.Name }) {
+			missing = append(missing, our)
 		}
 	}
-	return slices.Concat(missing, env)
+	return missing
 }

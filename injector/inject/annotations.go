@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
 // AnnotationPrefix starts every annotation of Rockpool. A key with this prefix that is
@@ -16,16 +18,30 @@ const (
 	AnnotationInject = AnnotationPrefix + "inject"
 	// AnnotationCacheVolume chooses where the cache lives, see [CacheVolume].
 	AnnotationCacheVolume = AnnotationPrefix + "cache-volume"
+	// AnnotationCacheSize is how much disk the recordings may take.
+	AnnotationCacheSize = AnnotationPrefix + "cache-size"
+	// AnnotationCacheAgents selects the clients whose reading is recorded.
+	AnnotationCacheAgents = AnnotationPrefix + "cache-agents"
 	// AnnotationUpstreams replaces [Params.Upstreams] for this pod.
 	AnnotationUpstreams = AnnotationPrefix + "upstreams"
-	// AnnotationImage replaces [Params.Image] for this pod.
-	AnnotationImage = AnnotationPrefix + "image"
-	// AnnotationLogLevel is the log level of the sidecar.
-	AnnotationLogLevel = AnnotationPrefix + "log-level"
+	// AnnotationPort is where the sidecar listens on the pod's loopback interface; its
+	// metrics are on the next port. A pod with the node's network must have one.
+	AnnotationPort = AnnotationPrefix + "port"
+	// AnnotationExcludeContainers names containers that are left alone.
+	AnnotationExcludeContainers = AnnotationPrefix + "exclude-containers"
 	// AnnotationOfflineEvents has Events accepted while the link is down ("true").
 	AnnotationOfflineEvents = AnnotationPrefix + "offline-events"
 	// AnnotationOfflineLeases has held Leases renewed while the link is down ("true").
 	AnnotationOfflineLeases = AnnotationPrefix + "offline-leases"
+	// AnnotationLogLevel is the log level of the sidecar.
+	AnnotationLogLevel = AnnotationPrefix + "log-level"
+	// Annotations that replace parts of [Params.Resources] for this pod.
+	AnnotationCPURequest    = AnnotationPrefix + "cpu-request"
+	AnnotationCPULimit      = AnnotationPrefix + "cpu-limit"
+	AnnotationMemoryRequest = AnnotationPrefix + "memory-request"
+	AnnotationMemoryLimit   = AnnotationPrefix + "memory-limit"
+	// AnnotationImage replaces [Params.Image] for this pod.
+	AnnotationImage = AnnotationPrefix + "image"
 	// AnnotationStatus is written by the injector, see [Status]; never read as a wish.
 	AnnotationStatus = AnnotationPrefix + "status"
 )
@@ -45,13 +61,18 @@ const (
 // Annotations is what a pod asks for, each field after its annotation. The zero value
 // of a field means that the annotation is absent.
 type Annotations struct {
-	Inject        bool
-	CacheVolume   CacheVolume
-	Upstreams     []string
-	Image         string
-	LogLevel      string
-	OfflineEvents string // "true" or "false"
-	OfflineLeases string // likewise
+	Inject            bool
+	CacheVolume       CacheVolume
+	CacheSize         string // a quantity of bytes
+	CacheAgents       string // names of User-Agents, see package sidecar/agent
+	Upstreams         []string
+	Port              int32
+	ExcludeContainers []string
+	OfflineEvents     string // "true" or "false"
+	OfflineLeases     string // likewise
+	LogLevel          string
+	Resources         corev1.ResourceRequirements
+	Image             string
 }
 
 // AnnotationError says which annotation is wrong, and what it may be.
@@ -75,52 +96,6 @@ func (e AnnotationErrors) Error() string {
 		texts[i] = one.Error()
 	}
 	return strings.Join(texts, "; ")
-}
-
-// setting is one annotation: its key, its values in words, and how it is read.
-type setting struct {
-	key     string
-	allowed string
-	read    func(*Annotations, string) error
-}
-
-// settings has every annotation that a person may set. A new one is a new row.
-var settings = []setting{
-	{AnnotationInject, "true, false", func(a *Annotations, value string) error {
-		choice, err := oneOf(value, "true", "false")
-		a.Inject = choice == "true"
-		return err
-	}},
-	{AnnotationCacheVolume, "hostPath, emptyDir", func(a *Annotations, value string) (err error) {
-		a.CacheVolume, err = oneOf(CacheVolume(value), CacheHostPath, CacheEmptyDir)
-		return err
-	}},
-	{AnnotationUpstreams, "https URLs separated by commas, tried in order", func(a *Annotations, value string) error {
-		for address := range strings.SplitSeq(value, ",") {
-			address = strings.TrimSpace(address)
-			if err := ValidateUpstream(address); err != nil {
-				return err
-			}
-			a.Upstreams = append(a.Upstreams, address)
-		}
-		return nil
-	}},
-	{AnnotationImage, "an image reference", func(a *Annotations, value string) error {
-		a.Image = value
-		return ValidateImage(value)
-	}},
-	{AnnotationLogLevel, "debug, info, warn, error", func(a *Annotations, value string) (err error) {
-		a.LogLevel, err = oneOf(value, "debug", "info", "warn", "error")
-		return err
-	}},
-	{AnnotationOfflineEvents, "true, false", func(a *Annotations, value string) (err error) {
-		a.OfflineEvents, err = oneOf(value, "true", "false")
-		return err
-	}},
-	{AnnotationOfflineLeases, "true, false", func(a *Annotations, value string) (err error) {
-		a.OfflineLeases, err = oneOf(value, "true", "false")
-		return err
-	}},
 }
 
 // ParseAnnotations reads the rockpool.dev/ annotations among those of a pod. The error is
@@ -147,12 +122,15 @@ func ParseAnnotations(all map[string]string) (Annotations, error) {
 	return parsed, nil
 }
 
-// Requested tells whether a pod with these annotations has to be looked at: it has
-// asked for Rockpool, or tried to with a value that is neither "true" nor "false".
-// The webhook configuration's matchConditions say the same in CEL.
-func Requested(all map[string]string) bool {
+// Requested tells whether a pod with these annotations has to be looked at: it, or somebody
+// else (asked), has asked for Rockpool, or it tried to with a value that is neither
+// "true" nor "false". The webhook configuration's matchConditions say the same in CEL.
+func Requested(all map[string]string, asked bool) bool {
 	value, ok := all[AnnotationInject]
-	return ok && value != "false"
+	if !ok {
+		return asked
+	}
+	return value != "false"
 }
 
 func ownKeys(all map[string]string) []string {
@@ -172,11 +150,4 @@ func knownKeys() string {
 		keys[i] = s.key
 	}
 	return strings.Join(keys, ", ")
-}
-
-func oneOf[T ~string](value T, allowed ...T) (T, error) {
-	if !slices.Contains(allowed, value) {
-		return "", fmt.Errorf("unknown value %q", string(value))
-	}
-	return value, nil
 }

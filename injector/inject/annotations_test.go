@@ -2,11 +2,14 @@ package inject
 
 import (
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 )
 
 func TestParseAnnotations(t *testing.T) {
@@ -22,8 +25,15 @@ func TestParseAnnotations(t *testing.T) {
 		{name: "all", in: map[string]string{
 			AnnotationInject: "true", AnnotationCacheVolume: "emptyDir", AnnotationImage: "rockpool:dev", AnnotationLogLevel: "warn",
 			AnnotationOfflineEvents: "true", AnnotationOfflineLeases: "false",
+			AnnotationCacheSize: "1Gi", AnnotationCacheAgents: "kube*, !kubectl", AnnotationPort: "20268", AnnotationExcludeContainers: "mesh, log",
+			AnnotationCPURequest: "50m", AnnotationMemoryLimit: "256Mi",
 			AnnotationUpstreams: "https://a:6443 , https://b",
-		}, want: Annotations{Inject: true, CacheVolume: CacheEmptyDir, Image: "rockpool:dev", LogLevel: "warn", OfflineEvents: "true", OfflineLeases: "false", Upstreams: []string{"https://a:6443", "https://b"}}},
+		}, want: Annotations{Inject: true, CacheVolume: CacheEmptyDir, Image: "rockpool:dev", LogLevel: "warn", OfflineEvents: "true", OfflineLeases: "false", Upstreams: []string{"https://a:6443", "https://b"},
+			CacheSize: "1Gi", CacheAgents: "kube*, !kubectl", Port: 20268, ExcludeContainers: []string{"mesh", "log"},
+			Resources: corev1.ResourceRequirements{
+				Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("50m")},
+				Limits:   corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("256Mi")},
+			}}},
 		{name: "inject has two values", in: map[string]string{AnnotationInject: "True"}, wantErr: `rockpool.dev/inject: unknown value "True" (allowed: true, false)`},
 		{name: "an empty value is not a default", in: map[string]string{AnnotationCacheVolume: ""}, wantErr: `rockpool.dev/cache-volume: unknown value "" (allowed: hostPath, emptyDir)`},
 		{name: "log levels", in: map[string]string{AnnotationLogLevel: "trace"}, wantErr: `rockpool.dev/log-level: unknown value "trace" (allowed: debug, info, warn, error)`},
@@ -33,7 +43,18 @@ func TestParseAnnotations(t *testing.T) {
 		{name: "a trailing comma", in: map[string]string{AnnotationUpstreams: "https://a,"}, wantErr: `rockpool.dev/upstreams: ""`},
 		{name: "an image with spaces", in: map[string]string{AnnotationImage: "a b"}, wantErr: `rockpool.dev/image: "a b"`},
 		{name: "a key that nobody knows, with the known ones", in: map[string]string{"rockpool.dev/upstream": "https://a"},
-			wantErr: "rockpool.dev/upstream: unknown annotation (allowed: rockpool.dev/inject, rockpool.dev/cache-volume, rockpool.dev/upstreams, rockpool.dev/image, rockpool.dev/log-level, rockpool.dev/offline-events, rockpool.dev/offline-leases)"},
+			wantErr: "rockpool.dev/upstream: unknown annotation (allowed: rockpool.dev/inject, rockpool.dev/cache-volume, rockpool.dev/cache-size, rockpool.dev/cache-agents, rockpool.dev/upstreams, rockpool.dev/port, rockpool.dev/exclude-containers, rockpool.dev/offline-events, rockpool.dev/offline-leases, rockpool.dev/log-level, rockpool.dev/cpu-request, rockpool.dev/cpu-limit, rockpool.dev/memory-request, rockpool.dev/memory-limit, rockpool.dev/image)"},
+		{name: "a cache too small for anything", in: map[string]string{AnnotationCacheSize: "1Mi"}, wantErr: `rockpool.dev/cache-size: "1Mi" is out of range (allowed: a quantity from 4Mi to 1Pi, like 256Mi)`},
+		{name: "a cache in thousandths of a byte", in: map[string]string{AnnotationCacheSize: "256000000m"}, wantErr: `rockpool.dev/cache-size: "256000000m" is not a quantity of bytes`},
+		{name: "an agent with its version", in: map[string]string{AnnotationCacheAgents: "kubectl/v1"}, wantErr: `rockpool.dev/cache-agents: "kubectl/v1" is not a User-Agent's name`},
+		{name: "no agent at all", in: map[string]string{AnnotationCacheAgents: " "}, wantErr: `rockpool.dev/cache-agents: no name is given`},
+		{name: "a port of root's", in: map[string]string{AnnotationPort: "443"}, wantErr: `rockpool.dev/port: "443" is not such a port (allowed: a port from 1024 to 65534)`},
+		{name: "a port without a next one", in: map[string]string{AnnotationPort: "65535"}, wantErr: `rockpool.dev/port: "65535"`},
+		{name: "a port that is none", in: map[string]string{AnnotationPort: "https"}, wantErr: `rockpool.dev/port: "https"`},
+		{name: "a container that cannot be", in: map[string]string{AnnotationExcludeContainers: "web,Mesh"}, wantErr: `rockpool.dev/exclude-containers: "Mesh" is not the name`},
+		{name: "our container", in: map[string]string{AnnotationExcludeContainers: "rockpool-sidecar"}, wantErr: `rockpool.dev/exclude-containers: "rockpool-sidecar"`},
+		{name: "no CPU", in: map[string]string{AnnotationCPULimit: "0"}, wantErr: `rockpool.dev/cpu-limit: "0" is not such a quantity (allowed: a quantity above zero, like 50m or 64Mi)`},
+		{name: "memory without a number", in: map[string]string{AnnotationMemoryRequest: "Mi"}, wantErr: `rockpool.dev/memory-request: "Mi"`},
 		{name: "every wrong one is told, in order", in: map[string]string{"rockpool.dev/z": "", "rockpool.dev/a": ""}, wantErr: "; rockpool.dev/z: unknown annotation"},
 	}
 	for _, test := range tests {
@@ -89,4 +110,37 @@ func FuzzParseAnnotations(f *testing.F) {
 			t.Fatalf("image %q accepted", parsed.Image)
 		}
 	})
+}
+
+func TestTheREADMEListsEveryAnnotation(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows []string
+	for line := range strings.Lines(string(text)) {
+		if key, ok := strings.CutPrefix(line, "| `"+AnnotationPrefix); ok {
+			name, _, _ := strings.Cut(key, "`")
+			rows = append(rows, AnnotationPrefix+name)
+		}
+	}
+	var keys []string
+	for _, s := range settings {
+		keys = append(keys, s.key)
+	}
+	if diff := cmp.Diff(append(keys, AnnotationStatus), rows); diff != "" {
+		t.Errorf("rows of the table (-code +README):\n%s", diff)
+	}
+}
+
+func TestTheREADMEListsEveryReason(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for reason := range messages {
+		if reason != ReasonNotRequested && !strings.Contains(string(text), "`"+string(reason)+"`") {
+			t.Errorf("%s is not in the README", reason)
+		}
+	}
 }

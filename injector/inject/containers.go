@@ -1,7 +1,7 @@
 package inject
 
 import (
-	"slices"
+	"net"
 	"strconv"
 	"strings"
 
@@ -23,6 +23,18 @@ const binary = "/rockpool-sidecar"
 // sidecarID is the user and group of the sidecar, and the owner of its cache directory.
 const sidecarID = 65532
 
+// sidecar is what differs between the sidecars of two pods.
+type sidecar struct {
+	image     string
+	directory string // below the root of the cache volume; "": the volume is this pod's alone
+	account   string // the original service-account volume
+	port      int32
+	hostPorts bool // the node's ports are the pod's
+	anyUser   bool // the namespace gives the container its user
+	env       []corev1.EnvVar
+	resources corev1.ResourceRequirements
+}
+
 // ownContainer tells whether a container of this name is one of ours.
 func ownContainer(name string) bool {
 	return name == ContainerPrepare || name == ContainerSidecar
@@ -30,7 +42,7 @@ func ownContainer(name string) bool {
 
 // prepareContainer runs as root, which alone can make a directory for another user in a
 // hostPath volume, and may do that and nothing else.
-func prepareContainer(image, directory string, resources corev1.ResourceRequirements) corev1.Container {
+func (s *sidecar) prepareContainer() corev1.Container {
 	id := strconv.Itoa(sidecarID)
 	security := confined()
 	security.RunAsUser = ptr.To[int64](0)
@@ -38,31 +50,38 @@ func prepareContainer(image, directory string, resources corev1.ResourceRequirem
 	security.RunAsNonRoot = ptr.To(false)
 	security.Capabilities.Add = []corev1.Capability{"CHOWN"}
 	return corev1.Container{
-		Name:                     ContainerPrepare,
-		Image:                    image,
-		Command:                  []string{binary, "prepare"},
-		Args:                     []string{"--root=/cache", "--directory=" + directory, "--uid=" + id, "--gid=" + id},
-		Resources:                resources,
-		VolumeMounts:             []corev1.VolumeMount{{Name: VolumeCache, MountPath: "/cache"}},
+		Name:      ContainerPrepare,
+		Image:     s.image,
+		Command:   []string{binary, "prepare"},
+		Args:      []string{"--root=/cache", "--directory=" + s.directory, "--uid=" + id, "--gid=" + id},
+		Resources: *s.resources.DeepCopy(),
+		VolumeMounts: []corev1.VolumeMount{
+			{Name: VolumeCache, MountPath: "/cache"},
+			// Empty while it runs. With nothing there the ServiceAccount admission plugin would
+			// mount the token, for which this container has no use.
+			{Name: VolumeAccount, MountPath: accountPath, ReadOnly: true},
+		},
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 		SecurityContext:          security,
 	}
 }
 
-// sidecarContainer is the native sidecar. Of the cache volume it sees its own directory
-// only; of the service account, the original volume. An empty directory means that the
-// volume belongs to this pod alone and needs none.
-func sidecarContainer(image, directory, account string, env []corev1.EnvVar, resources corev1.ResourceRequirements) corev1.Container {
+// container is the native sidecar. Of the cache volume it sees its own directory only; of
+// the service account, the original volume.
+func (s *sidecar) container() corev1.Container {
 	security := confined()
-	security.RunAsUser = ptr.To[int64](sidecarID)
-	security.RunAsGroup = ptr.To[int64](sidecarID)
 	security.RunAsNonRoot = ptr.To(true)
+	if !s.anyUser {
+		security.RunAsUser = ptr.To[int64](sidecarID)
+		security.RunAsGroup = ptr.To[int64](sidecarID)
+	}
 	return corev1.Container{
 		Name:          ContainerSidecar,
-		Image:         image,
+		Image:         s.image,
 		Command:       []string{binary, "run"},
-		Env:           env,
-		Resources:     resources,
+		Ports:         s.ports(),
+		Env:           s.env,
+		Resources:     *s.resources.DeepCopy(),
 		RestartPolicy: ptr.To(corev1.ContainerRestartPolicyAlways),
 		// The kubelet starts the next container when this has returned. There is no
 		// readiness probe: a pod whose link is down is as ready as any.
@@ -70,13 +89,25 @@ func sidecarContainer(image, directory, account string, env []corev1.EnvVar, res
 			Exec: &corev1.ExecAction{Command: []string{binary, "wait"}},
 		}},
 		VolumeMounts: []corev1.VolumeMount{
-			{Name: VolumeCache, MountPath: "/var/lib/rockpool", SubPath: directory},
+			{Name: VolumeCache, MountPath: "/var/lib/rockpool", SubPath: s.directory},
 			{Name: VolumePrivate, MountPath: "/var/run/rockpool/private"},
 			{Name: VolumeAccount, MountPath: "/var/run/rockpool/serviceaccount"},
-			{Name: account, MountPath: accountPath, ReadOnly: true},
+			{Name: s.account, MountPath: accountPath, ReadOnly: true},
 		},
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 		SecurityContext:          security,
+	}
+}
+
+// ports are declared where they are the node's, so that the scheduler keeps two pods with
+// the same apart.
+func (s *sidecar) ports() []corev1.ContainerPort {
+	if !s.hostPorts {
+		return nil
+	}
+	return []corev1.ContainerPort{
+		{ContainerPort: s.port, HostPort: s.port, Protocol: corev1.ProtocolTCP},
+		{ContainerPort: s.port + 1, HostPort: s.port + 1, Protocol: corev1.ProtocolTCP},
 	}
 }
 
@@ -92,9 +123,18 @@ func confined() *corev1.SecurityContext {
 }
 
 // sidecarEnv is the sidecar's configuration: what differs from its own defaults.
-func sidecarEnv(upstreams []string, ask Annotations) (env []corev1.EnvVar) {
+func sidecarEnv(upstreams []string, ask *Annotations) (env []corev1.EnvVar) {
+	var listen, metrics string
+	if ask.Port != 0 {
+		listen = net.JoinHostPort(loopback, strconv.Itoa(int(ask.Port)))
+		metrics = net.JoinHostPort(loopback, strconv.Itoa(int(ask.Port)+1))
+	}
 	for _, v := range []corev1.EnvVar{
+		{Name: envListen, Value: listen},
+		{Name: "ROCKPOOL_METRICS_ADDRESS", Value: metrics},
 		{Name: "ROCKPOOL_UPSTREAM_SERVERS", Value: strings.Join(upstreams, ",")},
+		{Name: "ROCKPOOL_CACHE_MAX_SIZE", Value: ask.CacheSize},
+		{Name: "ROCKPOOL_CACHE_AGENTS", Value: ask.CacheAgents},
 		{Name: "ROCKPOOL_LOG_LEVEL", Value: ask.LogLevel},
 		{Name: "ROCKPOOL_OFFLINE_EVENTS", Value: ask.OfflineEvents},
 		{Name: "ROCKPOOL_OFFLINE_LEASES", Value: ask.OfflineLeases},
@@ -106,17 +146,26 @@ func sidecarEnv(upstreams []string, ask Annotations) (env []corev1.EnvVar) {
 	return env
 }
 
+// envListen has the sidecar's address when it is not the default.
+const envListen = "ROCKPOOL_LISTEN_ADDRESS"
+
+// portOf returns where a sidecar listens.
+func portOf(c *corev1.Container) int32 {
+	for _, v := range c.Env {
+		if _, port, err := net.SplitHostPort(v.Value); v.Name == envListen && err == nil {
+			if n, err := strconv.ParseInt(port, 10, 32); err == nil {
+				return int32(n)
+			}
+		}
+	}
+	return listenPort
+}
+
 // restore brings a container of ours that is already in the pod back to what makes it
 // work, and keeps what other admission plugins may rightly have changed: a mirrored
 // image, default resources, more variables, a stricter security context.
-//
-// The ServiceAccount admission plugin runs again after us and mounts the token wherever
-// there is nothing at that path. The prepare container is root and has no use for it.
 func restore(have, want corev1.Container) corev1.Container {
-	have.VolumeMounts = slices.DeleteFunc(have.VolumeMounts, func(m corev1.VolumeMount) bool {
-		return m.MountPath == accountPath && mountAt(want.VolumeMounts, accountPath) == nil
-	})
-	have.Command, have.Args = want.Command, want.Args
+	have.Command, have.Args, have.Ports = want.Command, want.Args, want.Ports
 	have.RestartPolicy, have.Lifecycle = want.RestartPolicy, want.Lifecycle
 	for _, m := range want.VolumeMounts {
 		if at := mountAt(have.VolumeMounts, m.MountPath); at != nil {

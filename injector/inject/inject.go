@@ -10,47 +10,69 @@ import (
 )
 
 // Inject returns the pod as it runs with Rockpool. The given pod is not changed; when the
-// outcome is not [Injected], the returned one equals it. The namespace is a parameter
-// because a pod at admission may not say its own.
-func Inject(pod *corev1.Pod, namespace string, params Params) (*corev1.Pod, Result) {
-	ask, stop := examine(pod)
+// outcome is not [Injected], the returned one equals it.
+func Inject(pod *corev1.Pod, facts Facts, params Params) (*corev1.Pod, Result) {
+	status, injected := readStatus(pod)
+	ask, stop := examine(pod, injected, &facts)
 	if stop != nil {
 		return pod, *stop
 	}
-	account := accountVolume(pod)
+	resources, err := withAsked(params.Resources, ask.Resources)
+	if err != nil {
+		return pod, refuse(ReasonInvalidAnnotation, err.Error())
+	}
+	patched := pod.DeepCopy()
+	spec := &patched.Spec
+	if facts.Template {
+		mountAccount(spec)
+	}
+	account := accountVolume(spec)
 	if account == "" {
 		return pod, skip(ReasonNoServiceAccount)
 	}
-	directory, err := cacheDirectory(pod, cmp.Or(namespace, pod.Namespace))
-	if err != nil {
-		return pod, refuse(ReasonInvalidName, err.Error())
+	cache, notices := chooseCacheVolume(pod, injected, &ask, &facts, &params)
+	directory := ""
+	if cache == CacheHostPath {
+		if directory, err = cacheDirectory(pod, &facts); err != nil {
+			return pod, refuse(ReasonInvalidName, err.Error())
+		}
 	}
 
-	patched := pod.DeepCopy()
-	leftAlone, served := redirectAll(&patched.Spec, account)
-	if !served {
-		return pod, Result{Outcome: Skipped, Cause: Notice{Reason: ReasonNothingToServe}, LeftAlone: leftAlone}
+	before := status.Before.clone()
+	r := redirection{env: addressEnv(cmp.Or(ask.Port, listenPort)), account: account, exclude: ask.ExcludeContainers, before: before, firstTime: !injected}
+	r.all(spec)
+	notices = append(notices, r.notices...)
+	if !r.served {
+		return pod, Result{Outcome: Skipped, Cause: Notice{Reason: ReasonNothingToServe}, Notices: notices}
 	}
-	addContainers(&patched.Spec, ask, directory, account, params)
-	patched.Spec.Volumes = addVolumes(patched.Spec.Volumes, volumes(ask.CacheVolume, params.CacheHostPath))
-	annotate(patched)
-	if !injectedBefore(pod) {
-		writeStatus(patched, params.Version)
+	before.keepModes(openVolumes(spec, account, !injected))
+	upstreams := ask.Upstreams
+	if len(upstreams) == 0 {
+		upstreams = params.Upstreams
 	}
+	addContainers(spec, &sidecar{
+		image: cmp.Or(ask.Image, params.Image), directory: directory, account: account,
+		port: cmp.Or(ask.Port, listenPort), hostPorts: spec.HostNetwork,
+		anyUser: cache == CacheEmptyDir && facts.assignsUsers(),
+		env:     sidecarEnv(upstreams, &ask), resources: sidecarResources(spec, resources),
+	})
+	spec.Volumes = addVolumes(spec.Volumes, volumes(cache, params.CacheHostPath))
+	annotate(patched, !injected, before)
+	writeStatus(patched, status, !injected, params.Version, before)
 
-	result := Result{Outcome: Injected, LeftAlone: leftAlone}
+	result := Result{Outcome: Injected, Notices: notices}
 	if equality.Semantic.DeepEqual(pod, patched) {
 		result.Outcome = Unchanged
 	}
 	return patched, result
 }
 
-// examine reads the pod's annotations, defaults filled in, and returns a result when there
+// examine reads the pod's annotations and returns a result when there
 // is no use in going on. It asks first whether the pod wants Rockpool at all, then what its
 // author has to mend, then what only makes injection pointless.
-func examine(pod *corev1.Pod) (Annotations, *Result) {
+func examine(pod *corev1.Pod, injected bool, facts *Facts) (Annotations, *Result) {
 	stop := func(r Result) (Annotations, *Result) { return Annotations{}, &r }
-	if !Requested(pod.Annotations) {
+	if !Requested(pod.Annotations, facts.Asked) {
 		return stop(skip(ReasonNotRequested))
 	}
 	if _, ok := pod.Annotations[corev1.MirrorPodAnnotationKey]; ok {
@@ -60,22 +82,41 @@ func examine(pod *corev1.Pod) (Annotations, *Result) {
 	if err != nil {
 		return stop(refuse(ReasonInvalidAnnotation, err.Error()))
 	}
-	ask.CacheVolume = cmp.Or(ask.CacheVolume, CacheHostPath)
 	if onWindows(&pod.Spec) {
 		return stop(skip(ReasonWindows))
 	}
-	if pod.Spec.HostNetwork {
+	if pod.Spec.HostNetwork && ask.Port == 0 {
 		return stop(skip(ReasonHostNetwork))
 	}
-	if !injectedBefore(pod) {
+	if oldKubelet(facts.KubeletVersion) {
+		return stop(refuse(ReasonOldKubelet, fmt.Sprintf("node %q has kubelet %s", NodeOf(pod), facts.KubeletVersion)))
+	}
+	if !injected {
 		if name := takenName(&pod.Spec); name != "" {
 			return stop(refuse(ReasonNameConflict, name))
 		}
 	}
-	if port := takenPort(&pod.Spec); port != "" {
+	if port := takenPort(&pod.Spec, cmp.Or(ask.Port, listenPort)); port != "" {
 		return stop(refuse(ReasonPortConflict, port))
 	}
 	return ask, nil
+}
+
+// chooseCacheVolume decides what kind of cache volume the pod has, and tells why when it is
+// not the one that it would be anywhere else. Who asks for hostPath by annotation gets
+// it: a namespace may have exceptions that are not seen from here. A pod that was
+// injected before keeps what it has.
+func chooseCacheVolume(pod *corev1.Pod, injected bool, ask *Annotations, facts *Facts, params *Params) (CacheVolume, []Notice) {
+	if has := cacheVolumeOf(&pod.Spec); injected && has != "" {
+		return has, nil
+	}
+	kind := cmp.Or(ask.CacheVolume, params.CacheVolume, CacheHostPath)
+	if ask.CacheVolume == "" && kind == CacheHostPath {
+		if reason, detail := facts.forbidsHostPath(); reason != "" {
+			return CacheEmptyDir, []Notice{{Reason: reason, Detail: detail}}
+		}
+	}
+	return kind, nil
 }
 
 func skip(reason Reason) Result {
@@ -105,13 +146,13 @@ func takenName(spec *corev1.PodSpec) string {
 	return ""
 }
 
-// takenPort returns the first container port that the sidecar needs, or "". All containers
-// of a pod share one loopback interface.
-func takenPort(spec *corev1.PodSpec) string {
+// takenPort returns the first port of a container of the application that the sidecar needs,
+// or "". All containers of a pod share one loopback interface.
+func takenPort(spec *corev1.PodSpec, listen int32) string {
 	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
 		for _, p := range c.Ports {
-			if p.Protocol != corev1.ProtocolUDP && p.Protocol != corev1.ProtocolSCTP &&
-				(p.ContainerPort == listenPort || p.ContainerPort == metricsPort) {
+			if !ownContainer(c.Name) && p.Protocol != corev1.ProtocolUDP && p.Protocol != corev1.ProtocolSCTP &&
+				(p.ContainerPort == listen || p.ContainerPort == listen+1) {
 				return fmt.Sprintf("container %q, containerPort %d", c.Name, p.ContainerPort)
 			}
 		}
@@ -119,42 +160,14 @@ func takenPort(spec *corev1.PodSpec) string {
 	return ""
 }
 
-// redirectAll points every container of the application at the sidecar. It returns a notice
-// for each one left alone, and whether any is left that the sidecar serves.
-func redirectAll(spec *corev1.PodSpec, account string) (leftAlone []Notice, served bool) {
-	for _, list := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
-		for i := range list {
-			c := &list[i]
-			if ownContainer(c.Name) {
-				continue
-			}
-			mounts, reason := redirect(c, account)
-			if reason != "" {
-				leftAlone = append(leftAlone, Notice{Reason: reason, Detail: fmt.Sprintf("container %q", c.Name)})
-			}
-			served = served || mounts
-		}
-	}
-	return leftAlone, served
-}
-
 // addContainers puts our containers before all others, which need the sidecar from their
 // first moment on. Those that are there already are restored and moved to the front.
-func addContainers(spec *corev1.PodSpec, ask Annotations, directory, account string, params Params) {
-	image := cmp.Or(ask.Image, params.Image)
-	upstreams := ask.Upstreams
-	if len(upstreams) == 0 {
-		upstreams = params.Upstreams
-	}
-	resources := sidecarResources(spec, params.Resources)
-
+func addContainers(spec *corev1.PodSpec, s *sidecar) {
 	var front []corev1.Container
-	if ask.CacheVolume == CacheHostPath {
-		front = append(front, prepareContainer(image, directory, resources))
-	} else {
-		directory = ""
+	if s.directory != "" {
+		front = append(front, s.prepareContainer())
 	}
-	front = append(front, sidecarContainer(image, directory, account, sidecarEnv(upstreams, ask), *resources.DeepCopy()))
+	front = append(front, s.container())
 
 	for i, want := range front {
 		at := slices.IndexFunc(spec.InitContainers, func(c corev1.Container) bool { return c.Name == want.Name })

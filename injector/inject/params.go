@@ -30,11 +30,21 @@ type Params struct {
 	// [ValidateUpstream]: where pods at the edge reach the API server, in order. The in-cluster address always comes after
 	// them, so empty means that address only.
 	Upstreams []string
+	// CacheVolume of pods that do not say. Empty: [CacheHostPath].
+	CacheVolume CacheVolume
 	// CacheHostPath is the directory on the node that holds the caches. Required.
 	CacheHostPath string
 	// Resources of the prepare and sidecar containers. A pod of Guaranteed QoS gets
 	// requests equal to the limits, see [sidecarResources].
 	Resources corev1.ResourceRequirements
+}
+
+// ValidateCacheVolume accepts the kinds of cache volume.
+func ValidateCacheVolume(kind CacheVolume) error {
+	if _, err := oneOf(kind, CacheHostPath, CacheEmptyDir); err != nil {
+		return fmt.Errorf("%q is not %s or %s", kind, CacheHostPath, CacheEmptyDir)
+	}
+	return nil
 }
 
 // ValidateCacheHostPath accepts an absolute, clean path below the root.

@@ -23,12 +23,22 @@ const (
 	ReasonPortConflict      Reason = "port-conflict"
 	ReasonNameConflict      Reason = "name-conflict"
 	ReasonInvalidName       Reason = "invalid-name"
+	ReasonOldKubelet        Reason = "old-kubelet"
 )
 
 // Reasons for which one container of an injected pod is left alone.
 const (
 	ReasonOwnAddress Reason = "container-sets-api-address"
 	ReasonOwnAccount Reason = "container-mounts-own-account"
+	ReasonExcluded   Reason = "container-excluded"
+)
+
+// Reasons for a word about a pod that is injected all the same.
+const (
+	ReasonPodSecurity     Reason = "pod-security-forbids-hostpath"
+	ReasonAssignedUsers   Reason = "namespace-assigns-users"
+	ReasonNoSuchContainer Reason = "no-such-container"
+	ReasonProxy           Reason = "container-uses-proxy"
 )
 
 // messages has the one sentence of each reason.
@@ -36,15 +46,21 @@ var messages = map[Reason]string{
 	ReasonNotRequested:      "the pod does not ask for Rockpool",
 	ReasonMirrorPod:         "static pods have no service account, nothing was injected",
 	ReasonWindows:           "Rockpool runs on Linux only, nothing was injected",
-	ReasonHostNetwork:       "the pod uses the node's network, where the sidecar's port would be shared by all pods; nothing was injected",
-	ReasonNoServiceAccount:  "no container mounts a service-account token (see automountServiceAccountToken), nothing was injected",
+	ReasonHostNetwork:       "the pod uses the node's network, where the sidecar's port would be shared by all pods, nothing was injected; choose a port of its own with rockpool.dev/port",
+	ReasonNoServiceAccount:  "no container mounts a service-account token that the sidecar can read (see automountServiceAccountToken), nothing was injected",
 	ReasonNothingToServe:    "every container that has a service-account token was left alone, nothing was injected",
 	ReasonInvalidAnnotation: "an annotation is not valid",
-	ReasonPortConflict:      "a container uses a port that the sidecar needs; choose another one",
+	ReasonPortConflict:      "a container uses a port that the sidecar needs; choose two others for the sidecar with rockpool.dev/port",
 	ReasonNameConflict:      "the pod has a container or volume with a name that Rockpool adds; choose another one",
 	ReasonInvalidName:       "the cache directory cannot be named after this pod",
 	ReasonOwnAddress:        "the container sets the address of the API server itself and was left alone; remove that variable to have Rockpool serve it",
-	ReasonOwnAccount:        "the container mounts a volume of its own at the service-account path and was left alone",
+	ReasonOwnAccount:        "the container mounts another volume at the service-account path, or one that the sidecar cannot read, and was left alone",
+	ReasonExcluded:          "the container was left alone, as asked",
+	ReasonOldKubelet:        "native sidecars need kubelet 1.29 or newer; keep the pod from that node, or opt out with rockpool.dev/inject: \"false\"",
+	ReasonPodSecurity:       "the namespace's Pod Security level forbids hostPath, the cache is an emptyDir and ends with the pod",
+	ReasonAssignedUsers:     "the namespace assigns user IDs and allows no hostPath, the cache is an emptyDir and ends with the pod",
+	ReasonNoSuchContainer:   "no container of the pod has this name, nothing was excluded by it",
+	ReasonProxy:             "the container uses a proxy, and its NO_PROXY comes from elsewhere; see to it that 127.0.0.1 is in there",
 }
 
 // Message returns the one sentence that explains r.
@@ -85,20 +101,22 @@ type Result struct {
 	Outcome Outcome
 	// Cause is why the pod was skipped or refused; its zero value otherwise.
 	Cause Notice
-	// LeftAlone has a notice for each container of an injected pod that keeps
-	// talking to the API server directly.
-	LeftAlone []Notice
+	// Notices are about an injected pod: containers that keep talking to the API server
+	// directly, and what was decided otherwise than usual.
+	Notices []Notice
 }
 
 // Warnings returns what the author of the pod should read: why the pod, or some of its
-// containers, run without Rockpool although it was asked for.
+// containers, run without Rockpool although it was asked for, or with it in another way.
 func (r Result) Warnings() []string {
 	var warnings []string
 	if r.Outcome == Skipped && r.Cause.Reason != ReasonNotRequested {
 		warnings = append(warnings, r.Cause.String())
 	}
-	for _, n := range r.LeftAlone {
-		warnings = append(warnings, n.String())
+	for _, n := range r.Notices {
+		if n.Reason != ReasonExcluded {
+			warnings = append(warnings, n.String())
+		}
 	}
 	return warnings
 }

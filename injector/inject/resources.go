@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"fmt"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -11,6 +12,47 @@ import (
 // limit is configured. Requests are sized for an idle sidecar that can burst; as a limit
 // they would stretch its start to seconds.
 var guaranteedCPU = resource.MustParse("100m")
+
+// withAsked returns the configured resources with those that the pod asks for in their place.
+// The error is an [AnnotationError].
+func withAsked(configured, asked corev1.ResourceRequirements) (corev1.ResourceRequirements, error) {
+	both := *configured.DeepCopy()
+	for _, r := range []struct {
+		name           corev1.ResourceName
+		request, limit string // annotations
+	}{
+		{corev1.ResourceCPU, AnnotationCPURequest, AnnotationCPULimit},
+		{corev1.ResourceMemory, AnnotationMemoryRequest, AnnotationMemoryLimit},
+	} {
+		askedRequest, hasRequest := asked.Requests[r.name]
+		askedLimit, hasLimit := asked.Limits[r.name]
+		if hasRequest {
+			set(&both.Requests, r.name, askedRequest)
+		}
+		if hasLimit {
+			set(&both.Limits, r.name, askedLimit)
+		}
+		request, limit := both.Requests[r.name], both.Limits[r.name]
+		if !hasRequest && !hasLimit || limit.IsZero() || request.Cmp(limit) <= 0 {
+			continue
+		}
+		wrong, other := r.request, r.limit
+		if !hasRequest {
+			wrong, other = r.limit, r.request
+		}
+		return both, &AnnotationError{Annotation: wrong,
+			Problem: fmt.Sprintf("the request %s is above the limit %s", request.String(), limit.String()),
+			Allowed: "a request up to the limit; set " + other + " as well"}
+	}
+	return both, nil
+}
+
+func set(list *corev1.ResourceList, name corev1.ResourceName, q resource.Quantity) {
+	if *list == nil {
+		*list = corev1.ResourceList{}
+	}
+	(*list)[name] = q
+}
 
 // sidecarResources returns what our containers ask for in this pod.
 //

@@ -2,10 +2,12 @@ package inject
 
 import (
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 )
 
 const (
@@ -22,45 +24,141 @@ type Status struct {
 	Version    string   `json:"version"`
 	Containers []string `json:"containers"`
 	Volumes    []string `json:"volumes"`
+	Before     *Before  `json:"before,omitempty"`
+}
+
+// Before is what [Uninject] could not tell from an injected pod. Most pods have nothing of
+// the kind.
+type Before struct {
+	// Annotations that were there and look as if they were ours.
+	Annotations []string `json:"annotations,omitempty"`
+	// Env has such variables, by container.
+	Env map[string][]string `json:"env,omitempty"`
+	// Writable has the paths at which the service-account volume was not mounted
+	// read-only, by container.
+	Writable map[string][]string `json:"writable,omitempty"`
+	// Modes are the default modes of volumes that were opened for reading.
+	Modes map[string]int32 `json:"modes,omitempty"`
+}
+
+func (b *Before) keepEnv(container, variable string) { keep(&b.Env, container, variable) }
+
+func (b *Before) keepWritable(container, path string) { keep(&b.Writable, container, path) }
+
+func keep(lists *map[string][]string, key, value string) {
+	if slices.Contains((*lists)[key], value) {
+		return
+	}
+	if *lists == nil {
+		*lists = map[string][]string{}
+	}
+	(*lists)[key] = append((*lists)[key], value)
+}
+
+func (b *Before) keepModes(modes map[string]int32) {
+	for volume, mode := range modes {
+		if b.Modes == nil {
+			b.Modes = map[string]int32{}
+		}
+		b.Modes[volume] = mode
+	}
+}
+
+// clone returns a copy to which more can be added. A nil Before gives an empty one.
+func (b *Before) clone() *Before {
+	if b == nil {
+		return &Before{}
+	}
+	return &Before{Annotations: slices.Clone(b.Annotations), Env: maps.Clone(b.Env), Writable: maps.Clone(b.Writable), Modes: maps.Clone(b.Modes)}
+}
+
+func (b *Before) empty() bool {
+	return len(b.Annotations)+len(b.Env)+len(b.Writable)+len(b.Modes) == 0
 }
 
 // annotate keeps Rockpool from changing what other tools do with the pod: kubectl goes to
 // the application, and the cache alone, which is a copy, holds no node back.
-func annotate(pod *corev1.Pod) {
-	if _, ok := pod.Annotations[annotationDefaultContainer]; !ok {
-		pod.Annotations[annotationDefaultContainer] = pod.Spec.Containers[0].Name
+func annotate(pod *corev1.Pod, firstTime bool, before *Before) {
+	if pod.Annotations == nil {
+		pod.Annotations = map[string]string{}
 	}
-	safe := pod.Annotations[annotationSafeToEvict]
-	if !slices.Contains(strings.Split(safe, ","), VolumeCache) {
-		pod.Annotations[annotationSafeToEvict] = strings.TrimPrefix(safe+","+VolumeCache, ",")
+	keepAnnotation := func(key string) {
+		if firstTime {
+			before.Annotations = append(before.Annotations, key)
+		}
+	}
+	if value, ok := pod.Annotations[annotationDefaultContainer]; !ok {
+		pod.Annotations[annotationDefaultContainer] = pod.Spec.Containers[0].Name
+	} else if value == pod.Spec.Containers[0].Name {
+		keepAnnotation(annotationDefaultContainer)
+	}
+	safe, ok := pod.Annotations[annotationSafeToEvict]
+	switch {
+	case !ok:
+		pod.Annotations[annotationSafeToEvict] = VolumeCache
+	case slices.Contains(strings.Split(safe, ","), VolumeCache):
+		keepAnnotation(annotationSafeToEvict)
+	default:
+		pod.Annotations[annotationSafeToEvict] = safe + "," + VolumeCache
 	}
 }
 
-// writeStatus records what is in the pod after it was injected for the first time.
-func writeStatus(pod *corev1.Pod, version string) {
-	status := Status{Version: version}
-	for _, c := range pod.Spec.InitContainers {
-		if ownContainer(c.Name) {
-			status.Containers = append(status.Containers, c.Name)
-		}
+// unannotate undoes annotate, except for the keys in keep.
+func unannotate(pod *corev1.Pod, keep []string) {
+	delete(pod.Annotations, AnnotationStatus)
+	if !slices.Contains(keep, annotationDefaultContainer) && pod.Annotations[annotationDefaultContainer] == pod.Spec.Containers[0].Name {
+		delete(pod.Annotations, annotationDefaultContainer)
 	}
-	for _, v := range pod.Spec.Volumes {
-		if ownVolume(v.Name) {
-			status.Volumes = append(status.Volumes, v.Name)
+	safe, ok := pod.Annotations[annotationSafeToEvict]
+	if !ok || slices.Contains(keep, annotationSafeToEvict) {
+		return
+	}
+	others := slices.DeleteFunc(strings.Split(safe, ","), func(name string) bool { return name == VolumeCache })
+	if len(others) == 0 {
+		delete(pod.Annotations, annotationSafeToEvict)
+	} else {
+		pod.Annotations[annotationSafeToEvict] = strings.Join(others, ",")
+	}
+}
+
+// readStatus returns the status of a pod that was injected before: it has both the sidecar
+// and the annotation. A status that cannot be read is an empty one.
+func readStatus(pod *corev1.Pod) (status Status, injected bool) {
+	text, ok := pod.Annotations[AnnotationStatus]
+	if !ok || !slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == ContainerSidecar }) {
+		return Status{}, false
+	}
+	if err := json.Unmarshal([]byte(text), &status); err != nil {
+		return Status{}, true
+	}
+	return status, true
+}
+
+// writeStatus records what is in the pod after it was injected for the first time, status
+// being empty then. Injected again it may only have more to tell of what was there before.
+func writeStatus(pod *corev1.Pod, status Status, firstTime bool, version string, before *Before) {
+	if !firstTime && equality.Semantic.DeepEqual(status.Before.clone(), before) {
+		return
+	}
+	if !before.empty() {
+		status.Before = before
+	}
+	if firstTime {
+		status.Version = version
+		for _, c := range pod.Spec.InitContainers {
+			if ownContainer(c.Name) {
+				status.Containers = append(status.Containers, c.Name)
+			}
+		}
+		for _, v := range pod.Spec.Volumes {
+			if ownVolume(v.Name) {
+				status.Volumes = append(status.Volumes, v.Name)
+			}
 		}
 	}
 	text, err := json.Marshal(status)
 	if err != nil {
-		panic(err) // strings always marshal
+		panic(err) // strings and numbers always marshal
 	}
 	pod.Annotations[AnnotationStatus] = string(text)
-}
-
-// injectedBefore tells whether the containers and volumes of our names in this pod are
-// ours: it has both the sidecar and the status.
-func injectedBefore(pod *corev1.Pod) bool {
-	_, status := pod.Annotations[AnnotationStatus]
-	return status && slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool {
-		return c.Name == ContainerSidecar
-	})
 }

@@ -1,8 +1,6 @@
 package inject
 
 import (
-	"slices"
-
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/utils/ptr"
@@ -16,11 +14,14 @@ const (
 	VolumePrivate = "rockpool-private"
 	// VolumeAccount holds the service-account directory that the application sees.
 	VolumeAccount = "rockpool-account"
+	// VolumeToken is the original service-account volume of a template, which has none. By
+	// the prefix the ServiceAccount admission plugin takes it for its own.
+	VolumeToken = "kube-api-access-rockpool"
 )
 
 // ownVolume tells whether a volume of this name is one of ours.
 func ownVolume(name string) bool {
-	return name == VolumeCache || name == VolumePrivate || name == VolumeAccount
+	return name == VolumeCache || name == VolumePrivate || name == VolumeAccount || name == VolumeToken
 }
 
 func volumes(kind CacheVolume, hostPath string) []corev1.Volume {
@@ -46,10 +47,41 @@ func memory(limit string) corev1.VolumeSource {
 	}}
 }
 
+// tokenVolume is what the ServiceAccount admission plugin would add.
+func tokenVolume() corev1.Volume {
+	return corev1.Volume{Name: VolumeToken, VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+		DefaultMode: ptr.To(corev1.ProjectedVolumeSourceDefaultMode),
+		Sources: []corev1.VolumeProjection{
+			// An hour and 7 seconds: by this number the API server knows that it is no choice of
+			// the author's, and accepts the token longer, for clients that never read it again.
+			{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: ptr.To[int64](3607)}},
+			{ConfigMap: &corev1.ConfigMapProjection{
+				LocalObjectReference: corev1.LocalObjectReference{Name: "kube-root-ca.crt"},
+				Items:                []corev1.KeyToPath{{Key: "ca.crt", Path: "ca.crt"}},
+			}},
+			{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{
+				{Path: "namespace", FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "metadata.namespace"}},
+			}}},
+		},
+	}}}
+}
+
+// cacheVolumeOf returns what kind of cache volume the pod has, or "".
+func cacheVolumeOf(spec *corev1.PodSpec) CacheVolume {
+	switch v := volumeNamed(spec.Volumes, VolumeCache); {
+	case v == nil:
+		return ""
+	case v.HostPath != nil:
+		return CacheHostPath
+	default:
+		return CacheEmptyDir
+	}
+}
+
 // addVolumes appends those of added that the pod does not have yet.
 func addVolumes(have, added []corev1.Volume) []corev1.Volume {
 	for _, v := range added {
-		if !slices.ContainsFunc(have, func(h corev1.Volume) bool { return h.Name == v.Name }) {
+		if volumeNamed(have, v.Name) == nil {
 			have = append(have, v)
 		}
 	}

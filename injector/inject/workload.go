@@ -1,8 +1,10 @@
 package inject
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -21,7 +23,11 @@ var cronJobSuffix = regexp.MustCompile(`-[0-9]{8}$`)
 
 // cacheDirectory returns the pod's directory below the root of the cache volume:
 // namespace/serviceaccount/workload. All three are validated to be single path segments.
-func cacheDirectory(pod *corev1.Pod, namespace string) (string, error) {
+func cacheDirectory(pod *corev1.Pod, facts *Facts) (string, error) {
+	namespace := cmp.Or(facts.Namespace, pod.Namespace)
+	if namespace == "" {
+		return "", errors.New("the namespace is not known (metadata.namespace)")
+	}
 	if errs := validation.IsDNS1123Label(namespace); len(errs) > 0 {
 		return "", fmt.Errorf("namespace %q is not a DNS label", namespace)
 	}
@@ -32,7 +38,7 @@ func cacheDirectory(pod *corev1.Pod, namespace string) (string, error) {
 	if errs := validation.IsDNS1123Subdomain(account); len(errs) > 0 {
 		return "", fmt.Errorf("spec.serviceAccountName %q is not a DNS name", account)
 	}
-	workload, err := workloadSegment(pod)
+	workload, err := workloadSegment(pod, facts.Controller)
 	if err != nil {
 		return "", err
 	}
@@ -42,9 +48,11 @@ func cacheDirectory(pod *corev1.Pod, namespace string) (string, error) {
 // workloadSegment names what the pod is a replica of, so that its replacement finds the
 // same directory: "kind.name", like "deployment.web". The kind keeps a Deployment and a
 // StatefulSet of one name apart; a kind has no dot, so two pairs never give one segment.
-func workloadSegment(pod *corev1.Pod) (string, error) {
+//
+// The controller of a pod that exists is in its owner references; of a template, it is given.
+func workloadSegment(pod *corev1.Pod, controller *metav1.OwnerReference) (string, error) {
 	kind, name := "pod", pod.GenerateName
-	if owner := metav1.GetControllerOfNoCopy(pod); owner != nil {
+	if owner := cmp.Or(controller, metav1.GetControllerOfNoCopy(pod)); owner != nil {
 		kind, name = workloadOf(owner, pod.Labels)
 	} else if name != "" {
 		// Before the name: at admission it is not yet generated, later it is there, and

@@ -59,7 +59,7 @@ func TestCacheDirectory(t *testing.T) {
 				namespace = test.namespace
 			}
 			pod := &corev1.Pod{ObjectMeta: test.meta, Spec: corev1.PodSpec{ServiceAccountName: test.account}}
-			got, err := cacheDirectory(pod, namespace)
+			got, err := cacheDirectory(pod, &Facts{Namespace: namespace})
 			if test.wantErr != "" {
 				if err == nil || !strings.Contains(err.Error(), test.wantErr) {
 					t.Fatalf("got %q, error %v; want an error with %s", got, err, test.wantErr)
@@ -75,7 +75,7 @@ func TestCacheDirectory(t *testing.T) {
 
 func TestLongNamesWithACommonStartGetDifferentSegments(t *testing.T) {
 	segment := func(name string) string {
-		s, err := workloadSegment(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}})
+		s, err := workloadSegment(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,26 +17,45 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"rockpool.dev/injector/inject"
+	"rockpool.dev/injector/patch"
 )
 
-// Path is where reviews are served.
-const Path = "/inject"
+// Where reviews are served: of pods that ask for Rockpool themselves, and of those whose
+// namespace asks. Two paths, because the API server, which has read the label of the
+// namespace, knows best which of the two it is.
+const (
+	Path          = "/inject"
+	NamespacePath = "/inject/namespace"
+)
 
 // MaxReviewBytes bounds the body of a review. An API server accepts objects of 3 MiB at
 // most; a review has room for two of them.
 const MaxReviewBytes = 8 << 20
 
-// handler answers reviews over HTTP.
-type handler struct {
-	params inject.Params
-	log    *zap.Logger
-	// inject is inject.Inject; tests put a failing one here.
-	inject func(*corev1.Pod, string, inject.Params) (*corev1.Pod, inject.Result)
+// Cluster knows what a review does not say. An error means that it is not known now.
+type Cluster interface {
+	// Namespace returns labels and annotations.
+	Namespace(ctx context.Context, name string) (*metav1.ObjectMeta, error)
+	// KubeletVersion of a node, as in v1.36.3.
+	KubeletVersion(ctx context.Context, node string) (string, error)
 }
 
-// NewHandler returns the handler for [Path].
-func NewHandler(params inject.Params, log *zap.Logger) http.Handler {
-	return &handler{params: params, log: log, inject: inject.Inject}
+// lookupTimeout bounds what a review waits for the cluster; the API server gives it 5 s.
+const lookupTimeout = time.Second
+
+// handler answers reviews over HTTP.
+type handler struct {
+	params  inject.Params
+	cluster Cluster // nil: nothing is known
+	log     *zap.Logger
+	// inject is inject.Inject; tests put a failing one here.
+	inject func(*corev1.Pod, inject.Facts, inject.Params) (*corev1.Pod, inject.Result)
+}
+
+// NewHandler returns the handler for [Path] and [NamespacePath]. Without a cluster, pods are
+// injected as if namespaces forbade nothing and every node were new enough.
+func NewHandler(params inject.Params, cluster Cluster, log *zap.Logger) http.Handler {
+	return &handler{params: params, cluster: cluster, log: log, inject: inject.Inject}
 }
 
 // ServeHTTP answers one review. An HTTP status other than 200 means that there was no
@@ -49,12 +69,12 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, problem.text, problem.status)
 		return
 	}
-	response, outcome := h.answer(review)
+	response, outcome := h.answer(review, h.facts(r, review))
 	duration := time.Since(start)
 	reviews.WithLabelValues(string(outcome.Outcome), string(outcome.Cause.Reason)).Inc()
 	seconds.Observe(duration.Seconds())
-	for _, n := range outcome.LeftAlone {
-		leftAlone.WithLabelValues(string(n.Reason)).Inc()
+	for _, n := range outcome.Notices {
+		notices.WithLabelValues(string(n.Reason)).Inc()
 	}
 	h.log.Info("review",
 		zap.String("outcome", string(outcome.Outcome)), zap.String("reason", string(outcome.Cause.Reason)), zap.String("detail", outcome.Cause.Detail),
@@ -75,13 +95,42 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(body)
 }
 
+// facts asks the cluster about a pod that wants Rockpool. What it does not know does not
+// keep the pod from being injected: if its namespace forbids what was added, or its
+// kubelet is too old, the API server or the kubelet says so.
+func (h *handler) facts(r *http.Request, review *review) inject.Facts {
+	facts := inject.Facts{Namespace: review.request.Namespace, Asked: r.URL.Path == NamespacePath}
+	if h.cluster == nil || !inject.Requested(review.pod.Annotations, facts.Asked) {
+		return facts
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), lookupTimeout)
+	defer cancel()
+	unknown := func(what, name string, err error) {
+		failedLookups.WithLabelValues(what).Inc()
+		h.log.Warn("not known, injecting without", zap.String("what", what), zap.String("name", name), zap.Error(err))
+	}
+	if namespace, err := h.cluster.Namespace(ctx, facts.Namespace); err != nil {
+		unknown("namespace", facts.Namespace, err)
+	} else {
+		facts.NamespaceLabels, facts.NamespaceAnnotations = namespace.Labels, namespace.Annotations
+	}
+	if node := inject.NodeOf(review.pod); node != "" {
+		version, err := h.cluster.KubeletVersion(ctx, node)
+		if err != nil {
+			unknown("node", node, err)
+		}
+		facts.KubeletVersion = version
+	}
+	return facts
+}
+
 // outcomeFailed is the outcome of a review that ran into an error of ours. Only metrics
 // and logs know it.
 const outcomeFailed inject.Outcome = "failed"
 
 // answer decides on a review. It always returns a response: an error or panic of ours
 // refuses this one pod with code 500, and the server goes on.
-func (h *handler) answer(review *review) (response *admissionv1.AdmissionResponse, result inject.Result) {
+func (h *handler) answer(review *review, facts inject.Facts) (response *admissionv1.AdmissionResponse, result inject.Result) {
 	fail := func(problem any, stack []byte) {
 		h.log.Error("review failed", zap.Any("problem", problem), zap.String("uid", string(review.request.UID)), zap.ByteString("stack", stack))
 		result = inject.Result{Outcome: outcomeFailed}
@@ -96,7 +145,7 @@ func (h *handler) answer(review *review) (response *admissionv1.AdmissionRespons
 		}
 	}()
 
-	patched, result := h.inject(review.pod, review.request.Namespace, h.params)
+	patched, result := h.inject(review.pod, facts, h.params)
 	response = &admissionv1.AdmissionResponse{UID: review.request.UID, Allowed: true, Warnings: result.Warnings()}
 	switch result.Outcome {
 	case inject.Refused:
@@ -106,13 +155,13 @@ func (h *handler) answer(review *review) (response *admissionv1.AdmissionRespons
 			Message: result.Cause.String(),
 		}
 	case inject.Injected:
-		patch, err := createPatch(review.pod, patched)
+		operations, err := patch.Create(review.pod, patched)
 		if err != nil {
 			fail(fmt.Errorf("create the patch: %w", err), nil)
 			return response, result
 		}
 		patchType := admissionv1.PatchTypeJSONPatch
-		response.Patch, response.PatchType = patch, &patchType
+		response.Patch, response.PatchType = operations, &patchType
 	}
 	return response, result
 }

@@ -2,7 +2,9 @@ package webhook
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -16,6 +18,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"rockpool.dev/injector/inject"
 )
@@ -82,7 +85,7 @@ func TestRequestsThatAreNoReviewsNameWhatIsWrong(t *testing.T) {
 		{"a pod without containers", jsonType, reviewOf(`{"spec":{}}`), 400, "request.object.spec.containers: missing"},
 		{"a body without end", jsonType, strings.Repeat(" ", MaxReviewBytes+1), 413, "more than 8388608 bytes"},
 	}
-	h := NewHandler(testParams, zap.NewNop())
+	h := NewHandler(testParams, nil, zap.NewNop())
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			before := testutil.ToFloat64(malformed)
@@ -119,7 +122,7 @@ func TestReviewsAreAnswered(t *testing.T) {
 		{name: "a wrong annotation refuses the pod", pod: plainPod(`,"rockpool.dev/log-level":"loud"`),
 			message: `rockpool.dev/log-level: unknown value "loud" (allowed: debug, info, warn, error)`, outcome: "refused", reason: "invalid-annotation"},
 	}
-	h := NewHandler(testParams, zap.NewNop())
+	h := NewHandler(testParams, nil, zap.NewNop())
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			counter := reviews.WithLabelValues(test.outcome, test.reason)
@@ -147,11 +150,11 @@ func TestReviewsAreAnswered(t *testing.T) {
 func TestAPanicRefusesOnePodAndTheServerGoesOn(t *testing.T) {
 	core, logs := observer.New(zap.ErrorLevel)
 	broken := true
-	h := &handler{params: testParams, log: zap.New(core), inject: func(pod *corev1.Pod, namespace string, p inject.Params) (*corev1.Pod, inject.Result) {
+	h := &handler{params: testParams, log: zap.New(core), inject: func(pod *corev1.Pod, facts inject.Facts, p inject.Params) (*corev1.Pod, inject.Result) {
 		if broken {
 			panic("tide")
 		}
-		return inject.Inject(pod, namespace, p)
+		return inject.Inject(pod, facts, p)
 	}}
 	got := answerOf(t, post(h, "application/json", reviewOf(plainPod(""))))
 	if got.Allowed || got.UID != "u-1" || got.Result == nil || got.Result.Code != 500 || strings.Contains(got.Result.Message, "tide") {
@@ -166,6 +169,77 @@ func TestAPanicRefusesOnePodAndTheServerGoesOn(t *testing.T) {
 	}
 }
 
+// brokenCluster knows namespaces or nodes only if it is told.
+type brokenCluster struct {
+	labels  map[string]string
+	kubelet string
+	asked   *[]string
+}
+
+func (c brokenCluster) Namespace(_ context.Context, name string) (*metav1.ObjectMeta, error) {
+	*c.asked = append(*c.asked, "namespace "+name)
+	if c.labels == nil {
+		return nil, errors.New("no way there")
+	}
+	return &metav1.ObjectMeta{Labels: c.labels}, nil
+}
+
+func (c brokenCluster) KubeletVersion(_ context.Context, name string) (string, error) {
+	*c.asked = append(*c.asked, "node "+name)
+	if c.kubelet == "" {
+		return "", errors.New("no way there")
+	}
+	return c.kubelet, nil
+}
+
+func TestTheClusterIsAskedAboutNamespaceAndNode(t *testing.T) {
+	bound := strings.Replace(plainPod(""), `"spec":{`, `"spec":{"nodeName":"edge-1",`, 1)
+	silent := strings.Replace(plainPod(""), `"rockpool.dev/inject":"true"`, ``, 1)
+	baseline := map[string]string{"pod-security.kubernetes.io/enforce": "baseline"}
+	tests := []struct {
+		name, path, pod string
+		cluster         brokenCluster
+		asked           string
+		failed          float64
+		outcome, want   string // want is in the patch, a warning or the refusal
+	}{
+		{name: "a pod that is not bound", path: Path, pod: plainPod(""), cluster: brokenCluster{labels: baseline}, asked: "namespace shop", outcome: "injected", want: "pod-security-forbids-hostpath"},
+		{name: "a pod on an old node", path: Path, pod: bound, cluster: brokenCluster{labels: baseline, kubelet: "v1.28.0"}, asked: "namespace shop, node edge-1", outcome: "refused", want: "old-kubelet"},
+		{name: "what is not known does not matter", path: Path, pod: bound, asked: "namespace shop, node edge-1", failed: 2, outcome: "injected", want: `"hostPath"`},
+		{name: "nothing is asked about a pod that says nothing", path: Path, pod: silent, outcome: "skipped"},
+		{name: "unless its namespace asks", path: NamespacePath, pod: silent, cluster: brokenCluster{labels: map[string]string{}}, asked: "namespace shop", outcome: "injected", want: `"hostPath"`},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			var asked []string
+			test.cluster.asked = &asked
+			before := testutil.ToFloat64(failedLookups.WithLabelValues("namespace")) + testutil.ToFloat64(failedLookups.WithLabelValues("node"))
+			request := httptest.NewRequest(http.MethodPost, test.path, strings.NewReader(reviewOf(test.pod)))
+			request.Header.Set("Content-Type", "application/json")
+			recorder := httptest.NewRecorder()
+			NewHandler(testParams, test.cluster, zap.NewNop()).ServeHTTP(recorder, request)
+			got := answerOf(t, recorder)
+			if (len(got.Patch) > 0) != (test.outcome == "injected") || got.Allowed == (test.outcome == "refused") {
+				t.Errorf("allowed %v, patch %s; want %s", got.Allowed, got.Patch, test.outcome)
+			}
+			said := string(got.Patch) + strings.Join(got.Warnings, "\n")
+			if got.Result != nil {
+				said += got.Result.Message
+			}
+			if !strings.Contains(said, test.want) {
+				t.Errorf("got %s, want %s", said, test.want)
+			}
+			if strings.Join(asked, ", ") != test.asked {
+				t.Errorf("asked %q, want %q", asked, test.asked)
+			}
+			after := testutil.ToFloat64(failedLookups.WithLabelValues("namespace")) + testutil.ToFloat64(failedLookups.WithLabelValues("node"))
+			if after-before != test.failed {
+				t.Errorf("%v failures counted, want %v", after-before, test.failed)
+			}
+		})
+	}
+}
+
 func FuzzReview(f *testing.F) {
 	f.Add([]byte(reviewOf(plainPod(""))))
 	f.Add([]byte(reviewOf(plainPod(`,"rockpool.dev/cache-volume":"emptyDir"`))))
@@ -175,7 +249,7 @@ func FuzzReview(f *testing.F) {
 	f.Add([]byte(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":null}`))
 	f.Add([]byte("{"))
 	core, logs := observer.New(zap.ErrorLevel)
-	h := NewHandler(testParams, zap.New(core))
+	h := NewHandler(testParams, nil, zap.New(core))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		got := post(h, "application/json", string(body))
 		if entries := logs.TakeAll(); len(entries) > 0 {

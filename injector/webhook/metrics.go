@@ -11,10 +11,15 @@ var (
 		Help: "Reviews (a pod may take two, when other admission plugins change it), by outcome (injected, unchanged, skipped, refused, failed) and, for skipped and refused ones, reason.",
 	}, []string{"outcome", "reason"})
 
-	leftAlone = promauto.NewCounterVec(prometheus.CounterOpts{
-		Name: "rockpool_injector_containers_left_alone_total",
-		Help: "Containers of otherwise injected pods that keep talking to the API server directly, by reason.",
+	notices = promauto.NewCounterVec(prometheus.CounterOpts{
+		Name: "rockpool_injector_notices_total",
+		Help: "What there was to say about otherwise injected pods, such as of containers that keep talking to the API server directly, by reason.",
 	}, []string{"reason"})
+
+	failedLookups = promauto.NewCounterVec(prometheus.CounterOpts{
+		Name: "rockpool_injector_failed_lookups_total",
+		Help: "Namespaces and nodes of which nothing could be learned, so that a pod was injected without; by what it was.",
+	}, []string{"what"})
 
 	malformed = promauto.NewCounter(prometheus.CounterOpts{
 		Name: "rockpool_injector_malformed_requests_total",

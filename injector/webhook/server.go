@@ -20,6 +20,8 @@ import (
 type Options struct {
 	// Params for every pod.
 	Params inject.Params
+	// Cluster is asked about namespaces and nodes. Nil: nobody is.
+	Cluster Cluster
 	// Certificate to serve with. Required.
 	Certificate *Certificate
 	// ShutdownDelay is for how long the server goes on as before after its context has
@@ -34,7 +36,7 @@ type Options struct {
 	Clock clock.Clock
 }
 
-// Server serves [Path] over TLS, and nothing else.
+// Server serves [Path] and [NamespacePath] over TLS, and nothing else.
 type Server struct {
 	options Options
 	http    *http.Server
@@ -47,7 +49,9 @@ func New(options Options) *Server {
 		options.Clock = clock.RealClock{}
 	}
 	mux := http.NewServeMux()
-	mux.Handle(Path, NewHandler(options.Params, options.Log))
+	handler := NewHandler(options.Params, options.Cluster, options.Log)
+	mux.Handle(Path, handler)
+	mux.Handle(NamespacePath, handler)
 	return &Server{options: options, http: &http.Server{
 		Handler:   mux,
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: options.Certificate.Get},

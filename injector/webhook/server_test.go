@@ -218,10 +218,10 @@ func TestLoadCertificateNamesTheFile(t *testing.T) {
 // blocking lets a test hold a review under way.
 func blocking(entered chan<- struct{}, release <-chan struct{}) func(*Server) {
 	return func(s *Server) {
-		s.http.Handler = &handler{params: testParams, log: zap.NewNop(), inject: func(pod *corev1.Pod, ns string, p inject.Params) (*corev1.Pod, inject.Result) {
+		s.http.Handler = &handler{params: testParams, log: zap.NewNop(), inject: func(pod *corev1.Pod, facts inject.Facts, p inject.Params) (*corev1.Pod, inject.Result) {
 			entered <- struct{}{}
 			<-release
-			return inject.Inject(pod, ns, p)
+			return inject.Inject(pod, facts, p)
 		}}
 	}
 }

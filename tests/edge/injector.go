@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,8 +14,13 @@ import (
 	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/client-go/util/cert"
 	"sigs.k8s.io/yaml"
 
@@ -36,7 +42,7 @@ func (e *Edge) StartInjector(ctx context.Context) error {
 			return err
 		}
 		e.ca = certPEM
-		if err := errors.Join(os.WriteFile(certFile, certPEM, 0o600), os.WriteFile(keyFile, keyPEM, 0o600)); err != nil {
+		if err := errors.Join(os.WriteFile(certFile, certPEM, 0o600), os.WriteFile(keyFile, keyPEM, 0o600), e.identify(ctx)); err != nil {
 			return err
 		}
 	}
@@ -50,7 +56,7 @@ func (e *Edge) StartInjector(ctx context.Context) error {
 	}
 	defer logFile.Close()
 	cmd := exec.Command(e.bin("rockpool-injector"), "serve", "--listen", e.webhook, "--metrics-listen", health,
-		"--tls-cert-file", certFile, "--tls-key-file", keyFile, "--sidecar-image", SidecarImage,
+		"--tls-cert-file", certFile, "--tls-key-file", keyFile, "--sidecar-image", SidecarImage, "--kubeconfig", e.injectorKubeconfig(),
 		"--upstream", "https://"+bed.DefaultPublicAddress, "--shutdown-delay", "0s")
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // ctrl-c is for the one who started this
@@ -65,6 +71,51 @@ func (e *Edge) StartInjector(ctx context.Context) error {
 	if err := e.injectorReady(ctx, "http://"+health+"/readyz"); err != nil {
 		text, _ := os.ReadFile(logFile.Name())
 		return fmt.Errorf("the injector does not become ready: %w\n%s", err, text)
+	}
+	return nil
+}
+
+func (e *Edge) injectorKubeconfig() string { return filepath.Join(e.directory, "injector.kubeconfig") }
+
+// identify gives the injector the service account and the rights that manifests/ gives it.
+func (e *Edge) identify(ctx context.Context) error {
+	var account corev1.ServiceAccount
+	var role rbacv1.ClusterRole
+	var binding rbacv1.ClusterRoleBinding
+	err := errors.Join(e.manifest("serviceaccount.yaml", &account), e.manifest("clusterrole.yaml", &role), e.manifest("clusterrolebinding.yaml", &binding))
+	if err != nil {
+		return err
+	}
+	namespace := binding.Subjects[0].Namespace
+	if err := e.CreateNamespace(ctx, namespace); err != nil {
+		return err
+	}
+	_, accountErr := e.Client().CoreV1().ServiceAccounts(namespace).Create(ctx, &account, metav1.CreateOptions{})
+	_, roleErr := e.Client().RbacV1().ClusterRoles().Create(ctx, &role, metav1.CreateOptions{})
+	_, bindingErr := e.Client().RbacV1().ClusterRoleBindings().Create(ctx, &binding, metav1.CreateOptions{})
+	if err := errors.Join(accountErr, roleErr, bindingErr); err != nil {
+		return err
+	}
+	token, err := e.Client().CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account.Name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	config := clientcmdapi.NewConfig()
+	config.Clusters["bed"] = &clientcmdapi.Cluster{Server: "https://" + e.Address(), CertificateAuthorityData: e.CA()}
+	config.AuthInfos["injector"] = &clientcmdapi.AuthInfo{Token: token.Status.Token}
+	config.Contexts["bed"] = &clientcmdapi.Context{Cluster: "bed", AuthInfo: "injector"}
+	config.CurrentContext = "bed"
+	return clientcmd.WriteToFile(*config, e.injectorKubeconfig())
+}
+
+// manifest reads a file of manifests/.
+func (e *Edge) manifest(name string, object any) error {
+	raw, err := os.ReadFile(filepath.Join(e.root, "manifests", name))
+	if err != nil {
+		return err
+	}
+	if err := yaml.UnmarshalStrict(raw, object); err != nil {
+		return fmt.Errorf("manifests/%s: %w", name, err)
 	}
 	return nil
 }
@@ -88,6 +139,18 @@ func (e *Edge) injectorReady(ctx context.Context, url string) error {
 	})
 }
 
+// Inject runs the injector's command over the text of a manifest.
+func (e *Edge) Inject(ctx context.Context, stream []byte) ([]byte, error) {
+	var stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, e.bin("rockpool-injector"), "inject", "-f", "-", "--sidecar-image", SidecarImage, "--upstream", "https://"+bed.DefaultPublicAddress)
+	cmd.Stdin, cmd.Stderr = bytes.NewReader(stream), &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("rockpool-injector inject: %w\n%s", err, &stderr)
+	}
+	return out, nil
+}
+
 // freeAddress finds a loopback port that is free now.
 func freeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -100,20 +163,16 @@ func freeAddress() (string, error) {
 // register applies the webhook configuration of manifests/, with the injector's
 // address in place of its Service.
 func (e *Edge) register(ctx context.Context) error {
-	raw, err := os.ReadFile(filepath.Join(e.root, "manifests/webhook.yaml"))
-	if err != nil {
-		return err
-	}
 	var config admissionv1.MutatingWebhookConfiguration
-	if err := yaml.UnmarshalStrict(raw, &config); err != nil {
-		return fmt.Errorf("manifests/webhook.yaml: %w", err)
+	if err := e.manifest("webhook.yaml", &config); err != nil {
+		return err
 	}
 	for i := range config.Webhooks {
 		client := &config.Webhooks[i].ClientConfig
 		url := "https://" + e.webhook + *client.Service.Path
 		*client = admissionv1.WebhookClientConfig{URL: &url, CABundle: e.ca}
 	}
-	if _, err = e.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(ctx, &config, metav1.CreateOptions{}); err != nil {
+	if _, err := e.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(ctx, &config, metav1.CreateOptions{}); err != nil {
 		return err
 	}
 	return e.awaitWebhook(ctx)

@@ -1,0 +1,90 @@
+package inject
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/version"
+)
+
+// Facts is what counts for a pod beyond what the pod says itself. The zero value of a field
+// means that it is not known, or not so.
+type Facts struct {
+	// Namespace in which the pod is created; a pod at admission may not say its own.
+	Namespace string
+	// NamespaceLabels and NamespaceAnnotations tell what the namespace forbids: the Pod
+	// Security level, and the range of user IDs on OpenShift.
+	NamespaceLabels, NamespaceAnnotations map[string]string
+	// Asked: somebody else than the pod asks for Rockpool, its namespace by a label or a
+	// person by a command. The pod may still decline.
+	Asked bool
+	// KubeletVersion of the node that [NodeOf] names.
+	KubeletVersion string
+	// Template: the pod is written down for later. The ServiceAccount admission plugin has
+	// not seen it and has mounted nothing.
+	Template bool
+	// Controller is the workload that the pod is the template of. Nil: see the pod's
+	// owner references.
+	Controller *metav1.OwnerReference
+}
+
+// sidecarKubelet is the first kubelet on which native sidecars work by default (KEP-753).
+// Older ones would wait for the sidecar to end before they start the application.
+var sidecarKubelet = version.MustParseGeneric("1.29")
+
+// oldKubelet tells whether v is known to be too old.
+func oldKubelet(v string) bool {
+	parsed, err := version.ParseGeneric(v)
+	return err == nil && parsed.LessThan(sidecarKubelet)
+}
+
+// NodeOf returns the node on which the pod will certainly run, or "": it names the node
+// itself, or it is of a DaemonSet, whose controller gives each pod the affinity to one node.
+// Most pods at admission have not been scheduled.
+func NodeOf(pod *corev1.Pod) string {
+	if pod.Spec.NodeName != "" {
+		return pod.Spec.NodeName
+	}
+	if pod.Spec.Affinity == nil || pod.Spec.Affinity.NodeAffinity == nil || pod.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil {
+		return ""
+	}
+	// The terms are alternatives.
+	var nodes []string
+	for _, term := range pod.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms {
+		i := slices.IndexFunc(term.MatchFields, func(r corev1.NodeSelectorRequirement) bool {
+			return r.Key == metav1.ObjectNameField && r.Operator == corev1.NodeSelectorOpIn && len(r.Values) == 1
+		})
+		if i < 0 {
+			return ""
+		}
+		nodes = append(nodes, term.MatchFields[i].Values[0])
+	}
+	if nodes = slices.Compact(nodes); len(nodes) != 1 {
+		return ""
+	}
+	return nodes[0]
+}
+
+const (
+	// labelEnforce has the Pod Security level of a namespace.
+	// https://kubernetes.io/docs/concepts/security/pod-security-admission/
+	labelEnforce = "pod-security.kubernetes.io/enforce"
+	// annotationUserRange is on every namespace of OpenShift. Its admission refuses
+	// containers with a user outside the range, and gives one to those without.
+	annotationUserRange = "openshift.io/sa.scc.uid-range"
+)
+
+// forbidsHostPath tells why a pod in this namespace cannot have a hostPath volume, or "".
+func (f *Facts) forbidsHostPath() (reason Reason, detail string) {
+	switch level := f.NamespaceLabels[labelEnforce]; level {
+	case "baseline", "restricted":
+		return ReasonPodSecurity, labelEnforce + ": " + level
+	}
+	if f.assignsUsers() {
+		return ReasonAssignedUsers, annotationUserRange
+	}
+	return "", ""
+}
+
+func (f *Facts) assignsUsers() bool { return f.NamespaceAnnotations[annotationUserRange] != "" }

@@ -1,0 +1,148 @@
+package inject
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"rockpool.dev/sidecar/agent"
+)
+
+// setting is one annotation: its key, its values in words, and how it is read.
+type setting struct {
+	key     string
+	allowed string
+	read    func(*Annotations, string) error
+}
+
+// settings has every annotation that a person may set. A new one is a new row.
+var settings = []setting{
+	{AnnotationInject, "true, false", func(a *Annotations, value string) error {
+		choice, err := oneOf(value, "true", "false")
+		a.Inject = choice == "true"
+		return err
+	}},
+	{AnnotationCacheVolume, "hostPath, emptyDir", func(a *Annotations, value string) (err error) {
+		a.CacheVolume, err = oneOf(CacheVolume(value), CacheHostPath, CacheEmptyDir)
+		return err
+	}},
+	{AnnotationCacheSize, "a quantity from 4Mi to 1Pi, like 256Mi", func(a *Annotations, value string) error {
+		a.CacheSize = value
+		return validateCacheSize(value)
+	}},
+	{AnnotationCacheAgents, "names of User-Agents separated by commas, with wildcards, ! before an exception", func(a *Annotations, value string) error {
+		if strings.Trim(value, " ,") == "" {
+			return errors.New("no name is given")
+		}
+		a.CacheAgents = value
+		_, err := agent.Parse(value)
+		return onOneLine(err)
+	}},
+	{AnnotationUpstreams, "https URLs separated by commas, tried in order", func(a *Annotations, value string) error {
+		for _, address := range splitList(value) {
+			if err := ValidateUpstream(address); err != nil {
+				return err
+			}
+			a.Upstreams = append(a.Upstreams, address)
+		}
+		return nil
+	}},
+	{AnnotationPort, "a port from 1024 to 65534", func(a *Annotations, value string) error {
+		port, err := strconv.ParseInt(value, 10, 32)
+		// The sidecar is not root, and needs the next port as well.
+		if err != nil || port < 1024 || port > 65534 {
+			return fmt.Errorf("%q is not such a port", value)
+		}
+		a.Port = int32(port)
+		return nil
+	}},
+	{AnnotationExcludeContainers, "names of containers separated by commas", func(a *Annotations, value string) error {
+		for _, name := range splitList(value) {
+			if len(validation.IsDNS1123Label(name)) > 0 || ownContainer(name) {
+				return fmt.Errorf("%q is not the name of a container of yours", name)
+			}
+			a.ExcludeContainers = append(a.ExcludeContainers, name)
+		}
+		return nil
+	}},
+	{AnnotationOfflineEvents, "true, false", func(a *Annotations, value string) (err error) {
+		a.OfflineEvents, err = oneOf(value, "true", "false")
+		return err
+	}},
+	{AnnotationOfflineLeases, "true, false", func(a *Annotations, value string) (err error) {
+		a.OfflineLeases, err = oneOf(value, "true", "false")
+		return err
+	}},
+	{AnnotationLogLevel, "debug, info, warn, error", func(a *Annotations, value string) (err error) {
+		a.LogLevel, err = oneOf(value, "debug", "info", "warn", "error")
+		return err
+	}},
+	{AnnotationCPURequest, allowedQuantity, func(a *Annotations, value string) error {
+		return setQuantity(&a.Resources.Requests, corev1.ResourceCPU, value)
+	}},
+	{AnnotationCPULimit, allowedQuantity, func(a *Annotations, value string) error {
+		return setQuantity(&a.Resources.Limits, corev1.ResourceCPU, value)
+	}},
+	{AnnotationMemoryRequest, allowedQuantity, func(a *Annotations, value string) error {
+		return setQuantity(&a.Resources.Requests, corev1.ResourceMemory, value)
+	}},
+	{AnnotationMemoryLimit, allowedQuantity, func(a *Annotations, value string) error {
+		return setQuantity(&a.Resources.Limits, corev1.ResourceMemory, value)
+	}},
+	{AnnotationImage, "an image reference", func(a *Annotations, value string) error {
+		a.Image = value
+		return ValidateImage(value)
+	}},
+}
+
+func oneOf[T ~string](value T, allowed ...T) (T, error) {
+	if !slices.Contains(allowed, value) {
+		return "", fmt.Errorf("unknown value %q", string(value))
+	}
+	return value, nil
+}
+
+func splitList(value string) []string {
+	parts := strings.Split(value, ",")
+	for i := range parts {
+		parts[i] = strings.TrimSpace(parts[i])
+	}
+	return parts
+}
+
+// onOneLine joins what errors.Join has put on lines of their own.
+func onOneLine(err error) error {
+	if err == nil {
+		return nil
+	}
+	return errors.New(strings.ReplaceAll(err.Error(), "\n", "; "))
+}
+
+// validateCacheSize has the bounds of the sidecar's cache.max-size.
+func validateCacheSize(value string) error {
+	q, err := resource.ParseQuantity(value)
+	if err != nil || strings.HasSuffix(value, "m") {
+		return fmt.Errorf("%q is not a quantity of bytes", value)
+	}
+	if q.CmpInt64(4<<20) < 0 || q.CmpInt64(1<<50) > 0 {
+		return fmt.Errorf("%q is out of range", value)
+	}
+	return nil
+}
+
+const allowedQuantity = "a quantity above zero, like 50m or 64Mi"
+
+func setQuantity(list *corev1.ResourceList, name corev1.ResourceName, value string) error {
+	q, err := resource.ParseQuantity(value)
+	if err != nil || q.Sign() <= 0 {
+		return fmt.Errorf("%q is not such a quantity", value)
+	}
+	set(list, name, q)
+	return nil
+}

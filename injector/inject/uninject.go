@@ -1,0 +1,69 @@
+package inject
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Uninject takes back what [Inject] has done, and tells whether there was anything. The
+// given pod is not changed. What others have added meanwhile stays, as it would be
+// without Rockpool.
+func Uninject(pod *corev1.Pod) (*corev1.Pod, bool) {
+	status, injected := readStatus(pod)
+	if !injected {
+		return pod, false
+	}
+	before := status.Before.clone()
+	restored := pod.DeepCopy()
+	spec := &restored.Spec
+	u := undo{before: before, env: addressEnv(listenPort)}
+	for i := range spec.InitContainers {
+		if c := &spec.InitContainers[i]; c.Name == ContainerSidecar {
+			u.env = addressEnv(portOf(c))
+			if m := mountAt(c.VolumeMounts, accountPath); m != nil {
+				u.account = m.Name
+			}
+		}
+	}
+	spec.InitContainers = slices.DeleteFunc(spec.InitContainers, func(c corev1.Container) bool { return ownContainer(c.Name) })
+	spec.Volumes = slices.DeleteFunc(spec.Volumes, func(v corev1.Volume) bool { return ownVolume(v.Name) })
+	for _, list := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
+		for i := range list {
+			u.container(&list[i])
+		}
+	}
+	for i := range spec.Volumes {
+		v := &spec.Volumes[i]
+		if mode, ok := before.Modes[v.Name]; ok && defaultMode(v) != nil {
+			*defaultMode(v) = &mode
+		}
+	}
+	unannotate(restored, before.Annotations)
+	return restored, true
+}
+
+// undo is the reverse of a [redirection].
+type undo struct {
+	env     []corev1.EnvVar
+	account string
+	before  *Before
+}
+
+func (u *undo) container(c *corev1.Container) {
+	keep := u.before.Env[c.Name]
+	// One that was left alone does not have them all.
+	if len(missingFrom(c.Env, u.env)) == 0 && !setsOwnAddress(c.Env, u.env) {
+		c.Env = slices.DeleteFunc(c.Env, func(e corev1.EnvVar) bool {
+			return !slices.Contains(keep, e.Name) && slices.ContainsFunc(u.env, func(ours corev1.EnvVar) bool { return ours.Name == e.Name })
+		})
+		c.Env = withProxyAgain(c.Env, keep)
+	}
+	for i := range c.VolumeMounts {
+		if m := &c.VolumeMounts[i]; m.Name == VolumeAccount {
+			m.Name = u.account
+			m.ReadOnly = !slices.Contains(u.before.Writable[c.Name], m.MountPath)
+		}
+	}
+	c.VolumeMounts = slices.DeleteFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == VolumeToken })
+}

@@ -1,0 +1,148 @@
+package manifest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+
+	"rockpool.dev/injector/patch"
+)
+
+// Rewrite calls change for each pod in the stream and returns the stream with what it has
+// returned, which may be the pod that it was given. An error names the document and the
+// object; all of them are told, and then there is no stream.
+func Rewrite(stream []byte, change func(*Pod) (*corev1.Pod, error)) ([]byte, error) {
+	var out bytes.Buffer
+	var errs []error
+	for i, d := range split(stream) {
+		changed, err := d.rewrite(change)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("document %d: %w", i+1, err))
+		}
+		out.Write(changed)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+// document is one of a stream.
+type document struct {
+	separator []byte // the line that begins it, such as "---\n"; may be empty
+	body      []byte
+}
+
+// split cuts a stream at the lines that begin a YAML document. Such a line cannot be in a
+// value: those that have lines are indented.
+func split(stream []byte) []document {
+	var documents []document
+	var current document
+	for line := range bytes.Lines(stream) {
+		rest, begins := bytes.CutPrefix(line, []byte("---"))
+		if begins = begins && (len(rest) == 0 || strings.ContainsRune(" \t\r\n", rune(rest[0]))); !begins {
+			current.body = append(current.body, line...)
+			continue
+		}
+		if len(current.separator)+len(current.body) > 0 {
+			documents = append(documents, current)
+		}
+		if text := bytes.TrimSpace(rest); len(text) == 0 || text[0] == '#' {
+			current = document{separator: bytes.Clone(line)}
+		} else {
+			current = document{separator: []byte("---\n"), body: bytes.Clone(rest[1:])}
+		}
+	}
+	return append(documents, current)
+}
+
+// blank tells whether there is nothing but comments and directives.
+func (d *document) blank() bool {
+	for line := range bytes.Lines(d.body) {
+		if text := bytes.TrimSpace(line); len(text) > 0 && text[0] != '#' && text[0] != '%' {
+			return false
+		}
+	}
+	return true
+}
+
+func (d *document) rewrite(change func(*Pod) (*corev1.Pod, error)) ([]byte, error) {
+	original := append(bytes.Clone(d.separator), d.body...)
+	if d.blank() {
+		return original, nil
+	}
+	rewrite := rewriteYAML
+	if text := bytes.TrimSpace(d.body); text[0] == '{' && isJSON(text) {
+		rewrite = rewriteJSON
+	}
+	body, err := rewrite(d.body, change)
+	if err != nil {
+		return nil, err
+	}
+	if body == nil {
+		return original, nil
+	}
+	return append(bytes.Clone(d.separator), body...), nil
+}
+
+// edits finds out what is to change in an object, given as JSON.
+func edits(object []byte, change func(*Pod) (*corev1.Pod, error)) ([]operation, error) {
+	pods, err := podsIn(object)
+	if err != nil {
+		return nil, err
+	}
+	var found []operation
+	var errs []error
+	for _, p := range pods {
+		after, err := change(p)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", p, err))
+			continue
+		}
+		if equality.Semantic.DeepEqual(p.Pod, after) {
+			continue
+		}
+		operations, err := operationsFor(p, after)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", p, err))
+		}
+		found = append(found, operations...)
+	}
+	return found, errors.Join(errs...)
+}
+
+// operation is one of a JSON patch (RFC 6902).
+type operation struct {
+	Op    string          `json:"op"`
+	Path  string          `json:"path"`
+	From  string          `json:"from,omitempty"`
+	Value json.RawMessage `json:"value,omitempty"`
+}
+
+// operationsFor returns what is to do in the object of p.
+func operationsFor(p *Pod, after *corev1.Pod) ([]operation, error) {
+	text, err := patch.Create(p.Pod, after)
+	if err != nil {
+		return nil, err
+	}
+	var operations []operation
+	if err := json.Unmarshal(text, &operations); err != nil {
+		return nil, err
+	}
+	if p.onlyAnnotations && len(after.Annotations) == 0 {
+		operations = append(operations, operation{Op: "remove", Path: "/metadata"})
+	}
+	for i := range operations {
+		o := &operations[i]
+		o.Path = p.path + o.Path
+		if o.From != "" {
+			o.From = p.path + o.From
+		}
+	}
+	return operations, nil
+}
