@@ -91,7 +91,9 @@ func TestErrorsNameTheFlag(t *testing.T) {
 		{"all that is wrong at once", []string{"--upstream=x", "--cache-host-path=/"}, nil, []string{"--upstream:", "--cache-host-path:"}},
 		{"a bad quantity", []string{"--sidecar-memory-limit=lots"}, nil, []string{`--sidecar-memory-limit: "lots" is not a quantity`}},
 		{"a request above its limit", []string{"--sidecar-memory-request=1Gi"}, nil, []string{"--sidecar-*-request", "memory: the request 1Gi is above the limit 192Mi"}},
-		{"no certificate", []string{"--tls-cert-file="}, nil, []string{"--tls-cert-file, --tls-key-file: both are required"}},
+		{"a key without its certificate", []string{"--tls-cert-file="}, nil, []string{"--tls-cert-file, --tls-key-file: give both, or neither"}},
+		{"neither files nor a cluster", []string{"--tls-cert-file=", "--tls-key-file="}, nil, []string{"not in a pod with a service account", "--kubeconfig", "--tls-cert-file"}},
+		{"a missing kubeconfig", []string{"--tls-cert-file=", "--tls-key-file=", "--kubeconfig=" + missing}, nil, []string{"--kubeconfig: ", missing}},
 		{"a missing certificate", []string{"--tls-cert-file=" + missing}, nil, []string{"--tls-cert-file", missing, "no such file"}},
 		{"the port of the webhook in use", []string{"--listen=" + taken.Addr().String()}, nil, []string{"--listen: ", taken.Addr().String(), "address already in use"}},
 		{"the port of the metrics in use", []string{"--metrics-listen=" + taken.Addr().String()}, nil, []string{"--metrics-listen: ", "address already in use"}},
@@ -171,7 +173,7 @@ func TestServeFromStartToShutdown(t *testing.T) {
 		}
 		return response.StatusCode, string(body)
 	}
-	until(t, func() bool { code, _ := get("http://" + probes + "/readyz"); return code == http.StatusOK })
+	until(t, func() bool { code, _ := get("https://" + address + "/readyz"); return code == http.StatusOK })
 	if code, body := get("http://" + probes + "/healthz"); code != http.StatusOK {
 		t.Errorf("healthz: %d %s", code, body)
 	}
@@ -183,7 +185,7 @@ func TestServeFromStartToShutdown(t *testing.T) {
 	}
 	cancel()
 	until(t, func() bool {
-		code, _ := get("http://" + probes + "/readyz")
+		code, _ := get("https://" + address + "/readyz")
 		return code == http.StatusServiceUnavailable
 	})
 	if code, _ := get("https://" + address + "/inject"); code != http.StatusMethodNotAllowed {

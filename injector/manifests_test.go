@@ -26,11 +26,12 @@ import (
 	"rockpool.dev/injector/webhook"
 )
 
-// readManifest reads a file of ../manifests into its type.
+// readManifest reads a file of ../manifests/base into its type. What kubectl makes of base and
+// overlays is checked in tests/install.
 func readManifest[T any](t *testing.T, file string) T {
 	t.Helper()
 	var object T
-	text, err := os.ReadFile(filepath.Join("..", "manifests", file))
+	text, err := os.ReadFile(filepath.Join("../manifests/base", file))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,10 +88,8 @@ func TestManifestsGiveTheCommandFlagsThatItHas(t *testing.T) {
 			t.Errorf("--%s=%s, but port %s is %s", flag, got, port, ports[port])
 		}
 	}
-	for _, flag := range []string{"tls-cert-file", "tls-key-file"} {
-		if file := flags.Lookup(flag).Value.String(); filepath.Dir(file) != container.VolumeMounts[0].MountPath {
-			t.Errorf("--%s=%s is not in the mounted Secret", flag, file)
-		}
+	if probe := container.ReadinessProbe.HTTPGet; probe.Path != webhook.ReadyPath || probe.Port.StrVal != "webhook" || probe.Scheme != corev1.URISchemeHTTPS {
+		t.Errorf("readinessProbe %+v does not follow the TLS listener", probe)
 	}
 	delay, err := flags.GetDuration("shutdown-delay")
 	if err != nil {
@@ -176,14 +175,27 @@ func TestTheInjectorMayReadNamespacesAndNodes(t *testing.T) {
 }
 
 func TestEveryManifestIsListed(t *testing.T) {
-	files, err := filepath.Glob("../manifests/*.yaml")
+	kustomizations, err := filepath.Glob("../manifests/*/*/kustomization.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	listed := append(readManifest[kustomization](t, "kustomization.yaml").Resources, "kustomization.yaml")
-	for _, file := range files {
-		if !slices.Contains(listed, filepath.Base(file)) {
-			t.Errorf("%s is not among the resources of kustomization.yaml", file)
+	for _, file := range append(kustomizations, "../manifests/base/kustomization.yaml", "../manifests/kustomization.yaml") {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var k kustomization
+		if err := yaml.Unmarshal(text, &k); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		neighbours, err := filepath.Glob(filepath.Join(filepath.Dir(file), "*.yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range neighbours {
+			if name := filepath.Base(n); name != "kustomization.yaml" && !slices.Contains(k.Resources, name) {
+				t.Errorf("%s is not among the resources of %s", name, file)
+			}
 		}
 	}
 }

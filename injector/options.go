@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"rockpool.dev/injector/certificate"
 	"rockpool.dev/injector/inject"
 )
 
@@ -27,6 +28,7 @@ type options struct {
 	listen, metricsListen        string
 	certFile, keyFile            string
 	kubeconfig                   string
+	where                        certificate.Where
 	logLevel, logFormat          string
 	shutdownDelay, shutdownGrace time.Duration
 }
@@ -43,10 +45,14 @@ type sidecarOptions struct {
 func (o *options) addTo(flags *pflag.FlagSet) {
 	flags.SortFlags = false
 	flags.StringVar(&o.listen, "listen", ":8443", "address of the webhook, HTTPS")
-	flags.StringVar(&o.certFile, "tls-cert-file", "", "serving certificate chain, PEM; read again when it changes (required)")
-	flags.StringVar(&o.keyFile, "tls-key-file", "", "private key of the certificate, PEM; read again when it changes (required)")
+	flags.StringVar(&o.certFile, "tls-cert-file", "", "serving certificate chain, PEM; read again when it changes. Empty: the injector makes\nCA and certificate itself, and keeps them in --tls-secret")
+	flags.StringVar(&o.keyFile, "tls-key-file", "", "private key of the certificate, PEM; read again when it changes")
+	flags.StringVar(&o.where.Secret, "tls-secret", "rockpool-injector-certificate", "Secret with CA and certificate; it is made, and renewed, by any replica")
+	flags.StringVar(&o.where.Namespace, "namespace", "rockpool-system", "namespace of that Secret and of the Service")
+	flags.StringVar(&o.where.Service, "service", "rockpool-injector", "Service that API servers call the webhook by")
+	flags.StringVar(&o.where.Configuration, "webhook-configuration", "rockpool-injector", "MutatingWebhookConfiguration that gets the CA")
+	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server; empty: as the pod's service account, or not at all without a token")
 	o.sidecarOptions.addTo(flags)
-	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server for looking up namespaces and nodes; empty: as pods do, or not at all\nwithout a service-account token")
 	flags.StringVar(&o.metricsListen, "metrics-listen", ":8080", "address of /metrics, /healthz and /readyz, HTTP; empty for none")
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&o.logFormat, "log-format", "json", "json or console")

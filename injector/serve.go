@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"rockpool.dev/injector/certificate"
 	"rockpool.dev/injector/cluster"
 	"rockpool.dev/injector/webhook"
 )
@@ -29,7 +31,10 @@ func newServeCommand() *cobra.Command {
 
 Every flag can also be given as an environment variable: --log-level as ` + envName("log-level") + `.
 A flag on the command line wins.`,
-		Example: `  # As in the cluster, with the certificate from a mounted Secret
+		Example: `  # As in the cluster, with CA and certificate of its own
+  rockpool-injector serve --sidecar-image=registry.example.com/rockpool:v1 --upstream=https://api.example.com:6443
+
+  # With the certificate from a mounted Secret, as of cert-manager
   rockpool-injector serve --tls-cert-file=/etc/rockpool/tls/tls.crt --tls-key-file=/etc/rockpool/tls/tls.key \
     --sidecar-image=registry.example.com/rockpool:v1 --upstream=https://api.example.com:6443
 
@@ -59,79 +64,107 @@ func serve(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
-	if o.certFile == "" || o.keyFile == "" {
-		return errors.New("--tls-cert-file, --tls-key-file: both are required; scripts/webhook-certs.sh makes them")
-	}
-	certificate, err := webhook.LoadCertificate(o.certFile, o.keyFile, log)
+	config, err := o.clusterConfig()
 	if err != nil {
-		return fmt.Errorf("--tls-cert-file, --tls-key-file: %w", err)
+		return err
+	}
+	source, err := o.certificates(config, log)
+	if err != nil {
+		return err
 	}
 	if len(params.Upstreams) == 0 {
 		log.Warn("no --upstream: pods without the annotation rockpool.dev/upstreams reach the API server at the in-cluster address only")
 	}
-	lookups, err := lookups(o.kubeconfig)
-	if err != nil {
-		return err
-	}
-	if lookups == nil {
+	var lookups webhook.Cluster
+	if config == nil {
 		log.Warn("no service-account token and no --kubeconfig: namespaces and nodes are not looked up")
+	} else if lookups, err = cluster.New(config, nil); err != nil {
+		return err
 	}
 	listener, err := listen(ctx, "--listen", o.listen)
 	if err != nil {
 		return err
 	}
+	probes := &http.Server{Handler: probeHandler(), ErrorLog: zap.NewStdLog(log.Named("probes")), ReadHeaderTimeout: 5 * time.Second}
+	var metricsListener net.Listener
+	if o.metricsListen != "" {
+		if metricsListener, err = listen(ctx, "--metrics-listen", o.metricsListen); err != nil {
+			return errors.Join(err, listener.Close())
+		}
+	}
+	log.Info("serving", zap.String("version", params.Version), zap.Stringer("listen", listener.Addr()), zap.String("metrics", o.metricsListen))
 	server := webhook.New(webhook.Options{
-		Params: params, Cluster: lookups, Certificate: certificate, Log: log,
+		Params: params, Cluster: lookups, Certificate: source.get, Trusted: source.trusted, Log: log,
 		ShutdownDelay: o.shutdownDelay, ShutdownGrace: o.shutdownGrace,
 	})
-	if o.metricsListen == "" {
-		log.Info("serving", zap.String("version", params.Version), zap.Stringer("listen", listener.Addr()))
-		return server.Serve(ctx, listener)
+
+	// The webhook ends last but for the probes, which tell of it; when one fails, all end.
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		source.run(ctx)
+		return nil
+	})
+	group.Go(func() error {
+		err := server.Serve(ctx, listener)
+		return errors.Join(err, probes.Close())
+	})
+	if metricsListener != nil {
+		group.Go(func() error {
+			if err := probes.Serve(metricsListener); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serve metrics on %s: %w", metricsListener.Addr(), err)
+			}
+			return nil
+		})
 	}
-	metricsListener, err := listen(ctx, "--metrics-listen", o.metricsListen)
-	if err != nil {
-		return errors.Join(err, listener.Close())
-	}
-	log.Info("serving", zap.String("version", params.Version), zap.Stringer("listen", listener.Addr()), zap.Stringer("metrics", metricsListener.Addr()))
-	return serveWithProbes(ctx, server, listener, metricsListener, log)
+	return group.Wait()
 }
 
-// lookups returns how reviews learn about namespaces and nodes; nil where there is no way,
-// outside of a cluster or without a token.
-func lookups(kubeconfig string) (webhook.Cluster, error) {
-	if kubeconfig != "" {
-		config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+// certificates are where the serving certificate comes from.
+type certificates struct {
+	get     func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	trusted func() error
+	run     func(context.Context) // keeps them until the context ends
+}
+
+// certificates chooses: files, or a Secret of our own in the cluster, for which config must not be nil.
+func (o *options) certificates(config *rest.Config, log *zap.Logger) (certificates, error) {
+	if (o.certFile == "") != (o.keyFile == "") {
+		return certificates{}, errors.New("--tls-cert-file, --tls-key-file: give both, or neither for a certificate of the injector's own")
+	}
+	if o.certFile != "" {
+		files, err := certificate.LoadFiles(o.certFile, o.keyFile, log)
 		if err != nil {
+			return certificates{}, fmt.Errorf("--tls-cert-file, --tls-key-file: %w", err)
+		}
+		// They are read at each handshake, so there is nothing to run.
+		return certificates{get: files.Get, run: func(context.Context) {}}, nil
+	}
+	if config == nil {
+		return certificates{}, errors.New("not in a pod with a service account; give --kubeconfig, or --tls-cert-file and --tls-key-file")
+	}
+	keeper, err := certificate.NewKeeper(config, o.where, certificate.DefaultPolicy(o.where.Service, o.where.Namespace), log, nil)
+	if err != nil {
+		return certificates{}, err
+	}
+	return certificates{get: keeper.Get, trusted: keeper.Ready, run: keeper.Run}, nil
+}
+
+// clusterConfig says how to reach the API server; nil where there is no way, outside of a
+// cluster or without a token.
+func (o *options) clusterConfig() (*rest.Config, error) {
+	config, err := rest.InClusterConfig()
+	if o.kubeconfig != "" {
+		if config, err = clientcmd.BuildConfigFromFlags("", o.kubeconfig); err != nil {
 			return nil, fmt.Errorf("--kubeconfig: %w", err)
 		}
-		return cluster.New(config, nil)
-	}
-	config, err := rest.InClusterConfig()
-	if errors.Is(err, rest.ErrNotInCluster) || errors.Is(err, fs.ErrNotExist) {
+	} else if errors.Is(err, rest.ErrNotInCluster) || errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("in-cluster configuration: %w", err)
 	}
-	return cluster.New(config, nil)
-}
-
-// serveWithProbes ends the probes after the webhook, so that they tell of its shutdown;
-// when one of the two fails, the other ends as well.
-func serveWithProbes(ctx context.Context, server *webhook.Server, listener, metricsListener net.Listener, log *zap.Logger) error {
-	probes := &http.Server{Handler: probeHandler(server), ErrorLog: zap.NewStdLog(log.Named("probes")), ReadHeaderTimeout: 5 * time.Second}
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		err := server.Serve(ctx, listener)
-		return errors.Join(err, probes.Close())
-	})
-	group.Go(func() error {
-		if err := probes.Serve(metricsListener); !errors.Is(err, http.ErrServerClosed) {
-			return fmt.Errorf("serve metrics on %s: %w", metricsListener.Addr(), err)
-		}
-		return nil
-	})
-	return group.Wait()
+	config.UserAgent = "rockpool-injector/" + buildVersion()
+	return config, nil
 }
 
 func listen(ctx context.Context, flag, address string) (net.Listener, error) {
@@ -142,19 +175,12 @@ func listen(ctx context.Context, flag, address string) (net.Listener, error) {
 	return listener, nil
 }
 
-// probeHandler serves /metrics, /healthz (the process answers) and /readyz (the TLS
-// listener takes reviews).
-func probeHandler(server *webhook.Server) http.Handler {
+// probeHandler serves /metrics and /healthz (the process answers). Whether the webhook takes reviews
+// is asked where it takes them, at webhook.ReadyPath.
+func probeHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.Handler())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = w.Write([]byte("ok\n"))
-	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if !server.Ready() {
-			http.Error(w, "the webhook takes no reviews: starting or shutting down", http.StatusServiceUnavailable)
-			return
-		}
 		_, _ = w.Write([]byte("ok\n"))
 	})
 	return mux

@@ -31,14 +31,4 @@ var (
 		Help:    "Time from the headers of a review to its answer, without writing it.",
 		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 12),
 	})
-
-	certificateExpiry = promauto.NewGauge(prometheus.GaugeOpts{
-		Name: "rockpool_injector_certificate_expiry_timestamp_seconds",
-		Help: "End of validity of the serving certificate in use, in seconds since 1970.",
-	})
-
-	reloadFailures = promauto.NewCounter(prometheus.CounterOpts{
-		Name: "rockpool_injector_certificate_reload_failures_total",
-		Help: "Handshakes at which the certificate files had changed and could not be used; the certificate before them stayed.",
-	})
 )

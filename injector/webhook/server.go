@@ -22,8 +22,11 @@ type Options struct {
 	Params inject.Params
 	// Cluster is asked about namespaces and nodes. Nil: nobody is.
 	Cluster Cluster
-	// Certificate to serve with. Required.
-	Certificate *Certificate
+	// Certificate chooses the certificate of each handshake. Required.
+	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	// Trusted tells whether API servers trust that certificate: nil, or why not. Nil: somebody
+	// else sees to it.
+	Trusted func() error
 	// ShutdownDelay is for how long the server goes on as before after its context has
 	// ended, only no longer ready, so that API servers have stopped choosing it when it
 	// closes its port. Zero: close at once.
@@ -36,11 +39,15 @@ type Options struct {
 	Clock clock.Clock
 }
 
-// Server serves [Path] and [NamespacePath] over TLS, and nothing else.
+// ReadyPath is where the server tells whether it takes reviews. It is on the same port, so a
+// probe of it is a handshake with the certificate that API servers get.
+const ReadyPath = "/readyz"
+
+// Server serves [Path], [NamespacePath] and [ReadyPath] over TLS, and nothing else.
 type Server struct {
 	options Options
 	http    *http.Server
-	ready   atomic.Bool
+	serving atomic.Bool
 }
 
 // New returns a server that does nothing until [Server.Serve].
@@ -48,13 +55,15 @@ func New(options Options) *Server {
 	if options.Clock == nil {
 		options.Clock = clock.RealClock{}
 	}
+	s := &Server{options: options}
 	mux := http.NewServeMux()
 	handler := NewHandler(options.Params, options.Cluster, options.Log)
 	mux.Handle(Path, handler)
 	mux.Handle(NamespacePath, handler)
-	return &Server{options: options, http: &http.Server{
+	mux.HandleFunc("GET "+ReadyPath, s.tellReady)
+	s.http = &http.Server{
 		Handler:   mux,
-		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: options.Certificate.Get},
+		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: options.Certificate},
 		ErrorLog:  zap.NewStdLog(options.Log.Named("http")),
 		// An API server gives a webhook 30 s at most.
 		ReadHeaderTimeout: 10 * time.Second,
@@ -62,7 +71,8 @@ func New(options Options) *Server {
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       5 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
-	}}
+	}
+	return s
 }
 
 // Serve answers on listener until ctx ends, then shuts down as the options say. It owns
@@ -70,15 +80,15 @@ func New(options Options) *Server {
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	served := make(chan error, 1)
 	go func() { served <- s.http.ServeTLS(listener, "", "") }()
-	s.ready.Store(true)
-	defer s.ready.Store(false)
+	s.serving.Store(true)
+	defer s.serving.Store(false)
 
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve on %s: %w", listener.Addr(), err)
 	case <-ctx.Done():
 	}
-	s.ready.Store(false)
+	s.serving.Store(false)
 	s.options.Log.Info("shutting down", zap.Duration("delay", s.options.ShutdownDelay), zap.Duration("grace", s.options.ShutdownGrace))
 	if s.options.ShutdownDelay > 0 {
 		<-s.options.Clock.After(s.options.ShutdownDelay)
@@ -93,5 +103,21 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	return err
 }
 
-// Ready tells whether the server takes reviews.
-func (s *Server) Ready() bool { return s.ready.Load() }
+// Ready is nil while the server takes reviews that API servers would send it.
+func (s *Server) Ready() error {
+	if !s.serving.Load() {
+		return errors.New("the webhook takes no reviews: starting or shutting down")
+	}
+	if s.options.Trusted == nil {
+		return nil
+	}
+	return s.options.Trusted()
+}
+
+func (s *Server) tellReady(w http.ResponseWriter, _ *http.Request) {
+	if err := s.Ready(); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	_, _ = w.Write([]byte("ok\n"))
+}

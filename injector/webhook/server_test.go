@@ -8,54 +8,36 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
+	"errors"
 	"io"
 	"math/big"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest/observer"
 	corev1 "k8s.io/api/core/v1"
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"rockpool.dev/injector/inject"
 )
 
-// pair makes a self-signed certificate for name and its key, in PEM.
-func pair(t *testing.T, name string) (cert, key []byte) {
+// selfSigned makes a certificate for name.
+func selfSigned(t *testing.T, name string) *tls.Certificate {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{name}, NotAfter: time.Now().Add(time.Hour)}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
 	if err != nil {
 		t.Fatal(err)
 	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
-}
-
-func write(t *testing.T, file string, data []byte) {
-	t.Helper()
-	if err := os.WriteFile(file, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private}
 }
 
 // served is a running server and the means to end it.
@@ -69,14 +51,8 @@ type served struct {
 func start(t *testing.T, options Options, change func(*Server)) *served {
 	t.Helper()
 	if options.Certificate == nil {
-		dir := t.TempDir()
-		cert, key := pair(t, "injector")
-		write(t, dir+"/crt", cert)
-		write(t, dir+"/key", key)
-		var err error
-		if options.Certificate, err = LoadCertificate(dir+"/crt", dir+"/key", zap.NewNop()); err != nil {
-			t.Fatal(err)
-		}
+		cert := selfSigned(t, "injector")
+		options.Certificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil }
 	}
 	options.Params, options.Log = testParams, zap.NewNop()
 	options.ShutdownGrace = cmp.Or(options.ShutdownGrace, 10*time.Second)
@@ -90,7 +66,7 @@ func start(t *testing.T, options Options, change func(*Server)) *served {
 		change(s.Server)
 	}
 	go func() { s.done <- s.Serve(ctx, listener) }()
-	waitFor(t, s.Ready)
+	waitFor(t, s.serving.Load)
 	return s
 }
 
@@ -122,107 +98,69 @@ func (s *served) review(c *http.Client) (int, error) {
 	return response.StatusCode, err
 }
 
-// servedName is the name in the certificate that a new connection gets.
-func (s *served) servedName(t *testing.T) string {
-	t.Helper()
-	conn, err := tls.Dial("tcp", s.address, &tls.Config{InsecureSkipVerify: true})
+// probe asks whether the server is ready, as the kubelet does.
+func (s *served) probe(c *http.Client) (int, string) {
+	response, err := c.Get("https://" + s.address + ReadyPath)
 	if err != nil {
-		t.Fatal(err)
+		return 0, err.Error()
 	}
-	defer conn.Close()
-	return conn.ConnectionState().PeerCertificates[0].Subject.CommonName
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return response.StatusCode, string(text)
 }
 
-func TestTheCertificateFollowsItsFiles(t *testing.T) {
-	// The layout of a Secret volume: files are links into ..data, which is swapped.
-	dir := t.TempDir()
-	certA, keyA := pair(t, "a")
-	certB, keyB := pair(t, "b")
-	for name, data := range map[string][2][]byte{"a": {certA, keyA}, "b": {certB, keyB}, "torn": {certB, keyA}} {
-		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		write(t, filepath.Join(dir, name, "tls.crt"), data[0])
-		write(t, filepath.Join(dir, name, "tls.key"), data[1])
+func TestReadyIsWhatAPIServersCanUse(t *testing.T) {
+	cert := selfSigned(t, "injector")
+	var have, trusted atomic.Bool
+	s := start(t, Options{
+		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if !have.Load() {
+				return nil, errors.New("no certificate yet")
+			}
+			return cert, nil
+		},
+		Trusted: func() error {
+			if !trusted.Load() {
+				return errors.New("the caBundle is not set")
+			}
+			return nil
+		},
+	}, nil)
+	c := client(t)
+	if code, text := s.probe(c); code != 0 {
+		t.Errorf("without a certificate: %d %s, want no handshake", code, text)
 	}
-	swap := func(to string) {
-		next, data := filepath.Join(dir, "..next"), filepath.Join(dir, "..data")
-		if err := os.Symlink(to, next); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(next, data); err != nil {
-			t.Fatal(err)
-		}
+	have.Store(true)
+	if code, text := s.probe(c); code != http.StatusServiceUnavailable || !strings.Contains(text, "the caBundle is not set") {
+		t.Errorf("without trust: %d %s", code, text)
 	}
-	swap("a")
-	for _, name := range []string{"tls.crt", "tls.key"} {
-		if err := os.Symlink(filepath.Join("..data", name), filepath.Join(dir, name)); err != nil {
-			t.Fatal(err)
-		}
+	trusted.Store(true)
+	if code, text := s.probe(c); code != http.StatusOK {
+		t.Errorf("with both: %d %s", code, text)
 	}
-	core, logs := observer.New(zap.WarnLevel)
-	certificate, err := LoadCertificate(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"), zap.New(core))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := start(t, Options{Certificate: certificate}, nil)
-	expect := func(when, want string) {
-		t.Helper()
-		if got := s.servedName(t); got != want {
-			t.Errorf("%s: certificate of %q, want %q", when, got, want)
-		}
-	}
-	expect("at first", "a")
-	failures := testutil.ToFloat64(reloadFailures)
-	swap("torn")
-	expect("while certificate and key do not fit", "a")
-	expect("still", "a")
-	if logs.Len() != 1 || testutil.ToFloat64(reloadFailures) != failures+2 {
-		t.Errorf("%d warnings, %v failures counted; want one and two", logs.Len(), testutil.ToFloat64(reloadFailures)-failures)
-	}
-	swap("b")
-	expect("after the swap", "b")
-	if err := os.Remove(filepath.Join(dir, "tls.key")); err != nil {
-		t.Fatal(err)
-	}
-	expect("when a file is gone", "b")
 	s.stop()
 	if err := <-s.done; err != nil {
 		t.Error(err)
 	}
-}
-
-func TestLoadCertificateNamesTheFile(t *testing.T) {
-	dir := t.TempDir()
-	cert, key := pair(t, "a")
-	_, other := pair(t, "b")
-	for name, data := range map[string][]byte{"crt": cert, "key": key, "other": other, "junk": []byte("x")} {
-		write(t, filepath.Join(dir, name), data)
-	}
-	tests := []struct{ name, cert, key, want string }{
-		{"a missing certificate", "none", "key", "/none: no such file"},
-		{"a missing key", "crt", "none", "/none: no such file"},
-		{"a key of another certificate", "crt", "other", "/other: tls: private key does not match"},
-		{"no PEM", "junk", "key", "/junk with "},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			_, err := LoadCertificate(filepath.Join(dir, test.cert), filepath.Join(dir, test.key), zap.NewNop())
-			if err == nil || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("got %v, want %s", err, test.want)
-			}
-		})
+	if code, _ := s.probe(c); code != 0 {
+		t.Errorf("after the end: %d", code)
 	}
 }
 
 // blocking lets a test hold a review under way.
 func blocking(entered chan<- struct{}, release <-chan struct{}) func(*Server) {
 	return func(s *Server) {
-		s.http.Handler = &handler{params: testParams, log: zap.NewNop(), inject: func(pod *corev1.Pod, facts inject.Facts, p inject.Params) (*corev1.Pod, inject.Result) {
+		mux := http.NewServeMux()
+		mux.HandleFunc(ReadyPath, s.tellReady)
+		s.http.Handler = mux
+		mux.Handle(Path, &handler{params: testParams, log: zap.NewNop(), inject: func(pod *corev1.Pod, facts inject.Facts, p inject.Params) (*corev1.Pod, inject.Result) {
 			entered <- struct{}{}
 			<-release
 			return inject.Inject(pod, facts, p)
-		}}
+		}})
 	}
 }
 
@@ -243,8 +181,8 @@ func TestShutdownServesOnForTheDelayAndLetsReviewsEnd(t *testing.T) {
 	<-entered
 	s.stop()
 	waitFor(t, fake.HasWaiters)
-	if s.Ready() {
-		t.Error("ready during the shutdown delay")
+	if code, text := s.probe(c); code != http.StatusServiceUnavailable || !strings.Contains(text, "shutting down") {
+		t.Errorf("probe during the shutdown delay: %d %s", code, text)
 	}
 	go ask() // an API server that has not yet noticed
 	<-entered

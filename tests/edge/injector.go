@@ -3,6 +3,7 @@ package edge
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -46,16 +47,12 @@ func (e *Edge) StartInjector(ctx context.Context) error {
 			return err
 		}
 	}
-	health, err := freeAddress()
-	if err != nil {
-		return err
-	}
 	logFile, err := os.Create(filepath.Join(e.directory, "injector.log"))
 	if err != nil {
 		return err
 	}
 	defer logFile.Close()
-	cmd := exec.Command(e.bin("rockpool-injector"), "serve", "--listen", e.webhook, "--metrics-listen", health,
+	cmd := exec.Command(e.bin("rockpool-injector"), "serve", "--listen", e.webhook, "--metrics-listen", "",
 		"--tls-cert-file", certFile, "--tls-key-file", keyFile, "--sidecar-image", SidecarImage, "--kubeconfig", e.injectorKubeconfig(),
 		"--upstream", "https://"+bed.DefaultPublicAddress, "--shutdown-delay", "0s")
 	cmd.Stdout, cmd.Stderr = logFile, logFile
@@ -68,7 +65,7 @@ func (e *Edge) StartInjector(ctx context.Context) error {
 		_ = cmd.Wait() // its log says why
 		close(e.exited)
 	}()
-	if err := e.injectorReady(ctx, "http://"+health+"/readyz"); err != nil {
+	if err := e.injectorReady(ctx, "https://"+e.webhook+"/readyz"); err != nil {
 		text, _ := os.ReadFile(logFile.Name())
 		return fmt.Errorf("the injector does not become ready: %w\n%s", err, text)
 	}
@@ -108,19 +105,11 @@ func (e *Edge) identify(ctx context.Context) error {
 	return clientcmd.WriteToFile(*config, e.injectorKubeconfig())
 }
 
-// manifest reads a file of manifests/.
-func (e *Edge) manifest(name string, object any) error {
-	raw, err := os.ReadFile(filepath.Join(e.root, "manifests", name))
-	if err != nil {
-		return err
-	}
-	if err := yaml.UnmarshalStrict(raw, object); err != nil {
-		return fmt.Errorf("manifests/%s: %w", name, err)
-	}
-	return nil
-}
-
+// injectorReady asks as the kubelet does, which takes any certificate.
 func (e *Edge) injectorReady(ctx context.Context, url string) error {
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport}
 	return wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
 		select {
 		case <-e.exited:
@@ -131,7 +120,7 @@ func (e *Edge) injectorReady(ctx context.Context, url string) error {
 		if err != nil {
 			return false, err
 		}
-		resp, err := http.DefaultClient.Do(req)
+		resp, err := client.Do(req)
 		if err != nil {
 			return false, nil
 		}
@@ -160,11 +149,20 @@ func freeAddress() (string, error) {
 	return l.Addr().String(), l.Close()
 }
 
-// register applies the webhook configuration of manifests/, with the injector's
+// register applies the policy and the webhook configuration of manifests/, with the injector's
 // address in place of its Service.
 func (e *Edge) register(ctx context.Context) error {
+	var policy admissionv1.ValidatingAdmissionPolicy
+	var binding admissionv1.ValidatingAdmissionPolicyBinding
 	var config admissionv1.MutatingWebhookConfiguration
-	if err := e.manifest("webhook.yaml", &config); err != nil {
+	if err := errors.Join(e.manifest("policy.yaml", &policy, &binding), e.manifest("webhook.yaml", &config)); err != nil {
+		return err
+	}
+	api := e.Client().AdmissionregistrationV1()
+	if _, err := api.ValidatingAdmissionPolicies().Create(ctx, &policy, metav1.CreateOptions{}); err != nil {
+		return err
+	}
+	if _, err := api.ValidatingAdmissionPolicyBindings().Create(ctx, &binding, metav1.CreateOptions{}); err != nil {
 		return err
 	}
 	for i := range config.Webhooks {
@@ -172,10 +170,28 @@ func (e *Edge) register(ctx context.Context) error {
 		url := "https://" + e.webhook + *client.Service.Path
 		*client = admissionv1.WebhookClientConfig{URL: &url, CABundle: e.ca}
 	}
-	if _, err := e.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(ctx, &config, metav1.CreateOptions{}); err != nil {
+	if _, err := api.MutatingWebhookConfigurations().Create(ctx, &config, metav1.CreateOptions{}); err != nil {
 		return err
 	}
 	return e.awaitWebhook(ctx)
+}
+
+// manifest reads the documents of a file of manifests/base.
+func (e *Edge) manifest(name string, into ...any) error {
+	raw, err := os.ReadFile(filepath.Join(e.root, "manifests/base", name))
+	if err != nil {
+		return err
+	}
+	documents := bytes.Split(raw, []byte("\n---\n"))
+	if len(documents) != len(into) {
+		return fmt.Errorf("manifests/base/%s: %d documents, want %d", name, len(documents), len(into))
+	}
+	for i, document := range documents {
+		if err := yaml.UnmarshalStrict(document, into[i]); err != nil {
+			return fmt.Errorf("manifests/base/%s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // awaitWebhook waits until the API server has taken notice of the webhook.
