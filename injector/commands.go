@@ -42,7 +42,7 @@ Not seen from here: whether the ServiceAccount object has automountServiceAccoun
 (set it in the pod template as well), and the Pod Security level of the namespace (use
 --cache-volume=emptyDir where it forbids hostPath).
 
-Every flag but -f can also be given as an environment variable: --upstream as ` + envName("upstream") + `.`,
+Every flag can also be given as an environment variable: --upstream as ` + envName("upstream") + `.`,
 		Example: `  # Into a cluster without the webhook
   rockpool-injector inject -f deployment.yaml --sidecar-image=registry.example.com/rockpool:v1 \
     --upstream=https://api.example.com:6443 | kubectl apply -f -
