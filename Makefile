@@ -69,7 +69,7 @@ fmt: ## Format the code
 fuzz: ## Fuzz each parser of foreign bytes for 30 s
 	@for p in $$(grep -rl '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u); do \
 	  for f in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$p/*_test.go | cut -c6-); do \
-	    echo "== $$p $$f"; $(GO) test $$p -run '^$$' -fuzz "^$$f\$$" -fuzztime 30s; done; done
+	    echo "== $$p $$f"; $(GO) test $$p -run '^$$' -fuzz "^$$f\$$" -fuzztime 30s -fuzzminimizetime 100x; done; done
 
 clean: ## Remove what was built here; the tests' tools stay cached
 	rm -rf bin dist

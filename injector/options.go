@@ -52,7 +52,7 @@ func (o *options) addTo(flags *pflag.FlagSet) {
 	flags.StringVar(&o.where.Secret, "tls-secret", "rockpool-injector-certificate", "Secret with CA and certificate; it is made, and renewed, by any replica")
 	flags.StringVar(&o.where.Namespace, "namespace", "rockpool-system", "namespace of that Secret, of the Service and of --config-map")
 	flags.StringVar(&o.where.Service, "service", "rockpool-injector", "Service that API servers call the webhook by")
-	flags.StringVar(&o.where.Configuration, "webhook-configuration", "rockpool-injector", "MutatingWebhookConfiguration that gets the CA")
+	flags.StringVar(&o.where.Configuration, "webhook-configuration", "rockpool", "MutatingWebhookConfiguration that gets the CA")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server; empty: as the pod's service account, or not at all without a token")
 	flags.StringVar(&o.configMap, "config-map", settings.DefaultName, "ConfigMap in --namespace with what holds for all pods, instead of the flags from --sidecar-image to\n--sidecar-memory-limit where it has a value; followed at run time. Empty: none")
 	o.sidecarOptions.addTo(flags)

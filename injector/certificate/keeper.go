@@ -82,7 +82,7 @@ func (k *Keeper) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.current == nil {
-		return nil, fmt.Errorf("no certificate yet: %w", k.failure)
+		return nil, errors.New("no certificate yet")
 	}
 	return k.current, nil
 }
@@ -90,8 +90,12 @@ func (k *Keeper) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 // Ready is nil once there is a certificate that the webhook's configuration trusts. What
 // fails after that costs nobody an answer as long as that certificate is valid.
 func (k *Keeper) Ready() error {
-	_, err := k.Get(nil)
-	return err
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.current == nil {
+		return fmt.Errorf("no certificate yet: %w", k.failure)
+	}
+	return nil
 }
 
 // look brings Secret, trust and the certificate in use one step on.
@@ -162,7 +166,7 @@ func (k *Keeper) attempt(ctx context.Context) error {
 	if _, err := k.trust(ctx, secret.Data, now); err != nil {
 		return err
 	}
-	return k.use(secret.Data)
+	return k.use(secret.Data, now)
 }
 
 func (k *Keeper) trust(ctx context.Context, data map[string][]byte, now time.Time) (changed bool, err error) {
@@ -173,11 +177,12 @@ func (k *Keeper) trust(ctx context.Context, data map[string][]byte, now time.Tim
 	return changed, err
 }
 
-// use serves with the certificate in data from now on.
-func (k *Keeper) use(data map[string][]byte) error {
+// use serves with the certificate in data from now on, unless the one before is the better one for
+// a while.
+func (k *Keeper) use(data map[string][]byte, now time.Time) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.current != nil && bytes.Equal(k.cert, data[corev1.TLSCertKey]) {
+	if k.current != nil && (bytes.Equal(k.cert, data[corev1.TLSCertKey]) || k.policy.premature(data, k.current.Leaf, now)) {
 		return nil
 	}
 	pair, err := tls.X509KeyPair(data[corev1.TLSCertKey], data[corev1.TLSPrivateKeyKey])

@@ -300,7 +300,7 @@ func TestRunFollowsTheSecret(t *testing.T) {
 }
 
 // TestEveryReplicaIsTrustedAtEveryMoment lets three replicas, which look at odd times, keep short-lived
-// certificates for two days, with the Secret damaged now and then. API servers take notice of a
+// certificates for two days, with the Secret damaged or deleted now and then. API servers take notice of a
 // bundle late.
 func TestEveryReplicaIsTrustedAtEveryMoment(t *testing.T) {
 	p := policy
@@ -328,7 +328,10 @@ func TestEveryReplicaIsTrustedAtEveryMoment(t *testing.T) {
 		if now.Sub(damaged) > 3*p.Settle && random.IntN(40) == 0 {
 			damaged = now
 			a.edit(func(s *corev1.Secret) *corev1.Secret {
-				key := []string{KeyCAKey, corev1.TLSCertKey, corev1.TLSPrivateKeyKey}[random.IntN(3)]
+				if s == nil || random.IntN(5) == 0 {
+					return nil
+				}
+				key := []string{KeyCA, KeyCAKey, corev1.TLSCertKey, corev1.TLSPrivateKeyKey}[random.IntN(4)]
 				s.Data = with(s.Data, key, s.Data[key][:random.IntN(len(s.Data[key]))])
 				return s
 			})

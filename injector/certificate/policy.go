@@ -211,3 +211,12 @@ func (p Policy) Bundle(data map[string][]byte, present []byte, now time.Time) []
 	}
 	return encodeCertificates(authorities...)
 }
+
+// premature tells that a replica does better to go on serving this certificate. When the Secret was lost or
+// its CA damaged, there was no time to introduce the new CA; API servers trust the old one beside it
+// until it has settled (see Bundle), and this is the first half of that time.
+func (p Policy) premature(data map[string][]byte, serving *x509.Certificate, now time.Time) bool {
+	authorities := decodeAuthorities(data[KeyCA], now)
+	return len(authorities) > 0 && now.Sub(issued(authorities[0])) < p.Settle/2 &&
+		serving.CheckSignatureFrom(authorities[0]) != nil && now.Before(serving.NotAfter)
+}

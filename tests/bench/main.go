@@ -79,6 +79,7 @@ var cases = []benchCase{
 	{"memory", (*bench).memory},
 	{"offline", (*bench).offline},
 	{"cuts", (*bench).cuts},
+	{"admission", (*bench).admission},
 }
 
 func caseNames() (names []string) {
