@@ -28,9 +28,10 @@ import (
 	"rockpool.dev/tests/bed"
 )
 
-// StartInjector starts the injector; the first time it chooses its port and makes
-// its certificate.
-func (e *Edge) StartInjector(ctx context.Context) error {
+// StartInjector starts the injector, with args besides its usual ones; the first time it chooses
+// its port and makes its certificate. It follows no ConfigMap unless args name one, so that
+// namespaces have no objects but those of the test.
+func (e *Edge) StartInjector(ctx context.Context, args ...string) error {
 	certFile, keyFile := filepath.Join(e.directory, "webhook.crt"), filepath.Join(e.directory, "webhook.key")
 	if e.webhook == "" {
 		address, err := freeAddress()
@@ -52,9 +53,11 @@ func (e *Edge) StartInjector(ctx context.Context) error {
 		return err
 	}
 	defer logFile.Close()
-	cmd := exec.Command(e.bin("rockpool-injector"), "serve", "--listen", e.webhook, "--metrics-listen", "",
+	cmd := exec.Command(e.bin("rockpool-injector"), append([]string{
+		"serve", "--listen", e.webhook, "--metrics-listen", "", "--config-map", "",
 		"--tls-cert-file", certFile, "--tls-key-file", keyFile, "--sidecar-image", SidecarImage, "--kubeconfig", e.injectorKubeconfig(),
-		"--upstream", "https://"+bed.DefaultPublicAddress, "--shutdown-delay", "0s")
+		"--upstream", "https://" + bed.DefaultPublicAddress, "--shutdown-delay", "0s",
+	}, args...)...)
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // ctrl-c is for the one who started this
 	if err := cmd.Start(); err != nil {
