@@ -169,21 +169,31 @@ func (p *Publisher) write(ctx context.Context) {
 			return
 		}
 		err := p.apply(ctx, namespace, content)
-		if gone(err) {
-			p.mu.Lock()
-			delete(p.namespaces, namespace)
-			p.mu.Unlock()
-			err = nil
-		} else if err == nil {
+		switch {
+		case err == nil:
 			writes.WithLabelValues("applied").Inc()
-			p.mu.Lock()
-			p.namespaces[namespace] = content
-			p.mu.Unlock()
-		} else {
+			p.know(namespace, &content)
+		case gone(err):
+			p.know(namespace, nil)
+			err = nil
+		case ctx.Err() != nil:
+			return
+		default:
 			writes.WithLabelValues("failed").Inc()
 		}
 		p.tell(namespace, "writing the ConfigMap of sidecars; they keep the settings that they have", err)
 	}
+}
+
+// know notes what a namespace has, nil that there is no such namespace.
+func (p *Publisher) know(namespace string, content *string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if content == nil {
+		delete(p.namespaces, namespace)
+		return
+	}
+	p.namespaces[namespace] = *content
 }
 
 // gone tells whether the namespace is, or will be in a moment.

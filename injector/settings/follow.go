@@ -39,6 +39,7 @@ var errUnread = errors.New("the ConfigMap has not been read yet")
 // different minds; and there is somebody to tell, with an Event, what is wrong.
 type Follower struct {
 	client          rest.Interface
+	source          cache.ListerWatcher
 	namespace, name string
 	base            inject.Params
 	log             *zap.Logger
@@ -64,7 +65,8 @@ func NewFollower(config *rest.Config, namespace, name string, base inject.Params
 	if err != nil {
 		return nil, fmt.Errorf("client of the API server: %w", err)
 	}
-	return &Follower{client: client, namespace: namespace, name: name, base: base, log: log, changed: make(chan struct{}, 1), missing: errUnread}, nil
+	source := cache.NewListWatchFromClient(client, "configmaps", namespace, fields.OneTermEqualSelector(metav1.ObjectNameField, name))
+	return &Follower{client: client, source: source, namespace: namespace, name: name, base: base, log: log, changed: make(chan struct{}, 1), missing: errUnread}, nil
 }
 
 // Params returns the settings in effect. An injector that starts with a ConfigMap that is
@@ -83,8 +85,7 @@ func (f *Follower) Changed() <-chan struct{} { return f.changed }
 
 // Run follows the ConfigMap until ctx ends.
 func (f *Follower) Run(ctx context.Context) {
-	source := cache.NewListWatchFromClient(f.client, "configmaps", f.namespace, fields.OneTermEqualSelector(metav1.ObjectNameField, f.name))
-	informer := cache.NewSharedInformer(source, &corev1.ConfigMap{}, 0)
+	informer := cache.NewSharedInformer(f.source, &corev1.ConfigMap{}, 0)
 	failing := ""
 	errs := errors.Join(
 		informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
