@@ -77,6 +77,7 @@ func follow(t *testing.T, base inject.Params, before ...*corev1.ConfigMap) *foll
 	t.Cleanup(func() {
 		cancel()
 		<-done
+		f.source.Shutdown()
 		if transport, ok := f.client.(*rest.RESTClient).Client.Transport.(interface{ CloseIdleConnections() }); ok {
 			transport.CloseIdleConnections()
 		}
