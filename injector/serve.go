@@ -38,6 +38,9 @@ A flag on the command line wins.`,
 		Example: `  # As in the cluster, with CA and certificate of its own
   rockpool-injector serve --sidecar-image=registry.example.com/rockpool:v1 --upstream=https://api.example.com:6443
 
+  # All that holds for pods is in the ConfigMap rockpool-cfg
+  rockpool-injector serve
+
   # With the certificate from a mounted Secret, as of cert-manager
   rockpool-injector serve --tls-cert-file=/etc/rockpool/tls/tls.crt --tls-key-file=/etc/rockpool/tls/tls.key \
     --sidecar-image=registry.example.com/rockpool:v1 --upstream=https://api.example.com:6443
@@ -68,8 +71,8 @@ func serve(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
-	follow := config != nil && o.configMap != ""
-	params, err := o.params(!follow)
+	following := config != nil && o.configMap != ""
+	params, err := o.params(!following)
 	if err != nil {
 		return err
 	}
@@ -84,7 +87,7 @@ func serve(ctx context.Context, o *options) error {
 		return err
 	}
 	now := source{params: webhook.Always(params)}
-	if follow {
+	if following {
 		if now, err = o.follow(config, params, log); err != nil {
 			return err
 		}
@@ -106,15 +109,19 @@ func serve(ctx context.Context, o *options) error {
 		ShutdownDelay: o.shutdownDelay, ShutdownGrace: o.shutdownGrace,
 	})
 
-	// The webhook ends last but for the probes, which tell of it; when one fails, all end.
+	// What is behind the webhook, and the probes, which tell of it, end after it: the last pods
+	// need it. When one fails, all end.
 	group, ctx := errgroup.WithContext(ctx)
+	behind, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
 	for _, run := range append(now.run, serving.run) {
 		group.Go(func() error {
-			run(ctx)
+			run(behind)
 			return nil
 		})
 	}
 	group.Go(func() error {
+		defer stop()
 		err := server.Serve(ctx, listener)
 		return errors.Join(err, probes.Close())
 	})
