@@ -92,7 +92,7 @@ func TestErrorsNameTheFlag(t *testing.T) {
 		{"a bad quantity", []string{"--sidecar-memory-limit=lots"}, nil, []string{`--sidecar-memory-limit: "lots" is not a quantity`}},
 		{"a request above its limit", []string{"--sidecar-memory-request=1Gi"}, nil, []string{"--sidecar-*-request", "memory: the request 1Gi is above the limit 192Mi"}},
 		{"a key without its certificate", []string{"--tls-cert-file="}, nil, []string{"--tls-cert-file, --tls-key-file: give both, or neither"}},
-		{"neither files nor a cluster", []string{"--tls-cert-file=", "--tls-key-file="}, nil, []string{"not in a pod with a service account", "--kubeconfig", "--tls-cert-file"}},
+		{"neither files nor a cluster", []string{"--tls-cert-file=", "--tls-key-file="}, nil, []string{"needs a service-account token or --kubeconfig", "--tls-cert-file"}},
 		{"a missing kubeconfig", []string{"--tls-cert-file=", "--tls-key-file=", "--kubeconfig=" + missing}, nil, []string{"--kubeconfig: ", missing}},
 		{"a missing certificate", []string{"--tls-cert-file=" + missing}, nil, []string{"--tls-cert-file", missing, "no such file"}},
 		{"the port of the webhook in use", []string{"--listen=" + taken.Addr().String()}, nil, []string{"--listen: ", taken.Addr().String(), "address already in use"}},

@@ -170,7 +170,7 @@ type certificates struct {
 	run     func(context.Context) // keeps them until the context ends
 }
 
-// certificates chooses: files, or a Secret of our own in the cluster, for which config must not be nil.
+// certificates chooses: files, or a Secret of our own. config may be nil.
 func (o *options) certificates(config *rest.Config, log *zap.Logger) (certificates, error) {
 	if (o.certFile == "") != (o.keyFile == "") {
 		return certificates{}, errors.New("--tls-cert-file, --tls-key-file: give both, or neither for a certificate of the injector's own")
@@ -184,7 +184,7 @@ func (o *options) certificates(config *rest.Config, log *zap.Logger) (certificat
 		return certificates{get: files.Get, run: func(context.Context) {}}, nil
 	}
 	if config == nil {
-		return certificates{}, errors.New("not in a pod with a service account; give --kubeconfig, or --tls-cert-file and --tls-key-file")
+		return certificates{}, errors.New("a certificate of the injector's own needs a service-account token or --kubeconfig; or give --tls-cert-file and --tls-key-file")
 	}
 	keeper, err := certificate.NewKeeper(config, o.where, certificate.DefaultPolicy(o.where.Service, o.where.Namespace), log, nil)
 	if err != nil {
@@ -193,19 +193,23 @@ func (o *options) certificates(config *rest.Config, log *zap.Logger) (certificat
 	return certificates{get: keeper.Get, trusted: keeper.Ready, run: keeper.Run}, nil
 }
 
-// clusterConfig says how to reach the API server; nil where there is no way, outside of a
-// cluster or without a token.
+// clusterConfig is how to reach the API server; nil where there is no way, outside of a cluster or
+// without a token.
 func (o *options) clusterConfig() (*rest.Config, error) {
-	config, err := rest.InClusterConfig()
+	var config *rest.Config
+	var err error
 	if o.kubeconfig != "" {
 		if config, err = clientcmd.BuildConfigFromFlags("", o.kubeconfig); err != nil {
 			return nil, fmt.Errorf("--kubeconfig: %w", err)
 		}
-	} else if errors.Is(err, rest.ErrNotInCluster) || errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("in-cluster configuration: %w", err)
+	} else {
+		config, err = rest.InClusterConfig()
+		if errors.Is(err, rest.ErrNotInCluster) || errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("in-cluster configuration: %w", err)
+		}
 	}
 	config.UserAgent = "rockpool-injector/" + buildVersion()
 	return config, nil

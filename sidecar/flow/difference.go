@@ -35,8 +35,8 @@ import (
 // every event, so that nothing at or before that version may be left to be told:
 //
 //  1. DELETED, as they were. When that happened is not known, so they come first, at
-//     the watch's last version: the client stays where it was, and hears the rest of
-//     them if it goes on from there.
+//     the watch's last version: the client stays where it was. If it goes on from there,
+//     it hears the rest, or 410.
 //  2. ADDED and MODIFIED, as they are, in the order of their versions. What was deleted
 //     and made anew is in both.
 //  3. A BOOKMARK at the version of the list, for a client that has asked for bookmarks.
@@ -51,7 +51,7 @@ const maxDifference = record.DefaultMaxPending
 const relistPage = 500
 
 var (
-	errUnknown       = errors.New("what the client was sent is not recorded")
+	errUnknown       = errors.New("it is not known what the client was sent")
 	errContradiction = errors.New("what the client was sent and the API server's list contradict each other")
 	errTooDifferent  = errors.New("too much has changed")
 )

@@ -11,5 +11,6 @@
 //
 // A watch is one loop over both: serve the initial state if asked for, stream
 // from upstream, and when the link breaks wait and go on behind the last version
-// that the client has seen. See watch.go.
+// that the client has seen. See watch.go and resume.go; and difference.go for when the
+// server has forgotten that version.
 package flow

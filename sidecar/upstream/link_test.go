@@ -247,7 +247,7 @@ func TestProbeIsGivenUpAfterItsTimeout(t *testing.T) {
 	clock := clocktesting.NewFakeClock(time.Now())
 	r := build(t, Options{Settings: Settings{Servers: []Server{server.at()}}, Clock: clock})
 	failed := make(chan error, 1)
-	go func() { failed <- r.Upstream.probe(context.Background(), r.plan.Load(), r.candidate(0)) }()
+	go func() { failed <- r.probe(context.Background(), r.plan.Load(), r.candidate(0)) }()
 	eventually(t, "the probe's timer", clock.HasWaiters)
 	clock.Step(DefaultProbeTimeout)
 	if err := within(t, "the probe", failed); err == nil || err.Error() != "no answer to GET /readyz within 1s" {
@@ -262,7 +262,7 @@ func TestProbesOfAnAddressThatIsDownHaveTimeToConnect(t *testing.T) {
 	r := build(t, Options{Settings: Settings{Servers: []Server{server.at()}}, Clock: clock})
 	r.fails(0, DefaultFailureThreshold)
 	ended := make(chan error, 1)
-	go func() { ended <- r.Upstream.probe(context.Background(), r.plan.Load(), r.candidate(0)) }()
+	go func() { ended <- r.probe(context.Background(), r.plan.Load(), r.candidate(0)) }()
 	eventually(t, "the probe's connection", func() bool { return clock.HasWaiters() && server.link.dials() == 1 })
 	clock.Step(2 * DefaultProbeTimeout)
 	server.link.restore() // the bytes of the handshake arrive late, but they do

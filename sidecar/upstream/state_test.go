@@ -24,7 +24,7 @@ func TestMachineWithOtherThresholds(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			m := machine{failureThreshold: c.failure, successThreshold: c.success}
 			for i, e := range c.events {
-				probe := false
+				var probe bool
 				if m, probe = m.next(e); m.state != c.want[i] || probe != (m.state == Suspect || m.state == Recovering) {
 					t.Errorf("step %d: %s, probe at once: %t; want %s", i, m.state, probe, c.want[i])
 				}

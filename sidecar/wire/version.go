@@ -47,16 +47,16 @@ func (protobufFormat) AtVersion(object []byte, resourceVersion string) ([]byte, 
 	if !ok {
 		return nil, fmt.Errorf("%w: it does not begin with %q", errProtobuf, magic)
 	}
-	out, err := replaceField(bytes.Clone(magic), rest, []protowire.Number{unknownRaw, objectMetadata, metaResourceVersion}, []byte(resourceVersion))
+	out, err := replaceField(bytes.Clone(magic), rest, []byte(resourceVersion), unknownRaw, objectMetadata, metaResourceVersion)
 	if err != nil {
 		return nil, fmt.Errorf("object's resourceVersion: %w", err)
 	}
 	return out, nil
 }
 
-// replaceField adds a message to dst in which the field that path leads to, from the
-// outside in, has other contents. It is an error when there is none.
-func replaceField(dst, message []byte, path []protowire.Number, contents []byte) ([]byte, error) {
+// replaceField adds a message to dst in which a field has other contents, or the field
+// within it that the further numbers lead to, from the outside in. It is an error when there is none.
+func replaceField(dst, message, contents []byte, field protowire.Number, within ...protowire.Number) ([]byte, error) {
 	found := false
 	for len(message) > 0 {
 		number, kind, tag := protowire.ConsumeTag(message)
@@ -67,10 +67,10 @@ func replaceField(dst, message []byte, path []protowire.Number, contents []byte)
 		if size < 0 {
 			return nil, fmt.Errorf("%w: %w", errProtobuf, protowire.ParseError(size))
 		}
-		field := message[:tag+size]
+		whole := message[:tag+size]
 		message = message[tag+size:]
-		if number != path[0] {
-			dst = append(dst, field...)
+		if number != field {
+			dst = append(dst, whole...)
 			continue
 		}
 		if kind != protowire.BytesType {
@@ -78,17 +78,17 @@ func replaceField(dst, message []byte, path []protowire.Number, contents []byte)
 		}
 		found = true
 		inner := contents
-		if len(path) > 1 {
-			old, _ := protowire.ConsumeBytes(field[tag:]) // its length was read just now
+		if len(within) > 0 {
+			old, _ := protowire.ConsumeBytes(whole[tag:]) // its length was read just now
 			var err error
-			if inner, err = replaceField(nil, old, path[1:], contents); err != nil {
+			if inner, err = replaceField(nil, old, contents, within[0], within[1:]...); err != nil {
 				return nil, err
 			}
 		}
 		dst = appendField(dst, number, inner)
 	}
 	if !found {
-		return nil, fmt.Errorf("%w: no field %d", errProtobuf, path[0])
+		return nil, fmt.Errorf("%w: no field %d", errProtobuf, field)
 	}
 	return dst, nil
 }

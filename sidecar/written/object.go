@@ -27,10 +27,8 @@ type Object map[string]any
 // and the API server's own for a body that is no such object.
 func Read(kind convert.Kind, contentType string, body []byte) (Object, error) {
 	mediaType, _, _ := strings.Cut(contentType, ";")
-	format := wire.FormatOf(mediaType)
-	switch {
-	case strings.TrimSpace(mediaType) == "":
-		format = wire.JSON // as the API server takes it
+	switch format := wire.FormatOf(mediaType); {
+	case strings.TrimSpace(mediaType) == "": // is JSON to the API server
 	case format == nil:
 		return nil, fmt.Errorf("%w: read %s", ErrNeedsServer, mediaType)
 	case format == wire.Protobuf:

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
 
 	"rockpool.dev/tests/bed"
@@ -39,6 +41,7 @@ func (b *bench) cuts(ctx context.Context) error {
 	if err := b.pods(ctx, someNamespace, someObjects); err != nil {
 		return err
 	}
+	klog.SetLogger(logr.Discard()) // what informers say when a link breaks is not the result
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	direct, err := bed.NewLink(b.plane.Address())

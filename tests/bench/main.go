@@ -78,8 +78,8 @@ var cases = []benchCase{
 	{"watch", (*bench).watches},
 	{"memory", (*bench).memory},
 	{"offline", (*bench).offline},
-	{"cuts", (*bench).cuts},
 	{"admission", (*bench).admission},
+	{"cuts", (*bench).cuts},
 }
 
 func caseNames() (names []string) {

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -204,7 +205,7 @@ func (v *survival) settle() {
 				fold(state, l)
 			}
 			if !maps.Equal(state, want[selectorOf(name)]) {
-				behind = fmt.Sprintf("%s has %v and the server has %v", name, state, want[selectorOf(name)])
+				behind = fmt.Sprintf("%s has not what the server has (-):\n%s", name, cmp.Diff(want[selectorOf(name)], state))
 				return false
 			}
 		}

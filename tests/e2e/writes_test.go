@@ -71,6 +71,7 @@ func (s *site) events() []corev1.Event {
 func TestEventsOfAnOutageArriveOnceAndInOrder(t *testing.T) {
 	for name, contentType := range map[string]string{"default": "", "JSON": "application/json"} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := newSite(t)
 			p := s.leader(map[string]string{"rockpool.dev/offline-events": "true"}, "-tick=200ms", "-content-type="+contentType)
 			p.sees(`{"count":3,"event":"tick"}`)

@@ -113,6 +113,18 @@ func (e *Edge) identify(ctx context.Context) error {
 	return clientcmd.WriteToFile(*config, e.injectorKubeconfig())
 }
 
+// manifest reads a file of manifests/base.
+func (e *Edge) manifest(name string, object any) error {
+	raw, err := os.ReadFile(filepath.Join(e.root, "manifests/base", name))
+	if err != nil {
+		return err
+	}
+	if err := yaml.UnmarshalStrict(raw, object); err != nil {
+		return fmt.Errorf("manifests/base/%s: %w", name, err)
+	}
+	return nil
+}
+
 // injectorReady asks as the kubelet does, which takes any certificate.
 func (e *Edge) injectorReady(ctx context.Context, url string) error {
 	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
@@ -161,7 +173,9 @@ func freeAddress() (string, error) {
 // address in place of its Service.
 func (e *Edge) register(ctx context.Context) error {
 	var config admissionv1.MutatingWebhookConfiguration
-	if err := errors.Join(e.policy(ctx, "policy.yaml"), e.policy(ctx, "settings-policy.yaml"), e.manifest("webhook.yaml", &config)); err != nil {
+	if err := errors.Join(
+		e.policy(ctx, "policy.yaml", "policybinding.yaml"), e.policy(ctx, "settingspolicy.yaml", "settingspolicybinding.yaml"),
+		e.manifest("webhook.yaml", &config)); err != nil {
 		return err
 	}
 	for i := range config.Webhooks {
@@ -176,10 +190,10 @@ func (e *Edge) register(ctx context.Context) error {
 }
 
 // policy applies a policy of manifests/ and its binding.
-func (e *Edge) policy(ctx context.Context, name string) error {
+func (e *Edge) policy(ctx context.Context, name, bindingName string) error {
 	var policy admissionv1.ValidatingAdmissionPolicy
 	var binding admissionv1.ValidatingAdmissionPolicyBinding
-	if err := e.manifest(name, &policy, &binding); err != nil {
+	if err := errors.Join(e.manifest(name, &policy), e.manifest(bindingName, &binding)); err != nil {
 		return err
 	}
 	api := e.Client().AdmissionregistrationV1()
@@ -188,24 +202,6 @@ func (e *Edge) policy(ctx context.Context, name string) error {
 	}
 	_, err := api.ValidatingAdmissionPolicyBindings().Create(ctx, &binding, metav1.CreateOptions{})
 	return err
-}
-
-// manifest reads the documents of a file of manifests/base.
-func (e *Edge) manifest(name string, into ...any) error {
-	raw, err := os.ReadFile(filepath.Join(e.root, "manifests/base", name))
-	if err != nil {
-		return err
-	}
-	documents := bytes.Split(raw, []byte("\n---\n"))
-	if len(documents) != len(into) {
-		return fmt.Errorf("manifests/base/%s: %d documents, want %d", name, len(documents), len(into))
-	}
-	for i, document := range documents {
-		if err := yaml.UnmarshalStrict(document, into[i]); err != nil {
-			return fmt.Errorf("manifests/base/%s: %w", name, err)
-		}
-	}
-	return nil
 }
 
 // awaitWebhook waits until the API server has taken notice of the webhook.

@@ -231,7 +231,7 @@ func startInProcess(t *testing.T, config *rest.Config, policy certificate.Policy
 		t.Fatal(err)
 	}
 	r.server = webhook.New(webhook.Options{
-		Params:      webhook.Always(inject.Params{Image: "rockpool:dev", CacheHostPath: inject.DefaultCacheHostPath}),
+		Params:      webhook.Always(params),
 		Certificate: keeper.Get, Trusted: keeper.Ready, Log: zap.NewNop(), ShutdownGrace: time.Second,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -258,6 +258,8 @@ func TestTheInjectorMayDoWhatItNeedsAndNoMore(t *testing.T) {
 		{true, access{Verb: "update", Namespace: system, Resource: "secrets", Name: secretName}},
 		{true, access{Verb: "get", Group: admission, Resource: "mutatingwebhookconfigurations", Name: "rockpool"}},
 		{true, access{Verb: "patch", Group: admission, Resource: "mutatingwebhookconfigurations", Name: "rockpool"}},
+		{true, access{Verb: "get", Resource: "namespaces", Name: "shop"}},
+		{true, access{Verb: "get", Resource: "nodes", Name: "any"}},
 
 		{false, access{Verb: "get", Namespace: system, Resource: "secrets", Name: "other"}},
 		{false, access{Verb: "list", Namespace: system, Resource: "secrets"}},
@@ -269,6 +271,8 @@ func TestTheInjectorMayDoWhatItNeedsAndNoMore(t *testing.T) {
 		{false, access{Verb: "delete", Group: admission, Resource: "mutatingwebhookconfigurations", Name: "rockpool"}},
 		{false, access{Verb: "patch", Group: admission, Resource: "validatingadmissionpolicies", Name: "rockpool-injected-pods"}},
 		{false, access{Verb: "get", Namespace: system, Resource: "pods", Name: "any"}},
+		{false, access{Verb: "list", Resource: "namespaces"}},
+		{false, access{Verb: "list", Resource: "nodes"}},
 		{false, access{Verb: "create", Namespace: system, Resource: "serviceaccounts", Subresource: "token", Name: "rockpool-injector"}},
 		{false, access{Verb: "*", Group: "*", Resource: "*"}},
 	} {

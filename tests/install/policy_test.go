@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -17,9 +19,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/cert"
 	"k8s.io/utils/ptr"
+	"sigs.k8s.io/yaml"
 
 	"rockpool.dev/injector/inject"
 )
+
+var params = inject.Params{Image: "rockpool:dev", CacheHostPath: inject.DefaultCacheHostPath}
 
 // injected is a pod as the injector makes it, of what the ServiceAccount admission plugin has made. It no
 // longer asks for Rockpool, so that the API server does not send it to the injector again, to be restored.
@@ -37,7 +42,7 @@ func injected(t *testing.T, change func(*corev1.Pod)) *corev1.Pod {
 	if change != nil {
 		change(pod)
 	}
-	pod, result := inject.Inject(pod, inject.Facts{Namespace: "damage"}, inject.Params{Image: "rockpool:dev", CacheHostPath: inject.DefaultCacheHostPath})
+	pod, result := inject.Inject(pod, inject.Facts{Namespace: "damage"}, params)
 	if result.Outcome != inject.Injected {
 		t.Fatalf("%s: %s", result.Outcome, result.Cause)
 	}
@@ -132,6 +137,51 @@ func TestDamagedPodsAreRefused(t *testing.T) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestNoPodThatIsWellInjectedIsRefused takes the pods of the injector's own tests, before injection.
+func TestNoPodThatIsWellInjectedIsRefused(t *testing.T) {
+	if err := cluster.CreateNamespace(t.Context(), "damage"); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("../../injector/testdata/*.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	admitted := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var pod corev1.Pod
+		if err := yaml.Unmarshal(text, &pod); err != nil || pod.Kind != "Pod" || strings.HasSuffix(file, ".injected.yaml") {
+			continue
+		}
+		asked := pod.Annotations
+		// Whose pod it is, and where it runs, does not matter here.
+		pod.ObjectMeta = metav1.ObjectMeta{Namespace: "damage", GenerateName: "web-"}
+		pod.Spec.ServiceAccountName, pod.Spec.NodeName, pod.Spec.PriorityClassName = "default", "", ""
+		seen, err := admit(t.Context(), &pod)
+		if err != nil {
+			t.Logf("%s is not valid: %v", filepath.Base(file), err)
+			continue
+		}
+		seen.Annotations = asked
+		made, result := inject.Inject(seen, inject.Facts{Namespace: "damage"}, params)
+		if result.Outcome != inject.Injected {
+			continue
+		}
+		delete(made.Annotations, inject.AnnotationInject)
+		made.ObjectMeta = metav1.ObjectMeta{Namespace: "damage", GenerateName: "web-", Annotations: made.Annotations}
+		if _, err = admit(t.Context(), made); err != nil {
+			t.Errorf("%s: %v", filepath.Base(file), err)
+		}
+		admitted++
+	}
+	if admitted < 10 {
+		t.Errorf("only %d pods were admitted; this test shows little", admitted)
 	}
 }
 
