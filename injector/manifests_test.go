@@ -149,7 +149,7 @@ func TestTheWebhookConfigurationLeadsToTheServer(t *testing.T) {
 		if want := strings.ReplaceAll(condition, "KEY", inject.AnnotationInject); len(hook.MatchConditions) != 1 || hook.MatchConditions[0].Expression != want {
 			t.Errorf("%s: matchConditions %q, want %s", hook.Name, hook.MatchConditions, want)
 		}
-		if *hook.FailurePolicy != admissionregistrationv1.Fail || *hook.SideEffects != admissionregistrationv1.SideEffectClassNone ||
+		if *hook.FailurePolicy != admissionregistrationv1.Fail || *hook.SideEffects != admissionregistrationv1.SideEffectClassNoneOnDryRun ||
 			*hook.ReinvocationPolicy != admissionregistrationv1.IfNeededReinvocationPolicy || *hook.TimeoutSeconds != 5 || !slices.Equal(hook.AdmissionReviewVersions, []string{"v1"}) {
 			t.Errorf("webhook %+v", hook)
 		}
