@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -173,7 +174,7 @@ func (f *Follower) refuse(ctx context.Context, object *corev1.ConfigMap, problem
 
 // eventOf has a name that is the same in all replicas, so that one of them tells.
 func eventOf(object *corev1.ConfigMap, problem error) *corev1.Event {
-	message := "The settings in effect stay: " + problem.Error()
+	message := "The settings in effect stay: " + strings.ReplaceAll(problem.Error(), "\n", "; ")
 	if len(message) > maxEventMessage {
 		message = message[:maxEventMessage-3] + "..."
 	}
