@@ -19,10 +19,10 @@ SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := build
-.PHONY: help build image need tools test unit e2e bench lint fmt fuzz soak demo clean
+.PHONY: help build image need need-node tools test test-node unit e2e bench lint fmt fuzz soak demo clean
 
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## Build both binaries into bin/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/rockpool-sidecar ./sidecar
@@ -40,9 +40,16 @@ need: ## Say which programs this machine lacks, and how to get them
 tools: need ## Build kube-apiserver, etcd and kubectl for the tests (minutes the first time, then cached)
 	@$(GO) run ./tests/bed/cmd/tools
 
-test: tools ## Run all tests: unit and end to end, with the race detector
+need-node:
+	@scripts/need.sh node
+
+test: need-node tools ## Run all tests: unit and end to end, with the race detector, and those on a real node
 	$(GO) vet ./...
 	$(GO) test -race -timeout 20m ./...
+	@$(MAKE) --no-print-directory test-node
+
+test-node: need-node image ## Run the tests on a real kubelet and containerd; needs root (minutes the first time, then one or two)
+	ROCKPOOL_NODE_IMAGE='$(abspath $(IMAGE))' $(GO) test -count=1 -v -timeout 20m ./tests/node
 
 unit: ## Run the tests that need no API server
 	$(GO) test -race $$($(GO) list ./... | grep -v /tests/)

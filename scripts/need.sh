@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Says which programs the tests and the demo need that this machine lacks.
+# Says which programs the tests and the demo need that this machine lacks; with the argument
+# "node" also what the tests on a real node need, which only root can run.
 set -euo pipefail
 
 missing=()
@@ -16,6 +17,10 @@ need openssl openssl "the tests check certificates with it"
 if ! /usr/bin/python3 -c 'import kubernetes' 2>/dev/null; then
   echo "missing: the Python client of Kubernetes (one of the programs that must run unmodified)" >&2
   missing+=(python3-kubernetes)
+fi
+if [ "${1:-}" = node ] && [ "$(id -u)" = 0 ] && ! pkg-config --exists libseccomp 2>/dev/null; then
+  echo "missing: libseccomp (runc, which the tests on a real node build, is made with it)" >&2
+  missing+=(libseccomp-dev pkg-config)
 fi
 if [ "$(uname -s)" != Linux ]; then
   echo "missing: Linux (pods run in namespaces of its kernel)" >&2

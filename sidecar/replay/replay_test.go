@@ -337,8 +337,11 @@ func TestAbsenceInOneFormIsNoneWhenAnotherHasSeenTheObject(t *testing.T) {
 			tx.See(scope("/api/v1/pods"), "Pod", "v1", bare("shop", "z", 20)))
 	})
 	const metadata = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
-	if got := g.answer(ask("/api/v1/namespaces/shop/pods/z", metadata+",application/json")); got != "Pod z@20" {
-		t.Errorf("a client that takes both: %s", got)
+	if got := g.answer(ask("/api/v1/namespaces/shop/pods/z", metadata+",application/json")); got != "PartialObjectMetadata z@20" {
+		t.Errorf("a client that would rather have metadata: %s", got)
+	}
+	if got := g.answer(ask("/api/v1/namespaces/shop/pods/z", "application/json,"+metadata)); got != "Pod z@20" {
+		t.Errorf("a client that would rather have objects: %s", got)
 	}
 	if got := g.answer(ask("/api/v1/namespaces/shop/pods/z", metadata)); got != "PartialObjectMetadata z@20" {
 		t.Errorf("a client that takes only metadata: %s", got)
@@ -416,5 +419,15 @@ func TestAWholeAnswerDoesNotHideThatTheRestCannotBeRead(t *testing.T) {
 	}
 	if resp, err := g.Answer(t.Context(), ask(url, "")); !errors.Is(err, store.ErrCorrupt) {
 		t.Errorf("it answers %v, %v", resp, err)
+	}
+}
+
+func TestAWatchOfMetadataIsNotBegunInTheFormOfAnothersList(t *testing.T) {
+	g := newRig(t)
+	g.record("/api/v1/pods", 10, bare("shop", "z", 9)) // as another client asked for it
+	const metadata = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+	form, ok := g.Form(t.Context(), ask("/api/v1/pods?watch=true", metadata+",application/json"))
+	if !ok || form.Representation != request.Metadata {
+		t.Errorf("%v %v, want metadata", form, ok)
 	}
 }

@@ -106,11 +106,16 @@ func (m MediaType) format() wire.Format {
 	return wire.FormatOf(m.Type)
 }
 
-// Forms lists the forms that the client takes, best first.
+// Forms lists the forms that the client takes, best first. Whole objects behind
+// PartialObjectMetadata are for servers that know nothing of those: client-go's metadata
+// client cannot even read them in a watch.
 func (i *Info) Forms() []Form {
 	var out []Form
 	for _, m := range i.Accept {
 		r, ok := m.Representation()
+		if r == Object && slices.ContainsFunc(out, func(f Form) bool { return f.Representation == Metadata }) {
+			continue
+		}
 		form := Form{m.format(), r}
 		if ok && form.Format != nil && !slices.Contains(out, form) {
 			out = append(out, form)

@@ -129,9 +129,10 @@ func TestAcceptOrdersWhatTheClientTakes(t *testing.T) {
 		{"client-go for all others", "application/vnd.kubernetes.protobuf,application/json", []Form{{wire.Protobuf, Object}, object}},
 		{"kubectl asks for tables and takes objects", table + ",application/json", []Form{object}},
 		{"a table or nothing", table, nil},
-		{"the metadata client", "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1," + partial + ",application/json", []Form{{wire.Protobuf, Metadata}, metadata, object}},
+		{"the metadata client", "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1," + partial + ",application/json", []Form{{wire.Protobuf, Metadata}, metadata}},
 		{"a format of tomorrow", "application/cbor", nil},
-		{"weights count", "application/json;q=0.5," + partial, []Form{metadata, object}},
+		{"weights count", "application/json;q=0.5,application/vnd.kubernetes.protobuf," + partial, []Form{{wire.Protobuf, Object}, metadata}},
+		{"objects rather than metadata", "application/json," + partial, []Form{object, metadata}},
 		{"weight nought is no", "application/json;q=0", nil},
 		{"what cannot be read is left out", ";;;,application/json", []Form{object}},
 	}

@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"os/exec"
 	"time"
+
+	"rockpool.dev/tests/bed/internal/process"
 )
 
 // stopGrace is how long etcd and the API server may take to end before they are killed.
@@ -27,7 +29,7 @@ func (c *ControlPlane) startEtcd(ctx context.Context) error {
 	}
 	c.etcdURL = fmt.Sprintf("http://127.0.0.1:%d", client)
 	peerURL := fmt.Sprintf("http://127.0.0.1:%d", peer)
-	c.etcd, err = startProcess("etcd", c.file("etcd.log"), exec.Command(c.tools.Etcd,
+	c.etcd, err = process.Start("etcd", c.file("etcd.log"), exec.Command(c.tools.Etcd,
 		"--name=bed",
 		"--data-dir="+c.file("etcd"),
 		"--listen-client-urls="+c.etcdURL,
@@ -41,7 +43,7 @@ func (c *ControlPlane) startEtcd(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.etcd.waitReady(ctx, func(ctx context.Context) error {
+	return c.etcd.WaitReady(ctx, func(ctx context.Context) error {
 		return get(ctx, http.DefaultClient, c.etcdURL+"/health")
 	})
 }
@@ -61,23 +63,25 @@ func (c *ControlPlane) StartAPIServer(ctx context.Context) error {
 		"--service-account-key-file=" + c.file("serviceaccount.key"),
 		"--service-account-signing-key-file=" + c.file("serviceaccount.key"),
 		"--service-cluster-ip-range=" + c.cidr,
-		"--authorization-mode=RBAC",
+		"--authorization-mode=Node,RBAC",
+		"--kubelet-client-certificate=" + c.file("kubelet-client.crt"),
+		"--kubelet-client-key=" + c.file("kubelet-client.key"),
 		"--allow-privileged=true",
 		// An endpoint on loopback is invalid, and nobody would use it.
 		"--endpoint-reconciler-type=none",
 	}, c.args...)
-	server, err := startProcess("kube-apiserver", c.APIServerLog(), exec.Command(c.tools.APIServer, args...))
+	server, err := process.Start("kube-apiserver", c.APIServerLog(), exec.Command(c.tools.APIServer, args...))
 	if err != nil {
 		return err
 	}
 	c.server = server
-	return server.waitReady(ctx, func(ctx context.Context) error {
+	return server.WaitReady(ctx, func(ctx context.Context) error {
 		return c.client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
 	})
 }
 
 // StopAPIServer ends the API server; etcd, with everything stored, stays.
-func (c *ControlPlane) StopAPIServer() { c.server.stop(stopGrace) }
+func (c *ControlPlane) StopAPIServer() { c.server.Stop(stopGrace) }
 
 // Restart stops the API server and starts it again. Its watch cache starts anew, so watches
 // from versions before the restart are answered with 410 Gone.

@@ -15,6 +15,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"rockpool.dev/tests/bed/internal/process"
 )
 
 // DefaultPublicAddress is what pods see as the public address of the API server, unless a
@@ -45,9 +47,9 @@ type Options struct {
 	Progress io.Writer
 }
 
-// A ControlPlane is a running etcd and kube-apiserver, alone: no controllers, no scheduler, no
-// nodes. So the ClusterRoles view, edit and admin, which a controller fills, allow nothing. It listens on
-// loopback only.
+// A ControlPlane is a running etcd and kube-apiserver, alone until StartControllers: no controllers, no
+// scheduler, no nodes. So the ClusterRoles view, edit and admin, which a controller fills, allow nothing. It
+// listens on loopback only.
 type ControlPlane struct {
 	tools     Tools
 	directory string
@@ -55,8 +57,9 @@ type ControlPlane struct {
 	args      []string
 	port      int
 	etcdURL   string
-	etcd      *process
-	server    *process
+	etcd      *process.Process
+	server    *process.Process
+	running   []*process.Process // controllers
 	ca        *authority
 	config    *rest.Config
 	client    kubernetes.Interface
@@ -118,10 +121,11 @@ func (c *ControlPlane) start(ctx context.Context, options Options) error {
 	return c.waitForDefaults(ctx)
 }
 
-// Stop ends the API server and etcd and removes the temporary directory.
+// Stop ends the controllers, the API server and etcd and removes the temporary directory.
 func (c *ControlPlane) Stop() error {
+	c.stopControllers()
 	c.StopAPIServer()
-	c.etcd.stop(stopGrace)
+	c.etcd.Stop(stopGrace)
 	if c.temporary {
 		return os.RemoveAll(c.directory)
 	}
@@ -188,8 +192,14 @@ func (c *ControlPlane) writeCredentials(names []string) error {
 	if err != nil {
 		return err
 	}
+	kubeletCert, kubeletKey, err := c.ca.client("kube-apiserver-kubelet-client", "system:masters")
+	if err != nil {
+		return err
+	}
 	return errors.Join(
 		os.WriteFile(c.file("ca.crt"), c.ca.pem, 0o644),
+		os.WriteFile(c.file("kubelet-client.crt"), kubeletCert, 0o644),
+		os.WriteFile(c.file("kubelet-client.key"), kubeletKey, 0o600),
 		os.WriteFile(c.file("serving.crt"), cert, 0o644),
 		os.WriteFile(c.file("serving.key"), key, 0o600),
 		writeServiceAccountKey(c.file("serviceaccount.key")),
@@ -210,12 +220,22 @@ func (c *ControlPlane) connect() error {
 	if c.client, err = kubernetes.NewForConfig(c.config); err != nil {
 		return err
 	}
+	return c.WriteKubeconfig(c.Kubeconfig(), c.config.Host, "admin", "system:masters")
+}
+
+// WriteKubeconfig writes a kubeconfig file for user, member of groups, that reaches the API server at
+// a URL, for example at a Link.
+func (c *ControlPlane) WriteKubeconfig(path, url, user string, groups ...string) error {
+	cert, key, err := c.ca.client(user, groups...)
+	if err != nil {
+		return err
+	}
 	kubeconfig := clientcmdapi.NewConfig()
-	kubeconfig.Clusters["bed"] = &clientcmdapi.Cluster{Server: c.config.Host, CertificateAuthorityData: c.ca.pem}
-	kubeconfig.AuthInfos["admin"] = &clientcmdapi.AuthInfo{ClientCertificateData: cert, ClientKeyData: key}
-	kubeconfig.Contexts["bed"] = &clientcmdapi.Context{Cluster: "bed", AuthInfo: "admin"}
+	kubeconfig.Clusters["bed"] = &clientcmdapi.Cluster{Server: url, CertificateAuthorityData: c.ca.pem}
+	kubeconfig.AuthInfos[user] = &clientcmdapi.AuthInfo{ClientCertificateData: cert, ClientKeyData: key}
+	kubeconfig.Contexts["bed"] = &clientcmdapi.Context{Cluster: "bed", AuthInfo: user}
 	kubeconfig.CurrentContext = "bed"
-	return clientcmd.WriteToFile(*kubeconfig, c.Kubeconfig())
+	return clientcmd.WriteToFile(*kubeconfig, path)
 }
 
 func (c *ControlPlane) file(name ...string) string {

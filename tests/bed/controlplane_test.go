@@ -12,6 +12,8 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -188,20 +190,30 @@ func TestStartFailsWithTheEndOfTheLog(t *testing.T) {
 }
 
 func TestUnusableToolsAreRejectedWithAReason(t *testing.T) {
-	tests := []struct{ name, script, want string }{
-		{"an etcd that is too old", `echo "etcd Version: 3.4.23"`, "too old"},
-		{"an etcd that says nothing", `true`, "prints no version"},
-		{"an etcd that does not run", `exit 3`, "exit status 3"},
+	find := func(name string) tool {
+		all := slices.Concat(controlPlaneTools, nodeTools)
+		return all[slices.IndexFunc(all, func(t tool) bool { return t.name == name })]
+	}
+	tests := []struct{ name, tool, script, want string }{
+		{"an etcd that is too old", "etcd", `echo "etcd Version: 3.4.23"`, "too old"},
+		{"an etcd that says nothing", "etcd", `true`, "prints no version"},
+		{"an etcd that does not run", "etcd", `exit 3`, "exit status 3"},
+		{"a kubelet that is too old", "kubelet", `echo Kubernetes v1.28.1`, "too old"},
+		{"a containerd that is too old", "containerd", `echo containerd github.com/containerd/containerd 1.7.2`, "prints no version"},
+		{"a runc that is too old", "runc", `printf 'runc version 1.1.5\nlibseccomp: 2.5.4\n'`, "too old"},
+		{"a runc that cannot filter system calls", "runc", `echo runc version 1.4.3`, "prints no version"},
+		{"another program named as a plugin", "ptp", `echo point to point`, "prints no version"},
+		{"a plugin that is too old", "host-local", `echo CNI host-local plugin v0.5; echo CNI protocol versions supported: 0.3.1, 0.4.0`, "prints no version"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			directory := t.TempDir()
-			if err := os.WriteFile(directory+"/etcd", []byte("#!/bin/sh\n"+test.script+"\n"), 0o755); err != nil {
+			if err := os.WriteFile(filepath.Join(directory, test.tool), []byte("#!/bin/sh\n"+test.script+"\n"), 0o755); err != nil {
 				t.Fatal(err)
 			}
 			t.Setenv(AssetsVariable, directory)
 			t.Setenv("PATH", "/usr/bin:/bin")
-			_, rejected := tools[0].find(t.Context())
+			_, rejected := find(test.tool).find(t.Context())
 			if len(rejected) == 0 || !strings.Contains(rejected[0].Error(), test.want) {
 				t.Errorf("rejected: %v, want %q", rejected, test.want)
 			}

@@ -19,6 +19,20 @@ type endpoint struct {
 	down   bool // taken out of the listening state
 }
 
+// Listen makes the Link accept connections at a further address (host:port) of this host, which is
+// the server's as far as clients there can tell.
+func (l *Link) Listen(ctx context.Context, address string) error {
+	// Go's listeners are MPTCP by default, whose sockets take no filter.
+	var config net.ListenConfig
+	config.SetMultipathTCP(false)
+	listener, err := config.Listen(ctx, "tcp4", address)
+	if err != nil {
+		return err
+	}
+	_, err = l.listen(listener.(*net.TCPListener))
+	return err
+}
+
 // listen adds a listener to the Link, which owns it from now on.
 func (l *Link) listen(listener *net.TCPListener) (*endpoint, error) {
 	l.mu.Lock()

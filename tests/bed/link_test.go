@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -167,6 +168,44 @@ func TestBlackHoleSilencesConnectionsUntilRestored(t *testing.T) {
 	}
 	if err := receive(fresh, "fresh", time.Second); err != nil {
 		t.Errorf("new connection after the restoration: %v, want what was sent before", err)
+	}
+}
+
+func TestALinkIsOneWhateverAddressLeadsToIt(t *testing.T) {
+	link := echoLink(t)
+	port, err := freePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := fmt.Sprintf("127.0.0.3:%d", port)
+	if err := link.Listen(t.Context(), public); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("tcp", public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := echo(conn, "before", time.Second); err != nil {
+		t.Fatal(err)
+	}
+	link.Cut()
+	if err := echo(conn, "during", time.Second); err == nil {
+		t.Error("a connection survives the cut")
+	}
+	if _, err := net.Dial("tcp", public); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("new connection: %v, want it refused", err)
+	}
+	link.Restore()
+	if conn, err = net.Dial("tcp", public); err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := echo(conn, "after", time.Second); err != nil {
+		t.Error(err)
+	}
+	if err := link.Listen(t.Context(), public); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("the address of another: %v, want it refused", err)
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -189,7 +188,7 @@ func (p *PodRunner) prepare(ctx context.Context) error {
 		return err
 	}
 	if err := p.connect(ctx); err != nil {
-		return fmt.Errorf("network: %w; the sandbox says: %s", err, p.sandbox.process.tail())
+		return fmt.Errorf("network: %w; the sandbox says: %s", err, p.sandbox.process.Tail())
 	}
 	for i := range p.pod.Spec.Volumes {
 		v := &p.pod.Spec.Volumes[i]
@@ -258,7 +257,7 @@ func (p *PodRunner) Kill() error {
 	}
 	p.mu.Unlock()
 	p.cancel()
-	_ = p.sandbox.process.cmd.Process.Signal(syscall.SIGKILL)
+	p.sandbox.process.Kill()
 	return p.Stop()
 }
 

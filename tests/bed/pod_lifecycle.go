@@ -12,6 +12,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"rockpool.dev/tests/bed/internal/process"
 )
 
 const killSignal = syscall.SIGKILL
@@ -206,5 +208,5 @@ func (p *PodRunner) logTail(c *container) string {
 	if err != nil {
 		return "(no output)"
 	}
-	return tail(content)
+	return process.Tail(content)
 }

@@ -161,7 +161,7 @@ func (p *PodRunner) PID(name string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	parent, inside := strconv.Itoa(p.sandbox.process.cmd.Process.Pid), strconv.Itoa(inner)
+	parent, inside := strconv.Itoa(p.sandbox.process.PID()), strconv.Itoa(inner)
 	for _, file := range files {
 		// NSpid has the id in each namespace, the outermost first (proc_pid_status(5)).
 		fields := statusFields(file)

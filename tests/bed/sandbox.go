@@ -12,12 +12,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"rockpool.dev/tests/bed/internal/process"
 	"rockpool.dev/tests/bed/internal/sandbox"
 )
 
 // A podSandbox is the process that holds a pod's namespaces, as seen from outside.
 type podSandbox struct {
-	process *process
+	process *process.Process
 	conn    *net.UnixConn
 	reading sync.WaitGroup
 
@@ -67,7 +68,7 @@ func startSandbox(log string) (*podSandbox, error) {
 		attributes.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
 		attributes.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
 	}
-	child, err := startProcess("pod sandbox", log, cmd)
+	child, err := process.Start("pod sandbox", log, cmd)
 	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("%w (a pod needs root, or a kernel that lets users make namespaces)", err)
@@ -187,10 +188,9 @@ func (s *podSandbox) stop() {
 	timer := time.NewTimer(5 * time.Second)
 	defer timer.Stop()
 	select {
-	case <-s.process.exited:
+	case <-s.process.Exited():
 	case <-timer.C:
-		_ = s.process.cmd.Process.Kill()
-		<-s.process.exited
+		s.process.Kill()
 	}
 	s.reading.Wait()
 	s.conn.Close()

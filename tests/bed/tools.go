@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -32,17 +34,24 @@ type Tools struct {
 	Kubectl   string
 }
 
-// A tool is one program of Tools: how to tell a usable one, and how to build it.
+// NodeTools are the paths of the programs that a node is made of, and of the controllers that give
+// it something to do, each by its name.
+type NodeTools map[string]string
+
+// A tool is one program: how to tell a usable one, and how to build it.
 type tool struct {
 	name        string         // name of the executable
-	pkg         string         // main package in the module tests/tools
+	module      string         // directory of its module below tests/tools
+	pkg         string         // main package in that module
+	tags        string         // build tags; with any, cgo is on
+	needs       string         // Debian packages that its build needs
 	versionArgs []string       // arguments that make it print its version and exit with 0
 	version     *regexp.Regexp // finds the version in that output; nil if any version will do
 	minimum     string         // the oldest usable version
 	why         string         // what is wrong with older ones
 }
 
-var tools = []tool{
+var controlPlaneTools = []tool{
 	{
 		name: "etcd", pkg: "go.etcd.io/etcd/server/v3", versionArgs: []string{"--version"},
 		version: regexp.MustCompile(`etcd Version: (\S+)`), minimum: "3.5.13",
@@ -60,11 +69,68 @@ var tools = []tool{
 	},
 }
 
+// nodeTools are built only when a node is asked for. Those of containerd are a module of their own,
+// because the Kubernetes libraries that it wants are not those of this Kubernetes.
+var nodeTools = []tool{
+	kubernetesTool("kubelet", "before it sidecar containers are not stable"),
+	kubernetesTool("kube-controller-manager", "it would be older than the rest"),
+	kubernetesTool("kube-scheduler", "it would be older than the rest"),
+	containerdTool("containerd", "--version", `containerd/v2 v?(\S+)`),
+	containerdTool("containerd-shim-runc-v2", "-v", `Version:\s+v?(\S+)`),
+	containerdTool("ctr", "--version", `containerd/v2 v?(\S+)`),
+	{
+		name: "runc", module: "node", pkg: "github.com/opencontainers/runc", tags: "seccomp",
+		needs: "gcc libc6-dev libseccomp-dev pkg-config", versionArgs: []string{"--version"},
+		// A runc without libseccomp does not print this line, and runs no container with a profile.
+		version: regexp.MustCompile(`(?s)runc version (\S+).*libseccomp:`), minimum: "1.2.0",
+		why: "containerd 2 wants it",
+	},
+	pluginTool("main/ptp"),
+	pluginTool("ipam/host-local"),
+}
+
+func kubernetesTool(name, why string) tool {
+	return tool{
+		name: name, pkg: "k8s.io/kubernetes/cmd/" + name, versionArgs: []string{"--version"},
+		version: regexp.MustCompile(`Kubernetes (v\S+)`), minimum: "1.33.0", why: why,
+	}
+}
+
+func containerdTool(name, versionArg, version string) tool {
+	return tool{
+		name: name, module: "node", pkg: "github.com/containerd/containerd/v2/cmd/" + name, versionArgs: []string{versionArg},
+		version: regexp.MustCompile(version), minimum: "2.0.0", why: "kubelet 1.36 wants containerd 2",
+	}
+}
+
+// pluginTool is a CNI plugin. Run without CNI_COMMAND it tells about itself.
+func pluginTool(directory string) tool {
+	name := path.Base(directory)
+	return tool{
+		name: name, module: "node", pkg: "github.com/containernetworking/plugins/plugins/" + directory,
+		version: regexp.MustCompile(`CNI ` + name + ` plugin.*(?s:.*)versions supported:.* (1\.\S+)`), minimum: "1.0.0",
+		why: "the configuration of the node is of that version",
+	}
+}
+
 // FindTools finds each tool in $KUBEBUILDER_ASSETS, then in $PATH, and builds those that
 // are in neither, or are unusable, from the module tests/tools into a cache directory. It
 // tells progress on w, since the first build takes minutes. Several processes may call it at
 // once: one builds, the others wait for it.
 func FindTools(ctx context.Context, w io.Writer) (Tools, error) {
+	paths, err := findTools(ctx, controlPlaneTools, w)
+	if err != nil {
+		return Tools{}, err
+	}
+	return Tools{APIServer: paths["kube-apiserver"], Etcd: paths["etcd"], Kubectl: paths["kubectl"]}, nil
+}
+
+// FindNodeTools does as FindTools for the programs of a node.
+func FindNodeTools(ctx context.Context, w io.Writer) (NodeTools, error) {
+	return findTools(ctx, nodeTools, w)
+}
+
+func findTools(ctx context.Context, tools []tool, w io.Writer) (map[string]string, error) {
 	paths := map[string]string{}
 	var missing []tool
 	for _, t := range tools {
@@ -78,20 +144,16 @@ func FindTools(ctx context.Context, w io.Writer) (Tools, error) {
 		}
 		paths[t.name] = path
 	}
-	if len(missing) > 0 {
-		directory, err := buildTools(ctx, missing, w)
-		if err != nil {
-			return Tools{}, err
-		}
-		for _, t := range missing {
-			paths[t.name] = filepath.Join(directory, t.name)
-		}
+	built, err := buildTools(ctx, missing, w)
+	if err != nil {
+		return nil, err
 	}
-	return Tools{APIServer: paths["kube-apiserver"], Etcd: paths["etcd"], Kubectl: paths["kubectl"]}, nil
+	maps.Copy(paths, built)
+	return paths, nil
 }
 
 // find returns the first usable installed t, or "", and why others were passed over.
-func (t tool) find(ctx context.Context) (path string, rejected []error) {
+func (t tool) find(ctx context.Context) (found string, rejected []error) {
 	var candidates []string
 	if assets := os.Getenv(AssetsVariable); assets != "" {
 		candidates = append(candidates, filepath.Join(assets, t.name))

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rockpool.dev/tests/bed/internal/process"
 )
 
 // kubernetesModule is the module whose version the built kube-apiserver and kubectl report;
@@ -25,9 +27,22 @@ const kubernetesModule = "k8s.io/kubernetes"
 // progressInterval is how often a build that takes long says that it is still alive.
 const progressInterval = 15 * time.Second
 
-// buildTools builds those of wanted that the cache directory lacks and returns that directory.
-func buildTools(ctx context.Context, wanted []tool, w io.Writer) (string, error) {
-	source, err := toolsModule(ctx)
+// buildTools builds those of wanted that the cache directories lack, and returns the path of each.
+func buildTools(ctx context.Context, wanted []tool, w io.Writer) (map[string]string, error) {
+	paths := map[string]string{}
+	for i, t := range wanted {
+		var err error
+		if paths[t.name], err = t.cached(ctx, w, len(wanted)-i); err != nil {
+			return nil, err
+		}
+	}
+	return paths, nil
+}
+
+// cached returns the path of t in the cache directory of its module, after building it if need be.
+// left is how many tools are wanted with it.
+func (t tool) cached(ctx context.Context, w io.Writer, left int) (string, error) {
+	source, err := toolsModule(ctx, t.module)
 	if err != nil {
 		return "", err
 	}
@@ -43,37 +58,38 @@ func buildTools(ctx context.Context, wanted []tool, w io.Writer) (string, error)
 		return "", err
 	}
 	defer unlock()
-	for _, t := range wanted {
-		path := filepath.Join(directory, t.name)
-		if t.check(ctx, path) == nil {
-			continue
-		}
-		if err := buildTool(ctx, source, t, path, w); err != nil {
-			return "", err
-		}
+	path := filepath.Join(directory, t.name)
+	if t.check(ctx, path) == nil {
+		return path, nil
 	}
-	return directory, nil
+	return path, buildTool(ctx, source, t, path, w, left)
 }
 
 // buildTool builds one tool and puts it at path in one step, so that an interrupted build
 // leaves nothing that looks whole.
-func buildTool(ctx context.Context, source string, t tool, path string, w io.Writer) error {
-	flags, err := versionFlags(ctx, source)
+func buildTool(ctx context.Context, source string, t tool, path string, w io.Writer, left int) error {
+	flags, err := versionFlags(ctx, source, t.module)
 	if err != nil {
 		return err
 	}
 	partial := path + ".partial"
 	defer os.Remove(partial)
-	cmd := goCommand(ctx, source, "build", "-trimpath", "-buildvcs=false", "-ldflags", flags, "-o", partial, t.pkg)
+	cmd := goCommand(ctx, source, "build", "-trimpath", "-buildvcs=false", "-tags", t.tags, "-ldflags", flags, "-o", partial, t.pkg)
+	if t.tags != "" {
+		cmd.Env = append(cmd.Env, "CGO_ENABLED=1")
+	}
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	started := time.Now()
-	fmt.Fprintf(w, "tools: building %s from %s (all tools: about 10 minutes the first time on 2 cores, seconds afterwards)\n", t.name, t.pkg)
+	fmt.Fprintf(w, "tools: building %s from %s (%d to go; each takes up to 5 minutes the first time on 2 cores, seconds afterwards)\n", t.name, t.pkg, left)
 	stop := reportProgress(w, started, t.name)
 	err = cmd.Run()
 	stop()
+	if err != nil && t.needs != "" {
+		err = fmt.Errorf("%w (it needs the Debian packages %s)", err, t.needs)
+	}
 	if err != nil {
-		return fmt.Errorf("build %s in %s: %w\n%s", t.pkg, source, err, tail(output.Bytes()))
+		return fmt.Errorf("build %s in %s: %w\n%s", t.pkg, source, err, process.Tail(output.Bytes()))
 	}
 	if err := t.check(ctx, partial); err != nil {
 		return fmt.Errorf("built %s is unusable: %w", t.name, err)
@@ -104,13 +120,13 @@ func reportProgress(w io.Writer, started time.Time, name string) (stop func()) {
 	return func() { close(quit); <-ended }
 }
 
-// toolsModule returns the directory of the module tests/tools.
-func toolsModule(ctx context.Context) (string, error) {
+// toolsModule returns the directory of the module tests/tools, or of the named one below it.
+func toolsModule(ctx context.Context, name string) (string, error) {
 	output, err := goCommand(ctx, "", "list", "-m", "-f", "{{.Dir}}", "rockpool.dev").Output()
 	if err != nil {
 		return "", fmt.Errorf("find module rockpool.dev to build tools from (needs the go command, and a working directory inside the checkout): %w", err)
 	}
-	source := filepath.Join(strings.TrimSpace(string(output)), "tests", "tools")
+	source := filepath.Join(strings.TrimSpace(string(output)), "tests", "tools", name)
 	if _, err := os.Stat(filepath.Join(source, "go.mod")); err != nil {
 		return "", fmt.Errorf("module of tools: %w", err)
 	}
@@ -143,8 +159,12 @@ func toolsDirectory(ctx context.Context, source string) (string, error) {
 	return filepath.Join(cache, "rockpool-tools", hex.EncodeToString(hash.Sum(nil))[:16]), nil
 }
 
-// versionFlags returns the linker flags that give Kubernetes programs their version.
-func versionFlags(ctx context.Context, source string) (string, error) {
+// versionFlags returns the linker flags that give Kubernetes programs their version; those of the
+// other modules know theirs.
+func versionFlags(ctx context.Context, source, name string) (string, error) {
+	if name != "" {
+		return "-s -w", nil
+	}
 	output, err := goCommand(ctx, source, "list", "-m", "-json", kubernetesModule).Output()
 	if err != nil {
 		return "", fmt.Errorf("version of %s in %s: %w", kubernetesModule, source, err)
@@ -196,13 +216,4 @@ func lockFile(ctx context.Context, path string, w io.Writer) (unlock func(), err
 		case <-ticker.C:
 		}
 	}
-}
-
-// tail returns the last lines of a log, as much as belongs into an error.
-func tail(log []byte) string {
-	const limit = 4096
-	if len(log) > limit {
-		log = append([]byte("..."), log[len(log)-limit:]...)
-	}
-	return strings.TrimRight(string(log), "\n")
 }

@@ -32,7 +32,7 @@ var variants = []variant{
 	{acceptMetadataList, acceptMetadata, []form{{metadata: true}}, false},
 	{protobufMetadataAll, protobufMetadata, []form{{true, true}}, false},
 	{protobufMetadataAll + "," + acceptMetadataList + ",application/json", protobufMetadata + "," + acceptMetadata + ",application/json", // client-go's metadata client
-		[]form{{true, true}, {metadata: true}, {}}, false},
+		[]form{{true, true}, {metadata: true}}, false},
 	{table + ",application/json", table + ",application/json", []form{{}}, true}, // kubectl
 }
 

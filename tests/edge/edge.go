@@ -146,10 +146,15 @@ func (e *Edge) build(ctx context.Context, opts Options) error {
 	return nil
 }
 
+// Namespace makes a namespace for an application, see the function.
+func (e *Edge) Namespace(ctx context.Context, name string) error {
+	return Namespace(ctx, e.ControlPlane, name)
+}
+
 // Namespace makes a namespace whose default service account may read ConfigMaps,
 // Secrets, Services and Events, and write ConfigMaps.
-func (e *Edge) Namespace(ctx context.Context, name string) error {
-	if err := e.CreateNamespace(ctx, name); err != nil {
+func Namespace(ctx context.Context, plane *bed.ControlPlane, name string) error {
+	if err := plane.CreateNamespace(ctx, name); err != nil {
 		return err
 	}
 	role := &rbacv1.Role{
@@ -159,7 +164,7 @@ func (e *Edge) Namespace(ctx context.Context, name string) error {
 			{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"create", "update", "patch", "delete"}},
 		},
 	}
-	if _, err := e.Client().RbacV1().Roles(name).Create(ctx, role, metav1.CreateOptions{}); err != nil {
+	if _, err := plane.Client().RbacV1().Roles(name).Create(ctx, role, metav1.CreateOptions{}); err != nil {
 		return err
 	}
 	binding := &rbacv1.RoleBinding{
@@ -167,7 +172,7 @@ func (e *Edge) Namespace(ctx context.Context, name string) error {
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "app"},
 		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: "default", Namespace: name}},
 	}
-	_, err := e.Client().RbacV1().RoleBindings(name).Create(ctx, binding, metav1.CreateOptions{})
+	_, err := plane.Client().RbacV1().RoleBindings(name).Create(ctx, binding, metav1.CreateOptions{})
 	return err
 }
 

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setupNetwork brings lo up, which gives it 127.0.0.1, and puts the other addresses on it. There is
+// SetupNetwork names this network namespace's host and brings lo up, which gives it 127.0.0.1, and puts the other addresses on it. There is
 // no other interface and no route, so every other destination is unreachable at once.
-func setupNetwork(s Setup) error {
+func SetupNetwork(s Setup) error {
 	if err := unix.Sethostname([]byte(s.Hostname)); err != nil {
 		return fmt.Errorf("set host name: %w", err)
 	}

@@ -64,7 +64,7 @@ func (s *server) handle(request Request, files []*os.File) {
 	var err error
 	switch {
 	case request.Setup != nil:
-		err = setupNetwork(*request.Setup)
+		err = SetupNetwork(*request.Setup)
 	case request.Listen != nil:
 		err = s.listen(request.ID, *request.Listen)
 		if err == nil {

@@ -1,4 +1,5 @@
-package bed
+// Package process runs children that cannot outlive the program that has started them.
+package process
 
 import (
 	"context"
@@ -7,23 +8,24 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 )
 
-// A process is a child that cannot outlive this one, and whose output goes to a file.
-type process struct {
+// A Process is a child that cannot outlive this one, and whose output goes to a file.
+type Process struct {
 	name   string
 	log    string
 	cmd    *exec.Cmd
 	exited chan struct{} // closed once the child has been waited for
 }
 
-// startProcess starts a child with its output appended to the file log.
+// Start starts a child with its output appended to the file log.
 //
 // The kernel sends the parent-death signal when the *thread* that started the child ends
 // (prctl(2), PR_SET_PDEATHSIG), so one goroutine keeps that thread until the child has ended.
-func startProcess(name, log string, cmd *exec.Cmd) (*process, error) {
+func Start(name, log string, cmd *exec.Cmd) (*Process, error) {
 	output, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
@@ -34,7 +36,7 @@ func startProcess(name, log string, cmd *exec.Cmd) (*process, error) {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
-	p := &process{name: name, log: log, cmd: cmd, exited: make(chan struct{})}
+	p := &Process{name: name, log: log, cmd: cmd, exited: make(chan struct{})}
 	started := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
@@ -53,8 +55,20 @@ func startProcess(name, log string, cmd *exec.Cmd) (*process, error) {
 	return p, nil
 }
 
-// stop asks the child to end, and kills it when it has not within grace.
-func (p *process) stop(grace time.Duration) {
+// PID is the child's process id.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Exited is closed once the child has ended.
+func (p *Process) Exited() <-chan struct{} { return p.exited }
+
+// Kill ends the child at once, and returns when it has ended.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill() // it may have ended already
+	<-p.exited
+}
+
+// Stop asks the child to end, and kills it when it has not within grace. A nil Process has ended.
+func (p *Process) Stop(grace time.Duration) {
 	if p == nil {
 		return
 	}
@@ -67,13 +81,12 @@ func (p *process) stop(grace time.Duration) {
 		return
 	case <-timer.C:
 	}
-	_ = p.cmd.Process.Kill()
-	<-p.exited
+	p.Kill()
 }
 
-// waitReady polls ready until it succeeds. When the child ends first, or ctx does, the error
+// WaitReady polls ready until it succeeds. When the child ends first, or ctx does, the error
 // carries the last lines of the child's log.
-func (p *process) waitReady(ctx context.Context, ready func(context.Context) error) error {
+func (p *Process) WaitReady(ctx context.Context, ready func(context.Context) error) error {
 	ticker := time.NewTicker(100 * time.Millisecond)
 	defer ticker.Stop()
 	last := errors.New("not asked yet")
@@ -89,19 +102,28 @@ func (p *process) waitReady(ctx context.Context, ready func(context.Context) err
 		}
 		select {
 		case <-p.exited:
-			return fmt.Errorf("%s ended before it was ready: %s; end of its log:\n%s", p.name, p.cmd.ProcessState, p.tail())
+			return fmt.Errorf("%s ended before it was ready: %s; end of its log:\n%s", p.name, p.cmd.ProcessState, p.Tail())
 		case <-ctx.Done():
-			return fmt.Errorf("%s not ready: %w (last: %v); end of its log:\n%s", p.name, context.Cause(ctx), last, p.tail())
+			return fmt.Errorf("%s not ready: %w (last: %v); end of its log:\n%s", p.name, context.Cause(ctx), last, p.Tail())
 		case <-ticker.C:
 		}
 	}
 }
 
-// tail returns the end of the child's log.
-func (p *process) tail() string {
+// Tail returns the end of the child's log.
+func (p *Process) Tail() string {
 	log, err := os.ReadFile(p.log)
 	if err != nil {
 		return err.Error()
 	}
-	return tail(log)
+	return Tail(log)
+}
+
+// Tail returns the last lines of a log, as much as belongs into an error.
+func Tail(log []byte) string {
+	const limit = 4096
+	if len(log) > limit {
+		log = append([]byte("..."), log[len(log)-limit:]...)
+	}
+	return strings.TrimRight(string(log), "\n")
 }
