@@ -52,7 +52,7 @@ Every flag can also be given as an environment variable: --upstream as ` + envNa
 		Args:    cobra.NoArgs,
 		PreRunE: func(cmd *cobra.Command, _ []string) error { return setFromEnv(cmd.Flags()) },
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			params, err := o.params()
+			params, err := o.params(true)
 			if err != nil {
 				return err
 			}

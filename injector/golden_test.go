@@ -39,7 +39,7 @@ const goldenNamespace = "shop"
 var goldenParams = inject.Params{
 	Version:       "v1.2.3",
 	Image:         "registry.example.com/rockpool:v1",
-	Upstreams:     []string{"https://api.example.com:6443", "https://192.0.2.7"},
+	Settings:      map[string]string{"upstream.servers": "https://api.example.com:6443,https://192.0.2.7"},
 	CacheHostPath: inject.DefaultCacheHostPath,
 	Resources: corev1.ResourceRequirements{
 		Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("20m"), corev1.ResourceMemory: resource.MustParse("48Mi")},
@@ -97,7 +97,8 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// TestTheSidecarTakesItsConfiguration gives the sidecar the variables of every golden pod.
+// TestTheSidecarTakesItsConfiguration gives the sidecar variables and annotations of every
+// golden pod.
 func TestTheSidecarTakesItsConfiguration(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.injected.yaml")
 	if err != nil || len(files) == 0 {
@@ -105,24 +106,40 @@ func TestTheSidecarTakesItsConfiguration(t *testing.T) {
 	}
 	taken := map[string]bool{}
 	for _, file := range files {
+		pod := decodePod(t, readYAML(t, file))
+		i := slices.IndexFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == inject.ContainerSidecar })
+		if i < 0 {
+			continue
+		}
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			for _, c := range decodePod(t, readYAML(t, file)).Spec.InitContainers {
-				if c.Name != inject.ContainerSidecar {
-					continue
-				}
-				for _, e := range c.Env {
-					t.Setenv(e.Name, e.Value)
-					taken[e.Name] = true
-				}
+			for _, e := range pod.Spec.InitContainers[i].Env {
+				t.Setenv(e.Name, e.Value)
+				taken[e.Name] = true
+			}
+			directory := t.TempDir()
+			t.Setenv("ROCKPOOL_CONFIG", directory)
+			var annotations strings.Builder
+			for name, value := range pod.Annotations {
+				fmt.Fprintf(&annotations, "%s=%q\n", name, value)
+			}
+			if err := os.WriteFile(filepath.Join(directory, config.AnnotationsFileName), []byte(annotations.String()), 0o600); err != nil {
+				t.Fatal(err)
 			}
 			flags := pflag.NewFlagSet("sidecar", pflag.ContinueOnError)
 			config.Register(flags)
-			if _, err := config.Load(flags); err != nil {
-				t.Error(err)
+			loaded, err := config.Load(flags)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if asked := pod.Annotations[inject.AnnotationLogLevel]; asked != "" && loaded.Log.Level.String() != asked {
+				t.Errorf("log.level is %s, the pod asks for %s", loaded.Log.Level, asked)
+			}
+			if len(loaded.Upstream.Servers) == 0 {
+				t.Error("there is no upstream")
 			}
 		})
 	}
-	for _, name := range []string{"ROCKPOOL_LISTEN_ADDRESS", "ROCKPOOL_CACHE_MAX_SIZE", "ROCKPOOL_CACHE_AGENTS", "ROCKPOOL_LOG_LEVEL", "ROCKPOOL_OFFLINE_EVENTS", "ROCKPOOL_OFFLINE_LEASES"} {
+	for _, name := range []string{"ROCKPOOL_CONFIG", "ROCKPOOL_LISTEN_ADDRESS", "ROCKPOOL_DEFAULT_UPSTREAM_SERVERS"} {
 		if !taken[name] {
 			t.Errorf("no golden pod has %s", name)
 		}
@@ -188,7 +205,7 @@ func review(t *testing.T, pod []byte, facts inject.Facts) *admissionv1.Admission
 	request := httptest.NewRequest(http.MethodPost, path, bytes.NewReader(body))
 	request.Header.Set("Content-Type", "application/json")
 	recorder := httptest.NewRecorder()
-	webhook.NewHandler(goldenParams, knownCluster{facts}, zap.NewNop()).ServeHTTP(recorder, request)
+	webhook.NewHandler(webhook.Options{Params: webhook.Always(goldenParams), Cluster: knownCluster{facts}, Log: zap.NewNop()}).ServeHTTP(recorder, request)
 	var answer admissionv1.AdmissionReview
 	if err := json.Unmarshal(recorder.Body.Bytes(), &answer); err != nil || answer.Response == nil {
 		t.Fatalf("HTTP %d, %v: %s", recorder.Code, err, recorder.Body)

@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"rockpool.dev/injector/inject"
+	"rockpool.dev/injector/settings"
 	"rockpool.dev/injector/webhook"
 )
 
@@ -74,6 +75,16 @@ func TestManifestsGiveTheCommandFlagsThatItHas(t *testing.T) {
 	for _, literal := range kustomize.ConfigMapGenerator[0].Literals {
 		name, _, _ := strings.Cut(literal, "=")
 		isFlag(name)
+	}
+	known := settings.Keys()
+	for _, literal := range kustomize.ConfigMapGenerator[1].Literals {
+		name, _, _ := strings.Cut(literal, "=")
+		if !slices.ContainsFunc(known, func(k settings.Key) bool { return k.Name == name }) {
+			t.Errorf("ConfigMap %s: %s is no setting", kustomize.ConfigMapGenerator[1].Name, name)
+		}
+	}
+	if name := kustomize.ConfigMapGenerator[1].Name; name != settings.DefaultName {
+		t.Errorf("ConfigMap %s", name)
 	}
 	if name := container.EnvFrom[0].ConfigMapRef.Name; name != kustomize.ConfigMapGenerator[0].Name {
 		t.Errorf("envFrom of ConfigMap %s", name)
@@ -138,7 +149,7 @@ func TestTheWebhookConfigurationLeadsToTheServer(t *testing.T) {
 		if want := strings.ReplaceAll(condition, "KEY", inject.AnnotationInject); len(hook.MatchConditions) != 1 || hook.MatchConditions[0].Expression != want {
 			t.Errorf("%s: matchConditions %q, want %s", hook.Name, hook.MatchConditions, want)
 		}
-		if *hook.FailurePolicy != admissionregistrationv1.Fail || *hook.SideEffects != admissionregistrationv1.SideEffectClassNone ||
+		if *hook.FailurePolicy != admissionregistrationv1.Fail || *hook.SideEffects != admissionregistrationv1.SideEffectClassNoneOnDryRun ||
 			*hook.ReinvocationPolicy != admissionregistrationv1.IfNeededReinvocationPolicy || *hook.TimeoutSeconds != 5 || !slices.Equal(hook.AdmissionReviewVersions, []string{"v1"}) {
 			t.Errorf("webhook %+v", hook)
 		}
@@ -155,19 +166,35 @@ func TestTheWebhookConfigurationLeadsToTheServer(t *testing.T) {
 	}
 }
 
-// What package cluster asks for, and nothing else.
-func TestTheInjectorMayReadNamespacesAndNodes(t *testing.T) {
-	role := readManifest[rbacv1.ClusterRole](t, "clusterrole.yaml")
-	want := []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"namespaces", "nodes"}, Verbs: []string{"get"}}}
-	if diff := cmp.Diff(want, role.Rules); diff != "" {
-		t.Errorf("rules (-want +got):\n%s", diff)
+// What packages cluster, settings and publish ask for, and nothing else.
+func TestTheInjectorMayDoWhatItDoes(t *testing.T) {
+	rule := func(resources []string, names []string, verbs ...string) rbacv1.PolicyRule {
+		return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: resources, ResourceNames: names, Verbs: verbs}
 	}
-	binding := readManifest[rbacv1.ClusterRoleBinding](t, "clusterrolebinding.yaml")
+	inCluster := readManifest[rbacv1.ClusterRole](t, "clusterrole.yaml")
+	want := []rbacv1.PolicyRule{
+		rule([]string{"namespaces", "nodes"}, nil, "get"),
+		rule([]string{"configmaps"}, []string{inject.ConfigMapName}, "list", "create", "patch"),
+	}
+	if diff := cmp.Diff(want, inCluster.Rules); diff != "" {
+		t.Errorf("rules of the ClusterRole (-want +got):\n%s", diff)
+	}
+	atHome := readManifest[rbacv1.Role](t, "role.yaml")
+	want = []rbacv1.PolicyRule{
+		rule([]string{"configmaps"}, []string{settings.DefaultName}, "list", "watch"),
+		rule([]string{"events"}, nil, "create"),
+	}
+	if diff := cmp.Diff(want, atHome.Rules); diff != "" {
+		t.Errorf("rules of the Role (-want +got):\n%s", diff)
+	}
 	account := readManifest[corev1.ServiceAccount](t, "serviceaccount.yaml")
 	pod := readManifest[appsv1.Deployment](t, "deployment.yaml").Spec.Template.Spec
-	if binding.RoleRef.Kind != "ClusterRole" || binding.RoleRef.Name != role.Name || len(binding.Subjects) != 1 || binding.Subjects[0].Name != account.Name ||
-		binding.Subjects[0].Namespace != readManifest[kustomization](t, "kustomization.yaml").Namespace || pod.ServiceAccountName != account.Name {
-		t.Errorf("role, binding and account do not belong together: %+v", binding)
+	namespace := readManifest[kustomization](t, "kustomization.yaml").Namespace
+	binding, local := readManifest[rbacv1.ClusterRoleBinding](t, "clusterrolebinding.yaml"), readManifest[rbacv1.RoleBinding](t, "rolebinding.yaml")
+	subject := []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: account.Name, Namespace: namespace}}
+	if binding.RoleRef.Kind != "ClusterRole" || binding.RoleRef.Name != inCluster.Name || local.RoleRef.Kind != "Role" || local.RoleRef.Name != atHome.Name ||
+		!cmp.Equal(binding.Subjects, subject) || !cmp.Equal(local.Subjects, subject) || local.Namespace != namespace || atHome.Namespace != namespace || pod.ServiceAccountName != account.Name {
+		t.Errorf("roles, bindings and account do not belong together: %+v %+v", binding, local)
 	}
 	if pod.AutomountServiceAccountToken == nil || !*pod.AutomountServiceAccountToken {
 		t.Error("the injector has no token")

@@ -15,6 +15,7 @@ import (
 
 	"rockpool.dev/injector/certificate"
 	"rockpool.dev/injector/inject"
+	"rockpool.dev/injector/settings"
 )
 
 // envPrefix starts the environment variables that stand for flags. Variables that only
@@ -29,6 +30,7 @@ type options struct {
 	certFile, keyFile            string
 	kubeconfig                   string
 	where                        certificate.Where
+	configMap                    string
 	logLevel, logFormat          string
 	shutdownDelay, shutdownGrace time.Duration
 }
@@ -48,11 +50,12 @@ func (o *options) addTo(flags *pflag.FlagSet) {
 	flags.StringVar(&o.certFile, "tls-cert-file", "", "serving certificate chain, PEM; read again when it changes. Empty: the injector makes\nCA and certificate itself, and keeps them in --tls-secret")
 	flags.StringVar(&o.keyFile, "tls-key-file", "", "private key of the certificate, PEM; read again when it changes")
 	flags.StringVar(&o.where.Secret, "tls-secret", "rockpool-injector-certificate", "Secret with CA and certificate; it is made, and renewed, by any replica")
-	flags.StringVar(&o.where.Namespace, "namespace", "rockpool-system", "namespace of that Secret and of the Service")
+	flags.StringVar(&o.where.Namespace, "namespace", "rockpool-system", "namespace of that Secret, of the Service and of --config-map")
 	flags.StringVar(&o.where.Service, "service", "rockpool-injector", "Service that API servers call the webhook by")
 	flags.StringVar(&o.where.Configuration, "webhook-configuration", "rockpool", "MutatingWebhookConfiguration that gets the CA")
+	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server; empty: as the pod's service account, or not at all without a token")
+	flags.StringVar(&o.configMap, "config-map", settings.DefaultName, "ConfigMap in --namespace with what holds for all pods, instead of the flags from --sidecar-image to\n--sidecar-memory-limit where it has a value; followed at run time. Empty: none")
 	o.sidecarOptions.addTo(flags)
-	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server for the Secret, and for looking up namespaces and nodes; empty: as\npods do, or not at all without a service-account token")
 	flags.StringVar(&o.metricsListen, "metrics-listen", ":8080", "address of /metrics, /healthz and /readyz, HTTP; empty for none")
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&o.logFormat, "log-format", "json", "json or console")
@@ -61,7 +64,7 @@ func (o *options) addTo(flags *pflag.FlagSet) {
 }
 
 func (o *sidecarOptions) addTo(flags *pflag.FlagSet) {
-	flags.StringVar(&o.image, "sidecar-image", "", "image that injected containers run (required)")
+	flags.StringVar(&o.image, "sidecar-image", "", "image that injected containers run (required, for serve here or in --config-map)")
 	flags.StringSliceVar(&o.upstreams, "upstream", nil, "https URL at which pods reach the API server from the edge; several, repeated or separated\nby commas, are tried in order, and the in-cluster address after them")
 	flags.StringVar(&o.cacheVolume, "cache-volume", string(inject.CacheHostPath), "kind of volume for the cache of pods without the annotation: hostPath or emptyDir")
 	flags.StringVar(&o.cacheHostPath, "cache-host-path", inject.DefaultCacheHostPath, "directory on each node that holds the caches")
@@ -92,15 +95,18 @@ func envName(flag string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// params validates what goes into pods. Its errors name the flags.
-func (o *sidecarOptions) params() (inject.Params, error) {
+// params validates what goes into pods; the image may be left to somebody else. Its errors
+// name the flags.
+func (o *sidecarOptions) params(needImage bool) (inject.Params, error) {
 	var errs []error
 	check := func(flag string, err error) {
 		if err != nil {
 			errs = append(errs, fmt.Errorf("--%s: %w", flag, err))
 		}
 	}
-	check("sidecar-image", inject.ValidateImage(o.image))
+	if needImage || o.image != "" {
+		check("sidecar-image", inject.ValidateImage(o.image))
+	}
 	for _, u := range o.upstreams {
 		check("upstream", inject.ValidateUpstream(u))
 	}
@@ -130,8 +136,12 @@ func (o *sidecarOptions) params() (inject.Params, error) {
 	if err := inject.ValidateResources(resources); err != nil {
 		errs = append(errs, fmt.Errorf("--sidecar-*-request, --sidecar-*-limit: %w", err))
 	}
+	defaults := map[string]string{}
+	if len(o.upstreams) > 0 {
+		defaults["upstream.servers"] = strings.Join(o.upstreams, ",")
+	}
 	return inject.Params{
-		Version: buildVersion(), Image: o.image, Upstreams: o.upstreams,
+		Version: buildVersion(), Image: o.image, Settings: defaults,
 		CacheVolume: inject.CacheVolume(o.cacheVolume), CacheHostPath: o.cacheHostPath, Resources: resources,
 	}, errors.Join(errs...)
 }

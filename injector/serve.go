@@ -19,7 +19,11 @@ import (
 
 	"rockpool.dev/injector/certificate"
 	"rockpool.dev/injector/cluster"
+	"rockpool.dev/injector/inject"
+	"rockpool.dev/injector/publish"
+	"rockpool.dev/injector/settings"
 	"rockpool.dev/injector/webhook"
+	sidecar "rockpool.dev/sidecar/config"
 )
 
 func newServeCommand() *cobra.Command {
@@ -33,6 +37,9 @@ Every flag can also be given as an environment variable: --log-level as ` + envN
 A flag on the command line wins.`,
 		Example: `  # As in the cluster, with CA and certificate of its own
   rockpool-injector serve --sidecar-image=registry.example.com/rockpool:v1 --upstream=https://api.example.com:6443
+
+  # All that holds for pods is in the ConfigMap rockpool-cfg
+  rockpool-injector serve
 
   # With the certificate from a mounted Secret, as of cert-manager
   rockpool-injector serve --tls-cert-file=/etc/rockpool/tls/tls.crt --tls-key-file=/etc/rockpool/tls/tls.key \
@@ -60,26 +67,30 @@ func serve(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
-	params, err := o.params()
-	if err != nil {
-		return err
-	}
 	config, err := o.clusterConfig()
 	if err != nil {
 		return err
 	}
-	source, err := o.certificates(config, log)
+	following := config != nil && o.configMap != ""
+	params, err := o.params(!following)
 	if err != nil {
 		return err
 	}
-	if len(params.Upstreams) == 0 {
-		log.Warn("no --upstream: pods without the annotation rockpool.dev/upstreams reach the API server at the in-cluster address only")
+	serving, err := o.certificates(config, log)
+	if err != nil {
+		return err
 	}
 	var lookups webhook.Cluster
 	if config == nil {
-		log.Warn("no service-account token and no --kubeconfig: namespaces and nodes are not looked up")
+		log.Warn("no service-account token and no --kubeconfig: namespaces and nodes are not looked up, settings do not reach running pods")
 	} else if lookups, err = cluster.New(config, nil); err != nil {
 		return err
+	}
+	now := source{params: webhook.Always(params)}
+	if following {
+		if now, err = o.follow(config, params, log); err != nil {
+			return err
+		}
 	}
 	listener, err := listen(ctx, "--listen", o.listen)
 	if err != nil {
@@ -94,17 +105,23 @@ func serve(ctx context.Context, o *options) error {
 	}
 	log.Info("serving", zap.String("version", params.Version), zap.Stringer("listen", listener.Addr()), zap.String("metrics", o.metricsListen))
 	server := webhook.New(webhook.Options{
-		Params: params, Cluster: lookups, Certificate: source.get, Trusted: source.trusted, Log: log,
+		Params: now.params, Injected: now.injected, Cluster: lookups, Certificate: serving.get, Trusted: serving.trusted, Log: log,
 		ShutdownDelay: o.shutdownDelay, ShutdownGrace: o.shutdownGrace,
 	})
 
-	// The webhook ends last but for the probes, which tell of it; when one fails, all end.
+	// What is behind the webhook, and the probes, which tell of it, end after it: the last pods
+	// need it. When one fails, all end.
 	group, ctx := errgroup.WithContext(ctx)
+	behind, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	for _, run := range append(now.run, serving.run) {
+		group.Go(func() error {
+			run(behind)
+			return nil
+		})
+	}
 	group.Go(func() error {
-		source.run(ctx)
-		return nil
-	})
-	group.Go(func() error {
+		defer stop()
 		err := server.Serve(ctx, listener)
 		return errors.Join(err, probes.Close())
 	})
@@ -117,6 +134,33 @@ func serve(ctx context.Context, o *options) error {
 		})
 	}
 	return group.Wait()
+}
+
+// source is where the settings of pods come from, and whom to tell of pods that have them.
+type source struct {
+	params   func() (inject.Params, error)
+	injected func(namespace string)
+	run      []func(context.Context) // until the context ends
+}
+
+// follow takes them from a ConfigMap over those of the flags, and publishes them to the
+// namespaces of pods.
+func (o *options) follow(config *rest.Config, flags inject.Params, log *zap.Logger) (source, error) {
+	follower, err := settings.NewFollower(config, o.where.Namespace, o.configMap, flags, log)
+	if err != nil {
+		return source{}, err
+	}
+	publisher, err := publish.New(publish.Options{
+		Config: config, Name: inject.ConfigMapName, Key: sidecar.FileName, Changed: follower.Changed(), Log: log,
+		Content: func() (string, error) {
+			params, err := follower.Params()
+			return settings.File(params.Settings), err
+		},
+	})
+	if err != nil {
+		return source{}, err
+	}
+	return source{params: follower.Params, injected: publisher.Add, run: []func(context.Context){follower.Run, publisher.Run}}, nil
 }
 
 // certificates are where the serving certificate comes from.

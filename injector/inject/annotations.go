@@ -22,7 +22,7 @@ const (
 	AnnotationCacheSize = AnnotationPrefix + "cache-size"
 	// AnnotationCacheAgents selects the clients whose reading is recorded.
 	AnnotationCacheAgents = AnnotationPrefix + "cache-agents"
-	// AnnotationUpstreams replaces [Params.Upstreams] for this pod.
+	// AnnotationUpstreams is where this pod reaches the API server.
 	AnnotationUpstreams = AnnotationPrefix + "upstreams"
 	// AnnotationPort is where the sidecar listens on the pod's loopback interface; its
 	// metrics are on the next port. A pod with the node's network must have one.
@@ -58,19 +58,14 @@ const (
 	CacheEmptyDir CacheVolume = "emptyDir"
 )
 
-// Annotations is what a pod asks for, each field after its annotation. The zero value
-// of a field means that the annotation is absent.
+// Annotations is what a pod asks of the injector, each field after its annotation. The
+// zero value of a field means that the annotation is absent. The other annotations are
+// only checked here: the sidecar reads them itself, whenever they change.
 type Annotations struct {
 	Inject            bool
 	CacheVolume       CacheVolume
-	CacheSize         string // a quantity of bytes
-	CacheAgents       string // names of User-Agents, see package sidecar/agent
-	Upstreams         []string
 	Port              int32
 	ExcludeContainers []string
-	OfflineEvents     string // "true" or "false"
-	OfflineLeases     string // likewise
-	LogLevel          string
 	Resources         corev1.ResourceRequirements
 	Image             string
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"rockpool.dev/sidecar/config"
 )
 
 func TestParseAnnotations(t *testing.T) {
@@ -28,8 +30,7 @@ func TestParseAnnotations(t *testing.T) {
 			AnnotationCacheSize: "1Gi", AnnotationCacheAgents: "kube*, !kubectl", AnnotationPort: "20268", AnnotationExcludeContainers: "mesh, log",
 			AnnotationCPURequest: "50m", AnnotationMemoryLimit: "256Mi",
 			AnnotationUpstreams: "https://a:6443 , https://b",
-		}, want: Annotations{Inject: true, CacheVolume: CacheEmptyDir, Image: "rockpool:dev", LogLevel: "warn", OfflineEvents: "true", OfflineLeases: "false", Upstreams: []string{"https://a:6443", "https://b"},
-			CacheSize: "1Gi", CacheAgents: "kube*, !kubectl", Port: 20268, ExcludeContainers: []string{"mesh", "log"},
+		}, want: Annotations{Inject: true, CacheVolume: CacheEmptyDir, Image: "rockpool:dev", Port: 20268, ExcludeContainers: []string{"mesh", "log"},
 			Resources: corev1.ResourceRequirements{
 				Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("50m")},
 				Limits:   corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("256Mi")},
@@ -100,16 +101,28 @@ func FuzzParseAnnotations(f *testing.F) {
 			!slices.ContainsFunc(settings, func(s setting) bool { return s.key == key }) {
 			t.Fatalf("unknown key %q accepted", key)
 		}
-		for _, u := range parsed.Upstreams {
-			// The sidecar splits its variable at commas.
-			if ValidateUpstream(u) != nil || strings.ContainsAny(u, ", \n") {
-				t.Fatalf("upstream %q accepted", u)
+		// What is accepted here must not be bad to the sidecar.
+		for _, k := range config.Keys() {
+			if config.Annotations()[key] == k.Name && k.Check(strings.TrimSpace(value)) != nil {
+				t.Fatalf("%s: %q accepted, but %v", key, value, k.Check(strings.TrimSpace(value)))
 			}
 		}
 		if parsed.Image != "" && strings.ContainsAny(parsed.Image, " \n\t$") {
 			t.Fatalf("image %q accepted", parsed.Image)
 		}
 	})
+}
+
+func TestTheSidecarKnowsEveryAnnotation(t *testing.T) {
+	known := config.Annotations()
+	if _, ok := known[AnnotationStatus]; !ok || len(known) != len(settings)+1 {
+		t.Errorf("the sidecar knows %v", known)
+	}
+	for _, s := range settings {
+		if _, ok := known[s.key]; !ok {
+			t.Errorf("the sidecar would complain about %s", s.key)
+		}
+	}
 }
 
 func TestTheREADMEListsEveryAnnotation(t *testing.T) {

@@ -1,12 +1,15 @@
 package inject
 
 import (
+	"maps"
 	"net"
+	"slices"
 	"strconv"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/utils/ptr"
+
+	"rockpool.dev/sidecar/config"
 )
 
 // Containers that are added to a pod.
@@ -16,6 +19,9 @@ const (
 	// ContainerSidecar is the native sidecar.
 	ContainerSidecar = "rockpool-sidecar"
 )
+
+// configPath is where the sidecar has [VolumeConfig].
+const configPath = "/etc/rockpool"
 
 // binary is the sidecar's program in the image.
 const binary = "/rockpool-sidecar"
@@ -93,6 +99,7 @@ func (s *sidecar) container() corev1.Container {
 			{Name: VolumePrivate, MountPath: "/var/run/rockpool/private"},
 			{Name: VolumeAccount, MountPath: "/var/run/rockpool/serviceaccount"},
 			{Name: s.account, MountPath: accountPath, ReadOnly: true},
+			{Name: VolumeConfig, MountPath: configPath, ReadOnly: true},
 		},
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 		SecurityContext:          security,
@@ -122,26 +129,20 @@ func confined() *corev1.SecurityContext {
 	}
 }
 
-// sidecarEnv is the sidecar's configuration: what differs from its own defaults.
-func sidecarEnv(upstreams []string, ask *Annotations) (env []corev1.EnvVar) {
-	var listen, metrics string
-	if ask.Port != 0 {
-		listen = net.JoinHostPort(loopback, strconv.Itoa(int(ask.Port)))
-		metrics = net.JoinHostPort(loopback, strconv.Itoa(int(ask.Port)+1))
+// sidecarEnv is the sidecar's configuration as far as it cannot change: where it listens, and
+// where it finds what can. What holds now is noted below that, for as long as the pod's
+// ConfigMap is not there. Annotations are not in it, because the sidecar reads them itself
+// and a variable would come before them.
+func sidecarEnv(settings map[string]string, port int32) []corev1.EnvVar {
+	var env []corev1.EnvVar
+	if port != 0 {
+		env = append(env,
+			corev1.EnvVar{Name: envListen, Value: net.JoinHostPort(loopback, strconv.Itoa(int(port)))},
+			corev1.EnvVar{Name: "ROCKPOOL_METRICS_ADDRESS", Value: net.JoinHostPort(loopback, strconv.Itoa(int(port)+1))})
 	}
-	for _, v := range []corev1.EnvVar{
-		{Name: envListen, Value: listen},
-		{Name: "ROCKPOOL_METRICS_ADDRESS", Value: metrics},
-		{Name: "ROCKPOOL_UPSTREAM_SERVERS", Value: strings.Join(upstreams, ",")},
-		{Name: "ROCKPOOL_CACHE_MAX_SIZE", Value: ask.CacheSize},
-		{Name: "ROCKPOOL_CACHE_AGENTS", Value: ask.CacheAgents},
-		{Name: "ROCKPOOL_LOG_LEVEL", Value: ask.LogLevel},
-		{Name: "ROCKPOOL_OFFLINE_EVENTS", Value: ask.OfflineEvents},
-		{Name: "ROCKPOOL_OFFLINE_LEASES", Value: ask.OfflineLeases},
-	} {
-		if v.Value != "" {
-			env = append(env, v)
-		}
+	env = append(env, corev1.EnvVar{Name: "ROCKPOOL_CONFIG", Value: configPath})
+	for _, key := range slices.Sorted(maps.Keys(settings)) {
+		env = append(env, corev1.EnvVar{Name: config.Key{Name: key}.DefaultEnv(), Value: settings[key]})
 	}
 	return env
 }

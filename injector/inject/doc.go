@@ -9,6 +9,7 @@
 //	volumes          rockpool-cache    hostPath (or emptyDir): what the sidecar records
 //	                 rockpool-private  memory: the pod's own CA and keys
 //	                 rockpool-account  memory: the service-account directory as the app sees it
+//	                 rockpool-config   what may change while it runs: settings, annotations
 //	init containers  rockpool-prepare  makes the pod's directory in the hostPath volume, ends
 //	                 rockpool-sidecar  native sidecar: runs before and beside everything else
 //	every other      environment that names the sidecar as the API server; its mounts of the

@@ -46,15 +46,11 @@ func Inject(pod *corev1.Pod, facts Facts, params Params) (*corev1.Pod, Result) {
 		return pod, Result{Outcome: Skipped, Cause: Notice{Reason: ReasonNothingToServe}, Notices: notices}
 	}
 	before.keepModes(openVolumes(spec, account, !injected))
-	upstreams := ask.Upstreams
-	if len(upstreams) == 0 {
-		upstreams = params.Upstreams
-	}
 	addContainers(spec, &sidecar{
 		image: cmp.Or(ask.Image, params.Image), directory: directory, account: account,
 		port: cmp.Or(ask.Port, listenPort), hostPorts: spec.HostNetwork,
 		anyUser: cache == CacheEmptyDir && facts.assignsUsers(),
-		env:     sidecarEnv(upstreams, &ask), resources: sidecarResources(spec, resources),
+		env:     sidecarEnv(params.Settings, ask.Port), resources: sidecarResources(spec, resources),
 	})
 	spec.Volumes = addVolumes(spec.Volumes, volumes(cache, params.CacheHostPath))
 	annotate(patched, !injected, before)

@@ -26,10 +26,10 @@ type Params struct {
 	Version string
 	// Image that the prepare and sidecar containers run. Required.
 	Image string
-	// Upstreams are the entries of upstream.servers of the sidecars, see
-	// [ValidateUpstream]: where pods at the edge reach the API server, in order. The in-cluster address always comes after
-	// them, so empty means that address only.
-	Upstreams []string
+	// Settings of the sidecars, by key, such as upstream.servers and log.level (see
+	// package sidecar/config): what holds for pods that say nothing else, until the
+	// cluster says something else.
+	Settings map[string]string
 	// CacheVolume of pods that do not say. Empty: [CacheHostPath].
 	CacheVolume CacheVolume
 	// CacheHostPath is the directory on the node that holds the caches. Required.

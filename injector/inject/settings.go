@@ -32,24 +32,21 @@ var settings = []setting{
 		a.CacheVolume, err = oneOf(CacheVolume(value), CacheHostPath, CacheEmptyDir)
 		return err
 	}},
-	{AnnotationCacheSize, "a quantity from 4Mi to 1Pi, like 256Mi", func(a *Annotations, value string) error {
-		a.CacheSize = value
+	{AnnotationCacheSize, "a quantity from 4Mi to 1Pi, like 256Mi", func(_ *Annotations, value string) error {
 		return validateCacheSize(value)
 	}},
-	{AnnotationCacheAgents, "names of User-Agents separated by commas, with wildcards, ! before an exception", func(a *Annotations, value string) error {
+	{AnnotationCacheAgents, "names of User-Agents separated by commas, with wildcards, ! before an exception", func(_ *Annotations, value string) error {
 		if strings.Trim(value, " ,") == "" {
 			return errors.New("no name is given")
 		}
-		a.CacheAgents = value
 		_, err := agent.Parse(value)
 		return onOneLine(err)
 	}},
-	{AnnotationUpstreams, "https URLs separated by commas, tried in order", func(a *Annotations, value string) error {
+	{AnnotationUpstreams, "https URLs separated by commas, tried in order", func(_ *Annotations, value string) error {
 		for _, address := range splitList(value) {
 			if err := ValidateUpstream(address); err != nil {
 				return err
 			}
-			a.Upstreams = append(a.Upstreams, address)
 		}
 		return nil
 	}},
@@ -71,16 +68,16 @@ var settings = []setting{
 		}
 		return nil
 	}},
-	{AnnotationOfflineEvents, "true, false", func(a *Annotations, value string) (err error) {
-		a.OfflineEvents, err = oneOf(value, "true", "false")
+	{AnnotationOfflineEvents, "true, false", func(_ *Annotations, value string) error {
+		_, err := oneOf(value, "true", "false")
 		return err
 	}},
-	{AnnotationOfflineLeases, "true, false", func(a *Annotations, value string) (err error) {
-		a.OfflineLeases, err = oneOf(value, "true", "false")
+	{AnnotationOfflineLeases, "true, false", func(_ *Annotations, value string) error {
+		_, err := oneOf(value, "true", "false")
 		return err
 	}},
-	{AnnotationLogLevel, "debug, info, warn, error", func(a *Annotations, value string) (err error) {
-		a.LogLevel, err = oneOf(value, "debug", "info", "warn", "error")
+	{AnnotationLogLevel, "debug, info, warn, error", func(_ *Annotations, value string) error {
+		_, err := oneOf(value, "debug", "info", "warn", "error")
 		return err
 	}},
 	{AnnotationCPURequest, allowedQuantity, func(a *Annotations, value string) error {

@@ -4,6 +4,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/utils/ptr"
+
+	"rockpool.dev/sidecar/config"
 )
 
 // Volumes that are added to a pod.
@@ -14,14 +16,21 @@ const (
 	VolumePrivate = "rockpool-private"
 	// VolumeAccount holds the service-account directory that the application sees.
 	VolumeAccount = "rockpool-account"
+	// VolumeConfig holds what may change while the sidecar runs: the settings that the
+	// injector keeps in the namespace ([ConfigMapName]), and the pod's annotations.
+	VolumeConfig = "rockpool-config"
 	// VolumeToken is the original service-account volume of a template, which has none. By
 	// the prefix the ServiceAccount admission plugin takes it for its own.
 	VolumeToken = "kube-api-access-rockpool"
 )
 
+// ConfigMapName is the ConfigMap with the settings of all sidecars of a namespace, of which
+// each has the key config.FileName. Pods do not need it.
+const ConfigMapName = "rockpool-sidecar"
+
 // ownVolume tells whether a volume of this name is one of ours.
 func ownVolume(name string) bool {
-	return name == VolumeCache || name == VolumePrivate || name == VolumeAccount || name == VolumeToken
+	return name == VolumeCache || name == VolumePrivate || name == VolumeAccount || name == VolumeConfig || name == VolumeToken
 }
 
 func volumes(kind CacheVolume, hostPath string) []corev1.Volume {
@@ -37,7 +46,26 @@ func volumes(kind CacheVolume, hostPath string) []corev1.Volume {
 		// Both hold keys or tokens, hence memory: neither may reach the node's disk.
 		{Name: VolumePrivate, VolumeSource: memory("16Mi")},
 		{Name: VolumeAccount, VolumeSource: memory("1Mi")},
+		configVolume(),
 	}
+}
+
+// configVolume is one volume, so that the sidecar sees both change in one directory. The
+// kubelet writes it anew when the ConfigMap or the annotations have changed.
+func configVolume() corev1.Volume {
+	return corev1.Volume{Name: VolumeConfig, VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+		DefaultMode: ptr.To(corev1.ProjectedVolumeSourceDefaultMode),
+		Sources: []corev1.VolumeProjection{
+			{ConfigMap: &corev1.ConfigMapProjection{
+				LocalObjectReference: corev1.LocalObjectReference{Name: ConfigMapName},
+				Items:                []corev1.KeyToPath{{Key: config.FileName, Path: config.FileName}},
+				Optional:             ptr.To(true),
+			}},
+			{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{
+				{Path: config.AnnotationsFileName, FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "metadata.annotations"}},
+			}}},
+		},
+	}}}
 }
 
 func memory(limit string) corev1.VolumeSource {

@@ -45,17 +45,23 @@ const lookupTimeout = time.Second
 
 // handler answers reviews over HTTP.
 type handler struct {
-	params  inject.Params
-	cluster Cluster // nil: nothing is known
-	log     *zap.Logger
+	params   func() (inject.Params, error)
+	cluster  Cluster                // nil: nothing is known
+	injected func(namespace string) // nil: nobody is told
+	log      *zap.Logger
 	// inject is inject.Inject; tests put a failing one here.
 	inject func(*corev1.Pod, inject.Facts, inject.Params) (*corev1.Pod, inject.Result)
 }
 
 // NewHandler returns the handler for [Path] and [NamespacePath]. Without a cluster, pods are
 // injected as if namespaces forbade nothing and every node were new enough.
-func NewHandler(params inject.Params, cluster Cluster, log *zap.Logger) http.Handler {
-	return &handler{params: params, cluster: cluster, log: log, inject: inject.Inject}
+func NewHandler(o Options) http.Handler {
+	return &handler{params: o.Params, cluster: o.Cluster, injected: o.Injected, log: o.Log, inject: inject.Inject}
+}
+
+// Always returns params as [Options.Params].
+func Always(params inject.Params) func() (inject.Params, error) {
+	return func() (inject.Params, error) { return params, nil }
 }
 
 // ServeHTTP answers one review. An HTTP status other than 200 means that there was no
@@ -70,6 +76,10 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	response, outcome := h.answer(review, h.facts(r, review))
+	has := outcome.Outcome == inject.Injected || outcome.Outcome == inject.Unchanged
+	if dry := review.request.DryRun; has && h.injected != nil && (dry == nil || !*dry) {
+		h.injected(review.request.Namespace)
+	}
 	duration := time.Since(start)
 	reviews.WithLabelValues(string(outcome.Outcome), string(outcome.Cause.Reason)).Inc()
 	seconds.Observe(duration.Seconds())
@@ -145,7 +155,12 @@ func (h *handler) answer(review *review, facts inject.Facts) (response *admissio
 		}
 	}()
 
-	patched, result := h.inject(review.pod, facts, h.params)
+	params, err := h.params()
+	if err != nil {
+		fail(err, nil)
+		return response, result
+	}
+	patched, result := h.inject(review.pod, facts, params)
 	response = &admissionv1.AdmissionResponse{UID: review.request.UID, Allowed: true, Warnings: result.Warnings()}
 	switch result.Outcome {
 	case inject.Refused:

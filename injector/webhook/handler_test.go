@@ -85,7 +85,7 @@ func TestRequestsThatAreNoReviewsNameWhatIsWrong(t *testing.T) {
 		{"a pod without containers", jsonType, reviewOf(`{"spec":{}}`), 400, "request.object.spec.containers: missing"},
 		{"a body without end", jsonType, strings.Repeat(" ", MaxReviewBytes+1), 413, "more than 8388608 bytes"},
 	}
-	h := NewHandler(testParams, nil, zap.NewNop())
+	h := NewHandler(Options{Params: Always(testParams), Log: zap.NewNop()})
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			before := testutil.ToFloat64(malformed)
@@ -122,7 +122,7 @@ func TestReviewsAreAnswered(t *testing.T) {
 		{name: "a wrong annotation refuses the pod", pod: plainPod(`,"rockpool.dev/log-level":"loud"`),
 			message: `rockpool.dev/log-level: unknown value "loud" (allowed: debug, info, warn, error)`, outcome: "refused", reason: "invalid-annotation"},
 	}
-	h := NewHandler(testParams, nil, zap.NewNop())
+	h := NewHandler(Options{Params: Always(testParams), Log: zap.NewNop()})
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			counter := reviews.WithLabelValues(test.outcome, test.reason)
@@ -150,7 +150,7 @@ func TestReviewsAreAnswered(t *testing.T) {
 func TestAPanicRefusesOnePodAndTheServerGoesOn(t *testing.T) {
 	core, logs := observer.New(zap.ErrorLevel)
 	broken := true
-	h := &handler{params: testParams, log: zap.New(core), inject: func(pod *corev1.Pod, facts inject.Facts, p inject.Params) (*corev1.Pod, inject.Result) {
+	h := &handler{params: Always(testParams), log: zap.New(core), inject: func(pod *corev1.Pod, facts inject.Facts, p inject.Params) (*corev1.Pod, inject.Result) {
 		if broken {
 			panic("tide")
 		}
@@ -192,6 +192,35 @@ func (c brokenCluster) KubeletVersion(_ context.Context, name string) (string, e
 	return c.kubelet, nil
 }
 
+func TestNamespacesWithInjectedPodsAreTold(t *testing.T) {
+	injected := plainPod("")
+	var told []string
+	h := NewHandler(Options{Params: Always(testParams), Log: zap.NewNop(), Injected: func(namespace string) { told = append(told, namespace) }})
+	tests := []struct {
+		name, body string
+		want       int
+	}{
+		{"a pod that is injected", reviewOf(injected), 1},
+		{"a pod that declines", reviewOf(injected, `"rockpool.dev/inject":"true"`, `"rockpool.dev/inject":"false"`), 0},
+		{"a pod that is refused", reviewOf(plainPod(`,"rockpool.dev/port":"1"`)), 0},
+		{"a trial", reviewOf(injected, `"operation"`, `"dryRun":true,"operation"`), 0},
+	}
+	for _, test := range tests {
+		told = nil
+		answerOf(t, post(h, "application/json", test.body))
+		if len(told) != test.want || test.want > 0 && told[0] != "shop" {
+			t.Errorf("%s: told %q", test.name, told)
+		}
+	}
+}
+
+func TestWithoutSettingsPodsAreRefused(t *testing.T) {
+	h := NewHandler(Options{Params: func() (inject.Params, error) { return inject.Params{}, errors.New("unread") }, Log: zap.NewNop()})
+	if response := answerOf(t, post(h, "application/json", reviewOf(plainPod("")))); response.Allowed || response.Result.Code != http.StatusInternalServerError {
+		t.Errorf("%+v", response)
+	}
+}
+
 func TestTheClusterIsAskedAboutNamespaceAndNode(t *testing.T) {
 	bound := strings.Replace(plainPod(""), `"spec":{`, `"spec":{"nodeName":"edge-1",`, 1)
 	silent := strings.Replace(plainPod(""), `"rockpool.dev/inject":"true"`, ``, 1)
@@ -217,7 +246,7 @@ func TestTheClusterIsAskedAboutNamespaceAndNode(t *testing.T) {
 			request := httptest.NewRequest(http.MethodPost, test.path, strings.NewReader(reviewOf(test.pod)))
 			request.Header.Set("Content-Type", "application/json")
 			recorder := httptest.NewRecorder()
-			NewHandler(testParams, test.cluster, zap.NewNop()).ServeHTTP(recorder, request)
+			NewHandler(Options{Params: Always(testParams), Cluster: test.cluster, Log: zap.NewNop()}).ServeHTTP(recorder, request)
 			got := answerOf(t, recorder)
 			if (len(got.Patch) > 0) != (test.outcome == "injected") || got.Allowed == (test.outcome == "refused") {
 				t.Errorf("allowed %v, patch %s; want %s", got.Allowed, got.Patch, test.outcome)
@@ -249,7 +278,7 @@ func FuzzReview(f *testing.F) {
 	f.Add([]byte(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":null}`))
 	f.Add([]byte("{"))
 	core, logs := observer.New(zap.ErrorLevel)
-	h := NewHandler(testParams, nil, zap.New(core))
+	h := NewHandler(Options{Params: Always(testParams), Log: zap.New(core)})
 	f.Fuzz(func(t *testing.T, body []byte) {
 		got := post(h, "application/json", string(body))
 		if entries := logs.TakeAll(); len(entries) > 0 {

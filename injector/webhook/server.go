@@ -18,8 +18,12 @@ import (
 
 // Options of a [Server].
 type Options struct {
-	// Params for every pod.
-	Params inject.Params
+	// Params gives what holds for every pod now; an error means that it is not known, and that
+	// the server is not ready. Required.
+	Params func() (inject.Params, error)
+	// Injected is told the namespace of every pod that is created with Rockpool, and must not
+	// wait for anything. Nil: nobody is told.
+	Injected func(namespace string)
 	// Cluster is asked about namespaces and nodes. Nil: nobody is.
 	Cluster Cluster
 	// Certificate chooses the certificate of each handshake. Required.
@@ -57,7 +61,7 @@ func New(options Options) *Server {
 	}
 	s := &Server{options: options}
 	mux := http.NewServeMux()
-	handler := NewHandler(options.Params, options.Cluster, options.Log)
+	handler := NewHandler(options)
 	mux.Handle(Path, handler)
 	mux.Handle(NamespacePath, handler)
 	mux.HandleFunc("GET "+ReadyPath, s.tellReady)
@@ -107,6 +111,9 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 func (s *Server) Ready() error {
 	if !s.serving.Load() {
 		return errors.New("the webhook takes no reviews: starting or shutting down")
+	}
+	if _, err := s.options.Params(); err != nil {
+		return err
 	}
 	if s.options.Trusted == nil {
 		return nil

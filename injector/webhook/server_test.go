@@ -54,7 +54,10 @@ func start(t *testing.T, options Options, change func(*Server)) *served {
 		cert := selfSigned(t, "injector")
 		options.Certificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil }
 	}
-	options.Params, options.Log = testParams, zap.NewNop()
+	if options.Params == nil {
+		options.Params = Always(testParams)
+	}
+	options.Log = zap.NewNop()
 	options.ShutdownGrace = cmp.Or(options.ShutdownGrace, 10*time.Second)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -114,8 +117,14 @@ func (s *served) probe(c *http.Client) (int, string) {
 
 func TestReadyIsWhatAPIServersCanUse(t *testing.T) {
 	cert := selfSigned(t, "injector")
-	var have, trusted atomic.Bool
+	var have, known, trusted atomic.Bool
 	s := start(t, Options{
+		Params: func() (inject.Params, error) {
+			if !known.Load() {
+				return inject.Params{}, errors.New("nothing is known yet")
+			}
+			return testParams, nil
+		},
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			if !have.Load() {
 				return nil, errors.New("no certificate yet")
@@ -134,12 +143,16 @@ func TestReadyIsWhatAPIServersCanUse(t *testing.T) {
 		t.Errorf("without a certificate: %d %s, want no handshake", code, text)
 	}
 	have.Store(true)
+	if code, text := s.probe(c); code != http.StatusServiceUnavailable || !strings.Contains(text, "nothing is known yet") {
+		t.Errorf("without settings: %d %s", code, text)
+	}
+	known.Store(true)
 	if code, text := s.probe(c); code != http.StatusServiceUnavailable || !strings.Contains(text, "the caBundle is not set") {
 		t.Errorf("without trust: %d %s", code, text)
 	}
 	trusted.Store(true)
 	if code, text := s.probe(c); code != http.StatusOK {
-		t.Errorf("with both: %d %s", code, text)
+		t.Errorf("with all: %d %s", code, text)
 	}
 	s.stop()
 	if err := <-s.done; err != nil {
@@ -156,7 +169,7 @@ func blocking(entered chan<- struct{}, release <-chan struct{}) func(*Server) {
 		mux := http.NewServeMux()
 		mux.HandleFunc(ReadyPath, s.tellReady)
 		s.http.Handler = mux
-		mux.Handle(Path, &handler{params: testParams, log: zap.NewNop(), inject: func(pod *corev1.Pod, facts inject.Facts, p inject.Params) (*corev1.Pod, inject.Result) {
+		mux.Handle(Path, &handler{params: Always(testParams), log: zap.NewNop(), inject: func(pod *corev1.Pod, facts inject.Facts, p inject.Params) (*corev1.Pod, inject.Result) {
 			entered <- struct{}{}
 			<-release
 			return inject.Inject(pod, facts, p)

@@ -3,7 +3,6 @@ package config
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"time"
@@ -28,8 +27,13 @@ const (
 
 var reloads = promauto.NewCounterVec(prometheus.CounterOpts{
 	Name: "rockpool_config_reloads_total",
-	Help: "Readings of the configuration file while the sidecar runs, by result: changed, unchanged, failed (the settings in effect stay).",
+	Help: "Readings of configuration file and annotations while the sidecar runs, by result: changed, unchanged, failed (for what is bad, the settings in effect stay).",
 }, []string{"result"})
+
+var problemCount = promauto.NewGauge(prometheus.GaugeOpts{
+	Name: "rockpool_config_problems",
+	Help: "What is wrong in configuration file and annotations now. The log says what it is.",
+})
 
 // FollowOptions say whose changes are followed, and what they change.
 type FollowOptions struct {
@@ -44,9 +48,10 @@ type FollowOptions struct {
 	Logger   *zap.Logger      // nil = none
 }
 
-// Follow loads the settings again whenever the configuration file changes, until
-// ctx ends; it returns nil then, and at once when there is no file to follow. A
-// file that cannot be loaded changes nothing.
+// Follow loads the settings again whenever the configuration file or the annotations
+// change, until ctx ends; it returns nil then, and at once when there is no file to
+// follow. A file that is named itself and has anything wrong in it changes nothing. In
+// a directory, what is wrong leaves the setting that it is about as it is.
 //
 // viper's own WatchConfig is not used: it cannot be stopped, and reads the file
 // without checking it.
@@ -64,7 +69,7 @@ func Follow(ctx context.Context, o FollowOptions) error {
 	if at.path == "" {
 		return nil
 	}
-	o.Logger.Info("following the configuration file", zap.String("path", at.path))
+	o.Logger.Info("following the configuration", zap.String("path", at.path))
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		o.Logger.Warn("cannot watch the configuration file; it is read at intervals only", zap.Duration("interval", o.Interval), zap.Error(err))
@@ -73,10 +78,8 @@ func Follow(ctx context.Context, o FollowOptions) error {
 	}
 	f := &follower{FollowOptions: o}
 	for {
-		// The directory, because files in it are replaced by renaming: by editors,
-		// and by the kubelet, which renames ..data, the link that they are behind.
 		// Before the read and each time, as package account does it.
-		watched := watcher != nil && watcher.Add(filepath.Dir(locate(o.Flags).path)) == nil
+		watched := watcher != nil && watcher.Add(locate(o.Flags).watched()) == nil
 		f.reload()
 		if !f.idle(ctx, watcher, watched) {
 			return nil
@@ -94,7 +97,7 @@ type follower struct {
 func (f *follower) reload() {
 	next, err := resolve(f.Flags)
 	if err != nil {
-		f.failed(err)
+		f.failed([]error{err})
 		return
 	}
 	var now, later []string
@@ -107,24 +110,30 @@ func (f *follower) reload() {
 	}
 	if len(now) > 0 {
 		if err := f.put(next.applied(f.Config)); err != nil {
-			f.failed(err)
+			f.failed(append(next.problems, err))
 			return
 		}
-	}
-	if f.failing != "" {
-		f.failing = ""
-		f.Logger.Info("the configuration is good again")
 	}
 	if len(later) > 0 && !slices.Equal(later, f.later) {
 		f.Logger.Warn("a changed setting takes effect after a restart", zap.Strings("keys", later))
 	}
 	f.later = later
-	if len(now) == 0 {
-		reloads.WithLabelValues("unchanged").Inc()
-		return
+	if len(now) > 0 {
+		reloads.WithLabelValues("changed").Inc()
+		f.Logger.Info("changed settings are in effect", zap.Strings("keys", now))
 	}
-	reloads.WithLabelValues("changed").Inc()
-	f.Logger.Info("changed settings are in effect", zap.Strings("keys", now))
+	switch {
+	case len(next.problems) > 0:
+		f.failed(next.problems)
+		return
+	case len(now) == 0:
+		reloads.WithLabelValues("unchanged").Inc()
+	}
+	problemCount.Set(0)
+	if f.failing != "" {
+		f.failing = ""
+		f.Logger.Info("the configuration is good again")
+	}
 }
 
 // put makes settings hold. What is good in the file may still be at odds with what
@@ -140,29 +149,31 @@ func (f *follower) put(c Config) error {
 	return nil
 }
 
-// failed tells, once, why a file changes nothing.
-func (f *follower) failed(err error) {
+// failed tells, once, what is bad.
+func (f *follower) failed(all []error) {
 	reloads.WithLabelValues("failed").Inc()
-	if f.failing != err.Error() {
+	problemCount.Set(float64(len(all)))
+	if err := errors.Join(all...); f.failing != err.Error() {
 		f.failing = err.Error()
-		f.Logger.Error("the configuration has become bad; the settings in effect stay", zap.Error(err))
+		f.Logger.Error("the configuration is bad; for that, the settings in effect stay", zap.Error(err))
 	}
 }
 
-// changes gives the keys in which the loaded settings differ from c.
+// changes gives the keys in which the loaded settings differ from c, but for those of
+// which the loaded value is bad.
 func (r resolved) changes(c Config) (keys []Key) {
 	for _, k := range Keys() {
-		if !reflect.DeepEqual(r.with(c, k), c) {
+		if !r.left[k.Name] && !reflect.DeepEqual(r.with(c, k), c) {
 			keys = append(keys, k)
 		}
 	}
 	return keys
 }
 
-// applied gives c with the loaded values of all run-time keys.
+// applied gives c with the loaded values of all run-time keys that have good ones.
 func (r resolved) applied(c Config) Config {
 	for _, k := range Keys() {
-		if k.Runtime {
+		if k.Runtime && !r.left[k.Name] {
 			c = r.with(c, k)
 		}
 	}

@@ -13,9 +13,12 @@ import (
 // EnvPrefix begins the name of every environment variable of the sidecar.
 const EnvPrefix = "ROCKPOOL_"
 
+// defaultPrefix begins the variables that replace defaults.
+const defaultPrefix = EnvPrefix + "DEFAULT_"
+
 // ConfigFlag names the flag with the path of the optional YAML file, or of a
-// directory with one. Its
-// variable is ROCKPOOL_CONFIG. It is not a key: a file cannot name another.
+// directory with one and with the pod's annotations. Its variable is
+// ROCKPOOL_CONFIG. It is not a key: a file cannot name another.
 const ConfigFlag = "config"
 
 // Key is one setting: the row of the table from which flags, environment
@@ -38,6 +41,13 @@ func (k Key) Flag() string { return k.Name }
 
 // Env is the key's environment variable: upper case, with "." and "-" as "_".
 func (k Key) Env() string { return envName(k.Name) }
+
+// DefaultEnv is the environment variable that replaces the key's default, and so comes
+// after everything else that sets it.
+func (k Key) DefaultEnv() string { return defaultPrefix + strings.TrimPrefix(k.Env(), EnvPrefix) }
+
+// Check tells what is wrong with a value, and what is allowed.
+func (k Key) Check(value string) error { return k.set(&Config{}, value) }
 
 // typeServers is a list whose entries may be mappings in a file.
 const typeServers = "servers"
@@ -148,7 +158,7 @@ func Keys() []Key {
 
 // Register adds a flag for each key, and --config, to flags.
 func Register(flags *pflag.FlagSet) {
-	flags.String(ConfigFlag, "", "Path of a YAML file with these settings, or of a directory that may have one named "+FileName+"; flags and "+EnvPrefix+"* variables come before it.")
+	flags.String(ConfigFlag, "", "Path of a YAML file with these settings, or of a directory that may have one named "+FileName+" and the pod's annotations in one named "+AnnotationsFileName+"; flags and "+EnvPrefix+"* variables come before them.")
 	for _, k := range Keys() {
 		note := k.Env()
 		if k.Runtime {

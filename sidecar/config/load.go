@@ -1,12 +1,9 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -15,8 +12,12 @@ import (
 )
 
 // Load gives the settings from flags (which Register must have filled and the
-// caller parsed), the process's environment, the file that --config names, and
+// caller parsed), the process's environment, the files that --config names, and
 // the defaults. The error joins all problems, one on a line.
+//
+// What is wrong in a directory that --config names is no error: those files come
+// from the cluster while the sidecar runs, and a bad word in one must not keep a pod
+// from starting again. Follow tells of it.
 func Load(flags *pflag.FlagSet) (Config, error) {
 	r, err := resolve(flags)
 	return r.Config, err
@@ -25,14 +26,41 @@ func Load(flags *pflag.FlagSet) (Config, error) {
 // resolved is settings, and the value of each key as it was written.
 type resolved struct {
 	Config
-	values map[string]string
+	values   map[string]string
+	problems []error         // of sources that are tolerated
+	left     map[string]bool // keys with a value that was left out for one of them
 }
 
 func resolve(flags *pflag.FlagSet) (resolved, error) {
+	keys := Keys()
+	sources := locate(flags).sources(keys)
+	r, err := combine(flags, keys, sources)
+	if err != nil {
+		return resolved{}, err
+	}
+	conflicts := r.conflicts()
+	if len(conflicts) == 0 {
+		return r, nil
+	}
+	// What comes from the cluster may be right each and wrong together: then none of
+	// it counts.
+	own, err := combine(flags, keys, slices.DeleteFunc(sources, func(s source) bool { return s.tolerated }))
+	if err != nil || len(own.conflicts()) > 0 {
+		return resolved{}, errors.Join(conflicts...)
+	}
+	own.problems = append(r.problems, conflicts...)
+	for _, k := range keys {
+		own.left[k.Name] = true
+	}
+	return own, nil
+}
+
+// combine puts flags before variables before sources, of which later ones come before
+// earlier ones, before defaults.
+func combine(flags *pflag.FlagSet, keys []Key, sources []source) (resolved, error) {
 	v := viper.New()
 	// An empty variable is a value: ROCKPOOL_METRICS_ADDRESS= turns metrics off.
 	v.AllowEmptyEnv(true)
-	keys := Keys()
 	for _, k := range keys {
 		v.SetDefault(k.Name, k.Default)
 		if err := v.BindEnv(k.Name, k.Env()); err != nil {
@@ -42,30 +70,31 @@ func resolve(flags *pflag.FlagSet) (resolved, error) {
 			return resolved{}, fmt.Errorf("bind --%s: %w", k.Flag(), err)
 		}
 	}
-
-	file := locate(flags)
-	problems := file.read(v, keys)
-	problems = append(problems, unknownEnv(os.Environ(), keys)...)
-
-	r := resolved{values: make(map[string]string, len(keys))}
-	for _, k := range keys {
-		source, given := origin(flags, v, file.path, k)
-		raw, err := k.plain(v.Get(k.Name))
-		if err == nil {
-			r.values[k.Name] = raw
-			err = k.set(&r.Config, raw)
+	r := resolved{values: make(map[string]string, len(keys)), left: map[string]bool{}}
+	var problems []error
+	for _, s := range sources {
+		if s.tolerated {
+			r.problems = append(r.problems, s.problems...)
+		} else {
+			problems = append(problems, s.problems...)
 		}
-		if err == nil {
-			continue
+		for _, name := range s.left {
+			r.left[name] = true
 		}
-		// What the user did not write, the user cannot mend.
-		if !given {
-			source = "default"
+		for name := range s.values {
+			delete(r.left, name)
 		}
-		problems = append(problems, fmt.Errorf("%s: %w (from %s)", k.Name, err, source))
+		if err := v.MergeConfigMap(s.values); err != nil {
+			return resolved{}, fmt.Errorf("configuration: %w", err)
+		}
 	}
-	if len(problems) == 0 {
-		problems = r.conflicts()
+	problems = append(problems, unknownEnv(os.Environ(), keys)...)
+	for _, k := range keys {
+		raw := strings.TrimSpace(v.GetString(k.Name))
+		r.values[k.Name] = raw
+		if err := k.set(&r.Config, raw); err != nil {
+			problems = append(problems, fmt.Errorf("%s: %w (from %s)", k.Name, err, origin(flags, k)))
+		}
 	}
 	if len(problems) > 0 {
 		return resolved{}, errors.Join(problems...)
@@ -73,80 +102,14 @@ func resolve(flags *pflag.FlagSet) (resolved, error) {
 	return r, nil
 }
 
-// FileName is the file's name in a directory that --config names.
-const FileName = "rockpool.yaml"
-
-// file is the configuration file.
-type file struct {
-	path     string // empty: there is none
-	optional bool   // it may be absent
-}
-
-// locate finds the file that --config names. Where that is a directory, it is the
-// one of FileName in it, which may come and go: so it is in a volume of an optional
-// ConfigMap, which is an empty directory until there is one. A file that is named
-// itself must be there, because a misspelt name would else go unnoticed.
-func locate(flags *pflag.FlagSet) file {
-	path := os.Getenv(envName(ConfigFlag))
-	if f := flags.Lookup(ConfigFlag); f != nil && f.Changed {
-		path = f.Value.String()
-	}
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return file{filepath.Join(path, FileName), true}
-	}
-	return file{path: path}
-}
-
-// read merges the file into v, when there is one.
-func (f file) read(v *viper.Viper, keys []Key) (problems []error) {
-	path := f.path
-	if path == "" {
-		return nil
-	}
-	content, err := os.ReadFile(path)
-	if f.optional && errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return []error{fmt.Errorf("configuration file: %w", err)}
-	}
-	// A viper of its own: the main one also lists flags and defaults as keys.
-	own := viper.New()
-	own.SetConfigType("yaml")
-	if err := own.ReadConfig(bytes.NewReader(content)); err != nil {
-		return []error{fmt.Errorf("configuration file %s: %w", path, err)}
-	}
-	names := own.AllKeys()
-	slices.Sort(names)
-	shadowed := false
-	for _, name := range names {
-		switch {
-		case slices.ContainsFunc(keys, func(k Key) bool { return k.Name == name }):
-		case own.Get(name) == nil: // "upstream:" with nothing below it
-		case slices.ContainsFunc(keys, func(k Key) bool { return strings.HasPrefix(k.Name, name+".") }):
-			shadowed = true
-			problems = append(problems, fmt.Errorf("%s: a section cannot have a value (from file %s)", name, path))
-		default:
-			problems = append(problems, fmt.Errorf("%s: unknown key%s (from file %s)", name, suggest(name, keys, Key.Flag), path))
-		}
-	}
-	if shadowed {
-		return problems // viper would take the keys of that section for set, and empty
-	}
-	v.SetConfigType("yaml")
-	if err := v.ReadConfig(bytes.NewReader(content)); err != nil {
-		problems = append(problems, fmt.Errorf("configuration file %s: %w", path, err))
-	}
-	return problems
-}
-
-// unknownEnv finds ROCKPOOL_* variables that set nothing. Variables that the
+// unknownEnv finds ROCKPOOL_* variables that set nothing, but for those that replace
+// defaults. Variables that the
 // kubelet makes for a Service whose name begins with "rockpool" (such as the
 // injector's own, for pods in its namespace) are not ours to refuse.
 func unknownEnv(environ []string, keys []Key) (problems []error) {
 	set := map[string]bool{}
 	for _, e := range environ {
-		if name, _, ok := strings.Cut(e, "="); ok && strings.HasPrefix(name, EnvPrefix) {
+		if name, _, ok := strings.Cut(e, "="); ok && strings.HasPrefix(name, EnvPrefix) && !strings.HasPrefix(name, defaultPrefix) {
 			set[name] = true
 		}
 	}
@@ -179,47 +142,13 @@ func serviceLink(name string, set map[string]bool) bool {
 	return false
 }
 
-// origin says where viper takes the key from; given is false for a default.
-func origin(flags *pflag.FlagSet, v *viper.Viper, path string, k Key) (source string, given bool) {
+// origin says where the key's value is from. Sources have been checked.
+func origin(flags *pflag.FlagSet, k Key) string {
 	if f := flags.Lookup(k.Flag()); f != nil && f.Changed {
-		return "flag --" + k.Flag(), true
+		return "flag --" + k.Flag()
 	}
 	if _, ok := os.LookupEnv(k.Env()); ok {
-		return "environment variable " + k.Env(), true
+		return "environment variable " + k.Env()
 	}
-	if v.InConfig(k.Name) {
-		return "file " + path, true
-	}
-	return "default", false
-}
-
-// plain is a value as it would be written in a flag.
-func (k Key) plain(value any) (string, error) {
-	switch value := value.(type) {
-	case nil:
-		return "", nil
-	case string:
-		return strings.TrimSpace(value), nil
-	case []any:
-		parts := make([]string, len(value))
-		for i, v := range value {
-			part, err := k.part(v)
-			if err != nil {
-				return "", fmt.Errorf("entry %d: %w", i+1, err)
-			}
-			parts[i] = part
-		}
-		return strings.Join(parts, ","), nil
-	case map[string]any:
-		return "", errors.New("has keys below it; a single value is allowed")
-	}
-	return fmt.Sprint(value), nil
-}
-
-// part is a value in a list.
-func (k Key) part(value any) (string, error) {
-	if fields, ok := value.(map[string]any); ok && k.Type == typeServers {
-		return mapping(fields)
-	}
-	return k.plain(value)
+	return "default"
 }

@@ -7,9 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
 	"rockpool.dev/tests/bed/internal/sandbox"
@@ -59,6 +61,7 @@ type RunOptions struct {
 // A PodRunner runs one pod, as a kubelet would, until Stop.
 type PodRunner struct {
 	pod       *corev1.Pod
+	metadata  atomic.Pointer[metav1.ObjectMeta] // labels and annotations of now
 	options   RunOptions
 	client    kubernetes.Interface
 	directory string // everything of the pod outside the host root
@@ -104,6 +107,7 @@ func RunPod(ctx context.Context, c *ControlPlane, pod *corev1.Pod, options RunOp
 		volumes: map[string]volume{}, projected: map[string]*projection{},
 		changed: make(chan struct{}), phase: corev1.PodPending,
 	}
+	p.metadata.Store(&p.pod.ObjectMeta)
 	if p.pod.Spec.NodeName == "" {
 		p.pod.Spec.NodeName = p.options.NodeName
 	}

@@ -21,9 +21,9 @@ func (p *PodRunner) field(path string) (string, error) {
 		key = strings.TrimSuffix(key, "']")
 		switch name {
 		case "metadata.annotations":
-			return p.pod.Annotations[key], nil
+			return p.metadata.Load().Annotations[key], nil
 		case "metadata.labels":
-			return p.pod.Labels[key], nil
+			return p.metadata.Load().Labels[key], nil
 		}
 	}
 	switch path {
@@ -34,9 +34,9 @@ func (p *PodRunner) field(path string) (string, error) {
 	case "metadata.uid":
 		return string(p.pod.UID), nil
 	case "metadata.annotations":
-		return quotedLines(p.pod.Annotations), nil
+		return quotedLines(p.metadata.Load().Annotations), nil
 	case "metadata.labels":
-		return quotedLines(p.pod.Labels), nil
+		return quotedLines(p.metadata.Load().Labels), nil
 	case "spec.nodeName":
 		return p.pod.Spec.NodeName, nil
 	case "spec.serviceAccountName":

@@ -14,6 +14,7 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -56,9 +57,16 @@ func (p *PodRunner) project(ctx context.Context, name, path string, mode *int32,
 	return p.update(ctx, v)
 }
 
-// RotateTokens requests new tokens, reads everything else that is projected anew, and swaps it in, as
-// the kubelet does in its own time.
+// RotateTokens requests new tokens, reads everything else that is projected anew, labels and
+// annotations of the pod included, and swaps it in, as the kubelet does in its own time.
 func (p *PodRunner) RotateTokens(ctx context.Context) error {
+	now, err := p.client.CoreV1().Pods(p.pod.Namespace).Get(ctx, p.pod.Name, metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return err
+	}
+	if err == nil && now.UID == p.pod.UID {
+		p.metadata.Store(&now.ObjectMeta)
+	}
 	for _, name := range slices.Sorted(maps.Keys(p.projected)) {
 		if err := p.update(ctx, p.projected[name]); err != nil {
 			return fmt.Errorf("volume %s: %w", name, err)

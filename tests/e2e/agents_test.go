@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -71,21 +70,17 @@ func (s *site) configure(text string) {
 	}
 }
 
-// configurable runs a pod whose sidecar has a directory with a configuration file,
-// as a cluster's own policy may add it to what the injector made. Variables that
-// come before the file can be left out.
-func (s *site) configurable(without ...string) *pod {
+// configurable runs a pod whose sidecar has a directory of the node in place of what the
+// kubelet keeps for it.
+func (s *site) configurable() *pod {
 	s.t.Helper()
 	spec, err := cluster.Client().CoreV1().Pods(s.namespace).Create(s.ctx, edge.Pod(s.namespace, "web"), metav1.CreateOptions{})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	spec.Spec.Volumes = append(spec.Spec.Volumes, corev1.Volume{Name: "settings", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: settings}}})
-	for i := range spec.Spec.InitContainers {
-		if c := &spec.Spec.InitContainers[i]; c.Name == "rockpool-sidecar" {
-			c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "settings", MountPath: settings, ReadOnly: true})
-			c.Env = slices.DeleteFunc(c.Env, func(e corev1.EnvVar) bool { return slices.Contains(without, e.Name) })
-			c.Env = append(c.Env, corev1.EnvVar{Name: "ROCKPOOL_CONFIG", Value: settings})
+	for i := range spec.Spec.Volumes {
+		if v := &spec.Spec.Volumes[i]; v.Name == "rockpool-config" {
+			v.VolumeSource = corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: settings}}
 		}
 	}
 	runner, err := s.Run(s.ctx, spec)

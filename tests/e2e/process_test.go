@@ -85,7 +85,7 @@ func TestASidecarThatCannotRunSaysWhy(t *testing.T) {
 		"an unknown flag":      {run + "--upstream.servrs=x", "--upstream.servrs"},
 		"a bad value":          {run + "--cache.max-size=much", "cache.max-size"},
 		"a missing file":       {run + "--config=/nowhere.yaml", "/nowhere.yaml"},
-		"no API server at all": {"unset KUBERNETES_SERVICE_HOST ROCKPOOL_UPSTREAM_SERVERS; " + run, "upstream.servers is empty"},
+		"no API server at all": {"unset KUBERNETES_SERVICE_HOST ROCKPOOL_CONFIG ROCKPOOL_DEFAULT_UPSTREAM_SERVERS; " + run, "upstream.servers is empty"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			result, err := p.Exec(t.Context(), "rockpool-sidecar", "/bin/sh", "-c", tt.line)

@@ -147,7 +147,7 @@ func TestOneOfTwoLinksFails(t *testing.T) {
 	s.Links = map[string]*bed.Link{another: link}
 	s.configMap("greeting", "hello")
 	s.configure("upstream: {servers: [https://" + bed.DefaultPublicAddress + ", https://" + another + "]}\n")
-	p := s.configurable("ROCKPOOL_UPSTREAM_SERVERS")
+	p := s.configurable()
 	p.sees("synced")
 	p.linkIs("online")
 	changes := func() string { return s.sql("SELECT count(*) FROM link") }

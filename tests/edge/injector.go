@@ -28,9 +28,10 @@ import (
 	"rockpool.dev/tests/bed"
 )
 
-// StartInjector starts the injector; the first time it chooses its port and makes
-// its certificate.
-func (e *Edge) StartInjector(ctx context.Context) error {
+// StartInjector starts the injector, with args besides its usual ones; the first time it chooses
+// its port and makes its certificate. It follows no ConfigMap unless args name one, so that
+// namespaces have no objects but those of the test.
+func (e *Edge) StartInjector(ctx context.Context, args ...string) error {
 	certFile, keyFile := filepath.Join(e.directory, "webhook.crt"), filepath.Join(e.directory, "webhook.key")
 	if e.webhook == "" {
 		address, err := freeAddress()
@@ -52,9 +53,11 @@ func (e *Edge) StartInjector(ctx context.Context) error {
 		return err
 	}
 	defer logFile.Close()
-	cmd := exec.Command(e.bin("rockpool-injector"), "serve", "--listen", e.webhook, "--metrics-listen", "",
+	cmd := exec.Command(e.bin("rockpool-injector"), append([]string{
+		"serve", "--listen", e.webhook, "--metrics-listen", "", "--config-map", "",
 		"--tls-cert-file", certFile, "--tls-key-file", keyFile, "--sidecar-image", SidecarImage, "--kubeconfig", e.injectorKubeconfig(),
-		"--upstream", "https://"+bed.DefaultPublicAddress, "--shutdown-delay", "0s")
+		"--upstream", "https://" + bed.DefaultPublicAddress, "--shutdown-delay", "0s",
+	}, args...)...)
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // ctrl-c is for the one who started this
 	if err := cmd.Start(); err != nil {
@@ -79,7 +82,10 @@ func (e *Edge) identify(ctx context.Context) error {
 	var account corev1.ServiceAccount
 	var role rbacv1.ClusterRole
 	var binding rbacv1.ClusterRoleBinding
-	err := errors.Join(e.manifest("serviceaccount.yaml", &account), e.manifest("clusterrole.yaml", &role), e.manifest("clusterrolebinding.yaml", &binding))
+	var local rbacv1.Role
+	var localBinding rbacv1.RoleBinding
+	err := errors.Join(e.manifest("serviceaccount.yaml", &account), e.manifest("clusterrole.yaml", &role), e.manifest("clusterrolebinding.yaml", &binding),
+		e.manifest("role.yaml", &local), e.manifest("rolebinding.yaml", &localBinding))
 	if err != nil {
 		return err
 	}
@@ -90,7 +96,9 @@ func (e *Edge) identify(ctx context.Context) error {
 	_, accountErr := e.Client().CoreV1().ServiceAccounts(namespace).Create(ctx, &account, metav1.CreateOptions{})
 	_, roleErr := e.Client().RbacV1().ClusterRoles().Create(ctx, &role, metav1.CreateOptions{})
 	_, bindingErr := e.Client().RbacV1().ClusterRoleBindings().Create(ctx, &binding, metav1.CreateOptions{})
-	if err := errors.Join(accountErr, roleErr, bindingErr); err != nil {
+	_, localErr := e.Client().RbacV1().Roles(namespace).Create(ctx, &local, metav1.CreateOptions{})
+	_, localBindingErr := e.Client().RbacV1().RoleBindings(namespace).Create(ctx, &localBinding, metav1.CreateOptions{})
+	if err := errors.Join(accountErr, roleErr, bindingErr, localErr, localBindingErr); err != nil {
 		return err
 	}
 	token, err := e.Client().CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account.Name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
@@ -164,17 +172,10 @@ func freeAddress() (string, error) {
 // register applies the policy and the webhook configuration of manifests/, with the injector's
 // address in place of its Service.
 func (e *Edge) register(ctx context.Context) error {
-	var policy admissionv1.ValidatingAdmissionPolicy
-	var binding admissionv1.ValidatingAdmissionPolicyBinding
 	var config admissionv1.MutatingWebhookConfiguration
-	if err := errors.Join(e.manifest("policy.yaml", &policy), e.manifest("policybinding.yaml", &binding), e.manifest("webhook.yaml", &config)); err != nil {
-		return err
-	}
-	api := e.Client().AdmissionregistrationV1()
-	if _, err := api.ValidatingAdmissionPolicies().Create(ctx, &policy, metav1.CreateOptions{}); err != nil {
-		return err
-	}
-	if _, err := api.ValidatingAdmissionPolicyBindings().Create(ctx, &binding, metav1.CreateOptions{}); err != nil {
+	if err := errors.Join(
+		e.policy(ctx, "policy.yaml", "policybinding.yaml"), e.policy(ctx, "settingspolicy.yaml", "settingspolicybinding.yaml"),
+		e.manifest("webhook.yaml", &config)); err != nil {
 		return err
 	}
 	for i := range config.Webhooks {
@@ -182,10 +183,25 @@ func (e *Edge) register(ctx context.Context) error {
 		url := "https://" + e.webhook + *client.Service.Path
 		*client = admissionv1.WebhookClientConfig{URL: &url, CABundle: e.ca}
 	}
-	if _, err := api.MutatingWebhookConfigurations().Create(ctx, &config, metav1.CreateOptions{}); err != nil {
+	if _, err := e.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Create(ctx, &config, metav1.CreateOptions{}); err != nil {
 		return err
 	}
 	return e.awaitWebhook(ctx)
+}
+
+// policy applies a policy of manifests/ and its binding.
+func (e *Edge) policy(ctx context.Context, name, bindingName string) error {
+	var policy admissionv1.ValidatingAdmissionPolicy
+	var binding admissionv1.ValidatingAdmissionPolicyBinding
+	if err := errors.Join(e.manifest(name, &policy), e.manifest(bindingName, &binding)); err != nil {
+		return err
+	}
+	api := e.Client().AdmissionregistrationV1()
+	if _, err := api.ValidatingAdmissionPolicies().Create(ctx, &policy, metav1.CreateOptions{}); err != nil {
+		return err
+	}
+	_, err := api.ValidatingAdmissionPolicyBindings().Create(ctx, &binding, metav1.CreateOptions{})
+	return err
 }
 
 // awaitWebhook waits until the API server has taken notice of the webhook.

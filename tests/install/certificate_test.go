@@ -231,7 +231,7 @@ func startInProcess(t *testing.T, config *rest.Config, policy certificate.Policy
 		t.Fatal(err)
 	}
 	r.server = webhook.New(webhook.Options{
-		Params:      params,
+		Params:      webhook.Always(params),
 		Certificate: keeper.Get, Trusted: keeper.Ready, Log: zap.NewNop(), ShutdownGrace: time.Second,
 	})
 	ctx, cancel := context.WithCancel(context.Background())

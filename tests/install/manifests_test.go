@@ -153,7 +153,7 @@ func TestOneEditOfTheImageIsEnough(t *testing.T) {
 		t.Fatal(err)
 	}
 	edited := bytes.Replace(text, []byte("newName: rockpool\n  newTag: dev"), []byte("newName: registry.example.com/rockpool\n  newTag: v1"), 1)
-	edited = bytes.Replace(edited, []byte("ROCKPOOL_INJECTOR_UPSTREAM="), []byte("ROCKPOOL_INJECTOR_UPSTREAM=https://api.example.com"), 1)
+	edited = bytes.Replace(edited, []byte("- upstreams="), []byte("- upstreams=https://api.example.com"), 1)
 	edited = bytes.Replace(edited, []byte("# components:            # any of them, highly available\n# - components/ha"), []byte("components:\n- components/ha"), 1)
 	if err := os.WriteFile(file, edited, 0o600); err != nil {
 		t.Fatal(err)
@@ -170,7 +170,8 @@ func TestOneEditOfTheImageIsEnough(t *testing.T) {
 				t.Errorf("%v replicas with components/ha", n)
 			}
 		case "ConfigMap":
-			if data, _, _ := unstructured.NestedStringMap(object.Object, "data"); data["ROCKPOOL_INJECTOR_UPSTREAM"] != "https://api.example.com" {
+			data, _, _ := unstructured.NestedStringMap(object.Object, "data")
+			if object.GetName() == "rockpool-cfg" && data["upstreams"] != "https://api.example.com" {
 				t.Errorf("ConfigMap %v", data)
 			}
 		}

@@ -145,7 +145,6 @@ func (w *world) stop() error {
 func (w *world) install(ctx context.Context) error {
 	for _, argv := range [][]string{
 		{w.Tools().Kubectl, "apply", "-k", "testdata/install"},
-		{"../../scripts/webhook-certs.sh"},
 		{w.Tools().Kubectl, "-n", "rockpool-system", "rollout", "status", "deployment/rockpool-injector", "--timeout=90s"},
 	} {
 		if _, err := w.command(ctx, argv...); err != nil {
@@ -173,7 +172,7 @@ func (w *world) install(ctx context.Context) error {
 // command runs a program of the admin's.
 func (w *world) command(ctx context.Context, argv ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+w.Kubeconfig(), "KUBECTL="+w.Tools().Kubectl)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+w.Kubeconfig())
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%v: %w\n%s", argv, err, out)

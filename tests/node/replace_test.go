@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -28,7 +27,7 @@ func TestAPodThatReplacesAnotherStartsWarmWithoutALink(t *testing.T) {
 
 			s.kubectl("delete", "pod", old.Name, "--timeout=60s")
 			fresh := &pod{Pod: s.replacement(old), site: s}
-			s.awaitToken(fresh)
+			s.awaitVolumes(fresh)
 			cluster.node.Link.Cut()
 			cut := time.Now()
 
@@ -73,19 +72,24 @@ func (s *site) replacement(old *pod) (found *corev1.Pod) {
 	return found
 }
 
-// awaitToken waits until the kubelet has put a token into the pod's volume.
-func (s *site) awaitToken(p *pod) {
+// awaitVolumes waits until the kubelet has filled the pod's volumes, for which it needs the link:
+// that with the token, and that with the settings.
+func (s *site) awaitVolumes(p *pod) {
 	s.t.Helper()
+	want := 0
+	for _, v := range p.Spec.Volumes {
+		if v.Projected != nil {
+			want++
+		}
+	}
 	deadline := time.Now().Add(patience)
 	for time.Now().Before(deadline) {
-		volumes, err := cluster.node.TokenVolumes(p.Pod)
+		filled, err := cluster.node.ProjectedVolumes(p.Pod)
 		s.try(err)
-		for _, v := range volumes {
-			if _, err := os.Stat(filepath.Join(v, "token")); err == nil {
-				return
-			}
+		if len(filled) == want {
+			return
 		}
 		time.Sleep(2 * time.Millisecond) // the pod starts meanwhile
 	}
-	s.t.Fatal(fmt.Errorf("the kubelet gets no token for %s", p.Name))
+	s.t.Fatal(fmt.Errorf("the kubelet does not fill the volumes of %s", p.Name))
 }

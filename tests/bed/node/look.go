@@ -119,8 +119,17 @@ func parseLog(text string) (lines []Line, err error) {
 	return lines, nil
 }
 
-// TokenVolumes are the directories of a pod's projected volumes on the node's disk, made by the kubelet
-// before it starts the pod.
-func (n *Node) TokenVolumes(pod *corev1.Pod) ([]string, error) {
-	return filepath.Glob(filepath.Join(kubeletRoot, "pods", string(pod.UID), "volumes/kubernetes.io~projected/*"))
+// ProjectedVolumes are the directories of a pod's projected volumes on the node's disk that the
+// kubelet has filled, as it does before it starts the pod.
+func (n *Node) ProjectedVolumes(pod *corev1.Pod) ([]string, error) { return n.volumesWith(pod, "..data") }
+
+// TokenVolumes are those of them with a token.
+func (n *Node) TokenVolumes(pod *corev1.Pod) ([]string, error) { return n.volumesWith(pod, "token") }
+
+func (n *Node) volumesWith(pod *corev1.Pod, name string) ([]string, error) {
+	found, err := filepath.Glob(filepath.Join(kubeletRoot, "pods", string(pod.UID), "volumes/kubernetes.io~projected/*", name))
+	for i := range found {
+		found[i] = filepath.Dir(found[i])
+	}
+	return found, err
 }

@@ -1,0 +1,101 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// annotationPrefix begins the names of Rockpool's annotations of a pod.
+const annotationPrefix = "rockpool.dev/"
+
+// annotations has the annotations of a pod that there are, and the key that each sets. The
+// injector reads those without one, when the pod is made.
+var annotations = []struct{ name, key string }{
+	{"rockpool.dev/cache-agents", "cache.agents"},
+	{"rockpool.dev/cache-size", "cache.max-size"},
+	{"rockpool.dev/cache-volume", ""},
+	{"rockpool.dev/cpu-limit", ""},
+	{"rockpool.dev/cpu-request", ""},
+	{"rockpool.dev/exclude-containers", ""},
+	{"rockpool.dev/image", ""},
+	{"rockpool.dev/inject", ""},
+	{"rockpool.dev/log-level", "log.level"},
+	{"rockpool.dev/memory-limit", ""},
+	{"rockpool.dev/memory-request", ""},
+	{"rockpool.dev/offline-events", "offline.events"},
+	{"rockpool.dev/offline-leases", "offline.leases"},
+	{"rockpool.dev/port", ""}, // the applications' environment has it as well
+	{"rockpool.dev/status", ""},
+	{"rockpool.dev/upstreams", "upstream.servers"},
+}
+
+// Annotations gives, for each annotation of a pod that there is, the key that it sets; an
+// empty one for those that only the injector reads.
+func Annotations() map[string]string {
+	all := make(map[string]string, len(annotations))
+	for _, a := range annotations {
+		all[a.name] = a.key
+	}
+	return all
+}
+
+// readAnnotations reads the settings among the pod's annotations. Without the file there
+// are none.
+func readAnnotations(path string, keys []Key) source {
+	s := source{values: map[string]any{}, tolerated: true}
+	content, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s
+	}
+	if err != nil {
+		return s.unreadable(fmt.Errorf("annotations: %w", err), keys)
+	}
+	for line := range strings.Lines(string(content)) {
+		name, value, ok, err := parseAnnotation(line)
+		if err != nil {
+			s.problems = append(s.problems, fmt.Errorf("%s: %w (from file %s)", name, err, path))
+			continue
+		}
+		if ok {
+			s.annotate(name, value, keys)
+		}
+	}
+	return s
+}
+
+func (s *source) annotate(name, value string, keys []Key) {
+	i := slices.IndexFunc(annotations, func(a struct{ name, key string }) bool { return a.name == name })
+	if i < 0 {
+		s.problems = append(s.problems, fmt.Errorf("%s: unknown annotation", name))
+		return
+	}
+	if annotations[i].key == "" {
+		return
+	}
+	k := keys[slices.IndexFunc(keys, func(k Key) bool { return k.Name == annotations[i].key })]
+	if value = strings.TrimSpace(value); value == "" {
+		s.refuse(k, errors.New("is empty; remove the annotation to have what the cluster has"), "annotation "+name)
+		return
+	}
+	s.add(k, value, "annotation "+name)
+}
+
+// parseAnnotation reads a line of a file that the downward API makes of
+// metadata.annotations: the name, an equals sign, and the value as a Go string. ok is
+// false for an annotation that is not Rockpool's.
+// https://pkg.go.dev/k8s.io/kubernetes/pkg/fieldpath#FormatMap
+func parseAnnotation(line string) (name, value string, ok bool, err error) {
+	if !strings.HasPrefix(line, annotationPrefix) {
+		return "", "", false, nil
+	}
+	name, quoted, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
+	if value, err = strconv.Unquote(quoted); err != nil {
+		return strconv.QuoteToASCII(name), "", false, errors.New("its value cannot be read")
+	}
+	return name, value, true, nil
+}

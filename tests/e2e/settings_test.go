@@ -1,0 +1,201 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/edge"
+)
+
+const (
+	injectorNamespace = "rockpool-system"
+	clusterSettings   = "rockpool-cfg"
+	podSettings       = "rockpool-sidecar"
+)
+
+// configured is a site of a cluster whose injector follows its ConfigMap.
+func configured(t *testing.T) *site {
+	t.Helper()
+	s := newSite(t)
+	cluster.StopInjector()
+	if err := cluster.StartInjector(s.ctx, "--config-map", clusterSettings); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cluster.StopInjector()
+		if err := cluster.StartInjector(context.WithoutCancel(s.ctx)); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// clusterIs replaces what holds in the cluster, until the test ends.
+func (s *site) clusterIs(data map[string]string) {
+	s.t.Helper()
+	api := cluster.Client().CoreV1().ConfigMaps(injectorNamespace)
+	object := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: clusterSettings}, Data: data}
+	_, err := api.Create(s.ctx, object, metav1.CreateOptions{})
+	if err == nil {
+		s.t.Cleanup(func() {
+			if err := api.Delete(context.WithoutCancel(s.ctx), clusterSettings, metav1.DeleteOptions{}); err != nil {
+				s.t.Error(err)
+			}
+		})
+	}
+	if apierrors.IsAlreadyExists(err) {
+		_, err = api.Update(s.ctx, object, metav1.UpdateOptions{})
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// published waits until the namespace has settings with all of the words.
+func (s *site) published(words ...string) {
+	s.t.Helper()
+	s.until("the namespace has the settings", func() bool {
+		object, err := cluster.Client().CoreV1().ConfigMaps(s.namespace).Get(s.ctx, podSettings, metav1.GetOptions{})
+		if err != nil {
+			return false
+		}
+		text := object.Data["rockpool.yaml"]
+		for _, w := range words {
+			if !strings.Contains(text, w) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// volumesSync is the kubelet's next look at the pod's volumes.
+func (p *pod) volumesSync() {
+	p.site.t.Helper()
+	if err := p.RotateTokens(p.site.ctx); err != nil {
+		p.site.t.Fatal(err)
+	}
+}
+
+// annotate sets an annotation of the pod as it runs; nil removes it.
+func (p *pod) annotate(name string, value any) {
+	p.site.t.Helper()
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{"rockpool.dev/" + name: value}}})
+	if err != nil {
+		p.site.t.Fatal(err)
+	}
+	if _, err := cluster.Client().CoreV1().Pods(p.site.namespace).Patch(p.site.ctx, p.Pod().Name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		p.site.t.Fatal(err)
+	}
+	p.volumesSync()
+}
+
+func TestTheClustersSettingsReachRunningPods(t *testing.T) {
+	const another = "203.0.113.10:6444"
+	s := configured(t)
+	link, err := bed.NewLink(cluster.Address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer link.Close()
+	s.Links = map[string]*bed.Link{another: link}
+	s.configMap("greeting", "hello")
+	p := s.pod()
+	p.sees("synced")
+	s.published("servers: https://" + bed.DefaultPublicAddress)
+
+	// Three settings at once, for a pod that runs.
+	started := time.Now()
+	s.clusterIs(map[string]string{"cache_agents": "*,!kubectl", "log_level": "debug", "upstreams": "https://" + another + "\n"})
+	s.published("https://"+another, "level: debug", "'*,!kubectl'")
+	t.Logf("published %s after the change", time.Since(started))
+	p.volumesSync()
+	p.sidecarSays(`changed settings are in effect","keys":["upstream.servers","cache.agents","log.level"]`)
+	s.Link.Cut() // the way that is no longer in use
+	s.configMap("greeting", "over the other link")
+	p.sees("updated", "over the other link")
+	p.kubectl("get", "services", "-o", "name")
+	p.sidecarSays(`"msg":"request","verb":"list","resource":"v1/services"`)
+	changed := s.configMap("greeting", "recorded after kubectl has read")
+	s.until("what the informer reads is recorded", func() bool {
+		return s.sql("SELECT resource_version FROM v_object WHERE name = 'greeting'") == changed.ResourceVersion
+	})
+	if n := s.sql("SELECT count(*) FROM collection WHERE resource = 'services'"); n != "0" {
+		t.Errorf("%s lists of kubectl were recorded", n)
+	}
+
+	// A new pod has them from the start, before there is any ConfigMap in its namespace.
+	created, err := cluster.Client().CoreV1().Pods(s.namespace).Create(s.ctx, edge.Pod(s.namespace, "next"), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if env := fmt.Sprint(created.Spec.InitContainers[1].Env); !strings.Contains(env, "ROCKPOOL_DEFAULT_LOG_LEVEL debug") || !strings.Contains(env, "https://"+another) {
+		t.Errorf("the variables of a new pod: %s", env)
+	}
+
+	// What is wrong changes nothing, and is told where somebody sees it.
+	s.clusterIs(map[string]string{"cache_agents": "*", "log_level": "loud"})
+	s.until("an Event about the ConfigMap", func() bool {
+		events, err := cluster.Client().CoreV1().Events(injectorNamespace).List(s.ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + clusterSettings})
+		return err == nil && len(events.Items) == 1 && events.Items[0].Reason == "InvalidConfiguration" &&
+			strings.Contains(events.Items[0].Message, `log_level: "loud" is unknown; allowed are debug, info, warn, error`)
+	})
+	s.published("https://"+another, "level: debug", "'*,!kubectl'")
+	if _, err := cluster.Client().CoreV1().Pods(s.namespace).Create(s.ctx, edge.Pod(s.namespace, "next"), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}); err != nil {
+		t.Errorf("pods are refused: %v", err)
+	}
+
+	// The program may write ConfigMaps, but not this one.
+	refused := p.run("/kubectl", "patch", "configmap", podSettings, "-p", `{"data":{"rockpool.yaml":"upstream: {servers: 'https://192.0.2.1'}"}}`)
+	if refused.ExitCode == 0 || !strings.Contains(refused.Stderr, "this ConfigMap is written by rockpool-injector") {
+		t.Errorf("a program of the pod may change the settings: %+v", refused)
+	}
+	if n := p.restarts("rockpool-sidecar"); n != 0 {
+		t.Errorf("the sidecar was restarted %d times", n)
+	}
+}
+
+func TestAnnotationsOfARunningPodTakeEffect(t *testing.T) {
+	s := configured(t)
+	s.configMap("greeting", "hello")
+	p := s.pod(func(p *corev1.Pod) { p.Annotations["rockpool.dev/cache-agents"] = "informer" })
+	p.sees("synced")
+	p.kubectl("get", "services", "-o", "name")
+	p.annotate("cache-agents", "*")
+	p.sidecarSays(`changed settings are in effect","keys":["cache.agents"]`)
+	p.kubectl("get", "services", "-o", "name")
+	s.until("what kubectl reads is recorded", func() bool { return s.sql("SELECT count(*) FROM collection WHERE resource = 'services'") == "1" })
+
+	// The pod's own wish comes before the cluster's.
+	p.annotate("log-level", "debug")
+	p.sidecarSays(`changed settings are in effect","keys":["log.level"]`)
+	s.clusterIs(map[string]string{"log_level": "error", "upstream_probe_interval": "1s"})
+	s.published("level: error")
+	p.volumesSync()
+	p.sidecarSays(`changed settings are in effect","keys":["upstream.probe-interval"]`)
+
+	p.annotate("log-level", "loud")
+	p.sidecarSays(`log.level: \"loud\" is unknown; allowed are debug, info, warn, error (from annotation rockpool.dev/log-level)`)
+	s.until("the metric tells", func() bool { return p.metric("rockpool_config_problems") == 1 })
+	p.kubectl("get", "events", "-o", "name")
+	p.sidecarSays(`"resource":"v1/events"`) // still debug
+
+	// A restart has no settings of before, and must not fail on the word.
+	p.restart("rockpool-sidecar")
+	p.kubectl("get", "services", "-o", "name")
+	p.annotate("log-level", nil)
+	s.until("nothing is wrong any more", func() bool { return p.metric("rockpool_config_problems") == 0 })
+	if n := p.restarts("rockpool-sidecar"); n != 1 {
+		t.Errorf("the sidecar was restarted %d times", n)
+	}
+}
