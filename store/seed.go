@@ -45,10 +45,10 @@ func Seed(ctx context.Context, dir, from string) error {
 }
 
 // copyInto writes one state of a database into a new file.
-func copyInto(ctx context.Context, source, to string) error {
+func copyInto(ctx context.Context, source, to string) (err error) {
 	db := sql.OpenDB(connector{dsn: dsn(source, "_busy_timeout=1000"), reads: true, pragmas: []string{"PRAGMA trusted_schema = OFF", "PRAGMA cache_size = -1024"}})
 	db.SetMaxOpenConns(1)
-	defer db.Close()
+	defer func() { err = errors.Join(err, db.Close()) }()
 	var app, version, complete int
 	row := db.QueryRowContext(ctx, "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version)")
 	if err := row.Scan(&app, &version); err != nil {
@@ -63,7 +63,7 @@ func copyInto(ctx context.Context, source, to string) error {
 	if complete == 0 {
 		return ErrNotFound
 	}
-	_, err := db.ExecContext(ctx, "VACUUM INTO ?", to)
+	_, err = db.ExecContext(ctx, "VACUUM INTO ?", to)
 	return err
 }
 

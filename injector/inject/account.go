@@ -127,7 +127,7 @@ func openVolumes(spec *corev1.PodSpec, account string, firstTime bool) map[strin
 	for i := range spec.Volumes {
 		v := &spec.Volumes[i]
 		mode := defaultMode(v)
-		if mode == nil || *mode == nil || **mode&othersRead != 0 || v.Name != account && !(oneUser && projectsToken(v)) {
+		if mode == nil || *mode == nil || **mode&othersRead != 0 || v.Name != account && (!oneUser || !projectsToken(v)) {
 			continue
 		}
 		opened[v.Name] = **mode

@@ -48,7 +48,7 @@ func resolve(flags *pflag.FlagSet) (resolved, error) {
 	if err != nil || len(own.conflicts()) > 0 {
 		return resolved{}, errors.Join(conflicts...)
 	}
-	own.problems = append(r.problems, conflicts...)
+	own.problems = slices.Concat(r.problems, conflicts)
 	for _, k := range keys {
 		own.left[k.Name] = true
 	}

@@ -92,8 +92,8 @@ func TestWhatIsWrongInTheClusterIsLeftOut(t *testing.T) {
 			want: "log.level: is empty; remove the annotation", level: zapcore.WarnLevel,
 		},
 		"an annotation that is not known": {
-			annotations: downward(map[string]string{"rockpool.dev/log-levle": "warn", "rockpool.dev/log-level": "error"}),
-			want:        "rockpool.dev/log-levle: unknown annotation", level: zapcore.ErrorLevel,
+			annotations: downward(map[string]string{"rockpool.dev/log-lvel": "warn", "rockpool.dev/log-level": "error"}),
+			want:        "rockpool.dev/log-lvel: unknown annotation", level: zapcore.ErrorLevel,
 		},
 		"a line that no kubelet writes": {
 			annotations: "rockpool.dev/log-level=error\nrockpool.dev/cache-agents=\"a\"", want: `"rockpool.dev/log-level": its value cannot be read`, level: zapcore.InfoLevel,

@@ -420,17 +420,17 @@ func TestWhatWasQueuedBeforeTheStartWaitsUntilItIsLoaded(t *testing.T) {
 	before := g.Outbox
 	g.Outbox = New(before.Options)
 	g.post("c")
-	g.server.set(true)
+	g.set(true)
 	g.run()
 	g.until("what was accepted since is delivered", func() bool { return len(g.snapshot()) == 0 })
-	g.server.set(false)
+	g.set(false)
 	g.post("d")
 	for range 2 {
 		if err := g.Load(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	g.server.set(true)
+	g.set(true)
 	g.empty()
 	want := []string{"POST web " + core, "POST web " + core, "POST web " + core, "POST web " + core}
 	if got := g.requests(); !slices.Equal(got, want) {
