@@ -121,7 +121,9 @@ func parseLog(text string) (lines []Line, err error) {
 
 // ProjectedVolumes are the directories of a pod's projected volumes on the node's disk that the
 // kubelet has filled, as it does before it starts the pod.
-func (n *Node) ProjectedVolumes(pod *corev1.Pod) ([]string, error) { return n.volumesWith(pod, "..data") }
+func (n *Node) ProjectedVolumes(pod *corev1.Pod) ([]string, error) {
+	return n.volumesWith(pod, "..data")
+}
 
 // TokenVolumes are those of them with a token.
 func (n *Node) TokenVolumes(pod *corev1.Pod) ([]string, error) { return n.volumesWith(pod, "token") }
