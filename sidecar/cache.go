@@ -6,6 +6,8 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -61,10 +63,39 @@ func (c *cache) openDisk(ctx context.Context, cfg config.Config, log *zap.Logger
 	if c.slot, err = slot.Acquire(cfg.Cache.Directory); err != nil {
 		return err
 	}
+	seed(ctx, c.slot, log)
 	if err := c.open(ctx, "disk", c.slot.Path, cfg.Cache.MaxSize, log); err != nil {
 		return err
 	}
 	return c.bind(ctx, cfg, log)
+}
+
+// seedTimeout bounds how long a new slot waits for what another pod of the workload has
+// recorded. Without it the pod starts all the same, with an empty cache.
+const seedTimeout = 2 * time.Second
+
+// seed fills a new slot from the first of its siblings that has something: in a rolling
+// update the new pod starts beside the old one, and perhaps without a link.
+func seed(ctx context.Context, s *slot.Slot, log *zap.Logger) {
+	if _, err := os.Lstat(filepath.Join(s.Path, store.FileName)); !errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, seedTimeout)
+	defer cancel()
+	for _, sibling := range s.Siblings() {
+		err := store.Seed(ctx, s.Path, sibling)
+		switch {
+		case err == nil:
+			log.Info("the cache begins with what another pod of the workload has recorded", zap.String("from", sibling))
+			return
+		case errors.Is(err, store.ErrNotFound):
+		default:
+			log.Warn("what another pod of the workload has recorded cannot be taken over", zap.Error(err))
+		}
+		if ctx.Err() != nil {
+			return
+		}
+	}
 }
 
 // bind empties the cache when it is of another cluster than the pod. While there is no
@@ -153,10 +184,10 @@ func (c *cache) open(ctx context.Context, name, directory string, size int64, lo
 	return nil
 }
 
-// openOutbox opens the queue of Events, which is on the disk, to outlive the pod, unless
+// newOutbox makes the queue of Events, which is on the disk, to outlive the pod, unless
 // Events may not be written there. What was accepted is delivered also when offline.events
 // is off by now.
-func openOutbox(ctx context.Context, disk, memory *cache, cfg config.Config, log *zap.Logger) *outbox.Outbox {
+func newOutbox(disk, memory *cache, cfg config.Config, log *zap.Logger) *outbox.Outbox {
 	db := disk.db
 	if slices.ContainsFunc(cfg.Cache.MemoryOnly, func(r schema.GroupResource) bool { return r.Resource == "events" }) {
 		db = memory.db
@@ -168,12 +199,7 @@ func openOutbox(ctx context.Context, disk, memory *cache, cfg config.Config, log
 	if cfg.Offline.Events {
 		o.MaxCount = cfg.Offline.EventsMaxCount
 	}
-	events, err := outbox.Open(ctx, o)
-	if err != nil {
-		log.Error("queued Events cannot be read, and none are accepted", zap.Error(err))
-		return nil
-	}
-	return events
+	return outbox.New(o)
 }
 
 func (c *cache) close(log *zap.Logger) {

@@ -61,7 +61,7 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	if err := s.connect(settings); err != nil {
 		return err
 	}
-	s.flow = s.newFlow(openOutbox(ctx, disk, memory, cfg, log))
+	s.flow = s.newFlow(newOutbox(disk, memory, cfg, log))
 	s.proxy, err = proxy.New(proxy.Options{
 		Transport: s.flow, Upgrade: s.upstream.HTTP1(), TLS: authority.TLSConfig(),
 		ConnectHosts: connectHosts(settings.Servers), Context: flow.WithRoute, Observe: accessLog(log),
@@ -155,13 +155,19 @@ func (s *sidecar) newFlow(events *outbox.Outbox) *flow.Flow {
 	})
 }
 
-// recall takes what the cache knows about the cluster from an earlier run.
+// recall takes what the cache knows from an earlier run, when it is known to be of this cluster.
 func (s *sidecar) recall(ctx context.Context) {
 	if err := s.keys.Load(ctx); err != nil {
 		s.log.Warn("the recorded signing keys cannot be used; they are fetched again", zap.Error(err))
 	}
 	if err := s.accepted.Load(ctx); err != nil {
 		s.log.Warn("whom the API server has let in before cannot be read", zap.Error(err))
+	}
+	if s.flow.Outbox == nil {
+		return
+	}
+	if err := s.flow.Outbox.Load(ctx); err != nil {
+		s.log.Error("Events that were queued before the start cannot be read, and are not delivered", zap.Error(err))
 	}
 }
 
@@ -196,7 +202,7 @@ func (s *sidecar) apply(cfg config.Config) error {
 // serve runs all parts until ctx ends or one fails. The servers stop first; what
 // they were recording is written after that.
 func (s *sidecar) serve(ctx context.Context, l *listeners) error {
-	if s.disk.bound.Load() {
+	if s.disk.db == nil || s.disk.bound.Load() {
 		s.recall(ctx)
 	}
 	// The mirror comes before the first connection: its ca.crt is what clients

@@ -102,24 +102,10 @@ func (db *DB) Fact(ctx context.Context, key string) (value []byte, at time.Time,
 func (db *DB) PutFact(ctx context.Context, key string, value []byte) error {
 	f := fact{db.nowMilli(), value}
 	db.kept.put(key, f)
-	file, done, err := db.use()
-	if err != nil {
+	return db.lasting(ctx, "put fact "+key, func(tx *sql.Tx) error {
+		_, err := tx.Exec(putFact, key, f.at, f.value)
 		return err
-	}
-	defer done()
-	// synchronous cannot be changed inside a transaction.
-	conn, err := file.write.Conn(ctx)
-	if err != nil {
-		return file.note("put fact "+key, err)
-	}
-	defer conn.Close()
-	ctx = context.WithoutCancel(ctx)
-	if _, err := conn.ExecContext(ctx, `PRAGMA synchronous = FULL`); err != nil {
-		return file.note("put fact "+key, err)
-	}
-	defer conn.ExecContext(ctx, `PRAGMA synchronous = NORMAL`) //nolint:errcheck // FULL is only slower
-	_, err = conn.ExecContext(ctx, putFact, key, f.at, f.value)
-	return file.note("put fact "+key, err)
+	})
 }
 
 // BindCluster says which cluster the cache is of, by the digests of the

@@ -100,6 +100,22 @@ func TestACacheOnAFullDiskIsOpenedAndRead(t *testing.T) {
 	}
 }
 
+func TestACorruptFileMakesRoomForTheNewOneOnAFullDisk(t *testing.T) {
+	dir := tmpfs(t, 2<<20)
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fs); err != nil {
+		t.Fatal(err)
+	}
+	hog := bytes.Repeat([]byte("no database "), int(fs.Bavail*uint64(fs.Bsize)-8<<10)/12)
+	if err := os.WriteFile(filepath.Join(dir, FileName), hog, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	db := openAt(t, dir, Options{})
+	record(t, db, scope("shop"), "1", object("a", 1))
+	_, got := complete(t, db, scope("shop"))
+	want(t, got, "a@1")
+}
+
 func TestAReadOnlyDiskIsReadOnAndWrittenLater(t *testing.T) {
 	dir := tmpfs(t, 8<<20)
 	db := openAt(t, dir, Options{})

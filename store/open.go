@@ -51,11 +51,12 @@ type Options struct {
 
 // DB is an open cache. Its methods may be called from several goroutines.
 type DB struct {
-	path    string
-	opts    Options
-	lastID  atomic.Int64 // of collections, in this file and in those before it
-	kept    kept
-	scratch error // why there is no file: Recreate has failed
+	path       string
+	opts       Options
+	lastID     atomic.Int64 // of collections, in this file and in those before it
+	lastQueued atomic.Int64 // of queued writes, likewise
+	kept       kept
+	scratch    error // why there is no file: Recreate has failed
 
 	// mu is held for reading while the file is used, for writing while it is
 	// replaced: SQLite finds the companions of a file by its name, so nobody may
@@ -96,28 +97,22 @@ func Open(ctx context.Context, dir string, opts Options) (*DB, error) {
 	if errors.Is(err, ErrCorrupt) || errors.Is(err, errVersion) {
 		db.kept.salvageFile(ctx, db.path)
 	}
-	var aside string
 	switch {
 	case errors.Is(err, ErrCorrupt):
-		aside = "corrupt"
+		opts.Notice(fmt.Sprintf("%s: %v: kept as %s.corrupt unless the disk is full, starting with an empty cache", db.path, err, FileName))
+		err = db.recreate(ctx)
 	case errors.Is(err, ErrForeign):
-		aside = "foreign"
+		opts.Notice(fmt.Sprintf("%s: %v: kept as %s.foreign, starting with an empty cache", db.path, err, FileName))
+		if err = setAside(db.path, db.path+".foreign"); err == nil {
+			err = db.openKept(ctx)
+		}
 	case errors.Is(err, errVersion):
 		opts.Notice(fmt.Sprintf("%s: %v: starting with an empty cache", db.path, err))
-		err = remove(db.path)
-	case err != nil:
-		return nil, err
-	default:
-		return db, nil
-	}
-	if aside != "" {
-		opts.Notice(fmt.Sprintf("%s: %v: kept as %s.%s, starting with an empty cache", db.path, err, FileName, aside))
-		err = setAside(db.path, db.path+"."+aside)
+		if err = remove(db.path); err == nil {
+			err = db.openKept(ctx)
+		}
 	}
 	if err != nil {
-		return nil, err
-	}
-	if err := db.openKept(ctx); err != nil {
 		return nil, err
 	}
 	return db, nil
@@ -247,9 +242,10 @@ func (db *DB) prepare(ctx context.Context, write *sql.DB, unclean bool) error {
 			}
 		}
 	}
-	var last int64
-	err := write.QueryRowContext(ctx, "SELECT coalesce(max(id), 0) FROM collection").Scan(&last)
+	var last, queued int64
+	err := write.QueryRowContext(ctx, "SELECT (SELECT coalesce(max(id), 0) FROM collection), (SELECT coalesce(max(id), 0) FROM outbox)").Scan(&last, &queued)
 	db.lastID.Store(last)
+	db.lastQueued.Store(queued)
 	return translate(op, err)
 }
 
@@ -281,8 +277,9 @@ func (db *DB) use() (f *file, done func(), err error) {
 	return db.file, db.mu.RUnlock, nil
 }
 
-// Close closes the database; the log is merged into the file. A file that was
-// found corrupt is set aside, so that the next Open does not take it again.
+// Close closes the database; the log is merged into the file. In place of a file that was
+// found corrupt it leaves a new one, as Recreate does: the next Open must not take the old
+// one again, and what was promised of the outbox is in no other place.
 func (db *DB) Close() error {
 	db.mu.Lock()
 	defer db.mu.Unlock()
@@ -291,11 +288,17 @@ func (db *DB) Close() error {
 		return nil
 	}
 	db.file, db.scratch = nil, errClosed
-	err := f.close()
-	if f.damaged.Load() {
-		err = errors.Join(err, setAside(db.path, db.path+".corrupt"))
+	if !f.damaged.Load() {
+		return f.close()
 	}
-	return err
+	ctx := context.Background() // it must not end here
+	db.kept.salvage(ctx, f.write)
+	_ = f.close() // it is lost, whatever that says
+	if err := db.recreate(ctx); err != nil {
+		return err
+	}
+	f, db.file = db.file, nil
+	return f.close()
 }
 
 var errClosed = errors.New("database is closed")

@@ -22,42 +22,21 @@ type Queued struct {
 
 // Enqueue adds a queued write, or replaces object and patch of the one that is there
 // for its principal, path and name. It is on the disk when Enqueue returns. It gives the
-// row's id.
+// row's id, which no other has had: whoever holds that of a row that is gone, with the file
+// perhaps, finds nothing under it.
 func (db *DB) Enqueue(ctx context.Context, q Queued) (id int64, err error) {
-	file, done, err := db.use()
-	if err != nil {
-		return 0, err
-	}
-	defer done()
-	if file.damaged.Load() {
-		return 0, fmt.Errorf("%s: %w", db.path, ErrCorrupt)
-	}
-	// synchronous cannot be changed inside a transaction.
-	conn, err := file.write.Conn(ctx)
-	if err != nil {
-		return 0, file.note("enqueue", err)
-	}
-	defer conn.Close()
-	ctx = context.WithoutCancel(ctx)
-	if _, err := conn.ExecContext(ctx, `PRAGMA synchronous = FULL`); err != nil {
-		return 0, file.note("enqueue", err)
-	}
-	defer conn.ExecContext(ctx, `PRAGMA synchronous = NORMAL`) //nolint:errcheck // FULL is only slower
-	tx, err := conn.BeginTx(ctx, nil)
-	if err != nil {
-		return 0, file.note("enqueue", err)
-	}
-	if id, err = putQueued(tx, q); err != nil {
-		_ = tx.Rollback() // after a full disk SQLite has done so
-		return 0, file.note("enqueue", err)
-	}
-	return id, file.note("enqueue", tx.Commit())
+	err = db.lasting(ctx, "enqueue", func(tx *sql.Tx) (err error) {
+		id, err = putQueued(tx, db.lastQueued.Add(1), q)
+		return err
+	})
+	return id, err
 }
 
-func putQueued(tx *sql.Tx, q Queued) (id int64, err error) {
-	err = tx.QueryRow(`INSERT INTO outbox (principal, path, name, queued_at, object, patch, checksum) VALUES (?, ?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?)
+// putQueued writes a row, under an id if it has none.
+func putQueued(tx *sql.Tx, fresh int64, q Queued) (id int64, err error) {
+	err = tx.QueryRow(`INSERT INTO outbox (id, principal, path, name, queued_at, object, patch, checksum) VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?)
 		ON CONFLICT (principal, path, name) DO UPDATE SET object = excluded.object, patch = excluded.patch, checksum = excluded.checksum RETURNING id`,
-		q.Principal, q.Path, q.Name, q.At.UnixMilli(), text(q.Object), text(q.Patch), q.checksum()).Scan(&id)
+		fresh, q.Principal, q.Path, q.Name, q.At.UnixMilli(), text(q.Object), text(q.Patch), q.checksum()).Scan(&id)
 	return id, err
 }
 
@@ -163,11 +142,7 @@ func (k *kept) salvageFile(ctx context.Context, path string) {
 // restoreQueued writes what was salvaged, under the ids that it had.
 func (k *kept) restoreQueued(tx *sql.Tx) error {
 	for _, q := range k.queued {
-		id, err := putQueued(tx, q)
-		if err != nil {
-			return err
-		}
-		if _, err := tx.Exec(`UPDATE outbox SET id = ? WHERE id = ?`, q.ID, id); err != nil {
+		if _, err := putQueued(tx, q.ID, q); err != nil {
 			return err
 		}
 	}

@@ -114,6 +114,13 @@ func TestTheOutboxIsCarriedOverToANewFile(t *testing.T) {
 			}
 			return db
 		}},
+		{"because the old one was found corrupt just before the end", func(t *testing.T, db *DB) *DB {
+			db.file.damaged.Store(true)
+			if err := db.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return openAt(t, filepath.Dir(db.Path()), Options{})
+		}},
 		{"because the old one was found corrupt elsewhere", func(t *testing.T, db *DB) *DB {
 			db.file.damaged.Store(true)
 			if _, err := db.Enqueue(t.Context(), queued("c", "3", "")); !errors.Is(err, ErrCorrupt) {
@@ -169,6 +176,35 @@ func TestAQueuedWriteThatTheDiskHasChangedIsNotRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantQueue(t, db, "b=2")
+}
+
+func TestTheIDOfAQueuedWriteLeadsToNoOther(t *testing.T) {
+	db := openAt(t, t.TempDir(), Options{})
+	ids := map[int64]string{}
+	next := func(name string) (id int64) {
+		t.Helper()
+		id = enqueue(t, db, queued(name, "1", ""))
+		if other, ok := ids[id]; ok {
+			t.Errorf("%s has the id of %s", name, other)
+		}
+		ids[id] = name
+		return id
+	}
+	if err := db.Dequeue(t.Context(), next("delivered")); err != nil {
+		t.Fatal(err)
+	}
+	lost := next("lost with the file")
+	if _, err := db.file.write.Exec(`UPDATE outbox SET object = '9'`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Queued(t.Context(), lost); !errors.Is(err, ErrCorrupt) {
+		t.Fatalf("it gives %v", err)
+	}
+	if err := db.Recreate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	next("the first of the new file")
+	wantQueue(t, db, "the first of the new file=1")
 }
 
 func TestWhatIsQueuedOnAFullDiskIsRefused(t *testing.T) {

@@ -78,6 +78,9 @@ func (db *DB) restore(ctx context.Context) error {
 	if err := tx.Commit(); err != nil {
 		return err
 	}
+	for _, q := range db.kept.queued {
+		db.lastQueued.Store(max(db.lastQueued.Load(), q.ID))
+	}
 	db.kept.queued = nil // it is in the file
 	return nil
 }

@@ -151,14 +151,19 @@ func (tx *Tx) Unbury(s Scope, namespace, name string, before time.Time) error {
 }
 
 // UnburyAll deletes the tombstones of a scope's namespace, or of all, from before a
-// time: a complete list of that time says of each object whether it is there. Those stay
-// that still hide what an older list has, of another form, say: the new one may be forgotten first.
+// time: the scope's list of that time says of each object whether it is there. Those stay
+// that still hide what only an older list has, of another form, say: the new one may be forgotten first.
 func (tx *Tx) UnburyAll(s Scope, before time.Time) error {
-	_, err := tx.tx.Exec(`DELETE FROM tombstone AS t WHERE principal = ?1 AND api_group = ?2 AND resource = ?3 AND ?4 IN ('', namespace) AND at < ?5
-		AND NOT EXISTS (SELECT 1 FROM collection c JOIN object o ON o.collection_id = c.id AND o.namespace = t.namespace AND o.name = t.name
+	list, err := tx.Collection(s, Complete)
+	if ignoreNotFound(err) != nil {
+		return err
+	}
+	// Of the collections with what a tombstone hides, is the list one? Then there is nothing to hide.
+	_, err = tx.tx.Exec(`DELETE FROM tombstone AS t WHERE principal = ?1 AND api_group = ?2 AND resource = ?3 AND ?4 IN ('', namespace) AND at < ?5
+		AND coalesce((SELECT max(c.id = ?6) FROM collection c JOIN object o ON o.collection_id = c.id AND o.namespace = t.namespace AND o.name = t.name
 			WHERE c.principal = ?1 AND c.api_group = ?2 AND c.resource = ?3 AND c.state <> 'filling' AND (
-				o.uid IN (SELECT value FROM json_each(t.uids)) OR CAST(o.resource_version AS INTEGER) <= CAST(t.resource_version AS INTEGER)))`,
-		s.Principal, s.Group, s.Resource, s.Namespace, before.UnixMilli())
+				o.uid IN (SELECT value FROM json_each(t.uids)) OR CAST(o.resource_version AS INTEGER) <= CAST(t.resource_version AS INTEGER))), true)`,
+		s.Principal, s.Group, s.Resource, s.Namespace, before.UnixMilli(), list.ID)
 	return tx.note("unbury objects", err)
 }
 

@@ -116,7 +116,13 @@ func TestANewerWordRemovesATombstone(t *testing.T) {
 		"another object was seen":             {func(tx *Tx) error { return tx.Unbury(scope("shop"), "shop", "b", at(20)) }, false},
 		"a list of the namespace after that":  {func(tx *Tx) error { return errors.Join(without(tx), tx.UnburyAll(scope("shop"), at(20))) }, true},
 		"a list of all namespaces after that": {func(tx *Tx) error { return errors.Join(without(tx), tx.UnburyAll(scope(""), at(20))) }, true},
-		"a list, but an older one has it":     {func(tx *Tx) error { return tx.UnburyAll(scope("shop"), at(20)) }, false},
+		"a list, but an older one has it": {func(tx *Tx) error {
+			return errors.Join(NewSnapshot(scope("")).Commit(tx, Head{ResourceVersion: "20"}), tx.UnburyAll(scope(""), at(20)))
+		}, false},
+		"a list that has it, of a cluster that was restored": {func(tx *Tx) error {
+			s := NewSnapshot(scope(""))
+			return errors.Join(s.Add(tx, object("a", 5)), s.Commit(tx, Head{ResourceVersion: "20"}), tx.UnburyAll(scope(""), at(20)))
+		}, true},
 		"a list, and there is a new one": {func(tx *Tx) error {
 			again := object("a", 12)
 			again.UID = "another"

@@ -47,6 +47,39 @@ func (db *DB) Update(ctx context.Context, f func(*Tx) error) (err error) {
 	return file.note("commit", err)
 }
 
+// lasting runs f in one transaction, which is on the disk when lasting returns: that of
+// an Update may be lost with the power.
+func (db *DB) lasting(ctx context.Context, op string, f func(*sql.Tx) error) error {
+	file, done, err := db.use()
+	if err != nil {
+		return err
+	}
+	defer done()
+	if file.damaged.Load() {
+		return fmt.Errorf("%s: %w", db.path, ErrCorrupt)
+	}
+	// synchronous cannot be changed inside a transaction.
+	conn, err := file.write.Conn(ctx)
+	if err != nil {
+		return file.note(op, err)
+	}
+	defer conn.Close()
+	ctx = context.WithoutCancel(ctx)
+	if _, err := conn.ExecContext(ctx, `PRAGMA synchronous = FULL`); err != nil {
+		return file.note(op, err)
+	}
+	defer conn.ExecContext(ctx, `PRAGMA synchronous = NORMAL`) //nolint:errcheck // FULL is only slower
+	tx, err := conn.BeginTx(ctx, nil)
+	if err != nil {
+		return file.note(op, err)
+	}
+	if err := f(tx); err != nil {
+		_ = tx.Rollback() // after a full disk SQLite has done so
+		return file.note(op, err)
+	}
+	return file.note(op, tx.Commit())
+}
+
 // look runs f with a reading connection at hand.
 func (db *DB) look(op string, f func(*sql.DB) error) error {
 	file, done, err := db.use()

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 
 	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/replay"
@@ -138,7 +139,11 @@ func (c *comparison) item(list wire.Head, raw []byte) error {
 	if behind, ok := older(c.at.version, m.ResourceVersion); !ok || !behind {
 		return errContradiction
 	}
-	return c.add(&c.made, kind, typed(format, list, m, raw))
+	object, err := typed(format, list, m, raw)
+	if err != nil {
+		return err
+	}
+	return c.add(&c.made, kind, object)
 }
 
 // past takes an object as it was before, when the list is through.
@@ -235,11 +240,15 @@ func ofForm(form request.Form, item func(wire.Head, []byte) error) func(wire.Hea
 }
 
 // typed is an item of a list as it is in an event.
-func typed(format wire.Format, list wire.Head, m wire.Meta, item []byte) []byte {
+func typed(format wire.Format, list wire.Head, m wire.Meta, item []byte) ([]byte, error) {
 	if m.Kind != "" {
-		return slices.Clone(item)
+		return slices.Clone(item), nil
 	}
-	return format.AppendTyped(nil, list.Kind[:len(list.Kind)-len("List")], list.APIVersion, item)
+	kind, ok := strings.CutSuffix(list.Kind, "List")
+	if !ok {
+		return nil, fmt.Errorf("%w: a list of kind %q", errContradiction, list.Kind)
+	}
+	return format.AppendTyped(nil, kind, list.APIVersion, item), nil
 }
 
 // readList reads a page of a list to its end.

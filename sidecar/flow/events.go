@@ -20,6 +20,7 @@ func (f *Flow) event(r *http.Request, info request.Info) (*http.Response, error)
 		return nil, err
 	}
 	contentType := r.Header.Get("Content-Type")
+	inDoubt := false // it may have been carried out
 	if f.Upstream.Online() {
 		source := f.source(r, info)
 		resp, err := f.pass(r, source)
@@ -34,7 +35,17 @@ func (f *Flow) event(r *http.Request, info request.Info) (*http.Response, error)
 		case upstream.MayHaveArrived(err) && !outbox.Repeatable(&info, contentType, body):
 			return nil, ambiguous()
 		}
+		inDoubt = upstream.MayHaveArrived(err)
 	}
+	resp, err := f.queue(r, info, contentType, body, whole)
+	if err != nil && inDoubt {
+		return nil, ambiguous()
+	}
+	return resp, err
+}
+
+// queue answers a write of an Event that the API server has not answered.
+func (f *Flow) queue(r *http.Request, info request.Info, contentType string, body []byte, whole bool) (*http.Response, error) {
 	subject, err := f.identify(r, info)
 	if err != nil {
 		return nil, err

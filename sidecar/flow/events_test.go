@@ -31,10 +31,7 @@ const (
 func newEventsRig(t *testing.T) *rig {
 	t.Helper()
 	g := newRig(t)
-	var err error
-	if g.Outbox, err = outbox.Open(t.Context(), outbox.Options{Store: g.db, MaxCount: 10, MaxAge: time.Hour, Logger: zaptest.NewLogger(t)}); err != nil {
-		t.Fatal(err)
-	}
+	g.Outbox = outbox.New(outbox.Options{Store: g.db, MaxCount: 10, MaxAge: time.Hour, Logger: zaptest.NewLogger(t)})
 	return g
 }
 
@@ -200,6 +197,41 @@ func TestOnlineEventsAreTheServers(t *testing.T) {
 	}
 	if rows, err := g.db.Outbox(t.Context()); err != nil || len(rows) != 0 {
 		t.Errorf("queued are %v, %v", rows, err)
+	}
+}
+
+func TestAnEventThatMayHaveArrivedAndCannotBeQueuedIsSaidToBeInDoubt(t *testing.T) {
+	for name, r := range map[string]func(*rig) *http.Request{
+		"a patch of an Event that nobody knows": func(g *rig) *http.Request { return g.write("PATCH", eventsPath+"/b", `{"count":2}`) },
+		"a patch with a list":                   func(g *rig) *http.Request { return g.write("PATCH", eventsPath+"/b", `{"x":[1]}`) },
+		"an Event of more than 64 KiB": func(g *rig) *http.Request {
+			return g.write("PATCH", eventsPath+"/b", strings.Repeat(" ", maxQuestion)+"{}")
+		},
+		"an Event of who cannot be known": func(g *rig) *http.Request {
+			r := g.write("POST", eventsPath, named)
+			r.Header.Set("Authorization", "Bearer "+token("forged"))
+			return r
+		},
+	} {
+		g := newEventsRig(t)
+		g.fails(mayHaveArrived)
+		if code, message := g.do(r(g)); code != http.StatusGatewayTimeout || !strings.Contains(message, "may have been carried out") {
+			t.Errorf("%s: %d %s", name, code, message)
+		}
+	}
+}
+
+func TestAWriteThatTheServerRefusesDoesNotStandForAQueuedEvent(t *testing.T) {
+	g := newEventsRig(t)
+	g.link.set(false)
+	g.do(g.write("POST", eventsPath, named))
+	g.link.set(true)
+	g.says(404, `{"kind":"Status","code":404}`)
+	if code, _ := g.do(g.write("PATCH", eventsPath+"/a", `{"count":2}`)); code != 404 {
+		t.Fatal(code)
+	}
+	if got := g.delivered(created); len(got) != 1 || !strings.HasPrefix(got[0], "POST "+eventsPath+" ") {
+		t.Errorf("delivered: %q", got)
 	}
 }
 

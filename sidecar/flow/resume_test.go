@@ -203,11 +203,15 @@ func TestWhenItCannotBeKnownWhatAClientHasMissedItHearsThatItsVersionIsGone(t *t
 		"when the list is refused":   {change: func(_ *rig, s *server) { s.refuses = 403 }, lists: 1},
 		"when the list does not end": {change: func(_ *rig, s *server) { s.pages[0] = s.pages[0][:len(s.pages[0])-2] }, lists: 1},
 		"when it is not a list":      {change: func(_ *rig, s *server) { s.pages[0] = `{"kind":"ConfigMap","metadata":{}}` }, lists: 1},
+		"when its kind is none of a list": {change: func(_ *rig, s *server) {
+			s.pages[0] = strings.Replace(listed(20, "", object("b", "ub", 12)), "ConfigMapList", "Map", 1)
+		}, lists: 1},
 		"when the list is in Tables": {change: func(_ *rig, s *server) { s.pages[0] = strings.Replace(s.pages[0], "ConfigMapList", "", 1) }, lists: 1},
 		"when only metadata is listed": {change: func(_ *rig, s *server) {
 			s.pages[0] = strings.Replace(s.pages[0], "ConfigMapList", "PartialObjectMetadataList", 1)
 		}, lists: 1},
-		"when the list is older": {change: func(_ *rig, s *server) { s.pages[0] = listed(9, "", object("b", "ub", 6)) }, lists: 1},
+		"when the list is older":           {change: func(_ *rig, s *server) { s.pages[0] = listed(9, "", object("b", "ub", 6)) }, lists: 1},
+		"when the list is older and empty": {change: func(_ *rig, s *server) { s.pages[0] = listed(9, "") }, lists: 1},
 		"when the list has an old object that it did not have": {change: func(_ *rig, s *server) {
 			s.pages[0] = listed(20, "", object("b", "ub", 11), object("x", "ux", 8))
 		}, lists: 1},

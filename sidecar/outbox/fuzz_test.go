@@ -26,10 +26,7 @@ func FuzzAccept(f *testing.F) {
 	}
 	f.Cleanup(func() { _ = db.Close() })
 	f.Fuzz(func(t *testing.T, contentType string, body []byte, patchType string, patch []byte) {
-		b, err := Open(t.Context(), Options{Store: db, MaxCount: 1, MaxAge: time.Hour, Logger: zap.NewNop()})
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := New(Options{Store: db, MaxCount: 1, MaxAge: time.Hour, Logger: zap.NewNop()})
 		defer func() {
 			for _, e := range b.snapshot() {
 				b.drop(context.Background(), e, "aged")

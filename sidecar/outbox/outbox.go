@@ -27,7 +27,7 @@ var (
 	}, []string{"result"})
 )
 
-// Options of Open.
+// Options of New.
 type Options struct {
 	Store *store.DB
 	// MaxCount is how many Events are queued at most; 0 means that none is accepted,
@@ -62,22 +62,34 @@ type entry struct {
 	superseded bool // its client has written a later state itself
 }
 
-// Open takes over what is queued in the store.
-func Open(ctx context.Context, opts Options) (*Outbox, error) {
+// New does nothing yet: call Load when it is known that the store is of the cluster that
+// Events are delivered to, and Run.
+func New(opts Options) *Outbox {
 	opts.Clock = cmp.Or[clock.Clock](opts.Clock, clock.RealClock{})
-	b := &Outbox{Options: opts, wake: make(chan struct{}, 1)}
-	rows, err := opts.Store.Outbox(ctx)
+	return &Outbox{Options: opts, wake: make(chan struct{}, 1)}
+}
+
+// Load takes over what is queued in the store. An error means that what was queued there
+// before is not delivered.
+func (b *Outbox) Load(ctx context.Context) error {
+	b.accepting.Lock()
+	defer b.accepting.Unlock()
+	rows, err := b.Store.Outbox(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	known := b.snapshot() // accepted meanwhile
+	var before []*entry
 	for _, q := range rows {
-		b.entries = append(b.entries, &entry{key: key{q.Principal, q.Path, q.Name}, id: q.ID, at: q.At})
+		if !slices.ContainsFunc(known, func(e *entry) bool { return e.id == q.ID }) {
+			before = append(before, &entry{key: key{q.Principal, q.Path, q.Name}, id: q.ID, at: q.At})
+		}
 	}
-	queuedEvents.Set(float64(len(rows)))
-	if len(rows) > 0 {
-		opts.Logger.Info("Events wait for the link from before the start", zap.Int("count", len(rows)))
+	if len(before) > 0 {
+		b.add(before...)
+		b.Logger.Info("Events wait for the link from before the start", zap.Int("count", len(before)))
 	}
-	return b, nil
+	return nil
 }
 
 // Takes tells whether a request is a write that Accept may be asked about.
@@ -126,11 +138,12 @@ func (b *Outbox) snapshot() []*entry {
 	return slices.Clone(b.entries)
 }
 
-// add notes what was written to the store.
-func (b *Outbox) add(e *entry) {
+// add notes what is in the store.
+func (b *Outbox) add(more ...*entry) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.entries = append(b.entries, e)
+	b.entries = append(b.entries, more...)
+	slices.SortFunc(b.entries, func(x, y *entry) int { return cmp.Compare(x.id, y.id) })
 	queuedEvents.Set(float64(len(b.entries)))
 	select {
 	case b.wake <- struct{}{}:

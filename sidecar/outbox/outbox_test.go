@@ -412,3 +412,33 @@ func TestAnEventThatTheDiskHasLostIsCounted(t *testing.T) {
 		t.Errorf("the server has %v, %v are lost", g.events, testutil.ToFloat64(lost)-before)
 	}
 }
+
+// Before it is known whose the store is, what is queued there may be for another cluster.
+func TestWhatWasQueuedBeforeTheStartWaitsUntilItIsLoaded(t *testing.T) {
+	g := newRig(t)
+	g.post("a", "b")
+	before := g.Outbox
+	g.Outbox = New(before.Options)
+	g.post("c")
+	g.server.set(true)
+	g.run()
+	g.until("what was accepted since is delivered", func() bool { return len(g.snapshot()) == 0 })
+	g.server.set(false)
+	g.post("d")
+	for range 2 {
+		if err := g.Load(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.server.set(true)
+	g.empty()
+	want := []string{"POST web " + core, "POST web " + core, "POST web " + core, "POST web " + core}
+	if got := g.requests(); !slices.Equal(got, want) {
+		t.Errorf("asked: %q", got)
+	}
+	for _, name := range []string{"a", "b", "c", "d"} {
+		if g.has(core+"/"+name) == nil {
+			t.Errorf("%s is not delivered", name)
+		}
+	}
+}

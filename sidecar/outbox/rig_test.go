@@ -180,7 +180,8 @@ func (g *rig) open(change ...func(*Options)) {
 	for _, f := range change {
 		f(&o)
 	}
-	if g.Outbox, err = Open(g.t.Context(), o); err != nil {
+	g.Outbox = New(o)
+	if err := g.Load(g.t.Context()); err != nil {
 		g.t.Fatal(err)
 	}
 }

@@ -1,6 +1,8 @@
 package record
 
 import (
+	"slices"
+	"strings"
 	"testing"
 
 	"rockpool.dev/sidecar/request"
@@ -55,20 +57,25 @@ func TestADifferenceMovesTheCollectionInOneStep(t *testing.T) {
 }
 
 func TestADifferenceThatFindsNoRoomIsAGap(t *testing.T) {
-	g := newRig(t, 0)
-	g.list(configmaps, listOf(10, configMap("a", 1)))
+	g := idleRig(t, t.TempDir(), 0)
+	write := func() {
+		for ops := g.take(); len(ops) > 0; ops = g.take() {
+			g.write(t.Context(), ops)
+		}
+	}
+	g.read(g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 1))))))
+	write()
 	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
 	defer w.Close()
-	g.flush()
-	g.mu.Lock()
+	g.events(w, "MODIFIED a 11") // waits, and must not be superseded from behind the gap
 	g.max = 1
-	g.mu.Unlock()
 	w.Difference([]Change{changed(t, wire.Modified, "a", 15)}, "20")
-	g.mu.Lock()
 	g.max = DefaultMaxPending
-	g.mu.Unlock()
 	g.events(w, "MODIFIED a 21")
-	g.want("complete shop/@10: a@1")
+	write()
+	if got := g.recorded("configmaps"); !slices.Equal(got, []string{"complete shop/@11: a@11"}) {
+		t.Errorf("recorded %v", got)
+	}
 	if n := len(g.Stale()); n != 1 {
 		t.Errorf("%d collections are to be listed, want 1", n)
 	}

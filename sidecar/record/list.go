@@ -100,6 +100,7 @@ func (l *list) end(whole bool) {
 		return
 	}
 	if head.Continue != "" {
+		l.recorder.paused(l.snap)
 		next := paged{snap: l.snap, kind: l.kind, api: l.api, version: head.ResourceVersion, token: head.Continue}
 		for _, snap := range l.recorder.pages.put(next, l.recorder.clock.Now()) {
 			l.recorder.enqueue(abort{snap})

@@ -67,7 +67,7 @@ type Recorder struct {
 	pending int                    // bytes of queue
 	writing int                    // bytes of the group that is being written
 	busy    bool                   // a group is being written
-	begun   map[*snapshot]struct{} // have items, and their end is not in the queue yet
+	begun   map[*snapshot]struct{} // are coming in: have items, and neither their end nor that of a page is in the queue yet
 	sees    map[seeKey]see
 	used    map[int64]time.Time // when the use of a collection was last noted
 	urgent  bool                // somebody waits: do not wait for a group
@@ -174,6 +174,14 @@ func (r *Recorder) discard(s *snapshot) {
 	})
 	delete(r.begun, s)
 	r.tell()
+}
+
+// paused tells that a page of a snapshot has come in. The next one may never be asked for.
+func (r *Recorder) paused(s *snapshot) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.begun, s)
+	r.signal()
 }
 
 func (r *Recorder) signal() {
@@ -379,15 +387,15 @@ func (r *Recorder) undo(ctx context.Context) {
 func (r *Recorder) Flush(ctx context.Context) error {
 	done := make(chan struct{})
 	r.mu.Lock()
-	if len(r.queue) == 0 && !r.busy {
+	if r.ended || len(r.queue) == 0 && !r.busy {
 		r.mu.Unlock()
 		return nil
 	}
+	// Together: what is taken in between would end the urgency, and the group be held back.
 	r.urgent = true
+	clear(r.sees)
+	r.push(flush{done})
 	r.mu.Unlock()
-	if !r.enqueue(flush{done}) {
-		return nil
-	}
 	select {
 	case <-done:
 		return nil

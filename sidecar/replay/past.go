@@ -24,7 +24,7 @@ func (r *Replayer) Past(ctx context.Context, q Request, form request.Form, was f
 	if err != nil {
 		return nil, err
 	}
-	all = slices.DeleteFunc(all, func(c store.Collection) bool { return !was(c) })
+	all = slices.DeleteFunc(slices.Clone(all), func(c store.Collection) bool { return !was(c) }) // all is not ours to change
 	info := q.Info
 	info.Accept = request.ParseAccept(form.AcceptList())
 	s, ok := choose(all, info)

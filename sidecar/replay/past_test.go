@@ -108,3 +108,22 @@ func TestThePastIsGoneWhenSomethingNewerIsRecorded(t *testing.T) {
 		t.Errorf("after %d objects: %v", n, err)
 	}
 }
+
+func TestAskingForThePastLeavesWhatIsKnownOfTheCollections(t *testing.T) {
+	g := newRig(t)
+	g.record("/api/v1/pods", 20, bare("shop", "a", 1), bare("other", "c", 3))
+	g.record("/api/v1/namespaces/shop/pods", 10, bare("shop", "a", 1))
+	for range 2 {
+		q := ask("/api/v1/namespaces/shop/pods?watch=true", "")
+		if p, err := g.Past(t.Context(), q, wholeJSON, at("10")); err != nil || names(t, p) != "a@1" {
+			t.Fatalf("%v", err)
+		}
+	}
+	p, err := g.Past(t.Context(), ask("/api/v1/pods?watch=true", ""), wholeJSON, at("20"))
+	if err != nil {
+		t.Fatalf("what the others had is forgotten: %v", err)
+	}
+	if got := names(t, p); got != "c@3 a@1" {
+		t.Errorf("%s", got)
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -178,6 +179,39 @@ func current(file *os.File, workload *os.Root, name string) (bool, error) {
 // reads leaves no other trace, and the janitor goes by the newest one.
 func (s *Slot) mark() {
 	_ = os.Chtimes(filepath.Join(s.Path, lockName), time.Time{}, time.Now()) // a full disk has no say in this
+}
+
+// Siblings are the directories of the workload's other slots, the most recently changed first:
+// whoever finds nothing in a new slot may look there.
+func (s *Slot) Siblings() []string {
+	type sibling struct {
+		path    string
+		changed time.Time
+	}
+	var all []sibling
+	for n := range Max {
+		path := filepath.Join(filepath.Dir(s.Path), strconv.Itoa(n))
+		if path == s.Path {
+			continue
+		}
+		files, err := os.ReadDir(path)
+		if err != nil {
+			continue
+		}
+		of := sibling{path: path}
+		for _, f := range files {
+			if info, err := f.Info(); err == nil && info.ModTime().After(of.changed) {
+				of.changed = info.ModTime()
+			}
+		}
+		all = append(all, of)
+	}
+	slices.SortStableFunc(all, func(a, b sibling) int { return b.changed.Compare(a.changed) })
+	paths := make([]string, len(all))
+	for i, of := range all {
+		paths[i] = of.path
+	}
+	return paths
 }
 
 // Close gives the slot up. The directory stays for the next pod.

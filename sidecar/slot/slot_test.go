@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -273,5 +274,35 @@ func write(t *testing.T, path string) {
 	t.Helper()
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestSiblingsAreTheOtherSlotsTheLatestFirst(t *testing.T) {
+	workload := t.TempDir()
+	var slots []*Slot
+	for range 3 {
+		s, err := Acquire(workload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		slots = append(slots, s)
+	}
+	if err := os.Mkdir(filepath.Join(workload, "1.removed"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i, age := range []time.Duration{3 * time.Hour, time.Hour, 2 * time.Hour} {
+		if err := os.Chtimes(filepath.Join(slots[i].Path, "lock"), time.Time{}, time.Now().Add(-age)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, want := range [][]int{{1, 2}, {2, 0}, {1, 0}} {
+		var paths []string
+		for _, n := range want {
+			paths = append(paths, slots[n].Path)
+		}
+		if got := slots[i].Siblings(); !slices.Equal(got, paths) {
+			t.Errorf("of %d: %v, want %v", i, got, paths)
+		}
 	}
 }

@@ -1,0 +1,111 @@
+package record
+
+import (
+	"context"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
+
+	"rockpool.dev/sidecar/wire"
+)
+
+func TestGroupsAreHeldBackOnlyWhileAListComesIn(t *testing.T) {
+	whole, first := listOf(20, configMap("a", 1), configMap("b", 2)), page(20, "one", configMap("a", 1), configMap("b", 2))
+	for name, tt := range map[string]struct {
+		url, body string
+		read      int // bytes
+		want      bool
+	}{
+		"a list of which a part is there": {configmaps, whole, len(whole) - 5, true},
+		"a list that is there":            {configmaps, whole, len(whole), false},
+		"a page of which a part is there": {configmaps + "?limit=2", first, len(first) - 5, true},
+		"a page whose list goes on":       {configmaps + "?limit=2", first, len(first), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := idleRig(t, t.TempDir(), 0)
+			body := g.List(g.source(tt.url), wire.JSON, answer(strings.NewReader(tt.body)))
+			if _, err := io.CopyN(io.Discard, body, int64(tt.read)); err != nil {
+				t.Fatal(err)
+			}
+			if tt.read == len(tt.body) {
+				g.read(body)
+			}
+			if got := g.holds(); got != tt.want {
+				t.Errorf("groups are held back: %v", got)
+			}
+			g.read(body)
+			if g.holds() {
+				t.Error("groups are held back when all has come")
+			}
+		})
+	}
+}
+
+func TestWhoWaitsForAGroupThatIsHeldBackGetsItAtOnce(t *testing.T) {
+	g := newFaultRig(t, t.TempDir()) // its clock stands still
+	text := listOf(20, configMap("a", 1), configMap("b", 2))
+	body := g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(text)))
+	if _, err := io.CopyN(io.Discard, body, int64(len(text)-5)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- g.Run(ctx) }()
+	g.flush()
+	g.read(body)
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if got := g.recorded("configmaps"); !slices.Equal(got, []string{"complete shop/@20: a@1 b@2"}) {
+		t.Errorf("recorded %v", got)
+	}
+}
+
+func TestGroupsAreHeldBackForASecondOrUntilHalfOfTheRoomIsTaken(t *testing.T) {
+	comesIn := func(g *rig, size int) {
+		text := listOf(20, strings.Replace(configMap("a", 1), "v1", strings.Repeat("x", size), 1), configMap("b", 2))
+		body := g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(text)))
+		if _, err := io.CopyN(io.Discard, body, int64(len(text)-5)); err != nil {
+			t.Fatal(err)
+		}
+		if !g.holds() {
+			t.Fatal("nothing is held back")
+		}
+	}
+	t.Run("half of the room", func(t *testing.T) {
+		for size, want := range map[int]bool{10 << 10: false, 33 << 10: true} {
+			g := idleRig(t, t.TempDir(), 64<<10)
+			if comesIn(g, size); g.full() != want {
+				t.Errorf("with %d bytes a group is written: %v", g.pending, !want)
+			}
+		}
+	})
+	t.Run("a second", func(t *testing.T) {
+		g := newFaultRig(t, t.TempDir())
+		comesIn(g.rig, 1)
+		began, done := g.clock.Now(), make(chan struct{})
+		go func() {
+			defer close(done)
+			g.gather(t.Context())
+		}()
+		err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) {
+			select {
+			case <-done:
+				return true, nil
+			default:
+			}
+			if g.clock.HasWaiters() {
+				g.clock.Step(groupDelay)
+			}
+			return false, nil
+		})
+		if took := g.clock.Since(began); err != nil || took != holdDelay {
+			t.Errorf("held back for %s: %v", took, err)
+		}
+	})
+}

@@ -1,0 +1,82 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// seedSuffix is on the name of a copy that is not finished.
+const seedSuffix = ".seed"
+
+// Seed makes the database of directory dir, in which there is none, from the one in the
+// directory from, which another process may be using and which stays as it is. What the other
+// has to do itself is not taken: its queued writes, and what it has seen of its link.
+// It gives ErrNotFound when nothing complete is recorded there. Whatever goes wrong, and when ctx
+// ends first, there is no database in dir.
+func Seed(ctx context.Context, dir, from string) error {
+	path, source := filepath.Join(dir, FileName), filepath.Join(from, FileName)
+	if _, err := os.Lstat(source); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%w: %w", ErrNotFound, err)
+		}
+		return fmt.Errorf("seed: %w", err)
+	}
+	partial := path + seedSuffix
+	err := remove(partial) // of a start that was interrupted
+	if err == nil {
+		err = copyInto(ctx, source, partial)
+	}
+	if err == nil {
+		err = disown(ctx, partial)
+	}
+	if err == nil {
+		err = os.Rename(partial, path)
+	}
+	if err != nil {
+		_ = remove(partial)
+		return translate("seed from "+source, err)
+	}
+	return nil
+}
+
+// copyInto writes one state of a database into a new file.
+func copyInto(ctx context.Context, source, to string) error {
+	db := sql.OpenDB(connector{dsn: dsn(source, "_busy_timeout=1000"), reads: true, pragmas: []string{"PRAGMA trusted_schema = OFF", "PRAGMA cache_size = -1024"}})
+	db.SetMaxOpenConns(1)
+	defer db.Close()
+	var app, version, complete int
+	row := db.QueryRowContext(ctx, "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version)")
+	if err := row.Scan(&app, &version); err != nil {
+		return err
+	}
+	if app != applicationID || version != schemaVersion {
+		return fmt.Errorf("%w, %#x %d", errVersion, app, version)
+	}
+	if err := db.QueryRowContext(ctx, "SELECT count(*) FROM collection WHERE state = 'complete'").Scan(&complete); err != nil {
+		return err
+	}
+	if complete == 0 {
+		return ErrNotFound
+	}
+	_, err := db.ExecContext(ctx, "VACUUM INTO ?", to)
+	return err
+}
+
+// disown takes from a copy what was not for it, and makes sure that the rest is on the disk.
+func disown(ctx context.Context, path string) error {
+	db := sql.OpenDB(connector{dsn: dsn(path, "_txlock=immediate"), pragmas: []string{"PRAGMA temp_store = MEMORY", "PRAGMA foreign_keys = ON", "PRAGMA trusted_schema = OFF"}})
+	_, err := db.ExecContext(ctx, `BEGIN; DELETE FROM outbox; DELETE FROM link; DELETE FROM collection WHERE state = 'filling'; DELETE FROM response WHERE question <> ''; COMMIT`)
+	if err := errors.Join(err, db.Close()); err != nil {
+		return err
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(file.Sync(), file.Close())
+}

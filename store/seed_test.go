@@ -1,0 +1,130 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestANewDatabaseBeginsWithWhatAnotherHas(t *testing.T) {
+	from, to := t.TempDir(), t.TempDir()
+	db := openAt(t, from, Options{}) // which stays open, as another pod has it
+	record(t, db, scope("shop"), "10", object("a", 5), object("b", 6))
+	filling := NewSnapshot(scope("other"))
+	update(t, db, func(tx *Tx) error {
+		return errors.Join(filling.Add(tx, object("c", 7)), tx.PutLink("online", "a reason"),
+			tx.PutResponse(Response{Principal: "p", Path: "/version", Accept: "*/*", Status: 200, Body: []byte("{}")}),
+			tx.PutResponse(Response{Principal: "p", Path: "/review", Question: "digest", Status: 201, Body: []byte("sealed")}))
+	})
+	id, err := db.Enqueue(t.Context(), Queued{Principal: "p", Path: "/api/v1/namespaces/shop/events", Name: "e", At: clock, Object: []byte("{}")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.PutFact(t.Context(), "jwks", []byte("keys")); err != nil {
+		t.Fatal(err)
+	}
+	if err := Seed(t.Context(), to, from); err != nil {
+		t.Fatal(err)
+	}
+
+	copied := openAt(t, to, Options{Notice: func(what string) { t.Error(what) }})
+	all, err := copied.Collections(t.Context(), scope("").Principal, "", "v1", "configmaps")
+	if err != nil || len(all) != 1 || all[0].ResourceVersion != "10" {
+		t.Fatalf("%+v %v", all, err)
+	}
+	for _, name := range []string{"a", "b"} {
+		if o, _, err := copied.Object(t.Context(), all[0].ID, "shop", name); err != nil || string(o.Payload) == "" {
+			t.Errorf("%s: %+v %v", name, o, err)
+		}
+	}
+	if keys, _, err := copied.Fact(t.Context(), "jwks"); string(keys) != "keys" || err != nil {
+		t.Errorf("a fact: %q %v", keys, err)
+	}
+	for query, want := range map[string]int{
+		`SELECT count(*) FROM object`:                             2,
+		`SELECT count(*) FROM response`:                           1,
+		`SELECT count(*) FROM link`:                               0,
+		`SELECT count(*) FROM outbox`:                             0,
+		`SELECT auto_vacuum = 2 FROM pragma_auto_vacuum`:          1,
+		`SELECT journal_mode = 'wal' FROM pragma_journal_mode`:    1,
+		`SELECT page_size FROM pragma_page_size`:                  pageSize,
+		`SELECT count(*) FROM collection WHERE state = 'filling'`: 0,
+	} {
+		var n int
+		if err := copied.file.read.QueryRow(query).Scan(&n); err != nil || n != want {
+			t.Errorf("%s: %d %v, want %d", query, n, err, want)
+		}
+	}
+
+	// The other goes on as if nothing had been.
+	update(t, db, func(tx *Tx) error { return filling.Commit(tx, Head{ResourceVersion: "20"}) })
+	if _, err := db.Queued(t.Context(), id); err != nil {
+		t.Errorf("what the other has queued: %v", err)
+	}
+}
+
+func TestASeedThatFailsLeavesNothing(t *testing.T) {
+	full := func(t *testing.T, dir string) *DB {
+		db := openAt(t, dir, Options{})
+		record(t, db, scope("shop"), "10", object("a", 5))
+		return db
+	}
+	for name, tt := range map[string]struct {
+		from    func(t *testing.T, dir string)
+		missing bool // there is nothing to be had, which is no fault
+	}{
+		"there is no database": {func(*testing.T, string) {}, true},
+		"nothing is recorded":  {func(t *testing.T, dir string) { openAt(t, dir, Options{}) }, true},
+		"it is damaged": {func(t *testing.T, dir string) {
+			if err := full(t, dir).Close(); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, FileName), []byte("SQLite format 3\x00 and no more of it"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, false},
+		"it is of another version": {func(t *testing.T, dir string) {
+			if _, err := full(t, dir).file.write.Exec("PRAGMA user_version = 1000"); err != nil {
+				t.Fatal(err)
+			}
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			from, to := t.TempDir(), t.TempDir()
+			tt.from(t, from)
+			if err := Seed(t.Context(), to, from); err == nil || errors.Is(err, ErrNotFound) != tt.missing {
+				t.Errorf("%v", err)
+			}
+			empty(t, to)
+		})
+	}
+	t.Run("there is no time", func(t *testing.T) {
+		from, to := t.TempDir(), t.TempDir()
+		full(t, from)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := Seed(ctx, to, from); !errors.Is(err, context.Canceled) {
+			t.Errorf("%v", err)
+		}
+		empty(t, to)
+	})
+	t.Run("one was interrupted before", func(t *testing.T) {
+		from, to := t.TempDir(), t.TempDir()
+		full(t, from)
+		if err := os.WriteFile(filepath.Join(to, FileName+seedSuffix), []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := Seed(t.Context(), to, from); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func empty(t *testing.T, dir string) {
+	t.Helper()
+	if files, err := os.ReadDir(dir); err != nil || len(files) > 0 {
+		t.Errorf("left: %v %v", files, err)
+	}
+}

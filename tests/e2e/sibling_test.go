@@ -1,0 +1,32 @@
+package e2e
+
+import (
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// TestAPodBesideAnotherStartsWithWhatThatOneHas has a second pod of a workload start while the first
+// one runs and the link is down, as in a rolling update.
+func TestAPodBesideAnotherStartsWithWhatThatOneHas(t *testing.T) {
+	s := newSite(t)
+	s.configMap("greeting", "hello")
+	replica := func(name string) func(*corev1.Pod) {
+		return func(p *corev1.Pod) { p.GenerateName, p.Name = "web-", name }
+	}
+	first := s.pod(replica("web-1"))
+	first.sees("present", "greeting", "hello")
+	first.sees("synced")
+	first.offline()
+
+	second := s.pod(replica("web-2"))
+	second.sees("present", "greeting", "hello")
+	second.sees("synced")
+	if a := first.python("get", "greeting"); a.Data["value"] != "hello" {
+		t.Errorf("the first one: %+v", a)
+	}
+	s.configMap("greeting", "good morning")
+	s.Link.Restore()
+	first.sees("updated", "greeting", "good morning")
+	second.sees("updated", "greeting", "good morning")
+}
