@@ -56,7 +56,10 @@ func runCommand() *cobra.Command {
 Each setting is a flag, an environment variable (in brackets below) or a key of
 the YAML file given by --config, in this order of precedence. A setting that is
 not known is an error. The file is followed while the sidecar runs; what is marked
-"also at run time" then changes without a restart.`,
+"also at run time" then changes without a restart.
+
+In a pod that the injector has made, --config is a directory, with the settings of the
+cluster and the pod's annotations, which come before them.`,
 		Example: `  # as the injector starts it
   ROCKPOOL_UPSTREAM_SERVERS=https://203.0.113.10:6443 rockpool-sidecar run
 
