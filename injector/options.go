@@ -56,7 +56,7 @@ func (o *options) addTo(flags *pflag.FlagSet) {
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server; empty: as the pod's service account, or not at all without a token")
 	flags.StringVar(&o.configMap, "config-map", settings.DefaultName, "ConfigMap in --namespace with what holds for all pods, instead of the flags from --sidecar-image to\n--sidecar-memory-limit where it has a value; followed at run time. Empty: none")
 	o.sidecarOptions.addTo(flags)
-	flags.StringVar(&o.metricsListen, "metrics-listen", ":8080", "address of /metrics, /healthz and /readyz, HTTP; empty for none")
+	flags.StringVar(&o.metricsListen, "metrics-listen", ":8080", "address of /metrics and /healthz, HTTP; empty for none. /readyz is at --listen")
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&o.logFormat, "log-format", "json", "json or console")
 	flags.DurationVar(&o.shutdownDelay, "shutdown-delay", 5*time.Second, "on SIGTERM, how long to go on serving, no longer ready, until API servers look elsewhere")
