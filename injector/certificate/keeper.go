@@ -189,6 +189,9 @@ func (k *Keeper) use(data map[string][]byte, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("secret %s: %w", k.cluster.where.Secret, err)
 	}
+	if k.current != nil && early(pair.Leaf, k.current.Leaf, data, now) {
+		return nil
+	}
 	k.cert, k.current = data[corev1.TLSCertKey], &pair
 	inUse(k.log, pair.Leaf)
 	return nil
