@@ -145,7 +145,8 @@ func (k *Keeper) attempt(ctx context.Context) error {
 		return fmt.Errorf("make a certificate: %w", err)
 	}
 	if change.Step == StepSwitch {
-		// The new CA must have been trusted for a while. If it was not, that while begins now.
+		// The new CA must have been trusted for a while. If somebody has taken it out, the next look
+		// switches: a moment is what API servers need to notice.
 		changed, err := k.trust(ctx, secret.Data, now)
 		if err != nil || changed {
 			return err
