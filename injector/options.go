@@ -107,8 +107,8 @@ func (o *sidecarOptions) params(needImage bool) (inject.Params, error) {
 	if needImage || o.image != "" {
 		check("sidecar-image", inject.ValidateImage(o.image))
 	}
-	for _, u := range o.upstreams {
-		check("upstream", inject.ValidateUpstream(u))
+	if len(o.upstreams) > 0 {
+		check("upstream", inject.ValidateUpstreams(strings.Join(o.upstreams, ",")))
 	}
 	check("cache-volume", inject.ValidateCacheVolume(inject.CacheVolume(o.cacheVolume)))
 	check("cache-host-path", inject.ValidateCacheHostPath(o.cacheHostPath))

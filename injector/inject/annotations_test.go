@@ -40,8 +40,8 @@ func TestParseAnnotations(t *testing.T) {
 		{name: "log levels", in: map[string]string{AnnotationLogLevel: "trace"}, wantErr: `rockpool.dev/log-level: unknown value "trace" (allowed: debug, info, warn, error)`},
 		{name: "offline events are on or off", in: map[string]string{AnnotationOfflineEvents: "yes"}, wantErr: `rockpool.dev/offline-events: unknown value "yes" (allowed: true, false)`},
 		{name: "offline leases are on or off", in: map[string]string{AnnotationOfflineLeases: ""}, wantErr: `rockpool.dev/offline-leases: unknown value "" (allowed: true, false)`},
-		{name: "an upstream among several is wrong", in: map[string]string{AnnotationUpstreams: "https://a,b"}, wantErr: `rockpool.dev/upstreams: "b" is not an https URL`},
-		{name: "a trailing comma", in: map[string]string{AnnotationUpstreams: "https://a,"}, wantErr: `rockpool.dev/upstreams: ""`},
+		{name: "an upstream among several is wrong", in: map[string]string{AnnotationUpstreams: "https://a,b"}, wantErr: `rockpool.dev/upstreams: entry 2: url: "b" is not https`},
+		{name: "what is right each and wrong together", in: map[string]string{AnnotationUpstreams: "https://a,https://a;ca-file=/b"}, wantErr: "is given before with another"},
 		{name: "an image with spaces", in: map[string]string{AnnotationImage: "a b"}, wantErr: `rockpool.dev/image: "a b"`},
 		{name: "a key that nobody knows, with the known ones", in: map[string]string{"rockpool.dev/upstream": "https://a"},
 			wantErr: "rockpool.dev/upstream: unknown annotation (allowed: rockpool.dev/inject, rockpool.dev/cache-volume, rockpool.dev/cache-size, rockpool.dev/cache-agents, rockpool.dev/upstreams, rockpool.dev/port, rockpool.dev/exclude-containers, rockpool.dev/offline-events, rockpool.dev/offline-leases, rockpool.dev/log-level, rockpool.dev/cpu-request, rockpool.dev/cpu-limit, rockpool.dev/memory-request, rockpool.dev/memory-limit, rockpool.dev/image)"},
@@ -81,6 +81,7 @@ func FuzzParseAnnotations(f *testing.F) {
 	for _, s := range settings {
 		f.Add(s.key, "true")
 		f.Add(s.key, "https://api.example.com:6443,https://[::1]")
+		f.Add(s.key, "https://a,https://a_b;ca-file=/a;ca-file=/b")
 		f.Add(s.key, "registry.example.com:5000/edge/rockpool:v1@sha256:"+strings.Repeat("0", 64))
 	}
 	f.Add("rockpool.dev/unknown", "x")

@@ -43,12 +43,7 @@ var settings = []setting{
 		return onOneLine(err)
 	}},
 	{AnnotationUpstreams, "https URLs separated by commas, tried in order", func(_ *Annotations, value string) error {
-		for _, address := range splitList(value) {
-			if err := ValidateUpstream(address); err != nil {
-				return err
-			}
-		}
-		return nil
+		return ValidateUpstreams(value)
 	}},
 	{AnnotationPort, "a port from 1024 to 65534", func(a *Annotations, value string) error {
 		port, err := strconv.ParseInt(value, 10, 32)
