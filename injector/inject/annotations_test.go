@@ -51,6 +51,7 @@ func TestParseAnnotations(t *testing.T) {
 		{name: "no agent at all", in: map[string]string{AnnotationCacheAgents: " "}, wantErr: `rockpool.dev/cache-agents: no name is given`},
 		{name: "a port of root's", in: map[string]string{AnnotationPort: "443"}, wantErr: `rockpool.dev/port: "443" is not such a port (allowed: a port from 1024 to 65534)`},
 		{name: "a port without a next one", in: map[string]string{AnnotationPort: "65535"}, wantErr: `rockpool.dev/port: "65535"`},
+		{name: "a port with a sign", in: map[string]string{AnnotationPort: "+20268"}, wantErr: `rockpool.dev/port: "+20268"`},
 		{name: "a port that is none", in: map[string]string{AnnotationPort: "https"}, wantErr: `rockpool.dev/port: "https"`},
 		{name: "a container that cannot be", in: map[string]string{AnnotationExcludeContainers: "web,Mesh"}, wantErr: `rockpool.dev/exclude-containers: "Mesh" is not the name`},
 		{name: "our container", in: map[string]string{AnnotationExcludeContainers: "rockpool-sidecar"}, wantErr: `rockpool.dev/exclude-containers: "rockpool-sidecar"`},
