@@ -87,7 +87,7 @@ func TestErrorsNameTheFlag(t *testing.T) {
 		want []string
 	}{
 		{"no image", []string{"--sidecar-image="}, nil, []string{"--sidecar-image: no image is named"}},
-		{"a bad upstream among good ones", []string{"--upstream=https://a,http://b"}, nil, []string{`--upstream: "http://b" is not an https URL`}},
+		{"a bad upstream among good ones", []string{"--upstream=https://a,http://b"}, nil, []string{`--upstream: entry 2: url: "http://b" is not https`}},
 		{"all that is wrong at once", []string{"--upstream=x", "--cache-host-path=/"}, nil, []string{"--upstream:", "--cache-host-path:"}},
 		{"a bad quantity", []string{"--sidecar-memory-limit=lots"}, nil, []string{`--sidecar-memory-limit: "lots" is not a quantity`}},
 		{"a request above its limit", []string{"--sidecar-memory-request=1Gi"}, nil, []string{"--sidecar-*-request", "memory: the request 1Gi is above the limit 192Mi"}},
@@ -102,7 +102,7 @@ func TestErrorsNameTheFlag(t *testing.T) {
 		{"a bad log level", []string{"--log-level=loud"}, nil, []string{`--log-level: "loud"`}},
 		{"a bad log format", []string{"--log-format=xml"}, nil, []string{`--log-format: "xml"`}},
 		{"a bad environment variable", nil, map[string]string{"ROCKPOOL_INJECTOR_SHUTDOWN_GRACE": "soon"}, []string{"ROCKPOOL_INJECTOR_SHUTDOWN_GRACE", `"soon"`}},
-		{"an environment variable for a flag", nil, map[string]string{"ROCKPOOL_INJECTOR_UPSTREAM": "https://a,b"}, []string{`--upstream: "b"`}},
+		{"an environment variable for a flag", nil, map[string]string{"ROCKPOOL_INJECTOR_UPSTREAM": "https://a,b"}, []string{`--upstream: entry 2: url: "b"`}},
 		{"an unknown flag", []string{"--upstreams=https://a"}, nil, []string{"unknown flag: --upstreams"}},
 		{"an argument", []string{"now"}, nil, []string{"unknown command", "now"}},
 	}

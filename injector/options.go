@@ -56,7 +56,7 @@ func (o *options) addTo(flags *pflag.FlagSet) {
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server; empty: as the pod's service account, or not at all without a token")
 	flags.StringVar(&o.configMap, "config-map", settings.DefaultName, "ConfigMap in --namespace with what holds for all pods, instead of the flags from --sidecar-image to\n--sidecar-memory-limit where it has a value; followed at run time. Empty: none")
 	o.sidecarOptions.addTo(flags)
-	flags.StringVar(&o.metricsListen, "metrics-listen", ":8080", "address of /metrics, /healthz and /readyz, HTTP; empty for none")
+	flags.StringVar(&o.metricsListen, "metrics-listen", ":8080", "address of /metrics and /healthz, HTTP; empty for none. /readyz is at --listen")
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&o.logFormat, "log-format", "json", "json or console")
 	flags.DurationVar(&o.shutdownDelay, "shutdown-delay", 5*time.Second, "on SIGTERM, how long to go on serving, no longer ready, until API servers look elsewhere")
@@ -107,8 +107,8 @@ func (o *sidecarOptions) params(needImage bool) (inject.Params, error) {
 	if needImage || o.image != "" {
 		check("sidecar-image", inject.ValidateImage(o.image))
 	}
-	for _, u := range o.upstreams {
-		check("upstream", inject.ValidateUpstream(u))
+	if len(o.upstreams) > 0 {
+		check("upstream", inject.ValidateUpstreams(strings.Join(o.upstreams, ",")))
 	}
 	check("cache-volume", inject.ValidateCacheVolume(inject.CacheVolume(o.cacheVolume)))
 	check("cache-host-path", inject.ValidateCacheHostPath(o.cacheHostPath))

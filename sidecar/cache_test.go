@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -13,20 +14,81 @@ import (
 
 	"rockpool.dev/sidecar/account"
 	"rockpool.dev/sidecar/config"
+	"rockpool.dev/store"
 )
+
+// authority is the certificate of a cluster's CA.
+func authority(t *testing.T) []byte {
+	t.Helper()
+	certPEM, _, err := cert.GenerateSelfSignedCertKey("kubernetes", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return certPEM
+}
+
+// In a rolling update the new pod starts beside the old one, and in another slot.
+func TestANewSlotBeginsWithWhatTheOtherPodsOfItsClusterHave(t *testing.T) {
+	cfg := config.Config{}
+	cfg.Cache.Directory, cfg.Cache.MaxSize = t.TempDir(), 1<<20
+	first, second := authority(t), authority(t)
+	open := func(ca []byte) *cache {
+		t.Helper()
+		cfg.Account.Source = t.TempDir()
+		if err := os.WriteFile(filepath.Join(cfg.Account.Source, account.CAFile), ca, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c := openDisk(t.Context(), cfg, zap.NewNop())
+		if c.db == nil {
+			t.Fatal("the cache is not open")
+		}
+		t.Cleanup(func() { c.close(zap.NewNop()) })
+		return c
+	}
+	scope := store.Scope{Principal: "p", Version: "v1", Resource: "configmaps", Representation: "object", MediaType: "application/json"}
+	list := func(c *cache, resourceVersion string) {
+		t.Helper()
+		snapshot := store.NewSnapshot(scope)
+		err := c.db.Update(t.Context(), func(tx *store.Tx) error {
+			return snapshot.Commit(tx, store.Head{Kind: "ConfigMap", APIVersion: "v1", Envelope: "{}", ResourceVersion: resourceVersion})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	has := func(c *cache, want ...string) {
+		t.Helper()
+		all, err := c.db.Collections(t.Context(), scope.Principal, "", "v1", "configmaps")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, found := range all {
+			got = append(got, found.ResourceVersion)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("slot %s has %v, want %v", filepath.Base(c.slot.Path), got, want)
+		}
+	}
+
+	old := open(first)
+	has(old)
+	list(old, "10")
+	fresh := open(first)
+	has(fresh, "10")
+	list(fresh, "20")
+	has(old, "10")
+
+	list(old, "30")
+	fresh.close(zap.NewNop())
+	has(open(first), "20") // its own again, and not anew the other's
+	has(open(second))
+}
 
 // A service account of one cluster has the name of one in another, and a node may move from
 // one to the other: before it is known whose the cache is, nobody is answered from it.
 func TestACallerIsNotKnownBeforeTheClusterIs(t *testing.T) {
-	authority := func() []byte {
-		t.Helper()
-		certPEM, _, err := cert.GenerateSelfSignedCertKey("kubernetes", nil, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return certPEM
-	}
-	first, second := authority(), authority()
+	first, second := authority(t), authority(t)
 	cfg := config.Config{}
 	cfg.Cache.Directory, cfg.Cache.MaxSize = t.TempDir(), 1<<20
 	var recalled bool // facts of the first cluster, in a later run

@@ -133,13 +133,19 @@ func writable(dir string) error {
 
 // remove deletes a database with its companions.
 func remove(path string) error {
-	var errs []error
-	for _, suffix := range []string{"", "-wal", "-shm"} {
-		if err := os.Remove(path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
+	return errors.Join(removeFile(path), removeCompanions(path))
+}
+
+// removeCompanions deletes what SQLite keeps beside a database.
+func removeCompanions(path string) error {
+	return errors.Join(removeFile(path+"-wal"), removeFile(path+"-shm"), removeFile(path+"-journal"))
+}
+
+func removeFile(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // setAside renames a database; what stood at the new name is lost. The log must

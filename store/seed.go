@@ -20,17 +20,19 @@ const seedSuffix = ".seed"
 // ends first, there is no database in dir.
 func Seed(ctx context.Context, dir, from string) error {
 	path, source := filepath.Join(dir, FileName), filepath.Join(from, FileName)
+	partial := path + seedSuffix
+	// Of a process that was interrupted: half a copy, or the log of a database that was being
+	// removed, which SQLite would apply to the new one.
+	if err := errors.Join(remove(partial), removeCompanions(path)); err != nil {
+		return fmt.Errorf("seed: %w", err)
+	}
 	if _, err := os.Lstat(source); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = fmt.Errorf("%w: %w", ErrNotFound, err)
 		}
 		return fmt.Errorf("seed: %w", err)
 	}
-	partial := path + seedSuffix
-	err := remove(partial) // of a start that was interrupted
-	if err == nil {
-		err = copyInto(ctx, source, partial)
-	}
+	err := copyInto(ctx, source, partial)
 	if err == nil {
 		err = disown(ctx, partial)
 	}

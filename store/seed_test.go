@@ -65,6 +65,27 @@ func TestANewDatabaseBeginsWithWhatAnotherHas(t *testing.T) {
 	}
 }
 
+// A process that ends while it removes a database may leave the log, which SQLite applies to
+// whatever is under the name.
+func TestANewDatabaseDoesNotTakeTheLogOfOneBefore(t *testing.T) {
+	from, to, before := t.TempDir(), t.TempDir(), t.TempDir()
+	record(t, openAt(t, from, Options{}), scope("shop"), "10", object("a", 5))
+	record(t, openAt(t, before, Options{}), scope("shop"), "99", object("z", 9))
+	log, err := os.ReadFile(filepath.Join(before, FileName+"-wal"))
+	if err != nil || len(log) == 0 {
+		t.Fatalf("no log: %d bytes, %v", len(log), err)
+	}
+	if err := os.WriteFile(filepath.Join(to, FileName+"-wal"), log, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Seed(t.Context(), to, from); err != nil {
+		t.Fatal(err)
+	}
+	copied := openAt(t, to, Options{Notice: func(what string) { t.Error(what) }})
+	_, got := complete(t, copied, scope("shop"))
+	want(t, got, "a@5")
+}
+
 func TestASeedThatFailsLeavesNothing(t *testing.T) {
 	full := func(t *testing.T, dir string) *DB {
 		db := openAt(t, dir, Options{})
@@ -119,6 +140,18 @@ func TestASeedThatFailsLeavesNothing(t *testing.T) {
 		if err := Seed(t.Context(), to, from); err != nil {
 			t.Error(err)
 		}
+	})
+	t.Run("one was interrupted before, and there is nothing any more", func(t *testing.T) {
+		to := t.TempDir()
+		for _, suffix := range []string{"", "-journal"} {
+			if err := os.WriteFile(filepath.Join(to, FileName+seedSuffix+suffix), []byte("half"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := Seed(t.Context(), to, t.TempDir()); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%v", err)
+		}
+		empty(t, to)
 	})
 }
 

@@ -145,7 +145,8 @@ func (k *Keeper) attempt(ctx context.Context) error {
 		return fmt.Errorf("make a certificate: %w", err)
 	}
 	if change.Step == StepSwitch {
-		// The new CA must have been trusted for a while. If it was not, that while begins now.
+		// The new CA must have been trusted for a while. If somebody has taken it out, the next look
+		// switches: a moment is what API servers need to notice.
 		changed, err := k.trust(ctx, secret.Data, now)
 		if err != nil || changed {
 			return err
@@ -188,6 +189,9 @@ func (k *Keeper) use(data map[string][]byte, now time.Time) error {
 	pair, err := tls.X509KeyPair(data[corev1.TLSCertKey], data[corev1.TLSPrivateKeyKey])
 	if err != nil {
 		return fmt.Errorf("secret %s: %w", k.cluster.where.Secret, err)
+	}
+	if k.current != nil && early(pair.Leaf, k.current.Leaf, data, now) {
+		return nil
 	}
 	k.cert, k.current = data[corev1.TLSCertKey], &pair
 	inUse(k.log, pair.Leaf)

@@ -261,6 +261,35 @@ func TestANewCAIsNotUsedBeforeItWasTrusted(t *testing.T) {
 	}
 }
 
+func TestAReplicaWhoseClockIsAheadTakesNobodyElsesCertificate(t *testing.T) {
+	a := newAPI(t)
+	clk, ahead := clocktesting.NewFakeClock(start), clocktesting.NewFakeClock(start)
+	k, other := keeper(t, a, policy, clk, zap.NewNop()), keeper(t, a, policy, ahead, zap.NewNop())
+	look := func(k *Keeper) {
+		t.Helper()
+		if err := k.look(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	look(k)
+	first, _ := k.Get(nil)
+	clk.Step(50 * day)
+	ahead.Step(65 * day) // it is time to renew there
+	look(other)
+	if made, _ := other.Get(nil); made == nil || made.Leaf.Equal(first.Leaf) {
+		t.Fatal("the other has not renewed; this test shows nothing")
+	}
+	look(k)
+	if err := trusts(k, a.bundle(0), clk.Now()); err != nil {
+		t.Error(err)
+	}
+	clk.Step(15 * day)
+	look(k)
+	if now, _ := k.Get(nil); now == first {
+		t.Error("the new certificate is never used")
+	}
+}
+
 func TestRunFollowsTheSecret(t *testing.T) {
 	a := newAPI(t)
 	clk := clocktesting.NewFakeClock(start)

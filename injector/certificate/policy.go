@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -219,4 +220,12 @@ func (p Policy) premature(data map[string][]byte, serving *x509.Certificate, now
 	authorities := decodeAuthorities(data[KeyCA], now)
 	return len(authorities) > 0 && now.Sub(issued(authorities[0])) < p.Settle/2 &&
 		serving.CheckSignatureFrom(authorities[0]) != nil && now.Before(serving.NotAfter)
+}
+
+// early tells that the next certificate was made by a replica whose clock is ahead, and that the
+// present one is valid, and trusted by the CAs in data, until then: API servers would not accept the
+// next one yet.
+func early(next, present *x509.Certificate, data map[string][]byte, now time.Time) bool {
+	return now.Before(next.NotBefore) && now.Before(present.NotAfter) &&
+		slices.ContainsFunc(decodeAuthorities(data[KeyCA], now), func(ca *x509.Certificate) bool { return present.CheckSignatureFrom(ca) == nil })
 }

@@ -40,8 +40,8 @@ func TestParseAnnotations(t *testing.T) {
 		{name: "log levels", in: map[string]string{AnnotationLogLevel: "trace"}, wantErr: `rockpool.dev/log-level: unknown value "trace" (allowed: debug, info, warn, error)`},
 		{name: "offline events are on or off", in: map[string]string{AnnotationOfflineEvents: "yes"}, wantErr: `rockpool.dev/offline-events: unknown value "yes" (allowed: true, false)`},
 		{name: "offline leases are on or off", in: map[string]string{AnnotationOfflineLeases: ""}, wantErr: `rockpool.dev/offline-leases: unknown value "" (allowed: true, false)`},
-		{name: "an upstream among several is wrong", in: map[string]string{AnnotationUpstreams: "https://a,b"}, wantErr: `rockpool.dev/upstreams: "b" is not an https URL`},
-		{name: "a trailing comma", in: map[string]string{AnnotationUpstreams: "https://a,"}, wantErr: `rockpool.dev/upstreams: ""`},
+		{name: "an upstream among several is wrong", in: map[string]string{AnnotationUpstreams: "https://a,b"}, wantErr: `rockpool.dev/upstreams: entry 2: url: "b" is not https`},
+		{name: "what is right each and wrong together", in: map[string]string{AnnotationUpstreams: "https://a,https://a;ca-file=/b"}, wantErr: "is given before with another"},
 		{name: "an image with spaces", in: map[string]string{AnnotationImage: "a b"}, wantErr: `rockpool.dev/image: "a b"`},
 		{name: "a key that nobody knows, with the known ones", in: map[string]string{"rockpool.dev/upstream": "https://a"},
 			wantErr: "rockpool.dev/upstream: unknown annotation (allowed: rockpool.dev/inject, rockpool.dev/cache-volume, rockpool.dev/cache-size, rockpool.dev/cache-agents, rockpool.dev/upstreams, rockpool.dev/port, rockpool.dev/exclude-containers, rockpool.dev/offline-events, rockpool.dev/offline-leases, rockpool.dev/log-level, rockpool.dev/cpu-request, rockpool.dev/cpu-limit, rockpool.dev/memory-request, rockpool.dev/memory-limit, rockpool.dev/image)"},
@@ -51,6 +51,7 @@ func TestParseAnnotations(t *testing.T) {
 		{name: "no agent at all", in: map[string]string{AnnotationCacheAgents: " "}, wantErr: `rockpool.dev/cache-agents: no name is given`},
 		{name: "a port of root's", in: map[string]string{AnnotationPort: "443"}, wantErr: `rockpool.dev/port: "443" is not such a port (allowed: a port from 1024 to 65534)`},
 		{name: "a port without a next one", in: map[string]string{AnnotationPort: "65535"}, wantErr: `rockpool.dev/port: "65535"`},
+		{name: "a port with a sign", in: map[string]string{AnnotationPort: "+20268"}, wantErr: `rockpool.dev/port: "+20268"`},
 		{name: "a port that is none", in: map[string]string{AnnotationPort: "https"}, wantErr: `rockpool.dev/port: "https"`},
 		{name: "a container that cannot be", in: map[string]string{AnnotationExcludeContainers: "web,Mesh"}, wantErr: `rockpool.dev/exclude-containers: "Mesh" is not the name`},
 		{name: "our container", in: map[string]string{AnnotationExcludeContainers: "rockpool-sidecar"}, wantErr: `rockpool.dev/exclude-containers: "rockpool-sidecar"`},
@@ -81,6 +82,7 @@ func FuzzParseAnnotations(f *testing.F) {
 	for _, s := range settings {
 		f.Add(s.key, "true")
 		f.Add(s.key, "https://api.example.com:6443,https://[::1]")
+		f.Add(s.key, "https://a,https://a_b;ca-file=/a;ca-file=/b")
 		f.Add(s.key, "registry.example.com:5000/edge/rockpool:v1@sha256:"+strings.Repeat("0", 64))
 	}
 	f.Add("rockpool.dev/unknown", "x")

@@ -3,15 +3,14 @@ package inject
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/url"
 	"path"
 	"regexp"
-	"strconv"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/validation"
+
+	"rockpool.dev/sidecar/config"
 )
 
 // DefaultCacheHostPath is the directory on the node below which every pod's cache
@@ -70,54 +69,14 @@ func ValidateResources(resources corev1.ResourceRequirements) error {
 	return nil
 }
 
-// ValidateUpstream accepts an entry of the sidecar's upstream.servers: the https URL of an API
-// server, of host and optional port, and perhaps ;tls-server-name=NAME and ;ca-file=PATH behind
-// it. A path is refused because in-cluster clients know no path prefix.
-func ValidateUpstream(entry string) error {
-	if strings.Contains(entry, "@") {
-		// Not quoted: what stands before the @ may be a password.
-		return errors.New("a URL with a user or password is not accepted: pods send their own tokens")
+// ValidateUpstreams accepts what the sidecar accepts as upstream.servers, with one at least.
+func ValidateUpstreams(list string) error {
+	if strings.Trim(list, " ,") == "" {
+		return errors.New("no URL is given")
 	}
-	if strings.ContainsAny(entry, "?#, \n\r\t") {
-		return fmt.Errorf("%q has more than a host and a port", entry)
-	}
-	address, fields, more := strings.Cut(entry, ";")
-	if err := validateServerURL(address); err != nil {
-		return err
-	}
-	for more {
-		var field string
-		field, fields, more = strings.Cut(fields, ";")
-		name, value, _ := strings.Cut(field, "=")
-		switch {
-		case name == "tls-server-name" && (net.ParseIP(value) != nil || len(validation.IsDNS1123Subdomain(strings.ToLower(value))) == 0):
-		case name == "ca-file" && path.IsAbs(value):
-		default:
-			return fmt.Errorf("%q: the field %q is none of tls-server-name=NAME and ca-file=/PATH", address, field)
-		}
-	}
-	return nil
-}
-
-func validateServerURL(address string) error {
-	u, err := url.Parse(address)
-	if err != nil {
-		return fmt.Errorf("%q is not a URL", address)
-	}
-	switch {
-	case u.Scheme != "https":
-		return fmt.Errorf("%q is not an https URL, like https://api.example.com:6443", address)
-	case u.Hostname() == "":
-		return fmt.Errorf("%q names no host", address)
-	case u.Path != "" && u.Path != "/":
-		return fmt.Errorf("%q has more than a host and a port", address)
-	}
-	if port := u.Port(); port != "" || strings.HasSuffix(u.Host, ":") {
-		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-			return fmt.Errorf("%q has no port between 1 and 65535", address)
-		}
-	}
-	return nil
+	keys := config.Keys()
+	i := slices.IndexFunc(keys, func(k config.Key) bool { return k.Name == "upstream.servers" })
+	return keys[i].Check(strings.TrimSpace(list))
 }
 
 // imageReference is the grammar of OCI image references, with any host name before the

@@ -43,17 +43,13 @@ var settings = []setting{
 		return onOneLine(err)
 	}},
 	{AnnotationUpstreams, "https URLs separated by commas, tried in order", func(_ *Annotations, value string) error {
-		for _, address := range splitList(value) {
-			if err := ValidateUpstream(address); err != nil {
-				return err
-			}
-		}
-		return nil
+		return ValidateUpstreams(value)
 	}},
 	{AnnotationPort, "a port from 1024 to 65534", func(a *Annotations, value string) error {
 		port, err := strconv.ParseInt(value, 10, 32)
-		// The sidecar is not root, and needs the next port as well.
-		if err != nil || port < 1024 || port > 65534 {
+		// The sidecar is not root, and needs the next port as well. The policy rockpool-injected-pods
+		// compares the text.
+		if err != nil || port < 1024 || port > 65534 || strconv.FormatInt(port, 10) != value {
 			return fmt.Errorf("%q is not such a port", value)
 		}
 		a.Port = int32(port)

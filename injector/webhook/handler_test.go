@@ -77,6 +77,8 @@ func TestRequestsThatAreNoReviewsNameWhatIsWrong(t *testing.T) {
 		{"an older API version", jsonType, reviewOf(plainPod(""), "admission.k8s.io/v1", "admission.k8s.io/v1beta1"), 400, "admissionReviewVersions of the webhook must be [v1]"},
 		{"field names in other letters", jsonType, reviewOf(plainPod(""), `"request"`, `"Request"`), 400, "request: missing"},
 		{"no uid", jsonType, reviewOf(plainPod(""), "u-1", ""), 400, "request.uid: missing"},
+		{"no namespace", jsonType, reviewOf(plainPod(""), `"shop"`, `""`), 400, `request.namespace: ""`},
+		{"a path in place of a namespace", jsonType, reviewOf(plainPod(""), "shop", "../nodes"), 400, `request.namespace: "../nodes"`},
 		{"another resource", jsonType, reviewOf(plainPod(""), `"pods"`, `"secrets"`), 400, "request.resource: "},
 		{"a subresource", jsonType, reviewOf(plainPod(""), `"operation"`, `"subResource":"exec","operation"`), 400, "request.resource: "},
 		{"another operation", jsonType, reviewOf(plainPod(""), "CREATE", "UPDATE"), 400, `request.operation: "UPDATE"`},

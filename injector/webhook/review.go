@@ -7,6 +7,7 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/json"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // review is what the API server asks: the request and the pod in it.
@@ -37,6 +38,9 @@ func parseReview(body []byte) (*review, error) {
 			request.Resource.Group, request.Resource.Version, request.Resource.Resource, request.SubResource)
 	case request.Operation != admissionv1.Create:
 		return nil, fmt.Errorf("request.operation: %q is not CREATE; correct the rules of the webhook", request.Operation)
+	case len(validation.IsDNS1123Label(request.Namespace)) > 0:
+		// Whoever reaches the port can ask, and namespaces are remembered and written to.
+		return nil, fmt.Errorf("request.namespace: %q is not the name of a namespace", request.Namespace)
 	case len(request.Object.Raw) == 0:
 		return nil, errors.New("request.object: missing")
 	}

@@ -172,11 +172,20 @@ func (k Key) trusted(value, directory string) error {
 		return nil // what is wrong with the value is told elsewhere
 	}
 	for _, s := range c.Upstream.Servers {
-		if s.CAFile != "" && within(s.CAFile, directory) {
+		if s.CAFile != "" && (within(s.CAFile, directory) || within(withoutLinks(s.CAFile), withoutLinks(directory))) {
 			return fmt.Errorf("%s: %s: %q is in the directory of the settings; another directory is allowed", s.URL, fieldCA, s.CAFile)
 		}
 	}
 	return nil
+}
+
+// withoutLinks follows the links in a path, of which /proc has some that lead anywhere. What is not there
+// stays as it is written.
+func withoutLinks(path string) string {
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		return target
+	}
+	return path
 }
 
 // plain is a value as it would be written in a flag.

@@ -152,13 +152,15 @@ func TestWhatIsWrongBesideADirectoryIsAnError(t *testing.T) {
 func TestAuthoritiesDoNotComeWithTheSettings(t *testing.T) {
 	directory := t.TempDir()
 	path := filepath.Join(directory, FileName)
-	write(t, path, fmt.Sprintf("upstream.servers: https://a;ca-file=%s\n", path))
-	s := readFile(path, Keys(), directory)
-	if len(s.values) > 0 || len(s.problems) != 1 || !strings.Contains(s.problems[0].Error(), "in the directory of the settings") {
-		t.Errorf("%v %v", s.values, s.problems)
+	for _, ca := range []string{path, "/proc/self/root" + path, "/proc/thread-self/root" + path} {
+		write(t, path, fmt.Sprintf("upstream.servers: https://a;ca-file=%s\n", ca))
+		s := readFile(path, Keys(), directory)
+		if len(s.values) > 0 || len(s.problems) != 1 || !strings.Contains(s.problems[0].Error(), "in the directory of the settings") {
+			t.Errorf("%s: %v %v", ca, s.values, s.problems)
+		}
 	}
 	write(t, path, "upstream.servers: https://a;ca-file=/etc/edge/ca.crt\n")
-	if s = readFile(path, Keys(), directory); len(s.problems) > 0 || s.values["upstream.servers"] == nil {
+	if s := readFile(path, Keys(), directory); len(s.problems) > 0 || s.values["upstream.servers"] == nil {
 		t.Errorf("%v %v", s.values, s.problems)
 	}
 }
