@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
@@ -24,6 +25,7 @@ import (
 	"rockpool.dev/sidecar/config"
 	"rockpool.dev/sidecar/flow"
 	"rockpool.dev/sidecar/outbox"
+	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/replay"
 	"rockpool.dev/sidecar/slot"
@@ -98,19 +100,24 @@ func seed(ctx context.Context, s *slot.Slot, log *zap.Logger) {
 	}
 }
 
-// bind empties the cache when it is of another cluster than the pod. While there is no
-// service-account directory nobody can tell, and bound stays as it is.
+// bind empties the cache when it is of another cluster than the pod, or of a service account that
+// is gone and had the name of the pod's. While there is no service-account directory nobody can
+// tell, and bound stays as it is.
 func (c *cache) bind(ctx context.Context, cfg config.Config, log *zap.Logger) error {
-	digests := clusterDigests(filepath.Join(cfg.Account.Source, account.CAFile))
-	if len(digests) == 0 {
+	owner := store.Owner{Authorities: clusterDigests(filepath.Join(cfg.Account.Source, account.CAFile))}
+	if len(owner.Authorities) == 0 {
 		return nil // the mirror says what is wrong with the directory
 	}
-	emptied, err := c.db.BindCluster(ctx, digests)
-	if err == nil {
+	token, noToken := os.ReadFile(filepath.Join(cfg.Account.Source, account.TokenFile))
+	if noToken == nil {
+		owner.Account = principal.AccountUID(string(bytes.TrimSpace(token)))
+	}
+	emptied, err := c.db.Bind(ctx, owner)
+	if err == nil && noToken == nil {
 		c.bound.Store(true)
 	}
 	if emptied {
-		log.Warn("the cache was of another cluster and has been emptied", zap.String("path", c.db.Path()))
+		log.Warn("the cache was of another cluster or service account and has been emptied", zap.String("path", c.db.Path()))
 	}
 	return err
 }

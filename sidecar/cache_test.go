@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"os"
 	"path/filepath"
 	"slices"
@@ -158,5 +159,40 @@ func TestACallerIsNotKnownBeforeTheClusterIs(t *testing.T) {
 	stop()
 	if recalled {
 		t.Error("facts of the first cluster were taken for the second one's")
+	}
+}
+
+// A service account that was deleted and made anew under its name may be somebody else's.
+func TestACacheIsNotForAnotherAccountOfTheSameName(t *testing.T) {
+	cfg := config.Config{}
+	cfg.Cache.Directory, cfg.Cache.MaxSize, cfg.Account.Source = t.TempDir(), 1<<20, t.TempDir()
+	ca := authority(t)
+	open := func(uid string) *cache {
+		t.Helper()
+		claims := base64.RawURLEncoding.EncodeToString([]byte(`{"sub":"system:serviceaccount:a:b","kubernetes.io":{"serviceaccount":{"uid":"` + uid + `"}}}`))
+		for name, content := range map[string][]byte{account.CAFile: ca, account.TokenFile: []byte("eyJhbGciOiJSUzI1NiJ9." + claims + ".x\n")} {
+			if err := os.WriteFile(filepath.Join(cfg.Account.Source, name), content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c := openDisk(t.Context(), cfg, zap.NewNop())
+		if c.db == nil || !c.bound.Load() {
+			t.Fatal("the cache is not open, or it is not known whose it is")
+		}
+		return c
+	}
+	for _, step := range []struct {
+		uid  string
+		left bool
+	}{{"one", false}, {"one", true}, {"another", false}} {
+		c := open(step.uid)
+		value, _, err := c.db.Fact(t.Context(), "of")
+		if err != nil || (value != nil) != step.left {
+			t.Errorf("account %s finds %q, %v", step.uid, value, err)
+		}
+		if err := c.db.PutFact(t.Context(), "of", []byte(step.uid)); err != nil {
+			t.Fatal(err)
+		}
+		c.close(zap.NewNop())
 	}
 }

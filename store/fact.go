@@ -108,30 +108,44 @@ func (db *DB) PutFact(ctx context.Context, key string, value []byte) error {
 	})
 }
 
-// BindCluster says which cluster the cache is of, by the digests of the
-// certificates that its API server is trusted by. When none of them is among
-// those of the last time, the cache is another cluster's and is emptied: a
-// rotation of the authority overlaps, two clusters share nothing.
-func (db *DB) BindCluster(ctx context.Context, digests []string) (emptied bool, err error) {
-	value, err := json.Marshal(digests)
-	if err != nil {
-		return false, err
-	}
+// Owner is whose cache it is. Names are not enough: service accounts of two clusters have the same
+// ones, and so has one that was deleted and made anew, perhaps for somebody else.
+type Owner struct {
+	// Authorities are digests of the certificates that the API server is trusted by.
+	Authorities []string `json:"authorities"`
+	// Account is the UID of the service account; empty: not known.
+	Account string `json:"account,omitempty"`
+}
+
+// stranger tells that the cache of one owner is not for another. A rotation of the authority
+// overlaps; two clusters share nothing.
+func (o Owner) stranger(to Owner) bool {
+	return !slices.ContainsFunc(o.Authorities, func(d string) bool { return slices.Contains(to.Authorities, d) }) ||
+		(o.Account != "" && to.Account != "" && o.Account != to.Account)
+}
+
+// Bind says whose cache it is. One that was somebody else's is emptied.
+func (db *DB) Bind(ctx context.Context, owner Owner) (emptied bool, err error) {
+	var bound string
 	err = db.Update(ctx, func(tx *Tx) error {
-		var old string
-		err := tx.tx.QueryRow(`SELECT value FROM meta WHERE key = 'cluster'`).Scan(&old)
-		if err := ignoreNotFound(tx.note("read cluster", err)); err != nil {
+		err := tx.tx.QueryRow(`SELECT value FROM meta WHERE key = 'cluster'`).Scan(&bound)
+		if err := ignoreNotFound(tx.note("read owner", err)); err != nil {
 			return err
 		}
-		if old == string(value) {
-			return nil
-		}
-		var known []string
-		if old != "" {
-			if err := json.Unmarshal([]byte(old), &known); err != nil {
-				known = nil
+		now := owner
+		if bound != "" {
+			var before Owner
+			if err := json.Unmarshal([]byte(bound), &before); err != nil {
+				before = Owner{}
 			}
-			emptied = !slices.ContainsFunc(digests, func(d string) bool { return slices.Contains(known, d) })
+			emptied = owner.stranger(before)
+			if now.Account == "" && !emptied {
+				now.Account = before.Account
+			}
+		}
+		value, err := json.Marshal(now)
+		if err != nil || string(value) == bound {
+			return err
 		}
 		if emptied {
 			for _, table := range []string{"collection", "tombstone", "response", "fact", "outbox"} {
@@ -140,12 +154,13 @@ func (db *DB) BindCluster(ctx context.Context, digests []string) (emptied bool, 
 				}
 			}
 		}
-		_, err = tx.tx.Exec(putCluster, string(value))
-		return tx.note("write cluster", err)
+		bound = string(value)
+		_, err = tx.tx.Exec(putCluster, bound)
+		return tx.note("write owner", err)
 	})
 	emptied = emptied && err == nil
 	if err == nil {
-		db.kept.bind(string(value), emptied)
+		db.kept.bind(bound, emptied)
 	}
 	return emptied, err
 }

@@ -180,7 +180,7 @@ func TestALostFileIsReplacedWhileRunning(t *testing.T) {
 			if err := db.PutFact(t.Context(), "jwks", []byte("keys")); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := db.BindCluster(t.Context(), []string{"this"}); err != nil {
+			if _, err := db.Bind(t.Context(), Owner{Authorities: []string{"this"}}); err != nil {
 				t.Fatal(err)
 			}
 			var objects []Object
@@ -235,7 +235,7 @@ func TestALostFileIsReplacedWhileRunning(t *testing.T) {
 			if v, _, err := db.Fact(t.Context(), "jwks"); string(v) != "keys" || err != nil {
 				t.Errorf("after a restart the fact is %q %v", v, err)
 			}
-			if emptied, err := db.BindCluster(t.Context(), []string{"other"}); err != nil || !emptied {
+			if emptied, err := db.Bind(t.Context(), Owner{Authorities: []string{"other"}}); err != nil || !emptied {
 				t.Errorf("the new file is of no cluster: emptied %v %v", emptied, err)
 			}
 		})

@@ -74,10 +74,10 @@ func TestTheOutboxKeepsTheOrderOfAcceptance(t *testing.T) {
 	if _, err := db.Queued(t.Context(), b); !errors.Is(err, ErrNotFound) {
 		t.Errorf("what is not queued any more gives %v", err)
 	}
-	if _, err := db.BindCluster(t.Context(), []string{"this"}); err != nil {
+	if _, err := db.Bind(t.Context(), Owner{Authorities: []string{"this"}}); err != nil {
 		t.Fatal(err)
 	}
-	if emptied, err := db.BindCluster(t.Context(), []string{"another"}); err != nil || !emptied {
+	if emptied, err := db.Bind(t.Context(), Owner{Authorities: []string{"another"}}); err != nil || !emptied {
 		t.Fatal(emptied, err)
 	}
 	wantQueue(t, db, "")
@@ -140,7 +140,7 @@ func TestTheOutboxIsCarriedOverToANewFile(t *testing.T) {
 			if err := db.Dequeue(t.Context(), gone); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := db.BindCluster(t.Context(), []string{"this"}); err != nil {
+			if _, err := db.Bind(t.Context(), Owner{Authorities: []string{"this"}}); err != nil {
 				t.Fatal(err)
 			}
 			record(t, db, scope("shop"), "1", object("a", 1))
@@ -154,7 +154,7 @@ func TestTheOutboxIsCarriedOverToANewFile(t *testing.T) {
 			}
 			enqueue(t, db, queued("c", "3", ""))
 			wantQueue(t, db, "a=1+p b=2 c=3")
-			if emptied, err := db.BindCluster(t.Context(), []string{"another"}); err != nil || !emptied {
+			if emptied, err := db.Bind(t.Context(), Owner{Authorities: []string{"another"}}); err != nil || !emptied {
 				t.Errorf("the Events go to whatever cluster: emptied %v, %v", emptied, err)
 			}
 			wantQueue(t, db, "")

@@ -334,13 +334,27 @@ func TestResponsesFactsAndTheCluster(t *testing.T) {
 		t.Fatalf("%s %v", v, err)
 	}
 	for _, step := range []struct {
-		digests []string
+		owner   Owner
 		emptied bool
-	}{{[]string{"a"}, false}, {[]string{"a"}, false}, {[]string{"a", "b"}, false}, {[]string{"b"}, false}, {[]string{"c"}, true}} {
-		emptied, err := db.BindCluster(t.Context(), step.digests)
+	}{
+		{Owner{[]string{"a"}, ""}, false},
+		{Owner{[]string{"a"}, ""}, false},
+		{Owner{[]string{"a", "b"}, ""}, false},
+		{Owner{[]string{"b"}, "first"}, false}, // now it is known
+		{Owner{[]string{"b"}, ""}, false},
+		{Owner{[]string{"b"}, "second"}, true},
+	} {
+		emptied, err := db.Bind(t.Context(), step.owner)
 		if err != nil || emptied != step.emptied {
-			t.Fatalf("%v: emptied %v %v", step.digests, emptied, err)
+			t.Fatalf("%v: emptied %v %v", step.owner, emptied, err)
 		}
+	}
+	if _, err := db.Response(t.Context(), "p", "/apis?x=1", "application/json"); !errors.Is(err, ErrNotFound) {
+		t.Fatalf("the response of an account that is gone is left: %v", err)
+	}
+	update(t, db, func(tx *Tx) error { return tx.PutResponse(r) })
+	if emptied, err := db.Bind(t.Context(), Owner{[]string{"c"}, "second"}); err != nil || !emptied {
+		t.Fatalf("another cluster: emptied %v %v", emptied, err)
 	}
 	if _, err := db.Response(t.Context(), "p", "/apis?x=1", "application/json"); !errors.Is(err, ErrNotFound) {
 		t.Fatalf("another cluster's response is left: %v", err)
