@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sync/semaphore"
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -29,8 +30,12 @@ const (
 )
 
 // MaxReviewBytes bounds the body of a review. An API server accepts objects of 3 MiB at
-// most; a review has room for two of them.
-const MaxReviewBytes = 8 << 20
+// most, and a review of a CREATE has one. maxReading bounds all bodies together that are being
+// worked on: whoever reaches the port may send some, and parsed they take several times as much.
+const (
+	MaxReviewBytes = 4 << 20
+	maxReading     = 2 * MaxReviewBytes
+)
 
 // Cluster knows what a review does not say. An error means that it is not known now.
 type Cluster interface {
@@ -49,6 +54,7 @@ type handler struct {
 	cluster  Cluster                // nil: nothing is known
 	injected func(namespace string) // nil: nobody is told
 	log      *zap.Logger
+	reading  *semaphore.Weighted // bytes of maxReading
 	// inject is inject.Inject; tests put a failing one here.
 	inject func(*corev1.Pod, inject.Facts, inject.Params) (*corev1.Pod, inject.Result)
 }
@@ -56,7 +62,7 @@ type handler struct {
 // NewHandler returns the handler for [Path] and [NamespacePath]. Without a cluster, pods are
 // injected as if namespaces forbade nothing and every node were new enough.
 func NewHandler(o Options) http.Handler {
-	return &handler{params: o.Params, cluster: o.Cluster, injected: o.Injected, log: o.Log, inject: inject.Inject}
+	return &handler{params: o.Params, cluster: o.Cluster, injected: o.Injected, log: o.Log, reading: semaphore.NewWeighted(maxReading), inject: inject.Inject}
 }
 
 // Always returns params as [Options.Params].
@@ -68,6 +74,14 @@ func Always(params inject.Params) func() (inject.Params, error) {
 // review to answer; the API server then applies the failurePolicy.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
+	weight := r.ContentLength
+	if weight < 0 || weight > MaxReviewBytes {
+		weight = MaxReviewBytes
+	}
+	if h.reading.Acquire(r.Context(), weight) != nil {
+		return // the API server has given up
+	}
+	defer h.reading.Release(weight)
 	review, problem := readReview(w, r)
 	if problem != nil {
 		h.log.Warn("request refused", zap.Int("status", problem.status), zap.String("reason", problem.text), zap.String("remote", r.RemoteAddr))

@@ -6,10 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -85,7 +88,7 @@ func TestRequestsThatAreNoReviewsNameWhatIsWrong(t *testing.T) {
 		{"no object", jsonType, reviewOf("null"), 400, "request.object: missing"},
 		{"an object of another shape", jsonType, reviewOf(`{"spec":{"containers":{}}}`), 400, "request.object: not a pod"},
 		{"a pod without containers", jsonType, reviewOf(`{"spec":{}}`), 400, "request.object.spec.containers: missing"},
-		{"a body without end", jsonType, strings.Repeat(" ", MaxReviewBytes+1), 413, "more than 8388608 bytes"},
+		{"a body without end", jsonType, strings.Repeat(" ", MaxReviewBytes+1), 413, "more than 4194304 bytes"},
 	}
 	h := NewHandler(Options{Params: Always(testParams), Log: zap.NewNop()})
 	for _, test := range tests {
@@ -152,12 +155,13 @@ func TestReviewsAreAnswered(t *testing.T) {
 func TestAPanicRefusesOnePodAndTheServerGoesOn(t *testing.T) {
 	core, logs := observer.New(zap.ErrorLevel)
 	broken := true
-	h := &handler{params: Always(testParams), log: zap.New(core), inject: func(pod *corev1.Pod, facts inject.Facts, p inject.Params) (*corev1.Pod, inject.Result) {
+	h := NewHandler(Options{Params: Always(testParams), Log: zap.New(core)}).(*handler)
+	h.inject = func(pod *corev1.Pod, facts inject.Facts, p inject.Params) (*corev1.Pod, inject.Result) {
 		if broken {
 			panic("tide")
 		}
 		return inject.Inject(pod, facts, p)
-	}}
+	}
 	got := answerOf(t, post(h, "application/json", reviewOf(plainPod(""))))
 	if got.Allowed || got.UID != "u-1" || got.Result == nil || got.Result.Code != 500 || strings.Contains(got.Result.Message, "tide") {
 		t.Errorf("answer %+v", got)
@@ -313,4 +317,41 @@ func FuzzReview(f *testing.F) {
 			t.Fatalf("injecting again: allowed %v, patch %s", again.Allowed, again.Patch)
 		}
 	})
+}
+
+// Whoever reaches the port may send bodies; what they take together is bounded.
+func TestReviewsWaitWhileOthersTakeTheMemory(t *testing.T) {
+	h := NewHandler(Options{Params: Always(testParams), Log: zap.NewNop()})
+	var bodies []*io.PipeWriter
+	var hogs sync.WaitGroup
+	for range maxReading / MaxReviewBytes {
+		body, writer := io.Pipe()
+		bodies = append(bodies, writer)
+		request := httptest.NewRequest(http.MethodPost, Path, body) // of a length that nobody knows
+		request.Header.Set("Content-Type", "application/json")
+		hogs.Go(func() { h.ServeHTTP(httptest.NewRecorder(), request) })
+		if _, err := writer.Write([]byte(" ")); err != nil { // it is being read
+			t.Fatal(err)
+		}
+	}
+	ask := func(ctx context.Context) int {
+		request := httptest.NewRequestWithContext(ctx, http.MethodPost, Path, strings.NewReader(reviewOf(plainPod(""))))
+		request.Header.Set("Content-Type", "application/json")
+		answer := httptest.NewRecorder()
+		answer.Code = 0
+		h.ServeHTTP(answer, request)
+		return answer.Body.Len()
+	}
+	late, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if n := ask(late); n != 0 {
+		t.Errorf("%d bytes were answered while there was no room", n)
+	}
+	for _, writer := range bodies {
+		writer.Close()
+	}
+	hogs.Wait()
+	if ask(t.Context()) == 0 {
+		t.Error("no answer when there was room again")
+	}
 }
