@@ -446,13 +446,13 @@ func TestWhatWasQueuedBeforeTheStartWaitsUntilItIsLoaded(t *testing.T) {
 func TestAllThatWasPatchedReachesAnEventThatTheServerHas(t *testing.T) {
 	g := newRig(t)
 	path := core + "/recorded"
-	g.server.events[path] = written.Object{"kind": "Event"}
+	g.events[path] = written.Object{"kind": "Event"}
 	for _, patch := range []string{`{"count":2,"reason":"Goes on"}`, `{"count":3}`, `{"note":"x"}`} {
 		if code, _, message := g.write("PATCH", path, strategic, patch); code != 200 {
 			t.Fatalf("%d %s", code, message)
 		}
 	}
-	g.server.set(true)
+	g.set(true)
 	g.run()
 	g.empty()
 	if got := string(g.has(path).JSON()); got != `{"count":3,"kind":"Event","note":"x","reason":"Goes on"}` {
