@@ -169,11 +169,13 @@ func blocking(entered chan<- struct{}, release <-chan struct{}) func(*Server) {
 		mux := http.NewServeMux()
 		mux.HandleFunc(ReadyPath, s.tellReady)
 		s.http.Handler = mux
-		mux.Handle(Path, &handler{params: Always(testParams), log: zap.NewNop(), inject: func(pod *corev1.Pod, facts inject.Facts, p inject.Params) (*corev1.Pod, inject.Result) {
+		h := NewHandler(Options{Params: Always(testParams), Log: zap.NewNop()}).(*handler)
+		h.inject = func(pod *corev1.Pod, facts inject.Facts, p inject.Params) (*corev1.Pod, inject.Result) {
 			entered <- struct{}{}
 			<-release
 			return inject.Inject(pod, facts, p)
-		}})
+		}
+		mux.Handle(Path, h)
 	}
 }
 
