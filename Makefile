@@ -45,7 +45,7 @@ need-node:
 
 test: need-node tools ## Run all tests: unit and end to end, with the race detector, and those on a real node
 	$(GO) vet ./...
-	$(GO) test -race -timeout 20m ./...
+	$(GO) test -race -count=1 -timeout 20m ./...
 	@$(MAKE) --no-print-directory test-node
 
 test-node: need-node image ## Run the tests on a real kubelet and containerd; needs root (minutes the first time, then one or two)
@@ -55,7 +55,7 @@ unit: ## Run the tests that need no API server
 	$(GO) test -race $$($(GO) list ./... | grep -v /tests/)
 
 e2e: tools ## Run the end-to-end tests
-	$(GO) test -race -v -timeout 20m ./tests/e2e
+	$(GO) test -race -count=1 -v -timeout 20m ./tests/e2e
 
 soak: tools ## Have all kinds of clients live through random faults for ten minutes (SOAK=1h for longer)
 	$(GO) test -race -v -timeout 24h ./tests/e2e -run '^TestSoak$$' -soak $(SOAK)
