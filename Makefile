@@ -58,7 +58,7 @@ e2e: tools ## Run the end-to-end tests
 	$(GO) test -race -count=1 -v -timeout 20m ./tests/e2e
 
 soak: tools ## Have all kinds of clients live through random faults for ten minutes (SOAK=1h for longer)
-	$(GO) test -race -v -timeout 24h ./tests/e2e -run '^TestSoak$$' -soak $(SOAK)
+	$(GO) test -race -count=1 -v -timeout 24h ./tests/e2e -run '^TestSoak$$' -soak $(SOAK)
 
 demo: tools ## Show the main job: online, link cut, restarts, link back
 	@$(GO) run ./tests/demo
