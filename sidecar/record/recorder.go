@@ -224,7 +224,7 @@ func (r *Recorder) full() bool {
 	if r.urgent || len(r.begun) == 0 {
 		return r.urgent || len(r.queue) >= r.groupOps || r.pending >= groupBytes
 	}
-	return r.pending >= r.max/2 // the rest is for what comes while that is written
+	return r.pending >= r.max/4 // the rest is for what comes while that is written
 }
 
 // holds tells that a list is coming in.

@@ -25,6 +25,9 @@ const (
 	pingAfter         = 10 * time.Second // of silence on an HTTP/2 connection; probes notice sooner, but only on the newest one
 	pingTimeout       = 5 * time.Second
 	writeStallTimeout = 15 * time.Second // for bytes that TCP cannot get rid of
+	// receiveBuffer is how much of an answer may wait for its reader, in bytes. net/http would take 4 MiB, which in
+	// a pod of 30 MiB counts; compressed, as answers come, this is a large list.
+	receiveBuffer = 1 << 20
 )
 
 // candidate is one address: its connections, and what is known of it.
@@ -103,9 +106,10 @@ func (c *candidate) transport(roots *x509.CertPool, h2 bool) *http.Transport {
 		ExpectContinueTimeout: expectContinue,
 		Protocols:             new(http.Protocols),
 		HTTP2: &http.HTTP2Config{
-			SendPingTimeout:  pingAfter,
-			PingTimeout:      pingTimeout,
-			WriteByteTimeout: writeStallTimeout,
+			SendPingTimeout:           pingAfter,
+			PingTimeout:               pingTimeout,
+			WriteByteTimeout:          writeStallTimeout,
+			MaxReceiveBufferPerStream: receiveBuffer,
 		},
 	}
 	t.Protocols.SetHTTP1(true)
