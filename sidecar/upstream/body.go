@@ -18,7 +18,7 @@ type guard struct {
 	candidate *candidate
 	conn      *conn // nil if it is not known
 	client    context.Context
-	ctx       context.Context // of the request; ended with a cut as its cause when the address is found to be down
+	link      context.Context // ended, with a cut as its cause, when the address is found to be down
 	heard     func()          // called once a part of the body has come
 	end       func()
 }
@@ -30,7 +30,7 @@ func (g *guard) failed(err error) error {
 	switch {
 	case g.client.Err() != nil:
 		return g.client.Err()
-	case errors.As(context.Cause(g.ctx), &severed):
+	case errors.As(context.Cause(g.link), &severed):
 		return &LinkError{Servers: []ServerError{{g.candidate.name, severed.reason}}}
 	case g.conn != nil && g.conn.stranded.Load():
 		return &LinkError{Servers: []ServerError{{g.candidate.name, errStranded}}}
@@ -75,7 +75,7 @@ func (b *guardedBody) Read(p []byte) (int, error) {
 	switch {
 	case b.closed.Load():
 		b.guard.end()
-	case err == io.EOF && b.guard.ctx.Err() == nil:
+	case err == io.EOF && b.guard.client.Err() == nil && b.guard.link.Err() == nil:
 		b.guard.end()
 	default:
 		// A server that is told of a cancellation may end its response as if it were complete, and be

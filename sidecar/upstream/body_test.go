@@ -99,19 +99,19 @@ func TestEndAfterTheContextsEndIsNotComplete(t *testing.T) {
 	severed, sever := context.WithCancelCause(context.Background())
 	sever(cut{errors.New("down")})
 	cases := []struct {
-		name        string
-		client, ctx context.Context
-		isLink      bool
-		is          error
+		name         string
+		client, link context.Context
+		isLink       bool
+		is           error
 	}{
-		{"the client's end", cancelled, cancelled, false, context.Canceled},
+		{"the client's end", cancelled, context.Background(), false, context.Canceled},
 		{"the address' end", context.Background(), severed, true, nil},
 		{"no end", context.Background(), context.Background(), false, io.EOF},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			r := build(t, fast(Server{URL: &url.URL{Scheme: "https", Host: "a"}}))
-			body := watchBody(io.NopCloser(strings.NewReader("")), &guard{r.Upstream, r.candidate(0), nil, c.client, c.ctx, func() {}, func() {}})
+			body := watchBody(io.NopCloser(strings.NewReader("")), &guard{r.Upstream, r.candidate(0), nil, c.client, c.link, func() {}, func() {}})
 			for range 2 {
 				if _, err := body.Read(make([]byte, 1)); IsLinkError(err) != c.isLink || c.is != nil && !errors.Is(err, c.is) {
 					t.Errorf("got %v", err)

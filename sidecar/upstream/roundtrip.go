@@ -148,13 +148,13 @@ func (u *Upstream) attempt(r *http.Request, up *upload, c *candidate, slow time.
 		if raw := used.Load(); raw != nil && raw.stranded.Load() {
 			err = errStranded
 		}
-		if errors.As(context.Cause(ctx), &severed) {
+		if errors.As(context.Cause(link), &severed) {
 			err = severed
 		}
 		end()
 		return nil, connected.Load(), err
 	}
 	response.Request = r
-	response.Body = watchBody(response.Body, &guard{upstream: u, candidate: c, conn: used.Load(), client: r.Context(), ctx: ctx, heard: func() { waiting.Stop() }, end: end})
+	response.Body = watchBody(response.Body, &guard{upstream: u, candidate: c, conn: used.Load(), client: r.Context(), link: link, heard: func() { waiting.Stop() }, end: end})
 	return response, true, nil
 }
