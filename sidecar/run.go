@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"rockpool.dev/sidecar/account"
-	"rockpool.dev/sidecar/agent"
+	"rockpool.dev/sidecar/api/agent"
 	"rockpool.dev/sidecar/certs"
 	"rockpool.dev/sidecar/config"
 	"rockpool.dev/sidecar/flow"

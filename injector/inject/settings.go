@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/validation"
 
-	"rockpool.dev/sidecar/agent"
+	"rockpool.dev/sidecar/api/agent"
 )
 
 // setting is one annotation: its key, its values in words, and how it is read.

@@ -14,7 +14,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
-	"rockpool.dev/sidecar/agent"
+	"rockpool.dev/sidecar/api/agent"
 )
 
 // load runs Load as the command does: arguments, environment, a file.

@@ -23,7 +23,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 	clocktesting "k8s.io/utils/clock/testing"
 
-	"rockpool.dev/sidecar/agent"
+	"rockpool.dev/sidecar/api/agent"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"rockpool.dev/sidecar/agent"
+	"rockpool.dev/sidecar/api/agent"
 )
 
 // EnvPrefix begins the name of every environment variable of the sidecar.

@@ -12,10 +12,10 @@ import (
 	"strconv"
 	"strings"
 
+	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/replay"
-	"rockpool.dev/sidecar/request"
-	"rockpool.dev/sidecar/wire"
 	"rockpool.dev/store"
 )
 

@@ -5,11 +5,11 @@ import (
 	"io"
 	"net/http"
 
+	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/sidecar/outbox"
 	"rockpool.dev/sidecar/record"
-	"rockpool.dev/sidecar/request"
 	"rockpool.dev/sidecar/upstream"
-	"rockpool.dev/sidecar/wire"
 )
 
 // event answers a write of an Event. When the link is down it is queued; also when the link

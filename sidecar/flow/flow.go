@@ -13,15 +13,15 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/utils/clock"
 
-	"rockpool.dev/sidecar/agent"
+	"rockpool.dev/sidecar/api/agent"
+	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/sidecar/lease"
 	"rockpool.dev/sidecar/outbox"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/replay"
-	"rockpool.dev/sidecar/request"
 	"rockpool.dev/sidecar/upstream"
-	"rockpool.dev/sidecar/wire"
 	"rockpool.dev/sidecar/written"
 	"rockpool.dev/store"
 )

@@ -24,11 +24,11 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/wait"
 
-	"rockpool.dev/sidecar/agent"
+	"rockpool.dev/sidecar/api/agent"
+	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/replay"
-	"rockpool.dev/sidecar/request"
 	"rockpool.dev/sidecar/upstream"
 	"rockpool.dev/store"
 )

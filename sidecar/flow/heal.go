@@ -12,10 +12,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"go.uber.org/zap"
 
+	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/record"
-	"rockpool.dev/sidecar/request"
-	"rockpool.dev/sidecar/wire"
 )
 
 const (

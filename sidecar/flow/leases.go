@@ -5,8 +5,8 @@ import (
 	"io"
 	"net/http"
 
+	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/lease"
-	"rockpool.dev/sidecar/request"
 	"rockpool.dev/sidecar/upstream"
 )
 

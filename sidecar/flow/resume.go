@@ -12,9 +12,9 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/upstream"
-	"rockpool.dev/sidecar/wire"
 )
 
 var resumptions = promauto.NewCounterVec(prometheus.CounterOpts{

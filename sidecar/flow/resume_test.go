@@ -16,9 +16,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	clocktesting "k8s.io/utils/clock/testing"
 
-	"rockpool.dev/sidecar/agent"
-	"rockpool.dev/sidecar/request"
-	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/sidecar/api/agent"
+	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/api/wire"
 )
 
 const (

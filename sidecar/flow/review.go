@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"net/http"
 
+	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/record"
-	"rockpool.dev/sidecar/request"
 	"rockpool.dev/sidecar/upstream"
 )
 

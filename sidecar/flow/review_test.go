@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"rockpool.dev/sidecar/agent"
-	"rockpool.dev/sidecar/request"
+	"rockpool.dev/sidecar/api/agent"
+	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/upstream"
 )
 

@@ -3,7 +3,7 @@ package flow
 import (
 	"context"
 
-	"rockpool.dev/sidecar/request"
+	"rockpool.dev/sidecar/api/request"
 )
 
 // Route says which way a request went, for the log. It is written while the

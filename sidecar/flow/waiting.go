@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"rockpool.dev/sidecar/request"
+	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/upstream"
 )
 

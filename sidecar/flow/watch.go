@@ -12,11 +12,11 @@ import (
 
 	"go.uber.org/zap"
 
+	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/replay"
-	"rockpool.dev/sidecar/request"
 	"rockpool.dev/sidecar/upstream"
-	"rockpool.dev/sidecar/wire"
 )
 
 // watch opens a watch. Upstream's answer decides whether there is one; when the

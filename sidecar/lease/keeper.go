@@ -10,8 +10,8 @@ import (
 	"go.uber.org/zap"
 	"k8s.io/utils/clock"
 
-	"rockpool.dev/sidecar/convert"
-	"rockpool.dev/sidecar/request"
+	"rockpool.dev/sidecar/api/convert"
+	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/written"
 )
 

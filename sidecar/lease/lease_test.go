@@ -14,7 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	clocktesting "k8s.io/utils/clock/testing"
 
-	"rockpool.dev/sidecar/request"
+	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/written"
 )
 

@@ -14,9 +14,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
-	"rockpool.dev/sidecar/convert"
-	"rockpool.dev/sidecar/request"
-	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/sidecar/api/convert"
+	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/sidecar/written"
 	"rockpool.dev/store"
 )

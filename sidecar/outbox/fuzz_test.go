@@ -8,7 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"rockpool.dev/sidecar/request"
+	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/written"
 	"rockpool.dev/store"
 )

@@ -12,7 +12,7 @@ import (
 	"go.uber.org/zap"
 	"k8s.io/utils/clock"
 
-	"rockpool.dev/sidecar/request"
+	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/store"
 )
 

@@ -12,7 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/store"
 )
 

@@ -1,7 +1,7 @@
 package record
 
 import (
-	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/store"
 )
 

@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
-	"rockpool.dev/sidecar/request"
-	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/api/wire"
 )
 
 func changed(t *testing.T, kind, name string, rv int) Change {

@@ -19,7 +19,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 	testclock "k8s.io/utils/clock/testing"
 
-	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/store"
 )
 

@@ -10,7 +10,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/wait"
 
-	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/sidecar/api/wire"
 )
 
 func TestGroupsAreHeldBackOnlyWhileAListComesIn(t *testing.T) {

@@ -20,8 +20,8 @@ import (
 	"go.uber.org/zap/zaptest"
 	"k8s.io/utils/clock"
 
-	"rockpool.dev/sidecar/request"
-	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/store"
 )
 

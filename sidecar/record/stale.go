@@ -1,6 +1,6 @@
 package record
 
-import "rockpool.dev/sidecar/request"
+import "rockpool.dev/sidecar/api/request"
 
 // Stale is a collection that has lost touch with the server: an event or an item
 // of it was not recorded, and what comes next does not fit behind what is there. It

@@ -5,8 +5,8 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	operator "k8s.io/apimachinery/pkg/selection"
 
-	"rockpool.dev/sidecar/request"
-	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/store"
 )
 

@@ -20,7 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/kubernetes/scheme"
 
-	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/store"
 )
 

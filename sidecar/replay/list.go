@@ -7,7 +7,7 @@ import (
 	"io"
 	"net/http"
 
-	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/store"
 )
 

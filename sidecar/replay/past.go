@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"slices"
 
-	"rockpool.dev/sidecar/request"
+	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/store"
 )
 

@@ -5,8 +5,8 @@ import (
 	"net/http"
 	"slices"
 
-	"rockpool.dev/sidecar/request"
-	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/store"
 )
 

@@ -3,9 +3,9 @@ package replay
 import (
 	"slices"
 
-	"rockpool.dev/sidecar/convert"
-	"rockpool.dev/sidecar/request"
-	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/sidecar/api/convert"
+	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/store"
 )
 

@@ -13,7 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/sidecar/api/wire"
 )
 
 // The forms in which the API server gives objects, as Accept headers.

@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/sidecar/api/wire"
 )
 
 func TestParseReadsWhatIsAsked(t *testing.T) {

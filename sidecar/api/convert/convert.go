@@ -3,8 +3,8 @@ package convert
 import (
 	"fmt"
 
-	"rockpool.dev/sidecar/request"
-	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/api/wire"
 )
 
 // Kind names the kind of objects in their own form.

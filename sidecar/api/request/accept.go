@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"rockpool.dev/sidecar/wire"
+	"rockpool.dev/sidecar/api/wire"
 )
 
 // Representation is the form in which the API server gives objects.
