@@ -21,14 +21,14 @@ import (
 	"go.uber.org/zap"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
-	"rockpool.dev/sidecar/account"
 	"rockpool.dev/sidecar/config"
 	"rockpool.dev/sidecar/flow"
 	"rockpool.dev/sidecar/outbox"
+	"rockpool.dev/sidecar/pod/account"
+	"rockpool.dev/sidecar/pod/slot"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/replay"
-	"rockpool.dev/sidecar/slot"
 	"rockpool.dev/store"
 )
 

@@ -13,8 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/util/cert"
 
-	"rockpool.dev/sidecar/account"
 	"rockpool.dev/sidecar/config"
+	"rockpool.dev/sidecar/pod/account"
 	"rockpool.dev/store"
 )
 

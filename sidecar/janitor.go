@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"rockpool.dev/sidecar/config"
-	"rockpool.dev/sidecar/janitor"
+	"rockpool.dev/sidecar/pod/janitor"
 )
 
 func janitorCommand() *cobra.Command {

@@ -15,8 +15,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"rockpool.dev/sidecar/config"
-	"rockpool.dev/sidecar/prepare"
-	"rockpool.dev/sidecar/wait"
+	"rockpool.dev/sidecar/pod/prepare"
+	"rockpool.dev/sidecar/pod/wait"
 )
 
 func main() {

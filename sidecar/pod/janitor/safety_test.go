@@ -17,8 +17,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"rockpool.dev/sidecar/prepare"
-	"rockpool.dev/sidecar/slot"
+	"rockpool.dev/sidecar/pod/prepare"
+	"rockpool.dev/sidecar/pod/slot"
 )
 
 func TestNoLinkLeadsOut(t *testing.T) {

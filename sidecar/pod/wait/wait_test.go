@@ -13,7 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"rockpool.dev/sidecar/certs"
+	"rockpool.dev/sidecar/pod/certs"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

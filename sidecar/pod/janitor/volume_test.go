@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 	clocktesting "k8s.io/utils/clock/testing"
 
-	"rockpool.dev/sidecar/prepare"
-	"rockpool.dev/sidecar/slot"
+	"rockpool.dev/sidecar/pod/prepare"
+	"rockpool.dev/sidecar/pod/slot"
 )
 
 const (

@@ -11,7 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"rockpool.dev/sidecar/slot"
+	"rockpool.dev/sidecar/pod/slot"
 )
 
 // slot removes an entry of a workload's directory if it is a slot that is old and free.

@@ -13,7 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"rockpool.dev/sidecar/slot"
+	"rockpool.dev/sidecar/pod/slot"
 )
 
 func TestWhatARoundRemoves(t *testing.T) {
