@@ -23,12 +23,12 @@ import (
 
 	"rockpool.dev/sidecar/config"
 	"rockpool.dev/sidecar/flow"
-	"rockpool.dev/sidecar/outbox"
 	"rockpool.dev/sidecar/pod/account"
 	"rockpool.dev/sidecar/pod/slot"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/replay"
+	"rockpool.dev/sidecar/write/outbox"
 	"rockpool.dev/store"
 )
 

@@ -19,13 +19,13 @@ import (
 	"rockpool.dev/sidecar/api/agent"
 	"rockpool.dev/sidecar/config"
 	"rockpool.dev/sidecar/flow"
-	"rockpool.dev/sidecar/lease"
-	"rockpool.dev/sidecar/outbox"
 	"rockpool.dev/sidecar/pod/account"
 	"rockpool.dev/sidecar/pod/certs"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/proxy"
 	"rockpool.dev/sidecar/upstream"
+	"rockpool.dev/sidecar/write/lease"
+	"rockpool.dev/sidecar/write/outbox"
 )
 
 // gcPercent is GOGC where the environment sets none. A pod's memory is worth more than the few percent

@@ -7,9 +7,9 @@ import (
 
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/api/wire"
-	"rockpool.dev/sidecar/outbox"
 	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/upstream"
+	"rockpool.dev/sidecar/write/outbox"
 )
 
 // event answers a write of an Event. When the link is down it is queued; also when the link

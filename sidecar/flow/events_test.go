@@ -19,8 +19,8 @@ import (
 
 	"go.uber.org/zap/zaptest"
 
-	"rockpool.dev/sidecar/outbox"
 	"rockpool.dev/sidecar/upstream"
+	"rockpool.dev/sidecar/write/outbox"
 )
 
 const (

@@ -16,13 +16,13 @@ import (
 	"rockpool.dev/sidecar/api/agent"
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/api/wire"
-	"rockpool.dev/sidecar/lease"
-	"rockpool.dev/sidecar/outbox"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/replay"
 	"rockpool.dev/sidecar/upstream"
-	"rockpool.dev/sidecar/written"
+	"rockpool.dev/sidecar/write"
+	"rockpool.dev/sidecar/write/lease"
+	"rockpool.dev/sidecar/write/outbox"
 	"rockpool.dev/store"
 )
 
@@ -307,7 +307,7 @@ func (f *Flow) identify(r *http.Request, info request.Info) (subject string, err
 // refusal turns an error of what answers offline into one that the client understands.
 func (f *Flow) refusal(info request.Info, err error) error {
 	switch {
-	case errors.Is(err, replay.ErrNotRecorded), errors.Is(err, written.ErrNeedsServer):
+	case errors.Is(err, replay.ErrNotRecorded), errors.Is(err, write.ErrNeedsServer):
 		return unavailable(err.Error())
 	case isStatus(err), errors.Is(err, context.Canceled):
 		return err

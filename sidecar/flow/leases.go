@@ -6,8 +6,8 @@ import (
 	"net/http"
 
 	"rockpool.dev/sidecar/api/request"
-	"rockpool.dev/sidecar/lease"
 	"rockpool.dev/sidecar/upstream"
+	"rockpool.dev/sidecar/write/lease"
 )
 
 // lease answers a request about one Lease. While the link is down the keeper does for one

@@ -9,7 +9,7 @@ import (
 
 	"go.uber.org/zap/zaptest"
 
-	"rockpool.dev/sidecar/lease"
+	"rockpool.dev/sidecar/write/lease"
 )
 
 const leasePath = "/apis/coordination.k8s.io/v1/namespaces/shop/leases/web"

@@ -21,7 +21,7 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"rockpool.dev/sidecar/api/request"
-	"rockpool.dev/sidecar/written"
+	"rockpool.dev/sidecar/write"
 	"rockpool.dev/store"
 )
 
@@ -38,14 +38,14 @@ type server struct {
 	mu      sync.Mutex
 	up      bool
 	changed chan struct{}
-	events  map[string]written.Object
+	events  map[string]write.Object
 	asked   []string // METHOD principal path
 	next    []func(*http.Request) (*http.Response, error)
 	each    func(*http.Request) (*http.Response, error)
 }
 
 func newServer() *server {
-	return &server{changed: make(chan struct{}), events: map[string]written.Object{}}
+	return &server{changed: make(chan struct{}), events: map[string]write.Object{}}
 }
 
 func (s *server) set(up bool) {
@@ -101,7 +101,7 @@ func (s *server) serve(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	o, err := written.Decode(raw)
+	o, err := write.Decode(raw)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +118,7 @@ func (s *server) serve(r *http.Request) (*http.Response, error) {
 		if have == nil {
 			return answer(404, "NotFound"), nil
 		}
-		written.Patch(o).Apply(have)
+		write.Patch(o).Apply(have)
 		return answer(200, ""), nil
 	}
 	return answer(405, "MethodNotAllowed"), nil
@@ -239,21 +239,21 @@ func (g *rig) requests() []string {
 	return append([]string(nil), g.asked...)
 }
 
-func (g *rig) has(path string) written.Object {
+func (g *rig) has(path string) write.Object {
 	g.server.mu.Lock()
 	defer g.server.mu.Unlock()
 	return g.events[path]
 }
 
 // write asks for acceptance and gives the answer, or the code of the refusal.
-func (g *rig) write(method, path, contentType, body string) (code int, answer written.Object, message string) {
+func (g *rig) write(method, path, contentType, body string) (code int, answer write.Object, message string) {
 	g.t.Helper()
 	return g.writeAs("web", method, path, contentType, body)
 }
 
 var errNotRecorded = errors.New("not recorded")
 
-func (g *rig) writeAs(principal, method, path, contentType, body string) (code int, answer written.Object, message string) {
+func (g *rig) writeAs(principal, method, path, contentType, body string) (code int, answer write.Object, message string) {
 	g.t.Helper()
 	info := request.Parse(httptest.NewRequest(method, path, nil))
 	if !g.Takes(&info) {
@@ -268,7 +268,7 @@ func (g *rig) writeAs(principal, method, path, contentType, body string) (code i
 		}})
 	var status apierrors.APIStatus
 	switch {
-	case errors.Is(err, written.ErrNeedsServer):
+	case errors.Is(err, write.ErrNeedsServer):
 		return 503, nil, err.Error()
 	case errors.As(err, &status):
 		return int(status.Status().Code), nil, status.Status().Message
@@ -301,7 +301,7 @@ func (g *rig) post(names ...string) {
 	}
 }
 
-func (g *rig) patch(name string, count int) (code int, answer written.Object) {
+func (g *rig) patch(name string, count int) (code int, answer write.Object) {
 	g.t.Helper()
 	code, answer, message := g.write("PATCH", core+"/"+name, strategic, fmt.Sprintf(`{"count":%d}`, count))
 	if message != "" {

@@ -17,7 +17,7 @@ import (
 	"rockpool.dev/sidecar/api/convert"
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/api/wire"
-	"rockpool.dev/sidecar/written"
+	"rockpool.dev/sidecar/write"
 	"rockpool.dev/store"
 )
 
@@ -79,7 +79,7 @@ func Repeatable(info *request.Info, contentType string, body []byte) bool {
 
 // Accept queues a write for which Takes says yes, and gives the answer to it: the Event as
 // the API server would give it, but without what only that can give. When Accept
-// returns it is on the disk. Errors are written.ErrNeedsServer, which says why the Event
+// returns it is on the disk. Errors are write.ErrNeedsServer, which says why the Event
 // was not queued, and the API server's own.
 func (b *Outbox) Accept(ctx context.Context, w Write) (*http.Response, error) {
 	b.accepting.Lock()
@@ -92,7 +92,7 @@ func (b *Outbox) Accept(ctx context.Context, w Write) (*http.Response, error) {
 
 func (b *Outbox) create(ctx context.Context, w Write) (*http.Response, error) {
 	kind := kindOf(w.Info)
-	o, err := written.Read(kind, w.ContentType, w.Body)
+	o, err := write.Read(kind, w.ContentType, w.Body)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +112,7 @@ func (b *Outbox) create(ctx context.Context, w Write) (*http.Response, error) {
 	if err := validName(w.Info, name); err != nil {
 		return nil, err
 	}
-	resp, err := written.Answer(w.Info, kind, http.StatusCreated, o, "queued")
+	resp, err := write.Answer(w.Info, kind, http.StatusCreated, o, "queued")
 	if err != nil {
 		return nil, err
 	}
@@ -138,12 +138,12 @@ func validName(info *request.Info, name string) error {
 }
 
 func (b *Outbox) patch(ctx context.Context, w Write) (*http.Response, error) {
-	p, err := written.ReadPatch(w.ContentType, w.Body)
+	p, err := write.ReadPatch(w.ContentType, w.Body)
 	if err != nil {
 		return nil, err
 	}
-	if written.Object(p).Text("metadata", "resourceVersion") != "" {
-		return nil, fmt.Errorf("%w: compare resourceVersions", written.ErrNeedsServer)
+	if write.Object(p).Text("metadata", "resourceVersion") != "" {
+		return nil, fmt.Errorf("%w: compare resourceVersions", write.ErrNeedsServer)
 	}
 	k := key{w.Principal, pathOf(w.Info), w.Info.Name}
 	e := b.lookup(k)
@@ -156,7 +156,7 @@ func (b *Outbox) patch(ctx context.Context, w Write) (*http.Response, error) {
 	if o.Text("metadata", "name") != w.Info.Name || o.Text("metadata", "namespace") != w.Info.Namespace || o.Text("kind") != kind.Kind || o.Text("apiVersion") != kind.APIVersion {
 		return nil, apierrors.NewBadRequest("name, namespace and kind of an object cannot be changed")
 	}
-	resp, err := written.Answer(w.Info, kind, http.StatusOK, o, "queued")
+	resp, err := write.Answer(w.Info, kind, http.StatusOK, o, "queued")
 	if err != nil {
 		return nil, err
 	}
@@ -165,44 +165,44 @@ func (b *Outbox) patch(ctx context.Context, w Write) (*http.Response, error) {
 
 // base is what a patch changes: the Event as it is queued, with what has been changed of
 // it, or as it was recorded.
-func (b *Outbox) base(ctx context.Context, w Write, e *entry) (o written.Object, before written.Patch, err error) {
+func (b *Outbox) base(ctx context.Context, w Write, e *entry) (o write.Object, before write.Patch, err error) {
 	if e == nil {
 		raw, err := w.Recorded(ctx)
 		if err != nil {
-			return nil, nil, fmt.Errorf("%w: change an Event that is neither queued nor recorded", written.ErrNeedsServer)
+			return nil, nil, fmt.Errorf("%w: change an Event that is neither queued nor recorded", write.ErrNeedsServer)
 		}
-		o, err = written.Read(kindOf(w.Info), wire.MediaTypeJSON, raw)
+		o, err = write.Read(kindOf(w.Info), wire.MediaTypeJSON, raw)
 		return o, nil, err
 	}
 	q, err := b.Store.Queued(ctx, e.id)
 	if err == nil {
-		o, err = written.Decode(q.Object)
+		o, err = write.Decode(q.Object)
 	}
 	if err == nil {
-		before, err = written.DecodePatch(q.Patch)
+		before, err = write.DecodePatch(q.Patch)
 	}
 	if err != nil {
 		b.Logger.Warn("a queued Event cannot be read", zap.String("path", e.path), zap.String("name", e.name), zap.Error(err))
-		return nil, nil, fmt.Errorf("%w: the queued Event cannot be read", written.ErrNeedsServer)
+		return nil, nil, fmt.Errorf("%w: the queued Event cannot be read", write.ErrNeedsServer)
 	}
 	return o, before, nil
 }
 
 // queue writes an Event to the disk and notes that; e is its entry, nil if it is new.
-func (b *Outbox) queue(ctx context.Context, e *entry, k key, o written.Object, p written.Patch) error {
+func (b *Outbox) queue(ctx context.Context, e *entry, k key, o write.Object, p write.Patch) error {
 	q := store.Queued{Principal: k.principal, Path: k.path, Name: k.name, At: b.Clock.Now(), Object: o.JSON()}
 	if p != nil {
 		q.Patch = p.JSON()
 	}
 	if len(q.Object)+len(q.Patch) > maxEvent {
-		return fmt.Errorf("%w: keep an Event of more than %d KiB", written.ErrNeedsServer, maxEvent>>10)
+		return fmt.Errorf("%w: keep an Event of more than %d KiB", write.ErrNeedsServer, maxEvent>>10)
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	id, err := b.Store.Enqueue(ctx, q)
 	if err != nil {
 		b.Logger.Warn("an Event cannot be queued", zap.String("path", k.path), zap.String("name", k.name), zap.Error(err))
-		return fmt.Errorf("%w: the Event could not be written to the disk%s", written.ErrNeedsServer, because(err))
+		return fmt.Errorf("%w: the Event could not be written to the disk%s", write.ErrNeedsServer, because(err))
 	}
 	if e != nil {
 		b.changed(e)

@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"rockpool.dev/sidecar/api/request"
-	"rockpool.dev/sidecar/written"
+	"rockpool.dev/sidecar/write"
 )
 
 func TestOnlyWritesOfEventsAreTaken(t *testing.T) {
@@ -155,7 +155,7 @@ func TestAnEventThatTheServerHasIsPatchedOrMadeAnew(t *testing.T) {
 		}
 		want := []string{"POST web " + core}
 		if there { // by hand, so that only the patch can have changed it
-			g.events[core+"/recorded"] = written.Object{"metadata": map[string]any{"name": "recorded", "uid": "u"}, "reason": "Kept"}
+			g.events[core+"/recorded"] = write.Object{"metadata": map[string]any{"name": "recorded", "uid": "u"}, "reason": "Kept"}
 			want = append(want, "PATCH web "+core+"/recorded")
 		}
 		g.set(true)
@@ -446,7 +446,7 @@ func TestWhatWasQueuedBeforeTheStartWaitsUntilItIsLoaded(t *testing.T) {
 func TestAllThatWasPatchedReachesAnEventThatTheServerHas(t *testing.T) {
 	g := newRig(t)
 	path := core + "/recorded"
-	g.events[path] = written.Object{"kind": "Event"}
+	g.events[path] = write.Object{"kind": "Event"}
 	for _, patch := range []string{`{"count":2,"reason":"Goes on"}`, `{"count":3}`, `{"note":"x"}`} {
 		if code, _, message := g.write("PATCH", path, strategic, patch); code != 200 {
 			t.Fatalf("%d %s", code, message)

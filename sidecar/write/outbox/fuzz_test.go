@@ -9,7 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"rockpool.dev/sidecar/api/request"
-	"rockpool.dev/sidecar/written"
+	"rockpool.dev/sidecar/write"
 	"rockpool.dev/store"
 )
 
@@ -42,7 +42,7 @@ func FuzzAccept(f *testing.F) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			o, err := written.Decode(q.Object)
+			o, err := write.Decode(q.Object)
 			if err != nil || q.Name == "" || o.Text("metadata", "name") != q.Name || o.Text("metadata", "namespace") != "shop" || o.Text("kind") != "Event" {
 				t.Fatalf("queued is %s as %q, %v", q.Object, q.Name, err)
 			}

@@ -15,7 +15,7 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"rockpool.dev/sidecar/api/request"
-	"rockpool.dev/sidecar/written"
+	"rockpool.dev/sidecar/write"
 )
 
 const (
@@ -85,7 +85,7 @@ func (g *rig) offlineAs(principal, method, url, contentType, body string) string
 	resp, err := g.Renew(principal, parse(method, url), contentType, []byte(body))
 	var status apierrors.APIStatus
 	switch {
-	case errors.Is(err, written.ErrNeedsServer):
+	case errors.Is(err, write.ErrNeedsServer):
 		return result(err)
 	case errors.As(err, &status):
 		return string(status.Status().Reason)
@@ -100,7 +100,7 @@ func (g *rig) offlineAs(principal, method, url, contentType, body string) string
 }
 
 func read(t *testing.T, raw []byte) string {
-	o, err := written.Decode(raw)
+	o, err := write.Decode(raw)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -361,7 +361,7 @@ func FuzzRenew(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		o, err := written.Decode(raw)
+		o, err := write.Decode(raw)
 		if err != nil || o.Text("spec", "holderIdentity") != "a" || o.Text("metadata", "resourceVersion") != "2" || o.Text("metadata", "name") != "web" || o.Text("metadata", "namespace") != "shop" {
 			t.Fatalf("%s %s makes it %s, %v", method, body, raw, err)
 		}

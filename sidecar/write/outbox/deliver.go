@@ -16,7 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"rockpool.dev/sidecar/written"
+	"rockpool.dev/sidecar/write"
 	"rockpool.dev/store"
 )
 
@@ -158,7 +158,7 @@ func (b *Outbox) send(ctx context.Context, courier Courier, e *entry) (result st
 // anew takes away what the server has given an Event from before the outage: it takes none of
 // that when the Event is made again.
 func anew(object []byte) ([]byte, error) {
-	o, err := written.Decode(object)
+	o, err := write.Decode(object)
 	if err != nil {
 		return nil, err
 	}

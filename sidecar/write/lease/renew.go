@@ -12,16 +12,16 @@ import (
 
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/api/wire"
-	"rockpool.dev/sidecar/written"
+	"rockpool.dev/sidecar/write"
 )
 
 // Reasons why a Lease is not renewed here, as results in the metric.
 var (
-	errUnheld   = fmt.Errorf("%w: write a Lease that was not held through this sidecar when the link went down", written.ErrNeedsServer)
-	errExpired  = fmt.Errorf("%w: renew a Lease that has expired", written.ErrNeedsServer)
-	errTaken    = fmt.Errorf("%w: change the holder of a Lease", written.ErrNeedsServer)
-	errOther    = fmt.Errorf("%w: create or delete a Lease", written.ErrNeedsServer)
-	errReleased = fmt.Errorf("%w: release a Lease", written.ErrNeedsServer)
+	errUnheld   = fmt.Errorf("%w: write a Lease that was not held through this sidecar when the link went down", write.ErrNeedsServer)
+	errExpired  = fmt.Errorf("%w: renew a Lease that has expired", write.ErrNeedsServer)
+	errTaken    = fmt.Errorf("%w: change the holder of a Lease", write.ErrNeedsServer)
+	errOther    = fmt.Errorf("%w: create or delete a Lease", write.ErrNeedsServer)
+	errReleased = fmt.Errorf("%w: release a Lease", write.ErrNeedsServer)
 )
 
 func result(err error) string {
@@ -45,7 +45,7 @@ func result(err error) string {
 }
 
 // Renew answers a write of a Lease while the link is down. It succeeds for the renewal of one
-// that the principal holds. Errors are written.ErrNeedsServer, and the API server's own.
+// that the principal holds. Errors are write.ErrNeedsServer, and the API server's own.
 func (k *Keeper) Renew(principal string, info *request.Info, contentType string, body []byte) (*http.Response, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -81,7 +81,7 @@ func (k *Keeper) renew(at key, info *request.Info, contentType string, body []by
 	default:
 		return nil, errTaken
 	}
-	resp, err := written.Answer(info, kind, http.StatusOK, o, "renewed locally")
+	resp, err := write.Answer(info, kind, http.StatusOK, o, "renewed locally")
 	if err != nil {
 		return nil, err
 	}
@@ -94,15 +94,15 @@ func (k *Keeper) renew(at key, info *request.Info, contentType string, body []by
 }
 
 // change gives the Lease as the write wants it.
-func (l *lease) change(info *request.Info, contentType string, body []byte) (written.Object, error) {
+func (l *lease) change(info *request.Info, contentType string, body []byte) (write.Object, error) {
 	if info.Verb == request.Update {
-		return written.Read(kind, contentType, body)
+		return write.Read(kind, contentType, body)
 	}
-	p, err := written.ReadPatch(contentType, body)
+	p, err := write.ReadPatch(contentType, body)
 	if err != nil {
 		return nil, err
 	}
-	o, err := written.Read(kind, wire.MediaTypeJSON, l.object.JSON()) // a copy
+	o, err := write.Read(kind, wire.MediaTypeJSON, l.object.JSON()) // a copy
 	if err == nil {
 		p.Apply(o)
 	}
@@ -110,7 +110,7 @@ func (l *lease) change(info *request.Info, contentType string, body []byte) (wri
 }
 
 // same finds out whether a write is about the very state of the Lease that is known.
-func (l *lease) same(o written.Object, info *request.Info) error {
+func (l *lease) same(o write.Object, info *request.Info) error {
 	if o.Text("kind") != kind.Kind || o.Text("apiVersion") != kind.APIVersion {
 		return apierrors.NewBadRequest("the kind of an object cannot be changed")
 	}

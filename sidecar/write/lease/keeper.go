@@ -12,7 +12,7 @@ import (
 
 	"rockpool.dev/sidecar/api/convert"
 	"rockpool.dev/sidecar/api/request"
-	"rockpool.dev/sidecar/written"
+	"rockpool.dev/sidecar/write"
 )
 
 var writesTotal = promauto.NewCounterVec(prometheus.CounterOpts{
@@ -49,16 +49,16 @@ type key struct{ principal, namespace, name string }
 
 // lease is what a principal knows of one.
 type lease struct {
-	object  written.Object // as the server gave it, or as it was renewed here
-	held    bool           // its holder has written it through this process
-	renewed time.Time      // when that was last asked for
-	local   bool           // the server does not know of the last renewal
+	object  write.Object // as the server gave it, or as it was renewed here
+	held    bool         // its holder has written it through this process
+	renewed time.Time    // when that was last asked for
+	local   bool         // the server does not know of the last renewal
 }
 
 func (l *lease) holder() string { return l.object.Text("spec", "holderIdentity") }
 
 // renewTime is when the holder says that it has renewed, as the API keeps it.
-func renewTime(o written.Object) time.Time {
+func renewTime(o write.Object) time.Time {
 	at, err := time.Parse(time.RFC3339Nano, o.Text("spec", "renewTime"))
 	if err != nil {
 		return time.Time{}
@@ -123,7 +123,7 @@ func (k *Keeper) Observe(x Exchange) {
 	case x.Code != http.StatusOK && x.Code != http.StatusCreated:
 		return
 	}
-	o, err := written.Read(kind, x.AnswerType, x.Answer)
+	o, err := write.Read(kind, x.AnswerType, x.Answer)
 	if err != nil { // a Table, or an encoding that cannot be read here
 		if !reads {
 			k.end(at, "its answer cannot be read", x.Code)
@@ -149,15 +149,15 @@ func (k *Keeper) Observe(x Exchange) {
 // renews tells that a write has renewed a Lease, and not only changed something else of one
 // that anybody holds: it sets holder and time of renewal to what the answer o has, and the
 // time is not the one that was known.
-func renews(x Exchange, o written.Object, known time.Time) bool {
-	var wrote written.Object
+func renews(x Exchange, o write.Object, known time.Time) bool {
+	var wrote write.Object
 	var err error
 	if x.Info.Verb == request.Patch {
-		var p written.Patch
-		p, err = written.ReadPatch(x.ContentType, x.Body)
-		wrote = written.Object(p)
+		var p write.Patch
+		p, err = write.ReadPatch(x.ContentType, x.Body)
+		wrote = write.Object(p)
 	} else {
-		wrote, err = written.Read(kind, x.ContentType, x.Body)
+		wrote, err = write.Read(kind, x.ContentType, x.Body)
 	}
 	at := renewTime(wrote)
 	return err == nil && !at.IsZero() && !at.Equal(known) && at.Equal(renewTime(o)) &&
@@ -200,7 +200,7 @@ func (k *Keeper) Get(principal string, info *request.Info) *http.Response {
 	if info.Verb != request.Get || l == nil || !l.held || l.expired(k.clock.Now()) {
 		return nil
 	}
-	resp, err := written.Answer(info, kind, http.StatusOK, l.object, "held")
+	resp, err := write.Answer(info, kind, http.StatusOK, l.object, "held")
 	if err != nil { // a form that only the cache may have
 		return nil
 	}
