@@ -22,7 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"rockpool.dev/sidecar/config"
-	"rockpool.dev/sidecar/flow"
+	"rockpool.dev/sidecar/dispatch"
 	"rockpool.dev/sidecar/pod/account"
 	"rockpool.dev/sidecar/pod/slot"
 	"rockpool.dev/sidecar/principal"
@@ -40,7 +40,7 @@ var cacheOpen = promauto.NewGauge(prometheus.GaugeOpts{
 // cache is a store with what writes and reads it. Without one (db is nil) requests
 // pass through and offline nothing is known.
 type cache struct {
-	flow.Cache
+	dispatch.Cache
 	slot  *slot.Slot
 	db    *store.DB
 	bound atomic.Bool // it is of the pod's cluster

@@ -10,7 +10,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"rockpool.dev/sidecar/config"
-	"rockpool.dev/sidecar/flow"
+	"rockpool.dev/sidecar/dispatch"
 	"rockpool.dev/sidecar/proxy"
 )
 
@@ -52,7 +52,7 @@ func accessLog(log *zap.Logger) func(proxy.Exchange) {
 		if line == nil {
 			return
 		}
-		route := flow.RouteOf(x.Context)
+		route := dispatch.RouteOf(x.Context)
 		way := "online"
 		if route.Offline {
 			way = "offline"
@@ -80,7 +80,7 @@ func accessLog(log *zap.Logger) func(proxy.Exchange) {
 }
 
 // resource is group/version/resource/subresource.
-func resource(route flow.Route) string {
+func resource(route dispatch.Route) string {
 	s := route.Info.Version + "/" + route.Info.Resource
 	if route.Info.Group != "" {
 		s = route.Info.Group + "/" + s

@@ -18,7 +18,7 @@ import (
 
 	"rockpool.dev/sidecar/api/agent"
 	"rockpool.dev/sidecar/config"
-	"rockpool.dev/sidecar/flow"
+	"rockpool.dev/sidecar/dispatch"
 	"rockpool.dev/sidecar/pod/account"
 	"rockpool.dev/sidecar/pod/certs"
 	"rockpool.dev/sidecar/principal"
@@ -72,8 +72,8 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	s.flow = s.newFlow(newOutbox(disk, memory, cfg, log))
 	s.proxy, err = proxy.New(proxy.Options{
 		Transport: s.flow, Upgrade: s.upstream.HTTP1(), TLS: authority.TLSConfig(),
-		ConnectHosts: connectHosts(settings.Servers), Context: flow.WithRoute, Observe: accessLog(log),
-		Whole: func(r *http.Request) bool { info := flow.RouteOf(r.Context()).Info; return info.IsWhole() },
+		ConnectHosts: connectHosts(settings.Servers), Context: dispatch.WithRoute, Observe: accessLog(log),
+		Whole: func(r *http.Request) bool { info := dispatch.RouteOf(r.Context()).Info; return info.IsWhole() },
 		Grace: cfg.Shutdown.Grace, Logger: log,
 	})
 	if err != nil {
@@ -95,7 +95,7 @@ type sidecar struct {
 	upstream *upstream.Upstream
 	keys     *principal.Fetcher
 	accepted *principal.Accepted
-	flow     *flow.Flow
+	flow     *dispatch.Flow
 	proxy    *proxy.Server
 }
 
@@ -145,12 +145,12 @@ func (s *sidecar) connect(settings upstream.Settings) (err error) {
 	return nil
 }
 
-func (s *sidecar) newFlow(events *outbox.Outbox) *flow.Flow {
+func (s *sidecar) newFlow(events *outbox.Outbox) *dispatch.Flow {
 	var leases *lease.Keeper
 	if s.cfg.Offline.Leases {
 		leases = lease.New(lease.Options{Logger: s.log})
 	}
-	return flow.New(flow.Options{
+	return dispatch.New(dispatch.Options{
 		Upstream: s.upstream,
 		Disk:     s.disk.Cache, Memory: s.memory.Cache, MemoryOnly: s.cfg.Cache.MemoryOnly, Agents: s.agents,
 		Verifier:       principal.NewVerifier(principal.Options{Keys: s.keys, Own: s.own, Accepted: s.accepted, Grace: s.cfg.Offline.TokenGrace}),

@@ -1,4 +1,4 @@
-// Package flow decides, for each request, which way it goes: to the API server,
+// Package dispatch decides, for each request, which way it goes: to the API server,
 // with the recorder listening, or to the cache.
 //
 //	            ┌─ link up ──▶ upstream ──▶ answer, recorded on its way back
@@ -13,4 +13,4 @@
 // from upstream, and when the link breaks wait and go on behind the last version
 // that the client has seen. See watch.go and resume.go; and difference.go for when the
 // server has forgotten that version.
-package flow
+package dispatch

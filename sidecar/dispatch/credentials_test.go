@@ -1,4 +1,4 @@
-package flow
+package dispatch
 
 import (
 	"fmt"
