@@ -95,7 +95,7 @@ type sidecar struct {
 	upstream *upstream.Upstream
 	keys     *principal.Fetcher
 	accepted *principal.Accepted
-	flow     *dispatch.Flow
+	flow     *dispatch.Dispatcher
 	proxy    *proxy.Server
 }
 
@@ -145,7 +145,7 @@ func (s *sidecar) connect(settings upstream.Settings) (err error) {
 	return nil
 }
 
-func (s *sidecar) newFlow(events *outbox.Outbox) *dispatch.Flow {
+func (s *sidecar) newFlow(events *outbox.Outbox) *dispatch.Dispatcher {
 	var leases *lease.Keeper
 	if s.cfg.Offline.Leases {
 		leases = lease.New(lease.Options{Logger: s.log})

@@ -76,8 +76,8 @@ type Cache struct {
 	Replayer *replay.Replayer
 }
 
-// Flow is the http.RoundTripper behind the proxy.
-type Flow struct {
+// Dispatcher is the http.RoundTripper behind the proxy.
+type Dispatcher struct {
 	Options
 	credentials credentials
 	subjects    subjects
@@ -87,14 +87,14 @@ type Flow struct {
 	resting     atomic.Int64 // until when documents are not looked for in the cache, ns since 1970
 }
 
-var _ http.RoundTripper = (*Flow)(nil)
+var _ http.RoundTripper = (*Dispatcher)(nil)
 
 // New makes a Flow.
-func New(opts Options) *Flow {
+func New(opts Options) *Dispatcher {
 	if opts.Clock == nil {
 		opts.Clock = clock.RealClock{}
 	}
-	return &Flow{Options: opts, questions: newQuestions(), patience: defaultPatience, waiting: waiting{random: rand.Float64}}
+	return &Dispatcher{Options: opts, questions: newQuestions(), patience: defaultPatience, waiting: waiting{random: rand.Float64}}
 }
 
 // flushTimeout bounds how long an offline answer waits for what was read just
@@ -102,7 +102,7 @@ func New(opts Options) *Flow {
 const flushTimeout = time.Second
 
 // RoundTrip answers one request.
-func (f *Flow) RoundTrip(r *http.Request) (*http.Response, error) {
+func (f *Dispatcher) RoundTrip(r *http.Request) (*http.Response, error) {
 	info := request.Parse(r)
 	route := routeOf(r.Context())
 	route.Info = info
@@ -146,7 +146,7 @@ func (f *Flow) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // source names what is recorded: the token's subject is believed because a
 // successful answer shows that the API server believes it.
-func (f *Flow) source(r *http.Request, info request.Info) record.Source {
+func (f *Dispatcher) source(r *http.Request, info request.Info) record.Source {
 	subject := ""
 	if f.Agents.Match(r.UserAgent()) { // else it is not recorded
 		subject = f.subjects.of(r.Header)
@@ -155,7 +155,7 @@ func (f *Flow) source(r *http.Request, info request.Info) record.Source {
 }
 
 // cache is the one that a request's answer belongs to.
-func (f *Flow) cache(info *request.Info) Cache {
+func (f *Dispatcher) cache(info *request.Info) Cache {
 	if info.CarriesToken() {
 		return f.Memory
 	}
@@ -167,7 +167,7 @@ func (f *Flow) cache(info *request.Info) Cache {
 
 // believe keeps the token that the API server has just accepted, in memory only, and tells
 // of it. Documents prove nobody: what stands before an API server may show them to anyone.
-func (f *Flow) believe(r *http.Request, subject string, resp *http.Response) {
+func (f *Dispatcher) believe(r *http.Request, subject string, resp *http.Response) {
 	if subject == "" {
 		return
 	}
@@ -181,7 +181,7 @@ func (f *Flow) believe(r *http.Request, subject string, resp *http.Response) {
 }
 
 // record lets the recorder listen to an answer.
-func (f *Flow) record(source record.Source, resp *http.Response) {
+func (f *Dispatcher) record(source record.Source, resp *http.Response) {
 	recorder := f.cache(&source.Info).Recorder
 	if recorder == nil || source.Principal == "" {
 		return
@@ -217,7 +217,7 @@ func (f *Flow) record(source record.Source, resp *http.Response) {
 	}
 }
 
-func (f *Flow) recordSuccess(recorder *record.Recorder, kind record.Kind, source record.Source, resp *http.Response) {
+func (f *Dispatcher) recordSuccess(recorder *record.Recorder, kind record.Kind, source record.Source, resp *http.Response) {
 	format := formatOf(resp)
 	switch kind {
 	case record.AsDocument:
@@ -248,7 +248,7 @@ func (f *Flow) recordSuccess(recorder *record.Recorder, kind record.Kind, source
 func formatOf(resp *http.Response) wire.Format { return wire.FormatOf(resp.Header.Get("Content-Type")) }
 
 // offline answers from the store.
-func (f *Flow) offline(r *http.Request, info request.Info) (*http.Response, error) {
+func (f *Dispatcher) offline(r *http.Request, info request.Info) (*http.Response, error) {
 	q, err := f.prove(r, info)
 	if err != nil {
 		return nil, err
@@ -266,7 +266,7 @@ func (f *Flow) offline(r *http.Request, info request.Info) (*http.Response, erro
 
 // prove finds out whether the request may be answered from the cache at all, and for
 // whom.
-func (f *Flow) prove(r *http.Request, info request.Info) (replay.Request, error) {
+func (f *Dispatcher) prove(r *http.Request, info request.Info) (replay.Request, error) {
 	q := replay.Request{Info: info, Path: r.URL.RequestURI(), IfNoneMatch: r.Header.Get("If-None-Match")}
 	recorder := f.cache(&info).Recorder
 	var err error
@@ -290,7 +290,7 @@ func (f *Flow) prove(r *http.Request, info request.Info) (replay.Request, error)
 
 // identify finds out, without the API server, who asks. Reads, and the writes that are
 // accepted offline, go through here.
-func (f *Flow) identify(r *http.Request, info request.Info) (subject string, err error) {
+func (f *Dispatcher) identify(r *http.Request, info request.Info) (subject string, err error) {
 	routeOf(r.Context()).Offline = true
 	subject, err = f.Verifier.Verify(r.Header)
 	switch {
@@ -305,7 +305,7 @@ func (f *Flow) identify(r *http.Request, info request.Info) (subject string, err
 }
 
 // refusal turns an error of what answers offline into one that the client understands.
-func (f *Flow) refusal(info request.Info, err error) error {
+func (f *Dispatcher) refusal(info request.Info, err error) error {
 	switch {
 	case errors.Is(err, replay.ErrNotRecorded), errors.Is(err, write.ErrNeedsServer):
 		return unavailable(err.Error())

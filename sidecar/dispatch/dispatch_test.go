@@ -102,7 +102,7 @@ func token(subject string) string {
 }
 
 type rig struct {
-	*Flow
+	*Dispatcher
 	t    *testing.T
 	db   *store.DB
 	link *link
@@ -131,7 +131,7 @@ func newRig(t *testing.T) *rig {
 		}
 	})
 	g := &rig{t: t, db: db, link: &link{up: true, changed: make(chan struct{})}, own: token("web")}
-	g.Flow = New(Options{Upstream: g.link, Disk: Cache{recorder, replay.New(db, nil, recorder.Used)}, MemoryOnly: []schema.GroupResource{{Resource: "secrets"}}, Agents: agent.NewCurrent(all), Verifier: verifier{}, Logger: log,
+	g.Dispatcher = New(Options{Upstream: g.link, Disk: Cache{recorder, replay.New(db, nil, recorder.Used)}, MemoryOnly: []schema.GroupResource{{Resource: "secrets"}}, Agents: agent.NewCurrent(all), Verifier: verifier{}, Logger: log,
 		Token: func() (string, error) { return g.own, nil }})
 	g.patience.etag, g.patience.body = time.Minute, time.Minute // whatever the machine is busy with
 	return g

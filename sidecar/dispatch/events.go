@@ -14,7 +14,7 @@ import (
 
 // event answers a write of an Event. When the link is down it is queued; also when the link
 // breaks behind it, if it does no harm to send it twice.
-func (f *Flow) event(r *http.Request, info request.Info) (*http.Response, error) {
+func (f *Dispatcher) event(r *http.Request, info request.Info) (*http.Response, error) {
 	r, body, whole, err := buffered(r)
 	if err != nil {
 		return nil, err
@@ -45,7 +45,7 @@ func (f *Flow) event(r *http.Request, info request.Info) (*http.Response, error)
 }
 
 // queue answers a write of an Event that the API server has not answered.
-func (f *Flow) queue(r *http.Request, info request.Info, contentType string, body []byte, whole bool) (*http.Response, error) {
+func (f *Dispatcher) queue(r *http.Request, info request.Info, contentType string, body []byte, whole bool) (*http.Response, error) {
 	subject, err := f.identify(r, info)
 	if err != nil {
 		return nil, err
@@ -63,7 +63,7 @@ func (f *Flow) queue(r *http.Request, info request.Info, contentType string, bod
 }
 
 // recorded gives an object in JSON as the cache has it.
-func (f *Flow) recorded(ctx context.Context, r *http.Request, info request.Info) ([]byte, error) {
+func (f *Dispatcher) recorded(ctx context.Context, r *http.Request, info request.Info) ([]byte, error) {
 	info.Verb, info.Accept, info.RawAccept = request.Get, request.ParseAccept(wire.MediaTypeJSON), wire.MediaTypeJSON
 	q, err := f.prove(r, info)
 	if err != nil {
@@ -82,10 +82,10 @@ func (f *Flow) recorded(ctx context.Context, r *http.Request, info request.Info)
 }
 
 // Deliver sends what was queued while the link was down, until ctx ends.
-func (f *Flow) Deliver(ctx context.Context) error { return f.Outbox.Run(ctx, courier{f}) }
+func (f *Dispatcher) Deliver(ctx context.Context) error { return f.Outbox.Run(ctx, courier{f}) }
 
 // courier carries queued Events.
-type courier struct{ flow *Flow }
+type courier struct{ flow *Dispatcher }
 
 var _ outbox.Courier = courier{}
 

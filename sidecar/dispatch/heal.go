@@ -64,7 +64,7 @@ func (t tried) again(now time.Time) tried {
 }
 
 // Run lists collections that are behind what their clients have seen, until ctx ends.
-func (f *Flow) Run(ctx context.Context) error {
+func (f *Dispatcher) Run(ctx context.Context) error {
 	disk, memory := staleOf(f.Disk), staleOf(f.Memory)
 	waiting := map[collection]sick{}
 	last := map[collection]tried{}
@@ -126,7 +126,7 @@ func later(a, b time.Time) time.Time {
 }
 
 // heal lists a collection page by page, as its principal.
-func (f *Flow) heal(ctx context.Context, c collection, cache Cache) error {
+func (f *Dispatcher) heal(ctx context.Context, c collection, cache Cache) error {
 	seen, ok := f.credentials.get(c.principal)
 	if !ok {
 		return fmt.Errorf("%s has not asked since the start", c.principal)
@@ -154,7 +154,7 @@ func (f *Flow) heal(ctx context.Context, c collection, cache Cache) error {
 }
 
 // page lists a page and has it recorded; it gives the token of the next one.
-func (f *Flow) page(r *http.Request, principal string) (next string, err error) {
+func (f *Dispatcher) page(r *http.Request, principal string) (next string, err error) {
 	source := f.source(r, request.Parse(r))
 	source.Principal = principal
 	resp, err := f.Upstream.RoundTrip(r)
@@ -171,7 +171,7 @@ func (f *Flow) page(r *http.Request, principal string) (next string, err error) 
 
 // authorization is the header for a request on a principal's behalf: the pod's own
 // current token if it is the pod's, or else what it was last seen with.
-func (f *Flow) authorization(subject, seen string) string {
+func (f *Dispatcher) authorization(subject, seen string) string {
 	own, err := f.Token()
 	if err != nil {
 		return seen

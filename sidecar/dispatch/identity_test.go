@@ -104,7 +104,7 @@ func (g *rig) identify(own string) (stop func()) {
 	options := g.Options
 	options.Verifier = principal.NewVerifier(principal.Options{Keys: keys, Accepted: accepted, Own: mounted, Grace: principal.DefaultGrace})
 	options.Accepted, options.Token = accepted.Add, mounted
-	g.Flow = New(options)
+	g.Dispatcher = New(options)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 2)
 	go func() { done <- keys.Run(ctx) }()

@@ -12,7 +12,7 @@ import (
 
 // lease answers a request about one Lease. While the link is down the keeper does for one
 // that is held.
-func (f *Flow) lease(r *http.Request, info request.Info) (*http.Response, error) {
+func (f *Dispatcher) lease(r *http.Request, info request.Info) (*http.Response, error) {
 	r, body, whole, err := buffered(r)
 	if err != nil {
 		return nil, err

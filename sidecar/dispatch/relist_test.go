@@ -102,7 +102,7 @@ func TestAWatchThatBeganOfflineIsListedOnceTheLinkIsBack(t *testing.T) {
 				g.do(g.request("GET", url))
 			}
 			g.flushed()
-			g.Flow = New(g.Options) // a restart: nobody has shown a token since
+			g.Dispatcher = New(g.Options) // a restart: nobody has shown a token since
 			g.link.asked = nil
 			g.link.set(false)
 			g.heals()

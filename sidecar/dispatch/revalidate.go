@@ -35,7 +35,7 @@ var conditional = []string{"If-None-Match", "If-Modified-Since", "If-Match", "If
 // ask sends a request upstream and has the answer recorded. For a document that is
 // recorded it only asks whether it has changed: discovery and OpenAPI are large, many
 // clients read them at each start, and the link may be thin.
-func (f *Flow) ask(r *http.Request, source record.Source) (*http.Response, error) {
+func (f *Dispatcher) ask(r *http.Request, source record.Source) (*http.Response, error) {
 	etag := f.etag(r, source)
 	if etag == "" {
 		return f.pass(r, source)
@@ -78,7 +78,7 @@ func (f *Flow) ask(r *http.Request, source record.Source) (*http.Response, error
 }
 
 // pass sends a request upstream as it is and has the answer recorded.
-func (f *Flow) pass(r *http.Request, source record.Source) (*http.Response, error) {
+func (f *Dispatcher) pass(r *http.Request, source record.Source) (*http.Response, error) {
 	resp, err := f.Upstream.RoundTrip(r)
 	if err != nil {
 		return nil, err
@@ -90,7 +90,7 @@ func (f *Flow) pass(r *http.Request, source record.Source) (*http.Response, erro
 
 // etag gives that of the recorded answer to a request for a document, empty if
 // there is none or the client knows better what it has.
-func (f *Flow) etag(r *http.Request, source record.Source) string {
+func (f *Dispatcher) etag(r *http.Request, source record.Source) string {
 	cache := f.cache(&source.Info)
 	if cache.Replayer == nil || cache.Recorder == nil || source.Principal == "" ||
 		!source.Info.IsDocument() || record.KindOf(&source.Info) != record.AsDocument ||
@@ -115,7 +115,7 @@ func (f *Flow) etag(r *http.Request, source record.Source) string {
 }
 
 // tire lets the cache rest when it has used up the patience.
-func (f *Flow) tire(err error) {
+func (f *Dispatcher) tire(err error) {
 	if errors.Is(err, context.DeadlineExceeded) {
 		f.resting.Store(f.Clock.Now().Add(rest).UnixNano())
 	}

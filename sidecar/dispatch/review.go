@@ -11,7 +11,7 @@ import (
 
 // review answers a POST that only asks. It may be sent twice, and its answer is kept
 // for a short while.
-func (f *Flow) review(r *http.Request, info request.Info) (*http.Response, error) {
+func (f *Dispatcher) review(r *http.Request, info request.Info) (*http.Response, error) {
 	r, body, whole, err := buffered(r)
 	if err != nil {
 		return nil, err
@@ -56,7 +56,7 @@ func (f *Flow) review(r *http.Request, info request.Info) (*http.Response, error
 	return resp, nil
 }
 
-func (f *Flow) recordReview(source record.Source, r *http.Request, body []byte, resp *http.Response) {
+func (f *Dispatcher) recordReview(source record.Source, r *http.Request, body []byte, resp *http.Response) {
 	recorder := f.cache(&source.Info).Recorder
 	if recorder == nil || source.Principal == "" {
 		return

@@ -21,7 +21,7 @@ import (
 
 // watch opens a watch. Upstream's answer decides whether there is one; when the
 // link is down the cache's does.
-func (f *Flow) watch(r *http.Request, info request.Info) (*http.Response, error) {
+func (f *Dispatcher) watch(r *http.Request, info request.Info) (*http.Response, error) {
 	w := &watch{flow: f, request: r, info: info}
 	w.ctx, w.cancel = context.WithCancel(r.Context())
 	if info.Timeout > 0 {
@@ -64,7 +64,7 @@ func streamOf(resp *http.Response) wire.Format {
 // reads from upstream, and waits while there is no link. Closing it ends a Read
 // that waits.
 type watch struct {
-	flow    *Flow
+	flow    *Dispatcher
 	request *http.Request
 	info    request.Info
 	// ctx ends when the body is closed; it is the watch's own life.
@@ -160,7 +160,7 @@ func (w *watch) replay() (*http.Response, error) {
 // form is the form of a watch that opens before the server can choose one: that
 // of the list behind which it watches, so that what comes next is recorded with
 // it; else JSON, which the server has for every resource.
-func (f *Flow) form(ctx context.Context, q replay.Request) request.Form {
+func (f *Dispatcher) form(ctx context.Context, q replay.Request) request.Form {
 	forms := q.Info.Forms()
 	if replayer := f.cache(&q.Info).Replayer; replayer != nil {
 		if form, ok := replayer.Form(ctx, q); ok {
