@@ -51,7 +51,7 @@ func TestANewSlotBeginsWithWhatTheOtherPodsOfItsClusterHave(t *testing.T) {
 		t.Helper()
 		snapshot := store.NewSnapshot(scope)
 		err := c.db.Update(t.Context(), func(tx *store.Tx) error {
-			return snapshot.Commit(tx, store.Head{Kind: "ConfigMap", APIVersion: "v1", Envelope: "{}", ResourceVersion: resourceVersion})
+			return snapshot.Commit(tx, store.CollectionMeta{Kind: "ConfigMap", APIVersion: "v1", Envelope: "{}", ResourceVersion: resourceVersion})
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -32,7 +32,7 @@ func groups(b testing.TB, db *DB, scope Scope, objects []Object) {
 				}
 			}
 			if i+group >= len(objects) {
-				return s.Commit(tx, Head{Kind: "Pod", APIVersion: "v1", ResourceVersion: "200000"})
+				return s.Commit(tx, CollectionMeta{Kind: "Pod", APIVersion: "v1", ResourceVersion: "200000"})
 			}
 			return nil
 		})

@@ -26,11 +26,11 @@ type State string
 const (
 	Complete State = "complete"
 	Filling  State = "filling"
-	Seen     State = "seen"
+	Single     State = "seen"
 )
 
-// Head is what a collection says of itself, apart from its objects.
-type Head struct {
+// CollectionMeta is what a collection says of itself, apart from its objects.
+type CollectionMeta struct {
 	Kind, APIVersion string // of one object
 	Envelope         string // JSON of the list without items and resourceVersion
 	ResourceVersion  string
@@ -40,7 +40,7 @@ type Head struct {
 type Collection struct {
 	ID int64
 	Scope
-	Head
+	CollectionMeta
 	State    State
 	Revision int64     // counts the changes to this collection
 	SyncedAt time.Time // when it was last known to equal the server's
@@ -134,7 +134,7 @@ func (f *file) findCollections(ctx context.Context, op, where string, args ...an
 func (tx *Tx) Collection(s Scope, state State) (Collection, error) {
 	c, err := scanCollection(tx.stmt(tx.file.stmts.findCollection).QueryRow(
 		s.Principal, s.Group, s.Version, s.Resource, s.Representation, s.Namespace, s.LabelSelector, s.FieldSelector, s.MediaType, state).Scan)
-	return c, tx.note("find collection", err)
+	return c, tx.wrapErr("find collection", err)
 }
 
 // create makes an empty collection. Its id was never used before: the id of a
@@ -145,7 +145,7 @@ func (tx *Tx) create(s Scope, state State) (int64, error) {
 		(id, principal, api_group, version, resource, representation, namespace, label_selector, field_selector, media_type, state, synced_at, used_at)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)`,
 		id, s.Principal, s.Group, s.Version, s.Resource, s.Representation, s.Namespace, s.LabelSelector, s.FieldSelector, s.MediaType, state, tx.nowMilli())
-	return id, tx.note("create collection", err)
+	return id, tx.wrapErr("create collection", err)
 }
 
 // Advance says that the collection, with the changes of this transaction, is
@@ -153,17 +153,17 @@ func (tx *Tx) create(s Scope, state State) (int64, error) {
 func (tx *Tx) Advance(id int64, resourceVersion string) error {
 	now := tx.nowMilli()
 	_, err := tx.stmt(tx.file.stmts.advance).Exec(resourceVersion, now, now, id)
-	return tx.note("advance collection", err)
+	return tx.wrapErr("advance collection", err)
 }
 
 // touch counts a change that does not move the resourceVersion.
 func (tx *Tx) touch(id int64) error {
 	_, err := tx.tx.Exec(`UPDATE collection SET revision = revision + 1, used_at = ? WHERE id = ?`, tx.nowMilli(), id)
-	return tx.note("touch collection", err)
+	return tx.wrapErr("touch collection", err)
 }
 
 // dropCollection deletes a collection with its objects.
 func (tx *Tx) dropCollection(id int64) error {
 	_, err := tx.tx.Exec(`DELETE FROM collection WHERE id = ?`, id)
-	return tx.note("drop collection", err)
+	return tx.wrapErr("drop collection", err)
 }

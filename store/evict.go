@@ -106,11 +106,11 @@ func (db *DB) dropOldestResponse(ctx context.Context) (gone bool, err error) {
 	err = db.Update(ctx, func(tx *Tx) error {
 		res, err := tx.tx.Exec(`DELETE FROM response WHERE rowid = (SELECT rowid FROM response ORDER BY stored_at LIMIT 1)`)
 		if err != nil {
-			return tx.note("drop response", err)
+			return tx.wrapErr("drop response", err)
 		}
 		n, err := res.RowsAffected()
 		gone = n > 0
-		return tx.note("drop response", err)
+		return tx.wrapErr("drop response", err)
 	})
 	return gone, err
 }
@@ -118,5 +118,5 @@ func (db *DB) dropOldestResponse(ctx context.Context) (gone bool, err error) {
 // Use notes that a collection was replayed.
 func (tx *Tx) Use(id int64) error {
 	_, err := tx.tx.Exec(`UPDATE collection SET used_at = ? WHERE id = ?`, tx.nowMilli(), id)
-	return tx.note("use collection", err)
+	return tx.wrapErr("use collection", err)
 }

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// kept is what a new file begins with when one is lost while running: which
+// carryOver is what a new file begins with when one is lost while running: which
 // cluster it is of, and the facts that were read or put. They are few and small,
 // and other things rest on them that would not be put again soon.
-type kept struct {
+type carryOver struct {
 	mu      sync.Mutex
 	cluster string // as in the table meta
 	facts   map[string]fact
@@ -25,14 +25,14 @@ type fact struct {
 }
 
 // put keeps what is new.
-func (k *kept) put(key string, f fact) {
+func (k *carryOver) put(key string, f fact) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.set(key, f)
 }
 
 // read keeps what was read, unless something newer was put meanwhile.
-func (k *kept) read(key string, f fact) {
+func (k *carryOver) read(key string, f fact) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if old, ok := k.facts[key]; !ok || f.at > old.at {
@@ -41,14 +41,14 @@ func (k *kept) read(key string, f fact) {
 }
 
 // set is called under the lock.
-func (k *kept) set(key string, f fact) {
+func (k *carryOver) set(key string, f fact) {
 	if k.facts == nil {
 		k.facts = map[string]fact{}
 	}
 	k.facts[key] = f
 }
 
-func (k *kept) bind(cluster string, emptied bool) {
+func (k *carryOver) bind(cluster string, emptied bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.cluster = cluster; emptied {
@@ -57,7 +57,7 @@ func (k *kept) bind(cluster string, emptied bool) {
 }
 
 // restore writes what is kept.
-func (k *kept) restore(tx *sql.Tx) error {
+func (k *carryOver) restore(tx *sql.Tx) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for key, f := range k.facts {
@@ -84,7 +84,7 @@ const (
 // not known is nil, without an error.
 func (db *DB) Fact(ctx context.Context, key string) (value []byte, at time.Time, err error) {
 	var f fact
-	err = db.look("read fact "+key, func(read *sql.DB) error {
+	err = db.read("read fact "+key, func(read *sql.DB) error {
 		return read.QueryRowContext(ctx, `SELECT value, updated_at FROM fact WHERE key = ?`, key).Scan(&f.value, &f.at)
 	})
 	if isNotFound(err) {
@@ -102,7 +102,7 @@ func (db *DB) Fact(ctx context.Context, key string) (value []byte, at time.Time,
 func (db *DB) PutFact(ctx context.Context, key string, value []byte) error {
 	f := fact{db.nowMilli(), value}
 	db.kept.put(key, f)
-	return db.lasting(ctx, "put fact "+key, func(tx *sql.Tx) error {
+	return db.writeSynced(ctx, "put fact "+key, func(tx *sql.Tx) error {
 		_, err := tx.Exec(putFact, key, f.at, f.value)
 		return err
 	})
@@ -117,9 +117,9 @@ type Owner struct {
 	Account string `json:"account,omitempty"`
 }
 
-// stranger tells that the cache of one owner is not for another. A rotation of the authority
+// differs tells that the cache of one owner is not for another. A rotation of the authority
 // overlaps; two clusters share nothing.
-func (o Owner) stranger(to Owner) bool {
+func (o Owner) differs(to Owner) bool {
 	return !slices.ContainsFunc(o.Authorities, func(d string) bool { return slices.Contains(to.Authorities, d) }) ||
 		(o.Account != "" && to.Account != "" && o.Account != to.Account)
 }
@@ -129,7 +129,7 @@ func (db *DB) Bind(ctx context.Context, owner Owner) (emptied bool, err error) {
 	var bound string
 	err = db.Update(ctx, func(tx *Tx) error {
 		err := tx.tx.QueryRow(`SELECT value FROM meta WHERE key = 'cluster'`).Scan(&bound)
-		if err := ignoreNotFound(tx.note("read owner", err)); err != nil {
+		if err := ignoreNotFound(tx.wrapErr("read owner", err)); err != nil {
 			return err
 		}
 		now := owner
@@ -138,7 +138,7 @@ func (db *DB) Bind(ctx context.Context, owner Owner) (emptied bool, err error) {
 			if err := json.Unmarshal([]byte(bound), &before); err != nil {
 				before = Owner{}
 			}
-			emptied = owner.stranger(before)
+			emptied = owner.differs(before)
 			if now.Account == "" && !emptied {
 				now.Account = before.Account
 			}
@@ -150,13 +150,13 @@ func (db *DB) Bind(ctx context.Context, owner Owner) (emptied bool, err error) {
 		if emptied {
 			for _, table := range []string{"collection", "tombstone", "response", "fact", "outbox"} {
 				if _, err := tx.tx.Exec(`DELETE FROM ` + table); err != nil {
-					return tx.note("empty "+table, err)
+					return tx.wrapErr("empty "+table, err)
 				}
 			}
 		}
 		bound = string(value)
 		_, err = tx.tx.Exec(putCluster, bound)
-		return tx.note("write owner", err)
+		return tx.wrapErr("write owner", err)
 	})
 	emptied = emptied && err == nil
 	if err == nil {
@@ -172,12 +172,12 @@ const keepLinks = 1000
 func (tx *Tx) PutLink(state, reason string) error {
 	res, err := tx.tx.Exec(`INSERT INTO link (at, state, reason) VALUES (?, ?, ?)`, tx.nowMilli(), state, reason)
 	if err != nil {
-		return tx.note("put link", err)
+		return tx.wrapErr("put link", err)
 	}
 	id, err := res.LastInsertId()
 	if err != nil {
-		return tx.note("put link", err)
+		return tx.wrapErr("put link", err)
 	}
 	_, err = tx.tx.Exec(`DELETE FROM link WHERE id <= ?`, id-keepLinks)
-	return tx.note("put link", err)
+	return tx.wrapErr("put link", err)
 }

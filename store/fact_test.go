@@ -3,7 +3,7 @@ package store
 import "testing"
 
 func TestAFactThatIsReadLateDoesNotReplaceANewerOne(t *testing.T) {
-	var k kept
+	var k carryOver
 	want := func(want string) {
 		t.Helper()
 		if got := string(k.facts["keys"].value); got != want {

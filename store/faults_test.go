@@ -51,7 +51,7 @@ func TestAFullDiskLosesNothingThatWasWhole(t *testing.T) {
 		if i > 1000 {
 			t.Fatal("2 MiB are never full")
 		}
-		err = db.Update(t.Context(), func(tx *Tx) error { return tx.See(scope(""), "ConfigMap", "v1", bulky(fmt.Sprint("o", i), i)) })
+		err = db.Update(t.Context(), func(tx *Tx) error { return tx.PutSingle(scope(""), "ConfigMap", "v1", bulky(fmt.Sprint("o", i), i)) })
 	}
 	if !errors.Is(err, ErrFull) {
 		t.Fatalf("a full disk gives %v", err)
@@ -95,7 +95,7 @@ func TestACacheOnAFullDiskIsOpenedAndRead(t *testing.T) {
 	db = openAt(t, dir, Options{})
 	_, got := complete(t, db, scope("shop"))
 	want(t, got, "a@1")
-	if err := db.Update(t.Context(), func(tx *Tx) error { return tx.See(scope(""), "ConfigMap", "v1", bulky("o", 2)) }); !errors.Is(err, ErrFull) {
+	if err := db.Update(t.Context(), func(tx *Tx) error { return tx.PutSingle(scope(""), "ConfigMap", "v1", bulky("o", 2)) }); !errors.Is(err, ErrFull) {
 		t.Fatalf("the disk is not full: %v", err)
 	}
 }
@@ -384,7 +384,7 @@ func TestADamagedFileNeverGivesWhatWasNotRecorded(t *testing.T) {
 						return err
 					}
 				}
-				return snap.Commit(tx, Head{Kind: "ConfigMap", APIVersion: "v1", ResourceVersion: "60"})
+				return snap.Commit(tx, CollectionMeta{Kind: "ConfigMap", APIVersion: "v1", ResourceVersion: "60"})
 			})
 			if err == nil {
 				if got, err = readAll(t.Context(), db); err == nil && sameObjects(got, objects) {

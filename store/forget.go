@@ -2,28 +2,28 @@ package store
 
 import "time"
 
-// ForgetFuture deletes what is recorded of the scope's resource at versions behind
+// DropRolledBack deletes what is recorded of the scope's resource at versions behind
 // version, and was last known to be true before asked. A server that, asked for its
 // latest state at that time, answered with an older version has been restored
 // from a backup: those versions have not happened. The collection keep stays.
 //
 // Versions that are not numbers cannot be compared and stay.
-func (tx *Tx) ForgetFuture(s Scope, version uint64, asked time.Time, keep int64) error {
+func (tx *Tx) DropRolledBack(s Scope, version uint64, asked time.Time, keep int64) error {
 	before := asked.UnixMilli()
 	_, err := tx.tx.Exec(`DELETE FROM collection WHERE principal = ? AND api_group = ? AND version = ? AND resource = ? AND state = 'complete' AND id <> ?
 		AND CAST(resource_version AS INTEGER) > ? AND synced_at < ?`, s.Principal, s.Group, s.Version, s.Resource, keep, version, before)
 	if err != nil {
-		return tx.note("forget future", err)
+		return tx.wrapErr("forget future", err)
 	}
 	_, err = tx.tx.Exec(`DELETE FROM object WHERE collection_id IN (SELECT id FROM collection
 			WHERE principal = ? AND api_group = ? AND version = ? AND resource = ? AND state = 'seen')
 		AND CAST(resource_version AS INTEGER) > ? AND updated_at < ?`, s.Principal, s.Group, s.Version, s.Resource, version, before)
 	if err != nil {
-		return tx.note("forget future", err)
+		return tx.wrapErr("forget future", err)
 	}
 	_, err = tx.tx.Exec(`DELETE FROM tombstone WHERE principal = ? AND api_group = ? AND resource = ? AND CAST(resource_version AS INTEGER) > ? AND at < ?`,
 		s.Principal, s.Group, s.Resource, version, before)
-	return tx.note("forget future", err)
+	return tx.wrapErr("forget future", err)
 }
 
 // Forbid deletes what a principal has listed of a resource in a namespace, or over
@@ -32,7 +32,7 @@ func (tx *Tx) ForgetFuture(s Scope, version uint64, asked time.Time, keep int64)
 func (tx *Tx) Forbid(s Scope) error {
 	_, err := tx.tx.Exec(`DELETE FROM collection WHERE principal = ? AND api_group = ? AND resource = ? AND namespace IN ('', ?) AND state = 'complete'`,
 		s.Principal, s.Group, s.Resource, s.Namespace)
-	return tx.note("forbid", err)
+	return tx.wrapErr("forbid", err)
 }
 
 // Forget deletes a complete collection.
@@ -42,5 +42,5 @@ func (tx *Tx) Forget(id int64) error { return tx.dropCollection(id) }
 // there.
 func (tx *Tx) Version(collection int64, namespace, name string) (version string, err error) {
 	err = tx.stmt(tx.file.stmts.version).QueryRow(collection, namespace, name).Scan(&version)
-	return version, ignoreNotFound(tx.note("find version", err))
+	return version, ignoreNotFound(tx.wrapErr("find version", err))
 }

@@ -41,7 +41,7 @@ func (tx *Tx) Put(collection int64, o Object) error {
 		updated = o.UpdatedAt.UnixMilli()
 	}
 	_, err := tx.stmt(tx.file.stmts.put).Exec(collection, o.Namespace, o.Name, o.ResourceVersion, o.UID, updated, o.Labels, len(o.Payload), checksum(o.Payload), o.Encoding, o.Payload)
-	return tx.note("put object", err)
+	return tx.wrapErr("put object", err)
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -61,18 +61,18 @@ func intact(payload []byte, sum int64) error {
 // Remove deletes an object; it is no error when there is none.
 func (tx *Tx) Remove(collection int64, namespace, name string) error {
 	_, err := tx.stmt(tx.file.stmts.remove).Exec(collection, namespace, name)
-	return tx.note("remove object", err)
+	return tx.wrapErr("remove object", err)
 }
 
-// See records an object that was read alone. The scope's namespace and selectors
+// PutSingle records an object that was read alone. The scope's namespace and selectors
 // must be empty: such objects stand in one collection a resource.
-func (tx *Tx) See(s Scope, kind, apiVersion string, o Object) error {
-	id, err := tx.seen(s)
+func (tx *Tx) PutSingle(s Scope, kind, apiVersion string, o Object) error {
+	id, err := tx.single(s)
 	if err != nil {
 		return err
 	}
 	if _, err := tx.tx.Exec(`UPDATE collection SET kind = ?, api_version = ? WHERE id = ?`, kind, apiVersion, id); err != nil {
-		return tx.note("see object", err)
+		return tx.wrapErr("see object", err)
 	}
 	if err := tx.Put(id, o); err != nil {
 		return err
@@ -80,22 +80,22 @@ func (tx *Tx) See(s Scope, kind, apiVersion string, o Object) error {
 	return tx.touch(id)
 }
 
-// Unsee forgets what was read alone of an object, in every form of the scope's resource.
-func (tx *Tx) Unsee(s Scope, namespace, name string) error {
+// DropSingle forgets what was read alone of an object, in every form of the scope's resource.
+func (tx *Tx) DropSingle(s Scope, namespace, name string) error {
 	_, err := tx.tx.Exec(`DELETE FROM object WHERE namespace = ? AND name = ? AND collection_id IN (
 		SELECT id FROM collection WHERE principal = ? AND api_group = ? AND resource = ? AND state = 'seen')`, namespace, name, s.Principal, s.Group, s.Resource)
-	return tx.note("forget object", err)
+	return tx.wrapErr("forget object", err)
 }
 
-func (tx *Tx) seen(s Scope) (int64, error) {
-	c, err := tx.Collection(s, Seen)
+func (tx *Tx) single(s Scope) (int64, error) {
+	c, err := tx.Collection(s, Single)
 	if ignoreNotFound(err) != nil {
 		return 0, err
 	}
 	if err == nil {
 		return c.ID, nil
 	}
-	return tx.create(s, Seen)
+	return tx.create(s, Single)
 }
 
 // Object reads one object of a collection, and the collection's resourceVersion
@@ -107,7 +107,7 @@ func (db *DB) Object(ctx context.Context, collection int64, namespace, name stri
 		updated, sum                   sql.NullInt64
 		uid, version, labels, encoding sql.NullString
 	)
-	err = db.look("read object", func(read *sql.DB) error {
+	err = db.read("read object", func(read *sql.DB) error {
 		// One statement sees one state.
 		err := read.QueryRowContext(ctx, `SELECT c.resource_version, o.name, o.uid, o.resource_version, o.labels, o.encoding, o.updated_at, CAST(o.payload AS BLOB), o.checksum
 			FROM collection c LEFT JOIN object o ON o.collection_id = c.id AND o.namespace = ? AND o.name = ? WHERE c.id = ?`, namespace, name, collection).

@@ -55,7 +55,7 @@ type DB struct {
 	opts       Options
 	lastID     atomic.Int64 // of collections, in this file and in those before it
 	lastQueued atomic.Int64 // of queued writes, likewise
-	kept       kept
+	kept       carryOver
 	scratch    error // why there is no file: Recreate has failed
 
 	// mu is held for reading while the file is used, for writing while it is

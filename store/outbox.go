@@ -25,7 +25,7 @@ type Queued struct {
 // row's id, which no other has had: whoever holds that of a row that is gone, with the file
 // perhaps, finds nothing under it.
 func (db *DB) Enqueue(ctx context.Context, q Queued) (id int64, err error) {
-	err = db.lasting(ctx, "enqueue", func(tx *sql.Tx) (err error) {
+	err = db.writeSynced(ctx, "enqueue", func(tx *sql.Tx) (err error) {
 		id, err = putQueued(tx, db.lastQueued.Add(1), q)
 		return err
 	})
@@ -54,7 +54,7 @@ func (q *Queued) checksum() int64 {
 
 // Outbox gives what is queued, in order, without Object and Patch.
 func (db *DB) Outbox(ctx context.Context) (all []Queued, err error) {
-	err = db.look("read outbox", func(read *sql.DB) error {
+	err = db.read("read outbox", func(read *sql.DB) error {
 		rows, err := read.QueryContext(ctx, `SELECT id, principal, path, name, queued_at FROM outbox ORDER BY id`)
 		if err != nil {
 			return err
@@ -90,7 +90,7 @@ func scanQueued(scan func(...any) error) (q Queued, err error) {
 
 // Queued reads one queued write. It gives ErrNotFound when it is not there any more.
 func (db *DB) Queued(ctx context.Context, id int64) (q Queued, err error) {
-	err = db.look("read queued write", func(read *sql.DB) error {
+	err = db.read("read queued write", func(read *sql.DB) error {
 		q, err = scanQueued(read.QueryRowContext(ctx, selectQueued+` WHERE id = ?`, id).Scan)
 		return err
 	})
@@ -101,14 +101,14 @@ func (db *DB) Queued(ctx context.Context, id int64) (q Queued, err error) {
 func (db *DB) Dequeue(ctx context.Context, id int64) error {
 	return db.Update(ctx, func(tx *Tx) error {
 		_, err := tx.tx.Exec(`DELETE FROM outbox WHERE id = ?`, id)
-		return tx.note("dequeue", err)
+		return tx.wrapErr("dequeue", err)
 	})
 }
 
 // salvage reads the outbox of a file that is given up, and whose cluster it is for: it is
 // no copy of what the server has, but was promised to an application. What cannot be read
 // is lost.
-func (k *kept) salvage(ctx context.Context, from *sql.DB) {
+func (k *carryOver) salvage(ctx context.Context, from *sql.DB) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.cluster == "" {
@@ -133,14 +133,14 @@ func (k *kept) salvage(ctx context.Context, from *sql.DB) {
 }
 
 // salvageFile is salvage from a file that cannot be opened as a cache.
-func (k *kept) salvageFile(ctx context.Context, path string) {
+func (k *carryOver) salvageFile(ctx context.Context, path string) {
 	from := sql.OpenDB(connector{dsn: dsn(path, "mode=rw&_busy_timeout=5000"), reads: true, pragmas: []string{"PRAGMA query_only = ON", "PRAGMA temp_store = MEMORY", "PRAGMA trusted_schema = OFF"}})
 	defer from.Close() //nolint:errcheck // it is given up
 	k.salvage(ctx, from)
 }
 
 // restoreQueued writes what was salvaged, under the ids that it had.
-func (k *kept) restoreQueued(tx *sql.Tx) error {
+func (k *carryOver) restoreQueued(tx *sql.Tx) error {
 	for _, q := range k.queued {
 		if _, err := putQueued(tx, q.ID, q); err != nil {
 			return err

@@ -34,14 +34,14 @@ func (tx *Tx) PutResponse(r Response) error {
 		WHERE principal = ? AND path = ? AND accept = ? AND question = ? AND CAST(body AS BLOB) = ?`,
 		now, r.Status, r.MediaType, r.ETag, r.Headers, r.Principal, r.Path, r.Accept, r.Question, r.Body)
 	if err != nil {
-		return tx.note("put response", err)
+		return tx.wrapErr("put response", err)
 	}
 	if n, err := res.RowsAffected(); err != nil || n > 0 {
-		return tx.note("put response", err)
+		return tx.wrapErr("put response", err)
 	}
 	_, err = tx.tx.Exec(`INSERT OR REPLACE INTO response (principal, path, accept, question, status, media_type, etag, headers, stored_at, size, body)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, r.Principal, r.Path, r.Accept, r.Question, r.Status, r.MediaType, r.ETag, r.Headers, now, len(r.Body), r.Body)
-	return tx.note("put response", err)
+	return tx.wrapErr("put response", err)
 }
 
 // RenewResponse says that an answer to a GET is still what the server has, if it is
@@ -49,27 +49,27 @@ func (tx *Tx) PutResponse(r Response) error {
 func (tx *Tx) RenewResponse(principal, path, accept, etag string) error {
 	_, err := tx.tx.Exec(`UPDATE response SET stored_at = ? WHERE principal = ? AND path = ? AND accept = ? AND question = '' AND etag = ?`,
 		tx.nowMilli(), principal, path, accept, etag)
-	return tx.note("renew response", err)
+	return tx.wrapErr("renew response", err)
 }
 
 // RemoveResponse forgets the answers for a path without a query: in every form that
 // was accepted, with whatever query.
 func (tx *Tx) RemoveResponse(principal, path string) error {
 	_, err := tx.tx.Exec(`DELETE FROM response WHERE principal = ?1 AND (path = ?2 OR substr(path, 1, length(?2) + 1) = ?2 || '?')`, principal, path)
-	return tx.note("remove response", err)
+	return tx.wrapErr("remove response", err)
 }
 
 // RemoveResponsesBelow forgets the answers for all paths below one.
 func (tx *Tx) RemoveResponsesBelow(principal, path string) error {
 	_, err := tx.tx.Exec(`DELETE FROM response WHERE principal = ?1 AND substr(path, 1, length(?2) + 1) = ?2 || '/'`, principal, path)
-	return tx.note("remove responses", err)
+	return tx.wrapErr("remove responses", err)
 }
 
 // ReplaceResponses forgets the answers for a path whose query differs from that of
 // keep, which is a path with its query.
 func (tx *Tx) ReplaceResponses(principal, path, keep string) error {
 	_, err := tx.tx.Exec(`DELETE FROM response WHERE principal = ?1 AND substr(path, 1, length(?2) + 1) = ?2 || '?' AND path <> ?3`, principal, path, keep)
-	return tx.note("replace responses", err)
+	return tx.wrapErr("replace responses", err)
 }
 
 // ForgetReviews deletes reviews that were recorded before a time, and the oldest when
@@ -77,7 +77,7 @@ func (tx *Tx) ReplaceResponses(principal, path, keep string) error {
 func (tx *Tx) ForgetReviews(before time.Time, most int) error {
 	_, err := tx.tx.Exec(`DELETE FROM response WHERE question <> '' AND (stored_at < ? OR rowid IN (
 		SELECT rowid FROM response WHERE question <> '' ORDER BY stored_at DESC LIMIT -1 OFFSET ?))`, before.UnixMilli(), most)
-	return tx.note("forget reviews", err)
+	return tx.wrapErr("forget reviews", err)
 }
 
 // Response finds the answer to a GET.
@@ -90,7 +90,7 @@ func (db *DB) Review(ctx context.Context, principal, path, accept, question stri
 	r := Response{Principal: principal, Path: path, Accept: accept, Question: question}
 	var stored int64
 	var size int
-	err := db.look("read response", func(read *sql.DB) error {
+	err := db.read("read response", func(read *sql.DB) error {
 		err := read.QueryRowContext(ctx, `SELECT status, media_type, etag, headers, stored_at, size, CAST(body AS BLOB) FROM response
 			WHERE principal = ? AND path = ? AND accept = ? AND question = ?`, principal, path, accept, question).
 			Scan(&r.Status, &r.MediaType, &r.ETag, &r.Headers, &stored, &size, &r.Body)
@@ -106,7 +106,7 @@ func (db *DB) Review(ctx context.Context, principal, path, accept, question stri
 // ETag gives the etag of the answer to a GET, empty if it has none, without reading
 // the body.
 func (db *DB) ETag(ctx context.Context, principal, path, accept string) (etag string, err error) {
-	err = db.look("read etag", func(read *sql.DB) error {
+	err = db.read("read etag", func(read *sql.DB) error {
 		return read.QueryRowContext(ctx, `SELECT etag FROM response WHERE principal = ? AND path = ? AND accept = ? AND question = ''`, principal, path, accept).Scan(&etag)
 	})
 	return etag, err

@@ -59,7 +59,7 @@ func TestANewDatabaseBeginsWithWhatAnotherHas(t *testing.T) {
 	}
 
 	// The other goes on as if nothing had been.
-	update(t, db, func(tx *Tx) error { return filling.Commit(tx, Head{ResourceVersion: "20"}) })
+	update(t, db, func(tx *Tx) error { return filling.Commit(tx, CollectionMeta{ResourceVersion: "20"}) })
 	if _, err := db.Queued(t.Context(), id); err != nil {
 		t.Errorf("what the other has queued: %v", err)
 	}

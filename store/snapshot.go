@@ -19,11 +19,11 @@ type Snapshot struct {
 	file  *file // that it was begun in; nil: not yet
 	base  int64 // the complete collection that unchanged objects stay in; 0: none
 	fill  int64 // holds what differs from base; 0: nothing so far
-	items map[Key]mark
+	items map[Key]itemState
 }
 
-// mark is what is known of an object: how it stands in base, and whether the list has it.
-type mark struct {
+// itemState is what is known of an object: how it stands in base, and whether the list has it.
+type itemState struct {
 	print    fingerprint
 	recorded bool // in base
 	listed   bool
@@ -51,7 +51,7 @@ func fingerprintOf(uid, resourceVersion string, encoding Encoding, checksum int6
 
 // NewSnapshot starts a recording of scope. Nothing is written before Add.
 func NewSnapshot(scope Scope) *Snapshot {
-	return &Snapshot{scope: scope, items: map[Key]mark{}}
+	return &Snapshot{scope: scope, items: map[Key]itemState{}}
 }
 
 // ErrBaseGone: the collection that the snapshot builds on was replaced, or the file
@@ -81,7 +81,7 @@ func (s *Snapshot) begin(tx *Tx) error {
 func (s *Snapshot) load(tx *Tx) error {
 	rows, err := tx.tx.Query(`SELECT namespace, name, uid, resource_version, encoding, checksum, size FROM object WHERE collection_id = ?`, s.base)
 	if err != nil {
-		return tx.note("load collection", err)
+		return tx.wrapErr("load collection", err)
 	}
 	defer rows.Close()
 	var (
@@ -93,11 +93,11 @@ func (s *Snapshot) load(tx *Tx) error {
 	)
 	for rows.Next() {
 		if err := rows.Scan(&key.Namespace, &key.Name, &uid, &version, &encoding, &sum, &size); err != nil {
-			return tx.note("load collection", err)
+			return tx.wrapErr("load collection", err)
 		}
-		s.items[key] = mark{print: fingerprintOf(string(uid), string(version), encoding, sum, size), recorded: true}
+		s.items[key] = itemState{print: fingerprintOf(string(uid), string(version), encoding, sum, size), recorded: true}
 	}
-	return tx.note("load collection", rows.Err())
+	return tx.wrapErr("load collection", rows.Err())
 }
 
 // Add records an item of the list.
@@ -107,7 +107,7 @@ func (s *Snapshot) Add(tx *Tx, o Object) error {
 	}
 	key := Key{o.Namespace, o.Name}
 	before := s.items[key]
-	s.items[key] = mark{before.print, before.recorded, true}
+	s.items[key] = itemState{before.print, before.recorded, true}
 	if before.recorded && before.print == fingerprintOf(o.UID, o.ResourceVersion, o.Encoding, checksum(o.Payload), len(o.Payload)) {
 		return nil
 	}
@@ -125,7 +125,7 @@ func (s *Snapshot) beginFill(tx *Tx) (err error) {
 }
 
 // Commit makes what was added the scope's complete collection.
-func (s *Snapshot) Commit(tx *Tx, h Head) error {
+func (s *Snapshot) Commit(tx *Tx, h CollectionMeta) error {
 	if err := s.begin(tx); err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func (s *Snapshot) Commit(tx *Tx, h Head) error {
 	now := tx.nowMilli()
 	_, err = tx.tx.Exec(`UPDATE collection SET state = 'complete', kind = ?, api_version = ?, envelope = ?, resource_version = ?,
 		revision = revision + 1, synced_at = ?, used_at = ? WHERE id = ?`, h.Kind, h.APIVersion, h.Envelope, h.ResourceVersion, now, now, target)
-	return tx.note("commit snapshot", err)
+	return tx.wrapErr("commit snapshot", err)
 }
 
 // merge moves the differences into base and deletes from it what the list does
@@ -170,7 +170,7 @@ func (s *Snapshot) merge(tx *Tx) error {
 		return nil
 	}
 	if _, err := tx.tx.Exec(`UPDATE OR REPLACE object SET collection_id = ? WHERE collection_id = ?`, s.base, s.fill); err != nil {
-		return tx.note("merge snapshot", err)
+		return tx.wrapErr("merge snapshot", err)
 	}
 	return tx.dropCollection(s.fill)
 }
@@ -178,19 +178,19 @@ func (s *Snapshot) merge(tx *Tx) error {
 func (s *Snapshot) vanished(tx *Tx) (gone []Key, err error) {
 	rows, err := tx.tx.Query(`SELECT namespace, name FROM object WHERE collection_id = ?`, s.base)
 	if err != nil {
-		return nil, tx.note("compare snapshot", err)
+		return nil, tx.wrapErr("compare snapshot", err)
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var key Key
 		if err := rows.Scan(&key.Namespace, &key.Name); err != nil {
-			return nil, tx.note("compare snapshot", err)
+			return nil, tx.wrapErr("compare snapshot", err)
 		}
 		if !s.items[key].listed {
 			gone = append(gone, key)
 		}
 	}
-	return gone, tx.note("compare snapshot", rows.Err())
+	return gone, tx.wrapErr("compare snapshot", rows.Err())
 }
 
 // Abort deletes what was recorded so far.

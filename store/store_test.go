@@ -55,7 +55,7 @@ func record(t *testing.T, db *DB, s Scope, rv string, objects ...Object) {
 				return err
 			}
 		}
-		return snap.Commit(tx, Head{Kind: "ConfigMap", APIVersion: "v1", Envelope: `{"kind":"ConfigMapList"}`, ResourceVersion: rv})
+		return snap.Commit(tx, CollectionMeta{Kind: "ConfigMap", APIVersion: "v1", Envelope: `{"kind":"ConfigMapList"}`, ResourceVersion: rv})
 	})
 }
 
@@ -111,7 +111,7 @@ func TestASnapshotIsNotSeenBeforeItIsWhole(t *testing.T) {
 		t.Fatalf("collection %+v", c)
 	}
 	update(t, db, func(tx *Tx) error { return snap.Add(tx, object("c", 12)) })
-	update(t, db, func(tx *Tx) error { return snap.Commit(tx, Head{ResourceVersion: "12"}) })
+	update(t, db, func(tx *Tx) error { return snap.Commit(tx, CollectionMeta{ResourceVersion: "12"}) })
 	c, got = complete(t, db, scope("shop"))
 	want(t, got, "a@11", "c@12")
 	if c.ResourceVersion != "12" {
@@ -193,7 +193,7 @@ func TestAnEventDuringAListDoesNotOutliveIt(t *testing.T) {
 		}
 		return errors.Join(tx.Put(c.ID, object("passing", 11)), tx.Advance(c.ID, "11"))
 	})
-	update(t, db, func(tx *Tx) error { return snap.Commit(tx, Head{ResourceVersion: "20"}) })
+	update(t, db, func(tx *Tx) error { return snap.Commit(tx, CollectionMeta{ResourceVersion: "20"}) })
 	_, got := complete(t, db, scope("shop"))
 	want(t, got, "a@1")
 }
@@ -295,11 +295,11 @@ func TestListingUsesAnIndexAndDoesNotSort(t *testing.T) {
 func TestObjectsThatWereSeenAreApartFromLists(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{})
 	update(t, db, func(tx *Tx) error {
-		return errors.Join(tx.See(scope(""), "ConfigMap", "v1", object("a", 1)), tx.See(scope(""), "ConfigMap", "v1", object("b", 2)))
+		return errors.Join(tx.PutSingle(scope(""), "ConfigMap", "v1", object("a", 1)), tx.PutSingle(scope(""), "ConfigMap", "v1", object("b", 2)))
 	})
-	update(t, db, func(tx *Tx) error { return tx.Unsee(scope(""), "shop", "b") })
+	update(t, db, func(tx *Tx) error { return tx.DropSingle(scope(""), "shop", "b") })
 	all, err := db.Collections(t.Context(), scope("").Principal, "", "v1", "configmaps")
-	if err != nil || len(all) != 1 || all[0].State != Seen || all[0].Kind != "ConfigMap" {
+	if err != nil || len(all) != 1 || all[0].State != Single || all[0].Kind != "ConfigMap" {
 		t.Fatalf("%+v %v", all, err)
 	}
 	if o, _, err := db.Object(t.Context(), all[0].ID, "shop", "a"); err != nil || o.ResourceVersion != "1" {
@@ -449,7 +449,7 @@ func TestTheQuotaIsKeptAndReadingGoesOn(t *testing.T) {
 	record(t, db, scope("shop"), "1", object("a", 1))
 	big := object("big", 2)
 	big.Payload = []byte(`"` + strings.Repeat("x", 1<<20) + `"`)
-	err := db.Update(t.Context(), func(tx *Tx) error { return tx.See(scope(""), "ConfigMap", "v1", big) })
+	err := db.Update(t.Context(), func(tx *Tx) error { return tx.PutSingle(scope(""), "ConfigMap", "v1", big) })
 	if !errors.Is(err, ErrFull) {
 		t.Fatalf("1 MiB in 256 KiB gave %v", err)
 	}

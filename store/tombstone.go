@@ -21,8 +21,8 @@ const (
 	renewTombstone = time.Minute
 )
 
-// Tombstone says that the server has said of one object that it is not there.
-type Tombstone struct {
+// Deletion says that the server has said of one object that it is not there.
+type Deletion struct {
 	// Scope tells principal, group and resource. The rest of it does not matter: what
 	// is not there is so in every form.
 	Scope
@@ -35,31 +35,31 @@ type Tombstone struct {
 	At time.Time
 }
 
-// Grave is what a tombstone hides.
-type Grave struct {
+// Tombstone is what a tombstone hides.
+type Tombstone struct {
 	UIDs            []string // of objects that are gone
 	ResourceVersion string   // the newest that was known of the resource then; empty: none
 	At              time.Time
 }
 
-// Bury records that an object is not there. What was recorded of it before then stays in
+// PutTombstone records that an object is not there. What was recorded of it before then stays in
 // the collections, which are what the server had at their versions; what was read
 // alone is deleted.
-func (tx *Tx) Bury(t Tombstone) error {
-	g, err := tx.grave(t)
+func (tx *Tx) PutTombstone(t Deletion) error {
+	g, err := tx.tombstone(t)
 	if err != nil {
-		return tx.note("bury object", err)
+		return tx.wrapErr("bury object", err)
 	}
 	before := len(g.UIDs)
-	if err := tx.known(t, &g); err != nil {
-		return tx.note("bury object", err)
+	if err := tx.addRecorded(t, &g); err != nil {
+		return tx.wrapErr("bury object", err)
 	}
 	g.add(t.UID)
 	_, err = tx.tx.Exec(`DELETE FROM object WHERE namespace = ? AND name = ? AND (updated_at < ? OR uid = ?) AND collection_id IN (
 		SELECT id FROM collection WHERE principal = ? AND api_group = ? AND resource = ? AND state = 'seen')`,
 		t.Namespace, t.Name, t.Asked.UnixMilli(), t.UID, t.Principal, t.Group, t.Resource)
 	if err != nil {
-		return tx.note("bury object", err)
+		return tx.wrapErr("bury object", err)
 	}
 	if len(g.UIDs) == before && t.At.Sub(g.At) < renewTombstone {
 		return nil
@@ -71,26 +71,26 @@ func (tx *Tx) Bury(t Tombstone) error {
 	_, err = tx.tx.Exec(`INSERT OR REPLACE INTO tombstone (principal, api_group, resource, namespace, name, uids, resource_version, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
 		t.Principal, t.Group, t.Resource, t.Namespace, t.Name, string(uids), g.ResourceVersion, max(g.At.UnixMilli(), t.At.UnixMilli()))
 	if err != nil {
-		return tx.note("bury object", err)
+		return tx.wrapErr("bury object", err)
 	}
 	_, err = tx.tx.Exec(`DELETE FROM tombstone WHERE id <= (SELECT max(id) FROM tombstone) - ?`, maxTombstones)
-	return tx.note("bury object", err)
+	return tx.wrapErr("bury object", err)
 }
 
-// grave gives what the object's tombstone so far hides.
-func (tx *Tx) grave(t Tombstone) (g Grave, err error) {
-	g, err = scanGrave(tx.tx.QueryRow(`SELECT uids, resource_version, at FROM tombstone
+// tombstone gives what the object's tombstone so far hides.
+func (tx *Tx) tombstone(t Deletion) (g Tombstone, err error) {
+	g, err = scanTombstone(tx.tx.QueryRow(`SELECT uids, resource_version, at FROM tombstone
 		WHERE principal = ? AND api_group = ? AND resource = ? AND namespace = ? AND name = ?`, t.Principal, t.Group, t.Resource, t.Namespace, t.Name))
 	if errors.Is(err, sql.ErrNoRows) {
-		return Grave{}, nil
+		return Tombstone{}, nil
 	}
 	return g, err
 }
 
-// known adds to a grave what was recorded of the object before the server was asked, or
+// addRecorded adds to a grave what was recorded of the object before the server was asked, or
 // is the very one that is gone. What was recorded after that may be a new one. A new one
 // has a version behind all that the server had given out by then.
-func (tx *Tx) known(t Tombstone, g *Grave) error {
+func (tx *Tx) addRecorded(t Deletion, g *Tombstone) error {
 	newest, _ := strconv.ParseInt(g.ResourceVersion, 10, 64)
 	rows, err := tx.tx.Query(`SELECT uid, CAST(resource_version AS INTEGER) FROM object WHERE namespace = ?1 AND name = ?2 AND (updated_at < ?3 OR uid = ?4)
 			AND collection_id IN (SELECT id FROM collection WHERE principal = ?5 AND api_group = ?6 AND resource = ?7 AND state <> 'filling')
@@ -116,13 +116,13 @@ func (tx *Tx) known(t Tombstone, g *Grave) error {
 	return rows.Err()
 }
 
-func (g *Grave) add(uid string) {
+func (g *Tombstone) add(uid string) {
 	if uid != "" && !slices.Contains(g.UIDs, uid) {
 		g.UIDs = append(g.UIDs, uid)
 	}
 }
 
-func scanGrave(row *sql.Row) (g Grave, err error) {
+func scanTombstone(row *sql.Row) (g Tombstone, err error) {
 	var uids string
 	var at int64
 	if err := row.Scan(&uids, &g.ResourceVersion, &at); err != nil {
@@ -132,28 +132,28 @@ func scanGrave(row *sql.Row) (g Grave, err error) {
 	return g, json.Unmarshal([]byte(uids), &g.UIDs)
 }
 
-// Grave finds what is hidden of an object that the server has said is not there.
-func (db *DB) Grave(ctx context.Context, principal, group, resource, namespace, name string) (g Grave, err error) {
-	err = db.look("read tombstone", func(read *sql.DB) (err error) {
-		g, err = scanGrave(read.QueryRowContext(ctx, `SELECT uids, resource_version, at FROM tombstone
+// Tombstone finds what is hidden of an object that the server has said is not there.
+func (db *DB) Tombstone(ctx context.Context, principal, group, resource, namespace, name string) (g Tombstone, err error) {
+	err = db.read("read tombstone", func(read *sql.DB) (err error) {
+		g, err = scanTombstone(read.QueryRowContext(ctx, `SELECT uids, resource_version, at FROM tombstone
 			WHERE principal = ? AND api_group = ? AND resource = ? AND namespace = ? AND name = ?`, principal, group, resource, namespace, name))
 		return err
 	})
 	return g, err
 }
 
-// Unbury deletes the tombstone of an object, if it was not there before a time and the
+// DropTombstone deletes the tombstone of an object, if it was not there before a time and the
 // server's word of that time is another.
-func (tx *Tx) Unbury(s Scope, namespace, name string, before time.Time) error {
+func (tx *Tx) DropTombstone(s Scope, namespace, name string, before time.Time) error {
 	_, err := tx.tx.Exec(`DELETE FROM tombstone WHERE principal = ? AND api_group = ? AND resource = ? AND namespace = ? AND name = ? AND at < ?`,
 		s.Principal, s.Group, s.Resource, namespace, name, before.UnixMilli())
-	return tx.note("unbury object", err)
+	return tx.wrapErr("unbury object", err)
 }
 
-// UnburyAll deletes the tombstones of a scope's namespace, or of all, from before a
+// DropTombstones deletes the tombstones of a scope's namespace, or of all, from before a
 // time: the scope's list of that time says of each object whether it is there. Those stay
 // that still hide what only an older list has, of another form, say: the new one may be forgotten first.
-func (tx *Tx) UnburyAll(s Scope, before time.Time) error {
+func (tx *Tx) DropTombstones(s Scope, before time.Time) error {
 	list, err := tx.Collection(s, Complete)
 	if ignoreNotFound(err) != nil {
 		return err
@@ -164,13 +164,13 @@ func (tx *Tx) UnburyAll(s Scope, before time.Time) error {
 			WHERE c.principal = ?1 AND c.api_group = ?2 AND c.resource = ?3 AND c.state <> 'filling' AND (
 				o.uid IN (SELECT value FROM json_each(t.uids)) OR CAST(o.resource_version AS INTEGER) <= CAST(t.resource_version AS INTEGER))), true)`,
 		s.Principal, s.Group, s.Resource, s.Namespace, before.UnixMilli(), list.ID)
-	return tx.note("unbury objects", err)
+	return tx.wrapErr("unbury objects", err)
 }
 
-// ForgetSeen deletes what was read alone of a resource in a namespace, or in all when
+// DropSingles deletes what was read alone of a resource in a namespace, or in all when
 // it is empty.
-func (tx *Tx) ForgetSeen(s Scope) error {
+func (tx *Tx) DropSingles(s Scope) error {
 	_, err := tx.tx.Exec(`DELETE FROM object WHERE ?1 IN ('', namespace) AND collection_id IN (
 		SELECT id FROM collection WHERE principal = ?2 AND api_group = ?3 AND resource = ?4 AND state = 'seen')`, s.Namespace, s.Principal, s.Group, s.Resource)
-	return tx.note("forget seen objects", err)
+	return tx.wrapErr("forget seen objects", err)
 }

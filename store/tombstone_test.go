@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-func grave(t *testing.T, db *DB, name string) (Grave, bool) {
+func grave(t *testing.T, db *DB, name string) (Tombstone, bool) {
 	t.Helper()
-	g, err := db.Grave(t.Context(), scope("").Principal, "", "configmaps", "shop", name)
+	g, err := db.Tombstone(t.Context(), scope("").Principal, "", "configmaps", "shop", name)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		t.Fatal(err)
 	}
@@ -23,11 +23,11 @@ func TestATombstoneHidesWhatWasKnownBefore(t *testing.T) {
 	record(t, db, scope("shop"), "20", object("a", 19))
 	record(t, db, scope(""), "10", object("a", 5), object("b", 6))
 	update(t, db, func(tx *Tx) error {
-		return errors.Join(tx.See(seen, "ConfigMap", "v1", object("a", 18)), tx.See(seen, "ConfigMap", "v1", object("b", 6)))
+		return errors.Join(tx.PutSingle(seen, "ConfigMap", "v1", object("a", 18)), tx.PutSingle(seen, "ConfigMap", "v1", object("b", 6)))
 	})
 	bury := func(name, uid string, at time.Time) {
 		update(t, db, func(tx *Tx) error {
-			return tx.Bury(Tombstone{Scope: seen, Namespace: "shop", Name: name, UID: uid, Asked: at, At: at})
+			return tx.PutTombstone(Deletion{Scope: seen, Namespace: "shop", Name: name, UID: uid, Asked: at, At: at})
 		})
 	}
 	bury("a", "", clock.Add(time.Second))
@@ -43,7 +43,7 @@ func TestATombstoneHidesWhatWasKnownBefore(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range all {
-		if got := names(t, db, c, Range{}); c.State == Seen && !slices.Equal(got, []string{"b@6"}) {
+		if got := names(t, db, c, Range{}); c.State == Single && !slices.Equal(got, []string{"b@6"}) {
 			t.Errorf("of what was read alone there is %v", got)
 		}
 	}
@@ -66,7 +66,7 @@ func TestATombstoneIsNotWrittenAgainForEachQuestion(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{})
 	bury := func(at time.Time) time.Time {
 		update(t, db, func(tx *Tx) error {
-			return tx.Bury(Tombstone{Scope: scope(""), Namespace: "shop", Name: "a", Asked: at, At: at})
+			return tx.PutTombstone(Deletion{Scope: scope(""), Namespace: "shop", Name: "a", Asked: at, At: at})
 		})
 		g, _ := grave(t, db, "a")
 		return g.At
@@ -96,7 +96,7 @@ func TestWhatWasMadeAnewWhileTheOldOneWasDeletedIsNotHidden(t *testing.T) {
 	anew.UID = "another"
 	record(t, db, scope("shop"), "25", anew) // as the watch brings it, before the answer to the delete is there
 	update(t, db, func(tx *Tx) error {
-		return tx.Bury(Tombstone{Scope: scope(""), Namespace: "shop", Name: "a", UID: "uid-a", Asked: asked, At: now.Add(time.Second)})
+		return tx.PutTombstone(Deletion{Scope: scope(""), Namespace: "shop", Name: "a", UID: "uid-a", Asked: asked, At: now.Add(time.Second)})
 	})
 	if g, _ := grave(t, db, "a"); !slices.Equal(g.UIDs, []string{"uid-a"}) || g.ResourceVersion != "" {
 		t.Fatalf("%+v", g)
@@ -106,38 +106,38 @@ func TestWhatWasMadeAnewWhileTheOldOneWasDeletedIsNotHidden(t *testing.T) {
 func TestANewerWordRemovesATombstone(t *testing.T) {
 	at := func(seconds int) time.Time { return clock.Add(time.Duration(seconds) * time.Second) }
 	other := scope("other")
-	without := func(tx *Tx) error { return NewSnapshot(scope("shop")).Commit(tx, Head{ResourceVersion: "20"}) }
+	without := func(tx *Tx) error { return NewSnapshot(scope("shop")).Commit(tx, CollectionMeta{ResourceVersion: "20"}) }
 	for name, tt := range map[string]struct {
 		change func(*Tx) error
 		gone   bool
 	}{
-		"the object was seen after that":      {func(tx *Tx) error { return tx.Unbury(scope("shop"), "shop", "a", at(20)) }, true},
-		"the object was seen before that":     {func(tx *Tx) error { return tx.Unbury(scope("shop"), "shop", "a", at(5)) }, false},
-		"another object was seen":             {func(tx *Tx) error { return tx.Unbury(scope("shop"), "shop", "b", at(20)) }, false},
-		"a list of the namespace after that":  {func(tx *Tx) error { return errors.Join(without(tx), tx.UnburyAll(scope("shop"), at(20))) }, true},
-		"a list of all namespaces after that": {func(tx *Tx) error { return errors.Join(without(tx), tx.UnburyAll(scope(""), at(20))) }, true},
+		"the object was seen after that":      {func(tx *Tx) error { return tx.DropTombstone(scope("shop"), "shop", "a", at(20)) }, true},
+		"the object was seen before that":     {func(tx *Tx) error { return tx.DropTombstone(scope("shop"), "shop", "a", at(5)) }, false},
+		"another object was seen":             {func(tx *Tx) error { return tx.DropTombstone(scope("shop"), "shop", "b", at(20)) }, false},
+		"a list of the namespace after that":  {func(tx *Tx) error { return errors.Join(without(tx), tx.DropTombstones(scope("shop"), at(20))) }, true},
+		"a list of all namespaces after that": {func(tx *Tx) error { return errors.Join(without(tx), tx.DropTombstones(scope(""), at(20))) }, true},
 		"a list, but an older one has it": {func(tx *Tx) error {
-			return errors.Join(NewSnapshot(scope("")).Commit(tx, Head{ResourceVersion: "20"}), tx.UnburyAll(scope(""), at(20)))
+			return errors.Join(NewSnapshot(scope("")).Commit(tx, CollectionMeta{ResourceVersion: "20"}), tx.DropTombstones(scope(""), at(20)))
 		}, false},
 		"a list that has it, of a cluster that was restored": {func(tx *Tx) error {
 			s := NewSnapshot(scope(""))
-			return errors.Join(s.Add(tx, object("a", 5)), s.Commit(tx, Head{ResourceVersion: "20"}), tx.UnburyAll(scope(""), at(20)))
+			return errors.Join(s.Add(tx, object("a", 5)), s.Commit(tx, CollectionMeta{ResourceVersion: "20"}), tx.DropTombstones(scope(""), at(20)))
 		}, true},
 		"a list, and there is a new one": {func(tx *Tx) error {
 			again := object("a", 12)
 			again.UID = "another"
-			return errors.Join(without(tx), tx.See(scope(""), "ConfigMap", "v1", again), tx.UnburyAll(scope("shop"), at(20)))
+			return errors.Join(without(tx), tx.PutSingle(scope(""), "ConfigMap", "v1", again), tx.DropTombstones(scope("shop"), at(20)))
 		}, true},
-		"a list from before that":              {func(tx *Tx) error { return tx.UnburyAll(scope(""), at(5)) }, false},
-		"a list of another namespace":          {func(tx *Tx) error { return tx.UnburyAll(other, at(20)) }, false},
-		"the cluster was restored from before": {func(tx *Tx) error { return tx.ForgetFuture(scope("shop"), 3, at(20), 0) }, true},
-		"the server is at a later version":     {func(tx *Tx) error { return tx.ForgetFuture(scope("shop"), 100, at(20), 0) }, false},
+		"a list from before that":              {func(tx *Tx) error { return tx.DropTombstones(scope(""), at(5)) }, false},
+		"a list of another namespace":          {func(tx *Tx) error { return tx.DropTombstones(other, at(20)) }, false},
+		"the cluster was restored from before": {func(tx *Tx) error { return tx.DropRolledBack(scope("shop"), 3, at(20), 0) }, true},
+		"the server is at a later version":     {func(tx *Tx) error { return tx.DropRolledBack(scope("shop"), 100, at(20), 0) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			db := openAt(t, t.TempDir(), Options{})
 			record(t, db, scope("shop"), "10", object("a", 5))
 			update(t, db, func(tx *Tx) error {
-				return tx.Bury(Tombstone{Scope: scope(""), Namespace: "shop", Name: "a", Asked: at(10), At: at(10)})
+				return tx.PutTombstone(Deletion{Scope: scope(""), Namespace: "shop", Name: "a", Asked: at(10), At: at(10)})
 			})
 			update(t, db, tt.change)
 			if _, there := grave(t, db, "a"); there == tt.gone {
@@ -151,12 +151,12 @@ func TestTombstonesAreBounded(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{})
 	update(t, db, func(tx *Tx) error {
 		for i := range maxTombstones + 10 {
-			if err := tx.Bury(Tombstone{Scope: scope(""), Namespace: "shop", Name: fmt.Sprint(i), Asked: clock, At: clock}); err != nil {
+			if err := tx.PutTombstone(Deletion{Scope: scope(""), Namespace: "shop", Name: fmt.Sprint(i), Asked: clock, At: clock}); err != nil {
 				return err
 			}
 		}
 		for i := range maxUIDs + 5 {
-			if err := tx.Bury(Tombstone{Scope: scope(""), Namespace: "shop", Name: "same", UID: fmt.Sprint(i), Asked: clock, At: clock}); err != nil {
+			if err := tx.PutTombstone(Deletion{Scope: scope(""), Namespace: "shop", Name: "same", UID: fmt.Sprint(i), Asked: clock, At: clock}); err != nil {
 				return err
 			}
 		}
@@ -182,7 +182,7 @@ func TestWhatWasReadAloneIsForgottenByNamespace(t *testing.T) {
 	far := object("a", 1)
 	far.Namespace = "far"
 	update(t, db, func(tx *Tx) error {
-		return errors.Join(tx.See(scope(""), "ConfigMap", "v1", object("a", 1)), tx.See(scope(""), "ConfigMap", "v1", far), tx.ForgetSeen(scope("shop")))
+		return errors.Join(tx.PutSingle(scope(""), "ConfigMap", "v1", object("a", 1)), tx.PutSingle(scope(""), "ConfigMap", "v1", far), tx.DropSingles(scope("shop")))
 	})
 	all, err := db.Collections(t.Context(), scope("").Principal, "", "v1", "configmaps")
 	if err != nil || len(all) != 1 {

@@ -47,9 +47,9 @@ func (db *DB) Update(ctx context.Context, f func(*Tx) error) (err error) {
 	return file.note("commit", err)
 }
 
-// lasting runs f in one transaction, which is on the disk when lasting returns: that of
+// writeSynced runs f in one transaction, which is on the disk when writeSynced returns: that of
 // an Update may be lost with the power.
-func (db *DB) lasting(ctx context.Context, op string, f func(*sql.Tx) error) error {
+func (db *DB) writeSynced(ctx context.Context, op string, f func(*sql.Tx) error) error {
 	file, done, err := db.use()
 	if err != nil {
 		return err
@@ -80,8 +80,8 @@ func (db *DB) lasting(ctx context.Context, op string, f func(*sql.Tx) error) err
 	return file.note(op, tx.Commit())
 }
 
-// look runs f with a reading connection at hand.
-func (db *DB) look(op string, f func(*sql.DB) error) error {
+// read runs f with a reading connection at hand.
+func (db *DB) read(op string, f func(*sql.DB) error) error {
 	file, done, err := db.use()
 	if err != nil {
 		return err
@@ -107,7 +107,7 @@ type callerError struct{ error }
 // transaction, which keeps the log from shrinking: f must be quick and must not
 // wait for a client.
 func (db *DB) view(ctx context.Context, op string, f func(*sql.Tx) error) error {
-	return db.look(op, func(read *sql.DB) error {
+	return db.read(op, func(read *sql.DB) error {
 		tx, err := read.BeginTx(ctx, nil)
 		if err != nil {
 			return err
@@ -119,8 +119,8 @@ func (db *DB) view(ctx context.Context, op string, f func(*sql.Tx) error) error 
 
 func (tx *Tx) stmt(s *sql.Stmt) *sql.Stmt { return tx.tx.Stmt(s) }
 
-// note adds a kind to an error.
-func (tx *Tx) note(op string, err error) error { return tx.file.note(op, err) }
+// wrapErr adds a kind to an error.
+func (tx *Tx) wrapErr(op string, err error) error { return tx.file.note(op, err) }
 
 func (tx *Tx) nowMilli() int64 { return tx.db.nowMilli() }
 

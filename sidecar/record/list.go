@@ -107,7 +107,7 @@ func (l *list) end(whole bool) {
 		}
 		return
 	}
-	h := store.Head{Kind: l.kind, APIVersion: l.api, ResourceVersion: head.ResourceVersion, Envelope: envelope(head.Kind, head.APIVersion, head.Metadata)}
+	h := store.CollectionMeta{Kind: l.kind, APIVersion: l.api, ResourceVersion: head.ResourceVersion, Envelope: envelope(head.Kind, head.APIVersion, head.Metadata)}
 	if h.Kind == "" {
 		h.Kind, h.APIVersion = itemKind(head.Kind), head.APIVersion
 	}

@@ -529,7 +529,7 @@ func TestAQueueThatIsFullStillTakesWhatIsNotTrueAnyMore(t *testing.T) {
 	if got := g.recorded("configmaps"); !slices.Equal(got, []string{"seen /@: c@7"}) {
 		t.Errorf("recorded %v", got)
 	}
-	if _, err := g.db.Grave(t.Context(), who, "", "configmaps", "shop", "d"); !errors.Is(err, store.ErrNotFound) {
+	if _, err := g.db.Tombstone(t.Context(), who, "", "configmaps", "shop", "d"); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("what was read is still dead: %v", err)
 	}
 

@@ -61,7 +61,7 @@ func (i item) lost() { i.broken.Store(true) }
 // commit ends a snapshot with all of its items.
 type commit struct {
 	*snapshot
-	head store.Head
+	head store.CollectionMeta
 }
 
 func (commit) size() int { return 0 }
@@ -83,7 +83,7 @@ func (c commit) apply(g *group) error {
 		return c.rows.Abort(g.tx)
 	}
 	if version, ok := number(c.head.ResourceVersion); ok && c.source.latest() {
-		if err := g.tx.ForgetFuture(c.scope, version, c.asked(), current.ID); err != nil {
+		if err := g.tx.DropRolledBack(c.scope, version, c.asked(), current.ID); err != nil {
 			return err
 		}
 	}
@@ -92,7 +92,7 @@ func (c commit) apply(g *group) error {
 		return abort{c.snapshot}.apply(g)
 	}
 	if err == nil && c.source.latest() && c.scope.LabelSelector == "" && c.scope.FieldSelector == "" {
-		err = g.tx.UnburyAll(c.scope, c.asked())
+		err = g.tx.DropTombstones(c.scope, c.asked())
 	}
 	if err == nil {
 		listsTotal.WithLabelValues("complete").Inc()

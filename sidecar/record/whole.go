@@ -156,11 +156,11 @@ func (s see) lost()     {}
 func (s see) apply(g *group) error {
 	// From a cache of the server that lags it would be an old story.
 	if s.source.latest() {
-		if err := g.tx.Unbury(s.scope, s.object.Namespace, s.object.Name, s.source.Started); err != nil {
+		if err := g.tx.DropTombstone(s.scope, s.object.Namespace, s.object.Name, s.source.Started); err != nil {
 			return err
 		}
 	}
-	return g.tx.See(s.scope, s.kind, s.apiVersion, s.object)
+	return g.tx.PutSingle(s.scope, s.kind, s.apiVersion, s.object)
 }
 
 // Link records a change of the link.

@@ -162,10 +162,10 @@ func inProtobuf(t *testing.T, kind string, m interface{ Marshal() ([]byte, error
 	return "k8s\x00" + string(out)
 }
 
-func (g *rig) grave(name string) (store.Grave, bool) {
+func (g *rig) grave(name string) (store.Tombstone, bool) {
 	g.t.Helper()
 	g.flush()
-	grave, err := g.db.Grave(g.t.Context(), who, "", "configmaps", "shop", name)
+	grave, err := g.db.Tombstone(g.t.Context(), who, "", "configmaps", "shop", name)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		g.t.Fatal(err)
 	}
@@ -384,7 +384,7 @@ func TestWhatWasReceivedBeforeTheServerWasAskedWasThereBefore(t *testing.T) {
 				`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","details":{"name":"a","kind":"configmaps"},"code":404}`))))
 			g.now = g.now.Add(time.Second) // both wait for the disk
 			g.write(t.Context(), g.take())
-			grave, err := g.db.Grave(t.Context(), who, "", "configmaps", "shop", "a")
+			grave, err := g.db.Tombstone(t.Context(), who, "", "configmaps", "shop", "a")
 			if err != nil || !slices.Equal(grave.UIDs, []string{"u-a"}) {
 				t.Errorf("what is hidden: %v %v", grave.UIDs, err)
 			}

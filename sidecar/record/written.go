@@ -162,16 +162,16 @@ const protobufMagic = "k8s\x00"
 
 // bury is the operation for the object of the request, which was not there at a time.
 func (s *Source) bury(uid string, at time.Time) bury {
-	return bury{store.Tombstone{
+	return bury{store.Deletion{
 		Scope: s.seenScope(request.Form{Format: wire.JSON}), Namespace: s.Info.Namespace, Name: s.Info.Name, UID: uid, Asked: s.Started, At: at,
 	}}
 }
 
-type bury struct{ store.Tombstone }
+type bury struct{ store.Deletion }
 
 func (bury) size() int              { return overhead }
 func (bury) lost()                  {}
-func (b bury) apply(g *group) error { return g.tx.Bury(b.Tombstone) }
+func (b bury) apply(g *group) error { return g.tx.PutTombstone(b.Deletion) }
 
 type unbury struct {
 	scope           store.Scope
@@ -181,7 +181,7 @@ type unbury struct {
 
 func (unbury) size() int              { return overhead }
 func (unbury) lost()                  {}
-func (u unbury) apply(g *group) error { return g.tx.Unbury(u.scope, u.namespace, u.name, u.before) }
+func (u unbury) apply(g *group) error { return g.tx.DropTombstone(u.scope, u.namespace, u.name, u.before) }
 
 type unsee struct {
 	scope           store.Scope
@@ -190,7 +190,7 @@ type unsee struct {
 
 func (unsee) size() int              { return overhead }
 func (unsee) lost()                  {}
-func (u unsee) apply(g *group) error { return g.tx.Unsee(u.scope, u.namespace, u.name) }
+func (u unsee) apply(g *group) error { return g.tx.DropSingle(u.scope, u.namespace, u.name) }
 
 // forgetSeen forgets all objects of a scope's namespace that were read alone; the whole
 // answers stand below path.
@@ -205,7 +205,7 @@ func (f forgetSeen) apply(g *group) error {
 	if err := g.tx.RemoveResponsesBelow(f.scope.Principal, f.path); err != nil {
 		return err
 	}
-	return g.tx.ForgetSeen(f.scope)
+	return g.tx.DropSingles(f.scope)
 }
 
 type forbid struct{ scope store.Scope }

@@ -50,7 +50,7 @@ func (g *rig) recordIn(form request.Form, url string, rv int, pods ...*corev1.Po
 	s := scope(url)
 	s.MediaType, s.Representation = form.Format.MediaType(), string(form.Representation)
 	snap := store.NewSnapshot(s)
-	head := store.Head{Kind: "Pod", APIVersion: "v1", ResourceVersion: fmt.Sprint(rv), Envelope: `{"kind":"PodList","apiVersion":"v1","metadata":{"selfLink":"kept"}}`}
+	head := store.CollectionMeta{Kind: "Pod", APIVersion: "v1", ResourceVersion: fmt.Sprint(rv), Envelope: `{"kind":"PodList","apiVersion":"v1","metadata":{"selfLink":"kept"}}`}
 	if form.Representation == request.Metadata {
 		head.Kind, head.APIVersion, head.Envelope = wire.PartialKind, wire.PartialAPIVersion, `{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{}}`
 	}
@@ -321,7 +321,7 @@ func TestACustomResourceHasNoProtobuf(t *testing.T) {
 	snap := store.NewSnapshot(scope(url))
 	g.update(func(tx *store.Tx) error {
 		o := store.Object{Name: "a", UID: "u", ResourceVersion: "1", Encoding: store.JSON, Payload: []byte(`{"apiVersion":"example.com/v1","kind":"Foo","metadata":{"name":"a"},"spec":{}}`)}
-		return errors.Join(snap.Add(tx, o), snap.Commit(tx, store.Head{Kind: "Foo", APIVersion: "example.com/v1", ResourceVersion: "10", Envelope: `{"kind":"FooList","apiVersion":"example.com/v1"}`}))
+		return errors.Join(snap.Add(tx, o), snap.Commit(tx, store.CollectionMeta{Kind: "Foo", APIVersion: "example.com/v1", ResourceVersion: "10", Envelope: `{"kind":"FooList","apiVersion":"example.com/v1"}`}))
 	})
 	for accepts, want := range map[string]string{
 		accept(protobufObject):                            "not recorded",
@@ -344,7 +344,7 @@ func TestWhatCannotBeReadIsAnErrorAndNoShortList(t *testing.T) {
 	snap := store.NewSnapshot(s)
 	g.update(func(tx *store.Tx) error {
 		return errors.Join(snap.Add(tx, store.Object{Name: "a", UID: "u", ResourceVersion: "1", Encoding: store.Protobuf, Payload: []byte("\xff")}),
-			snap.Commit(tx, store.Head{Kind: "Pod", APIVersion: "v1", ResourceVersion: "10", Envelope: `{"kind":"PodList","apiVersion":"v1"}`}))
+			snap.Commit(tx, store.CollectionMeta{Kind: "Pod", APIVersion: "v1", ResourceVersion: "10", Envelope: `{"kind":"PodList","apiVersion":"v1"}`}))
 	})
 	for _, url := range []string{"/api/v1/pods", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn"} {
 		resp, err := g.Answer(t.Context(), ask(url, accept(jsonObject)))

@@ -11,8 +11,8 @@ import (
 
 // grave finds out whether the server has said of the very object that it is not
 // there; nil if it has not.
-func (r *Replayer) grave(ctx context.Context, q Request) (*store.Grave, error) {
-	g, err := r.db.Grave(ctx, q.Principal, q.Info.Group, q.Info.Resource, q.Info.Namespace, q.Info.Name)
+func (r *Replayer) grave(ctx context.Context, q Request) (*store.Tombstone, error) {
+	g, err := r.db.Tombstone(ctx, q.Principal, q.Info.Group, q.Info.Resource, q.Info.Namespace, q.Info.Name)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
 	}
@@ -23,7 +23,7 @@ func (r *Replayer) grave(ctx context.Context, q Request) (*store.Grave, error) {
 // that it is gone. An object that was made anew under the name has another uid, and a
 // version behind all that were known; where versions cannot be compared, the time
 // decides at which the collection was true.
-func hides(g *store.Grave, s sighting) bool {
+func hides(g *store.Tombstone, s sighting) bool {
 	if g == nil || s.absent {
 		return false
 	}

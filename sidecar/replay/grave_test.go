@@ -19,7 +19,7 @@ func TestTheServersOwnWordThatAnObjectIsGone(t *testing.T) {
 		return o
 	}
 	see := func(o store.Object) func(*rig) {
-		return func(g *rig) { g.update(func(tx *store.Tx) error { return tx.See(scope(all), "Pod", "v1", o) }) }
+		return func(g *rig) { g.update(func(tx *store.Tx) error { return tx.PutSingle(scope(all), "Pod", "v1", o) }) }
 	}
 	none := func(*rig) {}
 	for _, tt := range []struct {
@@ -45,7 +45,7 @@ func TestTheServersOwnWordThatAnObjectIsGone(t *testing.T) {
 			tt.before(g)
 			g.now = g.now.Add(time.Second)
 			g.update(func(tx *store.Tx) error {
-				return tx.Bury(store.Tombstone{Scope: scope(all), Namespace: "shop", Name: "a", UID: tt.uid, Asked: g.now, At: g.now})
+				return tx.PutTombstone(store.Deletion{Scope: scope(all), Namespace: "shop", Name: "a", UID: tt.uid, Asked: g.now, At: g.now})
 			})
 			g.now = g.now.Add(time.Second)
 			tt.then(g)
@@ -62,7 +62,7 @@ func TestTheServersOwnWordThatAnObjectIsGone(t *testing.T) {
 func TestATombstoneIsNobodyElses(t *testing.T) {
 	g := newRig(t)
 	g.update(func(tx *store.Tx) error {
-		return tx.Bury(store.Tombstone{Scope: scope("/api/v1/pods"), Namespace: "shop", Name: "a", Asked: g.now, At: g.now})
+		return tx.PutTombstone(store.Deletion{Scope: scope("/api/v1/pods"), Namespace: "shop", Name: "a", Asked: g.now, At: g.now})
 	})
 	other := ask("/api/v1/namespaces/shop/pods/a", "")
 	other.Principal = "somebody else"
@@ -76,7 +76,7 @@ func TestAListStaysWhatItWasAtItsVersion(t *testing.T) {
 	g.record("/api/v1/namespaces/shop/pods", 20, bare("shop", "a", 19))
 	g.now = g.now.Add(time.Second)
 	g.update(func(tx *store.Tx) error {
-		return tx.Bury(store.Tombstone{Scope: scope("/api/v1/pods"), Namespace: "shop", Name: "a", Asked: g.now, At: g.now})
+		return tx.PutTombstone(store.Deletion{Scope: scope("/api/v1/pods"), Namespace: "shop", Name: "a", Asked: g.now, At: g.now})
 	})
 	if got := g.answer(ask("/api/v1/namespaces/shop/pods", "")); got != "PodList@20 a@19" {
 		t.Errorf("got %s", got)

@@ -49,7 +49,7 @@ type Request struct {
 	// IfNoneMatch is the header of that name.
 	IfNoneMatch string
 
-	grave *store.Grave // what is hidden of the object asked for; nil: nothing
+	grave *store.Tombstone // what is hidden of the object asked for; nil: nothing
 }
 
 // Answer gives the answer to a GET or LIST. An error is ErrNotRecorded, an
@@ -167,7 +167,7 @@ func (r *Replayer) sightings(ctx context.Context, q Request, all []store.Collect
 			s.absent = true
 		case err != nil:
 			return nil, err
-		case c.State == store.Seen:
+		case c.State == store.Single:
 			s.version = s.object.ResourceVersion
 			s.collection.SyncedAt = s.object.UpdatedAt
 		}

@@ -69,7 +69,7 @@ func (g *rig) record(url string, rv int, objects ...store.Object) {
 				return err
 			}
 		}
-		return snap.Commit(tx, store.Head{Kind: "Pod", APIVersion: "v1", ResourceVersion: fmt.Sprint(rv),
+		return snap.Commit(tx, store.CollectionMeta{Kind: "Pod", APIVersion: "v1", ResourceVersion: fmt.Sprint(rv),
 			Envelope: `{"kind":"PodList","apiVersion":"v1","metadata":{"selfLink":"kept"}}`})
 	})
 }
@@ -176,7 +176,7 @@ func TestAnswers(t *testing.T) {
 	g.record("/api/v1/namespaces/shop/pods", 20, bare("shop", "a", 1), bare("shop", "b", 19))
 	g.record("/api/v1/pods?labelSelector=app+in+(x)", 30, bare("bar", "x", 25))
 	g.update(func(tx *store.Tx) error {
-		return errors.Join(tx.See(scope("/api/v1/pods"), "Pod", "v1", bare("shop", "a", 50)), tx.See(scope("/api/v1/services"), "Pod", "v1", bare("shop", "s", 5)))
+		return errors.Join(tx.PutSingle(scope("/api/v1/pods"), "Pod", "v1", bare("shop", "a", 50)), tx.PutSingle(scope("/api/v1/services"), "Pod", "v1", bare("shop", "s", 5)))
 	})
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -333,8 +333,8 @@ func TestAbsenceInOneFormIsNoneWhenAnotherHasSeenTheObject(t *testing.T) {
 	partial.Representation = "metadata"
 	snap := store.NewSnapshot(partial)
 	g.update(func(tx *store.Tx) error {
-		return errors.Join(snap.Commit(tx, store.Head{Kind: "PartialObjectMetadata", APIVersion: "meta.k8s.io/v1", ResourceVersion: "10", Envelope: `{}`}),
-			tx.See(scope("/api/v1/pods"), "Pod", "v1", bare("shop", "z", 20)))
+		return errors.Join(snap.Commit(tx, store.CollectionMeta{Kind: "PartialObjectMetadata", APIVersion: "meta.k8s.io/v1", ResourceVersion: "10", Envelope: `{}`}),
+			tx.PutSingle(scope("/api/v1/pods"), "Pod", "v1", bare("shop", "z", 20)))
 	})
 	const metadata = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 	if got := g.answer(ask("/api/v1/namespaces/shop/pods/z", metadata+",application/json")); got != "PartialObjectMetadata z@20" {
@@ -347,7 +347,7 @@ func TestAbsenceInOneFormIsNoneWhenAnotherHasSeenTheObject(t *testing.T) {
 		t.Errorf("a client that takes only metadata: %s", got)
 	}
 	g.update(func(tx *store.Tx) error {
-		return tx.See(partial, "PartialObjectMetadata", "meta.k8s.io/v1", store.Object{Namespace: "shop", Name: "y", ResourceVersion: "30", Encoding: store.JSON, Payload: []byte(`{}`)})
+		return tx.PutSingle(partial, "PartialObjectMetadata", "meta.k8s.io/v1", store.Object{Namespace: "shop", Name: "y", ResourceVersion: "30", Encoding: store.JSON, Payload: []byte(`{}`)})
 	})
 	if got := g.answer(ask("/api/v1/namespaces/shop/pods/y", "application/json")); got != "not recorded" {
 		t.Errorf("a client that takes objects, of which only the metadata was seen: %s", got)
