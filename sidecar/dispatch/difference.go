@@ -120,7 +120,7 @@ type comparison struct {
 type identity struct{ uid, version string }
 
 // item takes an item of the list.
-func (c *comparison) item(list wire.Head, raw []byte) error {
+func (c *comparison) item(list wire.ListMeta, raw []byte) error {
 	format := c.at.form.Format
 	m, err := format.ParseItem(raw)
 	if err != nil {
@@ -199,7 +199,7 @@ func (w *watch) sent(ctx context.Context, at place) (*replay.Past, error) {
 
 // relist reads the list of what the watch selects, in pages and in the watch's form, and
 // gives its version. raw is only valid during the call of item.
-func (w *watch) relist(ctx context.Context, at place, item func(list wire.Head, raw []byte) error) (version string, err error) {
+func (w *watch) relist(ctx context.Context, at place, item func(list wire.ListMeta, raw []byte) error) (version string, err error) {
 	selectors := url.Values{"limit": {strconv.Itoa(relistPage)}}
 	for _, name := range []string{"labelSelector", "fieldSelector"} {
 		if value := w.request.URL.Query().Get(name); value != "" {
@@ -230,8 +230,8 @@ func (w *watch) relist(ctx context.Context, at place, item func(list wire.Head, 
 }
 
 // ofForm refuses lists whose objects are in another form than asked for.
-func ofForm(form request.Form, item func(wire.Head, []byte) error) func(wire.Head, []byte) error {
-	return func(list wire.Head, raw []byte) error {
+func ofForm(form request.Form, item func(wire.ListMeta, []byte) error) func(wire.ListMeta, []byte) error {
+	return func(list wire.ListMeta, raw []byte) error {
 		if (list.Kind == wire.PartialKind+"List") != (form.Representation == request.Metadata) || list.Kind == "" {
 			return fmt.Errorf("%w: a list of kind %q", errContradiction, list.Kind)
 		}
@@ -240,7 +240,7 @@ func ofForm(form request.Form, item func(wire.Head, []byte) error) func(wire.Hea
 }
 
 // typed is an item of a list as it is in an event.
-func typed(format wire.Format, list wire.Head, m wire.Meta, item []byte) ([]byte, error) {
+func typed(format wire.Format, list wire.ListMeta, m wire.Meta, item []byte) ([]byte, error) {
 	if m.Kind != "" {
 		return slices.Clone(item), nil
 	}
@@ -252,18 +252,18 @@ func typed(format wire.Format, list wire.Head, m wire.Meta, item []byte) ([]byte
 }
 
 // readList reads a page of a list to its end.
-func readList(resp *http.Response, item func(list wire.Head, raw []byte) error) (wire.Head, error) {
+func readList(resp *http.Response, item func(list wire.ListMeta, raw []byte) error) (wire.ListMeta, error) {
 	defer resp.Body.Close()
 	format := formatOf(resp)
 	if resp.StatusCode != http.StatusOK || format == nil || resp.Header.Get("Content-Encoding") != "" {
-		return wire.Head{}, fmt.Errorf("the API server answers %s", resp.Status)
+		return wire.ListMeta{}, fmt.Errorf("the API server answers %s", resp.Status)
 	}
 	var split wire.ListSplitter
 	split = format.NewList(func(raw []byte) error { return item(split.Peek(), raw) })
 	if _, err := io.Copy(split, resp.Body); err != nil {
-		return wire.Head{}, err
+		return wire.ListMeta{}, err
 	}
-	return split.Head()
+	return split.ListMeta()
 }
 
 // older compares resourceVersions; ok tells whether they can be compared.

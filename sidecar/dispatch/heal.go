@@ -165,7 +165,7 @@ func (f *Dispatcher) page(r *http.Request, principal string) (next string, err e
 	if resp.StatusCode == http.StatusOK {
 		f.record(source, resp)
 	}
-	head, err := readList(resp, func(wire.Head, []byte) error { return nil })
+	head, err := readList(resp, func(wire.ListMeta, []byte) error { return nil })
 	return head.Continue, err
 }
 

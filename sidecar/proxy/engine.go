@@ -135,7 +135,7 @@ func (x *exchange) carry(r *http.Request, response *http.Response) {
 	if response.Body != http.NoBody {
 		x.body = &body{source: response.Body}
 		response.Body = x.body
-		x.out.stream = response.Header.Get("Content-Length") == "" && !x.server.options.Whole(r)
+		x.out.stream = response.Header.Get("Content-Length") == "" && !x.server.options.Buffered(r)
 	}
 }
 

@@ -63,10 +63,10 @@ type Options struct {
 	// Nil means IsWatch.
 	LongRunning func(*http.Request) bool
 
-	// Whole tells, when its response is there, that a request is for something that is of use to the client only when
+	// Buffered tells, when its response is there, that a request is for something that is of use to the client only when
 	// all of it has come: an object, a list. It is then written as buffers fill, which saves system calls, where
 	// any other response without Content-Length is flushed with every read. Nil means none is.
-	Whole func(*http.Request) bool
+	Buffered func(*http.Request) bool
 
 	// Context, if not nil, derives the context that a request travels with. What it puts there comes back
 	// in Exchange.Context.
@@ -119,8 +119,8 @@ func New(options Options) (*Server, error) {
 	if options.LongRunning == nil {
 		options.LongRunning = IsWatch
 	}
-	if options.Whole == nil {
-		options.Whole = func(*http.Request) bool { return false }
+	if options.Buffered == nil {
+		options.Buffered = func(*http.Request) bool { return false }
 	}
 	if options.Grace == 0 {
 		options.Grace = DefaultGrace

@@ -261,7 +261,7 @@ func TestWhatIsOfUseOnlyAsAWholeIsWrittenAtOnce(t *testing.T) {
 				_ = http.NewResponseController(w).Flush() // there is no Content-Length then
 				_, _ = io.WriteString(w, "object")
 			}, func(o *Options) {
-				o.Whole = func(r *http.Request) bool { return r.URL.Path == "/object" }
+				o.Buffered = func(r *http.Request) bool { return r.URL.Path == "/object" }
 			})
 			for path, length := range map[string]int64{"/object": 6, "/stream": -1} {
 				resp := r.get(p.client, path)

@@ -85,7 +85,7 @@ func isAll(source *Source, mediaType string, raw []byte) bool {
 	if _, err := l.Write(raw); err != nil {
 		return false
 	}
-	head, err := l.Head()
+	head, err := l.ListMeta()
 	return err == nil && head.Continue == ""
 }
 

@@ -62,7 +62,7 @@ func (l *list) item(raw []byte) error {
 
 // begin is called when the form of the items is known: typed lists say their
 // kind first, others are lists of whole objects.
-func (l *list) begin(head wire.Head) error {
+func (l *list) begin(head wire.ListMeta) error {
 	rep, ok := representation(head.Kind)
 	if !ok {
 		return errNotAnObject
@@ -87,7 +87,7 @@ func (l *list) begin(head wire.Head) error {
 
 // end commits the list when its body was whole and was the last page.
 func (l *list) end(whole bool) {
-	head, err := l.split.Head()
+	head, err := l.split.ListMeta()
 	whole = whole && err == nil && l.failure == nil && head.HasItems && head.ResourceVersion != ""
 	if whole && l.snap == nil && l.begin(head) != nil {
 		return

@@ -119,7 +119,7 @@ func (e *either) choose(s sink) {
 
 func (e *either) end(ok bool) {
 	if e.choice == nil {
-		head, err := e.list.split.Head()
+		head, err := e.list.split.ListMeta()
 		if ok && err == nil && (!head.HasItems || head.ResourceVersion == "") {
 			e.choose(e.whole)
 		} else {

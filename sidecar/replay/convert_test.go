@@ -115,7 +115,7 @@ func (g *rig) list(q Request) string {
 	if _, err := split.Write(raw); err != nil {
 		g.t.Fatalf("%q: %v", raw, err)
 	}
-	head, err := split.Head()
+	head, err := split.ListMeta()
 	if err != nil {
 		g.t.Fatalf("%q: %v", raw, err)
 	}

@@ -154,7 +154,7 @@ func objects(t *testing.T, body []byte) map[string]any {
 	}
 	split := format.NewList(add)
 	_, err := split.Write(body)
-	head, errHead := split.Head()
+	head, errHead := split.ListMeta()
 	if err != nil || errHead != nil {
 		t.Fatalf("%q: %v %v", body, err, errHead)
 	}

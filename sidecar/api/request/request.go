@@ -240,8 +240,8 @@ func (i *Info) CarriesToken() bool {
 	return i.IsReview() && i.Resource == "tokenreviews"
 }
 
-// IsWhole tells that the answer is one object, list or document, and no stream.
-func (i *Info) IsWhole() bool {
+// IsUnary tells that the answer is one object, list or document, and no stream.
+func (i *Info) IsUnary() bool {
 	return i.IsDocument() || (i.IsResource && i.Verb != Watch && i.Subresource == "" && !i.Legacy)
 }
 

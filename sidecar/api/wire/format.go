@@ -66,10 +66,10 @@ type ListSplitter interface {
 	Write(p []byte) (int, error)
 	// Peek gives what is known of the list's own data so far: typed lists say
 	// their kind before their items.
-	Peek() Head
-	// Head gives the list's own data at the end of the body. It is an error when
+	Peek() ListMeta
+	// ListMeta gives the list's own data at the end of the body. It is an error when
 	// the body ended early.
-	Head() (Head, error)
+	ListMeta() (ListMeta, error)
 }
 
 // FrameSplitter cuts the body of a watch while it is written.

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// Head is what a list says about itself, apart from its items.
-type Head struct {
+// ListMeta is what a list says about itself, apart from its items.
+type ListMeta struct {
 	Kind, APIVersion string
 	// ResourceVersion and Continue are the list's metadata of that name.
 	ResourceVersion, Continue string
@@ -28,7 +28,7 @@ type List struct {
 	val     value
 	buf     []byte // the unfinished key or value
 	key     string
-	head    Head
+	head    ListMeta
 	failure error
 }
 
@@ -66,21 +66,21 @@ func (l *List) Write(p []byte) (int, error) {
 	return total, nil
 }
 
-// Head gives the list's own data at the end of the body. It is an error when
+// ListMeta gives the list's own data at the end of the body. It is an error when
 // the body ended early.
-func (l *List) Head() (Head, error) {
+func (l *List) ListMeta() (ListMeta, error) {
 	if l.failure != nil {
-		return Head{}, l.failure
+		return ListMeta{}, l.failure
 	}
 	if l.state != atEnd {
-		return Head{}, ErrTruncated
+		return ListMeta{}, ErrTruncated
 	}
 	return l.head, nil
 }
 
 // Peek gives what is known of the list's own data so far: typed lists say kind,
 // apiVersion and metadata before their items.
-func (l *List) Peek() Head { return l.head }
+func (l *List) Peek() ListMeta { return l.head }
 
 // step consumes some of p, at least one byte or a change of state.
 func (l *List) step(p []byte) (int, error) {

@@ -52,7 +52,7 @@ type protobufList struct {
 	at   protobufAt
 	left int  // bytes of the list that are still to come
 	raw  bool // the list has begun
-	head Head
+	head ListMeta
 }
 
 type protobufAt uint8
@@ -65,14 +65,14 @@ const (
 
 func (l *protobufList) Write(p []byte) (int, error) { return l.in.write(p, l.step) }
 
-func (l *protobufList) Peek() Head { return l.head }
+func (l *protobufList) Peek() ListMeta { return l.head }
 
-func (l *protobufList) Head() (Head, error) {
+func (l *protobufList) ListMeta() (ListMeta, error) {
 	switch {
 	case l.in.failure != nil:
-		return Head{}, l.in.failure
+		return ListMeta{}, l.in.failure
 	case l.at != inEnvelope || !l.raw || len(l.in.rest) > 0:
-		return Head{}, ErrTruncated
+		return ListMeta{}, ErrTruncated
 	}
 	return l.head, nil
 }

@@ -53,7 +53,7 @@ func pod(name string, rv int) *corev1.Pod {
 	}
 }
 
-func splitProtobuf(body []byte, cut func() int) (items [][]byte, head Head, err error) {
+func splitProtobuf(body []byte, cut func() int) (items [][]byte, head ListMeta, err error) {
 	l := Protobuf.NewList(func(raw []byte) error {
 		items = append(items, bytes.Clone(raw))
 		return nil
@@ -61,11 +61,11 @@ func splitProtobuf(body []byte, cut func() int) (items [][]byte, head Head, err 
 	for len(body) > 0 {
 		n := min(max(1, cut()), len(body))
 		if _, err := l.Write(body[:n]); err != nil {
-			return items, Head{}, err
+			return items, ListMeta{}, err
 		}
 		body = body[n:]
 	}
-	head, err = l.Head()
+	head, err = l.ListMeta()
 	return items, head, err
 }
 
@@ -86,7 +86,7 @@ func TestAProtobufListIsSplitHoweverItIsCut(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := Head{Kind: "PodList", APIVersion: "v1", ResourceVersion: "77", Continue: "more", HasItems: true}
+		want := ListMeta{Kind: "PodList", APIVersion: "v1", ResourceVersion: "77", Continue: "more", HasItems: true}
 		if d := cmp.Diff(want, head); d != "" || len(items) != 5 {
 			t.Fatalf("%d items: %s", len(items), d)
 		}

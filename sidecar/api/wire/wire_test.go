@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func split(t *testing.T, body string, chunk int) (items []string, head Head, err error) {
+func split(t *testing.T, body string, chunk int) (items []string, head ListMeta, err error) {
 	t.Helper()
 	l := &List{Item: func(raw []byte) error {
 		items = append(items, string(raw))
@@ -19,10 +19,10 @@ func split(t *testing.T, body string, chunk int) (items []string, head Head, err
 	}}
 	for i := 0; i < len(body); i += chunk {
 		if _, err := l.Write([]byte(body[i:min(i+chunk, len(body))])); err != nil {
-			return nil, Head{}, err
+			return nil, ListMeta{}, err
 		}
 	}
-	head, err = l.Head()
+	head, err = l.ListMeta()
 	return items, head, err
 }
 
@@ -30,35 +30,35 @@ func TestListIsSplitHoweverItIsCut(t *testing.T) {
 	tests := []struct {
 		name, body string
 		items      []string
-		head       Head
+		head       ListMeta
 	}{
 		{
 			name:  "a typed list says kind and metadata first",
 			body:  `{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"7","continue":"abc"},"items":[{"a":"]}\""},{"b":[1,{"c":"\\"}]}]}` + "\n",
 			items: []string{`{"a":"]}\""}`, `{"b":[1,{"c":"\\"}]}`},
-			head:  Head{Kind: "PodList", APIVersion: "v1", ResourceVersion: "7", Continue: "abc", Metadata: []byte(`{"resourceVersion":"7","continue":"abc"}`), HasItems: true},
+			head:  ListMeta{Kind: "PodList", APIVersion: "v1", ResourceVersion: "7", Continue: "abc", Metadata: []byte(`{"resourceVersion":"7","continue":"abc"}`), HasItems: true},
 		},
 		{
 			name:  "a list of custom resources says kind and metadata behind its items",
 			body:  ` { "apiVersion" : "x/v1" , "items" : [ {"n":1} , {"n":2} ] , "kind" : "FooList", "metadata": {"resourceVersion":"9"} } `,
 			items: []string{`{"n":1}`, `{"n":2}`},
-			head:  Head{Kind: "FooList", APIVersion: "x/v1", ResourceVersion: "9", Metadata: []byte(`{"resourceVersion":"9"}`), HasItems: true},
+			head:  ListMeta{Kind: "FooList", APIVersion: "x/v1", ResourceVersion: "9", Metadata: []byte(`{"resourceVersion":"9"}`), HasItems: true},
 		},
 		{
 			name: "null items are a list with none",
 			body: `{"kind":"PodList","apiVersion":"v1","metadata":{},"items":null}`,
-			head: Head{Kind: "PodList", APIVersion: "v1", Metadata: []byte(`{}`), HasItems: true},
+			head: ListMeta{Kind: "PodList", APIVersion: "v1", Metadata: []byte(`{}`), HasItems: true},
 		},
 		{
 			name: "no items at all is not a list",
 			body: `{"kind":"Status","apiVersion":"v1","metadata":{},"code":404,"ok":true}`,
-			head: Head{Kind: "Status", APIVersion: "v1", Metadata: []byte(`{}`)},
+			head: ListMeta{Kind: "Status", APIVersion: "v1", Metadata: []byte(`{}`)},
 		},
 		{
 			name:  "items inside a member of the head are not the list's",
 			body:  `{"metadata":{"items":[1]},"items":["x"]}`,
 			items: []string{`"x"`},
-			head:  Head{Metadata: []byte(`{"items":[1]}`), HasItems: true},
+			head:  ListMeta{Metadata: []byte(`{"items":[1]}`), HasItems: true},
 		},
 	}
 	for _, tt := range tests {
