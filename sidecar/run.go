@@ -146,7 +146,7 @@ func (s *sidecar) connect(settings upstream.Settings) (err error) {
 }
 
 func (s *sidecar) newFlow(events *outbox.Outbox) *dispatch.Dispatcher {
-	var leases *lease.Keeper
+	var leases *lease.Tracker
 	if s.cfg.Offline.Leases {
 		leases = lease.New(lease.Options{Logger: s.log})
 	}

@@ -61,7 +61,7 @@ type Options struct {
 	// Outbox takes Events while the link is down; nil: they are refused like all writes.
 	Outbox *outbox.Outbox
 	// Leases keeps those that are held; nil: they end with the link.
-	Leases *lease.Keeper
+	Leases *lease.Tracker
 	// Token gives the pod's own current token, for watches that outlive the one
 	// they were opened with.
 	Token  func() (string, error)
@@ -123,9 +123,9 @@ func (f *Dispatcher) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 	}
 	switch {
-	case f.Outbox.Takes(&info):
+	case f.Outbox.Handles(&info):
 		return f.event(r, info)
-	case f.Leases.Takes(&info):
+	case f.Leases.Handles(&info):
 		return f.lease(r, info)
 	}
 	if f.Upstream.Online() {

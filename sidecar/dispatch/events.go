@@ -87,7 +87,7 @@ func (f *Dispatcher) Deliver(ctx context.Context) error { return f.Outbox.Run(ct
 // courier carries queued Events.
 type courier struct{ flow *Dispatcher }
 
-var _ outbox.Courier = courier{}
+var _ outbox.Sender = courier{}
 
 func (c courier) WaitOnline(ctx context.Context) error { return c.flow.Upstream.WaitOnline(ctx) }
 

@@ -87,8 +87,8 @@ func (o Object) Text(path ...string) string {
 	return text
 }
 
-// Whole gives the whole number at a path of members, 0 if there is none.
-func (o Object) Whole(path ...string) int64 {
+// Int gives the whole number at a path of members, 0 if there is none.
+func (o Object) Int(path ...string) int64 {
 	number, _ := o.at(path).(json.Number)
 	n, err := number.Int64()
 	if err != nil {

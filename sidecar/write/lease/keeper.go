@@ -35,9 +35,9 @@ type Options struct {
 	Clock  clock.PassiveClock // nil means the real one
 }
 
-// Keeper knows the Leases that clients hold. Its methods may be called from several
-// goroutines; the nil Keeper takes nothing.
-type Keeper struct {
+// Tracker knows the Leases that clients hold. Its methods may be called from several
+// goroutines; the nil Tracker takes nothing.
+type Tracker struct {
 	log   *zap.Logger
 	clock clock.PassiveClock
 
@@ -68,19 +68,19 @@ func renewTime(o write.Object) time.Time {
 
 // expired tells that a candidate may take the Lease, had it seen the last renewal.
 func (l *lease) expired(now time.Time) bool {
-	return now.Sub(l.renewed) >= time.Duration(l.object.Whole("spec", "leaseDurationSeconds"))*time.Second
+	return now.Sub(l.renewed) >= time.Duration(l.object.Int("spec", "leaseDurationSeconds"))*time.Second
 }
 
 // New makes a Keeper.
-func New(opts Options) *Keeper {
+func New(opts Options) *Tracker {
 	if opts.Clock == nil {
 		opts.Clock = clock.RealClock{}
 	}
-	return &Keeper{log: opts.Logger, clock: opts.Clock, leases: map[key]*lease{}}
+	return &Tracker{log: opts.Logger, clock: opts.Clock, leases: map[key]*lease{}}
 }
 
-// Takes tells whether a request is about one Lease.
-func (k *Keeper) Takes(info *request.Info) bool {
+// Handles tells whether a request is about one Lease.
+func (k *Tracker) Handles(info *request.Info) bool {
 	if k == nil || info.Group != group || info.Version != version || info.Resource != "leases" || info.Namespace == "" ||
 		info.Subresource != "" || info.Impersonated || info.Invalid || info.Legacy || info.DryRun {
 		return false
@@ -107,7 +107,7 @@ type Exchange struct {
 }
 
 // Observe looks at an exchange with the API server, which always is right.
-func (k *Keeper) Observe(x Exchange) {
+func (k *Tracker) Observe(x Exchange) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	at := key{x.Principal, x.Info.Namespace, x.Info.Name}
@@ -165,7 +165,7 @@ func renews(x Exchange, o write.Object, known time.Time) bool {
 }
 
 // end notes that a Lease is not held any more. The lock is held.
-func (k *Keeper) end(at key, why string, code int) {
+func (k *Tracker) end(at key, why string, code int) {
 	l := k.leases[at]
 	if l == nil || !l.held {
 		return
@@ -178,7 +178,7 @@ func (k *Keeper) end(at key, why string, code int) {
 
 // makeRoom forgets a Lease when there are too many, rather one that nobody here holds. The
 // lock is held.
-func (k *Keeper) makeRoom() {
+func (k *Tracker) makeRoom() {
 	if len(k.leases) < maxLeases {
 		return
 	}
@@ -193,7 +193,7 @@ func (k *Keeper) makeRoom() {
 }
 
 // Get answers a GET of a Lease that is held, while the link is down; nil for all others.
-func (k *Keeper) Get(principal string, info *request.Info) *http.Response {
+func (k *Tracker) Get(principal string, info *request.Info) *http.Response {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	l := k.leases[key{principal, info.Namespace, info.Name}]

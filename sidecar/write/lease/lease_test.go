@@ -27,7 +27,7 @@ const (
 )
 
 type rig struct {
-	*Keeper
+	*Tracker
 	t     *testing.T
 	clock *clocktesting.FakePassiveClock
 	logs  *observer.ObservedLogs
@@ -60,7 +60,7 @@ func (g *rig) online(method, url, body string, code int, answer string) {
 func (g *rig) onlineAs(principal, method, url, contentType, body string, code int, answer string) {
 	g.t.Helper()
 	info := parse(method, url)
-	if !g.Takes(info) {
+	if !g.Handles(info) {
 		g.t.Fatalf("%s %s is not taken", method, url)
 	}
 	g.Observe(Exchange{Principal: principal, Info: info, Asked: g.clock.Now(), ContentType: contentType, Body: []byte(body), Code: code, AnswerType: asJSON, Answer: []byte(answer)})
@@ -150,11 +150,11 @@ func TestOnlySingleLeasesAreTaken(t *testing.T) {
 		{"another version", "PUT", strings.Replace(path, "v1", "v1beta1", 1), false},
 		{"another resource", "PUT", "/api/v1/namespaces/shop/configmaps/web", false},
 	} {
-		if got := g.Takes(parse(tt.method, tt.path)); got != tt.want {
+		if got := g.Handles(parse(tt.method, tt.path)); got != tt.want {
 			t.Errorf("%s: %v", tt.name, got)
 		}
-		var none *Keeper
-		if none.Takes(parse(tt.method, tt.path)) {
+		var none *Tracker
+		if none.Handles(parse(tt.method, tt.path)) {
 			t.Errorf("%s is taken by none", tt.name)
 		}
 	}

@@ -46,7 +46,7 @@ func result(err error) string {
 
 // Renew answers a write of a Lease while the link is down. It succeeds for the renewal of one
 // that the principal holds. Errors are write.ErrNeedsServer, and the API server's own.
-func (k *Keeper) Renew(principal string, info *request.Info, contentType string, body []byte) (*http.Response, error) {
+func (k *Tracker) Renew(principal string, info *request.Info, contentType string, body []byte) (*http.Response, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	resp, err := k.renew(key{principal, info.Namespace, info.Name}, info, contentType, body)
@@ -54,7 +54,7 @@ func (k *Keeper) Renew(principal string, info *request.Info, contentType string,
 	return resp, err
 }
 
-func (k *Keeper) renew(at key, info *request.Info, contentType string, body []byte) (*http.Response, error) {
+func (k *Tracker) renew(at key, info *request.Info, contentType string, body []byte) (*http.Response, error) {
 	l, now := k.leases[at], k.clock.Now()
 	switch {
 	case info.Verb != request.Update && info.Verb != request.Patch:

@@ -34,8 +34,8 @@ const (
 // ErrNoToken says that no token of a principal is at hand.
 var ErrNoToken = errors.New("the principal has not asked since the start")
 
-// Courier brings requests to the API server.
-type Courier interface {
+// Sender brings requests to the API server.
+type Sender interface {
 	// WaitOnline returns nil when they are worth sending, or the error of the context.
 	WaitOnline(context.Context) error
 	// Send sends a request with the principal's present token; ErrNoToken: there is none.
@@ -44,7 +44,7 @@ type Courier interface {
 
 // Run delivers what is queued whenever the link is up, until ctx ends. It is to be called
 // once.
-func (b *Outbox) Run(ctx context.Context, courier Courier) error {
+func (b *Outbox) Run(ctx context.Context, courier Sender) error {
 	wait := time.Duration(0)
 	for {
 		if len(b.snapshot()) == 0 {
@@ -75,7 +75,7 @@ var errHolds = errors.New("the principal's token is not accepted")
 
 // deliver tries each queued Event, in order. It reports false when it has to be tried again
 // later.
-func (b *Outbox) deliver(ctx context.Context, courier Courier) (all bool) {
+func (b *Outbox) deliver(ctx context.Context, courier Sender) (all bool) {
 	b.accepting.Lock()
 	b.bound(ctx)
 	b.accepting.Unlock()
@@ -121,7 +121,7 @@ func (b *Outbox) end(ctx context.Context, e *entry, result string, changes int) 
 
 // send sends one Event: as a new one, and if there is one of its name, what has changed of
 // it. It gives what became of it, or an error when that is not known yet.
-func (b *Outbox) send(ctx context.Context, courier Courier, e *entry) (result string, err error) {
+func (b *Outbox) send(ctx context.Context, courier Sender, e *entry) (result string, err error) {
 	q, err := b.Store.Queued(ctx, e.id)
 	switch {
 	case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrCorrupt):
@@ -186,7 +186,7 @@ func (b *Outbox) verdict(status metav1.Status, err error, e *entry) (string, err
 }
 
 // exchange sends a request and gives code and reason of the answer.
-func (b *Outbox) exchange(ctx context.Context, courier Courier, method string, q store.Queued, path, contentType string, body []byte) (status metav1.Status, err error) {
+func (b *Outbox) exchange(ctx context.Context, courier Sender, method string, q store.Queued, path, contentType string, body []byte) (status metav1.Status, err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, method, (&url.URL{Path: path}).String(), bytes.NewReader(body))

@@ -92,8 +92,8 @@ func (b *Outbox) Load(ctx context.Context) error {
 	return nil
 }
 
-// Takes tells whether a request is a write that Accept may be asked about.
-func (b *Outbox) Takes(info *request.Info) bool {
+// Handles tells whether a request is a write that Accept may be asked about.
+func (b *Outbox) Handles(info *request.Info) bool {
 	if b == nil || b.MaxCount == 0 || info.Resource != "events" || info.Version != "v1" || info.Namespace == "" ||
 		info.Subresource != "" || info.Impersonated || info.Invalid || info.Legacy || info.DryRun {
 		return false

@@ -37,18 +37,18 @@ func TestOnlyWritesOfEventsAreTaken(t *testing.T) {
 		{"another resource", "POST", "/api/v1/namespaces/shop/pods", false},
 	} {
 		info := request.Parse(httptest.NewRequest(tt.method, tt.path, nil))
-		if got := g.Takes(&info); got != tt.want {
+		if got := g.Handles(&info); got != tt.want {
 			t.Errorf("%s: %v", tt.name, got)
 		}
 		var none *Outbox
-		if none.Takes(&info) {
+		if none.Handles(&info) {
 			t.Errorf("%s is taken by none", tt.name)
 		}
 	}
 	r := httptest.NewRequest("POST", core, nil)
 	r.Header.Set("Impersonate-User", "root")
 	info := request.Parse(r)
-	if g.Takes(&info) {
+	if g.Handles(&info) {
 		t.Error("an Event of somebody else is taken")
 	}
 }
@@ -138,7 +138,7 @@ func TestAPatchChangesWhatIsQueued(t *testing.T) {
 	g.set(true)
 	g.run()
 	g.empty()
-	if got := g.has(core + "/a"); got.Whole("count") != 2 || !slices.Equal(g.requests(), []string{"POST web " + core}) {
+	if got := g.has(core + "/a"); got.Int("count") != 2 || !slices.Equal(g.requests(), []string{"POST web " + core}) {
 		t.Errorf("the server has %s after %q", got.JSON(), g.requests())
 	}
 }
@@ -162,7 +162,7 @@ func TestAnEventThatTheServerHasIsPatchedOrMadeAnew(t *testing.T) {
 		g.run()
 		g.empty()
 		got := g.has(core + "/recorded")
-		if got.Whole("count") != 3 || (got.Text("reason") == "Kept") != there || (got.Text("metadata", "uid") == "u") != there || got.Metadata()["resourceVersion"] != nil || !slices.Equal(g.requests(), want) {
+		if got.Int("count") != 3 || (got.Text("reason") == "Kept") != there || (got.Text("metadata", "uid") == "u") != there || got.Metadata()["resourceVersion"] != nil || !slices.Equal(g.requests(), want) {
 			t.Errorf("there %v: the server has %s after %q", there, got.JSON(), g.requests())
 		}
 	}
@@ -180,7 +180,7 @@ func TestEventsArriveInOrderAndAfterARestart(t *testing.T) {
 	g.run()
 	g.empty()
 	want := slices.Repeat([]string{"POST web " + core}, 4)
-	if !slices.Equal(g.requests(), want) || g.has(core+"/b").Whole("count") != 5 || g.has(core+"/d") == nil {
+	if !slices.Equal(g.requests(), want) || g.has(core+"/b").Int("count") != 5 || g.has(core+"/d") == nil {
 		t.Errorf("%q", g.requests())
 	}
 	g.post("e") // it is woken
@@ -308,7 +308,7 @@ func TestWhatIsChangedWhileItIsSentIsPatched(t *testing.T) {
 	if want := []string{"POST web " + core, "POST web " + core, "PATCH web " + core + "/a"}; !slices.Equal(g.requests(), want) {
 		t.Errorf("%q", g.requests())
 	}
-	if got := g.has(core + "/a"); got.Whole("count") != 2 {
+	if got := g.has(core + "/a"); got.Int("count") != 2 {
 		t.Errorf("%s", got.JSON())
 	}
 }
@@ -369,7 +369,7 @@ func TestWhatWasAcceptedIsDeliveredAlsoWhenNothingIsAnyMore(t *testing.T) {
 	g.post("a", "b")
 	g.again(func(o *Options) { o.MaxCount = 0 })
 	info := request.Parse(httptest.NewRequest("POST", core, nil))
-	if g.Takes(&info) {
+	if g.Handles(&info) {
 		t.Error("it takes another one")
 	}
 	g.set(true)

@@ -256,7 +256,7 @@ var errNotRecorded = errors.New("not recorded")
 func (g *rig) writeAs(principal, method, path, contentType, body string) (code int, answer write.Object, message string) {
 	g.t.Helper()
 	info := request.Parse(httptest.NewRequest(method, path, nil))
-	if !g.Takes(&info) {
+	if !g.Handles(&info) {
 		g.t.Fatalf("%s %s is not taken", method, path)
 	}
 	resp, err := g.Accept(g.t.Context(), Write{Principal: principal, Info: &info, ContentType: contentType, Body: []byte(body),
