@@ -182,15 +182,15 @@ func (w *watch) comparable() bool {
 }
 
 // sent finds the state that the client has been sent.
-func (w *watch) sent(ctx context.Context, at place) (*replay.Past, error) {
+func (w *watch) sent(ctx context.Context, at place) (*replay.StateAt, error) {
 	cache := w.flow.cache(&w.info)
 	flushing, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
 	if err := cache.Recorder.Flush(flushing); err != nil {
 		return nil, fmt.Errorf("%w yet: %w", errUnknown, err)
 	}
-	was := func(c store.Collection) bool { return cache.Recorder.Was(c, at.version) }
-	past, err := cache.Replayer.Past(ctx, replay.Request{Principal: at.principal, Info: w.info}, at.form, was)
+	was := func(c store.Collection) bool { return cache.Recorder.EqualsStateAt(c, at.version) }
+	past, err := cache.Replayer.StateAt(ctx, replay.Request{Principal: at.principal, Info: w.info}, at.form, was)
 	if errors.Is(err, replay.ErrNotRecorded) {
 		err = fmt.Errorf("%w: %w", errUnknown, err)
 	}

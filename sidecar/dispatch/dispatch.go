@@ -204,11 +204,11 @@ func (f *Dispatcher) record(source record.Source, resp *http.Response) {
 		case source.Info.Name != "" && kind != record.AsScaled:
 			resp.Body = recorder.NotFound(source, formatOf(resp), resp)
 		case source.Info.Verb == request.Get:
-			recorder.Unknown(source)
+			recorder.Invalidate(source)
 		}
 	case http.StatusGone:
 		if source.Info.Verb == request.Get {
-			recorder.Unknown(source)
+			recorder.Invalidate(source)
 		}
 	case http.StatusForbidden:
 		if source.Info.IsRead() {
@@ -236,7 +236,7 @@ func (f *Dispatcher) recordSuccess(recorder *record.Recorder, kind record.Kind, 
 		case format != nil:
 			resp.Body = recorder.Written(source, format, resp)
 		case source.Info.Name != "":
-			recorder.Unknown(source)
+			recorder.Invalidate(source)
 		}
 	case record.AsScaled:
 		recorder.Scaled(source)

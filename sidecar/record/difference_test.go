@@ -128,7 +128,7 @@ func TestWhatACollectionWasIsKnownWhileItIsWatched(t *testing.T) {
 			t.Fatal(all, err)
 		}
 		for _, v := range versions {
-			if g.Was(all[0], v) != want {
+			if g.EqualsStateAt(all[0], v) != want {
 				t.Errorf("at %s: that it was so at %s is %v", all[0].ResourceVersion, v, !want)
 			}
 		}

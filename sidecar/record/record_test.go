@@ -474,7 +474,7 @@ func TestSingleObjectsAreRemembered(t *testing.T) {
 	source := g.source(configmaps + "/a")
 	g.read(g.Object(source, wire.JSON, answer(strings.NewReader(cm("a", 7)))))
 	g.want("seen /@: a@7")
-	g.Unknown(source)
+	g.Invalidate(source)
 	g.want("seen /@:")
 }
 
@@ -523,7 +523,7 @@ func TestAQueueThatIsFullStillTakesWhatIsNotTrueAnyMore(t *testing.T) {
 	}
 	read("a", strings.Replace(cm("a", 9), "v9", long, 1)) // what is there is too old from here on
 	read("d", strings.Replace(cm("d", 9), "v9", long, 1))
-	g.Unknown(g.source(configmaps + "/b"))
+	g.Invalidate(g.source(configmaps + "/b"))
 	g.Forbidden(g.source(configmaps))
 	write()
 	if got := g.recorded("configmaps"); !slices.Equal(got, []string{"seen /@: c@7"}) {
@@ -534,7 +534,7 @@ func TestAQueueThatIsFullStillTakesWhatIsNotTrueAnyMore(t *testing.T) {
 	}
 
 	for range 2 * reserve / overhead {
-		g.Unknown(g.source(configmaps + "/b"))
+		g.Invalidate(g.source(configmaps + "/b"))
 	}
 	if n := g.pending; n > most+reserve || n < reserve {
 		t.Errorf("%d bytes are pending", n)

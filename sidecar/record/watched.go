@@ -122,9 +122,9 @@ func (o opened) apply(g *group) error {
 	return err
 }
 
-// Was tells that a collection, as it is recorded, is also what it was at a resourceVersion:
+// EqualsStateAt tells that a collection, as it is recorded, is also what it was at a resourceVersion:
 // nothing has changed since but the version, which bookmarks move on.
-func (r *Recorder) Was(c store.Collection, resourceVersion string) bool {
+func (r *Recorder) EqualsStateAt(c store.Collection, resourceVersion string) bool {
 	if c.ResourceVersion == resourceVersion {
 		return true
 	}

@@ -70,7 +70,7 @@ func (r *Recorder) outdate(source *Source) {
 // only say that nobody can know.
 func (r *Recorder) NotFound(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
 	if format == nil {
-		r.Unknown(source)
+		r.Invalidate(source)
 		return resp.Body
 	}
 	return newTee(resp, r.whole(maxStatus, func(raw []byte) {
@@ -84,7 +84,7 @@ func (r *Recorder) NotFound(source Source, format wire.Format, resp *http.Respon
 			status.Reason == metav1.StatusReasonNotFound && status.Details != nil &&
 			status.Details.Name == info.Name && status.Details.Kind == info.Resource && status.Details.Group == info.Group
 		if !proof {
-			r.Unknown(source)
+			r.Invalidate(source)
 			return
 		}
 		r.outdate(&source)
@@ -92,8 +92,8 @@ func (r *Recorder) NotFound(source Source, format wire.Format, resp *http.Respon
 	}))
 }
 
-// Unknown records that what was known of one object by reading it is in doubt.
-func (r *Recorder) Unknown(source Source) {
+// Invalidate records that what was known of one object by reading it is in doubt.
+func (r *Recorder) Invalidate(source Source) {
 	r.forget(&source)
 	r.enqueue(unsee{source.seenScope(request.Form{Format: wire.JSON}), source.Info.Namespace, source.Info.Name})
 }

@@ -49,7 +49,7 @@ type Request struct {
 	// IfNoneMatch is the header of that name.
 	IfNoneMatch string
 
-	grave *store.Tombstone // what is hidden of the object asked for; nil: nothing
+	tombstone *store.Tombstone // what is hidden of the object asked for; nil: nothing
 }
 
 // Answer gives the answer to a GET or LIST. An error is ErrNotRecorded, an
@@ -108,26 +108,26 @@ func (r *Replayer) get(ctx context.Context, q Request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	if q.grave, err = r.grave(ctx, q); err != nil {
+	if q.tombstone, err = r.tombstone(ctx, q); err != nil {
 		return answer{}, err
 	}
-	seen, err := r.sightings(ctx, q, all)
+	seen, err := r.candidates(ctx, q, all)
 	if err != nil {
 		return answer{}, err
 	}
-	newest := newestOf(seen, nil, func(store.Collection) (way, bool) { return way{}, true })
+	newest := newestOf(seen, nil, func(store.Collection) (conversion, bool) { return conversion{}, true })
 	notFound := apierrors.NewNotFound(schema.GroupResource{Group: q.Info.Group, Resource: q.Info.Resource}, q.Info.Name)
 	switch {
-	case newest == nil && q.grave != nil:
-		return answer{at: q.grave.At}, notFound
+	case newest == nil && q.tombstone != nil:
+		return answer{at: q.tombstone.At}, notFound
 	case newest != nil && newest.absent:
 		r.used(newest.collection.ID)
 		return answer{at: newest.collection.SyncedAt}, notFound
 	}
-	var best *sighting
+	var best *candidate
 	forms := q.Info.Forms()
 	for _, converting := range []bool{false, true} {
-		best = newestOf(seen, best, func(c store.Collection) (way, bool) { return find(c, forms, converting) })
+		best = newestOf(seen, best, func(c store.Collection) (conversion, bool) { return findConversion(c, forms, converting) })
 	}
 	if best == nil || best.absent {
 		return answer{}, fmt.Errorf("%w: neither %s %q nor a list that would have it", ErrNotRecorded, q.Info.Resource, q.Info.Name)
@@ -141,22 +141,22 @@ func (r *Replayer) get(ctx context.Context, q Request) (answer, error) {
 	return answer{r.response(http.StatusOK, http.Header{"Content-Type": {best.to.Format.MediaType()}}, at, io.NopCloser(bytes.NewReader(raw)), int64(len(raw))), at}, nil
 }
 
-// sighting is what one collection knows of an object.
-type sighting struct {
+// candidate is what one collection knows of an object.
+type candidate struct {
 	collection store.Collection
-	way
+	conversion
 	object  store.Object
 	absent  bool   // proven
 	version string // at which this was true
 }
 
-// sightings are what all collections know of an object.
-func (r *Replayer) sightings(ctx context.Context, q Request, all []store.Collection) (seen []sighting, err error) {
+// candidates are what all collections know of an object.
+func (r *Replayer) candidates(ctx context.Context, q Request, all []store.Collection) (seen []candidate, err error) {
 	for _, c := range all {
 		if c.Namespace != "" && c.Namespace != q.Info.Namespace {
 			continue
 		}
-		s := sighting{collection: c}
+		s := candidate{collection: c}
 		s.object, s.version, err = r.db.Object(ctx, c.ID, q.Info.Namespace, q.Info.Name)
 		switch {
 		case errors.Is(err, store.ErrNotFound):
@@ -171,7 +171,7 @@ func (r *Replayer) sightings(ctx context.Context, q Request, all []store.Collect
 			s.version = s.object.ResourceVersion
 			s.collection.SyncedAt = s.object.UpdatedAt
 		}
-		if !hides(q.grave, s) {
+		if !supersedes(q.tombstone, s) {
 			seen = append(seen, s)
 		}
 	}
@@ -180,13 +180,13 @@ func (r *Replayer) sightings(ctx context.Context, q Request, all []store.Collect
 
 // newestOf finds a sighting that is newer than best, in a collection that has a way
 // to the client.
-func newestOf(seen []sighting, best *sighting, find func(store.Collection) (way, bool)) *sighting {
+func newestOf(seen []candidate, best *candidate, find func(store.Collection) (conversion, bool)) *candidate {
 	for _, s := range seen {
 		if best != nil && !newer(s.version, best.version) {
 			continue
 		}
 		var ok bool
-		if s.way, ok = find(s.collection); ok {
+		if s.conversion, ok = find(s.collection); ok {
 			best = &s
 		}
 	}

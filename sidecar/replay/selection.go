@@ -16,7 +16,7 @@ import (
 // selection is a complete collection and what of it was asked for.
 type selection struct {
 	collection store.Collection
-	way
+	conversion
 	within store.Range
 	labels labels.Selector // nil: all
 	fields []condition     // what within does not say
@@ -54,7 +54,7 @@ func choose(all []store.Collection, info request.Info) (best selection, ok bool)
 			if !found {
 				continue
 			}
-			if s.way, found = find(c, forms, converting); found && (!ok || s.better(&best, info, forms)) {
+			if s.conversion, found = findConversion(c, forms, converting); found && (!ok || s.better(&best, info, forms)) {
 				best, ok = s, true
 			}
 		}

@@ -9,9 +9,9 @@ import (
 	"rockpool.dev/store"
 )
 
-// grave finds out whether the server has said of the very object that it is not
+// tombstone finds out whether the server has said of the very object that it is not
 // there; nil if it has not.
-func (r *Replayer) grave(ctx context.Context, q Request) (*store.Tombstone, error) {
+func (r *Replayer) tombstone(ctx context.Context, q Request) (*store.Tombstone, error) {
 	g, err := r.db.Tombstone(ctx, q.Principal, q.Info.Group, q.Info.Resource, q.Info.Namespace, q.Info.Name)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
@@ -19,11 +19,11 @@ func (r *Replayer) grave(ctx context.Context, q Request) (*store.Tombstone, erro
 	return &g, err
 }
 
-// hides tells that what a collection has of an object is older than the server's word
+// supersedes tells that what a collection has of an object is older than the server's word
 // that it is gone. An object that was made anew under the name has another uid, and a
 // version behind all that were known; where versions cannot be compared, the time
 // decides at which the collection was true.
-func hides(g *store.Tombstone, s sighting) bool {
+func supersedes(g *store.Tombstone, s candidate) bool {
 	if g == nil || s.absent {
 		return false
 	}

@@ -18,7 +18,7 @@ func at(version string) func(store.Collection) bool {
 }
 
 // names gives the objects of a past state.
-func names(t *testing.T, p *Past) string {
+func names(t *testing.T, p *StateAt) string {
 	t.Helper()
 	var all []string
 	err := p.Each(func(o store.Object) error {
@@ -58,7 +58,7 @@ func TestThePastIsWhatACollectionHasAtOneVersion(t *testing.T) {
 			g.record("/api/v1/namespaces/shop/pods", 10, bare("shop", "a", 1), bare("shop", "b", 2))
 			g.record("/api/v1/pods", 20, bare("shop", "a", 1), bare("shop", "b", 15), bare("other", "c", 3))
 			q := ask(tt.url+sign(tt.url)+"watch=true&resourceVersion=20", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json")
-			p, err := g.Past(t.Context(), q, tt.form, at(tt.version))
+			p, err := g.StateAt(t.Context(), q, tt.form, at(tt.version))
 			if tt.want == "" {
 				if !errors.Is(err, ErrNotRecorded) {
 					t.Errorf("%v", err)
@@ -93,7 +93,7 @@ func TestThePastIsGoneWhenSomethingNewerIsRecorded(t *testing.T) {
 		objects = append(objects, bare("shop", fmt.Sprintf("o%05d", i), i+1))
 	}
 	g.record("/api/v1/pods", 5000, objects...)
-	p, err := g.Past(t.Context(), ask("/api/v1/pods?watch=true", ""), wholeJSON, at("5000"))
+	p, err := g.StateAt(t.Context(), ask("/api/v1/pods?watch=true", ""), wholeJSON, at("5000"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,11 +115,11 @@ func TestAskingForThePastLeavesWhatIsKnownOfTheCollections(t *testing.T) {
 	g.record("/api/v1/namespaces/shop/pods", 10, bare("shop", "a", 1))
 	for range 2 {
 		q := ask("/api/v1/namespaces/shop/pods?watch=true", "")
-		if p, err := g.Past(t.Context(), q, wholeJSON, at("10")); err != nil || names(t, p) != "a@1" {
+		if p, err := g.StateAt(t.Context(), q, wholeJSON, at("10")); err != nil || names(t, p) != "a@1" {
 			t.Fatalf("%v", err)
 		}
 	}
-	p, err := g.Past(t.Context(), ask("/api/v1/pods?watch=true", ""), wholeJSON, at("20"))
+	p, err := g.StateAt(t.Context(), ask("/api/v1/pods?watch=true", ""), wholeJSON, at("20"))
 	if err != nil {
 		t.Fatalf("what the others had is forgotten: %v", err)
 	}

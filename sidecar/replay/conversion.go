@@ -9,30 +9,30 @@ import (
 	"rockpool.dev/store"
 )
 
-// way is how the objects of a collection come into a form that the client takes.
-type way struct {
+// conversion is how the objects of a collection come into a form that the client takes.
+type conversion struct {
 	from, to request.Form
 	kind     convert.Kind // of the objects, in the form to
 	convert  convert.Func // nil: they are in that form
 }
 
-// find finds the way from a collection to one of the forms, best first: as it was
+// findConversion finds the way from a collection to one of the forms, best first: as it was
 // recorded, or else, when converting is set, what it can be converted into.
 // Converting is asked for apart because the first time costs.
-func find(c store.Collection, forms []request.Form, converting bool) (way, bool) {
+func findConversion(c store.Collection, forms []request.Form, converting bool) (conversion, bool) {
 	from, kind := formOf(c), convert.Kind{APIVersion: c.APIVersion, Kind: c.Kind}
 	if slices.Contains(forms, from) {
-		return way{from, from, kind, nil}, !converting
+		return conversion{from, from, kind, nil}, !converting
 	}
 	if !converting || from.Format == nil {
-		return way{}, false
+		return conversion{}, false
 	}
 	for _, to := range forms {
 		if f := convert.Find(kind, from, to); f != nil {
-			return way{from, to, kind.In(to.Representation), f}, true
+			return conversion{from, to, kind.In(to.Representation), f}, true
 		}
 	}
-	return way{}, false
+	return conversion{}, false
 }
 
 // formOf gives the form in which a collection was recorded.
@@ -41,7 +41,7 @@ func formOf(c store.Collection) request.Form {
 }
 
 // converted gives an object in the form to; its payload may be in buf.
-func (w *way) converted(buf []byte, o store.Object) (store.Object, error) {
+func (w *conversion) converted(buf []byte, o store.Object) (store.Object, error) {
 	if w.convert == nil {
 		return o, nil
 	}
@@ -59,7 +59,7 @@ func (w *way) converted(buf []byte, o store.Object) (store.Object, error) {
 }
 
 // typed adds an object in the form to, with its kind and apiVersion.
-func (w *way) typed(dst []byte, o store.Object) []byte {
+func (w *conversion) typed(dst []byte, o store.Object) []byte {
 	if o.Encoding == store.JSON {
 		return append(dst, o.Payload...)
 	}

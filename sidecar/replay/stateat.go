@@ -9,17 +9,17 @@ import (
 	"rockpool.dev/store"
 )
 
-// Past is the state of a collection at a resourceVersion, for as long as nothing newer
+// StateAt is the state of a collection at a resourceVersion, for as long as nothing newer
 // is recorded of it.
-type Past struct {
+type StateAt struct {
 	pages pages
 	typed []byte
 }
 
-// Past finds what is recorded of a state that q asks for, in a form. It gives
+// StateAt finds what is recorded of a state that q asks for, in a form. It gives
 // ErrNotRecorded unless there is a complete collection that was so, and that has
 // everything asked for.
-func (r *Replayer) Past(ctx context.Context, q Request, form request.Form, was func(store.Collection) bool) (*Past, error) {
+func (r *Replayer) StateAt(ctx context.Context, q Request, form request.Form, was func(store.Collection) bool) (*StateAt, error) {
 	all, err := r.db.Collections(ctx, q.Principal, q.Info.Group, q.Info.Version, q.Info.Resource)
 	if err != nil {
 		return nil, err
@@ -32,12 +32,12 @@ func (r *Replayer) Past(ctx context.Context, q Request, form request.Form, was f
 		return nil, fmt.Errorf("%w: no complete list of %s as it was then covers this request", ErrNotRecorded, info.Resource)
 	}
 	r.used(s.collection.ID)
-	return &Past{pages: pages{ctx: ctx, db: r.db, selection: s}}, nil
+	return &StateAt{pages: pages{ctx: ctx, db: r.db, selection: s}}, nil
 }
 
 // Each calls f with each object. It gives store.ErrChanged when something newer has been
 // recorded. The payload is only valid during the call.
-func (p *Past) Each(f func(store.Object) error) error {
+func (p *StateAt) Each(f func(store.Object) error) error {
 	ahead := p.pages
 	for !ahead.done {
 		if err := ahead.next(f); err != nil {
@@ -49,12 +49,12 @@ func (p *Past) Each(f func(store.Object) error) error {
 
 // Typed gives an object that Each gave with its kind and apiVersion. The bytes are only
 // valid until the next call.
-func (p *Past) Typed(o store.Object) []byte {
+func (p *StateAt) Typed(o store.Object) []byte {
 	p.typed = p.pages.typed(p.typed[:0], o)
 	return p.typed
 }
 
 // Kind is the kind and the apiVersion of the objects.
-func (p *Past) Kind() (kind, apiVersion string) {
+func (p *StateAt) Kind() (kind, apiVersion string) {
 	return p.pages.kind.Kind, p.pages.kind.APIVersion
 }
