@@ -74,7 +74,7 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 		Transport: s.flow, Upgrade: s.upstream.HTTP1(), TLS: authority.TLSConfig(),
 		ConnectHosts: connectHosts(settings.Servers), Context: dispatch.WithRoute, Observe: accessLog(log),
 		Buffered: func(r *http.Request) bool { info := dispatch.RouteOf(r.Context()).Info; return info.IsUnary() },
-		Grace: cfg.Shutdown.Grace, Logger: log,
+		Grace:    cfg.Shutdown.Grace, Logger: log,
 	})
 	if err != nil {
 		return err

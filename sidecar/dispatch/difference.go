@@ -172,7 +172,7 @@ func (c *comparison) add(to *[]record.Change, kind string, object []byte) error 
 // that acts as somebody else, or takes a Table, its place says too little.
 func (w *watch) comparable() bool {
 	cache := w.flow.cache(&w.info)
-	if cache.Recorder == nil || cache.Replayer == nil || w.whose == "" || record.KindOf(&w.info) != record.AsWatch {
+	if cache.Recorder == nil || cache.Replayer == nil || w.whose == "" || w.info.Unrecorded {
 		return false
 	}
 	return w.accept != "" || !slices.ContainsFunc(w.info.Accept, func(m request.MediaType) bool {

@@ -106,20 +106,21 @@ func (f *Dispatcher) RoundTrip(r *http.Request) (*http.Response, error) {
 	info := request.Parse(r)
 	route := routeOf(r.Context())
 	route.Info = info
-	if info.Verb == request.Watch && info.IsResource && len(info.Forms()) > 0 && !info.Invalid && !info.Legacy {
+	if info.Class == request.ClassWatch {
 		return f.watch(r, info)
 	}
-	switch record.KindOf(&info) {
-	case record.AsReview:
-		if f.ReviewLifetime > 0 {
-			return f.review(r, info)
+	switch {
+	case info.Unrecorded:
+	case info.Class == request.ClassReview && f.ReviewLifetime > 0:
+		return f.review(r, info)
+	case r.Method == http.MethodDelete && (info.Class == request.ClassWrite || info.Class == request.ClassDeleteMany):
+		var err error
+		var tried bool
+		if r, tried, err = onlyTried(r); err != nil {
+			return nil, err
 		}
-	case record.AsWritten, record.AsDeletedMany:
-		if r.Method == http.MethodDelete {
-			var err error
-			if r, info.DryRun, err = onlyTried(r); err != nil {
-				return nil, err
-			}
+		if tried {
+			info.SetDryRun()
 		}
 	}
 	switch {
@@ -182,66 +183,8 @@ func (f *Dispatcher) believe(r *http.Request, subject string, resp *http.Respons
 
 // record lets the recorder listen to an answer.
 func (f *Dispatcher) record(source record.Source, resp *http.Response) {
-	recorder := f.cache(&source.Info).Recorder
-	if recorder == nil || source.Principal == "" {
-		return
-	}
-	kind := record.KindOf(&source.Info)
-	if kind == record.None || kind == record.AsReview || resp.Header.Get("Content-Encoding") != "" {
-		return
-	}
-	switch resp.StatusCode {
-	case http.StatusOK, http.StatusCreated:
-		f.recordSuccess(recorder, kind, source, resp)
-	case http.StatusAccepted: // a DELETE that goes on
-		if kind == record.AsWritten {
-			f.recordSuccess(recorder, kind, source, resp)
-		}
-	case http.StatusNotModified:
-		recorder.Renewed(source, resp.Header.Get("ETag"))
-	case http.StatusNotFound:
-		switch {
-		case source.Info.Name != "" && kind != record.AsScaled:
-			resp.Body = recorder.NotFound(source, formatOf(resp), resp)
-		case source.Info.Verb == request.Get:
-			recorder.Invalidate(source)
-		}
-	case http.StatusGone:
-		if source.Info.Verb == request.Get {
-			recorder.Invalidate(source)
-		}
-	case http.StatusForbidden:
-		if source.Info.IsRead() {
-			recorder.Forbidden(source)
-		}
-	}
-}
-
-func (f *Dispatcher) recordSuccess(recorder *record.Recorder, kind record.Kind, source record.Source, resp *http.Response) {
-	format := formatOf(resp)
-	switch kind {
-	case record.AsDocument:
-		resp.Body = recorder.Document(source, resp)
-	case record.AsList, record.AsObject:
-		switch {
-		case format == nil: // CBOR, YAML: it cannot be cut
-			resp.Body = recorder.Document(source, resp)
-		case kind == record.AsList:
-			resp.Body = recorder.List(source, format, resp)
-		default:
-			resp.Body = recorder.Object(source, format, resp)
-		}
-	case record.AsWritten:
-		switch {
-		case format != nil:
-			resp.Body = recorder.Written(source, format, resp)
-		case source.Info.Name != "":
-			recorder.Invalidate(source)
-		}
-	case record.AsScaled:
-		recorder.Scaled(source)
-	case record.AsDeletedMany:
-		recorder.DeletedMany(source)
+	if recorder := f.cache(&source.Info).Recorder; recorder != nil {
+		recorder.Record(source, resp)
 	}
 }
 

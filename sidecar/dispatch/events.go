@@ -64,7 +64,8 @@ func (f *Dispatcher) queue(r *http.Request, info request.Info, contentType strin
 
 // recorded gives an object in JSON as the cache has it.
 func (f *Dispatcher) recorded(ctx context.Context, r *http.Request, info request.Info) ([]byte, error) {
-	info.Verb, info.Accept, info.RawAccept = request.Get, request.ParseAccept(wire.MediaTypeJSON), wire.MediaTypeJSON
+	info.Verb, info.Class = request.Get, request.ClassGet
+	info.Accept, info.RawAccept = request.ParseAccept(wire.MediaTypeJSON), wire.MediaTypeJSON
 	q, err := f.prove(r, info)
 	if err != nil {
 		return nil, err

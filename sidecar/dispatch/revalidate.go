@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"go.uber.org/zap"
 
+	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/replay"
 )
@@ -93,7 +94,7 @@ func (f *Dispatcher) pass(r *http.Request, source record.Source) (*http.Response
 func (f *Dispatcher) etag(r *http.Request, source record.Source) string {
 	cache := f.cache(&source.Info)
 	if cache.Replayer == nil || cache.Recorder == nil || source.Principal == "" ||
-		!source.Info.IsDocument() || record.KindOf(&source.Info) != record.AsDocument ||
+		source.Info.Class != request.ClassDiscovery || source.Info.Unrecorded ||
 		f.Clock.Now().UnixNano() < f.resting.Load() {
 		return ""
 	}

@@ -22,9 +22,10 @@ func (f *Dispatcher) review(r *http.Request, info request.Info) (*http.Response,
 		switch {
 		case err == nil:
 			f.believe(r, source.Principal, resp)
-			if whole {
-				f.recordReview(source, r, body, resp)
+			if asked, err := f.questions.of(&source, r.Header.Get("Content-Type"), body); whole && err == nil {
+				source.Review = &record.Review{Question: asked.name, Seal: asked.close, Lifetime: f.ReviewLifetime}
 			}
+			f.record(source, resp)
 			return resp, nil
 		case !upstream.IsLinkError(err):
 			return nil, err
@@ -54,27 +55,6 @@ func (f *Dispatcher) review(r *http.Request, info request.Info) (*http.Response,
 		return nil, f.refusal(info, err)
 	}
 	return resp, nil
-}
-
-func (f *Dispatcher) recordReview(source record.Source, r *http.Request, body []byte, resp *http.Response) {
-	recorder := f.cache(&source.Info).Recorder
-	if recorder == nil || source.Principal == "" {
-		return
-	}
-	switch {
-	case resp.StatusCode == http.StatusUnauthorized: // nobody knows who has asked
-		return
-	case resp.StatusCode != http.StatusCreated:
-		recorder.Undecided(source)
-		return
-	case resp.Header.Get("Content-Encoding") != "":
-		return
-	}
-	asked, err := f.questions.of(&source, r.Header.Get("Content-Type"), body)
-	if err != nil {
-		return // of a cipher that is not there, which is for review to say
-	}
-	resp.Body = recorder.Review(source, record.Review{Question: asked.name, Seal: asked.close, Lifetime: f.ReviewLifetime}, resp)
 }
 
 // onlyTried finds out whether the options in the body of a DELETE may say dryRun: All,

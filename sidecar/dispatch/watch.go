@@ -119,7 +119,7 @@ func (w *watch) speak(form request.Form) {
 func (w *watch) record(source record.Source) {
 	w.whose = source.Principal
 	recorder := w.flow.cache(&w.info).Recorder
-	if recorder != nil && source.Principal != "" && record.KindOf(&w.info) == record.AsWatch {
+	if recorder != nil && source.Principal != "" && !w.info.Unrecorded {
 		w.rec = recorder.Watch(source, w.format)
 	}
 }

@@ -139,7 +139,7 @@ func TestACompleteCollectionIsTheServersStateAtEveryCommit(t *testing.T) {
 		open := func() client {
 			return client{g.Watch(g.source(fmt.Sprintf("%s?watch=true&resourceVersion=%d", configmaps, s.version)), wire.JSON), s.version}
 		}
-		list := func() { g.read(g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(s.list())))) }
+		list := func() { g.read(g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(s.list())))) }
 		s.change()
 		list()
 		clients := []client{open(), open()}
@@ -221,7 +221,7 @@ func TestACompleteCollectionIsTheServersStateAtEveryCommit(t *testing.T) {
 
 func TestOnlyTheLastEventOfAnObjectKeepsItsPayload(t *testing.T) {
 	g := idleRig(t, t.TempDir(), 0)
-	g.read(g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 1))))))
+	g.read(g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 1))))))
 	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
 	defer w.Close()
 	g.write(t.Context(), g.take())
@@ -240,7 +240,7 @@ func TestOnlyTheLastEventOfAnObjectKeepsItsPayload(t *testing.T) {
 
 func TestAnEventBehindAHoleSupersedesNoneBeforeIt(t *testing.T) {
 	g := idleRig(t, t.TempDir(), 0)
-	g.read(g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10)))))
+	g.read(g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10)))))
 	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
 	defer w.Close()
 	g.write(t.Context(), g.take())
@@ -276,7 +276,7 @@ func BenchmarkHotObjects(b *testing.B) {
 			for i := range 20 {
 				items = append(items, object(i, 1))
 			}
-			g.read(g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, items...)))))
+			g.read(g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, items...)))))
 			g.write(b.Context(), g.take())
 			w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
 			defer w.Close()
@@ -342,7 +342,7 @@ func TestWhatIsPendingStaysWithinItsBoundHoweverSlowTheDisk(t *testing.T) {
 	for i := range 5000 {
 		g.events(w, fmt.Sprintf("MODIFIED o%d %d", i%3, 11+i))
 		g.events(other, fmt.Sprintf("MODIFIED o%d %d", i, 11+i))
-		g.read(g.List(g.source("/api/v1/namespaces/other/configmaps"), wire.JSON, answer(strings.NewReader(listOf(20+i, configMap("x", 1))))))
+		g.read(g.teeList(g.source("/api/v1/namespaces/other/configmaps"), wire.JSON, answer(strings.NewReader(listOf(20+i, configMap("x", 1))))))
 		g.mu.Lock()
 		pending := g.pending + g.writing
 		g.mu.Unlock()

@@ -63,7 +63,7 @@ func TestADifferenceThatFindsNoRoomIsAGap(t *testing.T) {
 			g.write(t.Context(), ops)
 		}
 	}
-	g.read(g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 1))))))
+	g.read(g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 1))))))
 	write()
 	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
 	defer w.Close()

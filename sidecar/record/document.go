@@ -30,8 +30,8 @@ func (s *Source) document(mediaType string) store.Response {
 	return store.Response{Principal: s.Principal, Path: s.Path, Accept: s.Info.RawAccept, Status: http.StatusOK, MediaType: mediaType}
 }
 
-// Document records an answer whole, for the identical request.
-func (r *Recorder) Document(source Source, resp *http.Response) io.ReadCloser {
+// teeDocument records an answer whole, for the identical request.
+func (r *Recorder) teeDocument(source Source, _ wire.Format, resp *http.Response) io.ReadCloser {
 	answer := source.document(resp.Header.Get("Content-Type"))
 	answer.ETag, answer.Headers = resp.Header.Get("ETag"), describing(resp.Header)
 	return newTee(resp, r.whole(maxDocument, func(raw []byte) { r.keep(&source, answer, raw) }))
@@ -89,6 +89,12 @@ func isAll(source *Source, mediaType string, raw []byte) bool {
 	return err == nil && head.Continue == ""
 }
 
+// notModified records a 304 that the client has asked for itself.
+func (r *Recorder) notModified(source Source, _ wire.Format, resp *http.Response) io.ReadCloser {
+	r.Renewed(source, resp.Header.Get("ETag"))
+	return resp.Body
+}
+
 // Renewed records that the server says of the document with this etag, as the answer
 // to the identical request, that it has not changed.
 func (r *Recorder) Renewed(source Source, etag string) {
@@ -106,20 +112,24 @@ type Review struct {
 	Lifetime time.Duration
 }
 
-// Review records the answer to a question.
-func (r *Recorder) Review(source Source, review Review, resp *http.Response) io.ReadCloser {
+// teeReview records the answer to a review. A 401 says nothing: nobody knows who has asked.
+// Another status than 201 puts what the server has said before to such reviews in doubt.
+func (r *Recorder) teeReview(source Source, _ wire.Format, resp *http.Response) io.ReadCloser {
+	switch {
+	case source.Review == nil || resp.StatusCode == http.StatusUnauthorized:
+		return resp.Body
+	case resp.StatusCode != http.StatusCreated:
+		r.forget(&source)
+		return resp.Body
+	}
 	answer := source.document(resp.Header.Get("Content-Type"))
-	answer.Status, answer.Question = resp.StatusCode, review.Question
+	answer.Status, answer.Question = resp.StatusCode, source.Review.Question
 	return newTee(resp, r.whole(maxReview, func(raw []byte) {
-		answer.Body = review.Seal(raw)
+		answer.Body = source.Review.Seal(raw)
 		r.enqueue(document{answer})
-		r.enqueue(forgetReviews{r.clock.Now().Add(-review.Lifetime)})
+		r.enqueue(forgetReviews{r.clock.Now().Add(-source.Review.Lifetime)})
 	}))
 }
-
-// Undecided records that the server has not decided on a question: what it has said
-// before to questions of this kind is in doubt.
-func (r *Recorder) Undecided(source Source) { r.forget(&source) }
 
 type document struct{ store.Response }
 

@@ -45,10 +45,10 @@ func (g *faultRig) write() {
 	}
 }
 
-// list records a list; the application reads all of it whatever the disk does.
+// teeList records a list; the application reads all of it whatever the disk does.
 func (g *faultRig) list(url, body string) {
 	g.t.Helper()
-	r := g.List(g.source(url), wire.JSON, answer(strings.NewReader(body)))
+	r := g.teeList(g.source(url), wire.JSON, answer(strings.NewReader(body)))
 	got, err := io.ReadAll(r)
 	if err := errors.Join(err, r.Close()); err != nil || string(got) != body {
 		g.t.Fatalf("the application reads %d of %d bytes: %v", len(got), len(body), err)
@@ -276,7 +276,7 @@ func (zeros) Read(p []byte) (int, error) {
 func TestAListThatIsRecordedWhileTheFileIsLostIsGivenUp(t *testing.T) {
 	g := newFaultRig(t, t.TempDir())
 	g.list(configmaps, listOf(10, configMap("a", 1)))
-	g.read(g.List(g.source(configmaps+"?limit=1"), wire.JSON, answer(strings.NewReader(page(20, "one", configMap("b", 2))))))
+	g.read(g.teeList(g.source(configmaps+"?limit=1"), wire.JSON, answer(strings.NewReader(page(20, "one", configMap("b", 2))))))
 	g.write()
 	if err := os.Remove(g.db.Path()); err != nil {
 		t.Fatal(err)
@@ -306,7 +306,7 @@ func TestWhatIsWrittenStaysWhenThereIsNoRoomToMakeRoomIn(t *testing.T) {
 	defer w.Close()
 	dropped := counter(t, droppedTotal.WithLabelValues("store"))
 	resp := &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(strings.Repeat("x", 3900<<10)))}
-	g.read(g.Document(g.source("/apis"), resp)) // more than 9/10 of the quota
+	g.read(g.teeDocument(g.source("/apis"), nil, resp)) // more than 9/10 of the quota
 	g.list(configmaps, listOf(10, configMap("a", 1)))
 	g.want("complete shop/@10: a@1") // and with the group of want
 	g.want("complete shop/@10: a@1")

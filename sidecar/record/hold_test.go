@@ -27,7 +27,7 @@ func TestGroupsAreHeldBackOnlyWhileAListComesIn(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := idleRig(t, t.TempDir(), 0)
-			body := g.List(g.source(tt.url), wire.JSON, answer(strings.NewReader(tt.body)))
+			body := g.teeList(g.source(tt.url), wire.JSON, answer(strings.NewReader(tt.body)))
 			if _, err := io.CopyN(io.Discard, body, int64(tt.read)); err != nil {
 				t.Fatal(err)
 			}
@@ -48,7 +48,7 @@ func TestGroupsAreHeldBackOnlyWhileAListComesIn(t *testing.T) {
 func TestWhoWaitsForAGroupThatIsHeldBackGetsItAtOnce(t *testing.T) {
 	g := newFaultRig(t, t.TempDir()) // its clock stands still
 	text := listOf(20, configMap("a", 1), configMap("b", 2))
-	body := g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(text)))
+	body := g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(text)))
 	if _, err := io.CopyN(io.Discard, body, int64(len(text)-5)); err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func TestWhoWaitsForAGroupThatIsHeldBackGetsItAtOnce(t *testing.T) {
 func TestGroupsAreHeldBackForASecondOrUntilAQuarterOfTheRoomIsTaken(t *testing.T) {
 	comesIn := func(g *rig, size int) {
 		text := listOf(20, strings.Replace(configMap("a", 1), "v1", strings.Repeat("x", size), 1), configMap("b", 2))
-		body := g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(text)))
+		body := g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(text)))
 		if _, err := io.CopyN(io.Discard, body, int64(len(text)-5)); err != nil {
 			t.Fatal(err)
 		}

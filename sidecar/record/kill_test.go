@@ -84,7 +84,7 @@ func writeUntilKilled(dir string) error {
 	go r.Run(ctx)
 	h := history{}
 	list := func(url string, version int) error {
-		body := r.List(sourceOf(url, time.Now()), wire.JSON, answer(strings.NewReader(h.list(version))))
+		body := r.teeList(sourceOf(url, time.Now()), wire.JSON, answer(strings.NewReader(h.list(version))))
 		if _, err := io.Copy(io.Discard, body); err != nil {
 			return err
 		}

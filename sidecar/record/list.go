@@ -10,10 +10,13 @@ import (
 	"rockpool.dev/store"
 )
 
-// List records the body of a successful LIST while it is read: as a collection, or if
+// teeList records the body of a successful LIST while it is read: as a collection, or if
 // it cannot be cut into objects, such as a Table, whole for the identical request. The
 // result must be read and closed in place of body.
-func (r *Recorder) List(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
+func (r *Recorder) teeList(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
+	if format == nil { // CBOR, YAML: it cannot be cut
+		return r.teeDocument(source, format, resp)
+	}
 	l := &list{recorder: r, source: source}
 	l.form.Format, l.split = format, format.NewList(l.item)
 	w := r.whole(maxDocument, func(raw []byte) { r.keep(&source, source.document(format.MediaType()), raw) })

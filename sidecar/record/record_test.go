@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
@@ -89,7 +88,7 @@ func (g *rig) flush() {
 
 func (g *rig) list(url, body string) {
 	g.t.Helper()
-	g.read(g.List(g.source(url), wire.JSON, answer(strings.NewReader(body))))
+	g.read(g.teeList(g.source(url), wire.JSON, answer(strings.NewReader(body))))
 	g.flush()
 }
 
@@ -193,7 +192,7 @@ func TestAListThatIsNotWholeIsNotRecorded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t, 0)
 			g.list(configmaps, listOf(10, configMap("a", 1)))
-			g.read(g.List(g.source(configmaps), wire.JSON, answer(body)))
+			g.read(g.teeList(g.source(configmaps), wire.JSON, answer(body)))
 			g.want("complete shop/@10: a@1")
 		})
 	}
@@ -245,7 +244,7 @@ func TestPagingThatIsInterruptedLeavesTheOldSnapshot(t *testing.T) {
 
 func TestAListThatTheClientLeavesIsNotRecorded(t *testing.T) {
 	g := newRig(t, 0)
-	body := g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(20, configMap("c", 15)))))
+	body := g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(20, configMap("c", 15)))))
 	if _, err := io.ReadFull(body, make([]byte, 60)); err != nil {
 		t.Fatal(err)
 	}
@@ -328,7 +327,7 @@ func TestAnOlderListDoesNotReplaceANewerOne(t *testing.T) {
 	early := g.source(configmaps) // asked for before, arrives after
 	g.now = g.now.Add(time.Minute)
 	g.list(configmaps, listOf(30, configMap("a", 25)))
-	g.read(g.List(early, wire.JSON, answer(strings.NewReader(listOf(20, configMap("a", 15))))))
+	g.read(g.teeList(early, wire.JSON, answer(strings.NewReader(listOf(20, configMap("a", 15))))))
 	g.want("complete shop/@30: a@25")
 }
 
@@ -343,7 +342,7 @@ func TestAClusterThatWentBackIsBelieved(t *testing.T) {
 func TestARestoredClusterIsBelievedInEveryScope(t *testing.T) {
 	g := newRig(t, 0)
 	g.list("/api/v1/configmaps", listOf(1000, configMap("old", 900), configMap("gone", 950)))
-	g.read(g.Object(g.source(configmaps+"/seen"), wire.JSON, answer(strings.NewReader(cm("seen", 980)))))
+	g.read(g.teeObject(g.source(configmaps+"/seen"), wire.JSON, answer(strings.NewReader(cm("seen", 980)))))
 	g.flush()
 	g.now = g.now.Add(time.Minute)
 	g.list(configmaps, listOf(600, configMap("old", 500)))
@@ -363,8 +362,8 @@ func TestAVersionThatIsGivenOutAgainIsAContradiction(t *testing.T) {
 func TestTwoFirstListsAtOnceAreBothWhole(t *testing.T) {
 	g := newRig(t, 0)
 	early, late := listOf(10, configMap("a", 1)), listOf(20, configMap("b", 15))
-	one := g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(early)))
-	two := g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(late)))
+	one := g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(early)))
+	two := g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(late)))
 	for _, body := range []io.Reader{one, two} { // the items, but not the end
 		if _, err := io.ReadFull(body, make([]byte, len(early)-1)); err != nil {
 			t.Fatal(err)
@@ -393,7 +392,7 @@ func TestWhatIsForbiddenIsForgotten(t *testing.T) {
 	g.list("/api/v1/namespaces/other/configmaps", listOf(12))
 	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=11"), wire.JSON)
 	g.events(w, "ADDED b 13")
-	g.Forbidden(g.source(configmaps + "?limit=500"))
+	g.forbidden(g.source(configmaps + "?limit=500"))
 	g.want("complete other/@12:")
 }
 
@@ -402,7 +401,7 @@ func TestAPageOfATableIsNotKept(t *testing.T) {
 	table := func(url, token string) {
 		body := fmt.Sprintf(`{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"10","continue":%q},"rows":[]}`, token)
 		resp := &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body))}
-		g.read(g.Document(g.source(url), resp))
+		g.read(g.teeDocument(g.source(url), nil, resp))
 		g.flush()
 	}
 	table(configmaps+"?limit=1", "more")
@@ -437,7 +436,7 @@ func TestOneOperationThatFailsOnlyFailsItself(t *testing.T) {
 func TestAListWhoseEndFailsLeavesNothingBehind(t *testing.T) {
 	g := newRig(t, 0)
 	release := g.holdTheStore()
-	body := g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 1)))))
+	body := g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 1)))))
 	if _, err := io.ReadFull(body, make([]byte, len(listOf(10, configMap("a", 1)))-1)); err != nil {
 		t.Fatal(err)
 	}
@@ -472,9 +471,9 @@ func (g *rig) count(table string) (n int) {
 func TestSingleObjectsAreRemembered(t *testing.T) {
 	g := newRig(t, 0)
 	source := g.source(configmaps + "/a")
-	g.read(g.Object(source, wire.JSON, answer(strings.NewReader(cm("a", 7)))))
+	g.read(g.teeObject(source, wire.JSON, answer(strings.NewReader(cm("a", 7)))))
 	g.want("seen /@: a@7")
-	g.Invalidate(source)
+	g.invalidate(source)
 	g.want("seen /@:")
 }
 
@@ -486,7 +485,7 @@ func TestWhatDoesNotFitIsDroppedAndTheOldSnapshotStays(t *testing.T) {
 		many = append(many, configMap(fmt.Sprintf("x%04d", i), i+100))
 	}
 	release := g.holdTheStore()
-	body := g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(3000, many...))))
+	body := g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(3000, many...))))
 	g.read(body) // does not wait for the store
 	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
 	g.events(w, "MODIFIED a 11")
@@ -503,9 +502,9 @@ func TestAQueueThatIsFullStillTakesWhatIsNotTrueAnyMore(t *testing.T) {
 		}
 	}
 	read := func(name, body string) {
-		g.read(g.Object(g.source(configmaps+"/"+name), wire.JSON, answer(strings.NewReader(body))))
+		g.read(g.teeObject(g.source(configmaps+"/"+name), wire.JSON, answer(strings.NewReader(body))))
 	}
-	g.read(g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 1))))))
+	g.read(g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 1))))))
 	for _, name := range []string{"a", "b", "c"} {
 		read(name, cm(name, 7))
 	}
@@ -523,8 +522,8 @@ func TestAQueueThatIsFullStillTakesWhatIsNotTrueAnyMore(t *testing.T) {
 	}
 	read("a", strings.Replace(cm("a", 9), "v9", long, 1)) // what is there is too old from here on
 	read("d", strings.Replace(cm("d", 9), "v9", long, 1))
-	g.Invalidate(g.source(configmaps + "/b"))
-	g.Forbidden(g.source(configmaps))
+	g.invalidate(g.source(configmaps + "/b"))
+	g.forbidden(g.source(configmaps))
 	write()
 	if got := g.recorded("configmaps"); !slices.Equal(got, []string{"seen /@: c@7"}) {
 		t.Errorf("recorded %v", got)
@@ -534,7 +533,7 @@ func TestAQueueThatIsFullStillTakesWhatIsNotTrueAnyMore(t *testing.T) {
 	}
 
 	for range 2 * reserve / overhead {
-		g.Invalidate(g.source(configmaps + "/b"))
+		g.invalidate(g.source(configmaps + "/b"))
 	}
 	if n := g.pending; n > most+reserve || n < reserve {
 		t.Errorf("%d bytes are pending", n)
@@ -652,80 +651,6 @@ func checkpoint(t testing.TB, path string) {
 	}
 }
 
-func TestKindOf(t *testing.T) {
-	const table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
-	tests := []struct {
-		name, method, url, accept string
-		want                      Kind
-	}{
-		{"a list", "GET", "/api/v1/pods", "", AsList},
-		{"a first page may be the only one", "GET", "/api/v1/pods?limit=1", "", AsList},
-		{"a further page belongs to its list", "GET", "/api/v1/pods?continue=x", "", AsList},
-		{"an exact old state", "GET", "/api/v1/pods?resourceVersion=5&resourceVersionMatch=Exact", "", None},
-		{"an object", "GET", "/api/v1/namespaces/n/pods/p", "", AsObject},
-		{"a watch", "GET", "/api/v1/pods?watch=1", "", AsWatch},
-		{"a deprecated watch", "GET", "/api/v1/watch/pods", "", None},
-		{"a table, or what it turns out to be", "GET", "/api/v1/pods", table, AsList},
-		{"one object as a table", "GET", "/api/v1/namespaces/n/pods/p", table, AsObject},
-		{"a log", "GET", "/api/v1/namespaces/n/pods/p/log", "", None},
-		{"an exec", "GET", "/api/v1/namespaces/n/pods/p/exec?command=ls", "", None},
-		{"an exec by POST", "POST", "/api/v1/namespaces/n/pods/p/exec?command=ls", "", None},
-		{"an attach", "GET", "/api/v1/namespaces/n/pods/p/attach", "", None},
-		{"a port-forward", "POST", "/api/v1/namespaces/n/pods/p/portforward", "", None},
-		{"a proxied path of a service", "GET", "/api/v1/namespaces/n/services/s/proxy/x", "", None},
-		{"a proxied path of a pod", "GET", "/api/v1/namespaces/n/pods/p/proxy", "", None},
-		{"a proxied path of a node", "GET", "/api/v1/nodes/x/proxy/metrics", "", None},
-		{"a proxied write", "POST", "/api/v1/namespaces/n/services/s/proxy/x", "", None},
-		{"a proxied delete", "DELETE", "/api/v1/namespaces/n/services/s/proxy/x", "", None},
-		{"a deprecated proxied path", "GET", "/api/v1/proxy/namespaces/n/services/s/x", "", None},
-		{"the scale of a workload", "GET", "/apis/apps/v1/namespaces/n/deployments/d/scale", "", AsDocument},
-		{"a write of the scale", "PATCH", "/apis/apps/v1/namespaces/n/deployments/d/scale", "", AsScaled},
-		{"a scale that is only tried", "PUT", "/apis/apps/v1/namespaces/n/deployments/d/scale?dryRun=All", "", None},
-		{"discovery", "GET", "/apis/apps/v1", "", AsDocument},
-		{"OpenAPI", "GET", "/openapi/v3/apis/apps/v1?hash=X", "", AsDocument},
-		{"health", "GET", "/healthz", "", None},
-		{"one check of health", "GET", "/healthz/etcd", "", None},
-		{"life", "GET", "/livez?verbose", "", None},
-		{"readiness", "GET", "/readyz", "", None},
-		{"metrics", "GET", "/metrics", "", None},
-		{"the server's logs", "GET", "/logs/kube-apiserver.log", "", None},
-		{"profiles", "GET", "/debug/pprof/heap", "", None},
-		{"a write", "POST", "/api/v1/namespaces/n/pods", "", AsWritten},
-		{"a write that is only tried", "PATCH", "/api/v1/namespaces/n/pods/p?dryRun=All", "", None},
-		{"a write of the status", "PATCH", "/api/v1/namespaces/n/pods/p/status", "", AsWritten},
-		{"a delete", "DELETE", "/api/v1/namespaces/n/pods/p", "", AsWritten},
-		{"an eviction", "POST", "/api/v1/namespaces/n/pods/p/eviction", "", None},
-		{"a binding", "POST", "/api/v1/namespaces/n/pods/p/binding", "", None},
-		{"a token", "POST", "/api/v1/namespaces/n/serviceaccounts/a/token", "", None},
-		{"a delete of many", "DELETE", "/api/v1/namespaces/n/pods", "", AsDeletedMany},
-		{"a question about oneself", "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", "", AsReview},
-		{"a question about somebody", "POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", "", AsReview},
-		{"a question about somebody in a namespace", "POST", "/apis/authorization.k8s.io/v1/namespaces/n/localsubjectaccessreviews", "", AsReview},
-		{"a question about all rights", "POST", "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", "", AsReview},
-		{"a question about a token", "POST", "/apis/authentication.k8s.io/v1/tokenreviews", "", AsReview},
-		{"a question about who one is", "POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", "", AsReview},
-		{"a resource of that name in another group", "POST", "/apis/example.com/v1/tokenreviews", "", AsWritten},
-		{"a bad selector", "GET", "/api/v1/pods?labelSelector=%3D%3D%3D", "", None},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			r := httptest.NewRequest(tt.method, tt.url, nil)
-			if tt.accept != "" {
-				r.Header.Set("Accept", tt.accept)
-			}
-			info := request.Parse(r)
-			if got := KindOf(&info); got != tt.want {
-				t.Fatalf("kind %d, want %d", got, tt.want)
-			}
-		})
-	}
-	r := httptest.NewRequest(http.MethodGet, "/api/v1/pods", nil)
-	r.Header.Set("Impersonate-User", "root")
-	if info := request.Parse(r); KindOf(&info) != None {
-		t.Fatal("somebody else's answer is recorded")
-	}
-}
-
 func TestFollows(t *testing.T) {
 	for _, tt := range []struct {
 		prev, rv, at string
@@ -757,7 +682,7 @@ func TestAClientThatLeavesWithTheLastByteHasReadTheWholeAnswer(t *testing.T) {
 	text := listOf(20, configMap("a", 15))
 	resp := answer(strings.NewReader(text))
 	resp.ContentLength = int64(len(text))
-	body := g.List(g.source(configmaps), wire.JSON, resp)
+	body := g.teeList(g.source(configmaps), wire.JSON, resp)
 	if _, err := io.ReadFull(body, make([]byte, len(text))); err != nil {
 		t.Fatal(err)
 	}
@@ -771,7 +696,7 @@ func TestAClientThatLeavesWithTheLastByteHasReadTheWholeAnswer(t *testing.T) {
 func TestAProgramThatPollsIsRecordedOnceAGroup(t *testing.T) {
 	g := idleRig(t, t.TempDir(), 0)
 	read := func(rv int) {
-		g.read(g.Object(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", rv)))))
+		g.read(g.teeObject(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", rv)))))
 	}
 	queued := func(want int) {
 		t.Helper()

@@ -23,87 +23,8 @@ type Source struct {
 	// not be the collection that its events belong to: it may be a wider one, or in
 	// another form.
 	Replayed bool
-}
-
-// Kind says how an answer is recorded.
-type Kind int
-
-// The kinds.
-const (
-	None Kind = iota
-	AsList
-	AsWatch
-	AsObject
-	AsDocument
-	AsWritten
-	AsScaled
-	AsDeletedMany
-	AsReview
-)
-
-// KindOf decides how a successful answer to a request is recorded. Whether a list or an
-// object can be cut, or is kept whole, shows in the answer itself.
-func KindOf(info *request.Info) Kind {
-	switch {
-	case info.Impersonated || info.Invalid || info.Legacy:
-		return None
-	case info.IsDocument():
-		return AsDocument
-	case !info.IsResource:
-		return None
-	case info.IsRead():
-		return kindOfRead(info)
-	case info.DryRun:
-		return None
-	case info.IsReview():
-		return AsReview
-	}
-	return kindOfWrite(info)
-}
-
-func kindOfWrite(info *request.Info) Kind {
-	switch info.Verb {
-	case request.DeleteCollection:
-		return AsDeletedMany
-	case request.Create, request.Update, request.Patch, request.Delete:
-	default:
-		return None
-	}
-	switch info.Subresource {
-	case "", "status":
-		return AsWritten
-	case "scale":
-		return AsScaled
-	}
-	// What an eviction or a binding has done, the watch tells; the answer to a request
-	// for a token is one.
-	return None
-}
-
-func kindOfRead(info *request.Info) Kind {
-	switch info.Subresource {
-	case "":
-	case "scale", "status": // objects of a kind of their own, or a second way to one
-		if info.Verb == request.Get {
-			return AsDocument
-		}
-		return None
-	default: // log, exec, attach, portforward, proxy: streams; others nobody knows
-		return None
-	}
-	switch info.Verb {
-	case request.Watch:
-		return AsWatch
-	case request.Get, request.List:
-		switch {
-		case info.ResourceVersionMatch == "Exact":
-			return None // an old state
-		case info.Verb == request.Get:
-			return AsObject
-		}
-		return AsList
-	}
-	return None
+	// Review tells how the answer to a review is kept. Nil: it is not.
+	Review *Review
 }
 
 // scope is the collection that the answer belongs to.

@@ -60,9 +60,12 @@ func (w *whole) end(ok bool) {
 	}
 }
 
-// Object records the body of a successful GET of one object while it is read: as an
+// teeObject records the body of a successful GET of one object while it is read: as an
 // object, or if it is none, such as a Table, whole for the identical request.
-func (r *Recorder) Object(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
+func (r *Recorder) teeObject(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
+	if format == nil { // CBOR, YAML: it cannot be read
+		return r.teeDocument(source, format, resp)
+	}
 	return newTee(resp, r.whole(wire.MaxValue, func(raw []byte) {
 		m, err := format.ParseMeta(raw)
 		if err == nil && !r.seen(source, format, raw, m) {

@@ -59,7 +59,7 @@ func TestWhatCannotBeCutIsKeptWhole(t *testing.T) {
 					cut = iotest.HalfReader
 				}
 				g := newRig(t, 0)
-				g.read(g.List(g.source(tt.url), wire.JSON, answer(cut(strings.NewReader(tt.body)))))
+				g.read(g.teeList(g.source(tt.url), wire.JSON, answer(cut(strings.NewReader(tt.body)))))
 				if got := g.kept(tt.url); got != tt.kept {
 					t.Errorf("it is kept whole: %v", got)
 				}
@@ -76,7 +76,7 @@ func TestWhatCannotBeCutIsKeptWhole(t *testing.T) {
 
 func TestALongListIsNotHeldInMemoryToDecideWhatItIs(t *testing.T) {
 	g := newRig(t, 0)
-	l := g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(20, configMap("a", 1), configMap("b", 1)))))
+	l := g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(20, configMap("a", 1), configMap("b", 1)))))
 	if _, err := io.ReadFull(l, make([]byte, len(listOf(20, configMap("a", 1)))+10)); err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func TestBodiesThatAreKeptWholeAreBoundedTogether(t *testing.T) {
 	body := `{"kind":"APIGroupList","x":"` + strings.Repeat("x", maxDocument-100) + `"}`
 	for i := range urls {
 		resp := &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}
-		r := g.Document(g.source(fmt.Sprintf("/apis/%d", i)), resp)
+		r := g.teeDocument(g.source(fmt.Sprintf("/apis/%d", i)), nil, resp)
 		if _, err := io.ReadFull(r, make([]byte, len(body)-1)); err != nil {
 			t.Fatal(err)
 		}
@@ -115,7 +115,7 @@ func TestBodiesThatAreKeptWholeAreBoundedTogether(t *testing.T) {
 func TestOneObjectThatIsNoneIsKeptWhole(t *testing.T) {
 	g := newRig(t, 0)
 	object := func(name, body string) {
-		g.read(g.Object(g.source(configmaps+"/"+name), wire.JSON, answer(strings.NewReader(body))))
+		g.read(g.teeObject(g.source(configmaps+"/"+name), wire.JSON, answer(strings.NewReader(body))))
 	}
 	object("table", `{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"20"},"rows":[]}`)
 	object("nonsense", `<html>`)
@@ -132,7 +132,7 @@ func TestAnOlderHashOfADocumentIsForgotten(t *testing.T) {
 	g := newRig(t, 0)
 	put := func(url string) {
 		resp := &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader("{}"))}
-		g.read(g.Document(g.source(url), resp))
+		g.read(g.teeDocument(g.source(url), nil, resp))
 	}
 	for _, url := range []string{"/openapi/v3", "/openapi/v3/api/v1?hash=OLD", "/openapi/v3/apis/apps/v1?hash=OLD", "/openapi/v3/api/v1?hash=NEW", "/apis/apps/v1?hash=1", "/apis/apps/v1?hash=2"} {
 		put(url)
@@ -218,7 +218,7 @@ func TestTheAnswerToAWriteSaysWhetherTheObjectIsGone(t *testing.T) {
 			g.now = g.now.Add(time.Second)
 			source := g.source(configmaps + "/a")
 			source.Info.Verb = tt.verb
-			g.read(g.Written(source, tt.format, answer(strings.NewReader(tt.body))))
+			g.read(g.teeWrite(source, tt.format, answer(strings.NewReader(tt.body))))
 			grave, gone := g.grave("a")
 			if gone != tt.gone || (gone && (len(grave.UIDs) != 1 || grave.UIDs[0] != "u-a" || grave.ResourceVersion != "10")) {
 				t.Errorf("it is gone: %v %+v", gone, grave)
@@ -250,10 +250,10 @@ func TestA404IsOnlyAProofWhenItIsAboutTheObject(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t, 0)
-			g.read(g.Object(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
+			g.read(g.teeObject(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
 			g.flush()
 			g.now = g.now.Add(time.Second)
-			g.read(g.NotFound(g.source(configmaps+tt.url), tt.format, answer(strings.NewReader(tt.body))))
+			g.read(g.teeNotFound(g.source(configmaps+tt.url), tt.format, answer(strings.NewReader(tt.body))))
 			if grave, got := g.grave("a"); got != tt.proof || (got && !grave.At.Equal(g.now)) {
 				t.Errorf("it is proven: %v %+v", got, grave)
 			}
@@ -264,23 +264,23 @@ func TestA404IsOnlyAProofWhenItIsAboutTheObject(t *testing.T) {
 
 func TestANewerWordOfTheServerRaisesTheDead(t *testing.T) {
 	object := func(g *rig, url string, rv int) {
-		g.read(g.Object(g.source(configmaps+url), wire.JSON, answer(strings.NewReader(cm("a", rv)))))
+		g.read(g.teeObject(g.source(configmaps+url), wire.JSON, answer(strings.NewReader(cm("a", rv)))))
 	}
 	const table = `{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"20"},"rows":[]}`
 	whole := func(g *rig, url, mediaType, body string) {
 		resp := answer(strings.NewReader(body))
 		resp.Header.Set("Content-Type", mediaType)
-		g.read(g.Document(g.source(configmaps+url), resp))
+		g.read(g.teeDocument(g.source(configmaps+url), nil, resp))
 	}
 	for name, tt := range map[string]struct {
 		then func(*rig)
 		dead bool
 	}{
 		"the object was read as a table": {func(g *rig) {
-			g.read(g.Object(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(table))))
+			g.read(g.teeObject(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(table))))
 		}, false},
 		"a lagging cache has it in a table": {func(g *rig) {
-			g.read(g.Object(g.source(configmaps+"/a?resourceVersion=0"), wire.JSON, answer(strings.NewReader(table))))
+			g.read(g.teeObject(g.source(configmaps+"/a?resourceVersion=0"), wire.JSON, answer(strings.NewReader(table))))
 		}, true},
 		"the object was read in YAML":            {func(g *rig) { whole(g, "/a", "application/yaml", "kind: ConfigMap") }, false},
 		"its scale was read":                     {func(g *rig) { whole(g, "/a/scale", "application/json", `{"kind":"Scale"}`) }, false},
@@ -292,7 +292,7 @@ func TestANewerWordOfTheServerRaisesTheDead(t *testing.T) {
 		"a list of all namespaces":               {func(g *rig) { g.list("/api/v1/configmaps", listOf(20)) }, false},
 		"a selection":                            {func(g *rig) { g.list(configmaps+"?labelSelector=x", listOf(20)) }, true},
 		"a list from a lagging cache":            {func(g *rig) { g.list(configmaps+"?resourceVersion=0", listOf(20)) }, true},
-		"the server forbids to read it":          {func(g *rig) { g.Forbidden(g.source(configmaps + "/a")) }, false},
+		"the server forbids to read it":          {func(g *rig) { g.forbidden(g.source(configmaps + "/a")) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t, 0)
@@ -315,17 +315,17 @@ func TestAWriteMakesWholeAnswersUntrue(t *testing.T) {
 		url   string
 		left  []bool
 	}{
-		"of the object": {func(g *rig, s Source) { g.read(g.Written(s, wire.JSON, answer(strings.NewReader(cm("a", 9))))) },
+		"of the object": {func(g *rig, s Source) { g.read(g.teeWrite(s, wire.JSON, answer(strings.NewReader(cm("a", 9))))) },
 			"/a", []bool{true, false, false, false, false, true}},
-		"of the status": {func(g *rig, s Source) { g.read(g.Written(s, wire.JSON, answer(strings.NewReader(cm("a", 9))))) },
+		"of the status": {func(g *rig, s Source) { g.read(g.teeWrite(s, wire.JSON, answer(strings.NewReader(cm("a", 9))))) },
 			"/a/status?fieldManager=x", []bool{true, false, false, false, false, true}},
-		"of the scale": {func(g *rig, s Source) { g.Scaled(s) }, "/a/scale?x=1", []bool{true, true, true, false, true, true}},
+		"of the scale": {func(g *rig, s Source) { g.scaled(s) }, "/a/scale?x=1", []bool{true, true, true, false, true, true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t, 0)
 			for _, url := range urls {
 				resp := &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(`{"kind":"Table"}`))}
-				g.read(g.Document(g.source(url), resp))
+				g.read(g.teeDocument(g.source(url), nil, resp))
 			}
 			source := g.source(configmaps + tt.url)
 			source.Info.Verb = "patch"
@@ -342,14 +342,14 @@ func TestAWriteMakesWholeAnswersUntrue(t *testing.T) {
 func TestAfterADeleteOfManyWhatWasReadAloneIsNotKnown(t *testing.T) {
 	g := newRig(t, 0)
 	g.list(configmaps, listOf(10, configMap("a", 1)))
-	g.read(g.Object(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
+	g.read(g.teeObject(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
 	const another = "/api/v1/namespaces/shop/configmapsets/a"
 	for _, url := range []string{configmaps, configmaps + "/a", configmaps + "/a?pretty=1", configmaps + "/a/status", another} {
 		resp := answer(strings.NewReader(`{"kind":"Table"}`))
 		resp.Header.Set("Content-Type", "application/json")
-		g.read(g.Document(g.source(url), resp))
+		g.read(g.teeDocument(g.source(url), nil, resp))
 	}
-	g.DeletedMany(g.source(configmaps + "?labelSelector=x"))
+	g.deletedMany(g.source(configmaps + "?labelSelector=x"))
 	g.want("complete shop/@10: a@1", "seen /@:")
 	for url, want := range map[string]bool{configmaps: true, configmaps + "/a": false, configmaps + "/a?pretty=1": false, configmaps + "/a/status": false, another: true} {
 		if got := g.kept(url); got != want {
@@ -364,13 +364,13 @@ func TestAfterADeleteOfManyWhatWasReadAloneIsNotKnown(t *testing.T) {
 func TestWhatWasReceivedBeforeTheServerWasAskedWasThereBefore(t *testing.T) {
 	for name, receive := range map[string]func(*rig){
 		"read alone": func(g *rig) {
-			g.read(g.Object(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
+			g.read(g.teeObject(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
 		},
 		"in a list": func(g *rig) {
-			g.read(g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 7))))))
+			g.read(g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 7))))))
 		},
 		"in a watch": func(g *rig) {
-			g.read(g.List(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(6)))))
+			g.read(g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(6)))))
 			w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=6"), wire.JSON)
 			defer w.Close()
 			g.events(w, "ADDED a 7")
@@ -380,7 +380,7 @@ func TestWhatWasReceivedBeforeTheServerWasAskedWasThereBefore(t *testing.T) {
 			g := idleRig(t, t.TempDir(), 0)
 			receive(g)
 			g.now = g.now.Add(30 * time.Millisecond)
-			g.read(g.NotFound(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(
+			g.read(g.teeNotFound(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(
 				`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","details":{"name":"a","kind":"configmaps"},"code":404}`))))
 			g.now = g.now.Add(time.Second) // both wait for the disk
 			g.write(t.Context(), g.take())

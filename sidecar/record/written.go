@@ -18,10 +18,16 @@ import (
 // maxStatus bounds a Status, in bytes.
 const maxStatus = 64 << 10
 
-// Written records the body of the answer to a write while it is read: the object
+// teeWrite records the body of the answer to a write while it is read: the object
 // as it is now, or that it is gone. So the pod's own last write is what it reads
 // offline, also when its watch had not brought it back yet.
-func (r *Recorder) Written(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
+func (r *Recorder) teeWrite(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
+	if format == nil { // CBOR, YAML: it cannot be read
+		if source.Info.Name != "" {
+			r.invalidate(source)
+		}
+		return resp.Body
+	}
 	return newTee(resp, r.whole(wire.MaxValue, func(raw []byte) {
 		m, err := format.ParseMeta(raw)
 		if err != nil {
@@ -38,16 +44,16 @@ func (r *Recorder) Written(source Source, format wire.Format, resp *http.Respons
 	}))
 }
 
-// Scaled records that a write has changed the scale of an object: what was recorded of
+// scaled records that a write has changed the scale of an object: what was recorded of
 // that is not true any more.
-func (r *Recorder) Scaled(source Source) { r.forget(&source) }
+func (r *Recorder) scaled(source Source) { r.forget(&source) }
 
-// DeletedMany records that objects have been deleted by one request. Its answer lists
+// deletedMany records that objects have been deleted by one request. Its answer lists
 // them as they were before, which does not say which of them are gone: a finalizer may
 // hold them, a pod takes its time. The watch tells, or the next list; until then
 // lists stay what they are, and what was read alone, in whatever form, is not known any
 // more.
-func (r *Recorder) DeletedMany(source Source) {
+func (r *Recorder) deletedMany(source Source) {
 	path, _, _ := strings.Cut(source.Path, "?")
 	r.enqueue(forgetSeen{source.scope(request.Form{Format: wire.JSON}), strings.TrimSuffix(path, "/")})
 }
@@ -64,13 +70,16 @@ func (r *Recorder) outdate(source *Source) {
 	}
 }
 
-// NotFound records the body of a 404 while it is read. When it is the server's word
+// teeNotFound records the body of a 404 while it is read. When it is the server's word
 // about the very object that was asked for, at the time of asking, then there is none.
 // Other answers with this code, such as of a kind of resource that is not there (yet),
 // only say that nobody can know.
-func (r *Recorder) NotFound(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
+func (r *Recorder) teeNotFound(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
+	if source.Info.Name == "" { // of a POST: its namespace or its kind of resource
+		return resp.Body
+	}
 	if format == nil {
-		r.Invalidate(source)
+		r.invalidate(source)
 		return resp.Body
 	}
 	return newTee(resp, r.whole(maxStatus, func(raw []byte) {
@@ -84,7 +93,7 @@ func (r *Recorder) NotFound(source Source, format wire.Format, resp *http.Respon
 			status.Reason == metav1.StatusReasonNotFound && status.Details != nil &&
 			status.Details.Name == info.Name && status.Details.Kind == info.Resource && status.Details.Group == info.Group
 		if !proof {
-			r.Invalidate(source)
+			r.invalidate(source)
 			return
 		}
 		r.outdate(&source)
@@ -92,15 +101,15 @@ func (r *Recorder) NotFound(source Source, format wire.Format, resp *http.Respon
 	}))
 }
 
-// Invalidate records that what was known of one object by reading it is in doubt.
-func (r *Recorder) Invalidate(source Source) {
+// invalidate records that what was known of one object by reading it is in doubt.
+func (r *Recorder) invalidate(source Source) {
 	r.forget(&source)
 	r.enqueue(unsee{source.seenScope(request.Form{Format: wire.JSON}), source.Info.Namespace, source.Info.Name})
 }
 
-// Forbidden records that the server does not allow the request any more: what it
+// forbidden records that the server does not allow the request any more: what it
 // allowed before is not answered from the cache, not even that there was nothing.
-func (r *Recorder) Forbidden(source Source) {
+func (r *Recorder) forbidden(source Source) {
 	switch source.Info.Verb {
 	case request.List, request.Watch:
 		r.enqueue(forbid{source.scope(request.Form{Format: wire.JSON, Representation: request.Object})})
@@ -179,9 +188,11 @@ type unbury struct {
 	before          time.Time
 }
 
-func (unbury) size() int              { return overhead }
-func (unbury) lost()                  {}
-func (u unbury) apply(g *group) error { return g.tx.DropTombstone(u.scope, u.namespace, u.name, u.before) }
+func (unbury) size() int { return overhead }
+func (unbury) lost()     {}
+func (u unbury) apply(g *group) error {
+	return g.tx.DropTombstone(u.scope, u.namespace, u.name, u.before)
+}
 
 type unsee struct {
 	scope           store.Scope

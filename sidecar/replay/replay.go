@@ -72,14 +72,12 @@ func (r *Replayer) answer(ctx context.Context, q Request) (*http.Response, error
 		return nil, err
 	}
 	rows, errRows := answer{}, fmt.Errorf("%w: no answer to this request", ErrNotRecorded)
-	if q.Info.IsResource && q.Info.Subresource == "" && !q.Info.Invalid && !q.Info.Legacy {
-		switch q.Info.Verb {
-		case request.Get:
-			// A context that can end costs a goroutine a question, and these are short.
-			rows, errRows = r.get(context.WithoutCancel(ctx), q)
-		case request.List:
-			rows, errRows = r.list(ctx, q)
-		}
+	switch q.Info.Class {
+	case request.ClassGet:
+		// A context that can end costs a goroutine a question, and these are short.
+		rows, errRows = r.get(context.WithoutCancel(ctx), q)
+	case request.ClassList:
+		rows, errRows = r.list(ctx, q)
 	}
 	var refusal apierrors.APIStatus
 	if errRows != nil && !errors.Is(errRows, ErrNotRecorded) && !errors.As(errRows, &refusal) {

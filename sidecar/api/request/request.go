@@ -52,6 +52,12 @@ type Info struct {
 	Impersonated bool
 	// Legacy marks the deprecated /watch/ and /proxy/ path prefixes.
 	Legacy bool
+
+	// Class is what the request is to Rockpool.
+	Class Class
+	// Unrecorded tells that the answer is not recorded: the request acts as somebody else,
+	// is only tried, or asks for an old state.
+	Unrecorded bool
 }
 
 // Options are the query parameters of reads, metav1.ListOptions.
@@ -91,6 +97,8 @@ func Parse(r *http.Request) Info {
 	if info.IsResource {
 		info.Verb = info.verb(r.Method, query)
 	}
+	info.Class = info.classify()
+	info.Unrecorded = info.unrecorded()
 	return info
 }
 

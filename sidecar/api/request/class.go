@@ -1,0 +1,98 @@
+package request
+
+// Class says what a request is to Rockpool. It decides who answers the request, and how the
+// answer is recorded. Parse sets it; nothing else derives it again from verb and path.
+type Class int
+
+// The classes.
+const (
+	// ClassOpaque is for the API server alone: log, exec, token requests, unknown paths, and
+	// parameters that nobody but the API server can complain about.
+	ClassOpaque Class = iota
+	// ClassDiscovery reads a document by which the API describes itself.
+	ClassDiscovery
+	// ClassVerbatim reads a scale or status. Only the identical request gets that answer again.
+	ClassVerbatim
+	// ClassGet reads one object.
+	ClassGet
+	// ClassList reads a collection.
+	ClassList
+	// ClassWatch follows a collection, in a form that can be cut into events.
+	ClassWatch
+	// ClassWrite creates, changes or deletes one object. Its answer has the object.
+	ClassWrite
+	// ClassScale changes an object's scale. Its answer does not have the object.
+	ClassScale
+	// ClassDeleteMany deletes a collection.
+	ClassDeleteMany
+	// ClassReview is a POST that only asks.
+	ClassReview
+)
+
+// classify finds the class of a request whose other fields are set.
+func (i *Info) classify() Class {
+	switch {
+	case i.Invalid || i.Legacy:
+		return ClassOpaque
+	case i.IsDocument():
+		return ClassDiscovery
+	case !i.IsResource:
+		return ClassOpaque
+	case i.IsReview():
+		return ClassReview
+	}
+	switch i.Verb {
+	case Get, List, Watch:
+		return i.classifyRead()
+	case DeleteCollection:
+		return ClassDeleteMany
+	case Create, Update, Patch, Delete:
+		return i.classifyWrite()
+	}
+	return ClassOpaque
+}
+
+func (i *Info) classifyRead() Class {
+	switch i.Subresource {
+	case "":
+	case "scale", "status": // an object of a kind of its own, or a second way to one
+		if i.Verb == Get {
+			return ClassVerbatim
+		}
+		return ClassOpaque
+	default: // log, exec, attach, portforward, proxy: streams; others are unknown
+		return ClassOpaque
+	}
+	switch i.Verb {
+	case Get:
+		return ClassGet
+	case List:
+		return ClassList
+	}
+	if len(i.Forms()) == 0 {
+		return ClassOpaque
+	}
+	return ClassWatch
+}
+
+func (i *Info) classifyWrite() Class {
+	switch i.Subresource {
+	case "", "status":
+		return ClassWrite
+	case "scale":
+		return ClassScale
+	}
+	// The watch tells the effect of an eviction or a binding. The answer to a request for a
+	// token is a token.
+	return ClassOpaque
+}
+
+// unrecorded tells whether the answer to a request says nothing about the present state of
+// the API, or says it to somebody else.
+func (i *Info) unrecorded() bool {
+	old := i.ResourceVersionMatch == "Exact" && (i.Class == ClassGet || i.Class == ClassList)
+	return i.Impersonated || old || (i.DryRun && !i.IsRead())
+}
+
+// SetDryRun notes that the body of a request says that nothing shall be changed.
+func (i *Info) SetDryRun() { i.DryRun, i.Unrecorded = true, true }

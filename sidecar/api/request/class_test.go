@@ -1,0 +1,81 @@
+package request
+
+import (
+	"net/http/httptest"
+	"testing"
+)
+
+func TestEachRequestHasAClass(t *testing.T) {
+	const table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
+	tests := []struct {
+		name, method, url, accept string
+		want                      Class
+		unrecorded                bool
+	}{
+		{"a list", "GET", "/api/v1/pods", "", ClassList, false},
+		{"a first page may be the only one", "GET", "/api/v1/pods?limit=1", "", ClassList, false},
+		{"a further page belongs to its list", "GET", "/api/v1/pods?continue=x", "", ClassList, false},
+		{"an exact old state", "GET", "/api/v1/pods?resourceVersion=5&resourceVersionMatch=Exact", "", ClassList, true},
+		{"an object", "GET", "/api/v1/namespaces/n/pods/p", "", ClassGet, false},
+		{"a watch", "GET", "/api/v1/pods?watch=1", "", ClassWatch, false},
+		{"a deprecated watch", "GET", "/api/v1/watch/pods", "", ClassOpaque, false},
+		{"a table, or what it turns out to be", "GET", "/api/v1/pods", table, ClassList, false},
+		{"one object as a table", "GET", "/api/v1/namespaces/n/pods/p", table, ClassGet, false},
+		{"a log", "GET", "/api/v1/namespaces/n/pods/p/log", "", ClassOpaque, false},
+		{"an exec", "GET", "/api/v1/namespaces/n/pods/p/exec?command=ls", "", ClassOpaque, false},
+		{"an exec by POST", "POST", "/api/v1/namespaces/n/pods/p/exec?command=ls", "", ClassOpaque, false},
+		{"an attach", "GET", "/api/v1/namespaces/n/pods/p/attach", "", ClassOpaque, false},
+		{"a port-forward", "POST", "/api/v1/namespaces/n/pods/p/portforward", "", ClassOpaque, false},
+		{"a proxied path of a service", "GET", "/api/v1/namespaces/n/services/s/proxy/x", "", ClassOpaque, false},
+		{"a proxied path of a pod", "GET", "/api/v1/namespaces/n/pods/p/proxy", "", ClassOpaque, false},
+		{"a proxied path of a node", "GET", "/api/v1/nodes/x/proxy/metrics", "", ClassOpaque, false},
+		{"a proxied write", "POST", "/api/v1/namespaces/n/services/s/proxy/x", "", ClassOpaque, false},
+		{"a proxied delete", "DELETE", "/api/v1/namespaces/n/services/s/proxy/x", "", ClassOpaque, false},
+		{"a deprecated proxied path", "GET", "/api/v1/proxy/namespaces/n/services/s/x", "", ClassOpaque, false},
+		{"the scale of a workload", "GET", "/apis/apps/v1/namespaces/n/deployments/d/scale", "", ClassVerbatim, false},
+		{"a write of the scale", "PATCH", "/apis/apps/v1/namespaces/n/deployments/d/scale", "", ClassScale, false},
+		{"a scale that is only tried", "PUT", "/apis/apps/v1/namespaces/n/deployments/d/scale?dryRun=All", "", ClassScale, true},
+		{"discovery", "GET", "/apis/apps/v1", "", ClassDiscovery, false},
+		{"OpenAPI", "GET", "/openapi/v3/apis/apps/v1?hash=X", "", ClassDiscovery, false},
+		{"health", "GET", "/healthz", "", ClassOpaque, false},
+		{"one check of health", "GET", "/healthz/etcd", "", ClassOpaque, false},
+		{"life", "GET", "/livez?verbose", "", ClassOpaque, false},
+		{"readiness", "GET", "/readyz", "", ClassOpaque, false},
+		{"metrics", "GET", "/metrics", "", ClassOpaque, false},
+		{"the server's logs", "GET", "/logs/kube-apiserver.log", "", ClassOpaque, false},
+		{"profiles", "GET", "/debug/pprof/heap", "", ClassOpaque, false},
+		{"a write", "POST", "/api/v1/namespaces/n/pods", "", ClassWrite, false},
+		{"a write that is only tried", "PATCH", "/api/v1/namespaces/n/pods/p?dryRun=All", "", ClassWrite, true},
+		{"a write of the status", "PATCH", "/api/v1/namespaces/n/pods/p/status", "", ClassWrite, false},
+		{"a delete", "DELETE", "/api/v1/namespaces/n/pods/p", "", ClassWrite, false},
+		{"an eviction", "POST", "/api/v1/namespaces/n/pods/p/eviction", "", ClassOpaque, false},
+		{"a binding", "POST", "/api/v1/namespaces/n/pods/p/binding", "", ClassOpaque, false},
+		{"a token", "POST", "/api/v1/namespaces/n/serviceaccounts/a/token", "", ClassOpaque, false},
+		{"a delete of many", "DELETE", "/api/v1/namespaces/n/pods", "", ClassDeleteMany, false},
+		{"a question about oneself", "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", "", ClassReview, false},
+		{"a question about somebody", "POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", "", ClassReview, false},
+		{"a question about somebody in a namespace", "POST", "/apis/authorization.k8s.io/v1/namespaces/n/localsubjectaccessreviews", "", ClassReview, false},
+		{"a question about all rights", "POST", "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", "", ClassReview, false},
+		{"a question about a token", "POST", "/apis/authentication.k8s.io/v1/tokenreviews", "", ClassReview, false},
+		{"a question about who one is", "POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", "", ClassReview, false},
+		{"a resource of that name in another group", "POST", "/apis/example.com/v1/tokenreviews", "", ClassWrite, false},
+		{"a watch in CBOR, which cannot be cut", "GET", "/api/v1/pods?watch=1", "application/cbor", ClassOpaque, false},
+		{"a bad selector", "GET", "/api/v1/pods?labelSelector=%3D%3D%3D", "", ClassOpaque, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := httptest.NewRequest(tt.method, tt.url, nil)
+			if tt.accept != "" {
+				r.Header.Set("Accept", tt.accept)
+			}
+			info := Parse(r)
+			if info.Class != tt.want || info.Unrecorded != tt.unrecorded {
+				t.Fatalf("class %d, unrecorded %v; want %d, %v", info.Class, info.Unrecorded, tt.want, tt.unrecorded)
+			}
+			r.Header.Set("Impersonate-User", "root")
+			if !Parse(r).Unrecorded {
+				t.Fatal("the answer to an impersonated request is recorded")
+			}
+		})
+	}
+}
