@@ -52,18 +52,18 @@ func accessLog(log *zap.Logger) func(proxy.Exchange) {
 		if line == nil {
 			return
 		}
-		route := dispatch.RouteOf(x.Context)
+		trace := dispatch.TraceOf(x.Context)
 		way := "online"
-		if route.Offline {
+		if trace.Offline {
 			way = "offline"
 		}
-		verb := route.Info.Verb
+		verb := trace.Info.Verb
 		if verb == "" { // refused, or upgraded
 			verb = strings.ToLower(x.Method)
 		}
 		fields := []zap.Field{zap.String("verb", verb)}
-		if route.Info.IsResource {
-			fields = append(fields, zap.String("resource", resource(route)), zap.String("namespace", route.Info.Namespace), zap.String("name", route.Info.Name))
+		if trace.Info.IsResource {
+			fields = append(fields, zap.String("resource", resource(trace)), zap.String("namespace", trace.Info.Namespace), zap.String("name", trace.Info.Name))
 		} else {
 			fields = append(fields, zap.String("method", x.Method), zap.String("path", x.Path))
 		}
@@ -80,13 +80,13 @@ func accessLog(log *zap.Logger) func(proxy.Exchange) {
 }
 
 // resource is group/version/resource/subresource.
-func resource(route dispatch.Route) string {
-	s := route.Info.Version + "/" + route.Info.Resource
-	if route.Info.Group != "" {
-		s = route.Info.Group + "/" + s
+func resource(trace dispatch.Trace) string {
+	s := trace.Info.Version + "/" + trace.Info.Resource
+	if trace.Info.Group != "" {
+		s = trace.Info.Group + "/" + s
 	}
-	if route.Info.Subresource != "" {
-		s += "/" + route.Info.Subresource
+	if trace.Info.Subresource != "" {
+		s += "/" + trace.Info.Subresource
 	}
 	return s
 }

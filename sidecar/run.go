@@ -9,20 +9,25 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/utils/clock"
 
 	"rockpool.dev/sidecar/api/agent"
+	"rockpool.dev/sidecar/cache"
 	"rockpool.dev/sidecar/config"
 	"rockpool.dev/sidecar/dispatch"
 	"rockpool.dev/sidecar/pod/account"
 	"rockpool.dev/sidecar/pod/certs"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/proxy"
+	"rockpool.dev/sidecar/relist"
 	"rockpool.dev/sidecar/upstream"
 	"rockpool.dev/sidecar/write/lease"
 	"rockpool.dev/sidecar/write/outbox"
@@ -61,19 +66,30 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 		return err
 	}
 	mirror := account.New(account.Options{Source: cfg.Account.Source, Mirror: cfg.Account.Mirror, CAPEM: authority.CAPEM(), Logger: log})
-	disk, memory := openDisk(ctx, cfg, log), openMemory(ctx, cfg, log)
-	defer disk.close(log)
-	defer memory.close(log)
+	disk := cache.OpenDisk(ctx, cache.Options{
+		Directory: cfg.Cache.Directory, MaxSize: cfg.Cache.MaxSize, Account: cfg.Account.Source, Logger: log,
+	})
+	defer disk.Close()
+	memory := &cache.Cache{}
+	if len(cfg.Cache.MemoryOnly) > 0 {
+		memory = cache.OpenMemory(ctx, cache.Options{
+			Directory: filepath.Join(cfg.Private.Directory, "cache"), MaxSize: cfg.Cache.MemoryMaxSize, Logger: log,
+		})
+	}
+	defer memory.Close() //nolint:errcheck // nothing of it is needed any more
 
-	s := &sidecar{cfg: cfg, flags: flags, log: log, level: level, agents: agent.NewCurrent(cfg.Cache.Agents), mirror: mirror, disk: disk, memory: memory}
+	s := &sidecar{
+		cfg: cfg, flags: flags, log: log, level: level, agents: agent.NewCurrent(cfg.Cache.Agents), mirror: mirror,
+		disk: disk, caches: cache.Caches{Disk: disk.Cache, Memory: memory, MemoryOnly: cfg.Cache.MemoryOnly},
+	}
 	if err := s.connect(settings); err != nil {
 		return err
 	}
-	s.flow = s.newFlow(newOutbox(disk, memory, cfg, log))
+	s.newDispatcher()
 	s.proxy, err = proxy.New(proxy.Options{
-		Transport: s.flow, Upgrade: s.upstream.HTTP1(), TLS: authority.TLSConfig(),
-		ConnectHosts: connectHosts(settings.Servers), Context: dispatch.WithRoute, Observe: accessLog(log),
-		Buffered: func(r *http.Request) bool { info := dispatch.RouteOf(r.Context()).Info; return info.IsUnary() },
+		Transport: s.dispatcher, Upgrade: s.upstream.HTTP1(), TLS: authority.TLSConfig(),
+		ConnectHosts: connectHosts(settings.Servers), Context: dispatch.WithTrace, Observe: accessLog(log),
+		Buffered: func(r *http.Request) bool { info := dispatch.TraceOf(r.Context()).Info; return info.IsUnary() },
 		Grace:    cfg.Shutdown.Grace, Logger: log,
 	})
 	if err != nil {
@@ -84,22 +100,24 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 
 // sidecar holds the parts that run side by side.
 type sidecar struct {
-	cfg      config.Config // as at the start
-	flags    *pflag.FlagSet
-	log      *zap.Logger
-	level    zap.AtomicLevel // of log
-	agents   *agent.Current
-	mirror   *account.Mirror
-	disk     *cache
-	memory   *cache
-	upstream *upstream.Upstream
-	keys     *principal.Fetcher
-	accepted *principal.Accepted
-	flow     *dispatch.Dispatcher
-	proxy    *proxy.Server
+	cfg         config.Config // as at the start
+	flags       *pflag.FlagSet
+	log         *zap.Logger
+	level       zap.AtomicLevel // of log
+	agents      *agent.Current
+	mirror      *account.Mirror
+	disk        *cache.Disk
+	caches      cache.Caches // disk and memory
+	upstream    *upstream.Upstream
+	keys        *principal.Fetcher
+	accepted    *principal.Accepted
+	credentials *principal.Credentials
+	outbox      *outbox.Outbox // nil: there is no cache to queue Events in
+	dispatcher  *dispatch.Dispatcher
+	proxy       *proxy.Server
 }
 
-// upstreamSettings are what the settings mean for the way upstream.
+// upstreamSettings gives the settings in the terms of package upstream.
 func upstreamSettings(cfg config.Config) (upstream.Settings, error) {
 	settings := upstream.Settings{
 		ProbeInterval: cfg.Upstream.ProbeInterval, ProbeTimeout: cfg.Upstream.ProbeTimeout, ConnectTimeout: cfg.Upstream.ConnectTimeout,
@@ -120,70 +138,84 @@ func upstreamSettings(cfg config.Config) (upstream.Settings, error) {
 	return settings, nil
 }
 
-// connect makes the way upstream and what keeps its keys and whom it has let in.
+// connect makes the way upstream, and the parts that keep its signing keys and the tokens that it
+// has accepted.
 func (s *sidecar) connect(settings upstream.Settings) (err error) {
 	s.upstream, err = upstream.New(upstream.Options{
 		Settings:  settings,
 		CAFile:    filepath.Join(s.cfg.Account.Source, account.CAFile),
 		TokenFile: filepath.Join(s.cfg.Account.Source, account.TokenFile),
-		OnChange: func(state upstream.State, reason string) {
-			if s.disk.Recorder != nil {
-				s.disk.Recorder.Link(state.String(), reason)
-			}
-		},
-		Logger: s.log,
+		OnChange:  func(state upstream.State, reason string) { s.disk.Link(state.String(), reason) },
+		Logger:    s.log,
 	})
 	if err != nil {
 		return err
 	}
 	o := principal.FetcherOptions{Transport: s.upstream, Token: s.mirror.Token, WaitOnline: s.upstream.WaitOnline, Logger: s.log}
-	if s.disk.db != nil {
-		o.Facts = s.disk.db
+	if db := s.disk.Store(); db != nil {
+		o.Facts = db
 	}
 	s.keys = principal.NewFetcher(o)
 	s.accepted = principal.NewAccepted(principal.AcceptedOptions{Keys: s.keys, Facts: o.Facts, Logger: s.log})
+	s.credentials = principal.NewCredentials(s.mirror.Token, s.accepted.Add)
 	return nil
 }
 
-func (s *sidecar) newFlow(events *outbox.Outbox) *dispatch.Dispatcher {
-	var leases *lease.Tracker
-	if s.cfg.Offline.Leases {
-		leases = lease.New(lease.Options{Logger: s.log})
-	}
-	return dispatch.New(dispatch.Options{
-		Upstream: s.upstream,
-		Disk:     s.disk.Cache, Memory: s.memory.Cache, MemoryOnly: s.cfg.Cache.MemoryOnly, Agents: s.agents,
-		Verifier:       principal.NewVerifier(principal.Options{Keys: s.keys, Own: s.own, Accepted: s.accepted, Grace: s.cfg.Offline.TokenGrace}),
-		Accepted:       s.accepted.Add,
+func (s *sidecar) newDispatcher() {
+	o := dispatch.Options{
+		Upstream: s.upstream, Caches: s.caches, Agents: s.agents, Credentials: s.credentials,
+		Verifier:       principal.NewVerifier(principal.Options{Keys: s.keys, Own: s.podToken, Accepted: s.accepted, Grace: s.cfg.Offline.TokenGrace}),
 		ReviewLifetime: s.cfg.Offline.ReviewLifetime,
-		Outbox:         events,
-		Leases:         leases,
-		Token:          s.mirror.Token,
 		Logger:         s.log,
-	})
+	}
+	if s.outbox = s.newOutbox(); s.outbox != nil {
+		o.Acceptors = append(o.Acceptors, s.outbox)
+	}
+	if s.cfg.Offline.Leases {
+		o.Acceptors = append(o.Acceptors, lease.New(lease.Options{Logger: s.log}))
+	}
+	s.dispatcher = dispatch.New(o)
 }
 
-// recall takes what the cache knows from an earlier run, when it is known to be of this cluster.
-func (s *sidecar) recall(ctx context.Context) {
+// newOutbox makes the queue of Events. It is on the disk, to outlive the pod, unless Events may
+// not be written there. Events that were accepted are delivered even when offline.events is off
+// by now.
+func (s *sidecar) newOutbox() *outbox.Outbox {
+	db := s.disk.Store()
+	if slices.ContainsFunc(s.cfg.Cache.MemoryOnly, func(r schema.GroupResource) bool { return r.Resource == "events" }) {
+		db = s.caches.Memory.Store()
+	}
+	if db == nil {
+		return nil
+	}
+	o := outbox.Options{Store: db, MaxAge: s.cfg.Offline.EventsMaxAge, Logger: s.log}
+	if s.cfg.Offline.Events {
+		o.MaxCount = s.cfg.Offline.EventsMaxCount
+	}
+	return outbox.New(o)
+}
+
+// loadState loads what an earlier run has left in the cache, once the cache is known to be this
+// cluster's.
+func (s *sidecar) loadState(ctx context.Context) {
 	if err := s.keys.Load(ctx); err != nil {
-		s.log.Warn("the recorded signing keys cannot be used; they are fetched again", zap.Error(err))
+		s.log.Warn("cannot load the recorded signing keys; fetching them again", zap.Error(err))
 	}
 	if err := s.accepted.Load(ctx); err != nil {
-		s.log.Warn("whom the API server has let in before cannot be read", zap.Error(err))
+		s.log.Warn("cannot load the tokens accepted before the restart", zap.Error(err))
 	}
-	if s.flow.Outbox == nil {
+	if s.outbox == nil {
 		return
 	}
-	if err := s.flow.Outbox.Load(ctx); err != nil {
-		s.log.Error("Events that were queued before the start cannot be read, and are not delivered", zap.Error(err))
+	if err := s.outbox.Load(ctx); err != nil {
+		s.log.Error("cannot load the Events queued before the start; not delivering them", zap.Error(err))
 	}
 }
 
-// own is the token that callers are measured by while the link is down. There is none
-// before it is known that the cache is of the same cluster: service accounts of two
-// clusters have the same names.
-func (s *sidecar) own() (string, error) {
-	if s.disk.db != nil && !s.disk.bound.Load() {
+// podToken gives the pod's own token, by which callers are measured while the link is down. There
+// is none before the cache is bound: service accounts of two clusters have the same names.
+func (s *sidecar) podToken() (string, error) {
+	if !s.disk.Bound() {
 		return "", errors.New("the cache may be of another cluster")
 	}
 	return s.mirror.Token()
@@ -210,8 +242,8 @@ func (s *sidecar) apply(cfg config.Config) error {
 // serve runs all parts until ctx ends or one fails. The servers stop first; what
 // they were recording is written after that.
 func (s *sidecar) serve(ctx context.Context, l *listeners) error {
-	if s.disk.db == nil || s.disk.bound.Load() {
-		s.recall(ctx)
+	if s.disk.Bound() {
+		s.loadState(ctx)
 	}
 	// The mirror comes before the first connection: its ca.crt is what clients
 	// need for one.
@@ -226,21 +258,17 @@ func (s *sidecar) serve(ctx context.Context, l *listeners) error {
 	parts.Go(func() error { return s.upstream.Run(behind) })
 	parts.Go(func() error { return s.keys.Run(behind) })
 	parts.Go(func() error { return s.accepted.Run(behind) })
-	parts.Go(func() error { return s.flow.Run(behind) })
-	if s.flow.Outbox != nil {
-		parts.Go(func() error { return s.flow.Deliver(behind) })
+	refresher := relist.Refresher{Upstream: s.upstream, Caches: s.caches, Credentials: s.credentials, Logger: s.log, Clock: clock.RealClock{}}
+	parts.Go(func() error { return refresher.Run(behind) })
+	if s.outbox != nil {
+		parts.Go(func() error { return s.outbox.Run(behind, s.dispatcher) })
 	}
 	parts.Go(func() error {
 		return config.Follow(behind, config.FollowOptions{Flags: s.flags, Config: s.cfg, Apply: s.apply, Logger: s.log})
 	})
-	if s.disk.db != nil {
-		parts.Go(func() error { return s.disk.follow(behind, s.cfg, s.recall, s.log) })
-	}
-	for _, c := range []*cache{s.disk, s.memory} {
-		if c.Recorder != nil {
-			parts.Go(func() error { return c.Recorder.Run(behind) })
-		}
-	}
+	parts.Go(func() error { return s.disk.Follow(behind, s.loadState) })
+	parts.Go(func() error { return s.caches.Disk.Run(behind) })
+	parts.Go(func() error { return s.caches.Memory.Run(behind) })
 
 	front, ctx := errgroup.WithContext(ctx)
 	front.Go(func() error { return s.proxy.Serve(ctx, l.api) })

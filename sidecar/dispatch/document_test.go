@@ -19,7 +19,7 @@ import (
 )
 
 // document makes upstream serve one text under an etag, as the API server does.
-func (g *rig) document(text string) {
+func (g *harness) document(text string) {
 	g.link.mu.Lock()
 	defer g.link.mu.Unlock()
 	etag := fmt.Sprintf("%q", text)
@@ -37,9 +37,9 @@ func (g *rig) document(text string) {
 
 // flush waits until all that was read is written, and what comes is later: times in
 // the store have no more than milliseconds.
-func (g *rig) flush() {
+func (g *harness) flush() {
 	g.t.Helper()
-	if err := g.Disk.Recorder.Flush(g.t.Context()); err != nil {
+	if err := g.Caches.Disk.Flush(g.t.Context()); err != nil {
 		g.t.Fatal(err)
 	}
 	for written := time.Now(); time.Since(written) < 2*time.Millisecond; {
@@ -48,7 +48,7 @@ func (g *rig) flush() {
 }
 
 // condition is the If-None-Match of the latest request upstream.
-func (g *rig) condition() string {
+func (g *harness) condition() string {
 	g.link.mu.Lock()
 	defer g.link.mu.Unlock()
 	return g.link.asked[len(g.link.asked)-1].Header.Get("If-None-Match")
@@ -59,7 +59,7 @@ func revalidated(result string) float64 {
 }
 
 func TestADocumentThatHasNotChangedIsNotSentAgain(t *testing.T) {
-	g := newRig(t)
+	g := newHarness(t)
 	g.document("one")
 	g.do(g.request("GET", "/apis"))
 	g.flush()
@@ -100,7 +100,7 @@ func TestADocumentThatHasNotChangedIsNotSentAgain(t *testing.T) {
 }
 
 func TestWhatIsNotTheSameDocumentIsFetched(t *testing.T) {
-	g := newRig(t)
+	g := newHarness(t)
 	g.document("one")
 	g.do(g.request("GET", "/apis"))
 	g.do(g.request("GET", path)) // with an etag, but no document
@@ -134,7 +134,7 @@ func TestADocumentThatTheCacheHasLostIsFetchedAgain(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := newRig(t)
+			g := newHarness(t)
 			g.document("one")
 			g.do(g.request("GET", "/apis"))
 			g.flush()
@@ -158,7 +158,7 @@ func TestADocumentThatTheCacheHasLostIsFetchedAgain(t *testing.T) {
 }
 
 func TestACacheThatHangsHoldsNoRequestUp(t *testing.T) {
-	g := newRig(t)
+	g := newHarness(t)
 	now := testclock.NewFakeClock(time.Now())
 	g.Clock = now
 	g.document("one")
@@ -172,18 +172,18 @@ func TestACacheThatHangsHoldsNoRequestUp(t *testing.T) {
 			t.Errorf("%s: %d %s, asked %d times, first with %q", when, code, body, len(g.link.asked)-before, first)
 		}
 	}
-	all := g.patience
-	g.patience.etag = 0
+	all := g.lookup
+	g.lookup.etag = 0
 	want("it hangs before the request", "", 1)
-	g.patience = all
+	g.lookup = all
 	want("soon after that", "", 1)
-	now.Step(rest)
+	now.Step(skipCacheFor)
 	want("later", `"one"`, 1)
-	g.patience.body = 0
+	g.lookup.body = 0
 	want("it hangs behind a 304", `"one"`, 2)
-	g.patience = all
+	g.lookup = all
 	want("soon after that one", "", 1)
-	now.Step(rest)
+	now.Step(skipCacheFor)
 	want("in the end", `"one"`, 1)
 	let := make(chan struct{})
 	if _, err := within(t.Context(), time.Millisecond, func(context.Context) (int, error) { <-let; return 1, nil }); !errors.Is(err, context.DeadlineExceeded) {
@@ -201,7 +201,7 @@ func TestWhatTheCacheHasGivenIsNotLostToTheEndOfItsContext(t *testing.T) {
 }
 
 func TestAClientThatGoesAwayLosesNothing(t *testing.T) {
-	g := newRig(t)
+	g := newHarness(t)
 	g.document("one")
 	g.do(g.request("GET", "/apis"))
 	g.flush()
@@ -222,7 +222,7 @@ func TestAClientThatGoesAwayLosesNothing(t *testing.T) {
 }
 
 func TestTheClientsOwnConditionIsItsOwn(t *testing.T) {
-	g := newRig(t)
+	g := newHarness(t)
 	g.document("one")
 	g.do(g.request("GET", "/apis"))
 	g.flush()
@@ -276,7 +276,7 @@ func TestWhatCannotBeCutIsAnsweredOfflineForTheIdenticalRequest(t *testing.T) {
 		"a log":                           {path + "/a/log", "*/*", "text/plain", "hello", 503},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := newRig(t)
+			g := newHarness(t)
 			g.link.answer = func(*http.Request) (*http.Response, error) {
 				resp := response(200, io.NopCloser(strings.NewReader(tt.body)))
 				resp.Header.Set("Content-Type", tt.contentType)
@@ -301,7 +301,7 @@ func TestWhatCannotBeCutIsAnsweredOfflineForTheIdenticalRequest(t *testing.T) {
 
 func TestATableWatchPassesUnrecorded(t *testing.T) {
 	const frame = `{"type":"ADDED","object":{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"11"},"rows":[]}}` + "\n"
-	g := newRig(t)
+	g := newHarness(t)
 	g.says(200, list)
 	g.do(g.request("GET", path))
 	up := newStream()
@@ -336,7 +336,7 @@ func TestAnObjectThatIsGoneIsNotFoundOffline(t *testing.T) {
 		{"a delete that was only tried", "DELETE", "?dryRun=All", "", 200, success, 200},
 		{"a delete that was only tried, as the body says", "DELETE", "", `{"kind":"DeleteOptions","apiVersion":"v1","dryRun":["All"]}`, 200, success, 200},
 		{"a delete that was only tried, as protobuf says", "DELETE", "", "k8s\x00\x2a\x03All", 200, success, 200},
-		{"a delete with more to say than is looked at", "DELETE", "", strings.Repeat(" ", maxQuestion+1), 200, success, 200},
+		{"a delete with more to say than is looked at", "DELETE", "", strings.Repeat(" ", maxBody+1), 200, success, 200},
 		{"a delete of what is gone already", "DELETE", "", "", 404, missing, 404},
 		{"a patch of what is gone", "PATCH", "", "{}", 404, missing, 404},
 		{"a patch that takes the last finalizer", "PATCH", "", "{}", 200, strings.Replace(held, `,"finalizers":["x"]`, "", 1), 404},
@@ -347,7 +347,7 @@ func TestAnObjectThatIsGoneIsNotFoundOffline(t *testing.T) {
 		{"a read of what the server does not serve", "GET", "", "", 404, "404 page not found", 200},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			g := newRig(t)
+			g := newHarness(t)
 			g.says(200, list)
 			g.do(g.request("GET", path))
 			g.flush()
@@ -385,7 +385,7 @@ func TestAnObjectThatIsGoneIsNotFoundOffline(t *testing.T) {
 
 func TestAfterAWriteWhoseAnswerCannotBeReadTheObjectIsNotKnown(t *testing.T) {
 	const object = `{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a","namespace":"shop","uid":"u","resourceVersion":"12"}}`
-	g := newRig(t)
+	g := newHarness(t)
 	g.says(200, object)
 	g.do(g.request("GET", path+"/a"))
 	g.link.answer = func(*http.Request) (*http.Response, error) {

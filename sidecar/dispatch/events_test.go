@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"rockpool.dev/sidecar/upstream"
+	"rockpool.dev/sidecar/write"
 	"rockpool.dev/sidecar/write/outbox"
 )
 
@@ -28,15 +29,22 @@ const (
 	named      = `{"kind":"Event","apiVersion":"v1","metadata":{"name":"a","namespace":"shop"},"count":1}`
 )
 
-func newEventsRig(t *testing.T) *rig {
+// eventsHarness queues Events.
+type eventsHarness struct {
+	*harness
+	outbox *outbox.Outbox
+}
+
+func newEventsHarness(t *testing.T) *eventsHarness {
 	t.Helper()
-	g := newRig(t)
-	g.Outbox = outbox.New(outbox.Options{Store: g.db, MaxCount: 10, MaxAge: time.Hour, Logger: zaptest.NewLogger(t)})
+	g := &eventsHarness{harness: newHarness(t)}
+	g.outbox = outbox.New(outbox.Options{Store: g.db, MaxCount: 10, MaxAge: time.Hour, Logger: zaptest.NewLogger(t)})
+	g.Acceptors = []write.Acceptor{g.outbox}
 	return g
 }
 
 // write is a write as a client sends it.
-func (g *rig) write(method, url, body string) *http.Request {
+func (g *harness) write(method, url, body string) *http.Request {
 	r := g.asks(url, body)
 	r.Method = method
 	if method == "PATCH" {
@@ -49,7 +57,7 @@ func (g *rig) write(method, url, body string) *http.Request {
 var mayHaveArrived = &upstream.LinkError{Servers: errDown.Servers, Sent: true}
 
 // delivered lets the link come back and gives what is delivered then, as METHOD path body.
-func (g *rig) delivered(answer func(r *http.Request, body string) (int, string)) (got []string) {
+func (g *eventsHarness) delivered(answer func(r *http.Request, body string) (int, string)) (got []string) {
 	g.t.Helper()
 	g.link.mu.Lock()
 	g.link.answer = func(r *http.Request) (*http.Response, error) {
@@ -66,7 +74,7 @@ func (g *rig) delivered(answer func(r *http.Request, body string) (int, string))
 	g.link.mu.Unlock()
 	ctx, cancel := context.WithCancel(g.t.Context())
 	done := make(chan error, 1)
-	go func() { done <- g.Deliver(ctx) }()
+	go func() { done <- g.outbox.Run(ctx, g.Dispatcher) }()
 	g.link.set(true)
 	err := wait.PollUntilContextTimeout(ctx, time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) {
 		rows, err := g.db.Outbox(ctx)
@@ -82,7 +90,7 @@ func (g *rig) delivered(answer func(r *http.Request, body string) (int, string))
 func created(_ *http.Request, body string) (int, string) { return 201, body }
 
 func TestAWriteThatIsNotAcceptedOfflineSaysWhy(t *testing.T) {
-	g := newRig(t)
+	g := newHarness(t)
 	g.link.set(false)
 	for _, r := range []*http.Request{g.write("POST", eventsPath, named), g.write("PUT", leasePath, heldLease("1", 1)), g.write("PATCH", path+"/a", `{}`)} {
 		_, err := g.RoundTrip(r)
@@ -98,11 +106,11 @@ func TestAWriteThatIsNotAcceptedOfflineSaysWhy(t *testing.T) {
 }
 
 func TestEventsAreQueuedOfflineAndDelivered(t *testing.T) {
-	g := newEventsRig(t)
+	g := newEventsHarness(t)
 	g.link.set(false)
 	r := g.write("POST", eventsPath, named)
-	r = r.WithContext(WithRoute(r.Context()))
-	if code, body := g.do(r); code != 201 || !strings.Contains(body, `"name":"a"`) || !RouteOf(r.Context()).Offline {
+	r = r.WithContext(WithTrace(r.Context()))
+	if code, body := g.do(r); code != 201 || !strings.Contains(body, `"name":"a"`) || !TraceOf(r.Context()).Offline {
 		t.Fatalf("%d %s", code, body)
 	}
 	if code, body := g.do(g.write("PATCH", eventsPath+"/a", `{"count":2}`)); code != 200 || !strings.Contains(body, `"count":2`) {
@@ -112,7 +120,7 @@ func TestEventsAreQueuedOfflineAndDelivered(t *testing.T) {
 		"an update":                      g.write("PUT", eventsPath+"/a", named),
 		"a create that is only tried":    g.write("POST", eventsPath+"?dryRun=All", named),
 		"a patch of another Event":       g.write("PATCH", eventsPath+"/b", `{"count":2}`),
-		"an Event of more than 64 KiB":   g.write("POST", eventsPath, named+strings.Repeat(" ", maxQuestion)),
+		"an Event of more than 64 KiB":   g.write("POST", eventsPath, named+strings.Repeat(" ", maxBody)),
 		"a list, in which it is not yet": g.request("GET", eventsPath),
 	} {
 		if code, body := g.do(r); code != 503 {
@@ -145,7 +153,7 @@ func TestEventsAreQueuedOfflineAndDelivered(t *testing.T) {
 }
 
 func TestAnotherPrincipalsEventsGoWithItsOwnToken(t *testing.T) {
-	g := newEventsRig(t)
+	g := newEventsHarness(t)
 	g.link.set(false)
 	for _, subject := range []string{"other", "web"} {
 		r := g.write("POST", eventsPath, named)
@@ -170,7 +178,7 @@ func TestALinkThatBreaksBehindAnEvent(t *testing.T) {
 		{"that cannot be read is not known", "POST", eventsPath, `{`, 504},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			g := newEventsRig(t)
+			g := newEventsHarness(t)
 			g.fails(mayHaveArrived)
 			if code, body := g.do(g.write(tt.method, tt.path, tt.body)); code != tt.code {
 				t.Fatalf("%d %s", code, body)
@@ -183,7 +191,7 @@ func TestALinkThatBreaksBehindAnEvent(t *testing.T) {
 }
 
 func TestOnlineEventsAreTheServers(t *testing.T) {
-	g := newEventsRig(t)
+	g := newEventsHarness(t)
 	for _, code := range []int{201, 400, 403, 409, 422, 429, 500} {
 		body := fmt.Sprintf(`{"kind":"Status","code":%d}`, code)
 		g.says(code, body)
@@ -201,28 +209,28 @@ func TestOnlineEventsAreTheServers(t *testing.T) {
 }
 
 func TestAnEventThatMayHaveArrivedAndCannotBeQueuedIsSaidToBeInDoubt(t *testing.T) {
-	for name, r := range map[string]func(*rig) *http.Request{
-		"a patch of an Event that nobody knows": func(g *rig) *http.Request { return g.write("PATCH", eventsPath+"/b", `{"count":2}`) },
-		"a patch with a list":                   func(g *rig) *http.Request { return g.write("PATCH", eventsPath+"/b", `{"x":[1]}`) },
-		"an Event of more than 64 KiB": func(g *rig) *http.Request {
-			return g.write("PATCH", eventsPath+"/b", strings.Repeat(" ", maxQuestion)+"{}")
+	for name, r := range map[string]func(*harness) *http.Request{
+		"a patch of an Event that nobody knows": func(g *harness) *http.Request { return g.write("PATCH", eventsPath+"/b", `{"count":2}`) },
+		"a patch with a list":                   func(g *harness) *http.Request { return g.write("PATCH", eventsPath+"/b", `{"x":[1]}`) },
+		"an Event of more than 64 KiB": func(g *harness) *http.Request {
+			return g.write("PATCH", eventsPath+"/b", strings.Repeat(" ", maxBody)+"{}")
 		},
-		"an Event of who cannot be known": func(g *rig) *http.Request {
+		"an Event of who cannot be known": func(g *harness) *http.Request {
 			r := g.write("POST", eventsPath, named)
 			r.Header.Set("Authorization", "Bearer "+token("forged"))
 			return r
 		},
 	} {
-		g := newEventsRig(t)
+		g := newEventsHarness(t)
 		g.fails(mayHaveArrived)
-		if code, message := g.do(r(g)); code != http.StatusGatewayTimeout || !strings.Contains(message, "may have been carried out") {
+		if code, message := g.do(r(g.harness)); code != http.StatusGatewayTimeout || !strings.Contains(message, "may have been carried out") {
 			t.Errorf("%s: %d %s", name, code, message)
 		}
 	}
 }
 
 func TestAWriteThatTheServerRefusesDoesNotStandForAQueuedEvent(t *testing.T) {
-	g := newEventsRig(t)
+	g := newEventsHarness(t)
 	g.link.set(false)
 	g.do(g.write("POST", eventsPath, named))
 	g.link.set(true)
@@ -237,7 +245,7 @@ func TestAWriteThatTheServerRefusesDoesNotStandForAQueuedEvent(t *testing.T) {
 
 func TestAnEventFromBeforeTheOutageIsPatched(t *testing.T) {
 	const recorded = `{"kind":"Event","apiVersion":"v1","metadata":{"name":"a","namespace":"shop","uid":"u","resourceVersion":"7"},"count":1}`
-	g := newEventsRig(t)
+	g := newEventsHarness(t)
 	g.says(201, recorded)
 	if code, body := g.do(g.write("POST", eventsPath, named)); code != 201 || body != recorded {
 		t.Fatalf("online: %d %s", code, body)
@@ -259,7 +267,7 @@ func TestAnEventFromBeforeTheOutageIsPatched(t *testing.T) {
 }
 
 func TestALaterWriteOfTheClientIsNotUndone(t *testing.T) {
-	g := newEventsRig(t)
+	g := newEventsHarness(t)
 	g.link.set(false)
 	g.do(g.write("POST", eventsPath, named))
 	g.link.set(true)

@@ -93,7 +93,7 @@ func (c *issuing) answer(r *http.Request) (*http.Response, error) {
 
 // identify starts what a sidecar knows its callers by, from what the cache has of an
 // earlier one. stop is the sidecar's end.
-func (g *rig) identify(own string) (stop func()) {
+func (g *harness) identify(own string) (stop func()) {
 	g.t.Helper()
 	mounted := func() (string, error) { return own, nil }
 	keys := principal.NewFetcher(principal.FetcherOptions{Transport: g.link, Token: mounted, Facts: g.db, WaitOnline: g.link.WaitOnline})
@@ -103,8 +103,8 @@ func (g *rig) identify(own string) (stop func()) {
 	}
 	options := g.Options
 	options.Verifier = principal.NewVerifier(principal.Options{Keys: keys, Accepted: accepted, Own: mounted, Grace: principal.DefaultGrace})
-	options.Accepted, options.Token = accepted.Add, mounted
-	g.Dispatcher = New(options)
+	options.Credentials = principal.NewCredentials(mounted, accepted.Add)
+	g.restart(options)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 2)
 	go func() { done <- keys.Run(ctx) }()
@@ -118,10 +118,10 @@ func (g *rig) identify(own string) (stop func()) {
 }
 
 // as asks with a token and more headers, as the proxy hands requests on.
-func (g *rig) as(authorization, method, url string, headers ...string) (int, metav1.Status) {
+func (g *harness) as(authorization, method, url string, headers ...string) (int, metav1.Status) {
 	g.t.Helper()
 	r := g.request(method, url)
-	ctx, cancel := context.WithCancel(WithRoute(r.Context()))
+	ctx, cancel := context.WithCancel(WithTrace(r.Context()))
 	defer cancel()
 	r = r.WithContext(ctx)
 	r.Header.Del("Authorization")
@@ -165,7 +165,7 @@ func (l *link) askedFor(path string) (n int) {
 func TestOfflineACallerMustProveWhoItIs(t *testing.T) {
 	for name, denies := range map[string]bool{"the cluster publishes its keys": false, "the cluster keeps its keys to itself": true} {
 		t.Run(name, func(t *testing.T) {
-			g, c := newRig(t), newIssuing(t)
+			g, c := newHarness(t), newIssuing(t)
 			c.denies = denies
 			g.link.answer = c.answer
 			own, before, theirs, unused := c.token(web), c.token(web, "jti", "before"), c.token(other), c.token(web, "jti", "unused")

@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap/zaptest"
 
+	"rockpool.dev/sidecar/write"
 	"rockpool.dev/sidecar/write/lease"
 )
 
@@ -18,11 +19,11 @@ func heldLease(version string, second int) string {
 	return fmt.Sprintf(`{"kind":"Lease","apiVersion":"coordination.k8s.io/v1","metadata":{"name":"web","namespace":"shop","uid":"u","resourceVersion":%q},"spec":{"holderIdentity":"a","leaseDurationSeconds":3600,"renewTime":"2024-01-01T00:00:%02d.000000Z"}}`, version, second)
 }
 
-// newLeasesRig has a client that holds a Lease at version 2.
-func newLeasesRig(t *testing.T) *rig {
+// newLeasesHarness has a client that holds a Lease at version 2.
+func newLeasesHarness(t *testing.T) *harness {
 	t.Helper()
-	g := newRig(t)
-	g.Leases = lease.New(lease.Options{Logger: zaptest.NewLogger(t)})
+	g := newHarness(t)
+	g.Acceptors = []write.Acceptor{lease.New(lease.Options{Logger: zaptest.NewLogger(t)})}
 	g.says(200, heldLease("2", 1))
 	if code, body := g.do(g.write("PUT", leasePath, heldLease("1", 1))); code != 200 || body != heldLease("2", 1) {
 		t.Fatalf("%d %s", code, body)
@@ -31,12 +32,12 @@ func newLeasesRig(t *testing.T) *rig {
 }
 
 func TestAHeldLeaseIsRenewedOffline(t *testing.T) {
-	for name, cut := range map[string]func(*rig){
-		"once the link is known to be down": func(g *rig) { g.link.set(false) },
-		"at the first request that fails":   func(g *rig) { g.fails(errDown) },
+	for name, cut := range map[string]func(*harness){
+		"once the link is known to be down": func(g *harness) { g.link.set(false) },
+		"at the first request that fails":   func(g *harness) { g.fails(errDown) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := newLeasesRig(t)
+			g := newLeasesHarness(t)
 			cut(g)
 			for second := 10; second < 13; second++ {
 				want := fmt.Sprintf(`:%d.000000Z"`, second)
@@ -58,7 +59,7 @@ func TestAHeldLeaseIsRenewedOffline(t *testing.T) {
 				{"another principal that reads", "other", g.request("GET", leasePath), 503},
 				{"a forged token", "forged", g.write("PUT", leasePath, heldLease("2", 20)), 401},
 				{"an update that is only tried", "web", g.write("PUT", leasePath+"?dryRun=All", heldLease("2", 20)), 503},
-				{"an update of more than 64 KiB", "web", g.write("PUT", leasePath, heldLease("2", 20)+strings.Repeat(" ", maxQuestion)), 503},
+				{"an update of more than 64 KiB", "web", g.write("PUT", leasePath, heldLease("2", 20)+strings.Repeat(" ", maxBody)), 503},
 				{"a deletion", "web", g.write("DELETE", leasePath, ""), 503},
 			} {
 				tt.r.Header.Set("Authorization", "Bearer "+token(tt.subject))
@@ -82,7 +83,7 @@ func TestAHeldLeaseIsRenewedOffline(t *testing.T) {
 }
 
 func TestALinkThatBreaksBehindARenewal(t *testing.T) {
-	g := newLeasesRig(t)
+	g := newLeasesHarness(t)
 	g.fails(mayHaveArrived)
 	if code, body := g.do(g.write("PUT", leasePath, heldLease("2", 10))); code != 504 {
 		t.Errorf("%d %s", code, body)
@@ -94,8 +95,8 @@ func TestALinkThatBreaksBehindARenewal(t *testing.T) {
 }
 
 func TestALeaseThatIsNotHeldIsReadFromTheCache(t *testing.T) {
-	g := newRig(t)
-	g.Leases = lease.New(lease.Options{Logger: zaptest.NewLogger(t)})
+	g := newHarness(t)
+	g.Acceptors = []write.Acceptor{lease.New(lease.Options{Logger: zaptest.NewLogger(t)})}
 	g.says(200, heldLease("2", 1))
 	g.do(g.request("GET", leasePath))
 	g.link.set(false)
@@ -108,7 +109,7 @@ func TestALeaseThatIsNotHeldIsReadFromTheCache(t *testing.T) {
 }
 
 func TestADeletionOfALeaseThatIsOnlyTriedEndsNoHold(t *testing.T) {
-	g := newLeasesRig(t)
+	g := newLeasesHarness(t)
 	g.says(200, heldLease("2", 1))
 	if code, body := g.do(g.write("DELETE", leasePath, `{"dryRun":["All"]}`)); code != 200 {
 		t.Fatalf("%d %s", code, body)
@@ -120,10 +121,10 @@ func TestADeletionOfALeaseThatIsOnlyTriedEndsNoHold(t *testing.T) {
 }
 
 func TestAnAnswerThatBreaksOffIsTheClientsAsItIs(t *testing.T) {
-	g := newLeasesRig(t)
+	g := newLeasesHarness(t)
 	g.link.mu.Lock()
 	g.link.answer = func(*http.Request) (*http.Response, error) {
-		return response(200, io.NopCloser(io.MultiReader(strings.NewReader(heldLease("3", 2)[:40]), broken{errDown}))), nil
+		return response(200, io.NopCloser(io.MultiReader(strings.NewReader(heldLease("3", 2)[:40]), failing{errDown}))), nil
 	}
 	g.link.mu.Unlock()
 	resp, err := g.RoundTrip(g.write("PUT", leasePath, heldLease("2", 2)))

@@ -13,6 +13,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/util/wait"
 	clocktesting "k8s.io/utils/clock/testing"
+
+	"rockpool.dev/sidecar/principal"
+	"rockpool.dev/sidecar/relist"
 )
 
 const (
@@ -21,11 +24,12 @@ const (
 )
 
 // heals runs what lists collections in the background until the test ends.
-func (g *rig) heals() {
+func (g *harness) heals() {
 	g.t.Helper()
 	ctx, cancel := context.WithCancel(g.t.Context())
 	done := make(chan error, 1)
-	go func() { done <- g.Run(ctx) }()
+	refresher := relist.Refresher{Upstream: g.Upstream, Caches: g.Caches, Credentials: g.Credentials, Logger: g.Logger, Clock: g.Clock}
+	go func() { done <- refresher.Run(ctx) }()
 	g.t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -35,7 +39,7 @@ func (g *rig) heals() {
 }
 
 // serves makes upstream answer watches with a stream and lists at a version.
-func (g *rig) serves(up stream, rv string) {
+func (g *harness) serves(up stream, rv string) {
 	g.link.mu.Lock()
 	defer g.link.mu.Unlock()
 	g.link.answer = func(r *http.Request) (*http.Response, error) {
@@ -47,7 +51,7 @@ func (g *rig) serves(up stream, rv string) {
 }
 
 // lists counts the lists in the background that the server was asked for.
-func (g *rig) lists() (n int) {
+func (g *harness) lists() (n int) {
 	g.link.mu.Lock()
 	defer g.link.mu.Unlock()
 	for _, r := range g.link.asked {
@@ -59,15 +63,15 @@ func (g *rig) lists() (n int) {
 }
 
 // flushed waits until all that was read is recorded.
-func (g *rig) flushed() {
+func (g *harness) flushed() {
 	g.t.Helper()
-	if err := g.Disk.Recorder.Flush(g.t.Context()); err != nil {
+	if err := g.Caches.Disk.Flush(g.t.Context()); err != nil {
 		g.t.Fatal(err)
 	}
 }
 
 // reaches waits until offline the collection is answered at a version.
-func (g *rig) reaches(rv string) {
+func (g *harness) reaches(rv string) {
 	g.t.Helper()
 	err := wait.PollUntilContextTimeout(g.t.Context(), 50*time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) {
 		g.link.set(false)
@@ -96,13 +100,15 @@ func TestAWatchThatBeganOfflineIsListedOnceTheLinkIsBack(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			g := newRig(t)
+			g := newHarness(t)
 			for url, body := range tt.recorded {
 				g.says(200, body)
 				g.do(g.request("GET", url))
 			}
 			g.flushed()
-			g.Dispatcher = New(g.Options) // a restart: nobody has shown a token since
+			o := g.Options // a restart: nobody has shown a token since
+			o.Credentials = principal.NewCredentials(func() (string, error) { return g.own, nil }, nil)
+			g.restart(o)
 			g.link.asked = nil
 			g.link.set(false)
 			g.heals()
@@ -161,7 +167,7 @@ func TestWhichWatchesWithoutAListAreListed(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			g := newRig(t)
+			g := newHarness(t)
 			if tt.recorded != "" {
 				g.says(200, tt.recorded)
 				g.do(g.request("GET", path))
@@ -172,7 +178,7 @@ func TestWhichWatchesWithoutAListAreListed(t *testing.T) {
 			go up.send(t, tt.events)
 			c.want(tt.events)
 			g.flushed()
-			if n := len(g.Disk.Recorder.Stale()); n != tt.want {
+			if n := len(g.Caches.Disk.Stale()); n != tt.want {
 				t.Errorf("%d collections are to be listed, want %d", n, tt.want)
 			}
 		})
@@ -182,7 +188,7 @@ func TestWhichWatchesWithoutAListAreListed(t *testing.T) {
 func TestAWatchWithoutAVersionIsAnsweredOfflineAndGoesOn(t *testing.T) {
 	for _, version := range []string{"", "&resourceVersion=0"} {
 		t.Run("version"+version, func(t *testing.T) {
-			g := newRig(t)
+			g := newHarness(t)
 			g.heals()
 			up := newStream()
 			g.serves(up, "20")
@@ -221,7 +227,7 @@ func TestAWatchWithoutAVersionGoesOnOnlyOnceItsStateIsThere(t *testing.T) {
 	for name, tt := range tests {
 		for _, version := range []string{"", "&resourceVersion=0"} {
 			t.Run(name+version, func(t *testing.T) {
-				g := newRig(t)
+				g := newHarness(t)
 				first, second := newStream(), newStream()
 				g.streams(first, second)
 				c := g.open(g.request("GET", path+"?watch=true"+version))
@@ -265,7 +271,7 @@ func events(t *testing.T) map[string]float64 {
 }
 
 func TestTwoIdenticalInformersAreRecordedOnce(t *testing.T) {
-	g := newRig(t)
+	g := newHarness(t)
 	size := func() int64 {
 		g.flushed()
 		info, err := os.Stat(g.db.Path() + "-wal")
@@ -313,9 +319,9 @@ func TestTwoIdenticalInformersAreRecordedOnce(t *testing.T) {
 }
 
 func TestACollectionThatCannotBeListedIsTriedAgainLater(t *testing.T) {
-	g := newRig(t)
+	g := newHarness(t)
 	now := clocktesting.NewFakeClock(time.Now())
-	g.Clock = now
+	g.at(now)
 	up := newStream()
 	g.serves(up, "10")
 	g.do(g.request("GET", path))
@@ -346,22 +352,8 @@ func TestACollectionThatCannotBeListedIsTriedAgainLater(t *testing.T) {
 	refused := now.Now()
 	g.serves(up, "20")
 	listed(2)
-	if after := now.Since(refused); after < healInterval-2*time.Second {
+	if after := now.Since(refused); after < 28*time.Second {
 		t.Errorf("it was listed again after %s", after)
 	}
 	g.reaches("20")
-}
-
-func TestAListThatDoesNotHelpIsMadeLessAndLessOften(t *testing.T) {
-	var last tried
-	now := time.Now()
-	for i, want := range []time.Duration{30 * time.Second, time.Minute, 2 * time.Minute, 4 * time.Minute, 8 * time.Minute, 16 * time.Minute, 32 * time.Minute, time.Hour, time.Hour} {
-		if last = last.again(now); last.wait != want {
-			t.Errorf("list %d: the next one may come after %s, want %s", i+1, last.wait, want)
-		}
-		now = now.Add(last.wait + time.Second)
-	}
-	if last = last.again(now.Add(3 * time.Hour)); last.wait != healInterval {
-		t.Errorf("after a long time without trouble: %s", last.wait)
-	}
 }

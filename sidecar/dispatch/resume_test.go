@@ -2,7 +2,6 @@ package dispatch
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -19,6 +18,8 @@ import (
 	"rockpool.dev/sidecar/api/agent"
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/api/wire"
+	"rockpool.dev/sidecar/cache"
+	"rockpool.dev/sidecar/record"
 )
 
 const (
@@ -102,7 +103,7 @@ type failing struct{ err error }
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
 // forgets makes upstream forget everything before knows.
-func (g *rig) forgets(s *server) {
+func (g *harness) forgets(s *server) {
 	g.link.mu.Lock()
 	defer g.link.mu.Unlock()
 	g.link.answer = s.answer
@@ -110,7 +111,7 @@ func (g *rig) forgets(s *server) {
 
 // outage opens a watch behind a recorded list of a@5, b@6 and c@7, has it see a change of
 // b, and breaks it off.
-func (g *rig) outage(query string, s *server) *client {
+func (g *harness) outage(query string, s *server) *client {
 	g.t.Helper()
 	g.says(200, listed(10, "", object("a", "ua", 5), object("b", "ub", 6), object("c", "uc", 7)))
 	g.do(g.request("GET", path))
@@ -152,7 +153,7 @@ func TestAWatchWhoseVersionIsForgottenIsToldWhatItHasMissed(t *testing.T) {
 		for _, inBand := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, in band %v", name, inBand), func(t *testing.T) {
 				t.Parallel()
-				g := newRig(t)
+				g := newHarness(t)
 				after := newStream()
 				s := &server{inBand: inBand, knows: "20", pages: tt.pages, streams: map[string]stream{"20": after}}
 				c := g.outage(tt.query+"&labelSelector=", s)
@@ -196,56 +197,63 @@ func TestWhenItCannotBeKnownWhatAClientHasMissedItHearsThatItsVersionIsGone(t *t
 	tests := map[string]struct {
 		query  string
 		header [2]string
-		change func(*rig, *server)
+		before func(*harness) // the watch opens
+		change func(*harness, *server)
 		lists  int // requests
 	}{
-		"without a cache":            {change: func(g *rig, _ *server) { g.Disk = Cache{} }},
-		"when the list is refused":   {change: func(_ *rig, s *server) { s.refuses = 403 }, lists: 1},
-		"when the list does not end": {change: func(_ *rig, s *server) { s.pages[0] = s.pages[0][:len(s.pages[0])-2] }, lists: 1},
-		"when it is not a list":      {change: func(_ *rig, s *server) { s.pages[0] = `{"kind":"ConfigMap","metadata":{}}` }, lists: 1},
-		"when its kind is none of a list": {change: func(_ *rig, s *server) {
+		"without a cache":            {before: func(g *harness) { g.Caches.Disk = &cache.Cache{} }},
+		"when the list is refused":   {change: func(_ *harness, s *server) { s.refuses = 403 }, lists: 1},
+		"when the list does not end": {change: func(_ *harness, s *server) { s.pages[0] = s.pages[0][:len(s.pages[0])-2] }, lists: 1},
+		"when it is not a list":      {change: func(_ *harness, s *server) { s.pages[0] = `{"kind":"ConfigMap","metadata":{}}` }, lists: 1},
+		"when its kind is none of a list": {change: func(_ *harness, s *server) {
 			s.pages[0] = strings.Replace(listed(20, "", object("b", "ub", 12)), "ConfigMapList", "Map", 1)
 		}, lists: 1},
-		"when the list is in Tables": {change: func(_ *rig, s *server) { s.pages[0] = strings.Replace(s.pages[0], "ConfigMapList", "", 1) }, lists: 1},
-		"when only metadata is listed": {change: func(_ *rig, s *server) {
+		"when the list is in Tables": {change: func(_ *harness, s *server) { s.pages[0] = strings.Replace(s.pages[0], "ConfigMapList", "", 1) }, lists: 1},
+		"when only metadata is listed": {change: func(_ *harness, s *server) {
 			s.pages[0] = strings.Replace(s.pages[0], "ConfigMapList", "PartialObjectMetadataList", 1)
 		}, lists: 1},
-		"when the list is older":           {change: func(_ *rig, s *server) { s.pages[0] = listed(9, "", object("b", "ub", 6)) }, lists: 1},
-		"when the list is older and empty": {change: func(_ *rig, s *server) { s.pages[0] = listed(9, "") }, lists: 1},
-		"when the list has an old object that it did not have": {change: func(_ *rig, s *server) {
+		"when the list is older":           {change: func(_ *harness, s *server) { s.pages[0] = listed(9, "", object("b", "ub", 6)) }, lists: 1},
+		"when the list is older and empty": {change: func(_ *harness, s *server) { s.pages[0] = listed(9, "") }, lists: 1},
+		"when the list has an old object that it did not have": {change: func(_ *harness, s *server) {
 			s.pages[0] = listed(20, "", object("b", "ub", 11), object("x", "ux", 8))
 		}, lists: 1},
-		"when the list has an object as it was before": {change: func(_ *rig, s *server) { s.pages[0] = listed(20, "", object("b", "ub", 6)) }, lists: 1},
-		"when versions are no numbers": {change: func(_ *rig, s *server) {
+		"when the list has an object as it was before": {change: func(_ *harness, s *server) { s.pages[0] = listed(20, "", object("b", "ub", 6)) }, lists: 1},
+		"when versions are no numbers": {change: func(_ *harness, s *server) {
 			s.pages[0] = strings.ReplaceAll(listed(20, "", object("b", "ub", 13)), `"13"`, `"v13"`)
 		}, lists: 1},
-		"when its pages are of two versions": {change: func(_ *rig, s *server) {
+		"when its pages are of two versions": {change: func(_ *harness, s *server) {
 			s.pages = []string{listed(20, "1", object("a", "ua", 5)), listed(21, "", object("b", "ub", 11))}
 		}, lists: 2},
-		"when too much has changed": {change: func(_ *rig, s *server) {
-			s.pages[0] = listed(20, "", object("b", strings.Repeat("u", maxDifference), 12))
+		"when too much has changed": {change: func(_ *harness, s *server) {
+			s.pages[0] = listed(20, "", object("b", strings.Repeat("u", record.DefaultMaxPending), 12))
 		}, lists: 1},
-		"when a newer list is recorded": {change: func(g *rig, s *server) {
+		"when a newer list is recorded": {change: func(g *harness, s *server) {
 			s.knows = "nothing" // it goes on when all of this is in place
 			resp, err := s.answer(g.request("GET", path))
 			if err != nil {
 				g.t.Error(err)
 				return
 			}
-			g.record(g.source(g.request("GET", path), request.Parse(g.request("GET", path))), resp)
+			g.Caches.Disk.Record(record.Source{Principal: "web", Info: request.Parse(g.request("GET", path)), Path: path, Started: time.Now()}, resp)
 			if _, err := io.Copy(io.Discard, resp.Body); err != nil {
 				g.t.Error(err)
 			}
 		}, lists: 1},
-		"when the client would rather have Tables":  {header: [2]string{"Accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"}, change: func(*rig, *server) {}},
-		"when it acts as somebody else":             {header: [2]string{"Impersonate-User", "root"}, change: func(*rig, *server) {}},
-		"when its reading is not recorded":          {change: func(*rig, *server) {}},
-		"when it reads what is not recorded":        {query: "&fieldSelector=data.x=y", change: func(*rig, *server) {}},
-		"when the answer to the list is compressed": {change: func(_ *rig, s *server) { s.pages[0] = "\x1f\x8b" }, lists: 1},
+		"when the client would rather have Tables": {header: [2]string{"Accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"}},
+		"when it acts as somebody else":            {header: [2]string{"Impersonate-User", "root"}},
+		"when its reading is not recorded": {before: func(g *harness) {
+			app, err := agent.Parse("app")
+			if err != nil {
+				g.t.Fatal(err)
+			}
+			g.Agents.Set(app)
+		}},
+		"when it reads what is not recorded":        {query: "&fieldSelector=data.x=y"},
+		"when the answer to the list is compressed": {change: func(_ *harness, s *server) { s.pages[0] = "\x1f\x8b" }, lists: 1},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			g := newRig(t)
+			g := newHarness(t)
 			g.says(200, listed(10, "", object("a", "ua", 5), object("b", "ub", 6)))
 			g.do(g.request("GET", path))
 			first := newStream()
@@ -254,19 +262,17 @@ func TestWhenItCannotBeKnownWhatAClientHasMissedItHearsThatItsVersionIsGone(t *t
 			if tt.header[0] != "" {
 				r.Header.Set(tt.header[0], tt.header[1])
 			}
-			if strings.Contains(name, "its reading") {
-				app, err := agent.Parse("app")
-				if err != nil {
-					t.Fatal(err)
-				}
-				g.Agents.Set(app)
+			if tt.before != nil {
+				tt.before(g)
 			}
 			c := g.open(r)
 			go first.send(t, told("MODIFIED", "b", "ub", 11))
 			c.want(told("MODIFIED", "b", "ub", 11))
 			g.flushed()
 			s := fine()
-			tt.change(g, s)
+			if tt.change != nil {
+				tt.change(g, s)
+			}
 			g.forgets(s)
 			go first.w.CloseWithError(errDown)
 			c.want(goneEvent)
@@ -279,7 +285,7 @@ func TestWhenItCannotBeKnownWhatAClientHasMissedItHearsThatItsVersionIsGone(t *t
 }
 
 func TestAListThatBreaksOffWithTheLinkIsAskedForAgain(t *testing.T) {
-	g := newRig(t)
+	g := newHarness(t)
 	after := newStream()
 	s := &server{knows: "20", pages: []string{listed(20, "", object("b", "ub", 12))}, breaks: errDown, streams: map[string]stream{"20": after}}
 	c := g.outage("", s)
@@ -290,7 +296,7 @@ func TestAListThatBreaksOffWithTheLinkIsAskedForAgain(t *testing.T) {
 }
 
 func TestAnErrorThatIsNotTheFirstThingBehindAnOutageIsPassedOn(t *testing.T) {
-	g := newRig(t)
+	g := newHarness(t)
 	after := newStream()
 	s := &server{knows: "11", streams: map[string]stream{"11": after}}
 	c := g.outage("", s)
@@ -304,7 +310,7 @@ func TestAnErrorThatIsNotTheFirstThingBehindAnOutageIsPassedOn(t *testing.T) {
 
 func TestAnErrorThatIsNotGoneIsPassedOn(t *testing.T) {
 	for _, code := range []string{"500", "504"} {
-		g := newRig(t)
+		g := newHarness(t)
 		after := newStream()
 		s := &server{knows: "11", streams: map[string]stream{"11": after}}
 		c := g.outage("", s)
@@ -318,7 +324,7 @@ func TestAnErrorThatIsNotGoneIsPassedOn(t *testing.T) {
 }
 
 func TestAWatchThatIsOpenedWithAForgottenVersionIsToldSo(t *testing.T) {
-	g := newRig(t)
+	g := newHarness(t)
 	g.says(200, list)
 	g.do(g.request("GET", path))
 	g.forgets(&server{knows: "20", pages: []string{listed(20, "")}})
@@ -337,7 +343,7 @@ func TestAWatchThatBeganOfflineIsToldWhatItHasMissed(t *testing.T) {
 		"with the state of a wider list":        watchlist,
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := newRig(t)
+			g := newHarness(t)
 			read := path
 			if url == watchlist {
 				read = everywhere
@@ -361,7 +367,7 @@ func TestAWatchThatBeganOfflineIsToldWhatItHasMissed(t *testing.T) {
 // Two informers of one program are at one place, and one list is enough for both. But
 // what the one may see is not for another that acts as somebody else.
 func TestWatchesAtOnePlaceAreToldByOneList(t *testing.T) {
-	g := newRig(t)
+	g := newHarness(t)
 	g.says(200, listed(10, "", object("a", "ua", 5)))
 	g.do(g.request("GET", path))
 	g.flushed()
@@ -390,9 +396,9 @@ func TestWatchesAtOnePlaceAreToldByOneList(t *testing.T) {
 		_ = up.w.CloseWithError(errDown)
 	}
 	err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) {
-		g.waiting.mu.Lock()
-		defer g.waiting.mu.Unlock()
-		return g.waiting.count == len(streams), nil
+		g.link.mu.Lock()
+		defer g.link.mu.Unlock()
+		return g.link.waiting == len(streams), nil
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -410,7 +416,7 @@ func TestWatchesAtOnePlaceAreToldByOneList(t *testing.T) {
 
 // Each watch is sent bookmarks of its own.
 func TestAWatchThatIsBehindAnothersBookmarkIsToldWhatItHasMissed(t *testing.T) {
-	g := newRig(t)
+	g := newHarness(t)
 	g.says(200, listed(10, "", object("a", "ua", 5)))
 	g.do(g.request("GET", path))
 	one, two := newStream(), newStream()
@@ -425,55 +431,8 @@ func TestAWatchThatIsBehindAnothersBookmarkIsToldWhatItHasMissed(t *testing.T) {
 	second.want(told("DELETED", "a", "ua", 10) + told("ADDED", "b", "ub", 16) + bookmark(20))
 }
 
-func TestWhoeverComparesForACompanyMayLeaveIt(t *testing.T) {
-	var w waiting
-	c := w.join(place{})
-	answer := &difference{version: "20"}
-	refused := errors.New("refused")
-	for name, tt := range map[string]struct {
-		first error
-		ctx   bool // it is the first one's context that ends
-		want  error
-		asked int
-	}{
-		"it has found out":              {nil, false, nil, 1},
-		"its client has left":           {context.Canceled, true, nil, 2},
-		"the link has broken":           {errDown, false, nil, 2},
-		"it has found out that nothing": {refused, false, refused, 1},
-	} {
-		t.Run(name, func(t *testing.T) {
-			*c = company{turn: make(chan struct{}, 1)}
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			asked := 0
-			compare := func(context.Context) (*difference, error) {
-				if asked++; asked > 1 || tt.first == nil {
-					return answer, nil
-				}
-				if tt.ctx {
-					cancel()
-				}
-				return nil, tt.first
-			}
-			if _, err := c.difference(ctx, compare); !errors.Is(err, tt.first) {
-				t.Errorf("the first hears %v", err)
-			}
-			d, err := c.difference(t.Context(), compare)
-			if !errors.Is(err, tt.want) || (err == nil) != (d == answer) || asked != tt.asked {
-				t.Errorf("the second hears %v %v after %d looks", d, err, asked)
-			}
-		})
-	}
-	c.turn <- struct{}{} // somebody is at it
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := c.difference(ctx, nil); !errors.Is(err, context.Canceled) {
-		t.Errorf("one that does not wait any more hears %v", err)
-	}
-}
-
 func TestTheTimeoutOfAClientHoldsWhileItIsListed(t *testing.T) {
-	g := newRig(t)
+	g := newHarness(t)
 	c := g.outage("&timeoutSeconds=1", &server{knows: "20", hangs: true})
 	c.ends(io.EOF)
 }
@@ -485,7 +444,7 @@ func TestProtobufAndMetadataAreToldInTheirForm(t *testing.T) {
 		"metadata in JSON":     {Format: wire.JSON, Representation: request.Metadata},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := newRig(t)
+			g := newHarness(t)
 			f := &forms{form}
 			r := func(url string) *http.Request {
 				r := g.request("GET", url)
@@ -591,58 +550,10 @@ func (f *forms) gone() string {
 	return string(f.Format.AppendEvent(nil, wire.Error, status))
 }
 
-func TestWatchesThatComeBackAreSpread(t *testing.T) {
-	for name, tt := range map[string]struct {
-		watches, failures int
-		random            float64
-		want              time.Duration
-	}{
-		"one comes back at once":                          {1, 0, 0, 0},
-		"or nearly":                                       {1, 0, 0.5, 25 * time.Millisecond},
-		"twenty within a second":                          {20, 0, 0.5, 500 * time.Millisecond},
-		"a thousand within two":                           {1000, 0, 0.5, time.Second},
-		"one that was refused later":                      {1, 1, 0, 500 * time.Millisecond},
-		"twice refused later still":                       {1, 2, 0, time.Second},
-		"and spread, too":                                 {20, 2, 0.5, 1500 * time.Millisecond},
-		"and so on, up to a bound":                        {1, 5, 0, 8 * time.Second},
-		"which stays, however often it tries":             {1, 1 << 30, 0, 8 * time.Second},
-		"together with the bound of many watches' spread": {1000, 1 << 30, 0.5, 9 * time.Second},
-	} {
-		t.Run(name, func(t *testing.T) {
-			w := waiting{random: func() float64 { return tt.random }}
-			for i := range tt.watches {
-				c := w.join(place{version: fmt.Sprint(i / 2)})
-				defer w.leave(c)
-			}
-			if got := w.delay(tt.failures); got != tt.want {
-				t.Errorf("%s, want %s", got, tt.want)
-			}
-		})
-	}
-}
-
-func TestWatchesThatAreGoneDoNotWait(t *testing.T) {
-	w := waiting{random: func() float64 { return 1 }}
-	a, b := w.join(place{version: "1"}), w.join(place{version: "1"})
-	if a != b {
-		t.Error("two watches at one place are apart")
-	}
-	w.leave(a)
-	if c := w.join(place{version: "1"}); c != b {
-		t.Error("a place was forgotten where a watch is")
-	}
-	w.leave(b)
-	w.leave(b)
-	if len(w.at) != 0 || w.delay(0) != 0 {
-		t.Errorf("%v remains, %s", w.at, w.delay(0))
-	}
-}
-
 func TestAWatchThatIsRefusedTheLinkTriesLessAndLessOften(t *testing.T) {
-	g := newRig(t)
+	g := newHarness(t)
 	now := clocktesting.NewFakeClock(time.Now())
-	g.Clock = now
-	g.waiting.random = func() float64 { return 0 }
+	g.at(now)
 	first := newStream()
 	g.streams(first)
 	c := g.open(g.request("GET", quiet))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -11,39 +12,55 @@ import (
 	"go.uber.org/zap"
 
 	"rockpool.dev/sidecar/api/request"
-	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/replay"
 )
 
-// patience bounds how long a request waits for the cache before it goes upstream, and
-// then for a body from there. A disk that takes longer than that is no help.
-type patience struct{ etag, body time.Duration }
+// lookupTimeout bounds how long a request waits for the cache before it goes upstream, and
+// then for a body from the cache. A slower disk is no help.
+type lookupTimeout struct{ etag, body time.Duration }
 
-var defaultPatience = patience{etag: 250 * time.Millisecond, body: 2 * time.Second}
+var defaultLookupTimeout = lookupTimeout{etag: 250 * time.Millisecond, body: 2 * time.Second}
 
-// rest is how long documents are fetched without a look into the cache after it was
-// waited for in vain: programs ask for dozens of them one after the other.
-const rest = 30 * time.Second
+// skipCacheFor is how long documents are fetched without a look into the cache after a lookup
+// has timed out. Programs ask for dozens of documents one after the other.
+const skipCacheFor = 30 * time.Second
 
 var revalidationsTotal = promauto.NewCounterVec(prometheus.CounterOpts{
 	Name: "rockpool_revalidations_total",
-	Help: "Recorded documents that the API server was asked about, by result: unchanged (it sent no body), changed, lost (unchanged, but the cache could not give it any more), failed (another answer, or none).",
+	Help: "Conditional requests for recorded documents, by result: unchanged (the API server sent no body), changed, lost (unchanged, but the cache could not give the body any more), failed (another answer, or none).",
 }, []string{"result"})
 
 // conditional are headers by which a client makes a request depend on what it has.
 var conditional = []string{"If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since", "If-Range", "Range"}
 
-// ask sends a request upstream and has the answer recorded. For a document that is
-// recorded it only asks whether it has changed: discovery and OpenAPI are large, many
-// clients read them at each start, and the link may be thin.
-func (f *Dispatcher) ask(r *http.Request, source record.Source) (*http.Response, error) {
-	etag := f.etag(r, source)
-	if etag == "" {
-		return f.pass(r, source)
+// recordedETag gives the ETag of the recorded answer to a request for a document. It is empty if
+// there is none, or the request has a condition of its own.
+func (d *Dispatcher) recordedETag(x *exchange) string {
+	if x.info.Class != request.ClassDiscovery || x.info.Unrecorded || x.source.Principal == "" || d.Clock.Now().UnixNano() < d.skipUntil.Load() {
+		return ""
 	}
-	asked := r.Clone(r.Context())
-	asked.Header.Set("If-None-Match", etag)
-	resp, err := f.Upstream.RoundTrip(asked)
+	if slices.ContainsFunc(conditional, func(name string) bool { return x.request.Header.Get(name) != "" }) {
+		return ""
+	}
+	etag, err := within(x.request.Context(), d.lookup.etag, func(ctx context.Context) (string, error) {
+		return x.cache.ETag(ctx, x.document())
+	})
+	if err != nil {
+		if x.request.Context().Err() == nil {
+			d.skipCacheAfter(err)
+		}
+		return "" // it is fetched as if it were not recorded
+	}
+	return etag
+}
+
+// revalidate asks the API server whether a recorded document has changed. If it has not, the
+// client gets the recorded body.
+func (d *Dispatcher) revalidate(x *exchange, etag string) (*http.Response, error) {
+	ctx := x.request.Context()
+	r := x.request.Clone(ctx)
+	r.Header.Set("If-None-Match", etag)
+	resp, err := d.Upstream.RoundTrip(r)
 	if err != nil {
 		revalidationsTotal.WithLabelValues("failed").Inc()
 		return nil, err
@@ -54,80 +71,43 @@ func (f *Dispatcher) ask(r *http.Request, source record.Source) (*http.Response,
 			result = "changed"
 		}
 		revalidationsTotal.WithLabelValues(result).Inc()
-		f.believe(r, source.Principal, resp)
-		f.record(source, resp)
+		d.answered(x, resp)
 		return resp, nil
 	}
 	defer resp.Body.Close()
-	cache := f.cache(&source.Info)
-	whole, err := within(r.Context(), f.patience.body, func(ctx context.Context) (*http.Response, error) {
-		return cache.Replayer.Unchanged(ctx, documentOf(source), etag, resp)
+	recorded, err := within(ctx, d.lookup.body, func(ctx context.Context) (*http.Response, error) {
+		return x.cache.Unchanged(ctx, x.document(), etag, resp)
 	})
-	if gone := r.Context().Err(); err != nil && gone != nil {
-		return nil, gone // the client, and nobody has lost anything
-	}
-	if err != nil {
-		f.tire(err)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, ctx.Err() // the client has left; the cache has lost nothing
+	case err != nil:
+		d.skipCacheAfter(err)
 		revalidationsTotal.WithLabelValues("lost").Inc()
-		f.Logger.Warn("a document has not changed, but the cache cannot give it; it is fetched again", zap.String("path", source.Info.Path), zap.Error(err))
-		return f.pass(r, source)
+		d.Logger.Warn("cannot read an unchanged document from the cache; fetching it again", zap.String("path", x.info.Path), zap.Error(err))
+		return d.forward(x)
 	}
 	revalidationsTotal.WithLabelValues("unchanged").Inc()
-	f.believe(r, source.Principal, whole)
-	cache.Recorder.Renewed(source, etag)
-	return whole, nil
+	d.Credentials.Observe(x.request.Header, x.source.Principal, x.info.IsResource, recorded.StatusCode)
+	x.cache.Renewed(x.source, etag)
+	return recorded, nil
 }
 
-// pass sends a request upstream as it is and has the answer recorded.
-func (f *Dispatcher) pass(r *http.Request, source record.Source) (*http.Response, error) {
-	resp, err := f.Upstream.RoundTrip(r)
-	if err != nil {
-		return nil, err
-	}
-	f.believe(r, source.Principal, resp)
-	f.record(source, resp)
-	return resp, nil
-}
-
-// etag gives that of the recorded answer to a request for a document, empty if
-// there is none or the client knows better what it has.
-func (f *Dispatcher) etag(r *http.Request, source record.Source) string {
-	cache := f.cache(&source.Info)
-	if cache.Replayer == nil || cache.Recorder == nil || source.Principal == "" ||
-		source.Info.Class != request.ClassDiscovery || source.Info.Unrecorded ||
-		f.Clock.Now().UnixNano() < f.resting.Load() {
-		return ""
-	}
-	for _, name := range conditional {
-		if r.Header.Get(name) != "" {
-			return ""
-		}
-	}
-	etag, err := within(r.Context(), f.patience.etag, func(ctx context.Context) (string, error) {
-		return cache.Replayer.ETag(ctx, documentOf(source))
-	})
-	if err != nil {
-		if r.Context().Err() == nil {
-			f.tire(err)
-		}
-		return "" // it is fetched, as if it was not recorded
-	}
-	return etag
-}
-
-// tire lets the cache rest when it has used up the patience.
-func (f *Dispatcher) tire(err error) {
+// skipCacheAfter has documents fetched without a look into the cache for a while, when a lookup
+// has timed out.
+func (d *Dispatcher) skipCacheAfter(err error) {
 	if errors.Is(err, context.DeadlineExceeded) {
-		f.resting.Store(f.Clock.Now().Add(rest).UnixNano())
+		d.skipUntil.Store(d.Clock.Now().Add(skipCacheFor).UnixNano())
 	}
 }
 
-func documentOf(source record.Source) replay.Request {
-	return replay.Request{Principal: source.Principal, Info: source.Info, Path: source.Path}
+// document is the recorded answer to the identical request.
+func (x *exchange) document() replay.Request {
+	return replay.Request{Principal: x.source.Principal, Info: x.info, Path: x.source.Path}
 }
 
-// within gives up waiting for f after a while, also when the disk hangs, which no
-// context ends. f ends when the disk does.
+// within gives up waiting for f after a while, also when the disk hangs, which no context ends.
+// Then f ends when the disk answers.
 func within[T any](ctx context.Context, most time.Duration, f func(context.Context) (T, error)) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	type outcome struct {

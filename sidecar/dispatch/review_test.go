@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"rockpool.dev/sidecar/api/agent"
-	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/cache"
 	"rockpool.dev/sidecar/upstream"
 )
 
@@ -21,7 +21,7 @@ const (
 )
 
 // asks is a review as a client sends it.
-func (g *rig) asks(url, body string) *http.Request {
+func (g *harness) asks(url, body string) *http.Request {
 	r := g.request("POST", url)
 	r.Header.Set("Content-Type", "application/json")
 	r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
@@ -29,7 +29,7 @@ func (g *rig) asks(url, body string) *http.Request {
 }
 
 // decides makes upstream answer reviews; the answer repeats the question, as the server's does.
-func (g *rig) decides(failures ...error) {
+func (g *harness) decides(failures ...error) {
 	g.link.mu.Lock()
 	defer g.link.mu.Unlock()
 	g.link.answer = func(r *http.Request) (*http.Response, error) {
@@ -43,9 +43,9 @@ func (g *rig) decides(failures ...error) {
 
 func decided(question string) string { return `{"asked":` + question + `,"allowed":true}` }
 
-func newReviewRig(t *testing.T) *rig {
+func newReviewHarness(t *testing.T) *harness {
 	t.Helper()
-	g := newRig(t)
+	g := newHarness(t)
 	g.ReviewLifetime = time.Minute
 	g.decides()
 	return g
@@ -53,7 +53,7 @@ func newReviewRig(t *testing.T) *rig {
 
 func TestAQuestionIsAnsweredOfflineAsItWasOnline(t *testing.T) {
 	const question = `{"resource":"planted-name"}`
-	g := newReviewRig(t)
+	g := newReviewHarness(t)
 	if code, body := g.do(g.asks(accessReviews, question)); code != 201 || body != decided(question) {
 		t.Fatalf("online: %d %s", code, body)
 	}
@@ -80,7 +80,7 @@ func TestAQuestionIsAnsweredOfflineAsItWasOnline(t *testing.T) {
 		"for somebody else":     change(func(r *http.Request) { r.Header.Set("Impersonate-User", "root") }),
 		"that is only tried":    g.asks(accessReviews+"?dryRun=All", question),
 		"that is no question":   g.asks(path, question),
-		"too large to remember": g.asks(accessReviews, strings.Repeat(" ", maxQuestion)+question),
+		"too large to remember": g.asks(accessReviews, strings.Repeat(" ", maxBody)+question),
 	} {
 		if code, body := g.do(r); code != 503 {
 			t.Errorf("%s: %d %s", name, code, body)
@@ -101,19 +101,27 @@ func TestAQuestionIsAnsweredOfflineAsItWasOnline(t *testing.T) {
 		t.Errorf("behind its lifetime: %d %s", code, body)
 	}
 	g.ReviewLifetime = time.Minute
-	g.questions = newQuestions() // the sidecar starts anew
+	g.reviews = newReviewSealer() // as after a restart
 	if code, body := g.do(g.asks(accessReviews, question)); code != 503 {
 		t.Errorf("by a sidecar that has forgotten: %d %s", code, body)
 	}
 }
 
 func TestAnAnswerIsSealedForItsQuestion(t *testing.T) {
-	q := newQuestions()
-	g := newRig(t)
-	r := g.asks(accessReviews, "")
-	source := g.source(r, request.Parse(r))
-	one, err1 := q.of(&source, "application/json", []byte("one"))
-	two, err2 := q.of(&source, "application/json", []byte("two"))
+	s := newReviewSealer()
+	g := newHarness(t)
+	asks := func(contentType, question string) *exchange {
+		r := g.asks(accessReviews, question)
+		r.Header.Set("Content-Type", contentType)
+		x, err := g.decide(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x.body.bytes = []byte(question)
+		return x
+	}
+	one, err1 := s.seal(asks("application/json", "one"))
+	two, err2 := s.seal(asks("application/json", "two"))
 	if err1 != nil || err2 != nil || one.name == two.name {
 		t.Fatal(err1, err2)
 	}
@@ -128,7 +136,7 @@ func TestAnAnswerIsSealedForItsQuestion(t *testing.T) {
 	if _, err := one.open(sealed); !errors.Is(err, errSealed) {
 		t.Errorf("a damaged answer: %v", err)
 	}
-	shifted, err := q.of(&source, "application/jsono", []byte("ne"))
+	shifted, err := s.seal(asks("application/jsono", "ne"))
 	if err != nil || shifted.name == one.name {
 		t.Error("two questions have one name")
 	}
@@ -136,14 +144,14 @@ func TestAnAnswerIsSealedForItsQuestion(t *testing.T) {
 
 func TestATokenThatIsAskedAboutStaysInMemory(t *testing.T) {
 	const question = `{"spec":{"token":"planted-token"}}`
-	g := newReviewRig(t)
+	g := newReviewHarness(t)
 	g.do(g.asks(tokenReviews, question))
 	g.link.set(false)
 	if code, _ := g.do(g.asks(tokenReviews, question)); code != 503 {
 		t.Errorf("without a cache in memory: %d", code)
 	}
-	memory := newRig(t)
-	g.Memory = memory.Disk
+	memory := newHarness(t)
+	g.Caches.Memory = memory.Caches.Disk
 	g.link.set(true)
 	g.do(g.asks(tokenReviews, question))
 	g.link.set(false)
@@ -151,7 +159,7 @@ func TestATokenThatIsAskedAboutStaysInMemory(t *testing.T) {
 		t.Errorf("from memory: %d %s", code, body)
 	}
 	g.flush()
-	for _, db := range []*rig{g, memory} {
+	for _, db := range []*harness{g, memory} {
 		for _, suffix := range []string{"", "-wal"} {
 			raw, err := os.ReadFile(db.db.Path() + suffix)
 			if err != nil || bytes.Contains(raw, []byte("planted-token")) {
@@ -167,7 +175,7 @@ func TestATokenThatIsAskedAboutStaysInMemory(t *testing.T) {
 func TestAQuestionMayBeAskedTwice(t *testing.T) {
 	const question = `{"resource":"pods"}`
 	broken := &upstream.LinkError{Sent: true}
-	g := newReviewRig(t)
+	g := newReviewHarness(t)
 	g.decides(broken)
 	if code, body := g.do(g.asks(accessReviews, question)); code != 201 || body != decided(question) {
 		t.Fatalf("at the second address: %d %s", code, body)
@@ -182,8 +190,8 @@ func TestAQuestionMayBeAskedTwice(t *testing.T) {
 }
 
 func TestALargeQuestionPasses(t *testing.T) {
-	question := `"` + strings.Repeat("x", maxQuestion+1000) + `"`
-	g := newReviewRig(t)
+	question := `"` + strings.Repeat("x", maxBody+1000) + `"`
+	g := newReviewHarness(t)
 	if code, body := g.do(g.asks(accessReviews, question)); code != 201 || body != decided(question) {
 		t.Fatalf("%d, %d bytes", code, len(body))
 	}
@@ -191,13 +199,13 @@ func TestALargeQuestionPasses(t *testing.T) {
 
 func TestOnlyDecisionsAreRemembered(t *testing.T) {
 	const question = `{"resource":"pods"}`
-	for name, change := range map[string]func(*rig){
-		"a refusal":              func(g *rig) { g.says(403, `{"kind":"Status"}`) },
-		"an invalid question":    func(g *rig) { g.says(422, `{"kind":"Status"}`) },
-		"when they are not kept": func(g *rig) { g.ReviewLifetime = 0 },
-		"an answer that is huge": func(g *rig) { g.says(201, strings.Repeat("x", 1<<20)) },
-		"without a cache at all": func(g *rig) { g.Disk = Cache{} },
-		"of a client whose reading is not": func(g *rig) {
+	for name, change := range map[string]func(*harness){
+		"a refusal":              func(g *harness) { g.says(403, `{"kind":"Status"}`) },
+		"an invalid question":    func(g *harness) { g.says(422, `{"kind":"Status"}`) },
+		"when they are not kept": func(g *harness) { g.ReviewLifetime = 0 },
+		"an answer that is huge": func(g *harness) { g.says(201, strings.Repeat("x", 1<<20)) },
+		"without a cache at all": func(g *harness) { g.Caches.Disk = &cache.Cache{} },
+		"of a client whose reading is not": func(g *harness) {
 			nobody, err := agent.Parse("nobody")
 			if err != nil {
 				g.t.Fatal(err)
@@ -206,7 +214,7 @@ func TestOnlyDecisionsAreRemembered(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := newReviewRig(t)
+			g := newReviewHarness(t)
 			change(g)
 			g.do(g.asks(accessReviews, question))
 			g.link.set(false)
@@ -220,7 +228,7 @@ func TestOnlyDecisionsAreRemembered(t *testing.T) {
 func TestAnAnswerIsForgottenWhenTheServerDoesNotDecideAnyMore(t *testing.T) {
 	const question = `{"resource":"pods"}`
 	for code, offline := range map[int]int{403: 503, 404: 503, 500: 503, 401: 201} {
-		g := newReviewRig(t)
+		g := newReviewHarness(t)
 		g.do(g.asks(accessReviews, question))
 		g.says(code, `{"kind":"Status"}`)
 		g.do(g.asks(accessReviews, question))

@@ -32,10 +32,6 @@ func ambiguous() error {
 	}}
 }
 
-func noCache() error {
-	return unavailable("nothing was recorded, because the cache could not be opened")
-}
-
 // unauthorized is the answer to a caller who cannot be identified offline.
 func unauthorized(err error) error {
 	return &apierrors.StatusError{ErrStatus: metav1.Status{

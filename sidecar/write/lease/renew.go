@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -22,6 +23,7 @@ var (
 	errTaken    = fmt.Errorf("%w: change the holder of a Lease", write.ErrNeedsServer)
 	errOther    = fmt.Errorf("%w: create or delete a Lease", write.ErrNeedsServer)
 	errReleased = fmt.Errorf("%w: release a Lease", write.ErrNeedsServer)
+	errTooLarge = fmt.Errorf("%w: write a Lease of that size", write.ErrNeedsServer)
 )
 
 func result(err error) string {
@@ -44,12 +46,18 @@ func result(err error) string {
 	return "invalid"
 }
 
-// Renew answers a write of a Lease while the link is down. It succeeds for the renewal of one
-// that the principal holds. Errors are write.ErrNeedsServer, and the API server's own.
-func (k *Tracker) Renew(principal string, info *request.Info, contentType string, body []byte) (*http.Response, error) {
+// Accept answers a request about a Lease while the link is down. A read succeeds for a held Lease;
+// others are the cache's. A write succeeds if it renews a Lease that the principal holds.
+func (k *Tracker) Accept(_ context.Context, q write.Request) (*http.Response, error) {
+	switch {
+	case q.Info.IsRead():
+		return k.held(q.Principal, q.Info), nil
+	case q.TooLarge:
+		return nil, errTooLarge
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	resp, err := k.renew(key{principal, info.Namespace, info.Name}, info, contentType, body)
+	resp, err := k.renew(key{q.Principal, q.Info.Namespace, q.Info.Name}, q.Info, q.ContentType, q.Body)
 	writesTotal.WithLabelValues(result(err)).Inc()
 	return resp, err
 }

@@ -31,16 +31,7 @@ const (
 	maxBase = 58
 )
 
-// Write is a POST or PATCH of an Event.
-type Write struct {
-	Principal   string // proven
-	Info        *request.Info
-	ContentType string
-	Body        []byte
-	// Recorded gives the Event as it was last seen at the API server, in JSON, for a
-	// PATCH of one that is not queued.
-	Recorded func(context.Context) ([]byte, error)
-}
+var errTooLarge = fmt.Errorf("%w: queue an Event of more than %d KiB", write.ErrNeedsServer, maxEvent>>10)
 
 func kindOf(info *request.Info) convert.Kind {
 	return convert.Kind{APIVersion: schema.GroupVersion{Group: info.Group, Version: info.Version}.String(), Kind: "Event"}
@@ -71,17 +62,19 @@ func nameOf(info *request.Info, contentType string, body []byte) string {
 	return m.Name
 }
 
-// Repeatable tells that a write does the same when it is sent twice: a PATCH sets what
-// it sets, and an Event with a name is not made twice.
-func Repeatable(info *request.Info, contentType string, body []byte) bool {
-	return nameOf(info, contentType, body) != ""
+// Repeatable tells that a write has the same effect when it is sent twice. A PATCH sets the same
+// fields again, and an Event with a name is not created twice.
+func (*Outbox) Repeatable(q write.Request) bool {
+	return nameOf(q.Info, q.ContentType, q.Body) != ""
 }
 
-// Accept queues a write for which Takes says yes, and gives the answer to it: the Event as
-// the API server would give it, but without what only that can give. When Accept
-// returns it is on the disk. Errors are write.ErrNeedsServer, which says why the Event
-// was not queued, and the API server's own.
-func (b *Outbox) Accept(ctx context.Context, w Write) (*http.Response, error) {
+// Accept queues a write that the outbox handles, and gives the answer to it: the Event as the API
+// server would give it, but without the fields that only the API server can set. When Accept
+// returns, the Event is on the disk. ErrNeedsServer says why the Event was not queued.
+func (b *Outbox) Accept(ctx context.Context, w write.Request) (*http.Response, error) {
+	if w.TooLarge {
+		return nil, errTooLarge
+	}
 	b.accepting.Lock()
 	defer b.accepting.Unlock()
 	if w.Info.Verb == request.Patch {
@@ -90,7 +83,7 @@ func (b *Outbox) Accept(ctx context.Context, w Write) (*http.Response, error) {
 	return b.create(ctx, w)
 }
 
-func (b *Outbox) create(ctx context.Context, w Write) (*http.Response, error) {
+func (b *Outbox) create(ctx context.Context, w write.Request) (*http.Response, error) {
 	kind := kindOf(w.Info)
 	o, err := write.Read(kind, w.ContentType, w.Body)
 	if err != nil {
@@ -137,7 +130,7 @@ func validName(info *request.Info, name string) error {
 	return apierrors.NewInvalid(schema.GroupKind{Group: info.Group, Kind: "Event"}, name, field.ErrorList{problem})
 }
 
-func (b *Outbox) patch(ctx context.Context, w Write) (*http.Response, error) {
+func (b *Outbox) patch(ctx context.Context, w write.Request) (*http.Response, error) {
 	p, err := write.ReadPatch(w.ContentType, w.Body)
 	if err != nil {
 		return nil, err
@@ -165,7 +158,7 @@ func (b *Outbox) patch(ctx context.Context, w Write) (*http.Response, error) {
 
 // base is what a patch changes: the Event as it is queued, with what has been changed of
 // it, or as it was recorded.
-func (b *Outbox) base(ctx context.Context, w Write, e *entry) (o write.Object, before write.Patch, err error) {
+func (b *Outbox) base(ctx context.Context, w write.Request, e *entry) (o write.Object, before write.Patch, err error) {
 	if e == nil {
 		raw, err := w.Recorded(ctx)
 		if err != nil {

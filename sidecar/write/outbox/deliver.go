@@ -31,14 +31,11 @@ const (
 	maxAnswer = 64 << 10
 )
 
-// ErrNoToken says that no token of a principal is at hand.
-var ErrNoToken = errors.New("the principal has not asked since the start")
-
 // Sender brings requests to the API server.
 type Sender interface {
 	// WaitOnline returns nil when they are worth sending, or the error of the context.
 	WaitOnline(context.Context) error
-	// Send sends a request with the principal's present token; ErrNoToken: there is none.
+	// Send sends a request with the principal's present token; write.ErrNoToken: there is none.
 	Send(principal string, r *http.Request) (*http.Response, error)
 }
 
@@ -93,7 +90,7 @@ func (b *Outbox) deliver(ctx context.Context, courier Sender) (all bool) {
 		}
 		result, err := b.send(ctx, courier, e)
 		switch {
-		case errors.Is(err, ErrNoToken), errors.Is(err, errHolds):
+		case errors.Is(err, write.ErrNoToken), errors.Is(err, errHolds):
 			held[e.principal] = true
 			b.Logger.Warn("queued Events wait for a token", zap.String("principal", e.principal), zap.Error(err))
 		case err != nil:

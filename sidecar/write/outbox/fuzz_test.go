@@ -33,7 +33,7 @@ func FuzzAccept(f *testing.F) {
 			}
 		}()
 		create := request.Parse(httptest.NewRequest("POST", core, nil))
-		if _, err := b.Accept(t.Context(), Write{Principal: "web", Info: &create, ContentType: contentType, Body: body}); err != nil {
+		if _, err := b.Accept(t.Context(), write.Request{Principal: "web", Info: &create, ContentType: contentType, Body: body}); err != nil {
 			return
 		}
 		e := b.snapshot()[0]
@@ -50,7 +50,7 @@ func FuzzAccept(f *testing.F) {
 		check()
 		change := request.Parse(httptest.NewRequest("PATCH", core+"/x", nil))
 		change.Name = e.name
-		if _, err := b.Accept(t.Context(), Write{Principal: "web", Info: &change, ContentType: patchType, Body: patch}); err == nil {
+		if _, err := b.Accept(t.Context(), write.Request{Principal: "web", Info: &change, ContentType: patchType, Body: patch}); err == nil {
 			check()
 		}
 	})

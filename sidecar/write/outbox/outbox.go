@@ -3,6 +3,7 @@ package outbox
 import (
 	"cmp"
 	"context"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/write"
 	"rockpool.dev/store"
 )
 
@@ -40,7 +42,7 @@ type Options struct {
 }
 
 // Outbox holds Events until they are delivered. Its methods may be called from several
-// goroutines; the nil Outbox takes nothing.
+// goroutines.
 type Outbox struct {
 	Options
 	accepting sync.Mutex // held from reading a row until what became of it is in store and index
@@ -49,6 +51,8 @@ type Outbox struct {
 	entries []*entry // by id, which is in order of acceptance
 	wake    chan struct{}
 }
+
+var _ write.Acceptor = (*Outbox)(nil)
 
 // key names an Event of a principal.
 type key struct{ principal, path, name string }
@@ -92,10 +96,10 @@ func (b *Outbox) Load(ctx context.Context) error {
 	return nil
 }
 
-// Handles tells whether a request is a write that Accept may be asked about.
+// Handles tells whether a request is a write of an Event that may be queued.
 func (b *Outbox) Handles(info *request.Info) bool {
-	if b == nil || b.MaxCount == 0 || info.Resource != "events" || info.Version != "v1" || info.Namespace == "" ||
-		info.Subresource != "" || info.Impersonated || info.Invalid || info.Legacy || info.DryRun {
+	if b.MaxCount == 0 || info.Class != request.ClassWrite || info.Unrecorded || info.Subresource != "" ||
+		info.Resource != "events" || info.Version != "v1" || info.Namespace == "" {
 		return false
 	}
 	switch info.Group {
@@ -105,15 +109,18 @@ func (b *Outbox) Handles(info *request.Info) bool {
 	return false
 }
 
-// Superseded says that the API server has just taken a write of an Event from its client:
-// an older state of it that still waits must not replace that. It does not block.
-func (b *Outbox) Superseded(principal string, info *request.Info, contentType string, body []byte) {
+// Observe learns that the API server has taken a write of an Event from its client. An older
+// state of the Event that is still queued must not replace that. It does not block.
+func (b *Outbox) Observe(q write.Request, resp *http.Response) {
+	if resp.StatusCode >= http.StatusMultipleChoices {
+		return
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.entries) == 0 { // nearly always
 		return
 	}
-	if e := b.find(key{principal, pathOf(info), nameOf(info, contentType, body)}); e != nil {
+	if e := b.find(key{q.Principal, pathOf(q.Info), nameOf(q.Info, q.ContentType, q.Body)}); e != nil {
 		e.superseded = true
 	}
 }

@@ -259,7 +259,7 @@ func (g *rig) writeAs(principal, method, path, contentType, body string) (code i
 	if !g.Handles(&info) {
 		g.t.Fatalf("%s %s is not taken", method, path)
 	}
-	resp, err := g.Accept(g.t.Context(), Write{Principal: principal, Info: &info, ContentType: contentType, Body: []byte(body),
+	resp, err := g.Accept(g.t.Context(), write.Request{Principal: principal, Info: &info, ContentType: contentType, Body: []byte(body),
 		Recorded: func(context.Context) ([]byte, error) {
 			if strings.HasSuffix(path, "/recorded") {
 				return []byte(`{"kind":"Event","apiVersion":"v1","metadata":{"namespace":"shop","name":"recorded","uid":"u","resourceVersion":"7","creationTimestamp":"2024-01-01T00:00:00Z","managedFields":[]},"count":1,"reason":"Began"}`), nil

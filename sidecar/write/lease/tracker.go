@@ -36,7 +36,7 @@ type Options struct {
 }
 
 // Tracker knows the Leases that clients hold. Its methods may be called from several
-// goroutines; the nil Tracker takes nothing.
+// goroutines.
 type Tracker struct {
 	log   *zap.Logger
 	clock clock.PassiveClock
@@ -44,6 +44,8 @@ type Tracker struct {
 	mu     sync.Mutex
 	leases map[key]*lease
 }
+
+var _ write.Acceptor = (*Tracker)(nil)
 
 type key struct{ principal, namespace, name string }
 
@@ -71,7 +73,7 @@ func (l *lease) expired(now time.Time) bool {
 	return now.Sub(l.renewed) >= time.Duration(l.object.Int("spec", "leaseDurationSeconds"))*time.Second
 }
 
-// New makes a Keeper.
+// New makes a Tracker that knows no Lease.
 func New(opts Options) *Tracker {
 	if opts.Clock == nil {
 		opts.Clock = clock.RealClock{}
@@ -81,8 +83,8 @@ func New(opts Options) *Tracker {
 
 // Handles tells whether a request is about one Lease.
 func (k *Tracker) Handles(info *request.Info) bool {
-	if k == nil || info.Group != group || info.Version != version || info.Resource != "leases" || info.Namespace == "" ||
-		info.Subresource != "" || info.Impersonated || info.Invalid || info.Legacy || info.DryRun {
+	if info.Class != request.ClassWrite && info.Class != request.ClassGet || info.Unrecorded || info.Subresource != "" ||
+		info.Group != group || info.Version != version || info.Resource != "leases" || info.Namespace == "" {
 		return false
 	}
 	switch info.Verb {
@@ -94,39 +96,32 @@ func (k *Tracker) Handles(info *request.Info) bool {
 	return false
 }
 
-// Exchange is a request for which Takes says yes, and the API server's answer.
-type Exchange struct {
-	Principal   string // whom the API server has believed
-	Info        *request.Info
-	Asked       time.Time // when it was sent
-	ContentType string    // of Body
-	Body        []byte
-	Code        int
-	AnswerType  string // of Answer
-	Answer      []byte
-}
+// Repeatable tells that no write of a Lease is accepted that the API server may have carried out:
+// two holders could renew it then.
+func (*Tracker) Repeatable(write.Request) bool { return false }
 
-// Observe looks at an exchange with the API server, which always is right.
-func (k *Tracker) Observe(x Exchange) {
+// Observe looks at an answer of the API server, which always is right.
+func (k *Tracker) Observe(x write.Request, resp *http.Response) {
+	answer := peek(resp)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	at := key{x.Principal, x.Info.Namespace, x.Info.Name}
 	reads := x.Info.Verb == request.Get
 	switch {
-	case x.Code == http.StatusNotFound, x.Info.Verb == request.Delete && x.Code < 300:
-		k.end(at, "it is gone", x.Code)
+	case resp.StatusCode == http.StatusNotFound, x.Info.Verb == request.Delete && resp.StatusCode < 300:
+		k.end(at, "it is gone", resp.StatusCode)
 		delete(k.leases, at)
 		return
-	case x.Code == http.StatusConflict && !reads:
-		k.end(at, "somebody else has written it", x.Code)
+	case resp.StatusCode == http.StatusConflict && !reads:
+		k.end(at, "somebody else has written it", resp.StatusCode)
 		return
-	case x.Code != http.StatusOK && x.Code != http.StatusCreated:
+	case resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusCreated:
 		return
 	}
-	o, err := write.Read(kind, x.AnswerType, x.Answer)
+	o, err := write.Read(kind, resp.Header.Get("Content-Type"), answer)
 	if err != nil { // a Table, or an encoding that cannot be read here
 		if !reads {
-			k.end(at, "its answer cannot be read", x.Code)
+			k.end(at, "its answer cannot be read", resp.StatusCode)
 		}
 		return
 	}
@@ -138,7 +133,7 @@ func (k *Tracker) Observe(x Exchange) {
 	}
 	now := &lease{object: o, held: old.held && old.holder() != "" && old.holder() == o.Text("spec", "holderIdentity"), renewed: old.renewed}
 	if !reads && now.holder() != "" && renews(x, o, renewTime(old.object)) {
-		now.held, now.renewed = true, x.Asked
+		now.held, now.renewed = true, x.Sent
 	}
 	if old.local {
 		k.log.Info("the API server's Lease counts again", zap.String("namespace", at.namespace), zap.String("name", at.name), zap.Bool("still held", now.held))
@@ -149,7 +144,7 @@ func (k *Tracker) Observe(x Exchange) {
 // renews tells that a write has renewed a Lease, and not only changed something else of one
 // that anybody holds: it sets holder and time of renewal to what the answer o has, and the
 // time is not the one that was known.
-func renews(x Exchange, o write.Object, known time.Time) bool {
+func renews(x write.Request, o write.Object, known time.Time) bool {
 	var wrote write.Object
 	var err error
 	if x.Info.Verb == request.Patch {
@@ -192,8 +187,8 @@ func (k *Tracker) makeRoom() {
 	delete(k.leases, victim)
 }
 
-// Get answers a GET of a Lease that is held, while the link is down; nil for all others.
-func (k *Tracker) Get(principal string, info *request.Info) *http.Response {
+// held answers a GET of a held Lease; nil for all others.
+func (k *Tracker) held(principal string, info *request.Info) *http.Response {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	l := k.leases[key{principal, info.Namespace, info.Name}]

@@ -1,0 +1,194 @@
+// Package cache is where answers are recorded and replayed from: on the node's disk, in memory,
+// or nowhere. It opens a cache, keeps it bound to the pod's cluster and service account, and
+// says which cache a request belongs to.
+//
+// A cache that could not be opened is closed. A closed cache records nothing and answers
+// ErrClosed, so that its users need no second way.
+package cache
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/api/wire"
+	"rockpool.dev/sidecar/record"
+	"rockpool.dev/sidecar/replay"
+	"rockpool.dev/store"
+)
+
+// ErrClosed says that the cache could not be opened.
+var ErrClosed = errors.New("nothing was recorded, because the cache could not be opened")
+
+// FlushTimeout bounds how long a reader waits until the answers that were read just before are
+// written.
+const FlushTimeout = time.Second
+
+// Cache records answers and replays them. The zero value is closed. Its methods may be called
+// from several goroutines.
+type Cache struct {
+	db       *store.DB // nil: closed
+	recorder *record.Recorder
+	replayer *replay.Replayer
+}
+
+// New makes a cache of a database. Its name is a label of metrics: disk or memory.
+func New(db *store.DB, name string, log *zap.Logger) *Cache {
+	recorder := record.New(record.Options{DB: db, Name: name, Logger: log})
+	return &Cache{db: db, recorder: recorder, replayer: replay.New(db, nil, recorder.Used)}
+}
+
+// Caches are the two caches of a pod.
+type Caches struct {
+	Disk   *Cache
+	Memory *Cache
+	// MemoryOnly are the resources that are recorded in memory and never on the disk.
+	MemoryOnly []schema.GroupResource
+}
+
+// Of gives the cache that the answer to a request belongs to.
+func (c Caches) Of(info *request.Info) *Cache {
+	resource := schema.GroupResource{Group: info.Group, Resource: info.Resource}
+	if info.CarriesToken() || (info.IsResource && slices.Contains(c.MemoryOnly, resource)) {
+		return c.Memory
+	}
+	return c.Disk
+}
+
+// Store is the database below; nil when the cache is closed.
+func (c *Cache) Store() *store.DB { return c.db }
+
+// Run writes what is recorded until ctx ends.
+func (c *Cache) Run(ctx context.Context) error {
+	if c.db == nil {
+		return nil
+	}
+	return c.recorder.Run(ctx)
+}
+
+// Record has the answer to a request recorded while its body is read.
+func (c *Cache) Record(source record.Source, resp *http.Response) {
+	if c.db != nil {
+		c.recorder.Record(source, resp)
+	}
+}
+
+// Renewed records that the API server has said 304 to a request with this ETag.
+func (c *Cache) Renewed(source record.Source, etag string) {
+	if c.db != nil {
+		c.recorder.Renewed(source, etag)
+	}
+}
+
+// Events records the events of one watch. It is for one goroutine.
+type Events interface {
+	// Event records the next event. Its bytes are only used during the call.
+	Event(wire.Event, wire.Meta)
+	// Difference records changes that a list has shown, and the list's resourceVersion.
+	Difference(changes []record.Change, resourceVersion string)
+	// Close ends the recording.
+	Close()
+}
+
+// Watch begins to record the events of a watch, whose objects come in a format. Nothing is
+// recorded of a watch whose principal is not known.
+func (c *Cache) Watch(source record.Source, format wire.Format) Events {
+	if c.db == nil || source.Principal == "" || source.Info.Unrecorded {
+		return discard{}
+	}
+	return c.recorder.Watch(source, format)
+}
+
+// discard records nothing.
+type discard struct{}
+
+func (discard) Event(wire.Event, wire.Meta)        {}
+func (discard) Difference([]record.Change, string) {}
+func (discard) Close()                             {}
+
+// Link records a change of the link.
+func (c *Cache) Link(state, reason string) {
+	if c.db != nil {
+		c.recorder.Link(state, reason)
+	}
+}
+
+// Stale gives the collections that should be listed again; nil when the cache is closed.
+func (c *Cache) Stale() <-chan record.Stale {
+	if c.db == nil {
+		return nil
+	}
+	return c.recorder.Stale()
+}
+
+// Flush waits until all that was read before the call is written, so that no client sees an
+// older state than it has seen already.
+func (c *Cache) Flush(ctx context.Context) error {
+	if c.db == nil {
+		return nil
+	}
+	return c.recorder.Flush(ctx)
+}
+
+// Answer answers a GET or LIST; see replay.Replayer.
+func (c *Cache) Answer(ctx context.Context, q replay.Request) (*http.Response, error) {
+	if c.db == nil {
+		return nil, ErrClosed
+	}
+	return c.replayer.Answer(ctx, q)
+}
+
+// Review gives the recorded answer to a review that is named by its sealed key.
+func (c *Cache) Review(ctx context.Context, q replay.Request, name string, lifetime time.Duration, unseal func([]byte) ([]byte, error)) (*http.Response, error) {
+	if c.db == nil {
+		return nil, ErrClosed
+	}
+	return c.replayer.Review(ctx, q, name, lifetime, unseal)
+}
+
+// ETag gives the ETag of the recorded answer to a request, empty if it has none.
+func (c *Cache) ETag(ctx context.Context, q replay.Request) (string, error) {
+	if c.db == nil {
+		return "", ErrClosed
+	}
+	return c.replayer.ETag(ctx, q)
+}
+
+// Unchanged puts the recorded body in place of a 304; see replay.Replayer.
+func (c *Cache) Unchanged(ctx context.Context, q replay.Request, etag string, notModified *http.Response) (*http.Response, error) {
+	if c.db == nil {
+		return nil, ErrClosed
+	}
+	return c.replayer.Unchanged(ctx, q, etag, notModified)
+}
+
+// State gives the state that a watch begins with.
+func (c *Cache) State(ctx context.Context, q replay.Request) (*replay.State, error) {
+	if c.db == nil {
+		return nil, ErrClosed
+	}
+	return c.replayer.State(ctx, q)
+}
+
+// Form gives the form in which a client watches that has the recorded list.
+func (c *Cache) Form(ctx context.Context, q replay.Request) (request.Form, bool) {
+	if c.db == nil {
+		return request.Form{}, false
+	}
+	return c.replayer.Form(ctx, q)
+}
+
+// StateAt gives the recorded state of what a watch reads at a resourceVersion. The objects are
+// in the form of the watch.
+func (c *Cache) StateAt(ctx context.Context, q replay.Request, form request.Form, resourceVersion string) (*replay.StateAt, error) {
+	if c.db == nil {
+		return nil, ErrClosed
+	}
+	return c.replayer.StateAt(ctx, q, form, func(known store.Collection) bool { return c.recorder.EqualsStateAt(known, resourceVersion) })
+}

@@ -1,0 +1,107 @@
+package dispatch
+
+import (
+	"bytes"
+	"net/http"
+
+	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/cache"
+	"rockpool.dev/sidecar/record"
+	"rockpool.dev/sidecar/watch"
+	"rockpool.dev/sidecar/write"
+)
+
+// exchange is one request, with all that is decided about it at the door.
+type exchange struct {
+	request *http.Request
+	info    request.Info
+	cache   *cache.Cache // that the answer belongs to
+	// subject is what the caller's token claims; empty: nothing.
+	subject string
+	// source names what is recorded. Its principal is the subject, which a successful answer
+	// of the API server proves; it is empty for clients that are not recorded.
+	source   record.Source
+	body     body           // of requests that are read here; see readsBody
+	acceptor write.Acceptor // nil: no acceptor handles the request
+	review   *sealedKey     // of a review whose answer may be recorded; nil: it is none
+}
+
+// decide reads a request and decides about it, once.
+func (d *Dispatcher) decide(r *http.Request) (*exchange, error) {
+	x := &exchange{request: r, info: request.Parse(r)}
+	reviewed := x.info.Class == request.ClassReview && !x.info.Unrecorded && d.ReviewLifetime > 0
+	deletes := r.Method == http.MethodDelete && (x.info.Class == request.ClassWrite || x.info.Class == request.ClassDeleteMany)
+	if reviewed || (deletes && !x.info.Unrecorded) || d.acceptorOf(&x.info) != nil {
+		var err error
+		if x.request, x.body, err = readBody(r); err != nil {
+			return nil, err
+		}
+	}
+	if deletes && mayBeDryRun(x.body) {
+		x.info.SetDryRun()
+	}
+	traceOf(r.Context()).Info = x.info
+	x.cache, x.acceptor, x.subject = d.Caches.Of(&x.info), d.acceptorOf(&x.info), d.Credentials.Subject(r.Header)
+	x.source = record.Source{Info: x.info, Path: r.URL.RequestURI(), Started: d.Clock.Now()}
+	if d.Agents.Match(r.UserAgent()) {
+		x.source.Principal = x.subject
+	}
+	if reviewed && !x.body.tooLarge {
+		key, err := d.reviews.seal(x)
+		if err != nil {
+			return nil, err
+		}
+		x.review = &key
+		x.source.Review = &record.Review{Question: key.name, Seal: key.close, Lifetime: d.ReviewLifetime}
+	}
+	return x, nil
+}
+
+func (d *Dispatcher) acceptorOf(info *request.Info) write.Acceptor {
+	for _, a := range d.Acceptors {
+		if a.Handles(info) {
+			return a
+		}
+	}
+	return nil
+}
+
+// mayBeDryRun finds out whether the options in the body of a DELETE may say dryRun: All, which is
+// the one value there is. In none of their encodings do other options have this word in them.
+func mayBeDryRun(b body) bool { return b.tooLarge || bytes.Contains(b.bytes, []byte("All")) }
+
+// again is the request as it is sent, with a body that was read here in place again.
+func (x *exchange) again() *http.Request {
+	if x.body.read && !x.body.tooLarge {
+		return withBody(x.request, x.body.bytes)
+	}
+	return x.request
+}
+
+// attempts is how often the request may be sent. A review changes nothing, so it may go to
+// another address when the link to the first one breaks.
+func (x *exchange) attempts() int {
+	if x.review != nil {
+		return 2
+	}
+	return 1
+}
+
+// changes tells that the request may change something.
+func (x *exchange) changes() bool { return !x.info.IsRead() && x.review == nil }
+
+// repeatable tells that a change may be carried out twice.
+func (x *exchange) repeatable() bool { return x.acceptor != nil && x.acceptor.Repeatable(x.write()) }
+
+// write is the request for its acceptor.
+func (x *exchange) write() write.Request {
+	return write.Request{
+		Principal: x.subject, Info: &x.info, Sent: x.source.Started,
+		ContentType: x.request.Header.Get("Content-Type"), Body: x.body.bytes, TooLarge: x.body.tooLarge,
+	}
+}
+
+// watch is the request as one for a watch.
+func (x *exchange) watch() watch.Request {
+	return watch.Request{HTTP: x.request, Info: x.info, Cache: x.cache, Source: x.source}
+}

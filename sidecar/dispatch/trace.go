@@ -1,0 +1,31 @@
+package dispatch
+
+import (
+	"context"
+
+	"rockpool.dev/sidecar/api/request"
+)
+
+// Trace says how a request was answered, for the log. The Dispatcher fills it in. It is to be
+// read after the answer, by the same goroutine.
+type Trace struct {
+	Info    request.Info
+	Offline bool // answered without the API server
+}
+
+type traceKey struct{}
+
+// WithTrace gives a request's context a Trace to be filled in.
+func WithTrace(ctx context.Context) context.Context {
+	return context.WithValue(ctx, traceKey{}, &Trace{})
+}
+
+// TraceOf gives the Trace of a request's context, the zero one if it has none.
+func TraceOf(ctx context.Context) Trace { return *traceOf(ctx) }
+
+func traceOf(ctx context.Context) *Trace {
+	if trace, ok := ctx.Value(traceKey{}).(*Trace); ok {
+		return trace
+	}
+	return &Trace{}
+}

@@ -1,0 +1,29 @@
+package dispatch
+
+import (
+	"context"
+	"net/http"
+
+	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/record"
+	"rockpool.dev/sidecar/write"
+)
+
+// WaitOnline returns when requests are worth sending, or with the error of the context.
+func (d *Dispatcher) WaitOnline(ctx context.Context) error { return d.Upstream.WaitOnline(ctx) }
+
+// Send sends a write that an acceptor has taken, with the principal's current token, and has the
+// answer recorded. The error is write.ErrNoToken when no token is at hand.
+func (d *Dispatcher) Send(principal string, r *http.Request) (*http.Response, error) {
+	seen, _ := d.Credentials.Seen(principal)
+	authorization := d.Credentials.Authorization(principal, seen)
+	if authorization == "" {
+		return nil, write.ErrNoToken
+	}
+	r.Header.Set("Authorization", authorization)
+	info := request.Parse(r)
+	return d.forward(&exchange{
+		request: r, info: info, cache: d.Caches.Of(&info),
+		source: record.Source{Principal: principal, Info: info, Path: r.URL.RequestURI(), Started: d.Clock.Now()},
+	})
+}

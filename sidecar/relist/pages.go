@@ -1,0 +1,70 @@
+package relist
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+
+	"rockpool.dev/sidecar/api/wire"
+)
+
+// pageSize is how many objects are asked for at once.
+const pageSize = 500
+
+// pages reads a list page by page, with limit and continue
+// (https://kubernetes.io/docs/reference/using-api/api-concepts/#retrieving-large-results-sets-in-chunks).
+type pages struct {
+	// request is for the list as a whole.
+	request *http.Request
+	// send sends the request for one page.
+	send func(*http.Request) (*http.Response, error)
+	// item is called with each item, and with as much of the list's metadata as came before
+	// it. raw is only valid during the call. Nil: the items are only read.
+	item func(list wire.ListMeta, raw []byte) error
+	// ended is called at the end of each page.
+	ended func(context.Context, wire.ListMeta) error
+}
+
+// read reads the list to its end.
+func (p *pages) read(ctx context.Context) error {
+	query := p.request.URL.Query()
+	query.Set("limit", strconv.Itoa(pageSize))
+	for {
+		page := p.request.Clone(ctx)
+		page.URL.RawQuery = query.Encode()
+		resp, err := p.send(page)
+		if err != nil {
+			return err
+		}
+		list, err := p.readPage(resp)
+		if err == nil {
+			err = p.ended(ctx, list)
+		}
+		if err != nil || list.Continue == "" {
+			return err
+		}
+		query.Set("continue", list.Continue)
+	}
+}
+
+// readPage reads a page to its end.
+func (p *pages) readPage(resp *http.Response) (wire.ListMeta, error) {
+	defer resp.Body.Close()
+	format := wire.FormatOf(resp.Header.Get("Content-Type"))
+	if resp.StatusCode != http.StatusOK || format == nil || resp.Header.Get("Content-Encoding") != "" {
+		return wire.ListMeta{}, fmt.Errorf("the API server answers %s", resp.Status)
+	}
+	var split wire.ListSplitter
+	split = format.NewList(func(raw []byte) error {
+		if p.item == nil {
+			return nil
+		}
+		return p.item(split.Peek(), raw)
+	})
+	if _, err := io.Copy(split, resp.Body); err != nil {
+		return wire.ListMeta{}, err
+	}
+	return split.ListMeta()
+}

@@ -1,0 +1,166 @@
+package watch
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+	"k8s.io/utils/clock"
+
+	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/api/wire"
+	"rockpool.dev/sidecar/cache"
+	"rockpool.dev/sidecar/principal"
+	"rockpool.dev/sidecar/record"
+	"rockpool.dev/sidecar/relist"
+	"rockpool.dev/sidecar/replay"
+)
+
+// Upstream is the way to the API server.
+type Upstream interface {
+	http.RoundTripper
+	// Online tells whether requests are worth sending.
+	Online() bool
+	// WaitOnline returns when they are, or with the error of the context.
+	WaitOnline(context.Context) error
+}
+
+// Options of New.
+type Options struct {
+	Upstream    Upstream
+	Credentials *principal.Credentials
+	Logger      *zap.Logger
+	Clock       clock.WithTicker
+}
+
+// Watches opens watches, and brings those back together that wait for the link.
+type Watches struct {
+	Options
+	cohorts cohorts
+}
+
+// New makes a Watches.
+func New(o Options) *Watches {
+	return &Watches{Options: o, cohorts: cohorts{random: rand.Float64}}
+}
+
+// Request is a request for a watch.
+type Request struct {
+	HTTP  *http.Request
+	Info  request.Info
+	Cache *cache.Cache
+	// Source names the recorded stream. Its principal is empty when nothing is recorded.
+	Source record.Source
+}
+
+// Follow makes the body of the API server's answer a watch that outlives the link. An answer
+// that is no stream of events stays as it is.
+func (s *Watches) Follow(q Request, resp *http.Response) {
+	format := streamOf(resp)
+	if format == nil {
+		return
+	}
+	form := request.Form{Format: format, Representation: request.Object}
+	if i := slices.IndexFunc(q.Info.Forms(), func(f request.Form) bool { return f.Format == format }); i >= 0 {
+		form = q.Info.Forms()[i]
+	}
+	w := s.newWatch(q, form)
+	if rv := q.Info.ResourceVersion; !q.Info.SendInitialEvents && rv != "" && rv != "0" {
+		w.served, w.version = true, rv
+	}
+	w.events = q.Cache.Watch(q.Source, format)
+	w.phase = newStreaming(w, resp.Body, nil)
+	resp.Body, resp.ContentLength = w, -1
+}
+
+// Replay opens a watch without a link, for a principal that has proven who it is. A watch for
+// the coming changes only opens and stays quiet. A watch that begins with the present state
+// needs the cache.
+func (s *Watches) Replay(q Request, proven replay.Request) (*http.Response, error) {
+	q.Source.Info.SendInitialEvents, q.Source.Replayed = false, true
+	form := openingForm(q, proven)
+	header := http.Header{"Content-Type": {form.Format.WatchMediaType()}, "Cache-Status": {"rockpool; hit"}}
+	version := q.Info.ResourceVersion
+	w := s.newWatch(q, form)
+	var state *replay.State
+	if q.Info.SendInitialEvents || version == "" || version == "0" {
+		var err error
+		if state, err = q.Cache.State(w.ctx, proven); err != nil {
+			w.cancel()
+			return nil, err
+		}
+		header, version, w.form = state.Header, state.ResourceVersion, state.Form
+	}
+	w.served, w.version, w.accept = true, version, q.Info.AcceptForm(w.form)
+	w.Source.Info.ResourceVersion = version
+	w.events = q.Cache.Watch(w.Source, w.form.Format)
+	if state != nil {
+		w.phase = &replaying{state}
+	} else {
+		w.phase = w.wait(0)
+	}
+	return &http.Response{
+		Status: "200 OK", StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: header, Body: w, ContentLength: -1,
+	}, nil
+}
+
+// newWatch makes a watch that has no phase yet.
+func (s *Watches) newWatch(q Request, form request.Form) *watch {
+	w := &watch{Watches: s, Request: q, form: form}
+	w.ctx, w.cancel = context.WithCancel(q.HTTP.Context())
+	if q.Info.Timeout > 0 {
+		w.deadline = s.Clock.Now().Add(q.Info.Timeout)
+	}
+	return w
+}
+
+// openingForm is the form of a watch that opens before the API server can choose one. It is the
+// form of the recorded list that the client watches from, so that its events are recorded
+// with the list; else JSON, which the API server has for every resource.
+func openingForm(q Request, proven replay.Request) request.Form {
+	if form, ok := q.Cache.Form(q.HTTP.Context(), proven); ok {
+		return form
+	}
+	forms := q.Info.Forms()
+	if i := slices.IndexFunc(forms, func(f request.Form) bool { return f.Format == wire.JSON }); i >= 0 {
+		return forms[i]
+	}
+	return forms[0]
+}
+
+// streamOf gives the format of a watch that can be followed, nil if the answer is no such watch.
+func streamOf(resp *http.Response) wire.Format {
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Encoding") != "" {
+		return nil
+	}
+	return wire.FormatOf(resp.Header.Get("Content-Type"))
+}
+
+// position is where the watch's client is.
+func (w *watch) position() relist.Position {
+	return relist.Position{
+		Principal: w.Source.Principal, Path: w.Info.Path, LabelSelector: w.Info.LabelSelector, FieldSelector: w.Info.FieldSelector,
+		Form: w.form, Version: w.version,
+	}
+}
+
+// lifetime is the context of the work that the watch does for its client. It also ends when the
+// client's timeoutSeconds are over.
+func (w *watch) lifetime() (context.Context, context.CancelFunc) {
+	if w.deadline.IsZero() {
+		return context.WithCancel(w.ctx)
+	}
+	return context.WithTimeout(w.ctx, w.deadline.Sub(w.Clock.Now()))
+}
+
+// remaining is what is left of the client's timeoutSeconds; zero: it has not asked for any.
+func (w *watch) remaining() time.Duration {
+	if w.deadline.IsZero() {
+		return 0
+	}
+	return max(time.Second, w.deadline.Sub(w.Clock.Now()).Round(time.Second))
+}

@@ -1,0 +1,370 @@
+package watch
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/api/wire"
+	"rockpool.dev/sidecar/principal"
+	"rockpool.dev/sidecar/relist"
+	"rockpool.dev/sidecar/replay"
+	"rockpool.dev/sidecar/upstream"
+)
+
+var resumptions = promauto.NewCounterVec(prometheus.CounterOpts{
+	Name: "rockpool_watch_resumptions_total",
+	Help: "Watches that went on after their link broke, by result: resumed (from the last version), compared (the API server had forgotten that version, and the client was sent the changes), gone (the client has to list again).",
+}, []string{"result"})
+
+// phase is what a watch is doing.
+type phase interface {
+	// step makes the next progress, which may add frames to w.out, and gives the phase that
+	// the watch is in then. A phase that gives another one has left.
+	step(w *watch) phase
+	// leave frees what the phase holds.
+	leave(w *watch)
+}
+
+// replaying serves the initial state from the cache.
+type replaying struct{ state *replay.State }
+
+func (p *replaying) step(w *watch) phase {
+	out, last, err := p.state.AppendEvents(w.out)
+	w.out = out
+	switch {
+	case err != nil:
+		return ended{err}
+	case last:
+		return w.wait(0)
+	}
+	return p
+}
+
+func (*replaying) leave(*watch) {}
+
+// ended gives the client the end of its stream.
+type ended struct{ err error }
+
+func (p ended) step(*watch) phase { return p }
+func (ended) leave(*watch)        {}
+
+// streaming passes on events from the API server.
+type streaming struct {
+	body  io.ReadCloser
+	split wire.FrameSplitter
+	// after is the wait that this stream ends. It is kept until the first frame shows that
+	// the API server still knows the version. Nil: a frame has come, or there was no wait.
+	after   *waiting
+	expired []byte      // the 410 Status that came as the first frame; nil: none
+	stop    func() bool // of the body's end with the watch's context
+}
+
+func newStreaming(w *watch, body io.ReadCloser, after *waiting) *streaming {
+	p := &streaming{body: body, after: after}
+	p.split = w.form.Format.NewFrames(func(raw []byte) error { return p.frame(w, raw) })
+	p.stop = context.AfterFunc(w.ctx, func() { _ = body.Close() })
+	return p
+}
+
+// buffers holds bytes from upstream until they are cut into frames.
+var buffers = sync.Pool{New: func() any {
+	buf := make([]byte, 16<<10)
+	return &buf
+}}
+
+func (p *streaming) step(w *watch) phase {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	n, err := p.body.Read(*buf)
+	_, malformed := p.split.Write((*buf)[:n])
+	if malformed == nil && p.expired == nil && err == nil {
+		return p
+	}
+	p.close()
+	switch {
+	case malformed != nil:
+		err = malformed
+	case p.expired != nil:
+		return (&expired{p.after, p.expired}).step(w)
+	case errors.Is(err, io.EOF) && !p.split.Partial():
+		err = io.EOF // the API server has ended the watch
+	case w.ctx.Err() != nil:
+		err = w.ctx.Err()
+	case w.served:
+		w.Logger.Debug("watch waits for the link", zap.String("path", w.Info.Path), zap.String("resourceVersion", w.version), zap.Error(err))
+		if p.after != nil {
+			return p.after
+		}
+		return w.wait(0)
+	} // otherwise the client has a part of the initial state, and must begin again
+	if p.after != nil {
+		p.after.leave(w)
+	}
+	return ended{err}
+}
+
+// frame takes a whole frame from upstream.
+func (p *streaming) frame(w *watch, raw []byte) error {
+	format := w.form.Format
+	e, err := format.ParseEvent(raw)
+	if p.after != nil {
+		if err == nil && e.Type == wire.Error && isExpired(format, e.Object) {
+			p.expired = bytes.Clone(e.Object)
+			return nil
+		}
+		p.after.leave(w)
+		p.after = nil
+		resumptions.WithLabelValues("resumed").Inc()
+	}
+	w.out = format.AppendFrame(w.out, raw)
+	if err == nil && e.Type == wire.Error {
+		return nil // the API server ends the watch after it
+	}
+	var m wire.Meta
+	if err == nil {
+		m, err = format.ParseMeta(e.Object)
+	}
+	if err != nil {
+		// The frame passes, but from here on nobody can say where the client is.
+		w.Logger.Warn("cannot follow a watch any more; passing its frames on unrecorded", zap.String("path", w.Info.Path), zap.Error(err))
+		w.served = false
+		w.events.Close()
+		return nil
+	}
+	// Without sendInitialEvents nothing marks the end of the initial state, but all of it is
+	// ADDED.
+	if (e.Type == wire.Bookmark && m.InitialEventsEnd) || (e.Type != wire.Added && !w.Info.SendInitialEvents && m.ResourceVersion != "") {
+		w.served = true
+	}
+	if w.served && m.ResourceVersion != "" {
+		w.version = m.ResourceVersion
+	}
+	w.events.Event(e, m)
+	return nil
+}
+
+func (p *streaming) close() {
+	p.stop()
+	_ = p.body.Close()
+}
+
+func (p *streaming) leave(w *watch) {
+	p.close()
+	if p.after != nil {
+		p.after.leave(w)
+	}
+}
+
+// waiting waits for the link, together with the other watches at its position.
+type waiting struct {
+	cohort *cohort
+	// failures counts the attempts to go on since the last frame, or since the link was down.
+	failures int
+}
+
+// wait begins to wait at the watch's position.
+func (w *watch) wait(failures int) *waiting {
+	return &waiting{w.cohorts.join(w.position()), failures}
+}
+
+func (p *waiting) leave(w *watch) { w.cohorts.leave(p.cohort) }
+
+// step waits until the API server answers, and goes on from the last version.
+func (p *waiting) step(w *watch) phase {
+	ctx, cancel := w.lifetime()
+	defer cancel()
+	for {
+		if !w.Upstream.Online() {
+			p.failures = 0 // the outage explains them; the link's return is worth a try
+		}
+		if err := w.Upstream.WaitOnline(ctx); err != nil {
+			return p.end(w, w.over())
+		}
+		select {
+		case <-w.Clock.After(w.cohorts.delay(p.failures)):
+		case <-ctx.Done():
+			return p.end(w, w.over())
+		}
+		p.failures++
+		r := w.resumption()
+		resp, err := w.Upstream.RoundTrip(r)
+		switch {
+		case err == nil && streamOf(resp) == w.form.Format:
+			w.Credentials.Observe(r.Header, w.Source.Principal, w.Info.IsResource, resp.StatusCode)
+			return newStreaming(w, resp.Body, p)
+		case err == nil:
+			return p.refused(w, resp)
+		case w.ctx.Err() != nil:
+			return p.end(w, w.over())
+		}
+	}
+}
+
+func (p *waiting) end(w *watch, next phase) phase {
+	p.leave(w)
+	return next
+}
+
+// refused takes an answer that is no stream. If the version is forgotten, the watch may go on
+// all the same. For any other answer the client asks again, and gets it itself.
+func (p *waiting) refused(w *watch, resp *http.Response) phase {
+	defer resp.Body.Close()
+	format := w.form.Format
+	if wire.FormatOf(resp.Header.Get("Content-Type")) == format {
+		raw, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+		if err == nil && isExpired(format, raw) {
+			return (&expired{p, raw}).step(w)
+		}
+	}
+	return p.end(w, ended{io.EOF})
+}
+
+// resumption is the request that goes on where the client is.
+func (w *watch) resumption() *http.Request {
+	r := w.request(w.ctx)
+	query := r.URL.Query()
+	query.Del("sendInitialEvents")
+	query.Del("resourceVersionMatch")
+	query.Set("resourceVersion", w.version)
+	if left := w.remaining(); left > 0 {
+		query.Set("timeoutSeconds", strconv.Itoa(int(left/time.Second)))
+	}
+	r.URL.RawQuery = query.Encode()
+	if w.accept != "" {
+		r.Header.Set("Accept", w.accept)
+	}
+	return r
+}
+
+// list is the request that lists what the watch selects, in its form.
+func (w *watch) list(ctx context.Context) *http.Request {
+	r := w.request(ctx)
+	query := r.URL.Query()
+	for name := range query {
+		if name != "labelSelector" && name != "fieldSelector" || query.Get(name) == "" {
+			query.Del(name)
+		}
+	}
+	r.URL.RawQuery = query.Encode()
+	r.Header.Set("Accept", w.form.AcceptList())
+	return r
+}
+
+// request is a further request of the watch's principal.
+func (w *watch) request(ctx context.Context) *http.Request {
+	r := w.HTTP.Clone(ctx)
+	// The token that the watch was opened with may have expired meanwhile.
+	if _, subject, err := principal.Subject(r.Header); err == nil {
+		r.Header.Set("Authorization", w.Credentials.Authorization(subject, r.Header.Get("Authorization")))
+	}
+	return r
+}
+
+// expired has the API server's word that it has forgotten the version.
+type expired struct {
+	wait   *waiting
+	status []byte // the 410 Status
+}
+
+func (p *expired) leave(w *watch) { p.wait.leave(w) }
+
+// step finds the changes that the client has missed. If they cannot be known, the client gets
+// the API server's answer.
+func (p *expired) step(w *watch) phase {
+	ctx, cancel := w.lifetime()
+	defer cancel()
+	d, err := p.difference(ctx, w)
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		return p.wait.end(w, w.over())
+	case upstream.IsLinkError(err):
+		return p.wait // the API server is asked again when the link is back
+	default:
+		resumptions.WithLabelValues("gone").Inc()
+		w.Logger.Info("the API server has forgotten the version of a watch; ending it, so that its client lists again",
+			zap.String("path", w.Info.Path), zap.String("resourceVersion", w.version), zap.NamedError("why", err))
+		w.out = w.form.Format.AppendEvent(w.out, wire.Error, p.status)
+		return p.wait.end(w, ended{io.EOF})
+	}
+	p.wait.leave(w)
+	resumptions.WithLabelValues("compared").Inc()
+	w.Logger.Info("the API server has forgotten the version of a watch; sending its client the changes that a list shows",
+		zap.String("path", w.Info.Path), zap.String("from", w.version), zap.String("to", d.Version), zap.Int("events", len(d.Changes)))
+	w.events.Difference(d.Changes, d.Version)
+	w.version = d.Version
+	return &catchingUp{diff: d, failures: p.wait.failures}
+}
+
+func (p *expired) difference(ctx context.Context, w *watch) (*relist.Difference, error) {
+	if !w.comparable() {
+		return nil, relist.ErrUnknown
+	}
+	cohort := p.wait.cohort
+	return cohort.difference(ctx, func(ctx context.Context) (*relist.Difference, error) {
+		c := relist.Client{Upstream: w.Upstream, Cache: w.Cache, Info: w.Info, At: cohort.position, List: w.list(ctx)}
+		return c.Difference(ctx)
+	})
+}
+
+// comparable tells that the watch's reading is recorded, in the form that its position says, so
+// that the state that the client was sent can be known. The position says too little of a
+// client that acts as somebody else, or takes a Table.
+func (w *watch) comparable() bool {
+	if w.Source.Principal == "" || w.Info.Unrecorded {
+		return false
+	}
+	return w.accept != "" || !slices.ContainsFunc(w.Info.Accept, func(m request.MediaType) bool {
+		_, cut := m.Representation()
+		return !cut
+	})
+}
+
+// catchingUp sends the changes that the client has missed.
+type catchingUp struct {
+	diff     *relist.Difference
+	sent     int // of its changes
+	failures int
+}
+
+func (*catchingUp) leave(*watch) {}
+
+func (p *catchingUp) step(w *watch) phase {
+	d, format := p.diff, w.form.Format
+	for ; p.sent < len(d.Changes) && len(w.out) < keepBuffer; p.sent++ {
+		c := d.Changes[p.sent]
+		w.out = format.AppendEvent(w.out, c.Type, c.Object)
+	}
+	if p.sent < len(d.Changes) {
+		return p
+	}
+	if w.Info.AllowWatchBookmarks {
+		w.out = format.AppendEvent(w.out, wire.Bookmark, format.Bookmark(d.Kind, d.APIVersion, d.Version, false))
+	}
+	return w.wait(p.failures)
+}
+
+// isExpired tells that an object is a Status with the code 410, which the API server sends for a
+// version that it has forgotten (metav1.Status).
+func isExpired(format wire.Format, object []byte) bool {
+	m, err := format.ParseMeta(object)
+	if err != nil || m.Kind != "Status" {
+		return false
+	}
+	bare, _ := format.Bare(object)
+	code, err := format.Lookup(bare, wire.Field{Members: []string{"code"}, Numbers: []protowire.Number{6}, Type: wire.Integer})
+	return err == nil && code == strconv.Itoa(http.StatusGone)
+}

@@ -1,0 +1,78 @@
+package watch
+
+import (
+	"context"
+	"io"
+	"sync"
+	"time"
+
+	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/cache"
+)
+
+// watch is the body of one client's watch. Its Read goes through the phases. Close may be
+// called while a Read waits, and ends it.
+type watch struct {
+	*Watches
+	Request
+	// ctx ends when the body is closed, or the client's request ends.
+	ctx      context.Context
+	cancel   context.CancelFunc
+	deadline time.Time // by the client's timeoutSeconds; zero: none
+
+	form   request.Form // of the objects, unless the client would rather have Tables
+	accept string       // asks the API server for form; empty: as the client has asked
+	events cache.Events
+	// version is that of the last event that the client has. It counts once served is true.
+	version string
+	served  bool // from here on the client has the initial state
+
+	reading sync.Mutex // held by Read, and by Close when it tidies up
+	phase   phase
+	out     []byte // frames for the client
+	off     int    // of out, what the client has
+}
+
+var _ io.ReadCloser = (*watch)(nil)
+
+// keepBuffer is the largest buffer, in bytes, that a quiet watch holds on to.
+const keepBuffer = 64 << 10
+
+// Read gives whole frames. A frame that broke off with the link is left out; the next connection
+// sends it again.
+func (w *watch) Read(p []byte) (int, error) {
+	w.reading.Lock()
+	defer w.reading.Unlock()
+	for w.off == len(w.out) {
+		if w.off = 0; cap(w.out) > keepBuffer {
+			w.out = nil
+		}
+		w.out = w.out[:0]
+		if end, ok := w.phase.(ended); ok {
+			return 0, end.err
+		}
+		w.phase = w.phase.step(w)
+	}
+	n := copy(p, w.out[w.off:])
+	w.off += n
+	return n, nil
+}
+
+// Close ends the watch.
+func (w *watch) Close() error {
+	w.cancel() // ends a Read that waits
+	w.reading.Lock()
+	defer w.reading.Unlock()
+	w.phase.leave(w)
+	w.phase = ended{context.Canceled}
+	w.events.Close()
+	return nil
+}
+
+// over is how the watch ends when its lifetime has ended.
+func (w *watch) over() phase {
+	if err := w.ctx.Err(); err != nil {
+		return ended{err}
+	}
+	return ended{io.EOF} // the client's timeoutSeconds are over
+}

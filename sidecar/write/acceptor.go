@@ -1,0 +1,46 @@
+package write
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"rockpool.dev/sidecar/api/request"
+)
+
+// ErrNoToken says that no token of a principal is at hand.
+var ErrNoToken = errors.New("the principal has made no request since the start")
+
+// Acceptor answers some writes while the link is down, and reads of the objects that it has
+// written so. Its methods may be called from several goroutines.
+type Acceptor interface {
+	// Handles tells whether the acceptor has anything to do with a request.
+	Handles(*request.Info) bool
+	// Observe looks at a request that the acceptor handles and the API server has answered.
+	// It may read the body of the answer, and leaves all of it to be read.
+	Observe(Request, *http.Response)
+	// Repeatable tells that the API server may carry a write out a second time without harm.
+	// Only such a write is accepted when the link has broken during it.
+	Repeatable(Request) bool
+	// Accept answers a request that the acceptor handles. It gives nil for a read that the
+	// cache must answer. Errors are ErrNeedsServer, and the API server's own.
+	Accept(context.Context, Request) (*http.Response, error)
+}
+
+// Request is a request that an acceptor handles, with its body.
+type Request struct {
+	// Principal is the subject of the caller's token. Accept is only called when the caller
+	// has proven it; before Observe, the API server's answer has.
+	Principal string
+	Info      *request.Info
+	// Sent is when the request went to the API server.
+	Sent time.Time
+	// ContentType is that of Body.
+	ContentType string
+	Body        []byte
+	// TooLarge tells that the body is larger than is read here. Body is nil then.
+	TooLarge bool
+	// Recorded gives the object of a write as the API server last showed it, in JSON.
+	Recorded func(context.Context) ([]byte, error)
+}
