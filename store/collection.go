@@ -26,7 +26,7 @@ type State string
 const (
 	Complete State = "complete"
 	Filling  State = "filling"
-	Single     State = "seen"
+	Single   State = "seen"
 )
 
 // CollectionMeta is what a collection says of itself, apart from its objects.
@@ -62,39 +62,39 @@ func scanCollection(scan func(...any) error) (c Collection, err error) {
 // seen, in every scope of the principal. The slice is not the caller's to change: until
 // the next change of the database it is given again.
 func (db *DB) Collections(ctx context.Context, principal, group, version, resource string) (all []Collection, err error) {
-	file, done, err := db.use()
+	file, release, err := db.acquire()
 	if err != nil {
 		return nil, err
 	}
-	defer done()
+	defer release()
 	return file.collections.get([4]string{principal, group, version, resource}, func() ([]Collection, error) {
 		return file.findCollections(ctx, "list collections", `WHERE principal = ? AND api_group = ? AND version = ? AND resource = ? AND state <> 'filling' ORDER BY id`,
 			principal, group, version, resource)
 	})
 }
 
-// maxKnown is how many answers of Collections are kept.
-const maxKnown = 64
+// maxCachedLists is how many answers of Collections are kept.
+const maxCachedLists = 64
 
-// known are answers of Collections: offline every request needs one, and asking SQLite
+// collectionCache are answers of Collections: offline every request needs one, and asking SQLite
 // is a third of what an answer costs.
-type known struct {
-	changes atomic.Uint64 // counts those of the database
+type collectionCache struct {
+	generation atomic.Uint64 // counts those of the database
 
-	mu    sync.Mutex
-	at    uint64 // what changes was before all of them were read
-	lists map[[4]string][]Collection
+	mu       sync.Mutex
+	validFor uint64 // what changes was before all of them were read
+	lists    map[[4]string][]Collection
 }
 
 // changed is to be called after each change, before its maker is told.
-func (k *known) changed() { k.changes.Add(1) }
+func (c *collectionCache) invalidate() { c.generation.Add(1) }
 
-func (k *known) get(key [4]string, read func() ([]Collection, error)) ([]Collection, error) {
-	at := k.changes.Load()
-	k.mu.Lock()
-	all, ok := k.lists[key]
-	ok = ok && k.at == at
-	k.mu.Unlock()
+func (c *collectionCache) get(key [4]string, read func() ([]Collection, error)) ([]Collection, error) {
+	current := c.generation.Load()
+	c.mu.Lock()
+	all, ok := c.lists[key]
+	ok = ok && c.validFor == current
+	c.mu.Unlock()
 	if ok {
 		return all, nil
 	}
@@ -102,17 +102,17 @@ func (k *known) get(key [4]string, read func() ([]Collection, error)) ([]Collect
 	if err != nil {
 		return nil, err
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.lists == nil || k.at != at || len(k.lists) >= maxKnown {
-		k.at, k.lists = at, map[[4]string][]Collection{}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lists == nil || c.validFor != current || len(c.lists) >= maxCachedLists {
+		c.validFor, c.lists = current, map[[4]string][]Collection{}
 	}
-	k.lists[key] = all
+	c.lists[key] = all
 	return all, nil
 }
 
 func (f *file) findCollections(ctx context.Context, op, where string, args ...any) (out []Collection, err error) {
-	err = f.look(op, func(read *sql.DB) error {
+	err = f.query(op, func(read *sql.DB) error {
 		rows, err := read.QueryContext(ctx, `SELECT `+collectionColumns+` FROM collection `+where, args...)
 		if err != nil {
 			return err

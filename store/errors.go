@@ -81,3 +81,10 @@ func kindOf(err error) error {
 var ioerrCorruptFS = sqlite3.ErrIoErr.Extend(33)
 
 func isNotFound(err error) bool { return errors.Is(err, ErrNotFound) }
+
+func ignoreNotFound(err error) error {
+	if isNotFound(err) {
+		return nil
+	}
+	return err
+}

@@ -25,53 +25,53 @@ type fact struct {
 }
 
 // put keeps what is new.
-func (k *carryOver) put(key string, f fact) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.set(key, f)
+func (c *carryOver) put(key string, f fact) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.set(key, f)
 }
 
 // read keeps what was read, unless something newer was put meanwhile.
-func (k *carryOver) read(key string, f fact) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if old, ok := k.facts[key]; !ok || f.at > old.at {
-		k.set(key, f)
+func (c *carryOver) putIfNewer(key string, f fact) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if old, ok := c.facts[key]; !ok || f.at > old.at {
+		c.set(key, f)
 	}
 }
 
 // set is called under the lock.
-func (k *carryOver) set(key string, f fact) {
-	if k.facts == nil {
-		k.facts = map[string]fact{}
+func (c *carryOver) set(key string, f fact) {
+	if c.facts == nil {
+		c.facts = map[string]fact{}
 	}
-	k.facts[key] = f
+	c.facts[key] = f
 }
 
-func (k *carryOver) bind(cluster string, emptied bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.cluster = cluster; emptied {
-		clear(k.facts)
+func (c *carryOver) bind(cluster string, emptied bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cluster = cluster; emptied {
+		clear(c.facts)
 	}
 }
 
 // restore writes what is kept.
-func (k *carryOver) restore(tx *sql.Tx) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for key, f := range k.facts {
+func (c *carryOver) restore(tx *sql.Tx) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key, f := range c.facts {
 		if _, err := tx.Exec(putFact, key, f.at, f.value); err != nil {
 			return err
 		}
 	}
-	if err := k.restoreQueued(tx); err != nil {
+	if err := c.restoreQueued(tx); err != nil {
 		return err
 	}
-	if k.cluster == "" {
+	if c.cluster == "" {
 		return nil
 	}
-	_, err := tx.Exec(putCluster, k.cluster)
+	_, err := tx.Exec(putCluster, c.cluster)
 	return err
 }
 
@@ -93,7 +93,7 @@ func (db *DB) Fact(ctx context.Context, key string) (value []byte, at time.Time,
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	db.kept.read(key, f)
+	db.carryOver.putIfNewer(key, f)
 	return f.value, time.UnixMilli(f.at), nil
 }
 
@@ -101,7 +101,7 @@ func (db *DB) Fact(ctx context.Context, key string) (value []byte, at time.Time,
 // PutFact returns: facts are few and other things rest on them.
 func (db *DB) PutFact(ctx context.Context, key string, value []byte) error {
 	f := fact{db.nowMilli(), value}
-	db.kept.put(key, f)
+	db.carryOver.put(key, f)
 	return db.writeSynced(ctx, "put fact "+key, func(tx *sql.Tx) error {
 		_, err := tx.Exec(putFact, key, f.at, f.value)
 		return err
@@ -150,7 +150,7 @@ func (db *DB) Bind(ctx context.Context, owner Owner) (emptied bool, err error) {
 		if emptied {
 			for _, table := range []string{"collection", "tombstone", "response", "fact", "outbox"} {
 				if _, err := tx.tx.Exec(`DELETE FROM ` + table); err != nil {
-					return tx.wrapErr("empty "+table, err)
+					return tx.wrapErr("clear "+table, err)
 				}
 			}
 		}
@@ -160,24 +160,24 @@ func (db *DB) Bind(ctx context.Context, owner Owner) (emptied bool, err error) {
 	})
 	emptied = emptied && err == nil
 	if err == nil {
-		db.kept.bind(bound, emptied)
+		db.carryOver.bind(bound, emptied)
 	}
 	return emptied, err
 }
 
-// keepLinks is how many changes of the link are remembered.
-const keepLinks = 1000
+// maxLinkHistory is how many changes of the link are remembered.
+const maxLinkHistory = 1000
 
 // PutLink adds a change of the link to its history.
 func (tx *Tx) PutLink(state, reason string) error {
 	res, err := tx.tx.Exec(`INSERT INTO link (at, state, reason) VALUES (?, ?, ?)`, tx.nowMilli(), state, reason)
 	if err != nil {
-		return tx.wrapErr("put link", err)
+		return tx.wrapErr("put link state", err)
 	}
 	id, err := res.LastInsertId()
 	if err != nil {
-		return tx.wrapErr("put link", err)
+		return tx.wrapErr("put link state", err)
 	}
-	_, err = tx.tx.Exec(`DELETE FROM link WHERE id <= ?`, id-keepLinks)
-	return tx.wrapErr("put link", err)
+	_, err = tx.tx.Exec(`DELETE FROM link WHERE id <= ?`, id-maxLinkHistory)
+	return tx.wrapErr("put link state", err)
 }

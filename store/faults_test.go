@@ -163,7 +163,7 @@ func TestALostFileIsReplacedWhileRunning(t *testing.T) {
 			}
 		}, ErrGone, false},
 		{"removed with its companions", func(t *testing.T, db *DB) {
-			if err := remove(db.Path()); err != nil {
+			if err := removeDatabase(db.Path()); err != nil {
 				t.Fatal(err)
 			}
 		}, ErrGone, false},
@@ -260,7 +260,7 @@ func TestReadersInFlightGetAnErrorWhenTheFileIsReplaced(t *testing.T) {
 	}
 	record(t, db, scope("shop"), "1000", objects...)
 	c, _ := complete(t, db, scope("shop"))
-	if err := remove(db.Path()); err != nil {
+	if err := removeDatabase(db.Path()); err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
@@ -287,7 +287,7 @@ func TestADirectoryThatCannotTakeANewFileIsTriedAgain(t *testing.T) {
 	db := openAt(t, dir, Options{})
 	record(t, db, scope("shop"), "1", object("a", 1))
 	_ = db.file.close()
-	if err := remove(db.Path()); err != nil {
+	if err := removeDatabase(db.Path()); err != nil {
 		t.Fatal(err)
 	}
 	remount(t, dir, syscall.MS_RDONLY)

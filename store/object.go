@@ -51,7 +51,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // in which SQLite sees nothing wrong.
 func checksum(payload []byte) int64 { return int64(crc32.Checksum(payload, castagnoli)) }
 
-func intact(payload []byte, sum int64) error {
+func verifyChecksum(payload []byte, sum int64) error {
 	if checksum(payload) != sum {
 		return fmt.Errorf("%w: a payload is not what was recorded", ErrCorrupt)
 	}
@@ -64,15 +64,22 @@ func (tx *Tx) Remove(collection int64, namespace, name string) error {
 	return tx.wrapErr("remove object", err)
 }
 
+// Version gives an object's resourceVersion in a collection, empty when it is not
+// there.
+func (tx *Tx) Version(collection int64, namespace, name string) (version string, err error) {
+	err = tx.stmt(tx.file.stmts.version).QueryRow(collection, namespace, name).Scan(&version)
+	return version, ignoreNotFound(tx.wrapErr("find version", err))
+}
+
 // PutSingle records an object that was read alone. The scope's namespace and selectors
 // must be empty: such objects stand in one collection a resource.
 func (tx *Tx) PutSingle(s Scope, kind, apiVersion string, o Object) error {
-	id, err := tx.single(s)
+	id, err := tx.singles(s)
 	if err != nil {
 		return err
 	}
 	if _, err := tx.tx.Exec(`UPDATE collection SET kind = ?, api_version = ? WHERE id = ?`, kind, apiVersion, id); err != nil {
-		return tx.wrapErr("see object", err)
+		return tx.wrapErr("put single object", err)
 	}
 	if err := tx.Put(id, o); err != nil {
 		return err
@@ -84,10 +91,10 @@ func (tx *Tx) PutSingle(s Scope, kind, apiVersion string, o Object) error {
 func (tx *Tx) DropSingle(s Scope, namespace, name string) error {
 	_, err := tx.tx.Exec(`DELETE FROM object WHERE namespace = ? AND name = ? AND collection_id IN (
 		SELECT id FROM collection WHERE principal = ? AND api_group = ? AND resource = ? AND state = 'seen')`, namespace, name, s.Principal, s.Group, s.Resource)
-	return tx.wrapErr("forget object", err)
+	return tx.wrapErr("drop single object", err)
 }
 
-func (tx *Tx) single(s Scope) (int64, error) {
+func (tx *Tx) singles(s Scope) (int64, error) {
 	c, err := tx.Collection(s, Single)
 	if ignoreNotFound(err) != nil {
 		return 0, err
@@ -120,7 +127,7 @@ func (db *DB) Object(ctx context.Context, collection int64, namespace, name stri
 		case !found.Valid:
 			return sql.ErrNoRows
 		}
-		return intact(o.Payload, sum.Int64)
+		return verifyChecksum(o.Payload, sum.Int64)
 	})
 	o.Namespace, o.Name, o.UID, o.ResourceVersion = namespace, name, uid.String, version.String
 	o.Labels, o.Encoding, o.UpdatedAt = labels.String, Encoding(encoding.String), time.UnixMilli(updated.Int64)
@@ -154,7 +161,7 @@ func (db *DB) List(ctx context.Context, collection, revision int64, r Range, f f
 	query := `SELECT namespace, name, uid, resource_version, labels, encoding, CAST(payload AS BLOB), size, checksum FROM object` + where + ` ORDER BY namespace, name LIMIT ?`
 	args = append(args, pageRows)
 	err = db.view(ctx, "list objects", func(tx *sql.Tx) error {
-		if err := unchanged(ctx, tx, collection, revision); err != nil {
+		if err := checkRevision(ctx, tx, collection, revision); err != nil {
 			return err
 		}
 		rows, err := tx.QueryContext(ctx, query, args...)
@@ -171,12 +178,12 @@ func (db *DB) List(ctx context.Context, collection, revision int64, r Range, f f
 			if err := rows.Scan(&o.Namespace, &o.Name, &o.UID, &o.ResourceVersion, &o.Labels, &o.Encoding, &payload, &n, &sum); err != nil {
 				return err
 			}
-			if err := intact(payload, sum); err != nil {
+			if err := verifyChecksum(payload, sum); err != nil {
 				return err
 			}
 			o.Payload = payload
 			if err := f(o); err != nil {
-				return callerError{err}
+				return callbackError{err}
 			}
 			count, size = count+1, size+n
 			if count == pageRows || size >= pageBytes {
@@ -204,7 +211,7 @@ func (r Range) where(collection int64) (sql string, args []any) {
 	return sql, args
 }
 
-func unchanged(ctx context.Context, tx *sql.Tx, collection, revision int64) error {
+func checkRevision(ctx context.Context, tx *sql.Tx, collection, revision int64) error {
 	var current int64
 	err := tx.QueryRowContext(ctx, `SELECT revision FROM collection WHERE id = ?`, collection).Scan(&current)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
@@ -221,7 +228,7 @@ func unchanged(ctx context.Context, tx *sql.Tx, collection, revision int64) erro
 func (db *DB) Measure(ctx context.Context, collection, revision int64, r Range, f func(labels string, size, count int) error) error {
 	where, args := r.where(collection)
 	return db.view(ctx, "measure objects", func(tx *sql.Tx) error {
-		if err := unchanged(ctx, tx, collection, revision); err != nil {
+		if err := checkRevision(ctx, tx, collection, revision); err != nil {
 			return err
 		}
 		rows, err := tx.QueryContext(ctx, `SELECT labels, size, count(*) FROM object`+where+` GROUP BY labels, size`, args...)
@@ -236,16 +243,9 @@ func (db *DB) Measure(ctx context.Context, collection, revision int64, r Range, 
 				return err
 			}
 			if err := f(labels, size, count); err != nil {
-				return callerError{err}
+				return callbackError{err}
 			}
 		}
 		return rows.Err()
 	})
-}
-
-func ignoreNotFound(err error) error {
-	if isNotFound(err) {
-		return nil
-	}
-	return err
 }

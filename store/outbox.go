@@ -33,15 +33,15 @@ func (db *DB) Enqueue(ctx context.Context, q Queued) (id int64, err error) {
 }
 
 // putQueued writes a row, under an id if it has none.
-func putQueued(tx *sql.Tx, fresh int64, q Queued) (id int64, err error) {
+func putQueued(tx *sql.Tx, newID int64, q Queued) (id int64, err error) {
 	err = tx.QueryRow(`INSERT INTO outbox (id, principal, path, name, queued_at, object, patch, checksum) VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?)
 		ON CONFLICT (principal, path, name) DO UPDATE SET object = excluded.object, patch = excluded.patch, checksum = excluded.checksum RETURNING id`,
-		fresh, q.Principal, q.Path, q.Name, q.At.UnixMilli(), text(q.Object), text(q.Patch), q.checksum()).Scan(&id)
+		newID, q.Principal, q.Path, q.Name, q.At.UnixMilli(), nonNil(q.Object), nonNil(q.Patch), q.checksum()).Scan(&id)
 	return id, err
 }
 
 // text is for a column that is not NULL.
-func text(p []byte) []byte {
+func nonNil(p []byte) []byte {
 	if p == nil {
 		return []byte{}
 	}
@@ -108,11 +108,11 @@ func (db *DB) Dequeue(ctx context.Context, id int64) error {
 // salvage reads the outbox of a file that is given up, and whose cluster it is for: it is
 // no copy of what the server has, but was promised to an application. What cannot be read
 // is lost.
-func (k *carryOver) salvage(ctx context.Context, from *sql.DB) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.cluster == "" {
-		_ = from.QueryRowContext(ctx, `SELECT value FROM meta WHERE key = 'cluster'`).Scan(&k.cluster)
+func (c *carryOver) salvage(ctx context.Context, from *sql.DB) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cluster == "" {
+		_ = from.QueryRowContext(ctx, `SELECT value FROM meta WHERE key = 'cluster'`).Scan(&c.cluster)
 	}
 	rows, err := from.QueryContext(ctx, selectQueued+` ORDER BY id`)
 	if err != nil {
@@ -127,21 +127,21 @@ func (k *carryOver) salvage(ctx context.Context, from *sql.DB) {
 		if err != nil {
 			break
 		}
-		k.queued = append(k.queued, q)
+		c.queued = append(c.queued, q)
 	}
 	_ = rows.Err() // the rows before it are good
 }
 
 // salvageFile is salvage from a file that cannot be opened as a cache.
-func (k *carryOver) salvageFile(ctx context.Context, path string) {
-	from := sql.OpenDB(connector{dsn: dsn(path, "mode=rw&_busy_timeout=5000"), reads: true, pragmas: []string{"PRAGMA query_only = ON", "PRAGMA temp_store = MEMORY", "PRAGMA trusted_schema = OFF"}})
+func (c *carryOver) salvageFile(ctx context.Context, path string) {
+	from := sql.OpenDB(connector{dsn: dsn(path, "mode=rw&_busy_timeout=5000"), reader: true, pragmas: []string{"PRAGMA query_only = ON", "PRAGMA temp_store = MEMORY", "PRAGMA trusted_schema = OFF"}})
 	defer from.Close() //nolint:errcheck // it is given up
-	k.salvage(ctx, from)
+	c.salvage(ctx, from)
 }
 
 // restoreQueued writes what was salvaged, under the ids that it had.
-func (k *carryOver) restoreQueued(tx *sql.Tx) error {
-	for _, q := range k.queued {
+func (c *carryOver) restoreQueued(tx *sql.Tx) error {
+	for _, q := range c.queued {
 		if _, err := putQueued(tx, q.ID, q); err != nil {
 			return err
 		}

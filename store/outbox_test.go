@@ -109,20 +109,20 @@ func TestTheOutboxIsCarriedOverToANewFile(t *testing.T) {
 			return openAt(t, dir, Options{})
 		}},
 		{"because the old one was removed", func(t *testing.T, db *DB) *DB {
-			if err := errors.Join(remove(db.Path()), db.Recreate(t.Context())); err != nil {
+			if err := errors.Join(removeDatabase(db.Path()), db.Recreate(t.Context())); err != nil {
 				t.Fatal(err)
 			}
 			return db
 		}},
 		{"because the old one was found corrupt just before the end", func(t *testing.T, db *DB) *DB {
-			db.file.damaged.Store(true)
+			db.file.corrupt.Store(true)
 			if err := db.Close(); err != nil {
 				t.Fatal(err)
 			}
 			return openAt(t, filepath.Dir(db.Path()), Options{})
 		}},
 		{"because the old one was found corrupt elsewhere", func(t *testing.T, db *DB) *DB {
-			db.file.damaged.Store(true)
+			db.file.corrupt.Store(true)
 			if _, err := db.Enqueue(t.Context(), queued("c", "3", "")); !errors.Is(err, ErrCorrupt) {
 				t.Errorf("a corrupt file is written: %v", err)
 			}

@@ -19,21 +19,21 @@ func (db *DB) Recreate(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	if errors.Is(db.scratch, errClosed) {
-		return db.scratch
+	if errors.Is(db.fileErr, errClosed) {
+		return db.fileErr
 	}
 	if f := db.file; f != nil {
 		info, err := os.Stat(db.path)
 		same := err == nil && os.SameFile(info, f.inode)
-		if same && !f.damaged.Load() {
+		if same && !f.corrupt.Load() {
 			return nil // somebody was faster
 		}
 		db.file = nil
-		db.kept.salvage(ctx, f.write)
+		db.carryOver.salvage(ctx, f.write)
 		_ = f.close() // it is lost, whatever that says
 	}
-	db.scratch = db.recreate(ctx)
-	return db.scratch
+	db.fileErr = db.recreate(ctx)
+	return db.fileErr
 }
 
 func (db *DB) recreate(ctx context.Context) error {
@@ -43,19 +43,19 @@ func (db *DB) recreate(ctx context.Context) error {
 	if err := setAside(db.path, aside); err != nil {
 		return translate("recreate "+db.path, err)
 	}
-	err := db.openKept(ctx)
+	err := db.openAndRestore(ctx)
 	if errors.Is(err, ErrFull) && os.Remove(aside) == nil { // a cache is worth more than the evidence
-		_ = remove(db.path)
-		err = db.openKept(ctx)
+		_ = removeDatabase(db.path)
+		err = db.openAndRestore(ctx)
 	}
 	if err != nil {
-		_ = remove(db.path) // it must not be kept in place of the old one
+		_ = removeDatabase(db.path) // it must not be kept in place of the old one
 	}
 	return err
 }
 
-// openKept opens the new file with what is kept of the old one in it.
-func (db *DB) openKept(ctx context.Context) error {
+// openAndRestore opens the new file with what is kept of the old one in it.
+func (db *DB) openAndRestore(ctx context.Context) error {
 	if err := db.open(ctx); err != nil {
 		return err
 	}
@@ -72,15 +72,15 @@ func (db *DB) restore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := db.kept.restore(tx); err != nil {
+	if err := db.carryOver.restore(tx); err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
 	if err := tx.Commit(); err != nil {
 		return err
 	}
-	for _, q := range db.kept.queued {
+	for _, q := range db.carryOver.queued {
 		db.lastQueued.Store(max(db.lastQueued.Load(), q.ID))
 	}
-	db.kept.queued = nil // it is in the file
+	db.carryOver.queued = nil // it is in the file
 	return nil
 }

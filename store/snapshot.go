@@ -24,9 +24,9 @@ type Snapshot struct {
 
 // itemState is what is known of an object: how it stands in base, and whether the list has it.
 type itemState struct {
-	print    fingerprint
-	recorded bool // in base
-	listed   bool
+	fingerprint fingerprint
+	recorded    bool // in base
+	listed      bool
 }
 
 // fingerprint stands for an object's content. The payload counts too: in a cluster that
@@ -95,7 +95,7 @@ func (s *Snapshot) load(tx *Tx) error {
 		if err := rows.Scan(&key.Namespace, &key.Name, &uid, &version, &encoding, &sum, &size); err != nil {
 			return tx.wrapErr("load collection", err)
 		}
-		s.items[key] = itemState{print: fingerprintOf(string(uid), string(version), encoding, sum, size), recorded: true}
+		s.items[key] = itemState{fingerprint: fingerprintOf(string(uid), string(version), encoding, sum, size), recorded: true}
 	}
 	return tx.wrapErr("load collection", rows.Err())
 }
@@ -107,8 +107,8 @@ func (s *Snapshot) Add(tx *Tx, o Object) error {
 	}
 	key := Key{o.Namespace, o.Name}
 	before := s.items[key]
-	s.items[key] = itemState{before.print, before.recorded, true}
-	if before.recorded && before.print == fingerprintOf(o.UID, o.ResourceVersion, o.Encoding, checksum(o.Payload), len(o.Payload)) {
+	s.items[key] = itemState{before.fingerprint, before.recorded, true}
+	if before.recorded && before.fingerprint == fingerprintOf(o.UID, o.ResourceVersion, o.Encoding, checksum(o.Payload), len(o.Payload)) {
 		return nil
 	}
 	if err := s.beginFill(tx); err != nil {
@@ -125,7 +125,7 @@ func (s *Snapshot) beginFill(tx *Tx) (err error) {
 }
 
 // Commit makes what was added the scope's complete collection.
-func (s *Snapshot) Commit(tx *Tx, h CollectionMeta) error {
+func (s *Snapshot) Commit(tx *Tx, meta CollectionMeta) error {
 	if err := s.begin(tx); err != nil {
 		return err
 	}
@@ -150,18 +150,18 @@ func (s *Snapshot) Commit(tx *Tx, h CollectionMeta) error {
 	}
 	now := tx.nowMilli()
 	_, err = tx.tx.Exec(`UPDATE collection SET state = 'complete', kind = ?, api_version = ?, envelope = ?, resource_version = ?,
-		revision = revision + 1, synced_at = ?, used_at = ? WHERE id = ?`, h.Kind, h.APIVersion, h.Envelope, h.ResourceVersion, now, now, target)
+		revision = revision + 1, synced_at = ?, used_at = ? WHERE id = ?`, meta.Kind, meta.APIVersion, meta.Envelope, meta.ResourceVersion, now, now, target)
 	return tx.wrapErr("commit snapshot", err)
 }
 
 // merge moves the differences into base and deletes from it what the list does
 // not have.
 func (s *Snapshot) merge(tx *Tx) error {
-	gone, err := s.vanished(tx)
+	deleted, err := s.unlisted(tx)
 	if err != nil {
 		return err
 	}
-	for _, key := range gone {
+	for _, key := range deleted {
 		if err := tx.Remove(s.base, key.Namespace, key.Name); err != nil {
 			return err
 		}
@@ -175,7 +175,7 @@ func (s *Snapshot) merge(tx *Tx) error {
 	return tx.dropCollection(s.fill)
 }
 
-func (s *Snapshot) vanished(tx *Tx) (gone []Key, err error) {
+func (s *Snapshot) unlisted(tx *Tx) (deleted []Key, err error) {
 	rows, err := tx.tx.Query(`SELECT namespace, name FROM object WHERE collection_id = ?`, s.base)
 	if err != nil {
 		return nil, tx.wrapErr("compare snapshot", err)
@@ -187,10 +187,10 @@ func (s *Snapshot) vanished(tx *Tx) (gone []Key, err error) {
 			return nil, tx.wrapErr("compare snapshot", err)
 		}
 		if !s.items[key].listed {
-			gone = append(gone, key)
+			deleted = append(deleted, key)
 		}
 	}
-	return gone, tx.wrapErr("compare snapshot", rows.Err())
+	return deleted, tx.wrapErr("compare snapshot", rows.Err())
 }
 
 // Abort deletes what was recorded so far.

@@ -364,7 +364,7 @@ func TestResponsesFactsAndTheCluster(t *testing.T) {
 func TestTheHistoryOfTheLinkIsBounded(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{})
 	update(t, db, func(tx *Tx) error {
-		for i := range keepLinks + 5 {
+		for i := range maxLinkHistory + 5 {
 			if err := tx.PutLink("offline", fmt.Sprint(i)); err != nil {
 				return err
 			}
@@ -373,7 +373,7 @@ func TestTheHistoryOfTheLinkIsBounded(t *testing.T) {
 	})
 	var n int
 	var last string
-	if err := db.file.read.QueryRow(`SELECT count(*), (SELECT reason FROM v_link ORDER BY rowid DESC LIMIT 1) FROM link`).Scan(&n, &last); err != nil || n != keepLinks {
+	if err := db.file.read.QueryRow(`SELECT count(*), (SELECT reason FROM v_link ORDER BY rowid DESC LIMIT 1) FROM link`).Scan(&n, &last); err != nil || n != maxLinkHistory {
 		t.Fatalf("%d rows, %v", n, err)
 	}
 }

@@ -45,58 +45,58 @@ type Tombstone struct {
 // PutTombstone records that an object is not there. What was recorded of it before then stays in
 // the collections, which are what the server had at their versions; what was read
 // alone is deleted.
-func (tx *Tx) PutTombstone(t Deletion) error {
-	g, err := tx.tombstone(t)
+func (tx *Tx) PutTombstone(d Deletion) error {
+	t, err := tx.tombstone(d)
 	if err != nil {
-		return tx.wrapErr("bury object", err)
+		return tx.wrapErr("put tombstone", err)
 	}
-	before := len(g.UIDs)
-	if err := tx.addRecorded(t, &g); err != nil {
-		return tx.wrapErr("bury object", err)
+	before := len(t.UIDs)
+	if err := tx.addRecorded(d, &t); err != nil {
+		return tx.wrapErr("put tombstone", err)
 	}
-	g.add(t.UID)
+	t.add(d.UID)
 	_, err = tx.tx.Exec(`DELETE FROM object WHERE namespace = ? AND name = ? AND (updated_at < ? OR uid = ?) AND collection_id IN (
 		SELECT id FROM collection WHERE principal = ? AND api_group = ? AND resource = ? AND state = 'seen')`,
-		t.Namespace, t.Name, t.Asked.UnixMilli(), t.UID, t.Principal, t.Group, t.Resource)
+		d.Namespace, d.Name, d.Asked.UnixMilli(), d.UID, d.Principal, d.Group, d.Resource)
 	if err != nil {
-		return tx.wrapErr("bury object", err)
+		return tx.wrapErr("put tombstone", err)
 	}
-	if len(g.UIDs) == before && t.At.Sub(g.At) < renewTombstone {
+	if len(t.UIDs) == before && d.At.Sub(t.At) < renewTombstone {
 		return nil
 	}
-	uids, err := json.Marshal(g.UIDs[max(0, len(g.UIDs)-maxUIDs):])
+	uids, err := json.Marshal(t.UIDs[max(0, len(t.UIDs)-maxUIDs):])
 	if err != nil {
 		return err
 	}
 	_, err = tx.tx.Exec(`INSERT OR REPLACE INTO tombstone (principal, api_group, resource, namespace, name, uids, resource_version, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-		t.Principal, t.Group, t.Resource, t.Namespace, t.Name, string(uids), g.ResourceVersion, max(g.At.UnixMilli(), t.At.UnixMilli()))
+		d.Principal, d.Group, d.Resource, d.Namespace, d.Name, string(uids), t.ResourceVersion, max(t.At.UnixMilli(), d.At.UnixMilli()))
 	if err != nil {
-		return tx.wrapErr("bury object", err)
+		return tx.wrapErr("put tombstone", err)
 	}
 	_, err = tx.tx.Exec(`DELETE FROM tombstone WHERE id <= (SELECT max(id) FROM tombstone) - ?`, maxTombstones)
-	return tx.wrapErr("bury object", err)
+	return tx.wrapErr("put tombstone", err)
 }
 
 // tombstone gives what the object's tombstone so far hides.
-func (tx *Tx) tombstone(t Deletion) (g Tombstone, err error) {
-	g, err = scanTombstone(tx.tx.QueryRow(`SELECT uids, resource_version, at FROM tombstone
-		WHERE principal = ? AND api_group = ? AND resource = ? AND namespace = ? AND name = ?`, t.Principal, t.Group, t.Resource, t.Namespace, t.Name))
+func (tx *Tx) tombstone(d Deletion) (t Tombstone, err error) {
+	t, err = scanTombstone(tx.tx.QueryRow(`SELECT uids, resource_version, at FROM tombstone
+		WHERE principal = ? AND api_group = ? AND resource = ? AND namespace = ? AND name = ?`, d.Principal, d.Group, d.Resource, d.Namespace, d.Name))
 	if errors.Is(err, sql.ErrNoRows) {
 		return Tombstone{}, nil
 	}
-	return g, err
+	return t, err
 }
 
 // addRecorded adds to a grave what was recorded of the object before the server was asked, or
 // is the very one that is gone. What was recorded after that may be a new one. A new one
 // has a version behind all that the server had given out by then.
-func (tx *Tx) addRecorded(t Deletion, g *Tombstone) error {
-	newest, _ := strconv.ParseInt(g.ResourceVersion, 10, 64)
+func (tx *Tx) addRecorded(d Deletion, t *Tombstone) error {
+	newest, _ := strconv.ParseInt(t.ResourceVersion, 10, 64)
 	rows, err := tx.tx.Query(`SELECT uid, CAST(resource_version AS INTEGER) FROM object WHERE namespace = ?1 AND name = ?2 AND (updated_at < ?3 OR uid = ?4)
 			AND collection_id IN (SELECT id FROM collection WHERE principal = ?5 AND api_group = ?6 AND resource = ?7 AND state <> 'filling')
 		UNION ALL SELECT '', CAST(resource_version AS INTEGER) FROM collection
 			WHERE principal = ?5 AND api_group = ?6 AND resource = ?7 AND state = 'complete' AND synced_at < ?3`,
-		t.Namespace, t.Name, t.Asked.UnixMilli(), t.UID, t.Principal, t.Group, t.Resource)
+		d.Namespace, d.Name, d.Asked.UnixMilli(), d.UID, d.Principal, d.Group, d.Resource)
 	if err != nil {
 		return err
 	}
@@ -107,39 +107,39 @@ func (tx *Tx) addRecorded(t Deletion, g *Tombstone) error {
 		if err := rows.Scan(&uid, &version); err != nil {
 			return err
 		}
-		g.add(uid)
+		t.add(uid)
 		newest = max(newest, version)
 	}
 	if newest > 0 {
-		g.ResourceVersion = strconv.FormatInt(newest, 10)
+		t.ResourceVersion = strconv.FormatInt(newest, 10)
 	}
 	return rows.Err()
 }
 
-func (g *Tombstone) add(uid string) {
-	if uid != "" && !slices.Contains(g.UIDs, uid) {
-		g.UIDs = append(g.UIDs, uid)
+func (t *Tombstone) add(uid string) {
+	if uid != "" && !slices.Contains(t.UIDs, uid) {
+		t.UIDs = append(t.UIDs, uid)
 	}
 }
 
-func scanTombstone(row *sql.Row) (g Tombstone, err error) {
+func scanTombstone(row *sql.Row) (t Tombstone, err error) {
 	var uids string
 	var at int64
-	if err := row.Scan(&uids, &g.ResourceVersion, &at); err != nil {
-		return g, err
+	if err := row.Scan(&uids, &t.ResourceVersion, &at); err != nil {
+		return t, err
 	}
-	g.At = time.UnixMilli(at)
-	return g, json.Unmarshal([]byte(uids), &g.UIDs)
+	t.At = time.UnixMilli(at)
+	return t, json.Unmarshal([]byte(uids), &t.UIDs)
 }
 
 // Tombstone finds what is hidden of an object that the server has said is not there.
-func (db *DB) Tombstone(ctx context.Context, principal, group, resource, namespace, name string) (g Tombstone, err error) {
+func (db *DB) Tombstone(ctx context.Context, principal, group, resource, namespace, name string) (t Tombstone, err error) {
 	err = db.read("read tombstone", func(read *sql.DB) (err error) {
-		g, err = scanTombstone(read.QueryRowContext(ctx, `SELECT uids, resource_version, at FROM tombstone
+		t, err = scanTombstone(read.QueryRowContext(ctx, `SELECT uids, resource_version, at FROM tombstone
 			WHERE principal = ? AND api_group = ? AND resource = ? AND namespace = ? AND name = ?`, principal, group, resource, namespace, name))
 		return err
 	})
-	return g, err
+	return t, err
 }
 
 // DropTombstone deletes the tombstone of an object, if it was not there before a time and the
@@ -147,7 +147,7 @@ func (db *DB) Tombstone(ctx context.Context, principal, group, resource, namespa
 func (tx *Tx) DropTombstone(s Scope, namespace, name string, before time.Time) error {
 	_, err := tx.tx.Exec(`DELETE FROM tombstone WHERE principal = ? AND api_group = ? AND resource = ? AND namespace = ? AND name = ? AND at < ?`,
 		s.Principal, s.Group, s.Resource, namespace, name, before.UnixMilli())
-	return tx.wrapErr("unbury object", err)
+	return tx.wrapErr("drop tombstone", err)
 }
 
 // DropTombstones deletes the tombstones of a scope's namespace, or of all, from before a
@@ -164,7 +164,7 @@ func (tx *Tx) DropTombstones(s Scope, before time.Time) error {
 			WHERE c.principal = ?1 AND c.api_group = ?2 AND c.resource = ?3 AND c.state <> 'filling' AND (
 				o.uid IN (SELECT value FROM json_each(t.uids)) OR CAST(o.resource_version AS INTEGER) <= CAST(t.resource_version AS INTEGER))), true)`,
 		s.Principal, s.Group, s.Resource, s.Namespace, before.UnixMilli(), list.ID)
-	return tx.wrapErr("unbury objects", err)
+	return tx.wrapErr("drop tombstones", err)
 }
 
 // DropSingles deletes what was read alone of a resource in a namespace, or in all when
@@ -172,5 +172,5 @@ func (tx *Tx) DropTombstones(s Scope, before time.Time) error {
 func (tx *Tx) DropSingles(s Scope) error {
 	_, err := tx.tx.Exec(`DELETE FROM object WHERE ?1 IN ('', namespace) AND collection_id IN (
 		SELECT id FROM collection WHERE principal = ?2 AND api_group = ?3 AND resource = ?4 AND state = 'seen')`, s.Namespace, s.Principal, s.Group, s.Resource)
-	return tx.wrapErr("forget seen objects", err)
+	return tx.wrapErr("drop single objects", err)
 }

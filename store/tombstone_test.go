@@ -106,7 +106,9 @@ func TestWhatWasMadeAnewWhileTheOldOneWasDeletedIsNotHidden(t *testing.T) {
 func TestANewerWordRemovesATombstone(t *testing.T) {
 	at := func(seconds int) time.Time { return clock.Add(time.Duration(seconds) * time.Second) }
 	other := scope("other")
-	without := func(tx *Tx) error { return NewSnapshot(scope("shop")).Commit(tx, CollectionMeta{ResourceVersion: "20"}) }
+	without := func(tx *Tx) error {
+		return NewSnapshot(scope("shop")).Commit(tx, CollectionMeta{ResourceVersion: "20"})
+	}
 	for name, tt := range map[string]struct {
 		change func(*Tx) error
 		gone   bool

@@ -24,84 +24,84 @@ func (db *DB) Update(ctx context.Context, f func(*Tx) error) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	file, done, err := db.use()
+	file, release, err := db.acquire()
 	if err != nil {
 		return err
 	}
-	defer done()
-	if file.damaged.Load() {
+	defer release()
+	if file.corrupt.Load() {
 		return fmt.Errorf("%s: %w", db.path, ErrCorrupt)
 	}
 	tx, err := file.write.BeginTx(context.WithoutCancel(ctx), nil)
 	if err != nil {
-		return file.note("begin", err)
+		return file.wrapErr("begin", err)
 	}
 	if err := f(&Tx{db: db, file: file, tx: tx}); err != nil {
 		if rollback := tx.Rollback(); rollback != nil && !errors.Is(rollback, sql.ErrTxDone) && !errors.Is(err, ErrFull) {
-			return errors.Join(err, file.note("roll back", rollback))
+			return errors.Join(err, file.wrapErr("roll back", rollback))
 		}
 		return err
 	}
 	err = tx.Commit()
-	file.collections.changed()
-	return file.note("commit", err)
+	file.collections.invalidate()
+	return file.wrapErr("commit", err)
 }
 
 // writeSynced runs f in one transaction, which is on the disk when writeSynced returns: that of
 // an Update may be lost with the power.
 func (db *DB) writeSynced(ctx context.Context, op string, f func(*sql.Tx) error) error {
-	file, done, err := db.use()
+	file, release, err := db.acquire()
 	if err != nil {
 		return err
 	}
-	defer done()
-	if file.damaged.Load() {
+	defer release()
+	if file.corrupt.Load() {
 		return fmt.Errorf("%s: %w", db.path, ErrCorrupt)
 	}
 	// synchronous cannot be changed inside a transaction.
 	conn, err := file.write.Conn(ctx)
 	if err != nil {
-		return file.note(op, err)
+		return file.wrapErr(op, err)
 	}
 	defer conn.Close()
 	ctx = context.WithoutCancel(ctx)
 	if _, err := conn.ExecContext(ctx, `PRAGMA synchronous = FULL`); err != nil {
-		return file.note(op, err)
+		return file.wrapErr(op, err)
 	}
 	defer conn.ExecContext(ctx, `PRAGMA synchronous = NORMAL`) //nolint:errcheck // FULL is only slower
 	tx, err := conn.BeginTx(ctx, nil)
 	if err != nil {
-		return file.note(op, err)
+		return file.wrapErr(op, err)
 	}
 	if err := f(tx); err != nil {
 		_ = tx.Rollback() // after a full disk SQLite has done so
-		return file.note(op, err)
+		return file.wrapErr(op, err)
 	}
-	return file.note(op, tx.Commit())
+	return file.wrapErr(op, tx.Commit())
 }
 
 // read runs f with a reading connection at hand.
 func (db *DB) read(op string, f func(*sql.DB) error) error {
-	file, done, err := db.use()
+	file, release, err := db.acquire()
 	if err != nil {
 		return err
 	}
-	defer done()
-	return file.look(op, f)
+	defer release()
+	return file.query(op, f)
 }
 
-func (f *file) look(op string, read func(*sql.DB) error) error {
+func (f *file) query(op string, read func(*sql.DB) error) error {
 	err := read(f.read)
-	var caller callerError
+	var caller callbackError
 	if errors.As(err, &caller) {
 		return fmt.Errorf("%s: %w", op, caller.error)
 	}
-	return f.note(op, err)
+	return f.wrapErr(op, err)
 }
 
-// callerError is an error of a function that was given rows. Whatever it says, it
+// callbackError is an error of a function that was given rows. Whatever it says, it
 // does not say that the file is corrupt.
-type callerError struct{ error }
+type callbackError struct{ error }
 
 // view runs f over one unchanging state of the database. It holds a read
 // transaction, which keeps the log from shrinking: f must be quick and must not
@@ -120,7 +120,7 @@ func (db *DB) view(ctx context.Context, op string, f func(*sql.Tx) error) error 
 func (tx *Tx) stmt(s *sql.Stmt) *sql.Stmt { return tx.tx.Stmt(s) }
 
 // wrapErr adds a kind to an error.
-func (tx *Tx) wrapErr(op string, err error) error { return tx.file.note(op, err) }
+func (tx *Tx) wrapErr(op string, err error) error { return tx.file.wrapErr(op, err) }
 
 func (tx *Tx) nowMilli() int64 { return tx.db.nowMilli() }
 

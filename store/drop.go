@@ -13,17 +13,17 @@ func (tx *Tx) DropRolledBack(s Scope, version uint64, asked time.Time, keep int6
 	_, err := tx.tx.Exec(`DELETE FROM collection WHERE principal = ? AND api_group = ? AND version = ? AND resource = ? AND state = 'complete' AND id <> ?
 		AND CAST(resource_version AS INTEGER) > ? AND synced_at < ?`, s.Principal, s.Group, s.Version, s.Resource, keep, version, before)
 	if err != nil {
-		return tx.wrapErr("forget future", err)
+		return tx.wrapErr("drop rolled-back versions", err)
 	}
 	_, err = tx.tx.Exec(`DELETE FROM object WHERE collection_id IN (SELECT id FROM collection
 			WHERE principal = ? AND api_group = ? AND version = ? AND resource = ? AND state = 'seen')
 		AND CAST(resource_version AS INTEGER) > ? AND updated_at < ?`, s.Principal, s.Group, s.Version, s.Resource, version, before)
 	if err != nil {
-		return tx.wrapErr("forget future", err)
+		return tx.wrapErr("drop rolled-back versions", err)
 	}
 	_, err = tx.tx.Exec(`DELETE FROM tombstone WHERE principal = ? AND api_group = ? AND resource = ? AND CAST(resource_version AS INTEGER) > ? AND at < ?`,
 		s.Principal, s.Group, s.Resource, version, before)
-	return tx.wrapErr("forget future", err)
+	return tx.wrapErr("drop rolled-back versions", err)
 }
 
 // Forbid deletes what a principal has listed of a resource in a namespace, or over
@@ -37,10 +37,3 @@ func (tx *Tx) Forbid(s Scope) error {
 
 // Forget deletes a complete collection.
 func (tx *Tx) Forget(id int64) error { return tx.dropCollection(id) }
-
-// Version gives an object's resourceVersion in a collection, empty when it is not
-// there.
-func (tx *Tx) Version(collection int64, namespace, name string) (version string, err error) {
-	err = tx.stmt(tx.file.stmts.version).QueryRow(collection, namespace, name).Scan(&version)
-	return version, ignoreNotFound(tx.wrapErr("find version", err))
-}
