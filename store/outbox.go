@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"time"
 )
@@ -103,48 +102,4 @@ func (db *DB) Dequeue(ctx context.Context, id int64) error {
 		_, err := tx.tx.Exec(`DELETE FROM outbox WHERE id = ?`, id)
 		return tx.wrapErr("dequeue", err)
 	})
-}
-
-// salvage reads the outbox of a file that is given up, and whose cluster it is for: it is
-// no copy of what the server has, but was promised to an application. What cannot be read
-// is lost.
-func (c *carryOver) salvage(ctx context.Context, from *sql.DB) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.cluster == "" {
-		_ = from.QueryRowContext(ctx, `SELECT value FROM meta WHERE key = 'cluster'`).Scan(&c.cluster)
-	}
-	rows, err := from.QueryContext(ctx, selectQueued+` ORDER BY id`)
-	if err != nil {
-		return
-	}
-	defer rows.Close()
-	for rows.Next() {
-		q, err := scanQueued(rows.Scan)
-		if errors.Is(err, ErrCorrupt) {
-			continue
-		}
-		if err != nil {
-			break
-		}
-		c.queued = append(c.queued, q)
-	}
-	_ = rows.Err() // the rows before it are good
-}
-
-// salvageFile is salvage from a file that cannot be opened as a cache.
-func (c *carryOver) salvageFile(ctx context.Context, path string) {
-	from := sql.OpenDB(connector{dsn: dsn(path, "mode=rw&_busy_timeout=5000"), reader: true, pragmas: []string{"PRAGMA query_only = ON", "PRAGMA temp_store = MEMORY", "PRAGMA trusted_schema = OFF"}})
-	defer from.Close() //nolint:errcheck // it is given up
-	c.salvage(ctx, from)
-}
-
-// restoreQueued writes what was salvaged, under the ids that it had.
-func (c *carryOver) restoreQueued(tx *sql.Tx) error {
-	for _, q := range c.queued {
-		if _, err := putQueued(tx, q.ID, q); err != nil {
-			return err
-		}
-	}
-	return nil
 }
