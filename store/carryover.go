@@ -7,24 +7,24 @@ import (
 	"sync"
 )
 
-// carryOver is what a new file begins with when one is lost while running: which
-// cluster it is of, and the facts that were read or put. They are few and small,
-// and other things rest on them that would not be put again soon.
+// carryOver holds the first rows of a new file, which replaces a lost one: the owner, all
+// facts that were read or put, and the queued writes. Facts are few and small. Other parts
+// depend on them, and would not put them again soon.
 type carryOver struct {
 	mu     sync.Mutex
-	owner  string // as in the table meta
+	owner  string // as in the table meta; empty: unknown
 	facts  map[string]fact
-	queued []Queued // that were salvaged and are in no file
+	queued []Queued // salvaged, and in no file
 }
 
-// put keeps what is new.
+// put stores a new fact.
 func (c *carryOver) put(key string, f fact) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.set(key, f)
 }
 
-// read keeps what was read, unless something newer was put meanwhile.
+// putIfNewer stores a fact that was read, unless a newer one was put meanwhile.
 func (c *carryOver) putIfNewer(key string, f fact) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -33,7 +33,7 @@ func (c *carryOver) putIfNewer(key string, f fact) {
 	}
 }
 
-// set is called under the lock.
+// set must be called with the lock held.
 func (c *carryOver) set(key string, f fact) {
 	if c.facts == nil {
 		c.facts = map[string]fact{}
@@ -41,6 +41,7 @@ func (c *carryOver) set(key string, f fact) {
 	c.facts[key] = f
 }
 
+// bind stores the owner, and drops the facts of the previous one if the cache was emptied.
 func (c *carryOver) bind(owner string, emptied bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -49,7 +50,7 @@ func (c *carryOver) bind(owner string, emptied bool) {
 	}
 }
 
-// restore writes what is kept.
+// restore writes the rows into a new file.
 func (c *carryOver) restore(tx *sql.Tx) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -68,9 +69,8 @@ func (c *carryOver) restore(tx *sql.Tx) error {
 	return err
 }
 
-// salvage reads the outbox of a file that is given up, and whose cluster it is for: it is
-// no copy of what the server has, but was promised to an application. What cannot be read
-// is lost.
+// salvage reads the outbox and the owner from a file that is given up. An application was
+// promised the queued writes, and the server has no copy. Rows that cannot be read are lost.
 func (c *carryOver) salvage(ctx context.Context, from *sql.DB) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -92,17 +92,21 @@ func (c *carryOver) salvage(ctx context.Context, from *sql.DB) {
 		}
 		c.queued = append(c.queued, q)
 	}
-	_ = rows.Err() // the rows before it are good
+	_ = rows.Err() // the rows read so far are good
 }
 
-// salvageFile is salvage from a file that cannot be opened as a cache.
+// salvageFile salvages a file that cannot be opened as a cache.
 func (c *carryOver) salvageFile(ctx context.Context, path string) {
-	from := sql.OpenDB(connector{dsn: dsn(path, "mode=rw&_busy_timeout=5000"), reader: true, pragmas: []string{"PRAGMA query_only = ON", "PRAGMA temp_store = MEMORY", "PRAGMA trusted_schema = OFF"}})
-	defer from.Close() //nolint:errcheck // it is given up
+	from := sql.OpenDB(connector{dsn: dsn(path, "mode=rw&_busy_timeout=5000"), reader: true, pragmas: []string{
+		"PRAGMA query_only = ON",
+		"PRAGMA temp_store = MEMORY",
+		"PRAGMA trusted_schema = OFF",
+	}})
+	defer from.Close() //nolint:errcheck // the file is given up
 	c.salvage(ctx, from)
 }
 
-// restoreQueued writes what was salvaged, under the ids that it had.
+// restoreQueued writes the salvaged rows, under their old ids.
 func (c *carryOver) restoreQueued(tx *sql.Tx) error {
 	for _, q := range c.queued {
 		if _, err := putQueued(tx, q.ID, q); err != nil {

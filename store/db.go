@@ -18,16 +18,16 @@ import (
 type DB struct {
 	path       string
 	opts       Options
-	lastID     atomic.Int64 // of collections, in this file and in those before it
+	lastID     atomic.Int64 // of collections, in this file and its predecessors
 	lastQueued atomic.Int64 // of queued writes, likewise
 	carryOver  carryOver
-	fileErr    error // why there is no file: Recreate has failed
+	fileErr    error // why file is nil: Recreate has failed, or the DB is closed
 
-	// mu is held for reading while the file is used, for writing while it is
-	// replaced: SQLite finds the companions of a file by its name, so nobody may
-	// have the old one open when there is a new one.
+	// mu is held for reading while the file is used, and for writing while it is replaced.
+	// SQLite finds the log of a file by name, so the old file must be closed before a new
+	// one has its name.
 	mu   sync.RWMutex
-	file *file // nil: see scratch
+	file *file // nil: see fileErr
 }
 
 // file is an open database file.
@@ -41,11 +41,11 @@ type file struct {
 	collections collectionCache
 }
 
-// Path is the database file's.
+// Path is the path of the database file.
 func (db *DB) Path() string { return db.path }
 
-// Check tells whether the file is still the one that was opened: writes to an
-// unlinked file succeed into nothing.
+// Check returns ErrGone if the path no longer leads to the file that was opened. Writes to
+// an unlinked file succeed and are lost.
 func (db *DB) Check() error {
 	f, release, err := db.acquire()
 	if err != nil {
@@ -59,7 +59,7 @@ func (db *DB) Check() error {
 	return nil
 }
 
-// use gives the file, which stays the same until done is called.
+// acquire returns the open file, which nobody replaces until release is called.
 func (db *DB) acquire() (f *file, release func(), err error) {
 	db.mu.RLock()
 	if db.file == nil {
@@ -69,9 +69,9 @@ func (db *DB) acquire() (f *file, release func(), err error) {
 	return db.file, db.mu.RUnlock, nil
 }
 
-// Close closes the database; the log is merged into the file. In place of a file that was
-// found corrupt it leaves a new one, as Recreate does: the next Open must not take the old
-// one again, and what was promised of the outbox is in no other place.
+// Close merges the log into the file and closes it. Close replaces a file that was found
+// corrupt, as Recreate does: the next Open must not use the old file, and nothing else has
+// the queued writes.
 func (db *DB) Close() error {
 	db.mu.Lock()
 	defer db.mu.Unlock()
@@ -83,9 +83,9 @@ func (db *DB) Close() error {
 	if !f.corrupt.Load() {
 		return f.close()
 	}
-	ctx := context.Background() // it must not end here
+	ctx := context.Background() // nothing may interrupt this
 	db.carryOver.salvage(ctx, f.write)
-	_ = f.close() // it is lost, whatever that says
+	_ = f.close() // the file is lost anyway
 	if err := db.recreate(ctx); err != nil {
 		return err
 	}
@@ -99,8 +99,8 @@ func (f *file) close() error {
 	return errors.Join(f.read.Close(), f.stmts.close(), f.write.Close())
 }
 
-// note adds a kind to an error of an operation on the open file, and remembers
-// that it is corrupt.
+// wrapErr adds a kind to the error of an operation on the file, and remembers that the
+// file is corrupt.
 func (f *file) wrapErr(op string, err error) error {
 	err = translate(op, err)
 	if errors.Is(err, ErrCorrupt) {
@@ -121,16 +121,17 @@ var _ driver.Connector = connector{}
 func (c connector) Driver() driver.Driver { return &sqlite3.SQLiteDriver{} }
 
 func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
-	// SQLite makes its files with the umask's leave; the directory is 0700.
+	// SQLite creates its files according to the umask; the directory has mode 0700.
 	conn, err := (&sqlite3.SQLiteDriver{}).Open(c.dsn)
 	if err != nil {
 		return nil, err
 	}
 	if c.reader {
-		// The last connection that closes would delete the log, by its name. The writer
-		// does that; a reader that is late must not, the name may be another file's.
-		if err := conn.(*sqlite3.SQLiteConn).SetFileControlInt("main", sqlite3.SQLITE_FCNTL_PERSIST_WAL, 1); err != nil {
-			return nil, errors.Join(fmt.Errorf("keep the log: %w", err), conn.Close())
+		// The last connection to close deletes the log, by its name. The writer may do that.
+		// A late reader must not: by then the name may belong to another file's log.
+		if err := conn.(*sqlite3.SQLiteConn).SetFileControlInt("main",
+			sqlite3.SQLITE_FCNTL_PERSIST_WAL, 1); err != nil {
+			return nil, errors.Join(fmt.Errorf("persist the log: %w", err), conn.Close())
 		}
 	}
 	for _, pragma := range c.pragmas {

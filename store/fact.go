@@ -13,8 +13,8 @@ type fact struct {
 
 const putFact = `INSERT OR REPLACE INTO fact (key, updated_at, value) VALUES (?, ?, ?)`
 
-// Fact reads something known about the cluster, and when it was learned. What is
-// not known is nil, without an error.
+// Fact returns a fact about the cluster, and when it was recorded. An unknown fact is nil,
+// without an error.
 func (db *DB) Fact(ctx context.Context, key string) (value []byte, at time.Time, err error) {
 	var f fact
 	err = db.read("read fact "+key, func(read *sql.DB) error {
@@ -30,8 +30,8 @@ func (db *DB) Fact(ctx context.Context, key string) (value []byte, at time.Time,
 	return f.value, time.UnixMilli(f.at), nil
 }
 
-// PutFact records something known about the cluster. It is on the disk when
-// PutFact returns: facts are few and other things rest on them.
+// PutFact records a fact about the cluster. The fact is on the disk when PutFact returns:
+// facts are few, and other parts depend on them.
 func (db *DB) PutFact(ctx context.Context, key string, value []byte) error {
 	f := fact{db.nowMilli(), value}
 	db.carryOver.put(key, f)

@@ -1,9 +1,9 @@
 package store
 
-// maxLinkHistory is how many changes of the link are remembered.
+// maxLinkHistory bounds the recorded changes of the link.
 const maxLinkHistory = 1000
 
-// PutLink adds a change of the link to its history.
+// PutLink adds a change of the link's state to its history.
 func (tx *Tx) PutLink(state, reason string) error {
 	res, err := tx.tx.Exec(`INSERT INTO link (at, state, reason) VALUES (?, ?, ?)`, tx.nowMilli(), state, reason)
 	if err != nil {

@@ -22,8 +22,8 @@ const (
 	FileName = "rockpool.db"
 	// applicationID marks the file as ours, "Rpol".
 	applicationID = 0x52706f6c
-	// schemaVersion counts incompatible schemas. A file of another version is
-	// made anew: it is a cache, but for the outbox, which is carried over.
+	// schemaVersion counts incompatible schemas. A new file replaces a file of another
+	// version, which is only a cache. The outbox is not, and is carried over.
 	schemaVersion = 3
 
 	pageSize   = 4096
@@ -35,18 +35,17 @@ const (
 // Options of Open. The zero value is ready to use.
 type Options struct {
 	// MaxSize bounds the database file, in bytes; 0 means DefaultMaxSize. The
-	// write-ahead log comes on top, a few MiB.
+	// write-ahead log takes a few MiB more.
 	MaxSize int64
-	// Now tells the time; nil means time.Now.
+	// Now returns the time; nil means time.Now.
 	Now func() time.Time
-	// Notice is told, in a sentence, what Open had to do to a file that it could
-	// not use; nil means nobody.
+	// Notice gets a sentence about a file that Open cannot use and replaces. Nil means none.
 	Notice func(string)
 }
 
-// Open opens the cache in directory dir, and makes it when it is not there. A
-// file that is corrupt or belongs to another program is renamed, not deleted,
-// and a new one is made; a file with another version's schema is made anew.
+// Open opens the cache in directory dir, and creates it if it is missing. Open renames a
+// file that is corrupt or belongs to another program, and creates a new one. A file with
+// another schema version it deletes and replaces.
 func Open(ctx context.Context, dir string, opts Options) (*DB, error) {
 	if opts.MaxSize == 0 {
 		opts.MaxSize = DefaultMaxSize
@@ -67,15 +66,17 @@ func Open(ctx context.Context, dir string, opts Options) (*DB, error) {
 	}
 	switch {
 	case errors.Is(err, ErrCorrupt):
-		opts.Notice(fmt.Sprintf("%s: %v: kept as %s.corrupt unless the disk is full, starting with an empty cache", db.path, err, FileName))
+		opts.Notice(fmt.Sprintf("cannot use the database; starting with an empty cache and "+
+			"keeping the file as %s.corrupt, unless the disk is full: %v", FileName, err))
 		err = db.recreate(ctx)
 	case errors.Is(err, ErrForeign):
-		opts.Notice(fmt.Sprintf("%s: %v: kept as %s.foreign, starting with an empty cache", db.path, err, FileName))
+		opts.Notice(fmt.Sprintf("cannot use the database; starting with an empty cache and "+
+			"keeping the file as %s.foreign: %v", FileName, err))
 		if err = setAside(db.path, db.path+".foreign"); err == nil {
 			err = db.openAndRestore(ctx)
 		}
 	case errors.Is(err, errSchemaVersion):
-		opts.Notice(fmt.Sprintf("%s: %v: starting with an empty cache", db.path, err))
+		opts.Notice(fmt.Sprintf("cannot use the database; starting with an empty cache: %v", err))
 		if err = removeDatabase(db.path); err == nil {
 			err = db.openAndRestore(ctx)
 		}
@@ -86,8 +87,8 @@ func Open(ctx context.Context, dir string, opts Options) (*DB, error) {
 	return db, nil
 }
 
-// writable finds out that a directory cannot be used in words better than
-// SQLite's "unable to open database file".
+// checkWritable gives a clearer error for an unusable directory than SQLite's
+// "unable to open database file".
 func checkWritable(dir string) error {
 	f, err := os.CreateTemp(dir, ".probe-*")
 	if err != nil {
@@ -99,14 +100,15 @@ func checkWritable(dir string) error {
 	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
-// remove deletes a database with its companions.
+// removeDatabase deletes a database and its auxiliary files.
 func removeDatabase(path string) error {
 	return errors.Join(removeFile(path), removeAuxiliary(path))
 }
 
-// removeAuxiliary deletes what SQLite keeps beside a database.
+// removeAuxiliary deletes the files that SQLite keeps next to a database.
 func removeAuxiliary(path string) error {
-	return errors.Join(removeFile(path+"-wal"), removeFile(path+"-shm"), removeFile(path+"-journal"))
+	return errors.Join(removeFile(path+"-wal"), removeFile(path+"-shm"),
+		removeFile(path+"-journal"))
 }
 
 func removeFile(path string) error {
@@ -116,8 +118,8 @@ func removeFile(path string) error {
 	return nil
 }
 
-// setAside renames a database; what stood at the new name is lost. The log must
-// go: applied to another file it would damage that one too.
+// setAside renames a database, and overwrites any file at the new name. It deletes the
+// log, because SQLite would apply it to the next file at path and damage that one too.
 func setAside(path, to string) error {
 	if err := os.Rename(path, to); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("set %s aside: %w", path, err)
@@ -125,17 +127,19 @@ func setAside(path, to string) error {
 	return removeDatabase(path)
 }
 
-var errSchemaVersion = errors.New("schema of another version")
+var errSchemaVersion = errors.New("another schema version")
 
-// open opens the file at the path, or makes it.
+// open opens the file at db.path, or creates it.
 func (db *DB) open(ctx context.Context) error {
 	// SQLite removes the log on a clean close.
 	wal, statErr := os.Stat(db.path + "-wal")
 	unclean := statErr == nil && wal.Size() > 0
 
-	var newFilePragmas []string // of a new file; in an old one the second would write, for which there may be no room
+	// Only a new file needs these, before its first table and before WAL. In an old file the
+	// second would write, and the disk may be full.
+	var newFilePragmas []string
 	if info, err := os.Stat(db.path); err != nil || info.Size() == 0 {
-		newFilePragmas = []string{"PRAGMA page_size = 4096", "PRAGMA auto_vacuum = INCREMENTAL"} // before the first table, and before WAL
+		newFilePragmas = []string{"PRAGMA page_size = 4096", "PRAGMA auto_vacuum = INCREMENTAL"}
 	}
 	f := &file{}
 	f.write = sql.OpenDB(connector{dsn: dsn(db.path, "_txlock=immediate&_busy_timeout=5000"), pragmas: append(newFilePragmas,
@@ -171,14 +175,14 @@ func (db *DB) open(ctx context.Context) error {
 	return nil
 }
 
-// maxPageCount keeps the file from growing beyond a size, in bytes.
+// maxPageCount is the pragma that bounds the file to size bytes.
 func maxPageCount(size int64) string { return fmt.Sprintf("PRAGMA max_page_count = %d", size/pageSize) }
 
 func dsn(path, params string) string {
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + params
 }
 
-// prepare checks whose file it is and makes the schema in an empty one.
+// initialize checks that the file is a cache of this version, and fills an empty one.
 func (db *DB) initialize(ctx context.Context, write *sql.DB, unclean bool) error {
 	op := "open " + db.path
 	var app, version, tables int
@@ -186,10 +190,11 @@ func (db *DB) initialize(ctx context.Context, write *sql.DB, unclean bool) error
 	if err := row.Scan(&app, &version, &tables); err != nil {
 		return translate(op, err)
 	}
-	if tables == 0 && (app == 0 || app == applicationID) { // lastID stays what it was in the file before this one
+	if tables == 0 && (app == 0 || app == applicationID) {
+		// lastID and lastQueued keep the values of the previous file.
 		script := fmt.Sprintf("BEGIN IMMEDIATE; %s PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT;", schema, applicationID, schemaVersion)
 		_, err := write.ExecContext(ctx, script)
-		return translate(op+": make schema", err)
+		return translate(op+": create schema", err)
 	}
 	if app != applicationID {
 		return fmt.Errorf("%s: %w (application_id %#x, %d tables)", op, ErrForeign, app, tables)
@@ -206,9 +211,9 @@ func (db *DB) initialize(ctx context.Context, write *sql.DB, unclean bool) error
 			return fmt.Errorf("%s: %w: %s", op, ErrCorrupt, verdict)
 		}
 	}
-	// What was being filled when the process ended can never become whole, and nobody has
-	// the key any more to the reviews that it kept. Neither is read, so a disk without room
-	// for this is no reason not to open.
+	// The snapshots of a process that ended can never be committed, and the key to its
+	// reviews is lost. Nothing reads these rows, so Open succeeds even when the disk is too
+	// full to delete them.
 	for _, cleanup := range []string{"DELETE FROM collection WHERE state = 'filling'", "DELETE FROM response WHERE question <> ''"} {
 		if _, err := write.ExecContext(ctx, cleanup); err != nil {
 			if err := translate(op, err); !errors.Is(err, ErrFull) {

@@ -8,23 +8,24 @@ import (
 
 const putOwner = `INSERT OR REPLACE INTO meta (key, value) VALUES ('cluster', ?)`
 
-// Owner is whose cache it is. Names are not enough: service accounts of two clusters have the same
-// ones, and so has one that was deleted and made anew, perhaps for somebody else.
+// Owner identifies the service account that the cache belongs to. A name is not enough: two
+// clusters have accounts of the same name. So do a deleted account and its successor, which
+// another user may have created.
 type Owner struct {
-	// Authorities are digests of the certificates that the API server is trusted by.
+	// Authorities are digests of the CA certificates that verify the API server.
 	Authorities []string `json:"authorities"`
-	// Account is the UID of the service account; empty: not known.
+	// Account is the UID of the service account; empty: unknown.
 	Account string `json:"account,omitempty"`
 }
 
-// differs tells that the cache of one owner is not for another. A rotation of the authority
-// overlaps; two clusters share nothing.
+// differs reports whether the cache of one owner is unusable for the other. The CA bundles
+// before and after a CA rotation overlap; those of two clusters share nothing.
 func (o Owner) differs(to Owner) bool {
 	return !slices.ContainsFunc(o.Authorities, func(d string) bool { return slices.Contains(to.Authorities, d) }) ||
 		(o.Account != "" && to.Account != "" && o.Account != to.Account)
 }
 
-// Bind says whose cache it is. One that was somebody else's is emptied.
+// Bind sets the owner of the cache, and empties the cache if its owner was another.
 func (db *DB) Bind(ctx context.Context, owner Owner) (emptied bool, err error) {
 	var bound string
 	err = db.Update(ctx, func(tx *Tx) error {

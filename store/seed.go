@@ -10,19 +10,19 @@ import (
 	"path/filepath"
 )
 
-// seedSuffix is on the name of a copy that is not finished.
+// seedSuffix marks the name of an unfinished copy.
 const seedSuffix = ".seed"
 
-// Seed makes the database of directory dir, in which there is none, from the one in the
-// directory from, which another process may be using and which stays as it is. What the other
-// has to do itself is not taken: its queued writes, and what it has seen of its link.
-// It gives ErrNotFound when nothing complete is recorded there. Whatever goes wrong, and when ctx
-// ends first, there is no database in dir.
+// Seed copies the database in directory from to directory dir, which has none. Another process
+// may be using the source, which does not change. The copy lacks the rows that only the other
+// process can use: its queued writes, its unfinished lists, its reviews, its link history.
+// Seed returns ErrNotFound if the source has no complete collection. After an error, and when
+// ctx ends first, dir has no database.
 func Seed(ctx context.Context, dir, from string) error {
 	path, source := filepath.Join(dir, FileName), filepath.Join(from, FileName)
 	partial := path + seedSuffix
-	// Of a process that was interrupted: half a copy, or the log of a database that was being
-	// removed, which SQLite would apply to the new one.
+	// An interrupted process may have left half a copy, or the log of a database that it was
+	// removing. SQLite would apply that log to the new database.
 	if err := errors.Join(removeDatabase(partial), removeAuxiliary(path)); err != nil {
 		return fmt.Errorf("seed: %w", err)
 	}
@@ -46,9 +46,12 @@ func Seed(ctx context.Context, dir, from string) error {
 	return nil
 }
 
-// vacuumInto writes one state of a database into a new file.
+// vacuumInto writes one consistent state of a database into a new file.
 func vacuumInto(ctx context.Context, source, to string) (err error) {
-	db := sql.OpenDB(connector{dsn: dsn(source, "_busy_timeout=1000"), reader: true, pragmas: []string{"PRAGMA trusted_schema = OFF", "PRAGMA cache_size = -1024"}})
+	db := sql.OpenDB(connector{dsn: dsn(source, "_busy_timeout=1000"), reader: true, pragmas: []string{
+		"PRAGMA trusted_schema = OFF",
+		"PRAGMA cache_size = -1024",
+	}})
 	db.SetMaxOpenConns(1)
 	defer func() { err = errors.Join(err, db.Close()) }()
 	var appID, version, complete int
@@ -57,7 +60,7 @@ func vacuumInto(ctx context.Context, source, to string) (err error) {
 		return err
 	}
 	if appID != applicationID || version != schemaVersion {
-		return fmt.Errorf("%w, %#x %d", errSchemaVersion, appID, version)
+		return fmt.Errorf("%w (application_id %#x, version %d)", errSchemaVersion, appID, version)
 	}
 	if err := db.QueryRowContext(ctx, "SELECT count(*) FROM collection WHERE state = 'complete'").Scan(&complete); err != nil {
 		return err
@@ -69,9 +72,13 @@ func vacuumInto(ctx context.Context, source, to string) (err error) {
 	return err
 }
 
-// dropPrivate takes from a copy what was not for it, and makes sure that the rest is on the disk.
+// dropPrivate deletes the rows that only the other process can use, and syncs the copy.
 func dropPrivate(ctx context.Context, path string) error {
-	db := sql.OpenDB(connector{dsn: dsn(path, "_txlock=immediate"), pragmas: []string{"PRAGMA temp_store = MEMORY", "PRAGMA foreign_keys = ON", "PRAGMA trusted_schema = OFF"}})
+	db := sql.OpenDB(connector{dsn: dsn(path, "_txlock=immediate"), pragmas: []string{
+		"PRAGMA temp_store = MEMORY",
+		"PRAGMA foreign_keys = ON",
+		"PRAGMA trusted_schema = OFF",
+	}})
 	_, err := db.ExecContext(ctx, `BEGIN; DELETE FROM outbox; DELETE FROM link; DELETE FROM collection WHERE state = 'filling'; DELETE FROM response WHERE question <> ''; COMMIT`)
 	if err := errors.Join(err, db.Close()); err != nil {
 		return err

@@ -7,19 +7,19 @@ import (
 	"fmt"
 )
 
-// Tx is the right to change rows, for the length of one Update.
+// Tx can change rows, for the duration of one Update.
 type Tx struct {
 	db   *DB
 	file *file
 	tx   *sql.Tx
 }
 
-// Update runs f in one transaction: all of its changes or none. There is one
-// writer at a time. f must return the first error that it meets: after a full
-// disk SQLite has rolled back and would commit what follows one by one.
+// Update runs f in one transaction: it commits all changes or none. There is one writer at a
+// time. f must return the first error that it meets: when the disk is full, SQLite rolls
+// back, and would then commit each later statement on its own.
 //
-// A context that is done before f starts stops the Update; later it does not,
-// for the same reason. Nothing is written to a file that was found corrupt.
+// For the same reason, a context that ends stops Update only before f starts. Update does
+// not write to a file that was found corrupt.
 func (db *DB) Update(ctx context.Context, f func(*Tx) error) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -47,8 +47,8 @@ func (db *DB) Update(ctx context.Context, f func(*Tx) error) (err error) {
 	return file.wrapErr("commit", err)
 }
 
-// writeSynced runs f in one transaction, which is on the disk when writeSynced returns: that of
-// an Update may be lost with the power.
+// writeSynced runs f in one transaction, which is on the disk when writeSynced returns. A
+// power loss may undo an Update.
 func (db *DB) writeSynced(ctx context.Context, op string, f func(*sql.Tx) error) error {
 	file, release, err := db.acquire()
 	if err != nil {
@@ -74,13 +74,13 @@ func (db *DB) writeSynced(ctx context.Context, op string, f func(*sql.Tx) error)
 		return file.wrapErr(op, err)
 	}
 	if err := f(tx); err != nil {
-		_ = tx.Rollback() // after a full disk SQLite has done so
+		_ = tx.Rollback() // when the disk is full, SQLite has done so
 		return file.wrapErr(op, err)
 	}
 	return file.wrapErr(op, tx.Commit())
 }
 
-// read runs f with a reading connection at hand.
+// read runs f with the reading connections.
 func (db *DB) read(op string, f func(*sql.DB) error) error {
 	file, release, err := db.acquire()
 	if err != nil {
@@ -99,13 +99,12 @@ func (f *file) query(op string, read func(*sql.DB) error) error {
 	return f.wrapErr(op, err)
 }
 
-// callbackError is an error of a function that was given rows. Whatever it says, it
-// does not say that the file is corrupt.
+// callbackError is an error of a caller's function that processes rows. It gets no kind:
+// even if it wraps one of SQLite's errors, it does not mean that this file is corrupt.
 type callbackError struct{ error }
 
-// view runs f over one unchanging state of the database. It holds a read
-// transaction, which keeps the log from shrinking: f must be quick and must not
-// wait for a client.
+// view runs f on one consistent state of the database. Its read transaction keeps the log
+// from shrinking, so f must be quick and must not wait for a client.
 func (db *DB) view(ctx context.Context, op string, f func(*sql.Tx) error) error {
 	return db.read(op, func(read *sql.DB) error {
 		tx, err := read.BeginTx(ctx, nil)
@@ -126,8 +125,8 @@ func (tx *Tx) nowMilli() int64 { return tx.db.nowMilli() }
 
 func (db *DB) nowMilli() int64 { return db.opts.Now().UnixMilli() }
 
-// statements are prepared once on the writing connection, for what is done once
-// an object.
+// statements are prepared once on the writing connection, for work that is done for each
+// object.
 type statements struct {
 	findCollection, advance, put, remove, version *sql.Stmt
 }
