@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// pods makes objects of the size of pods.
+// pods makes n objects with payloads of about size bytes.
 func pods(n, size int) []Object {
 	objects := make([]Object, n)
 	for i := range objects {
@@ -20,8 +20,8 @@ func pods(n, size int) []Object {
 	return objects
 }
 
-// groups records a list as the recorder does, in groups of operations.
-func groups(b testing.TB, db *DB, scope Scope, objects []Object) {
+// recordInGroups records a list as the recorder does: in several transactions.
+func recordInGroups(b testing.TB, db *DB, scope Scope, objects []Object) {
 	const group = 256
 	s := NewSnapshot(scope)
 	for i := 0; i < len(objects); i += group {
@@ -52,7 +52,7 @@ func BenchmarkSnapshot(b *testing.B) {
 		}
 		defer db.Close()
 		if unchanged {
-			groups(b, db, scope, objects)
+			recordInGroups(b, db, scope, objects)
 		}
 		b.SetBytes(2000 * 3400)
 		n := 0
@@ -69,7 +69,7 @@ func BenchmarkSnapshot(b *testing.B) {
 					b.StartTimer()
 				}
 			}
-			groups(b, db, scope, objects)
+			recordInGroups(b, db, scope, objects)
 		}
 		b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*len(objects)), "µs/object")
 	}
@@ -85,7 +85,7 @@ func BenchmarkRead(b *testing.B) {
 	defer db.Close()
 	objects := pods(2000, 3400)
 	scope := Scope{Principal: "p", Version: "v1", Resource: "pods", Representation: "object"}
-	groups(b, db, scope, objects)
+	recordInGroups(b, db, scope, objects)
 	all, err := db.Collections(b.Context(), "p", "", "v1", "pods")
 	if err != nil || len(all) != 1 {
 		b.Fatal(all, err)

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Scope names a collection: who read what, in which form.
+// Scope identifies a collection: who read which objects, in which form.
 type Scope struct {
 	Principal                string
 	Group, Version, Resource string
@@ -26,10 +26,10 @@ type State string
 const (
 	Complete State = "complete"
 	Filling  State = "filling"
-	Single     State = "seen"
+	Single   State = "seen" // of singles: objects read by GET alone
 )
 
-// CollectionMeta is what a collection says of itself, apart from its objects.
+// CollectionMeta describes a collection, apart from its objects.
 type CollectionMeta struct {
 	Kind, APIVersion string // of one object
 	Envelope         string // JSON of the list without items and resourceVersion
@@ -43,7 +43,7 @@ type Collection struct {
 	CollectionMeta
 	State    State
 	Revision int64     // counts the changes to this collection
-	SyncedAt time.Time // when it was last known to equal the server's
+	SyncedAt time.Time // when it last equalled the server's state
 	UsedAt   time.Time // when it was last recorded or replayed
 }
 
@@ -58,43 +58,43 @@ func scanCollection(scan func(...any) error) (c Collection, err error) {
 	return c, err
 }
 
-// Collections gives all collections of a resource that can be read, complete or
-// seen, in every scope of the principal. The slice is not the caller's to change: until
-// the next change of the database it is given again.
+// Collections returns the collections of a resource that can be read, complete ones and
+// singles, in every scope of the principal. The caller must not change the slice: it is
+// shared until the next change of the database.
 func (db *DB) Collections(ctx context.Context, principal, group, version, resource string) (all []Collection, err error) {
-	file, done, err := db.use()
+	file, release, err := db.acquire()
 	if err != nil {
 		return nil, err
 	}
-	defer done()
+	defer release()
 	return file.collections.get([4]string{principal, group, version, resource}, func() ([]Collection, error) {
 		return file.findCollections(ctx, "list collections", `WHERE principal = ? AND api_group = ? AND version = ? AND resource = ? AND state <> 'filling' ORDER BY id`,
 			principal, group, version, resource)
 	})
 }
 
-// maxKnown is how many answers of Collections are kept.
-const maxKnown = 64
+// maxCachedLists bounds the cached results of Collections.
+const maxCachedLists = 64
 
-// known are answers of Collections: offline every request needs one, and asking SQLite
-// is a third of what an answer costs.
-type known struct {
-	changes atomic.Uint64 // counts those of the database
+// collectionCache holds results of Collections. Every offline request needs one, and the
+// query takes a third of the time of a response.
+type collectionCache struct {
+	generation atomic.Uint64 // counts the changes of the database
 
-	mu    sync.Mutex
-	at    uint64 // what changes was before all of them were read
-	lists map[[4]string][]Collection
+	mu       sync.Mutex
+	validFor uint64 // the generation before the lists were read
+	lists    map[[4]string][]Collection
 }
 
-// changed is to be called after each change, before its maker is told.
-func (k *known) changed() { k.changes.Add(1) }
+// invalidate must be called after each commit, before Update returns.
+func (c *collectionCache) invalidate() { c.generation.Add(1) }
 
-func (k *known) get(key [4]string, read func() ([]Collection, error)) ([]Collection, error) {
-	at := k.changes.Load()
-	k.mu.Lock()
-	all, ok := k.lists[key]
-	ok = ok && k.at == at
-	k.mu.Unlock()
+func (c *collectionCache) get(key [4]string, read func() ([]Collection, error)) ([]Collection, error) {
+	current := c.generation.Load()
+	c.mu.Lock()
+	all, ok := c.lists[key]
+	ok = ok && c.validFor == current
+	c.mu.Unlock()
 	if ok {
 		return all, nil
 	}
@@ -102,17 +102,17 @@ func (k *known) get(key [4]string, read func() ([]Collection, error)) ([]Collect
 	if err != nil {
 		return nil, err
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.lists == nil || k.at != at || len(k.lists) >= maxKnown {
-		k.at, k.lists = at, map[[4]string][]Collection{}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lists == nil || c.validFor != current || len(c.lists) >= maxCachedLists {
+		c.validFor, c.lists = current, map[[4]string][]Collection{}
 	}
-	k.lists[key] = all
+	c.lists[key] = all
 	return all, nil
 }
 
 func (f *file) findCollections(ctx context.Context, op, where string, args ...any) (out []Collection, err error) {
-	err = f.look(op, func(read *sql.DB) error {
+	err = f.query(op, func(read *sql.DB) error {
 		rows, err := read.QueryContext(ctx, `SELECT `+collectionColumns+` FROM collection `+where, args...)
 		if err != nil {
 			return err
@@ -137,8 +137,8 @@ func (tx *Tx) Collection(s Scope, state State) (Collection, error) {
 	return c, tx.wrapErr("find collection", err)
 }
 
-// create makes an empty collection. Its id was never used before: the id of a
-// collection whose transaction was rolled back must not lead to another one.
+// create adds an empty collection, with an id that was never used before: the id of a
+// collection whose transaction was rolled back must not lead to another collection.
 func (tx *Tx) create(s Scope, state State) (int64, error) {
 	id := tx.db.lastID.Add(1)
 	_, err := tx.tx.Exec(`INSERT INTO collection
@@ -148,15 +148,15 @@ func (tx *Tx) create(s Scope, state State) (int64, error) {
 	return id, tx.wrapErr("create collection", err)
 }
 
-// Advance says that the collection, with the changes of this transaction, is
-// what the server has at resourceVersion.
+// Advance records that the collection, with the changes of this transaction, equals the
+// server's state at resourceVersion.
 func (tx *Tx) Advance(id int64, resourceVersion string) error {
 	now := tx.nowMilli()
 	_, err := tx.stmt(tx.file.stmts.advance).Exec(resourceVersion, now, now, id)
 	return tx.wrapErr("advance collection", err)
 }
 
-// touch counts a change that does not move the resourceVersion.
+// touch counts a change that leaves the resourceVersion as it is.
 func (tx *Tx) touch(id int64) error {
 	_, err := tx.tx.Exec(`UPDATE collection SET revision = revision + 1, used_at = ? WHERE id = ?`, tx.nowMilli(), id)
 	return tx.wrapErr("touch collection", err)

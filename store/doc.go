@@ -1,22 +1,39 @@
-// Package store keeps what was read from the Kubernetes API in an SQLite file.
+// Package store is the cache of the Kubernetes API in one SQLite file.
 //
-// It knows rows and nothing of HTTP: collections of objects, tombstones, whole responses,
-// facts, the history of the link, and writes that wait for it. Its promise is that a complete collection is,
-// at any instant and after any crash, exactly the set of objects that the server
-// had at the collection's resourceVersion.
+// It knows rows and nothing of HTTP. Its promise: at any instant and after any crash, a
+// complete collection is exactly the set of objects that the server had at the
+// collection's resourceVersion.
 //
 //	record ──Update(func(*Tx))──▶ one writing connection ──▶ rockpool.db (WAL)
 //	replay ◀──List, Object, …──── a few reading connections ◀──┘
 //
-// What a crash, a full disk or a damaged file does to that promise: a crash leaves the
-// last commits out, never half of one. A file that is damaged is an error, and is
-// replaced by an empty one (Recreate). SQLite notices what breaks its structure, and a
-// checksum what breaks an object's payload; objects are nearly all of most files. Of a
-// whole response only the size is checked. A bit that a card flips inside one, or inside
-// a name, a version or a label, is not noticed: checksums of pages would take a file
-// system of our own below SQLite. A new list or answer repairs it, because what the
-// server sends is compared with what is there.
+// Writing and reading have types of their own: an Update changes rows through a Tx, and
+// the connections behind DB's reading methods are query_only.
 //
-// Writing and reading have types of their own: only a Tx can change rows, and
-// the connections behind DB's own methods are query_only.
+// The tables, and the files with their statements (schema.sql has all columns and views):
+//
+//	collection  collection.go  one LIST/WATCH scope, or the singles: objects read by GET alone
+//	object      object.go      the objects of collections
+//	tombstone   tombstone.go   objects that the server has reported absent
+//	response    response.go    complete responses, for the identical request
+//	fact        fact.go        facts about the cluster
+//	link        link.go        the history of the link
+//	outbox      outbox.go      accepted writes that wait for the link
+//	meta        owner.go       the owner of the cache
+//
+//	snapshot.go makes a list the complete collection of its scope
+//	evict.go    deletes least recently used rows, and shrinks the file
+//	drop.go     deletes rows that the server has made invalid
+//
+// The file itself: open.go opens or creates it, db.go holds it open, tx.go has its
+// transactions, recreate.go replaces a lost or corrupt one, carryover.go has the rows that
+// survive that, seed.go copies the file of another pod, errors.go has the kinds of errors.
+//
+// A crash loses the last commits, never half of one. A transaction on a full disk fails
+// as a whole. A damaged file gives ErrCorrupt, and Recreate replaces it with an empty one.
+// SQLite detects damage to the structure of the file, and a checksum detects damage to an
+// object's payload; payloads are nearly all of most files. Of a response only the size is
+// checked. A bit that a flash card flips inside a response, a name, a version or a label
+// stays undetected: checksums of pages would need a file system of our own below SQLite.
+// A new list or response repairs it, because the recorder compares it with the rows.
 package store

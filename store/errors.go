@@ -9,15 +9,15 @@ import (
 	"github.com/mattn/go-sqlite3"
 )
 
-// Kinds of errors, to be asked for with errors.Is.
+// Kinds of errors, for errors.Is.
 var (
 	// ErrNotFound: there is no such row.
 	ErrNotFound = errors.New("not recorded")
-	// ErrChanged: the collection changed between two pages of one reading.
+	// ErrChanged: the collection changed between two pages of a List.
 	ErrChanged = errors.New("the collection changed while it was read")
-	// ErrCorrupt: the file is damaged or is no SQLite database.
+	// ErrCorrupt: the file is damaged or is not an SQLite database.
 	ErrCorrupt = errors.New("database is corrupt")
-	// ErrForeign: the file is a database of another program.
+	// ErrForeign: the file is the database of another program.
 	ErrForeign = errors.New("database belongs to another program")
 	// ErrFull: the disk, or the quota, is full.
 	ErrFull = errors.New("no space for the database")
@@ -25,8 +25,8 @@ var (
 	ErrReadOnly = errors.New("database cannot be written")
 	// ErrDisk: reading or writing failed below the file system.
 	ErrDisk = errors.New("disk error")
-	// ErrGone: the file was removed or replaced while it was open, or there is none
-	// since then.
+	// ErrGone: the file was removed or replaced while it was open and has not been
+	// recreated, or the DB is closed.
 	ErrGone = errors.New("database file was removed while it was open")
 )
 
@@ -58,16 +58,17 @@ func kindOf(err error) error {
 			return ErrReadOnly
 		}
 		switch e.ExtendedCode {
-		case sqlite3.ErrIoErrShortRead, ioerrCorruptFS: // it is shorter than it says
+		case sqlite3.ErrIoErrShortRead, ioerrCorruptFS: // the file is shorter than its header says
 			return ErrCorrupt
 		}
 		cause = e.SystemErrno
 	}
-	// What SQLite calls CANTOPEN or IOERR has many causes.
+	// CANTOPEN and IOERR have many causes; the error of the system call tells them apart.
 	switch {
 	case errors.Is(cause, syscall.ENOSPC), errors.Is(cause, syscall.EDQUOT):
 		return ErrFull
-	case errors.Is(cause, syscall.EROFS), errors.Is(cause, syscall.EACCES), errors.Is(cause, syscall.EPERM):
+	case errors.Is(cause, syscall.EROFS), errors.Is(cause, syscall.EACCES),
+		errors.Is(cause, syscall.EPERM):
 		return ErrReadOnly
 	case e.Code == sqlite3.ErrCantOpen:
 		return ErrReadOnly
@@ -77,7 +78,14 @@ func kindOf(err error) error {
 	return nil
 }
 
-// ioerrCorruptFS is SQLITE_IOERR_CORRUPTFS, which the driver has no name for.
+// ioerrCorruptFS is SQLITE_IOERR_CORRUPTFS, for which the driver has no name.
 var ioerrCorruptFS = sqlite3.ErrIoErr.Extend(33)
 
 func isNotFound(err error) bool { return errors.Is(err, ErrNotFound) }
+
+func ignoreNotFound(err error) error {
+	if isNotFound(err) {
+		return nil
+	}
+	return err
+}

@@ -6,29 +6,28 @@ import (
 	"fmt"
 )
 
-// Usage gives the bytes of the file that hold data, and the bound, Options.MaxSize.
+// Usage returns the bytes of the file that hold data, and the bound, Options.MaxSize.
 func (db *DB) Usage(ctx context.Context) (used, bound int64, err error) {
 	pages, free, err := db.pages(ctx)
 	return (pages - free) * pageSize, db.opts.MaxSize, err
 }
 
-// pages counts those of the file, and those of them that are not in use.
+// pages counts the pages of the file, and the free ones among them.
 func (db *DB) pages(ctx context.Context) (all, free int64, err error) {
-	file, done, err := db.use()
+	file, release, err := db.acquire()
 	if err != nil {
 		return 0, 0, err
 	}
-	defer done()
+	defer release()
 	err = file.write.QueryRowContext(ctx, `SELECT (SELECT page_count FROM pragma_page_count), (SELECT freelist_count FROM pragma_freelist_count)`).Scan(&all, &free)
-	return all, free, file.note("usage", err)
+	return all, free, file.wrapErr("count pages", err)
 }
 
-// Evict deletes whole collections, the least recently used first, and after them
-// responses, the oldest first, until at most target bytes are used. Collections of
-// which keep says true stay, and so does what is being filled. It gives the
-// number of collections and responses that it has deleted.
+// Evict deletes the least recently used collections, and then the oldest responses, until at
+// most target bytes are used. It skips filling collections, and scopes for which keep is
+// true. It returns the number of collections and responses that it deleted.
 func (db *DB) Evict(ctx context.Context, target int64, keep func(Scope) bool) (evicted int, err error) {
-	candidates, err := db.leastUsed(ctx)
+	candidates, err := db.leastRecentlyUsed(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -48,75 +47,75 @@ func (db *DB) Evict(ctx context.Context, target int64, keep func(Scope) bool) (e
 		if used, _, err := db.Usage(ctx); err != nil || used <= target {
 			return evicted, err
 		}
-		gone, err := db.dropOldestResponse(ctx)
-		if err != nil || !gone {
+		dropped, err := db.dropOldestResponse(ctx)
+		if err != nil || !dropped {
 			return evicted, err
 		}
 		evicted++
 	}
 }
 
-// leastUsed gives all collections that can be read, the least recently used first.
-func (db *DB) leastUsed(ctx context.Context) ([]Collection, error) {
-	file, done, err := db.use()
+// leastRecentlyUsed returns all collections that can be read, the least recently used first.
+func (db *DB) leastRecentlyUsed(ctx context.Context) ([]Collection, error) {
+	file, release, err := db.acquire()
 	if err != nil {
 		return nil, err
 	}
-	defer done()
-	return file.findCollections(ctx, "find least used", `WHERE state <> 'filling' ORDER BY used_at, id`)
+	defer release()
+	return file.findCollections(ctx, "list least recently used collections", `WHERE state <> 'filling' ORDER BY used_at, id`)
 }
 
-// Shrinking is in steps: each moves pages from the end of the file, and writes them.
-// What is free stays up to a tenth of the quota, for the next recordings.
+// Shrink works in steps, because each moves pages from the end of the file and writes them.
+// It leaves free pages for the next recordings, up to a tenth of the quota.
 const (
 	shrinkStep  = 1024 // pages
 	spareTenths = 1
 )
 
-// Shrink gives pages that eviction has freed back to the file system, at most 4 MiB
-// of them. The file gets smaller when the log is next merged into it.
+// Shrink returns pages that eviction has freed to the file system, at most 4 MiB a call. The
+// file becomes smaller at the next checkpoint.
 func (db *DB) Shrink(ctx context.Context) error {
 	_, free, err := db.pages(ctx)
 	spare := db.opts.MaxSize / pageSize / 10 * spareTenths
 	if err != nil || free <= spare {
 		return err
 	}
-	file, done, err := db.use()
+	file, release, err := db.acquire()
 	if err != nil {
 		return err
 	}
-	defer done()
-	// Each step of the statement frees one page: only its end ends it.
+	defer release()
+	// Each step of the statement frees one page, so all of its rows must be read.
 	rows, err := file.write.QueryContext(context.WithoutCancel(ctx), fmt.Sprintf(`PRAGMA incremental_vacuum(%d)`, min(free-spare, shrinkStep)))
 	if err != nil {
-		return file.note("shrink", err)
+		return file.wrapErr("shrink", err)
 	}
 	for rows.Next() {
 	}
 	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-		return file.note("shrink", err)
+		return file.wrapErr("shrink", err)
 	}
-	// A file that was larger than the quota, when it was opened, has kept its size as
-	// the bound.
+	// SQLite does not bound a file below its size. If the file was larger than the quota when
+	// it was opened, that size is still the bound.
 	_, err = file.write.ExecContext(ctx, maxPageCount(db.opts.MaxSize))
-	return file.note("shrink", err)
+	return file.wrapErr("shrink", err)
 }
 
-func (db *DB) dropOldestResponse(ctx context.Context) (gone bool, err error) {
+func (db *DB) dropOldestResponse(ctx context.Context) (dropped bool, err error) {
 	err = db.Update(ctx, func(tx *Tx) error {
 		res, err := tx.tx.Exec(`DELETE FROM response WHERE rowid = (SELECT rowid FROM response ORDER BY stored_at LIMIT 1)`)
 		if err != nil {
 			return tx.wrapErr("drop response", err)
 		}
 		n, err := res.RowsAffected()
-		gone = n > 0
+		dropped = n > 0
 		return tx.wrapErr("drop response", err)
 	})
-	return gone, err
+	return dropped, err
 }
 
-// Use notes that a collection was replayed.
+// Use records that a collection was replayed.
 func (tx *Tx) Use(id int64) error {
 	_, err := tx.tx.Exec(`UPDATE collection SET used_at = ? WHERE id = ?`, tx.nowMilli(), id)
-	return tx.wrapErr("use collection", err)
+	return tx.wrapErr("mark collection used", err)
 }

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// settled gives the size of the file with everything in it.
-func settled(t *testing.T, db *DB) int64 {
+// checkpointedSize merges the log into the file and returns the file's size.
+func checkpointedSize(t *testing.T, db *DB) int64 {
 	t.Helper()
 	if _, err := db.file.write.Exec(`PRAGMA wal_checkpoint(TRUNCATE)`); err != nil {
 		t.Fatal(err)
@@ -19,7 +19,7 @@ func settled(t *testing.T, db *DB) int64 {
 	return info.Size()
 }
 
-func fill(t *testing.T, db *DB, scopes, objects int) {
+func recordScopes(t *testing.T, db *DB, scopes, objects int) {
 	t.Helper()
 	for s := range scopes {
 		var list []Object
@@ -30,35 +30,35 @@ func fill(t *testing.T, db *DB, scopes, objects int) {
 	}
 }
 
-func TestWhatIsEvictedIsGivenBack(t *testing.T) {
+func TestShrinkReturnsEvictedPagesToTheFileSystem(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{MaxSize: 16 << 20})
-	fill(t, db, 12, 100)
-	before := settled(t, db)
+	recordScopes(t, db, 12, 100)
+	before := checkpointedSize(t, db)
 	if _, err := db.Evict(t.Context(), 2<<20, func(Scope) bool { return false }); err != nil {
 		t.Fatal(err)
 	}
-	if size := settled(t, db); size != before {
-		t.Fatalf("eviction alone makes the file smaller, from %d to %d bytes: Shrink is of no use", before, size)
+	if size := checkpointedSize(t, db); size != before {
+		t.Fatalf("eviction alone shrinks the file from %d to %d bytes: Shrink is not needed", before, size)
 	}
 	size := before
 	for step := 0; ; step++ {
 		if err := db.Shrink(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		now := settled(t, db)
+		now := checkpointedSize(t, db)
 		if size-now > shrinkStep*pageSize*11/10 {
-			t.Fatalf("one step has written all of %d bytes anew", size-now)
+			t.Fatalf("one step moved %d bytes, more than shrinkStep pages", size-now)
 		}
 		if now == size {
 			break
 		}
 		size = now
 		if step > 10 {
-			t.Fatal("it never ends")
+			t.Fatal("Shrink still makes the file smaller after 10 steps")
 		}
 	}
 	if most := int64(2<<20 + 16<<20/10 + 64<<10); size > most {
-		t.Fatalf("the file has %d bytes, want at most %d: what is used and a tenth of the quota", size, most)
+		t.Fatalf("the file has %d bytes, want at most %d: the data and a tenth of the quota", size, most)
 	}
 	var verdict string
 	if err := db.file.write.QueryRow(`PRAGMA integrity_check`).Scan(&verdict); err != nil || verdict != "ok" {
@@ -66,10 +66,10 @@ func TestWhatIsEvictedIsGivenBack(t *testing.T) {
 	}
 }
 
-func TestAQuotaThatWasLoweredIsKept(t *testing.T) {
+func TestAFileAboveALoweredQuotaShrinksToIt(t *testing.T) {
 	dir := t.TempDir()
 	db := openAt(t, dir, Options{MaxSize: 16 << 20})
-	fill(t, db, 12, 100)
+	recordScopes(t, db, 12, 100)
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -83,16 +83,16 @@ func TestAQuotaThatWasLoweredIsKept(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if size := settled(t, db); size > quota {
-		t.Fatalf("the file has %d bytes of %d", size, quota)
+	if size := checkpointedSize(t, db); size > quota {
+		t.Fatalf("the file has %d bytes, the quota is %d", size, quota)
 	}
 	var pages int64
 	if err := db.file.write.QueryRow(`PRAGMA max_page_count`).Scan(&pages); err != nil || pages*pageSize > quota {
-		t.Fatalf("it may grow to %d bytes of %d: %v", pages*pageSize, quota, err)
+		t.Fatalf("the file may grow to %d bytes, the quota is %d: %v", pages*pageSize, quota, err)
 	}
 }
 
-func TestARelistWithNothingChangedWritesLessThanAHundredth(t *testing.T) {
+func TestAnUnchangedRelistWritesLessThanAHundredth(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{})
 	var list []Object
 	payload := int64(0)
@@ -101,16 +101,17 @@ func TestARelistWithNothingChangedWritesLessThanAHundredth(t *testing.T) {
 		list, payload = append(list, o), payload+int64(len(o.Payload))
 	}
 	record(t, db, scope("shop"), "100", list...)
-	before := settled(t, db)
+	before := checkpointedSize(t, db)
 	record(t, db, scope("shop"), "200", list...)
-	log, err := os.Stat(db.Path() + "-wal") // was empty, and takes whatever is written
+	// The checkpoint emptied the log, so it holds the writes of the second list only.
+	log, err := os.Stat(db.Path() + "-wal")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if log.Size() == 0 || log.Size() > payload/100 {
-		t.Errorf("%d bytes were written for %d of payload", log.Size(), payload)
+		t.Errorf("%d bytes were written for a payload of %d", log.Size(), payload)
 	}
-	if size := settled(t, db); size != before {
-		t.Errorf("the file went from %d to %d bytes", before, size)
+	if size := checkpointedSize(t, db); size != before {
+		t.Errorf("the file grew from %d to %d bytes", before, size)
 	}
 }

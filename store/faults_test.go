@@ -14,15 +14,15 @@ import (
 	"testing"
 )
 
-// tmpfs mounts a real file system of a size, in bytes.
+// tmpfs mounts a real file system of size bytes.
 func tmpfs(t *testing.T, size int) (dir string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("mounting a file system takes root")
+		t.Skip("mounting a file system needs root")
 	}
 	dir = t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d,mode=0700", size)); err != nil {
-		t.Skip("a file system cannot be mounted here:", err)
+		t.Skip("cannot mount a file system here:", err)
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
 	return dir
@@ -31,18 +31,18 @@ func tmpfs(t *testing.T, size int) (dir string) {
 func remount(t *testing.T, dir string, flags uintptr) {
 	t.Helper()
 	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|flags, ""); err != nil {
-		t.Skip("a file system cannot be mounted again here:", err)
+		t.Skip("cannot remount a file system here:", err)
 	}
 }
 
-// bulky is an object of 8 KiB.
+// bulky returns an object of 8 KiB.
 func bulky(name string, rv int) Object {
 	o := object(name, rv)
 	o.Payload = fmt.Appendf(nil, `{"name":%q,"rv":%d,"text":%q}`, name, rv, strings.Repeat(fmt.Sprintf("%08d", rv), 1<<10))
 	return o
 }
 
-func TestAFullDiskLosesNothingThatWasWhole(t *testing.T) {
+func TestAFullDiskLosesNoCompleteCollection(t *testing.T) {
 	dir := tmpfs(t, 2<<20)
 	db := openAt(t, dir, Options{})
 	record(t, db, scope("shop"), "1", object("a", 1))
@@ -59,7 +59,7 @@ func TestAFullDiskLosesNothingThatWasWhole(t *testing.T) {
 	_, got := complete(t, db, scope("shop"))
 	want(t, got, "a@1")
 
-	// Somebody else had filled it.
+	// Another program had filled the disk, and frees it.
 	remount(t, dir, 0)
 	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT, "size=32m"); err != nil {
 		t.Skip(err)
@@ -74,7 +74,7 @@ func TestAFullDiskLosesNothingThatWasWhole(t *testing.T) {
 	want(t, got, "b@2")
 }
 
-func TestACacheOnAFullDiskIsOpenedAndRead(t *testing.T) {
+func TestACacheOnAFullDiskCanBeOpenedAndRead(t *testing.T) {
 	dir := tmpfs(t, 2<<20)
 	db := openAt(t, dir, Options{})
 	record(t, db, scope("shop"), "1", object("a", 1))
@@ -87,27 +87,27 @@ func TestACacheOnAFullDiskIsOpenedAndRead(t *testing.T) {
 	if err := syscall.Statfs(dir, &fs); err != nil {
 		t.Fatal(err)
 	}
-	// What is left is enough for the index of the log, and a page.
-	hog := make([]byte, int64(fs.Bavail)*fs.Bsize-36<<10)
-	if err := os.WriteFile(filepath.Join(dir, "hog"), hog, 0o600); err != nil {
+	// The free space is enough for the index of the log and one page.
+	filler := make([]byte, int64(fs.Bavail)*fs.Bsize-36<<10)
+	if err := os.WriteFile(filepath.Join(dir, "filler"), filler, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	db = openAt(t, dir, Options{})
 	_, got := complete(t, db, scope("shop"))
 	want(t, got, "a@1")
 	if err := db.Update(t.Context(), func(tx *Tx) error { return tx.PutSingle(scope(""), "ConfigMap", "v1", bulky("o", 2)) }); !errors.Is(err, ErrFull) {
-		t.Fatalf("the disk is not full: %v", err)
+		t.Fatalf("writing to the full disk gives %v", err)
 	}
 }
 
-func TestACorruptFileMakesRoomForTheNewOneOnAFullDisk(t *testing.T) {
+func TestOnAFullDiskACorruptFileIsDeletedForTheNewOne(t *testing.T) {
 	dir := tmpfs(t, 2<<20)
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(dir, &fs); err != nil {
 		t.Fatal(err)
 	}
-	hog := bytes.Repeat([]byte("no database "), int(fs.Bavail*uint64(fs.Bsize)-8<<10)/12)
-	if err := os.WriteFile(filepath.Join(dir, FileName), hog, 0o600); err != nil {
+	filler := bytes.Repeat([]byte("no database "), int(fs.Bavail*uint64(fs.Bsize)-8<<10)/12)
+	if err := os.WriteFile(filepath.Join(dir, FileName), filler, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	db := openAt(t, dir, Options{})
@@ -116,22 +116,22 @@ func TestACorruptFileMakesRoomForTheNewOneOnAFullDisk(t *testing.T) {
 	want(t, got, "a@1")
 }
 
-func TestAReadOnlyDiskIsReadOnAndWrittenLater(t *testing.T) {
+func TestOpenFailsOnAReadOnlyDiskAndWorksOnceItIsWritable(t *testing.T) {
 	dir := tmpfs(t, 8<<20)
 	db := openAt(t, dir, Options{})
 	record(t, db, scope("shop"), "1", object("a", 1))
-	_ = db.Close() // a file system with a file open for writing stays writable
+	_ = db.Close() // a file open for writing would prevent the remount
 	remount(t, dir, syscall.MS_RDONLY)
 	if _, err := Open(t.Context(), dir, Options{}); !errors.Is(err, ErrReadOnly) {
-		t.Fatalf("a read-only disk gives %v", err)
+		t.Fatalf("Open on a read-only disk gives %v", err)
 	}
 	remount(t, dir, 0)
 	_, got := complete(t, openAt(t, dir, Options{}), scope("shop"))
 	want(t, got, "a@1")
 }
 
-// spoil overwrites everything in the file but its first page.
-func spoil(t *testing.T, db *DB) {
+// corruptFile overwrites everything in the file except its first page.
+func corruptFile(t *testing.T, db *DB) {
 	t.Helper()
 	if _, err := db.file.write.Exec(`PRAGMA wal_checkpoint(TRUNCATE)`); err != nil {
 		t.Fatal(err)
@@ -150,7 +150,7 @@ func spoil(t *testing.T, db *DB) {
 	}
 }
 
-func TestALostFileIsReplacedWhileRunning(t *testing.T) {
+func TestALostFileIsReplacedAtRunTime(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		lose  func(t *testing.T, db *DB)
@@ -162,17 +162,17 @@ func TestALostFileIsReplacedWhileRunning(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, ErrGone, false},
-		{"removed with its companions", func(t *testing.T, db *DB) {
-			if err := remove(db.Path()); err != nil {
+		{"removed with its log", func(t *testing.T, db *DB) {
+			if err := removeDatabase(db.Path()); err != nil {
 				t.Fatal(err)
 			}
 		}, ErrGone, false},
 		{"replaced by another file", func(t *testing.T, db *DB) {
-			if err := errors.Join(os.Remove(db.Path()), os.WriteFile(db.Path(), []byte("what somebody restored"), 0o600)); err != nil {
+			if err := errors.Join(os.Remove(db.Path()), os.WriteFile(db.Path(), []byte("a restored file"), 0o600)); err != nil {
 				t.Fatal(err)
 			}
 		}, ErrGone, true},
-		{"corrupt", spoil, ErrCorrupt, true},
+		{"corrupt", corruptFile, ErrCorrupt, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -198,11 +198,11 @@ func TestALostFileIsReplacedWhileRunning(t *testing.T) {
 				_, err = db.List(t.Context(), old.ID, old.Revision, Range{}, func(Object) error { return nil })
 			}
 			if !errors.Is(err, tt.kind) {
-				t.Fatalf("it is noticed as %v", err)
+				t.Fatalf("the loss is reported as %v", err)
 			}
 			if tt.kind == ErrCorrupt {
 				if err := db.Update(t.Context(), func(*Tx) error { return nil }); !errors.Is(err, ErrCorrupt) {
-					t.Errorf("a corrupt file is written: %v", err)
+					t.Errorf("writing to a corrupt file gives %v", err)
 				}
 			}
 			if err := db.Recreate(t.Context()); err != nil {
@@ -210,13 +210,13 @@ func TestALostFileIsReplacedWhileRunning(t *testing.T) {
 			}
 
 			if _, err := os.Stat(db.Path() + ".corrupt"); (err == nil) != tt.aside {
-				t.Errorf("set aside: %v", err)
+				t.Errorf("renamed file: %v, want one: %v", err, tt.aside)
 			}
 			if _, err := db.List(t.Context(), old.ID, old.Revision, Range{}, func(Object) error { return nil }); !errors.Is(err, ErrChanged) {
-				t.Errorf("the old file's collection is read: %v", err)
+				t.Errorf("reading the old file's collection gives %v", err)
 			}
 			if err := db.Update(t.Context(), func(tx *Tx) error { return begun.Add(tx, object("y", 102)) }); !errors.Is(err, ErrBaseGone) {
-				t.Errorf("a snapshot goes on in another file: %v", err)
+				t.Errorf("adding to a snapshot that the old file began gives %v", err)
 			}
 			update(t, db, begun.Abort)
 			if v, _, err := db.Fact(t.Context(), "jwks"); string(v) != "keys" || err != nil {
@@ -226,7 +226,7 @@ func TestALostFileIsReplacedWhileRunning(t *testing.T) {
 			c, got := complete(t, db, scope("shop"))
 			want(t, got, "new@200")
 			if c.ID <= old.ID {
-				t.Errorf("id %d leads to a new collection, it was %d before", c.ID, old.ID)
+				t.Errorf("the new collection has the id %d, the old one had %d", c.ID, old.ID)
 			}
 			if err := db.Close(); err != nil {
 				t.Fatal(err)
@@ -236,13 +236,13 @@ func TestALostFileIsReplacedWhileRunning(t *testing.T) {
 				t.Errorf("after a restart the fact is %q %v", v, err)
 			}
 			if emptied, err := db.Bind(t.Context(), Owner{Authorities: []string{"other"}}); err != nil || !emptied {
-				t.Errorf("the new file is of no cluster: emptied %v %v", emptied, err)
+				t.Errorf("the new file has lost its owner: emptied %v, %v", emptied, err)
 			}
 		})
 	}
 }
 
-func TestAFileThatIsWellIsNotReplaced(t *testing.T) {
+func TestAHealthyFileIsNotReplaced(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{})
 	record(t, db, scope("shop"), "1", object("a", 1))
 	if err := db.Recreate(t.Context()); err != nil {
@@ -260,14 +260,14 @@ func TestReadersInFlightGetAnErrorWhenTheFileIsReplaced(t *testing.T) {
 	}
 	record(t, db, scope("shop"), "1000", objects...)
 	c, _ := complete(t, db, scope("shop"))
-	if err := remove(db.Path()); err != nil {
+	if err := removeDatabase(db.Path()); err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
 	rows := 0
 	next, err := db.List(t.Context(), c.ID, c.Revision, Range{}, func(Object) error {
 		if rows++; rows == 1 {
-			go func() { done <- db.Recreate(context.Background()) }() // waits for this page
+			go func() { done <- db.Recreate(context.Background()) }() // waits until this page is read
 		}
 		return nil
 	})
@@ -278,27 +278,27 @@ func TestReadersInFlightGetAnErrorWhenTheFileIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := db.List(t.Context(), c.ID, c.Revision, Range{After: next}, func(Object) error { return nil }); !errors.Is(err, ErrChanged) {
-		t.Fatalf("the next page gives %v", err)
+		t.Fatalf("reading the next page gives %v", err)
 	}
 }
 
-func TestADirectoryThatCannotTakeANewFileIsTriedAgain(t *testing.T) {
+func TestRecreateCanBeRetriedAfterItFailed(t *testing.T) {
 	dir := tmpfs(t, 8<<20)
 	db := openAt(t, dir, Options{})
 	record(t, db, scope("shop"), "1", object("a", 1))
 	_ = db.file.close()
-	if err := remove(db.Path()); err != nil {
+	if err := removeDatabase(db.Path()); err != nil {
 		t.Fatal(err)
 	}
 	remount(t, dir, syscall.MS_RDONLY)
 	if err := db.Recreate(t.Context()); !errors.Is(err, ErrReadOnly) {
-		t.Fatalf("recreated on a read-only disk: %v", err)
+		t.Fatalf("Recreate on a read-only disk gives %v", err)
 	}
 	if err := db.Update(t.Context(), func(*Tx) error { return nil }); !errors.Is(err, ErrGone) {
-		t.Errorf("without a file writing gives %v", err)
+		t.Errorf("writing without a file gives %v", err)
 	}
 	if _, err := db.Collections(t.Context(), "p", "", "v1", "configmaps"); !errors.Is(err, ErrGone) {
-		t.Errorf("without a file reading gives %v", err)
+		t.Errorf("reading without a file gives %v", err)
 	}
 	remount(t, dir, 0)
 	if err := db.Recreate(t.Context()); err != nil {
@@ -307,10 +307,10 @@ func TestADirectoryThatCannotTakeANewFileIsTriedAgain(t *testing.T) {
 	record(t, db, scope("shop"), "2", object("b", 2))
 }
 
-// TestADamagedFileNeverGivesWhatWasNotRecorded cuts a file at random lengths, zeroes
-// pages and flips bits. SQLite notices what breaks its structure, the checksum what
-// breaks a payload; the rest is in doc.go.
-func TestADamagedFileNeverGivesWhatWasNotRecorded(t *testing.T) {
+// TestADamagedFileNeverReturnsAnUnrecordedPayload truncates a file at random lengths,
+// zeroes pages and flips bits. SQLite detects damage to the structure of the file, the
+// checksum detects damage to a payload. doc.go says which damage stays undetected.
+func TestADamagedFileNeverReturnsAnUnrecordedPayload(t *testing.T) {
 	seed := openAt(t, t.TempDir(), Options{})
 	var objects []Object
 	for i := range 60 {
@@ -324,18 +324,18 @@ func TestADamagedFileNeverGivesWhatWasNotRecorded(t *testing.T) {
 	if err := seed.Close(); err != nil {
 		t.Fatal(err)
 	}
-	whole, err := os.ReadFile(seed.Path())
+	undamaged, err := os.ReadFile(seed.Path())
 	if err != nil {
 		t.Fatal(err)
 	}
 	outcomes := map[string]int{}
 	base := t.TempDir()
 	if os.Geteuid() == 0 {
-		base = tmpfs(t, 64<<20) // has nothing to wait for
+		base = tmpfs(t, 64<<20) // faster: nothing to sync
 	}
 	for round := range 90 {
 		r := rand.New(rand.NewPCG(uint64(round), 7))
-		damaged := slices.Clone(whole)
+		damaged := slices.Clone(undamaged)
 		kind := []string{"cut", "zeroed", "flipped"}[round%3]
 		switch kind {
 		case "cut":
@@ -354,7 +354,7 @@ func TestADamagedFileNeverGivesWhatWasNotRecorded(t *testing.T) {
 		}
 		db, err := Open(t.Context(), dir, Options{})
 		if err != nil {
-			t.Fatalf("round %d: a %s file keeps the cache from opening: %v", round, kind, err)
+			t.Fatalf("round %d: cannot open the cache with a %s file: %v", round, kind, err)
 		}
 		got, err := readAll(t.Context(), db)
 		switch {
@@ -365,17 +365,17 @@ func TestADamagedFileNeverGivesWhatWasNotRecorded(t *testing.T) {
 		case sameObjects(got, objects):
 			outcomes[kind+": exact"]++
 		default:
-			outcomes[kind+": unnoticed"]++
-			for _, o := range got { // names and the like are not under the checksum
+			outcomes[kind+": undetected"]++
+			for _, o := range got { // the checksum does not cover names, versions and labels
 				if !slices.ContainsFunc(objects, func(was Object) bool { return bytes.Equal(o.Payload, was.Payload) }) {
-					t.Errorf("round %d: a %s file gives a payload that was not recorded", round, kind)
+					t.Errorf("round %d: a %s file returns a payload that was not recorded", round, kind)
 				}
 			}
 			if kind != "flipped" {
-				t.Errorf("round %d: a %s file gives %d objects that are not those recorded", round, kind, len(got))
+				t.Errorf("round %d: a %s file returns %d objects, which differ from the recorded ones", round, kind, len(got))
 			}
 		}
-		// It heals with the next list, and if need be in a new file.
+		// The next list repairs the cache, in a new file if necessary.
 		for attempt := 0; ; attempt++ {
 			snap := NewSnapshot(scope("shop"))
 			err := db.Update(t.Context(), func(tx *Tx) error {
@@ -392,7 +392,7 @@ func TestADamagedFileNeverGivesWhatWasNotRecorded(t *testing.T) {
 				}
 			}
 			if attempt == 2 {
-				t.Fatalf("round %d: a %s file does not heal: %d objects, %v", round, kind, len(got), err)
+				t.Fatalf("round %d: the next lists do not repair a %s file: %d objects, %v", round, kind, len(got), err)
 			}
 			if err := db.Recreate(t.Context()); err != nil {
 				t.Fatal(err)

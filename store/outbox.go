@@ -3,27 +3,25 @@ package store
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"time"
 )
 
-// Queued is a write that an application has been told is accepted, and that the API
-// server does not know of yet.
+// Queued is a write that the application was told is accepted, and that the API server does
+// not have yet.
 type Queued struct {
-	ID        int64 // in the order of acceptance; 0: it has no row yet
+	ID        int64 // in the order of acceptance; 0: not stored yet
 	Principal string
-	Path      string // of the collection that it is for
+	Path      string // of the collection in which the object is created
 	Name      string
 	At        time.Time // when it was first queued
-	Object    []byte    // JSON of the whole object
-	Patch     []byte    // JSON merge patch of what has changed since; empty: nothing
+	Object    []byte    // JSON of the complete object
+	Patch     []byte    // JSON merge patch of later changes; empty: none
 }
 
-// Enqueue adds a queued write, or replaces object and patch of the one that is there
-// for its principal, path and name. It is on the disk when Enqueue returns. It gives the
-// row's id, which no other has had: whoever holds that of a row that is gone, with the file
-// perhaps, finds nothing under it.
+// Enqueue adds a queued write, or replaces object and patch of the row with its principal,
+// path and name. The row is on the disk when Enqueue returns. Enqueue returns its id, which
+// is never reused: the id of a row that was deleted or lost with its file leads to nothing.
 func (db *DB) Enqueue(ctx context.Context, q Queued) (id int64, err error) {
 	err = db.writeSynced(ctx, "enqueue", func(tx *sql.Tx) (err error) {
 		id, err = putQueued(tx, db.lastQueued.Add(1), q)
@@ -32,16 +30,16 @@ func (db *DB) Enqueue(ctx context.Context, q Queued) (id int64, err error) {
 	return id, err
 }
 
-// putQueued writes a row, under an id if it has none.
-func putQueued(tx *sql.Tx, fresh int64, q Queued) (id int64, err error) {
+// putQueued writes a row, under newID if it is a new row.
+func putQueued(tx *sql.Tx, newID int64, q Queued) (id int64, err error) {
 	err = tx.QueryRow(`INSERT INTO outbox (id, principal, path, name, queued_at, object, patch, checksum) VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?)
 		ON CONFLICT (principal, path, name) DO UPDATE SET object = excluded.object, patch = excluded.patch, checksum = excluded.checksum RETURNING id`,
-		fresh, q.Principal, q.Path, q.Name, q.At.UnixMilli(), text(q.Object), text(q.Patch), q.checksum()).Scan(&id)
+		newID, q.Principal, q.Path, q.Name, q.At.UnixMilli(), nonNil(q.Object), nonNil(q.Patch), q.checksum()).Scan(&id)
 	return id, err
 }
 
-// text is for a column that is not NULL.
-func text(p []byte) []byte {
+// nonNil returns an empty slice for nil: the columns are NOT NULL.
+func nonNil(p []byte) []byte {
 	if p == nil {
 		return []byte{}
 	}
@@ -52,7 +50,7 @@ func (q *Queued) checksum() int64 {
 	return checksum(append(append([]byte(nil), q.Object...), q.Patch...))
 }
 
-// Outbox gives what is queued, in order, without Object and Patch.
+// Outbox returns the queued writes in order, without Object and Patch.
 func (db *DB) Outbox(ctx context.Context) (all []Queued, err error) {
 	err = db.read("read outbox", func(read *sql.DB) error {
 		rows, err := read.QueryContext(ctx, `SELECT id, principal, path, name, queued_at FROM outbox ORDER BY id`)
@@ -83,12 +81,12 @@ func scanQueued(scan func(...any) error) (q Queued, err error) {
 	}
 	q.At = time.UnixMilli(at)
 	if q.checksum() != sum {
-		return q, fmt.Errorf("%w: a queued write is not what was accepted", ErrCorrupt)
+		return q, fmt.Errorf("%w: the checksum of a queued write is wrong", ErrCorrupt)
 	}
 	return q, nil
 }
 
-// Queued reads one queued write. It gives ErrNotFound when it is not there any more.
+// Queued reads one queued write. It returns ErrNotFound if the write is gone.
 func (db *DB) Queued(ctx context.Context, id int64) (q Queued, err error) {
 	err = db.read("read queued write", func(read *sql.DB) error {
 		q, err = scanQueued(read.QueryRowContext(ctx, selectQueued+` WHERE id = ?`, id).Scan)
@@ -97,54 +95,10 @@ func (db *DB) Queued(ctx context.Context, id int64) (q Queued, err error) {
 	return q, err
 }
 
-// Dequeue forgets a queued write. A power loss may bring it back.
+// Dequeue deletes a queued write. A power loss may bring it back.
 func (db *DB) Dequeue(ctx context.Context, id int64) error {
 	return db.Update(ctx, func(tx *Tx) error {
 		_, err := tx.tx.Exec(`DELETE FROM outbox WHERE id = ?`, id)
 		return tx.wrapErr("dequeue", err)
 	})
-}
-
-// salvage reads the outbox of a file that is given up, and whose cluster it is for: it is
-// no copy of what the server has, but was promised to an application. What cannot be read
-// is lost.
-func (k *carryOver) salvage(ctx context.Context, from *sql.DB) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.cluster == "" {
-		_ = from.QueryRowContext(ctx, `SELECT value FROM meta WHERE key = 'cluster'`).Scan(&k.cluster)
-	}
-	rows, err := from.QueryContext(ctx, selectQueued+` ORDER BY id`)
-	if err != nil {
-		return
-	}
-	defer rows.Close()
-	for rows.Next() {
-		q, err := scanQueued(rows.Scan)
-		if errors.Is(err, ErrCorrupt) {
-			continue
-		}
-		if err != nil {
-			break
-		}
-		k.queued = append(k.queued, q)
-	}
-	_ = rows.Err() // the rows before it are good
-}
-
-// salvageFile is salvage from a file that cannot be opened as a cache.
-func (k *carryOver) salvageFile(ctx context.Context, path string) {
-	from := sql.OpenDB(connector{dsn: dsn(path, "mode=rw&_busy_timeout=5000"), reads: true, pragmas: []string{"PRAGMA query_only = ON", "PRAGMA temp_store = MEMORY", "PRAGMA trusted_schema = OFF"}})
-	defer from.Close() //nolint:errcheck // it is given up
-	k.salvage(ctx, from)
-}
-
-// restoreQueued writes what was salvaged, under the ids that it had.
-func (k *carryOver) restoreQueued(tx *sql.Tx) error {
-	for _, q := range k.queued {
-		if _, err := putQueued(tx, q.ID, q); err != nil {
-			return err
-		}
-	}
-	return nil
 }

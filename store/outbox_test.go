@@ -24,18 +24,18 @@ func enqueue(t *testing.T, db *DB, q Queued) int64 {
 	return id
 }
 
-// waiting gives what is queued, whole and in order, as words.
-func waiting(t *testing.T, db *DB) string {
+// queueContents returns the complete queued writes in order, as words.
+func queueContents(t *testing.T, db *DB) string {
 	t.Helper()
-	heads, err := db.Outbox(t.Context())
+	rows, err := db.Outbox(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	var words []string
-	for _, head := range heads {
-		q, err := db.Queued(t.Context(), head.ID)
-		if err != nil || q.Name != head.Name || q.Path != eventsPath || q.Principal != head.Principal || !q.At.Equal(head.At) {
-			t.Fatalf("%+v became %+v: %v", head, q, err)
+	for _, row := range rows {
+		q, err := db.Queued(t.Context(), row.ID)
+		if err != nil || q.Name != row.Name || q.Path != eventsPath || q.Principal != row.Principal || !q.At.Equal(row.At) {
+			t.Fatalf("%+v became %+v: %v", row, q, err)
 		}
 		words = append(words, strings.TrimRight(q.Name+"="+string(q.Object)+"+"+string(q.Patch), "+"))
 	}
@@ -44,8 +44,8 @@ func waiting(t *testing.T, db *DB) string {
 
 func wantQueue(t *testing.T, db *DB, want string) {
 	t.Helper()
-	if got := waiting(t, db); got != want {
-		t.Fatalf("queued is %q, want %q", got, want)
+	if got := queueContents(t, db); got != want {
+		t.Fatalf("the queue is %q, want %q", got, want)
 	}
 }
 
@@ -63,8 +63,8 @@ func TestTheOutboxKeepsTheOrderOfAcceptance(t *testing.T) {
 	other.Principal = "other"
 	enqueue(t, db, other)
 	wantQueue(t, db, "a=3+p b=2 a=4")
-	if heads, err := db.Outbox(t.Context()); err != nil || !heads[0].At.Equal(clock) {
-		t.Errorf("an Event that was changed is %v old, %v", heads[0].At, err)
+	if rows, err := db.Outbox(t.Context()); err != nil || !rows[0].At.Equal(clock) {
+		t.Errorf("a changed Event is queued at %v, not when it was first queued: %v", rows[0].At, err)
 	}
 	if err := errors.Join(db.Dequeue(t.Context(), b), db.Dequeue(t.Context(), b), db.Close()); err != nil {
 		t.Fatal(err)
@@ -72,7 +72,7 @@ func TestTheOutboxKeepsTheOrderOfAcceptance(t *testing.T) {
 	db = openAt(t, dir, Options{})
 	wantQueue(t, db, "a=3+p a=4")
 	if _, err := db.Queued(t.Context(), b); !errors.Is(err, ErrNotFound) {
-		t.Errorf("what is not queued any more gives %v", err)
+		t.Errorf("reading a dequeued write gives %v", err)
 	}
 	if _, err := db.Bind(t.Context(), Owner{Authorities: []string{"this"}}); err != nil {
 		t.Fatal(err)
@@ -88,18 +88,18 @@ func TestTheOutboxIsCarriedOverToANewFile(t *testing.T) {
 		name string
 		lose func(t *testing.T, db *DB) *DB
 	}{
-		{"because of another version of the schema", func(t *testing.T, db *DB) *DB {
+		{"because the file has another schema version", func(t *testing.T, db *DB) *DB {
 			_, err := db.file.write.Exec(`PRAGMA user_version = 999`)
 			if err := errors.Join(err, db.Close()); err != nil {
 				t.Fatal(err)
 			}
 			return openAt(t, filepath.Dir(db.Path()), Options{})
 		}},
-		{"because the process was killed, and the schema is of another version", func(t *testing.T, db *DB) *DB {
+		{"because the process was killed and the file has another schema version", func(t *testing.T, db *DB) *DB {
 			if _, err := db.file.write.Exec(`PRAGMA user_version = 999`); err != nil {
 				t.Fatal(err)
 			}
-			dir := t.TempDir() // as it is on the disk at that time
+			dir := t.TempDir() // a copy of the files as the killed process leaves them
 			for _, suffix := range []string{"", "-wal"} {
 				raw, err := os.ReadFile(db.Path() + suffix)
 				if err := errors.Join(err, os.WriteFile(filepath.Join(dir, FileName+suffix), raw, 0o600)); err != nil {
@@ -108,23 +108,23 @@ func TestTheOutboxIsCarriedOverToANewFile(t *testing.T) {
 			}
 			return openAt(t, dir, Options{})
 		}},
-		{"because the old one was removed", func(t *testing.T, db *DB) *DB {
-			if err := errors.Join(remove(db.Path()), db.Recreate(t.Context())); err != nil {
+		{"because the old file was removed", func(t *testing.T, db *DB) *DB {
+			if err := errors.Join(removeDatabase(db.Path()), db.Recreate(t.Context())); err != nil {
 				t.Fatal(err)
 			}
 			return db
 		}},
-		{"because the old one was found corrupt just before the end", func(t *testing.T, db *DB) *DB {
-			db.file.damaged.Store(true)
+		{"because the old file was found corrupt just before Close", func(t *testing.T, db *DB) *DB {
+			db.file.corrupt.Store(true)
 			if err := db.Close(); err != nil {
 				t.Fatal(err)
 			}
 			return openAt(t, filepath.Dir(db.Path()), Options{})
 		}},
-		{"because the old one was found corrupt elsewhere", func(t *testing.T, db *DB) *DB {
-			db.file.damaged.Store(true)
+		{"because another operation found the old file corrupt", func(t *testing.T, db *DB) *DB {
+			db.file.corrupt.Store(true)
 			if _, err := db.Enqueue(t.Context(), queued("c", "3", "")); !errors.Is(err, ErrCorrupt) {
-				t.Errorf("a corrupt file is written: %v", err)
+				t.Errorf("writing to a corrupt file gives %v", err)
 			}
 			if err := db.Recreate(t.Context()); err != nil {
 				t.Fatal(err)
@@ -147,22 +147,22 @@ func TestTheOutboxIsCarriedOverToANewFile(t *testing.T) {
 			db = tt.lose(t, db)
 			wantQueue(t, db, "a=1+p b=2")
 			if q, err := db.Queued(t.Context(), b); err != nil || q.Name != "b" {
-				t.Errorf("its id leads to %q, %v", q.Name, err)
+				t.Errorf("the id of b leads to %q, %v", q.Name, err)
 			}
 			if all, err := db.Collections(t.Context(), scope("shop").Principal, "", "v1", "configmaps"); err != nil || len(all) > 0 {
-				t.Errorf("it is the old file: %v %v", all, err)
+				t.Errorf("the new file has collections of the old one: %v %v", all, err)
 			}
 			enqueue(t, db, queued("c", "3", ""))
 			wantQueue(t, db, "a=1+p b=2 c=3")
 			if emptied, err := db.Bind(t.Context(), Owner{Authorities: []string{"another"}}); err != nil || !emptied {
-				t.Errorf("the Events go to whatever cluster: emptied %v, %v", emptied, err)
+				t.Errorf("the Events are kept for another cluster: emptied %v, %v", emptied, err)
 			}
 			wantQueue(t, db, "")
 		})
 	}
 }
 
-func TestAQueuedWriteThatTheDiskHasChangedIsNotRead(t *testing.T) {
+func TestAQueuedWriteWithAWrongChecksumIsNotRead(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{})
 	a := enqueue(t, db, queued("a", "1", ""))
 	enqueue(t, db, queued("b", "2", ""))
@@ -178,14 +178,14 @@ func TestAQueuedWriteThatTheDiskHasChangedIsNotRead(t *testing.T) {
 	wantQueue(t, db, "b=2")
 }
 
-func TestTheIDOfAQueuedWriteLeadsToNoOther(t *testing.T) {
+func TestTheIDOfAQueuedWriteIsNotReused(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{})
 	ids := map[int64]string{}
 	next := func(name string) (id int64) {
 		t.Helper()
 		id = enqueue(t, db, queued(name, "1", ""))
 		if other, ok := ids[id]; ok {
-			t.Errorf("%s has the id of %s", name, other)
+			t.Errorf("%s has the id that %s had", name, other)
 		}
 		ids[id] = name
 		return id
@@ -207,7 +207,7 @@ func TestTheIDOfAQueuedWriteLeadsToNoOther(t *testing.T) {
 	wantQueue(t, db, "the first of the new file=1")
 }
 
-func TestWhatIsQueuedOnAFullDiskIsRefused(t *testing.T) {
+func TestEnqueueFailsOnAFullDisk(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{MaxSize: 4 << 20})
 	enqueue(t, db, queued("a", "1", ""))
 	var err error
@@ -220,11 +220,11 @@ func TestWhatIsQueuedOnAFullDiskIsRefused(t *testing.T) {
 	if !errors.Is(err, ErrFull) {
 		t.Fatalf("a full disk gives %v", err)
 	}
-	heads, err := db.Outbox(t.Context())
-	if err != nil || len(heads) < 2 || heads[0].Name != "a" {
-		t.Fatalf("%d are queued, %v", len(heads), err)
+	rows, err := db.Outbox(t.Context())
+	if err != nil || len(rows) < 2 || rows[0].Name != "a" {
+		t.Fatalf("%d are queued, %v", len(rows), err)
 	}
-	if err := db.Dequeue(t.Context(), heads[1].ID); err != nil {
+	if err := db.Dequeue(t.Context(), rows[1].ID); err != nil {
 		t.Fatal(err)
 	}
 	enqueue(t, db, queued("b", "2", ""))

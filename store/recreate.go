@@ -6,56 +6,55 @@ import (
 	"os"
 )
 
-// Recreate begins a new file in place of one that was found corrupt, or that was
-// removed or replaced by another while it was open. What stands at the path is
-// renamed, not deleted. The new file has the cluster, the facts and the outbox of the
-// old one, and nothing else; the ids of its collections have not been used before, so
-// whoever has read some from the old file finds nothing under them.
+// Recreate replaces a file that was found corrupt, or that was removed or replaced while it
+// was open. It renames any file at the path instead of deleting it. The new file has the
+// owner, the facts and the outbox of the old one, and nothing else. It does not reuse the
+// ids of collections, so an id from the old file leads to nothing.
 //
-// Reading and writing wait until it is done. When it fails, because the directory
-// cannot be written or the new file is corrupt again, there is no file: every
-// operation gives that error until another Recreate succeeds.
+// Reads and writes wait until Recreate returns. It fails if the directory cannot be written
+// or the new file is corrupt again. Then there is no file, and every operation returns that
+// error until another Recreate succeeds.
 func (db *DB) Recreate(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	if errors.Is(db.scratch, errClosed) {
-		return db.scratch
+	if errors.Is(db.fileErr, errClosed) {
+		return db.fileErr
 	}
 	if f := db.file; f != nil {
 		info, err := os.Stat(db.path)
 		same := err == nil && os.SameFile(info, f.inode)
-		if same && !f.damaged.Load() {
-			return nil // somebody was faster
+		if same && !f.corrupt.Load() {
+			return nil // another call has replaced it
 		}
 		db.file = nil
-		db.kept.salvage(ctx, f.write)
-		_ = f.close() // it is lost, whatever that says
+		db.carryOver.salvage(ctx, f.write)
+		_ = f.close() // the file is lost anyway
 	}
-	db.scratch = db.recreate(ctx)
-	return db.scratch
+	db.fileErr = db.recreate(ctx)
+	return db.fileErr
 }
 
 func (db *DB) recreate(ctx context.Context) error {
-	// Anything here is the old file, somebody else's, or a new one that could not be
-	// finished.
+	// A file at the path is the old one, another program's, or an unfinished new one.
 	aside := db.path + ".corrupt"
 	if err := setAside(db.path, aside); err != nil {
 		return translate("recreate "+db.path, err)
 	}
-	err := db.openKept(ctx)
-	if errors.Is(err, ErrFull) && os.Remove(aside) == nil { // a cache is worth more than the evidence
-		_ = remove(db.path)
-		err = db.openKept(ctx)
+	err := db.openAndRestore(ctx)
+	// A working cache is worth more than the corrupt file.
+	if errors.Is(err, ErrFull) && os.Remove(aside) == nil {
+		_ = removeDatabase(db.path)
+		err = db.openAndRestore(ctx)
 	}
 	if err != nil {
-		_ = remove(db.path) // it must not be kept in place of the old one
+		_ = removeDatabase(db.path) // the next attempt would rename it over the old file
 	}
 	return err
 }
 
-// openKept opens the new file with what is kept of the old one in it.
-func (db *DB) openKept(ctx context.Context) error {
+// openAndRestore creates the new file and writes the carried-over rows into it.
+func (db *DB) openAndRestore(ctx context.Context) error {
 	if err := db.open(ctx); err != nil {
 		return err
 	}
@@ -72,15 +71,15 @@ func (db *DB) restore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := db.kept.restore(tx); err != nil {
+	if err := db.carryOver.restore(tx); err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
 	if err := tx.Commit(); err != nil {
 		return err
 	}
-	for _, q := range db.kept.queued {
+	for _, q := range db.carryOver.queued {
 		db.lastQueued.Store(max(db.lastQueued.Load(), q.ID))
 	}
-	db.kept.queued = nil // it is in the file
+	db.carryOver.queued = nil // the file has them now
 	return nil
 }

@@ -7,24 +7,22 @@ import (
 	"time"
 )
 
-// Response is a whole answer, for the identical request.
+// Response is a complete response, replayed for the identical request.
 type Response struct {
 	Principal string
 	Path      string // with the query
 	Accept    string
-	// Question tells the bodies of requests apart, for those that have one; empty: it
-	// is the answer to a GET.
+	// Question identifies the body of a review request; empty: the request was a GET.
 	Question  string
 	Status    int
 	MediaType string
 	ETag      string
-	Headers   string // JSON object of what else belongs to the body; empty means {}
+	Headers   string // JSON object of other headers of the body; empty means {}
 	StoredAt  time.Time
 	Body      []byte
 }
 
-// PutResponse adds or replaces an answer. An answer with the body that is
-// already there costs no write of the body.
+// PutResponse adds or replaces a response. It does not write a body that has not changed.
 func (tx *Tx) PutResponse(r Response) error {
 	if r.Headers == "" {
 		r.Headers = "{}"
@@ -44,48 +42,48 @@ func (tx *Tx) PutResponse(r Response) error {
 	return tx.wrapErr("put response", err)
 }
 
-// RenewResponse says that an answer to a GET is still what the server has, if it is
-// the one with this etag.
+// RenewResponse records that the server has confirmed the response to a GET, if the stored
+// one has this etag.
 func (tx *Tx) RenewResponse(principal, path, accept, etag string) error {
 	_, err := tx.tx.Exec(`UPDATE response SET stored_at = ? WHERE principal = ? AND path = ? AND accept = ? AND question = '' AND etag = ?`,
 		tx.nowMilli(), principal, path, accept, etag)
 	return tx.wrapErr("renew response", err)
 }
 
-// RemoveResponse forgets the answers for a path without a query: in every form that
-// was accepted, with whatever query.
+// RemoveResponse deletes the responses for a path, which is given without a query: for every
+// Accept header and every query.
 func (tx *Tx) RemoveResponse(principal, path string) error {
 	_, err := tx.tx.Exec(`DELETE FROM response WHERE principal = ?1 AND (path = ?2 OR substr(path, 1, length(?2) + 1) = ?2 || '?')`, principal, path)
 	return tx.wrapErr("remove response", err)
 }
 
-// RemoveResponsesBelow forgets the answers for all paths below one.
+// RemoveResponsesBelow deletes the responses for all paths below a path.
 func (tx *Tx) RemoveResponsesBelow(principal, path string) error {
 	_, err := tx.tx.Exec(`DELETE FROM response WHERE principal = ?1 AND substr(path, 1, length(?2) + 1) = ?2 || '/'`, principal, path)
 	return tx.wrapErr("remove responses", err)
 }
 
-// ReplaceResponses forgets the answers for a path whose query differs from that of
+// ReplaceResponses deletes the responses for a path whose query differs from the query of
 // keep, which is a path with its query.
 func (tx *Tx) ReplaceResponses(principal, path, keep string) error {
 	_, err := tx.tx.Exec(`DELETE FROM response WHERE principal = ?1 AND substr(path, 1, length(?2) + 1) = ?2 || '?' AND path <> ?3`, principal, path, keep)
 	return tx.wrapErr("replace responses", err)
 }
 
-// ForgetReviews deletes reviews that were recorded before a time, and the oldest when
+// ForgetReviews deletes the reviews that were recorded before a time, and the oldest ones if
 // there are more than most.
 func (tx *Tx) ForgetReviews(before time.Time, most int) error {
 	_, err := tx.tx.Exec(`DELETE FROM response WHERE question <> '' AND (stored_at < ? OR rowid IN (
 		SELECT rowid FROM response WHERE question <> '' ORDER BY stored_at DESC LIMIT -1 OFFSET ?))`, before.UnixMilli(), most)
-	return tx.wrapErr("forget reviews", err)
+	return tx.wrapErr("delete reviews", err)
 }
 
-// Response finds the answer to a GET.
+// Response returns the response to a GET.
 func (db *DB) Response(ctx context.Context, principal, path, accept string) (Response, error) {
 	return db.Review(ctx, principal, path, accept, "")
 }
 
-// Review finds the answer to a question.
+// Review returns the response to a review.
 func (db *DB) Review(ctx context.Context, principal, path, accept, question string) (Response, error) {
 	r := Response{Principal: principal, Path: path, Accept: accept, Question: question}
 	var stored int64
@@ -103,8 +101,8 @@ func (db *DB) Review(ctx context.Context, principal, path, accept, question stri
 	return r, err
 }
 
-// ETag gives the etag of the answer to a GET, empty if it has none, without reading
-// the body.
+// ETag returns the etag of the response to a GET, without reading the body. It is empty if
+// the response has none.
 func (db *DB) ETag(ctx context.Context, principal, path, accept string) (etag string, err error) {
 	err = db.read("read etag", func(read *sql.DB) error {
 		return read.QueryRowContext(ctx, `SELECT etag FROM response WHERE principal = ? AND path = ? AND accept = ? AND question = ''`, principal, path, accept).Scan(&etag)

@@ -12,7 +12,7 @@ func doc(path, etag, body string) Response {
 	return Response{Principal: "web", Path: path, Status: 200, MediaType: "application/json", ETag: etag, Headers: `{"Vary":["Accept"]}`, Body: []byte(body)}
 }
 
-func has(t *testing.T, db *DB, path string) bool {
+func hasResponse(t *testing.T, db *DB, path string) bool {
 	t.Helper()
 	_, err := db.Response(t.Context(), "web", path, "")
 	if err != nil && !errors.Is(err, ErrNotFound) {
@@ -21,7 +21,7 @@ func has(t *testing.T, db *DB, path string) bool {
 	return err == nil
 }
 
-func TestARevalidatedResponseIsYoungAgain(t *testing.T) {
+func TestRevalidationRenewsAResponse(t *testing.T) {
 	now := clock
 	db, err := Open(t.Context(), t.TempDir(), Options{Now: func() time.Time { return now }})
 	if err != nil {
@@ -32,7 +32,7 @@ func TestARevalidatedResponseIsYoungAgain(t *testing.T) {
 	now = clock.Add(time.Hour)
 	update(t, db, func(tx *Tx) error { return tx.RenewResponse("web", "/apis", "", `"another"`) })
 	if r, err := db.Response(t.Context(), "web", "/apis", ""); err != nil || !r.StoredAt.Equal(clock) || r.Headers != `{"Vary":["Accept"]}` {
-		t.Fatalf("renewed by another etag: %+v %v", r, err)
+		t.Fatalf("renewed for another etag: %+v %v", r, err)
 	}
 	update(t, db, func(tx *Tx) error { return tx.RenewResponse("web", "/apis", "", `"1"`) })
 	if r, err := db.Response(t.Context(), "web", "/apis", ""); err != nil || !r.StoredAt.Equal(now) || string(r.Body) != "groups" {
@@ -42,11 +42,11 @@ func TestARevalidatedResponseIsYoungAgain(t *testing.T) {
 		t.Fatalf("%s %v", etag, err)
 	}
 	if _, err := db.ETag(t.Context(), "other", "/apis", ""); !errors.Is(err, ErrNotFound) {
-		t.Fatalf("somebody else's: %v", err)
+		t.Fatalf("another principal's etag: %v", err)
 	}
 }
 
-func TestResponsesAreForgottenByPath(t *testing.T) {
+func TestResponsesAreRemovedByPath(t *testing.T) {
 	put := func(db *DB) {
 		update(t, db, func(tx *Tx) error {
 			var errs []error
@@ -62,19 +62,19 @@ func TestResponsesAreForgottenByPath(t *testing.T) {
 		change func(*Tx) error
 		left   map[string]bool
 	}{
-		{"of a path with whatever query", func(tx *Tx) error { return tx.RemoveResponse("web", "/a") },
+		{"of a path with any query", func(tx *Tx) error { return tx.RemoveResponse("web", "/a") },
 			map[string]bool{"/a": false, "/a?x=1": false, "/a/b": true, "/ab": true}},
-		{"of nobody else", func(tx *Tx) error { return tx.RemoveResponse("other", "/a") }, map[string]bool{"/a": true}},
-		{"of another query only", func(tx *Tx) error { return tx.ReplaceResponses("web", "/a", "/a?x=2") },
+		{"of the given principal only", func(tx *Tx) error { return tx.RemoveResponse("other", "/a") }, map[string]bool{"/a": true}},
+		{"with another query than the given one", func(tx *Tx) error { return tx.ReplaceResponses("web", "/a", "/a?x=2") },
 			map[string]bool{"/a": true, "/a?x=1": false, "/a/b": true}},
-		{"a path is no pattern", func(tx *Tx) error { return tx.ReplaceResponses("web", "/a_", "/a_?h=2") },
+		{"a path is not a pattern", func(tx *Tx) error { return tx.ReplaceResponses("web", "/a_", "/a_?h=2") },
 			map[string]bool{"/a_?h=1": false, "/aX?h=1": true}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			put(db)
 			update(t, db, tt.change)
 			for path, want := range tt.left {
-				if has(t, db, path) != want {
+				if hasResponse(t, db, path) != want {
 					t.Errorf("%s is there: %v", path, !want)
 				}
 			}
@@ -82,14 +82,14 @@ func TestResponsesAreForgottenByPath(t *testing.T) {
 	}
 }
 
-func TestReviewsAreBoundedInAgeAndNumber(t *testing.T) {
+func TestReviewsAreBoundedByAgeAndNumber(t *testing.T) {
 	now := clock
 	dir := t.TempDir()
 	db, err := Open(t.Context(), dir, Options{Now: func() time.Time { return now }})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ask := func(n int) bool {
+	hasReview := func(n int) bool {
 		t.Helper()
 		_, err := db.Review(t.Context(), "web", "/reviews", "", fmt.Sprint(n))
 		return err == nil
@@ -105,20 +105,20 @@ func TestReviewsAreBoundedInAgeAndNumber(t *testing.T) {
 	}
 	update(t, db, func(tx *Tx) error { return tx.ForgetReviews(clock.Add(3*time.Minute), 5) })
 	for i, want := range []bool{false, false, false, false, false, true, true, true, true, true} {
-		if ask(i) != want {
+		if hasReview(i) != want {
 			t.Errorf("review %d is there: %v", i, !want)
 		}
 	}
 	update(t, db, func(tx *Tx) error { return tx.ForgetReviews(clock.Add(7*time.Minute), 5) })
-	if ask(6) || !ask(7) {
-		t.Error("reviews are not forgotten by their age")
+	if hasReview(6) || !hasReview(7) {
+		t.Error("reviews are not removed by age")
 	}
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
 	db = openAt(t, dir, Options{})
-	if ask(9) || !has(t, db, "/reviews") {
-		t.Error("nobody has the key to the reviews that were there before")
+	if hasReview(9) || !hasResponse(t, db, "/reviews") {
+		t.Error("want the reviews gone after a restart, which lost their key, and the other response kept")
 	}
 }
 

@@ -1,4 +1,4 @@
--- Rockpool's cache. Look into it with:  sqlite3 -readonly rockpool.db 'SELECT * FROM v_collection'
+-- Rockpool's cache. To read it:  sqlite3 -readonly rockpool.db 'SELECT * FROM v_collection'
 -- (-readonly matters: sqlite3 shells up to 3.51.2 can damage a database that is in use.)
 
 -- Facts about this file itself.
@@ -9,8 +9,8 @@ CREATE TABLE meta (
 
 -- One recorded LIST/WATCH scope. state:
 --   complete  every object of the scope as it was at resource_version
---   filling   being recorded; not to be read
---   seen      objects that were read one by one; proves nothing about others
+--   filling   being recorded; never read
+--   seen      singles: objects read by GET alone; proves nothing about others
 CREATE TABLE collection (
   id               INTEGER PRIMARY KEY,
   principal        TEXT NOT NULL,
@@ -27,11 +27,11 @@ CREATE TABLE collection (
   api_version      TEXT NOT NULL DEFAULT '',      -- of one object
   envelope         TEXT NOT NULL DEFAULT '{}',    -- the list without items and resourceVersion
   resource_version TEXT NOT NULL DEFAULT '',
-  revision         INTEGER NOT NULL DEFAULT 0,    -- counts our changes to this collection
-  synced_at        INTEGER NOT NULL DEFAULT 0,    -- ms since 1970: last known equal to the server
+  revision         INTEGER NOT NULL DEFAULT 0,    -- counts the changes to this collection
+  synced_at        INTEGER NOT NULL DEFAULT 0,    -- ms since 1970: last equal to the server's state
   used_at          INTEGER NOT NULL DEFAULT 0     -- ms since 1970: last recorded or replayed
 ) STRICT;
--- Several lists of one scope may be filling at once; there is one of any other state.
+-- Several collections of one scope may be filling; there is one at most in each other state.
 CREATE UNIQUE INDEX collection_scope ON collection (
   principal, api_group, version, resource, representation, namespace, label_selector, field_selector, media_type, state
 ) WHERE state <> 'filling';
@@ -46,15 +46,16 @@ CREATE TABLE object (
   updated_at       INTEGER NOT NULL,              -- ms since 1970
   labels           TEXT NOT NULL,                 -- JSON object
   size             INTEGER NOT NULL,              -- bytes of payload
-  checksum         INTEGER NOT NULL,              -- CRC-32C of payload: SQLite has none
-  encoding         TEXT NOT NULL CHECK (encoding IN ('json', 'json-bare', 'protobuf')), -- the last two lack kind and apiVersion, which are the collection's
+  checksum         INTEGER NOT NULL,              -- CRC-32C of payload: SQLite stores none
+  -- json-bare and protobuf lack kind and apiVersion, which are the collection's
+  encoding         TEXT NOT NULL CHECK (encoding IN ('json', 'json-bare', 'protobuf')),
   payload          ANY NOT NULL,
   UNIQUE (collection_id, namespace, name)
 ) STRICT;
 
--- Objects that the server has said are not there, in whatever form and version of
--- the API. A row hides what was recorded of the object before at: objects with one of
--- the uids, which never come back, and older resourceVersions than resource_version.
+-- Objects that the server has reported absent, for every form and API version. A row
+-- supersedes records of the object from before at: those with one of the uids, which never
+-- come back, and those with a resourceVersion up to resource_version.
 CREATE TABLE tombstone (
   id               INTEGER PRIMARY KEY,
   principal        TEXT NOT NULL,
@@ -63,23 +64,23 @@ CREATE TABLE tombstone (
   namespace        TEXT NOT NULL,
   name             TEXT NOT NULL,
   uids             TEXT NOT NULL,                 -- JSON array
-  resource_version TEXT NOT NULL,                 -- the newest that was known then; empty: none
-  at               INTEGER NOT NULL,              -- ms since 1970: it was not there then
+  resource_version TEXT NOT NULL,                 -- the newest recorded at that time; empty: none
+  at               INTEGER NOT NULL,              -- ms since 1970: when it was absent
   UNIQUE (principal, api_group, resource, namespace, name)
 ) STRICT;
 
--- Whole answers, for the identical request: discovery, OpenAPI, version, Tables, and
--- reviews, which are POSTs that only ask. The question and the answer of a review cannot
--- be read from here: the first is a digest, the body is encrypted.
+-- Complete responses, for the identical request: discovery, OpenAPI, version, Tables, and
+-- reviews, which are POSTs that change nothing. Of a review, neither the request nor the
+-- response can be read here: question is a digest, and body is encrypted.
 CREATE TABLE response (
   principal  TEXT NOT NULL,
   path       TEXT NOT NULL,                       -- with the query
   accept     TEXT NOT NULL,
-  question   TEXT NOT NULL,                       -- of a review; empty: it is the answer to a GET
+  question   TEXT NOT NULL,                       -- of a review; empty: the response to a GET
   status     INTEGER NOT NULL,
   media_type TEXT NOT NULL,
   etag       TEXT NOT NULL,
-  headers    TEXT NOT NULL,                       -- JSON object: others that belong to the body
+  headers    TEXT NOT NULL,                       -- JSON object: other headers of the body
   stored_at  INTEGER NOT NULL,                    -- ms since 1970
   size       INTEGER NOT NULL,
   body       ANY NOT NULL,
@@ -87,7 +88,7 @@ CREATE TABLE response (
 ) STRICT;
 CREATE INDEX response_review ON response (stored_at) WHERE question <> '';
 
--- Things known about the cluster, such as the keys that tokens are signed with.
+-- Facts about the cluster, such as the keys that verify tokens.
 CREATE TABLE fact (
   key        TEXT PRIMARY KEY,
   updated_at INTEGER NOT NULL,                    -- ms since 1970
@@ -102,22 +103,22 @@ CREATE TABLE link (
   reason TEXT NOT NULL
 ) STRICT;
 
--- Writes that the application was told are accepted, in the order in which they wait
--- for the link: Events (offline.events). They are no copy of what the server has, and are
--- carried over when the file is made anew.
+-- Writes that the application was told are accepted, in the order in which they wait for
+-- the link: Events (offline.events). The server has no copy of them, so a new file takes
+-- them over from the old one.
 CREATE TABLE outbox (
   id        INTEGER PRIMARY KEY,
   principal TEXT NOT NULL,
-  path      TEXT NOT NULL,                        -- of the collection that it is created in
+  path      TEXT NOT NULL,                        -- of the collection in which it is created
   name      TEXT NOT NULL,
   queued_at INTEGER NOT NULL,                     -- ms since 1970
   object    TEXT NOT NULL,                        -- JSON, to be created
-  patch     TEXT NOT NULL,                        -- JSON merge patch, for when it is there already; empty: none
+  patch     TEXT NOT NULL,                        -- JSON merge patch, if it exists; empty: none
   checksum  INTEGER NOT NULL,                     -- CRC-32C of object and patch
   UNIQUE (principal, path, name)
 ) STRICT;
 
--- For a person in the shell.
+-- Views for the sqlite3 shell.
 CREATE VIEW v_collection AS
   SELECT c.id, c.principal,
          CASE c.api_group WHEN '' THEN c.version ELSE c.api_group || '/' || c.version END || '/' || c.resource AS resource,

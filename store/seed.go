@@ -10,20 +10,20 @@ import (
 	"path/filepath"
 )
 
-// seedSuffix is on the name of a copy that is not finished.
+// seedSuffix marks the name of an unfinished copy.
 const seedSuffix = ".seed"
 
-// Seed makes the database of directory dir, in which there is none, from the one in the
-// directory from, which another process may be using and which stays as it is. What the other
-// has to do itself is not taken: its queued writes, and what it has seen of its link.
-// It gives ErrNotFound when nothing complete is recorded there. Whatever goes wrong, and when ctx
-// ends first, there is no database in dir.
+// Seed copies the database in directory from to directory dir, which has none. Another process
+// may be using the source, which does not change. The copy lacks the rows that only the other
+// process can use: its queued writes, its unfinished lists, its reviews, its link history.
+// Seed returns ErrNotFound if the source has no complete collection. After an error, and when
+// ctx ends first, dir has no database.
 func Seed(ctx context.Context, dir, from string) error {
 	path, source := filepath.Join(dir, FileName), filepath.Join(from, FileName)
 	partial := path + seedSuffix
-	// Of a process that was interrupted: half a copy, or the log of a database that was being
-	// removed, which SQLite would apply to the new one.
-	if err := errors.Join(remove(partial), removeCompanions(path)); err != nil {
+	// An interrupted process may have left half a copy, or the log of a database that it was
+	// removing. SQLite would apply that log to the new database.
+	if err := errors.Join(removeDatabase(partial), removeAuxiliary(path)); err != nil {
 		return fmt.Errorf("seed: %w", err)
 	}
 	if _, err := os.Lstat(source); err != nil {
@@ -32,32 +32,35 @@ func Seed(ctx context.Context, dir, from string) error {
 		}
 		return fmt.Errorf("seed: %w", err)
 	}
-	err := copyInto(ctx, source, partial)
+	err := vacuumInto(ctx, source, partial)
 	if err == nil {
-		err = disown(ctx, partial)
+		err = dropPrivate(ctx, partial)
 	}
 	if err == nil {
 		err = os.Rename(partial, path)
 	}
 	if err != nil {
-		_ = remove(partial)
+		_ = removeDatabase(partial)
 		return translate("seed from "+source, err)
 	}
 	return nil
 }
 
-// copyInto writes one state of a database into a new file.
-func copyInto(ctx context.Context, source, to string) (err error) {
-	db := sql.OpenDB(connector{dsn: dsn(source, "_busy_timeout=1000"), reads: true, pragmas: []string{"PRAGMA trusted_schema = OFF", "PRAGMA cache_size = -1024"}})
+// vacuumInto writes one consistent state of a database into a new file.
+func vacuumInto(ctx context.Context, source, to string) (err error) {
+	db := sql.OpenDB(connector{dsn: dsn(source, "_busy_timeout=1000"), reader: true, pragmas: []string{
+		"PRAGMA trusted_schema = OFF",
+		"PRAGMA cache_size = -1024",
+	}})
 	db.SetMaxOpenConns(1)
 	defer func() { err = errors.Join(err, db.Close()) }()
-	var app, version, complete int
+	var appID, version, complete int
 	row := db.QueryRowContext(ctx, "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version)")
-	if err := row.Scan(&app, &version); err != nil {
+	if err := row.Scan(&appID, &version); err != nil {
 		return err
 	}
-	if app != applicationID || version != schemaVersion {
-		return fmt.Errorf("%w, %#x %d", errVersion, app, version)
+	if appID != applicationID || version != schemaVersion {
+		return fmt.Errorf("%w (application_id %#x, version %d)", errSchemaVersion, appID, version)
 	}
 	if err := db.QueryRowContext(ctx, "SELECT count(*) FROM collection WHERE state = 'complete'").Scan(&complete); err != nil {
 		return err
@@ -69,9 +72,13 @@ func copyInto(ctx context.Context, source, to string) (err error) {
 	return err
 }
 
-// disown takes from a copy what was not for it, and makes sure that the rest is on the disk.
-func disown(ctx context.Context, path string) error {
-	db := sql.OpenDB(connector{dsn: dsn(path, "_txlock=immediate"), pragmas: []string{"PRAGMA temp_store = MEMORY", "PRAGMA foreign_keys = ON", "PRAGMA trusted_schema = OFF"}})
+// dropPrivate deletes the rows that only the other process can use, and syncs the copy.
+func dropPrivate(ctx context.Context, path string) error {
+	db := sql.OpenDB(connector{dsn: dsn(path, "_txlock=immediate"), pragmas: []string{
+		"PRAGMA temp_store = MEMORY",
+		"PRAGMA foreign_keys = ON",
+		"PRAGMA trusted_schema = OFF",
+	}})
 	_, err := db.ExecContext(ctx, `BEGIN; DELETE FROM outbox; DELETE FROM link; DELETE FROM collection WHERE state = 'filling'; DELETE FROM response WHERE question <> ''; COMMIT`)
 	if err := errors.Join(err, db.Close()); err != nil {
 		return err

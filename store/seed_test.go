@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-func TestANewDatabaseBeginsWithWhatAnotherHas(t *testing.T) {
+func TestSeedCopiesAnotherDatabase(t *testing.T) {
 	from, to := t.TempDir(), t.TempDir()
-	db := openAt(t, from, Options{}) // which stays open, as another pod has it
+	db := openAt(t, from, Options{}) // stays open: another pod is using it
 	record(t, db, scope("shop"), "10", object("a", 5), object("b", 6))
 	filling := NewSnapshot(scope("other"))
 	update(t, db, func(tx *Tx) error {
@@ -40,7 +40,7 @@ func TestANewDatabaseBeginsWithWhatAnotherHas(t *testing.T) {
 		}
 	}
 	if keys, _, err := copied.Fact(t.Context(), "jwks"); string(keys) != "keys" || err != nil {
-		t.Errorf("a fact: %q %v", keys, err)
+		t.Errorf("the fact is %q %v", keys, err)
 	}
 	for query, want := range map[string]int{
 		`SELECT count(*) FROM object`:                             2,
@@ -58,16 +58,16 @@ func TestANewDatabaseBeginsWithWhatAnotherHas(t *testing.T) {
 		}
 	}
 
-	// The other goes on as if nothing had been.
+	// The other pod still has its unfinished snapshot and its queued write.
 	update(t, db, func(tx *Tx) error { return filling.Commit(tx, CollectionMeta{ResourceVersion: "20"}) })
 	if _, err := db.Queued(t.Context(), id); err != nil {
-		t.Errorf("what the other has queued: %v", err)
+		t.Errorf("the queued write of the other pod: %v", err)
 	}
 }
 
-// A process that ends while it removes a database may leave the log, which SQLite applies to
-// whatever is under the name.
-func TestANewDatabaseDoesNotTakeTheLogOfOneBefore(t *testing.T) {
+// A process that ends while it removes a database may leave the log. SQLite applies a log to
+// any database of the same name.
+func TestSeedDeletesTheLogOfAnEarlierDatabase(t *testing.T) {
 	from, to, before := t.TempDir(), t.TempDir(), t.TempDir()
 	record(t, openAt(t, from, Options{}), scope("shop"), "10", object("a", 5))
 	record(t, openAt(t, before, Options{}), scope("shop"), "99", object("z", 9))
@@ -86,28 +86,28 @@ func TestANewDatabaseDoesNotTakeTheLogOfOneBefore(t *testing.T) {
 	want(t, got, "a@5")
 }
 
-func TestASeedThatFailsLeavesNothing(t *testing.T) {
-	full := func(t *testing.T, dir string) *DB {
+func TestAFailedSeedLeavesNoFiles(t *testing.T) {
+	openWithData := func(t *testing.T, dir string) *DB {
 		db := openAt(t, dir, Options{})
 		record(t, db, scope("shop"), "10", object("a", 5))
 		return db
 	}
 	for name, tt := range map[string]struct {
 		from    func(t *testing.T, dir string)
-		missing bool // there is nothing to be had, which is no fault
+		missing bool // there is nothing to copy; Seed returns ErrNotFound
 	}{
 		"there is no database": {func(*testing.T, string) {}, true},
 		"nothing is recorded":  {func(t *testing.T, dir string) { openAt(t, dir, Options{}) }, true},
-		"it is damaged": {func(t *testing.T, dir string) {
-			if err := full(t, dir).Close(); err != nil {
+		"the database is damaged": {func(t *testing.T, dir string) {
+			if err := openWithData(t, dir).Close(); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(filepath.Join(dir, FileName), []byte("SQLite format 3\x00 and no more of it"), 0o600); err != nil {
+			if err := os.WriteFile(filepath.Join(dir, FileName), []byte("SQLite format 3\x00 and nothing else"), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}, false},
-		"it is of another version": {func(t *testing.T, dir string) {
-			if _, err := full(t, dir).file.write.Exec("PRAGMA user_version = 1000"); err != nil {
+		"the database has another schema version": {func(t *testing.T, dir string) {
+			if _, err := openWithData(t, dir).file.write.Exec("PRAGMA user_version = 1000"); err != nil {
 				t.Fatal(err)
 			}
 		}, false},
@@ -118,22 +118,22 @@ func TestASeedThatFailsLeavesNothing(t *testing.T) {
 			if err := Seed(t.Context(), to, from); err == nil || errors.Is(err, ErrNotFound) != tt.missing {
 				t.Errorf("%v", err)
 			}
-			empty(t, to)
+			wantEmpty(t, to)
 		})
 	}
-	t.Run("there is no time", func(t *testing.T) {
+	t.Run("the context has ended", func(t *testing.T) {
 		from, to := t.TempDir(), t.TempDir()
-		full(t, from)
+		openWithData(t, from)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		if err := Seed(ctx, to, from); !errors.Is(err, context.Canceled) {
 			t.Errorf("%v", err)
 		}
-		empty(t, to)
+		wantEmpty(t, to)
 	})
-	t.Run("one was interrupted before", func(t *testing.T) {
+	t.Run("an earlier seed was interrupted", func(t *testing.T) {
 		from, to := t.TempDir(), t.TempDir()
-		full(t, from)
+		openWithData(t, from)
 		if err := os.WriteFile(filepath.Join(to, FileName+seedSuffix), []byte("half"), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -141,7 +141,7 @@ func TestASeedThatFailsLeavesNothing(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	t.Run("one was interrupted before, and there is nothing any more", func(t *testing.T) {
+	t.Run("an earlier seed was interrupted, and now there is no database to copy", func(t *testing.T) {
 		to := t.TempDir()
 		for _, suffix := range []string{"", "-journal"} {
 			if err := os.WriteFile(filepath.Join(to, FileName+seedSuffix+suffix), []byte("half"), 0o600); err != nil {
@@ -151,13 +151,13 @@ func TestASeedThatFailsLeavesNothing(t *testing.T) {
 		if err := Seed(t.Context(), to, t.TempDir()); !errors.Is(err, ErrNotFound) {
 			t.Errorf("%v", err)
 		}
-		empty(t, to)
+		wantEmpty(t, to)
 	})
 }
 
-func empty(t *testing.T, dir string) {
+func wantEmpty(t *testing.T, dir string) {
 	t.Helper()
 	if files, err := os.ReadDir(dir); err != nil || len(files) > 0 {
-		t.Errorf("left: %v %v", files, err)
+		t.Errorf("files are left: %v %v", files, err)
 	}
 }

@@ -7,32 +7,30 @@ import (
 	"hash/maphash"
 )
 
-// Snapshot records a whole list, in as many transactions as its caller likes,
-// and makes it the scope's complete collection in the last of them. Until then
-// readers see the collection that was there before; only objects that differ
-// from that one are written.
+// Snapshot records a list in any number of transactions. The last one makes the list the
+// scope's complete collection. Until then readers see the previous collection. Only objects
+// that differ from the previous collection are written.
 //
-// A Snapshot is for one goroutine. When a transaction that it took part in
-// fails, it must be given up: Abort.
+// A Snapshot is for one goroutine. When one of its transactions fails, call Abort.
 type Snapshot struct {
 	scope Scope
-	file  *file // that it was begun in; nil: not yet
-	base  int64 // the complete collection that unchanged objects stay in; 0: none
-	fill  int64 // holds what differs from base; 0: nothing so far
+	file  *file // in which it was begun; nil: not begun
+	base  int64 // the complete collection, where unchanged objects stay; 0: none
+	fill  int64 // the filling collection, of objects that differ from base; 0: none yet
 	items map[Key]itemState
 }
 
-// itemState is what is known of an object: how it stands in base, and whether the list has it.
+// itemState is the state of an object in base and in the list.
 type itemState struct {
-	print    fingerprint
-	recorded bool // in base
-	listed   bool
+	fingerprint fingerprint
+	recorded    bool // in base
+	listed      bool
 }
 
-// fingerprint stands for an object's content. The payload counts too: in a cluster that
-// was restored from a backup the same resourceVersion can come to stand for something else.
+// fingerprint stands for an object's content. It includes the payload: after a restore from
+// a backup, the same resourceVersion can stand for other content.
 type fingerprint struct {
-	version  uint64 // of uid, resourceVersion and encoding
+	version  uint64 // hash of uid, resourceVersion and encoding
 	checksum uint32 // of the payload
 	size     uint32
 }
@@ -49,19 +47,18 @@ func fingerprintOf(uid, resourceVersion string, encoding Encoding, checksum int6
 	return fingerprint{h.Sum64(), uint32(checksum), uint32(size)}
 }
 
-// NewSnapshot starts a recording of scope. Nothing is written before Add.
+// NewSnapshot starts to record a list of scope. It writes nothing before Add.
 func NewSnapshot(scope Scope) *Snapshot {
 	return &Snapshot{scope: scope, items: map[Key]itemState{}}
 }
 
-// ErrBaseGone: the collection that the snapshot builds on was replaced, or the file
-// that it is in.
+// ErrBaseGone: the collection that the snapshot builds on, or its file, was replaced.
 var ErrBaseGone = errors.New("the collection was replaced while a list of it was recorded")
 
 func (s *Snapshot) begin(tx *Tx) error {
 	if s.file != nil {
 		if s.file != tx.file {
-			return ErrBaseGone // with the file
+			return ErrBaseGone
 		}
 		return nil
 	}
@@ -75,9 +72,9 @@ func (s *Snapshot) begin(tx *Tx) error {
 	return s.load(tx)
 }
 
-// load reads how the objects stand in base, once: asking for them one by one costs
-// several times as much. What events change there meanwhile is either older than the list, and
-// then written twice, or makes the list too old to be committed.
+// load reads the objects of base at once: one query an object costs several times as much.
+// Events may change base meanwhile. Such a change is older than the list, and is written
+// twice, or it makes the list too old to be committed.
 func (s *Snapshot) load(tx *Tx) error {
 	rows, err := tx.tx.Query(`SELECT namespace, name, uid, resource_version, encoding, checksum, size FROM object WHERE collection_id = ?`, s.base)
 	if err != nil {
@@ -95,7 +92,7 @@ func (s *Snapshot) load(tx *Tx) error {
 		if err := rows.Scan(&key.Namespace, &key.Name, &uid, &version, &encoding, &sum, &size); err != nil {
 			return tx.wrapErr("load collection", err)
 		}
-		s.items[key] = itemState{print: fingerprintOf(string(uid), string(version), encoding, sum, size), recorded: true}
+		s.items[key] = itemState{fingerprint: fingerprintOf(string(uid), string(version), encoding, sum, size), recorded: true}
 	}
 	return tx.wrapErr("load collection", rows.Err())
 }
@@ -107,8 +104,8 @@ func (s *Snapshot) Add(tx *Tx, o Object) error {
 	}
 	key := Key{o.Namespace, o.Name}
 	before := s.items[key]
-	s.items[key] = itemState{before.print, before.recorded, true}
-	if before.recorded && before.print == fingerprintOf(o.UID, o.ResourceVersion, o.Encoding, checksum(o.Payload), len(o.Payload)) {
+	s.items[key] = itemState{before.fingerprint, before.recorded, true}
+	if before.recorded && before.fingerprint == fingerprintOf(o.UID, o.ResourceVersion, o.Encoding, checksum(o.Payload), len(o.Payload)) {
 		return nil
 	}
 	if err := s.beginFill(tx); err != nil {
@@ -124,8 +121,8 @@ func (s *Snapshot) beginFill(tx *Tx) (err error) {
 	return err
 }
 
-// Commit makes what was added the scope's complete collection.
-func (s *Snapshot) Commit(tx *Tx, h CollectionMeta) error {
+// Commit makes the added objects the scope's complete collection.
+func (s *Snapshot) Commit(tx *Tx, meta CollectionMeta) error {
 	if err := s.begin(tx); err != nil {
 		return err
 	}
@@ -134,7 +131,7 @@ func (s *Snapshot) Commit(tx *Tx, h CollectionMeta) error {
 		return err
 	}
 	if s.base == 0 {
-		s.base = current.ID // another list came first; the fill has every item of this one
+		s.base = current.ID // another list came first; fill has every item of this one
 	}
 	if current.ID != s.base {
 		return fmt.Errorf("commit snapshot: %w", ErrBaseGone)
@@ -150,18 +147,17 @@ func (s *Snapshot) Commit(tx *Tx, h CollectionMeta) error {
 	}
 	now := tx.nowMilli()
 	_, err = tx.tx.Exec(`UPDATE collection SET state = 'complete', kind = ?, api_version = ?, envelope = ?, resource_version = ?,
-		revision = revision + 1, synced_at = ?, used_at = ? WHERE id = ?`, h.Kind, h.APIVersion, h.Envelope, h.ResourceVersion, now, now, target)
+		revision = revision + 1, synced_at = ?, used_at = ? WHERE id = ?`, meta.Kind, meta.APIVersion, meta.Envelope, meta.ResourceVersion, now, now, target)
 	return tx.wrapErr("commit snapshot", err)
 }
 
-// merge moves the differences into base and deletes from it what the list does
-// not have.
+// merge moves the objects of fill into base, and deletes the objects that the list lacks.
 func (s *Snapshot) merge(tx *Tx) error {
-	gone, err := s.vanished(tx)
+	deleted, err := s.unlisted(tx)
 	if err != nil {
 		return err
 	}
-	for _, key := range gone {
+	for _, key := range deleted {
 		if err := tx.Remove(s.base, key.Namespace, key.Name); err != nil {
 			return err
 		}
@@ -175,7 +171,8 @@ func (s *Snapshot) merge(tx *Tx) error {
 	return tx.dropCollection(s.fill)
 }
 
-func (s *Snapshot) vanished(tx *Tx) (gone []Key, err error) {
+// unlisted returns the objects of base that the list lacks.
+func (s *Snapshot) unlisted(tx *Tx) (deleted []Key, err error) {
 	rows, err := tx.tx.Query(`SELECT namespace, name FROM object WHERE collection_id = ?`, s.base)
 	if err != nil {
 		return nil, tx.wrapErr("compare snapshot", err)
@@ -187,13 +184,13 @@ func (s *Snapshot) vanished(tx *Tx) (gone []Key, err error) {
 			return nil, tx.wrapErr("compare snapshot", err)
 		}
 		if !s.items[key].listed {
-			gone = append(gone, key)
+			deleted = append(deleted, key)
 		}
 	}
-	return gone, tx.wrapErr("compare snapshot", rows.Err())
+	return deleted, tx.wrapErr("compare snapshot", rows.Err())
 }
 
-// Abort deletes what was recorded so far.
+// Abort deletes the rows recorded so far.
 func (s *Snapshot) Abort(tx *Tx) error {
 	if s.fill == 0 || s.file != tx.file {
 		return nil

@@ -45,7 +45,7 @@ func update(t *testing.T, db *DB, f func(*Tx) error) {
 	}
 }
 
-// record makes a complete collection of the objects.
+// record makes a complete collection of objects.
 func record(t *testing.T, db *DB, s Scope, rv string, objects ...Object) {
 	t.Helper()
 	snap := NewSnapshot(s)
@@ -59,7 +59,7 @@ func record(t *testing.T, db *DB, s Scope, rv string, objects ...Object) {
 	})
 }
 
-// complete gives the scope's complete collection and its objects as name@version.
+// complete returns the scope's complete collection and its objects as name@version.
 func complete(t *testing.T, db *DB, s Scope) (Collection, []string) {
 	t.Helper()
 	all, err := db.Collections(t.Context(), s.Principal, s.Group, s.Version, s.Resource)
@@ -98,7 +98,7 @@ func want(t *testing.T, got []string, want ...string) {
 	}
 }
 
-func TestASnapshotIsNotSeenBeforeItIsWhole(t *testing.T) {
+func TestASnapshotIsInvisibleUntilItIsCommitted(t *testing.T) {
 	dir := t.TempDir()
 	db := openAt(t, dir, Options{})
 	record(t, db, scope("shop"), "10", object("a", 1), object("b", 2))
@@ -119,8 +119,8 @@ func TestASnapshotIsNotSeenBeforeItIsWhole(t *testing.T) {
 	}
 }
 
-func TestASnapshotThatBreaksOffLeavesTheOldOne(t *testing.T) {
-	for _, how := range []string{"aborted", "forgotten at a restart"} {
+func TestAnUnfinishedSnapshotLeavesTheOldCollection(t *testing.T) {
+	for _, how := range []string{"aborted", "dropped at a restart"} {
 		t.Run(how, func(t *testing.T) {
 			dir := t.TempDir()
 			db := openAt(t, dir, Options{})
@@ -139,19 +139,19 @@ func TestASnapshotThatBreaksOffLeavesTheOldOne(t *testing.T) {
 			want(t, got, "a@1")
 			var rows int
 			if err := db.file.read.QueryRow(`SELECT (SELECT count(*) FROM object) + (SELECT count(*) FROM collection)`).Scan(&rows); err != nil || rows != 2 {
-				t.Fatalf("%d rows are left, want the collection and its object: %v", rows, err)
+				t.Fatalf("%d rows are left, want 2: the collection and its object: %v", rows, err)
 			}
 		})
 	}
 }
 
-func TestARelistWithNothingChangedWritesNoPayload(t *testing.T) {
+func TestAnUnchangedRelistWritesNoPayload(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{})
 	record(t, db, scope("shop"), "10", object("a", 1), object("b", 2))
 	before := changes(t, db)
 	record(t, db, scope("shop"), "20", object("a", 1), object("b", 2))
 	if n := changes(t, db) - before; n != 1 {
-		t.Fatalf("%d rows were written, want the collection's alone", n)
+		t.Fatalf("%d rows were written, want 1, of the collection", n)
 	}
 	c, got := complete(t, db, scope("shop"))
 	want(t, got, "a@1", "b@2")
@@ -160,7 +160,7 @@ func TestARelistWithNothingChangedWritesNoPayload(t *testing.T) {
 	}
 }
 
-func TestAnObjectThatChangedUnderItsVersionIsWritten(t *testing.T) {
+func TestAnObjectThatChangedUnderTheSameVersionIsWritten(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{})
 	record(t, db, scope("shop"), "10", object("a", 1))
 	restored := object("a", 1)
@@ -172,7 +172,7 @@ func TestAnObjectThatChangedUnderItsVersionIsWritten(t *testing.T) {
 	}
 }
 
-// changes counts the rows written by the writing connection so far.
+// changes counts the rows that the writing connection has changed so far.
 func changes(t *testing.T, db *DB) (n int) {
 	t.Helper()
 	if err := db.file.write.QueryRow(`SELECT total_changes()`).Scan(&n); err != nil {
@@ -181,12 +181,13 @@ func changes(t *testing.T, db *DB) (n int) {
 	return n
 }
 
-func TestAnEventDuringAListDoesNotOutliveIt(t *testing.T) {
+func TestAListRemovesAnObjectThatAnEventAddedMeanwhile(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{})
 	record(t, db, scope("shop"), "10", object("a", 1))
 	snap := NewSnapshot(scope("shop"))
 	update(t, db, func(tx *Tx) error { return snap.Add(tx, object("a", 1)) })
-	update(t, db, func(tx *Tx) error { // created and deleted again on the server, of which only the first has arrived
+	// The server created and deleted an object; only the first event has arrived.
+	update(t, db, func(tx *Tx) error {
 		c, err := tx.Collection(scope("shop"), Complete)
 		if err != nil {
 			return err
@@ -198,7 +199,7 @@ func TestAnEventDuringAListDoesNotOutliveIt(t *testing.T) {
 	want(t, got, "a@1")
 }
 
-func TestAnIDOfARolledBackCollectionLeadsToNoOther(t *testing.T) {
+func TestTheIDOfARolledBackCollectionIsNotReused(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{})
 	broken := NewSnapshot(scope("shop"))
 	boom := errors.New("boom")
@@ -213,7 +214,7 @@ func TestAnIDOfARolledBackCollectionLeadsToNoOther(t *testing.T) {
 	want(t, got, "a@1")
 }
 
-func TestScopesAreApart(t *testing.T) {
+func TestScopesAreSeparate(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{})
 	narrow := scope("shop")
 	narrow.LabelSelector = "app=a"
@@ -234,7 +235,7 @@ func TestScopesAreApart(t *testing.T) {
 	}
 }
 
-func TestPagesMakeOneSnapshotOrFail(t *testing.T) {
+func TestPagesComeFromOneRevisionOrFail(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{})
 	var objects []Object
 	var all []string
@@ -252,11 +253,11 @@ func TestPagesMakeOneSnapshotOrFail(t *testing.T) {
 	}
 	update(t, db, func(tx *Tx) error { return errors.Join(tx.Remove(c.ID, "shop", "o00900"), tx.Advance(c.ID, "5001")) })
 	if _, err = db.List(t.Context(), c.ID, c.Revision, Range{After: next}, func(Object) error { return nil }); !errors.Is(err, ErrChanged) {
-		t.Fatalf("the second page of a changed collection gave %v", err)
+		t.Fatalf("the second page of a changed collection gives %v", err)
 	}
 }
 
-func TestRangesNarrow(t *testing.T) {
+func TestARangeSelectsByNamespaceAndName(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{})
 	b := object("b", 2)
 	b.Namespace = "bar"
@@ -292,7 +293,7 @@ func TestListingUsesAnIndexAndDoesNotSort(t *testing.T) {
 	}
 }
 
-func TestObjectsThatWereSeenAreApartFromLists(t *testing.T) {
+func TestSinglesAreSeparateFromLists(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{})
 	update(t, db, func(tx *Tx) error {
 		return errors.Join(tx.PutSingle(scope(""), "ConfigMap", "v1", object("a", 1)), tx.PutSingle(scope(""), "ConfigMap", "v1", object("b", 2)))
@@ -310,7 +311,7 @@ func TestObjectsThatWereSeenAreApartFromLists(t *testing.T) {
 	}
 }
 
-func TestResponsesFactsAndTheCluster(t *testing.T) {
+func TestResponsesFactsAndTheOwner(t *testing.T) {
 	dir := t.TempDir()
 	db := openAt(t, dir, Options{})
 	r := Response{Principal: "p", Path: "/apis?x=1", Accept: "application/json", Status: 200, MediaType: "application/json", ETag: `"e"`, Body: []byte(`{}`)}
@@ -330,7 +331,7 @@ func TestResponsesFactsAndTheCluster(t *testing.T) {
 	if v, _, err := db.Fact(t.Context(), "jwks"); err != nil || string(v) != "keys" {
 		t.Fatalf("%s %v", v, err)
 	}
-	if v, _, err := db.Fact(t.Context(), "unheard of"); err != nil || v != nil {
+	if v, _, err := db.Fact(t.Context(), "unknown"); err != nil || v != nil {
 		t.Fatalf("%s %v", v, err)
 	}
 	for _, step := range []struct {
@@ -340,7 +341,7 @@ func TestResponsesFactsAndTheCluster(t *testing.T) {
 		{Owner{[]string{"a"}, ""}, false},
 		{Owner{[]string{"a"}, ""}, false},
 		{Owner{[]string{"a", "b"}, ""}, false},
-		{Owner{[]string{"b"}, "first"}, false}, // now it is known
+		{Owner{[]string{"b"}, "first"}, false}, // now the account is known
 		{Owner{[]string{"b"}, ""}, false},
 		{Owner{[]string{"b"}, "second"}, true},
 	} {
@@ -350,7 +351,7 @@ func TestResponsesFactsAndTheCluster(t *testing.T) {
 		}
 	}
 	if _, err := db.Response(t.Context(), "p", "/apis?x=1", "application/json"); !errors.Is(err, ErrNotFound) {
-		t.Fatalf("the response of an account that is gone is left: %v", err)
+		t.Fatalf("the response of a deleted account is left: %v", err)
 	}
 	update(t, db, func(tx *Tx) error { return tx.PutResponse(r) })
 	if emptied, err := db.Bind(t.Context(), Owner{[]string{"c"}, "second"}); err != nil || !emptied {
@@ -361,10 +362,10 @@ func TestResponsesFactsAndTheCluster(t *testing.T) {
 	}
 }
 
-func TestTheHistoryOfTheLinkIsBounded(t *testing.T) {
+func TestTheLinkHistoryIsBounded(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{})
 	update(t, db, func(tx *Tx) error {
-		for i := range keepLinks + 5 {
+		for i := range maxLinkHistory + 5 {
 			if err := tx.PutLink("offline", fmt.Sprint(i)); err != nil {
 				return err
 			}
@@ -373,12 +374,12 @@ func TestTheHistoryOfTheLinkIsBounded(t *testing.T) {
 	})
 	var n int
 	var last string
-	if err := db.file.read.QueryRow(`SELECT count(*), (SELECT reason FROM v_link ORDER BY rowid DESC LIMIT 1) FROM link`).Scan(&n, &last); err != nil || n != keepLinks {
+	if err := db.file.read.QueryRow(`SELECT count(*), (SELECT reason FROM v_link ORDER BY rowid DESC LIMIT 1) FROM link`).Scan(&n, &last); err != nil || n != maxLinkHistory {
 		t.Fatalf("%d rows, %v", n, err)
 	}
 }
 
-func TestOpenMakesTheBestOfABadFile(t *testing.T) {
+func TestOpenReplacesAnUnusableFile(t *testing.T) {
 	foreign := func(path string) error {
 		db, err := sql.Open("sqlite3", "file:"+path)
 		if err != nil {
@@ -401,13 +402,13 @@ func TestOpenMakesTheBestOfABadFile(t *testing.T) {
 		notice string
 		aside  string
 	}{
-		{"an empty file is a new cache", func(path string) error { return os.WriteFile(path, nil, 0o600) }, "", ""},
-		{"text is set aside", func(path string) error {
+		{"an empty file becomes a new cache", func(path string) error { return os.WriteFile(path, nil, 0o600) }, "", ""},
+		{"a text file is renamed", func(path string) error {
 			return os.WriteFile(path, []byte(strings.Repeat("not a database ", 100)), 0o600)
 		}, "corrupt", ".corrupt"},
-		{"another program's database is set aside", foreign, "another program", ".foreign"},
-		{"another version's schema is made anew", otherVersion, "999", ""},
-		{"a cut file is set aside", func(path string) error {
+		{"another program's database is renamed", foreign, "another program", ".foreign"},
+		{"a database of another schema version is replaced", otherVersion, "999", ""},
+		{"a truncated file is renamed", func(path string) error {
 			if err := otherVersion(path); err != nil {
 				return err
 			}
@@ -437,21 +438,21 @@ func TestOpenMakesTheBestOfABadFile(t *testing.T) {
 	}
 }
 
-func TestOpenSaysWhichDirectoryCannotBeWritten(t *testing.T) {
+func TestOpenNamesTheDirectoryThatCannotBeWritten(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "missing")
 	if _, err := Open(t.Context(), dir, Options{}); !errors.Is(err, ErrReadOnly) || !strings.Contains(err.Error(), dir) {
 		t.Fatal(err)
 	}
 }
 
-func TestTheQuotaIsKeptAndReadingGoesOn(t *testing.T) {
+func TestTheQuotaHoldsAndReadsStillWork(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{MaxSize: 256 << 10})
 	record(t, db, scope("shop"), "1", object("a", 1))
 	big := object("big", 2)
 	big.Payload = []byte(`"` + strings.Repeat("x", 1<<20) + `"`)
 	err := db.Update(t.Context(), func(tx *Tx) error { return tx.PutSingle(scope(""), "ConfigMap", "v1", big) })
 	if !errors.Is(err, ErrFull) {
-		t.Fatalf("1 MiB in 256 KiB gave %v", err)
+		t.Fatalf("writing 1 MiB with a quota of 256 KiB gives %v", err)
 	}
 	_, got := complete(t, db, scope("shop"))
 	want(t, got, "a@1")
@@ -461,7 +462,7 @@ func TestTheQuotaIsKeptAndReadingGoesOn(t *testing.T) {
 	}
 }
 
-func TestTheLeastRecentlyUsedIsEvictedFirst(t *testing.T) {
+func TestTheLeastRecentlyUsedCollectionIsEvictedFirst(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{MaxSize: 8 << 20})
 	now := clock
 	db.opts.Now = func() time.Time { now = now.Add(time.Second); return now }
@@ -505,7 +506,7 @@ func TestTheLeastRecentlyUsedIsEvictedFirst(t *testing.T) {
 	}
 }
 
-func TestARemovedFileIsNoticed(t *testing.T) {
+func TestCheckReportsARemovedFile(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{})
 	if err := db.Check(); err != nil {
 		t.Fatal(err)
@@ -518,7 +519,7 @@ func TestARemovedFileIsNoticed(t *testing.T) {
 	}
 }
 
-func TestAReaderCannotWrite(t *testing.T) {
+func TestAReadingConnectionCannotWrite(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{})
 	if _, err := db.file.read.Exec(`DELETE FROM object`); err == nil {
 		t.Fatal("a reading connection deleted rows")
@@ -527,11 +528,11 @@ func TestAReaderCannotWrite(t *testing.T) {
 
 func TestTheDriverHasNoWALResetBug(t *testing.T) {
 	if _, number, _ := sqlite3.Version(); number < 3_051_003 {
-		t.Fatalf("SQLite %d damages databases, 3.51.3 is needed", number)
+		t.Fatalf("SQLite %d has a bug that damages databases; 3.51.3 or later is needed", number)
 	}
 }
 
-func TestAPersonCanLookIntoItWithTheShell(t *testing.T) {
+func TestTheSQLiteShellCanReadTheCache(t *testing.T) {
 	shell, err := exec.LookPath("sqlite3")
 	if err != nil {
 		t.Fatal("the sqlite3 shell is needed: apt-get install sqlite3")

@@ -7,105 +7,104 @@ import (
 	"fmt"
 )
 
-// Tx is the right to change rows, for the length of one Update.
+// Tx can change rows, for the duration of one Update.
 type Tx struct {
 	db   *DB
 	file *file
 	tx   *sql.Tx
 }
 
-// Update runs f in one transaction: all of its changes or none. There is one
-// writer at a time. f must return the first error that it meets: after a full
-// disk SQLite has rolled back and would commit what follows one by one.
+// Update runs f in one transaction: it commits all changes or none. There is one writer at a
+// time. f must return the first error that it meets: when the disk is full, SQLite rolls
+// back, and would then commit each later statement on its own.
 //
-// A context that is done before f starts stops the Update; later it does not,
-// for the same reason. Nothing is written to a file that was found corrupt.
+// For the same reason, a context that ends stops Update only before f starts. Update does
+// not write to a file that was found corrupt.
 func (db *DB) Update(ctx context.Context, f func(*Tx) error) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	file, done, err := db.use()
+	file, release, err := db.acquire()
 	if err != nil {
 		return err
 	}
-	defer done()
-	if file.damaged.Load() {
+	defer release()
+	if file.corrupt.Load() {
 		return fmt.Errorf("%s: %w", db.path, ErrCorrupt)
 	}
 	tx, err := file.write.BeginTx(context.WithoutCancel(ctx), nil)
 	if err != nil {
-		return file.note("begin", err)
+		return file.wrapErr("begin", err)
 	}
 	if err := f(&Tx{db: db, file: file, tx: tx}); err != nil {
 		if rollback := tx.Rollback(); rollback != nil && !errors.Is(rollback, sql.ErrTxDone) && !errors.Is(err, ErrFull) {
-			return errors.Join(err, file.note("roll back", rollback))
+			return errors.Join(err, file.wrapErr("roll back", rollback))
 		}
 		return err
 	}
 	err = tx.Commit()
-	file.collections.changed()
-	return file.note("commit", err)
+	file.collections.invalidate()
+	return file.wrapErr("commit", err)
 }
 
-// writeSynced runs f in one transaction, which is on the disk when writeSynced returns: that of
-// an Update may be lost with the power.
+// writeSynced runs f in one transaction, which is on the disk when writeSynced returns. A
+// power loss may undo an Update.
 func (db *DB) writeSynced(ctx context.Context, op string, f func(*sql.Tx) error) error {
-	file, done, err := db.use()
+	file, release, err := db.acquire()
 	if err != nil {
 		return err
 	}
-	defer done()
-	if file.damaged.Load() {
+	defer release()
+	if file.corrupt.Load() {
 		return fmt.Errorf("%s: %w", db.path, ErrCorrupt)
 	}
 	// synchronous cannot be changed inside a transaction.
 	conn, err := file.write.Conn(ctx)
 	if err != nil {
-		return file.note(op, err)
+		return file.wrapErr(op, err)
 	}
 	defer conn.Close()
 	ctx = context.WithoutCancel(ctx)
 	if _, err := conn.ExecContext(ctx, `PRAGMA synchronous = FULL`); err != nil {
-		return file.note(op, err)
+		return file.wrapErr(op, err)
 	}
 	defer conn.ExecContext(ctx, `PRAGMA synchronous = NORMAL`) //nolint:errcheck // FULL is only slower
 	tx, err := conn.BeginTx(ctx, nil)
 	if err != nil {
-		return file.note(op, err)
+		return file.wrapErr(op, err)
 	}
 	if err := f(tx); err != nil {
-		_ = tx.Rollback() // after a full disk SQLite has done so
-		return file.note(op, err)
+		_ = tx.Rollback() // when the disk is full, SQLite has done so
+		return file.wrapErr(op, err)
 	}
-	return file.note(op, tx.Commit())
+	return file.wrapErr(op, tx.Commit())
 }
 
-// read runs f with a reading connection at hand.
+// read runs f with the reading connections.
 func (db *DB) read(op string, f func(*sql.DB) error) error {
-	file, done, err := db.use()
+	file, release, err := db.acquire()
 	if err != nil {
 		return err
 	}
-	defer done()
-	return file.look(op, f)
+	defer release()
+	return file.query(op, f)
 }
 
-func (f *file) look(op string, read func(*sql.DB) error) error {
+func (f *file) query(op string, read func(*sql.DB) error) error {
 	err := read(f.read)
-	var caller callerError
+	var caller callbackError
 	if errors.As(err, &caller) {
 		return fmt.Errorf("%s: %w", op, caller.error)
 	}
-	return f.note(op, err)
+	return f.wrapErr(op, err)
 }
 
-// callerError is an error of a function that was given rows. Whatever it says, it
-// does not say that the file is corrupt.
-type callerError struct{ error }
+// callbackError is an error of a caller's function that processes rows. It gets no kind:
+// even if it wraps one of SQLite's errors, it does not mean that this file is corrupt.
+type callbackError struct{ error }
 
-// view runs f over one unchanging state of the database. It holds a read
-// transaction, which keeps the log from shrinking: f must be quick and must not
-// wait for a client.
+// view runs f on one consistent state of the database. Its read transaction keeps the log
+// from shrinking, so f must be quick and must not wait for a client.
 func (db *DB) view(ctx context.Context, op string, f func(*sql.Tx) error) error {
 	return db.read(op, func(read *sql.DB) error {
 		tx, err := read.BeginTx(ctx, nil)
@@ -120,14 +119,14 @@ func (db *DB) view(ctx context.Context, op string, f func(*sql.Tx) error) error 
 func (tx *Tx) stmt(s *sql.Stmt) *sql.Stmt { return tx.tx.Stmt(s) }
 
 // wrapErr adds a kind to an error.
-func (tx *Tx) wrapErr(op string, err error) error { return tx.file.note(op, err) }
+func (tx *Tx) wrapErr(op string, err error) error { return tx.file.wrapErr(op, err) }
 
 func (tx *Tx) nowMilli() int64 { return tx.db.nowMilli() }
 
 func (db *DB) nowMilli() int64 { return db.opts.Now().UnixMilli() }
 
-// statements are prepared once on the writing connection, for what is done once
-// an object.
+// statements are prepared once on the writing connection, for work that is done for each
+// object.
 type statements struct {
 	findCollection, advance, put, remove, version *sql.Stmt
 }
