@@ -40,7 +40,7 @@ func TestParseKeySet(t *testing.T) {
 	}
 }
 
-func TestParseKeySetRefuses(t *testing.T) {
+func TestParseKeySetRejects(t *testing.T) {
 	change := func(s signer, fields ...string) string {
 		var document struct {
 			Keys []map[string]string `json:"keys"`
