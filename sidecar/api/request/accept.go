@@ -31,11 +31,11 @@ func ParseAccept(header string) []MediaType {
 	if strings.TrimSpace(header) == "" {
 		return []MediaType{{Type: "*/*", raw: "*/*"}}
 	}
-	type weighed struct {
+	type weighted struct {
 		MediaType
 		q float64
 	}
-	var clauses []weighed
+	var clauses []weighted
 	for clause := range strings.SplitSeq(header, ",") {
 		clause = strings.TrimSpace(clause)
 		name, params, err := clause, map[string]string(nil), error(nil)
@@ -51,9 +51,9 @@ func ParseAccept(header string) []MediaType {
 				continue
 			}
 		}
-		clauses = append(clauses, weighed{MediaType{Type: name, As: params["as"], raw: clause}, q})
+		clauses = append(clauses, weighted{MediaType{Type: name, As: params["as"], raw: clause}, q})
 	}
-	slices.SortStableFunc(clauses, func(a, b weighed) int {
+	slices.SortStableFunc(clauses, func(a, b weighted) int {
 		switch {
 		case a.q > b.q:
 			return -1
