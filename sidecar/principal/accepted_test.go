@@ -132,8 +132,8 @@ func TestAcceptedTokensAreLoadedAfterARestart(t *testing.T) {
 	e := ecSigner("e", 1)
 	own := e.sign(t, claims("x", 1))
 	tokens := []string{e.sign(t, claims("jti", "1")), e.sign(t, claims("jti", "2")), e.sign(t, claims("jti", "3"))}
-	kept, fake := &facts{}, clocktesting.NewFakeClock(today)
-	a := NewAccepted(AcceptedOptions{Facts: kept, Clock: fake})
+	store, fake := &facts{}, clocktesting.NewFakeClock(today)
+	a := NewAccepted(AcceptedOptions{Facts: store, Clock: fake})
 	if err := a.Load(t.Context()); err != nil {
 		t.Fatalf("without a saved document: %v", err)
 	}
@@ -148,9 +148,9 @@ func TestAcceptedTokensAreLoadedAfterARestart(t *testing.T) {
 	waitForTimer(t, fake)
 	a.Add(withToken(tokens[2]), subject) // too early to be saved alone
 	stop()
-	document := kept.values[acceptedFact]
-	if kept.puts < 2 || kept.puts > 3 {
-		t.Errorf("written %d times for three tokens in 10 s", kept.puts)
+	document := store.values[acceptedFact]
+	if store.puts < 2 || store.puts > 3 {
+		t.Errorf("written %d times for three tokens in 10 s", store.puts)
 	}
 	for _, token := range tokens {
 		for part := range strings.SplitSeq(token, ".") {
@@ -160,7 +160,7 @@ func TestAcceptedTokensAreLoadedAfterARestart(t *testing.T) {
 		}
 	}
 
-	again := NewAccepted(AcceptedOptions{Facts: kept})
+	again := NewAccepted(AcceptedOptions{Facts: store})
 	if err := again.Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -177,15 +177,15 @@ func TestAcceptedTokensAreLoadedAfterARestart(t *testing.T) {
 
 func TestTokensAreNotSavedWhileKeysAreKnown(t *testing.T) {
 	e := ecSigner("e", 1)
-	kept := &facts{}
-	a := NewAccepted(AcceptedOptions{Keys: keysOf(t, e), Facts: kept})
+	store := &facts{}
+	a := NewAccepted(AcceptedOptions{Keys: keysOf(t, e), Facts: store})
 	stop := runAccepted(t, a)
 	for n := range 10 {
 		a.Add(withToken(e.sign(t, claims("jti", fmt.Sprint(n)))), subject)
 	}
 	stop()
-	if got := string(kept.values[acceptedFact]); got != `{"subjects":["`+subject+`"]}` || kept.puts != 1 {
-		t.Errorf("saved %d times: %s", kept.puts, got)
+	if got := string(store.values[acceptedFact]); got != `{"subjects":["`+subject+`"]}` || store.puts != 1 {
+		t.Errorf("saved %d times: %s", store.puts, got)
 	}
 }
 
@@ -234,9 +234,9 @@ func TestAcceptedIsBounded(t *testing.T) {
 
 func TestAcceptedTokensSurviveAFailingDisk(t *testing.T) {
 	e := ecSigner("e", 1)
-	kept, fake := &facts{err: errors.New("disk full")}, clocktesting.NewFakeClock(today)
+	store, fake := &facts{err: errors.New("disk full")}, clocktesting.NewFakeClock(today)
 	core, logs := observer.New(zap.WarnLevel)
-	a := NewAccepted(AcceptedOptions{Facts: kept, Clock: fake, Logger: zap.New(core)})
+	a := NewAccepted(AcceptedOptions{Facts: store, Clock: fake, Logger: zap.New(core)})
 	if err := a.Load(t.Context()); err == nil {
 		t.Error("Load returns no error though the store cannot be read")
 	}
@@ -249,9 +249,9 @@ func TestAcceptedTokensSurviveAFailingDisk(t *testing.T) {
 	if logs.Len() != 1 || !a.hasToken(digestOf(token)) {
 		t.Errorf("want one line: %v", logs.All())
 	}
-	kept.setErr(nil)
+	store.setErr(nil)
 	stop()
-	if len(kept.values[acceptedFact]) == 0 {
+	if len(store.values[acceptedFact]) == 0 {
 		t.Error("the token is not saved after the disk works again")
 	}
 }
@@ -283,19 +283,19 @@ func TestTheSavedTokensAreValidated(t *testing.T) {
 func FuzzParseAccepted(f *testing.F) {
 	f.Add([]byte(`{"subjects":["` + subject + `"],"tokens":{"` + strings.Repeat("ab", 32) + `":1795352400}}`))
 	f.Fuzz(func(t *testing.T, document []byte) {
-		kept, err := parseAccepted(document)
+		parsed, err := parseAccepted(document)
 		if err != nil {
-			if kept.Subjects != nil || kept.Tokens != nil {
-				t.Errorf("%v with an error: %v", kept, err)
+			if parsed.Subjects != nil || parsed.Tokens != nil {
+				t.Errorf("%v with an error: %v", parsed, err)
 			}
 			return
 		}
-		again, err := json.Marshal(kept)
+		again, err := json.Marshal(parsed)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if same, err := parseAccepted(again); err != nil || !maps.Equal(same.Tokens, kept.Tokens) || !slices.Equal(same.Subjects, kept.Subjects) {
-			t.Errorf("%v is saved as %s: %v", kept, again, err)
+		if same, err := parseAccepted(again); err != nil || !maps.Equal(same.Tokens, parsed.Tokens) || !slices.Equal(same.Subjects, parsed.Subjects) {
+			t.Errorf("%v is saved as %s: %v", parsed, again, err)
 		}
 	})
 }

@@ -144,9 +144,9 @@ func runFetcher(t *testing.T, f *Fetcher) {
 
 func TestKeysAreFetchedSavedAndRefreshed(t *testing.T) {
 	one, two, three := jwksOf(t, ecSigner("1", 1)), jwksOf(t, ecSigner("2", 2)), jwksOf(t, ecSigner("3", 3))
-	s, kept := newServer(), &facts{}
+	s, store := newServer(), &facts{}
 	fake := clocktesting.NewFakeClock(today)
-	f := NewFetcher(FetcherOptions{Transport: s, Token: ownToken, Facts: kept, Clock: fake})
+	f := NewFetcher(FetcherOptions{Transport: s, Token: ownToken, Facts: store, Clock: fake})
 	if err := f.Load(t.Context()); err != nil || f.Keys() != nil {
 		t.Fatalf("without a saved document: %v, %v", f.Keys(), err)
 	}
@@ -160,14 +160,14 @@ func TestKeysAreFetchedSavedAndRefreshed(t *testing.T) {
 		t.Errorf("request %s %s %v", got.Method, got.URL, got.Header)
 	}
 	s.mu.Unlock()
-	if got, puts := kept.state(); !hasKey(f, "1") || got != string(one) || puts != 1 {
+	if got, puts := store.state(); !hasKey(f, "1") || got != string(one) || puts != 1 {
 		t.Errorf("saved %d times: %s", puts, got)
 	}
 
 	step(t, fake, DefaultInterval)
 	wait(t, "the hourly fetch", s.asked)
 	waitForTimer(t, fake)
-	if _, puts := kept.state(); puts != 1 {
+	if _, puts := store.state(); puts != 1 {
 		t.Error("an unchanged document was saved again")
 	}
 
@@ -182,17 +182,17 @@ func TestKeysAreFetchedSavedAndRefreshed(t *testing.T) {
 	fake.Step(minInterval)
 	wait(t, "the fetch that Refresh asked for", s.asked)
 	waitForTimer(t, fake)
-	if got, _ := kept.state(); !hasKey(f, "2") || hasKey(f, "1") || got != string(two) {
+	if got, _ := store.state(); !hasKey(f, "2") || hasKey(f, "1") || got != string(two) {
 		t.Errorf("saved %s", got)
 	}
 
-	again := NewFetcher(FetcherOptions{Facts: kept})
+	again := NewFetcher(FetcherOptions{Facts: store})
 	if err := again.Load(t.Context()); err != nil || !hasKey(again, "2") {
 		t.Errorf("after a restart: %v", err)
 	}
 
 	// While the disk fails the keys are used but not saved. Saving is retried.
-	kept.setErr(errors.New("disk full"))
+	store.setErr(errors.New("disk full"))
 	s.respondWith(200, three)
 	step(t, fake, DefaultInterval)
 	wait(t, "the fetch with a full disk", s.asked)
@@ -200,11 +200,11 @@ func TestKeysAreFetchedSavedAndRefreshed(t *testing.T) {
 	if !hasKey(f, "3") {
 		t.Error("keys that cannot be saved are not used")
 	}
-	kept.setErr(nil)
+	store.setErr(nil)
 	step(t, fake, minInterval)
 	wait(t, "the next fetch", s.asked)
 	waitForTimer(t, fake)
-	if got, _ := kept.state(); got != string(three) {
+	if got, _ := store.state(); got != string(three) {
 		t.Errorf("saved %s", got)
 	}
 }
@@ -230,10 +230,10 @@ func TestInvalidAnswersDoNotReplaceTheKeys(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			s, kept := newServer(), &facts{values: map[string][]byte{keysFact: good}}
+			s, store := newServer(), &facts{values: map[string][]byte{keysFact: good}}
 			fake := clocktesting.NewFakeClock(today)
 			core, logs := observer.New(zap.WarnLevel)
-			f := NewFetcher(FetcherOptions{Transport: s, Token: ownToken, Facts: kept, Clock: fake, Logger: zap.New(core)})
+			f := NewFetcher(FetcherOptions{Transport: s, Token: ownToken, Facts: store, Clock: fake, Logger: zap.New(core)})
 			if err := f.Load(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -246,7 +246,7 @@ func TestInvalidAnswersDoNotReplaceTheKeys(t *testing.T) {
 			}
 			wait(t, "a fetch", s.asked)
 			waitForTimer(t, fake)
-			if got, puts := kept.state(); !hasKey(f, "1") || puts != 0 || got != string(good) {
+			if got, puts := store.state(); !hasKey(f, "1") || puts != 0 || got != string(good) {
 				t.Errorf("saved %d times: %s", puts, got)
 			}
 			if logs.Len() != 1 {
@@ -298,9 +298,9 @@ func TestTheSavedKeysAreValidated(t *testing.T) {
 		"a damaged document":          {values: map[string][]byte{keysFact: []byte("{")}},
 		"a store that cannot be read": {err: errors.New("database is corrupt")},
 	}
-	for name, kept := range tests {
+	for name, store := range tests {
 		t.Run(name, func(t *testing.T) {
-			f := NewFetcher(FetcherOptions{Facts: kept})
+			f := NewFetcher(FetcherOptions{Facts: store})
 			if err := f.Load(t.Context()); err == nil || f.Keys() != nil {
 				t.Errorf("got %v, %v", f.Keys(), err)
 			}

@@ -14,8 +14,8 @@ func TestSigningKeyRotation(t *testing.T) {
 	one, two := ecSigner("1", 1), ecSigner("2", 2)
 	mounted := one.sign(t, claims("jti", "mounted"))
 	older, newer := one.sign(t, claims("jti", "older")), two.sign(t, claims("jti", "newer"))
-	s, kept, fake := newServer(), &facts{}, clocktesting.NewFakeClock(today)
-	f := NewFetcher(FetcherOptions{Transport: s, Token: ownToken, Facts: kept, Clock: fake})
+	s, store, fake := newServer(), &facts{}, clocktesting.NewFakeClock(today)
+	f := NewFetcher(FetcherOptions{Transport: s, Token: ownToken, Facts: store, Clock: fake})
 	s.respondWith(200, jwksOf(t, one))
 	runFetcher(t, f)
 	wait(t, "the first fetch", s.asked)
@@ -45,7 +45,7 @@ func TestSigningKeyRotation(t *testing.T) {
 	waitForTimer(t, fake)
 	expect(v, "when the old key is gone", map[string]error{mounted: nil, older: ErrKey, newer: nil})
 
-	again := NewFetcher(FetcherOptions{Facts: kept})
+	again := NewFetcher(FetcherOptions{Facts: store})
 	if err := again.Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -108,10 +108,9 @@ func parseUnverified(token string) (*jwt.RegisteredClaims, error) {
 }
 
 // Verify returns the subject of a request's token. The subject must be the pod's own, or one that
-// the API server has accepted before. The token must be one of these: - signed with a key of the
-// cluster, for the issuer and audience of the pod's own token, and
-//
-//	expired at most for the grace;
+// the API server has accepted before. The token must be one of these:
+//   - signed with a key of the cluster, for the issuer and audience of the pod's own token, and
+//     expired at most for the grace;
 //   - while the cluster's keys are unknown, a token that the API server has accepted and that has
 //     not expired;
 //   - the pod's own mounted token.

@@ -65,8 +65,12 @@ func newAddress(server Server, trust *trust, connectTimeout time.Duration, logge
 		name:   server.URL.String(),
 		trust:  trust,
 		logger: logger,
-		dialer: net.Dialer{Timeout: connectTimeout, KeepAliveConfig: keepAlive, Control: userTimeout(writeStallTimeout)},
-		conns:  map[*conn]struct{}{},
+		dialer: net.Dialer{
+			Timeout:         connectTimeout,
+			KeepAliveConfig: keepAlive,
+			Control:         userTimeout(writeStallTimeout),
+		},
+		conns: map[*conn]struct{}{},
 	}
 	a.ctx, a.interrupt = context.WithCancelCause(context.Background())
 	a.renewPool()

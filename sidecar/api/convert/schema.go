@@ -116,7 +116,9 @@ func parse(schema string) (map[Kind]*message, error) {
 		}
 	}
 	for _, m := range types {
-		m.numbers = slices.SortedFunc(slices.Values(m.fields), func(a, b *field) int { return cmp.Compare(a.number, b.number) })
+		m.numbers = slices.SortedFunc(slices.Values(m.fields), func(a, b *field) int {
+			return cmp.Compare(a.number, b.number)
+		})
 	}
 	return kinds, nil
 }
