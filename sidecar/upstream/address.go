@@ -52,7 +52,7 @@ type address struct {
 	interrupt    context.CancelCauseFunc
 	failedProbes int    // in succession
 	degraded     bool   // a request failed since the last answered probe
-	lastErr      error  // nil while the address is healthy
+	lastErr      error  // nil before the first failure and after an answered probe
 	lastLogged   string // kind of the last log line: "" at first, "up" while healthy
 }
 

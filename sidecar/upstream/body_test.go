@@ -30,7 +30,7 @@ func TestBodyErrors(t *testing.T) {
 				t.Errorf("the state is %s, %d probes wanted", r.State(), len(r.probeWanted))
 			}
 		})
-		t.Run("a client that stops reading is not over "+v.name, func(t *testing.T) {
+		t.Run("a client that cancels or closes is not a link error over "+v.name, func(t *testing.T) {
 			server := newServer(t, v.h2, func(w http.ResponseWriter, r *http.Request) {
 				w.(http.Flusher).Flush()
 				<-r.Context().Done()
@@ -58,7 +58,7 @@ func TestBodyErrors(t *testing.T) {
 			}
 		})
 	}
-	t.Run("a stream that the server aborts is not", func(t *testing.T) {
+	t.Run("a stream that the server aborts is not a link error", func(t *testing.T) {
 		server := newServer(t, true, func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/late" {
 				w.(http.Flusher).Flush()
@@ -78,11 +78,11 @@ func TestBodyErrors(t *testing.T) {
 			t.Errorf("the state is %s", r.State())
 		}
 	})
-	t.Run("an upload that the client breaks off is not", func(t *testing.T) {
+	t.Run("an upload that the client aborts is not a link error", func(t *testing.T) {
 		server := newServer(t, true, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
 		r := newHarness(t, fastOptions(server.asServer()))
 		r.event(roundSucceeded, r.linkErrorText)
-		broken := errors.New("client broke off")
+		broken := errors.New("client aborted")
 		body := io.MultiReader(strings.NewReader("x"), failing{broken})
 		if _, err := r.RoundTrip(r.request(http.MethodPost, "/", io.NopCloser(body))); !errors.Is(err, broken) || IsLinkError(err) {
 			t.Errorf("got %v", err)
@@ -96,8 +96,8 @@ func TestBodyErrors(t *testing.T) {
 func TestEOFAfterTheContextEndsIsNotComplete(t *testing.T) {
 	cancelled, cancel := context.WithCancel(context.Background())
 	cancel()
-	interruption, sever := context.WithCancelCause(context.Background())
-	sever(interrupted{errors.New("down")})
+	ended, interrupt := context.WithCancelCause(context.Background())
+	interrupt(interrupted{errors.New("down")})
 	cases := []struct {
 		name         string
 		client, link context.Context
@@ -105,7 +105,7 @@ func TestEOFAfterTheContextEndsIsNotComplete(t *testing.T) {
 		is           error
 	}{
 		{"the client cancelled", cancelled, context.Background(), false, context.Canceled},
-		{"the address went down", context.Background(), interruption, true, nil},
+		{"the address went down", context.Background(), ended, true, nil},
 		{"neither", context.Background(), context.Background(), false, io.EOF},
 	}
 	for _, c := range cases {

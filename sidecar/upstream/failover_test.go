@@ -64,7 +64,8 @@ func TestRequestsMoveOnWhenOneOfTwoServersDies(t *testing.T) {
 					}
 				}
 				took := time.Since(started)
-				t.Logf("the second server answered after %s", took) // 2.5 s on an idle machine if silent
+				// 2.5 s on an idle machine if silent.
+				t.Logf("the second server answered after %s", took)
 				if took > 5*time.Second {
 					t.Errorf("that is too slow")
 				}

@@ -89,7 +89,7 @@ func checkServer(server Server) error {
 type plan struct {
 	Settings
 	addresses []*address
-	trusts    []*trust        // of the candidates, each once
+	trusts    []*trust        // of the addresses, each once
 	ctx       context.Context // ends when the plan is replaced
 	end       context.CancelFunc
 }

@@ -58,7 +58,8 @@ func TestEnvironmentProxyIsNotUsed(t *testing.T) {
 	server := newServer(t, true, respond("ok"))
 	entry := server.asServer()
 	_, port, _ := net.SplitHostPort(entry.URL.Host)
-	entry.URL.Host = "localhost:" + port // net/http never proxies this or 127.0.0.1: check Proxy too
+	// net/http never proxies this or 127.0.0.1: check Proxy too.
+	entry.URL.Host = "localhost:" + port
 	entry.TLSServerName = "127.0.0.1"
 	r := newHarness(t, fastOptions(entry))
 	if r.address(0).pool.http2.Proxy != nil || r.address(0).pool.http1.Proxy != nil {
