@@ -18,22 +18,21 @@ import (
 )
 
 const (
-	// acceptedFact is the name under which Accepted is kept.
+	// acceptedFact is the key of Accepted's document in Facts.
 	acceptedFact = "accepted"
-	// maxAccepted bounds the subjects, and the tokens, that are remembered. A pod has
-	// one or two.
+	// maxAccepted bounds the recorded subjects, and the recorded tokens. A pod has one or two.
 	maxAccepted = 64
 )
 
-// digest stands for a token.
+// digest is the SHA-256 of a token.
 type digest [sha256.Size]byte
 
 func digestOf(token string) digest { return sha256.Sum256([]byte(token)) }
 
-// MarshalText gives the digest in hex.
+// MarshalText returns the digest in hex.
 func (d digest) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, d[:]), nil }
 
-// UnmarshalText takes what MarshalText gives.
+// UnmarshalText is the inverse of MarshalText.
 func (d *digest) UnmarshalText(text []byte) error {
 	if len(text) != hex.EncodedLen(len(d)) {
 		return errors.New("not a SHA-256 in hex")
@@ -42,34 +41,32 @@ func (d *digest) UnmarshalText(text []byte) error {
 	return err
 }
 
-// AcceptedOptions say how Accepted is kept.
+// AcceptedOptions say how Accepted is saved.
 type AcceptedOptions struct {
-	Keys   Keys             // the cluster's; nil = none are known
-	Facts  Facts            // nil = it is forgotten at the end
-	Clock  clock.WithTicker // nil = the system's
-	Logger *zap.Logger      // nil = none
+	Keys   Keys             // of the cluster; nil = there are none
+	Facts  Facts            // nil = nothing is saved
+	Clock  clock.WithTicker // nil = the system's clock
+	Logger *zap.Logger      // nil = no log
 }
 
-// Accepted remembers whom the API server has let in through this sidecar: their
-// subjects and, while the cluster's signing keys are not known, their tokens. It is
-// safe for concurrent use.
+// Accepted records the callers that the API server has accepted through this sidecar: their
+// subjects and, while the cluster's signing keys are unknown, their tokens. It is safe for
+// concurrent use.
 //
-// A token is remembered by its SHA-256 and nothing else. The digest needs no key: it
-// can only be turned back by guessing the token, and a token ends with a signature
-// that nobody can guess (256 bits and more, RFC 7518, 3.3 and 3.4). Nothing that is
-// signed in another way is remembered.
+// Of a token it records only the SHA-256. The digest needs no key: it can only be inverted by
+// guessing the token, and a token ends with a signature that nobody can guess (256 bits and more,
+// RFC 7518 §3.3 and §3.4). A token with another kind of signature is not recorded.
 type Accepted struct {
 	o       AcceptedOptions
 	changed chan struct{}
 
 	mu       sync.RWMutex
 	subjects map[string]struct{}
-	tokens   map[digest]int64 // when each expires, in seconds since 1970, by digest; 0 = never
-	dirty    bool             // there is more than Facts holds
+	tokens   map[digest]int64 // expiry of each in seconds since 1970; 0 = never
+	dirty    bool             // Facts lacks a change
 }
 
-// NewAccepted does nothing yet: call Load before the first request is answered, and
-// Run.
+// NewAccepted returns an empty Accepted: call Load before the first request is answered, and Run.
 func NewAccepted(o AcceptedOptions) *Accepted {
 	if o.Clock == nil {
 		o.Clock = clock.RealClock{}
@@ -77,14 +74,16 @@ func NewAccepted(o AcceptedOptions) *Accepted {
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
 	}
-	return &Accepted{o: o, changed: make(chan struct{}, 1), subjects: map[string]struct{}{}, tokens: map[digest]int64{}}
+	return &Accepted{
+		o: o, changed: make(chan struct{}, 1), subjects: map[string]struct{}{}, tokens: map[digest]int64{},
+	}
 }
 
-// Add is told of a request that the API server has answered because it believes its
-// token, which is of subject. It does not block.
+// Add records a request whose token, with this subject, the API server has accepted. It does not
+// block.
 func (a *Accepted) Add(header http.Header, subject string) {
-	if !a.knows(subject) {
-		a.change(func() {
+	if !a.hasSubject(subject) {
+		a.update(func() {
 			for other := range a.subjects {
 				if len(a.subjects) < maxAccepted {
 					break
@@ -95,17 +94,17 @@ func (a *Accepted) Add(header http.Header, subject string) {
 		})
 	}
 	if a.o.Keys != nil && a.o.Keys.Keys() != nil {
-		return // signatures say more
+		return // signatures are better proof
 	}
 	token, err := bearer(header)
 	if err != nil {
 		return
 	}
 	d := digestOf(token)
-	if a.has(d) {
+	if a.hasToken(d) {
 		return
 	}
-	claims, err := unproved(token)
+	claims, err := parseUnverified(token)
 	if err != nil {
 		return
 	}
@@ -113,7 +112,7 @@ func (a *Accepted) Add(header http.Header, subject string) {
 	if claims.ExpiresAt != nil {
 		expires = claims.ExpiresAt.Unix()
 	}
-	a.change(func() {
+	a.update(func() {
 		if len(a.tokens) >= maxAccepted {
 			delete(a.tokens, a.firstToExpire())
 		}
@@ -121,7 +120,7 @@ func (a *Accepted) Add(header http.Header, subject string) {
 	})
 }
 
-// firstToExpire is called under the lock.
+// firstToExpire returns the token with the earliest expiry. The caller holds the lock.
 func (a *Accepted) firstToExpire() (first digest) {
 	soonest := int64(math.MaxInt64)
 	for d, expires := range a.tokens {
@@ -135,8 +134,8 @@ func (a *Accepted) firstToExpire() (first digest) {
 	return first
 }
 
-// change makes a change that is to be kept.
-func (a *Accepted) change(f func()) {
+// update makes a change and wakes Run to save it.
+func (a *Accepted) update(f func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	f()
@@ -147,37 +146,37 @@ func (a *Accepted) change(f func()) {
 	}
 }
 
-// knows tells whether a subject was let in.
-func (a *Accepted) knows(subject string) bool {
+// hasSubject reports whether the API server has accepted a token of the subject.
+func (a *Accepted) hasSubject(subject string) bool {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	_, ok := a.subjects[subject]
 	return ok
 }
 
-// has tells whether a token was let in.
-func (a *Accepted) has(d digest) bool {
+// hasToken reports whether the API server has accepted the token.
+func (a *Accepted) hasToken(d digest) bool {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	_, ok := a.tokens[d]
 	return ok
 }
 
-// hasTokens tells whether tokens can be told apart by having been let in.
+// hasTokens reports whether any token is recorded.
 func (a *Accepted) hasTokens() bool {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	return len(a.tokens) > 0
 }
 
-// acceptedDocument is what Facts keeps.
+// acceptedDocument is the document in Facts.
 type acceptedDocument struct {
 	Subjects []string         `json:"subjects"`
 	Tokens   map[digest]int64 `json:"tokens,omitempty"` // as in Accepted
 }
 
-// Load adds what an earlier run has kept in Facts. An error means that it cannot be
-// used; what comes next replaces it.
+// Load adds the callers that an earlier run has saved in Facts. An error means that the document
+// cannot be used; the next save replaces it.
 func (a *Accepted) Load(ctx context.Context) error {
 	if a.o.Facts == nil {
 		return nil
@@ -189,32 +188,32 @@ func (a *Accepted) Load(ctx context.Context) error {
 	if len(document) == 0 {
 		return nil
 	}
-	kept, err := parseAccepted(document)
+	saved, err := parseAccepted(document)
 	if err != nil {
 		return fmt.Errorf("recorded subjects: %w", err)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, subject := range kept.Subjects {
+	for _, subject := range saved.Subjects {
 		a.subjects[subject] = struct{}{}
 	}
-	maps.Copy(a.tokens, kept.Tokens)
+	maps.Copy(a.tokens, saved.Tokens)
 	return nil
 }
 
-func parseAccepted(document []byte) (kept acceptedDocument, err error) {
-	if err := json.Unmarshal(document, &kept); err != nil {
+func parseAccepted(document []byte) (saved acceptedDocument, err error) {
+	if err := json.Unmarshal(document, &saved); err != nil {
 		return acceptedDocument{}, errors.New("not a JSON document of subjects and tokens")
 	}
-	if len(kept.Subjects) > maxAccepted || len(kept.Tokens) > maxAccepted {
+	if len(saved.Subjects) > maxAccepted || len(saved.Tokens) > maxAccepted {
 		return acceptedDocument{}, fmt.Errorf("more than %d subjects or tokens", maxAccepted)
 	}
-	return kept, nil
+	return saved, nil
 }
 
-// Run keeps what is new in Facts, at once but not more often than every ten seconds,
-// until ctx ends; it returns nil then, when the last of it is kept. What fails is logged
-// when it begins and tried again.
+// Run saves changes in Facts, at once but at most every ten seconds, until ctx ends; it then saves
+// the rest and returns nil. It retries after a failure. It logs an error once, until a save
+// succeeds or fails with another error.
 func (a *Accepted) Run(ctx context.Context) error {
 	if a.o.Facts == nil {
 		return nil
@@ -225,13 +224,14 @@ func (a *Accepted) Run(ctx context.Context) error {
 		case <-a.changed:
 		case <-ctx.Done():
 		}
-		err := a.keep(context.WithoutCancel(ctx))
+		err := a.save(context.WithoutCancel(ctx))
 		switch {
 		case err == nil:
 			failing = ""
 		case failing != err.Error():
 			failing = err.Error()
-			a.o.Logger.Warn("cannot keep whom the API server has let in; after a restart they may not be known while the link is down", zap.Error(err))
+			a.o.Logger.Warn("cannot save the callers that the API server has accepted; "+
+				"after a restart without the link they may be rejected", zap.Error(err))
 		}
 		if ctx.Err() != nil {
 			return nil
@@ -241,7 +241,7 @@ func (a *Accepted) Run(ctx context.Context) error {
 }
 
 func (a *Accepted) pause(ctx context.Context) {
-	timer := a.o.Clock.NewTimer(minGap)
+	timer := a.o.Clock.NewTimer(minInterval)
 	defer timer.Stop()
 	select {
 	case <-timer.C():
@@ -249,32 +249,32 @@ func (a *Accepted) pause(ctx context.Context) {
 	}
 }
 
-const keepTimeout = 2 * time.Second
+const saveTimeout = 2 * time.Second
 
-func (a *Accepted) keep(ctx context.Context) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, keepTimeout)
+func (a *Accepted) save(ctx context.Context) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
-	document, err := a.unkept()
+	document, err := a.unsaved()
 	if err == nil && document != nil {
 		err = a.o.Facts.PutFact(ctx, acceptedFact, document)
 	}
 	if err != nil {
-		a.change(func() {}) // nothing but that it is still to be kept
+		a.update(func() {}) // marks it as unsaved
 	}
 	return err
 }
 
-// unkept gives the document that Facts does not have yet, nil if it has.
-func (a *Accepted) unkept() ([]byte, error) {
+// unsaved returns the document to save, or nil if Facts has it already.
+func (a *Accepted) unsaved() ([]byte, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !a.dirty {
 		return nil, nil
 	}
 	a.dirty = false
-	kept := acceptedDocument{Tokens: a.tokens}
+	saved := acceptedDocument{Tokens: a.tokens}
 	for subject := range a.subjects {
-		kept.Subjects = append(kept.Subjects, subject)
+		saved.Subjects = append(saved.Subjects, subject)
 	}
-	return json.Marshal(kept)
+	return json.Marshal(saved)
 }

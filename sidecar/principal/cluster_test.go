@@ -45,8 +45,8 @@ func rsaSigner(id string) signer {
 	return signer{id, jwt.SigningMethodRS256, rsaKey()}
 }
 
-// ecSigner has a key that is the same in each run, so that a fuzzer's corpus
-// may hold tokens that it signed.
+// ecSigner returns a signer whose key is the same in each run, so that a fuzzer's corpus may hold
+// tokens that it signed.
 func ecSigner(id string, n byte) signer {
 	secret := make([]byte, 32)
 	secret[31] = n
@@ -79,7 +79,7 @@ func (s signer) sign(t testing.TB, claims jwt.MapClaims, header ...string) strin
 	return signed
 }
 
-// jwksOf is made by another library than the one under test.
+// jwksOf encodes keys with another library than the one under test.
 func jwksOf(t testing.TB, signers ...signer) []byte {
 	t.Helper()
 	var set jose.JSONWebKeySet
@@ -93,8 +93,8 @@ func jwksOf(t testing.TB, signers ...signer) []byte {
 	return document
 }
 
-// claims are those of a bound token as the API server issues it, issued an hour
-// ago, with changes: a nil value removes a claim.
+// claims returns the claims of a bound token as the API server issues it, an hour ago, with
+// changes: a nil value removes a claim.
 func claims(changes ...any) jwt.MapClaims {
 	c := jwt.MapClaims{
 		"iss": issuer, "sub": subject, "aud": []string{issuer, "k3s"},
@@ -111,11 +111,11 @@ func claims(changes ...any) jwt.MapClaims {
 	return c
 }
 
-func bearing(token string) http.Header {
+func withToken(token string) http.Header {
 	return http.Header{"Authorization": {"Bearer " + token}}
 }
 
-// fixedKeys are keys that do not change, and count who asks for others.
+// fixedKeys are keys that do not change. They count calls of Refresh.
 type fixedKeys struct {
 	set       *KeySet
 	refreshes int

@@ -18,17 +18,16 @@ import (
 )
 
 const (
-	// keysURL is where the API server publishes its keys to service accounts
-	// (ClusterRole system:service-account-issuer-discovery). The host is only a
-	// name: the transport goes to the server that it has.
+	// keysURL is where the API server publishes its keys to service accounts (ClusterRole
+	// system:service-account-issuer-discovery). The transport ignores the host.
 	keysURL = "https://kubernetes.default.svc/openid/v1/jwks"
-	// keysFact is the name under which the document is kept.
+	// keysFact is the key of the document in Facts.
 	keysFact = "jwks"
 
 	// DefaultInterval is how often the keys are fetched.
 	DefaultInterval = time.Hour
-	// minGap lies between two fetches, whatever unknown keys callers present.
-	minGap       = 10 * time.Second
+	// minInterval is the shortest time between two fetches, however many unknown keys callers use.
+	minInterval  = 10 * time.Second
 	fetchTimeout = 10 * time.Second
 	maxDocument  = 256 << 10
 )
@@ -38,44 +37,43 @@ var fetches = promauto.NewCounterVec(prometheus.CounterOpts{
 	Help: "Fetches of the cluster's signing keys by result: changed, unchanged, failed.",
 }, []string{"result"})
 
-// Facts keeps small documents over restarts. A key that was never put gives a
-// nil value and no error.
+// Facts keeps small documents over restarts. A key that was never put has a nil value and no error.
 type Facts interface {
 	Fact(ctx context.Context, key string) (value []byte, at time.Time, err error)
 	PutFact(ctx context.Context, key string, value []byte) error
 }
 
-// FetcherOptions say how the keys are fetched and kept.
+// FetcherOptions say how the keys are fetched and saved.
 type FetcherOptions struct {
 	Transport  http.RoundTripper               // to the API server
-	Token      func() (string, error)          // the pod's own, which goes with the request
-	Facts      Facts                           // nil = the keys are forgotten at the end
+	Token      func() (string, error)          // returns the pod's own token, for the request
+	Facts      Facts                           // nil = the keys are not saved
 	WaitOnline func(ctx context.Context) error // returns when the link is up; nil = do not wait
 	Interval   time.Duration                   // 0 = DefaultInterval
-	Clock      clock.WithTicker                // nil = the system's
-	Logger     *zap.Logger                     // nil = none
+	Clock      clock.WithTicker                // nil = the system's clock
+	Logger     *zap.Logger                     // nil = no log
 }
 
-// Fetcher keeps the cluster's signing keys at hand. It is safe for concurrent use.
+// Fetcher fetches and saves the cluster's signing keys. It is safe for concurrent use.
 type Fetcher struct {
 	o       FetcherOptions
-	current atomic.Pointer[recorded]
+	current atomic.Pointer[keyDocument]
 	refresh chan struct{}
 
-	mu   sync.Mutex // one document is replaced at a time
-	kept []byte     // what Facts holds
+	mu    sync.Mutex // one document is replaced at a time
+	saved []byte     // the document in Facts
 }
 
-// recorded is a document and what it says.
-type recorded struct {
+// keyDocument is a JWKS document and its keys.
+type keyDocument struct {
 	document []byte
 	set      *KeySet
 }
 
 var _ Keys = (*Fetcher)(nil)
 
-// NewFetcher does nothing yet: call Load before the first request is answered,
-// and Run.
+// NewFetcher returns a Fetcher without keys: call Load before the first request is answered, and
+// Run.
 func NewFetcher(o FetcherOptions) *Fetcher {
 	if o.Interval <= 0 {
 		o.Interval = DefaultInterval
@@ -89,7 +87,7 @@ func NewFetcher(o FetcherOptions) *Fetcher {
 	return &Fetcher{o: o, refresh: make(chan struct{}, 1)}
 }
 
-// Keys gives the keys that are known now, nil if none are.
+// Keys returns the current keys, or nil if there are none.
 func (f *Fetcher) Keys() *KeySet {
 	if r := f.current.Load(); r != nil {
 		return r.set
@@ -97,7 +95,7 @@ func (f *Fetcher) Keys() *KeySet {
 	return nil
 }
 
-// Refresh asks Run for a fetch soon. It does not block.
+// Refresh makes Run fetch soon. It does not block.
 func (f *Fetcher) Refresh() {
 	select {
 	case f.refresh <- struct{}{}:
@@ -105,9 +103,8 @@ func (f *Fetcher) Refresh() {
 	}
 }
 
-// Load takes the keys of an earlier run from Facts, if there are any and none
-// have been fetched yet. An error means that what is kept cannot be used; the
-// next fetch replaces it.
+// Load takes the keys of an earlier run from Facts, if there are any and no keys have been fetched
+// yet. An error means that the saved document cannot be used; the next fetch replaces it.
 func (f *Fetcher) Load(ctx context.Context) error {
 	if f.o.Facts == nil {
 		return nil
@@ -125,22 +122,22 @@ func (f *Fetcher) Load(ctx context.Context) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.kept = document
-	f.current.CompareAndSwap(nil, &recorded{document, set})
+	f.saved = document
+	f.current.CompareAndSwap(nil, &keyDocument{document, set})
 	return nil
 }
 
-// Run fetches the keys at once, then every interval and when Refresh asks,
-// until ctx ends; it returns nil then. What fails is logged when it begins and
-// tried again, while the keys that are known stay.
+// Run fetches the keys at once, then every interval and after each Refresh, until ctx ends; it then
+// returns nil. It retries after a failure and keeps the current keys. It logs an error once, until
+// a fetch succeeds or fails with another error.
 func (f *Fetcher) Run(ctx context.Context) error {
 	var failing string
-	retry := minGap
+	retry := minInterval
 	for {
 		if f.o.WaitOnline != nil && f.o.WaitOnline(ctx) != nil {
 			return nil
 		}
-		// Whoever asked before now is answered by this fetch.
+		// This fetch serves every Refresh so far.
 		select {
 		case <-f.refresh:
 		default:
@@ -151,29 +148,29 @@ func (f *Fetcher) Run(ctx context.Context) error {
 		} else if err != nil {
 			if failing != err.Error() {
 				failing = err.Error()
-				f.o.Logger.Warn("cannot fetch the cluster's signing keys; while the link is down "+f.consequence(), zap.Error(err))
+				f.o.Logger.Warn("cannot fetch the cluster's signing keys; "+f.consequence(), zap.Error(err))
 			}
 			wait = min(retry, wait)
 			retry = 2 * wait
 		} else {
-			failing, retry = "", minGap
+			failing, retry = "", minInterval
 		}
-		gap := min(minGap, wait)
+		gap := min(minInterval, wait)
 		if !f.sleep(ctx, gap, nil) || !f.sleep(ctx, wait-gap, f.refresh) {
 			return nil
 		}
 	}
 }
 
-// consequence says what it means that no keys can be fetched.
+// consequence says what the Verifier does while no keys can be fetched.
 func (f *Fetcher) consequence() string {
 	if f.Keys() != nil {
-		return "tokens are checked with the keys that were fetched before"
+		return "while the link is down, tokens are checked with the keys fetched before"
 	}
-	return "no tokens are believed but the pod's own and those that the API server has accepted before"
+	return "while the link is down, only the pod's own token and tokens that the API server has accepted are valid"
 }
 
-// sleep ends after d, or early when something comes from wake; false = ctx ended.
+// sleep returns after d, or early at a value from wake. It returns false if ctx ended.
 func (f *Fetcher) sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
 	if d <= 0 {
 		return ctx.Err() == nil
@@ -195,7 +192,7 @@ func (f *Fetcher) fetch(ctx context.Context) error {
 		fetches.WithLabelValues("failed").Inc()
 		return err
 	}
-	// Before it replaces anything: keys that do not parse lock everybody out.
+	// Parse before the document replaces another: without usable keys every caller is locked out.
 	set, err := ParseKeySet(document)
 	if err != nil {
 		fetches.WithLabelValues("failed").Inc()
@@ -204,18 +201,18 @@ func (f *Fetcher) fetch(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if r := f.current.Load(); r == nil || !bytes.Equal(r.document, document) {
-		f.current.Store(&recorded{document, set})
+		f.current.Store(&keyDocument{document, set})
 		fetches.WithLabelValues("changed").Inc()
 	} else {
 		fetches.WithLabelValues("unchanged").Inc()
 	}
-	if f.o.Facts == nil || bytes.Equal(f.kept, document) {
+	if f.o.Facts == nil || bytes.Equal(f.saved, document) {
 		return nil
 	}
 	if err := f.o.Facts.PutFact(ctx, keysFact, document); err != nil {
-		return fmt.Errorf("keep the signing keys: %w", err)
+		return fmt.Errorf("save the signing keys: %w", err)
 	}
-	f.kept = document
+	f.saved = document
 	return nil
 }
 
@@ -241,7 +238,8 @@ func (f *Fetcher) get(ctx context.Context) ([]byte, error) {
 	if response.StatusCode != http.StatusOK {
 		err := fmt.Errorf("GET %s: status %d", request.URL.Path, response.StatusCode)
 		if response.StatusCode == http.StatusForbidden || response.StatusCode == http.StatusUnauthorized {
-			err = fmt.Errorf("%w; bind the ClusterRole system:service-account-issuer-discovery to the group system:serviceaccounts", err)
+			err = fmt.Errorf("%w; bind the ClusterRole system:service-account-issuer-discovery "+
+				"to the group system:serviceaccounts", err)
 		}
 		return nil, err
 	}

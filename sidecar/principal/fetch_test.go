@@ -16,7 +16,7 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 )
 
-// server is an API server behind a transport; each answer is asked for once.
+// server is a transport that answers as an API server. asked receives a value for each request.
 type server struct {
 	mu      sync.Mutex
 	answer  func() (*http.Response, error)
@@ -34,13 +34,13 @@ func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
 	return s.answer()
 }
 
-func (s *server) answers(status int, body []byte) {
+func (s *server) respondWith(status int, body []byte) {
 	s.set(func() (*http.Response, error) {
 		return &http.Response{StatusCode: status, Body: io.NopCloser(bytes.NewReader(body))}, nil
 	})
 }
 
-func (s *server) fails(err error) { s.set(func() (*http.Response, error) { return nil, err }) }
+func (s *server) failWith(err error) { s.set(func() (*http.Response, error) { return nil, err }) }
 
 func (s *server) set(answer func() (*http.Response, error)) {
 	s.mu.Lock()
@@ -82,7 +82,7 @@ func (f *facts) state() (string, int) {
 	return string(f.values[keysFact]), f.puts
 }
 
-func (f *facts) breaks(err error) {
+func (f *facts) setErr(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.err = err
@@ -99,7 +99,7 @@ func wait(t *testing.T, what string, from <-chan struct{}) {
 	}
 }
 
-func idle(t *testing.T, fake *clocktesting.FakeClock) {
+func waitForTimer(t *testing.T, fake *clocktesting.FakeClock) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
@@ -113,23 +113,23 @@ func idle(t *testing.T, fake *clocktesting.FakeClock) {
 	}
 }
 
-func knows(f *Fetcher, id string) bool {
+func hasKey(f *Fetcher, id string) bool {
 	set := f.Keys()
 	return set != nil && len(set.find(id, "ES256")) > 0
 }
 
-// step lets the smallest gap pass, then d.
+// step advances the clock by d. The first minInterval is a step of its own.
 func step(t *testing.T, fake *clocktesting.FakeClock, d time.Duration) {
 	t.Helper()
-	idle(t, fake)
-	fake.Step(minGap)
-	if d > minGap {
-		idle(t, fake)
-		fake.Step(d - minGap)
+	waitForTimer(t, fake)
+	fake.Step(minInterval)
+	if d > minInterval {
+		waitForTimer(t, fake)
+		fake.Step(d - minInterval)
 	}
 }
 
-func running(t *testing.T, f *Fetcher) {
+func runFetcher(t *testing.T, f *Fetcher) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -142,86 +142,86 @@ func running(t *testing.T, f *Fetcher) {
 	})
 }
 
-func TestKeysAreFetchedKeptAndRefreshed(t *testing.T) {
+func TestKeysAreFetchedSavedAndRefreshed(t *testing.T) {
 	one, two, three := jwksOf(t, ecSigner("1", 1)), jwksOf(t, ecSigner("2", 2)), jwksOf(t, ecSigner("3", 3))
-	s, kept := newServer(), &facts{}
+	s, store := newServer(), &facts{}
 	fake := clocktesting.NewFakeClock(today)
-	f := NewFetcher(FetcherOptions{Transport: s, Token: ownToken, Facts: kept, Clock: fake})
+	f := NewFetcher(FetcherOptions{Transport: s, Token: ownToken, Facts: store, Clock: fake})
 	if err := f.Load(t.Context()); err != nil || f.Keys() != nil {
-		t.Fatalf("nothing was kept, but: %v, %v", f.Keys(), err)
+		t.Fatalf("without a saved document: %v, %v", f.Keys(), err)
 	}
-	s.answers(200, one)
-	running(t, f)
+	s.respondWith(200, one)
+	runFetcher(t, f)
 
 	wait(t, "the first fetch", s.asked)
-	idle(t, fake)
+	waitForTimer(t, fake)
 	s.mu.Lock()
 	if got := s.request; got.Method != "GET" || got.URL.Path != "/openid/v1/jwks" || got.URL.Scheme != "https" || got.Header.Get("Authorization") != "Bearer own-token" {
 		t.Errorf("request %s %s %v", got.Method, got.URL, got.Header)
 	}
 	s.mu.Unlock()
-	if got, puts := kept.state(); !knows(f, "1") || got != string(one) || puts != 1 {
-		t.Errorf("kept %d times: %s", puts, got)
+	if got, puts := store.state(); !hasKey(f, "1") || got != string(one) || puts != 1 {
+		t.Errorf("saved %d times: %s", puts, got)
 	}
 
 	step(t, fake, DefaultInterval)
 	wait(t, "the hourly fetch", s.asked)
-	idle(t, fake)
-	if _, puts := kept.state(); puts != 1 {
-		t.Error("what is kept already was written again")
+	waitForTimer(t, fake)
+	if _, puts := store.state(); puts != 1 {
+		t.Error("an unchanged document was saved again")
 	}
 
-	s.answers(200, two)
+	s.respondWith(200, two)
 	f.Refresh()
-	f.Refresh() // asking twice is asking once
+	f.Refresh() // two calls cause one fetch
 	select {
 	case <-s.asked:
-		t.Error("fetched again within the smallest gap")
+		t.Error("fetched again within the shortest interval")
 	case <-time.After(50 * time.Millisecond):
 	}
-	fake.Step(minGap)
+	fake.Step(minInterval)
 	wait(t, "the fetch that Refresh asked for", s.asked)
-	idle(t, fake)
-	if got, _ := kept.state(); !knows(f, "2") || knows(f, "1") || got != string(two) {
-		t.Errorf("kept %s", got)
+	waitForTimer(t, fake)
+	if got, _ := store.state(); !hasKey(f, "2") || hasKey(f, "1") || got != string(two) {
+		t.Errorf("saved %s", got)
 	}
 
-	again := NewFetcher(FetcherOptions{Facts: kept})
-	if err := again.Load(t.Context()); err != nil || !knows(again, "2") {
+	again := NewFetcher(FetcherOptions{Facts: store})
+	if err := again.Load(t.Context()); err != nil || !hasKey(again, "2") {
 		t.Errorf("after a restart: %v", err)
 	}
 
-	// A disk that fails loses nothing but the copy, which is tried again.
-	kept.breaks(errors.New("disk full"))
-	s.answers(200, three)
+	// While the disk fails the keys are used but not saved. Saving is retried.
+	store.setErr(errors.New("disk full"))
+	s.respondWith(200, three)
 	step(t, fake, DefaultInterval)
 	wait(t, "the fetch with a full disk", s.asked)
-	idle(t, fake)
-	if !knows(f, "3") {
-		t.Error("keys that cannot be kept are not used")
+	waitForTimer(t, fake)
+	if !hasKey(f, "3") {
+		t.Error("keys that cannot be saved are not used")
 	}
-	kept.breaks(nil)
-	step(t, fake, minGap)
+	store.setErr(nil)
+	step(t, fake, minInterval)
 	wait(t, "the next fetch", s.asked)
-	idle(t, fake)
-	if got, _ := kept.state(); got != string(three) {
-		t.Errorf("kept %s", got)
+	waitForTimer(t, fake)
+	if got, _ := store.state(); got != string(three) {
+		t.Errorf("saved %s", got)
 	}
 }
 
-func TestBadAnswersReplaceNothing(t *testing.T) {
+func TestInvalidAnswersDoNotReplaceTheKeys(t *testing.T) {
 	good := jwksOf(t, ecSigner("1", 1))
 	tests := map[string]struct {
 		lay  func(*server)
 		want string
 	}{
-		"the link is down":     {func(s *server) { s.fails(errors.New("link is down")) }, "link is down"},
-		"the cluster denies":   {func(s *server) { s.answers(403, []byte("secret body")) }, "status 403; bind the ClusterRole"},
-		"a redirect":           {func(s *server) { s.answers(302, nil) }, "status 302"},
-		"a captive portal":     {func(s *server) { s.answers(200, []byte("<html>secret body")) }, "not a JSON document"},
-		"no keys":              {func(s *server) { s.answers(200, []byte(`{"keys":[]}`)) }, "no RSA or EC key"},
-		"a document too large": {func(s *server) { s.answers(200, bytes.Repeat([]byte(" "), maxDocument+1)) }, "larger than"},
-		"a body that breaks off": {func(s *server) {
+		"the link is down":     {func(s *server) { s.failWith(errors.New("link is down")) }, "link is down"},
+		"the cluster denies":   {func(s *server) { s.respondWith(403, []byte("secret body")) }, "status 403; bind the ClusterRole"},
+		"a redirect":           {func(s *server) { s.respondWith(302, nil) }, "status 302"},
+		"a captive portal":     {func(s *server) { s.respondWith(200, []byte("<html>secret body")) }, "not a JSON document"},
+		"no keys":              {func(s *server) { s.respondWith(200, []byte(`{"keys":[]}`)) }, "no RSA or EC key"},
+		"a document too large": {func(s *server) { s.respondWith(200, bytes.Repeat([]byte(" "), maxDocument+1)) }, "larger than"},
+		"a truncated body": {func(s *server) {
 			s.set(func() (*http.Response, error) {
 				body := io.MultiReader(bytes.NewReader(good), brokenReader{})
 				return &http.Response{StatusCode: 200, Body: io.NopCloser(body)}, nil
@@ -230,24 +230,24 @@ func TestBadAnswersReplaceNothing(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			s, kept := newServer(), &facts{values: map[string][]byte{keysFact: good}}
+			s, store := newServer(), &facts{values: map[string][]byte{keysFact: good}}
 			fake := clocktesting.NewFakeClock(today)
 			core, logs := observer.New(zap.WarnLevel)
-			f := NewFetcher(FetcherOptions{Transport: s, Token: ownToken, Facts: kept, Clock: fake, Logger: zap.New(core)})
+			f := NewFetcher(FetcherOptions{Transport: s, Token: ownToken, Facts: store, Clock: fake, Logger: zap.New(core)})
 			if err := f.Load(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			test.lay(s)
-			running(t, f)
-			// Longer and longer apart, but not for ever.
-			for _, gap := range []time.Duration{minGap, 2 * minGap, 4 * minGap} {
+			runFetcher(t, f)
+			// The pauses double, and fetches never stop.
+			for _, gap := range []time.Duration{minInterval, 2 * minInterval, 4 * minInterval} {
 				wait(t, "a fetch", s.asked)
 				step(t, fake, gap)
 			}
 			wait(t, "a fetch", s.asked)
-			idle(t, fake)
-			if got, puts := kept.state(); !knows(f, "1") || puts != 0 || got != string(good) {
-				t.Errorf("kept %d times: %s", puts, got)
+			waitForTimer(t, fake)
+			if got, puts := store.state(); !hasKey(f, "1") || puts != 0 || got != string(good) {
+				t.Errorf("saved %d times: %s", puts, got)
 			}
 			if logs.Len() != 1 {
 				t.Fatalf("want one line: %v", logs.All())
@@ -265,7 +265,7 @@ func (brokenReader) Read([]byte) (int, error) { return 0, errors.New("cable pull
 
 func TestNothingIsFetchedBeforeTheLinkIsUp(t *testing.T) {
 	s := newServer()
-	s.answers(200, jwksOf(t, ecSigner("1", 1)))
+	s.respondWith(200, jwksOf(t, ecSigner("1", 1)))
 	up, waits := make(chan struct{}), make(chan struct{}, 10)
 	f := NewFetcher(FetcherOptions{Transport: s, Token: ownToken, Clock: clocktesting.NewFakeClock(today), WaitOnline: func(ctx context.Context) error {
 		waits <- struct{}{}
@@ -276,7 +276,7 @@ func TestNothingIsFetchedBeforeTheLinkIsUp(t *testing.T) {
 			return ctx.Err()
 		}
 	}})
-	running(t, f)
+	runFetcher(t, f)
 	wait(t, "the wait for the link", waits)
 	if len(s.asked) != 0 {
 		t.Error("fetched while the link is down")
@@ -290,17 +290,17 @@ func TestRunEndsWhileTheLinkIsDown(t *testing.T) {
 		<-ctx.Done()
 		return ctx.Err()
 	}})
-	running(t, f) // and its end is waited for
+	runFetcher(t, f) // its cleanup waits for Run to return
 }
 
-func TestWhatWasKeptIsChecked(t *testing.T) {
+func TestTheSavedKeysAreValidated(t *testing.T) {
 	tests := map[string]*facts{
 		"a damaged document":          {values: map[string][]byte{keysFact: []byte("{")}},
 		"a store that cannot be read": {err: errors.New("database is corrupt")},
 	}
-	for name, kept := range tests {
+	for name, store := range tests {
 		t.Run(name, func(t *testing.T) {
-			f := NewFetcher(FetcherOptions{Facts: kept})
+			f := NewFetcher(FetcherOptions{Facts: store})
 			if err := f.Load(t.Context()); err == nil || f.Keys() != nil {
 				t.Errorf("got %v, %v", f.Keys(), err)
 			}

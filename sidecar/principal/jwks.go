@@ -14,24 +14,23 @@ import (
 
 const (
 	minRSABits = 2048
-	maxRSABits = 16384 // a larger one would only burn time
+	maxRSABits = 16384 // a larger key would only cost time
 	maxKeys    = 64
 )
 
-// KeySet holds the public keys with which a cluster signs service-account
-// tokens. It does not change once it is made.
+// KeySet holds the public keys of a cluster's service-account tokens. It is immutable.
 type KeySet struct {
 	keys []key
 }
 
 type key struct {
 	id        string
-	algorithm string // empty = any that fits the key
+	algorithm string // empty = any algorithm that fits the key
 	public    crypto.PublicKey
 }
 
-// jwk has the fields of RFC 7517 and RFC 7518, 6, for the two kinds of keys
-// that kube-apiserver signs with.
+// jwk has the fields of RFC 7517 and RFC 7518 §6 for the two kinds of keys with which
+// kube-apiserver signs.
 type jwk struct {
 	KeyType   string `json:"kty"`
 	KeyID     string `json:"kid"`
@@ -44,8 +43,8 @@ type jwk struct {
 	E         string `json:"e"`
 }
 
-// ParseKeySet reads a JWK set. Keys of other kinds or for other uses are left
-// out (RFC 7517, 5); a damaged key, or none that can be used, is an error.
+// ParseKeySet reads a JWK set. It ignores keys of other kinds or for other uses (RFC 7517 §5). A
+// damaged key is an error, and so is a set without a usable key.
 func ParseKeySet(data []byte) (*KeySet, error) {
 	var document struct {
 		Keys []jwk `json:"keys"`
@@ -125,7 +124,7 @@ func (k jwk) ecdsa() (*ecdsa.PublicKey, error) {
 	if len(x) != size || len(y) != size {
 		return nil, fmt.Errorf("x, y: not %d bytes each", size)
 	}
-	// SEC 1, 2.3.3; refuses points that are not on the curve.
+	// SEC 1 §2.3.3. It rejects points that are not on the curve.
 	public, err := ecdsa.ParseUncompressedPublicKey(curve, append(append([]byte{4}, x...), y...))
 	if err != nil {
 		return nil, errors.New("x, y: not a point of the curve")
@@ -133,8 +132,8 @@ func (k jwk) ecdsa() (*ecdsa.PublicKey, error) {
 	return public, nil
 }
 
-// find gives the keys that may have signed a token with this algorithm: the
-// one that the token names, or all if it names none, as the API server does.
+// find returns the keys that may have signed a token with this algorithm: the key that the token
+// names, or all keys if it names none. The API server does the same.
 func (s *KeySet) find(id, algorithm string) (found []crypto.PublicKey) {
 	for _, k := range s.keys {
 		if (id == "" || id == k.id) && (k.algorithm == "" || k.algorithm == algorithm) && fits(k.public, algorithm) {
@@ -144,7 +143,7 @@ func (s *KeySet) find(id, algorithm string) (found []crypto.PublicKey) {
 	return found
 }
 
-// fits keeps an algorithm to its kind of key and curve (RFC 7518, 3.1).
+// fits reports whether an algorithm belongs to this kind of key and curve (RFC 7518 §3.1).
 func fits(public crypto.PublicKey, algorithm string) bool {
 	switch public := public.(type) {
 	case *rsa.PublicKey:

@@ -40,7 +40,7 @@ func TestParseKeySet(t *testing.T) {
 	}
 }
 
-func TestParseKeySetRefuses(t *testing.T) {
+func TestParseKeySetRejects(t *testing.T) {
 	change := func(s signer, fields ...string) string {
 		var document struct {
 			Keys []map[string]string `json:"keys"`
@@ -67,10 +67,10 @@ func TestParseKeySetRefuses(t *testing.T) {
 		"keys for encryption alone":        {change(r, "use", "enc"), "no RSA or EC key"},
 		"an RSA key that is too short":     {change(r, "n", strings.Repeat("_", 171)), "keys[0]: n: 1024 bits"},
 		"an RSA key that is too long":      {change(r, "n", strings.Repeat("_", 4000)), "keys[0]: n: "},
-		"a modulus that is no base64":      {change(r, "n", "!"), "keys[0]: n:"},
+		"a modulus that is not base64":     {change(r, "n", "!"), "keys[0]: n:"},
 		"an even exponent":                 {change(r, "e", "Ag"), "keys[0]: e:"},
 		"an exponent of one":               {change(r, "e", "AQ"), "keys[0]: e:"},
-		"an exponent beyond all size":      {change(r, "e", strings.Repeat("_", 43)), "keys[0]: e:"},
+		"an exponent that is too large":    {change(r, "e", strings.Repeat("_", 43)), "keys[0]: e:"},
 		"an unknown curve":                 {change(e, "crv", "P-192"), "keys[0]: crv:"},
 		"a point that is not on the curve": {change(e, "x", strings.Repeat("A", 43)), "keys[0]: x, y: not a point"},
 		"a coordinate that is too short":   {change(e, "x", "AA"), "keys[0]: x, y: not 32 bytes"},

@@ -1,15 +1,15 @@
-// Package principal knows who calls: the subject of the service-account token
-// that an application presents.
+// Package principal authenticates callers by their service-account token. The principal is the
+// token's subject.
 //
-// Online the API server decides, and Subject only tells whose cache a request
-// belongs to. Offline nobody else can decide, and a Verifier asks for proof: a
-// signature by one of the cluster's keys, which a Fetcher records while the
-// link is up. Where the cluster does not give its keys away, proof is that the API
-// server has let the very token in before, which Accepted remembers.
+// Online the API server authenticates, and Subject only says whose cache a request belongs to.
+// Offline a Verifier authenticates, and requires proof: a signature by one of the cluster's keys,
+// which a Fetcher records while the link is up. Where the cluster does not publish its keys to
+// service accounts, the proof is that the API server has accepted the same token before. Accepted
+// records that.
 //
 //	Fetcher --GET /openid/v1/jwks--> API server        online
-//	   |  \--Facts--> store                            kept for a restart offline
-//	   |      Accepted <-- what it has let in          online, kept too
+//	   |  \--Facts--> store                            saved for a restart offline
+//	   |      Accepted <-- tokens that it accepted     online, saved too
 //	   v       v
 //	Verifier <-- token of a request                    offline
 //
@@ -25,45 +25,45 @@ import (
 	"strings"
 )
 
-// maxToken bounds the work that a caller without a valid token can cause.
-// Tokens of the API server have about 1 KiB.
+// maxToken bounds the work that a caller without a valid token can cause. Tokens of the API server
+// have about 1 KiB.
 const maxToken = 32 << 10
 
-// Reasons why a caller is not believed. Their text is fit for the message of a
-// 401 Status.
+// Reasons to reject a caller. Their text goes into the message of a 401 Status.
 var (
-	ErrNoToken     = errors.New("no bearer token is given")
+	ErrNoToken     = errors.New("no bearer token in the request")
 	ErrNotJWT      = errors.New("the bearer token is not a JSON Web Token")
-	ErrNoSubject   = errors.New("the token names no subject")
+	ErrNoSubject   = errors.New("the token has no subject")
 	ErrAlgorithm   = errors.New("the token is signed with an algorithm that the API server does not use")
 	ErrNoKeys      = errors.New("the cluster's signing keys were not recorded while the link was up")
-	ErrNotAccepted = errors.New("the token is none that the API server has accepted while the link was up, and the cluster's signing keys are not known")
-	ErrKey         = errors.New("the token is signed with a key that is not among the cluster's recorded ones")
-	ErrSignature   = errors.New("the token's signature is wrong")
-	ErrIssuer      = errors.New("the token is of another issuer than the pod's own")
-	ErrAudience    = errors.New("the token is for another audience than the API server")
-	ErrExpired     = errors.New("the token expired longer ago than the grace for offline use (offline.token-grace)")
-	ErrNoGrace     = errors.New("the token has expired, and there is no grace because the cluster's signing keys are not known")
-	ErrNotYet      = errors.New("the token is not valid yet")
-	ErrForeign     = errors.New("the token's service account has not read anything here while the link was up")
-	ErrNoOwn       = errors.New("the pod's own token cannot be read, so issuer and audience are not known")
+	ErrNotAccepted = errors.New("the API server has not accepted this token while the link was up, " +
+		"and the cluster's signing keys are unknown")
+	ErrKey       = errors.New("the token is signed with a key that is not among the cluster's recorded keys")
+	ErrSignature = errors.New("the token's signature is wrong")
+	ErrIssuer    = errors.New("the token has another issuer than the pod's own token")
+	ErrAudience  = errors.New("the token is for another audience than the API server")
+	ErrExpired   = errors.New("the token expired longer ago than the grace for offline use (offline.token-grace)")
+	ErrNoGrace   = errors.New("the token has expired, " +
+		"and there is no grace because the cluster's signing keys are unknown")
+	ErrNotYet  = errors.New("the token is not valid yet")
+	ErrForeign = errors.New("the token's service account has not read through this sidecar while the link was up")
+	ErrNoOwn   = errors.New("the pod's own token cannot be read, so issuer and audience are unknown")
 )
 
-// Subject gives the bearer token of a request and the subject (`sub`) that it
-// claims. Nothing is verified: it serves to partition what the API server has
-// authenticated. Errors are ErrNoToken, ErrNotJWT and ErrNoSubject; with the
-// latter two, token is what was given.
+// Subject returns the bearer token of a request and the subject (`sub`) that it claims. It verifies
+// nothing: it serves to partition requests that the API server authenticates. The errors are
+// ErrNoToken, ErrNotJWT and ErrNoSubject; with the latter two, token is returned too.
 func Subject(header http.Header) (token, subject string, err error) {
 	token, err = bearer(header)
 	if err != nil {
 		return "", "", err
 	}
-	subject, err = claimed(token)
+	subject, err = claimedSubject(token)
 	return token, subject, err
 }
 
-// bearer reads the header as the API server does, so that both see the same
-// token: the word after a "bearer" in any case, whatever follows.
+// bearer reads the header as the API server does, so that both find the same token: the word after
+// "bearer", which may be in upper or lower case. Words after the token are ignored.
 func bearer(header http.Header) (string, error) {
 	words := strings.SplitN(strings.TrimSpace(header.Get("Authorization")), " ", 3)
 	if len(words) < 2 || !strings.EqualFold(words[0], "bearer") || words[1] == "" {
@@ -72,8 +72,8 @@ func bearer(header http.Header) (string, error) {
 	return words[1], nil
 }
 
-// claimed gives the `sub` of a token in compact form (RFC 7515, 7.1).
-func claimed(token string) (string, error) {
+// claimedSubject returns the `sub` of a token in compact form (RFC 7515 §7.1).
+func claimedSubject(token string) (string, error) {
 	if len(token) > maxToken || strings.Count(token, ".") != 2 || strings.ContainsFunc(token, notCompact) {
 		return "", ErrNotJWT
 	}
@@ -94,10 +94,10 @@ func claimed(token string) (string, error) {
 	return claims.Subject, nil
 }
 
-// AccountUID gives the UID of the service account that a token names, in the claims of a bound
-// token or of one from a Secret; empty if it names none. Nothing is verified.
+// AccountUID returns the UID of the token's service account, from the claims of a bound token or of
+// a token from a Secret. It is empty if the token has none. Nothing is verified.
 func AccountUID(token string) string {
-	if _, err := claimed(token); err != nil {
+	if _, err := claimedSubject(token); err != nil {
 		return ""
 	}
 	var claims struct {
@@ -114,7 +114,7 @@ func AccountUID(token string) string {
 	return cmp.Or(claims.Bound.Account.UID, claims.Secret)
 }
 
-// notCompact matches what no token has. Go's base64 would pass over newlines.
+// notCompact matches characters that no token contains. Go's base64 would skip newlines.
 func notCompact(r rune) bool {
 	switch {
 	case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '_', r == '.':

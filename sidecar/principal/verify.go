@@ -14,23 +14,21 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// algorithms are those with which kube-apiserver can sign. `none` and the HMACs
-// are not among them, whatever else a library knows.
+// algorithms are the algorithms with which kube-apiserver can sign. A library may support others,
+// but `none` and the HMACs are never accepted.
 var algorithms = []string{"RS256", "RS384", "RS512", "ES256", "ES384", "ES512"}
 
 const (
-	// DefaultGrace is how long after its expiry a token is accepted: offline
-	// nobody can renew it.
+	// DefaultGrace is how long after its expiry a token is valid: offline it cannot be renewed.
 	DefaultGrace = 720 * time.Hour
 
-	// DefaultLeeway is how far in the future a token's issue may lie. It is
-	// past all reason because it costs nothing: the API server issues tokens
-	// that are valid at once, so a signed one from the future says only that
-	// this node's clock is behind. Boards without a battery start in 1970.
+	// DefaultLeeway is how far in the future a token's time of issue may be. So long a leeway costs
+	// nothing: the API server issues tokens that are valid at once, so a signed token from the
+	// future only shows that this node's clock is slow. Boards without a battery start in 1970.
 	DefaultLeeway = 100 * 365 * 24 * time.Hour
 
-	// A believed token is not proved again for so long, or until the keys change.
-	believed   = 10 * time.Minute
+	// cacheTTL is how long a verified token is not verified again, unless the keys change.
+	cacheTTL   = 10 * time.Minute
 	cacheLimit = 256
 )
 
@@ -39,41 +37,41 @@ var verifications = promauto.NewCounterVec(prometheus.CounterOpts{
 	Help: "Tokens checked while the link was down by result: cached, signature, accepted, own, refused.",
 }, []string{"result"})
 
-// Keys gives a Verifier the cluster's keys. *Fetcher is one.
+// Keys provides the cluster's keys to a Verifier. *Fetcher implements it.
 type Keys interface {
-	Keys() *KeySet // nil = none are known
-	Refresh()      // called, and must not block, when a token names an unknown key
+	Keys() *KeySet // nil = there are none
+	Refresh()      // called when a token names an unknown key; must not block
 }
 
-// Options say what a Verifier believes.
+// Options say which tokens a Verifier accepts.
 type Options struct {
 	Keys Keys
-	Own  func() (string, error) // the pod's own token as it is mounted now
-	// Accepted knows whom the API server has let in; nil = nobody. Others than the pod's
-	// own subject must be among them, and while no keys are known the token, too.
+	Own  func() (string, error) // returns the pod's own token as currently mounted
+	// Accepted has the callers that the API server has accepted; nil = none. A subject other than
+	// the pod's own must be among them. While there are no keys, so must the token.
 	Accepted *Accepted
-	Grace    time.Duration      // after expiry, of a token whose signature is checked; 0 = none
+	Grace    time.Duration      // after expiry, for a token with a checked signature; 0 = none
 	Leeway   time.Duration      // before validity; 0 = DefaultLeeway
-	Clock    clock.PassiveClock // nil = the system's
+	Clock    clock.PassiveClock // nil = the system's clock
 }
 
-// Verifier proves who calls while the link is down. It is safe for concurrent use.
+// Verifier authenticates callers while the link is down. It is safe for concurrent use.
 type Verifier struct {
 	o      Options
 	parser *jwt.Parser
 
 	mu    sync.Mutex
-	cache map[digest]belief
+	cache map[digest]cachedToken
 }
 
-// belief is a token that was proved; tokens themselves are not kept.
-type belief struct {
+// cachedToken is a token that was verified. The token itself is not kept.
+type cachedToken struct {
 	subject     string
-	keys        *KeySet // by which it was proved
+	keys        *KeySet // that verified it
 	from, until time.Time
 }
 
-// NewVerifier gives a Verifier; Keys and Own must be set.
+// NewVerifier returns a Verifier. Keys and Own must be set.
 func NewVerifier(o Options) *Verifier {
 	if o.Leeway <= 0 {
 		o.Leeway = DefaultLeeway
@@ -84,21 +82,21 @@ func NewVerifier(o Options) *Verifier {
 	if o.Accepted == nil {
 		o.Accepted = NewAccepted(AcceptedOptions{})
 	}
-	return &Verifier{o: o, parser: newParser(), cache: map[digest]belief{}}
+	return &Verifier{o: o, parser: newParser(), cache: map[digest]cachedToken{}}
 }
 
-// newParser gives a parser that leaves claims to judge: expiry and the rest have different
-// leeways.
+// newParser returns a parser that leaves the claims to checkClaims: they have different leeways.
 func newParser() *jwt.Parser {
 	return jwt.NewParser(jwt.WithStrictDecoding(), jwt.WithoutClaimsValidation())
 }
 
-// unproved reads a token that is signed, by whomever, as kube-apiserver signs.
-func unproved(token string) (*jwt.RegisteredClaims, error) {
+// parseUnverified reads the claims of a token with an algorithm of kube-apiserver. It does not
+// check the signature.
+func parseUnverified(token string) (*jwt.RegisteredClaims, error) {
 	claims := &jwt.RegisteredClaims{}
 	switch t, _, err := newParser().ParseUnverified(token, claims); {
 	case errors.Is(err, jwt.ErrTokenUnverifiable):
-		return nil, ErrAlgorithm // one that the library does not know
+		return nil, ErrAlgorithm // the library does not know it
 	case err != nil:
 		return nil, ErrNotJWT
 	case !slices.Contains(algorithms, t.Method.Alg()):
@@ -109,11 +107,15 @@ func unproved(token string) (*jwt.RegisteredClaims, error) {
 	return claims, nil
 }
 
-// Verify gives the subject of a request's token if it is proved, and one that the API
-// server has let in before: by a signature of the cluster for the pod's own issuer and
-// audience, expired at most for the grace; where the cluster's keys are not known, by
-// being a token, not expired, that the API server has let in; or by being the pod's own
-// mounted token. Errors are the reasons of this package.
+// Verify returns the subject of a request's token. The subject must be the pod's own, or one that
+// the API server has accepted before. The token must be one of these:
+//   - signed with a key of the cluster, for the issuer and audience of the pod's own token, and
+//     expired at most for the grace;
+//   - while the cluster's keys are unknown, a token that the API server has accepted and that has
+//     not expired;
+//   - the pod's own mounted token.
+//
+// The errors are the reasons of this package.
 func (v *Verifier) Verify(header http.Header) (subject string, err error) {
 	token, subject, err := Subject(header)
 	if err != nil {
@@ -121,7 +123,7 @@ func (v *Verifier) Verify(header http.Header) (subject string, err error) {
 		return "", err
 	}
 	now, set, d := v.o.Clock.Now(), v.o.Keys.Keys(), digestOf(token)
-	if subject, ok := v.recall(d, set, now); ok {
+	if subject, ok := v.lookup(d, set, now); ok {
 		verifications.WithLabelValues("cached").Inc()
 		return subject, nil
 	}
@@ -130,20 +132,20 @@ func (v *Verifier) Verify(header http.Header) (subject string, err error) {
 	if set == nil {
 		grace, result = 0, "accepted"
 	}
-	claims, err := v.prove(token, d, set)
+	claims, err := v.checkSignature(token, d, set)
 	if err == nil {
-		err = v.judge(claims, grace, own, ownErr, now)
+		err = v.checkClaims(claims, grace, own, ownErr, now)
 	}
 	if ownErr != nil && errors.Is(err, ErrNoKeys) {
-		err = ErrNoOwn // the service-account directory comes first
+		err = ErrNoOwn // of two errors, the missing service-account directory is the first to fix
 	}
 	switch {
 	case err == nil:
-		v.remember(d, set, claims, grace, now)
+		v.cacheToken(d, set, claims, grace, now)
 		verifications.WithLabelValues(result).Inc()
 		return claims.Subject, nil
 	case ownErr == nil && subtle.ConstantTimeCompare([]byte(token), []byte(own)) == 1:
-		// Not remembered: it holds only for as long as this token is mounted.
+		// Not cached: it is valid only while this token is mounted.
 		verifications.WithLabelValues("own").Inc()
 		return subject, nil
 	}
@@ -151,18 +153,18 @@ func (v *Verifier) Verify(header http.Header) (subject string, err error) {
 	return "", err
 }
 
-// prove checks the signature alone. No error of the library gets out: some of
+// checkSignature checks the signature alone. It returns no error of the library, because some of
 // them quote the token.
-func (v *Verifier) prove(token string, d digest, set *KeySet) (*jwt.RegisteredClaims, error) {
+func (v *Verifier) checkSignature(token string, d digest, set *KeySet) (*jwt.RegisteredClaims, error) {
 	if set == nil {
 		v.o.Keys.Refresh()
-		return v.recognize(token, d)
+		return v.checkAccepted(token, d)
 	}
 	claims := &jwt.RegisteredClaims{}
 	var reason error
 	_, err := v.parser.ParseWithClaims(token, claims, func(t *jwt.Token) (any, error) {
 		var keys jwt.VerificationKeySet
-		keys, reason = v.candidates(t, set)
+		keys, reason = v.signingKeys(t, set)
 		return keys, reason
 	})
 	switch {
@@ -175,19 +177,19 @@ func (v *Verifier) prove(token string, d digest, set *KeySet) (*jwt.RegisteredCl
 	case errors.Is(err, jwt.ErrTokenMalformed):
 		return nil, ErrNotJWT
 	case errors.Is(err, jwt.ErrTokenUnverifiable):
-		return nil, ErrAlgorithm // one that the library does not know
+		return nil, ErrAlgorithm // the library does not know it
 	}
 	return nil, ErrSignature
 }
 
-// recognize takes the API server's word of before for a token, where there are no keys
-// to check its signature with.
-func (v *Verifier) recognize(token string, d digest) (*jwt.RegisteredClaims, error) {
-	claims, err := unproved(token)
+// checkAccepted accepts a token that the API server has accepted before. It is for clusters whose
+// keys are unknown.
+func (v *Verifier) checkAccepted(token string, d digest) (*jwt.RegisteredClaims, error) {
+	claims, err := parseUnverified(token)
 	switch {
 	case err != nil:
 		return nil, err
-	case v.o.Accepted.has(d):
+	case v.o.Accepted.hasToken(d):
 		return claims, nil
 	case v.o.Accepted.hasTokens():
 		return nil, ErrNotAccepted
@@ -195,12 +197,12 @@ func (v *Verifier) recognize(token string, d digest) (*jwt.RegisteredClaims, err
 	return nil, ErrNoKeys
 }
 
-func (v *Verifier) candidates(t *jwt.Token, set *KeySet) (keys jwt.VerificationKeySet, err error) {
+func (v *Verifier) signingKeys(t *jwt.Token, set *KeySet) (keys jwt.VerificationKeySet, err error) {
 	algorithm := t.Method.Alg()
 	if !slices.Contains(algorithms, algorithm) {
 		return keys, ErrAlgorithm
 	}
-	// Extensions that must be understood are not (RFC 7515, 4.1.11).
+	// Critical extensions are not supported (RFC 7515 §4.1.11).
 	if _, ok := t.Header["crit"]; ok {
 		return keys, ErrAlgorithm
 	}
@@ -215,27 +217,29 @@ func (v *Verifier) candidates(t *jwt.Token, set *KeySet) (keys jwt.VerificationK
 	return keys, nil
 }
 
-// judge looks at what a proved token says. Issuer and audience must be those of
-// the pod's own token: the cluster also signs tokens for other services, which
-// may hand them on.
-func (v *Verifier) judge(claims *jwt.RegisteredClaims, grace time.Duration, own string, ownErr error, now time.Time) error {
+// checkClaims checks the claims of a token with a verified signature. Issuer and audience must be
+// those of the pod's own token: the cluster also signs tokens for other services, which could reuse
+// them here.
+func (v *Verifier) checkClaims(
+	claims *jwt.RegisteredClaims, grace time.Duration, own string, ownErr error, now time.Time,
+) error {
 	if ownErr != nil {
 		return ErrNoOwn
 	}
-	mine := &jwt.RegisteredClaims{}
-	if _, _, err := v.parser.ParseUnverified(own, mine); err != nil {
+	ownClaims := &jwt.RegisteredClaims{}
+	if _, _, err := v.parser.ParseUnverified(own, ownClaims); err != nil {
 		return ErrNoOwn
 	}
-	// The pod's own token was issued in the past: a clock that says otherwise is
-	// behind, and must not make old tokens young.
-	if mine.IssuedAt != nil && mine.IssuedAt.After(now) {
-		now = mine.IssuedAt.Time
+	// The pod's own token was issued in the past. A clock before that time is slow, and must not
+	// make expired tokens valid.
+	if ownClaims.IssuedAt != nil && ownClaims.IssuedAt.After(now) {
+		now = ownClaims.IssuedAt.Time
 	}
 	latest := now.Add(v.o.Leeway)
 	switch {
-	case mine.Issuer == "" || claims.Issuer != mine.Issuer:
+	case ownClaims.Issuer == "" || claims.Issuer != ownClaims.Issuer:
 		return ErrIssuer
-	case !shared(claims.Audience, mine.Audience):
+	case !audiencesOverlap(claims.Audience, ownClaims.Audience):
 		return ErrAudience
 	case claims.ExpiresAt != nil && !now.Before(claims.ExpiresAt.Add(grace)):
 		if grace == 0 && v.o.Grace != 0 {
@@ -245,23 +249,23 @@ func (v *Verifier) judge(claims *jwt.RegisteredClaims, grace time.Duration, own 
 	case claims.NotBefore != nil && claims.NotBefore.After(latest),
 		claims.IssuedAt != nil && claims.IssuedAt.After(latest):
 		return ErrNotYet
-	case claims.Subject != mine.Subject && !v.o.Accepted.knows(claims.Subject):
+	case claims.Subject != ownClaims.Subject && !v.o.Accepted.hasSubject(claims.Subject):
 		return ErrForeign
 	}
 	return nil
 }
 
-// shared tells whether a token is for the API server: one audience in common
-// with the pod's own will do, as for the API server itself. Tokens from Secrets
-// have no audience; they are for it if the pod's own is of that kind.
-func shared(theirs, mine jwt.ClaimStrings) bool {
-	if len(theirs) == 0 || len(mine) == 0 {
-		return len(theirs) == len(mine)
+// audiencesOverlap reports whether a token is for the API server. One audience in common with the
+// pod's own token is enough, as it is for the API server itself. Tokens from Secrets have no
+// audience; they are for the API server if the pod's own token has none either.
+func audiencesOverlap(token, own jwt.ClaimStrings) bool {
+	if len(token) == 0 || len(own) == 0 {
+		return len(token) == len(own)
 	}
-	return slices.ContainsFunc(theirs, func(a string) bool { return slices.Contains(mine, a) })
+	return slices.ContainsFunc(token, func(a string) bool { return slices.Contains(own, a) })
 }
 
-func (v *Verifier) recall(d digest, set *KeySet, now time.Time) (string, bool) {
+func (v *Verifier) lookup(d digest, set *KeySet, now time.Time) (string, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	b, ok := v.cache[d]
@@ -271,8 +275,8 @@ func (v *Verifier) recall(d digest, set *KeySet, now time.Time) (string, bool) {
 	return b.subject, true
 }
 
-func (v *Verifier) remember(d digest, set *KeySet, claims *jwt.RegisteredClaims, grace time.Duration, now time.Time) {
-	b := belief{subject: claims.Subject, keys: set, from: now, until: now.Add(believed)}
+func (v *Verifier) cacheToken(d digest, set *KeySet, claims *jwt.RegisteredClaims, grace time.Duration, now time.Time) {
+	b := cachedToken{subject: claims.Subject, keys: set, from: now, until: now.Add(cacheTTL)}
 	if claims.ExpiresAt != nil {
 		if end := claims.ExpiresAt.Add(grace); end.Before(b.until) {
 			b.until = end
@@ -284,7 +288,7 @@ func (v *Verifier) remember(d digest, set *KeySet, claims *jwt.RegisteredClaims,
 		if len(v.cache) < cacheLimit {
 			break
 		}
-		delete(v.cache, old) // any: a pod has few tokens
+		delete(v.cache, old) // any entry: a pod has few tokens
 	}
 	v.cache[d] = b
 }

@@ -6,8 +6,9 @@ import (
 	"sync"
 )
 
-// A body is copied with a small buffer until a read fills it: a watch holds its buffer for as long as it is open, so
-// hundreds of them must not hold 32 KiB each, while a large list wants the large one.
+// A body is copied with a small buffer until a read fills it, then with a large one. A watch holds
+// its buffer while it is open: hundreds of watches must not hold 32 KiB each. A large list is
+// faster with the large buffer.
 const (
 	smallBuffer = 4 << 10
 	largeBuffer = 32 << 10
@@ -25,13 +26,14 @@ type bufferPool struct{ pool sync.Pool }
 func (p *bufferPool) get() *[]byte  { return p.pool.Get().(*[]byte) }
 func (p *bufferPool) put(b *[]byte) { p.pool.Put(b) }
 
-// body is upstream's response body on its way to the client. It keeps what went wrong, because goproxy ends the
-// response as if it were complete. It is a pointer, as goproxy compares bodies to see whether one was replaced, and
-// a WriterTo, as goproxy's io.Copy would otherwise allocate 32 KiB for each response.
+// body is the body of upstream's response. It keeps the errors, because goproxy ends the response
+// as if it were complete. It is used as a pointer, because goproxy compares bodies to see whether
+// one was replaced. It is a WriterTo, because goproxy's io.Copy would otherwise allocate 32 KiB per
+// response.
 type body struct {
 	source   io.ReadCloser
-	readErr  error // from upstream
-	writeErr error // from the client
+	readErr  error // reading from upstream
+	writeErr error // writing to the client
 }
 
 var _ io.WriterTo = (*body)(nil)
@@ -74,9 +76,10 @@ func (b *body) WriteTo(w io.Writer) (written int64, err error) {
 
 func (b *body) Close() error { return b.source.Close() }
 
-// upload is the client's request body on its way to upstream. http.Transport closes the body when it fails, and
-// closing net/http's server body waits for bytes that a client with "Expect: 100-continue" has not been
-// asked for. The server closes it anyway after the handler; so Close only makes later reads fail.
+// upload is the body of the client's request. http.Transport closes the body when it fails, and
+// closing a body of net/http's server waits for bytes that a client with "Expect: 100-continue" may
+// never send. The server closes the body after the handler anyway, so Close only makes later reads
+// fail.
 type upload struct {
 	source io.ReadCloser
 	mu     sync.Mutex

@@ -14,20 +14,20 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// dialTimeout bounds the connecting of a tunnel.
+// dialTimeout bounds the connection of a tunnel to its target.
 const dialTimeout = 10 * time.Second
 
-// ServeConnect serves CONNECT requests on the listener until ctx ends, for clients that reach the API through
-// HTTPS_PROXY. Connections to Options.ConnectHosts end in a TLS server like Serve's; all others are tunnelled
-// as they are, and never looked into. Shutdown is like Serve's; tunnels are given the grace. The
-// listener is for this pod only: it must be on loopback.
+// ServeConnect serves CONNECT requests on the listener until ctx ends, for clients that reach the
+// API through HTTPS_PROXY. Connections to Options.ConnectHosts end in a TLS server like Serve's.
+// All others are tunnelled unchanged, and never intercepted. Shutdown is like Serve's; tunnels get
+// the grace. The listener is for this pod only: it must be on loopback.
 func (s *Server) ServeConnect(ctx context.Context, listener net.Listener) error {
-	own := newHandover(listener.Addr())
+	apiConns := newHandover(listener.Addr())
 	served := make(chan error, 1)
-	go func() { served <- s.Serve(ctx, own) }()
+	go func() { served <- s.Serve(ctx, apiConns) }()
 
 	tunnels := newTunnels()
-	front := &connectFront{engine: newConnectEngine(s, own, tunnels), tunnels: tunnels}
+	front := &connectFront{engine: newConnectEngine(s, apiConns, tunnels), tunnels: tunnels}
 	run := newRun(ctx)
 	server := &http.Server{
 		Handler:           run.track(front.handle),
@@ -42,15 +42,15 @@ func (s *Server) ServeConnect(ctx context.Context, listener net.Listener) error 
 	}
 	server.Protocols.SetHTTP1(true)
 	err := run.serve(ctx, server, s.grace(), func() error { return server.Serve(listener) })
-	_ = own.Close()
-	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.grace())
+	_ = apiConns.Close()
+	graceCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.grace())
 	defer cancel()
 	if err != nil {
 		cancel()
 	}
-	tunnels.drain(patience)
-	if ownErr := <-served; err == nil && ctx.Err() != nil {
-		err = ownErr
+	tunnels.drain(graceCtx)
+	if apiErr := <-served; err == nil && ctx.Err() != nil {
+		err = apiErr
 	}
 	return err
 }
@@ -75,13 +75,16 @@ func (f *connectFront) handle(_ *run, w http.ResponseWriter, r *http.Request) {
 	f.engine.ServeHTTP(&connectWriter{ResponseWriter: w, tunnels: f.tunnels}, r)
 }
 
-// newConnectEngine returns a goproxy that hands connections to the API's names to own, and tunnels the rest. It
-// decides for every CONNECT, so goproxy's default actions, which know a built-in CA, are never reached.
-func newConnectEngine(s *Server, own *handover, tunnels *tunnels) *goproxy.ProxyHttpServer {
+// newConnectEngine returns a goproxy that hands connections to the API's names to apiConns, and
+// tunnels the rest. It decides for every CONNECT, so goproxy's default actions with their built-in
+// CA are never used.
+func newConnectEngine(s *Server, apiConns *handover, tunnels *tunnels) *goproxy.ProxyHttpServer {
 	engine := goproxy.NewProxyHttpServer()
 	engine.Logger = engineLog{s.logger}
 	engine.Tr = &http.Transport{Proxy: nil, DialContext: tunnels.dial}
-	engine.ConnectDial = nil // NewProxyHttpServer takes it from the environment, where HTTPS_PROXY may name this very listener
+	// NewProxyHttpServer takes it from the environment, where HTTPS_PROXY may name this very
+	// listener.
+	engine.ConnectDial = nil
 	hijack := &goproxy.ConnectAction{
 		Action: goproxy.ConnectHijack,
 		Hijack: func(_ *http.Request, client net.Conn, _ *goproxy.ProxyCtx) {
@@ -89,7 +92,7 @@ func newConnectEngine(s *Server, own *handover, tunnels *tunnels) *goproxy.Proxy
 				_ = client.Close()
 				return
 			}
-			own.push(client)
+			apiConns.push(client)
 		},
 	}
 	tunnel := &goproxy.ConnectAction{Action: goproxy.ConnectAccept}
@@ -102,8 +105,8 @@ func newConnectEngine(s *Server, own *handover, tunnels *tunnels) *goproxy.Proxy
 	return engine
 }
 
-// connectWriter hands out hijacked connections that lose nothing: goproxy drops what the server has already read of a
-// client that did not wait for the 200.
+// connectWriter hijacks connections without losing bytes. goproxy drops the bytes that the server
+// has already read from a client that did not wait for the 200.
 type connectWriter struct {
 	http.ResponseWriter
 	tunnels *tunnels
@@ -123,7 +126,7 @@ func (w *connectWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return tracked, buffered, nil
 }
 
-// SetConnectHosts replaces Options.ConnectHosts, for the connections that come.
+// SetConnectHosts replaces Options.ConnectHosts for new connections.
 func (s *Server) SetConnectHosts(patterns []string) error {
 	for _, pattern := range patterns {
 		if err := checkPattern(pattern); err != nil {
@@ -134,7 +137,7 @@ func (s *Server) SetConnectHosts(patterns []string) error {
 	return nil
 }
 
-// checkPattern refuses patterns that could never match.
+// checkPattern rejects patterns that can never match.
 func checkPattern(pattern string) error {
 	host, _ := splitPattern(pattern)
 	if host == "" || strings.Contains(strings.TrimPrefix(host, "*."), "*") {
@@ -150,7 +153,7 @@ func splitPattern(pattern string) (host, port string) {
 	return strings.Trim(pattern, "[]"), ""
 }
 
-// matchAny reports whether target, a host:port, is meant by one of the patterns.
+// matchAny reports whether one of the patterns matches target, a host:port.
 func matchAny(patterns []string, target string) bool {
 	host, port, err := net.SplitHostPort(target)
 	if err != nil {

@@ -15,13 +15,13 @@ import (
 )
 
 // connect starts ServeConnect for the names, and returns its address.
-func (r *rig) connect(names ...string) string {
+func (r *harness) connect(names ...string) string {
 	r.t.Helper()
 	address, _ := r.connectStop(names...)
 	return address
 }
 
-func (r *rig) connectStop(names ...string) (string, func() error) {
+func (r *harness) connectStop(names ...string) (string, func() error) {
 	r.t.Helper()
 	options := r.server.options
 	options.ConnectHosts = names
@@ -34,7 +34,7 @@ func (r *rig) connectStop(names ...string) (string, func() error) {
 	return listener.Addr().String(), stop
 }
 
-func TestNamesOfTheAPICanChange(t *testing.T) {
+func TestConnectHostsCanChange(t *testing.T) {
 	r := start(t, true, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "here") }, nil)
 	options := r.server.options
 	options.ConnectHosts = []string{"old.example"}
@@ -45,9 +45,9 @@ func TestNamesOfTheAPICanChange(t *testing.T) {
 	listener := listen(t)
 	serve(t, func(ctx context.Context) error { return server.ServeConnect(ctx, listener) })
 	if err := server.SetConnectHosts([]string{"a.*.b"}); err == nil {
-		t.Error("a pattern that can never match is accepted")
+		t.Error("SetConnectHosts accepts a pattern that can never match")
 	}
-	// Only the name that is the API's ends here: the certificate that comes back is ours.
+	// Only connections to the API's name end in this server and get its certificate.
 	for _, host := range []string{"old.example", "kubernetes"} {
 		if err := server.SetConnectHosts([]string{host}); err != nil {
 			t.Fatal(err)
@@ -68,7 +68,7 @@ func TestNamesOfTheAPICanChange(t *testing.T) {
 	}
 }
 
-func TestConnectToTheAPIEndsHere(t *testing.T) {
+func TestConnectToTheAPIIsServed(t *testing.T) {
 	for _, p := range protocols {
 		t.Run("with "+p.name, func(t *testing.T) {
 			r := start(t, p.upstream, func(w http.ResponseWriter, req *http.Request) {
@@ -94,7 +94,7 @@ func TestConnectToTheAPIEndsHere(t *testing.T) {
 	}
 }
 
-func TestConnectElsewhereIsATunnel(t *testing.T) {
+func TestConnectToAnotherHostIsTunnelled(t *testing.T) {
 	// Environment proxies must not be used. This one does not exist.
 	t.Setenv("HTTPS_PROXY", "http://127.0.0.1:1")
 	r := start(t, true, nil, nil)
@@ -121,11 +121,11 @@ func TestConnectElsewhereIsATunnel(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	if len(r.observed) != 0 {
-		t.Errorf("the tunnel was looked into: %+v", r.observed)
+		t.Errorf("the tunnel was intercepted: %+v", r.observed)
 	}
 }
 
-// dialConnect sends CONNECT, and early along with it.
+// dialConnect sends CONNECT, with the bytes of early right after it.
 func dialConnect(t *testing.T, address, target, early string) (*net.TCPConn, *bufio.Reader, *http.Response) {
 	t.Helper()
 	conn, err := net.Dial("tcp", address)
@@ -231,12 +231,12 @@ func TestConnectHostPatterns(t *testing.T) {
 		{"a host with port matches that port", []string{"kubernetes:443"}, "kubernetes:443", true},
 		{"a host with port does not match another", []string{"kubernetes:443"}, "kubernetes:22", false},
 		{"case and a trailing dot do not matter", []string{"Kubernetes.default.svc"}, "kubernetes.DEFAULT.svc.:443", true},
-		{"a wildcard matches what ends so", []string{"*.svc:443"}, "kubernetes.default.svc:443", true},
+		{"a wildcard matches a name with this suffix", []string{"*.svc:443"}, "kubernetes.default.svc:443", true},
 		{"a wildcard does not match the domain itself", []string{"*.svc"}, "svc:443", false},
-		{"a suffix is no match without a wildcard", []string{"default.svc"}, "kubernetes.default.svc:443", false},
+		{"a suffix does not match without a wildcard", []string{"default.svc"}, "kubernetes.default.svc:443", false},
 		{"an IPv6 address matches", []string{"[fd00::1]:443"}, "[fd00::1]:443", true},
 		{"an IPv6 address matches any port", []string{"[fd00::1]"}, "[fd00::1]:6443", true},
-		{"no pattern matches nothing", nil, "kubernetes:443", false},
+		{"without a pattern no name matches", nil, "kubernetes:443", false},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -247,7 +247,7 @@ func TestConnectHostPatterns(t *testing.T) {
 	}
 }
 
-func TestBadOptionsAreRefused(t *testing.T) {
+func TestInvalidOptionsAreRefused(t *testing.T) {
 	transport := roundTripFunc(nil)
 	cases := []struct {
 		name    string

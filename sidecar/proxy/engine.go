@@ -13,26 +13,26 @@ import (
 	"github.com/elazarl/goproxy"
 )
 
-// placeholderHost stands in URL.Host and Host: goproxy takes requests with an absolute URL only. It is the name that
-// every API server's certificate has; the transport puts the real address in its place.
+// placeholderHost fills URL.Host and Host, because goproxy takes only requests with an absolute
+// URL. Every API server's certificate has this name. The Transport replaces it by the real address.
 const placeholderHost = "kubernetes.default.svc"
 
 type exchangeKey struct{}
 
-// newEngine returns a goproxy that can do one thing: hand a request to the server's Transport. It is called directly
-// with requests that already have an absolute URL, so its NonproxyHandler is never used, and its own
-// transport refuses to dial, should a request ever slip past the RoundTripper.
+// newEngine returns a goproxy that only hands requests to the server's Transport. forward calls it
+// directly with an absolute URL, so its NonproxyHandler is never used. Its own transport refuses to
+// dial, in case a request ever bypasses the RoundTripper.
 func newEngine(s *Server) *goproxy.ProxyHttpServer {
 	engine := goproxy.NewProxyHttpServer()
 	engine.Logger = engineLog{s.logger}
 	engine.Tr = &http.Transport{Proxy: nil, DialContext: refuseDial}
 	engine.ConnectDial = nil // NewProxyHttpServer takes it from the environment
 	engine.KeepAcceptEncoding = false
-	seam := goproxy.RoundTripperFunc(func(r *http.Request, _ *goproxy.ProxyCtx) (*http.Response, error) {
+	roundTripper := goproxy.RoundTripperFunc(func(r *http.Request, _ *goproxy.ProxyCtx) (*http.Response, error) {
 		return r.Context().Value(exchangeKey{}).(*exchange).roundTrip(r)
 	})
 	engine.OnRequest().DoFunc(func(r *http.Request, ctx *goproxy.ProxyCtx) (*http.Request, *http.Response) {
-		ctx.RoundTripper = seam
+		ctx.RoundTripper = roundTripper
 		return r, nil
 	})
 	return engine
@@ -42,7 +42,7 @@ func refuseDial(context.Context, string, string) (net.Conn, error) {
 	return nil, errors.New("proxy: the engine must not dial")
 }
 
-// forward passes an ordinary request through goproxy and the transport.
+// forward sends an ordinary request through goproxy to the Transport.
 func (x *exchange) forward(r *http.Request) {
 	ctx, cancel := context.WithCancelCause(x.ctx)
 	defer cancel(nil)
@@ -57,13 +57,14 @@ func (x *exchange) forward(r *http.Request) {
 	dropHopByHop(out.Header)
 	keepUserAgentAbsent(out.Header)
 	out.TransferEncoding = nil
-	out.Close = false // the client's wish for its own connection, not for upstream's
+	out.Close = false // the client asked for it on its own connection, not on upstream's
 	if r.ContentLength == 0 {
-		// HTTP/2 requests with any other body are not repeated on a new connection (golang.org/issue/16036).
+		// HTTP/2 requests with any other body are not retried on a new connection
+		// (golang.org/issue/16036).
 		out.Body = http.NoBody
 	} else {
 		up := &upload{source: r.Body}
-		defer up.Close() // the transport may read on after it has answered
+		defer up.Close() // the transport may still read after it has answered
 		out.Body = up
 	}
 
@@ -71,8 +72,9 @@ func (x *exchange) forward(r *http.Request) {
 	x.finish(ctx)
 }
 
-// finish makes an incomplete response visible as such: net/http resets the HTTP/2 stream, or closes the HTTP/1.1
-// connection before the end of the body. A watch that ends because the server stops is complete.
+// finish makes truncation visible to the client: if the response is incomplete, net/http resets the
+// HTTP/2 stream, or closes the HTTP/1.1 connection before the end of the body. A watch that ends
+// because the server stops is complete.
 func (x *exchange) finish(ctx context.Context) {
 	if x.body != nil {
 		switch {
@@ -89,12 +91,13 @@ func (x *exchange) finish(ctx context.Context) {
 	}
 }
 
-// roundTrip is what goproxy calls. It never returns an error, which goproxy would print to the client as text.
+// roundTrip is called by goproxy. It never returns an error, because goproxy would send the error
+// to the client as text.
 func (x *exchange) roundTrip(r *http.Request) (*http.Response, error) {
-	informed := &informer{w: &x.out}
-	ctx := httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{Got1xxResponse: informed.pass})
+	interim := &interimResponses{w: &x.out}
+	ctx := httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{Got1xxResponse: interim.pass})
 	response, err := x.server.options.Transport.RoundTrip(r.WithContext(ctx))
-	informed.done()
+	interim.done()
 
 	switch {
 	case err == nil && response.StatusCode < http.StatusOK:
@@ -103,32 +106,35 @@ func (x *exchange) roundTrip(r *http.Request) (*http.Response, error) {
 	case err != nil && errors.Is(context.Cause(ctx), errShutdown):
 		err = shutdownError{}
 	case err != nil && errors.Is(ctx.Err(), context.Canceled):
-		// The client is gone, or the grace is over: nobody reads an answer.
+		// The client has disconnected or the grace is over: nobody reads the response.
 		x.err, x.abort = err, true
 		x.out.status = aborted
-		return &http.Response{StatusCode: http.StatusBadGateway, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
+		return &http.Response{
+			StatusCode: http.StatusBadGateway, Header: http.Header{}, Body: http.NoBody, Request: r,
+		}, nil
 	}
 	if err != nil {
 		x.err = err
 		response = statusResponse(r, statusOf(err))
 	}
-	x.carry(r, response)
+	x.prepareResponse(r, response)
 	return response, nil
 }
 
-// carry prepares a response for its way through goproxy.
-func (x *exchange) carry(r *http.Request, response *http.Response) {
+// prepareResponse prepares a response for goproxy.
+func (x *exchange) prepareResponse(r *http.Request, response *http.Response) {
 	if response.Header == nil {
 		response.Header = http.Header{}
 	}
 	dropHopByHop(response.Header)
 	delete(response.Header, "Te")
-	bodiless := r.Method == http.MethodHead || response.StatusCode == http.StatusNoContent || response.StatusCode == http.StatusNotModified
+	bodiless := r.Method == http.MethodHead ||
+		response.StatusCode == http.StatusNoContent || response.StatusCode == http.StatusNotModified
 	switch {
 	case response.Body == nil:
 		response.Body = http.NoBody
 	case bodiless && response.Body != http.NoBody:
-		// net/http refuses to write a body here, which would look like a client that is gone.
+		// net/http refuses to write a body here, which would look like a client that disconnected.
 		_ = response.Body.Close()
 		response.Body = http.NoBody
 	}
@@ -139,15 +145,15 @@ func (x *exchange) carry(r *http.Request, response *http.Response) {
 	}
 }
 
-// informer passes 1xx responses on while the final one is awaited (RFC 9110 §15.2), except 100, which
-// net/http sends itself when the body is first read.
-type informer struct {
+// interimResponses forwards 1xx responses until the final one arrives (RFC 9110 §15.2). It skips
+// 100, which net/http sends itself when the body is first read.
+type interimResponses struct {
 	mu    sync.Mutex
 	ended bool
 	w     http.ResponseWriter
 }
 
-func (i *informer) pass(status int, header textproto.MIMEHeader) error {
+func (i *interimResponses) pass(status int, header textproto.MIMEHeader) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.ended || status == http.StatusContinue {
@@ -163,7 +169,7 @@ func (i *informer) pass(status int, header textproto.MIMEHeader) error {
 	return nil
 }
 
-func (i *informer) done() {
+func (i *interimResponses) done() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.ended = true

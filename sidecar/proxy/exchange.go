@@ -9,18 +9,19 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// exchange is one request and its response while they pass.
+// exchange is one request and its response while they are in flight.
 type exchange struct {
 	server *Server
 	run    *run
 	ctx    context.Context
 	out    writer
-	body   *body // upstream's, if the response has one
+	body   *body // of upstream's response; nil if it has none
 	err    error
 	abort  bool // the response cannot be completed
 }
 
-// shutdownError answers a long-running request that had no header yet when the server stopped.
+// shutdownError is the error of a long-running request without a response header when the server
+// stops.
 type shutdownError struct{}
 
 func (shutdownError) Error() string { return errShutdown.Error() }
@@ -29,8 +30,8 @@ func (shutdownError) Status() metav1.Status {
 	return failure(http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, errShutdown.Error())
 }
 
-// handle is the reverse port's handler: it refuses what only a forward proxy is asked, and sends upgrades and all
-// else their ways.
+// handle is the handler of the reverse proxy's port. It refuses requests meant for a forward proxy,
+// and dispatches upgrades and ordinary requests.
 func (s *Server) handle(run *run, w http.ResponseWriter, r *http.Request) {
 	x := &exchange{server: s, run: run, ctx: r.Context(), out: writer{ResponseWriter: w}}
 	if s.options.Context != nil {
@@ -50,8 +51,8 @@ func (s *Server) handle(run *run, w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// refuse keeps the port from being a forward proxy, which goproxy is at heart: the request target has to be a path
-// (RFC 9112 §3.2.1). The Host field needs no check, because nothing looks at it.
+// refuse keeps goproxy from acting as a forward proxy: the request target must be a path
+// (RFC 9112 §3.2.1). The Host field needs no check, because no code uses it.
 func refuse(r *http.Request) *metav1.Status {
 	switch {
 	case r.Method == http.MethodConnect:

@@ -8,9 +8,9 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// hopByHop are the fields that concern one connection even when Connection does not name them (RFC 9110 §7.6.1, and
-// Proxy-Authenticate and Proxy-Authorization of §11.7, which are between client and proxy). Trailer is
-// here because net/http carries trailers outside of the header and announces them itself.
+// hopByHop are the fields that concern one connection even when Connection does not name them (RFC
+// 9110 §7.6.1; Proxy-Authenticate and Proxy-Authorization of §11.7 are between client and proxy).
+// Trailer is listed because net/http keeps trailers outside the header and announces them itself.
 var hopByHop = []string{
 	"Connection",
 	"Keep-Alive",
@@ -23,8 +23,8 @@ var hopByHop = []string{
 	"Upgrade",
 }
 
-// dropHopByHop removes from a header all that must not be forwarded. "TE: trailers" survives: it tells
-// upstream that trailers will be passed on, which they are (RFC 9110 §10.1.4).
+// dropHopByHop removes the fields that must not be forwarded from a header. "TE: trailers" stays:
+// it tells upstream that trailers are forwarded, which is true (RFC 9110 §10.1.4).
 func dropHopByHop(h http.Header) {
 	trailers := httpguts.HeaderValuesContainsToken(h["Te"], "trailers")
 	for _, line := range h["Connection"] {
@@ -42,8 +42,8 @@ func dropHopByHop(h http.Header) {
 	}
 }
 
-// upgradeProtocol returns the protocol that an HTTP/1.1 request wants to switch to, or "" (RFC 9110 §7.8: an
-// Upgrade that Connection does not name has no effect; HTTP/2 has neither field).
+// upgradeProtocol returns the protocol that an HTTP/1.1 request wants to switch to, or "" (RFC 9110
+// §7.8: an Upgrade that Connection does not name has no effect; HTTP/2 has neither field).
 func upgradeProtocol(r *http.Request) string {
 	if r.ProtoMajor != 1 || !httpguts.HeaderValuesContainsToken(r.Header["Connection"], "Upgrade") {
 		return ""
@@ -51,14 +51,15 @@ func upgradeProtocol(r *http.Request) string {
 	return r.Header.Get("Upgrade")
 }
 
-// keepUserAgentAbsent makes http.Transport send no User-Agent where the client sent none, instead of Go's own.
+// keepUserAgentAbsent keeps http.Transport from sending Go's User-Agent where the client sent none.
 func keepUserAgentAbsent(h http.Header) {
 	if _, ok := h["User-Agent"]; !ok {
 		h["User-Agent"] = nil
 	}
 }
 
-// watchPath reports whether path is a deprecated watch path, /api/v1/watch/... or /apis/GROUP/VERSION/watch/...
+// watchPath reports whether path is a deprecated watch path, /api/v1/watch/... or
+// /apis/GROUP/VERSION/watch/...
 func watchPath(path string) bool {
 	segments := strings.SplitN(strings.TrimPrefix(path, "/"), "/", 5)
 	switch segments[0] {

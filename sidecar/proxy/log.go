@@ -8,8 +8,9 @@ import (
 	"go.uber.org/zap"
 )
 
-// engineLog carries goproxy's messages to zap. It prints to stderr by itself otherwise, warnings even when it is not
-// verbose. They tell of clients that went away and tunnels that broke, so they are for debugging.
+// engineLog sends goproxy's messages to zap at debug level: they report clients that disconnected
+// and tunnels that broke. Without it goproxy prints to stderr, warnings even when it is not
+// verbose.
 type engineLog struct{ logger *zap.Logger }
 
 func (l engineLog) Printf(format string, values ...any) {
@@ -18,7 +19,8 @@ func (l engineLog) Printf(format string, values ...any) {
 	}
 }
 
-// debugLog is for http.Server and ReverseProxy, which tell of failed handshakes and of connections that broke.
+// debugLog returns a logger for http.Server and ReverseProxy, which report failed handshakes and
+// broken connections.
 func debugLog(logger *zap.Logger) *log.Logger {
 	std, err := zap.NewStdLogAt(logger, zap.DebugLevel)
 	if err != nil {

@@ -95,7 +95,7 @@ func TestAbsentUserAgentStaysAbsent(t *testing.T) {
 			request.Header["User-Agent"] = nil
 			_ = readAll(t, r.do(p.client, request).Body)
 			if values, ok := got["User-Agent"]; ok {
-				t.Errorf("user agent %q was invented", values)
+				t.Errorf("user agent %q was added", values)
 			}
 		})
 	}
@@ -130,7 +130,7 @@ func TestResponseArrivesAsSent(t *testing.T) {
 				"Content-Length": {"6"},
 			}
 			if p.upstream {
-				// A handler without Content-Length has one on HTTP/2 too.
+				// net/http adds Content-Length to a short response, on HTTP/2 too.
 				want.Set("Content-Length", "6")
 			}
 			if diff := cmp.Diff(want, response.Header); diff != "" {
@@ -140,13 +140,13 @@ func TestResponseArrivesAsSent(t *testing.T) {
 	}
 }
 
-func TestCompressionIsForUpstreamOnly(t *testing.T) {
+func TestOnlyUpstreamTrafficIsCompressed(t *testing.T) {
 	text := strings.Repeat("a long list of pods ", 10000)
 	for _, p := range protocols {
 		t.Run("with "+p.name, func(t *testing.T) {
 			r := start(t, p.upstream, func(w http.ResponseWriter, req *http.Request) {
 				if req.Header.Get("Accept-Encoding") != "gzip" {
-					http.Error(w, "gzip was not asked for", http.StatusNotAcceptable)
+					http.Error(w, "no gzip in Accept-Encoding", http.StatusNotAcceptable)
 					return
 				}
 				w.Header().Set("Content-Encoding", "gzip")
@@ -155,7 +155,8 @@ func TestCompressionIsForUpstreamOnly(t *testing.T) {
 				_ = z.Close()
 			}, nil)
 			request := r.request(http.MethodGet, "/", nil)
-			request.Header.Set("Accept-Encoding", "gzip, deflate") // also keeps the client from decompressing
+			// Also stops the client from decompressing.
+			request.Header.Set("Accept-Encoding", "gzip, deflate")
 			response := r.do(p.client, request)
 			if got := readAll(t, response.Body); got != text {
 				t.Errorf("%s with %d bytes instead of %d in plain", response.Status, len(got), len(text))
@@ -208,7 +209,7 @@ func TestResponsesWithoutBody(t *testing.T) {
 	}
 }
 
-func TestTrailersPass(t *testing.T) {
+func TestTrailersAreForwarded(t *testing.T) {
 	for _, p := range protocols {
 		for _, announced := range []bool{true, false} {
 			t.Run(fmt.Sprintf("announced: %t with %s", announced, p.name), func(t *testing.T) {
@@ -246,7 +247,7 @@ func announce(next http.Handler) http.Handler {
 
 func TestInformationalResponses(t *testing.T) {
 	for _, p := range protocols {
-		t.Run("103 passes with "+p.name, func(t *testing.T) {
+		t.Run("103 is forwarded with "+p.name, func(t *testing.T) {
 			r := start(t, p.upstream, func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Link", "</style.css>")
 				w.WriteHeader(http.StatusEarlyHints)
@@ -286,8 +287,8 @@ func TestInformationalResponses(t *testing.T) {
 				response := r.do(p.client, request)
 				return response.Status[:3] + readAll(t, response.Body), sent
 			}
-			// net/http's HTTP/2 server hides the client's Expect, so there the body is asked for as soon as the
-			// transport wants to send it.
+			// net/http's HTTP/2 server hides the client's Expect: there it sends 100 as soon as the
+			// transport reads the body.
 			if got, sent := post(); got != "403" || sent && !p.client {
 				t.Errorf("refused: %q, body sent: %t", got, sent)
 			}
@@ -310,7 +311,7 @@ type hookedReader struct {
 
 func (h *hookedReader) Read(p []byte) (int, error) { h.before(); return h.reader.Read(p) }
 
-func TestRequestsWithoutBodyCanBeRepeated(t *testing.T) {
+func TestRequestsWithoutABodyCanBeRetried(t *testing.T) {
 	var got *http.Request
 	r := start(t, true, func(http.ResponseWriter, *http.Request) {}, func(o *Options) {
 		base := o.Transport
@@ -326,7 +327,7 @@ func TestRequestsWithoutBodyCanBeRepeated(t *testing.T) {
 		if got.Body != http.NoBody || got.ContentLength != 0 || got.Close {
 			t.Errorf("HTTP/2 client %t: body %T of length %d, close %t", h2, got.Body, got.ContentLength, got.Close)
 		}
-		// A body of unknown length is not an empty one.
+		// A body of unknown length is not treated as empty.
 		_ = readAll(t, r.do(h2, r.request(http.MethodPost, "/", io.NopCloser(strings.NewReader("x")))).Body)
 		if got.Body == http.NoBody || got.ContentLength != -1 {
 			t.Errorf("HTTP/2 client %t: body %T of length %d", h2, got.Body, got.ContentLength)

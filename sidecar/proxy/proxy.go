@@ -19,71 +19,76 @@ const (
 	// DefaultGrace is how long Serve lets requests finish after its context has ended.
 	DefaultGrace = 10 * time.Second
 
-	// readHeaderTimeout bounds the TLS handshake and the reading of a request's header. There is no timeout for writing:
-	// a watch is written for as long as the client likes.
+	// readHeaderTimeout bounds the TLS handshake and the reading of a request's header. There is no
+	// timeout for writing: a watch lasts as long as the client wants.
 	readHeaderTimeout = 30 * time.Second
-	// idleTimeout is longer than the 90 seconds after which Go's clients close an idle connection themselves, so that
-	// a client rarely sends a request on a connection that is just being closed here.
+	// idleTimeout is longer than the 90 seconds after which Go's clients close an idle connection,
+	// so that a client rarely sends a request on a connection that the server is just closing.
 	idleTimeout = 5 * time.Minute
 	// maxHeaderBytes is kube-apiserver's own limit (net/http's default).
 	maxHeaderBytes = 1 << 20
-	// maxStreams is how many requests one HTTP/2 connection may have open. client-go puts all watches of a process
-	// on one connection; a limit below their number would make it open further connections.
+	// maxStreams is how many requests one HTTP/2 connection may have open. client-go puts all
+	// watches of a process on one connection; a limit below their number would make it open more
+	// connections.
 	maxStreams = 2000
 	// maxReadFrame keeps the read buffer of an HTTP/2 connection small.
 	maxReadFrame = 64 << 10
-	// abandonAfter bounds the wait for handlers whose connections have been closed. Only a Transport that ignores its
-	// request's context makes it pass.
+	// abandonAfter bounds the wait for handlers whose connections have been closed. It is reached
+	// only if a Transport ignores its request's context.
 	abandonAfter = 5 * time.Second
 )
 
-// Options say what a Server needs. Transport and TLS are required.
+// Options configure a Server. Transport and TLS are required.
 type Options struct {
-	// Transport answers every request that is not an upgrade. It gets path and query as the client sent them; URL.Host
-	// and Host are placeholders that it replaces. It must honour the request's context until the
-	// response body is closed, and must not change the request.
+	// Transport answers every request that is not an upgrade. It gets path and query as the client
+	// sent them. URL.Host and Host are placeholders, which it replaces. It must honour the
+	// request's context until the response body is closed, and must not change the request.
 	//
-	// An error that implements Status() metav1.Status is shown to the client as that Status; any other becomes
-	// a 502, or a 504 if it was a timeout.
+	// An error that implements Status() metav1.Status reaches the client as that Status. Any other
+	// becomes a 502, or a 504 if it is a timeout.
 	Transport http.RoundTripper
 
-	// Upgrade answers requests with an Upgrade header (exec, attach, port-forward). It must speak HTTP/1.1 only, and
-	// the body of its 101 response must be an io.ReadWriteCloser, as http.Transport's is. Nil refuses upgrades
-	// with 501.
+	// Upgrade answers requests with an Upgrade header (exec, attach, port-forward). It must speak
+	// HTTP/1.1 only, and the body of its 101 response must be an io.ReadWriteCloser, as that of
+	// http.Transport is. Nil refuses upgrades with 501.
 	Upgrade http.RoundTripper
 
-	// TLS has the certificate of the server, or a GetCertificate. It is cloned; the protocols are set here.
+	// TLS has the server's certificate, or a GetCertificate. The Server clones it and sets the
+	// protocols.
 	TLS *tls.Config
 
-	// ConnectHosts are the names under which clients of ServeConnect know the API: "host" (any port), "host:port",
-	// and "*.domain" with or without a port. Requests to connect elsewhere are tunnelled. SetConnectHosts replaces them.
+	// ConnectHosts are the names under which clients of ServeConnect know the API: "host" (any
+	// port), "host:port", and "*.domain" with or without a port. Connections to other hosts are
+	// tunnelled. SetConnectHosts replaces them.
 	ConnectHosts []string
 
-	// LongRunning tells whether a request is ended, cleanly, as soon as shutdown begins instead of being given the grace.
-	// Nil means IsWatch.
+	// LongRunning reports whether a request gets no grace: it ends cleanly as soon as shutdown
+	// begins. Nil means IsWatch.
 	LongRunning func(*http.Request) bool
 
-	// Buffered tells, when its response is there, that a request is for something that is of use to the client only when
-	// all of it has come: an object, a list. It is then written as buffers fill, which saves system calls, where
-	// any other response without Content-Length is flushed with every read. Nil means none is.
+	// Buffered is called when the response header has arrived. It reports whether the client can
+	// use the response only when it is complete, like an object or a list. Such a response is
+	// written as buffers fill, which saves system calls. Any other response without Content-Length
+	// is flushed after every read. Nil means that no response is buffered.
 	Buffered func(*http.Request) bool
 
-	// Context, if not nil, derives the context that a request travels with. What it puts there comes back
-	// in Exchange.Context.
+	// Context, if not nil, derives the context of a request. Observe gets it back as
+	// Exchange.Context.
 	Context func(context.Context) context.Context
 
-	// Observe, if not nil, is called once for each request after its end, on the request's goroutine.
+	// Observe, if not nil, is called once for each finished request, on the request's goroutine.
 	Observe func(Exchange)
 
-	// Grace is how long requests may take to finish after the context of Serve has ended. Zero means DefaultGrace;
-	// negative means none.
+	// Grace is how long requests may take to finish after the context of Serve has ended. Zero
+	// means DefaultGrace; negative means no grace.
 	Grace time.Duration
 
-	// Logger gets the engine's and the servers' own messages, at debug and warn level. Nil means none.
+	// Logger logs messages of the engine and the servers, at debug and warn level. Nil logs
+	// nothing.
 	Logger *zap.Logger
 }
 
-// Exchange describes one request after its end.
+// Exchange describes one finished request.
 type Exchange struct {
 	Context   context.Context // as Options.Context made it
 	Method    string
@@ -92,11 +97,11 @@ type Exchange struct {
 	Proto     string // client side, "HTTP/2.0" or "HTTP/1.1"
 	UserAgent string
 	Upgrade   string        // the protocol asked for in an Upgrade header, or ""
-	Status    int           // 0 if the client was gone before any was sent
-	Bytes     int64         // of the response body, as written to the client; not counted after an upgrade
-	Start     time.Time     // when the header had been read
-	Duration  time.Duration // until the last byte was handed over
-	Err       error         // why the response is incomplete, or what the Status in it was made from; nil otherwise
+	Status    int           // 0 if the client disconnected before a status was sent
+	Bytes     int64         // of the response body as written; not counted after an upgrade
+	Start     time.Time     // when the request header had been read
+	Duration  time.Duration // until the last byte was written
+	Err       error         // why the response is incomplete, or the cause of its Status
 }
 
 // Server proxies one application's API traffic. Use New.
@@ -137,9 +142,9 @@ func New(options Options) (*Server, error) {
 	return s, nil
 }
 
-// Serve serves TLS on the listener until ctx ends, then shuts down: it stops accepting, ends long-running requests,
-// gives the others Options.Grace, and closes what is left. It returns nil after an orderly shutdown, and closes
-// the listener in any case.
+// Serve serves TLS on the listener until ctx ends, then shuts down: it stops accepting, ends
+// long-running requests, gives the others Options.Grace, and closes the remaining connections. It
+// returns nil after an orderly shutdown, and closes the listener in any case.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	defer listener.Close() // ServeTLS leaves it open if the certificate is unusable
 	run := newRun(ctx)
@@ -153,7 +158,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		Protocols:         new(http.Protocols),
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReadFrameSize: maxReadFrame},
 		BaseContext:       func(net.Listener) context.Context { return run.ctx },
-		// else net/http answers "OPTIONS *" by itself
+		// Otherwise net/http answers "OPTIONS *" by itself.
 		DisableGeneralOptionsHandler: true,
 	}
 	server.Protocols.SetHTTP1(true)
@@ -163,8 +168,9 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 
 func (s *Server) grace() time.Duration { return max(s.options.Grace, 0) }
 
-// IsWatch reports whether a request asks for a watch: by the query parameter that the API has for it, or by one of the
-// deprecated /watch/ paths (https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes).
+// IsWatch reports whether a request asks for a watch: by the API's query parameter, or by one of
+// the deprecated /watch/ paths
+// (https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes).
 func IsWatch(r *http.Request) bool {
 	if r.Method != http.MethodGet {
 		return false

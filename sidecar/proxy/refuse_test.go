@@ -32,7 +32,7 @@ func TestTransportErrorsBecomeStatus(t *testing.T) {
 		message    string
 		retryAfter string
 	}{
-		{"an error with a Status is that Status", fmt.Errorf("flow: %w", linkDown{}), 503, "the link is down", "7"},
+		{"an error with a Status is that Status", fmt.Errorf("dispatch: %w", linkDown{}), 503, "the link is down", "7"},
 		{"a timeout is a 504", context.DeadlineExceeded, 504, "the API server did not answer in time: context deadline exceeded", ""},
 		{"a timeout of the network is a 504", &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}, 504, "the API server did not answer in time: read: i/o timeout", ""},
 		{"any other error is a 502", errors.New("connection refused"), 502, "the API server could not be reached: connection refused", ""},
@@ -70,7 +70,7 @@ func TestTransportErrorsBecomeStatus(t *testing.T) {
 	}
 }
 
-func TestHeadOfAFailureHasNoBody(t *testing.T) {
+func TestAFailureToHEADHasNoBody(t *testing.T) {
 	failing := roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, linkDown{} })
 	r := start(t, true, nil, func(o *Options) { o.Transport = failing })
 	for _, h2 := range []bool{false, true} {
@@ -81,7 +81,7 @@ func TestHeadOfAFailureHasNoBody(t *testing.T) {
 	}
 }
 
-func TestBodyWhereNoneMayBeIsDropped(t *testing.T) {
+func TestAForbiddenBodyIsDropped(t *testing.T) {
 	for _, c := range []struct {
 		method string
 		status int
@@ -103,7 +103,7 @@ func TestBodyWhereNoneMayBeIsDropped(t *testing.T) {
 	}
 }
 
-func TestPortIsNoForwardProxy(t *testing.T) {
+func TestThePortIsNotAForwardProxy(t *testing.T) {
 	cases := []struct {
 		name   string
 		text   string
@@ -132,7 +132,7 @@ func TestPortIsNoForwardProxy(t *testing.T) {
 				t.Error("no message")
 			}
 			if asked {
-				t.Error("the transport was asked")
+				t.Error("the request reached the transport")
 			}
 		})
 	}

@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// errShutdown is the cause with which long-running requests are ended when the server stops.
+// errShutdown is the cause of the context of long-running requests when the server stops.
 var errShutdown = errors.New("the sidecar is shutting down")
 
-// run is one call of Serve: the contexts of its requests and the count of those that have not returned.
+// run is one call of Serve: the contexts of its requests and the number of running handlers.
 type run struct {
-	ctx      context.Context // of every request; ended when the grace is over
+	ctx      context.Context // of every request; ends when the grace is over
 	kill     context.CancelFunc
-	stopping context.Context // ended when shutdown begins
+	stopping context.Context // ends when shutdown begins
 	stop     context.CancelFunc
 
 	mu     sync.Mutex
@@ -23,7 +23,7 @@ type run struct {
 	idle   chan struct{} // closed while active is 0
 }
 
-// newRun takes the values of ctx but not its end: requests live on through the grace.
+// newRun takes the values of ctx but not its cancellation: requests continue during the grace.
 func newRun(ctx context.Context) *run {
 	r := &run{idle: make(chan struct{})}
 	close(r.idle)
@@ -32,7 +32,7 @@ func newRun(ctx context.Context) *run {
 	return r
 }
 
-// track counts the handler's calls. http.Server counts connections, and forgets those that were hijacked.
+// track counts running handlers. http.Server counts connections, and forgets hijacked ones.
 func (r *run) track(handle func(*run, http.ResponseWriter, *http.Request)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r.mu.Lock()
@@ -51,7 +51,7 @@ func (r *run) track(handle func(*run, http.ResponseWriter, *http.Request)) http.
 	})
 }
 
-// wait returns when no handler runs, or false when ctx ends first.
+// wait returns true when no handler runs, or false when ctx ends first.
 func (r *run) wait(ctx context.Context) bool {
 	r.mu.Lock()
 	idle := r.idle
@@ -64,7 +64,7 @@ func (r *run) wait(ctx context.Context) bool {
 	}
 }
 
-// serve owns the goroutine that accepts, and all handlers: when it returns they have ended.
+// serve owns the accepting goroutine and all handlers: when it returns, they have ended.
 func (r *run) serve(ctx context.Context, server *http.Server, grace time.Duration, accept func() error) error {
 	accepted := make(chan error, 1)
 	go func() { accepted <- accept() }()
@@ -72,22 +72,22 @@ func (r *run) serve(ctx context.Context, server *http.Server, grace time.Duratio
 	var failure error
 	select {
 	case failure = <-accepted:
-		grace = 0 // the listener is broken, nobody can come back for an answer
+		grace = 0 // the listener failed, so no client can send another request
 		accepted <- nil
 	case <-ctx.Done():
 	}
 	r.stop()
-	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	graceCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
-	if err := server.Shutdown(patience); err == nil {
-		r.wait(patience)
+	if err := server.Shutdown(graceCtx); err == nil {
+		r.wait(graceCtx)
 	}
 	r.kill()
-	_ = server.Close() // what outlived the grace; its handlers end with an error
+	_ = server.Close() // the handlers of the remaining connections end with an error
 	<-accepted         //nolint:errcheck // http.ErrServerClosed
-	abandon, cancel := context.WithTimeout(context.WithoutCancel(ctx), abandonAfter)
+	abandonCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abandonAfter)
 	defer cancel()
-	if !r.wait(abandon) && failure == nil {
+	if !r.wait(abandonCtx) && failure == nil {
 		failure = errors.New("proxy: requests still running after shutdown")
 	}
 	return failure

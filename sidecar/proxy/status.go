@@ -13,28 +13,30 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// statusOf words an error of the transport as the Status object that the client gets.
+// statusOf turns an error of the Transport into the Status for the client.
 func statusOf(err error) metav1.Status {
-	var known interface{ Status() metav1.Status }
-	if errors.As(err, &known) {
-		if status := known.Status(); status.Code >= 400 && status.Code < 600 {
+	var withStatus interface{ Status() metav1.Status }
+	if errors.As(err, &withStatus) {
+		if status := withStatus.Status(); status.Code >= 400 && status.Code < 600 {
 			return status
 		}
 	}
 	var network net.Error
 	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &network) && network.Timeout() {
-		return failure(http.StatusGatewayTimeout, metav1.StatusReasonTimeout, "the API server did not answer in time: "+err.Error())
+		return failure(http.StatusGatewayTimeout, metav1.StatusReasonTimeout,
+			"the API server did not answer in time: "+err.Error())
 	}
-	// StatusReasonInternalError is what client-go makes of a 502 without a Status in it.
-	return failure(http.StatusBadGateway, metav1.StatusReasonInternalError, "the API server could not be reached: "+err.Error())
+	// client-go gives a 502 without a Status the reason StatusReasonInternalError too.
+	return failure(http.StatusBadGateway, metav1.StatusReasonInternalError,
+		"the API server could not be reached: "+err.Error())
 }
 
-// failure is a Status that is the sidecar's own word.
+// failure returns a Status that the sidecar itself sends.
 func failure(code int32, reason metav1.StatusReason, message string) metav1.Status {
 	return metav1.Status{Status: metav1.StatusFailure, Code: code, Reason: reason, Message: message}
 }
 
-// encode fills in what every Status on the wire has, and returns its JSON.
+// encode fills in the fields that every Status on the wire has, and returns its JSON.
 func encode(status metav1.Status) []byte {
 	status.TypeMeta = metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}
 	if status.Status == "" {
@@ -42,14 +44,14 @@ func encode(status metav1.Status) []byte {
 	}
 	data, err := json.Marshal(status)
 	if err != nil {
-		// A Status has nothing that cannot be marshalled.
+		// Every field of a Status can be marshalled.
 		panic("proxy: marshal status: " + err.Error())
 	}
 	return data
 }
 
-// header of a response that carries the Status. The Retry-After field repeats the Status' own wish and is absent
-// without one: client-go retries by itself when it sees the field.
+// header returns the header of a response with the Status. Retry-After repeats RetryAfterSeconds of
+// the Status and is absent without it: client-go retries by itself when it sees the field.
 func header(status metav1.Status, length int) http.Header {
 	h := http.Header{
 		"Content-Type":   {"application/json"},
@@ -62,7 +64,7 @@ func header(status metav1.Status, length int) http.Header {
 	return h
 }
 
-// statusResponse is the Status as a response of the transport.
+// statusResponse returns the Status as a response of the Transport.
 func statusResponse(r *http.Request, status metav1.Status) *http.Response {
 	data := encode(status)
 	response := &http.Response{
@@ -79,12 +81,12 @@ func statusResponse(r *http.Request, status metav1.Status) *http.Response {
 	return response
 }
 
-// writeStatus answers a request that never comes to the transport.
+// writeStatus answers a request that never reaches the Transport.
 func writeStatus(w http.ResponseWriter, status metav1.Status) {
 	data := encode(status)
 	for name, values := range header(status, len(data)) {
 		w.Header()[name] = values
 	}
 	w.WriteHeader(int(status.Code))
-	_, _ = w.Write(data) // the client may be gone
+	_, _ = w.Write(data) // the client may have disconnected
 }

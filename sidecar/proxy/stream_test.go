@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-func TestWatchEventsPassOneByOne(t *testing.T) {
+func TestWatchEventsAreForwardedOneByOne(t *testing.T) {
 	for _, p := range protocols {
 		t.Run("with "+p.name, func(t *testing.T) {
 			next := make(chan string)
@@ -33,7 +33,7 @@ func TestWatchEventsPassOneByOne(t *testing.T) {
 				}
 				answered <- response
 			}()
-			// The header must come before there is any event.
+			// The header must arrive before the first event.
 			response := within(t, "the header", answered)
 			defer response.Body.Close()
 			lines := make(chan string)
@@ -52,7 +52,7 @@ func TestWatchEventsPassOneByOne(t *testing.T) {
 			}
 			close(next)
 			if _, more := <-lines; more {
-				t.Error("something follows the last event")
+				t.Error("bytes follow the last event")
 			}
 		})
 	}
@@ -105,7 +105,8 @@ func TestClientCancelReachesUpstream(t *testing.T) {
 					}
 					close(started)
 					<-req.Context().Done()
-					panic(http.ErrAbortHandler) // else the response might be complete before the proxy gives it up
+					// Otherwise the response might end before the proxy aborts it.
+					panic(http.ErrAbortHandler)
 				}, nil)
 				ctx, cancel := context.WithCancel(context.Background())
 				defer cancel()
@@ -192,7 +193,7 @@ func TestShutdown(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		t.Run("closes what outlives the grace, with "+p.name, func(t *testing.T) {
+		t.Run("closes requests that take longer than the grace, with "+p.name, func(t *testing.T) {
 			asked := make(chan struct{})
 			r := start(t, p.upstream, func(_ http.ResponseWriter, req *http.Request) {
 				close(asked)
@@ -218,8 +219,9 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
-func TestResponseToAClientThatIsGoneEndsUpstream(t *testing.T) {
-	// The client's end shows in the write only: the context does not tell, as the Transport has lost it.
+func TestAResponseToADisconnectedClientEndsUpstream(t *testing.T) {
+	// Only a failed write shows that the client has disconnected: this Transport ignores the
+	// context.
 	ended := make(chan error, 1)
 	r := start(t, true, nil, func(o *Options) {
 		o.Transport = roundTripFunc(func(req *http.Request) (*http.Response, error) {
@@ -241,7 +243,7 @@ func TestResponseToAClientThatIsGoneEndsUpstream(t *testing.T) {
 	}
 }
 
-// endless is a body that nothing ends but Close.
+// endless is a body that only Close ends.
 type endless struct {
 	closed chan<- error
 	once   sync.Once
@@ -254,11 +256,11 @@ func (e *endless) Close() error {
 	return nil
 }
 
-func TestWhatIsOfUseOnlyAsAWholeIsWrittenAtOnce(t *testing.T) {
+func TestBufferedResponsesAreWrittenAtOnce(t *testing.T) {
 	for _, p := range protocols {
 		t.Run(p.name, func(t *testing.T) {
 			r := start(t, p.upstream, func(w http.ResponseWriter, _ *http.Request) {
-				_ = http.NewResponseController(w).Flush() // there is no Content-Length then
+				_ = http.NewResponseController(w).Flush() // so that there is no Content-Length
 				_, _ = io.WriteString(w, "object")
 			}, func(o *Options) {
 				o.Buffered = func(r *http.Request) bool { return r.URL.Path == "/object" }

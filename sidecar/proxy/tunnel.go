@@ -6,9 +6,9 @@ import (
 	"sync"
 )
 
-// tunnels are the connections of one ServeConnect that http.Server no longer knows: both ends of
-// each tunnel, and the client's end of those that were handed over. goproxy copies in goroutines
-// of its own, which end when the connections are closed.
+// tunnels are the hijacked connections of one ServeConnect, which http.Server no longer tracks:
+// both ends of each tunnel, and the client's end of each connection that was handed over. goproxy
+// copies in goroutines of its own, which end when the connections are closed.
 type tunnels struct {
 	dialer net.Dialer
 
@@ -24,7 +24,7 @@ func newTunnels() *tunnels {
 	return t
 }
 
-// dial connects to the far end of a tunnel.
+// dial connects to the target of a tunnel.
 func (t *tunnels) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	conn, err := t.dialer.DialContext(ctx, network, address)
 	if err != nil {
@@ -33,14 +33,14 @@ func (t *tunnels) dial(ctx context.Context, network, address string) (net.Conn, 
 	return t.add(conn, nil), nil
 }
 
-// add tracks a connection until it is closed. early is what was already read from it.
+// add tracks a connection until it is closed. early holds the bytes that were already read from it.
 func (t *tunnels) add(conn net.Conn, early []byte) *tunnelConn {
 	c := &tunnelConn{Conn: conn, early: early, tunnels: t}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.conns[c] = struct{}{}
 	if t.closed {
-		_ = conn.Close() // its owner notices, and removes it
+		_ = conn.Close() // its owner then calls tunnelConn.Close, which removes it
 	}
 	return c
 }
@@ -62,7 +62,8 @@ func (t *tunnels) drain(ctx context.Context) {
 	}
 }
 
-// tunnelConn can be half-closed, for which goproxy looks: one side may have said all it has to say, and still listen.
+// tunnelConn can be half-closed, which goproxy checks for: one side may have sent everything and
+// still receive.
 type tunnelConn struct {
 	net.Conn
 	early   []byte // read by one goroutine
@@ -106,7 +107,7 @@ func (c *tunnelConn) Close() error {
 	return err
 }
 
-// handover is the listener of connections that were accepted elsewhere.
+// handover is a listener for connections that another listener has accepted.
 type handover struct {
 	address net.Addr
 	conns   chan net.Conn

@@ -10,12 +10,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// newUpgrade returns the handler for requests that want to leave HTTP. goproxy passes WebSockets only, and leaks half of
-// each; ReverseProxy passes any protocol and ends both halves.
+// newUpgrade returns the handler for protocol upgrades. goproxy supports only WebSocket, and leaks
+// half of each connection. ReverseProxy supports any protocol and ends both halves.
 func newUpgrade(s *Server) http.Handler {
 	if s.options.Upgrade == nil {
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			writeStatus(w, failure(http.StatusNotImplemented, metav1.StatusReasonMethodNotAllowed, "protocol upgrades are not served here"))
+			writeStatus(w, failure(http.StatusNotImplemented, metav1.StatusReasonMethodNotAllowed,
+				"protocol upgrades are not served here"))
 		})
 	}
 	return &httputil.ReverseProxy{
@@ -28,8 +29,8 @@ func newUpgrade(s *Server) http.Handler {
 	}
 }
 
-// rewriteUpgrade points the request at the placeholder and gives back what ReverseProxy has taken for its own purposes:
-// forwarding fields and query parameters that do not parse are the client's business and upstream's.
+// rewriteUpgrade points the request at the placeholder host. It restores what ReverseProxy removes:
+// forwarding fields, and query parameters that do not parse. They concern only client and upstream.
 func rewriteUpgrade(p *httputil.ProxyRequest) {
 	p.Out.URL.Scheme, p.Out.URL.Host = "https", placeholderHost
 	p.Out.Host = placeholderHost
@@ -41,23 +42,25 @@ func rewriteUpgrade(p *httputil.ProxyRequest) {
 	}
 }
 
-// switchProtocol ends both connections when the grace is over. ReverseProxy closes upstream's when the context ends, and
-// then waits for the client to close its own.
+// switchProtocol serves an upgrade, and ends both connections when the grace is over. ReverseProxy
+// closes only upstream's connection when the context ends, then waits for the client to close its
+// own.
 func (x *exchange) switchProtocol(r *http.Request) {
-	unlink := func() bool { return true }
+	stopClosing := func() bool { return true }
 	x.out.conn = func(conn net.Conn) {
-		unlink = context.AfterFunc(x.run.ctx, func() { _ = conn.Close() })
+		stopClosing = context.AfterFunc(x.run.ctx, func() { _ = conn.Close() })
 	}
-	defer func() { unlink() }()
+	defer func() { stopClosing() }()
 	x.server.upgrade.ServeHTTP(&x.out, r.WithContext(context.WithValue(x.ctx, exchangeKey{}, x)))
 }
 
-// upgradeFailed is called for errors of the transport, and for answers that ReverseProxy cannot act on.
+// upgradeFailed is called for errors of the transport, and for responses that ReverseProxy cannot
+// use.
 func upgradeFailed(w http.ResponseWriter, r *http.Request, err error) {
 	x := r.Context().Value(exchangeKey{}).(*exchange)
 	x.err = fmt.Errorf("upgrade: %w", err)
 	if r.Context().Err() != nil {
-		panic(http.ErrAbortHandler) // the client is gone, or the grace is over
+		panic(http.ErrAbortHandler) // the client has disconnected or the grace is over
 	}
 	writeStatus(w, statusOf(err))
 }

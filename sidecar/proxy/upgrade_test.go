@@ -18,7 +18,8 @@ import (
 	serverspdy "k8s.io/streaming/pkg/httpstream/spdy"
 )
 
-// echo upgrades to SPDY or WebSocket and sends back what it gets. ended is closed when its end is over.
+// echo upgrades to SPDY or WebSocket and echoes. It closes ended when its side of the connection
+// ends.
 func echo(t *testing.T, ended chan<- struct{}) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		defer close(ended)
@@ -26,7 +27,7 @@ func echo(t *testing.T, ended chan<- struct{}) http.HandlerFunc {
 			t.Errorf("authorization %q", got)
 		}
 		if got, ok := r.Header["X-Forwarded-For"]; ok {
-			t.Errorf("x-forwarded-for %q was invented", got)
+			t.Errorf("x-forwarded-for %q was added", got)
 		}
 		if websocket.IsWebSocketUpgrade(r) {
 			upgrader := websocket.Upgrader{Subprotocols: []string{"v5.channel.k8s.io"}}
@@ -63,7 +64,7 @@ func echo(t *testing.T, ended chan<- struct{}) http.HandlerFunc {
 	}
 }
 
-func (r *rig) spdy() (httpstream.Connection, error) {
+func (r *harness) spdy() (httpstream.Connection, error) {
 	config := &rest.Config{Host: r.url, BearerToken: "token", TLSClientConfig: rest.TLSClientConfig{CAData: r.caPEM()}}
 	transport, upgrader, err := clientspdy.RoundTripperFor(config)
 	if err != nil {
@@ -81,7 +82,7 @@ func (r *rig) spdy() (httpstream.Connection, error) {
 	return conn, err
 }
 
-func (r *rig) websocket() (*websocket.Conn, error) {
+func (r *harness) websocket() (*websocket.Conn, error) {
 	dialer := websocket.Dialer{TLSClientConfig: &tls.Config{RootCAs: r.roots}, Subprotocols: []string{"v5.channel.k8s.io"}}
 	conn, response, err := dialer.Dial(strings.Replace(r.url, "https", "wss", 1)+"/api/v1/namespaces/a/pods/b/exec", http.Header{"Authorization": {"Bearer token"}})
 	if err == nil && response.Header.Get("Sec-Websocket-Protocol") != "v5.channel.k8s.io" {
@@ -90,7 +91,7 @@ func (r *rig) websocket() (*websocket.Conn, error) {
 	return conn, err
 }
 
-func TestSPDYPassesBothWays(t *testing.T) {
+func TestSPDYIsForwardedInBothDirections(t *testing.T) {
 	ended := make(chan struct{})
 	r := start(t, false, echo(t, ended), nil)
 	conn, err := r.spdy()
@@ -120,7 +121,7 @@ func TestSPDYPassesBothWays(t *testing.T) {
 	}
 }
 
-func TestWebSocketPassesBothWays(t *testing.T) {
+func TestWebSocketIsForwardedInBothDirections(t *testing.T) {
 	ended := make(chan struct{})
 	r := start(t, false, echo(t, ended), nil)
 	conn, err := r.websocket()
@@ -184,7 +185,7 @@ func TestShutdownEndsUpgradesWhoseClientKeepsItsHalfOpen(t *testing.T) {
 	}
 }
 
-func TestUpgradesAreGivenTheGrace(t *testing.T) {
+func TestUpgradesGetTheGrace(t *testing.T) {
 	ended := make(chan struct{})
 	r := start(t, false, echo(t, ended), func(o *Options) { o.Grace = 3 * patience })
 	conn, err := r.websocket()
@@ -215,7 +216,7 @@ func TestUpgradesAreGivenTheGrace(t *testing.T) {
 	}
 }
 
-func TestRefusedUpgradeIsPassedOn(t *testing.T) {
+func TestARefusedUpgradeIsForwarded(t *testing.T) {
 	r := start(t, false, func(w http.ResponseWriter, req *http.Request) {
 		if req.Header.Get("Upgrade") != "SPDY/3.1" || req.URL.RawQuery != "command=a;b&%zz" {
 			t.Errorf("upgrade %q, query %q", req.Header.Get("Upgrade"), req.URL.RawQuery)
@@ -232,7 +233,7 @@ func TestRefusedUpgradeIsPassedOn(t *testing.T) {
 	}
 }
 
-func TestUpgradeOfAClientThatIsGoneEndsUpstream(t *testing.T) {
+func TestTheUpgradeOfADisconnectedClientEndsUpstream(t *testing.T) {
 	asked, ended := make(chan struct{}), make(chan struct{})
 	r := start(t, false, func(_ http.ResponseWriter, req *http.Request) {
 		close(asked)

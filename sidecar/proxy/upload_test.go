@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// pattern is an endless body in which no two places nearby look alike.
+// pattern is an endless body in which nearby positions differ.
 type pattern struct{ at int }
 
 var patternBlock = func() []byte {
@@ -47,7 +47,7 @@ func TestUploadsStream(t *testing.T) {
 				var before, during runtime.MemStats
 				runtime.GC()
 				runtime.ReadMemStats(&before)
-				// The client holds back the second half until upstream has the first.
+				// The client sends the second half only when upstream has the first.
 				gate := func() {
 					within(t, "upstream to get the first half", received)
 					runtime.GC()
@@ -70,7 +70,7 @@ func TestUploadsStream(t *testing.T) {
 	}
 }
 
-// watermark closes reached when mark bytes have been read.
+// watermark closes reached once mark bytes have been read.
 type watermark struct {
 	reader  io.Reader
 	mark    int
@@ -86,7 +86,7 @@ func (w *watermark) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// gateReader has no bytes, but does something when its turn comes.
+// gateReader calls gate when it is read, and returns no bytes.
 type gateReader struct{ gate func() }
 
 func (g *gateReader) Read([]byte) (int, error) { g.gate(); return 0, io.EOF }

@@ -6,21 +6,21 @@ import (
 	"net/http"
 )
 
-// aborted stands for a status while nothing may be written any more.
+// aborted is the status of a writer after which nothing may be written.
 const aborted = -1
 
-// writer is the client's side of an exchange. It counts, and it flushes what cannot wait: a response without
-// Content-Length may be a watch, whose header and events the client needs when they come and not when a buffer is full.
-// (goproxy flushes only text/event-stream.)
+// writer is the client's side of an exchange. It counts bytes, and flushes streams: a response
+// without Content-Length may be a watch, whose header and events the client needs at once and not
+// when a buffer is full. (goproxy flushes only text/event-stream.)
 type writer struct {
 	http.ResponseWriter
 	stream bool // flush the header and every write; decided when the response's header is known
 	status int
 	bytes  int64
-	conn   func(net.Conn) // told of a connection that was hijacked, unless nil
+	conn   func(net.Conn) // called with a hijacked connection, unless nil
 }
 
-// WriteHeader is called once with the final status, and before that with any 1xx.
+// WriteHeader is called once with the final status, and before that with each 1xx.
 func (w *writer) WriteHeader(status int) {
 	if status >= http.StatusOK {
 		if w.status != 0 {
@@ -28,16 +28,16 @@ func (w *writer) WriteHeader(status int) {
 		}
 		w.status = status
 		if h := w.Header(); h["Content-Type"] == nil {
-			h["Content-Type"] = nil // else net/http would sniff one that upstream did not send
+			h["Content-Type"] = nil // otherwise net/http would sniff one that upstream did not send
 		}
 	}
 	w.ResponseWriter.WriteHeader(status)
 	if w.stream && status >= http.StatusOK {
-		w.Flush() // an error shows at the next write, and in the request's context
+		w.Flush() // the next write and the request's context report an error
 	}
 }
 
-// Write reports a failing flush as its own error, so that a copy to a client that is gone ends at once.
+// Write returns the error of a failed flush, so that a copy to a disconnected client ends at once.
 func (w *writer) Write(p []byte) (int, error) {
 	if w.status == 0 {
 		w.WriteHeader(http.StatusOK)
@@ -58,7 +58,7 @@ func (w *writer) FlushError() error {
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
-// Hijack is called for a 101, which is then written past this writer.
+// Hijack is called for a 101, whose connection then bypasses this writer.
 func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buffered, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err == nil {

@@ -12,39 +12,40 @@ import (
 	"sync/atomic"
 )
 
-// guard watches over a response body: it tells the link's failures from the client's, and ends the request's context.
+// guard belongs to a response body. It tells failures of the link from those of the client, and
+// ends the request's context.
 type guard struct {
-	upstream  *Upstream
-	candidate *candidate
-	conn      *conn // nil if it is not known
-	client    context.Context
-	link      context.Context // ended, with a cut as its cause, when the address is found to be down
-	heard     func()          // called once a part of the body has come
-	end       func()
+	upstream   *Upstream
+	address    *address
+	conn       *conn // nil if unknown
+	clientCtx  context.Context
+	addressCtx context.Context // ends when the address is down; its cause is an interrupted
+	firstByte  func()          // called when the first part of the body has arrived
+	end        func()
 }
 
-// failed words an error that is not io.EOF.
+// failed returns the error to report for a read error, or for an io.EOF that cannot be trusted.
 func (g *guard) failed(err error) error {
 	defer g.end()
-	var severed cut
+	var interruption interrupted
 	switch {
-	case g.client.Err() != nil:
-		return g.client.Err()
-	case errors.As(context.Cause(g.link), &severed):
-		return &LinkError{Servers: []ServerError{{g.candidate.name, severed.reason}}}
-	case g.conn != nil && g.conn.stranded.Load():
-		return &LinkError{Servers: []ServerError{{g.candidate.name, errStranded}}}
+	case g.clientCtx.Err() != nil:
+		return g.clientCtx.Err()
+	case errors.As(context.Cause(g.addressCtx), &interruption):
+		return &LinkError{Servers: []ServerError{{g.address.name, interruption.reason}}}
+	case g.conn != nil && g.conn.closedSilent.Load():
+		return &LinkError{Servers: []ServerError{{g.address.name, errClosedSilent}}}
 	case !isConnectionError(err):
 		return err
 	}
-	link := &LinkError{Servers: []ServerError{{g.candidate.name, err}}}
-	g.candidate.requestFailed(err)
+	link := &LinkError{Servers: []ServerError{{g.address.name, err}}}
+	g.address.requestFailed(err)
 	g.upstream.requestFailed(link)
 	return link
 }
 
-// watchBody wraps a body, and keeps it writable if it is, as that of a 101 is.
-func watchBody(body io.ReadCloser, g *guard) io.ReadCloser {
+// guardBody wraps a body. The wrapped body of a 101 stays writable.
+func guardBody(body io.ReadCloser, g *guard) io.ReadCloser {
 	guarded := &guardedBody{source: body, guard: g}
 	if writer, ok := body.(io.ReadWriteCloser); ok {
 		return &guardedConn{guardedBody: guarded, writer: writer}
@@ -53,11 +54,11 @@ func watchBody(body io.ReadCloser, g *guard) io.ReadCloser {
 }
 
 type guardedBody struct {
-	source io.ReadCloser
-	guard  *guard
-	begun  bool        // to come
-	err    error       // that Read returned; it is returned again
-	closed atomic.Bool // by the caller, whose pending read then fails; that is no failure of the link
+	source  io.ReadCloser
+	guard   *guard
+	started bool        // the first byte has arrived
+	err     error       // returned by Read, and again by each Read after it
+	closed  atomic.Bool // by the caller: a pending Read then fails, but the link has not failed
 }
 
 func (b *guardedBody) Read(p []byte) (int, error) {
@@ -65,9 +66,9 @@ func (b *guardedBody) Read(p []byte) (int, error) {
 		return 0, b.err
 	}
 	n, err := b.source.Read(p)
-	if !b.begun && n > 0 {
-		b.begun = true
-		b.guard.heard()
+	if !b.started && n > 0 {
+		b.started = true
+		b.guard.firstByte()
 	}
 	if err == nil {
 		return n, nil
@@ -75,11 +76,11 @@ func (b *guardedBody) Read(p []byte) (int, error) {
 	switch {
 	case b.closed.Load():
 		b.guard.end()
-	case err == io.EOF && b.guard.client.Err() == nil && b.guard.link.Err() == nil:
+	case err == io.EOF && b.guard.clientCtx.Err() == nil && b.guard.addressCtx.Err() == nil:
 		b.guard.end()
 	default:
-		// A server that is told of a cancellation may end its response as if it were complete, and be
-		// quicker than the connection's end. It must not pass for complete.
+		// A server that sees the cancellation may end its response normally, and its EOF may arrive
+		// before the connection is closed. The response must not look complete.
 		err = b.guard.failed(err)
 	}
 	b.err = err
@@ -93,8 +94,8 @@ func (b *guardedBody) Close() error {
 	return err
 }
 
-// guardedConn is the body of a 101. After the switch HTTP is over: the context means nothing to the connection, which
-// ends when either side closes it, or when the address is found to be down.
+// guardedConn is the body of a 101. After the switch of protocols the connection no longer depends
+// on the request's context. It ends when either side closes it, or when the address goes down.
 type guardedConn struct {
 	*guardedBody
 	writer io.Writer
@@ -112,7 +113,7 @@ func (c *guardedConn) Read(p []byte) (int, error) {
 
 func (c *guardedConn) Write(p []byte) (int, error) { return c.writer.Write(p) }
 
-// CloseWrite lets one direction end before the other, if the connection can.
+// CloseWrite ends one direction before the other, if the connection supports that.
 func (c *guardedConn) CloseWrite() error {
 	if half, ok := c.writer.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
@@ -120,18 +121,19 @@ func (c *guardedConn) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// maxStatusBody is more than any Status needs.
+// maxStatusBody is larger than any Status.
 const maxStatusBody = 64 << 10
 
-// refuseBalancer returns an error for a gateway's status whose body shows that a load balancer made it up. An
-// API server's own goes to the client: it is an answer.
+// refuseBalancer returns an error for a 502, 503 or 504 whose body shows that a load balancer sent
+// it. If the API server sent it, it is an answer and goes to the client.
 func refuseBalancer(method string, response *http.Response) error {
 	switch response.StatusCode {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 	default:
 		return nil
 	}
-	// kube-apiserver marks all it says, also what it says in plain text: a 503 for an aggregated API without a backend.
+	// kube-apiserver sets Audit-Id on every response, also on those in plain text, such as a 503
+	// for an aggregated API without a backend.
 	if method == http.MethodHead || response.Header.Get("Audit-Id") != "" {
 		return nil
 	}
@@ -144,16 +146,17 @@ func refuseBalancer(method string, response *http.Response) error {
 		_ = response.Body.Close()
 		return unavailable{response.Status}
 	}
-	response.Body = &replayed{Reader: io.MultiReader(bytes.NewReader(data), response.Body), Closer: response.Body}
+	response.Body = &prefixedBody{Reader: io.MultiReader(bytes.NewReader(data), response.Body), Closer: response.Body}
 	return nil
 }
 
-type replayed struct {
+type prefixedBody struct {
 	io.Reader
 	io.Closer
 }
 
-// isStatus recognises a Status in JSON, and anything in Kubernetes' protobuf, which nobody else speaks.
+// isStatus recognises a Status in JSON, and any message in Kubernetes' protobuf, which only API
+// servers send.
 func isStatus(contentType string, data []byte) bool {
 	if strings.HasPrefix(contentType, "application/vnd.kubernetes.protobuf") {
 		return bytes.HasPrefix(data, []byte("k8s\x00"))
@@ -165,15 +168,16 @@ func isStatus(contentType string, data []byte) bool {
 	return json.Unmarshal(data, &object) == nil && object.Kind == "Status" && object.APIVersion == "v1"
 }
 
-// upload is a request body over several attempts. http.Transport closes the body of an attempt that fails; the client's
-// own stays open as long as nothing was read from it and another attempt may follow.
+// upload is a request body over several attempts. http.Transport closes the body of a failed
+// attempt. The client's body stays open while nothing was read from it and another attempt may
+// follow.
 type upload struct {
 	source io.ReadCloser // nil if there is no body
 
 	mu       sync.Mutex
 	read     bool
-	released bool // there will be no further attempt
-	closed   bool // by the last attempt, or there was none
+	released bool // no attempt will follow
+	closed   bool // the last attempt closed it, or there was no attempt
 	err      error
 }
 
@@ -181,10 +185,11 @@ func newUpload(body io.ReadCloser) *upload {
 	if body == http.NoBody {
 		body = nil
 	}
-	return &upload{source: body, closed: true} // nobody reads from it yet
+	return &upload{source: body, closed: true}
 }
 
-// body returns what to send: the same, if it is none, as http.Transport looks for http.NoBody.
+// body returns the body to send. Without a source it returns the original, because http.Transport
+// looks for http.NoBody.
 func (u *upload) body(original io.ReadCloser) io.ReadCloser {
 	if u.source == nil {
 		return original
@@ -219,7 +224,7 @@ func (u *upload) Close() error {
 	return nil
 }
 
-// release is called when roundTrip returns.
+// release is called when roundTrip returns: no attempt will follow.
 func (u *upload) release() {
 	if u.source == nil {
 		return
@@ -229,17 +234,17 @@ func (u *upload) release() {
 	closeNow := u.closed
 	u.mu.Unlock()
 	if closeNow {
-		_ = u.source.Close() // twice, perhaps, which a body must bear
+		_ = u.source.Close() // perhaps for the second time, which a body must allow
 	}
 }
 
-func (u *upload) begun() bool {
+func (u *upload) started() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.read
 }
 
-// failure returns the error of the client's body, if that is what failed.
+// failure returns the error of reading the client's body, or nil.
 func (u *upload) failure() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -12,12 +12,12 @@ import (
 
 func TestBodyErrors(t *testing.T) {
 	for _, v := range versions {
-		t.Run("a connection that breaks is the link's over "+v.name, func(t *testing.T) {
+		t.Run("a broken connection is a link error over "+v.name, func(t *testing.T) {
 			server := newServer(t, v.h2, func(w http.ResponseWriter, r *http.Request) {
 				w.(http.Flusher).Flush()
 				<-r.Context().Done()
 			})
-			r := build(t, fast(server.at()))
+			r := newHarness(t, fastOptions(server.asServer()))
 			response := r.send(http.MethodGet, "/")
 			if r.State() != Online {
 				t.Errorf("the state is %s", r.State())
@@ -26,16 +26,16 @@ func TestBodyErrors(t *testing.T) {
 			if _, err := response.Body.Read(make([]byte, 1)); !IsLinkError(err) {
 				t.Errorf("got %v", err)
 			}
-			if r.State() != Suspect || len(r.kicked) != 1 {
-				t.Errorf("the state is %s, %d kicks", r.State(), len(r.kicked))
+			if r.State() != Suspect || len(r.probeWanted) != 1 {
+				t.Errorf("the state is %s, %d probes wanted", r.State(), len(r.probeWanted))
 			}
 		})
-		t.Run("the client's own end is not over "+v.name, func(t *testing.T) {
+		t.Run("a client that cancels or closes is not a link error over "+v.name, func(t *testing.T) {
 			server := newServer(t, v.h2, func(w http.ResponseWriter, r *http.Request) {
 				w.(http.Flusher).Flush()
 				<-r.Context().Done()
 			})
-			r := build(t, fast(server.at()))
+			r := newHarness(t, fastOptions(server.asServer()))
 			ctx, cancel := context.WithCancel(context.Background())
 			cancelled, err := r.RoundTrip(r.request(http.MethodGet, "/", nil).WithContext(ctx))
 			if err != nil {
@@ -58,15 +58,15 @@ func TestBodyErrors(t *testing.T) {
 			}
 		})
 	}
-	t.Run("a stream that the server aborts is not", func(t *testing.T) {
+	t.Run("a stream that the server aborts is not a link error", func(t *testing.T) {
 		server := newServer(t, true, func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/late" {
 				w.(http.Flusher).Flush()
 			}
 			panic(http.ErrAbortHandler)
 		})
-		r := build(t, fast(server.at()))
-		r.event(roundSucceeded, r.why)
+		r := newHarness(t, fastOptions(server.asServer()))
+		r.event(roundSucceeded, r.linkErrorText)
 		if _, err := r.RoundTrip(r.request(http.MethodGet, "/early", nil)); err == nil || IsLinkError(err) {
 			t.Errorf("before the header: %v", err)
 		}
@@ -78,11 +78,11 @@ func TestBodyErrors(t *testing.T) {
 			t.Errorf("the state is %s", r.State())
 		}
 	})
-	t.Run("an upload that the client breaks off is not", func(t *testing.T) {
+	t.Run("an upload that the client aborts is not a link error", func(t *testing.T) {
 		server := newServer(t, true, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
-		r := build(t, fast(server.at()))
-		r.event(roundSucceeded, r.why)
-		broken := errors.New("client broke off")
+		r := newHarness(t, fastOptions(server.asServer()))
+		r.event(roundSucceeded, r.linkErrorText)
+		broken := errors.New("client aborted")
 		body := io.MultiReader(strings.NewReader("x"), failing{broken})
 		if _, err := r.RoundTrip(r.request(http.MethodPost, "/", io.NopCloser(body))); !errors.Is(err, broken) || IsLinkError(err) {
 			t.Errorf("got %v", err)
@@ -93,25 +93,25 @@ func TestBodyErrors(t *testing.T) {
 	})
 }
 
-func TestEndAfterTheContextsEndIsNotComplete(t *testing.T) {
+func TestEOFAfterTheContextEndsIsNotComplete(t *testing.T) {
 	cancelled, cancel := context.WithCancel(context.Background())
 	cancel()
-	severed, sever := context.WithCancelCause(context.Background())
-	sever(cut{errors.New("down")})
+	ended, interrupt := context.WithCancelCause(context.Background())
+	interrupt(interrupted{errors.New("down")})
 	cases := []struct {
 		name         string
 		client, link context.Context
 		isLink       bool
 		is           error
 	}{
-		{"the client's end", cancelled, context.Background(), false, context.Canceled},
-		{"the address' end", context.Background(), severed, true, nil},
-		{"no end", context.Background(), context.Background(), false, io.EOF},
+		{"the client cancelled", cancelled, context.Background(), false, context.Canceled},
+		{"the address went down", context.Background(), ended, true, nil},
+		{"neither", context.Background(), context.Background(), false, io.EOF},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			r := build(t, fast(Server{URL: &url.URL{Scheme: "https", Host: "a"}}))
-			body := watchBody(io.NopCloser(strings.NewReader("")), &guard{r.Upstream, r.candidate(0), nil, c.client, c.link, func() {}, func() {}})
+			r := newHarness(t, fastOptions(Server{URL: &url.URL{Scheme: "https", Host: "a"}}))
+			body := guardBody(io.NopCloser(strings.NewReader("")), &guard{r.Upstream, r.address(0), nil, c.client, c.link, func() {}, func() {}})
 			for range 2 {
 				if _, err := body.Read(make([]byte, 1)); IsLinkError(err) != c.isLink || c.is != nil && !errors.Is(err, c.is) {
 					t.Errorf("got %v", err)

@@ -8,20 +8,21 @@ import (
 	"sync/atomic"
 )
 
-// conn is a TCP connection to an address, which can be closed whatever waits on it.
+// conn is a TCP connection to an address. It can be closed while reads and writes wait on it.
 type conn struct {
 	net.Conn
-	candidate *candidate
-	quiet     atomic.Bool // nothing was read since a probe was sent over it
-	stranded  atomic.Bool // and closed for that
+	address      *address
+	silent       atomic.Bool // nothing was read since a probe was sent over it
+	closedSilent atomic.Bool // it was closed because it was silent
 }
 
-// errStranded is a connection whose other end is gone without a word, as when a NAT gateway or a firewall has forgotten it, while the
-// address answers over another. A connection that is only slow can be taken for one, when the link has just been
-// silent for as long as a probe may take: then what is under way on it is asked again.
-var errStranded = errors.New("the connection was silent while another one was answered")
+// errClosedSilent is a connection whose other end vanished without a reset while the address
+// answers over another connection: a NAT gateway or a firewall has forgotten it, for example. A
+// slow connection can be mistaken for one if the link was silent for as long as a probe may take.
+// Safe requests on it are then sent again.
+var errClosedSilent = errors.New("the connection was silent while another one was answered")
 
-// connOf finds the connection below TLS, nil if it is none of ours.
+// connOf returns the conn below TLS, or nil if the connection was not dialed by this package.
 func connOf(c net.Conn) *conn {
 	if secure, ok := c.(*tls.Conn); ok {
 		c = secure.NetConn()
@@ -30,48 +31,48 @@ func connOf(c net.Conn) *conn {
 	return raw
 }
 
-func (c *candidate) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	raw, err := c.dialer.DialContext(ctx, network, address)
+func (a *address) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	raw, err := a.dialer.DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
-	tracked := &conn{Conn: raw, candidate: c}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed != nil {
+	tracked := &conn{Conn: raw, address: a}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closeReason != nil {
 		_ = raw.Close()
-		return nil, c.closed
+		return nil, a.closeReason
 	}
-	c.conns[tracked] = struct{}{}
+	a.conns[tracked] = struct{}{}
 	return tracked, nil
 }
 
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if n > 0 && c.quiet.Load() {
-		c.quiet.Store(false)
+	if n > 0 && c.silent.Load() {
+		c.silent.Store(false)
 	}
 	return n, err
 }
 
-// strand closes a connection that is still silent after another was answered.
-func (c *conn) strand() {
-	if c.quiet.Load() {
-		c.stranded.Store(true)
-		_ = c.Conn.Close() // what reads from it closes it again, and takes it off the list
+// closeIfSilent closes a connection that is still silent after a probe over another was answered.
+func (c *conn) closeIfSilent() {
+	if c.silent.Load() {
+		c.closedSilent.Store(true)
+		_ = c.Conn.Close() // its reader calls Close, which takes it off the list
 	}
 }
 
 func (c *conn) Close() error {
-	c.candidate.mu.Lock()
-	delete(c.candidate.conns, c)
-	c.candidate.mu.Unlock()
+	c.address.mu.Lock()
+	delete(c.address.conns, c)
+	c.address.mu.Unlock()
 	return c.Conn.Close()
 }
 
-// givenUp takes note of the connection that a probe got no answer over.
-func (c *candidate) givenUp(silent *conn) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.silent = append(c.silent, silent)
+// probeTimedOut records the connection over which a probe got no answer.
+func (a *address) probeTimedOut(silent *conn) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.silentConns = append(a.silentConns, silent)
 }

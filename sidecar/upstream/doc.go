@@ -1,5 +1,5 @@
-// Package upstream is the way to the API server: the addresses under which it may be reached, which of them answer, and
-// whether any does, which is the state of the link.
+// Package upstream sends requests to the API server. It knows the addresses under which the API
+// server may be reached, which of them answer, and whether any does: that is the state of the link.
 //
 //	          request fails,               2nd round of
 //	          a round of probes fails      probes fails
@@ -9,17 +9,19 @@
 //	  └────────────────────────────────────── Recovering
 //	            another answer
 //
-// How many rounds and answers it takes can be set; the picture shows the defaults. Addresses are tried in the order given, or in
-// turn, and those of last resort after the others. A request whose address fails before any response is sent to
-// the next one if that cannot do it twice. When an address stops answering, what is under way on it fails
-// at once instead of waiting for TCP to give up; when none answers any more, requests fail without being tried.
+// The picture shows the default numbers of rounds and answers; both are settings. Addresses are
+// tried in the order given, or in turn, and those of last resort after the others. If an address
+// fails before any response, the request goes to the next one, unless it could be executed twice.
+// When an address stops answering, its requests fail at once instead of waiting for TCP to give up.
+// When no address answers any more, requests fail without being tried.
 //
-// Nothing is given up for being slow alone. A request that waits asks for a probe, and it is the probe that has a timeout: while
-// probes are answered, a LIST may take minutes. What probes cannot see is found by HTTP/2 pings, TCP keep-alive and TCP's user
-// timeout: a connection that is dead while others to the same address work.
+// No request is aborted only because it is slow. A waiting request asks for a probe, and only the
+// probe has a timeout: while probes are answered, a LIST may take minutes. HTTP/2 pings, TCP
+// keep-alive and TCP's user timeout find what probes cannot see: a connection that is dead while
+// others to the same address work.
 //
-// All of the settings can change while it runs, see Update.
+// All settings can change at run time, see Update.
 //
-// The package knows HTTP, TLS and time. It knows nothing of what requests mean to a cache: it does not look into paths, and
-// into bodies only to tell an API server's own 503 from a load balancer's.
+// The package knows HTTP, TLS and time. It does not know what requests mean to a cache: it does not
+// parse paths, and reads bodies only to tell an API server's own 503 from a load balancer's.
 package upstream

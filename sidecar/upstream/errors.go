@@ -17,14 +17,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// LinkError says that no API server answered, and why, address by address. It carries nothing of the request.
+// LinkError says that no API server answered, with a reason for each address. It contains no part
+// of the request.
 type LinkError struct {
 	Servers []ServerError
-	// Sent tells that part of the request may have arrived somewhere.
+	// Sent means that part of the request may have arrived at an API server.
 	Sent bool
 }
 
-// ServerError is why one address did not answer.
+// ServerError is the reason why one address did not answer.
 type ServerError struct {
 	URL string // of the address
 	Err error
@@ -55,8 +56,8 @@ func (e *LinkError) Unwrap() []error {
 	return causes
 }
 
-// Status is what a client is told. There is no Retry-After in it: a client that retries by itself would wait for a link that
-// may be down for days.
+// Status returns the Status for the client. It has no Retry-After: a client that retries by itself
+// would wait for a link that may be down for days.
 func (e *LinkError) Status() metav1.Status {
 	return metav1.Status{
 		Status:  metav1.StatusFailure,
@@ -66,37 +67,39 @@ func (e *LinkError) Status() metav1.Status {
 	}
 }
 
-// IsLinkError reports whether an error means that the link failed, rather than the request or its client.
+// IsLinkError reports whether an error means that the link failed, not the request or its client.
 func IsLinkError(err error) bool {
 	var link *LinkError
 	return errors.As(err, &link)
 }
 
-// MayHaveArrived reports whether the request of a LinkError may have been carried out.
+// MayHaveArrived reports whether err is a LinkError whose request the API server may have executed.
 func MayHaveArrived(err error) bool {
 	var link *LinkError
 	return errors.As(err, &link) && link.Sent
 }
 
-// noAnswer is a probe that was given up.
+// noAnswer is the error of a probe that timed out.
 type noAnswer struct{ after time.Duration }
 
 func (e noAnswer) Error() string { return fmt.Sprintf("no answer to GET /readyz within %s", e.after) }
 
-// unavailable is a 5xx that does not come from an API server that is up.
+// unavailable is a 5xx that does not come from a working API server.
 type unavailable struct{ status string }
 
 func (e unavailable) Error() string {
 	return "answered " + e.status + ", which does not come from a working API server"
 }
 
-// cut is the cause with which an address' requests are ended when it is found to be down.
-type cut struct{ reason error }
+// interrupted is the cause of an address's context after its requests were interrupted: the address
+// is down, was removed, or the Upstream stops.
+type interrupted struct{ reason error }
 
-func (c cut) Error() string { return c.reason.Error() }
+func (i interrupted) Error() string { return i.reason.Error() }
 
-// isConnectionError tells whether an exchange failed for want of a connection. The alternative is that the server aborted
-// this one stream, or sent a body that cannot be decompressed: both come over a connection that works.
+// isConnectionError reports whether an exchange failed because the connection did. Otherwise the
+// server aborted this one stream, or sent a body that cannot be decompressed, over a connection
+// that works.
 func isConnectionError(err error) bool {
 	var stream http2.StreamError // net/http's own error converts itself to it
 	var corrupt flate.CorruptInputError
@@ -104,7 +107,8 @@ func isConnectionError(err error) bool {
 		!errors.Is(err, gzip.ErrHeader) && !errors.Is(err, gzip.ErrChecksum)
 }
 
-// diagnose sorts a failure into a kind, by which repeated ones are recognised, and says what a person can check.
+// diagnose returns the kind of a failure, by which repeated failures are recognised, and advice on
+// what to check.
 func diagnose(err error, caFile string) (kind, advice string) {
 	var (
 		authority x509.UnknownAuthorityError
@@ -125,19 +129,20 @@ func diagnose(err error, caFile string) (kind, advice string) {
 		return "authority", "its certificate is not signed by a CA in " + orSystem(caFile) +
 			": check that this is the right cluster, and that nothing in between replaces certificates"
 	case errors.As(err, &name):
-		return "name", "its certificate is for other names: use one of them in upstream.servers, or set upstream.tls-server-name"
+		return "name", "its certificate is for other names: " +
+			"use one of them in upstream.servers, or set upstream.tls-server-name"
 	case errors.As(err, &invalid):
 		return "certificate", "check the certificate's dates, and this node's clock"
 	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &record):
 		return "not-tls", "it does not speak TLS: check the port in upstream.servers"
-	case errors.As(err, &remote) && remote.Op == "remote error": // crypto/tls' word for an alert
+	case errors.As(err, &remote) && remote.Op == "remote error": // how crypto/tls reports an alert
 		return "alert", "it refused the TLS handshake: check the port and upstream.tls-server-name"
 	case errors.As(err, &dns):
 		return "dns", "its name does not resolve: check upstream.servers and this node's DNS"
 	case errors.As(err, &answered):
-		return answered.status, "a load balancer without a working API server behind it answers like this"
+		return answered.status, "probably a load balancer sent this because no API server behind it works"
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return "refused", "nothing listens there, or a firewall rejects"
+		return "refused", "nothing listens there, or a firewall rejects the connection"
 	case errors.As(err, &silent), errors.As(err, &network) && network.Timeout():
 		return "timeout", "the link is down, or a firewall drops packets"
 	}

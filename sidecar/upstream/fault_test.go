@@ -6,24 +6,24 @@ import (
 	"testing"
 )
 
-// link forwards TCP. It can refuse, and it can accept and swallow.
+// link forwards TCP. It can refuse connections, and it can accept them and forward nothing.
 type link struct {
 	t       *testing.T
 	address string
 	target  string
 
-	mu       sync.Mutex
-	listener net.Listener
-	conns    map[net.Conn]struct{}
-	passing  chan struct{} // closed while bytes pass
-	freed    chan struct{} // closed when stranded connections end
-	stranded int           // so many of those accepted first carry nothing
-	accepted int
-	group    sync.WaitGroup
+	mu        sync.Mutex
+	listener  net.Listener
+	conns     map[net.Conn]struct{}
+	passing   chan struct{} // closed while bytes pass
+	released  chan struct{} // closed when forgotten connections end
+	forgotten int           // this many connections, the oldest, forward nothing
+	accepted  int
+	group     sync.WaitGroup
 }
 
 func newLink(t *testing.T, target string) *link {
-	l := &link{t: t, target: target, conns: map[net.Conn]struct{}{}, passing: make(chan struct{}), freed: make(chan struct{})}
+	l := &link{t: t, target: target, conns: map[net.Conn]struct{}{}, passing: make(chan struct{}), released: make(chan struct{})}
 	close(l.passing)
 	l.listen("127.0.0.1:0")
 	t.Cleanup(func() {
@@ -74,8 +74,8 @@ func (l *link) forward(near net.Conn, number int) {
 			n, err := from.Read(buffer)
 			l.mu.Lock()
 			passing := l.passing
-			if number <= l.stranded {
-				passing = l.freed
+			if number <= l.forgotten {
+				passing = l.released
 			}
 			l.mu.Unlock()
 			<-passing
@@ -104,7 +104,7 @@ func (l *link) dials() int {
 	return l.accepted
 }
 
-// open returns how many connections there are.
+// open returns how many connections are open.
 func (l *link) open() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -122,9 +122,9 @@ func (l *link) refuse() {
 		close(l.passing)
 	}
 	select {
-	case <-l.freed:
+	case <-l.released:
 	default:
-		close(l.freed)
+		close(l.released)
 	}
 	for c := range l.conns {
 		if tcp, ok := c.(*net.TCPConn); ok {
@@ -134,21 +134,22 @@ func (l *link) refuse() {
 	}
 }
 
-// swallow goes on accepting, but no byte passes.
-func (l *link) swallow() {
+// blackhole still accepts connections, but forwards nothing.
+func (l *link) blackhole() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.passing = make(chan struct{})
 }
 
-// strand forgets the connections that there are, like a NAT gateway that was restarted: they carry nothing and are not reset.
-func (l *link) strand() {
+// forgetConns forgets the open connections, like a restarted NAT gateway: they forward nothing and
+// are not reset.
+func (l *link) forgetConns() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.stranded = l.accepted
+	l.forgotten = l.accepted
 }
 
-// restore lets all pass again.
+// restore accepts and forwards again.
 func (l *link) restore() {
 	l.mu.Lock()
 	select {

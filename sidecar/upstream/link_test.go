@@ -23,13 +23,13 @@ var versions = []struct {
 	h2   bool
 }{{"HTTP/1.1", false}, {"HTTP/2", true}}
 
-func TestLinkComesAndGoes(t *testing.T) {
+func TestLinkFailsAndReturns(t *testing.T) {
 	breaks := []struct {
 		name string
-		cut  func(*link)
+		fail func(*link)
 	}{
 		{"is refused", (*link).refuse},
-		{"is a black hole", (*link).swallow},
+		{"is a black hole", (*link).blackhole},
 	}
 	for _, v := range versions {
 		for _, b := range breaks {
@@ -45,7 +45,7 @@ func TestLinkComesAndGoes(t *testing.T) {
 						<-r.Context().Done()
 					}
 				})
-				r := build(t, fast(server.at())).run()
+				r := newHarness(t, fastOptions(server.asServer())).run()
 				r.await(Online)
 				offline := testutil.ToFloat64(transitions.WithLabelValues("offline"))
 
@@ -58,7 +58,7 @@ func TestLinkComesAndGoes(t *testing.T) {
 				slow := r.request(http.MethodGet, "/slow", nil)
 				go func() { _, err := r.RoundTrip(slow); unanswered <- err }()
 
-				b.cut(server.link)
+				b.fail(server.link)
 				r.await(Offline)
 				for name, failed := range map[string]chan error{"watch": broken, "request": unanswered} {
 					if err := within(t, "the "+name+" to fail", failed); !IsLinkError(err) || errors.Is(err, context.Canceled) {
@@ -66,11 +66,11 @@ func TestLinkComesAndGoes(t *testing.T) {
 					}
 				}
 				if r.Online() {
-					t.Error("it looks online")
+					t.Error("Online() is true")
 				}
 				eventually(t, "the gauge", func() bool { return testutil.ToFloat64(stateGauge) == 0 })
 				_, err := r.RoundTrip(r.request(http.MethodGet, "/", nil))
-				if !IsLinkError(err) || !strings.Contains(err.Error(), server.at().URL.String()) {
+				if !IsLinkError(err) || !strings.Contains(err.Error(), server.asServer().URL.String()) {
 					t.Errorf("a request while offline failed with %v", err)
 				}
 				waited := make(chan error, 1)
@@ -100,14 +100,14 @@ func TestLinkComesAndGoes(t *testing.T) {
 	}
 }
 
-func TestBlackHoleIsOfflineSoonWithDefaults(t *testing.T) {
+func TestBlackHoleIsDetectedInTimeWithDefaults(t *testing.T) {
 	server := newServer(t, true, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	r := build(t, Options{Settings: Settings{Servers: []Server{server.at()}}}).run()
+	r := newHarness(t, Options{Settings: Settings{Servers: []Server{server.asServer()}}}).run()
 	r.await(Online)
-	server.link.swallow()
+	server.link.blackhole()
 	started := time.Now()
 	_, err := r.RoundTrip(r.request(http.MethodGet, "/", nil))
-	// It takes 2.5 seconds on a machine with nothing else to do.
+	// It takes 2.5 seconds on an idle machine.
 	if took := time.Since(started); !IsLinkError(err) || took > 4*time.Second {
 		t.Errorf("failed after %s with %v", took, err)
 	} else {
@@ -119,10 +119,10 @@ func TestBlackHoleIsOfflineSoonWithDefaults(t *testing.T) {
 }
 
 func TestRequestsWhileOfflineAreNotTried(t *testing.T) {
-	server := newServer(t, true, say("ok"))
-	r := build(t, fast(server.at()))
-	r.event(roundFailed, r.why)
-	r.event(roundFailed, r.why)
+	server := newServer(t, true, respond("ok"))
+	r := newHarness(t, fastOptions(server.asServer()))
+	r.event(roundFailed, r.linkErrorText)
+	r.event(roundFailed, r.linkErrorText)
 	closed := &closing{Reader: strings.NewReader("x")}
 	request := r.request(http.MethodPost, "/", closed)
 	_, err := r.RoundTrip(request)
@@ -164,23 +164,23 @@ func TestProbeAnswers(t *testing.T) {
 		{"401 is an answer", 401, Online},
 		{"403 is an answer", 403, Online},
 		{"429 is an answer", 429, Online},
-		{"500 is none", 500, Offline},
-		{"502 is none", 502, Offline},
+		{"500 is not an answer", 500, Offline},
+		{"502 is not an answer", 502, Offline},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			server := newServer(t, true, nil)
 			server.ready = c.status
-			build(t, fast(server.at())).run().await(c.want)
+			newHarness(t, fastOptions(server.asServer())).run().await(c.want)
 		})
 	}
 }
 
-func TestProbesCarryTheTokenOfTheMoment(t *testing.T) {
+func TestProbesSendTheCurrentToken(t *testing.T) {
 	server := newServer(t, true, nil)
-	options := fast(server.at())
+	options := fastOptions(server.asServer())
 	options.TokenFile = filepath.Join(t.TempDir(), "token")
-	build(t, options).run()
+	newHarness(t, options).run()
 	last := func(want string) func() bool {
 		return func() bool {
 			server.mu.Lock()
@@ -197,17 +197,17 @@ func TestProbesCarryTheTokenOfTheMoment(t *testing.T) {
 	}
 }
 
-func TestProbesKeepTheirTime(t *testing.T) {
+func TestProbesKeepTheirInterval(t *testing.T) {
 	server := newServer(t, true, nil)
 	clock := clocktesting.NewFakeClock(time.Now())
-	options := Options{Settings: Settings{Servers: []Server{server.at()}}, Clock: clock}
-	r := build(t, options)
+	options := Options{Settings: Settings{Servers: []Server{server.asServer()}}, Clock: clock}
+	r := newHarness(t, options)
 	r.jitter = func() float64 { return 0 }
 	r.run()
-	// paused waits until Run does nothing but wait for its timer.
+	// paused waits until Run waits for its timer only.
 	paused := func(probes int) {
 		t.Helper()
-		eventually(t, "the pause after a probe", func() bool { return server.probed() == probes && r.State() == Online && clock.Waiters() == 1 })
+		eventually(t, "the pause after a probe", func() bool { return server.probeCount() == probes && r.State() == Online && clock.Waiters() == 1 })
 	}
 	paused(1)
 	clock.Step(DefaultProbeInterval - time.Millisecond)
@@ -216,23 +216,23 @@ func TestProbesKeepTheirTime(t *testing.T) {
 	paused(2)
 }
 
-func TestKickIsHonouredAfterTheShortestPause(t *testing.T) {
+func TestAWantedProbeWaitsForTheShortestInterval(t *testing.T) {
 	clock := clocktesting.NewFakeClock(time.Now())
-	r := build(t, Options{Settings: Settings{Servers: []Server{{URL: &url.URL{Scheme: "https", Host: "a"}}}}, Clock: clock})
-	r.kick()
+	r := newHarness(t, Options{Settings: Settings{Servers: []Server{{URL: &url.URL{Scheme: "https", Host: "a"}}}}, Clock: clock})
+	r.probeNow()
 	ended := make(chan bool, 1)
 	started := clock.Now()
 	go func() { ended <- r.pause(context.Background(), started, DefaultProbeInterval) }()
-	eventually(t, "the kick to be taken", func() bool { return len(r.kicked) == 0 && clock.Waiters() == 1 })
-	clock.Step(confirmAfter)
+	eventually(t, "the wanted probe to be taken", func() bool { return len(r.probeWanted) == 0 && clock.Waiters() == 1 })
+	clock.Step(minProbeInterval)
 	if !within(t, "the end of the pause", ended) {
-		t.Error("it ended for good")
+		t.Error("pause returned false")
 	}
 }
 
-func TestNothingIsSentAfterTheEnd(t *testing.T) {
-	server := newServer(t, true, say("ok"))
-	r := build(t, fast(server.at())).run()
+func TestNothingIsSentAfterRunReturns(t *testing.T) {
+	server := newServer(t, true, respond("ok"))
+	r := newHarness(t, fastOptions(server.asServer())).run()
 	r.await(Online)
 	r.stop()
 	_, err := r.RoundTrip(r.request(http.MethodGet, "/", nil))
@@ -241,13 +241,13 @@ func TestNothingIsSentAfterTheEnd(t *testing.T) {
 	}
 }
 
-func TestProbeIsGivenUpAfterItsTimeout(t *testing.T) {
+func TestAProbeTimesOut(t *testing.T) {
 	server := newServer(t, true, nil)
-	server.link.swallow()
+	server.link.blackhole()
 	clock := clocktesting.NewFakeClock(time.Now())
-	r := build(t, Options{Settings: Settings{Servers: []Server{server.at()}}, Clock: clock})
+	r := newHarness(t, Options{Settings: Settings{Servers: []Server{server.asServer()}}, Clock: clock})
 	failed := make(chan error, 1)
-	go func() { failed <- r.probe(context.Background(), r.plan.Load(), r.candidate(0)) }()
+	go func() { failed <- r.probe(context.Background(), r.plan.Load(), r.address(0)) }()
 	eventually(t, "the probe's timer", clock.HasWaiters)
 	clock.Step(DefaultProbeTimeout)
 	if err := within(t, "the probe", failed); err == nil || err.Error() != "no answer to GET /readyz within 1s" {
@@ -255,38 +255,38 @@ func TestProbeIsGivenUpAfterItsTimeout(t *testing.T) {
 	}
 }
 
-func TestProbesOfAnAddressThatIsDownHaveTimeToConnect(t *testing.T) {
+func TestAProbeOfAnAddressThatIsDownHasTimeToConnect(t *testing.T) {
 	server := newServer(t, true, nil)
-	server.link.swallow()
+	server.link.blackhole()
 	clock := clocktesting.NewFakeClock(time.Now())
-	r := build(t, Options{Settings: Settings{Servers: []Server{server.at()}}, Clock: clock})
-	r.fails(0, DefaultFailureThreshold)
+	r := newHarness(t, Options{Settings: Settings{Servers: []Server{server.asServer()}}, Clock: clock})
+	r.failProbes(0, DefaultFailureThreshold)
 	ended := make(chan error, 1)
-	go func() { ended <- r.probe(context.Background(), r.plan.Load(), r.candidate(0)) }()
+	go func() { ended <- r.probe(context.Background(), r.plan.Load(), r.address(0)) }()
 	eventually(t, "the probe's connection", func() bool { return clock.HasWaiters() && server.link.dials() == 1 })
 	clock.Step(2 * DefaultProbeTimeout)
-	server.link.restore() // the bytes of the handshake arrive late, but they do
+	server.link.restore() // the bytes of the handshake arrive late
 	if err := within(t, "the probe", ended); err != nil {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestAnAddressThatAnswersIsNotKeptWaitingByOneThatDoesNot(t *testing.T) {
+func TestASilentAddressDoesNotDelayOneThatAnswers(t *testing.T) {
 	for _, tt := range []struct {
-		name  string
-		known bool // that the hole is one
-	}{{"when all were down", false}, {"when only the other one was", true}} {
+		name          string
+		onlyBlackHole bool // is down
+	}{{"when all were down", false}, {"when only the silent one was down", true}} {
 		t.Run(tt.name, func(t *testing.T) {
-			hole, server := newServer(t, true, nil), newServer(t, true, nil)
-			hole.link.swallow()
+			blackHole, server := newServer(t, true, nil), newServer(t, true, nil)
+			blackHole.link.blackhole()
 			clock := clocktesting.NewFakeClock(time.Now()) // which stands still
-			r := build(t, Options{Settings: Settings{Servers: []Server{hole.at(), server.at()}}, Clock: clock})
-			r.fails(0, DefaultFailureThreshold)
-			if !tt.known {
-				r.fails(1, DefaultFailureThreshold)
+			r := newHarness(t, Options{Settings: Settings{Servers: []Server{blackHole.asServer(), server.asServer()}}, Clock: clock})
+			r.failProbes(0, DefaultFailureThreshold)
+			if !tt.onlyBlackHole {
+				r.failProbes(1, DefaultFailureThreshold)
 			}
-			r.event(roundFailed, r.why)
-			r.event(roundFailed, r.why)
+			r.event(roundFailed, r.linkErrorText)
+			r.event(roundFailed, r.linkErrorText)
 			want := []State{Recovering, Online, Online}
 			for i, state := range want {
 				r.round(context.Background())
@@ -294,29 +294,29 @@ func TestAnAddressThatAnswersIsNotKeptWaitingByOneThatDoesNot(t *testing.T) {
 					t.Errorf("round %d: %s, want %s", i, r.State(), state)
 				}
 			}
-			if server.probed() != len(want) || hole.link.dials() != 1 {
-				t.Errorf("%d probes and %d connections to the hole, want %d and the first, which goes on", server.probed(), hole.link.dials(), len(want))
+			if server.probeCount() != len(want) || blackHole.link.dials() != 1 {
+				t.Errorf("%d probes and %d connections to the black hole, want %d and the first, whose probe continues", server.probeCount(), blackHole.link.dials(), len(want))
 			}
-			hole.link.restore()
-			eventually(t, "the slow one", func() bool { return r.candidate(0).health(DefaultFailureThreshold) == well })
+			blackHole.link.restore()
+			eventually(t, "the slow one", func() bool { return r.address(0).health(DefaultFailureThreshold) == healthy })
 		})
 	}
 }
 
 func TestALinkThatIsDownIsProbedMoreOften(t *testing.T) {
-	r := build(t, Options{Settings: Settings{Servers: []Server{{URL: &url.URL{Scheme: "https", Host: "a"}}}}})
-	r.event(roundFailed, r.why)
+	r := newHarness(t, Options{Settings: Settings{Servers: []Server{{URL: &url.URL{Scheme: "https", Host: "a"}}}}})
+	r.event(roundFailed, r.linkErrorText)
 	for _, jitter := range []float64{0, 1} {
 		r.jitter = func() float64 { return jitter }
 		if up := r.interval(); up > DefaultProbeInterval || up < DefaultProbeInterval*3/4 {
 			t.Errorf("%s between probes while it is up", up)
 		}
 	}
-	r.event(roundFailed, r.why)
+	r.event(roundFailed, r.linkErrorText)
 	for _, jitter := range []float64{0, 1} {
 		r.jitter = func() float64 { return jitter }
-		if down := r.interval() + confirmAfter; down >= DefaultProbeInterval {
-			t.Errorf("it takes %s and four round trips to know that the link is back, want less than %s", down, DefaultProbeInterval)
+		if down := r.interval() + minProbeInterval; down >= DefaultProbeInterval {
+			t.Errorf("it takes %s and four round trips until the link is online again, want less than %s", down, DefaultProbeInterval)
 		}
 	}
 }
@@ -328,7 +328,7 @@ func TestSlowRequestAsksForAProbe(t *testing.T) {
 		<-r.Context().Done()
 	})
 	clock := clocktesting.NewFakeClock(time.Now())
-	r := build(t, Options{Settings: Settings{Servers: []Server{server.at()}}, Clock: clock})
+	r := newHarness(t, Options{Settings: Settings{Servers: []Server{server.asServer()}}, Clock: clock})
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	failed := make(chan error, 1)
@@ -336,12 +336,12 @@ func TestSlowRequestAsksForAProbe(t *testing.T) {
 	go func() { _, err := r.RoundTrip(request); failed <- err }()
 	within(t, "the request", asked)
 	clock.Step(DefaultProbeTimeout / 2)
-	within(t, "the kick", r.kicked)
+	within(t, "a probe to be wanted", r.probeWanted)
 	cancel()
 	if err := within(t, "the request", failed); !errors.Is(err, context.Canceled) || IsLinkError(err) {
 		t.Errorf("got %v", err)
 	}
-	if r.State() != Suspect || len(r.kicked) != 0 || r.candidate(0).health(2) != well {
-		t.Errorf("the client's cancellation was held against the link: %s", r.State())
+	if r.State() != Suspect || len(r.probeWanted) != 0 || r.address(0).health(2) != healthy {
+		t.Errorf("the client's cancellation counts against the link: %s", r.State())
 	}
 }

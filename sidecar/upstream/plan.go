@@ -11,38 +11,42 @@ import (
 	"go.uber.org/zap"
 )
 
-// Mode is how one of several addresses is chosen.
+// Mode says how one of several addresses is chosen.
 type Mode int
 
 const (
-	// Priority: the first that is well.
+	// Priority takes the first healthy address.
 	Priority Mode = iota
-	// RoundRobin: those that are well in turn, request by request. What is under way stays where it is.
+	// RoundRobin rotates over the healthy addresses, request by request. Requests in flight stay on
+	// their address.
 	RoundRobin
 )
 
-// retireAfter is how long what is under way on an address may go on once the address was removed.
-const retireAfter = 10 * time.Second
+// drainTimeout is how long requests in flight may continue on an address that was removed.
+const drainTimeout = 10 * time.Second
 
-// Settings are what can change while an Upstream is used. Servers is required.
+// Settings can change while an Upstream is used. Servers is required.
 type Settings struct {
 	// Servers are in order of preference.
 	Servers []Server
 	Mode    Mode
-	// ProbeInterval is the longest time from the start of one probe to the start of the next. Zero means DefaultProbeInterval.
+	// ProbeInterval is the longest time from the start of one probe to the start of the next. Zero
+	// means DefaultProbeInterval.
 	ProbeInterval time.Duration
 	// ProbeTimeout is how long a probe may take. Zero means DefaultProbeTimeout.
 	ProbeTimeout time.Duration
-	// ConnectTimeout bounds the TCP connection, and again the TLS handshake. Zero means DefaultConnectTimeout.
+	// ConnectTimeout bounds the TCP connection, and again the TLS handshake. Zero means
+	// DefaultConnectTimeout.
 	ConnectTimeout time.Duration
-	// FailureThreshold is how many probes of an address in succession have to fail before it is down, and how many rounds of
-	// probes before the link is. Zero means DefaultFailureThreshold.
+	// FailureThreshold is how many probes of an address must fail in succession until it is down,
+	// and how many rounds of probes until the link is. Zero means DefaultFailureThreshold.
 	FailureThreshold int
-	// SuccessThreshold is how many answers bring back a link that was down. Zero means DefaultSuccessThreshold.
+	// SuccessThreshold is how many answers bring a link from Offline to Online. Zero means
+	// DefaultSuccessThreshold.
 	SuccessThreshold int
 }
 
-// complete checks the servers and puts in the defaults.
+// complete checks the servers and fills in the defaults.
 func (s *Settings) complete() error {
 	if len(s.Servers) == 0 {
 		return errors.New("upstream: no servers: set upstream.servers, or run in a cluster")
@@ -76,84 +80,86 @@ func checkServer(server Server) error {
 	case u.Scheme != "https":
 		return fmt.Errorf("upstream: server %q: the scheme must be https", u.Redacted())
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return fmt.Errorf("upstream: server %q: no user, query or fragment is possible", u.Redacted())
+		return fmt.Errorf("upstream: server %q: must not have a user, query or fragment", u.Redacted())
 	}
 	return nil
 }
 
-// plan is settings and the addresses that they make. It does not change; another replaces it.
+// plan is settings and their addresses. It is immutable; Update replaces it.
 type plan struct {
 	Settings
-	candidates []*candidate
-	trusts     []*trust        // of the candidates, each once
-	ctx        context.Context // ends when the plan is replaced
-	end        context.CancelFunc
+	addresses []*address
+	trusts    []*trust        // of the addresses, each once
+	ctx       context.Context // ends when the plan is replaced
+	end       context.CancelFunc
 }
 
-// newPlan keeps the candidates of the plan before, if there is one, whose address is to be reached as before: their connections, and
-// what is known of them.
+// newPlan makes the plan of the settings. An address that the plan before, if any, reached in the
+// same way is kept, with its connections and its health.
 func newPlan(s Settings, before *plan, o *Options) *plan {
 	p := &plan{Settings: s}
 	p.ctx, p.end = context.WithCancel(context.Background())
 	var trusts []*trust
-	var candidates []*candidate
+	var addresses []*address
 	if before != nil {
-		trusts, candidates = before.trusts, before.candidates
+		trusts, addresses = before.trusts, before.addresses
 	}
 	for _, server := range s.Servers {
 		file := server.CAFile
 		if file == "" {
 			file = o.CAFile
 		}
-		i := slices.IndexFunc(candidates, func(c *candidate) bool { return c.reaches(server, file, s.ConnectTimeout) })
+		i := slices.IndexFunc(addresses, func(a *address) bool { return a.matches(server, file, s.ConnectTimeout) })
 		if i >= 0 {
-			p.add(candidates[i])
+			p.add(addresses[i])
 			continue
 		}
-		p.add(newCandidate(server, trustOf(slices.Concat(p.trusts, trusts), file), s.ConnectTimeout, o.Logger))
+		p.add(newAddress(server, trustOf(slices.Concat(p.trusts, trusts), file), s.ConnectTimeout, o.Logger))
 	}
 	return p
 }
 
-func (p *plan) add(c *candidate) {
-	p.candidates = append(p.candidates, c)
-	if !slices.Contains(p.trusts, c.trust) {
-		p.trusts = append(p.trusts, c.trust)
+func (p *plan) add(a *address) {
+	p.addresses = append(p.addresses, a)
+	if !slices.Contains(p.trusts, a.trust) {
+		p.trusts = append(p.trusts, a.trust)
 	}
 }
 
-// trustOf gives the trust in a file, which is read if that was not done yet.
-func trustOf(known []*trust, file string) *trust {
-	if i := slices.IndexFunc(known, func(t *trust) bool { return t.file == file }); i >= 0 {
-		return known[i]
+// trustOf returns the trust of a file. It reads the file unless that was done already.
+func trustOf(loaded []*trust, file string) *trust {
+	if i := slices.IndexFunc(loaded, func(t *trust) bool { return t.file == file }); i >= 0 {
+		return loaded[i]
 	}
 	t := &trust{file: file}
-	_, _ = t.reload() // an error is reported when it is in the way, and the file may come later
+	_, _ = t.reload() // requests and probes report an error; the file may appear later
 	return t
 }
 
-// reaches tells whether the candidate is what would be made of these.
-func (c *candidate) reaches(server Server, caFile string, connectTimeout time.Duration) bool {
-	return c.name == server.URL.String() && c.server.TLSServerName == server.TLSServerName && c.server.LastResort == server.LastResort &&
-		c.trust.file == caFile && c.dialer.Timeout == connectTimeout
+// matches reports whether newAddress would make an equal address from these arguments.
+func (a *address) matches(server Server, caFile string, connectTimeout time.Duration) bool {
+	return a.name == server.URL.String() && a.server.TLSServerName == server.TLSServerName &&
+		a.server.LastResort == server.LastResort &&
+		a.trust.file == caFile && a.dialer.Timeout == connectTimeout
 }
 
-// order returns the addresses to try: those that are well, then those in trouble. Those that are down would only make the
-// request wait, and their probes will tell when they are back. turn counts requests.
-func (p *plan) order(turn uint64) []*candidate {
-	var groups [2 * down][]*candidate // of each health, the usual ones and those of last resort
-	for _, c := range p.candidates {
-		h := c.health(p.FailureThreshold)
+// order returns the addresses to try: the healthy ones, then the degraded ones. An address that is
+// down would only make the request wait; its probes find out when it is back. turn counts requests.
+func (p *plan) order(turn uint64) []*address {
+	// for each health the usual addresses, then those of last resort
+	var groups [2 * down][]*address
+	for _, a := range p.addresses {
+		h := a.health(p.FailureThreshold)
 		if h == down {
 			continue
 		}
 		group := &groups[2*h]
-		if c.server.LastResort {
+		if a.server.LastResort {
 			group = &groups[2*h+1]
 		}
-		*group = append(*group, c)
+		*group = append(*group, a)
 	}
-	order := make([]*candidate, 0, len(p.candidates))
+	order := make([]*address, 0, len(p.addresses))
 	for _, group := range groups {
 		first := 0
 		if p.Mode == RoundRobin && len(group) > 0 {
@@ -164,15 +170,16 @@ func (p *plan) order(turn uint64) []*candidate {
 	return order
 }
 
-// Update makes other settings hold, without a pause: addresses that stay keep their connections and what is under way on them. What
-// is under way on others may go on for ten seconds, and is then cut as if the link had broken, so that watches move on. Whether
-// the link is up is looked into at once.
+// Update replaces the settings without a pause. Addresses that stay keep their connections and
+// their requests in flight. Requests on other addresses may continue for ten seconds; then they are
+// interrupted as if the link had failed, so that watches move to another address. Update asks for a
+// probe at once.
 func (u *Upstream) Update(s Settings) error {
 	if err := s.complete(); err != nil {
 		return err
 	}
-	u.updating.Lock()
-	defer u.updating.Unlock()
+	u.updateMu.Lock()
+	defer u.updateMu.Unlock()
 	if u.stopped {
 		return errStopped
 	}
@@ -181,26 +188,26 @@ func (u *Upstream) Update(s Settings) error {
 		return nil
 	}
 	after := newPlan(s, before, &u.options)
-	u.order.Lock()
+	u.eventMu.Lock()
 	u.machine.failureThreshold, u.machine.successThreshold = s.FailureThreshold, s.SuccessThreshold
-	u.order.Unlock()
+	u.eventMu.Unlock()
 	u.plan.Store(after)
 	before.end()
-	for _, c := range before.candidates {
-		if !slices.Contains(after.candidates, c) {
-			u.logger.Info("API server is not used any more in this way", zap.String("server", c.name))
-			u.removed = append(u.removed, c)
-			u.clock.AfterFunc(retireAfter, func() { u.retire(c) })
+	for _, a := range before.addresses {
+		if !slices.Contains(after.addresses, a) {
+			u.logger.Info("API server removed or reconfigured", zap.String("server", a.name))
+			u.removed = append(u.removed, a)
+			u.clock.AfterFunc(drainTimeout, func() { u.closeRemoved(a) })
 		}
 	}
-	u.kick()
+	u.probeNow()
 	return nil
 }
 
-// retire ends what is under way on an address that was removed.
-func (u *Upstream) retire(c *candidate) {
-	c.retire(errRemoved)
-	u.updating.Lock()
-	defer u.updating.Unlock()
-	u.removed = slices.DeleteFunc(u.removed, func(other *candidate) bool { return other == c })
+// closeRemoved ends the requests in flight on an address that was removed.
+func (u *Upstream) closeRemoved(a *address) {
+	a.close(errRemoved)
+	u.updateMu.Lock()
+	defer u.updateMu.Unlock()
+	u.removed = slices.DeleteFunc(u.removed, func(other *address) bool { return other == a })
 }

@@ -14,24 +14,24 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 )
 
-func TestOrder(t *testing.T) {
+func TestOrderOfAddresses(t *testing.T) {
 	var servers []Server
 	for _, name := range []string{"a", "b", "c", "z"} {
 		servers = append(servers, Server{URL: &url.URL{Scheme: "https", Host: name}, LastResort: name == "z"})
 	}
 	steps := []struct {
 		name                 string
-		do                   func(a, b, c, z *candidate)
+		do                   func(a, b, c, z *address)
 		priority, roundRobin string // of three requests
 	}{
-		{"all are well", func(_, _, _, _ *candidate) {}, "abcz abcz abcz", "abcz bcaz cabz"},
-		{"one whose request failed comes last", func(_, b, _, _ *candidate) { b.requestFailed(errors.New("no")) }, "aczb aczb aczb", "aczb cazb aczb"},
-		{"one that is down is not tried", func(a, _, _, _ *candidate) { a.probed(errors.New("no")); a.probed(errors.New("no")) }, "czb czb czb", "czb czb czb"},
-		{"the last resort is not in turn", func(_, _, c, _ *candidate) { c.requestFailed(errors.New("no")) }, "zbc zbc zbc", "zbc zcb zbc"},
-		{"nor when it is in trouble, too", func(_, _, _, z *candidate) { z.requestFailed(errors.New("no")) }, "bcz bcz bcz", "bcz cbz bcz"},
-		{"one that answers is back in its place", func(a, b, c, z *candidate) {
-			for _, each := range []*candidate{a, b, c, z} {
-				each.probed(nil)
+		{"all are healthy", func(_, _, _, _ *address) {}, "abcz abcz abcz", "abcz bcaz cabz"},
+		{"one whose request failed comes last", func(_, b, _, _ *address) { b.requestFailed(errors.New("no")) }, "aczb aczb aczb", "aczb cazb aczb"},
+		{"one that is down is not tried", func(a, _, _, _ *address) { a.recordProbe(errors.New("no")); a.recordProbe(errors.New("no")) }, "czb czb czb", "czb czb czb"},
+		{"the last resort is not rotated with the others", func(_, _, c, _ *address) { c.requestFailed(errors.New("no")) }, "zbc zbc zbc", "zbc zcb zbc"},
+		{"nor when it is degraded too", func(_, _, _, z *address) { z.requestFailed(errors.New("no")) }, "bcz bcz bcz", "bcz cbz bcz"},
+		{"one whose probe is answered returns to its place", func(a, b, c, z *address) {
+			for _, each := range []*address{a, b, c, z} {
+				each.recordProbe(nil)
 			}
 		}, "abcz abcz abcz", "abcz bcaz cabz"},
 	}
@@ -39,11 +39,11 @@ func TestOrder(t *testing.T) {
 		Priority:   func(i int) string { return steps[i].priority },
 		RoundRobin: func(i int) string { return steps[i].roundRobin },
 	} {
-		options := fast(servers...)
+		options := fastOptions(servers...)
 		options.Mode = mode
-		r := build(t, options)
+		r := newHarness(t, options)
 		for i, s := range steps {
-			s.do(r.candidate(0), r.candidate(1), r.candidate(2), r.candidate(3))
+			s.do(r.address(0), r.address(1), r.address(2), r.address(3))
 			var got []string
 			for turn := range uint64(3) {
 				order := ""
@@ -59,13 +59,13 @@ func TestOrder(t *testing.T) {
 	}
 }
 
-func TestServersShareRequests(t *testing.T) {
-	first, second, last := newServer(t, true, onePlace("1")), newServer(t, true, onePlace("2")), newServer(t, true, onePlace("3"))
-	at := last.at()
-	at.LastResort = true
-	options := fast(first.at(), second.at(), at)
+func TestRoundRobinSharesRequests(t *testing.T) {
+	first, second, last := newServer(t, true, answerName("1")), newServer(t, true, answerName("2")), newServer(t, true, answerName("3"))
+	entry := last.asServer()
+	entry.LastResort = true
+	options := fastOptions(first.asServer(), second.asServer(), entry)
 	options.Mode = RoundRobin
-	r := build(t, options).run()
+	r := newHarness(t, options).run()
 	r.await(Online)
 	count := func() map[string]int {
 		answers := map[string]int{}
@@ -98,20 +98,20 @@ func TestServersHaveNamesAndCAsOfTheirOwn(t *testing.T) {
 		if err := os.WriteFile(file, ca, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		server := newServerWith(t, cert, say(name))
+		server := newServerWith(t, cert, respond(name))
 		servers = append(servers, Server{URL: server, TLSServerName: name + ".example", CAFile: file})
 	}
-	r := build(t, fast(servers...))
+	r := newHarness(t, fastOptions(servers...))
 	if got := r.text(http.MethodGet, "/"); got != "one" {
 		t.Errorf("got %q", got)
 	}
-	r.fails(0, 2)
+	r.failProbes(0, 2)
 	if got := r.text(http.MethodGet, "/"); got != "two" {
 		t.Errorf("got %q", got)
 	}
 	swapped := servers[0]
 	swapped.CAFile = servers[1].CAFile
-	if err := r.Update(fast(swapped).Settings); err != nil {
+	if err := r.Update(fastOptions(swapped).Settings); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := r.RoundTrip(r.request(http.MethodGet, "/", nil)); !IsLinkError(err) || !strings.Contains(err.Error(), "unknown authority") {
@@ -121,7 +121,7 @@ func TestServersHaveNamesAndCAsOfTheirOwn(t *testing.T) {
 	if err := os.WriteFile(servers[1].CAFile, ca, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Update(fast(servers[0]).Settings); err != nil {
+	if err := r.Update(fastOptions(servers[0]).Settings); err != nil {
 		t.Fatal(err)
 	}
 	r.round(t.Context()) // reads the files
@@ -131,32 +131,32 @@ func TestServersHaveNamesAndCAsOfTheirOwn(t *testing.T) {
 }
 
 func TestUpdate(t *testing.T) {
-	stays, goes, comes := newServer(t, true, onePlace("stays")), newServer(t, true, onePlace("goes")), newServer(t, true, onePlace("comes"))
+	stays, goes, comes := newServer(t, true, answerName("stays")), newServer(t, true, answerName("goes")), newServer(t, true, answerName("comes"))
 	clock := clocktesting.NewFakeClock(time.Now())
-	settings := fast(goes.at(), stays.at()).Settings
-	r := build(t, Options{Settings: settings, Clock: clock})
+	settings := fastOptions(goes.asServer(), stays.asServer()).Settings
+	r := newHarness(t, Options{Settings: settings, Clock: clock})
 	r.round(t.Context())
 	moved := r.watch("goes")
-	r.fails(0, 2)
+	r.failProbes(0, 2)
 	kept := r.watch("stays")
 	r.round(t.Context())
 	dials := stays.link.dials()
 
-	settings.Servers = []Server{comes.at(), stays.at()}
+	settings.Servers = []Server{comes.asServer(), stays.asServer()}
 	if err := r.Update(settings); err != nil {
 		t.Fatal(err)
 	}
-	if len(r.kicked) != 1 {
-		t.Error("no probe is asked for")
+	if len(r.probeWanted) != 1 {
+		t.Error("Update does not ask for a probe")
 	}
 	if got := r.text(http.MethodGet, "/"); got != "comes" {
-		t.Errorf("a request after it: %q", got)
+		t.Errorf("a request after the update: %q", got)
 	}
 	ended := make(chan error, 1)
 	go func() { _, err := moved.Read(make([]byte, 1)); ended <- err }()
-	clock.Step(retireAfter - time.Millisecond)
+	clock.Step(drainTimeout - time.Millisecond)
 	if len(ended) != 0 {
-		t.Error("the watch on the removed address was not given its time")
+		t.Error("the watch on the removed address ended before the drain timeout")
 	}
 	clock.Step(time.Millisecond)
 	if err := within(t, "the watch on the removed address to end", ended); !errors.Is(err, errRemoved) || !IsLinkError(err) {
@@ -165,7 +165,7 @@ func TestUpdate(t *testing.T) {
 	r.watch("comes")
 	eventually(t, "no connection to the removed address", func() bool { return goes.link.open() == 0 })
 
-	r.fails(0, 2)
+	r.failProbes(0, 2)
 	if got := r.text(http.MethodGet, "/"); got != "stays" || stays.link.dials() != dials {
 		t.Errorf("the address that stays: %q, over another connection", got)
 	}
@@ -176,30 +176,30 @@ func TestUpdate(t *testing.T) {
 	}
 	before := r.plan.Load()
 	same := settings
-	same.Servers = []Server{comes.at(), stays.at()}
+	same.Servers = []Server{comes.asServer(), stays.asServer()}
 	if err := r.Update(same); err != nil || r.plan.Load() != before {
-		t.Errorf("the same settings make another plan, %v", err)
+		t.Errorf("equal settings make another plan, %v", err)
 	}
 	r.Upstream.stop()
 	if err := within(t, "the watch on the address that stays", ended); !errors.Is(err, errStopped) {
 		t.Errorf("it ended with %v", err)
 	}
 	if err := r.Update(settings); !errors.Is(err, errStopped) {
-		t.Errorf("after the end: %v", err)
+		t.Errorf("after stop: %v", err)
 	}
 }
 
-func TestUpdateWhileALinkIsDown(t *testing.T) {
-	for name, break1 := range map[string]func(*link){"refused": (*link).refuse, "black hole": (*link).swallow} {
+func TestUpdateWhileTheLinkIsDown(t *testing.T) {
+	for name, breakLink := range map[string]func(*link){"refused": (*link).refuse, "black hole": (*link).blackhole} {
 		t.Run(name, func(t *testing.T) {
-			wrong, right := newServer(t, true, say("wrong")), newServer(t, true, say("right"))
-			break1(wrong.link)
-			settings := fast(wrong.at()).Settings
-			settings.ProbeInterval = time.Hour // nothing but the update itself asks for a probe
+			wrong, right := newServer(t, true, respond("wrong")), newServer(t, true, respond("right"))
+			breakLink(wrong.link)
+			settings := fastOptions(wrong.asServer()).Settings
+			settings.ProbeInterval = time.Hour // only the update asks for a probe
 			settings.FailureThreshold = 1
-			r := build(t, Options{Settings: settings}).run()
+			r := newHarness(t, Options{Settings: settings}).run()
 			r.await(Offline)
-			settings.Servers = []Server{right.at()}
+			settings.Servers = []Server{right.asServer()}
 			if err := r.Update(settings); err != nil {
 				t.Fatal(err)
 			}

@@ -17,18 +17,18 @@ import (
 )
 
 const (
-	// confirmAfter is the shortest time from one round of probes to the next, so that a connection reset by
-	// a moment's trouble is not confirmed by the same trouble.
-	confirmAfter = 250 * time.Millisecond
-	// probeJitter is the part of the interval by which probes come early, at random: all pods of a site would probe together
-	// after a power cut.
+	// minProbeInterval is the shortest time from one round of probes to the next, so that one brief
+	// disturbance of the link does not fail two rounds.
+	minProbeInterval = 250 * time.Millisecond
+	// probeJitter is the largest part of the interval by which probes come early, at random.
+	// Otherwise all pods of a site would probe at the same moment after a power cut.
 	probeJitter = 0.25
-	// maxProbeBody is as much of an answer as is read in order to use the connection again.
+	// maxProbeBody is how many bytes of a response are read so that the connection can be reused.
 	maxProbeBody = 16 << 10
 )
 
-// Run probes the addresses until ctx ends, and then ends all that is under way. It returns nil. After that the
-// Upstream is of no use.
+// Run probes the addresses until ctx ends, then ends all requests in flight and returns nil. The
+// Upstream cannot be used afterwards.
 func (u *Upstream) Run(ctx context.Context) error {
 	defer u.stop()
 	for {
@@ -40,8 +40,9 @@ func (u *Upstream) Run(ctx context.Context) error {
 	}
 }
 
-// interval is the time from the start of a round to the start of the next. While the link is down it is shorter, because one answer
-// is not enough to believe that it is back, and that is to be known within the interval that the user has set.
+// interval returns the time from the start of a round to the start of the next. It is shorter while
+// the link is down: by default Online needs two answers, and both must fit into the interval that
+// the user has set.
 func (u *Upstream) interval() time.Duration {
 	interval := float64(u.plan.Load().ProbeInterval)
 	early := probeJitter * u.jitter()
@@ -51,9 +52,10 @@ func (u *Upstream) interval() time.Duration {
 	return time.Duration(interval * (1 - early))
 }
 
-// pause waits until interval after started, or until a probe is wanted, and reports whether to go on.
+// pause waits until interval after started, or until a probe is wanted. It reports whether to go
+// on.
 func (u *Upstream) pause(ctx context.Context, started time.Time, interval time.Duration) bool {
-	kicked := u.kicked
+	probeWanted := u.probeWanted
 	for {
 		wait := interval - u.clock.Since(started)
 		if wait <= 0 {
@@ -63,9 +65,9 @@ func (u *Upstream) pause(ctx context.Context, started time.Time, interval time.D
 		select {
 		case <-timer.C():
 			return true
-		case <-kicked:
+		case <-probeWanted:
 			timer.Stop()
-			kicked, interval = nil, min(interval, confirmAfter)
+			probeWanted, interval = nil, min(interval, minProbeInterval)
 		case <-ctx.Done():
 			timer.Stop()
 			return false
@@ -73,42 +75,43 @@ func (u *Upstream) pause(ctx context.Context, started time.Time, interval time.D
 	}
 }
 
-// reload reads the CA files that have changed.
+// reload reads the CA files again. Addresses whose file has changed get new connections.
 func (u *Upstream) reload(p *plan) {
 	for _, t := range p.trusts {
 		changed, err := t.reload()
 		if changed {
-			u.logger.Info("CA file read", zap.String("file", t.file))
-		} else if _, never := t.roots(); err != nil && never == nil {
-			u.logger.Debug("CA file cannot be read, going on with what was in it", zap.Error(err))
+			u.logger.Info("CA file loaded", zap.String("file", t.file))
+		} else if _, neverLoaded := t.roots(); err != nil && neverLoaded == nil {
+			u.logger.Debug("cannot read the CA file; keeping the certificates loaded before", zap.Error(err))
 		}
-		for _, c := range p.candidates {
-			if changed && c.trust == t {
-				c.renew()
+		for _, a := range p.addresses {
+			if changed && a.trust == t {
+				a.renewPool()
 			}
 		}
 	}
 }
 
-// probe asks one address whether there is an API server. Any answer below 500 will do: 401 and 403 come from one too.
-func (u *Upstream) probe(ctx context.Context, p *plan, c *candidate) error {
-	if _, err := c.trust.roots(); err != nil {
+// probe asks one address for /readyz. Any status below 500 counts as an answer: an API server also
+// sends 401 and 403.
+func (u *Upstream) probe(ctx context.Context, p *plan, a *address) error {
+	if _, err := a.trust.roots(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(p.ctx, func() { cancel(nil) })()
-	late := noAnswer{p.patience(c)}
+	late := noAnswer{p.probeTimeout(a)}
 	timer := u.clock.AfterFunc(late.after, func() { cancel(late) })
 	defer timer.Stop()
 
-	ready := *c.server.URL
+	ready := *a.server.URL
 	ready.Path, ready.RawPath = "/readyz", ""
 	var used atomic.Pointer[conn]
 	request, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) {
 			if raw := connOf(info.Conn); raw != nil {
-				raw.quiet.Store(true)
+				raw.silent.Store(true)
 				used.Store(raw)
 			}
 		},
@@ -116,13 +119,13 @@ func (u *Upstream) probe(ctx context.Context, p *plan, c *candidate) error {
 	if err != nil {
 		return err
 	}
-	request.URL = c.target(&ready)
+	request.URL = a.target(&ready)
 	request.Host = request.URL.Host
 	request.Header.Set("User-Agent", "rockpool-sidecar")
 	if token := u.token(); token != "" {
 		request.Header.Set("Authorization", "Bearer "+token)
 	}
-	connections, _ := c.current()
+	connections, _ := a.current()
 	response, err := connections.http2.RoundTrip(request)
 	if err == nil {
 		_, err = io.Copy(io.Discard, io.LimitReader(response.Body, maxProbeBody))
@@ -131,7 +134,7 @@ func (u *Upstream) probe(ctx context.Context, p *plan, c *candidate) error {
 	switch {
 	case err != nil && errors.As(context.Cause(ctx), &noAnswer{}):
 		if silent := used.Load(); silent != nil {
-			c.givenUp(silent)
+			a.probeTimedOut(silent)
 		}
 		return context.Cause(ctx)
 	case err != nil:
@@ -142,37 +145,39 @@ func (u *Upstream) probe(ctx context.Context, p *plan, c *candidate) error {
 	return nil
 }
 
-// patience is how long a probe may take. While an address is not down a request may be waiting for the verdict, and there is a
-// connection already. Once it is down nobody waits, and the connection has to be made: where a packet takes 300 ms
-// each way, TCP, TLS and the answer take longer than the timeout together, and the address would never be back.
-func (p *plan) patience(c *candidate) time.Duration {
-	if c.health(p.FailureThreshold) != down {
+// probeTimeout returns how long a probe of an address may take. While the address is not down, a
+// connection exists and a request may be waiting for the outcome. Once it is down, no request
+// waits, and the probe has to connect first. Where a packet takes 300 ms each way, TCP, TLS and the
+// response together take longer than ProbeTimeout: with it the address would stay down forever.
+func (p *plan) probeTimeout(a *address) time.Duration {
+	if a.health(p.FailureThreshold) != down {
 		return p.ProbeTimeout
 	}
-	return 2*p.ConnectTimeout + p.ProbeTimeout // TCP, TLS, the answer
+	return 2*p.ConnectTimeout + p.ProbeTimeout // TCP, TLS, the response
 }
 
-// token returns the probe's token, or "". It is not kept: kubelet replaces the file.
+// token returns the probe's token, or "". The file is read each time, because kubelet replaces it.
 func (u *Upstream) token() string {
 	if u.options.TokenFile == "" {
 		return ""
 	}
 	data, err := os.ReadFile(u.options.TokenFile)
 	if err != nil {
-		u.logger.Debug("probing without a token", zap.Error(fmt.Errorf("read token file: %w", err)))
+		u.logger.Debug("cannot read the token file; probing without a token",
+			zap.Error(fmt.Errorf("read token file: %w", err)))
 		return ""
 	}
 	return string(bytes.TrimSpace(data))
 }
 
 func (u *Upstream) stop() {
-	u.updating.Lock()
-	defer u.updating.Unlock()
+	u.updateMu.Lock()
+	defer u.updateMu.Unlock()
 	u.stopped = true
 	p := u.plan.Load()
 	p.end()
-	for _, c := range slices.Concat(p.candidates, u.removed) {
-		c.retire(errStopped)
+	for _, a := range slices.Concat(p.addresses, u.removed) {
+		a.close(errStopped)
 	}
 	u.probes.Wait()
 }

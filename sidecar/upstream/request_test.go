@@ -15,12 +15,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestRequestIsNotChanged(t *testing.T) {
+func TestRequestsAreNotChanged(t *testing.T) {
 	var got *http.Request
 	server := newServer(t, true, func(_ http.ResponseWriter, r *http.Request) { got = r })
-	at := server.at()
-	at.URL.Path = "/k8s/clusters/c-1/"
-	r := build(t, fast(at))
+	entry := server.asServer()
+	entry.URL.Path = "/k8s/clusters/c-1/"
+	r := newHarness(t, fastOptions(entry))
 	request := r.request(http.MethodGet, "/api/v1/namespaces/a%2Fb?x=1&y=a;b", nil)
 	request.Header = http.Header{"Authorization": {"Bearer token"}, "User-Agent": nil, "X-A": {"1", "2"}}
 	before := request.Clone(request.Context())
@@ -36,32 +36,33 @@ func TestRequestIsNotChanged(t *testing.T) {
 	if diff := cmp.Diff(want, got.Header); diff != "" {
 		t.Errorf("header (-want +got):\n%s", diff)
 	}
-	if got.RequestURI != "/k8s/clusters/c-1/api/v1/namespaces/a%2Fb?x=1&y=a;b" || got.Host != at.URL.Host || got.ProtoMajor != 2 {
+	if got.RequestURI != "/k8s/clusters/c-1/api/v1/namespaces/a%2Fb?x=1&y=a;b" || got.Host != entry.URL.Host || got.ProtoMajor != 2 {
 		t.Errorf("%s %s for %s", got.Proto, got.RequestURI, got.Host)
 	}
 }
 
-func TestGzipIsUndone(t *testing.T) {
+func TestGzipIsDecompressed(t *testing.T) {
 	server := newServer(t, true, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Encoding", "gzip")
 		z := gzip.NewWriter(w)
 		_, _ = io.WriteString(z, "plain")
 		_ = z.Close()
 	})
-	if got := build(t, fast(server.at())).text(http.MethodGet, "/"); got != "plain" {
+	if got := newHarness(t, fastOptions(server.asServer())).text(http.MethodGet, "/"); got != "plain" {
 		t.Errorf("got %q", got)
 	}
 }
 
 func TestEnvironmentProxyIsNotUsed(t *testing.T) {
 	t.Setenv("HTTPS_PROXY", "http://127.0.0.1:1")
-	server := newServer(t, true, say("ok"))
-	at := server.at()
-	_, port, _ := net.SplitHostPort(at.URL.Host)
-	at.URL.Host = "localhost:" + port // net/http never proxies 127.0.0.1, nor this: Proxy itself is looked at
-	at.TLSServerName = "127.0.0.1"
-	r := build(t, fast(at))
-	if r.candidate(0).pool.http2.Proxy != nil || r.candidate(0).pool.http1.Proxy != nil {
+	server := newServer(t, true, respond("ok"))
+	entry := server.asServer()
+	_, port, _ := net.SplitHostPort(entry.URL.Host)
+	// net/http never proxies this or 127.0.0.1: check Proxy too.
+	entry.URL.Host = "localhost:" + port
+	entry.TLSServerName = "127.0.0.1"
+	r := newHarness(t, fastOptions(entry))
+	if r.address(0).pool.http2.Proxy != nil || r.address(0).pool.http1.Proxy != nil {
 		t.Error("a proxy is set")
 	}
 	if got := r.text(http.MethodGet, "/"); got != "ok" {
@@ -70,17 +71,17 @@ func TestEnvironmentProxyIsNotUsed(t *testing.T) {
 }
 
 func TestAddressesAreTriedInOrder(t *testing.T) {
-	first, second := newServer(t, true, say("first")), newServer(t, true, say("second"))
-	r := build(t, fast(first.at(), second.at())).run()
+	first, second := newServer(t, true, respond("first")), newServer(t, true, respond("second"))
+	r := newHarness(t, fastOptions(first.asServer(), second.asServer())).run()
 	r.await(Online)
 	if got := r.text(http.MethodGet, "/"); got != "first" {
 		t.Errorf("got %q", got)
 	}
 	first.link.refuse()
 	if got := r.text(http.MethodGet, "/"); got != "second" {
-		t.Errorf("got %q in the very call that found the first down", got)
+		t.Errorf("got %q in the call that found the first down", got)
 	}
-	eventually(t, "the first to be known as down", func() bool { return r.candidate(0).health(2) == down })
+	eventually(t, "the first to be known as down", func() bool { return r.address(0).health(2) == down })
 	dials := first.link.dials()
 	if got := r.text(http.MethodGet, "/"); got != "second" || first.link.dials() != dials {
 		t.Errorf("got %q", got)
@@ -90,18 +91,18 @@ func TestAddressesAreTriedInOrder(t *testing.T) {
 	r.stop()
 	for _, s := range r.changes {
 		if s == Offline {
-			t.Errorf("offline though the second was there: %v", r.changes)
+			t.Errorf("offline though the second answers: %v", r.changes)
 		}
 	}
 }
 
-func TestPreferredAddresses(t *testing.T) {
+func TestHealthyAddressesArePreferred(t *testing.T) {
 	var servers []Server
 	for _, name := range []string{"a", "b", "c"} {
 		servers = append(servers, Server{URL: &url.URL{Scheme: "https", Host: name}})
 	}
-	r := build(t, fast(servers...))
-	a, b := r.candidate(0), r.candidate(1)
+	r := newHarness(t, fastOptions(servers...))
+	a, b := r.address(0), r.address(1)
 	failure := errors.New("no")
 	steps := []struct {
 		name string
@@ -110,10 +111,10 @@ func TestPreferredAddresses(t *testing.T) {
 	}{
 		{"in the order given", func() {}, "a b c"},
 		{"one whose request failed comes last", func() { b.requestFailed(failure) }, "a c b"},
-		{"so does one whose probe failed", func() { a.probed(failure) }, "c a b"},
-		{"one that is down is not tried", func() { a.probed(failure) }, "c b"},
-		{"one that answers is back in its place", func() { a.probed(nil) }, "a c b"},
-		{"and so is the other", func() { b.probed(nil) }, "a b c"},
+		{"so does one whose probe failed", func() { a.recordProbe(failure) }, "c a b"},
+		{"one that is down is not tried", func() { a.recordProbe(failure) }, "c b"},
+		{"one whose probe is answered returns to its place", func() { a.recordProbe(nil) }, "a c b"},
+		{"and so is the other", func() { b.recordProbe(nil) }, "a b c"},
 	}
 	for _, s := range steps {
 		s.do()
@@ -127,7 +128,7 @@ func TestPreferredAddresses(t *testing.T) {
 	}
 }
 
-func TestBlackHoleOfOneAddressDoesNotHoldRequests(t *testing.T) {
+func TestABlackHoleAtOneAddressDoesNotBlockRequests(t *testing.T) {
 	asked := make(chan struct{}, 1)
 	first := newServer(t, true, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/watch" {
@@ -136,15 +137,15 @@ func TestBlackHoleOfOneAddressDoesNotHoldRequests(t *testing.T) {
 		asked <- struct{}{}
 		<-r.Context().Done()
 	})
-	second := newServer(t, true, say("second"))
-	r := build(t, fast(first.at(), second.at())).run()
+	second := newServer(t, true, respond("second"))
+	r := newHarness(t, fastOptions(first.asServer(), second.asServer())).run()
 	r.await(Online)
 	watch := r.send(http.MethodGet, "/watch")
 	<-asked
 	got := make(chan string, 1)
 	go func() { got <- r.text(http.MethodGet, "/") }()
 	within(t, "the first to be asked", asked)
-	first.link.swallow()
+	first.link.blackhole()
 	if text := within(t, "the answer", got); text != "second" {
 		t.Errorf("got %q", text)
 	}
@@ -153,7 +154,7 @@ func TestBlackHoleOfOneAddressDoesNotHoldRequests(t *testing.T) {
 	}
 }
 
-func TestOnlyWhatIsSafeIsSentAgain(t *testing.T) {
+func TestOnlySafeRequestsAreSentAgain(t *testing.T) {
 	cases := []struct {
 		name   string
 		method string
@@ -163,8 +164,8 @@ func TestOnlyWhatIsSafeIsSentAgain(t *testing.T) {
 	}{
 		{"a GET whose connection breaks", http.MethodGet, "", nil, "second"},
 		{"a HEAD whose connection breaks", http.MethodHead, "", nil, ""},
-		{"a DELETE whose connection breaks may have been done", http.MethodDelete, "", nil, ""},
-		{"a POST whose connection breaks may have been done", http.MethodPost, "body", nil, ""},
+		{"a DELETE whose connection breaks may have been executed", http.MethodDelete, "", nil, ""},
+		{"a POST whose connection breaks may have been executed", http.MethodPost, "body", nil, ""},
 		{"a DELETE that could not be sent", http.MethodDelete, "", refuseLink, "second"},
 		{"a POST that could not be sent", http.MethodPost, "body", refuseLink, "second body"},
 	}
@@ -176,7 +177,7 @@ func TestOnlyWhatIsSafeIsSentAgain(t *testing.T) {
 				data, _ := io.ReadAll(r.Body)
 				_, _ = io.WriteString(w, strings.TrimSpace("second "+string(data)))
 			})
-			r := build(t, fast(first.at(), second.at()))
+			r := newHarness(t, fastOptions(first.asServer(), second.asServer()))
 			if c.broken != nil {
 				c.broken(first)
 			}
@@ -223,7 +224,7 @@ func TestGatewayErrors(t *testing.T) {
 		{"a Status with 503 is an answer", 503, nil, status, true},
 		{"a Status with 504 is an answer", 504, nil, status, true},
 		{"a Status in protobuf is an answer", 503, http.Header{"Content-Type": {"application/vnd.kubernetes.protobuf"}}, "k8s\x00...", true},
-		{"plain text that kube-apiserver has marked is an answer", 503, http.Header{"Audit-Id": {"1"}}, "service unavailable", true},
+		{"plain text with an Audit-Id is an answer", 503, http.Header{"Audit-Id": {"1"}}, "service unavailable", true},
 		{"500 in HTML is an answer", 500, nil, "<html>", true},
 		{"429 in plain text is an answer", 429, nil, "too many", true},
 		{"502 in HTML is a load balancer's", 502, nil, "<html>", false},
@@ -240,8 +241,8 @@ func TestGatewayErrors(t *testing.T) {
 				w.WriteHeader(c.code)
 				_, _ = io.WriteString(w, c.body)
 			})
-			second := newServer(t, true, say("second"))
-			r := build(t, fast(first.at(), second.at()))
+			second := newServer(t, true, respond("second"))
+			r := newHarness(t, fastOptions(first.asServer(), second.asServer()))
 			response := r.send(http.MethodGet, "/")
 			data, err := io.ReadAll(response.Body)
 			want, wantCode := c.body, c.code
@@ -254,7 +255,7 @@ func TestGatewayErrors(t *testing.T) {
 			if c.passes {
 				return
 			}
-			alone := build(t, fast(first.at()))
+			alone := newHarness(t, fastOptions(first.asServer()))
 			_, err = alone.RoundTrip(alone.request(http.MethodPost, "/", strings.NewReader("x")))
 			if !IsLinkError(err) || !strings.Contains(err.Error(), fmt.Sprint("answered ", c.code)) {
 				t.Errorf("without a second: %v", err)
@@ -277,7 +278,7 @@ func TestUpgradesGoOverHTTP1(t *testing.T) {
 	})
 	for _, down := range []bool{false, true} {
 		t.Run(fmt.Sprintf("and end with the address: %t", down), func(t *testing.T) {
-			r := build(t, fast(server.at()))
+			r := newHarness(t, fastOptions(server.asServer()))
 			request := r.request(http.MethodGet, "/exec", nil)
 			request.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {"echo"}}
 			response, err := r.HTTP1().RoundTrip(request)
@@ -297,7 +298,7 @@ func TestUpgradesGoOverHTTP1(t *testing.T) {
 				}
 			}
 			if down {
-				r.candidate(0).severAll(errors.New("down"))
+				r.address(0).interruptAll(errors.New("down"))
 				if _, err := reader.ReadByte(); err == nil {
 					t.Error("the connection is open")
 				}
@@ -306,7 +307,7 @@ func TestUpgradesGoOverHTTP1(t *testing.T) {
 	}
 }
 
-func TestBadServersAreRefused(t *testing.T) {
+func TestInvalidServersAreRefused(t *testing.T) {
 	parse := func(s string) *url.URL { u, _ := url.Parse(s); return u }
 	cases := []struct {
 		name    string
@@ -317,7 +318,7 @@ func TestBadServersAreRefused(t *testing.T) {
 		{"no URL", []Server{{}}, "upstream: server without a URL"},
 		{"plain HTTP", []Server{{URL: parse("http://a:80")}}, `upstream: server "http://a:80": the scheme must be https`},
 		{"no host", []Server{{URL: parse("https://:443")}}, `upstream: server "https://:443": no host`},
-		{"a password", []Server{{URL: parse("https://u:secret@a")}}, `upstream: server "https://u:xxxxx@a": no user, query or fragment is possible`},
+		{"a password", []Server{{URL: parse("https://u:secret@a")}}, `upstream: server "https://u:xxxxx@a": must not have a user, query or fragment`},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

@@ -8,80 +8,81 @@ import (
 	"time"
 )
 
-// round probes the addresses, all at once, and draws the conclusions. It waits for those that are not known to be down, and when all
-// are for the first answer. An address that is down may take long to connect to: its probe goes on behind the round, and
-// the next rounds leave it alone.
+// round probes all addresses in parallel and updates the state. It waits for the addresses that are
+// not down; if all are down, for the first answer. Connecting to an address that is down may take
+// long: its probe continues after the round, and the next rounds skip that address meanwhile.
 func (u *Upstream) round(ctx context.Context) {
 	p := u.plan.Load()
 	u.reload(p)
-	r := &round{upstream: u, plan: p, started: u.clock.Now(), outcomes: make(chan outcome, len(p.candidates))}
-	waitFor := p.notDown()
+	r := &round{upstream: u, plan: p, started: u.clock.Now(), outcomes: make(chan outcome, len(p.addresses))}
+	waitFor := p.usable()
 	if len(waitFor) == 0 {
-		waitFor, r.untilFirst = p.candidates, true
+		waitFor, r.untilFirst = p.addresses, true
 	}
 	awaited := 0
-	for _, c := range p.candidates {
-		if !c.probing.CompareAndSwap(false, true) {
+	for _, a := range p.addresses {
+		if !a.probing.CompareAndSwap(false, true) {
 			continue
 		}
-		report := slices.Contains(waitFor, c)
+		report := slices.Contains(waitFor, a)
 		if report {
 			awaited++
 		}
-		u.probes.Go(func() { r.probe(ctx, c, report) })
+		u.probes.Go(func() { r.probe(ctx, a, report) })
 	}
-	if awaited == 0 { // the probes of a plan that was replaced have not quite ended
-		u.kick()
+	if awaited == 0 { // the probes of a replaced plan have not ended yet
+		u.probeNow()
 		return
 	}
 	r.conclude(ctx, awaited)
 }
 
-// round is one on its way.
+// round is a round of probes in flight.
 type round struct {
-	upstream   *Upstream
-	plan       *plan
-	started    time.Time
-	untilFirst bool         // answer, not until all awaited have come
-	outcomes   chan outcome // of those that are awaited; has room for all
-	answered   sync.Once
-	any        atomic.Bool // has answered
+	upstream    *Upstream
+	plan        *plan
+	started     time.Time
+	untilFirst  bool         // stop waiting at the first answer
+	outcomes    chan outcome // of the awaited probes; has room for all
+	firstAnswer sync.Once
+	anyAnswered atomic.Bool
 }
 
 type outcome struct {
-	candidate *candidate
-	err       error
+	address *address
+	err     error
 }
 
-// probe probes one address. An answer is told at once, the first as an event. A failure is the round's to tell, if it waits for it.
-func (r *round) probe(ctx context.Context, c *candidate, report bool) {
-	err := r.upstream.probe(ctx, r.plan, c)
+// probe probes one address. An answer is recorded at once, and the first one is an event. A failure
+// becomes an event in conclude, if the round waits for this address.
+func (r *round) probe(ctx context.Context, a *address, report bool) {
+	err := r.upstream.probe(ctx, r.plan, a)
 	defer func() {
-		c.probing.Store(false)
+		a.probing.Store(false)
 		if report {
-			r.outcomes <- outcome{c, err}
+			r.outcomes <- outcome{a, err}
 		}
 	}()
 	if ctx.Err() != nil || r.plan.ctx.Err() != nil {
-		return // it says nothing
+		return // a probe that was cancelled proves nothing
 	}
-	c.probed(err)
+	a.recordProbe(err)
 	if err == nil {
-		r.answered.Do(func() {
-			r.upstream.proven.Store(r.started.UnixNano())
-			r.upstream.event(roundSucceeded, func() string { return c.name + " answers" })
-			r.any.Store(true)
+		r.firstAnswer.Do(func() {
+			r.upstream.lastAnswered.Store(r.started.UnixNano())
+			r.upstream.event(roundSucceeded, func() string { return a.name + " answers" })
+			r.anyAnswered.Store(true)
 		})
 		return
 	}
-	// The next probe must not depend on a connection that may be dead for reasons of its own.
-	c.renew()
+	// The next probe must not depend on this connection, which may be dead while the link is up.
+	a.renewPool()
 	if !report {
-		c.severAll(err) // a request may have chosen it just before it was found to be down
+		a.interruptAll(err) // a request may have chosen the address just before it went down
 	}
 }
 
-// conclude waits for so many outcomes and draws the conclusions.
+// conclude waits for the given number of outcomes and updates the state.
 func (r *round) conclude(ctx context.Context, awaited int) {
 	u := r.upstream
 	var failed []outcome
@@ -97,24 +98,24 @@ func (r *round) conclude(ctx context.Context, awaited int) {
 	if ctx.Err() != nil || r.plan.ctx.Err() != nil {
 		return
 	}
-	if !r.any.Load() {
-		u.event(roundFailed, u.why)
+	if !r.anyAnswered.Load() {
+		u.event(roundFailed, u.linkErrorText)
 	}
-	// After the event: what fails now must find the state as it is.
+	// After the event: requests that fail now must see the new state.
 	for _, o := range failed {
-		if o.candidate.health(r.plan.FailureThreshold) == down {
-			o.candidate.severAll(o.err)
+		if o.address.health(r.plan.FailureThreshold) == down {
+			o.address.interruptAll(o.err)
 		} else {
-			u.kick() // a request may be waiting for the verdict
+			u.probeNow() // a request may be waiting for the outcome
 		}
 	}
 }
 
-// notDown gives the addresses that are not known to be down.
-func (p *plan) notDown() (list []*candidate) {
-	for _, c := range p.candidates {
-		if c.health(p.FailureThreshold) != down {
-			list = append(list, c)
+// usable returns the addresses that are not down.
+func (p *plan) usable() (list []*address) {
+	for _, a := range p.addresses {
+		if a.health(p.FailureThreshold) != down {
+			list = append(list, a)
 		}
 	}
 	return list

@@ -11,17 +11,19 @@ import (
 	"time"
 )
 
-// RoundTrip implements http.RoundTripper. Scheme, host and Host of the request do not matter; it goes to
-// the best address, and to the next if that fails in a way that makes it safe to try again.
+// RoundTrip implements http.RoundTripper. Scheme, host and Host of the request do not matter. The
+// request goes to the best address, and to the next one if it failed in a way that is safe to
+// retry.
 //
-// The error is a *LinkError if no address answered, and so is that of a read from a body that breaks off because
-// the link does. A request whose own context has ended gets that context's error, and is not held against the link.
+// The error is a *LinkError if no address answered. Reading a body that ends early because the link
+// failed returns a *LinkError too. A request whose own context has ended gets that context's error,
+// which does not count against the link.
 func (u *Upstream) RoundTrip(r *http.Request) (*http.Response, error) {
 	return u.roundTrip(r, func(p *pool) *http.Transport { return p.http2 })
 }
 
-// HTTP1 returns a RoundTripper to the same addresses that never speaks HTTP/2, which has no upgrades. The
-// body of a 101 response is an io.ReadWriteCloser.
+// HTTP1 returns a RoundTripper to the same addresses that never speaks HTTP/2, because HTTP/2 has
+// no upgrades. The body of a 101 response is an io.ReadWriteCloser.
 func (u *Upstream) HTTP1() http.RoundTripper { return overHTTP1{u} }
 
 type overHTTP1 struct{ upstream *Upstream }
@@ -34,19 +36,19 @@ func (u *Upstream) roundTrip(r *http.Request, transport func(*pool) *http.Transp
 	up := newUpload(r.Body)
 	defer up.release()
 	failures := &LinkError{}
-	turn := u.turns.Add(1)
-	var tried []*candidate
+	turn := u.requestCount.Add(1)
+	var tried []*address
 	for u.State() != Offline {
-		p := u.plan.Load() // which may be another one after a failure that took long
-		c := p.untried(turn, tried)
-		if c == nil {
+		p := u.plan.Load() // may differ from the plan of the previous attempt
+		a := p.nextUntried(turn, tried)
+		if a == nil {
 			break
 		}
-		tried = append(tried, c)
-		response, sent, err := u.attempt(r, up, c, p.ProbeTimeout/2, transport)
+		tried = append(tried, a)
+		response, sent, err := u.attempt(r, up, a, p.ProbeTimeout/2, transport)
 		if err == nil {
-			c.requestAnswered(p.FailureThreshold)
-			u.event(requestSucceeded, func() string { return c.name + " answers" })
+			a.requestAnswered(p.FailureThreshold)
+			u.event(requestSucceeded, func() string { return a.name + " answers" })
 			return response, nil
 		}
 		if ctxErr := r.Context().Err(); ctxErr != nil {
@@ -55,22 +57,22 @@ func (u *Upstream) roundTrip(r *http.Request, transport func(*pool) *http.Transp
 		if uploadErr := up.failure(); uploadErr != nil {
 			return nil, fmt.Errorf("read request body: %w", uploadErr)
 		}
-		var severed cut
+		var interruption interrupted
 		switch {
-		case errors.As(err, &severed):
-			err = severed.reason // known already
-		case errors.Is(err, errStranded):
-			tried = tried[:len(tried)-1] // the address is well, and has another connection
+		case errors.As(err, &interruption):
+			err = interruption.reason // recorded already
+		case errors.Is(err, errClosedSilent):
+			tried = tried[:len(tried)-1] // the address answers over another connection
 		case !isConnectionError(err):
-			return nil, fmt.Errorf("%s: %w", c.name, err)
+			return nil, fmt.Errorf("%s: %w", a.name, err)
 		default:
-			c.requestFailed(err)
-			u.kick()
+			a.requestFailed(err)
+			u.probeNow()
 		}
-		failures.Servers = append(failures.Servers, ServerError{c.name, err})
-		failures.Sent = failures.Sent || sent || up.begun()
-		if up.begun() || sent && !safe(r.Method) {
-			break // it may have been done
+		failures.Servers = append(failures.Servers, ServerError{a.name, err})
+		failures.Sent = failures.Sent || sent || up.started()
+		if up.started() || sent && !safe(r.Method) {
+			break // the API server may have executed the request
 		}
 	}
 	if len(failures.Servers) == 0 {
@@ -80,28 +82,29 @@ func (u *Upstream) roundTrip(r *http.Request, transport func(*pool) *http.Transp
 	return nil, failures
 }
 
-// requestFailed draws the conclusion for the link. While another address is well, it is the trouble of one address alone.
+// requestFailed moves the state after a failed request. While any address is healthy, the failure
+// concerns one address and not the link.
 func (u *Upstream) requestFailed(err *LinkError) {
 	p := u.plan.Load()
-	if slices.ContainsFunc(p.candidates, func(c *candidate) bool { return c.health(p.FailureThreshold) == well }) {
-		u.kick()
+	if slices.ContainsFunc(p.addresses, func(a *address) bool { return a.health(p.FailureThreshold) == healthy }) {
+		u.probeNow()
 		return
 	}
 	u.event(requestFailed, err.Error)
 }
 
-// untried returns the best address that is not among those tried, nil if there is none.
-func (p *plan) untried(turn uint64, tried []*candidate) *candidate {
-	for _, c := range p.order(turn) {
-		if !slices.Contains(tried, c) {
-			return c
+// nextUntried returns the best address that is not in tried, or nil.
+func (p *plan) nextUntried(turn uint64, tried []*address) *address {
+	for _, a := range p.order(turn) {
+		if !slices.Contains(tried, a) {
+			return a
 		}
 	}
 	return nil
 }
 
-// safe reports whether a request does the same when it is done twice (RFC 9110 §9.2.1). Other idempotent
-// methods are not among them: the second answer to a DELETE is a 404.
+// safe reports whether a method is safe (RFC 9110 §9.2.1), so that a request may be sent twice.
+// Other idempotent methods do not qualify: the second answer to a DELETE is a 404.
 func safe(method string) bool {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
@@ -110,23 +113,26 @@ func safe(method string) bool {
 	return false
 }
 
-// attempt sends the request to one address, and asks for a probe when it has waited for slow. sent tells whether any of it may have got there.
-func (u *Upstream) attempt(r *http.Request, up *upload, c *candidate, slow time.Duration, transport func(*pool) *http.Transport) (_ *http.Response, sent bool, _ error) {
-	if _, err := c.trust.roots(); err != nil {
+// attempt sends the request to one address, and asks for a probe after it has waited for slow. sent
+// reports whether any part of the request may have arrived.
+func (u *Upstream) attempt(
+	r *http.Request, up *upload, a *address, slow time.Duration, transport func(*pool) *http.Transport,
+) (_ *http.Response, sent bool, _ error) {
+	if _, err := a.trust.roots(); err != nil {
 		return nil, false, err
 	}
-	connections, link := c.current()
+	connections, addressCtx := a.current()
 	ctx, cancel := context.WithCancelCause(r.Context())
-	unlink := context.AfterFunc(link, func() { cancel(context.Cause(link)) })
-	// A request that waits, up to the first byte of the body, is a reason to look whether the link is still there, unless that was
-	// done meanwhile. It is not given up for that: it may be one that takes long.
+	stopInterrupts := context.AfterFunc(addressCtx, func() { cancel(context.Cause(addressCtx)) })
+	// A request that waits for the first byte of its body asks for a probe, unless a round of
+	// probes was answered meanwhile. The request itself continues: its answer may just take long.
 	started := u.clock.Now().UnixNano()
 	waiting := u.clock.AfterFunc(slow, func() {
-		if u.proven.Load() < started {
-			u.kick()
+		if u.lastAnswered.Load() < started {
+			u.probeNow()
 		}
 	})
-	end := func() { waiting.Stop(); unlink(); cancel(nil) }
+	end := func() { waiting.Stop(); stopInterrupts(); cancel(nil) }
 
 	var connected atomic.Bool
 	var used atomic.Pointer[conn]
@@ -136,7 +142,7 @@ func (u *Upstream) attempt(r *http.Request, up *upload, c *candidate, slow time.
 			used.Store(connOf(info.Conn))
 		},
 	}))
-	out.URL = c.target(r.URL)
+	out.URL = a.target(r.URL)
 	out.Host = out.URL.Host
 	out.Body = up.body(r.Body)
 	response, err := transport(connections).RoundTrip(out)
@@ -144,17 +150,20 @@ func (u *Upstream) attempt(r *http.Request, up *upload, c *candidate, slow time.
 		err = refuseBalancer(r.Method, response)
 	}
 	if err != nil {
-		var severed cut
-		if raw := used.Load(); raw != nil && raw.stranded.Load() {
-			err = errStranded
+		var interruption interrupted
+		if raw := used.Load(); raw != nil && raw.closedSilent.Load() {
+			err = errClosedSilent
 		}
-		if errors.As(context.Cause(link), &severed) {
-			err = severed
+		if errors.As(context.Cause(addressCtx), &interruption) {
+			err = interruption
 		}
 		end()
 		return nil, connected.Load(), err
 	}
 	response.Request = r
-	response.Body = watchBody(response.Body, &guard{upstream: u, candidate: c, conn: used.Load(), client: r.Context(), link: link, heard: func() { waiting.Stop() }, end: end})
+	response.Body = guardBody(response.Body, &guard{
+		upstream: u, address: a, conn: used.Load(), clientCtx: r.Context(), addressCtx: addressCtx,
+		firstByte: func() { waiting.Stop() }, end: end,
+	})
 	return response, true, nil
 }

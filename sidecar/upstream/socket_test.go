@@ -11,15 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestBytesThatNobodyAcknowledgesEndAConnection(t *testing.T) {
+func TestUnacknowledgedBytesEndAConnection(t *testing.T) {
 	var config net.ListenConfig
-	config.SetMultipathTCP(false) // whose sockets take no filter
+	config.SetMultipathTCP(false) // its sockets take no filter
 	listener, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	dialer := net.Dialer{Control: giveUpAfter(300 * time.Millisecond)}
+	dialer := net.Dialer{Control: userTimeout(300 * time.Millisecond)}
 	conn, err := dialer.DialContext(context.Background(), "tcp", listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -41,7 +41,7 @@ func TestBytesThatNobodyAcknowledgesEndAConnection(t *testing.T) {
 	}
 }
 
-// ignoreAll drops what arrives, before it is acknowledged.
+// ignoreAll drops all bytes that arrive before they are acknowledged.
 func ignoreAll(t *testing.T, conn net.Conn) {
 	t.Helper()
 	raw, err := conn.(*net.TCPConn).SyscallConn()
@@ -57,10 +57,10 @@ func ignoreAll(t *testing.T, conn net.Conn) {
 	}
 }
 
-func TestConnectionsAreGivenUpInTime(t *testing.T) {
+func TestConnectionsHaveKeepAliveAndUserTimeout(t *testing.T) {
 	server := newServer(t, true, nil)
-	r := build(t, fast(server.at()))
-	conn, err := r.candidate(0).dial(t.Context(), "tcp", server.link.address)
+	r := newHarness(t, fastOptions(server.asServer()))
+	conn, err := r.address(0).dial(t.Context(), "tcp", server.link.address)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,13 +6,15 @@ import "fmt"
 type State int32
 
 const (
-	// Suspect: it is not known whether the link is up. Requests are tried. The state at start.
+	// Suspect: the link may be up or down. Requests are tried. This is the state at start.
 	Suspect State = iota
 	// Online: an API server has answered, and nothing has failed since.
 	Online
-	// Offline: no address answered some rounds of probes in succession, two by default. Requests fail without being tried.
+	// Offline: no address answered several rounds of probes in succession, two by default. Requests
+	// fail without being tried.
 	Offline
-	// Recovering: an address has answered after Offline, but not yet often enough to be believed, which is twice by default.
+	// Recovering: an address has answered after Offline, but not yet often enough for Online, which
+	// takes two answers by default.
 	Recovering
 )
 
@@ -31,24 +33,24 @@ func (s State) String() string {
 	return fmt.Sprintf("state(%d)", int32(s))
 }
 
-// event is what the state depends on.
+// event is an observation that can change the state.
 type event int
 
 const (
-	requestSucceeded event = iota // a response header came
+	requestSucceeded event = iota // a response header arrived
 	requestFailed                 // no address answered a request, or a response broke off
 	roundSucceeded                // at least one address answered its probe
 	roundFailed                   // no address answered its probe
 )
 
-// machine decides on the state. It is a value without clock or I/O.
+// machine decides the state. It is a value without clock or I/O.
 type machine struct {
-	failureThreshold int // rounds in succession that make it Offline
+	failureThreshold int // failed rounds in succession that make it Offline
 	successThreshold int // answers that end Offline
 
-	state    State
-	failed   int // rounds in succession
-	answered int // since Offline
+	state        State
+	failedRounds int // in succession
+	answers      int // since Offline
 }
 
 // next returns the machine after an event, and whether a probe should follow at once.
@@ -58,19 +60,19 @@ func (m machine) next(e event) (after machine, probe bool) {
 		return m.up()
 
 	case roundFailed:
-		m.failed++
+		m.failedRounds++
 		switch {
 		case m.state == Offline:
 			return m, false
-		case m.state == Recovering || m.failed >= m.failureThreshold:
-			m.state, m.answered = Offline, 0
+		case m.state == Recovering || m.failedRounds >= m.failureThreshold:
+			m.state, m.answers = Offline, 0
 			return m, false
 		}
 		m.state = Suspect
 		return m, true
 
 	case requestSucceeded:
-		// An answer that was on its way when the link went down says nothing about now.
+		// The answer may have been on its way when the link went down: it proves nothing about now.
 		if m.state == Offline {
 			return m, false
 		}
@@ -88,11 +90,11 @@ func (m machine) next(e event) (after machine, probe bool) {
 	return m, false
 }
 
-// up is the machine after an answer.
+// up returns the machine after an answer.
 func (m machine) up() (after machine, probe bool) {
-	m.failed = 0
-	m.answered++
-	if (m.state == Offline || m.state == Recovering) && m.answered < m.successThreshold {
+	m.failedRounds = 0
+	m.answers++
+	if (m.state == Offline || m.state == Recovering) && m.answers < m.successThreshold {
 		m.state = Recovering
 		return m, true
 	}

@@ -9,14 +9,15 @@ import (
 	"sync"
 )
 
-// trust is the CA file, read again when it changes. kubelet replaces it when the cluster's CA is rotated.
+// trust is a CA file, read again when it changes: kubelet replaces it when the cluster's CA is
+// rotated.
 type trust struct {
 	file string // "" for the system's roots
 
 	mu   sync.Mutex
 	data []byte
 	pool *x509.CertPool
-	err  error // of the last reading
+	err  error // of the last read
 }
 
 // trustError is a CA file that cannot be used.
@@ -25,7 +26,8 @@ type trustError struct{ err error }
 func (e *trustError) Error() string { return e.err.Error() }
 func (e *trustError) Unwrap() error { return e.err }
 
-// reload reads the file and reports whether there are new roots. A file that has become unusable leaves the roots as they are.
+// reload reads the file and reports whether there are new roots. If the file has become unusable,
+// the roots stay.
 func (t *trust) reload() (changed bool, err error) {
 	if t.file == "" {
 		return false, nil
@@ -50,9 +52,10 @@ func (t *trust) reload() (changed bool, err error) {
 	return false, t.err
 }
 
-var errNoCertificate = errors.New("no PEM certificate in it")
+var errNoCertificate = errors.New("no PEM certificate in the file")
 
-// roots returns the CA certificates, nil for the system's; an error if there never were any.
+// roots returns the CA certificates, nil for the system's. It returns an error if none were ever
+// read.
 func (t *trust) roots() (*x509.CertPool, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

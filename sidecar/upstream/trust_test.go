@@ -17,7 +17,7 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-func TestWhatIsWrongWithAServerIsSaidOnce(t *testing.T) {
+func TestEachFailureOfAServerIsLoggedOnce(t *testing.T) {
 	listening := func(t *testing.T, server *httptest.Server) string {
 		t.Cleanup(server.Close)
 		server.Config.ErrorLog = discardLog
@@ -71,12 +71,12 @@ func TestWhatIsWrongWithAServerIsSaidOnce(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			address, ca := c.setup(t)
-			options := fast(Server{URL: &url.URL{Scheme: "https", Host: address}})
+			options := fastOptions(Server{URL: &url.URL{Scheme: "https", Host: address}})
 			options.CAFile = filepath.Join(t.TempDir(), "ca.crt")
 			if err := os.WriteFile(options.CAFile, ca, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			r := build(t, options)
+			r := newHarness(t, options)
 			for range 3 {
 				r.round(context.Background())
 			}
@@ -101,7 +101,7 @@ func TestWhatIsWrongWithAServerIsSaidOnce(t *testing.T) {
 
 func withoutCA(address string, _ []byte) (string, []byte) { return address, []byte("nothing") }
 
-// notHTTP greets like SSH.
+// notHTTP starts a server that greets like SSH.
 func notHTTP(t *testing.T) string {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -117,29 +117,29 @@ func notHTTP(t *testing.T) string {
 				return
 			}
 			_, _ = io.WriteString(conn, "SSH-2.0-x\r\n")
-			_, _ = conn.Read(make([]byte, 1024)) // so that closing does not reset
+			_, _ = conn.Read(make([]byte, 1024)) // so that Close does not reset the connection
 			_ = conn.Close()
 		}
 	}()
 	return listener.Addr().String()
 }
 
-func TestAnotherReasonIsSaidToo(t *testing.T) {
+func TestAFailureOfAnotherKindIsLogged(t *testing.T) {
 	server := newServer(t, true, nil)
-	r := build(t, fast(server.at()))
+	r := newHarness(t, fastOptions(server.asServer()))
 	steps := []func(){
-		func() {},                                      // answers
+		func() {},                                      // info
 		func() { server.ready = 500 },                  // warning
-		func() { server.ready = 500 },                  // the same
-		func() { server.ready = 502 },                  // another
-		func() { server.link.refuse() },                // another
-		func() { server.link.refuse() },                // the same
-		func() { server.ready = 200 },                  // the same
-		func() { server.link.restore() },               // answers
-		func() { server.ready = 401 },                  // still does
+		func() { server.ready = 500 },                  // same kind, no line
+		func() { server.ready = 502 },                  // warning
+		func() { server.link.refuse() },                // warning
+		func() { server.link.refuse() },                // same kind, no line
+		func() { server.ready = 200 },                  // same kind, no line
+		func() { server.link.restore() },               // info
+		func() { server.ready = 401 },                  // an answer too, no line
 		func() { server.ready = 500 },                  // warning
-		func() { server.link.restore() },               // the same
-		func() { server.ready = http.StatusNoContent }, // answers
+		func() { server.link.restore() },               // same kind, no line
+		func() { server.ready = http.StatusNoContent }, // info
 	}
 	for _, step := range steps {
 		step()
@@ -156,12 +156,12 @@ func TestAnotherReasonIsSaidToo(t *testing.T) {
 	}
 }
 
-func TestRotatedCAIsFollowed(t *testing.T) {
+func TestARotatedCAIsLoaded(t *testing.T) {
 	first, firstCA := selfSigned(t, "127.0.0.1")
 	second, secondCA := selfSigned(t, "127.0.0.1")
 	current := make(chan tls.Certificate, 1)
 	current <- first
-	server := httptest.NewUnstartedServer(say("ok"))
+	server := httptest.NewUnstartedServer(respond("ok"))
 	server.Config.ErrorLog = discardLog
 	server.EnableHTTP2 = true
 	server.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
@@ -172,9 +172,9 @@ func TestRotatedCAIsFollowed(t *testing.T) {
 	server.StartTLS()
 	defer server.Close()
 
-	options := fast(Server{URL: &url.URL{Scheme: "https", Host: server.Listener.Addr().String()}})
+	options := fastOptions(Server{URL: &url.URL{Scheme: "https", Host: server.Listener.Addr().String()}})
 	options.CAFile = filepath.Join(t.TempDir(), "ca.crt")
-	r := build(t, options) // the file is not there yet
+	r := newHarness(t, options) // the file does not exist yet
 	r.round(context.Background())
 	if _, err := r.RoundTrip(r.request(http.MethodGet, "/", nil)); !IsLinkError(err) || !strings.Contains(err.Error(), "read CA file") {
 		t.Errorf("without a CA file: %v", err)
@@ -192,7 +192,7 @@ func TestRotatedCAIsFollowed(t *testing.T) {
 	}
 	<-current
 	current <- second
-	r.candidate(0).severAll(io.EOF)
+	r.address(0).interruptAll(io.EOF)
 	if _, err := r.RoundTrip(r.request(http.MethodGet, "/", nil)); !IsLinkError(err) {
 		t.Errorf("with a certificate of another CA: %v", err)
 	}
@@ -206,13 +206,13 @@ func TestRotatedCAIsFollowed(t *testing.T) {
 	}
 }
 
-func TestServerNameIsTheOneConfigured(t *testing.T) {
+func TestTheConfiguredServerNameIsVerified(t *testing.T) {
 	cert, ca := selfSigned(t, "kubernetes.default.svc")
-	server := httptest.NewUnstartedServer(say("ok"))
+	server := httptest.NewUnstartedServer(respond("ok"))
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
 	server.StartTLS()
 	defer server.Close()
-	options := fast(Server{
+	options := fastOptions(Server{
 		URL:           &url.URL{Scheme: "https", Host: server.Listener.Addr().String()},
 		TLSServerName: "kubernetes.default.svc",
 	})
@@ -220,7 +220,7 @@ func TestServerNameIsTheOneConfigured(t *testing.T) {
 	if err := os.WriteFile(options.CAFile, ca, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got := build(t, options).text(http.MethodGet, "/"); got != "ok" {
+	if got := newHarness(t, options).text(http.MethodGet, "/"); got != "ok" {
 		t.Errorf("got %q", got)
 	}
 }

@@ -13,8 +13,8 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// Defaults. With them a request into a black hole is told that the link is down after 2.5 seconds, and a link over
-// which nothing is asked is found to be a black hole after 4 seconds at most.
+// Defaults. With them a request into a black hole fails with a LinkError after 2.5 seconds, and a
+// black hole on a link without requests is detected after 4 seconds at most.
 const (
 	DefaultProbeInterval    = 2 * time.Second
 	DefaultProbeTimeout     = time.Second
@@ -25,56 +25,61 @@ const (
 
 // Server is one address of the API server.
 type Server struct {
-	// URL has the scheme https, a host, and perhaps a port and a path under which the API lives.
+	// URL has the scheme https, a host, and perhaps a port and the path of the API.
 	URL *url.URL
-	// TLSServerName is the name that the certificate must have, and that is sent in the handshake. Empty means the URL's host.
+	// TLSServerName is the name that the certificate must have and that the handshake sends. Empty
+	// means the URL's host.
 	TLSServerName string
-	// CAFile has the PEM certificates of the CAs of this server. It is read again when it changes, and may be missing at
-	// first. Empty means Options.CAFile.
+	// CAFile has the PEM certificates of this server's CAs. It is read again when it changes, and
+	// may be missing at first. Empty means Options.CAFile.
 	CAFile string
-	// LastResort marks an address that is used only while no other is as well, whatever the mode.
+	// LastResort marks an address that is used only while no other one has the same health, in any
+	// mode.
 	LastResort bool
 }
 
-// Options say where the API server is and how it is watched.
+// Options say where the API server is and how it is probed.
 type Options struct {
 	Settings
-	// CAFile has the PEM certificates of the cluster's CAs. It is read again when it changes, and may be missing at first.
-	// Empty means the system's.
+	// CAFile has the PEM certificates of the cluster's CAs. It is read again when it changes, and
+	// may be missing at first. Empty means the system's.
 	CAFile string
-	// TokenFile has the bearer token for probes. It is read for each, and may be missing. Empty means none.
+	// TokenFile has the bearer token for probes. It is read for each probe, and may be missing.
+	// Empty means no token.
 	TokenFile string
-	// OnChange, if not nil, is told each change of the state, one after the other. It must return soon, and must
-	// not send requests through the Upstream or call WaitOnline.
+	// OnChange, if not nil, is called for each change of the state with a reason, one call at a
+	// time. It must return soon, and must not send requests through the Upstream or call
+	// WaitOnline.
 	OnChange func(State, string)
-	// Logger gets changes of the state and what is wrong with an address, each once. Nil means none.
+	// Logger logs each change of the state, and each new failure of an address once. Nil logs
+	// nothing.
 	Logger *zap.Logger
-	// Clock is for probes. Nil means the real one.
+	// Clock is the clock of the probes. Nil means the real one.
 	Clock clock.WithTickerAndDelayedExecution
 }
 
-// Upstream sends requests to whichever address answers. Use New, and Run for as long as it is used.
+// Upstream sends requests to an address that answers. Call New, and let Run run while it is used.
 type Upstream struct {
-	options Options // Settings are in plan
-	logger  *zap.Logger
-	clock   clock.WithTickerAndDelayedExecution
-	plan    atomic.Pointer[plan]
-	turns   atomic.Uint64 // requests
-	kicked  chan struct{} // a probe is wanted at once
-	jitter  func() float64
-	proven  atomic.Int64   // start of the latest round that was answered, in nanoseconds
-	probes  sync.WaitGroup // on their way
+	options      Options // Settings are in plan
+	logger       *zap.Logger
+	clock        clock.WithTickerAndDelayedExecution
+	plan         atomic.Pointer[plan]
+	requestCount atomic.Uint64
+	probeWanted  chan struct{} // holds a value while a probe is wanted at once
+	jitter       func() float64
+	lastAnswered atomic.Int64   // start of the latest answered round, in nanoseconds
+	probes       sync.WaitGroup // in flight
 
 	state atomic.Int32 // copy of machine.state, for readers
 
-	order   sync.Mutex // held from an event to the end of its OnChange
+	eventMu sync.Mutex // held from an event to the end of its OnChange
 	machine machine
 
 	mu     sync.Mutex
-	online chan struct{} // closed while Online()
+	online chan struct{} // closed while Online() is true
 
-	updating sync.Mutex
-	removed  []*candidate // that something may still be under way on
+	updateMu sync.Mutex
+	removed  []*address // may still have requests in flight
 	stopped  bool
 }
 
@@ -92,13 +97,13 @@ func New(options Options) (*Upstream, error) {
 		options.Clock = clock.RealClock{}
 	}
 	u := &Upstream{
-		options: options,
-		logger:  options.Logger,
-		clock:   options.Clock,
-		kicked:  make(chan struct{}, 1),
-		jitter:  rand.Float64,
-		machine: machine{failureThreshold: options.FailureThreshold, successThreshold: options.SuccessThreshold},
-		online:  make(chan struct{}),
+		options:     options,
+		logger:      options.Logger,
+		clock:       options.Clock,
+		probeWanted: make(chan struct{}, 1),
+		jitter:      rand.Float64,
+		machine:     machine{failureThreshold: options.FailureThreshold, successThreshold: options.SuccessThreshold},
+		online:      make(chan struct{}),
 	}
 	close(u.online)
 	u.plan.Store(newPlan(options.Settings, nil, &u.options))
@@ -109,7 +114,7 @@ func New(options Options) (*Upstream, error) {
 // State returns the state of the link.
 func (u *Upstream) State() State { return State(u.state.Load()) }
 
-// Online reports whether requests should be tried: not in Offline, nor in Recovering.
+// Online reports whether requests should be tried: in Online and in Suspect.
 func (u *Upstream) Online() bool { return u.State().online() }
 
 func (s State) online() bool { return s == Online || s == Suspect }
@@ -129,18 +134,18 @@ func (u *Upstream) WaitOnline(ctx context.Context) error {
 	}
 }
 
-// event moves the state. reason is for people.
+// event moves the state. reason is for the log and OnChange.
 func (u *Upstream) event(e event, reason func() string) {
 	if e == requestSucceeded && u.State() == Online {
 		return // the common case, without a lock
 	}
-	u.order.Lock()
-	defer u.order.Unlock()
+	u.eventMu.Lock()
+	defer u.eventMu.Unlock()
 	before := u.machine.state
 	after, probe := u.machine.next(e)
 	u.machine = after
 	if probe {
-		u.kick()
+		u.probeNow()
 	}
 	if after.state == before {
 		return
@@ -158,27 +163,28 @@ func (u *Upstream) event(e event, reason func() string) {
 	transitions.WithLabelValues(after.state.String()).Inc()
 	stateGauge.Set(gaugeValue[after.state])
 	why := reason()
-	u.logger.Info("link state changed", zap.Stringer("from", before), zap.Stringer("to", after.state), zap.String("reason", why))
+	u.logger.Info("link state changed",
+		zap.Stringer("from", before), zap.Stringer("to", after.state), zap.String("reason", why))
 	if u.options.OnChange != nil {
 		u.options.OnChange(after.state, why)
 	}
 }
 
-// kick asks for a probe at once.
-func (u *Upstream) kick() {
+// probeNow asks for a probe at once.
+func (u *Upstream) probeNow() {
 	select {
-	case u.kicked <- struct{}{}:
-	default: // one is asked for already
+	case u.probeWanted <- struct{}{}:
+	default: // a probe is wanted already
 	}
 }
 
-// linkError collects what is known of all addresses.
+// linkError returns the last error of each address.
 func (u *Upstream) linkError() *LinkError {
 	e := &LinkError{}
-	for _, c := range u.plan.Load().candidates {
-		e.Servers = append(e.Servers, c.why())
+	for _, a := range u.plan.Load().addresses {
+		e.Servers = append(e.Servers, a.serverError())
 	}
 	return e
 }
 
-func (u *Upstream) why() string { return u.linkError().Error() }
+func (u *Upstream) linkErrorText() string { return u.linkError().Error() }

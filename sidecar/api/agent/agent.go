@@ -1,6 +1,6 @@
-// Package agent selects clients by their User-Agent (RFC 9110 §10.1.5), in the way
-// that OpenYurt's cache_agents names them: by what stands before the first slash,
-// "kubectl" for "kubectl/v1.36.3 (linux/amd64) kubernetes/1234567".
+// Package agent selects clients by the name in their User-Agent (RFC 9110 §10.1.5), as OpenYurt's
+// cache_agents does. The name is the part before the first slash: "kubectl" for
+// "kubectl/v1.36.3 (linux/amd64) kubernetes/1234567".
 package agent
 
 import (
@@ -11,14 +11,13 @@ import (
 	"sync/atomic"
 )
 
-// Selector says which clients are meant. The zero value means none.
+// Selector selects clients. The zero value selects none.
 type Selector struct {
 	include, exclude []string // patterns in lower case
 }
 
-// Parse reads a comma-separated list of names. A name may have the wildcards of
-// path.Match; one that begins with ! is an exception, and a list of nothing but
-// exceptions means all others.
+// Parse reads a comma-separated list of names. A name may have the wildcards of path.Match. A name
+// after ! is an exception. A list of exceptions alone selects all other clients.
 func Parse(list string) (Selector, error) {
 	var s Selector
 	var problems []error
@@ -29,7 +28,9 @@ func Parse(list string) (Selector, error) {
 		}
 		pattern, except := strings.CutPrefix(name, "!")
 		if _, err := path.Match(pattern, ""); err != nil || pattern == "" || strings.Contains(pattern, "/") {
-			problems = append(problems, fmt.Errorf("%q is not a User-Agent's name; what stands before its first slash is allowed, with * and ? as wildcards and ! before an exception, such as kubectl, my-*, !curl", name))
+			problems = append(problems, fmt.Errorf("%q is not a User-Agent's name; "+
+				"the part before its first slash is allowed, with * and ? as wildcards "+
+				"and ! before an exception, such as kubectl, my-*, !curl", name))
 			continue
 		}
 		if except {
@@ -44,7 +45,7 @@ func Parse(list string) (Selector, error) {
 	return s, errors.Join(problems...)
 }
 
-// Match tells whether the client with this User-Agent is meant.
+// Match reports whether the client with this User-Agent is selected.
 func (s Selector) Match(userAgent string) bool {
 	name, _, _ := strings.Cut(userAgent, "/")
 	name = strings.ToLower(strings.TrimSpace(name))
@@ -60,21 +61,21 @@ func matchesAny(patterns []string, name string) bool {
 	return false
 }
 
-// Current is a Selector that is replaced while others ask it, each without
-// waiting. The zero value means none.
+// Current is a Selector that can be replaced while others use it, without locks. The zero value
+// selects none.
 type Current struct{ selector atomic.Pointer[Selector] }
 
-// NewCurrent begins with s.
+// NewCurrent returns a Current that uses s.
 func NewCurrent(s Selector) *Current {
 	c := &Current{}
 	c.Set(s)
 	return c
 }
 
-// Set makes s the one that counts from now on.
+// Set replaces the Selector.
 func (c *Current) Set(s Selector) { c.selector.Store(&s) }
 
-// Match tells whether the client with this User-Agent is meant now.
+// Match reports whether the current Selector selects the client with this User-Agent.
 func (c *Current) Match(userAgent string) bool {
 	s := c.selector.Load()
 	return s != nil && s.Match(userAgent)

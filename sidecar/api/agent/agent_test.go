@@ -11,18 +11,18 @@ func TestMatch(t *testing.T) {
 		name, list, userAgent string
 		want                  bool
 	}{
-		{"all means all", "*", kubectl, true},
-		{"all means also nobody in particular", "*", "", true},
-		{"an empty list means none", "", kubectl, false},
-		{"a name is what stands before the slash", "kubectl", kubectl, true},
-		{"a name is whole", "kube", kubectl, false},
+		{"the wildcard selects every client", "*", kubectl, true},
+		{"the wildcard selects a client without a User-Agent", "*", "", true},
+		{"an empty list selects none", "", kubectl, false},
+		{"the name is the part before the slash", "kubectl", kubectl, true},
+		{"a prefix of a name does not match", "kube", kubectl, false},
 		{"case does not matter", "KubeCtl", kubectl, true},
 		{"one of several", "curl, kubectl", kubectl, true},
 		{"a pattern", "kube*", kubectl, true},
 		{"an exception", "*,!kubectl", kubectl, false},
 		{"an exception by pattern", "*,!kube*", kubectl, false},
 		{"the order does not matter", "!kubectl,*", kubectl, false},
-		{"only exceptions mean all others", "!curl", kubectl, true},
+		{"exceptions alone select all others", "!curl", kubectl, true},
 		{"a name without a version", "OpenAPI-Generator", "OpenAPI-Generator", true},
 	}
 	for _, tt := range tests {
@@ -38,7 +38,7 @@ func TestMatch(t *testing.T) {
 	}
 }
 
-func TestParseNamesWhatIsWrong(t *testing.T) {
+func TestParseErrorsQuoteTheName(t *testing.T) {
 	for _, bad := range []string{"kubectl/v1", "!", "[", "a,kube[z-,b"} {
 		if _, err := Parse(bad); err == nil || !strings.Contains(err.Error(), "is not a User-Agent's name") {
 			t.Errorf("%q: %v", bad, err)

@@ -7,13 +7,13 @@ import (
 	"rockpool.dev/sidecar/api/wire"
 )
 
-// Kind names the kind of objects in their own form.
+// Kind is the kind of objects that are not reduced to their metadata.
 type Kind struct{ APIVersion, Kind string }
 
-// partial is the kind of what is only metadata.
+// partial is the kind of an object's metadata.
 var partial = Kind{wire.PartialAPIVersion, wire.PartialKind}
 
-// In gives the kind under which objects appear in a representation.
+// In returns the kind that objects have in a representation.
 func (k Kind) In(r request.Representation) Kind {
 	if r == request.Metadata {
 		return partial
@@ -21,15 +21,13 @@ func (k Kind) In(r request.Representation) Kind {
 	return k
 }
 
-// Func converts one object. It takes it as it stands in a list, with its kind and
-// apiVersion or without, and adds it to dst as it stands in a list of the other
-// form: without, except for PartialObjectMetadata in JSON. The same object always
-// gives the same bytes.
+// Func converts one object and adds it to dst. The object is an item of a list, with or without
+// kind and apiVersion. The result is an item of a list of the other form: without kind and
+// apiVersion, except for PartialObjectMetadata in JSON. The same object always has the same result.
 type Func func(dst, object []byte) ([]byte, error)
 
-// Find finds the way from one form to another, which must differ. It is nil when
-// there is none. The first question about objects in another encoding builds the
-// schema, which takes some milliseconds.
+// Find returns the conversion from one form to another, or nil if there is none. The forms must
+// differ. The first call with different encodings parses the schema, which takes some milliseconds.
 func Find(kind Kind, from, to request.Form) Func {
 	if from.Representation == to.Representation {
 		return transcode(kind.In(to.Representation), to.Format)
@@ -50,7 +48,7 @@ func Find(kind Kind, from, to request.Form) Func {
 	}
 }
 
-// transcode finds the way from the other encoding to the one given.
+// transcode returns the conversion to an encoding from the other one.
 func transcode(kind Kind, to wire.Format) Func {
 	m := builtin()[kind]
 	switch {
@@ -59,24 +57,24 @@ func transcode(kind Kind, to wire.Format) Func {
 	case to == wire.Protobuf:
 		return func(dst, object []byte) ([]byte, error) {
 			dst, err := m.appendProtobuf(dst, object)
-			return dst, wrap(kind, err)
+			return dst, wrapErr(kind, err)
 		}
 	case kind == partial:
 		return func(dst, object []byte) ([]byte, error) {
 			metadata, err := m.appendJSON(nil, object)
 			if err != nil {
-				return dst, wrap(kind, err)
+				return dst, wrapErr(kind, err)
 			}
 			return wire.JSON.AppendTyped(dst, kind.Kind, kind.APIVersion, metadata), nil
 		}
 	}
 	return func(dst, object []byte) ([]byte, error) {
 		dst, err := m.appendJSON(dst, object)
-		return dst, wrap(kind, err)
+		return dst, wrapErr(kind, err)
 	}
 }
 
-func wrap(kind Kind, err error) error {
+func wrapErr(kind Kind, err error) error {
 	if err != nil {
 		return fmt.Errorf("convert %s: %w", kind.Kind, err)
 	}

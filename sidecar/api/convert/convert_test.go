@@ -27,15 +27,15 @@ var (
 	protobufMetadata = request.Form{Format: wire.Protobuf, Representation: request.Metadata}
 )
 
-// message is what the generated code of k8s.io/api gives its types.
+// generated has the methods that the generated code of k8s.io/api adds to its types.
 type generated interface {
 	Marshal() ([]byte, error)
 	Unmarshal([]byte) error
 }
 
-// each calls f with random objects of all kinds, as a server would have them: what
-// has come out of etcd.
-func each(t *testing.T, f func(t *testing.T, kind schema.GroupVersionKind, object generated, raw []byte)) {
+// forEachKind calls f with random objects of each kind. They are decoded from protobuf, as a server
+// reads them from etcd.
+func forEachKind(t *testing.T, f func(t *testing.T, kind schema.GroupVersionKind, object generated, raw []byte)) {
 	all := kinds()
 	if len(all) < 150 {
 		t.Fatalf("only %d kinds", len(all))
@@ -45,7 +45,7 @@ func each(t *testing.T, f func(t *testing.T, kind schema.GroupVersionKind, objec
 		t.Run(kind.String(), func(t *testing.T) {
 			for round := range 8 {
 				object := reflect.New(typ).Interface().(generated)
-				if round > 0 { // the first is empty
+				if round > 0 { // the first object is empty
 					random.NilChance(1-float64(round)/20).NumElements(1, 3).Fill(object)
 					reflect.ValueOf(object).Elem().FieldByName("TypeMeta").SetZero()
 				}
@@ -65,18 +65,18 @@ func each(t *testing.T, f func(t *testing.T, kind schema.GroupVersionKind, objec
 
 func convert(t *testing.T, kind schema.GroupVersionKind, from, to request.Form, object []byte) []byte {
 	t.Helper()
-	way := Find(Kind{kind.GroupVersion().String(), kind.Kind}, from, to)
-	if way == nil {
-		t.Fatalf("no way from %+v to %+v", from, to)
+	conversion := Find(Kind{kind.GroupVersion().String(), kind.Kind}, from, to)
+	if conversion == nil {
+		t.Fatalf("no conversion from %+v to %+v", from, to)
 	}
 	const before = "before"
-	out, err := way([]byte(before), object)
+	out, err := conversion([]byte(before), object)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, object)
 	}
 	rest, ok := bytes.CutPrefix(out, []byte(before))
 	if !ok {
-		t.Fatalf("what was there is gone: %q", out)
+		t.Fatalf("dst was overwritten: %q", out)
 	}
 	return rest
 }
@@ -90,17 +90,17 @@ func marshalJSON(t *testing.T, v any) []byte {
 	return raw
 }
 
-func TestEveryKindIsConvertedAsItsGoTypeIs(t *testing.T) {
-	each(t, func(t *testing.T, kind schema.GroupVersionKind, object generated, raw []byte) {
+func TestEveryKindIsConvertedLikeItsGoType(t *testing.T) {
+	forEachKind(t, func(t *testing.T, kind schema.GroupVersionKind, object generated, raw []byte) {
 		if kind.Kind == wire.PartialKind {
-			t.Skip("says its kind in JSON; see the other tests")
+			t.Skip("has its kind in JSON; see the other tests")
 		}
 		text := marshalJSON(t, object)
 		got := convert(t, kind, protobufObject, jsonObject, raw)
 		if d := cmp.Diff(string(text), string(got)); d != "" {
 			t.Fatalf("to JSON: %s", d)
 		}
-		// What JSON says may be less than what protobuf says, such as fields that are empty.
+		// JSON may lose information that protobuf has, such as empty fields.
 		again := reflect.New(reflect.TypeOf(object).Elem()).Interface().(generated)
 		if err := utiljson.Unmarshal(text, again); err != nil {
 			t.Fatal(err)
@@ -110,16 +110,16 @@ func TestEveryKindIsConvertedAsItsGoTypeIs(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := convert(t, kind, jsonObject, protobufObject, text); !bytes.Equal(want, got) {
-			t.Fatalf("to protobuf:\n%q, not\n%q, from\n%s", got, want, text)
+			t.Fatalf("to protobuf:\n%q, want\n%q, from\n%s", got, want, text)
 		}
 		if got := convert(t, kind, protobufObject, jsonObject, want); !bytes.Equal(text, got) {
-			t.Fatalf("there and back:\n%s, not\n%s", got, text)
+			t.Fatalf("to protobuf and back:\n%s, want\n%s", got, text)
 		}
 	})
 }
 
-func TestEveryKindHasItsMetadata(t *testing.T) {
-	each(t, func(t *testing.T, kind schema.GroupVersionKind, object generated, raw []byte) {
+func TestEveryKindIsConvertedToItsMetadata(t *testing.T) {
+	forEachKind(t, func(t *testing.T, kind schema.GroupVersionKind, object generated, raw []byte) {
 		partial := &metav1.PartialObjectMetadata{ObjectMeta: *reflect.ValueOf(object).Elem().FieldByName("ObjectMeta").Addr().Interface().(*metav1.ObjectMeta)}
 		inProtobuf, err := partial.Marshal()
 		if err != nil {
@@ -136,14 +136,14 @@ func TestEveryKindHasItsMetadata(t *testing.T) {
 					continue
 				}
 				if got := convert(t, kind, from.form, form, from.object); !bytes.Equal(want, got) {
-					t.Fatalf("%+v to %+v:\n%q, not\n%q", from.form, form, got, want)
+					t.Fatalf("%+v to %+v:\n%q, want\n%q", from.form, form, got, want)
 				}
 			}
 		}
 	})
 }
 
-func TestWhatCannotBeConvertedIsKnownBeforehand(t *testing.T) {
+func TestFindReturnsNilForAnImpossibleConversion(t *testing.T) {
 	pod, custom := Kind{"v1", "Pod"}, Kind{"example.com/v1", "Foo"}
 	tests := []struct {
 		name     string
@@ -156,8 +156,8 @@ func TestWhatCannotBeConvertedIsKnownBeforehand(t *testing.T) {
 		{"a custom resource to protobuf", custom, jsonObject, protobufObject, false},
 		{"a custom resource of a group that has built-in kinds", Kind{"apps/v1", "Foo"}, jsonObject, protobufObject, false},
 		{"a kind in a version that it does not have", Kind{"v2", "Pod"}, jsonObject, protobufObject, false},
-		{"a kind that nobody knows", Kind{}, jsonObject, protobufObject, false},
-		{"a list, which is no object", Kind{"v1", "PodList"}, jsonObject, protobufObject, false},
+		{"an unknown kind", Kind{}, jsonObject, protobufObject, false},
+		{"a list, which is not an object", Kind{"v1", "PodList"}, jsonObject, protobufObject, false},
 		{"the metadata of a custom resource", custom, jsonObject, jsonMetadata, true},
 		{"the metadata of a custom resource in protobuf", custom, jsonObject, protobufMetadata, true},
 		{"metadata in another encoding", partial, jsonMetadata, protobufMetadata, true},
@@ -173,7 +173,7 @@ func TestWhatCannotBeConvertedIsKnownBeforehand(t *testing.T) {
 	}
 }
 
-func TestWhatNoLibraryKnowsIsLostOnlyBetweenEncodings(t *testing.T) {
+func TestUnknownFieldsAreLostOnlyBetweenEncodings(t *testing.T) {
 	custom, pod := schema.GroupVersionKind{Group: "example.com", Version: "v1", Kind: "Foo"}, corev1.SchemeGroupVersion.WithKind("Pod")
 	const object = `{"apiVersion":"example.com/v1","kind":"Foo","metadata":{"name":"a","uid":"u","of":"tomorrow"},"spec":{"x":"<&>"}}`
 	want := `{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{"name":"a","uid":"u","of":"tomorrow"}}`
@@ -194,7 +194,7 @@ func TestWhatNoLibraryKnowsIsLostOnlyBetweenEncodings(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoObjectIsRefused(t *testing.T) {
+func TestInvalidObjectsAreRejected(t *testing.T) {
 	pod := Kind{"v1", "Pod"}
 	for _, bad := range []string{``, `{`, `[]`, `null`, `{"metadata":[]}`, `{"metadata":{"name":1}}`, `{"metadata":{"labels":{"a":1}}}`, `{"spec":{"containers":{}}}`,
 		`{"spec":{"terminationGracePeriodSeconds":"x"}}`, `{"metadata":{"creationTimestamp":"yesterday"}}`} {
@@ -209,7 +209,7 @@ func TestWhatIsNoObjectIsRefused(t *testing.T) {
 	}
 }
 
-// FuzzToJSON takes any message for a Pod: what comes out is JSON.
+// FuzzToJSON converts any message as a Pod: the result is an error or valid JSON.
 func FuzzToJSON(f *testing.F) {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a", Labels: map[string]string{"a": "b"}}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Command: []string{"x"}}}}}
 	raw, err := pod.Marshal()
@@ -225,8 +225,8 @@ func FuzzToJSON(f *testing.F) {
 	})
 }
 
-// FuzzToProtobuf takes any text for a Pod: what comes out is one, and the same that
-// encoding/json has understood.
+// FuzzToProtobuf converts any text as a Pod: the result is an error or a message that decodes as a
+// Pod.
 func FuzzToProtobuf(f *testing.F) {
 	f.Add([]byte(`{"metadata":{"name":"a","labels":{"a":"b"},"creationTimestamp":"2020-01-01T00:00:00Z"},"spec":{"containers":[{"name":"c","ports":[{"containerPort":80}]}]}}`))
 	f.Add([]byte(`{"spec":{"hostNetwork":true,"volumes":[{"name":"v","emptyDir":{}}]},"status":{"phase":"Running"}}`))
@@ -237,7 +237,7 @@ func FuzzToProtobuf(f *testing.F) {
 		}
 		out, err := Find(Kind{"v1", "Pod"}, jsonObject, protobufObject)(nil, text)
 		if err != nil {
-			return // encoding/json takes more, such as numbers in the form of 1e3
+			return // encoding/json accepts more, such as the number 1e3
 		}
 		if err := got.Unmarshal(out); err != nil {
 			t.Fatalf("%s became %q: %v", text, out, err)
@@ -259,15 +259,15 @@ func BenchmarkConvert(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	for name, way := range map[string]struct {
+	for name, conversion := range map[string]struct {
 		from, to request.Form
 		object   []byte
 	}{"to JSON": {protobufObject, jsonObject, raw}, "to protobuf": {jsonObject, protobufObject, text}, "to metadata": {protobufObject, protobufMetadata, raw}} {
 		b.Run(name, func(b *testing.B) {
-			f, out := Find(Kind{"v1", "Pod"}, way.from, way.to), []byte(nil)
+			f, out := Find(Kind{"v1", "Pod"}, conversion.from, conversion.to), []byte(nil)
 			b.ReportAllocs()
 			for b.Loop() {
-				if out, err = f(out[:0], way.object); err != nil {
+				if out, err = f(out[:0], conversion.object); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -13,42 +13,42 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-var errMessage = errors.New("not such a message")
+var errMessage = errors.New("not a message of this type")
 
-// occurrence is a field of a message as it stands there.
-type occurrence struct {
+// fieldValue is an encoded field of a message.
+type fieldValue struct {
 	number   protowire.Number
 	kind     protowire.Type
 	contents []byte // of BytesType
 	varint   uint64 // of VarintType
 }
 
-func occurrences(message []byte) (out []occurrence, err error) {
+func parseFields(message []byte) (out []fieldValue, err error) {
 	for len(message) > 0 {
-		o := occurrence{}
+		v := fieldValue{}
 		var n, m int
-		if o.number, o.kind, n = protowire.ConsumeTag(message); n < 0 {
+		if v.number, v.kind, n = protowire.ConsumeTag(message); n < 0 {
 			return nil, fmt.Errorf("%w: %w", errMessage, protowire.ParseError(n))
 		}
-		switch o.kind {
+		switch v.kind {
 		case protowire.BytesType:
-			o.contents, m = protowire.ConsumeBytes(message[n:])
+			v.contents, m = protowire.ConsumeBytes(message[n:])
 		case protowire.VarintType:
-			o.varint, m = protowire.ConsumeVarint(message[n:])
+			v.varint, m = protowire.ConsumeVarint(message[n:])
 		default:
-			m = protowire.ConsumeFieldValue(o.number, o.kind, message[n:])
+			m = protowire.ConsumeFieldValue(v.number, v.kind, message[n:])
 		}
 		if m < 0 {
 			return nil, fmt.Errorf("%w: %w", errMessage, protowire.ParseError(m))
 		}
 		message = message[n+m:]
-		out = append(out, o)
+		out = append(out, v)
 	}
 	return out, nil
 }
 
-// last gives the last occurrence of a number: that is the one that counts.
-func last(all []occurrence, number protowire.Number) *occurrence {
+// last returns the last value of a field, which is the one that counts.
+func last(all []fieldValue, number protowire.Number) *fieldValue {
 	for i := len(all) - 1; i >= 0; i-- {
 		if all[i].number == number {
 			return &all[i]
@@ -57,23 +57,22 @@ func last(all []occurrence, number protowire.Number) *occurrence {
 	return nil
 }
 
-// appendJSON adds the JSON object that a message stands for, as encoding/json would
-// write the Go type.
+// appendJSON adds the JSON object of a message, as encoding/json would write the Go type.
 func (m *message) appendJSON(dst, message []byte) ([]byte, error) {
 	dst, err := m.appendMembers(append(dst, '{'), message)
 	return append(dst, '}'), err
 }
 
 func (m *message) appendMembers(dst, message []byte) ([]byte, error) {
-	all, err := occurrences(message)
+	all, err := parseFields(message)
 	if err != nil {
 		return dst, err
 	}
 	for _, f := range m.fields {
 		if f.name == inline {
 			var contents []byte
-			if o := last(all, f.number); o != nil {
-				contents = o.contents
+			if v := last(all, f.number); v != nil {
+				contents = v.contents
 			}
 			if dst, err = f.message.appendMembers(dst, contents); err != nil {
 				return dst, err
@@ -96,23 +95,23 @@ func (m *message) appendMembers(dst, message []byte) ([]byte, error) {
 	return dst, nil
 }
 
-// appendJSON adds the value of a field and tells whether it is zero.
-func (f *field) appendJSON(dst []byte, all []occurrence) (_ []byte, zero bool, err error) {
+// appendJSON adds the value of a field and reports whether it is zero.
+func (f *field) appendJSON(dst []byte, all []fieldValue) (_ []byte, zero bool, err error) {
 	switch f.shape {
 	case list, mapping:
 		return f.appendMany(dst, all)
 	case optional:
-		o := last(all, f.number)
-		if o == nil {
+		v := last(all, f.number)
+		if v == nil {
 			return append(dst, "null"...), true, nil
 		}
-		dst, _, err = f.appendOne(dst, o)
+		dst, _, err = f.appendOne(dst, v)
 		return dst, false, err
 	}
 	return f.appendOne(dst, last(all, f.number))
 }
 
-func (f *field) appendMany(dst []byte, all []occurrence) (_ []byte, zero bool, err error) {
+func (f *field) appendMany(dst []byte, all []fieldValue) (_ []byte, zero bool, err error) {
 	open, end := byte('['), byte(']')
 	if f.shape == mapping {
 		open, end = '{', '}'
@@ -142,8 +141,8 @@ func (f *field) appendMany(dst []byte, all []occurrence) (_ []byte, zero bool, e
 	return append(dst, end), false, nil
 }
 
-func (f *field) appendEntry(dst []byte, o *occurrence) ([]byte, error) {
-	entry, err := occurrences(o.contents)
+func (f *field) appendEntry(dst []byte, v *fieldValue) ([]byte, error) {
+	entry, err := parseFields(v.contents)
 	if err != nil {
 		return dst, err
 	}
@@ -156,39 +155,39 @@ func (f *field) appendEntry(dst []byte, o *occurrence) ([]byte, error) {
 	}
 	val := last(entry, entryValue)
 	if val == nil {
-		val = &occurrence{kind: protowire.BytesType} // an empty one
+		val = &fieldValue{kind: protowire.BytesType} // an empty value
 	}
 	dst, _, err = f.appendOne(append(dst, ':'), val)
 	return dst, err
 }
 
-// appendOne adds one value; o is nil where protobuf does not have it.
-func (f *field) appendOne(dst []byte, o *occurrence) (_ []byte, zero bool, err error) {
+// appendOne adds one value; v is nil if the message does not have it.
+func (f *field) appendOne(dst []byte, v *fieldValue) (_ []byte, zero bool, err error) {
 	var contents []byte
-	if o != nil {
-		if want := f.leaf.kind(); o.kind != want {
-			return dst, false, fmt.Errorf("%w: wire type %d, not %d", errMessage, o.kind, want)
+	if v != nil {
+		if want := f.leaf.kind(); v.kind != want {
+			return dst, false, fmt.Errorf("%w: wire type %d, not %d", errMessage, v.kind, want)
 		}
-		contents = o.contents
+		contents = v.contents
 	}
 	switch f.leaf {
 	case leafNested:
 		dst, err = f.message.appendJSON(dst, contents)
 		return dst, false, err
 	case leafBoolean:
-		on := o != nil && o.varint != 0
+		on := v != nil && v.varint != 0
 		return strconv.AppendBool(dst, on), !on, nil
 	case leafInteger:
 		var x int64
-		if o != nil {
-			x = int64(o.varint)
+		if v != nil {
+			x = int64(v.varint)
 		}
 		return strconv.AppendInt(dst, x, 10), x == 0, nil
 	case leafText:
 		dst, err = appendQuoted(dst, string(contents))
 		return dst, len(contents) == 0, err
 	case leafBytes:
-		if o == nil {
+		if v == nil {
 			return append(dst, "null"...), true, nil
 		}
 		dst = base64.StdEncoding.AppendEncode(append(dst, '"'), contents)
@@ -197,7 +196,7 @@ func (f *field) appendOne(dst []byte, o *occurrence) (_ []byte, zero bool, err e
 	return f.appendSpecial(dst, contents)
 }
 
-// kind is the wire type of a leaf.
+// kind returns the wire type of a leaf.
 func (l leaf) kind() protowire.Type {
 	if l == leafBoolean || l == leafInteger {
 		return protowire.VarintType
@@ -205,17 +204,17 @@ func (l leaf) kind() protowire.Type {
 	return protowire.BytesType
 }
 
-// appendSpecial adds a leaf that is a message in protobuf but no object in JSON.
+// appendSpecial adds a leaf that is a message in protobuf but not an object in JSON.
 func (f *field) appendSpecial(dst, contents []byte) (_ []byte, zero bool, err error) {
-	all, err := occurrences(contents)
+	all, err := parseFields(contents)
 	if err != nil {
 		return dst, false, err
 	}
 	switch f.leaf {
 	case leafQuantity:
 		s := "0"
-		if o := last(all, only); o != nil && len(o.contents) > 0 {
-			s = string(o.contents)
+		if v := last(all, only); v != nil && len(v.contents) > 0 {
+			s = string(v.contents)
 		}
 		dst, err = appendQuoted(dst, s)
 	case leafTime, leafMicroTime:
@@ -232,19 +231,19 @@ func (f *field) appendSpecial(dst, contents []byte) (_ []byte, zero bool, err er
 			return strconv.AppendInt(dst, varint(all, intOrStringInt), 10), false, nil
 		}
 		s := ""
-		if o := last(all, intOrStringText); o != nil {
-			s = string(o.contents)
+		if v := last(all, intOrStringText); v != nil {
+			s = string(v.contents)
 		}
 		dst, err = appendQuoted(dst, s)
 	case leafRaw:
-		o := last(all, only)
-		if o == nil || len(o.contents) == 0 {
+		v := last(all, only)
+		if v == nil || len(v.contents) == 0 {
 			return append(dst, "null"...), true, nil
 		}
-		dst, err = appendRaw(dst, o.contents)
+		dst, err = appendRaw(dst, v.contents)
 	case leafTexts:
 		if len(all) == 0 {
-			return append(dst, "[]"...), false, nil // what a map has is not null
+			return append(dst, "[]"...), false, nil // a value in a map is never null
 		}
 		one := field{shape: list, leaf: leafText, number: only}
 		return one.appendMany(dst, all)
@@ -252,14 +251,14 @@ func (f *field) appendSpecial(dst, contents []byte) (_ []byte, zero bool, err er
 	return dst, false, err
 }
 
-func varint(all []occurrence, number protowire.Number) int64 {
-	if o := last(all, number); o != nil {
-		return int64(o.varint)
+func varint(all []fieldValue, number protowire.Number) int64 {
+	if v := last(all, number); v != nil {
+		return int64(v.varint)
 	}
 	return 0
 }
 
-// appendQuoted adds a string as encoding/json does. Most have nothing to escape.
+// appendQuoted adds a string as encoding/json does. Most strings need no escaping.
 func appendQuoted(dst []byte, s string) ([]byte, error) {
 	if strings.IndexFunc(s, escaped) < 0 {
 		return append(append(append(dst, '"'), s...), '"'), nil
@@ -268,15 +267,14 @@ func appendQuoted(dst []byte, s string) ([]byte, error) {
 	return append(dst, quoted...), err
 }
 
-// escaped tells that a character may look otherwise in JSON.
+// escaped reports whether a character may have to be escaped in JSON.
 func escaped(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune(`"\\<>&`, r) }
 
-// appendRaw adds JSON that was carried along as encoding/json does: compact, and
-// safe to stand in HTML.
+// appendRaw adds embedded JSON as encoding/json does: compact, and escaped for HTML.
 func appendRaw(dst, contents []byte) ([]byte, error) {
 	var compact, safe bytes.Buffer
 	if err := json.Compact(&compact, contents); err != nil {
-		return dst, fmt.Errorf("%w: what should be JSON is none: %w", errMessage, err)
+		return dst, fmt.Errorf("%w: embedded JSON is invalid: %w", errMessage, err)
 	}
 	json.HTMLEscape(&safe, compact.Bytes())
 	return append(dst, safe.Bytes()...), nil

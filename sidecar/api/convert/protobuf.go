@@ -19,7 +19,7 @@ const (
 	entryKey   protowire.Number = 1
 	entryValue protowire.Number = 2
 
-	only protowire.Number = 1 // the only field: of quantity, raw, texts
+	only protowire.Number = 1 // the only field of quantity, raw and texts
 
 	timeSeconds protowire.Number = 1
 	timeNanos   protowire.Number = 2
@@ -29,7 +29,7 @@ const (
 	intOrStringText protowire.Number = 3
 )
 
-// microFormat is RFC 3339 with six digits behind the point, as in metav1.MicroTime.
+// microFormat is RFC 3339 with six fractional digits, as in metav1.MicroTime.
 const microFormat = "2006-01-02T15:04:05.000000Z07:00"
 
 // member is a member of a JSON object that is not null.
@@ -50,9 +50,9 @@ func members(object []byte) (out []member, err error) {
 
 func isNull(val []byte) bool { return string(val) == "null" }
 
-// appendProtobuf adds the message that a JSON object stands for, as the generated
-// code of k8s.io/api would: fields in the order of their numbers, scalars also when
-// they are zero, maps in the order of their keys.
+// appendProtobuf adds the message of a JSON object, as the generated code of k8s.io/api does:
+// fields in the order of their numbers, including scalars that are zero, and maps in the order of
+// their keys.
 func (m *message) appendProtobuf(dst, object []byte) ([]byte, error) {
 	all, err := members(object)
 	if err != nil {
@@ -64,7 +64,9 @@ func (m *message) appendProtobuf(dst, object []byte) ([]byte, error) {
 func (m *message) appendFields(dst []byte, all []member) (_ []byte, err error) {
 	for _, f := range m.numbers {
 		if f.name == inline {
-			dst, err = embed(dst, f.number, func(dst []byte) ([]byte, error) { return f.message.appendFields(dst, all) })
+			dst, err = embed(dst, f.number, func(dst []byte) ([]byte, error) {
+				return f.message.appendFields(dst, all)
+			})
 		} else {
 			dst, err = f.appendProtobuf(dst, find(all, f.name))
 		}
@@ -84,7 +86,7 @@ func find(all []member, name string) []byte {
 	return nil
 }
 
-// appendProtobuf adds a field; val is nil where JSON does not have it.
+// appendProtobuf adds a field; val is nil if the JSON object does not have it.
 func (f *field) appendProtobuf(dst, val []byte) (_ []byte, err error) {
 	switch {
 	case f.shape == list && val != nil:
@@ -129,7 +131,7 @@ func (f *field) appendEntries(dst, object []byte) ([]byte, error) {
 	return dst, nil
 }
 
-// embed adds a field whose contents f adds.
+// embed adds a field with a length, whose contents f appends.
 func embed(dst []byte, number protowire.Number, f func(dst []byte) ([]byte, error)) ([]byte, error) {
 	dst = protowire.AppendTag(dst, number, protowire.BytesType)
 	start := len(dst)
@@ -137,7 +139,7 @@ func embed(dst []byte, number protowire.Number, f func(dst []byte) ([]byte, erro
 	if err != nil {
 		return dst, err
 	}
-	// The size stands before the contents, and how long it is is only known now.
+	// The size goes before the contents, and its own length is known only now.
 	size := len(dst) - start
 	dst = protowire.AppendVarint(dst, uint64(size))
 	width := len(dst) - start - size
@@ -213,7 +215,7 @@ func (f *field) appendMessage(dst, val []byte) ([]byte, error) {
 		})
 		return dst, err
 	}
-	return dst, errors.New("a leaf that is no message") // appendValue knows the others
+	return dst, errors.New("a leaf that is not a message") // appendValue handles all others
 }
 
 func appendTime(dst []byte, l leaf, val []byte) ([]byte, error) {

@@ -21,8 +21,8 @@ import (
 
 var update = flag.Bool("update", false, "write schema.txt from the Go types of k8s.io/api")
 
-// TestTheSchemaIsThatOfTheLibraries also writes it: go test ./sidecar/convert -run Schema -update
-func TestTheSchemaIsThatOfTheLibraries(t *testing.T) {
+// TestSchemaMatchesTheGoTypes also writes it: go test ./sidecar/api/convert -run Schema -update
+func TestSchemaMatchesTheGoTypes(t *testing.T) {
 	want, err := describe(kinds())
 	if err != nil {
 		t.Fatal(err)
@@ -34,11 +34,11 @@ func TestTheSchemaIsThatOfTheLibraries(t *testing.T) {
 		return
 	}
 	if d := cmp.Diff(strings.Split(want, "\n"), strings.Split(schemaText, "\n")); d != "" {
-		t.Fatalf("run go test ./sidecar/convert -run Schema -update: %s", d)
+		t.Fatalf("run go test ./sidecar/api/convert -run Schema -update: %s", d)
 	}
 }
 
-// kinds are all that can be an answer: they have metadata of their own.
+// kinds returns all kinds of objects: those with metadata.
 func kinds() map[schema.GroupVersionKind]reflect.Type {
 	out := map[schema.GroupVersionKind]reflect.Type{metav1.SchemeGroupVersion.WithKind("PartialObjectMetadata"): reflect.TypeFor[metav1.PartialObjectMetadata]()}
 	for kind, t := range scheme.Scheme.AllKnownTypes() {
@@ -96,7 +96,7 @@ var leafNames = map[reflect.Type]string{
 	reflect.TypeFor[runtime.RawExtension](): "raw",
 }
 
-// describeField gives the line of a field, and the message that it holds.
+// describeField returns the line of a field, and the message type of its value, if any.
 func describeField(f reflect.StructField) (line string, message reflect.Type, err error) {
 	if f.Type == reflect.TypeFor[metav1.TypeMeta]() {
 		return "", nil, nil
@@ -104,12 +104,12 @@ func describeField(f reflect.StructField) (line string, message reflect.Type, er
 	tag := strings.Split(f.Tag.Get("json"), ",")
 	proto := strings.Split(f.Tag.Get("protobuf"), ",")
 	if len(proto) < 3 {
-		return "", nil, fmt.Errorf("the protobuf tag %q", f.Tag.Get("protobuf"))
+		return "", nil, fmt.Errorf("invalid protobuf tag %q", f.Tag.Get("protobuf"))
 	}
 	name, shape, t, omit := tag[0], "", f.Type, ""
 	switch {
 	case name == "-":
-		return "", nil, fmt.Errorf("a field that JSON does not have")
+		return "", nil, fmt.Errorf("the field is not in JSON")
 	case name == "" && f.Anonymous:
 		name = "."
 	case name == "":
@@ -120,7 +120,7 @@ func describeField(f reflect.StructField) (line string, message reflect.Type, er
 		shape, t = "*", t.Elem()
 	case reflect.Map:
 		if t.Key().Kind() != reflect.String {
-			return "", nil, fmt.Errorf("keys that are no text")
+			return "", nil, fmt.Errorf("the keys are not strings")
 		}
 		shape, t = "map:", t.Elem()
 	case reflect.Slice:
@@ -132,7 +132,7 @@ func describeField(f reflect.StructField) (line string, message reflect.Type, er
 	for _, option := range tag[1:] {
 		isStruct := shape == "" && t.Kind() == reflect.Struct
 		if option == "omitzero" && (!isLeaf || leafNames[t] != "time") {
-			return "", nil, fmt.Errorf("omitzero of something that is no time")
+			return "", nil, fmt.Errorf("omitzero of a type other than Time")
 		}
 		if option == "omitzero" || (option == "omitempty" && !isStruct) {
 			omit = " omit"
@@ -154,16 +154,16 @@ func describeField(f reflect.StructField) (line string, message reflect.Type, er
 		case t.Kind() == reflect.Int32, t.Kind() == reflect.Int64:
 			kind = "integer"
 		default:
-			return "", nil, fmt.Errorf("a %s of %s", f.Type, t.Kind())
+			return "", nil, fmt.Errorf("unsupported type %s of kind %s", f.Type, t.Kind())
 		}
 	}
 	if name == "." && (shape != "" || message == nil) {
-		return "", nil, fmt.Errorf("embedded, but no message")
+		return "", nil, fmt.Errorf("an embedded field that is not a message")
 	}
 	return fmt.Sprintf("%s %s %s%s%s\n", proto[1], name, shape, kind, omit), message, nil
 }
 
-// isMessage tells that a type has its own way into protobuf.
+// isMessage reports whether a type encodes itself in protobuf.
 func isMessage(t reflect.Type) bool {
 	_, ok := reflect.PointerTo(t).MethodByName("MarshalToSizedBuffer")
 	return ok

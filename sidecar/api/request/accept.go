@@ -9,10 +9,10 @@ import (
 	"rockpool.dev/sidecar/api/wire"
 )
 
-// Representation is the form in which the API server gives objects.
+// Representation is the representation in which the API server returns objects.
 type Representation string
 
-// The representations that can be cut into objects. A Table cannot.
+// The representations that can be split into objects. A Table cannot.
 const (
 	Object   Representation = "object"   // the resource itself
 	Metadata Representation = "metadata" // PartialObjectMetadata(List)
@@ -20,26 +20,26 @@ const (
 
 // MediaType is one clause of an Accept header.
 type MediaType struct {
-	Type string // "application/json", or with wildcards
+	Type string // such as "application/json"; may have wildcards
 	As   string // the "as" parameter: Table, PartialObjectMetadata, …
 	raw  string
 }
 
-// ParseAccept reads an Accept header (RFC 9110 §12.5.1) into clauses, best
-// first. Clauses that cannot be read are left out. No header means anything.
+// ParseAccept parses an Accept header (RFC 9110 §12.5.1) into clauses, best first. It ignores
+// invalid clauses. Without a header the client accepts everything.
 func ParseAccept(header string) []MediaType {
 	if strings.TrimSpace(header) == "" {
 		return []MediaType{{Type: "*/*", raw: "*/*"}}
 	}
-	type weighed struct {
+	type weighted struct {
 		MediaType
 		q float64
 	}
-	var clauses []weighed
+	var clauses []weighted
 	for clause := range strings.SplitSeq(header, ",") {
 		clause = strings.TrimSpace(clause)
 		name, params, err := clause, map[string]string(nil), error(nil)
-		if !isBare(clause) { // most are, in every request
+		if !isBare(clause) { // nearly all are
 			name, params, err = mime.ParseMediaType(clause)
 		}
 		if err != nil {
@@ -51,9 +51,9 @@ func ParseAccept(header string) []MediaType {
 				continue
 			}
 		}
-		clauses = append(clauses, weighed{MediaType{Type: name, As: params["as"], raw: clause}, q})
+		clauses = append(clauses, weighted{MediaType{Type: name, As: params["as"], raw: clause}, q})
 	}
-	slices.SortStableFunc(clauses, func(a, b weighed) int {
+	slices.SortStableFunc(clauses, func(a, b weighted) int {
 		switch {
 		case a.q > b.q:
 			return -1
@@ -69,17 +69,19 @@ func ParseAccept(header string) []MediaType {
 	return out
 }
 
-// isBare tells that a clause is a media type in lower case and nothing else.
+// isBare reports whether a clause is only a media type in lower case.
 func isBare(clause string) bool {
 	slash := strings.IndexByte(clause, '/')
-	return slash > 0 && slash < len(clause)-1 && !strings.ContainsFunc(clause[slash+1:], notBare) && !strings.ContainsFunc(clause[:slash], notBare)
+	return slash > 0 && slash < len(clause)-1 &&
+		!strings.ContainsFunc(clause[slash+1:], notBare) && !strings.ContainsFunc(clause[:slash], notBare)
 }
 
 func notBare(r rune) bool {
 	return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '.' && r != '-' && r != '+' && r != '*'
 }
 
-// Representation gives the splittable form that the clause asks for.
+// Representation returns the representation that the clause asks for. It reports false for one that
+// cannot be split into objects.
 func (m MediaType) Representation() (Representation, bool) {
 	switch m.As {
 	case "":
@@ -90,14 +92,13 @@ func (m MediaType) Representation() (Representation, bool) {
 	return "", false
 }
 
-// Form is a form of answer that can be cut into objects.
+// Form is an encoding and a representation of a response that can be split into objects.
 type Form struct {
 	Format         wire.Format
 	Representation Representation
 }
 
-// format gives the encoding that the clause takes; for a wildcard the server
-// chooses JSON.
+// format returns the encoding that the clause accepts. For a wildcard the server chooses JSON.
 func (m MediaType) format() wire.Format {
 	switch m.Type {
 	case "*/*", "application/*":
@@ -106,9 +107,9 @@ func (m MediaType) format() wire.Format {
 	return wire.FormatOf(m.Type)
 }
 
-// Forms lists the forms that the client takes, best first. Whole objects behind
-// PartialObjectMetadata are for servers that know nothing of those: client-go's metadata
-// client cannot even read them in a watch.
+// Forms returns the forms that the client accepts, best first. Full objects after
+// PartialObjectMetadata are left out: clients list them for servers without PartialObjectMetadata,
+// and client-go's metadata client cannot even read full objects in a watch.
 func (i *Info) Forms() []Form {
 	var out []Form
 	for _, m := range i.Accept {
@@ -124,8 +125,8 @@ func (i *Info) Forms() []Form {
 	return out
 }
 
-// AcceptList is an Accept header for lists in this form alone. What a client says when
-// it watches does not do: the API server tells a list of partial objects from one of them.
+// AcceptList returns an Accept header for lists in this form alone. The Accept header of a watch
+// cannot be used for a list: PartialObjectMetadataList has a name of its own.
 func (f Form) AcceptList() string {
 	if f.Representation == Metadata {
 		return f.Format.MediaType() + ";as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -133,12 +134,12 @@ func (f Form) AcceptList() string {
 	return f.Format.MediaType()
 }
 
-// AcceptForm is an Accept header for one form alone, in the client's own words.
+// AcceptForm returns an Accept header for one form alone: the client's own clause if there is one.
 func (i *Info) AcceptForm(form Form) string {
 	for _, m := range i.Accept {
 		if r, ok := m.Representation(); ok && r == form.Representation && m.Type == form.Format.MediaType() {
 			return m.raw
 		}
 	}
-	return form.Format.MediaType() // the client took anything
+	return form.Format.MediaType() // the client sent a wildcard
 }

@@ -1,6 +1,6 @@
-// Package request says what an HTTP request asks of the Kubernetes API: verb,
-// resource, scope and the forms of answer it accepts. It is a pure reading of
-// method, URL and headers, it decides nothing and does no I/O.
+// Package request parses an HTTP request to the Kubernetes API: its verb, resource, scope and the
+// forms of response that it accepts. It reads only method, URL and header. It decides nothing and
+// does no I/O.
 //
 // The verbs and path rules are those of the API server, see
 // https://kubernetes.io/docs/reference/using-api/api-concepts/.
@@ -17,8 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// Verbs of requests for resources. For other paths the verb is the method in
-// lower case, as in RBAC's nonResourceURLs.
+// Verbs of requests for resources. For other paths the verb is the method in lower case, as in
+// RBAC's nonResourceURLs.
 const (
 	Get              = "get"
 	List             = "list"
@@ -30,13 +30,13 @@ const (
 	DeleteCollection = "deletecollection"
 )
 
-// Info is what a request asks for.
+// Info describes a request.
 type Info struct {
 	Verb string
 	// Path is the URL's path.
 	Path string
-	// IsResource tells that the path names an API resource; the fields of the
-	// next group are empty otherwise.
+	// IsResource means that the path names an API resource. Otherwise the fields of the next group
+	// are empty.
 	IsResource bool
 
 	Group, Version, Resource string
@@ -44,11 +44,11 @@ type Info struct {
 	Name, Subresource        string
 
 	Options
-	// Accept lists the forms of answer that the client takes, best first.
+	// Accept has the clauses of the Accept header, best first.
 	Accept []MediaType
-	// RawAccept is the Accept header as it came.
+	// RawAccept is the Accept header as sent.
 	RawAccept string
-	// Impersonated tells that the request asks to act as somebody else.
+	// Impersonated means that the request asks to act as another user.
 	Impersonated bool
 	// Legacy marks the deprecated /watch/ and /proxy/ path prefixes.
 	Legacy bool
@@ -69,16 +69,15 @@ type Options struct {
 	Limit                        int64
 	SendInitialEvents            bool
 	AllowWatchBookmarks          bool
-	Timeout                      time.Duration // timeoutSeconds; 0: none was asked for
-	// DryRun tells that a write is only tried.
+	Timeout                      time.Duration // timeoutSeconds; 0: not set
+	// DryRun means that a write must not be persisted.
 	DryRun bool
-	// Invalid tells that a parameter cannot be read as its type. Only the
-	// API server knows the right complaint, so such requests are for it alone.
+	// Invalid means that a parameter does not parse as its type. Only the API server can answer
+	// such a request, because only it knows the right error.
 	Invalid bool
 }
 
-// Parse reads a request. It never fails: what it does not understand is a
-// request for a path that is no resource.
+// Parse parses a request. It never fails: a path that it does not understand is not a resource.
 func Parse(r *http.Request) Info {
 	info := Info{
 		Verb:      strings.ToLower(r.Method),
@@ -102,7 +101,7 @@ func Parse(r *http.Request) Info {
 	return info
 }
 
-// parsePath reads /api/VERSION/… and /apis/GROUP/VERSION/….
+// parsePath parses /api/VERSION/… and /apis/GROUP/VERSION/….
 func (i *Info) parsePath() {
 	parts := strings.Split(strings.Trim(i.Path, "/"), "/")
 	var rest []string
@@ -123,8 +122,8 @@ func (i *Info) parsePath() {
 	}
 	if rest[0] == "namespaces" && len(rest) > 1 {
 		i.Namespace = rest[1]
-		// status and finalize are subresources of the namespace itself, anything
-		// else behind the name is a resource inside it.
+		// status and finalize are subresources of the namespace itself. Anything else after the
+		// name is a resource inside the namespace.
 		if len(rest) > 2 && rest[2] != "status" && rest[2] != "finalize" {
 			rest = rest[2:]
 		}
@@ -137,7 +136,7 @@ func (i *Info) parsePath() {
 		i.Subresource = strings.Join(rest[2:], "/")
 	}
 	if i.Group == "" && i.Resource == "namespaces" {
-		i.Namespace = "" // the name of a namespace, which is in none itself
+		i.Namespace = "" // namespaces are cluster-scoped
 	}
 }
 
@@ -161,7 +160,7 @@ func (i *Info) verb(method string, query url.Values) string {
 		if i.Name != "" {
 			return Get
 		}
-		// Python says False; the API server reads booleans so.
+		// Python clients send False, which the API server accepts too.
 		if watch := query.Get("watch"); query.Has("watch") && watch != "0" && !strings.EqualFold(watch, "false") {
 			return Watch
 		}
@@ -217,7 +216,7 @@ func parseOptions(query url.Values) Options {
 	return o
 }
 
-// IsRead tells that the request changes nothing.
+// IsRead reports whether the request only reads.
 func (i *Info) IsRead() bool {
 	switch i.Verb {
 	case Get, List, Watch, "head", "options":
@@ -226,7 +225,8 @@ func (i *Info) IsRead() bool {
 	return false
 }
 
-// IsReview tells that the request is a POST that only asks, and changes nothing.
+// IsReview reports whether the request is a review: a POST that asks a question and changes
+// nothing.
 func (i *Info) IsReview() bool {
 	if i.Verb != Create || i.Name != "" || i.Subresource != "" {
 		return false
@@ -243,19 +243,19 @@ func (i *Info) IsReview() bool {
 	return false
 }
 
-// CarriesToken tells that somebody's token is in the request and in the answer.
+// CarriesToken reports whether the request and its response contain a user's token.
 func (i *Info) CarriesToken() bool {
 	return i.IsReview() && i.Resource == "tokenreviews"
 }
 
-// IsUnary tells that the answer is one object, list or document, and no stream.
+// IsUnary reports whether the response is one object, list or document, not a stream.
 func (i *Info) IsUnary() bool {
 	return i.IsDocument() || (i.IsResource && i.Verb != Watch && i.Subresource == "" && !i.Legacy)
 }
 
-// IsDocument tells that the request is for one of the documents by which the
-// API describes itself: discovery, OpenAPI, the version. They change seldom and
-// are the same text for everybody who may read them.
+// IsDocument reports whether the request is for a document that describes the API: discovery,
+// OpenAPI or the version. Such documents change seldom, and all clients that may read one get the
+// same bytes.
 func (i *Info) IsDocument() bool {
 	if i.IsResource || i.Verb != Get {
 		return false

@@ -11,7 +11,7 @@ import (
 	"rockpool.dev/sidecar/api/wire"
 )
 
-func TestParseReadsWhatIsAsked(t *testing.T) {
+func TestParseRequest(t *testing.T) {
 	any := []MediaType{{Type: "*/*", raw: "*/*"}}
 	tests := []struct {
 		name, method, url string
@@ -35,30 +35,30 @@ func TestParseReadsWhatIsAsked(t *testing.T) {
 			Info{Verb: List, IsResource: true, Version: "v1", Resource: "namespaces"}},
 		{"a watch with initial events", "GET", "/api/v1/pods?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=301",
 			Info{Verb: Watch, IsResource: true, Version: "v1", Resource: "pods", Options: Options{SendInitialEvents: true, AllowWatchBookmarks: true, ResourceVersionMatch: "NotOlderThan", Timeout: 301 * time.Second}}},
-		{"a watch that is switched off is a list", "GET", "/api/v1/pods?watch=false",
+		{"watch=false is a list", "GET", "/api/v1/pods?watch=false",
 			Info{Verb: List, IsResource: true, Version: "v1", Resource: "pods"}},
-		{"a watch that Python switches off is a list", "GET", "/api/v1/pods?watch=False",
+		{"watch=False, as Python sends it, is a list", "GET", "/api/v1/pods?watch=False",
 			Info{Verb: List, IsResource: true, Version: "v1", Resource: "pods"}},
 		{"a deprecated watch path", "GET", "/api/v1/watch/namespaces/shop/pods",
 			Info{Verb: Watch, IsResource: true, Legacy: true, Version: "v1", Resource: "pods", Namespace: "shop"}},
-		{"selectors in whatever order are one selector", "GET", "/api/v1/pods?labelSelector=b%3D2,a+in+(y,x)&fieldSelector=status.phase%3DRunning,metadata.name%3Dx",
+		{"selectors are sorted", "GET", "/api/v1/pods?labelSelector=b%3D2,a+in+(y,x)&fieldSelector=status.phase%3DRunning,metadata.name%3Dx",
 			Info{Verb: List, IsResource: true, Version: "v1", Resource: "pods", Options: Options{LabelSelector: "a in (x,y),b=2", FieldSelector: "metadata.name=x,status.phase=Running"}}},
-		{"a selector that cannot be read is for the server", "GET", "/api/v1/pods?labelSelector=%3D%3D%3D",
+		{"a selector that does not parse is invalid", "GET", "/api/v1/pods?labelSelector=%3D%3D%3D",
 			Info{Verb: List, IsResource: true, Version: "v1", Resource: "pods", Options: Options{Invalid: true}}},
-		{"a limit that is no number is for the server", "GET", "/api/v1/pods?limit=x",
+		{"a limit that is not a number is invalid", "GET", "/api/v1/pods?limit=x",
 			Info{Verb: List, IsResource: true, Version: "v1", Resource: "pods", Options: Options{Invalid: true}}},
 		{"a create", "POST", "/api/v1/namespaces/shop/events",
 			Info{Verb: Create, IsResource: true, Version: "v1", Resource: "events", Namespace: "shop"}},
-		{"a write that is only tried", "POST", "/api/v1/namespaces/shop/events?dryRun=All",
+		{"a dry run", "POST", "/api/v1/namespaces/shop/events?dryRun=All",
 			Info{Verb: Create, IsResource: true, Version: "v1", Resource: "events", Namespace: "shop", Options: Options{DryRun: true}}},
 		{"a patch", "PATCH", "/apis/apps/v1/namespaces/shop/deployments/web/scale",
 			Info{Verb: Patch, IsResource: true, Group: "apps", Version: "v1", Resource: "deployments", Namespace: "shop", Name: "web", Subresource: "scale"}},
-		{"a delete of many", "DELETE", "/api/v1/namespaces/shop/pods",
+		{"a delete of a collection", "DELETE", "/api/v1/namespaces/shop/pods",
 			Info{Verb: DeleteCollection, IsResource: true, Version: "v1", Resource: "pods", Namespace: "shop"}},
 		{"discovery of a group", "GET", "/apis/apps/v1", Info{Verb: "get"}},
 		{"health", "GET", "/healthz", Info{Verb: "get"}},
 		{"the root", "GET", "/", Info{Verb: "get"}},
-		{"a deprecated prefix with nothing behind it", "GET", "/api/v1/watch/",
+		{"a deprecated prefix without a resource", "GET", "/api/v1/watch/",
 			Info{Verb: Watch, IsResource: true, Legacy: true, Version: "v1"}},
 	}
 	for _, tt := range tests {
@@ -74,7 +74,7 @@ func TestParseReadsWhatIsAsked(t *testing.T) {
 	}
 }
 
-func TestDocumentsAreWhatDescribesTheAPI(t *testing.T) {
+func TestDocumentsDescribeTheAPI(t *testing.T) {
 	for path, want := range map[string]bool{
 		"/api": true, "/api/": true, "/api/v1": true, "/apis": true, "/apis/apps": true, "/apis/apps/v1": true, "/version": true,
 		"/openapi/v2": true, "/openapi/v3": true, "/openapi/v3/apis/apps/v1": true, "/openid/v1/jwks": true,
@@ -90,11 +90,11 @@ func TestDocumentsAreWhatDescribesTheAPI(t *testing.T) {
 	}
 }
 
-func TestQuestionsArePOSTsThatChangeNothing(t *testing.T) {
+func TestReviewsArePOSTsThatChangeNothing(t *testing.T) {
 	const authz, authn = "/apis/authorization.k8s.io/v1/", "/apis/authentication.k8s.io/v1/"
 	tests := []struct {
-		method, path    string
-		asks, hasAToken bool
+		method, path       string
+		isReview, hasToken bool
 	}{
 		{"POST", authz + "selfsubjectaccessreviews", true, false},
 		{"POST", authz + "subjectaccessreviews", true, false},
@@ -112,13 +112,13 @@ func TestQuestionsArePOSTsThatChangeNothing(t *testing.T) {
 	}
 	for _, tt := range tests {
 		info := Parse(httptest.NewRequest(tt.method, tt.path, nil))
-		if info.IsReview() != tt.asks || info.CarriesToken() != tt.hasAToken {
-			t.Errorf("%s %s asks: %v, and has a token: %v", tt.method, tt.path, info.IsReview(), info.CarriesToken())
+		if info.IsReview() != tt.isReview || info.CarriesToken() != tt.hasToken {
+			t.Errorf("%s %s: review %v, token %v", tt.method, tt.path, info.IsReview(), info.CarriesToken())
 		}
 	}
 }
 
-func TestAcceptOrdersWhatTheClientTakes(t *testing.T) {
+func TestAcceptedFormsAreInTheClientsOrder(t *testing.T) {
 	const table = "application/json;as=Table;v=v1;g=meta.k8s.io"
 	const partial = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 	object, metadata := Form{wire.JSON, Object}, Form{wire.JSON, Metadata}
@@ -126,17 +126,17 @@ func TestAcceptOrdersWhatTheClientTakes(t *testing.T) {
 		name, accept string
 		want         []Form
 	}{
-		{"nothing said is anything", "", []Form{object}},
+		{"without a header everything is accepted", "", []Form{object}},
 		{"client-go for custom resources", "application/json, */*", []Form{object}},
-		{"client-go for all others", "application/vnd.kubernetes.protobuf,application/json", []Form{{wire.Protobuf, Object}, object}},
-		{"kubectl asks for tables and takes objects", table + ",application/json", []Form{object}},
-		{"a table or nothing", table, nil},
+		{"client-go for built-in resources", "application/vnd.kubernetes.protobuf,application/json", []Form{{wire.Protobuf, Object}, object}},
+		{"kubectl prefers tables and accepts objects", table + ",application/json", []Form{object}},
+		{"only a table", table, nil},
 		{"the metadata client", "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1," + partial + ",application/json", []Form{{wire.Protobuf, Metadata}, metadata}},
-		{"a format of tomorrow", "application/cbor", nil},
+		{"an unknown format", "application/cbor", nil},
 		{"weights count", "application/json;q=0.5,application/vnd.kubernetes.protobuf," + partial, []Form{{wire.Protobuf, Object}, metadata}},
-		{"objects rather than metadata", "application/json," + partial, []Form{object, metadata}},
-		{"weight nought is no", "application/json;q=0", nil},
-		{"what cannot be read is left out", ";;;,application/json", []Form{object}},
+		{"objects before metadata", "application/json," + partial, []Form{object, metadata}},
+		{"weight 0 means not acceptable", "application/json;q=0", nil},
+		{"an invalid clause is ignored", ";;;,application/json", []Form{object}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -149,16 +149,16 @@ func TestAcceptOrdersWhatTheClientTakes(t *testing.T) {
 	info := Info{Accept: ParseAccept("application/vnd.kubernetes.protobuf, " + partial + ", */*")}
 	for form, want := range map[Form]string{metadata: partial, object: "application/json", {wire.Protobuf, Object}: "application/vnd.kubernetes.protobuf"} {
 		if got := info.AcceptForm(form); got != want {
-			t.Errorf("%+v is asked for as %q", form, got)
+			t.Errorf("%+v: got %q, want %q", form, got, want)
 		}
 	}
 }
 
-func TestImpersonationIsSeen(t *testing.T) {
+func TestImpersonationIsRecognised(t *testing.T) {
 	r := httptest.NewRequest(http.MethodGet, "/api/v1/pods", nil)
 	r.Header.Set("Impersonate-Extra-Scopes", "x")
 	if info := Parse(r); !info.Impersonated {
-		t.Fatal("the header was missed")
+		t.Fatal("not recognised")
 	}
 }
 

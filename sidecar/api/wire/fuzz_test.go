@@ -11,10 +11,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The other targets stand beside the tests of what they fuzz: FuzzList, FuzzFrames,
-// FuzzObject, FuzzProtobufList, FuzzProtobufWatch.
+// More fuzz targets are next to the tests of the same code: FuzzList, FuzzFrames, FuzzObject,
+// FuzzProtobufList, FuzzProtobufWatch.
 
-// FuzzMeta compares what identifies an object with what encoding/json says.
+// FuzzMeta compares ParseMeta with encoding/json.
 func FuzzMeta(f *testing.F) {
 	f.Add([]byte(`{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","namespace":"n","uid":"u","resourceVersion":"5","labels":{"a":"b"}}}`))
 	f.Fuzz(func(t *testing.T, object []byte) {
@@ -28,17 +28,17 @@ func FuzzMeta(f *testing.F) {
 		if len(got.Labels) > 0 && !json.Valid(got.Labels) {
 			t.Fatalf("labels %s", got.Labels)
 		}
-		var whole map[string]any
-		if json.Unmarshal(object, &whole) != nil {
+		var document map[string]any
+		if json.Unmarshal(object, &document) != nil {
 			return
 		}
-		metadata, _ := whole["metadata"].(map[string]any)
+		metadata, _ := document["metadata"].(map[string]any)
 		text := func(m map[string]any, key string) string {
 			s, _ := m[key].(string)
 			return s
 		}
 		want := Meta{
-			Kind: text(whole, "kind"), APIVersion: text(whole, "apiVersion"),
+			Kind: text(document, "kind"), APIVersion: text(document, "apiVersion"),
 			Name: text(metadata, "name"), Namespace: text(metadata, "namespace"), UID: text(metadata, "uid"), ResourceVersion: text(metadata, "resourceVersion"),
 			Labels: got.Labels, InitialEventsEnd: got.InitialEventsEnd,
 		}
@@ -48,7 +48,7 @@ func FuzzMeta(f *testing.F) {
 	})
 }
 
-// FuzzEvent takes events apart and puts them together again.
+// FuzzEvent parses events and rebuilds them.
 func FuzzEvent(f *testing.F) {
 	f.Add([]byte(`{"type":"ADDED","object":{"kind":"Pod","metadata":{"name":"a"}}}`))
 	f.Fuzz(func(t *testing.T, frame []byte) {
@@ -56,7 +56,7 @@ func FuzzEvent(f *testing.F) {
 		if err != nil {
 			return
 		}
-		_, _ = JSON.ParseMeta(e.Object) // has no opinion but must return
+		_, _ = JSON.ParseMeta(e.Object) // any result is fine, but it must return
 		if !slices.Contains([]string{Added, Modified, Deleted, Bookmark, Error}, e.Type) || !json.Valid(e.Object) {
 			return
 		}
@@ -71,35 +71,36 @@ func FuzzEvent(f *testing.F) {
 	})
 }
 
-// FuzzProtobufObject takes objects apart and puts them together again.
+// FuzzProtobufObject parses objects and rebuilds them.
 func FuzzProtobufObject(f *testing.F) {
 	f.Add(encode(f, pod("a", 1)))
 	f.Add(Protobuf.Bookmark("Pod", "v1", "7", true))
 	f.Fuzz(func(t *testing.T, object []byte) {
-		kept := bytes.Clone(object)
+		original := bytes.Clone(object)
 		m, err := Protobuf.ParseMeta(object)
 		_, _ = Protobuf.ParseItem(object)
 		bare, ok := Protobuf.Bare(object)
 		if ok {
-			clear(object) // the result shares nothing with it
+			clear(object) // bare must not share memory with it
 		}
 		if err != nil || !ok {
 			return
 		}
 		item, err := Protobuf.ParseItem(bare)
 		if err != nil {
-			t.Fatalf("%q can be read and %q cannot: %v", kept, bare, err)
+			t.Fatalf("%q can be read and %q cannot: %v", original, bare, err)
 		}
 		typed := Protobuf.AppendTyped(nil, m.Kind, m.APIVersion, bare)
 		again, err := Protobuf.ParseMeta(typed)
-		m.Labels, item.Kind, item.APIVersion = item.Labels, again.Kind, again.APIVersion // cleared with the object, if they were parts of it
+		// m.Labels may share memory with the cleared object; an item has no kind.
+		m.Labels, item.Kind, item.APIVersion = item.Labels, again.Kind, again.APIVersion
 		if err != nil || !cmp.Equal(again, item) || !cmp.Equal(again, m) {
 			t.Fatalf("%+v became %+v and %+v: %v", m, again, item, err)
 		}
 	})
 }
 
-// FuzzProtobufFrames cuts the same body in two ways.
+// FuzzProtobufFrames writes the same body in chunks and at once.
 func FuzzProtobufFrames(f *testing.F) {
 	f.Add(watchBody(f, pod("a", 1), pod("b", 2)), 7)
 	f.Add([]byte{0, 0, 0, 0, 0, 0, 0, 1, 9, 0}, 1)
@@ -123,10 +124,10 @@ func FuzzProtobufFrames(f *testing.F) {
 		a, rebuilt, failedA := run(chunk)
 		b, _, failedB := run(len(body) + 1)
 		if failedA != failedB || !slices.Equal(a, b) {
-			t.Fatalf("cut in %d: %q %v; whole: %q %v", chunk, a, failedA, b, failedB)
+			t.Fatalf("chunks of %d: %q %v; at once: %q %v", chunk, a, failedA, b, failedB)
 		}
 		if !strings.HasPrefix(string(body), string(rebuilt)) || (!failedA && len(rebuilt) != len(body)) {
-			t.Fatalf("%q was put together as %q", body, rebuilt)
+			t.Fatalf("%q was rebuilt as %q", body, rebuilt)
 		}
 	})
 }

@@ -48,8 +48,8 @@ func (jsonFormat) AppendEvent(dst []byte, kind string, object []byte) []byte {
 	return append(dst, "}\n"...)
 }
 
-// ParseMeta does not read on behind the metadata where kind and apiVersion cannot follow:
-// they seldom do, and the rest is most of an object.
+// ParseMeta stops after the metadata if the rest contains neither kind nor apiVersion. They seldom
+// follow, and the rest is most of an object.
 func (jsonFormat) ParseMeta(object []byte) (Meta, error) {
 	var m Meta
 	_, err := members(object, func(key, p []byte) (rest []byte, err error) {
@@ -61,13 +61,13 @@ func (jsonFormat) ParseMeta(object []byte) (Meta, error) {
 			}
 			return rest, err
 		case `"kind"`:
-			val, rest, err = whole(p)
+			val, rest, err = cutValue(p)
 			m.Kind = unquote(val, &err)
 		case `"apiVersion"`:
-			val, rest, err = whole(p)
+			val, rest, err = cutValue(p)
 			m.APIVersion = unquote(val, &err)
 		default:
-			_, rest, err = whole(p)
+			_, rest, err = cutValue(p)
 		}
 		return rest, err
 	})
@@ -77,7 +77,7 @@ func (jsonFormat) ParseMeta(object []byte) (Meta, error) {
 	return m, nil
 }
 
-// unquote is Unquote behind something that may have failed.
+// unquote calls Unquote unless *err is set, and sets *err.
 func unquote(val []byte, err *error) (s string) {
 	if *err == nil {
 		s, *err = Unquote(val)
@@ -85,21 +85,20 @@ func unquote(val []byte, err *error) (s string) {
 	return s
 }
 
-// ParseItem is ParseMeta: an item of a list is an object that need not say its
-// kind.
+// ParseItem is ParseMeta, which allows an object without a kind.
 func (f jsonFormat) ParseItem(item []byte) (Meta, error) { return f.ParseMeta(item) }
 
-// read takes what is of interest from the metadata at the head of p, and gives what follows it.
+// read reads the metadata at the start of p, and returns the bytes after it.
 func (m *Meta) read(p []byte) (rest []byte, err error) {
 	if len(p) == 0 || p[0] != '{' {
-		val, rest, err := whole(p)
+		val, rest, err := cutValue(p)
 		if err == nil && !bytes.Equal(val, []byte("null")) {
 			err = fmt.Errorf("%w: an object was expected", errSyntax)
 		}
 		return rest, err
 	}
 	return members(p, func(key, p []byte) ([]byte, error) {
-		val, rest, err := whole(p)
+		val, rest, err := cutValue(p)
 		if err != nil {
 			return nil, err
 		}
@@ -128,9 +127,8 @@ func (m *Meta) read(p []byte) (rest []byte, err error) {
 	})
 }
 
-// Bare reports false for an object that does not start with kind and apiVersion:
-// items of lists, and objects of custom resources, which say kind and apiVersion
-// wherever they stand, also in lists.
+// Bare reports false for an object that does not start with kind and apiVersion: an item of a list,
+// or a custom resource, which has kind and apiVersion also as an item.
 func (jsonFormat) Bare(object []byte) ([]byte, bool) {
 	p := object[skipSpace(object):]
 	if len(p) == 0 || p[0] != '{' {
@@ -138,11 +136,11 @@ func (jsonFormat) Bare(object []byte) ([]byte, bool) {
 	}
 	p = p[1:]
 	for _, want := range [...]string{`"kind"`, `"apiVersion"`} {
-		key, rest, err := name(p)
+		key, rest, err := cutKey(p)
 		if err != nil || string(key) != want {
 			return object, false
 		}
-		if _, rest, err = whole(rest); err != nil {
+		if _, rest, err = cutValue(rest); err != nil {
 			return object, false
 		}
 		rest = rest[skipSpace(rest):]
@@ -173,7 +171,8 @@ func (jsonFormat) AppendTyped(dst []byte, kind, apiVersion string, bare []byte) 
 }
 
 func (jsonFormat) Bookmark(kind, apiVersion, resourceVersion string, end bool) []byte {
-	out := fmt.Appendf(nil, `{"kind":%q,"apiVersion":%q,"metadata":{"resourceVersion":%q,"creationTimestamp":null`, kind, apiVersion, resourceVersion)
+	out := fmt.Appendf(nil, `{"kind":%q,"apiVersion":%q,"metadata":{"resourceVersion":%q,"creationTimestamp":null`,
+		kind, apiVersion, resourceVersion)
 	if end {
 		out = fmt.Appendf(out, `,"annotations":{%q:"true"}`, InitialEventsEnd)
 	}

@@ -5,30 +5,30 @@ import (
 	"fmt"
 )
 
-// ListMeta is what a list says about itself, apart from its items.
+// ListMeta is the data of a list apart from its items.
 type ListMeta struct {
 	Kind, APIVersion string
 	// ResourceVersion and Continue are the list's metadata of that name.
 	ResourceVersion, Continue string
-	// Metadata is the list's whole metadata as JSON, nil when there is none.
+	// Metadata is the list's complete metadata as JSON, or nil.
 	Metadata []byte
-	// HasItems tells that the document had a member "items", be it null: other
-	// documents (a Table, a Status) are not lists.
+	// HasItems means that the document has a member "items", which may be null. A document without
+	// it (a Table, a Status) is not a list.
 	HasItems bool
 }
 
-// List cuts a JSON list into its items while it is written. Create it with an
-// Item function; Write never splits differently however the input is cut.
+// List splits a JSON list into its items while it is written. Create it with an Item function. The
+// result does not depend on the sizes of the writes.
 type List struct {
-	// Item receives each item as it stands in the input. The bytes are only
-	// valid during the call. Its error stops the splitting.
+	// Item receives the bytes of each item. They are valid only during the call. An error of Item
+	// stops the splitting.
 	Item func(raw []byte) error
 
 	state   listState
 	val     value
 	buf     []byte // the unfinished key or value
 	key     string
-	head    ListMeta
+	meta    ListMeta
 	failure error
 }
 
@@ -45,11 +45,10 @@ const (
 	atItem                      // before an item or ]
 	inItem                      // inside an item
 	afterItem                   // before , or ]
-	atEnd                       // behind the closing }
+	atEnd                       // after the closing }
 )
 
-// Write takes the next bytes of the body. Once it has returned an error it
-// always returns that error.
+// Write takes the next bytes of the body. After an error it always returns that error.
 func (l *List) Write(p []byte) (int, error) {
 	if l.failure != nil {
 		return 0, l.failure
@@ -66,8 +65,8 @@ func (l *List) Write(p []byte) (int, error) {
 	return total, nil
 }
 
-// ListMeta gives the list's own data at the end of the body. It is an error when
-// the body ended early.
+// ListMeta returns the list's own data after the end of the body. It returns an error if the body
+// was truncated.
 func (l *List) ListMeta() (ListMeta, error) {
 	if l.failure != nil {
 		return ListMeta{}, l.failure
@@ -75,14 +74,14 @@ func (l *List) ListMeta() (ListMeta, error) {
 	if l.state != atEnd {
 		return ListMeta{}, ErrTruncated
 	}
-	return l.head, nil
+	return l.meta, nil
 }
 
-// Peek gives what is known of the list's own data so far: typed lists say kind,
-// apiVersion and metadata before their items.
-func (l *List) Peek() ListMeta { return l.head }
+// Peek returns the list's own data read so far: typed lists have kind, apiVersion and metadata
+// before their items.
+func (l *List) Peek() ListMeta { return l.meta }
 
-// step consumes some of p, at least one byte or a change of state.
+// step consumes bytes of p. It consumes at least one byte or changes the state.
 func (l *List) step(p []byte) (int, error) {
 	switch l.state {
 	case inKey, inValue, inItem:
@@ -112,7 +111,7 @@ func (l *List) step(p []byte) (int, error) {
 		return l.expect(c, ':', atValue)
 	case atValue:
 		if l.key == "items" {
-			l.head.HasItems = true
+			l.meta.HasItems = true
 			if c == '[' {
 				l.state = atItem
 				return 1, nil
@@ -150,8 +149,8 @@ func (l *List) expect(c, want byte, next listState) (int, error) {
 	return 1, nil
 }
 
-// collect adds to the unfinished value and, when it is whole, hands it on. A
-// value that lies whole in p is handed on without a copy.
+// collect adds bytes to the unfinished value and, once it is complete, calls finish. A value that
+// is complete in p is not copied.
 func (l *List) collect(p []byte) (int, error) {
 	n, done, err := l.val.feed(p)
 	if err != nil {
@@ -164,12 +163,12 @@ func (l *List) collect(p []byte) (int, error) {
 		l.buf = append(l.buf, p[:n]...)
 		return n, nil
 	}
-	whole := p[:n]
+	complete := p[:n]
 	if len(l.buf) > 0 {
 		l.buf = append(l.buf, p[:n]...)
-		whole = l.buf
+		complete = l.buf
 	}
-	err = l.finish(whole)
+	err = l.finish(complete)
 	l.buf = l.buf[:0]
 	return n, err
 }
@@ -187,17 +186,17 @@ func (l *List) finish(raw []byte) (err error) {
 	l.state = afterValue
 	switch l.key {
 	case "kind":
-		l.head.Kind, err = Unquote(raw)
+		l.meta.Kind, err = Unquote(raw)
 	case "apiVersion":
-		l.head.APIVersion, err = Unquote(raw)
+		l.meta.APIVersion, err = Unquote(raw)
 	case "metadata":
-		l.head.Metadata = bytes.Clone(raw)
+		l.meta.Metadata = bytes.Clone(raw)
 		err = Members(raw, func(key string, val []byte) (err error) {
 			switch key {
 			case "resourceVersion":
-				l.head.ResourceVersion, err = Unquote(val)
+				l.meta.ResourceVersion, err = Unquote(val)
 			case "continue":
-				l.head.Continue, err = Unquote(val)
+				l.meta.Continue, err = Unquote(val)
 			}
 			return err
 		})

@@ -9,24 +9,24 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// Field is the way to one scalar in an object, in each format.
+// Field is the path to one scalar in an object, in each format.
 type Field struct {
-	Members []string           // of JSON objects, from the outside in
-	Numbers []protowire.Number // of fields of protobuf messages, likewise
+	Members []string           // keys of JSON objects, outermost first
+	Numbers []protowire.Number // field numbers of protobuf messages, outermost first
 	Type    FieldType
 }
 
 // FieldType is the type of a field.
 type FieldType uint8
 
-// The types. Where a field is not set it has its type's zero value, as in Go.
+// The types. A field that is not set has the zero value of its type, as in Go.
 const (
 	Text FieldType = iota
 	Boolean
 	Integer
 )
 
-// zero is what a field is that is not set.
+// zero returns the text of a field that is not set.
 func (t FieldType) zero() string {
 	switch t {
 	case Boolean:
@@ -70,8 +70,8 @@ func (jsonFormat) Lookup(item []byte, f Field) (string, error) {
 	return "", fmt.Errorf("%w: true or false was expected", errSyntax)
 }
 
-// Lookup takes the last of several values, and looks into all messages of one
-// number, as protobuf says for fields that come more than once.
+// Lookup follows protobuf's rules for repeated fields: of several values the last one counts, and
+// messages with the same number are merged.
 func (protobufFormat) Lookup(item []byte, f Field) (string, error) {
 	text := f.Type.zero()
 	if err := lookup(item, f.Numbers, f.Type, &text); err != nil {
@@ -102,7 +102,7 @@ func lookup(message []byte, path []protowire.Number, t FieldType, text *string) 
 			*text = t.text(val)
 			continue
 		}
-		contents, _ := protowire.ConsumeBytes(val) // whole, as it was measured
+		contents, _ := protowire.ConsumeBytes(val) // val is complete, see size
 		if err := lookup(contents, path[1:], t, text); err != nil {
 			return err
 		}
@@ -110,7 +110,7 @@ func lookup(message []byte, path []protowire.Number, t FieldType, text *string) 
 	return nil
 }
 
-// wireType is that of a field of the type, or of a message on the way to it.
+// wireType returns the wire type of the last field of a path, or of a message before it.
 func (t FieldType) wireType(last bool) protowire.Type {
 	if last && t != Text {
 		return protowire.VarintType
@@ -118,7 +118,7 @@ func (t FieldType) wireType(last bool) protowire.Type {
 	return protowire.BytesType
 }
 
-// text reads a whole value of the type's wire type.
+// text returns the text of a complete value of the type's wire type.
 func (t FieldType) text(val []byte) string {
 	if t == Text {
 		contents, _ := protowire.ConsumeBytes(val)

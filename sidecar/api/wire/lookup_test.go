@@ -25,8 +25,8 @@ func TestAFieldIsReadInEachFormat(t *testing.T) {
 		pod  corev1.Pod
 		want string
 	}{
-		{"what is set", corev1.Pod{Spec: corev1.PodSpec{NodeName: "a\"\u00fc", HostNetwork: true, Priority: &low}}, "a\"\u00fc true -7"},
-		{"what is not set", corev1.Pod{}, " false 0"},
+		{"set", corev1.Pod{Spec: corev1.PodSpec{NodeName: "a\"\u00fc", HostNetwork: true, Priority: &low}}, "a\"\u00fc true -7"},
+		{"not set", corev1.Pod{}, " false 0"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -39,7 +39,7 @@ func TestAFieldIsReadInEachFormat(t *testing.T) {
 				t.Fatal(err)
 			}
 			for format, item := range map[Format][]byte{JSON: text, Protobuf: raw} {
-				if got, err := look(format, item); err != nil || got != tt.want {
+				if got, err := lookupAll(format, item); err != nil || got != tt.want {
 					t.Errorf("%s: %q %v, want %q", format.MediaType(), got, err, tt.want)
 				}
 			}
@@ -47,38 +47,38 @@ func TestAFieldIsReadInEachFormat(t *testing.T) {
 	}
 }
 
-// look reads all the fields of an item.
-func look(format Format, item []byte) (string, error) {
+// lookupAll reads the three fields of an item.
+func lookupAll(format Format, item []byte) (string, error) {
 	a, errA := format.Lookup(item, nodeName)
 	b, errB := format.Lookup(item, hostNetwork)
 	c, errC := format.Lookup(item, priority)
 	return a + " " + b + " " + c, errors.Join(errA, errB, errC)
 }
 
-func TestAFieldOfWhatIsNoObjectIsAnError(t *testing.T) {
+func TestLookupInInvalidInputFails(t *testing.T) {
 	for _, bad := range []string{``, `[]`, `{`, `{"spec":[]}`, `{"spec":"x"}`, `{"spec":{"nodeName":1}}`, `{"spec":{"hostNetwork":"true"}}`, `{"spec":{"priority":1.5}}`} {
-		if got, err := look(JSON, []byte(bad)); err == nil {
+		if got, err := lookupAll(JSON, []byte(bad)); err == nil {
 			t.Errorf("%s has %q", bad, got)
 		}
 	}
 	for _, bad := range []string{"\xff", "\x12\x05ab", "\x10\x01", "\x12\x02\x50\x01", "\x12\x02\x5a\x00", "\x12\x01\xff"} {
-		if got, err := look(Protobuf, []byte(bad)); err == nil {
+		if got, err := lookupAll(Protobuf, []byte(bad)); err == nil {
 			t.Errorf("%q has %q", bad, got)
 		}
 	}
-	if got, err := look(JSON, []byte(`{"spec":null}`)); err != nil || got != " false 0" {
+	if got, err := lookupAll(JSON, []byte(`{"spec":null}`)); err != nil || got != " false 0" {
 		t.Errorf("null has %q %v", got, err)
 	}
 }
 
 func TestTheLastOfSeveralValuesCounts(t *testing.T) {
-	got, err := look(Protobuf, []byte("\x12\x05\x52\x01a\x58\x01\x12\x03\x52\x01b"))
+	got, err := lookupAll(Protobuf, []byte("\x12\x05\x52\x01a\x58\x01\x12\x03\x52\x01b"))
 	if err != nil || got != "b true 0" {
 		t.Fatalf("%q %v", got, err)
 	}
 }
 
-func TestTheMetadataAloneIsAnItemOfItsOwn(t *testing.T) {
+func TestAppendPartialKeepsOnlyTheMetadata(t *testing.T) {
 	for object, want := range map[string]string{
 		`{"metadata":{"name":"a","future":[1]},"spec":{"metadata":1}}`: `{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{"name":"a","future":[1]}}`,
 		`{"apiVersion":"x/v1","kind":"Foo","metadata":{}}`:             `{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{}}`,
@@ -123,7 +123,7 @@ func FuzzLookup(f *testing.F) {
 		}
 		var pod corev1.Pod
 		if pod.Unmarshal(item) != nil {
-			_, _ = look(Protobuf, item)
+			_, _ = lookupAll(Protobuf, item)
 			return
 		}
 		node, err := Protobuf.Lookup(item, nodeName)

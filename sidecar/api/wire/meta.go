@@ -1,7 +1,7 @@
 package wire
 
-// InitialEventsEnd is the annotation of the bookmark that ends the initial
-// events of a watch with sendInitialEvents=true (KEP-3157).
+// InitialEventsEnd is the annotation of the bookmark that ends the initial events of a watch with
+// sendInitialEvents=true (KEP-3157).
 const InitialEventsEnd = "k8s.io/initial-events-end"
 
 // Meta is the part of an object that identifies it.
@@ -10,9 +10,8 @@ type Meta struct {
 	Namespace, Name  string
 	UID              string
 	ResourceVersion  string
-	// Labels is the JSON object of the labels, nil when there are none. It is a
-	// part of the input.
+	// Labels is the JSON object of the labels, or nil. It may share memory with the input.
 	Labels []byte
-	// InitialEventsEnd tells that the annotation of that name is "true".
+	// InitialEventsEnd means that the annotation of that name is "true".
 	InitialEventsEnd bool
 }

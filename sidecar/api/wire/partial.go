@@ -6,7 +6,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// Kind and apiVersion of objects that are only their metadata.
+// Kind and apiVersion of the metadata of an object.
 const (
 	PartialKind       = "PartialObjectMetadata"
 	PartialAPIVersion = "meta.k8s.io/v1"
@@ -27,8 +27,8 @@ func (f jsonFormat) AppendPartial(dst, item []byte) ([]byte, error) {
 	return append(append(dst, metadata...), '}'), nil
 }
 
-// AppendPartial copies the metadata: in every message, and in
-// PartialObjectMetadata, it is the field of the same number.
+// AppendPartial copies the metadata, which has the same field number in every object and in
+// PartialObjectMetadata.
 func (protobufFormat) AppendPartial(dst, item []byte) ([]byte, error) {
 	err := fields(item, func(number protowire.Number, contents []byte) error {
 		if number == objectMetadata && contents != nil {

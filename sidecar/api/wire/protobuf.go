@@ -10,14 +10,13 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// protobufFormat is application/vnd.kubernetes.protobuf. The messages, and the
-// numbers of their fields, are part of the API's compatibility promise:
-// https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding
-// and generated.proto of k8s.io/apimachinery. Fields that are not named here are
-// carried along unread.
+// protobufFormat is application/vnd.kubernetes.protobuf. The messages and their field numbers are
+// part of the API's compatibility promise:
+// https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding and
+// generated.proto of k8s.io/apimachinery. Fields without a name here are copied unread.
 type protobufFormat struct{}
 
-// magic begins every message that comes alone; a runtime.Unknown follows.
+// magic is the prefix of every message that stands alone. A runtime.Unknown follows it.
 var magic = []byte("k8s\x00")
 
 const (
@@ -62,8 +61,8 @@ func (protobufFormat) NewFrames(frame func([]byte) error) FrameSplitter {
 	return &protobufFrames{frame: frame}
 }
 
-// fields calls f for each field of a message, in order, with the contents of
-// those that have a length and nil for others.
+// fields calls f for each field of a message, in order, with the contents of a length-delimited
+// field and nil for any other field.
 func fields(message []byte, f func(protowire.Number, []byte) error) error {
 	for len(message) > 0 {
 		number, kind, n := protowire.ConsumeTag(message)
@@ -88,8 +87,8 @@ func fields(message []byte, f func(protowire.Number, []byte) error) error {
 	return nil
 }
 
-// open takes the envelope off a message that came alone.
-func open(object []byte) (kind, apiVersion string, raw []byte, err error) {
+// parseEnvelope removes the envelope of a message that stands alone.
+func parseEnvelope(object []byte) (kind, apiVersion string, raw []byte, err error) {
 	rest, ok := bytes.CutPrefix(object, magic)
 	if !ok {
 		return "", "", nil, fmt.Errorf("%w: it does not begin with %q", errProtobuf, magic)
@@ -119,7 +118,7 @@ func open(object []byte) (kind, apiVersion string, raw []byte, err error) {
 }
 
 func (f protobufFormat) ParseMeta(object []byte) (Meta, error) {
-	kind, apiVersion, raw, err := open(object)
+	kind, apiVersion, raw, err := parseEnvelope(object)
 	if err != nil {
 		return Meta{}, err
 	}
@@ -168,7 +167,7 @@ func (protobufFormat) ParseItem(item []byte) (Meta, error) {
 	return m, nil
 }
 
-// entry reads an entry of a map of strings.
+// entry reads an entry of a map from string to string.
 func entry(message []byte) (key, value string, err error) {
 	err = fields(message, func(number protowire.Number, contents []byte) error {
 		switch number {
@@ -183,7 +182,7 @@ func entry(message []byte) (key, value string, err error) {
 }
 
 func (protobufFormat) Bare(object []byte) ([]byte, bool) {
-	_, _, raw, err := open(object)
+	_, _, raw, err := parseEnvelope(object)
 	if err != nil {
 		return object, false
 	}
@@ -194,7 +193,7 @@ func (protobufFormat) AppendTyped(dst []byte, kind, apiVersion string, bare []by
 	return AppendEnvelopeEnd(append(appendEnvelope(dst, kind, apiVersion, len(bare)), bare...))
 }
 
-// appendEnvelope adds what stands before a message of a size.
+// appendEnvelope adds the part of the envelope before a message of the given size.
 func appendEnvelope(dst []byte, kind, apiVersion string, size int) []byte {
 	typeMeta := appendField(nil, typeMetaAPIVersion, []byte(apiVersion))
 	typeMeta = appendField(typeMeta, typeMetaKind, []byte(kind))
@@ -248,11 +247,11 @@ func (f protobufFormat) Bookmark(kind, apiVersion, resourceVersion string, end b
 	return f.AppendTyped(nil, kind, apiVersion, appendField(nil, objectMetadata, metadata))
 }
 
-// ItemSize is how many bytes an item of a size takes in a protobuf list.
+// ItemSize returns how many bytes an item of the given size takes in a protobuf list.
 func ItemSize(size int) int { return protowire.SizeTag(listItems) + protowire.SizeBytes(size) }
 
-// AppendListHead adds what stands before the items of a protobuf list whose items
-// take itemBytes, counted with ItemSize.
+// AppendListHead adds the part of a protobuf list before its items. itemBytes is the sum of their
+// ItemSizes.
 func AppendListHead(dst []byte, kind, apiVersion, resourceVersion string, itemBytes int) []byte {
 	listMeta := appendField(nil, listMetaSelfLink, nil)
 	listMeta = appendField(listMeta, listMetaResourceVersion, []byte(resourceVersion))
@@ -260,8 +259,8 @@ func AppendListHead(dst []byte, kind, apiVersion, resourceVersion string, itemBy
 	return append(appendEnvelope(dst, kind, apiVersion, len(metadata)+itemBytes), metadata...)
 }
 
-// AppendEnvelopeEnd adds what stands behind the message in its envelope. The API server
-// writes these fields, and those of a list's own data, also when they are empty.
+// AppendEnvelopeEnd adds the part of the envelope after the message. The API server writes these
+// fields, and those of a list's own data, even when they are empty.
 func AppendEnvelopeEnd(dst []byte) []byte {
 	return appendField(appendField(dst, unknownContentEncoding, nil), unknownContentType, nil)
 }
@@ -269,5 +268,5 @@ func AppendEnvelopeEnd(dst []byte) []byte {
 // AppendItem adds an item to a protobuf list.
 func AppendItem(dst, item []byte) []byte { return appendField(dst, listItems, item) }
 
-// short tells that a protowire length means that bytes are missing.
-func short(n int) bool { return errors.Is(protowire.ParseError(n), io.ErrUnexpectedEOF) }
+// incomplete reports whether a negative protowire length means that bytes are missing.
+func incomplete(n int) bool { return errors.Is(protowire.ParseError(n), io.ErrUnexpectedEOF) }

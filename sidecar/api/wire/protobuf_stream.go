@@ -8,22 +8,22 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// pieces takes input that comes in pieces to a step that needs whole units.
-type pieces struct {
-	rest    []byte // the unfinished unit
-	failure error
+// chunkBuffer collects input that arrives in chunks for a step that needs complete units.
+type chunkBuffer struct {
+	unfinished []byte // the start of an incomplete unit
+	failure    error
 }
 
-// write calls step with the input until it asks for more by consuming nothing.
-func (s *pieces) write(p []byte, step func([]byte) (int, error)) (int, error) {
+// write calls step with the input until step consumes nothing, which means that it needs more.
+func (s *chunkBuffer) write(p []byte, step func([]byte) (int, error)) (int, error) {
 	if s.failure != nil {
 		return 0, s.failure
 	}
 	total := len(p)
 	input := p
-	if len(s.rest) > 0 {
-		s.rest = append(s.rest, p...)
-		input = s.rest
+	if len(s.unfinished) > 0 {
+		s.unfinished = append(s.unfinished, p...)
+		input = s.unfinished
 	}
 	for len(input) > 0 {
 		n, err := step(input)
@@ -39,46 +39,45 @@ func (s *pieces) write(p []byte, step func([]byte) (int, error)) (int, error) {
 		}
 		input = input[n:]
 	}
-	s.rest = append(s.rest[:0], input...) // also when they overlap: append moves
+	s.unfinished = append(s.unfinished[:0], input...) // they may overlap: append copies correctly
 	return total, nil
 }
 
-// protobufList cuts a protobuf list: the envelope, in it the list, in it the
-// items.
+// protobufList splits a protobuf list: an envelope that contains a list that contains items.
 type protobufList struct {
 	item func([]byte) error
 
-	in   pieces
-	at   protobufAt
-	left int  // bytes of the list that are still to come
-	raw  bool // the list has begun
-	head ListMeta
+	in        chunkBuffer
+	state     protobufState
+	remaining int  // bytes of the list that have not arrived
+	raw       bool // the list has begun
+	meta      ListMeta
 }
 
-type protobufAt uint8
+type protobufState uint8
 
 const (
-	atMagic protobufAt = iota
-	inEnvelope
-	inList
+	atMagic protobufState = iota
+	atEnvelopeField
+	atListField
 )
 
 func (l *protobufList) Write(p []byte) (int, error) { return l.in.write(p, l.step) }
 
-func (l *protobufList) Peek() ListMeta { return l.head }
+func (l *protobufList) Peek() ListMeta { return l.meta }
 
 func (l *protobufList) ListMeta() (ListMeta, error) {
 	switch {
 	case l.in.failure != nil:
 		return ListMeta{}, l.in.failure
-	case l.at != inEnvelope || !l.raw || len(l.in.rest) > 0:
+	case l.state != atEnvelopeField || !l.raw || len(l.in.unfinished) > 0:
 		return ListMeta{}, ErrTruncated
 	}
-	return l.head, nil
+	return l.meta, nil
 }
 
 func (l *protobufList) step(p []byte) (int, error) {
-	switch l.at {
+	switch l.state {
 	case atMagic:
 		if len(p) < len(magic) {
 			return 0, nil
@@ -86,16 +85,16 @@ func (l *protobufList) step(p []byte) (int, error) {
 		if string(p[:len(magic)]) != string(magic) {
 			return 0, fmt.Errorf("%w: it does not begin with %q", errProtobuf, magic)
 		}
-		l.at = inEnvelope
+		l.state = atEnvelopeField
 		return len(magic), nil
-	case inEnvelope:
+	case atEnvelopeField:
 		return l.envelope(p)
 	}
 	return l.field(p)
 }
 
-// envelope takes a field of the envelope, or of the list's bytes just their
-// beginning.
+// envelope consumes a field of the envelope. Of the field with the list it consumes only tag and
+// size.
 func (l *protobufList) envelope(p []byte) (int, error) {
 	number, kind, n := protowire.ConsumeTag(p)
 	if n >= 0 && number == unknownRaw && kind == protowire.BytesType {
@@ -105,15 +104,15 @@ func (l *protobufList) envelope(p []byte) (int, error) {
 				return 0, ErrTooLarge
 			}
 			l.raw = true
-			if l.left = int(size); l.left > 0 {
-				l.at = inList
+			if l.remaining = int(size); l.remaining > 0 {
+				l.state = atListField
 			}
-			l.head.HasItems = strings.HasSuffix(l.head.Kind, "List")
+			l.meta.HasItems = strings.HasSuffix(l.meta.Kind, "List")
 			return n + m, nil
 		}
 		n = m
 	}
-	contents, n, err := wholeField(p, number, kind, n)
+	contents, n, err := completeField(p, number, kind, n)
 	if n == 0 || err != nil {
 		return 0, err
 	}
@@ -122,9 +121,9 @@ func (l *protobufList) envelope(p []byte) (int, error) {
 		err = fields(contents, func(number protowire.Number, contents []byte) error {
 			switch number {
 			case typeMetaAPIVersion:
-				l.head.APIVersion = string(contents)
+				l.meta.APIVersion = string(contents)
 			case typeMetaKind:
-				l.head.Kind = string(contents)
+				l.meta.Kind = string(contents)
 			}
 			return nil
 		})
@@ -136,16 +135,16 @@ func (l *protobufList) envelope(p []byte) (int, error) {
 	return n, err
 }
 
-// field takes a whole field of the list.
+// field consumes a complete field of the list.
 func (l *protobufList) field(p []byte) (int, error) {
-	p = p[:min(len(p), l.left)]
+	p = p[:min(len(p), l.remaining)]
 	number, kind, n := protowire.ConsumeTag(p)
-	contents, n, err := wholeField(p, number, kind, n)
+	contents, n, err := completeField(p, number, kind, n)
 	if err != nil {
 		return 0, err
 	}
 	if n == 0 {
-		if len(p) == l.left {
+		if len(p) == l.remaining {
 			return 0, fmt.Errorf("%w: a field reaches beyond the list", errProtobuf)
 		}
 		return 0, nil
@@ -155,26 +154,28 @@ func (l *protobufList) field(p []byte) (int, error) {
 		err = fields(contents, func(number protowire.Number, contents []byte) error {
 			switch number {
 			case listMetaResourceVersion:
-				l.head.ResourceVersion = string(contents)
+				l.meta.ResourceVersion = string(contents)
 			case listMetaContinue:
-				l.head.Continue = string(contents)
+				l.meta.Continue = string(contents)
 			}
 			return nil
 		})
 	case listItems:
-		if l.head.HasItems {
+		if l.meta.HasItems {
 			err = l.item(contents)
 		}
 	}
-	if l.left -= n; l.left == 0 {
-		l.at = inEnvelope
+	if l.remaining -= n; l.remaining == 0 {
+		l.state = atEnvelopeField
 	}
 	return n, err
 }
 
-// wholeField gives the contents of the field whose tag of n bytes is at the head of
-// p, and the size of it all; 0 when it is not all there.
-func wholeField(p []byte, number protowire.Number, kind protowire.Type, n int) (contents []byte, size int, err error) {
+// completeField returns the contents of the field at the start of p, whose tag has n bytes, and the
+// size of tag and contents. The size is 0 if the field is incomplete.
+func completeField(
+	p []byte, number protowire.Number, kind protowire.Type, n int,
+) (contents []byte, size int, err error) {
 	m := n
 	if n >= 0 {
 		if kind == protowire.BytesType {
@@ -186,23 +187,23 @@ func wholeField(p []byte, number protowire.Number, kind protowire.Type, n int) (
 	if m >= 0 {
 		return contents, n + m, nil
 	}
-	if short(m) {
+	if incomplete(m) {
 		return nil, 0, nil
 	}
 	return nil, 0, fmt.Errorf("%w: %w", errProtobuf, protowire.ParseError(m))
 }
 
-// protobufFrames cuts a protobuf watch: each frame has its length, four bytes,
-// highest first, before it.
+// protobufFrames splits a protobuf watch. Before each frame is its length in four bytes,
+// big-endian.
 type protobufFrames struct {
 	frame func([]byte) error
-	in    pieces
+	in    chunkBuffer
 }
 
 const frameHeader = 4
 
 func (f *protobufFrames) Write(p []byte) (int, error) { return f.in.write(p, f.step) }
-func (f *protobufFrames) Partial() bool               { return len(f.in.rest) > 0 }
+func (f *protobufFrames) Partial() bool               { return len(f.in.unfinished) > 0 }
 
 func (f *protobufFrames) step(p []byte) (int, error) {
 	if len(p) < frameHeader {

@@ -19,7 +19,7 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 )
 
-// The API machinery's own serializers say what is right.
+// The tests compare with the serializers of k8s.io/apimachinery.
 
 var serializer = protobuf.NewSerializer(scheme.Scheme, scheme.Scheme)
 
@@ -53,7 +53,7 @@ func pod(name string, rv int) *corev1.Pod {
 	}
 }
 
-func splitProtobuf(body []byte, cut func() int) (items [][]byte, head ListMeta, err error) {
+func splitProtobuf(body []byte, cut func() int) (items [][]byte, meta ListMeta, err error) {
 	l := Protobuf.NewList(func(raw []byte) error {
 		items = append(items, bytes.Clone(raw))
 		return nil
@@ -65,11 +65,11 @@ func splitProtobuf(body []byte, cut func() int) (items [][]byte, head ListMeta, 
 		}
 		body = body[n:]
 	}
-	head, err = l.ListMeta()
-	return items, head, err
+	meta, err = l.ListMeta()
+	return items, meta, err
 }
 
-func TestAProtobufListIsSplitHoweverItIsCut(t *testing.T) {
+func TestAProtobufListIsSplitInChunksOfAnySize(t *testing.T) {
 	list := &corev1.PodList{ListMeta: metav1.ListMeta{ResourceVersion: "77", Continue: "more"}}
 	for i := range 5 {
 		list.Items = append(list.Items, *pod(fmt.Sprintf("p%d", i), i))
@@ -77,7 +77,7 @@ func TestAProtobufListIsSplitHoweverItIsCut(t *testing.T) {
 	body := encode(t, list)
 	for round := range 200 {
 		size := round + 1
-		items, head, err := splitProtobuf(body, func() int {
+		items, meta, err := splitProtobuf(body, func() int {
 			if round > 100 {
 				return rand.IntN(300)
 			}
@@ -87,7 +87,7 @@ func TestAProtobufListIsSplitHoweverItIsCut(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := ListMeta{Kind: "PodList", APIVersion: "v1", ResourceVersion: "77", Continue: "more", HasItems: true}
-		if d := cmp.Diff(want, head); d != "" || len(items) != 5 {
+		if d := cmp.Diff(want, meta); d != "" || len(items) != 5 {
 			t.Fatalf("%d items: %s", len(items), d)
 		}
 		for i, item := range items {
@@ -105,15 +105,15 @@ func TestAProtobufListIsSplitHoweverItIsCut(t *testing.T) {
 			}
 		}
 	}
-	// Behind the list come two empty fields, without which it is whole, too.
+	// Two empty fields follow the list, which is complete without them.
 	for cut := range body[:len(body)-4] {
 		if _, _, err := splitProtobuf(body[:cut], func() int { return 64 }); err == nil {
-			t.Fatalf("%d of %d bytes were taken for a list", cut, len(body))
+			t.Fatalf("%d of %d bytes were accepted as a list", cut, len(body))
 		}
 	}
 }
 
-func TestAProtobufListIsBuiltAsTheServerWould(t *testing.T) {
+func TestAProtobufListIsBuiltAsByTheServer(t *testing.T) {
 	list := &corev1.PodList{ListMeta: metav1.ListMeta{ResourceVersion: "77"}, Items: []corev1.Pod{*pod("a", 1), *pod("b", 2)}}
 	want := encode(t, list)
 	items, _, err := splitProtobuf(want, func() int { return 1 << 20 })
@@ -137,9 +137,9 @@ func TestAProtobufListIsBuiltAsTheServerWould(t *testing.T) {
 }
 
 func TestAnObjectIsNotAList(t *testing.T) {
-	items, head, err := splitProtobuf(encode(t, pod("a", 1)), func() int { return 50 })
-	if err != nil || head.HasItems || len(items) > 0 {
-		t.Fatalf("%d items, %+v %v", len(items), head, err)
+	items, meta, err := splitProtobuf(encode(t, pod("a", 1)), func() int { return 50 })
+	if err != nil || meta.HasItems || len(items) > 0 {
+		t.Fatalf("%d items, %+v %v", len(items), meta, err)
 	}
 }
 
@@ -152,18 +152,18 @@ func TestProtobufObjectsAreReadAndRebuilt(t *testing.T) {
 	bare, ok := Protobuf.Bare(raw)
 	again := decode[corev1.Pod](t, Protobuf.AppendTyped(nil, "Pod", "v1", bare))
 	if d := cmp.Diff(decode[corev1.Pod](t, raw), again); d != "" || !ok {
-		t.Fatalf("the object is another: %s", d)
+		t.Fatalf("the rebuilt object differs: %s", d)
 	}
-	mark := Protobuf.Bookmark("Pod", "v1", "99", true)
-	if m, err := Protobuf.ParseMeta(mark); err != nil || !m.InitialEventsEnd || m.ResourceVersion != "99" || m.Kind != "Pod" {
+	bookmark := Protobuf.Bookmark("Pod", "v1", "99", true)
+	if m, err := Protobuf.ParseMeta(bookmark); err != nil || !m.InitialEventsEnd || m.ResourceVersion != "99" || m.Kind != "Pod" {
 		t.Fatalf("%+v %v", m, err)
 	}
-	if p := decode[corev1.Pod](t, mark); p.Annotations[metav1.InitialEventsAnnotationKey] != "true" {
+	if p := decode[corev1.Pod](t, bookmark); p.Annotations[metav1.InitialEventsAnnotationKey] != "true" {
 		t.Fatalf("%+v", p)
 	}
 	for _, bad := range [][]byte{nil, []byte("k8s"), []byte("{}"), raw[:len(raw)-5], append(bytes.Clone(magic), 0xff)} {
 		if _, err := Protobuf.ParseMeta(bad); err == nil {
-			t.Errorf("%q was taken", bad)
+			t.Errorf("%q was accepted", bad)
 		}
 		if got, ok := Protobuf.Bare(bad); ok || !bytes.Equal(got, bad) {
 			t.Errorf("%q was changed", bad)
@@ -171,7 +171,7 @@ func TestProtobufObjectsAreReadAndRebuilt(t *testing.T) {
 	}
 }
 
-// watchBody is what the API server's own machinery sends.
+// watchBody encodes a watch as the API server does.
 func watchBody(t testing.TB, pods ...*corev1.Pod) []byte {
 	t.Helper()
 	var buf bytes.Buffer
@@ -186,7 +186,7 @@ func watchBody(t testing.TB, pods ...*corev1.Pod) []byte {
 	return buf.Bytes()
 }
 
-func TestProtobufFramesAreSplitHoweverTheyAreCut(t *testing.T) {
+func TestProtobufFramesAreSplitInChunksOfAnySize(t *testing.T) {
 	body := watchBody(t, pod("a", 1), pod("b", 2), pod("c", 3))
 	for size := 1; size < len(body)+1; size += 7 {
 		var names []string
@@ -200,7 +200,7 @@ func TestProtobufFramesAreSplitHoweverTheyAreCut(t *testing.T) {
 			names = append(names, e.Type+" "+m.Kind+" "+m.Name)
 			again = Protobuf.AppendFrame(again, raw)
 			if rebuilt := Protobuf.AppendEvent(nil, e.Type, e.Object); !bytes.Equal(rebuilt[frameHeader:], raw) {
-				t.Fatalf("an event of the same parts is\n%q, not\n%q", rebuilt[frameHeader:], raw)
+				t.Fatalf("the rebuilt event is\n%q, want\n%q", rebuilt[frameHeader:], raw)
 			}
 			return err
 		})
@@ -212,12 +212,12 @@ func TestProtobufFramesAreSplitHoweverTheyAreCut(t *testing.T) {
 			p = p[n:]
 		}
 		if d := cmp.Diff([]string{"ADDED Pod a", "ADDED Pod b", "ADDED Pod c"}, names); d != "" || f.Partial() || !bytes.Equal(again, body) {
-			t.Fatalf("chunks of %d: %s, the rest is missed: %v", size, d, f.Partial())
+			t.Fatalf("chunks of %d: %s, partial: %v", size, d, f.Partial())
 		}
 	}
 	f := Protobuf.NewFrames(func([]byte) error { return nil })
 	if _, err := f.Write(body[:len(body)-1]); err != nil || !f.Partial() {
-		t.Fatalf("the rest of the frame is not missed: %v", err)
+		t.Fatalf("a truncated frame is not partial: %v", err)
 	}
 	if _, err := Protobuf.NewFrames(nil).Write([]byte{0xff, 0, 0, 0, 1}); !errors.Is(err, ErrTooLarge) {
 		t.Fatalf("a frame of 4 GiB gave %v", err)
@@ -232,10 +232,10 @@ func FuzzProtobufList(f *testing.F) {
 		if size < 1 || size > 1<<16 {
 			return
 		}
-		a, headA, errA := splitProtobuf(body, func() int { return size })
-		b, headB, errB := splitProtobuf(body, func() int { return len(body) })
-		if (errA == nil) != (errB == nil) || errA == nil && (!cmp.Equal(a, b) || !cmp.Equal(headA, headB)) {
-			t.Fatalf("cut: %v %v %v; whole: %v %v %v", a, headA, errA, b, headB, errB)
+		a, metaA, errA := splitProtobuf(body, func() int { return size })
+		b, metaB, errB := splitProtobuf(body, func() int { return len(body) })
+		if (errA == nil) != (errB == nil) || errA == nil && (!cmp.Equal(a, b) || !cmp.Equal(metaA, metaB)) {
+			t.Fatalf("in chunks: %v %v %v; at once: %v %v %v", a, metaA, errA, b, metaB, errB)
 		}
 	})
 }
@@ -255,7 +255,7 @@ func FuzzProtobufWatch(f *testing.F) {
 			}
 			bare, ok := Protobuf.Bare(e.Object)
 			if !ok {
-				t.Fatal("it has a kind and none can be taken off")
+				t.Fatal("the object has a kind, but Bare removes nothing")
 			}
 			if again, err := Protobuf.ParseMeta(Protobuf.AppendTyped(nil, m.Kind, m.APIVersion, bare)); err != nil || !cmp.Equal(m, again) {
 				t.Fatalf("%+v became %+v %v", m, again, err)

@@ -9,10 +9,9 @@ import (
 	"math/bits"
 )
 
-// MaxValue is the largest single JSON value, in bytes, that is kept in memory:
-// an item of a list, a watch frame, a member of a list's envelope. etcd refuses
-// objects beyond 1.5 MiB by default; the rest is margin for servers that were
-// told otherwise.
+// MaxValue is the size in bytes of the largest value that is kept in memory: an item of a list, a
+// watch frame, or another member of a list. By default etcd rejects objects larger than 1.5 MiB;
+// the rest is margin for servers with a higher limit.
 const MaxValue = 16 << 20
 
 // Errors of this package.
@@ -22,18 +21,17 @@ var (
 	errSyntax    = errors.New("not JSON")
 )
 
-// value finds the end of one JSON value in input that comes in pieces.
-// The zero value is ready; it is used again after each value.
+// value finds the end of one JSON value in input that arrives in chunks. The zero value is ready
+// for use, and each end resets it.
 type value struct {
 	depth   int
-	scalar  bool // a number, true, false or null: ends before a delimiter
+	scalar  bool // inside a number, true, false or null, which ends before a delimiter
 	str     bool // inside a string
 	escaped bool // after a backslash inside a string
 }
 
-// feed consumes bytes of the value from p and returns how many belong to it and
-// whether it is complete. A scalar is complete only when the delimiter behind it
-// has been seen, which is not consumed.
+// feed returns how many bytes of p belong to the value and whether it is complete. A scalar is
+// complete only at the delimiter after it, which is not consumed.
 func (v *value) feed(p []byte) (n int, done bool, err error) {
 	for n < len(p) {
 		switch c := p[n]; {
@@ -52,10 +50,10 @@ func (v *value) feed(p []byte) (n int, done bool, err error) {
 				return n, v.end(), nil
 			}
 			n++
-		case kinds[c] == quote:
+		case byteClasses[c] == quote:
 			v.str = true
 			n++
-		case kinds[c] == opening:
+		case byteClasses[c] == opening:
 			v.depth++
 			n++
 		case isScalarStart(c):
@@ -68,19 +66,19 @@ func (v *value) feed(p []byte) (n int, done bool, err error) {
 	return n, false, nil
 }
 
-// skipInside returns how many bytes of p belong to the object or array that v is in, up to
-// its end, or to a string that is not whole.
+// skipInside returns how many bytes of p belong to the object or array that v is in. It stops after
+// the end of the object or array, and at the end of p inside a string.
 func (v *value) skipInside(p []byte) (n int) {
 	depth := v.depth
 	for n < len(p) && depth > 0 {
-		switch kinds[p[n]] {
+		switch byteClasses[p[n]] {
 		case opening:
 			depth++
 		case closing:
 			depth--
 		case quote:
 			n++
-			if n += plain(p[n:]); n == len(p) || p[n] != '"' {
+			if n += unescapedLen(p[n:]); n == len(p) || p[n] != '"' {
 				v.depth, v.str = depth, true
 				return n
 			}
@@ -91,13 +89,14 @@ func (v *value) skipInside(p []byte) (n int) {
 	return n
 }
 
-// kinds sorts bytes outside of strings: one load a byte instead of several comparisons.
-var kinds = [256]kind{'"': quote, '{': opening, '[': opening, '}': closing, ']': closing}
+// byteClasses classifies bytes outside of strings: one load per byte instead of several
+// comparisons.
+var byteClasses = [256]byteClass{'"': quote, '{': opening, '[': opening, '}': closing, ']': closing}
 
-type kind uint8
+type byteClass uint8
 
 const (
-	_ kind = iota // numbers, literals, commas, colons and white space
+	_ byteClass = iota // numbers, literals, commas, colons and white space
 	quote
 	opening
 	closing
@@ -109,7 +108,7 @@ func (v *value) skipString(p []byte) int {
 		v.escaped = false
 		return 1
 	}
-	n := plain(p)
+	n := unescapedLen(p)
 	if n == len(p) {
 		return n
 	}
@@ -121,9 +120,10 @@ func (v *value) skipString(p []byte) int {
 	return n + 1
 }
 
-// plain counts the bytes before the first quote or backslash. It looks at eight at a time:
-// most strings are too short for bytes.IndexByte to pay, which would also have to be asked twice.
-func plain(p []byte) (n int) {
+// unescapedLen returns the number of bytes before the first quote or backslash. It checks eight
+// bytes at a time: most strings are too short for bytes.IndexByte to be faster, and it would take
+// two calls.
+func unescapedLen(p []byte) (n int) {
 	const (
 		ones   = 0x0101010101010101
 		highs  = 0x8080808080808080
@@ -133,7 +133,7 @@ func plain(p []byte) (n int) {
 	for ; len(p)-n >= 8; n += 8 {
 		word := binary.LittleEndian.Uint64(p[n:])
 		q, s := word^quotes, word^slants
-		// The lowest bit that is set marks the first zero byte of either.
+		// The lowest set bit marks the first zero byte of either.
 		if found := ((q-ones)&^q | (s-ones)&^s) & highs; found != 0 {
 			return n + bits.TrailingZeros64(found)/8
 		}
@@ -163,15 +163,15 @@ func skipSpace(p []byte) int {
 	return n
 }
 
-// Members calls f for each member of the JSON object raw, in order, with the
-// member's value as it stands in raw. It stops at f's first error.
+// Members calls f for each member of the JSON object raw, in order. val is a slice of raw. Members
+// stops at f's first error.
 func Members(raw []byte, f func(key string, val []byte) error) error {
 	_, err := members(raw, func(key, p []byte) ([]byte, error) {
 		name, err := Unquote(key)
 		if err != nil {
 			return nil, err
 		}
-		val, rest, err := whole(p)
+		val, rest, err := cutValue(p)
 		if err != nil {
 			return nil, err
 		}
@@ -180,9 +180,9 @@ func Members(raw []byte, f func(key string, val []byte) error) error {
 	return err
 }
 
-// members calls f for each member of the JSON object at the head of p, and gives what
-// follows the object. f is given the key as it stands there and what begins with the member's value,
-// and gives what follows the value. members stops at f's first error.
+// members calls f for each member of the JSON object at the start of p, and returns the bytes after
+// the object. f gets the quoted key and the bytes from the member's value on, and returns the bytes
+// after the value. members stops at f's first error.
 func members(p []byte, f func(key, p []byte) (rest []byte, err error)) (rest []byte, err error) {
 	p = p[skipSpace(p):]
 	if len(p) == 0 || p[0] != '{' {
@@ -203,7 +203,7 @@ func members(p []byte, f func(key, p []byte) (rest []byte, err error)) (rest []b
 			}
 			p = p[1:]
 		}
-		key, val, err := name(p)
+		key, val, err := cutKey(p)
 		if err != nil {
 			return nil, err
 		}
@@ -213,8 +213,8 @@ func members(p []byte, f func(key, p []byte) (rest []byte, err error)) (rest []b
 	}
 }
 
-// Elements calls f for each element of the JSON array raw, in order, as it stands
-// in raw. It stops at f's first error.
+// Elements calls f for each element of the JSON array raw, in order. val is a slice of raw.
+// Elements stops at f's first error.
 func Elements(raw []byte, f func(val []byte) error) error {
 	p := raw[skipSpace(raw):]
 	if len(p) == 0 || p[0] != '[' {
@@ -235,7 +235,7 @@ func Elements(raw []byte, f func(val []byte) error) error {
 			}
 			p = p[1:]
 		}
-		val, rest, err := whole(p[skipSpace(p):])
+		val, rest, err := cutValue(p[skipSpace(p):])
 		if err != nil {
 			return err
 		}
@@ -246,10 +246,9 @@ func Elements(raw []byte, f func(val []byte) error) error {
 	}
 }
 
-// name cuts the name of a member and the colon from the head of p. The name is as it
-// stands there, with its quotes.
-func name(p []byte) (key, rest []byte, err error) {
-	if key, p, err = whole(p[skipSpace(p):]); err != nil {
+// cutKey splits the quoted key of a member from the start of p, and skips the colon.
+func cutKey(p []byte) (key, rest []byte, err error) {
+	if key, p, err = cutValue(p[skipSpace(p):]); err != nil {
 		return nil, nil, err
 	}
 	if len(key) == 0 || key[0] != '"' {
@@ -266,8 +265,8 @@ func name(p []byte) (key, rest []byte, err error) {
 	return key, p[skipSpace(p):], nil
 }
 
-// whole cuts the complete value at the head of p from the rest.
-func whole(p []byte) (val, rest []byte, err error) {
+// cutValue splits the complete value at the start of p from the rest.
+func cutValue(p []byte) (val, rest []byte, err error) {
 	var v value
 	n, done, err := v.feed(p)
 	if err != nil {
@@ -279,7 +278,7 @@ func whole(p []byte) (val, rest []byte, err error) {
 	return p[:n], p[n:], nil
 }
 
-// Unquote gives the text of a JSON string.
+// Unquote returns the text of a JSON string.
 func Unquote(raw []byte) (string, error) {
 	if len(raw) >= 2 && raw[0] == '"' && bytes.IndexByte(raw, '\\') < 0 {
 		return string(raw[1 : len(raw)-1]), nil

@@ -16,8 +16,8 @@ func (jsonFormat) AtVersion(object []byte, resourceVersion string) ([]byte, erro
 	return out, nil
 }
 
-// replaceMember gives a copy of a JSON object in which the member that path leads
-// to, from the outside in, has another value. It is an error when there is none.
+// replaceMember returns a copy of a JSON object in which the member at path, outermost key first,
+// has another value. It returns an error if there is no such member.
 func replaceMember(raw []byte, path []string, value []byte) ([]byte, error) {
 	var old []byte
 	err := Members(raw, func(key string, val []byte) error {
@@ -37,7 +37,7 @@ func replaceMember(raw []byte, path []string, value []byte) ([]byte, error) {
 			return nil, err
 		}
 	}
-	// old is a part of raw, so their capacities tell where it begins.
+	// old is a slice of raw, so the capacities show where it begins.
 	begin := cap(raw) - cap(old)
 	return slices.Concat(raw[:begin], value, raw[begin+len(old):]), nil
 }
@@ -54,8 +54,8 @@ func (protobufFormat) AtVersion(object []byte, resourceVersion string) ([]byte, 
 	return out, nil
 }
 
-// replaceField adds a message to dst in which a field has other contents, or the field
-// within it that the further numbers lead to, from the outside in. It is an error when there is none.
+// replaceField adds message to dst with other contents for a field, or for a nested field whose
+// path, outermost first, is within. It returns an error if there is no such field.
 func replaceField(dst, message, contents []byte, field protowire.Number, within ...protowire.Number) ([]byte, error) {
 	found := false
 	for len(message) > 0 {
@@ -67,10 +67,10 @@ func replaceField(dst, message, contents []byte, field protowire.Number, within 
 		if size < 0 {
 			return nil, fmt.Errorf("%w: %w", errProtobuf, protowire.ParseError(size))
 		}
-		whole := message[:tag+size]
+		raw := message[:tag+size]
 		message = message[tag+size:]
 		if number != field {
-			dst = append(dst, whole...)
+			dst = append(dst, raw...)
 			continue
 		}
 		if kind != protowire.BytesType {
@@ -79,7 +79,7 @@ func replaceField(dst, message, contents []byte, field protowire.Number, within 
 		found = true
 		inner := contents
 		if len(within) > 0 {
-			old, _ := protowire.ConsumeBytes(whole[tag:]) // its length was read just now
+			old, _ := protowire.ConsumeBytes(raw[tag:]) // complete, see size
 			var err error
 			if inner, err = replaceField(nil, old, contents, within[0], within[1:]...); err != nil {
 				return nil, err

@@ -10,13 +10,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-func TestAnObjectAtAnotherVersionIsTheSameOtherwise(t *testing.T) {
+func TestAtVersionChangesOnlyTheVersion(t *testing.T) {
 	t.Run("protobuf", func(t *testing.T) {
 		raw := encode(t, pod("a", 7))
-		kept := bytes.Clone(raw)
+		original := bytes.Clone(raw)
 		got, err := Protobuf.AtVersion(raw, "123456")
-		if err != nil || !bytes.Equal(raw, kept) {
-			t.Fatalf("%v, the original is kept: %v", err, bytes.Equal(raw, kept))
+		if err != nil || !bytes.Equal(raw, original) {
+			t.Fatalf("%v, the original is unchanged: %v", err, bytes.Equal(raw, original))
 		}
 		if d := cmp.Diff(decode[corev1.Pod](t, encode(t, pod("a", 123456))), decode[corev1.Pod](t, got)); d != "" {
 			t.Error(d)
@@ -41,7 +41,7 @@ func TestAnObjectAtAnotherVersionIsTheSameOtherwise(t *testing.T) {
 	}
 }
 
-func TestWhatHasNoVersionGetsNone(t *testing.T) {
+func TestAtVersionFailsForAnObjectWithoutAVersion(t *testing.T) {
 	for name, tt := range map[string]struct {
 		format Format
 		object string
@@ -49,11 +49,11 @@ func TestWhatHasNoVersionGetsNone(t *testing.T) {
 		"JSON without metadata":         {JSON, `{"kind":"Pod"}`},
 		"JSON without a version":        {JSON, `{"metadata":{"name":"a"}}`},
 		"JSON whose metadata is a text": {JSON, `{"metadata":"a"}`},
-		"JSON that breaks off":          {JSON, `{"metadata":{"resourceVersion":"7"`},
+		"truncated JSON":                {JSON, `{"metadata":{"resourceVersion":"7"`},
 		"nothing":                       {JSON, ``},
 		"protobuf without metadata":     {Protobuf, string(Protobuf.AppendTyped(nil, "Pod", "v1", nil))},
-		"protobuf without a magic":      {Protobuf, "abc"},
-		"protobuf that breaks off":      {Protobuf, "k8s\x00\x12\x05\x0a"},
+		"protobuf without its prefix":   {Protobuf, "abc"},
+		"truncated protobuf":            {Protobuf, "k8s\x00\x12\x05\x0a"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got, err := tt.format.AtVersion([]byte(tt.object), "1"); err == nil {
@@ -63,7 +63,7 @@ func TestWhatHasNoVersionGetsNone(t *testing.T) {
 	}
 }
 
-func TestABookmarkThatEndsNothingOnlyTellsItsVersion(t *testing.T) {
+func TestAnOrdinaryBookmarkHasOnlyAVersion(t *testing.T) {
 	for _, format := range []Format{JSON, Protobuf} {
 		m, err := format.ParseMeta(format.Bookmark("Pod", "v1", "99", false))
 		if err != nil || m.InitialEventsEnd || m.ResourceVersion != "99" || m.Kind != "Pod" || m.APIVersion != "v1" {
@@ -72,7 +72,7 @@ func TestABookmarkThatEndsNothingOnlyTellsItsVersion(t *testing.T) {
 	}
 }
 
-// FuzzAtVersion gives objects another version.
+// FuzzAtVersion changes the version of objects.
 func FuzzAtVersion(f *testing.F) {
 	f.Add([]byte(`{"kind":"Pod","metadata":{"name":"a","resourceVersion":"5"}}`))
 	f.Add(encode(f, pod("a", 1)))

@@ -2,11 +2,11 @@ package wire
 
 import "fmt"
 
-// Frames cuts a JSON watch body, one {"type":…,"object":…} behind the other,
-// into frames while it is written.
+// Frames splits a JSON watch body, a sequence of {"type":…,"object":…}, into frames while it is
+// written.
 type Frames struct {
-	// Frame receives each whole frame without surrounding white space. The bytes
-	// are only valid during the call. Its error stops the splitting.
+	// Frame receives each complete frame without surrounding white space. The bytes are valid only
+	// during the call. An error of Frame stops the splitting.
 	Frame func(raw []byte) error
 
 	val     value
@@ -15,8 +15,7 @@ type Frames struct {
 	failure error
 }
 
-// Write takes the next bytes of the body. Once it has returned an error it
-// always returns that error.
+// Write takes the next bytes of the body. After an error it always returns that error.
 func (f *Frames) Write(p []byte) (int, error) {
 	if f.failure != nil {
 		return 0, f.failure
@@ -33,7 +32,7 @@ func (f *Frames) Write(p []byte) (int, error) {
 	return total, nil
 }
 
-// Partial tells whether the body has ended inside a frame.
+// Partial reports whether the body so far ends inside a frame.
 func (f *Frames) Partial() bool { return f.inside }
 
 func (f *Frames) step(p []byte) (int, error) {
@@ -77,7 +76,7 @@ const (
 	Error    = "ERROR"
 )
 
-// Event is a watch event. Object is the part of the frame it was parsed from.
+// Event is a watch event. Object is a slice of the parsed frame.
 type Event struct {
 	Type   string
 	Object []byte

@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func split(t *testing.T, body string, chunk int) (items []string, head ListMeta, err error) {
+func split(t *testing.T, body string, chunk int) (items []string, meta ListMeta, err error) {
 	t.Helper()
 	l := &List{Item: func(raw []byte) error {
 		items = append(items, string(raw))
@@ -22,70 +22,70 @@ func split(t *testing.T, body string, chunk int) (items []string, head ListMeta,
 			return nil, ListMeta{}, err
 		}
 	}
-	head, err = l.ListMeta()
-	return items, head, err
+	meta, err = l.ListMeta()
+	return items, meta, err
 }
 
-func TestListIsSplitHoweverItIsCut(t *testing.T) {
+func TestListIsSplitInChunksOfAnySize(t *testing.T) {
 	tests := []struct {
 		name, body string
 		items      []string
-		head       ListMeta
+		meta       ListMeta
 	}{
 		{
-			name:  "a typed list says kind and metadata first",
+			name:  "a typed list starts with kind and metadata",
 			body:  `{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"7","continue":"abc"},"items":[{"a":"]}\""},{"b":[1,{"c":"\\"}]}]}` + "\n",
 			items: []string{`{"a":"]}\""}`, `{"b":[1,{"c":"\\"}]}`},
-			head:  ListMeta{Kind: "PodList", APIVersion: "v1", ResourceVersion: "7", Continue: "abc", Metadata: []byte(`{"resourceVersion":"7","continue":"abc"}`), HasItems: true},
+			meta:  ListMeta{Kind: "PodList", APIVersion: "v1", ResourceVersion: "7", Continue: "abc", Metadata: []byte(`{"resourceVersion":"7","continue":"abc"}`), HasItems: true},
 		},
 		{
-			name:  "a list of custom resources says kind and metadata behind its items",
+			name:  "a list of custom resources has kind and metadata after its items",
 			body:  ` { "apiVersion" : "x/v1" , "items" : [ {"n":1} , {"n":2} ] , "kind" : "FooList", "metadata": {"resourceVersion":"9"} } `,
 			items: []string{`{"n":1}`, `{"n":2}`},
-			head:  ListMeta{Kind: "FooList", APIVersion: "x/v1", ResourceVersion: "9", Metadata: []byte(`{"resourceVersion":"9"}`), HasItems: true},
+			meta:  ListMeta{Kind: "FooList", APIVersion: "x/v1", ResourceVersion: "9", Metadata: []byte(`{"resourceVersion":"9"}`), HasItems: true},
 		},
 		{
-			name: "null items are a list with none",
+			name: "null items are an empty list",
 			body: `{"kind":"PodList","apiVersion":"v1","metadata":{},"items":null}`,
-			head: ListMeta{Kind: "PodList", APIVersion: "v1", Metadata: []byte(`{}`), HasItems: true},
+			meta: ListMeta{Kind: "PodList", APIVersion: "v1", Metadata: []byte(`{}`), HasItems: true},
 		},
 		{
-			name: "no items at all is not a list",
+			name: "a document without items is not a list",
 			body: `{"kind":"Status","apiVersion":"v1","metadata":{},"code":404,"ok":true}`,
-			head: ListMeta{Kind: "Status", APIVersion: "v1", Metadata: []byte(`{}`)},
+			meta: ListMeta{Kind: "Status", APIVersion: "v1", Metadata: []byte(`{}`)},
 		},
 		{
-			name:  "items inside a member of the head are not the list's",
+			name:  "items inside the metadata are not the list's items",
 			body:  `{"metadata":{"items":[1]},"items":["x"]}`,
 			items: []string{`"x"`},
-			head:  ListMeta{Metadata: []byte(`{"items":[1]}`), HasItems: true},
+			meta:  ListMeta{Metadata: []byte(`{"items":[1]}`), HasItems: true},
 		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			for chunk := 1; chunk <= len(tt.body); chunk++ {
-				items, head, err := split(t, tt.body, chunk)
+				items, meta, err := split(t, tt.body, chunk)
 				if err != nil {
 					t.Fatalf("chunks of %d: %v", chunk, err)
 				}
 				if d := cmp.Diff(tt.items, items); d != "" {
 					t.Fatalf("chunks of %d: items: %s", chunk, d)
 				}
-				if d := cmp.Diff(tt.head, head); d != "" {
-					t.Fatalf("chunks of %d: head: %s", chunk, d)
+				if d := cmp.Diff(tt.meta, meta); d != "" {
+					t.Fatalf("chunks of %d: meta: %s", chunk, d)
 				}
 			}
 		})
 	}
 }
 
-func TestListRefuses(t *testing.T) {
+func TestListRejects(t *testing.T) {
 	tests := []struct {
 		name, body string
 		want       error
 	}{
-		{"a body that ends early", `{"items":[{"a":1},{"b"`, ErrTruncated},
-		{"a body that ends between items", `{"items":[{"a":1}`, ErrTruncated},
+		{"a truncated body", `{"items":[{"a":1},{"b"`, ErrTruncated},
+		{"a body truncated between items", `{"items":[{"a":1}`, ErrTruncated},
 		{"an empty body", ``, ErrTruncated},
 		{"a body that is not an object", `[1,2]`, errSyntax},
 		{"text", `service unavailable`, errSyntax},
@@ -115,10 +115,10 @@ func TestListBoundsTheMemoryOfOneItem(t *testing.T) {
 			return
 		}
 	}
-	t.Fatal("an item of 20 MiB was taken")
+	t.Fatal("an item of 20 MiB was accepted")
 }
 
-func TestFramesAreSplitHoweverTheyAreCut(t *testing.T) {
+func TestFramesAreSplitInChunksOfAnySize(t *testing.T) {
 	body := `{"type":"ADDED","object":{"metadata":{"name":"a}"}}}` + "\n" + `{"type":"BOOKMARK","object":{}}` + "\n\n" + `{"type":"X","object":1}`
 	want := []string{`{"type":"ADDED","object":{"metadata":{"name":"a}"}}}`, `{"type":"BOOKMARK","object":{}}`, `{"type":"X","object":1}`}
 	for chunk := 1; chunk <= len(body); chunk++ {
@@ -136,18 +136,18 @@ func TestFramesAreSplitHoweverTheyAreCut(t *testing.T) {
 			t.Fatalf("chunks of %d: %s", chunk, d)
 		}
 		if f.Partial() {
-			t.Fatalf("chunks of %d: a rest is left", chunk)
+			t.Fatalf("chunks of %d: the last frame is partial", chunk)
 		}
 	}
 }
 
-func TestAFrameThatBreaksOffIsPartial(t *testing.T) {
+func TestATruncatedFrameIsPartial(t *testing.T) {
 	f := &Frames{Frame: func([]byte) error { return nil }}
 	if _, err := f.Write([]byte(`{"type":"ADDED","obj`)); err != nil {
 		t.Fatal(err)
 	}
 	if !f.Partial() {
-		t.Fatal("the rest of the frame is not missed")
+		t.Fatal("Partial returns false")
 	}
 }
 
@@ -163,7 +163,7 @@ func TestParseMeta(t *testing.T) {
 			want: Meta{Kind: "Pod", APIVersion: "v1", Name: "a", Namespace: "n", UID: "u", ResourceVersion: "5", Labels: []byte(`{"app":"x"}`), InitialEventsEnd: true},
 		},
 		{
-			name:   "escapes are undone and null maps are none",
+			name:   "escapes are decoded and null maps are empty",
 			object: `{"metadata":{"name":"\u0061","labels":null,"annotations":null}}`,
 			want:   Meta{Name: "a"},
 		},
@@ -187,7 +187,7 @@ func TestParseMeta(t *testing.T) {
 	}
 }
 
-func TestBareAndTypedAreEachOthersReverse(t *testing.T) {
+func TestBareAndAppendTypedAreInverse(t *testing.T) {
 	typed := `{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"},"spec":{}}`
 	bare, ok := JSON.Bare([]byte(typed))
 	if !ok || string(bare) != `{"metadata":{"name":"a"},"spec":{}}` {
@@ -199,19 +199,19 @@ func TestBareAndTypedAreEachOthersReverse(t *testing.T) {
 	if got := JSON.AppendTyped(nil, "Pod", "v1", []byte(`{}`)); string(got) != `{"kind":"Pod","apiVersion":"v1"}` {
 		t.Fatalf("typed: %s", got)
 	}
-	for _, whole := range []string{
+	for _, object := range []string{
 		`{"apiVersion":"x/v1","kind":"Foo","metadata":{}}`,
 		`{"metadata":{},"kind":"Pod"}`,
 		`{"kind":"Pod","apiVersion":"v1"}`,
 		`{}`, `[]`, ``,
 	} {
-		if bare, ok := JSON.Bare([]byte(whole)); ok || string(bare) != whole {
-			t.Errorf("%s was changed to %s", whole, bare)
+		if bare, ok := JSON.Bare([]byte(object)); ok || string(bare) != object {
+			t.Errorf("%s was changed to %s", object, bare)
 		}
 	}
 }
 
-func TestAnEventThatWasBuiltIsParsed(t *testing.T) {
+func TestAppendedEventsAreParsed(t *testing.T) {
 	frame := JSON.AppendEvent(nil, Deleted, []byte(`{"metadata":{}}`))
 	e, err := JSON.ParseEvent(frame)
 	if err != nil || e.Type != Deleted || string(e.Object) != `{"metadata":{}}` {
@@ -219,7 +219,7 @@ func TestAnEventThatWasBuiltIsParsed(t *testing.T) {
 	}
 	for _, bad := range []string{`{}`, `{"type":"ADDED"}`, `{"object":{}}`, `{"type":1,"object":{}}`, `x`} {
 		if _, err := JSON.ParseEvent([]byte(bad)); err == nil {
-			t.Errorf("%q was taken", bad)
+			t.Errorf("%q was accepted", bad)
 		}
 	}
 }
@@ -233,18 +233,18 @@ func FuzzList(f *testing.F) {
 		if chunk < 1 || chunk > 1<<16 {
 			return
 		}
-		items, head, err := split(t, string(body), chunk)
-		again, head2, err2 := split(t, string(body), len(body)+1)
-		if (err == nil) != (err2 == nil) || !cmp.Equal(items, again) || !cmp.Equal(head, head2) {
-			t.Fatalf("cut in %d: %v %v %v; whole: %v %v %v", chunk, items, head, err, again, head2, err2)
+		items, meta, err := split(t, string(body), chunk)
+		again, meta2, err2 := split(t, string(body), len(body)+1)
+		if (err == nil) != (err2 == nil) || !cmp.Equal(items, again) || !cmp.Equal(meta, meta2) {
+			t.Fatalf("chunks of %d: %v %v %v; at once: %v %v %v", chunk, items, meta, err, again, meta2, err2)
 		}
 		var want struct {
 			Items []json.RawMessage `json:"items"`
 		}
 		if strings.Count(string(body), "tems") > 1 || json.Unmarshal(body, &want) != nil || err != nil {
-			return // not JSON, or which "items" counts is open
+			return // not JSON, or "items" is ambiguous
 		}
-		if !head.HasItems {
+		if !meta.HasItems {
 			return // encoding/json also takes "Items"
 		}
 		if len(want.Items) != len(items) {
@@ -285,7 +285,7 @@ func FuzzFrames(f *testing.F) {
 		a, aFailed := run(chunk)
 		b, bFailed := run(len(body) + 1)
 		if aFailed != bFailed || !cmp.Equal(a, b) {
-			t.Fatalf("cut in %d: %q %v; whole: %q %v", chunk, a, aFailed, b, bFailed)
+			t.Fatalf("chunks of %d: %q %v; at once: %q %v", chunk, a, aFailed, b, bFailed)
 		}
 	})
 }
@@ -310,7 +310,7 @@ func FuzzObject(f *testing.F) {
 	})
 }
 
-// BenchmarkList cuts a list as it comes from the network and reads each item's identity.
+// BenchmarkList splits a list in chunks as from the network, and reads the identity of each item.
 func BenchmarkList(b *testing.B) {
 	item := `{"metadata":{"name":"web-7c5ddbdf54-x2x9d","generateName":"web-7c5ddbdf54-","namespace":"default","uid":"7d8a1b3c-57a3-4b11-9d0e-0d6f6a1c2b3d",` +
 		`"resourceVersion":"123456","creationTimestamp":"2026-01-02T03:04:05Z","labels":{"app":"web","pod-template-hash":"7c5ddbdf54"},` +

@@ -21,11 +21,11 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience is how long a test waits for what should happen at once.
+// patience is how long a test waits for an event that should happen at once.
 const patience = 10 * time.Second
 
-// rig is a proxy between real servers and clients, over TLS on both sides.
-type rig struct {
+// harness is a proxy between a real server and real clients, with TLS on both sides.
+type harness struct {
 	t        *testing.T
 	upstream *httptest.Server
 	server   *Server
@@ -37,7 +37,7 @@ type rig struct {
 	observed []Exchange
 }
 
-// protocols are the four ways through the proxy.
+// protocols are the four combinations of HTTP versions.
 var protocols = []struct {
 	name             string
 	client, upstream bool // HTTP/2
@@ -49,9 +49,9 @@ var protocols = []struct {
 }
 
 // start starts an upstream with the handler, and a proxy in front of it.
-func start(t *testing.T, upstreamH2 bool, handler http.HandlerFunc, adjust func(*Options)) *rig {
+func start(t *testing.T, upstreamH2 bool, handler http.HandlerFunc, adjust func(*Options)) *harness {
 	t.Helper()
-	r := &rig{t: t, roots: x509.NewCertPool()}
+	r := &harness{t: t, roots: x509.NewCertPool()}
 	r.upstream = httptest.NewUnstartedServer(handler)
 	r.upstream.EnableHTTP2 = upstreamH2
 	r.upstream.StartTLS()
@@ -83,7 +83,7 @@ func start(t *testing.T, upstreamH2 bool, handler http.HandlerFunc, adjust func(
 	return r
 }
 
-// serve runs until stop is called, at the latest at the end of the test.
+// serve calls run in a goroutine, and ends it when stop is called or the test ends.
 func serve(t *testing.T, run func(context.Context) error) (stop func() error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -114,12 +114,13 @@ func listen(t *testing.T) net.Listener {
 	return listener
 }
 
-// transport goes to the upstream whatever host a request names.
-func (r *rig) transport(h2 bool) http.RoundTripper {
+// transport sends every request to the upstream, for any host.
+func (r *harness) transport(h2 bool) http.RoundTripper {
 	base := r.plainTransport(h2)
 	target, _ := url.Parse(r.upstream.URL)
 	return roundTripFunc(func(req *http.Request) (*http.Response, error) {
-		out := req.WithContext(req.Context()) // not Clone, which would copy the trailers before they have come
+		// Clone would copy the trailers before they have arrived.
+		out := req.WithContext(req.Context())
 		to := *req.URL
 		to.Scheme, to.Host = target.Scheme, target.Host
 		out.URL, out.Host = &to, target.Host
@@ -127,7 +128,7 @@ func (r *rig) transport(h2 bool) http.RoundTripper {
 	})
 }
 
-func (r *rig) plainTransport(h2 bool) *http.Transport {
+func (r *harness) plainTransport(h2 bool) *http.Transport {
 	transport := &http.Transport{
 		TLSClientConfig:       &tls.Config{RootCAs: r.roots, ServerName: "127.0.0.1"},
 		Protocols:             new(http.Protocols),
@@ -143,15 +144,15 @@ type roundTripFunc func(*http.Request) (*http.Response, error)
 
 func (f roundTripFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-func (r *rig) client(h2 bool) *http.Client { return &http.Client{Transport: r.plainTransport(h2)} }
+func (r *harness) client(h2 bool) *http.Client { return &http.Client{Transport: r.plainTransport(h2)} }
 
 // get sends a request without a body.
-func (r *rig) get(h2 bool, path string) *http.Response {
+func (r *harness) get(h2 bool, path string) *http.Response {
 	r.t.Helper()
 	return r.do(h2, r.request(http.MethodGet, path, nil))
 }
 
-func (r *rig) request(method, path string, body io.Reader) *http.Request {
+func (r *harness) request(method, path string, body io.Reader) *http.Request {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
 	r.t.Cleanup(cancel)
@@ -162,7 +163,7 @@ func (r *rig) request(method, path string, body io.Reader) *http.Request {
 	return req
 }
 
-func (r *rig) do(h2 bool, req *http.Request) *http.Response {
+func (r *harness) do(h2 bool, req *http.Request) *http.Response {
 	r.t.Helper()
 	response, err := r.client(h2).Do(req)
 	if err != nil {
@@ -172,8 +173,8 @@ func (r *rig) do(h2 bool, req *http.Request) *http.Response {
 	return response
 }
 
-// raw sends bytes over TLS and returns what comes back until the connection closes or the response has ended.
-func (r *rig) raw(text string) *http.Response {
+// raw sends bytes over TLS and returns the response.
+func (r *harness) raw(text string) *http.Response {
 	r.t.Helper()
 	conn, err := tls.Dial("tcp", strings.TrimPrefix(r.url, "https://"), &tls.Config{RootCAs: r.roots, ServerName: "127.0.0.1"})
 	if err != nil {
@@ -188,7 +189,7 @@ func (r *rig) raw(text string) *http.Response {
 }
 
 // exchange waits for the nth request to end and returns what was observed.
-func (r *rig) exchange(n int) Exchange {
+func (r *harness) exchange(n int) Exchange {
 	r.t.Helper()
 	var got Exchange
 	eventually(r.t, "an observed exchange", func() bool {
@@ -240,6 +241,6 @@ func readAll(t *testing.T, r io.Reader) string {
 	return string(data)
 }
 
-func (r *rig) caPEM() []byte {
+func (r *harness) caPEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.upstream.Certificate().Raw})
 }

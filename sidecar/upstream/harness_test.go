@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const patience = 10 * time.Second
 
-// apiServer is a real TLS server behind a link that can be cut.
+// apiServer is a real TLS server behind a link that can fail.
 type apiServer struct {
 	*httptest.Server
 	link *link
@@ -36,7 +36,7 @@ type apiServer struct {
 	ready  int      // status of GET /readyz
 }
 
-// newServer starts a server. Its /readyz answers 200 until told otherwise.
+// newServer starts a server. Its /readyz answers 200 until ready is changed.
 func newServer(t *testing.T, h2 bool, handler http.HandlerFunc) *apiServer {
 	t.Helper()
 	s := &apiServer{ready: http.StatusOK}
@@ -71,19 +71,19 @@ func newServerWith(t *testing.T, cert tls.Certificate, handler http.Handler) *ur
 	return &url.URL{Scheme: "https", Host: s.Listener.Addr().String()}
 }
 
-func (s *apiServer) probed() int {
+func (s *apiServer) probeCount() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.probes)
 }
 
-// at is the server as a candidate, by way of its link.
-func (s *apiServer) at() Server {
+// asServer returns the setting that reaches the server over its link.
+func (s *apiServer) asServer() Server {
 	return Server{URL: &url.URL{Scheme: "https", Host: s.link.address}}
 }
 
-// rig is a running Upstream.
-type rig struct {
+// harness is an Upstream under test.
+type harness struct {
 	*Upstream
 	t      *testing.T
 	caFile string
@@ -95,16 +95,21 @@ type rig struct {
 	reasons []string
 }
 
-// fast are options with which tests do not take long.
-func fast(servers ...Server) Options {
-	return Options{Settings: Settings{Servers: servers, ProbeInterval: 100 * time.Millisecond, ProbeTimeout: 500 * time.Millisecond, ConnectTimeout: 5 * time.Second}}
+// fastOptions are options that keep tests short.
+func fastOptions(servers ...Server) Options {
+	return Options{Settings: Settings{
+		Servers:        servers,
+		ProbeInterval:  100 * time.Millisecond,
+		ProbeTimeout:   500 * time.Millisecond,
+		ConnectTimeout: 5 * time.Second,
+	}}
 }
 
-// build makes an Upstream that trusts the servers' common certificate; run starts it.
-func build(t *testing.T, options Options) *rig {
+// newHarness makes an Upstream that trusts the servers' common certificate. run starts it.
+func newHarness(t *testing.T, options Options) *harness {
 	t.Helper()
 	core, logs := observer.New(zapcore.DebugLevel)
-	r := &rig{t: t, logs: logs, caFile: options.CAFile}
+	r := &harness{t: t, logs: logs, caFile: options.CAFile}
 	if r.caFile == "" {
 		r.caFile = filepath.Join(t.TempDir(), "ca.crt")
 		writeCA(t, r.caFile)
@@ -125,7 +130,7 @@ func build(t *testing.T, options Options) *rig {
 	return r
 }
 
-func (r *rig) run() *rig {
+func (r *harness) run() *harness {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- r.Run(ctx) }()
@@ -151,28 +156,28 @@ func writeCA(t *testing.T, file string) {
 	}
 }
 
-func (r *rig) candidate(i int) *candidate { return r.plan.Load().candidates[i] }
+func (r *harness) address(i int) *address { return r.plan.Load().addresses[i] }
 
-// states are the changes so far.
-func (r *rig) states() []State {
+// states returns the changes of the state so far.
+func (r *harness) states() []State {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.changes)
 }
 
-// fails lets so many probes of an address fail.
-func (r *rig) fails(i, times int) {
+// failProbes records failed probes of an address.
+func (r *harness) failProbes(i, times int) {
 	for range times {
-		r.candidate(i).probed(errors.New("no"))
+		r.address(i).recordProbe(errors.New("no"))
 	}
 }
 
-func (r *rig) await(want State) {
+func (r *harness) await(want State) {
 	r.t.Helper()
 	eventually(r.t, "the state "+want.String(), func() bool { return r.State() == want })
 }
 
-func (r *rig) request(method, path string, body io.Reader) *http.Request {
+func (r *harness) request(method, path string, body io.Reader) *http.Request {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	r.t.Cleanup(cancel)
@@ -183,8 +188,8 @@ func (r *rig) request(method, path string, body io.Reader) *http.Request {
 	return request
 }
 
-// send returns the response, or fails.
-func (r *rig) send(method, path string) *http.Response {
+// send returns the response, or fails the test.
+func (r *harness) send(method, path string) *http.Response {
 	r.t.Helper()
 	response, err := r.RoundTrip(r.request(method, path, nil))
 	if err != nil {
@@ -194,7 +199,7 @@ func (r *rig) send(method, path string) *http.Response {
 	return response
 }
 
-func (r *rig) text(method, path string) string {
+func (r *harness) text(method, path string) string {
 	r.t.Helper()
 	response := r.send(method, path)
 	data, err := io.ReadAll(response.Body)
@@ -236,7 +241,7 @@ func selfSigned(t *testing.T, names ...string) (tls.Certificate, []byte) {
 	return certificate(t, time.Now().Add(-time.Hour), time.Now().Add(time.Hour), names...)
 }
 
-func say(text string) http.HandlerFunc {
+func respond(text string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) }
 }
 
