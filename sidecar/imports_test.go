@@ -1,0 +1,68 @@
+package main
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// layers are the packages of the project from top to bottom. A package may import only packages
+// of lower layers; packages of one layer know nothing of each other. docs/architecture.md has the
+// picture.
+var layers = [][]string{
+	{"sidecar"},
+	{"sidecar/dispatch"},
+	{"sidecar/watch"},
+	{"sidecar/relist"},
+	{"sidecar/cache"},
+	{"sidecar/record", "sidecar/replay", "sidecar/write/outbox", "sidecar/write/lease", "sidecar/pod/janitor"},
+	{"sidecar/write"},
+	{"sidecar/api/convert"},
+	{"sidecar/api/request"},
+	{"sidecar/api/wire", "store", "sidecar/upstream", "sidecar/proxy", "sidecar/principal", "sidecar/pod/account",
+		"sidecar/pod/certs", "sidecar/pod/prepare", "sidecar/pod/slot", "sidecar/pod/wait"},
+}
+
+// settings stand beside the layers: only the command reads them, and hands on what they say. The
+// injector checks annotations by the same rules.
+var settings = []string{"sidecar/config", "sidecar/api/agent"}
+
+func TestImportsRunDownOnly(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}}{{range .Imports}} {{.}}{{end}}`, "rockpool.dev/sidecar/...", "rockpool.dev/store/...", "rockpool.dev/injector/...").CombinedOutput()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, out)
+	}
+	layer := func(name string) int {
+		return slices.IndexFunc(layers, func(names []string) bool { return slices.Contains(names, name) })
+	}
+	for line := range strings.Lines(string(out)) {
+		var ours []string
+		for _, name := range strings.Fields(line) {
+			if name, ok := strings.CutPrefix(name, "rockpool.dev/"); ok {
+				ours = append(ours, name)
+			}
+		}
+		name, imports := ours[0], ours[1:]
+		injects := name == "injector" || strings.HasPrefix(name, "injector/")
+		if !injects && layer(name) < 0 && !slices.Contains(settings, name) {
+			t.Errorf("%s has no place in the layers", name)
+		}
+		for _, imported := range imports {
+			var allowed bool
+			switch {
+			case injects:
+				allowed = strings.HasPrefix(imported, "injector/") || slices.Contains(settings, imported)
+			case slices.Contains(settings, name):
+				allowed = imported == "sidecar/api/agent"
+			case slices.Contains(settings, imported):
+				allowed = name == "sidecar" || name == "sidecar/dispatch" && imported == "sidecar/api/agent"
+			default:
+				allowed = layer(imported) > layer(name)
+			}
+			if !allowed {
+				t.Errorf("%s imports %s, which is not below it", name, imported)
+			}
+		}
+	}
+}
