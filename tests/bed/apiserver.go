@@ -4,14 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os/exec"
 	"time"
 
+	"rockpool.dev/tests/bed/freeport"
 	"rockpool.dev/tests/bed/internal/process"
 )
 
@@ -19,11 +18,11 @@ import (
 const stopGrace = 5 * time.Second
 
 func (c *ControlPlane) startEtcd(ctx context.Context) error {
-	client, err := freePort()
+	client, err := freeport.Find()
 	if err != nil {
 		return err
 	}
-	peer, err := freePort()
+	peer, err := freeport.Find()
 	if err != nil {
 		return err
 	}
@@ -148,19 +147,4 @@ func get(ctx context.Context, client *http.Client, url string) error {
 		return fmt.Errorf("%s: %s", url, response.Status)
 	}
 	return nil
-}
-
-// freePort returns a loopback port that nobody listens on. Somebody else may take it before it
-// is used; the kernel hands out ephemeral ports in turn, so that is rare.
-func freePort() (int, error) {
-	listener, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer listener.Close()
-	address, ok := listener.Addr().(*net.TCPAddr)
-	if !ok {
-		return 0, errors.New("a TCP listener without a TCP address")
-	}
-	return address.Port, nil
 }

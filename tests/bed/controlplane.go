@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
+	"rockpool.dev/tests/bed/freeport"
 	"rockpool.dev/tests/bed/internal/process"
 )
 
@@ -107,7 +108,7 @@ func (c *ControlPlane) start(ctx context.Context, options Options) error {
 	if err := c.startEtcd(ctx); err != nil {
 		return err
 	}
-	port, err := freePort()
+	port, err := freeport.Find()
 	if err != nil {
 		return err
 	}

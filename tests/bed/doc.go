@@ -27,11 +27,11 @@
 //
 //	plane, err := bed.Start(ctx, bed.Options{})
 //	defer plane.Stop()
-//	link, err := bed.NewLink(plane.Address())
+//	link, err := link.New(plane.Address())
 //	defer link.Close()
 //	pod, err := plane.Client().CoreV1().Pods("default").Create(ctx, pod, metav1.CreateOptions{})
 //	runner, err := bed.RunPod(ctx, plane, pod, bed.RunOptions{
-//		Links:  map[string]*bed.Link{bed.DefaultPublicAddress: link},
+//		Links:  map[string]*link.Link{bed.DefaultPublicAddress: link},
 //		Images: map[string]bed.Image{"app": {Entrypoint: []string{"/app"}, Files: map[string]string{"/app": "bin/app"}}},
 //	})
 //	defer runner.Stop()

@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"rockpool.dev/tests/bed/internal/sandbox"
+	"rockpool.dev/tests/bed/link"
 )
 
 // An Image is what a container's image would bring, besides the host's programs and libraries, which
@@ -39,7 +40,7 @@ type RunOptions struct {
 	HostRoot string
 	// Links by the host:port at which the pod reaches them, such as DefaultPublicAddress. Every
 	// other address is unreachable. The runner gives each host to the pod's lo.
-	Links map[string]*Link
+	Links map[string]*link.Link
 	// NodeName is spec.nodeName where the pod has none. Empty: "edge-node".
 	NodeName string
 	// LateProjections leaves projected volumes empty until RotateTokens: nobody has given the
@@ -66,7 +67,7 @@ type PodRunner struct {
 	client    kubernetes.Interface
 	directory string // everything of the pod outside the host root
 	sandbox   *podSandbox
-	endpoints []*endpoint
+	unlink    []func() // take the listeners in the pod away from their links
 	env       serviceEnvironment
 	volumes   map[string]volume
 	projected map[string]*projection
@@ -218,11 +219,11 @@ func (p *PodRunner) connect(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("link at %s: %w", address, err)
 		}
-		e, err := link.listen(listener)
+		remove, err := link.AcceptFrom(listener)
 		if err != nil {
 			return fmt.Errorf("link at %s: %w", address, err)
 		}
-		p.endpoints = append(p.endpoints, e)
+		p.unlink = append(p.unlink, remove)
 	}
 	return nil
 }
@@ -241,8 +242,8 @@ func (p *PodRunner) Stop() error {
 			p.sandbox.stop()
 		}
 		p.running.Wait()
-		for _, e := range p.endpoints {
-			e.close()
+		for _, remove := range p.unlink {
+			remove()
 		}
 		err = os.RemoveAll(p.directory)
 	})

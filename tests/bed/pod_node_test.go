@@ -13,15 +13,17 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"rockpool.dev/tests/bed/link"
 )
 
 func TestPodReachesTheAPIServerOverItsLinkOnly(t *testing.T) {
 	c := controlPlane(t)
-	link, err := NewLink(c.Address())
+	wan, err := link.New(c.Address())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer link.Close()
+	defer wan.Close()
 	_, err = c.Client().RbacV1().Roles("default").Create(t.Context(), &rbacv1.Role{
 		ObjectMeta: metav1.ObjectMeta{Name: "services"},
 		Rules:      []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"services"}, Verbs: []string{"get"}}},
@@ -38,7 +40,7 @@ func TestPodReachesTheAPIServerOverItsLinkOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := runPod(t, "spec: {containers: [{name: app, image: client, command: [sleep, '1000']}]}", RunOptions{
-		Links:       map[string]*Link{DefaultPublicAddress: link},
+		Links:       map[string]*link.Link{DefaultPublicAddress: wan},
 		Images:      map[string]Image{"client": {Files: map[string]string{"/kubectl": c.Tools().Kubectl}}},
 		GracePeriod: time.Millisecond,
 	})
@@ -55,11 +57,11 @@ func TestPodReachesTheAPIServerOverItsLinkOnly(t *testing.T) {
 	if got, stderr, _ := list(); got != "service/kubernetes" {
 		t.Errorf("through the link: %q, %s", got, stderr)
 	}
-	link.Cut()
+	wan.Cut()
 	if _, stderr, code := list(); code == 0 || !strings.Contains(stderr, "refused") {
 		t.Errorf("through a link that is cut: exit code %d, %s, want it refused", code, stderr)
 	}
-	link.Restore()
+	wan.Restore()
 	if got, stderr, _ := list(); got != "service/kubernetes" {
 		t.Errorf("through the restored link: %q, %s", got, stderr)
 	}

@@ -7,7 +7,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/wait"
 
-	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/bed/link"
 )
 
 // offline measures answers from the cache against the API server's own, which still
@@ -16,7 +16,7 @@ func (b *bench) offline(ctx context.Context) error {
 	if err := b.pods(ctx, someNamespace, someObjects); err != nil {
 		return err
 	}
-	link, err := bed.NewLink(b.plane.Address())
+	link, err := link.New(b.plane.Address())
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,7 @@ import (
 	"syscall"
 	"time"
 
-	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/bed/link"
 )
 
 // restart measures how soon a sidecar serves that has a full cache and no link, as after a
@@ -17,7 +17,7 @@ func (b *bench) restart(ctx context.Context) error {
 	if err := b.pods(ctx, someNamespace, someObjects); err != nil {
 		return err
 	}
-	link, err := bed.NewLink(b.plane.Address())
+	link, err := link.New(b.plane.Address())
 	if err != nil {
 		return err
 	}
@@ -55,12 +55,12 @@ func (b *bench) restart(ctx context.Context) error {
 	return nil
 }
 
-func restarted(link *bed.Link) sidecarOptions {
+func restarted(link *link.Link) sidecarOptions {
 	return sidecarOptions{name: "restart", record: true, upstream: link.Address()}
 }
 
 // fill has the cache recorded, ends its sidecar, and removes what a node loses when it restarts.
-func (b *bench) fill(ctx context.Context, link *bed.Link, end func(*sidecar)) error {
+func (b *bench) fill(ctx context.Context, link *link.Link, end func(*sidecar)) error {
 	link.Restore()
 	c, err := b.startSidecar(ctx, restarted(link))
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 
 	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/bed/link"
 	"rockpool.dev/tests/edge"
 )
 
@@ -74,6 +75,18 @@ func newSite(t *testing.T) *site {
 	}
 	t.Cleanup(node.Close)
 	return &site{Node: node, t: t, ctx: t.Context(), namespace: name}
+}
+
+// linkAt lets the pods of this site reach a server at a further address (host:port), over a link of its own.
+func (s *site) linkAt(address, server string) *link.Link {
+	s.t.Helper()
+	l, err := link.New(server)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(l.Close)
+	s.Links[address] = l
+	return l
 }
 
 // until waits for a condition.

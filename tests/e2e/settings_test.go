@@ -103,12 +103,7 @@ func (p *pod) annotate(name string, value any) {
 func TestTheClustersSettingsReachRunningPods(t *testing.T) {
 	const another = "203.0.113.10:6444"
 	s := configured(t)
-	link, err := bed.NewLink(cluster.Address())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer link.Close()
-	s.Links = map[string]*bed.Link{another: link}
+	s.linkAt(another, cluster.Address())
 	s.configMap("greeting", "hello")
 	p := s.pod()
 	p.sees("synced")

@@ -31,6 +31,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/bed/link"
 )
 
 // SidecarImage is the image that injected containers name.
@@ -192,9 +193,9 @@ type Node struct {
 	// Root is the directory that stands for the node's file system.
 	Root string
 	// Link is the way to the API server, as pods of this node see it.
-	Link *bed.Link
+	Link *link.Link
 	// Links are further addresses that pods of this node reach, as host:port.
-	Links map[string]*bed.Link
+	Links map[string]*link.Link
 	// LateProjections starts pods with empty projected volumes: see bed.RunOptions.
 	LateProjections bool
 	edge            *Edge
@@ -203,11 +204,11 @@ type Node struct {
 
 // NewNode makes a node whose disk is the directory root. log may be nil.
 func (e *Edge) NewNode(root string, log func(string, ...any)) (*Node, error) {
-	link, err := bed.NewLink(e.Address())
+	l, err := link.New(e.Address())
 	if err != nil {
 		return nil, err
 	}
-	return &Node{Root: root, Link: link, edge: e, log: log}, nil
+	return &Node{Root: root, Link: l, Links: map[string]*link.Link{}, edge: e, log: log}, nil
 }
 
 // Close breaks the node's link for good.
@@ -224,7 +225,7 @@ func (n *Node) Create(ctx context.Context, pod *corev1.Pod) (*bed.PodRunner, err
 
 // Run runs a pod that the API server has returned.
 func (n *Node) Run(ctx context.Context, pod *corev1.Pod) (*bed.PodRunner, error) {
-	links := map[string]*bed.Link{bed.DefaultPublicAddress: n.Link}
+	links := map[string]*link.Link{bed.DefaultPublicAddress: n.Link}
 	maps.Copy(links, n.Links)
 	return bed.RunPod(ctx, n.edge.ControlPlane, pod, bed.RunOptions{
 		Images: n.edge.images, HostRoot: n.Root, Links: links, Log: n.log, LateProjections: n.LateProjections,

@@ -17,6 +17,7 @@ import (
 
 	"rockpool.dev/tests/bed"
 	"rockpool.dev/tests/bed/internal/process"
+	"rockpool.dev/tests/bed/link"
 )
 
 // patience bounds what should take seconds.
@@ -25,7 +26,7 @@ const patience = 2 * time.Minute
 // A Node is containerd and a kubelet, registered with a control plane.
 type Node struct {
 	// Link is the way from here to the API server, for the kubelet and for pods.
-	Link *bed.Link
+	Link *link.Link
 
 	plane       *bed.ControlPlane
 	directory   string
@@ -57,7 +58,7 @@ func Start(ctx context.Context, plane *bed.ControlPlane, tools bed.NodeTools, ar
 			n.Stop()
 		}
 	}()
-	if n.Link, err = bed.NewLink(plane.Address()); err != nil {
+	if n.Link, err = link.New(plane.Address()); err != nil {
 		return n, err
 	}
 	if err := n.Link.Listen(ctx, bed.DefaultPublicAddress); err != nil {

@@ -1,4 +1,4 @@
-package bed
+package link
 
 import (
 	"math/rand/v2"

@@ -1,4 +1,4 @@
-package bed
+package link
 
 import (
 	"bytes"
@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"rockpool.dev/tests/bed/freeport"
 )
 
 // short is how long a test waits to be sure that nothing happens.
@@ -40,7 +42,7 @@ func echoLink(t *testing.T) *Link {
 			}()
 		}
 	}()
-	link, err := NewLink(listener.Addr().String())
+	link, err := New(listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +94,7 @@ func TestLinkForwardsAndCounts(t *testing.T) {
 	if err := echo(conn, "hello", time.Second); err != nil {
 		t.Fatal(err)
 	}
-	want := LinkStats{Accepted: 1, Open: 1, BytesUp: 5, BytesDown: 5}
+	want := Stats{Accepted: 1, Open: 1, BytesUp: 5, BytesDown: 5}
 	eventually(t, time.Second, func() error {
 		if got := link.Stats(); got != want {
 			return errors.New("wrong counters")
@@ -173,7 +175,7 @@ func TestBlackHoleSilencesConnectionsUntilRestored(t *testing.T) {
 
 func TestALinkIsOneWhateverAddressLeadsToIt(t *testing.T) {
 	link := echoLink(t)
-	port, err := freePort()
+	port, err := freeport.Find()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -329,7 +331,7 @@ func TestHTTPStreamIsHeldByABlackHoleAndBrokenByACut(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	link, err := NewLink(server.Listener.Addr().String())
+	link, err := New(server.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -373,13 +375,13 @@ func TestHTTPStreamIsHeldByABlackHoleAndBrokenByACut(t *testing.T) {
 
 func TestClosedLinkLeavesNothingBehind(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-	link, err := NewLink("127.0.0.1:1")
+	link, err := New("127.0.0.1:1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	link.Cut()
 	link.Close()
-	if link, err = NewLink("127.0.0.1:1"); err != nil {
+	if link, err = New("127.0.0.1:1"); err != nil {
 		t.Fatal(err)
 	}
 	link.BlackHole()
@@ -389,4 +391,20 @@ func TestClosedLinkLeavesNothingBehind(t *testing.T) {
 	}
 	defer conn.Close()
 	link.Close()
+}
+
+// eventually repeats check until it succeeds, and fails the test with its last error after limit.
+func eventually(t *testing.T, limit time.Duration, check func() error) {
+	t.Helper()
+	deadline := time.Now().Add(limit)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("after %s: %v", limit, err)
+		}
+		<-time.After(20 * time.Millisecond)
+	}
 }

@@ -1,4 +1,5 @@
-package bed
+// Package link is the network link from an edge to a server, which a test can break and repair.
+package link
 
 import (
 	"context"
@@ -20,37 +21,37 @@ type Link struct {
 
 	mu               sync.Mutex
 	changed          chan struct{} // closed and replaced at each change of state
-	state            linkState
+	state            state
 	delay            time.Duration
 	stall            time.Duration // of a piece, with stallProbability
 	endpoints        []*endpoint
 	conns            map[*forward]struct{}
-	stats            LinkStats
+	stats            Stats
 	closed           bool
 	stallProbability float64
 	running          sync.WaitGroup // accept loops and forwards
 }
 
-type linkState int
+type state int
 
 const (
-	linkUp linkState = iota
-	linkCut
-	linkBlackHole
-	linkDrop
+	stateUp state = iota
+	stateCut
+	stateBlackHole
+	stateDrop
 )
 
-// LinkStats count what a Link has carried since it was made.
-type LinkStats struct {
+// Stats count what a Link has carried since it was made.
+type Stats struct {
 	// Accepted connections, and how many of them are still open.
 	Accepted, Open int
 	// BytesUp are bytes delivered to the target, BytesDown those delivered to clients.
 	BytesUp, BytesDown int64
 }
 
-// NewLink returns a Link to target (host:port) that is up and listens on a free loopback port of
+// New returns a Link to target (host:port) that is up and listens on a free loopback port of
 // the host.
-func NewLink(target string) (*Link, error) {
+func New(target string) (*Link, error) {
 	l := &Link{target: target, changed: make(chan struct{}), conns: map[*forward]struct{}{}}
 	listener, err := listenLoopback()
 	if err != nil {
@@ -66,11 +67,11 @@ func NewLink(target string) (*Link, error) {
 func (l *Link) Address() string { return l.host.listener.Addr().String() }
 
 // Cut makes the target refuse: existing connections are reset at both ends, new ones refused.
-func (l *Link) Cut() { l.enter(linkCut) }
+func (l *Link) Cut() { l.enter(stateCut) }
 
 // BlackHole makes the target silent: existing connections stay open and carry nothing, new ones
 // are accepted and never answered. Restore lets them all continue, as TCP does after an outage.
-func (l *Link) BlackHole() { l.enter(linkBlackHole) }
+func (l *Link) BlackHole() { l.enter(stateBlackHole) }
 
 // Drop is BlackHole, but new connections are not even accepted: a client's SYN is left without an
 // answer, so it is the client's own connect timeout that ends the attempt. After Restore a client
@@ -79,7 +80,7 @@ func (l *Link) BlackHole() { l.enter(linkBlackHole) }
 func (l *Link) Drop() error {
 	err := l.tryDrop()
 	if err != nil {
-		l.enter(linkBlackHole)
+		l.enter(stateBlackHole)
 	}
 	return err
 }
@@ -93,12 +94,12 @@ func (l *Link) tryDrop() error {
 		}
 	}
 	l.mu.Unlock()
-	l.enter(linkDrop)
+	l.enter(stateDrop)
 	return nil
 }
 
 // Restore brings the link back to normal. It leaves the delay.
-func (l *Link) Restore() { l.enter(linkUp) }
+func (l *Link) Restore() { l.enter(stateUp) }
 
 // Reset resets all existing connections and leaves the state.
 func (l *Link) Reset() {
@@ -116,7 +117,7 @@ func (l *Link) Delay(d time.Duration) {
 }
 
 // Stats returns the counters up to now.
-func (l *Link) Stats() LinkStats {
+func (l *Link) Stats() Stats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	stats := l.stats
@@ -139,18 +140,18 @@ func (l *Link) Close() {
 }
 
 // enter changes the state: of the listeners, of existing connections, and for waiters.
-func (l *Link) enter(state linkState) {
+func (l *Link) enter(s state) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
 		return
 	}
-	l.state = state
-	if state == linkCut {
+	l.state = s
+	if s == stateCut {
 		l.resetAll()
 	}
 	for _, e := range l.endpoints {
-		e.apply(state)
+		e.apply(s)
 	}
 	l.notify()
 }
@@ -167,15 +168,15 @@ func (l *Link) resetAll() {
 }
 
 // wait blocks until ok is true of the state, and fails when ctx or the Link has ended.
-func (l *Link) wait(ctx context.Context, ok func(linkState) bool) error {
+func (l *Link) wait(ctx context.Context, ok func(state) bool) error {
 	for {
 		l.mu.Lock()
-		state, closed, changed := l.state, l.closed, l.changed
+		current, closed, changed := l.state, l.closed, l.changed
 		l.mu.Unlock()
 		if closed {
 			return net.ErrClosed
 		}
-		if ok(state) {
+		if ok(current) {
 			return nil
 		}
 		select {

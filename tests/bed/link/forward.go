@@ -1,4 +1,4 @@
-package bed
+package link
 
 import (
 	"context"
@@ -41,7 +41,7 @@ func (l *Link) carry(client *net.TCPConn) {
 	f := &forward{link: l, ctx: ctx, cancel: cancel, client: client}
 	l.mu.Lock()
 	l.stats.Accepted++
-	if l.closed || l.state == linkCut {
+	if l.closed || l.state == stateCut {
 		f.abort() // accepted just before the cut
 	}
 	l.conns[f] = struct{}{}
@@ -78,7 +78,7 @@ func (l *Link) carry(client *net.TCPConn) {
 }
 
 // passes tells whether bytes flow in a state.
-func passes(state linkState) bool { return state == linkUp }
+func passes(s state) bool { return s == stateUp }
 
 // pump carries one direction of a connection: what it reads is written once it is due and the
 // link is up.

@@ -1,4 +1,4 @@
-package bed
+package link
 
 import (
 	"context"
@@ -7,6 +7,8 @@ import (
 	"net"
 
 	"golang.org/x/sys/unix"
+
+	"rockpool.dev/tests/bed/freeport"
 )
 
 // An endpoint is one listener of a Link.
@@ -31,6 +33,17 @@ func (l *Link) Listen(ctx context.Context, address string) error {
 	}
 	_, err = l.listen(listener.(*net.TCPListener))
 	return err
+}
+
+// AcceptFrom makes the Link accept connections from a further listener, for example one in the network
+// namespace of a pod. The Link owns the listener. remove closes it; connections that it has accepted
+// end by themselves.
+func (l *Link) AcceptFrom(listener *net.TCPListener) (remove func(), err error) {
+	e, err := l.listen(listener)
+	if err != nil {
+		return nil, err
+	}
+	return e.close, nil
 }
 
 // listen adds a listener to the Link, which owns it from now on.
@@ -76,7 +89,7 @@ func (e *endpoint) accept() {
 			// A cut shuts the socket down, which ends Accept with an error (EINVAL); it is to be
 			// called again once the socket listens again.
 			l.mu.Lock()
-			changed, down, closed := l.changed, l.state == linkCut, e.closed
+			changed, down, closed := l.changed, l.state == stateCut, e.closed
 			l.mu.Unlock()
 			if closed {
 				return
@@ -92,8 +105,8 @@ func (e *endpoint) accept() {
 
 // apply brings the listening socket into the given state. The socket stays bound throughout, so
 // nobody else can get its port.
-func (e *endpoint) apply(state linkState) {
-	err := e.control(func(socket int) error { return e.applySocket(socket, state) })
+func (e *endpoint) apply(s state) {
+	err := e.control(func(socket int) error { return e.applySocket(socket, s) })
 	if err != nil {
 		// Every call works for any user on any kernel of the last ten years; Drop has tried the one
 		// that may not.
@@ -115,15 +128,15 @@ func (e *endpoint) control(f func(socket int) error) error {
 	return errors.Join(err, result)
 }
 
-func (e *endpoint) applySocket(socket int, state linkState) error {
-	if state == linkDrop {
+func (e *endpoint) applySocket(socket int, s state) error {
+	if s == stateDrop {
 		if err := dropAll(socket); err != nil {
 			return fmt.Errorf("attach filter: %w", err)
 		}
 	} else if err := unix.SetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("detach filter: %w", err)
 	}
-	if state == linkCut {
+	if s == stateCut {
 		// shutdown(2) of a listening socket takes it out of the listening state: the kernel
 		// refuses connections, and listen(2) undoes it. A second shutdown(2) would mark the socket
 		// as shut down for good, and all that it accepts later with it.
@@ -153,7 +166,7 @@ func dropAll(socket int) error {
 // port that the kernel chose for it when it leaves the listening state (see applySocket).
 func listenLoopback() (*net.TCPListener, error) {
 	for attempt := 0; ; attempt++ {
-		port, err := freePort()
+		port, err := freeport.Find()
 		if err != nil {
 			return nil, err
 		}
