@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"rockpool.dev/tests/bed/freeport"
+	"rockpool.dev/tests/eventually"
 )
 
 // short is how long a test waits to be sure that nothing happens.
@@ -95,19 +96,14 @@ func TestLinkForwardsAndCounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Stats{Accepted: 1, Open: 1, BytesUp: 5, BytesDown: 5}
-	eventually(t, time.Second, func() error {
+	eventually.NoError(t, "the link counts the bytes", func() error {
 		if got := link.Stats(); got != want {
-			return errors.New("wrong counters")
+			return fmt.Errorf("%+v, want %+v", got, want)
 		}
 		return nil
 	})
 	conn.Close()
-	eventually(t, time.Second, func() error {
-		if link.Stats().Open != 0 {
-			return errors.New("still open")
-		}
-		return nil
-	})
+	eventually.True(t, "the link closes the connection", func() bool { return link.Stats().Open == 0 })
 }
 
 func TestLinkPassesHalfClosedStreamsWhole(t *testing.T) {
@@ -391,20 +387,4 @@ func TestClosedLinkLeavesNothingBehind(t *testing.T) {
 	}
 	defer conn.Close()
 	link.Close()
-}
-
-// eventually repeats check until it succeeds, and fails the test with its last error after limit.
-func eventually(t *testing.T, limit time.Duration, check func() error) {
-	t.Helper()
-	deadline := time.Now().Add(limit)
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("after %s: %v", limit, err)
-		}
-		<-time.After(20 * time.Millisecond)
-	}
 }
