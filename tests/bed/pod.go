@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"rockpool.dev/tests/bed/cluster"
 	"rockpool.dev/tests/bed/internal/sandbox"
 	"rockpool.dev/tests/bed/link"
 )
@@ -90,7 +91,7 @@ var sayOnce sync.Once
 // RunPod starts to run a pod as the API server returned it, in namespaces of its own on this
 // machine. It returns once volumes, network and links are there; containers start in the
 // background: see WaitRunning. Everything ends with Stop, and with this process.
-func RunPod(ctx context.Context, c *ControlPlane, pod *corev1.Pod, options RunOptions) (*PodRunner, error) {
+func RunPod(ctx context.Context, c *cluster.ControlPlane, pod *corev1.Pod, options RunOptions) (*PodRunner, error) {
 	if err := supported(pod); err != nil {
 		return nil, fmt.Errorf("pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}

@@ -14,6 +14,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"rockpool.dev/tests/bed/cluster"
 	"rockpool.dev/tests/bed/link"
 )
 
@@ -40,7 +41,7 @@ func TestPodReachesTheAPIServerOverItsLinkOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := runPod(t, "spec: {containers: [{name: app, image: client, command: [sleep, '1000']}]}", RunOptions{
-		Links:       map[string]*link.Link{DefaultPublicAddress: wan},
+		Links:       map[string]*link.Link{cluster.DefaultPublicAddress: wan},
 		Images:      map[string]Image{"client": {Files: map[string]string{"/kubectl": c.Tools().Kubectl}}},
 		GracePeriod: time.Millisecond,
 	})
@@ -48,7 +49,7 @@ func TestPodReachesTheAPIServerOverItsLinkOnly(t *testing.T) {
 	const kubectl = `/kubectl --server=$SERVER --certificate-authority=/var/run/secrets/kubernetes.io/serviceaccount/ca.crt ` +
 		`--token=$(cat /var/run/secrets/kubernetes.io/serviceaccount/token) --request-timeout=5s get service kubernetes -o name`
 	list := func() (string, string, int) {
-		result, err := p.Exec(limited(t), "app", "sh", "-c", "SERVER=https://"+DefaultPublicAddress+"; "+kubectl)
+		result, err := p.Exec(limited(t), "app", "sh", "-c", "SERVER=https://"+cluster.DefaultPublicAddress+"; "+kubectl)
 		if err != nil {
 			t.Fatal(err)
 		}

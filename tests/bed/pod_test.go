@@ -12,6 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
+
+	"rockpool.dev/tests/eventually"
 )
 
 // createPod creates a pod in the namespace default and returns it as the API server has admitted it.
@@ -104,7 +106,7 @@ spec:
     volumeMounts: [{name: shared, mountPath: /shared}]
 `, RunOptions{GracePeriod: 300 * time.Millisecond})
 	wantRunning(t, p)
-	eventually(t, 5*time.Second, func() error {
+	eventually.NoError(t, "all containers have started, in order", func() error {
 		got := strings.Fields(output(t, p, "app", "cat /shared/order"))
 		if want := "first sidecar hook last app"; strings.Join(got, " ") != want {
 			return fmt.Errorf("order %v, want %s", got, want)
@@ -208,7 +210,7 @@ spec:
 	if after, err := p.PID("sidecar"); err != nil || after == before {
 		t.Errorf("process %d, %v, the same as before", after, err)
 	}
-	eventually(t, 5*time.Second, func() error {
+	eventually.NoError(t, "the sidecar has run three times", func() error {
 		if runs := output(t, p, "app", "grep -c run /memory/runs"); runs != "3" {
 			return fmt.Errorf("%s runs, want 3", runs)
 		}

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/edge"
 )
 
 // Accept headers of clients.
@@ -71,7 +72,7 @@ func (p *pod) inquire(inquiries []inquiry) []finding { return p.inquireOf(inquir
 // inquireDirectly asks the API server itself, from inside the pod and with the
 // pod's token, past the sidecar.
 func (p *pod) inquireDirectly(inquiries []inquiry) []finding {
-	return p.inquireOf(inquiries, "-server=https://"+bed.DefaultPublicAddress)
+	return p.inquireOf(inquiries, "-server=https://"+edge.PublicAddress)
 }
 
 func (p *pod) inquireOf(inquiries []inquiry, args ...string) (findings []finding) {

@@ -13,7 +13,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"rockpool.dev/tests/bed"
 	"rockpool.dev/tests/edge"
 )
 
@@ -107,7 +106,7 @@ func TestTheClustersSettingsReachRunningPods(t *testing.T) {
 	s.configMap("greeting", "hello")
 	p := s.pod()
 	p.sees("synced")
-	s.published("servers: https://" + bed.DefaultPublicAddress)
+	s.published("servers: https://" + edge.PublicAddress)
 
 	// Three settings at once, for a pod that runs.
 	started := time.Now()

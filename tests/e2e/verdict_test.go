@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"rockpool.dev/tests/bed"
 	"rockpool.dev/tests/bed/link"
+	"rockpool.dev/tests/edge"
 )
 
 // probeInterval is the sidecar's default.
@@ -142,7 +142,7 @@ func TestOneOfTwoLinksFails(t *testing.T) {
 	s := newSite(t)
 	second := s.linkAt(another, cluster.Address())
 	s.configMap("greeting", "hello")
-	s.configure("upstream: {servers: [https://" + bed.DefaultPublicAddress + ", https://" + another + "]}\n")
+	s.configure("upstream: {servers: [https://" + edge.PublicAddress + ", https://" + another + "]}\n")
 	p := s.configurable()
 	p.sees("synced")
 	p.linkIs("online")
@@ -160,8 +160,8 @@ func TestOneOfTwoLinksFails(t *testing.T) {
 		over       *link.Link // that answers are to come over
 		broken     string     // address that comes back
 	}{
-		{"the first is refused", s.Link.Cut, s.Link.Restore, second, bed.DefaultPublicAddress},
-		{"the first is a black hole", s.Link.BlackHole, s.Link.Restore, second, bed.DefaultPublicAddress},
+		{"the first is refused", s.Link.Cut, s.Link.Restore, second, edge.PublicAddress},
+		{"the first is a black hole", s.Link.BlackHole, s.Link.Restore, second, edge.PublicAddress},
 		{"the second is one, too, which nobody uses", second.BlackHole, second.Restore, s.Link, another},
 		{"the address list is another one", func() {
 			s.configure("upstream: {servers: [{url: 'https://" + another + "', tls-server-name: kubernetes}]}\n")

@@ -31,11 +31,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/bed/cluster"
 	"rockpool.dev/tests/bed/link"
 )
 
 // SidecarImage is the image that injected containers name.
 const SidecarImage = "rockpool:dev"
+
+// PublicAddress is the address (host:port) at which pods reach the API server, over their node's Link.
+const PublicAddress = cluster.DefaultPublicAddress
 
 // informer is the test program of the app container.
 const informer = "informer"
@@ -53,7 +57,7 @@ type Options struct {
 
 // Edge is a cluster with Rockpool installed.
 type Edge struct {
-	*bed.ControlPlane
+	*cluster.ControlPlane
 	directory string
 	root      string // of the checkout
 	injector  *exec.Cmd
@@ -87,7 +91,7 @@ func Start(ctx context.Context, opts Options) (e *Edge, err error) {
 	if err := e.build(ctx, opts); err != nil {
 		return e, err
 	}
-	if e.ControlPlane, err = bed.Start(ctx, bed.Options{Progress: opts.Progress}); err != nil {
+	if e.ControlPlane, err = cluster.Start(ctx, cluster.Options{Progress: opts.Progress}); err != nil {
 		return e, err
 	}
 	e.images = map[string]bed.Image{
@@ -154,7 +158,7 @@ func (e *Edge) Namespace(ctx context.Context, name string) error {
 
 // Namespace makes a namespace whose default service account may read ConfigMaps,
 // Secrets, Services and Events, and write ConfigMaps.
-func Namespace(ctx context.Context, plane *bed.ControlPlane, name string) error {
+func Namespace(ctx context.Context, plane *cluster.ControlPlane, name string) error {
 	if err := plane.CreateNamespace(ctx, name); err != nil {
 		return err
 	}
@@ -225,7 +229,7 @@ func (n *Node) Create(ctx context.Context, pod *corev1.Pod) (*bed.PodRunner, err
 
 // Run runs a pod that the API server has returned.
 func (n *Node) Run(ctx context.Context, pod *corev1.Pod) (*bed.PodRunner, error) {
-	links := map[string]*link.Link{bed.DefaultPublicAddress: n.Link}
+	links := map[string]*link.Link{PublicAddress: n.Link}
 	maps.Copy(links, n.Links)
 	return bed.RunPod(ctx, n.edge.ControlPlane, pod, bed.RunOptions{
 		Images: n.edge.images, HostRoot: n.Root, Links: links, Log: n.log, LateProjections: n.LateProjections,

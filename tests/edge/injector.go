@@ -25,7 +25,6 @@ import (
 	"k8s.io/client-go/util/cert"
 	"sigs.k8s.io/yaml"
 
-	"rockpool.dev/tests/bed"
 )
 
 // StartInjector starts the injector, with args besides its usual ones; the first time it chooses
@@ -56,7 +55,7 @@ func (e *Edge) StartInjector(ctx context.Context, args ...string) error {
 	cmd := exec.Command(e.bin("rockpool-injector"), append([]string{
 		"serve", "--listen", e.webhook, "--metrics-listen", "", "--config-map", "",
 		"--tls-cert-file", certFile, "--tls-key-file", keyFile, "--sidecar-image", SidecarImage, "--kubeconfig", e.injectorKubeconfig(),
-		"--upstream", "https://" + bed.DefaultPublicAddress, "--shutdown-delay", "0s",
+		"--upstream", "https://" + PublicAddress, "--shutdown-delay", "0s",
 	}, args...)...)
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // ctrl-c is for the one who started this
@@ -151,7 +150,7 @@ func (e *Edge) injectorReady(ctx context.Context, url string) error {
 // Inject runs the injector's command over the text of a manifest.
 func (e *Edge) Inject(ctx context.Context, stream []byte) ([]byte, error) {
 	var stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, e.bin("rockpool-injector"), "inject", "-f", "-", "--sidecar-image", SidecarImage, "--upstream", "https://"+bed.DefaultPublicAddress)
+	cmd := exec.CommandContext(ctx, e.bin("rockpool-injector"), "inject", "-f", "-", "--sidecar-image", SidecarImage, "--upstream", "https://"+PublicAddress)
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(stream), &stderr
 	out, err := cmd.Output()
 	if err != nil {

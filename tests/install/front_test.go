@@ -51,7 +51,7 @@ func newFront(t *testing.T) *front {
 		f.drop()
 		f.group.Wait()
 	})
-	services := cluster.Client().CoreV1().Services(system)
+	services := plane.Client().CoreV1().Services(system)
 	service, err := services.Get(t.Context(), "rockpool-injector", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +62,7 @@ func newFront(t *testing.T) *front {
 		t.Fatal(err)
 	}
 	port := listener.Addr().(*net.TCPAddr).Port
-	configs := cluster.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
+	configs := plane.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
 	config, err := configs.Get(t.Context(), "rockpool", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -145,11 +145,11 @@ func (f *front) drop() {
 // give it and no others.
 func account(t *testing.T) *rest.Config {
 	t.Helper()
-	token, err := cluster.Client().CoreV1().ServiceAccounts(system).CreateToken(t.Context(), "rockpool-injector", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	token, err := plane.Client().CoreV1().ServiceAccounts(system).CreateToken(t.Context(), "rockpool-injector", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &rest.Config{Host: "https://" + cluster.Address(), BearerToken: token.Status.Token, TLSClientConfig: rest.TLSClientConfig{CAData: cluster.CA()}}
+	return &rest.Config{Host: "https://" + plane.Address(), BearerToken: token.Status.Token, TLSClientConfig: rest.TLSClientConfig{CAData: plane.CA()}}
 }
 
 func kubeconfig(t *testing.T, config *rest.Config) string {

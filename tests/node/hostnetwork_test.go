@@ -18,12 +18,12 @@ func TestAPodOnTheNodesNetworkHasAPortOfItsOwnThere(t *testing.T) {
 		t.Errorf("the sidecar's ports are %+v, want 20268 among those of the host", ports)
 	}
 
-	cluster.node.Link.Cut()
+	testEnv.node.Link.Cut()
 	p.linkIs("offline")
 	s.configMap("hello again")
 	p.kill("app")
 	p.sees("app", "present", "greeting", `"hello"`)
 	p.sees("app", "synced")
-	cluster.node.Link.Restore()
+	testEnv.node.Link.Restore()
 	p.sees("app", "updated", "hello again")
 }

@@ -17,11 +17,11 @@ func TestAJobEndsWithoutALinkAndIsCompleteWhenThatIsBack(t *testing.T) {
 	p.sees("app", `"name": "greeting"`)
 	p.recorded()
 
-	cluster.node.Link.Cut()
+	testEnv.node.Link.Cut()
 	p.linkIs("offline")
 	s.try(syscall.Kill(p.pid("app"), syscall.SIGUSR1))
 	s.until("the sidecar ends with the app", func(ctx context.Context) error {
-		if pid, err := cluster.node.PID(ctx, p.Pod, "rockpool-sidecar"); err == nil {
+		if pid, err := testEnv.node.PID(ctx, p.Pod, "rockpool-sidecar"); err == nil {
 			return fmt.Errorf("it is process %d", pid)
 		}
 		return nil
@@ -31,7 +31,7 @@ func TestAJobEndsWithoutALinkAndIsCompleteWhenThatIsBack(t *testing.T) {
 	if len(printed) != 2 || printed[0].Text != printed[1].Text {
 		t.Errorf("the app got %v, want the same answer online and offline", printed)
 	}
-	cluster.node.Link.Restore()
+	testEnv.node.Link.Restore()
 	s.completes("late")
 }
 
@@ -39,7 +39,7 @@ func TestAJobEndsWithoutALinkAndIsCompleteWhenThatIsBack(t *testing.T) {
 func (s *site) completes(job string) {
 	s.t.Helper()
 	s.until("the Job completes", func(ctx context.Context) error {
-		got, err := cluster.Client().BatchV1().Jobs(s.namespace).Get(ctx, job, metav1.GetOptions{})
+		got, err := testEnv.Client().BatchV1().Jobs(s.namespace).Get(ctx, job, metav1.GetOptions{})
 		if err == nil && got.Status.Failed > 0 {
 			s.t.Fatalf("the Job has failed: %+v", got.Status)
 		}

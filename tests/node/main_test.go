@@ -19,7 +19,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/bed/cluster"
 	"rockpool.dev/tests/bed/node"
 )
 
@@ -29,10 +29,10 @@ const imageVariable = "ROCKPOOL_NODE_IMAGE"
 
 var keep = flag.Bool("keep", false, "keep the node's directory, with all logs")
 
-// cluster is shared by all tests; each has a namespace of its own. Nil where there can be none.
-var cluster *world
+// testEnv is shared by all tests; each has a namespace of its own. Nil where there can be none.
+var testEnv *environment
 
-// notRun says why there is no cluster.
+// notRun says why there is no testEnv.
 var notRun error
 
 func TestMain(m *testing.M) {
@@ -64,10 +64,10 @@ func run(ctx context.Context, stop func(), m *testing.M) (code int, err error) {
 
 // outside makes all that needs a network, and then runs this program again where the node is.
 func outside(ctx context.Context) (code int, err error) {
-	if _, err := bed.FindTools(ctx, os.Stderr); err != nil {
+	if _, err := cluster.FindTools(ctx, os.Stderr); err != nil {
 		return 1, err
 	}
-	if _, err := bed.FindNodeTools(ctx, os.Stderr); err != nil {
+	if _, err := cluster.FindNodeTools(ctx, os.Stderr); err != nil {
 		return 1, err
 	}
 	directory, err := os.MkdirTemp("", "rockpool-node-")
@@ -89,14 +89,14 @@ func outside(ctx context.Context) (code int, err error) {
 
 // inside starts the cluster, installs Rockpool, and runs the tests.
 func inside(ctx context.Context, stop func(), m *testing.M) (code int, err error) {
-	cluster = &world{}
-	defer func() { err = errors.Join(err, cluster.stop()) }()
+	testEnv = &environment{}
+	defer func() { err = errors.Join(err, testEnv.stop()) }()
 	began := time.Now()
-	if err := cluster.start(ctx); err != nil {
+	if err := testEnv.start(ctx); err != nil {
 		return 1, err
 	}
 	fmt.Fprintf(os.Stderr, "tests/node: the node is ready after %s\n", time.Since(began).Round(time.Second))
-	if err := cluster.install(ctx); err != nil {
+	if err := testEnv.install(ctx); err != nil {
 		return 1, err
 	}
 	fmt.Fprintf(os.Stderr, "tests/node: Rockpool is installed after %s\n", time.Since(began).Round(time.Second))
@@ -104,14 +104,14 @@ func inside(ctx context.Context, stop func(), m *testing.M) (code int, err error
 	return m.Run(), nil
 }
 
-// A world is a cluster of one node, with Rockpool in it.
-type world struct {
-	*bed.ControlPlane
+// An environment is a cluster of one node, with Rockpool in it.
+type environment struct {
+	*cluster.ControlPlane
 	node *node.Node
 }
 
-func (w *world) start(ctx context.Context) error {
-	tools, err := bed.FindNodeTools(ctx, os.Stderr)
+func (e *environment) start(ctx context.Context) error {
+	tools, err := cluster.FindNodeTools(ctx, os.Stderr)
 	if err != nil {
 		return err
 	}
@@ -120,40 +120,40 @@ func (w *world) start(ctx context.Context) error {
 	if err := os.Mkdir(options.Directory, 0o755); err != nil {
 		return err
 	}
-	if w.ControlPlane, err = bed.Start(ctx, options); err != nil {
+	if e.ControlPlane, err = cluster.Start(ctx, options); err != nil {
 		return err
 	}
 	archives, err := filepath.Glob(filepath.Join(node.Directory(), "*.tar"))
 	if err != nil {
 		return err
 	}
-	w.node, err = node.Start(ctx, w.ControlPlane, tools, archives...)
+	e.node, err = node.Start(ctx, e.ControlPlane, tools, archives...)
 	return err
 }
 
-func (w *world) stop() error {
-	if w.node != nil {
-		w.node.Stop()
+func (e *environment) stop() error {
+	if e.node != nil {
+		e.node.Stop()
 	}
-	if w.ControlPlane != nil {
-		return w.Stop()
+	if e.ControlPlane != nil {
+		return e.Stop()
 	}
 	return nil
 }
 
 // install does what the README tells an admin to do.
-func (w *world) install(ctx context.Context) error {
+func (e *environment) install(ctx context.Context) error {
 	for _, argv := range [][]string{
-		{w.Tools().Kubectl, "apply", "-k", "testdata/install"},
-		{w.Tools().Kubectl, "-n", "rockpool-system", "rollout", "status", "deployment/rockpool-injector", "--timeout=90s"},
+		{e.Tools().Kubectl, "apply", "-k", "testdata/install"},
+		{e.Tools().Kubectl, "-n", "rockpool-system", "rollout", "status", "deployment/rockpool-injector", "--timeout=90s"},
 	} {
-		if _, err := w.command(ctx, argv...); err != nil {
-			events, _ := w.command(ctx, w.Tools().Kubectl, "get", "events", "-A")
+		if _, err := e.command(ctx, argv...); err != nil {
+			events, _ := e.command(ctx, e.Tools().Kubectl, "get", "events", "-A")
 			return fmt.Errorf("%w\n%s", err, events)
 		}
 	}
 	// The API server takes notice of the webhook a moment later.
-	if err := w.CreateNamespace(ctx, "rockpool-check"); err != nil {
+	if err := e.CreateNamespace(ctx, "rockpool-check"); err != nil {
 		return err
 	}
 	check := &corev1.Pod{
@@ -161,7 +161,7 @@ func (w *world) install(ctx context.Context) error {
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: programsImage}}},
 	}
 	return poll(ctx, func(ctx context.Context) error {
-		pod, err := w.Client().CoreV1().Pods("rockpool-check").Create(ctx, check, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		pod, err := e.Client().CoreV1().Pods("rockpool-check").Create(ctx, check, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		if err == nil && len(pod.Spec.InitContainers) == 0 {
 			err = errors.New("the webhook is not called")
 		}
@@ -170,9 +170,9 @@ func (w *world) install(ctx context.Context) error {
 }
 
 // command runs a program of the admin's.
-func (w *world) command(ctx context.Context, argv ...string) (string, error) {
+func (e *environment) command(ctx context.Context, argv ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+w.Kubeconfig())
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+e.Kubeconfig())
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%v: %w\n%s", argv, err, out)

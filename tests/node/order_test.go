@@ -46,7 +46,7 @@ func TestTheSidecarRunsBeforeTheFirstAndAfterTheLastContainer(t *testing.T) {
 // log opens the log of a container for as long as the test goes on.
 func (s *site) log(p *pod, container string) *node.Log {
 	s.t.Helper()
-	log, err := cluster.node.Log(p.Pod, container)
+	log, err := testEnv.node.Log(p.Pod, container)
 	s.try(err)
 	s.t.Cleanup(func() { log.Close() })
 	return log

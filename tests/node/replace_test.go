@@ -28,7 +28,7 @@ func TestAPodThatReplacesAnotherStartsWarmWithoutALink(t *testing.T) {
 			s.kubectl("delete", "pod", old.Name, "--timeout=60s")
 			fresh := &pod{Pod: s.replacement(old), site: s}
 			s.awaitVolumes(fresh)
-			cluster.node.Link.Cut()
+			testEnv.node.Link.Cut()
 			cut := time.Now()
 
 			fresh.sees("app", "present", "greeting")
@@ -44,7 +44,7 @@ func TestAPodThatReplacesAnotherStartsWarmWithoutALink(t *testing.T) {
 			}
 
 			s.configMap("hello again")
-			cluster.node.Link.Restore()
+			testEnv.node.Link.Restore()
 			fresh.linkIs("online")
 			fresh.sees("app", "updated", "greeting")
 			if now := s.pod(kind.app); now.UID != fresh.UID {
@@ -58,7 +58,7 @@ func TestAPodThatReplacesAnotherStartsWarmWithoutALink(t *testing.T) {
 func (s *site) replacement(old *pod) (found *corev1.Pod) {
 	s.t.Helper()
 	s.until("a pod in its place", func(ctx context.Context) error {
-		pods, err := cluster.Client().CoreV1().Pods(s.namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=" + old.Labels["app"]})
+		pods, err := testEnv.Client().CoreV1().Pods(s.namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=" + old.Labels["app"]})
 		if err != nil {
 			return err
 		}
@@ -84,7 +84,7 @@ func (s *site) awaitVolumes(p *pod) {
 	}
 	deadline := time.Now().Add(patience)
 	for time.Now().Before(deadline) {
-		filled, err := cluster.node.ProjectedVolumes(p.Pod)
+		filled, err := testEnv.node.ProjectedVolumes(p.Pod)
 		s.try(err)
 		if len(filled) == want {
 			return

@@ -35,7 +35,7 @@ func TestSettingsReachAPodThatRuns(t *testing.T) {
 	}
 
 	// The same volumes without a link: containers start again all the same.
-	cluster.node.Link.Cut()
+	testEnv.node.Link.Cut()
 	web.linkIs("offline")
 	web.kill("app")
 	web.sees("app", "synced")

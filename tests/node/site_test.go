@@ -48,18 +48,18 @@ type site struct {
 // newSite makes a namespace with a ConfigMap and a Secret, and the link whole.
 func newSite(t *testing.T, name string) *site {
 	t.Helper()
-	if cluster == nil {
+	if testEnv == nil {
 		t.Skip(notRun)
 	}
 	s := &site{t: t, ctx: t.Context(), namespace: name}
-	s.try(edge.Namespace(s.ctx, cluster.ControlPlane, name))
+	s.try(edge.Namespace(s.ctx, testEnv.ControlPlane, name))
 	s.configMap("hello")
-	_, err := cluster.Client().CoreV1().Secrets(name).Create(s.ctx, &corev1.Secret{
+	_, err := testEnv.Client().CoreV1().Secrets(name).Create(s.ctx, &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "hush"}, StringData: map[string]string{"value": secretValue},
 	}, metav1.CreateOptions{})
 	s.try(err)
 	t.Cleanup(func() {
-		cluster.node.Link.Restore()
+		testEnv.node.Link.Restore()
 		if t.Failed() {
 			s.tell()
 		}
@@ -89,10 +89,10 @@ func (s *site) until(what string, ask func(context.Context) error) {
 func (s *site) tell() {
 	ctx := context.WithoutCancel(s.ctx)
 	for _, args := range [][]string{{"get", "pods", "-o", "wide"}, {"get", "events"}, {"describe", "pods"}} {
-		out, err := cluster.command(ctx, append([]string{cluster.Tools().Kubectl, "-n", s.namespace}, args...)...)
+		out, err := testEnv.command(ctx, append([]string{testEnv.Tools().Kubectl, "-n", s.namespace}, args...)...)
 		s.t.Logf("kubectl %v: %v\n%s", args, err, out)
 	}
-	pods, err := cluster.Client().CoreV1().Pods(s.namespace).List(ctx, metav1.ListOptions{})
+	pods, err := testEnv.Client().CoreV1().Pods(s.namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		s.t.Log(err)
 		return
@@ -113,7 +113,7 @@ func (s *site) tell() {
 // configMap makes or changes the ConfigMap greeting, past the link.
 func (s *site) configMap(value string) {
 	s.t.Helper()
-	api := cluster.Client().CoreV1().ConfigMaps(s.namespace)
+	api := testEnv.Client().CoreV1().ConfigMaps(s.namespace)
 	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "greeting"}, Data: map[string]string{"value": value}}
 	_, err := api.Update(s.ctx, cm, metav1.UpdateOptions{})
 	if apierrors.IsNotFound(err) {
@@ -131,7 +131,7 @@ func (s *site) kubectl(args ...string) string {
 // admin runs kubectl in no particular namespace; it must succeed.
 func (s *site) admin(args ...string) string {
 	s.t.Helper()
-	out, err := cluster.command(context.WithoutCancel(s.ctx), append([]string{cluster.Tools().Kubectl}, args...)...)
+	out, err := testEnv.command(context.WithoutCancel(s.ctx), append([]string{testEnv.Tools().Kubectl}, args...)...)
 	s.try(err)
 	return out
 }
@@ -155,7 +155,7 @@ func (s *site) pod(app string) *pod {
 
 // find is that pod, whether it is ready or not.
 func (s *site) find(ctx context.Context, app string) (*corev1.Pod, error) {
-	pods, err := cluster.Client().CoreV1().Pods(s.namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=" + app})
+	pods, err := testEnv.Client().CoreV1().Pods(s.namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=" + app})
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +205,7 @@ func (p *pod) seesAfter(after time.Time, container string, words ...string) {
 
 // lines are what a container, as it was started last, has printed.
 func lines(pod *corev1.Pod, container string) ([]node.Line, error) {
-	log, err := cluster.node.Log(pod, container)
+	log, err := testEnv.node.Log(pod, container)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil // not started yet
 	}
@@ -227,7 +227,7 @@ func (p *pod) file(container, path string) string {
 // pid is the process of a running container.
 func (p *pod) pid(container string) int {
 	p.site.t.Helper()
-	pid, err := cluster.node.PID(p.site.ctx, p.Pod, container)
+	pid, err := testEnv.node.PID(p.site.ctx, p.Pod, container)
 	p.site.try(err)
 	return pid
 }
@@ -235,11 +235,11 @@ func (p *pod) pid(container string) int {
 // kill kills a container and waits until the kubelet has started it again.
 func (p *pod) kill(container string) {
 	p.site.t.Helper()
-	before, err := cluster.node.Attempt(p.Pod, container)
+	before, err := testEnv.node.Attempt(p.Pod, container)
 	p.site.try(err)
 	p.site.try(syscall.Kill(p.pid(container), syscall.SIGKILL))
 	p.site.until("the kubelet starts "+container+" again", func(context.Context) error {
-		now, err := cluster.node.Attempt(p.Pod, container)
+		now, err := testEnv.node.Attempt(p.Pod, container)
 		if err == nil && now <= before {
 			err = fmt.Errorf("attempt %d", now)
 		}

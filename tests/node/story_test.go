@@ -21,7 +21,7 @@ func TestWorkloadsOfEveryKindOutliveTheLink(t *testing.T) {
 	web.sees("asker", "ConfigMap", "hello")
 	s.completes("report")
 
-	cluster.node.Link.Cut()
+	testEnv.node.Link.Cut()
 	for _, p := range running {
 		p.linkIs("offline")
 	}
@@ -42,23 +42,23 @@ func TestWorkloadsOfEveryKindOutliveTheLink(t *testing.T) {
 
 	untouched := []*pod{web, agent}
 	before := pids(untouched)
-	cluster.node.StopKubelet()
-	cluster.node.StopContainerd()
-	s.try(cluster.node.StartContainerd(s.ctx))
-	s.try(cluster.node.StartKubelet(s.ctx))
+	testEnv.node.StopKubelet()
+	testEnv.node.StopContainerd()
+	s.try(testEnv.node.StartContainerd(s.ctx))
+	s.try(testEnv.node.StartKubelet(s.ctx))
 	web.seesAfter(time.Now(), "asker", "ConfigMap", `"hello"`)
 	if after := pids(untouched); after != before {
 		t.Errorf("processes of the pods %s before containerd and the kubelet were restarted, %s after", before, after)
 	}
 
 	// A kubelet that has not seen the API server since its start knows of no pods, and starts nothing.
-	died, err := cluster.node.Attempt(db.Pod, "app")
+	died, err := testEnv.node.Attempt(db.Pod, "app")
 	s.try(err)
 	s.try(syscall.Kill(db.pid("app"), syscall.SIGKILL))
 
-	cluster.node.Link.Restore()
+	testEnv.node.Link.Restore()
 	s.until("the kubelet starts what has died meanwhile", func(context.Context) error {
-		now, err := cluster.node.Attempt(db.Pod, "app")
+		now, err := testEnv.node.Attempt(db.Pod, "app")
 		if err == nil && now == died {
 			err = errors.New("it is not started again")
 		}
@@ -71,7 +71,7 @@ func TestWorkloadsOfEveryKindOutliveTheLink(t *testing.T) {
 	agent.sees("app", "updated", "greeting")
 	web.sees("app", "updated", "hello again")
 	web.seesAfter(time.Now(), "asker", "ConfigMap", "hello again")
-	s.try(cluster.node.AwaitReady(s.ctx))
+	s.try(testEnv.node.AwaitReady(s.ctx))
 	for _, p := range running {
 		if now := s.pod(p.Labels["app"]); now.UID != p.UID {
 			t.Errorf("%s was replaced by %s", p.Name, now.Name)

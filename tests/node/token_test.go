@@ -23,11 +23,11 @@ func TestARenewedTokenReachesTheApp(t *testing.T) {
 	web.sees("app", "synced")
 	before, ca := web.file("app", accountPath+"token"), web.file("app", accountPath+"ca.crt")
 
-	cluster.node.StopKubelet()
-	s.try(cluster.node.StartKubelet(s.ctx))
+	testEnv.node.StopKubelet()
+	s.try(testEnv.node.StartKubelet(s.ctx))
 	var renewed string
 	s.until("the kubelet renews the token", func(context.Context) error {
-		volumes, err := cluster.node.TokenVolumes(web.Pod)
+		volumes, err := testEnv.node.TokenVolumes(web.Pod)
 		if err != nil || len(volumes) != 1 {
 			return errors.Join(err, errors.New("not one volume with a token"))
 		}
@@ -47,7 +47,7 @@ func TestARenewedTokenReachesTheApp(t *testing.T) {
 		t.Error("the CA has changed with the token; programs read it once")
 	}
 	review := &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: renewed}}
-	review, err := cluster.Client().AuthenticationV1().TokenReviews().Create(s.ctx, review, metav1.CreateOptions{})
+	review, err := testEnv.Client().AuthenticationV1().TokenReviews().Create(s.ctx, review, metav1.CreateOptions{})
 	s.try(err)
 	if want := "system:serviceaccount:token:default"; review.Status.User.Username != want {
 		t.Errorf("the API server takes the token for %q, want %s", review.Status.User.Username, want)

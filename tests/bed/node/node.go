@@ -15,7 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/bed/cluster"
 	"rockpool.dev/tests/bed/internal/process"
 	"rockpool.dev/tests/bed/link"
 )
@@ -28,7 +28,7 @@ type Node struct {
 	// Link is the way from here to the API server, for the kubelet and for pods.
 	Link *link.Link
 
-	plane       *bed.ControlPlane
+	plane       *cluster.ControlPlane
 	directory   string
 	snapshotter string
 	containerd  *process.Process
@@ -37,8 +37,8 @@ type Node struct {
 
 // ControlPlaneOptions are options for a control plane that has a node. The API server reaches
 // webhooks at the pods' own addresses, since nothing makes Service addresses work.
-func ControlPlaneOptions() bed.Options {
-	return bed.Options{APIServerArgs: []string{
+func ControlPlaneOptions() cluster.Options {
+	return cluster.Options{APIServerArgs: []string{
 		"--enable-admission-plugins=NodeRestriction",
 		"--enable-aggregator-routing=true",
 		"--kubelet-preferred-address-types=InternalIP", // the node's name is known to nobody
@@ -47,7 +47,7 @@ func ControlPlaneOptions() bed.Options {
 
 // Start starts the controllers and a node of the plane, which has the images of the archives, and
 // returns once it is ready for pods. It works where Directory is not empty only.
-func Start(ctx context.Context, plane *bed.ControlPlane, tools bed.NodeTools, archives ...string) (n *Node, err error) {
+func Start(ctx context.Context, plane *cluster.ControlPlane, tools cluster.NodeTools, archives ...string) (n *Node, err error) {
 	directory := Directory()
 	if directory == "" {
 		return nil, errors.New("a node needs namespaces made for it: see Isolate")
@@ -61,7 +61,7 @@ func Start(ctx context.Context, plane *bed.ControlPlane, tools bed.NodeTools, ar
 	if n.Link, err = link.New(plane.Address()); err != nil {
 		return n, err
 	}
-	if err := n.Link.Listen(ctx, bed.DefaultPublicAddress); err != nil {
+	if err := n.Link.Listen(ctx, cluster.DefaultPublicAddress); err != nil {
 		return n, err
 	}
 	if err := n.configure(tools); err != nil {
@@ -85,7 +85,7 @@ func Start(ctx context.Context, plane *bed.ControlPlane, tools bed.NodeTools, ar
 }
 
 // configure writes what the programs read, and puts all of them in one directory.
-func (n *Node) configure(tools bed.NodeTools) error {
+func (n *Node) configure(tools cluster.NodeTools) error {
 	for name, path := range tools {
 		if err := os.Symlink(path, n.file("bin", name)); err != nil {
 			return err
@@ -104,7 +104,7 @@ func (n *Node) configure(tools bed.NodeTools) error {
 		os.WriteFile(n.file("kubelet.json"), kubelet, 0o644),
 		os.WriteFile(n.file("resolv.conf"), nil, 0o644), // no name server: there is nobody to ask
 		os.WriteFile(n.file("ca.crt"), n.plane.CA(), 0o644),
-		n.plane.WriteKubeconfig(n.file("kubelet.kubeconfig"), "https://"+bed.DefaultPublicAddress, "system:node:"+Name, "system:nodes"),
+		n.plane.WriteKubeconfig(n.file("kubelet.kubeconfig"), "https://"+cluster.DefaultPublicAddress, "system:node:"+Name, "system:nodes"),
 	)
 }
 

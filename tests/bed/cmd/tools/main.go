@@ -13,7 +13,7 @@ import (
 	"slices"
 	"strings"
 
-	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/bed/cluster"
 )
 
 func main() {
@@ -42,7 +42,7 @@ func main() {
 }
 
 func find(ctx context.Context, node bool) (map[string]string, error) {
-	found, err := bed.FindTools(ctx, os.Stderr)
+	found, err := cluster.FindTools(ctx, os.Stderr)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +50,7 @@ func find(ctx context.Context, node bool) (map[string]string, error) {
 	if !node {
 		return paths, nil
 	}
-	more, err := bed.FindNodeTools(ctx, os.Stderr)
+	more, err := cluster.FindNodeTools(ctx, os.Stderr)
 	maps.Copy(paths, more)
 	return paths, err
 }

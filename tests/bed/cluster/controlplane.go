@@ -1,4 +1,6 @@
-package bed
+// Package cluster starts a control plane for tests, etcd and kube-apiserver with their certificates, and finds or builds
+// the programs that it and a node consist of. It knows nothing of pods and links.
+package cluster
 
 import (
 	"context"

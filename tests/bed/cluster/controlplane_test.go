@@ -1,4 +1,4 @@
-package bed
+package cluster
 
 import (
 	"context"
@@ -16,7 +16,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
@@ -25,6 +24,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
+
+	"rockpool.dev/tests/eventually"
 )
 
 // plane is the control plane that the tests of this package share.
@@ -139,7 +140,7 @@ func TestAPIServerCallsWebhooksOnLoopback(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer registrations.Delete(context.WithoutCancel(t.Context()), "no", metav1.DeleteOptions{})
-	eventually(t, 10*time.Second, func() error {
+	eventually.NoError(t, "the API server calls the webhook", func() error {
 		_, err := c.Client().CoreV1().ConfigMaps("default").Create(t.Context(), &corev1.ConfigMap{
 			ObjectMeta: metav1.ObjectMeta{GenerateName: "refused-", Labels: map[string]string{"refuse": "yes"}},
 		}, metav1.CreateOptions{})
@@ -218,22 +219,6 @@ func TestUnusableToolsAreRejectedWithAReason(t *testing.T) {
 				t.Errorf("rejected: %v, want %q", rejected, test.want)
 			}
 		})
-	}
-}
-
-// eventually repeats check until it succeeds, and fails the test with its last error after limit.
-func eventually(t *testing.T, limit time.Duration, check func() error) {
-	t.Helper()
-	deadline := time.Now().Add(limit)
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("after %s: %v", limit, err)
-		}
-		<-time.After(20 * time.Millisecond)
 	}
 }
 
