@@ -15,7 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/bed/pod"
 	"rockpool.dev/tests/edge"
 )
 
@@ -39,7 +39,7 @@ type demo struct {
 	*teller
 	cluster *edge.Edge
 	node    *edge.Node
-	pod     *bed.PodRunner
+	pod     *pod.Runner
 	app     *edge.Output
 }
 

@@ -9,7 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/bed/pod"
 	"rockpool.dev/tests/edge"
 )
 
@@ -67,15 +67,15 @@ func (f finding) text() string {
 }
 
 // inquire asks the sidecar from inside the pod, several questions at once.
-func (p *pod) inquire(inquiries []inquiry) []finding { return p.inquireOf(inquiries) }
+func (p *testPod) inquire(inquiries []inquiry) []finding { return p.inquireOf(inquiries) }
 
 // inquireDirectly asks the API server itself, from inside the pod and with the
 // pod's token, past the sidecar.
-func (p *pod) inquireDirectly(inquiries []inquiry) []finding {
+func (p *testPod) inquireDirectly(inquiries []inquiry) []finding {
 	return p.inquireOf(inquiries, "-server=https://"+edge.PublicAddress)
 }
 
-func (p *pod) inquireOf(inquiries []inquiry, args ...string) (findings []finding) {
+func (p *testPod) inquireOf(inquiries []inquiry, args ...string) (findings []finding) {
 	p.site.t.Helper()
 	for i := range inquiries {
 		inquiries[i].Method = "GET"
@@ -85,7 +85,7 @@ func (p *pod) inquireOf(inquiries []inquiry, args ...string) (findings []finding
 		p.site.t.Fatal(err)
 	}
 	var stdout, stderr bytes.Buffer
-	code, err := p.ExecStream(p.site.ctx, "shell", bed.ExecOptions{
+	code, err := p.ExecStream(p.site.ctx, "shell", pod.ExecOptions{
 		Argv: append([]string{"/asker"}, args...), Stdin: bytes.NewReader(raw), Stdout: &stdout, Stderr: &stderr,
 	})
 	if err != nil || code != 0 {
@@ -99,14 +99,14 @@ func (p *pod) inquireOf(inquiries []inquiry, args ...string) (findings []finding
 
 // polling asks again and again, as a program that polls, one question after the other.
 type polling struct {
-	pod    *pod
+	pod    *testPod
 	output output
 	cancel context.CancelFunc
 	ended  chan struct{}
 }
 
 // poll begins to ask, and returns when there is an answer.
-func (p *pod) poll(every time.Duration, inquiries ...inquiry) *polling {
+func (p *testPod) poll(every time.Duration, inquiries ...inquiry) *polling {
 	p.site.t.Helper()
 	for i := range inquiries {
 		inquiries[i].Method = "GET"
@@ -119,7 +119,7 @@ func (p *pod) poll(every time.Duration, inquiries ...inquiry) *polling {
 	x := &polling{pod: p, cancel: cancel, ended: make(chan struct{})}
 	go func() {
 		defer close(x.ended)
-		_, _ = p.ExecStream(ctx, "shell", bed.ExecOptions{ // it is killed
+		_, _ = p.ExecStream(ctx, "shell", pod.ExecOptions{ // it is killed
 			Argv: []string{"/asker", "-every=" + every.String()}, Stdin: bytes.NewReader(raw), Stdout: &x.output, Stderr: &x.output,
 		})
 	}()

@@ -93,7 +93,7 @@ func TestASidecarThatCannotRunSaysWhy(t *testing.T) {
 	})
 
 	ca := p.shell("shell", "cat /var/run/secrets/kubernetes.io/serviceaccount/ca.crt")
-	kill := func(t *testing.T, p *pod) {
+	kill := func(t *testing.T, p *testPod) {
 		before := p.restarts("rockpool-sidecar")
 		if err := p.KillContainer("rockpool-sidecar", syscall.SIGKILL); err != nil {
 			t.Fatal(err)

@@ -79,7 +79,7 @@ func (s *site) published(words ...string) {
 }
 
 // volumesSync is the kubelet's next look at the pod's volumes.
-func (p *pod) volumesSync() {
+func (p *testPod) volumesSync() {
 	p.site.t.Helper()
 	if err := p.RotateTokens(p.site.ctx); err != nil {
 		p.site.t.Fatal(err)
@@ -87,7 +87,7 @@ func (p *pod) volumesSync() {
 }
 
 // annotate sets an annotation of the pod as it runs; nil removes it.
-func (p *pod) annotate(name string, value any) {
+func (p *testPod) annotate(name string, value any) {
 	p.site.t.Helper()
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{"rockpool.dev/" + name: value}}})
 	if err != nil {

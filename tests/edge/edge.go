@@ -30,9 +30,9 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"rockpool.dev/tests/bed"
 	"rockpool.dev/tests/bed/cluster"
 	"rockpool.dev/tests/bed/link"
+	"rockpool.dev/tests/bed/pod"
 )
 
 // SidecarImage is the image that injected containers name.
@@ -64,7 +64,7 @@ type Edge struct {
 	exited    chan struct{}
 	webhook   string // URL
 	ca        []byte // of the webhook
-	images    map[string]bed.Image
+	images    map[string]pod.Image
 }
 
 // Start builds Rockpool and the test programs, starts a control plane and the
@@ -94,7 +94,7 @@ func Start(ctx context.Context, opts Options) (e *Edge, err error) {
 	if e.ControlPlane, err = cluster.Start(ctx, cluster.Options{Progress: opts.Progress}); err != nil {
 		return e, err
 	}
-	e.images = map[string]bed.Image{
+	e.images = map[string]pod.Image{
 		SidecarImage: {Files: map[string]string{"/rockpool-sidecar": e.bin("rockpool-sidecar")}, UID: 65532, GID: 65532},
 		"shell:dev": {Entrypoint: []string{"/bin/sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"}, Files: map[string]string{
 			"/kubectl": e.Tools().Kubectl, "/client.py": filepath.Join(e.root, "tests/programs/python/client.py"),
@@ -102,7 +102,7 @@ func Start(ctx context.Context, opts Options) (e *Edge, err error) {
 	}
 	for _, name := range append(opts.Programs, informer) {
 		path := "/" + name
-		e.images[name+":dev"] = bed.Image{Entrypoint: []string{path}, Files: map[string]string{path: e.bin(name)}}
+		e.images[name+":dev"] = pod.Image{Entrypoint: []string{path}, Files: map[string]string{path: e.bin(name)}}
 		e.images["shell:dev"].Files[path] = e.bin(name)
 	}
 	if err := e.StartInjector(ctx); err != nil {
@@ -200,7 +200,7 @@ type Node struct {
 	Link *link.Link
 	// Links are further addresses that pods of this node reach, as host:port.
 	Links map[string]*link.Link
-	// LateProjections starts pods with empty projected volumes: see bed.RunOptions.
+	// LateProjections starts pods with empty projected volumes: see pod.Options.
 	LateProjections bool
 	edge            *Edge
 	log             func(string, ...any)
@@ -219,8 +219,8 @@ func (e *Edge) NewNode(root string, log func(string, ...any)) (*Node, error) {
 func (n *Node) Close() { n.Link.Close() }
 
 // Create sends a pod to the API server and runs it as it comes back.
-func (n *Node) Create(ctx context.Context, pod *corev1.Pod) (*bed.PodRunner, error) {
-	created, err := n.edge.Client().CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{})
+func (n *Node) Create(ctx context.Context, object *corev1.Pod) (*pod.Runner, error) {
+	created, err := n.edge.Client().CoreV1().Pods(object.Namespace).Create(ctx, object, metav1.CreateOptions{})
 	if err != nil {
 		return nil, err
 	}
@@ -228,10 +228,10 @@ func (n *Node) Create(ctx context.Context, pod *corev1.Pod) (*bed.PodRunner, err
 }
 
 // Run runs a pod that the API server has returned.
-func (n *Node) Run(ctx context.Context, pod *corev1.Pod) (*bed.PodRunner, error) {
+func (n *Node) Run(ctx context.Context, object *corev1.Pod) (*pod.Runner, error) {
 	links := map[string]*link.Link{PublicAddress: n.Link}
 	maps.Copy(links, n.Links)
-	return bed.RunPod(ctx, n.edge.ControlPlane, pod, bed.RunOptions{
+	return pod.Run(ctx, n.edge.Client(), object, pod.Options{
 		Images: n.edge.images, HostRoot: n.Root, Links: links, Log: n.log, LateProjections: n.LateProjections,
 	})
 }

@@ -24,7 +24,6 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/client-go/util/cert"
 	"sigs.k8s.io/yaml"
-
 )
 
 // StartInjector starts the injector, with args besides its usual ones; the first time it chooses

@@ -10,24 +10,24 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/wait"
 
-	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/bed/pod"
 )
 
 // Output reads what a container prints, line by line and each line once.
 type Output struct {
-	pod       *bed.PodRunner
+	runner    *pod.Runner
 	container string
 	mark      int // bytes that were looked at
 }
 
 // NewOutput reads from the first line on.
-func NewOutput(pod *bed.PodRunner, container string) *Output {
-	return &Output{pod: pod, container: container}
+func NewOutput(runner *pod.Runner, container string) *Output {
+	return &Output{runner: runner, container: container}
 }
 
 // Skip leaves out what has been printed so far.
 func (o *Output) Skip() error {
-	text, err := o.pod.Logs(o.container)
+	text, err := o.runner.Logs(o.container)
 	o.mark = len(text)
 	return err
 }
@@ -35,7 +35,7 @@ func (o *Output) Skip() error {
 // Await waits for a line that has all of the words.
 func (o *Output) Await(ctx context.Context, words ...string) (found string, err error) {
 	err = poll(ctx, func() (bool, error) {
-		text, err := o.pod.Logs(o.container)
+		text, err := o.runner.Logs(o.container)
 		if err != nil || len(text) < o.mark {
 			return false, err
 		}

@@ -1,4 +1,4 @@
-package bed
+package pod
 
 import (
 	"fmt"
@@ -16,7 +16,7 @@ import (
 
 // field returns a field of the pod as the downward API gives it
 // (https://kubernetes.io/docs/concepts/workloads/pods/downward-api/).
-func (p *PodRunner) field(path string) (string, error) {
+func (p *Runner) field(path string) (string, error) {
 	if name, key, found := strings.Cut(path, "['"); found && strings.HasSuffix(key, "']") {
 		key = strings.TrimSuffix(key, "']")
 		switch name {
@@ -60,7 +60,7 @@ func quotedLines(m map[string]string) string {
 
 // resource returns a container's limit or request in units of the divisor, rounded up. Where there is
 // no limit it is what the machine has.
-func (p *PodRunner) resource(ref *corev1.ResourceFieldSelector, own *corev1.Container) (string, error) {
+func (p *Runner) resource(ref *corev1.ResourceFieldSelector, own *corev1.Container) (string, error) {
 	c := own
 	if ref.ContainerName != "" {
 		for _, other := range p.containers {

@@ -1,4 +1,4 @@
-package bed
+package pod
 
 import (
 	"context"
@@ -20,7 +20,7 @@ type volume struct {
 }
 
 // makeVolume makes one volume of the pod, as it is when a kubelet has set it up.
-func (p *PodRunner) makeVolume(ctx context.Context, v *corev1.Volume) error {
+func (p *Runner) makeVolume(ctx context.Context, v *corev1.Volume) error {
 	path := filepath.Join(p.directory, "volumes", v.Name)
 	made := volume{path: path}
 	var err error
@@ -56,7 +56,7 @@ func (p *PodRunner) makeVolume(ctx context.Context, v *corev1.Volume) error {
 
 // hostPath maps a path of the node below the host root and makes it as its type says
 // (https://kubernetes.io/docs/concepts/storage/volumes/#hostpath-volume-types).
-func (p *PodRunner) hostPath(source *corev1.HostPathVolumeSource) (string, error) {
+func (p *Runner) hostPath(source *corev1.HostPathVolumeSource) (string, error) {
 	path := filepath.Join(p.options.HostRoot, filepath.Join("/", source.Path))
 	kind := corev1.HostPathUnset
 	if source.Type != nil {
@@ -105,7 +105,7 @@ func (p *PodRunner) hostPath(source *corev1.HostPathVolumeSource) (string, error
 
 // emptyDir makes a directory that anybody may write to; one in memory lives in the sandbox, as long as
 // the pod.
-func (p *PodRunner) emptyDir(ctx context.Context, path string, source *corev1.EmptyDirVolumeSource) error {
+func (p *Runner) emptyDir(ctx context.Context, path string, source *corev1.EmptyDirVolumeSource) error {
 	group := 0
 	mode := fs.FileMode(0o777)
 	if g := p.fsGroup(); g != nil && !singleUser() {
@@ -132,7 +132,7 @@ func (p *PodRunner) emptyDir(ctx context.Context, path string, source *corev1.Em
 }
 
 // fsGroup is the group that owns the pod's volumes, nil if none does.
-func (p *PodRunner) fsGroup() *int64 {
+func (p *Runner) fsGroup() *int64 {
 	if p.pod.Spec.SecurityContext == nil {
 		return nil
 	}
@@ -141,7 +141,7 @@ func (p *PodRunner) fsGroup() *int64 {
 
 // fsUser is the user that all containers run as, nil if they differ or any does not say
 // (FsUserFrom in pkg/volume/util). Projected tokens are that user's.
-func (p *PodRunner) fsUser() *int64 {
+func (p *Runner) fsUser() *int64 {
 	var common *int64
 	for _, list := range [][]corev1.Container{p.pod.Spec.InitContainers, p.pod.Spec.Containers} {
 		for i := range list {

@@ -1,4 +1,4 @@
-package bed
+package pod
 
 import (
 	"bytes"
@@ -29,7 +29,7 @@ type ExecOptions struct {
 
 // Exec runs a command in a running container, as its user and with its environment. The error is
 // for commands that did not run, or were cut short by ctx; one that fails has an exit code.
-func (p *PodRunner) Exec(ctx context.Context, name string, argv ...string) (ExecResult, error) {
+func (p *Runner) Exec(ctx context.Context, name string, argv ...string) (ExecResult, error) {
 	var stdout, stderr bytes.Buffer
 	code, err := p.ExecStream(ctx, name, ExecOptions{Argv: argv, Stdout: &stdout, Stderr: &stderr})
 	return ExecResult{Stdout: stdout.String(), Stderr: stderr.String(), ExitCode: code}, err
@@ -37,7 +37,7 @@ func (p *PodRunner) Exec(ctx context.Context, name string, argv ...string) (Exec
 
 // ExecStream is Exec with streams, for commands that take input or run for long. When ctx ends the
 // command is killed.
-func (p *PodRunner) ExecStream(ctx context.Context, name string, options ExecOptions) (exitCode int, err error) {
+func (p *Runner) ExecStream(ctx context.Context, name string, options ExecOptions) (exitCode int, err error) {
 	p.mu.Lock()
 	c, err := p.find(name)
 	if err != nil {
@@ -57,7 +57,7 @@ func (p *PodRunner) ExecStream(ctx context.Context, name string, options ExecOpt
 	return code, nil
 }
 
-func (p *PodRunner) exec(ctx context.Context, join string, process sandbox.Process, options ExecOptions) (int, error) {
+func (p *Runner) exec(ctx context.Context, join string, process sandbox.Process, options ExecOptions) (int, error) {
 	var copying sync.WaitGroup
 	stdin, err := os.Open(os.DevNull)
 	if err != nil {
@@ -129,7 +129,7 @@ func exitCodeOf(exit sandbox.Exit) int {
 }
 
 // processKey names one process of the pod.
-func (p *PodRunner) processKey(kind string) string {
+func (p *Runner) processKey(kind string) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.processes++

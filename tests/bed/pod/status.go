@@ -1,4 +1,4 @@
-package bed
+package pod
 
 import (
 	"bufio"
@@ -17,7 +17,7 @@ import (
 // WaitRunning waits until every sidecar and every container has started, or has ended as its policy
 // lets it. It fails at once when that cannot happen any more; and if ctx ends first, the error tells what
 // each container was doing.
-func (p *PodRunner) WaitRunning(ctx context.Context) error {
+func (p *Runner) WaitRunning(ctx context.Context) error {
 	err := p.await(ctx, func() (bool, error) {
 		if p.failure != nil {
 			return false, p.failure
@@ -36,18 +36,18 @@ func (p *PodRunner) WaitRunning(ctx context.Context) error {
 }
 
 // WaitExit waits until a container has ended for good.
-func (p *PodRunner) WaitExit(ctx context.Context, name string) (ContainerStatus, error) {
+func (p *Runner) WaitExit(ctx context.Context, name string) (ContainerStatus, error) {
 	return p.waitStatus(ctx, name, func(s ContainerStatus) bool { return s.State == Terminated })
 }
 
 // WaitRestarted waits until a container runs and has been restarted at least count times.
-func (p *PodRunner) WaitRestarted(ctx context.Context, name string, count int) error {
+func (p *Runner) WaitRestarted(ctx context.Context, name string, count int) error {
 	_, err := p.waitStatus(ctx, name, func(s ContainerStatus) bool { return s.Started && s.RestartCount >= count })
 	return err
 }
 
 // WaitDone waits until the pod has come to its end by itself, and returns Succeeded or Failed.
-func (p *PodRunner) WaitDone(ctx context.Context) (corev1.PodPhase, error) {
+func (p *Runner) WaitDone(ctx context.Context) (corev1.PodPhase, error) {
 	var phase corev1.PodPhase
 	err := p.await(ctx, func() (bool, error) {
 		phase = p.phase
@@ -57,7 +57,7 @@ func (p *PodRunner) WaitDone(ctx context.Context) (corev1.PodPhase, error) {
 }
 
 // WaitLog waits until a container's output has text in it.
-func (p *PodRunner) WaitLog(ctx context.Context, name, text string) error {
+func (p *Runner) WaitLog(ctx context.Context, name, text string) error {
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
 	for {
@@ -73,7 +73,7 @@ func (p *PodRunner) WaitLog(ctx context.Context, name, text string) error {
 	}
 }
 
-func (p *PodRunner) waitStatus(ctx context.Context, name string, ok func(ContainerStatus) bool) (ContainerStatus, error) {
+func (p *Runner) waitStatus(ctx context.Context, name string, ok func(ContainerStatus) bool) (ContainerStatus, error) {
 	var status ContainerStatus
 	err := p.await(ctx, func() (bool, error) {
 		c, err := p.find(name)
@@ -90,7 +90,7 @@ func (p *PodRunner) waitStatus(ctx context.Context, name string, ok func(Contain
 }
 
 // explain adds to an error what each container is doing.
-func (p *PodRunner) explain(doing string, err error) error {
+func (p *Runner) explain(doing string, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -105,7 +105,7 @@ func (p *PodRunner) explain(doing string, err error) error {
 }
 
 // Status returns the state of one container.
-func (p *PodRunner) Status(name string) (ContainerStatus, error) {
+func (p *Runner) Status(name string) (ContainerStatus, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c, err := p.find(name)
@@ -116,7 +116,7 @@ func (p *PodRunner) Status(name string) (ContainerStatus, error) {
 }
 
 // Statuses returns the states of all containers, init containers first.
-func (p *PodRunner) Statuses() []ContainerStatus {
+func (p *Runner) Statuses() []ContainerStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var statuses []ContainerStatus
@@ -127,7 +127,7 @@ func (p *PodRunner) Statuses() []ContainerStatus {
 }
 
 // Logs returns all that a container has written to stdout and stderr, across restarts.
-func (p *PodRunner) Logs(name string) (string, error) {
+func (p *Runner) Logs(name string) (string, error) {
 	p.mu.Lock()
 	c, err := p.find(name)
 	p.mu.Unlock()
@@ -143,7 +143,7 @@ func (p *PodRunner) Logs(name string) (string, error) {
 
 // PID returns the process id of a running container's first process, as this process sees it: for
 // /proc/<pid>/status and the like.
-func (p *PodRunner) PID(name string) (int, error) {
+func (p *Runner) PID(name string) (int, error) {
 	p.mu.Lock()
 	c, err := p.find(name)
 	var inner int

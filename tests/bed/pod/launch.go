@@ -1,4 +1,4 @@
-package bed
+package pod
 
 import (
 	"context"
@@ -39,7 +39,7 @@ type launch struct {
 
 // launchOf translates a container for the sandbox. It reads what the container refers to, so it is done
 // anew at each start.
-func (p *PodRunner) launchOf(ctx context.Context, c *corev1.Container) (launch, error) {
+func (p *Runner) launchOf(ctx context.Context, c *corev1.Container) (launch, error) {
 	var l launch
 	image := p.options.Images[c.Image]
 	identity, err := p.identity(c, image)
@@ -76,7 +76,7 @@ func (p *PodRunner) launchOf(ctx context.Context, c *corev1.Container) (launch, 
 	return l, err
 }
 
-func (p *PodRunner) mounts(c *corev1.Container, image Image, env map[string]string) ([]sandbox.Mount, error) {
+func (p *Runner) mounts(c *corev1.Container, image Image, env map[string]string) ([]sandbox.Mount, error) {
 	var mounts []sandbox.Mount
 	for target, source := range image.Files {
 		absolute, err := filepath.Abs(source)
@@ -106,7 +106,7 @@ func (p *PodRunner) mounts(c *corev1.Container, image Image, env map[string]stri
 }
 
 // identity is what the security contexts of pod and container come to.
-func (p *PodRunner) identity(c *corev1.Container, image Image) (sandbox.Process, error) {
+func (p *Runner) identity(c *corev1.Container, image Image) (sandbox.Process, error) {
 	pod, own := p.pod.Spec.SecurityContext, c.SecurityContext
 	if pod == nil {
 		pod = &corev1.PodSecurityContext{}

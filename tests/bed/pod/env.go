@@ -1,4 +1,4 @@
-package bed
+package pod
 
 import (
 	"context"
@@ -52,7 +52,7 @@ func readServiceEnvironment(ctx context.Context, client kubernetes.Interface) (s
 
 // environment returns the variables of a container, in the kubelet's order of precedence: image,
 // services, envFrom, env.
-func (p *PodRunner) environment(ctx context.Context, c *corev1.Container, uid int) (map[string]string, error) {
+func (p *Runner) environment(ctx context.Context, c *corev1.Container, uid int) (map[string]string, error) {
 	result := map[string]string{"PATH": defaultPath, "HOSTNAME": hostname(p.pod), "HOME": home(uid)}
 	for _, variable := range p.options.Images[c.Image].Env {
 		name, value, _ := strings.Cut(variable, "=")
@@ -86,7 +86,7 @@ func (p *PodRunner) environment(ctx context.Context, c *corev1.Container, uid in
 	return result, nil
 }
 
-func (p *PodRunner) environmentFrom(ctx context.Context, source corev1.EnvFromSource, into map[string]string) error {
+func (p *Runner) environmentFrom(ctx context.Context, source corev1.EnvFromSource, into map[string]string) error {
 	data := map[string]string{}
 	switch {
 	case source.ConfigMapRef != nil:
@@ -117,7 +117,7 @@ func (p *PodRunner) environmentFrom(ctx context.Context, source corev1.EnvFromSo
 
 // environmentValue returns the value of one valueFrom; not found is what an optional reference
 // to nothing gives.
-func (p *PodRunner) environmentValue(ctx context.Context, c *corev1.Container, from *corev1.EnvVarSource) (value string, found bool, err error) {
+func (p *Runner) environmentValue(ctx context.Context, c *corev1.Container, from *corev1.EnvVarSource) (value string, found bool, err error) {
 	switch {
 	case from.FieldRef != nil:
 		value, err = p.field(from.FieldRef.FieldPath)
@@ -149,7 +149,7 @@ func pick(content map[string][]byte, what, key string, optional *bool, err error
 }
 
 // configMap returns the content of a ConfigMap; nothing where it is missing and optional.
-func (p *PodRunner) configMap(ctx context.Context, name string, optional *bool) (map[string][]byte, error) {
+func (p *Runner) configMap(ctx context.Context, name string, optional *bool) (map[string][]byte, error) {
 	object, err := p.client.CoreV1().ConfigMaps(p.pod.Namespace).Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) && optional != nil && *optional {
 		return nil, nil
@@ -168,7 +168,7 @@ func (p *PodRunner) configMap(ctx context.Context, name string, optional *bool) 
 }
 
 // secret is configMap for a Secret.
-func (p *PodRunner) secret(ctx context.Context, name string, optional *bool) (map[string][]byte, error) {
+func (p *Runner) secret(ctx context.Context, name string, optional *bool) (map[string][]byte, error) {
 	object, err := p.client.CoreV1().Secrets(p.pod.Namespace).Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) && optional != nil && *optional {
 		return nil, nil

@@ -1,4 +1,4 @@
-package bed
+package pod
 
 import (
 	"context"
@@ -52,7 +52,7 @@ type container struct {
 	restarting bool            // to be started again at once, whatever the policy
 }
 
-func (p *PodRunner) addContainer(spec *corev1.Container, isInit bool) {
+func (p *Runner) addContainer(spec *corev1.Container, isInit bool) {
 	p.containers = append(p.containers, &container{
 		spec: spec, init: isInit,
 		sidecar: isInit && spec.RestartPolicy != nil && *spec.RestartPolicy == corev1.ContainerRestartPolicyAlways,
@@ -62,7 +62,7 @@ func (p *PodRunner) addContainer(spec *corev1.Container, isInit bool) {
 }
 
 // change changes something under the lock and wakes all who wait for it.
-func (p *PodRunner) change(f func()) {
+func (p *Runner) change(f func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f()
@@ -71,7 +71,7 @@ func (p *PodRunner) change(f func()) {
 }
 
 // await blocks until ok, called under the lock, says so or fails, or ctx ends.
-func (p *PodRunner) await(ctx context.Context, ok func() (bool, error)) error {
+func (p *Runner) await(ctx context.Context, ok func() (bool, error)) error {
 	for {
 		p.mu.Lock()
 		done, err := ok()
@@ -89,7 +89,7 @@ func (p *PodRunner) await(ctx context.Context, ok func() (bool, error)) error {
 }
 
 // supervise runs a container again and again until its policy, or Stop, ends that.
-func (p *PodRunner) supervise(c *container) {
+func (p *Runner) supervise(c *container) {
 	backoff := p.options.RestartBackoff
 	for {
 		p.mu.Lock()
@@ -135,7 +135,7 @@ func (p *PodRunner) supervise(c *container) {
 }
 
 // wants tells whether a container that has ended is to run again.
-func (p *PodRunner) wants(c *container) bool {
+func (p *Runner) wants(c *container) bool {
 	failed := c.status.ExitCode != 0
 	switch {
 	case c.sidecar:
@@ -149,7 +149,7 @@ func (p *PodRunner) wants(c *container) bool {
 }
 
 // pause waits before a restart, unless there is a reason not to.
-func (p *PodRunner) pause(c *container, backoff time.Duration) {
+func (p *Runner) pause(c *container, backoff time.Duration) {
 	ctx, cancel := context.WithTimeout(p.ctx, backoff)
 	defer cancel()
 	// Either end is a good one.
@@ -157,7 +157,7 @@ func (p *PodRunner) pause(c *container, backoff time.Duration) {
 }
 
 // runOnce starts a container and waits for its end. The error is for one that could not be started.
-func (p *PodRunner) runOnce(c *container) error {
+func (p *Runner) runOnce(c *container) error {
 	l, err := p.launchOf(p.ctx, c.spec)
 	if err != nil {
 		return err
@@ -219,7 +219,7 @@ func (p *PodRunner) runOnce(c *container) error {
 }
 
 // poststart runs what has to succeed before a container counts as started.
-func (p *PodRunner) poststart(c *container) error {
+func (p *Runner) poststart(c *container) error {
 	if hooks := c.spec.Lifecycle; hooks != nil && hooks.PostStart != nil {
 		if err := p.hook(p.ctx, c, hooks.PostStart); err != nil {
 			return fmt.Errorf("postStart: %w", err)
@@ -232,7 +232,7 @@ func (p *PodRunner) poststart(c *container) error {
 }
 
 // startupProbe repeats an exec probe until it succeeds or has failed too often.
-func (p *PodRunner) startupProbe(c *container) error {
+func (p *Runner) startupProbe(c *container) error {
 	probe := c.spec.StartupProbe
 	period := max(time.Duration(probe.PeriodSeconds)*time.Second, time.Second)
 	timeout := max(time.Duration(probe.TimeoutSeconds)*time.Second, time.Second)

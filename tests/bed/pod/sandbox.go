@@ -1,4 +1,4 @@
-package bed
+package pod
 
 import (
 	"context"
@@ -16,8 +16,8 @@ import (
 	"rockpool.dev/tests/bed/internal/sandbox"
 )
 
-// A podSandbox is the process that holds a pod's namespaces, as seen from outside.
-type podSandbox struct {
+// A sandboxClient is the process that holds a pod's namespaces, as seen from outside.
+type sandboxClient struct {
 	process *process.Process
 	conn    *net.UnixConn
 	reading sync.WaitGroup
@@ -41,7 +41,7 @@ var errSandboxGone = errors.New("the pod's sandbox has ended")
 func singleUser() bool { return os.Geteuid() != 0 }
 
 // startSandbox starts a sandbox; what it has to say goes to the file log.
-func startSandbox(log string) (*podSandbox, error) {
+func startSandbox(log string) (*sandboxClient, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -73,7 +73,7 @@ func startSandbox(log string) (*podSandbox, error) {
 		conn.Close()
 		return nil, fmt.Errorf("%w (a pod needs root, or a kernel that lets users make namespaces)", err)
 	}
-	s := &podSandbox{
+	s := &sandboxClient{
 		process: child, conn: conn.(*net.UnixConn),
 		pending: map[int]chan answer{}, exits: map[string]chan sandbox.Exit{},
 	}
@@ -82,7 +82,7 @@ func startSandbox(log string) (*podSandbox, error) {
 }
 
 // read distributes what the sandbox sends, until it ends.
-func (s *podSandbox) read() {
+func (s *sandboxClient) read() {
 	buffer := make([]byte, sandbox.MaxMessage)
 	for {
 		reply, files, err := sandbox.ReceiveReply(s.conn, buffer)
@@ -116,7 +116,7 @@ func (s *podSandbox) read() {
 }
 
 // call sends a request and waits for the answer. The caller owns the files that come with it.
-func (s *podSandbox) call(ctx context.Context, request sandbox.Request, files ...*os.File) (answer, error) {
+func (s *sandboxClient) call(ctx context.Context, request sandbox.Request, files ...*os.File) (answer, error) {
 	waiting := make(chan answer, 1)
 	s.mu.Lock()
 	if s.gone {
@@ -144,7 +144,7 @@ func (s *podSandbox) call(ctx context.Context, request sandbox.Request, files ..
 // start starts a process and returns its process id, as the sandbox sees it; the channel tells once how
 // it ended. It is not cut short by a context: a
 // start takes milliseconds, and one given up half-way would leave a process that nobody knows of.
-func (s *podSandbox) start(start sandbox.Start, files ...*os.File) (int, <-chan sandbox.Exit, error) {
+func (s *sandboxClient) start(start sandbox.Start, files ...*os.File) (int, <-chan sandbox.Exit, error) {
 	exit := make(chan sandbox.Exit, 1)
 	s.mu.Lock()
 	s.exits[start.Key] = exit
@@ -159,13 +159,13 @@ func (s *podSandbox) start(start sandbox.Start, files ...*os.File) (int, <-chan 
 	return started.pid, exit, nil
 }
 
-func (s *podSandbox) signal(key string, signal syscall.Signal) error {
+func (s *sandboxClient) signal(key string, signal syscall.Signal) error {
 	_, err := s.call(context.Background(), sandbox.Request{Signal: &sandbox.Signal{Key: key, Number: signal}})
 	return err
 }
 
 // listen opens a listening socket inside the pod's network namespace.
-func (s *podSandbox) listen(ctx context.Context, address string) (*net.TCPListener, error) {
+func (s *sandboxClient) listen(ctx context.Context, address string) (*net.TCPListener, error) {
 	socket, err := s.call(ctx, sandbox.Request{Listen: &sandbox.Listen{Address: address}})
 	if err != nil {
 		return nil, err
@@ -182,7 +182,7 @@ func (s *podSandbox) listen(ctx context.Context, address string) (*net.TCPListen
 }
 
 // stop ends the sandbox and, with it, every process of the pod.
-func (s *podSandbox) stop() {
+func (s *sandboxClient) stop() {
 	// It ends by itself when the socket closes; the grace is for a machine that is busy.
 	_ = s.conn.CloseWrite()
 	timer := time.NewTimer(5 * time.Second)

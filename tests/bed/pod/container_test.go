@@ -1,4 +1,4 @@
-package bed
+package pod
 
 import (
 	"encoding/base64"
@@ -40,7 +40,7 @@ func TestPodReachesTheAPIServerOverItsLinkOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := runPod(t, "spec: {containers: [{name: app, image: client, command: [sleep, '1000']}]}", RunOptions{
+	p := runPod(t, "spec: {containers: [{name: app, image: client, command: [sleep, '1000']}]}", Options{
 		Links:       map[string]*link.Link{cluster.DefaultPublicAddress: wan},
 		Images:      map[string]Image{"client": {Files: map[string]string{"/kubectl": c.Tools().Kubectl}}},
 		GracePeriod: time.Millisecond,
@@ -79,7 +79,7 @@ func TestLoopbackIsThePodsOwn(t *testing.T) {
 	}
 	defer listener.Close()
 	_, port, _ := net.SplitHostPort(listener.Addr().String())
-	p := runPod(t, "spec: {containers: [{name: app, image: none, command: [sleep, '1000']}]}", RunOptions{GracePeriod: time.Millisecond})
+	p := runPod(t, "spec: {containers: [{name: app, image: none, command: [sleep, '1000']}]}", Options{GracePeriod: time.Millisecond})
 	wantRunning(t, p)
 	result, err := p.Exec(limited(t), "app", "bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/"+port)
 	if err != nil || !strings.Contains(result.Stderr, "refused") {
@@ -103,7 +103,7 @@ spec:
     image: none
     command: [sleep, "1000"]
     volumeMounts: [{name: own, mountPath: /own}]
-`, RunOptions{GracePeriod: time.Millisecond})
+`, Options{GracePeriod: time.Millisecond})
 	wantRunning(t, p)
 	read := func() (claims struct {
 		Aud        []string `json:"aud"`
@@ -171,7 +171,7 @@ spec:
     - {name: node, mountPath: /made, subPath: not/yet}
     - {name: node, mountPath: /fixed, readOnly: true}
 `
-	p := runPod(t, specification, RunOptions{HostRoot: root, GracePeriod: time.Millisecond})
+	p := runPod(t, specification, Options{HostRoot: root, GracePeriod: time.Millisecond})
 	wantRunning(t, p)
 	if got := output(t, p, "app", "cat /part/file; touch /made/x; touch /fixed/x 2>/dev/null || echo fixed"); got != p.Pod().Name+"\nfixed" {
 		t.Errorf("in the container: %q", got)
@@ -210,7 +210,7 @@ spec:
     image: none
     command: [sh, -c, "`+strings.ReplaceAll(strings.ReplaceAll(status, `\`, `\\`), `"`, `\"`)+`; exec sleep 1000"]
     volumeMounts: [{name: v, mountPath: /v}, {name: m, mountPath: /m}]
-    securityContext: `+test.security, RunOptions{GracePeriod: time.Millisecond})
+    securityContext: `+test.security, Options{GracePeriod: time.Millisecond})
 			wantRunning(t, p)
 			for _, where := range []string{"container", "command"} {
 				var got string
@@ -242,7 +242,7 @@ spec:
   containers:
   - {name: fixed, image: none, command: [sleep, "1000"], securityContext: {readOnlyRootFilesystem: true}}
   - {name: free, image: none, command: [sleep, "1000"], workingDir: /tmp}
-`, RunOptions{GracePeriod: time.Millisecond})
+`, Options{GracePeriod: time.Millisecond})
 	wantRunning(t, p)
 	if got := output(t, p, "fixed", "touch /x /tmp/x 2>&1 | grep -c 'Read-only'; echo x >/dev/null && echo ok"); got != "2\nok" {
 		t.Errorf("read-only root: %q", got)
@@ -269,7 +269,7 @@ spec:
     - {name: CPU, valueFrom: {resourceFieldRef: {resource: limits.cpu}}}
     - {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
     - {name: ACCOUNT, valueFrom: {fieldRef: {fieldPath: spec.serviceAccountName}}}
-`, RunOptions{
+`, Options{
 		Images:      map[string]Image{"img": {Entrypoint: []string{"sh", "-c", `printf '%s|' "$@"; env; exec sleep 1000`, "sh"}, Env: []string{"FROM_IMAGE=yes"}}},
 		NodeName:    "n1",
 		GracePeriod: time.Millisecond,
@@ -293,7 +293,7 @@ spec:
 }
 
 func TestNothingIsLeftOfAKilledPod(t *testing.T) {
-	p := runPod(t, "spec: {containers: [{name: app, image: none, command: [sh, -c, 'sleep 1000 & sleep 1000']}]}", RunOptions{})
+	p := runPod(t, "spec: {containers: [{name: app, image: none, command: [sh, -c, 'sleep 1000 & sleep 1000']}]}", Options{})
 	wantRunning(t, p)
 	pid, err := p.PID("app")
 	if err != nil {

@@ -1,4 +1,4 @@
-package bed
+package pod
 
 import (
 	"context"
@@ -39,7 +39,7 @@ type payloadFile struct {
 }
 
 // project makes a projected volume and fills it for the first time, unless that is to come.
-func (p *PodRunner) project(ctx context.Context, name, path string, mode *int32, sources []corev1.VolumeProjection) error {
+func (p *Runner) project(ctx context.Context, name, path string, mode *int32, sources []corev1.VolumeProjection) error {
 	v := &projection{path: path, defaultMode: 0o644, sources: sources}
 	if mode != nil {
 		v.defaultMode = fs.FileMode(*mode)
@@ -59,7 +59,7 @@ func (p *PodRunner) project(ctx context.Context, name, path string, mode *int32,
 
 // RotateTokens requests new tokens, reads everything else that is projected anew, labels and
 // annotations of the pod included, and swaps it in, as the kubelet does in its own time.
-func (p *PodRunner) RotateTokens(ctx context.Context) error {
+func (p *Runner) RotateTokens(ctx context.Context) error {
 	now, err := p.client.CoreV1().Pods(p.pod.Namespace).Get(ctx, p.pod.Name, metav1.GetOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return err
@@ -75,7 +75,7 @@ func (p *PodRunner) RotateTokens(ctx context.Context) error {
 	return nil
 }
 
-func (p *PodRunner) update(ctx context.Context, v *projection) error {
+func (p *Runner) update(ctx context.Context, v *projection) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	content := payload{}
@@ -88,7 +88,7 @@ func (p *PodRunner) update(ctx context.Context, v *projection) error {
 }
 
 // collect adds the files of one source.
-func (p *PodRunner) collect(ctx context.Context, v *projection, source corev1.VolumeProjection, into payload) error {
+func (p *Runner) collect(ctx context.Context, v *projection, source corev1.VolumeProjection, into payload) error {
 	switch {
 	case source.ServiceAccountToken != nil:
 		token, err := p.requestToken(ctx, source.ServiceAccountToken)
@@ -164,7 +164,7 @@ func (v *projection) mode(own *int32) fs.FileMode {
 }
 
 // requestToken asks for a token that is bound to the pod.
-func (p *PodRunner) requestToken(ctx context.Context, source *corev1.ServiceAccountTokenProjection) (string, error) {
+func (p *Runner) requestToken(ctx context.Context, source *corev1.ServiceAccountTokenProjection) (string, error) {
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
 		ExpirationSeconds: source.ExpirationSeconds,
 		BoundObjectRef:    &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: p.pod.Name, UID: p.pod.UID},

@@ -1,4 +1,6 @@
-package bed
+// Package pod runs one pod of Kubernetes on this machine, as a kubelet would, from the object that the API
+// server has admitted. It brings no container runtime: a container is a process in namespaces of its own.
+package pod
 
 import (
 	"context"
@@ -14,7 +16,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
-	"rockpool.dev/tests/bed/cluster"
 	"rockpool.dev/tests/bed/internal/sandbox"
 	"rockpool.dev/tests/bed/link"
 )
@@ -32,14 +33,14 @@ type Image struct {
 	UID, GID int
 }
 
-// RunOptions say what the node of a pod looks like.
-type RunOptions struct {
+// Options say what the node of a pod looks like.
+type Options struct {
 	// Images by the name in a container's `image`. One that is not listed is empty.
 	Images map[string]Image
 	// HostRoot is the directory that hostPath volumes lie below: /var/lib/x of the node is
 	// HostRoot/var/lib/x. Empty: one that is removed with the pod.
 	HostRoot string
-	// Links by the host:port at which the pod reaches them, such as DefaultPublicAddress. Every
+	// Links by the host:port at which the pod reaches them, such as cluster.DefaultPublicAddress. Every
 	// other address is unreachable. The runner gives each host to the pod's lo.
 	Links map[string]*link.Link
 	// NodeName is spec.nodeName where the pod has none. Empty: "edge-node".
@@ -60,14 +61,14 @@ type RunOptions struct {
 	Log func(format string, args ...any)
 }
 
-// A PodRunner runs one pod, as a kubelet would, until Stop.
-type PodRunner struct {
+// A Runner runs one pod, as a kubelet would, until Stop.
+type Runner struct {
 	pod       *corev1.Pod
 	metadata  atomic.Pointer[metav1.ObjectMeta] // labels and annotations of now
-	options   RunOptions
+	options   Options
 	client    kubernetes.Interface
 	directory string // everything of the pod outside the host root
-	sandbox   *podSandbox
+	sandbox   *sandboxClient
 	unlink    []func() // take the listeners in the pod away from their links
 	env       serviceEnvironment
 	volumes   map[string]volume
@@ -88,10 +89,10 @@ type PodRunner struct {
 
 var sayOnce sync.Once
 
-// RunPod starts to run a pod as the API server returned it, in namespaces of its own on this
+// Run starts to run a pod as the API server returned it, in namespaces of its own on this
 // machine. It returns once volumes, network and links are there; containers start in the
 // background: see WaitRunning. Everything ends with Stop, and with this process.
-func RunPod(ctx context.Context, c *cluster.ControlPlane, pod *corev1.Pod, options RunOptions) (*PodRunner, error) {
+func Run(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod, options Options) (*Runner, error) {
 	if err := supported(pod); err != nil {
 		return nil, fmt.Errorf("pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
@@ -104,8 +105,8 @@ func RunPod(ctx context.Context, c *cluster.ControlPlane, pod *corev1.Pod, optio
 	if err != nil {
 		return nil, err
 	}
-	p := &PodRunner{
-		pod: pod.DeepCopy(), options: options.withDefaults(pod, directory), client: c.Client(), directory: directory,
+	p := &Runner{
+		pod: pod.DeepCopy(), options: options.withDefaults(pod, directory), client: client, directory: directory,
 		volumes: map[string]volume{}, projected: map[string]*projection{},
 		changed: make(chan struct{}), phase: corev1.PodPending,
 	}
@@ -141,7 +142,7 @@ func supported(pod *corev1.Pod) error {
 	return nil
 }
 
-func (o RunOptions) withDefaults(pod *corev1.Pod, directory string) RunOptions {
+func (o Options) withDefaults(pod *corev1.Pod, directory string) Options {
 	if o.HostRoot == "" {
 		o.HostRoot = filepath.Join(directory, "host")
 	}
@@ -170,7 +171,7 @@ func (o RunOptions) withDefaults(pod *corev1.Pod, directory string) RunOptions {
 }
 
 // prepare makes everything that containers share.
-func (p *PodRunner) prepare(ctx context.Context) error {
+func (p *Runner) prepare(ctx context.Context) error {
 	for _, name := range []string{"root", "logs", "volumes"} {
 		if err := os.MkdirAll(filepath.Join(p.directory, name), 0o755); err != nil {
 			return err
@@ -202,7 +203,7 @@ func (p *PodRunner) prepare(ctx context.Context) error {
 }
 
 // connect makes the pod's network: its addresses, and listeners of links on them.
-func (p *PodRunner) connect(ctx context.Context) error {
+func (p *Runner) connect(ctx context.Context) error {
 	addresses := []string{p.options.PodIP}
 	for address := range p.options.Links {
 		host, err := hostOf(address)
@@ -232,7 +233,7 @@ func (p *PodRunner) connect(ctx context.Context) error {
 // Stop ends the pod as a kubelet does: first the containers, then the sidecars in reverse order, each
 // with preStop, SIGTERM, and SIGKILL after the grace period. Afterwards nothing of the pod is
 // left but what it wrote below HostRoot. It may be called more than once.
-func (p *PodRunner) Stop() error {
+func (p *Runner) Stop() error {
 	var err error
 	p.stop.Do(func() {
 		if p.sandbox != nil {
@@ -252,7 +253,7 @@ func (p *PodRunner) Stop() error {
 }
 
 // Kill ends everything at once, as when the node loses power: no hooks, no signals but SIGKILL.
-func (p *PodRunner) Kill() error {
+func (p *Runner) Kill() error {
 	p.mu.Lock()
 	for _, c := range p.containers {
 		c.stopping = true
@@ -264,4 +265,4 @@ func (p *PodRunner) Kill() error {
 }
 
 // Pod is the pod as it is run.
-func (p *PodRunner) Pod() *corev1.Pod { return p.pod.DeepCopy() }
+func (p *Runner) Pod() *corev1.Pod { return p.pod.DeepCopy() }

@@ -1,4 +1,4 @@
-package bed
+package pod
 
 import (
 	"context"
@@ -9,76 +9,9 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
-	"sigs.k8s.io/yaml"
 
 	"rockpool.dev/tests/eventually"
 )
-
-// createPod creates a pod in the namespace default and returns it as the API server has admitted it.
-func createPod(t *testing.T, specification string) *corev1.Pod {
-	t.Helper()
-	c := controlPlane(t)
-	pod := &corev1.Pod{}
-	if err := yaml.UnmarshalStrict([]byte(specification), pod); err != nil {
-		t.Fatal(err)
-	}
-	pod.GenerateName = "pod-"
-	created, err := c.Client().CoreV1().Pods("default").Create(t.Context(), pod, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		err := c.Client().CoreV1().Pods("default").Delete(context.Background(), created.Name, metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)})
-		if err != nil {
-			t.Error(err)
-		}
-	})
-	return created
-}
-
-func runPod(t *testing.T, specification string, options RunOptions) *PodRunner {
-	t.Helper()
-	options.Log = t.Logf
-	p, err := RunPod(t.Context(), controlPlane(t), createPod(t, specification), options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := p.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	return p
-}
-
-func limited(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-// output runs a shell command in a container and returns what it writes.
-func output(t *testing.T, p *PodRunner, container, command string) string {
-	t.Helper()
-	result, err := p.Exec(limited(t), container, "sh", "-c", command)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if result.ExitCode != 0 {
-		t.Errorf("%s: exit code %d: %s", command, result.ExitCode, result.Stderr)
-	}
-	return strings.TrimSpace(result.Stdout)
-}
-
-func wantRunning(t *testing.T, p *PodRunner) {
-	t.Helper()
-	if err := p.WaitRunning(limited(t)); err != nil {
-		t.Fatal(err)
-	}
-}
 
 func TestContainersStartInOrderAndWaitForSidecarHooks(t *testing.T) {
 	p := runPod(t, `
@@ -104,7 +37,7 @@ spec:
     image: none
     command: [sh, -c, "echo app >>/shared/order; exec sleep 1000"]
     volumeMounts: [{name: shared, mountPath: /shared}]
-`, RunOptions{GracePeriod: 300 * time.Millisecond})
+`, Options{GracePeriod: 300 * time.Millisecond})
 	wantRunning(t, p)
 	eventually.NoError(t, "all containers have started, in order", func() error {
 		got := strings.Fields(output(t, p, "app", "cat /shared/order"))
@@ -130,7 +63,7 @@ spec:
     image: none
     command: [sh, -c, "test -e /shared/again && exit 0; touch /shared/again; exit 7"]
     volumeMounts: [{name: shared, mountPath: /shared}]
-`, RunOptions{RestartBackoff: 10 * time.Millisecond})
+`, Options{RestartBackoff: 10 * time.Millisecond})
 	phase, err := p.WaitDone(limited(t))
 	if err != nil || phase != corev1.PodSucceeded {
 		t.Fatalf("phase %s, %v, want Succeeded", phase, err)
@@ -149,7 +82,7 @@ spec:
   restartPolicy: Never
   initContainers: [{name: broken, image: none, command: [sh, -c, "echo no such luck; exit 3"]}]
   containers: [{name: app, image: none, command: [sleep, "1000"]}]
-`, RunOptions{})
+`, Options{})
 	err := p.WaitRunning(limited(t))
 	if err == nil || !strings.Contains(err.Error(), "no such luck") || !strings.Contains(err.Error(), "broken ended with 3") {
 		t.Errorf("wait: %v, want the exit code and output of the init container", err)
@@ -166,7 +99,7 @@ func TestContainersThatCannotBeMadeFailAtOnce(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			p := runPod(t, "spec: {volumes: [{name: v, emptyDir: {}}], containers: ["+test.container+"]}", RunOptions{})
+			p := runPod(t, "spec: {volumes: [{name: v, emptyDir: {}}], containers: ["+test.container+"]}", Options{})
 			if err := p.WaitRunning(limited(t)); err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("wait: %v, want %q", err, test.want)
 			}
@@ -189,7 +122,7 @@ spec:
     image: none
     command: [sh, -c, "trap 'exit 0' TERM; while :; do sleep 0.05; done"]
     volumeMounts: [{name: memory, mountPath: /memory}]
-`, RunOptions{RestartBackoff: 10 * time.Millisecond, GracePeriod: time.Second})
+`, Options{RestartBackoff: 10 * time.Millisecond, GracePeriod: time.Second})
 	wantRunning(t, p)
 	before, err := p.PID("sidecar")
 	if err != nil {
@@ -228,7 +161,7 @@ spec:
 }
 
 func TestCommandsHaveInputOutputAndAnEnd(t *testing.T) {
-	p := runPod(t, "spec: {containers: [{name: app, image: none, command: [sleep, '1000']}]}", RunOptions{GracePeriod: time.Millisecond})
+	p := runPod(t, "spec: {containers: [{name: app, image: none, command: [sleep, '1000']}]}", Options{GracePeriod: time.Millisecond})
 	wantRunning(t, p)
 	var stdout strings.Builder
 	code, err := p.ExecStream(limited(t), "app", ExecOptions{Argv: []string{"sh", "-c", "cat; kill -9 $$"}, Stdin: strings.NewReader("through"), Stdout: &stdout})

@@ -1,4 +1,4 @@
-package bed
+package pod
 
 import (
 	"context"
@@ -21,7 +21,7 @@ const killSignal = syscall.SIGKILL
 // run is the life of the pod up to the end of its last container: init containers one by one, each to
 // completion, or, for a sidecar, until it has started; then the others, and when none of them
 // is to run again, the end of the sidecars.
-func (p *PodRunner) run() {
+func (p *Runner) run() {
 	for _, c := range p.containers {
 		p.running.Go(func() { p.supervise(c) })
 		err := p.await(p.ctx, func() (bool, error) {
@@ -56,7 +56,7 @@ func (p *PodRunner) run() {
 }
 
 // finish settles the phase, and stops sidecars that nobody needs any more.
-func (p *PodRunner) finish(err error) {
+func (p *Runner) finish(err error) {
 	if p.ctx.Err() != nil {
 		return // Stop does the rest
 	}
@@ -78,7 +78,7 @@ func (p *PodRunner) finish(err error) {
 }
 
 // terminate ends all containers in the order of a pod's deletion.
-func (p *PodRunner) terminate() {
+func (p *Runner) terminate() {
 	p.change(func() {
 		for _, c := range p.containers {
 			// Sidecars are kept up until their turn.
@@ -95,7 +95,7 @@ func (p *PodRunner) terminate() {
 	p.stopSidecars()
 }
 
-func (p *PodRunner) stopSidecars() {
+func (p *Runner) stopSidecars() {
 	for _, c := range slices.Backward(p.containers) {
 		if c.sidecar {
 			p.change(func() { c.stopping = true })
@@ -105,7 +105,7 @@ func (p *PodRunner) stopSidecars() {
 }
 
 // end ends the process of a container, if it has one: preStop, SIGTERM, and after the grace SIGKILL.
-func (p *PodRunner) end(c *container) {
+func (p *Runner) end(c *container) {
 	p.mu.Lock()
 	key, exited := c.key, c.exited
 	p.mu.Unlock()
@@ -130,7 +130,7 @@ func (p *PodRunner) end(c *container) {
 }
 
 // hook runs a lifecycle hook of a running container.
-func (p *PodRunner) hook(ctx context.Context, c *container, handler *corev1.LifecycleHandler) error {
+func (p *Runner) hook(ctx context.Context, c *container, handler *corev1.LifecycleHandler) error {
 	switch {
 	case handler.Exec != nil:
 		result, err := p.Exec(ctx, c.spec.Name, handler.Exec.Command...)
@@ -152,7 +152,7 @@ func (p *PodRunner) hook(ctx context.Context, c *container, handler *corev1.Life
 
 // KillContainer sends a signal to the first process of a container. What follows is up to the process
 // and the restart policy.
-func (p *PodRunner) KillContainer(name string, signal syscall.Signal) error {
+func (p *Runner) KillContainer(name string, signal syscall.Signal) error {
 	p.mu.Lock()
 	c, err := p.find(name)
 	if err != nil {
@@ -169,7 +169,7 @@ func (p *PodRunner) KillContainer(name string, signal syscall.Signal) error {
 
 // RestartContainer ends a container as Stop does, starts it again at once whatever the policy, and
 // returns when it has started.
-func (p *PodRunner) RestartContainer(ctx context.Context, name string) error {
+func (p *Runner) RestartContainer(ctx context.Context, name string) error {
 	p.mu.Lock()
 	c, err := p.find(name)
 	if err != nil {
@@ -191,7 +191,7 @@ func (p *PodRunner) RestartContainer(ctx context.Context, name string) error {
 }
 
 // find returns a container by name; the lock is held.
-func (p *PodRunner) find(name string) (*container, error) {
+func (p *Runner) find(name string) (*container, error) {
 	var names []string
 	for _, c := range p.containers {
 		if c.spec.Name == name {
@@ -203,7 +203,7 @@ func (p *PodRunner) find(name string) (*container, error) {
 }
 
 // logTail returns the end of a container's output.
-func (p *PodRunner) logTail(c *container) string {
+func (p *Runner) logTail(c *container) string {
 	content, err := os.ReadFile(c.log)
 	if err != nil {
 		return "(no output)"
