@@ -41,7 +41,7 @@ type NodeTools map[string]string
 // A tool is one program: how to tell a usable one, and how to build it.
 type tool struct {
 	name        string         // name of the executable
-	module      string         // directory of its module below tests/tools
+	module      string         // directory of its module, relative to the root of the checkout
 	pkg         string         // main package in that module
 	tags        string         // build tags; with any, cgo is on
 	needs       string         // Debian packages that its build needs
@@ -51,26 +51,32 @@ type tool struct {
 	why         string         // what is wrong with older ones
 }
 
+// Modules of the tools, outside the main module.
+const (
+	kubernetesModule = "tests/tools"
+	// That of containerd is separate, because it requires other versions of the Kubernetes libraries.
+	containerdModule = "tests/bed/node/build"
+)
+
 var controlPlaneTools = []tool{
 	{
-		name: "etcd", pkg: "go.etcd.io/etcd/server/v3", versionArgs: []string{"--version"},
+		name: "etcd", module: kubernetesModule, pkg: "go.etcd.io/etcd/server/v3", versionArgs: []string{"--version"},
 		version: regexp.MustCompile(`etcd Version: (\S+)`), minimum: "3.5.13",
 		why: "before it WatchList falls back to LIST silently",
 	},
 	{
-		name: "kube-apiserver", pkg: "k8s.io/kubernetes/cmd/kube-apiserver", versionArgs: []string{"--version"},
+		name: "kube-apiserver", module: kubernetesModule, pkg: "k8s.io/kubernetes/cmd/kube-apiserver", versionArgs: []string{"--version"},
 		version: regexp.MustCompile(`Kubernetes (v\S+)`), minimum: "1.34.0",
 		why: "before it WatchList is not on by default",
 	},
 	{
 		// Some machines have a dispatcher of this name, which picks a kubectl of its own:
 		// whatever runs is the kubectl that people there use.
-		name: "kubectl", pkg: "k8s.io/kubernetes/cmd/kubectl", versionArgs: []string{"version", "--client"},
+		name: "kubectl", module: kubernetesModule, pkg: "k8s.io/kubernetes/cmd/kubectl", versionArgs: []string{"version", "--client"},
 	},
 }
 
-// nodeTools are built only when a node is asked for. Those of containerd are a module of their own,
-// because the Kubernetes libraries that it wants are not those of this Kubernetes.
+// nodeTools are built only when a node is asked for.
 var nodeTools = []tool{
 	kubernetesTool("kubelet", "before it sidecar containers are not stable"),
 	kubernetesTool("kube-controller-manager", "it would be older than the rest"),
@@ -79,7 +85,7 @@ var nodeTools = []tool{
 	containerdTool("containerd-shim-runc-v2", "-v", `Version:\s+v?(\S+)`),
 	containerdTool("ctr", "--version", `containerd/v2 v?(\S+)`),
 	{
-		name: "runc", module: "node", pkg: "github.com/opencontainers/runc", tags: "seccomp",
+		name: "runc", module: containerdModule, pkg: "github.com/opencontainers/runc", tags: "seccomp",
 		needs: "gcc libc6-dev libseccomp-dev pkg-config", versionArgs: []string{"--version"},
 		// A runc without libseccomp does not print this line, and runs no container with a profile.
 		version: regexp.MustCompile(`(?s)runc version (\S+).*libseccomp:`), minimum: "1.2.0",
@@ -91,14 +97,14 @@ var nodeTools = []tool{
 
 func kubernetesTool(name, why string) tool {
 	return tool{
-		name: name, pkg: "k8s.io/kubernetes/cmd/" + name, versionArgs: []string{"--version"},
+		name: name, module: kubernetesModule, pkg: "k8s.io/kubernetes/cmd/" + name, versionArgs: []string{"--version"},
 		version: regexp.MustCompile(`Kubernetes (v\S+)`), minimum: "1.33.0", why: why,
 	}
 }
 
 func containerdTool(name, versionArg, version string) tool {
 	return tool{
-		name: name, module: "node", pkg: "github.com/containerd/containerd/v2/cmd/" + name, versionArgs: []string{versionArg},
+		name: name, module: containerdModule, pkg: "github.com/containerd/containerd/v2/cmd/" + name, versionArgs: []string{versionArg},
 		version: regexp.MustCompile(version), minimum: "2.0.0", why: "kubelet 1.36 wants containerd 2",
 	}
 }
@@ -107,14 +113,14 @@ func containerdTool(name, versionArg, version string) tool {
 func pluginTool(directory string) tool {
 	name := path.Base(directory)
 	return tool{
-		name: name, module: "node", pkg: "github.com/containernetworking/plugins/plugins/" + directory,
+		name: name, module: containerdModule, pkg: "github.com/containernetworking/plugins/plugins/" + directory,
 		version: regexp.MustCompile(`CNI ` + name + ` plugin.*(?s:.*)versions supported:.* (1\.\S+)`), minimum: "1.0.0",
 		why: "the configuration of the node is of that version",
 	}
 }
 
 // FindTools finds each tool in $KUBEBUILDER_ASSETS, then in $PATH, and builds those that
-// are in neither, or are unusable, from the module tests/tools into a cache directory. It
+// are in neither, or are unusable, from the modules of tools into a cache directory. It
 // tells progress on w, since the first build takes minutes. Several processes may call it at
 // once: one builds, the others wait for it.
 func FindTools(ctx context.Context, w io.Writer) (Tools, error) {

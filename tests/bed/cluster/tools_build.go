@@ -20,9 +20,9 @@ import (
 	"rockpool.dev/tests/bed/internal/process"
 )
 
-// kubernetesModule is the module whose version the built kube-apiserver and kubectl report;
+// versionModule is the module whose version the built kube-apiserver and kubectl report;
 // a plain `go build` leaves them at v0.0.0, which clients take for a very old server.
-const kubernetesModule = "k8s.io/kubernetes"
+const versionModule = "k8s.io/kubernetes"
 
 // progressInterval is how often a build that takes long says that it is still alive.
 const progressInterval = 15 * time.Second
@@ -120,13 +120,13 @@ func reportProgress(w io.Writer, started time.Time, name string) (stop func()) {
 	return func() { close(quit); <-ended }
 }
 
-// toolsModule returns the directory of the module tests/tools, or of the named one below it.
-func toolsModule(ctx context.Context, name string) (string, error) {
+// toolsModule returns the absolute directory of a module of tools.
+func toolsModule(ctx context.Context, module string) (string, error) {
 	output, err := goCommand(ctx, "", "list", "-m", "-f", "{{.Dir}}", "rockpool.dev").Output()
 	if err != nil {
 		return "", fmt.Errorf("find module rockpool.dev to build tools from (needs the go command, and a working directory inside the checkout): %w", err)
 	}
-	source := filepath.Join(strings.TrimSpace(string(output)), "tests", "tools", name)
+	source := filepath.Join(strings.TrimSpace(string(output)), module)
 	if _, err := os.Stat(filepath.Join(source, "go.mod")); err != nil {
 		return "", fmt.Errorf("module of tools: %w", err)
 	}
@@ -161,22 +161,22 @@ func toolsDirectory(ctx context.Context, source string) (string, error) {
 
 // versionFlags returns the linker flags that give Kubernetes programs their version; those of the
 // other modules know theirs.
-func versionFlags(ctx context.Context, source, name string) (string, error) {
-	if name != "" {
+func versionFlags(ctx context.Context, source, module string) (string, error) {
+	if module != kubernetesModule {
 		return "-s -w", nil
 	}
-	output, err := goCommand(ctx, source, "list", "-m", "-json", kubernetesModule).Output()
+	output, err := goCommand(ctx, source, "list", "-m", "-json", versionModule).Output()
 	if err != nil {
-		return "", fmt.Errorf("version of %s in %s: %w", kubernetesModule, source, err)
+		return "", fmt.Errorf("version of %s in %s: %w", versionModule, source, err)
 	}
-	var module struct{ Version string }
-	if err := json.Unmarshal(output, &module); err != nil {
-		return "", fmt.Errorf("version of %s: %w", kubernetesModule, err)
+	var kubernetes struct{ Version string }
+	if err := json.Unmarshal(output, &kubernetes); err != nil {
+		return "", fmt.Errorf("version of %s: %w", versionModule, err)
 	}
-	major, rest, _ := strings.Cut(strings.TrimPrefix(module.Version, "v"), ".")
+	major, rest, _ := strings.Cut(strings.TrimPrefix(kubernetes.Version, "v"), ".")
 	minor, _, _ := strings.Cut(rest, ".")
 	const variable = " -X k8s.io/component-base/version."
-	return "-s -w" + variable + "gitVersion=" + module.Version +
+	return "-s -w" + variable + "gitVersion=" + kubernetes.Version +
 		variable + "gitMajor=" + major + variable + "gitMinor=" + minor, nil
 }
 

@@ -1,7 +1,7 @@
-// Package node has Rockpool on a real node: a kubelet, containerd and runc run pods of every kind,
+// Package e2enode has Rockpool on a real node: a kubelet, containerd and runc run pods of every kind,
 // with Rockpool installed from manifests/ and its image, behind a link that is cut. `make test-node`
 // runs it; it takes root and minutes, so without that it only says that it has not run.
-package node_test
+package e2enode
 
 import (
 	"context"
@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 	defer stop()
 	code, err := run(ctx, stop, m)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "tests/node:", err)
+		fmt.Fprintln(os.Stderr, "tests/e2enode:", err)
 		code = 1
 	}
 	os.Exit(code)
@@ -76,7 +76,7 @@ func outside(ctx context.Context) (code int, err error) {
 	}
 	defer func() {
 		if *keep {
-			fmt.Fprintln(os.Stderr, "tests/node: kept", directory)
+			fmt.Fprintln(os.Stderr, "tests/e2enode: kept", directory)
 			return
 		}
 		err = errors.Join(err, os.RemoveAll(directory))
@@ -95,11 +95,11 @@ func inside(ctx context.Context, stop func(), m *testing.M) (code int, err error
 	if err := testEnv.start(ctx); err != nil {
 		return 1, err
 	}
-	fmt.Fprintf(os.Stderr, "tests/node: the node is ready after %s\n", time.Since(began).Round(time.Second))
+	fmt.Fprintf(os.Stderr, "tests/e2enode: the node is ready after %s\n", time.Since(began).Round(time.Second))
 	if err := testEnv.install(ctx); err != nil {
 		return 1, err
 	}
-	fmt.Fprintf(os.Stderr, "tests/node: Rockpool is installed after %s\n", time.Since(began).Round(time.Second))
+	fmt.Fprintf(os.Stderr, "tests/e2enode: Rockpool is installed after %s\n", time.Since(began).Round(time.Second))
 	stop() // from here on an interrupt ends this program, and all in its namespaces with it
 	return m.Run(), nil
 }
