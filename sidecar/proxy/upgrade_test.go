@@ -16,6 +16,8 @@ import (
 	clientspdy "k8s.io/client-go/transport/spdy"
 	"k8s.io/streaming/pkg/httpstream"
 	serverspdy "k8s.io/streaming/pkg/httpstream/spdy"
+
+	"rockpool.dev/tests/eventually"
 )
 
 // echo upgrades to SPDY or WebSocket and sends back what it gets. ended is closed when its end is over.
@@ -114,7 +116,7 @@ func TestSPDYPassesBothWays(t *testing.T) {
 	if err := conn.Close(); err != nil {
 		t.Error(err)
 	}
-	within(t, "upstream's end to be closed", ended)
+	eventually.Receive(t, "upstream's end to be closed", ended)
 	if x := r.exchange(0); x.Status != http.StatusSwitchingProtocols || x.Upgrade != "SPDY/3.1" || x.Err != nil {
 		t.Errorf("observed %+v", x)
 	}
@@ -137,7 +139,7 @@ func TestWebSocketPassesBothWays(t *testing.T) {
 		}
 	}
 	_ = conn.Close()
-	within(t, "upstream's end to be closed", ended)
+	eventually.Receive(t, "upstream's end to be closed", ended)
 	if x := r.exchange(0); x.Status != http.StatusSwitchingProtocols || x.Upgrade != "websocket" {
 		t.Errorf("observed %+v", x)
 	}
@@ -154,7 +156,7 @@ func TestShutdownEndsUpgrades(t *testing.T) {
 	if err := r.stop(); err != nil {
 		t.Error(err)
 	}
-	within(t, "upstream's end to be closed", ended)
+	eventually.Receive(t, "upstream's end to be closed", ended)
 	if _, _, err := conn.ReadMessage(); err == nil {
 		t.Error("the client's end is open")
 	}
@@ -193,7 +195,7 @@ func TestUpgradesAreGivenTheGrace(t *testing.T) {
 	}
 	stopped := make(chan error, 1)
 	go func() { stopped <- r.stop() }()
-	eventually(t, "the port to be closed", func() bool {
+	eventually.True(t, "the port to be closed", func() bool {
 		probe, err := net.Dial("tcp", strings.TrimPrefix(r.url, "https://"))
 		if err == nil {
 			_ = probe.Close()
@@ -210,7 +212,7 @@ func TestUpgradesAreGivenTheGrace(t *testing.T) {
 		t.Error("Serve has returned")
 	}
 	_ = conn.Close()
-	if err := within(t, "Serve to return", stopped); err != nil {
+	if err := eventually.Receive(t, "Serve to return", stopped); err != nil {
 		t.Error(err)
 	}
 }
@@ -252,10 +254,10 @@ func TestUpgradeOfAClientThatIsGoneEndsUpstream(t *testing.T) {
 		}
 		failed <- err
 	}()
-	within(t, "the request", asked)
+	eventually.Receive(t, "the request", asked)
 	cancel()
-	within(t, "upstream's end", ended)
-	if err := within(t, "the client's end", failed); err == nil {
+	eventually.Receive(t, "upstream's end", ended)
+	if err := eventually.Receive(t, "the client's end", failed); err == nil {
 		t.Error("the client got an answer")
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	clocktesting "k8s.io/utils/clock/testing"
+
+	"rockpool.dev/tests/eventually"
 )
 
 // onePlace answers GET /watch with an event and no end, and anything else with its name.
@@ -55,9 +57,9 @@ func TestOneServerOfTwoDies(t *testing.T) {
 				started := time.Now()
 				slow := make(chan string, 1)
 				go func() { slow <- r.text(http.MethodGet, "/slow") }()
-				within(t, "the slow request", asked)
+				eventually.Receive(t, "the slow request", asked)
 				die(first.link)
-				for request, answer := range map[string]string{"sent before": within(t, "the slow request's answer", slow), "sent after": r.text(http.MethodGet, "/")} {
+				for request, answer := range map[string]string{"sent before": eventually.Receive(t, "the slow request's answer", slow), "sent after": r.text(http.MethodGet, "/")} {
 					if answer != "2" {
 						t.Errorf("the request %s: %q", request, answer)
 					}
@@ -103,7 +105,7 @@ func TestABodyThatDoesNotBeginAsksForAProbe(t *testing.T) {
 				return
 			}
 			clock.Step(DefaultProbeTimeout / 2)
-			within(t, "the kick", r.kicked)
+			eventually.Receive(t, "the kick", r.kicked)
 		})
 	}
 }
@@ -130,7 +132,7 @@ func TestAConnectionThatIsSilentByItself(t *testing.T) {
 	watch := r.watch("1")
 	slow, written := make(chan string, 1), make(chan error, 1)
 	go func() { slow <- r.text(http.MethodGet, "/slow") }()
-	within(t, "the slow request", answer)
+	eventually.Receive(t, "the slow request", answer)
 	post := r.request(http.MethodPost, "/", strings.NewReader("x"))
 	go func() { _, err := r.RoundTrip(post); written <- err }()
 
@@ -138,11 +140,11 @@ func TestAConnectionThatIsSilentByItself(t *testing.T) {
 	if _, err := watch.Read(make([]byte, 1)); !errors.Is(err, errStranded) || !IsLinkError(err) {
 		t.Errorf("the watch ended with %v", err)
 	}
-	within(t, "the slow request to come again", answer)
-	if got := within(t, "its answer", slow); got != "1" {
+	eventually.Receive(t, "the slow request to come again", answer)
+	if got := eventually.Receive(t, "its answer", slow); got != "1" {
 		t.Errorf("the slow request: %q", got)
 	}
-	if err := within(t, "the write", written); !errors.Is(err, errStranded) || !MayHaveArrived(err) {
+	if err := eventually.Receive(t, "the write", written); !errors.Is(err, errStranded) || !MayHaveArrived(err) {
 		t.Errorf("the write ended with %v", err)
 	}
 	r.watch("1")

@@ -7,10 +7,10 @@ import (
 )
 
 // limit bounds each wait. It is for slow machines: a test that passes does not wait that long.
-const limit = time.Minute
+const limit = 20 * time.Second
 
-// True waits until condition returns true. If it does not in a minute, the test fails and says what it
-// was waiting for.
+// True waits until condition returns true. If that takes more than 20 s, the test fails and
+// says what it was waiting for.
 func True(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	if !poll(condition) {
