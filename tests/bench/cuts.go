@@ -54,17 +54,13 @@ func (b *bench) cuts(ctx context.Context) error {
 		return err
 	}
 	defer edge.Close()
-	c, err := b.startSidecar(ctx, sidecarOptions{name: "cuts", record: true, upstream: edge.Address()})
+	t, err := b.startRemote(ctx, "cuts", edge)
 	if err != nil {
 		return err
 	}
-	defer c.stop()
-	t := b.target("on", c)
-	if err := b.connect(ctx, t); err != nil {
-		return err
-	}
+	defer t.sidecar.stop()
 	plain := &rest.Config{Host: "https://" + direct.Address(), BearerToken: b.token, TLSClientConfig: rest.TLSClientConfig{CAData: b.plane.CA()}}
-	through := &rest.Config{Host: "https://" + c.address, BearerToken: b.token, TLSClientConfig: rest.TLSClientConfig{CAData: t.config.CAData}}
+	through := &rest.Config{Host: t.config.Host, BearerToken: b.token, TLSClientConfig: rest.TLSClientConfig{CAData: t.config.CAData}}
 	fleets := []*fleet{{name: "direct", link: direct}, {name: "on", link: edge}}
 	for i, config := range []*rest.Config{plain, through} {
 		fleets[i].look()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"strings"
 	"time"
 
@@ -26,7 +27,6 @@ const (
 
 // inquiry is a GET that tests/programs/asker sends, many at once.
 type inquiry struct {
-	Method string `json:"method"`
 	Target string `json:"target"`
 	Accept string `json:"accept"`
 }
@@ -77,16 +77,9 @@ func (p *testPod) inquireDirectly(inquiries []inquiry) []finding {
 
 func (p *testPod) inquireOf(inquiries []inquiry, args ...string) (findings []finding) {
 	p.site.t.Helper()
-	for i := range inquiries {
-		inquiries[i].Method = "GET"
-	}
-	raw, err := json.Marshal(inquiries)
-	if err != nil {
-		p.site.t.Fatal(err)
-	}
 	var stdout, stderr bytes.Buffer
 	code, err := p.ExecStream(p.site.ctx, "shell", pod.ExecOptions{
-		Argv: append([]string{"/asker"}, args...), Stdin: bytes.NewReader(raw), Stdout: &stdout, Stderr: &stderr,
+		Argv: append([]string{"/asker"}, args...), Stdin: p.stdin(inquiries), Stdout: &stdout, Stderr: &stderr,
 	})
 	if err != nil || code != 0 {
 		p.site.t.Fatalf("asker: %d %v\n%s", code, err, stderr.String())
@@ -95,6 +88,16 @@ func (p *testPod) inquireOf(inquiries []inquiry, args ...string) (findings []fin
 		p.site.t.Fatalf("asker: %d answers to %d questions, %v", len(findings), len(inquiries), err)
 	}
 	return findings
+}
+
+// stdin is the input of asker.
+func (p *testPod) stdin(inquiries []inquiry) io.Reader {
+	p.site.t.Helper()
+	raw, err := json.Marshal(inquiries)
+	if err != nil {
+		p.site.t.Fatal(err)
+	}
+	return bytes.NewReader(raw)
 }
 
 // polling asks again and again, as a program that polls, one question after the other.
@@ -108,19 +111,13 @@ type polling struct {
 // poll begins to ask, and returns when there is an answer.
 func (p *testPod) poll(every time.Duration, inquiries ...inquiry) *polling {
 	p.site.t.Helper()
-	for i := range inquiries {
-		inquiries[i].Method = "GET"
-	}
-	raw, err := json.Marshal(inquiries)
-	if err != nil {
-		p.site.t.Fatal(err)
-	}
+	stdin := p.stdin(inquiries)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(p.site.ctx))
 	x := &polling{pod: p, cancel: cancel, ended: make(chan struct{})}
 	go func() {
 		defer close(x.ended)
 		_, _ = p.ExecStream(ctx, "shell", pod.ExecOptions{ // it is killed
-			Argv: []string{"/asker", "-every=" + every.String()}, Stdin: bytes.NewReader(raw), Stdout: &x.output, Stderr: &x.output,
+			Argv: []string{"/asker", "-every=" + every.String()}, Stdin: stdin, Stdout: &x.output, Stderr: &x.output,
 		})
 	}()
 	p.site.t.Cleanup(x.stop)

@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -24,6 +23,8 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/client-go/util/cert"
 	"sigs.k8s.io/yaml"
+
+	"rockpool.dev/tests/bed/freeport"
 )
 
 // StartInjector starts the injector, with args besides its usual ones; the first time it chooses
@@ -32,7 +33,7 @@ import (
 func (e *Edge) StartInjector(ctx context.Context, args ...string) error {
 	certFile, keyFile := filepath.Join(e.directory, "webhook.crt"), filepath.Join(e.directory, "webhook.key")
 	if e.webhook == "" {
-		address, err := freeAddress()
+		address, err := freeport.Address()
 		if err != nil {
 			return err
 		}
@@ -156,15 +157,6 @@ func (e *Edge) Inject(ctx context.Context, stream []byte) ([]byte, error) {
 		return nil, fmt.Errorf("rockpool-injector inject: %w\n%s", err, &stderr)
 	}
 	return out, nil
-}
-
-// freeAddress finds a loopback port that is free now.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }
 
 // register applies the policy and the webhook configuration of manifests/, with the injector's

@@ -21,6 +21,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"rockpool.dev/tests/bed/freeport"
 )
 
 // host is the name that API servers call the injector by.
@@ -169,12 +171,10 @@ func kubeconfig(t *testing.T, config *rest.Config) string {
 // replica runs the injector as its Deployment does, and returns where it listens.
 func replica(t *testing.T, kubeconfig string) (address string, cmd *exec.Cmd) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0") // a port that is free now
+	address, err := freeport.Address()
 	if err != nil {
 		t.Fatal(err)
 	}
-	address = listener.Addr().String()
-	listener.Close()
 	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
 	if err != nil {
 		t.Fatal(err)

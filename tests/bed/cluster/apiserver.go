@@ -18,16 +18,16 @@ import (
 const stopGrace = 5 * time.Second
 
 func (c *ControlPlane) startEtcd(ctx context.Context) error {
-	client, err := freeport.Find()
+	client, err := freeport.Address()
 	if err != nil {
 		return err
 	}
-	peer, err := freeport.Find()
+	peer, err := freeport.Address()
 	if err != nil {
 		return err
 	}
-	c.etcdURL = fmt.Sprintf("http://127.0.0.1:%d", client)
-	peerURL := fmt.Sprintf("http://127.0.0.1:%d", peer)
+	c.etcdURL = "http://" + client
+	peerURL := "http://" + peer
 	c.etcd, err = process.Start("etcd", c.file("etcd.log"), exec.Command(c.tools.Etcd,
 		"--name=bed",
 		"--data-dir="+c.file("etcd"),
@@ -43,7 +43,7 @@ func (c *ControlPlane) startEtcd(ctx context.Context) error {
 		return err
 	}
 	return c.etcd.WaitReady(ctx, func(ctx context.Context) error {
-		return get(ctx, http.DefaultClient, c.etcdURL+"/health")
+		return process.Healthy(ctx, c.etcdURL+"/health")
 	})
 }
 
@@ -130,21 +130,4 @@ func (c *ControlPlane) etcdCall(ctx context.Context, path string, input, output 
 		return nil
 	}
 	return json.Unmarshal(answer, output)
-}
-
-// get succeeds when url answers with 200.
-func get(ctx context.Context, client *http.Client, url string) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", url, response.Status)
-	}
-	return nil
 }

@@ -110,7 +110,7 @@ func (c *ControlPlane) start(ctx context.Context, options Options) error {
 	if err := c.startEtcd(ctx); err != nil {
 		return err
 	}
-	port, err := freeport.Find()
+	port, err := freeport.Port()
 	if err != nil {
 		return err
 	}

@@ -1,22 +1,24 @@
-// Package freeport finds TCP ports for the servers that tests start.
+// Package freeport finds loopback ports for the servers that tests start.
 package freeport
 
 import (
-	"errors"
+	"fmt"
 	"net"
 )
 
-// Find returns a loopback port that nobody listens on. Another process may take it before it is
+// Port returns a TCP port of 127.0.0.1 that nobody listens on. Another process may take it before it is
 // used; the kernel hands out ephemeral ports in turn, so that is rare.
-func Find() (int, error) {
-	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+func Port() (int, error) {
+	listener, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		return 0, err
 	}
 	defer listener.Close()
-	address, ok := listener.Addr().(*net.TCPAddr)
-	if !ok {
-		return 0, errors.New("a TCP listener without a TCP address")
-	}
-	return address.Port, nil
+	return listener.Addr().(*net.TCPAddr).Port, nil
+}
+
+// Address returns 127.0.0.1 with a Port, as host:port.
+func Address() (string, error) {
+	port, err := Port()
+	return fmt.Sprintf("127.0.0.1:%d", port), err
 }

@@ -166,14 +166,14 @@ func dropAll(socket int) error {
 // port that the kernel chose for it when it leaves the listening state (see applySocket).
 func listenLoopback() (*net.TCPListener, error) {
 	for attempt := 0; ; attempt++ {
-		port, err := freeport.Find()
+		address, err := freeport.Address()
 		if err != nil {
 			return nil, err
 		}
 		// Go's listeners are MPTCP by default, whose sockets take no filter.
 		var config net.ListenConfig
 		config.SetMultipathTCP(false)
-		listener, err := config.Listen(context.Background(), "tcp4", fmt.Sprintf("127.0.0.1:%d", port))
+		listener, err := config.Listen(context.Background(), "tcp4", address)
 		if err == nil {
 			return listener.(*net.TCPListener), nil
 		}

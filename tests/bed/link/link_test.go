@@ -171,7 +171,7 @@ func TestBlackHoleSilencesConnectionsUntilRestored(t *testing.T) {
 
 func TestALinkIsOneWhateverAddressLeadsToIt(t *testing.T) {
 	link := echoLink(t)
-	port, err := freeport.Find()
+	port, err := freeport.Port()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -144,7 +143,9 @@ func (n *Node) StartKubelet(ctx context.Context) (err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	return n.kubelet.WaitReady(ctx, healthy)
+	return n.kubelet.WaitReady(ctx, func(ctx context.Context) error {
+		return process.Healthy(ctx, "http://127.0.0.1:10248/healthz")
+	})
 }
 
 // StopKubelet stops the kubelet. Containers go on.
@@ -188,21 +189,4 @@ func (n *Node) Stop() {
 	if n.Link != nil {
 		n.Link.Close()
 	}
-}
-
-// healthy asks the kubelet whether it works.
-func healthy(ctx context.Context) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:10248/healthz", http.NoBody)
-	if err != nil {
-		return err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("kubelet: %s", response.Status)
-	}
-	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"runtime"
@@ -108,6 +109,23 @@ func (p *Process) WaitReady(ctx context.Context, ready func(context.Context) err
 		case <-ticker.C:
 		}
 	}
+}
+
+// Healthy returns nil when a GET of url is answered with 200. It is for WaitReady.
+func Healthy(ctx context.Context, url string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", url, response.Status)
+	}
+	return nil
 }
 
 // Tail returns the end of the child's log.
