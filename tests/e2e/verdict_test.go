@@ -85,7 +85,7 @@ func TestHowLongAVerdictTakes(t *testing.T) {
 		x := p.poll(5*time.Millisecond, inquiry{Target: greeting})
 		defer x.stop()
 		stranded := time.Now()
-		s.Link.Strand()
+		s.Link.HalfOpen()
 		after := x.until("an answer over another connection", stranded, func(f finding) bool { return !f.cached() })
 		x.stop()
 		t.Logf("the connection was replaced after %s", after.Ended.Sub(stranded))

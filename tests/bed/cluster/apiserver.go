@@ -14,7 +14,7 @@ import (
 	"rockpool.dev/tests/bed/internal/process"
 )
 
-// stopGrace is how long etcd and the API server may take to end before they are killed.
+// stopGrace is the time between SIGTERM and SIGKILL for etcd, the API server and controllers.
 const stopGrace = 5 * time.Second
 
 func (c *ControlPlane) startEtcd(ctx context.Context) error {
@@ -36,7 +36,7 @@ func (c *ControlPlane) startEtcd(ctx context.Context) error {
 		"--listen-peer-urls="+peerURL,
 		"--initial-advertise-peer-urls="+peerURL,
 		"--initial-cluster=bed="+peerURL,
-		"--unsafe-no-fsync", // a test's data need not survive a power loss
+		"--unsafe-no-fsync", // a test's data does not have to survive a power loss
 		"--log-level=warn",
 	))
 	if err != nil {
@@ -66,7 +66,7 @@ func (c *ControlPlane) StartAPIServer(ctx context.Context) error {
 		"--kubelet-client-certificate=" + c.file("kubelet-client.crt"),
 		"--kubelet-client-key=" + c.file("kubelet-client.key"),
 		"--allow-privileged=true",
-		// An endpoint on loopback is invalid, and nobody would use it.
+		// An endpoint on loopback is invalid, and no client would use it.
 		"--endpoint-reconciler-type=none",
 	}, c.args...)
 	server, err := process.Start("kube-apiserver", c.APIServerLog(), exec.Command(c.tools.APIServer, args...))
@@ -79,25 +79,25 @@ func (c *ControlPlane) StartAPIServer(ctx context.Context) error {
 	})
 }
 
-// StopAPIServer ends the API server; etcd, with everything stored, stays.
+// StopAPIServer stops the API server. etcd keeps running, with all data.
 func (c *ControlPlane) StopAPIServer() { c.server.Stop(stopGrace) }
 
-// Restart stops the API server and starts it again. Its watch cache starts anew, so watches
-// from versions before the restart are answered with 410 Gone.
+// Restart stops the API server and starts it again. Its watch cache is then empty, so a watch from
+// a version before the restart gets 410 Gone.
 func (c *ControlPlane) Restart(ctx context.Context) error {
 	c.StopAPIServer()
 	return c.StartAPIServer(ctx)
 }
 
-// Compact discards etcd's history up to now: continue tokens and exact versions from before
-// it are answered with 410 Gone.
+// Compact discards etcd's history: continue tokens and exact versions from before Compact get
+// 410 Gone.
 func (c *ControlPlane) Compact(ctx context.Context) error {
 	var now struct {
 		Header struct {
 			Revision string `json:"revision"`
 		} `json:"header"`
 	}
-	// etcd's JSON gateway encodes keys in base64; AA== is the zero byte, a key that is not there.
+	// etcd's JSON gateway encodes keys in base64. AA== is the zero byte, a key that does not exist.
 	if err := c.etcdCall(ctx, "/v3/kv/range", map[string]any{"key": "AA=="}, &now); err != nil {
 		return err
 	}

@@ -8,14 +8,14 @@ import (
 )
 
 // StartControllers starts kube-controller-manager and kube-scheduler, which end with the control
-// plane. They talk to the API server directly, as its neighbours.
+// plane. They reach the API server directly, not over a link.
 func (c *ControlPlane) StartControllers(tools NodeTools) error {
 	for _, controllers := range []struct {
 		name string
 		args []string
 	}{
 		{"kube-controller-manager", []string{
-			"--use-service-account-credentials", // each controller has a role of its own
+			"--use-service-account-credentials", // one role per controller
 			"--service-account-private-key-file=" + c.file("serviceaccount.key"),
 			"--root-ca-file=" + c.file("ca.crt"),
 		}},
@@ -28,7 +28,7 @@ func (c *ControlPlane) StartControllers(tools NodeTools) error {
 		args := append([]string{
 			"--kubeconfig=" + kubeconfig,
 			"--leader-elect=false",
-			"--secure-port=0", // nobody asks them anything
+			"--secure-port=0", // no client needs their endpoints
 		}, controllers.args...)
 		child, err := process.Start(controllers.name, c.file(controllers.name+".log"), exec.Command(tools[controllers.name], args...))
 		if err != nil {

@@ -1,5 +1,5 @@
-// Package cluster starts a control plane for tests, etcd and kube-apiserver with their certificates, and finds or builds
-// the programs that it and a node consist of. It knows nothing of pods and links.
+// Package cluster starts a control plane for tests: etcd and kube-apiserver, with their
+// certificates. It also finds or builds the programs of a control plane and of a node.
 package cluster
 
 import (
@@ -22,41 +22,42 @@ import (
 	"rockpool.dev/tests/bed/internal/process"
 )
 
-// DefaultPublicAddress is what pods see as the public address of the API server, unless a
-// test chooses another. It is from TEST-NET-3 (RFC 5737): nothing on any network has it.
+// DefaultPublicAddress is the public address of the API server that pods see, unless a test
+// chooses another. It is from TEST-NET-3 (RFC 5737), which no network uses.
 const DefaultPublicAddress = "203.0.113.10:6443"
 
-// DefaultServiceCIDR is the range of Service addresses; the API server's own Service is the
-// first address in it, port 443.
+// DefaultServiceCIDR is the range of Service addresses. The API server's own Service has the first
+// address in it, and port 443.
 const DefaultServiceCIDR = "10.96.0.0/12"
 
 // ServiceAccountIssuer is the issuer of service-account tokens.
 const ServiceAccountIssuer = "https://kubernetes.default.svc.cluster.local"
 
-// Options say how a control plane is started. The zero value is usable.
+// Options are the options of Start. The zero value is usable.
 type Options struct {
 	// Tools are the programs to run. Zero: FindTools.
 	Tools Tools
-	// Directory for data, certificates and logs. Empty: a temporary one, which Stop removes.
+	// Directory has data, certificates and logs. Empty: a temporary one, which Stop removes.
 	Directory string
-	// ServerNames are DNS names and addresses that the serving certificate is valid for, beyond
-	// loopback, the names and address of the Service, and the host of DefaultPublicAddress.
+	// ServerNames are further DNS names and addresses for the serving certificate, which is valid
+	// for loopback, the names and address of the Service, and the host of DefaultPublicAddress
+	// anyway.
 	ServerNames []string
 	// ServiceCIDR is the range of Service addresses. Empty: DefaultServiceCIDR.
 	ServiceCIDR string
-	// APIServerArgs are appended to the arguments of kube-apiserver, so they win.
+	// APIServerArgs are appended to the arguments of kube-apiserver and take precedence.
 	APIServerArgs []string
-	// Progress receives what FindTools tells. Nil: os.Stderr.
+	// Progress receives the output of FindTools. Nil: os.Stderr.
 	Progress io.Writer
 }
 
-// A ControlPlane is a running etcd and kube-apiserver, alone until StartControllers: no controllers, no
-// scheduler, no nodes. So the ClusterRoles view, edit and admin, which a controller fills, allow nothing. It
-// listens on loopback only.
+// A ControlPlane is a running etcd and kube-apiserver, on loopback only. Until StartControllers
+// there are no controllers and no scheduler, so the ClusterRoles view, edit and admin, which a
+// controller fills, allow nothing.
 type ControlPlane struct {
 	tools     Tools
 	directory string
-	temporary bool // the directory is ours to remove
+	temporary bool // Stop removes the directory
 	args      []string
 	port      int
 	etcdURL   string
@@ -69,8 +70,8 @@ type ControlPlane struct {
 	cidr      string
 }
 
-// Start starts a control plane and returns once its API server is ready. Whatever happens to
-// this process, etcd and the API server do not outlive it.
+// Start starts a control plane and returns once its API server is ready. etcd and the API server
+// end with this process, however it ends.
 func Start(ctx context.Context, options Options) (*ControlPlane, error) {
 	c := &ControlPlane{tools: options.Tools, directory: options.Directory, cidr: options.ServiceCIDR}
 	if c.cidr == "" {
@@ -138,19 +139,19 @@ func (c *ControlPlane) Stop() error {
 // Address is the loopback host:port on which the API server listens.
 func (c *ControlPlane) Address() string { return fmt.Sprintf("127.0.0.1:%d", c.port) }
 
-// Config returns a copy of the configuration of an administrator (group system:masters).
+// Config returns a copy of an administrator's configuration (group system:masters).
 func (c *ControlPlane) Config() *rest.Config { return rest.CopyConfig(c.config) }
 
-// Client is the administrator's client.
+// Client returns the administrator's client.
 func (c *ControlPlane) Client() kubernetes.Interface { return c.client }
 
-// CA is the certificate, in PEM, of the authority that has signed the serving certificate.
+// CA is the PEM certificate of the CA that signed the serving certificate.
 func (c *ControlPlane) CA() []byte { return c.ca.pem }
 
-// Tools are the programs in use; Kubectl among them.
+// Tools are the programs in use, kubectl among them.
 func (c *ControlPlane) Tools() Tools { return c.tools }
 
-// Kubeconfig is the path of a kubeconfig file of the administrator.
+// Kubeconfig is the path of the administrator's kubeconfig file.
 func (c *ControlPlane) Kubeconfig() string { return filepath.Join(c.directory, "admin.kubeconfig") }
 
 // APIServerLog is the path of the API server's log.
@@ -158,8 +159,8 @@ func (c *ControlPlane) APIServerLog() string {
 	return filepath.Join(c.directory, "kube-apiserver.log")
 }
 
-// ServiceAddress is the host:port of the Service default/kubernetes: what a kubelet tells
-// every container. Nothing listens there, and pods have no route to it.
+// ServiceAddress is the host:port of the Service default/kubernetes, which a kubelet puts into the
+// environment of every container. Nothing listens there, and pods have no route to it.
 func (c *ControlPlane) ServiceAddress() string {
 	return net.JoinHostPort(c.serviceIP().String(), "443")
 }
@@ -174,7 +175,7 @@ func (c *ControlPlane) serviceIP() net.IP {
 	return first
 }
 
-// writeCredentials makes everything that etcd and the API server need to find on disk.
+// writeCredentials writes the certificates and keys of the API server.
 func (c *ControlPlane) writeCredentials(names []string) error {
 	ip := c.serviceIP()
 	if ip == nil {
@@ -218,7 +219,7 @@ func (c *ControlPlane) connect() error {
 	c.config = &rest.Config{
 		Host:            "https://" + c.Address(),
 		TLSClientConfig: rest.TLSClientConfig{CAData: c.ca.pem, CertData: cert, KeyData: key},
-		QPS:             -1, // no limit: a test should wait for the server only
+		QPS:             -1, // no limit: a test waits for the server only
 	}
 	if c.client, err = kubernetes.NewForConfig(c.config); err != nil {
 		return err
@@ -226,8 +227,8 @@ func (c *ControlPlane) connect() error {
 	return c.WriteKubeconfig(c.Kubeconfig(), c.config.Host, "admin", "system:masters")
 }
 
-// WriteKubeconfig writes a kubeconfig file for user, member of groups, that reaches the API server at
-// a URL, for example at a Link.
+// WriteKubeconfig writes a kubeconfig file for a user who is a member of groups. url is that of the
+// API server, for example the address of a link.
 func (c *ControlPlane) WriteKubeconfig(path, url, user string, groups ...string) error {
 	cert, key, err := c.ca.client(user, groups...)
 	if err != nil {

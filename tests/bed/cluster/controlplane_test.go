@@ -50,7 +50,7 @@ func runTests(m *testing.M) int {
 	return m.Run()
 }
 
-// controlPlane returns the shared control plane, and skips where there is none.
+// controlPlane returns the shared control plane. It skips the test if there is none.
 func controlPlane(t *testing.T) *ControlPlane {
 	t.Helper()
 	if plane == nil {
@@ -59,7 +59,7 @@ func controlPlane(t *testing.T) *ControlPlane {
 	return plane
 }
 
-func TestControlPlaneServesAdministratorsAndIsSafeFromOthers(t *testing.T) {
+func TestTheAPIServerServesAdministratorsAndRefusesAnonymousClients(t *testing.T) {
 	c := controlPlane(t)
 	if _, err := c.Client().CoreV1().Secrets("kube-system").List(t.Context(), metav1.ListOptions{}); err != nil {
 		t.Errorf("administrator: %v", err)
@@ -86,9 +86,9 @@ func TestKubectlWorksWithTheKubeconfigFile(t *testing.T) {
 	}
 }
 
-func TestCreateNamespaceGivesPodsWhatTheyMount(t *testing.T) {
+func TestPodsOfACreatedNamespaceMountTheServiceAccount(t *testing.T) {
 	c := controlPlane(t)
-	for range 2 { // the second time there is nothing to do
+	for range 2 { // the second call changes nothing
 		if err := c.CreateNamespace(t.Context(), "complete"); err != nil {
 			t.Fatal(err)
 		}
@@ -106,7 +106,7 @@ func TestCreateNamespaceGivesPodsWhatTheyMount(t *testing.T) {
 	}
 }
 
-func TestAPIServerCallsWebhooksOnLoopback(t *testing.T) {
+func TestTheAPIServerCallsWebhooksOnLoopback(t *testing.T) {
 	c := controlPlane(t)
 	webhook := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var review admissionv1.AdmissionReview
@@ -151,7 +151,7 @@ func TestAPIServerCallsWebhooksOnLoopback(t *testing.T) {
 	})
 }
 
-func TestRestartKeepsDataAndForgetsHistory(t *testing.T) {
+func TestRestartAndCompactKeepDataAndDropHistory(t *testing.T) {
 	c := controlPlane(t)
 	ctx := t.Context()
 	maps := c.Client().CoreV1().ConfigMaps("default")
@@ -186,7 +186,7 @@ func TestStartFailsWithTheEndOfTheLog(t *testing.T) {
 	c := controlPlane(t)
 	_, err := Start(t.Context(), Options{Tools: c.Tools(), APIServerArgs: []string{"--no-such-flag"}})
 	if err == nil || !strings.Contains(err.Error(), "unknown flag: --no-such-flag") {
-		t.Errorf("start with a bad flag: %v, want what kube-apiserver said", err)
+		t.Errorf("start with a bad flag: %v, want the message of kube-apiserver", err)
 	}
 }
 
@@ -197,14 +197,14 @@ func TestUnusableToolsAreRejectedWithAReason(t *testing.T) {
 	}
 	tests := []struct{ name, tool, script, want string }{
 		{"an etcd that is too old", "etcd", `echo "etcd Version: 3.4.23"`, "too old"},
-		{"an etcd that says nothing", "etcd", `true`, "prints no version"},
+		{"an etcd that prints nothing", "etcd", `true`, "does not print a version"},
 		{"an etcd that does not run", "etcd", `exit 3`, "exit status 3"},
 		{"a kubelet that is too old", "kubelet", `echo Kubernetes v1.28.1`, "too old"},
-		{"a containerd that is too old", "containerd", `echo containerd github.com/containerd/containerd 1.7.2`, "prints no version"},
+		{"a containerd that is too old", "containerd", `echo containerd github.com/containerd/containerd 1.7.2`, "does not print a version"},
 		{"a runc that is too old", "runc", `printf 'runc version 1.1.5\nlibseccomp: 2.5.4\n'`, "too old"},
-		{"a runc that cannot filter system calls", "runc", `echo runc version 1.4.3`, "prints no version"},
-		{"another program named as a plugin", "ptp", `echo point to point`, "prints no version"},
-		{"a plugin that is too old", "host-local", `echo CNI host-local plugin v0.5; echo CNI protocol versions supported: 0.3.1, 0.4.0`, "prints no version"},
+		{"a runc that cannot filter system calls", "runc", `echo runc version 1.4.3`, "does not print a version"},
+		{"another program named as a plugin", "ptp", `echo point to point`, "does not print a version"},
+		{"a plugin that is too old", "host-local", `echo CNI host-local plugin v0.5; echo CNI protocol versions supported: 0.3.1, 0.4.0`, "does not print a version"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

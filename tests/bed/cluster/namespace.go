@@ -15,9 +15,9 @@ import (
 // (kube-controller-manager, controller root-ca-certificate-publisher).
 const rootCAConfigMap = "kube-root-ca.crt"
 
-// CreateNamespace makes a namespace together with what the controllers of a whole cluster
-// would put into it: the ServiceAccount "default" and the ConfigMap with the cluster's CA. What
-// is there already is left as it is.
+// CreateNamespace creates a namespace, and the objects that controllers create in it: the
+// ServiceAccount "default" and the ConfigMap with the cluster's CA. It leaves existing objects as
+// they are.
 func (c *ControlPlane) CreateNamespace(ctx context.Context, name string) error {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	if _, err := c.client.CoreV1().Namespaces().Create(ctx, namespace, metav1.CreateOptions{}); ignoreExists(err) != nil {
@@ -37,8 +37,8 @@ func (c *ControlPlane) CreateNamespace(ctx context.Context, name string) error {
 	return nil
 }
 
-// waitForDefaults completes the namespace "default", and waits for what the API server makes
-// for itself in the background: that namespace and its own Service.
+// waitForDefaults waits for the objects that the API server creates in the background, the
+// namespace "default" and its own Service, and then completes that namespace.
 func (c *ControlPlane) waitForDefaults(ctx context.Context) error {
 	err := wait.PollUntilContextCancel(ctx, 100*time.Millisecond, true, func(ctx context.Context) (bool, error) {
 		_, err := c.client.CoreV1().Services("default").Get(ctx, "kubernetes", metav1.GetOptions{})

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// An authority issues the certificates of one control plane.
+// An authority is the CA of one control plane.
 type authority struct {
 	certificate *x509.Certificate
 	key         *ecdsa.PrivateKey
@@ -44,7 +44,7 @@ func newAuthority(name string) (*authority, error) {
 	return &authority{certificate: certificate, key: key, pem: encodePEM("CERTIFICATE", der)}, nil
 }
 
-// serving issues a server certificate for names, each a DNS name or an IP address.
+// serving issues a server certificate for DNS names and IP addresses.
 func (a *authority) serving(names []string) (certPEM, keyPEM []byte, err error) {
 	template := &x509.Certificate{
 		Subject:     pkix.Name{CommonName: "kube-apiserver"},
@@ -61,7 +61,7 @@ func (a *authority) serving(names []string) (certPEM, keyPEM []byte, err error) 
 	return a.issue(template)
 }
 
-// client issues a certificate that the API server takes for user, member of groups.
+// client issues a client certificate of a user who is a member of groups.
 func (a *authority) client(user string, groups ...string) (certPEM, keyPEM []byte, err error) {
 	return a.issue(&x509.Certificate{
 		Subject:     pkix.Name{CommonName: user, Organization: groups},
@@ -97,7 +97,8 @@ func sign(template, parent *x509.Certificate, public any, key *ecdsa.PrivateKey)
 	return x509.CreateCertificate(rand.Reader, template, parent, public, key)
 }
 
-// writeServiceAccountKey makes the key that signs service-account tokens: RSA, as in most clusters.
+// writeServiceAccountKey creates the key that signs service-account tokens: RSA, as in most
+// clusters.
 func writeServiceAccountKey(path string) error {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {

@@ -19,42 +19,41 @@ import (
 
 // Environment variables that FindTools reads.
 const (
-	// AssetsVariable names a directory with kube-apiserver, etcd and kubectl; the name is
-	// the one that envtest of controller-runtime made common.
+	// AssetsVariable names a directory with kube-apiserver, etcd and kubectl. envtest of
+	// controller-runtime uses the same variable.
 	AssetsVariable = "KUBEBUILDER_ASSETS"
-	// ToolsVariable names the directory that built tools are kept in, instead of
-	// "rockpool-tools" below os.UserCacheDir.
+	// ToolsVariable names the directory for built tools, instead of "rockpool-tools" below
+	// os.UserCacheDir.
 	ToolsVariable = "ROCKPOOL_TOOLS_DIR"
 )
 
-// Tools are the paths of the programs that a control plane is made of.
+// Tools are the paths of the programs of a control plane.
 type Tools struct {
 	APIServer string
 	Etcd      string
 	Kubectl   string
 }
 
-// NodeTools are the paths of the programs that a node is made of, and of the controllers that give
-// it something to do, each by its name.
+// NodeTools are the paths, by name, of the programs of a node and of the controllers that it needs.
 type NodeTools map[string]string
 
-// A tool is one program: how to tell a usable one, and how to build it.
+// A tool describes how to recognize a usable version of a program, and how to build it.
 type tool struct {
 	name        string         // name of the executable
 	module      string         // directory of its module, relative to the root of the checkout
 	pkg         string         // main package in that module
-	tags        string         // build tags; with any, cgo is on
+	tags        string         // build tags; not empty: cgo is on
 	needs       string         // Debian packages that its build needs
-	versionArgs []string       // arguments that make it print its version and exit with 0
-	version     *regexp.Regexp // finds the version in that output; nil if any version will do
+	versionArgs []string       // arguments with which it prints its version and exits with 0
+	version     *regexp.Regexp // finds the version in that output; nil: any version is usable
 	minimum     string         // the oldest usable version
-	why         string         // what is wrong with older ones
+	why         string         // the reason why older ones are not usable
 }
 
 // Modules of the tools, outside the main module.
 const (
 	kubernetesModule = "tests/tools"
-	// That of containerd is separate, because it requires other versions of the Kubernetes libraries.
+	// A separate module, because containerd requires other versions of the Kubernetes libraries.
 	containerdModule = "tests/bed/node/build"
 )
 
@@ -62,25 +61,25 @@ var controlPlaneTools = []tool{
 	{
 		name: "etcd", module: kubernetesModule, pkg: "go.etcd.io/etcd/server/v3", versionArgs: []string{"--version"},
 		version: regexp.MustCompile(`etcd Version: (\S+)`), minimum: "3.5.13",
-		why: "before it WatchList falls back to LIST silently",
+		why: "with older ones, WatchList silently falls back to LIST",
 	},
 	{
 		name: "kube-apiserver", module: kubernetesModule, pkg: "k8s.io/kubernetes/cmd/kube-apiserver", versionArgs: []string{"--version"},
 		version: regexp.MustCompile(`Kubernetes (v\S+)`), minimum: "1.34.0",
-		why: "before it WatchList is not on by default",
+		why: "in older ones, WatchList is off by default",
 	},
 	{
-		// Some machines have a dispatcher of this name, which picks a kubectl of its own:
-		// whatever runs is the kubectl that people there use.
+		// On some machines this is a dispatcher that picks a kubectl. Any version is usable: it is
+		// the one that people use there.
 		name: "kubectl", module: kubernetesModule, pkg: "k8s.io/kubernetes/cmd/kubectl", versionArgs: []string{"version", "--client"},
 	},
 }
 
 // nodeTools are built only when a node is asked for.
 var nodeTools = []tool{
-	kubernetesTool("kubelet", "before it sidecar containers are not stable"),
-	kubernetesTool("kube-controller-manager", "it would be older than the rest"),
-	kubernetesTool("kube-scheduler", "it would be older than the rest"),
+	kubernetesTool("kubelet", "in older ones, sidecar containers are not stable"),
+	kubernetesTool("kube-controller-manager", "it must not be older than the kubelet"),
+	kubernetesTool("kube-scheduler", "it must not be older than the kubelet"),
 	containerdTool("containerd", "--version", `containerd/v2 v?(\S+)`),
 	containerdTool("containerd-shim-runc-v2", "-v", `Version:\s+v?(\S+)`),
 	containerdTool("ctr", "--version", `containerd/v2 v?(\S+)`),
@@ -89,7 +88,7 @@ var nodeTools = []tool{
 		needs: "gcc libc6-dev libseccomp-dev pkg-config", versionArgs: []string{"--version"},
 		// A runc without libseccomp does not print this line, and runs no container with a profile.
 		version: regexp.MustCompile(`(?s)runc version (\S+).*libseccomp:`), minimum: "1.2.0",
-		why: "containerd 2 wants it",
+		why: "containerd 2 requires it",
 	},
 	pluginTool("main/ptp"),
 	pluginTool("ipam/host-local"),
@@ -105,24 +104,23 @@ func kubernetesTool(name, why string) tool {
 func containerdTool(name, versionArg, version string) tool {
 	return tool{
 		name: name, module: containerdModule, pkg: "github.com/containerd/containerd/v2/cmd/" + name, versionArgs: []string{versionArg},
-		version: regexp.MustCompile(version), minimum: "2.0.0", why: "kubelet 1.36 wants containerd 2",
+		version: regexp.MustCompile(version), minimum: "2.0.0", why: "kubelet 1.36 requires containerd 2",
 	}
 }
 
-// pluginTool is a CNI plugin. Run without CNI_COMMAND it tells about itself.
+// pluginTool is a CNI plugin. Without CNI_COMMAND it prints its version.
 func pluginTool(directory string) tool {
 	name := path.Base(directory)
 	return tool{
 		name: name, module: containerdModule, pkg: "github.com/containernetworking/plugins/plugins/" + directory,
 		version: regexp.MustCompile(`CNI ` + name + ` plugin.*(?s:.*)versions supported:.* (1\.\S+)`), minimum: "1.0.0",
-		why: "the configuration of the node is of that version",
+		why: "the node's CNI configuration has that version",
 	}
 }
 
-// FindTools finds each tool in $KUBEBUILDER_ASSETS, then in $PATH, and builds those that
-// are in neither, or are unusable, from the modules of tools into a cache directory. It
-// tells progress on w, since the first build takes minutes. Several processes may call it at
-// once: one builds, the others wait for it.
+// FindTools looks for each tool in $KUBEBUILDER_ASSETS and then in $PATH. It builds a tool that is
+// in neither, or not usable, into a cache directory. It writes progress to w, since the first build
+// takes minutes. Several processes may call it at once: one builds, the others wait for it.
 func FindTools(ctx context.Context, w io.Writer) (Tools, error) {
 	paths, err := findTools(ctx, controlPlaneTools, w)
 	if err != nil {
@@ -131,7 +129,7 @@ func FindTools(ctx context.Context, w io.Writer) (Tools, error) {
 	return Tools{APIServer: paths["kube-apiserver"], Etcd: paths["etcd"], Kubectl: paths["kubectl"]}, nil
 }
 
-// FindNodeTools does as FindTools for the programs of a node.
+// FindNodeTools is FindTools for the programs of a node.
 func FindNodeTools(ctx context.Context, w io.Writer) (NodeTools, error) {
 	return findTools(ctx, nodeTools, w)
 }
@@ -142,7 +140,7 @@ func findTools(ctx context.Context, tools []tool, w io.Writer) (map[string]strin
 	for _, t := range tools {
 		path, rejected := t.find(ctx)
 		for _, err := range rejected {
-			fmt.Fprintf(w, "tools: not used: %v\n", err)
+			fmt.Fprintf(w, "tools: ignored: %v\n", err)
 		}
 		if path == "" {
 			missing = append(missing, t)
@@ -158,7 +156,8 @@ func findTools(ctx context.Context, tools []tool, w io.Writer) (map[string]strin
 	return paths, nil
 }
 
-// find returns the first usable installed t, or "", and why others were passed over.
+// find returns the path of the first usable installation, or "", and the reasons why it rejected
+// others.
 func (t tool) find(ctx context.Context) (found string, rejected []error) {
 	var candidates []string
 	if assets := os.Getenv(AssetsVariable); assets != "" {
@@ -179,7 +178,7 @@ func (t tool) find(ctx context.Context) (found string, rejected []error) {
 	return "", rejected
 }
 
-// check runs the executable at path to see whether it is a usable t.
+// check runs the executable at path and returns nil if it is usable as t.
 func (t tool) check(ctx context.Context, path string) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -192,14 +191,14 @@ func (t tool) check(ctx context.Context, path string) error {
 	}
 	match := t.version.FindSubmatch(output)
 	if match == nil {
-		return fmt.Errorf("%s: prints no version", path)
+		return fmt.Errorf("%s: does not print a version", path)
 	}
 	got, err := version.ParseGeneric(string(match[1]))
 	if err != nil {
 		return fmt.Errorf("%s: version %q: %w", path, match[1], err)
 	}
 	if got.LessThan(version.MustParseGeneric(t.minimum)) {
-		return fmt.Errorf("%s: %s %s is too old, %s is needed: %s", path, t.name, got, t.minimum, t.why)
+		return fmt.Errorf("%s: %s %s is too old, need %s: %s", path, t.name, got, t.minimum, t.why)
 	}
 	return nil
 }

@@ -20,14 +20,15 @@ import (
 	"rockpool.dev/tests/bed/internal/process"
 )
 
-// versionModule is the module whose version the built kube-apiserver and kubectl report;
-// a plain `go build` leaves them at v0.0.0, which clients take for a very old server.
+// versionModule is the module whose version the built kube-apiserver and kubectl report. After a
+// plain `go build` they report v0.0.0, which clients take for a very old server.
 const versionModule = "k8s.io/kubernetes"
 
-// progressInterval is how often a build that takes long says that it is still alive.
+// progressInterval is the time between two progress lines of a build.
 const progressInterval = 15 * time.Second
 
-// buildTools builds those of wanted that the cache directories lack, and returns the path of each.
+// buildTools returns the path of each wanted tool, after building those that are not in a cache
+// directory.
 func buildTools(ctx context.Context, wanted []tool, w io.Writer) (map[string]string, error) {
 	paths := map[string]string{}
 	for i, t := range wanted {
@@ -39,8 +40,8 @@ func buildTools(ctx context.Context, wanted []tool, w io.Writer) (map[string]str
 	return paths, nil
 }
 
-// cached returns the path of t in the cache directory of its module, after building it if need be.
-// left is how many tools are wanted with it.
+// cached returns the path of t in the cache directory of its module, after building it if
+// necessary. left is the number of tools that are still to be found, t included.
 func (t tool) cached(ctx context.Context, w io.Writer, left int) (string, error) {
 	source, err := toolsModule(ctx, t.module)
 	if err != nil {
@@ -51,7 +52,7 @@ func (t tool) cached(ctx context.Context, w io.Writer, left int) (string, error)
 		return "", err
 	}
 	if err := os.MkdirAll(directory, 0o755); err != nil {
-		return "", fmt.Errorf("tools directory (set %s to use another): %w", ToolsVariable, err)
+		return "", fmt.Errorf("tools directory (%s sets another): %w", ToolsVariable, err)
 	}
 	unlock, err := lockFile(ctx, filepath.Join(directory, ".lock"), w)
 	if err != nil {
@@ -65,8 +66,8 @@ func (t tool) cached(ctx context.Context, w io.Writer, left int) (string, error)
 	return path, buildTool(ctx, source, t, path, w, left)
 }
 
-// buildTool builds one tool and puts it at path in one step, so that an interrupted build
-// leaves nothing that looks whole.
+// buildTool builds one tool and moves it to path in one step, so that an interrupted build leaves
+// no incomplete file there.
 func buildTool(ctx context.Context, source string, t tool, path string, w io.Writer, left int) error {
 	flags, err := versionFlags(ctx, source, t.module)
 	if err != nil {
@@ -92,7 +93,7 @@ func buildTool(ctx context.Context, source string, t tool, path string, w io.Wri
 		return fmt.Errorf("build %s in %s: %w\n%s", t.pkg, source, err, process.Tail(output.Bytes()))
 	}
 	if err := t.check(ctx, partial); err != nil {
-		return fmt.Errorf("built %s is unusable: %w", t.name, err)
+		return fmt.Errorf("the built %s is not usable: %w", t.name, err)
 	}
 	if err := os.Rename(partial, path); err != nil {
 		return err
@@ -124,7 +125,8 @@ func reportProgress(w io.Writer, started time.Time, name string) (stop func()) {
 func toolsModule(ctx context.Context, module string) (string, error) {
 	output, err := goCommand(ctx, "", "list", "-m", "-f", "{{.Dir}}", "rockpool.dev").Output()
 	if err != nil {
-		return "", fmt.Errorf("find module rockpool.dev to build tools from (needs the go command, and a working directory inside the checkout): %w", err)
+		return "", fmt.Errorf("find the module rockpool.dev, to build tools (needs the go command "+
+			"and a working directory in the checkout): %w", err)
 	}
 	source := filepath.Join(strings.TrimSpace(string(output)), module)
 	if _, err := os.Stat(filepath.Join(source, "go.mod")); err != nil {
@@ -133,7 +135,7 @@ func toolsModule(ctx context.Context, module string) (string, error) {
 	return source, nil
 }
 
-// toolsDirectory returns the cache directory for exactly these sources, compiler and platform.
+// toolsDirectory returns the cache directory for these sources, this compiler and this platform.
 func toolsDirectory(ctx context.Context, source string) (string, error) {
 	base := os.Getenv(ToolsVariable)
 	if base != "" {
@@ -159,8 +161,8 @@ func toolsDirectory(ctx context.Context, source string) (string, error) {
 	return filepath.Join(cache, "rockpool-tools", hex.EncodeToString(hash.Sum(nil))[:16]), nil
 }
 
-// versionFlags returns the linker flags that give Kubernetes programs their version; those of the
-// other modules know theirs.
+// versionFlags returns linker flags. They give Kubernetes programs their version; other programs
+// know their own.
 func versionFlags(ctx context.Context, source, module string) (string, error) {
 	if module != kubernetesModule {
 		return "-s -w", nil
@@ -180,7 +182,7 @@ func versionFlags(ctx context.Context, source, module string) (string, error) {
 		variable + "gitMajor=" + major + variable + "gitMinor=" + minor, nil
 }
 
-// goCommand prepares the go command so that settings for the tests do not leak into tools.
+// goCommand returns a go command without the go settings of the tests.
 func goCommand(ctx context.Context, directory string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = directory
@@ -188,7 +190,7 @@ func goCommand(ctx context.Context, directory string, args ...string) *exec.Cmd 
 	return cmd
 }
 
-// lockFile takes an exclusive lock, which also ends with the process.
+// lockFile takes an exclusive lock, which the kernel releases when the process ends.
 func lockFile(ctx context.Context, path string, w io.Writer) (unlock func(), err error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
@@ -206,7 +208,7 @@ func lockFile(ctx context.Context, path string, w io.Writer) (unlock func(), err
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
 		if !said {
-			fmt.Fprintf(w, "tools: another process builds them, waiting for it\n")
+			fmt.Fprintf(w, "tools: waiting for another process that builds them\n")
 			said = true
 		}
 		select {

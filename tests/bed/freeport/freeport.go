@@ -6,8 +6,8 @@ import (
 	"net"
 )
 
-// Port returns a TCP port of 127.0.0.1 that nobody listens on. Another process may take it before it is
-// used; the kernel hands out ephemeral ports in turn, so that is rare.
+// Port returns a TCP port of 127.0.0.1 that nobody listens on. Another process may take it before
+// it is used; the kernel hands out ephemeral ports in turn, so that is rare.
 func Port() (int, error) {
 	listener, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {

@@ -18,11 +18,11 @@ type endpoint struct {
 
 	// Guarded by link.mu:
 	closed bool
-	down   bool // taken out of the listening state
+	down   bool // the socket is not listening
 }
 
-// Listen makes the Link accept connections at a further address (host:port) of this host, which is
-// the server's as far as clients there can tell.
+// Listen makes the Link accept connections at a further address (host:port) of this host. Clients
+// take it for the server's address.
 func (l *Link) Listen(ctx context.Context, address string) error {
 	// Go's listeners are MPTCP by default, whose sockets take no filter.
 	var config net.ListenConfig
@@ -35,9 +35,9 @@ func (l *Link) Listen(ctx context.Context, address string) error {
 	return err
 }
 
-// AcceptFrom makes the Link accept connections from a further listener, for example one in the network
-// namespace of a pod. The Link owns the listener. remove closes it; connections that it has accepted
-// end by themselves.
+// AcceptFrom makes the Link accept connections from a further listener, for example one in the
+// network namespace of a pod. The Link owns the listener. remove closes it; the connections that
+// it has accepted stay open.
 func (l *Link) AcceptFrom(listener *net.TCPListener) (remove func(), err error) {
 	e, err := l.listen(listener)
 	if err != nil {
@@ -46,7 +46,7 @@ func (l *Link) AcceptFrom(listener *net.TCPListener) (remove func(), err error) 
 	return e.close, nil
 }
 
-// listen adds a listener to the Link, which owns it from now on.
+// listen adds a listener, which the Link owns from now on.
 func (l *Link) listen(listener *net.TCPListener) (*endpoint, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -61,7 +61,7 @@ func (l *Link) listen(listener *net.TCPListener) (*endpoint, error) {
 	return e, nil
 }
 
-// close takes the endpoint out of its Link. Its connections are left to end by themselves.
+// close closes the listener and removes the endpoint from its Link. Its connections stay open.
 func (e *endpoint) close() {
 	l := e.link
 	l.mu.Lock()
@@ -86,8 +86,8 @@ func (e *endpoint) accept() {
 			return
 		}
 		if err != nil {
-			// A cut shuts the socket down, which ends Accept with an error (EINVAL); it is to be
-			// called again once the socket listens again.
+			// Cut shuts the socket down, which makes Accept fail (EINVAL). Call it again when the
+			// socket listens again.
 			l.mu.Lock()
 			changed, down, closed := l.changed, l.state == stateCut, e.closed
 			l.mu.Unlock()
@@ -103,18 +103,18 @@ func (e *endpoint) accept() {
 	}
 }
 
-// apply brings the listening socket into the given state. The socket stays bound throughout, so
-// nobody else can get its port.
+// apply puts the listening socket into the given state. The socket stays bound all the time, so
+// no other process can get its port.
 func (e *endpoint) apply(s state) {
 	err := e.control(func(socket int) error { return e.applySocket(socket, s) })
 	if err != nil {
-		// Every call works for any user on any kernel of the last ten years; Drop has tried the one
-		// that may not.
+		// These calls work for any user on any kernel of the last ten years, except for the socket
+		// filter, which Drop has tried before.
 		panic(fmt.Sprintf("link listener %s: %v", e.listener.Addr(), err))
 	}
 }
 
-// control runs f on the listening socket, if it is open still.
+// control runs f on the listening socket, if that is still open.
 func (e *endpoint) control(f func(socket int) error) error {
 	raw, err := e.listener.SyscallConn()
 	if err != nil {
@@ -138,8 +138,8 @@ func (e *endpoint) applySocket(socket int, s state) error {
 	}
 	if s == stateCut {
 		// shutdown(2) of a listening socket takes it out of the listening state: the kernel
-		// refuses connections, and listen(2) undoes it. A second shutdown(2) would mark the socket
-		// as shut down for good, and all that it accepts later with it.
+		// refuses connections, and listen(2) undoes that. A second shutdown(2) would mark the
+		// socket, and all connections that it accepts later, as shut down for good.
 		if e.down {
 			return nil
 		}
@@ -162,8 +162,8 @@ func dropAll(socket int) error {
 	return unix.SetsockoptSockFprog(socket, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &program[0]})
 }
 
-// listenLoopback listens on a free loopback port that it has bound by number: a socket loses a
-// port that the kernel chose for it when it leaves the listening state (see applySocket).
+// listenLoopback listens on a free loopback port, which it binds by number: a socket that leaves
+// the listening state (see applySocket) loses a port that the kernel has chosen for it.
 func listenLoopback() (*net.TCPListener, error) {
 	for attempt := 0; ; attempt++ {
 		address, err := freeport.Address()

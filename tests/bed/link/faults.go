@@ -5,28 +5,29 @@ import (
 	"time"
 )
 
-// Strand makes the connections that there are silent for good, without a reset, as when a NAT gateway between has been
-// restarted or the far machine has lost its memory: half-open connections. New ones are carried as ever. They end with
-// Cut, Reset or Close.
-func (l *Link) Strand() {
+// HalfOpen makes all existing connections silent for good, without a reset, as when a NAT gateway
+// or the server has restarted and forgotten them. New connections are not affected. Cut, Reset and
+// Close end half-open connections.
+func (l *Link) HalfOpen() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for f := range l.conns {
-		f.stranded = true
+		f.halfOpen = true
 	}
 }
 
-// Stall holds each piece of a stream up for d, with the given probability, and with it all that is behind it in its direction. So a
-// TCP connection looks from above that has lost a segment, and sends it again after its retransmission timeout. It stands for
-// lossy links where the kernel has no netem, and it is not the same: no packet is lost, so windows do not
-// shrink, no SYN is sent twice, and timeouts do not grow. A probability of zero ends it.
+// Stall delays each chunk of a stream by d, with the given probability, and all chunks after it in
+// that direction too. To its users, a TCP connection that retransmits a lost segment after its
+// timeout looks the same. It simulates a lossy link where the kernel has no netem, but not exactly:
+// no packet is lost, so windows do not shrink, SYNs are not repeated, and timeouts do not grow.
+// A probability of zero ends it.
 func (l *Link) Stall(probability float64, d time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.stallProbability, l.stall = probability, d
 }
 
-// due is when a piece that was read now is to be delivered. The lock is held.
+// due returns when to deliver a chunk that was read now. The caller holds the lock.
 func (l *Link) due() time.Time {
 	due := time.Now().Add(l.delay)
 	if l.stallProbability > 0 && rand.Float64() < l.stallProbability {
@@ -35,9 +36,9 @@ func (l *Link) due() time.Time {
 	return due
 }
 
-// silent tells whether the connection is stranded.
-func (f *forward) silent() bool {
+// isHalfOpen reports whether HalfOpen has silenced the connection.
+func (f *forward) isHalfOpen() bool {
 	f.link.mu.Lock()
 	defer f.link.mu.Unlock()
-	return f.stranded
+	return f.halfOpen
 }

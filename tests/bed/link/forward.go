@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// chunkSize is how much is read at once, and chunkQueue how many chunks may be under way:
-	// 8 MiB each way, so that a delay does not limit the throughput on loopback.
+	// One read takes up to chunkSize bytes, and chunkQueue chunks may wait for delivery: 8 MiB each
+	// way, so that a delay does not limit the throughput on loopback.
 	chunkSize  = 32 << 10
 	chunkQueue = 256
 )
@@ -18,10 +18,10 @@ const (
 // A forward is one connection through a Link.
 type forward struct {
 	link   *Link
-	ctx    context.Context // ends with the forward; its goroutines are its own
+	ctx    context.Context // of the goroutines of this connection
 	cancel context.CancelFunc
 
-	stranded bool // guarded by link.mu
+	halfOpen bool // guarded by link.mu
 
 	mu      sync.Mutex
 	client  *net.TCPConn
@@ -29,7 +29,7 @@ type forward struct {
 	aborted bool
 }
 
-// A chunk is a piece of a stream on its way; an empty one is the end of the stream.
+// A chunk is a part of a stream. One without data is the end of the stream.
 type chunk struct {
 	data []byte
 	due  time.Time
@@ -58,8 +58,8 @@ func (l *Link) carry(client *net.TCPConn) {
 	}
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", l.target)
 	if err != nil {
-		// The target refuses. The client's connection exists already, so the nearest to a refusal
-		// is a reset.
+		// The target refuses. The client's connection exists already, so reset it: that is the
+		// nearest to a refusal.
 		f.abort()
 		return
 	}
@@ -77,16 +77,16 @@ func (l *Link) carry(client *net.TCPConn) {
 	pumps.Wait()
 }
 
-// passes tells whether bytes flow in a state.
+// passes reports whether bytes flow in a state.
 func passes(s state) bool { return s == stateUp }
 
-// pump carries one direction of a connection: what it reads is written once it is due and the
-// link is up.
+// pump carries one direction of a connection. It writes a chunk when the chunk is due and the link
+// is up.
 func (f *forward) pump(to, from *net.TCPConn, counter *int64) {
 	queue := make(chan chunk, chunkQueue)
 	var writer sync.WaitGroup
 	writer.Go(func() {
-		// When writing has failed, reading must end too: abort has closed both ends.
+		// When writing fails, reading must end too: abort closes both ends.
 		for c := range queue {
 			if !f.deliver(to, c, counter) {
 				f.abort()
@@ -107,7 +107,7 @@ func (f *forward) pump(to, from *net.TCPConn, counter *int64) {
 			return
 		}
 		if err != nil {
-			f.abort() // a reset passes through at once
+			f.abort() // pass a reset on at once
 			return
 		}
 	}
@@ -125,7 +125,7 @@ func (f *forward) enqueue(queue chan<- chunk, data []byte) bool {
 	}
 }
 
-// deliver writes one chunk and tells whether the stream may go on.
+// deliver writes one chunk and reports whether the stream continues.
 func (f *forward) deliver(to *net.TCPConn, c chunk, counter *int64) bool {
 	if wait := time.Until(c.due); wait > 0 {
 		timer := time.NewTimer(wait)
@@ -139,7 +139,7 @@ func (f *forward) deliver(to *net.TCPConn, c chunk, counter *int64) bool {
 	if f.link.wait(f.ctx, passes) != nil {
 		return false
 	}
-	if f.silent() {
+	if f.isHalfOpen() {
 		<-f.ctx.Done()
 		return false
 	}
@@ -163,14 +163,14 @@ func (f *forward) abort() {
 	f.cancel()
 	for _, conn := range []*net.TCPConn{f.client, f.server} {
 		if conn != nil {
-			// Closed already is fine.
+			// The connection may be closed already.
 			_ = conn.SetLinger(0)
 			_ = conn.Close()
 		}
 	}
 }
 
-// close ends the connection after both directions have ended by themselves.
+// close closes the connection after both directions have ended.
 func (f *forward) close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -9,21 +9,21 @@ import (
 	"time"
 )
 
-// A Link is the way from an edge to a server: a TCP forwarder that a test can break in the
-// ways that real links break. It forwards from any number of listeners, on the host and inside
-// pods, to one target. All methods may be called at any time, by several goroutines.
+// A Link is a TCP forwarder from an edge to a server, which a test can break as real links break.
+// It forwards from any number of listeners, on the host and inside pods, to one target. All methods
+// may be called at any time, by several goroutines.
 //
-// The states are exclusive: each of Cut, BlackHole, Drop and Restore ends the one before. Delay, Stall and
-// Strand are independent of them.
+// The states exclude each other: Cut, BlackHole, Drop and Restore each end the state before. Delay,
+// Stall and HalfOpen are independent of the state.
 type Link struct {
 	target string
 	host   *endpoint
 
 	mu               sync.Mutex
-	changed          chan struct{} // closed and replaced at each change of state
+	changed          chan struct{} // closed and replaced when the state changes
 	state            state
 	delay            time.Duration
-	stall            time.Duration // of a piece, with stallProbability
+	stall            time.Duration // of a chunk, with stallProbability
 	endpoints        []*endpoint
 	conns            map[*forward]struct{}
 	stats            Stats
@@ -41,16 +41,16 @@ const (
 	stateDrop
 )
 
-// Stats count what a Link has carried since it was made.
+// Stats count the traffic of a Link since New.
 type Stats struct {
-	// Accepted connections, and how many of them are still open.
+	// Accepted counts connections, Open those of them that are still open.
 	Accepted, Open int
-	// BytesUp are bytes delivered to the target, BytesDown those delivered to clients.
+	// BytesUp counts bytes delivered to the target, BytesDown bytes delivered to clients.
 	BytesUp, BytesDown int64
 }
 
-// New returns a Link to target (host:port) that is up and listens on a free loopback port of
-// the host.
+// New returns a Link to target (host:port). It is up and listens on a free loopback port of the
+// host.
 func New(target string) (*Link, error) {
 	l := &Link{target: target, changed: make(chan struct{}), conns: map[*forward]struct{}{}}
 	listener, err := listenLoopback()
@@ -66,17 +66,17 @@ func New(target string) (*Link, error) {
 // Address is the host:port at which the Link listens on the host's loopback.
 func (l *Link) Address() string { return l.host.listener.Addr().String() }
 
-// Cut makes the target refuse: existing connections are reset at both ends, new ones refused.
+// Cut makes the target refuse connections: existing ones are reset at both ends, new ones refused.
 func (l *Link) Cut() { l.enter(stateCut) }
 
 // BlackHole makes the target silent: existing connections stay open and carry nothing, new ones
-// are accepted and never answered. Restore lets them all continue, as TCP does after an outage.
+// are accepted and get no answer. After Restore all of them continue, as TCP does after an outage.
 func (l *Link) BlackHole() { l.enter(stateBlackHole) }
 
-// Drop is BlackHole, but new connections are not even accepted: a client's SYN is left without an
-// answer, so it is the client's own connect timeout that ends the attempt. After Restore a client
-// still trying connects with the kernel's next SYN, within seconds. It takes a socket filter, which
-// some machines refuse to ordinary users: then the error says so, and the link is as after BlackHole.
+// Drop is BlackHole, but new connections are not even accepted: a client's SYN gets no answer, so
+// the client's own connect timeout ends the attempt. After Restore a client that is still trying
+// connects with the kernel's next SYN, within seconds. Drop needs a socket filter, which some
+// machines refuse to ordinary users: Drop then returns an error and does what BlackHole does.
 func (l *Link) Drop() error {
 	err := l.tryDrop()
 	if err != nil {
@@ -98,18 +98,18 @@ func (l *Link) tryDrop() error {
 	return nil
 }
 
-// Restore brings the link back to normal. It leaves the delay.
+// Restore returns the link to normal, except for Delay, Stall and HalfOpen.
 func (l *Link) Restore() { l.enter(stateUp) }
 
-// Reset resets all existing connections and leaves the state.
+// Reset resets all existing connections. The state stays.
 func (l *Link) Reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.resetAll()
 }
 
-// Delay makes whatever passes from now on arrive d later than it was sent, each way: a round trip
-// takes 2d longer. The throughput stays. Zero ends the delay.
+// Delay delivers bytes d after they were sent, from now on and each way: a round trip takes 2d
+// longer. The throughput stays. Zero ends the delay.
 func (l *Link) Delay(d time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -139,7 +139,7 @@ func (l *Link) Close() {
 	l.running.Wait()
 }
 
-// enter changes the state: of the listeners, of existing connections, and for waiters.
+// enter changes the state, applies it to listeners and connections, and wakes all waiters.
 func (l *Link) enter(s state) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -167,7 +167,7 @@ func (l *Link) resetAll() {
 	}
 }
 
-// wait blocks until ok is true of the state, and fails when ctx or the Link has ended.
+// wait blocks until ok returns true for the state. It fails when ctx or the Link has ended.
 func (l *Link) wait(ctx context.Context, ok func(state) bool) error {
 	for {
 		l.mu.Lock()

@@ -24,7 +24,7 @@ import (
 // short is how long a test waits to be sure that nothing happens.
 const short = 150 * time.Millisecond
 
-// echoLink returns a Link to a server that sends back what it gets.
+// echoLink returns a Link to a server that sends everything back.
 func echoLink(t *testing.T) *Link {
 	t.Helper()
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -64,7 +64,7 @@ func dial(t *testing.T, link *Link) net.Conn {
 	return conn
 }
 
-// echo sends text and returns what comes back within limit.
+// echo sends text and expects it back within limit.
 func echo(conn net.Conn, text string, limit time.Duration) error {
 	if err := conn.SetDeadline(time.Now().Add(limit)); err != nil {
 		return err
@@ -89,7 +89,7 @@ func receive(conn net.Conn, text string, limit time.Duration) error {
 	return nil
 }
 
-func TestLinkForwardsAndCounts(t *testing.T) {
+func TestALinkForwardsAndCountsBytes(t *testing.T) {
 	link := echoLink(t)
 	conn := dial(t, link)
 	if err := echo(conn, "hello", time.Second); err != nil {
@@ -106,7 +106,7 @@ func TestLinkForwardsAndCounts(t *testing.T) {
 	eventually.True(t, "the link closes the connection", func() bool { return link.Stats().Open == 0 })
 }
 
-func TestLinkPassesHalfClosedStreamsWhole(t *testing.T) {
+func TestAHalfClosedStreamArrivesCompletely(t *testing.T) {
 	link := echoLink(t)
 	link.Delay(20 * time.Millisecond)
 	conn := dial(t, link).(*net.TCPConn)
@@ -128,7 +128,7 @@ func TestCutResetsExistingConnectionsAndRefusesNewOnes(t *testing.T) {
 	if err := echo(conn, "before", time.Second); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // also the second cut, and the second restoration
+	for range 2 { // a link can be cut and restored more than once
 		link.Cut()
 		link.Cut()
 		if err := echo(conn, "during", time.Second); !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
@@ -141,7 +141,7 @@ func TestCutResetsExistingConnectionsAndRefusesNewOnes(t *testing.T) {
 		link.Restore()
 		conn = dial(t, link)
 		if err := echo(conn, "after", time.Second); err != nil {
-			t.Errorf("after the restoration: %v", err)
+			t.Errorf("after Restore: %v", err)
 		}
 	}
 }
@@ -162,14 +162,14 @@ func TestBlackHoleSilencesConnectionsUntilRestored(t *testing.T) {
 	}
 	link.Restore()
 	if err := receive(old, "old", time.Second); err != nil {
-		t.Errorf("existing connection after the restoration: %v, want what was sent before", err)
+		t.Errorf("existing connection after Restore: %v, want the bytes sent before", err)
 	}
 	if err := receive(fresh, "fresh", time.Second); err != nil {
-		t.Errorf("new connection after the restoration: %v, want what was sent before", err)
+		t.Errorf("new connection after Restore: %v, want the bytes sent before", err)
 	}
 }
 
-func TestALinkIsOneWhateverAddressLeadsToIt(t *testing.T) {
+func TestAllAddressesOfALinkFailTogether(t *testing.T) {
 	link := echoLink(t)
 	port, err := freeport.Port()
 	if err != nil {
@@ -189,7 +189,7 @@ func TestALinkIsOneWhateverAddressLeadsToIt(t *testing.T) {
 	}
 	link.Cut()
 	if err := echo(conn, "during", time.Second); err == nil {
-		t.Error("a connection survives the cut")
+		t.Error("the connection survives Cut")
 	}
 	if _, err := net.Dial("tcp", public); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("new connection: %v, want it refused", err)
@@ -203,7 +203,7 @@ func TestALinkIsOneWhateverAddressLeadsToIt(t *testing.T) {
 		t.Error(err)
 	}
 	if err := link.Listen(t.Context(), public); !errors.Is(err, syscall.EADDRINUSE) {
-		t.Errorf("the address of another: %v, want it refused", err)
+		t.Errorf("an address that is in use: %v, want EADDRINUSE", err)
 	}
 }
 
@@ -230,7 +230,7 @@ func TestDropLeavesNewConnectionsUnanswered(t *testing.T) {
 	}
 	link.Restore()
 	if err := echo(dial(t, link), "after", time.Second); err != nil {
-		t.Errorf("after the restoration: %v", err)
+		t.Errorf("after Restore: %v", err)
 	}
 }
 
@@ -256,13 +256,13 @@ func TestDelayAddsToEachDirection(t *testing.T) {
 	}
 }
 
-func TestStrandSilencesTheConnectionsThatThereAre(t *testing.T) {
+func TestHalfOpenSilencesExistingConnectionsOnly(t *testing.T) {
 	link := echoLink(t)
 	old := dial(t, link)
 	if err := echo(old, "before", time.Second); err != nil {
 		t.Fatal(err)
 	}
-	link.Strand()
+	link.HalfOpen()
 	if err := echo(old, "old", short); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("existing connection: %v, want silence", err)
 	}
@@ -272,11 +272,11 @@ func TestStrandSilencesTheConnectionsThatThereAre(t *testing.T) {
 	link.BlackHole()
 	link.Restore()
 	if err := receive(old, "old", short); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("existing connection after a restoration: %v, want silence", err)
+		t.Errorf("existing connection after Restore: %v, want silence", err)
 	}
 }
 
-func TestStallHoldsUpWhatIsBehind(t *testing.T) {
+func TestStallDelaysAStream(t *testing.T) {
 	const stall = 100 * time.Millisecond
 	link := echoLink(t)
 	conn := dial(t, link)
@@ -313,7 +313,7 @@ func TestResetBreaksConnectionsAndAcceptsNewOnes(t *testing.T) {
 	}
 }
 
-func TestHTTPStreamIsHeldByABlackHoleAndBrokenByACut(t *testing.T) {
+func TestABlackHoleHoldsAnHTTPStreamAndACutBreaksIt(t *testing.T) {
 	events := make(chan string)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for {
@@ -361,15 +361,15 @@ func TestHTTPStreamIsHeldByABlackHoleAndBrokenByACut(t *testing.T) {
 	}
 	link.Restore()
 	if event := <-received; event != "2" {
-		t.Errorf("event %s after the restoration, want 2", event)
+		t.Errorf("event %s after Restore, want 2", event)
 	}
 	link.Cut()
 	if err := <-ended; err == io.EOF {
-		t.Error("a cut looks like the regular end of the stream")
+		t.Error("a cut looks like the normal end of the stream")
 	}
 }
 
-func TestClosedLinkLeavesNothingBehind(t *testing.T) {
+func TestAClosedLinkLeavesNoGoroutines(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	link, err := New("127.0.0.1:1")
 	if err != nil {

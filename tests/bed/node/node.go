@@ -19,12 +19,12 @@ import (
 	"rockpool.dev/tests/bed/link"
 )
 
-// patience bounds what should take seconds.
-const patience = 2 * time.Minute
+// startTimeout bounds each step of a start. A step takes seconds.
+const startTimeout = 2 * time.Minute
 
 // A Node is containerd and a kubelet, registered with a control plane.
 type Node struct {
-	// Link is the way from here to the API server, for the kubelet and for pods.
+	// Link is the link from the kubelet and from pods to the API server.
 	Link *link.Link
 
 	plane       *cluster.ControlPlane
@@ -34,22 +34,22 @@ type Node struct {
 	kubelet     *process.Process
 }
 
-// ControlPlaneOptions are options for a control plane that has a node. The API server reaches
-// webhooks at the pods' own addresses, since nothing makes Service addresses work.
+// ControlPlaneOptions are options for a control plane with a node. The API server calls webhooks at
+// the pods' own addresses, because Service addresses do not work.
 func ControlPlaneOptions() cluster.Options {
 	return cluster.Options{APIServerArgs: []string{
 		"--enable-admission-plugins=NodeRestriction",
 		"--enable-aggregator-routing=true",
-		"--kubelet-preferred-address-types=InternalIP", // the node's name is known to nobody
+		"--kubelet-preferred-address-types=InternalIP", // no DNS server knows the node's name
 	}}
 }
 
-// Start starts the controllers and a node of the plane, which has the images of the archives, and
-// returns once it is ready for pods. It works where Directory is not empty only.
+// Start starts the controllers and a node of the plane, with the images of the archives. It returns
+// when the node is ready for pods. It works only in a process that Isolate has started.
 func Start(ctx context.Context, plane *cluster.ControlPlane, tools cluster.NodeTools, archives ...string) (n *Node, err error) {
 	directory := Directory()
 	if directory == "" {
-		return nil, errors.New("a node needs namespaces made for it: see Isolate")
+		return nil, errors.New("a node needs its own namespaces: see Isolate")
 	}
 	n = &Node{plane: plane, directory: directory, snapshotter: snapshotter(directory)}
 	defer func() {
@@ -83,7 +83,7 @@ func Start(ctx context.Context, plane *cluster.ControlPlane, tools cluster.NodeT
 	return n, n.AwaitReady(ctx)
 }
 
-// configure writes what the programs read, and puts all of them in one directory.
+// configure writes the configuration files, and links the programs into one directory.
 func (n *Node) configure(tools cluster.NodeTools) error {
 	for name, path := range tools {
 		if err := os.Symlink(path, n.file("bin", name)); err != nil {
@@ -101,7 +101,7 @@ func (n *Node) configure(tools cluster.NodeTools) error {
 		os.WriteFile(n.file("containerd.toml"), []byte(containerdConfig(n.directory, n.snapshotter)), 0o644),
 		os.WriteFile(n.file("cni", "pods.conflist"), []byte(networkConfig()), 0o644),
 		os.WriteFile(n.file("kubelet.json"), kubelet, 0o644),
-		os.WriteFile(n.file("resolv.conf"), nil, 0o644), // no name server: there is nobody to ask
+		os.WriteFile(n.file("resolv.conf"), nil, 0o644), // there is no name server
 		os.WriteFile(n.file("ca.crt"), n.plane.CA(), 0o644),
 		n.plane.WriteKubeconfig(n.file("kubelet.kubeconfig"), "https://"+cluster.DefaultPublicAddress, "system:node:"+Name, "system:nodes"),
 	)
@@ -122,7 +122,7 @@ func (n *Node) StartContainerd(ctx context.Context) (err error) {
 	if n.containerd, err = n.start("containerd", "--config", n.file("containerd.toml")); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	return n.containerd.WaitReady(ctx, func(ctx context.Context) error {
 		_, err := n.Ctr(ctx, "version")
@@ -130,30 +130,30 @@ func (n *Node) StartContainerd(ctx context.Context) (err error) {
 	})
 }
 
-// StopContainerd stops containerd. Containers go on: their shims do not need it.
+// StopContainerd stops containerd. Containers continue: their shims do not need it.
 func (n *Node) StopContainerd() { n.containerd.Stop(10 * time.Second) }
 
-// StartKubelet starts the kubelet, also after StopKubelet. It is ready when it serves; where it can reach
-// the API server it registers the node.
+// StartKubelet starts the kubelet, also after StopKubelet, and returns when it serves. The kubelet
+// registers the node when it reaches the API server.
 func (n *Node) StartKubelet(ctx context.Context) (err error) {
 	n.kubelet, err = n.start("kubelet", "--config="+n.file("kubelet.json"), "--kubeconfig="+n.file("kubelet.kubeconfig"),
 		"--root-dir="+kubeletRoot, "--hostname-override="+Name, "--node-ip="+nodeIP)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	return n.kubelet.WaitReady(ctx, func(ctx context.Context) error {
 		return process.Healthy(ctx, "http://127.0.0.1:10248/healthz")
 	})
 }
 
-// StopKubelet stops the kubelet. Containers go on.
+// StopKubelet stops the kubelet. Containers continue.
 func (n *Node) StopKubelet() { n.kubelet.Stop(10 * time.Second) }
 
-// AwaitReady waits until the API server knows the node as one that may have pods.
+// AwaitReady waits until the node is Ready and has no taints.
 func (n *Node) AwaitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	return n.kubelet.WaitReady(ctx, func(ctx context.Context) error {
 		node, err := n.plane.Client().CoreV1().Nodes().Get(ctx, Name, metav1.GetOptions{})
@@ -169,7 +169,7 @@ func (n *Node) AwaitReady(ctx context.Context) error {
 	})
 }
 
-// Ctr runs containerd's own client in the namespace of Kubernetes.
+// Ctr runs ctr, containerd's client, in the containerd namespace k8s.io.
 func (n *Node) Ctr(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, n.file("bin", "ctr"), append([]string{"--address", containerdSocket, "--namespace", "k8s.io"}, args...)...)
 	var stderr bytes.Buffer
@@ -181,8 +181,8 @@ func (n *Node) Ctr(ctx context.Context, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// Stop ends the kubelet, containerd and the Link. Containers go on, as they do on any node, and end
-// with the namespaces.
+// Stop ends the kubelet, containerd and the Link. Containers continue, as on any node, and end with
+// the namespaces.
 func (n *Node) Stop() {
 	n.StopKubelet()
 	n.StopContainerd()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -20,23 +21,24 @@ const maxBackoff = 5 * time.Second
 const (
 	Waiting    = "Waiting"
 	Running    = "Running"
-	Terminated = "Terminated" // for good; between restarts it is Waiting
+	Terminated = "Terminated" // for good; a container to be restarted is Waiting
 )
 
-// A ContainerStatus is what is known of a container at one moment.
+// A ContainerStatus is the state of a container at one moment.
 type ContainerStatus struct {
 	Name  string
 	State string // Waiting, Running or Terminated
-	// Started: it runs, and its postStart hook and startup probe, if any, have succeeded.
+	// Started means that it runs, and that its postStart hook and startup probe, if any, have
+	// succeeded.
 	Started bool
-	// Reason and Message say why it waits, or how it ended.
+	// Reason and Message explain why it waits, or how it ended.
 	Reason, Message string
 	RestartCount    int
-	// ExitCode of its last end, 128 and the number of the signal if one ended it.
+	// ExitCode of its last run: 128 plus the signal number if a signal ended it.
 	ExitCode int
 }
 
-// A container is one container of a running pod. What is below the line is guarded by the pod's mu.
+// A container is one container of a running pod. The pod's mu guards the fields from status on.
 type container struct {
 	spec    *corev1.Container
 	init    bool
@@ -44,12 +46,12 @@ type container struct {
 	log     string
 
 	status     ContainerStatus
-	key        string          // of its process in the sandbox; empty while there is none
+	key        string          // of its process in the sandbox; empty: it does not run
 	pid        int             // of its process, in the sandbox's namespace
 	process    sandbox.Process // for commands that join it
 	exited     chan struct{}   // closed when the process has ended
-	stopping   bool            // not to be started again
-	restarting bool            // to be started again at once, whatever the policy
+	stopping   bool            // do not start it again
+	restarting bool            // start it again at once, whatever the policy is
 }
 
 func (p *Runner) addContainer(spec *corev1.Container, isInit bool) {
@@ -61,7 +63,7 @@ func (p *Runner) addContainer(spec *corev1.Container, isInit bool) {
 	})
 }
 
-// change changes something under the lock and wakes all who wait for it.
+// change calls f under the lock and wakes all waiters.
 func (p *Runner) change(f func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -70,7 +72,7 @@ func (p *Runner) change(f func()) {
 	p.changed = make(chan struct{})
 }
 
-// await blocks until ok, called under the lock, says so or fails, or ctx ends.
+// await blocks until ok, which is called under the lock, returns true or an error, or ctx ends.
 func (p *Runner) await(ctx context.Context, ok func() (bool, error)) error {
 	for {
 		p.mu.Lock()
@@ -88,7 +90,7 @@ func (p *Runner) await(ctx context.Context, ok func() (bool, error)) error {
 	}
 }
 
-// supervise runs a container again and again until its policy, or Stop, ends that.
+// supervise runs and restarts a container until its policy or Stop ends that.
 func (p *Runner) supervise(c *container) {
 	backoff := p.options.RestartBackoff
 	for {
@@ -101,7 +103,8 @@ func (p *Runner) supervise(c *container) {
 		}
 		err := p.runOnce(c)
 		if err != nil {
-			// A kubelet would try again for ever; a test is better served by the reason at once.
+			// A kubelet would retry for ever. For a test it is better to fail at once with the
+			// reason.
 			p.options.Log("container %s: %v", c.spec.Name, err)
 			p.change(func() {
 				c.status.State, c.status.Reason, c.status.Message = Waiting, "CreateContainerError", err.Error()
@@ -116,7 +119,7 @@ func (p *Runner) supervise(c *container) {
 			case c.restarting:
 				again = true
 			default:
-				again = p.wants(c)
+				again = p.shouldRestart(c)
 			}
 			if !again {
 				c.status.State = Terminated
@@ -134,8 +137,8 @@ func (p *Runner) supervise(c *container) {
 	}
 }
 
-// wants tells whether a container that has ended is to run again.
-func (p *Runner) wants(c *container) bool {
+// shouldRestart reports whether the policy restarts a container that has ended.
+func (p *Runner) shouldRestart(c *container) bool {
 	failed := c.status.ExitCode != 0
 	switch {
 	case c.sidecar:
@@ -148,21 +151,22 @@ func (p *Runner) wants(c *container) bool {
 	return true
 }
 
-// pause waits before a restart, unless there is a reason not to.
+// pause waits before a restart. It returns early when the container is to stop or to restart at
+// once.
 func (p *Runner) pause(c *container, backoff time.Duration) {
 	ctx, cancel := context.WithTimeout(p.ctx, backoff)
 	defer cancel()
-	// Either end is a good one.
-	_ = p.await(ctx, func() (bool, error) { return c.stopping || c.restarting, nil })
+	_ = p.await(ctx, func() (bool, error) { return c.stopping || c.restarting, nil }) // the error is the timeout
 }
 
-// runOnce starts a container and waits for its end. The error is for one that could not be started.
+// runOnce starts a container and waits for its end. It returns an error if the container cannot
+// start.
 func (p *Runner) runOnce(c *container) error {
 	l, err := p.launchOf(p.ctx, c.spec)
 	if err != nil {
 		return err
 	}
-	// Anybody may write, since the program may open /dev/stdout again as whatever user it has.
+	// Any user may write, since the program may open /dev/stdout again as any user.
 	output, err := os.OpenFile(c.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
 	if err != nil {
 		return err
@@ -195,7 +199,7 @@ func (p *Runner) runOnce(c *container) error {
 	}
 	if err != nil {
 		p.options.Log("container %s: %v", c.spec.Name, err)
-		_ = p.sandbox.signal(key, killSignal) // it may have ended by itself
+		_ = p.sandbox.signal(key, syscall.SIGKILL)
 	} else {
 		p.change(func() { c.status.Started = true })
 	}
@@ -218,7 +222,8 @@ func (p *Runner) runOnce(c *container) error {
 	return nil
 }
 
-// poststart runs what has to succeed before a container counts as started.
+// poststart runs the postStart hook and the startup probe: a container is started when both
+// succeed.
 func (p *Runner) poststart(c *container) error {
 	if hooks := c.spec.Lifecycle; hooks != nil && hooks.PostStart != nil {
 		if err := p.hook(p.ctx, c, hooks.PostStart); err != nil {
@@ -226,7 +231,7 @@ func (p *Runner) poststart(c *container) error {
 		}
 	}
 	if c.spec.StartupProbe == nil || !c.sidecar {
-		return nil // of other containers nothing depends on it
+		return nil // only sidecars have containers that wait for their startup probe
 	}
 	return p.startupProbe(c)
 }

@@ -18,7 +18,7 @@ import (
 	"rockpool.dev/tests/bed/link"
 )
 
-func TestPodReachesTheAPIServerOverItsLinkOnly(t *testing.T) {
+func TestAPodReachesTheAPIServerOnlyOverItsLink(t *testing.T) {
 	c := controlPlane(t)
 	wan, err := link.New(c.Address())
 	if err != nil {
@@ -60,7 +60,7 @@ func TestPodReachesTheAPIServerOverItsLinkOnly(t *testing.T) {
 	}
 	wan.Cut()
 	if _, stderr, code := list(); code == 0 || !strings.Contains(stderr, "refused") {
-		t.Errorf("through a link that is cut: exit code %d, %s, want it refused", code, stderr)
+		t.Errorf("through the cut link: exit code %d, %s, want it refused", code, stderr)
 	}
 	wan.Restore()
 	if got, stderr, _ := list(); got != "service/kubernetes" {
@@ -72,7 +72,7 @@ func TestPodReachesTheAPIServerOverItsLinkOnly(t *testing.T) {
 	}
 }
 
-func TestLoopbackIsThePodsOwn(t *testing.T) {
+func TestAPodHasItsOwnLoopback(t *testing.T) {
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +87,7 @@ func TestLoopbackIsThePodsOwn(t *testing.T) {
 	}
 }
 
-func TestTokensAreProjectedAsAskedAndRotated(t *testing.T) {
+func TestTokensAreProjectedAsSpecifiedAndRotated(t *testing.T) {
 	p := runPod(t, `
 spec:
   securityContext: {fsGroup: 2000}
@@ -138,7 +138,7 @@ spec:
 		t.Error("the token is the same after a rotation")
 	}
 	if after := output(t, p, "app", "readlink /own/..data; ls -A /own | wc -l"); strings.HasPrefix(after, data) || !strings.HasSuffix(after, "\n5") {
-		t.Errorf("..data was %s and is %s; want another, and nothing left over", data, after)
+		t.Errorf("..data was %s and is %s; want another, and no old files", data, after)
 	}
 	if !strings.Contains(output(t, p, "app", "cat /own/ca.crt"), "BEGIN CERTIFICATE") || output(t, p, "app", "cat /own/namespace") != "default" {
 		t.Error("the other sources are missing")
@@ -151,7 +151,7 @@ spec:
 	}
 }
 
-func TestVolumesOfTheNodeLieBelowTheHostRoot(t *testing.T) {
+func TestHostPathVolumesAreBelowTheHostRoot(t *testing.T) {
 	root := t.TempDir()
 	specification := `
 spec:
@@ -184,20 +184,20 @@ spec:
 		t.Errorf("on the node after the end of the pod: %q, %v", content, err)
 	}
 	if info, err := os.Stat(filepath.Join(thing, "not/yet")); err != nil || info.Mode().Perm() != 0o755 {
-		t.Errorf("sub-path that was not there: %v, %v, want the mode of the volume", info, err)
+		t.Errorf("created sub-path: %v, %v, want the mode of the volume", info, err)
 	}
 }
 
-func TestContainersHaveTheUserAndCapabilitiesTheyAreGiven(t *testing.T) {
+func TestContainersHaveTheSpecifiedUserAndCapabilities(t *testing.T) {
 	const status = `grep -E '^(Cap(Inh|Prm|Eff|Bnd)|NoNewPrivs)' /proc/self/status | tr '\n\t' '  '`
 	const none = "0000000000000000"
 	tests := []struct {
 		name, security, want string
-		user                 string // and then its groups, as `id` tells them
+		user                 string // and its groups, as `id` prints them
 	}{
-		{"root by default, with what runtimes leave", `{}`, "CapInh: " + none + " CapPrm: 00000000a80425fb CapEff: 00000000a80425fb CapBnd: 00000000a80425fb NoNewPrivs: 0", "0 0 2000 3000"},
+		{"root by default, with the default capabilities", `{}`, "CapInh: " + none + " CapPrm: 00000000a80425fb CapEff: 00000000a80425fb CapBnd: 00000000a80425fb NoNewPrivs: 0", "0 0 2000 3000"},
 		{"root with one capability", `{allowPrivilegeEscalation: false, capabilities: {drop: [ALL], add: [CHOWN]}}`, "CapInh: " + none + " CapPrm: 0000000000000001 CapEff: 0000000000000001 CapBnd: 0000000000000001 NoNewPrivs: 1", "0 0 2000 3000"},
-		{"a user without any", `{runAsUser: 65532, runAsGroup: 65532, runAsNonRoot: true, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}`, "CapInh: " + none + " CapPrm: " + none + " CapEff: " + none + " CapBnd: " + none + " NoNewPrivs: 1", "65532 2000 3000 65532"},
+		{"a user without capabilities", `{runAsUser: 65532, runAsGroup: 65532, runAsNonRoot: true, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}`, "CapInh: " + none + " CapPrm: " + none + " CapEff: " + none + " CapBnd: " + none + " NoNewPrivs: 1", "65532 2000 3000 65532"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -236,7 +236,7 @@ spec:
 	}
 }
 
-func TestRootFileSystemIsReadOnlyWhereAsked(t *testing.T) {
+func TestTheRootFileSystemIsReadOnlyIfSpecified(t *testing.T) {
 	p := runPod(t, `
 spec:
   containers:
@@ -252,7 +252,7 @@ spec:
 	}
 }
 
-func TestEnvironmentIsTheKubelets(t *testing.T) {
+func TestTheEnvironmentIsAsFromAKubelet(t *testing.T) {
 	p := runPod(t, `
 metadata: {labels: {app: x}, annotations: {example.com/note: "a b"}}
 spec:
@@ -292,7 +292,7 @@ spec:
 	}
 }
 
-func TestNothingIsLeftOfAKilledPod(t *testing.T) {
+func TestAKilledPodLeavesNoProcessAndNoFiles(t *testing.T) {
 	p := runPod(t, "spec: {containers: [{name: app, image: none, command: [sh, -c, 'sleep 1000 & sleep 1000']}]}", Options{})
 	wantRunning(t, p)
 	pid, err := p.PID("app")

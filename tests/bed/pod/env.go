@@ -20,8 +20,8 @@ import (
 // defaultPath is the PATH that container images commonly set.
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// A serviceEnvironment is what a kubelet tells every container of the Service default/kubernetes
-// (pkg/kubelet/envvars).
+// A serviceEnvironment has the variables of the Service default/kubernetes, which a kubelet sets in
+// every container (pkg/kubelet/envvars).
 type serviceEnvironment map[string]string
 
 func readServiceEnvironment(ctx context.Context, client kubernetes.Interface) (serviceEnvironment, error) {
@@ -66,13 +66,13 @@ func (p *Runner) environment(ctx context.Context, c *corev1.Container, uid int) 
 			return nil, err
 		}
 	}
-	// A value may refer to variables of `env` before it, and to those of services.
-	known := map[string]string{}
+	// A value may refer to earlier variables of `env`, and to those of services.
+	visible := map[string]string{}
 	for name, value := range p.env {
-		known[name] = value
+		visible[name] = value
 	}
 	for _, variable := range c.Env {
-		value, found := expand(variable.Value, known), true
+		value, found := expand(variable.Value, visible), true
 		if variable.ValueFrom != nil {
 			var err error
 			if value, found, err = p.environmentValue(ctx, c, variable.ValueFrom); err != nil {
@@ -80,7 +80,7 @@ func (p *Runner) environment(ctx context.Context, c *corev1.Container, uid int) 
 			}
 		}
 		if found {
-			result[variable.Name], known[variable.Name] = value, value
+			result[variable.Name], visible[variable.Name] = value, value
 		}
 	}
 	return result, nil
@@ -115,8 +115,8 @@ func (p *Runner) environmentFrom(ctx context.Context, source corev1.EnvFromSourc
 	return nil
 }
 
-// environmentValue returns the value of one valueFrom; not found is what an optional reference
-// to nothing gives.
+// environmentValue returns the value of a valueFrom. found is false for an optional reference whose
+// object or key does not exist.
 func (p *Runner) environmentValue(ctx context.Context, c *corev1.Container, from *corev1.EnvVarSource) (value string, found bool, err error) {
 	switch {
 	case from.FieldRef != nil:
@@ -148,7 +148,7 @@ func pick(content map[string][]byte, what, key string, optional *bool, err error
 	return string(value), found, nil
 }
 
-// configMap returns the content of a ConfigMap; nothing where it is missing and optional.
+// configMap returns the content of a ConfigMap, or nil if it is optional and does not exist.
 func (p *Runner) configMap(ctx context.Context, name string, optional *bool) (map[string][]byte, error) {
 	object, err := p.client.CoreV1().ConfigMaps(p.pod.Namespace).Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) && optional != nil && *optional {
@@ -179,9 +179,9 @@ func (p *Runner) secret(ctx context.Context, name string, optional *bool) (map[s
 	return object.Data, nil
 }
 
-// expand replaces $(NAME) where NAME is known; $$ stands for $, so $$(NAME) stays as $(NAME)
-// (API reference, Container.command).
-func expand(text string, known map[string]string) string {
+// expand replaces $(NAME) by the variable, if it exists. $$ stands for $, so $$(NAME) becomes
+// $(NAME) (API reference, Container.command).
+func expand(text string, variables map[string]string) string {
 	var out strings.Builder
 	for {
 		dollar := strings.IndexByte(text, '$')
@@ -198,7 +198,7 @@ func expand(text string, known map[string]string) string {
 			text = text[2:]
 			continue
 		case text[1] == '(' && end > 0:
-			value, found := known[text[2:end]]
+			value, found := variables[text[2:end]]
 			if !found {
 				value = text[:end+1]
 			}
@@ -211,7 +211,7 @@ func expand(text string, known map[string]string) string {
 	}
 }
 
-// home returns a user's home directory as a container runtime finds it, in /etc/passwd.
+// home returns a user's home directory from /etc/passwd, as a container runtime does.
 func home(uid int) string {
 	users, err := os.ReadFile("/etc/passwd")
 	if err != nil {
@@ -231,7 +231,7 @@ func hostname(pod *corev1.Pod) string {
 	if name == "" {
 		name = pod.Name
 	}
-	const limit = 63 // HOST_NAME_MAX is 64; the kubelet truncates to the length of a DNS label
+	const limit = 63 // the kubelet truncates to the length of a DNS label; HOST_NAME_MAX is 64
 	return strings.TrimRight(name[:min(len(name), limit)], "-.")
 }
 

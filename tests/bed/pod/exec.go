@@ -13,10 +13,10 @@ import (
 	"rockpool.dev/tests/bed/internal/sandbox"
 )
 
-// An ExecResult is what a command in a container has said, and how it ended.
+// An ExecResult is the output and the exit code of a command in a container.
 type ExecResult struct {
 	Stdout, Stderr string
-	// ExitCode as a shell gives it: 128 and the number of the signal if one ended it.
+	// ExitCode as in a shell: 128 plus the signal number if a signal ended the command.
 	ExitCode int
 }
 
@@ -27,15 +27,15 @@ type ExecOptions struct {
 	Stdout, Stderr io.Writer
 }
 
-// Exec runs a command in a running container, as its user and with its environment. The error is
-// for commands that did not run, or were cut short by ctx; one that fails has an exit code.
+// Exec runs a command in a running container, as its user and with its environment. It returns an
+// error if the command did not run, or if ctx ended it. A command that fails has an exit code.
 func (p *Runner) Exec(ctx context.Context, name string, argv ...string) (ExecResult, error) {
 	var stdout, stderr bytes.Buffer
 	code, err := p.ExecStream(ctx, name, ExecOptions{Argv: argv, Stdout: &stdout, Stderr: &stderr})
 	return ExecResult{Stdout: stdout.String(), Stderr: stderr.String(), ExitCode: code}, err
 }
 
-// ExecStream is Exec with streams, for commands that take input or run for long. When ctx ends the
+// ExecStream is Exec with streams, for commands that read input or run for long. When ctx ends, the
 // command is killed.
 func (p *Runner) ExecStream(ctx context.Context, name string, options ExecOptions) (exitCode int, err error) {
 	p.mu.Lock()
@@ -70,7 +70,7 @@ func (p *Runner) exec(ctx context.Context, join string, process sandbox.Process,
 			return 0, err
 		}
 		stdin = reader
-		// Not waited for: it ends with its source, which may outlive the command.
+		// Nobody waits for this goroutine: it ends with its source, which may outlive the command.
 		go func() {
 			defer writer.Close()
 			_, _ = io.Copy(writer, options.Stdin)
@@ -112,7 +112,7 @@ func (p *Runner) exec(ctx context.Context, join string, process sandbox.Process,
 		killed := p.sandbox.signal(key, syscall.SIGKILL)
 		<-exited
 		for _, reader := range readers {
-			reader.Close() // something that the command has left behind may hold the other end
+			reader.Close() // a process that the command has started may hold the other end
 		}
 		copying.Wait()
 		return 0, errors.Join(context.Cause(ctx), killed)
@@ -128,7 +128,7 @@ func exitCodeOf(exit sandbox.Exit) int {
 	return exit.Code
 }
 
-// processKey names one process of the pod.
+// processKey returns a new key for a process of the pod.
 func (p *Runner) processKey(kind string) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -14,7 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// field returns a field of the pod as the downward API gives it
+// field returns a field of the pod as the downward API does
 // (https://kubernetes.io/docs/concepts/workloads/pods/downward-api/).
 func (p *Runner) field(path string) (string, error) {
 	if name, key, found := strings.Cut(path, "['"); found && strings.HasSuffix(key, "']") {
@@ -49,7 +49,7 @@ func (p *Runner) field(path string) (string, error) {
 	return "", fmt.Errorf("field %q is not supported", path)
 }
 
-// quotedLines formats a map as files of the downward API have it.
+// quotedLines formats a map as in files of the downward API.
 func quotedLines(m map[string]string) string {
 	var lines []string
 	for _, key := range slices.Sorted(maps.Keys(m)) {
@@ -58,8 +58,8 @@ func quotedLines(m map[string]string) string {
 	return strings.Join(lines, "\n")
 }
 
-// resource returns a container's limit or request in units of the divisor, rounded up. Where there is
-// no limit it is what the machine has.
+// resource returns a container's limit or request in units of the divisor, rounded up. A limit that
+// is not set is that of the machine.
 func (p *Runner) resource(ref *corev1.ResourceFieldSelector, own *corev1.Container) (string, error) {
 	c := own
 	if ref.ContainerName != "" {
@@ -103,7 +103,8 @@ func (p *Runner) resource(ref *corev1.ResourceFieldSelector, own *corev1.Contain
 	return strconv.FormatInt((value+unit-1)/unit, 10), nil
 }
 
-// ownedBy gives a path to a group, and tells why it cannot. With one user there is one group.
+// ownedBy changes the owner of a path. It does nothing in a user namespace, which has one user and
+// one group.
 func ownedBy(path string, uid, gid int) error {
 	if singleUser() {
 		return nil

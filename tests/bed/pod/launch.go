@@ -25,20 +25,20 @@ var capabilities = map[string]int{
 	"AUDIT_READ": 37, "PERFMON": 38, "BPF": 39, "CHECKPOINT_RESTORE": 40,
 }
 
-// defaultCapabilities are those that container runtimes leave to a container that says nothing.
+// defaultCapabilities are those that container runtimes give a container by default.
 var defaultCapabilities = []string{
 	"CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP",
 	"NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE",
 }
 
-// A launch is a container as the sandbox is to start it.
+// A launch is a container in the form that the sandbox starts.
 type launch struct {
 	container sandbox.Container
 	process   sandbox.Process
 }
 
-// launchOf translates a container for the sandbox. It reads what the container refers to, so it is done
-// anew at each start.
+// launchOf translates a container for the sandbox. It reads the objects that the container refers
+// to, so it is called at each start.
 func (p *Runner) launchOf(ctx context.Context, c *corev1.Container) (launch, error) {
 	var l launch
 	image := p.options.Images[c.Image]
@@ -63,7 +63,7 @@ func (p *Runner) launchOf(ctx context.Context, c *corev1.Container) (launch, err
 	if singleUser() {
 		identity.SingleUser = true
 		if identity.UID != 0 {
-			identity.Capabilities = nil // of an ordinary user, whoever it is
+			identity.Capabilities = nil // as for any user but root
 		}
 	}
 	identity.Dir = c.WorkingDir
@@ -98,14 +98,14 @@ func (p *Runner) mounts(c *corev1.Container, image Image, env map[string]string)
 			Source: v.path, Target: filepath.Join("/", m.MountPath), SubPath: subPath, ReadOnly: m.ReadOnly || v.readOnly,
 		})
 	}
-	// Parents first, as runtimes do it.
+	// Parents first, as container runtimes do.
 	slices.SortStableFunc(mounts, func(a, b sandbox.Mount) int {
 		return strings.Count(a.Target, "/") - strings.Count(b.Target, "/")
 	})
 	return mounts, nil
 }
 
-// identity is what the security contexts of pod and container come to.
+// identity combines the security contexts of pod and container.
 func (p *Runner) identity(c *corev1.Container, image Image) (sandbox.Process, error) {
 	pod, own := p.pod.Spec.SecurityContext, c.SecurityContext
 	if pod == nil {
@@ -134,7 +134,7 @@ func (p *Runner) identity(c *corev1.Container, image Image) (sandbox.Process, er
 		nonRoot = pod.RunAsNonRoot
 	}
 	if nonRoot != nil && *nonRoot && id.UID == 0 {
-		return id, errors.New("container has runAsNonRoot and would run as root")
+		return id, errors.New("the container would run as root, but has runAsNonRoot")
 	}
 	for _, group := range pod.SupplementalGroups {
 		id.Groups = append(id.Groups, int(group))

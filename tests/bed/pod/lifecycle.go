@@ -16,11 +16,9 @@ import (
 	"rockpool.dev/tests/bed/internal/process"
 )
 
-const killSignal = syscall.SIGKILL
-
-// run is the life of the pod up to the end of its last container: init containers one by one, each to
-// completion, or, for a sidecar, until it has started; then the others, and when none of them
-// is to run again, the end of the sidecars.
+// run runs the pod up to the end of its last container. It starts the containers one by one and
+// waits for each: for an init container to complete, for a sidecar or another container to start.
+// When all containers but sidecars have ended for good, it stops the sidecars.
 func (p *Runner) run() {
 	for _, c := range p.containers {
 		p.running.Go(func() { p.supervise(c) })
@@ -29,8 +27,8 @@ func (p *Runner) run() {
 				return false, p.failure
 			}
 			if !c.init || c.sidecar {
-				// A kubelet starts one after the other too, and waits for hooks in between. One that
-				// has ended has been started.
+				// A kubelet also starts them one by one and waits for hooks. A container that has
+				// ended counts as started.
 				return c.status.Started || c.status.State == Terminated || c.status.RestartCount > 0 && !c.sidecar, nil
 			}
 			if c.status.State == Terminated && c.status.ExitCode != 0 {
@@ -55,10 +53,10 @@ func (p *Runner) run() {
 	p.finish(err)
 }
 
-// finish settles the phase, and stops sidecars that nobody needs any more.
+// finish stops the sidecars and sets the final phase.
 func (p *Runner) finish(err error) {
 	if p.ctx.Err() != nil {
-		return // Stop does the rest
+		return // Stop ends the sidecars
 	}
 	p.stopSidecars()
 	p.change(func() {
@@ -81,7 +79,7 @@ func (p *Runner) finish(err error) {
 func (p *Runner) terminate() {
 	p.change(func() {
 		for _, c := range p.containers {
-			// Sidecars are kept up until their turn.
+			// Sidecars run until stopSidecars.
 			c.stopping = c.stopping || !c.sidecar
 		}
 	})
@@ -104,7 +102,8 @@ func (p *Runner) stopSidecars() {
 	}
 }
 
-// end ends the process of a container, if it has one: preStop, SIGTERM, and after the grace SIGKILL.
+// end ends the process of a container, if it runs: preStop, SIGTERM, and SIGKILL after the grace
+// period.
 func (p *Runner) end(c *container) {
 	p.mu.Lock()
 	key, exited := c.key, c.exited
@@ -119,7 +118,7 @@ func (p *Runner) end(c *container) {
 			p.options.Log("container %s: preStop: %v", c.spec.Name, err)
 		}
 	}
-	_ = p.sandbox.signal(key, syscall.SIGTERM) // fails only if the sandbox has ended, and the process with it
+	_ = p.sandbox.signal(key, syscall.SIGTERM) // fails only if the sandbox has ended, with the process
 	select {
 	case <-exited:
 		return
@@ -150,8 +149,8 @@ func (p *Runner) hook(ctx context.Context, c *container, handler *corev1.Lifecyc
 	return errors.New("this kind of hook is not supported")
 }
 
-// KillContainer sends a signal to the first process of a container. What follows is up to the process
-// and the restart policy.
+// KillContainer sends a signal to the first process of a container. The restart policy applies if
+// the process ends.
 func (p *Runner) KillContainer(name string, signal syscall.Signal) error {
 	p.mu.Lock()
 	c, err := p.find(name)
@@ -167,8 +166,8 @@ func (p *Runner) KillContainer(name string, signal syscall.Signal) error {
 	return p.sandbox.signal(key, signal)
 }
 
-// RestartContainer ends a container as Stop does, starts it again at once whatever the policy, and
-// returns when it has started.
+// RestartContainer ends a container as Stop does and starts it again at once, whatever the policy
+// is. It returns when the container has started.
 func (p *Runner) RestartContainer(ctx context.Context, name string) error {
 	p.mu.Lock()
 	c, err := p.find(name)
@@ -190,7 +189,7 @@ func (p *Runner) RestartContainer(ctx context.Context, name string) error {
 	return p.WaitRestarted(ctx, name, count)
 }
 
-// find returns a container by name; the lock is held.
+// find returns a container by name. The caller holds the lock.
 func (p *Runner) find(name string) (*container, error) {
 	var names []string
 	for _, c := range p.containers {

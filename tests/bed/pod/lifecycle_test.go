@@ -48,7 +48,7 @@ spec:
 	})
 }
 
-func TestPodEndsWithItsContainersAndTakesSidecarsAlong(t *testing.T) {
+func TestAPodEndsWithItsContainersAndStopsItsSidecars(t *testing.T) {
 	p := runPod(t, `
 spec:
   restartPolicy: OnFailure
@@ -72,11 +72,11 @@ spec:
 		t.Errorf("job was restarted %d times, want once", status.RestartCount)
 	}
 	if log, _ := p.Logs("sidecar"); !strings.Contains(log, "asked to end") {
-		t.Errorf("output of the sidecar %q, want that it was asked to end", log)
+		t.Errorf("output of the sidecar %q, want \"asked to end\"", log)
 	}
 }
 
-func TestFailedInitContainerIsReportedWithItsOutput(t *testing.T) {
+func TestWaitRunningReportsAFailedInitContainerWithItsOutput(t *testing.T) {
 	p := runPod(t, `
 spec:
   restartPolicy: Never
@@ -89,12 +89,12 @@ spec:
 	}
 }
 
-func TestContainersThatCannotBeMadeFailAtOnce(t *testing.T) {
+func TestWaitRunningFailsAtOnceForContainersThatCannotStart(t *testing.T) {
 	tests := []struct{ name, container, want string }{
-		{"a program that is not there", `{name: app, image: none, command: [no-such-program]}`, "executable file not found"},
+		{"a program that does not exist", `{name: app, image: none, command: [no-such-program]}`, "executable file not found"},
 		{"no command at all", `{name: app, image: none}`, "no command"},
-		{"a config map that is not there", `{name: app, image: none, command: [sh], env: [{name: A, valueFrom: {configMapKeyRef: {name: nope, key: a}}}]}`, `"nope" not found`},
-		{"root against runAsNonRoot", `{name: app, image: none, command: [sh], securityContext: {runAsNonRoot: true}}`, "runAsNonRoot"},
+		{"a ConfigMap that does not exist", `{name: app, image: none, command: [sh], env: [{name: A, valueFrom: {configMapKeyRef: {name: nope, key: a}}}]}`, `"nope" not found`},
+		{"root with runAsNonRoot", `{name: app, image: none, command: [sh], securityContext: {runAsNonRoot: true}}`, "runAsNonRoot"},
 		{"a mount point below a directory of the host", `{name: app, image: none, command: [sh], volumeMounts: [{name: v, mountPath: /usr/none/x}]}`, "read-only file system"},
 	}
 	for _, test := range tests {
@@ -160,7 +160,7 @@ spec:
 	}
 }
 
-func TestCommandsHaveInputOutputAndAnEnd(t *testing.T) {
+func TestExecPassesInputAndOutputAndEndsWithItsContext(t *testing.T) {
 	p := runPod(t, "spec: {containers: [{name: app, image: none, command: [sleep, '1000']}]}", Options{GracePeriod: time.Millisecond})
 	wantRunning(t, p)
 	var stdout strings.Builder
@@ -172,7 +172,7 @@ func TestCommandsHaveInputOutputAndAnEnd(t *testing.T) {
 	defer cancel()
 	started := time.Now()
 	if _, err := p.Exec(ctx, "app", "sh", "-c", "sleep 1000 & sleep 1000"); err == nil || time.Since(started) > 5*time.Second {
-		t.Errorf("command after the end of its context: %v, after %s", err, time.Since(started))
+		t.Errorf("a command whose context has ended: %v, after %s", err, time.Since(started))
 	}
 	if first := output(t, p, "app", "tr '\\0' ' ' </proc/1/cmdline"); first != "sleep 1000" {
 		t.Errorf("process 1 is %q, want the container's", first)

@@ -48,7 +48,8 @@ func controlPlane(t *testing.T) *cluster.ControlPlane {
 	return plane
 }
 
-// createPod creates a pod in the namespace default and returns it as the API server has admitted it.
+// createPod creates a pod in the namespace default and returns it as the API server has admitted
+// it.
 func createPod(t *testing.T, specification string) *corev1.Pod {
 	t.Helper()
 	c := controlPlane(t)
@@ -92,7 +93,7 @@ func limited(t *testing.T) context.Context {
 	return ctx
 }
 
-// output runs a shell command in a container and returns what it writes.
+// output runs a shell command in a container and returns its output.
 func output(t *testing.T, p *Runner, container, command string) string {
 	t.Helper()
 	result, err := p.Exec(limited(t), container, "sh", "-c", command)

@@ -1,5 +1,5 @@
-// Package pod runs one pod of Kubernetes on this machine, as a kubelet would, from the object that the API
-// server has admitted. It brings no container runtime: a container is a process in namespaces of its own.
+// Package pod runs a pod on this machine as a kubelet would, from the object that the API server
+// has admitted. It needs no container runtime: a container is a process in its own namespaces.
 package pod
 
 import (
@@ -20,85 +20,86 @@ import (
 	"rockpool.dev/tests/bed/link"
 )
 
-// An Image is what a container's image would bring, besides the host's programs and libraries, which
-// every container sees below /usr, /bin, /lib and so on.
+// An Image stands for a container image. A container sees its files and, below /usr, /bin, /lib and
+// so on, the host's programs and libraries.
 type Image struct {
-	// Entrypoint is run where the container has no command.
+	// Entrypoint is the command of containers that have none.
 	Entrypoint []string
-	// Files are files and directories of the host, read-only at the given path of the container.
+	// Files are the paths of the host's files and directories by their paths in the container,
+	// where they are read-only.
 	Files map[string]string
 	// Env is the image's environment, as NAME=value.
 	Env []string
-	// UID and GID are the image's user, for pods that say nothing of it.
+	// UID and GID are the user of containers for which the pod sets none.
 	UID, GID int
 }
 
-// Options say what the node of a pod looks like.
+// Options describe the node of a pod.
 type Options struct {
-	// Images by the name in a container's `image`. One that is not listed is empty.
+	// Images by the name in a container's `image`. Other images are empty.
 	Images map[string]Image
-	// HostRoot is the directory that hostPath volumes lie below: /var/lib/x of the node is
-	// HostRoot/var/lib/x. Empty: one that is removed with the pod.
+	// HostRoot is the directory that stands for the node's root in hostPath volumes: /var/lib/x is
+	// HostRoot/var/lib/x. Empty: a directory that is removed with the pod.
 	HostRoot string
-	// Links by the host:port at which the pod reaches them, such as cluster.DefaultPublicAddress. Every
-	// other address is unreachable. The runner gives each host to the pod's lo.
+	// Links by the host:port at which the pod reaches them, such as cluster.DefaultPublicAddress.
+	// Every other address is unreachable. The runner adds each host to the pod's lo.
 	Links map[string]*link.Link
-	// NodeName is spec.nodeName where the pod has none. Empty: "edge-node".
+	// NodeName is spec.nodeName of a pod that has none. Empty: "edge-node".
 	NodeName string
-	// LateProjections leaves projected volumes empty until RotateTokens: nobody has given the
-	// kubelet what is to be in them.
+	// LateProjections leaves projected volumes empty until RotateTokens, as if the kubelet could
+	// not fetch their content.
 	LateProjections bool
 	// PodIP and HostIP. Empty: 10.244.0.10 and 192.0.2.10.
 	PodIP, HostIP string
-	// GracePeriod is what containers get between SIGTERM and SIGKILL. Zero: the pod's
-	// terminationGracePeriodSeconds, but no more than 5 s: as process 1 of its namespace, a
-	// program without a handler ignores SIGTERM, and no test wants to wait for that.
+	// GracePeriod is the time between SIGTERM and SIGKILL. Zero: the pod's
+	// terminationGracePeriodSeconds, but at most 5 s. Process 1 of a namespace ignores SIGTERM if
+	// it has no handler, and tests should not wait long for that.
 	GracePeriod time.Duration
-	// RestartBackoff is the pause before the first restart of a container; it doubles with each, up to
-	// 5 s. Zero: 200 ms.
+	// RestartBackoff is the pause before the first restart of a container. It doubles with each
+	// restart, up to 5 s. Zero: 200 ms.
 	RestartBackoff time.Duration
-	// Log receives a line for each thing that the runner does. Nil: none.
+	// Log receives a line for each action of the runner. Nil: no log.
 	Log func(format string, args ...any)
 }
 
-// A Runner runs one pod, as a kubelet would, until Stop.
+// A Runner runs one pod, until Stop.
 type Runner struct {
 	pod       *corev1.Pod
-	metadata  atomic.Pointer[metav1.ObjectMeta] // labels and annotations of now
+	metadata  atomic.Pointer[metav1.ObjectMeta] // current labels and annotations
 	options   Options
 	client    kubernetes.Interface
-	directory string // everything of the pod outside the host root
+	directory string // all files of the pod outside the host root
 	sandbox   *sandboxClient
-	unlink    []func() // take the listeners in the pod away from their links
+	unlink    []func() // remove the pod's listeners from their links
 	env       serviceEnvironment
 	volumes   map[string]volume
 	projected map[string]*projection
 
 	cancel  context.CancelFunc
-	ctx     context.Context // ends with Stop; its goroutines are the supervisors
+	ctx     context.Context // of the supervisors; ends with Stop
 	running sync.WaitGroup
 	stop    sync.Once
 
 	mu         sync.Mutex
-	changed    chan struct{} // closed and replaced whenever a container changes
+	changed    chan struct{} // closed and replaced when a container changes
 	containers []*container
-	failure    error // of the pod as a whole: it will not run
+	failure    error // why the pod cannot run
 	phase      corev1.PodPhase
 	processes  int
 }
 
-var sayOnce sync.Once
+var warnOnce sync.Once
 
-// Run starts to run a pod as the API server returned it, in namespaces of its own on this
-// machine. It returns once volumes, network and links are there; containers start in the
-// background: see WaitRunning. Everything ends with Stop, and with this process.
+// Run starts a pod, as the API server has returned it, in its own namespaces on this machine. It
+// returns when volumes, network and links are ready; containers start in the background (see
+// WaitRunning). Everything ends with Stop, and with this process.
 func Run(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod, options Options) (*Runner, error) {
 	if err := supported(pod); err != nil {
 		return nil, fmt.Errorf("pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 	if singleUser() {
-		sayOnce.Do(func() {
-			fmt.Fprintln(os.Stderr, "bed: not root, so pods run in user namespaces, and all of their users are this one")
+		warnOnce.Do(func() {
+			fmt.Fprintln(os.Stderr, "bed: not root: pods run in user namespaces with a single user")
 		})
 	}
 	directory, err := os.MkdirTemp("", "bed-pod-")
@@ -123,20 +124,20 @@ func Run(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod, opti
 	return p, nil
 }
 
-// supported refuses what would silently run as something else.
+// supported returns an error for a pod that would silently run in another way than it specifies.
 func supported(pod *corev1.Pod) error {
 	spec := &pod.Spec
 	switch {
 	case pod.UID == "":
-		return errors.New("metadata.uid is empty: give the pod as the API server returned it")
+		return errors.New("metadata.uid is empty: pass the pod as the API server has returned it")
 	case spec.HostNetwork, spec.HostPID, spec.HostIPC:
-		return errors.New("namespaces of the host are not supported")
+		return errors.New("the host's namespaces are not supported")
 	case spec.ShareProcessNamespace != nil && *spec.ShareProcessNamespace:
 		return errors.New("spec.shareProcessNamespace is not supported")
 	}
 	for _, c := range spec.InitContainers {
 		if c.StartupProbe != nil && c.StartupProbe.Exec == nil {
-			return fmt.Errorf("container %s: only exec is supported as a startup probe", c.Name)
+			return fmt.Errorf("container %s: startup probes other than exec are not supported", c.Name)
 		}
 	}
 	return nil
@@ -170,7 +171,7 @@ func (o Options) withDefaults(pod *corev1.Pod, directory string) Options {
 	return o
 }
 
-// prepare makes everything that containers share.
+// prepare sets up everything that the containers share.
 func (p *Runner) prepare(ctx context.Context) error {
 	for _, name := range []string{"root", "logs", "volumes"} {
 		if err := os.MkdirAll(filepath.Join(p.directory, name), 0o755); err != nil {
@@ -202,7 +203,7 @@ func (p *Runner) prepare(ctx context.Context) error {
 	return nil
 }
 
-// connect makes the pod's network: its addresses, and listeners of links on them.
+// connect sets up the pod's network: its addresses, and the listeners of links on them.
 func (p *Runner) connect(ctx context.Context) error {
 	addresses := []string{p.options.PodIP}
 	for address := range p.options.Links {
@@ -230,9 +231,9 @@ func (p *Runner) connect(ctx context.Context) error {
 	return nil
 }
 
-// Stop ends the pod as a kubelet does: first the containers, then the sidecars in reverse order, each
-// with preStop, SIGTERM, and SIGKILL after the grace period. Afterwards nothing of the pod is
-// left but what it wrote below HostRoot. It may be called more than once.
+// Stop ends the pod as a kubelet does: first the containers, then the sidecars in reverse order.
+// Each gets preStop, SIGTERM, and SIGKILL after the grace period. Only the pod's files below
+// HostRoot stay. It may be called more than once.
 func (p *Runner) Stop() error {
 	var err error
 	p.stop.Do(func() {
@@ -252,7 +253,7 @@ func (p *Runner) Stop() error {
 	return err
 }
 
-// Kill ends everything at once, as when the node loses power: no hooks, no signals but SIGKILL.
+// Kill ends everything at once, as a power loss of the node does: SIGKILL only, without hooks.
 func (p *Runner) Kill() error {
 	p.mu.Lock()
 	for _, c := range p.containers {
@@ -264,5 +265,5 @@ func (p *Runner) Kill() error {
 	return p.Stop()
 }
 
-// Pod is the pod as it is run.
+// Pod returns the pod as it runs.
 func (p *Runner) Pod() *corev1.Pod { return p.pod.DeepCopy() }

@@ -2,6 +2,7 @@ package pod
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -18,8 +19,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// A projection is a volume whose files come from the API server. What changes is swapped in at
-// once: names are links through ..data, which is a link to a directory with a time in its name
+// A projection is a volume whose files come from the API server. All changes appear at once: names
+// are links through ..data, which is a link to a directory with a time in its name
 // (pkg/volume/util/atomic_writer.go).
 type projection struct {
 	path        string
@@ -35,10 +36,10 @@ type payload map[string]payloadFile
 type payloadFile struct {
 	data []byte
 	mode fs.FileMode
-	user int // -1: root's
+	user int // owner; -1: root
 }
 
-// project makes a projected volume and fills it for the first time, unless that is to come.
+// project creates a projected volume and, without LateProjections, fills it.
 func (p *Runner) project(ctx context.Context, name, path string, mode *int32, sources []corev1.VolumeProjection) error {
 	v := &projection{path: path, defaultMode: 0o644, sources: sources}
 	if mode != nil {
@@ -57,8 +58,8 @@ func (p *Runner) project(ctx context.Context, name, path string, mode *int32, so
 	return p.update(ctx, v)
 }
 
-// RotateTokens requests new tokens, reads everything else that is projected anew, labels and
-// annotations of the pod included, and swaps it in, as the kubelet does in its own time.
+// RotateTokens updates all projected volumes, as the kubelet does from time to time: with new
+// tokens, and with the present objects and the pod's present labels and annotations.
 func (p *Runner) RotateTokens(ctx context.Context) error {
 	now, err := p.client.CoreV1().Pods(p.pod.Namespace).Get(ctx, p.pod.Name, metav1.GetOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
@@ -98,7 +99,7 @@ func (p *Runner) collect(ctx context.Context, v *projection, source corev1.Volum
 		file := payloadFile{data: []byte(token), mode: v.defaultMode, user: -1}
 		user := p.fsUser()
 		if user != nil || p.fsGroup() != nil {
-			file.mode = 0o600 // swap opens it for the group, if there is one
+			file.mode = 0o600 // swap lets the group read it, if there is one
 		}
 		if user != nil {
 			file.user = int(*user)
@@ -133,7 +134,7 @@ func (p *Runner) collect(ctx context.Context, v *projection, source corev1.Volum
 		}
 		return nil
 	}
-	return fmt.Errorf("this kind of projection is not supported")
+	return errors.New("this kind of projection is not supported")
 }
 
 func (v *projection) collectKeys(what string, content map[string][]byte, items []corev1.KeyToPath, optional *bool, into payload) error {
@@ -163,7 +164,7 @@ func (v *projection) mode(own *int32) fs.FileMode {
 	return v.defaultMode
 }
 
-// requestToken asks for a token that is bound to the pod.
+// requestToken requests a token that is bound to the pod.
 func (p *Runner) requestToken(ctx context.Context, source *corev1.ServiceAccountTokenProjection) (string, error) {
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
 		ExpirationSeconds: source.ExpirationSeconds,
@@ -180,7 +181,7 @@ func (p *Runner) requestToken(ctx context.Context, source *corev1.ServiceAccount
 	return answer.Status.Token, nil
 }
 
-// swap writes content beside what is there and puts it in place in one step.
+// swap writes content to a new directory and makes it visible in one step.
 func (v *projection) swap(content payload, group *int64) error {
 	fresh, err := os.MkdirTemp(v.path, time.Now().Format("..2006_01_02_15_04_05."))
 	if err != nil {
@@ -203,7 +204,7 @@ func (v *projection) swap(content payload, group *int64) error {
 		}
 	}
 	data, next := filepath.Join(v.path, "..data"), filepath.Join(v.path, "..data_tmp")
-	old, _ := os.Readlink(data) // none the first time
+	old, _ := os.Readlink(data) // fails the first time
 	if err := os.Symlink(filepath.Base(fresh), next); err != nil {
 		return err
 	}
@@ -219,7 +220,7 @@ func (v *projection) swap(content payload, group *int64) error {
 	return os.RemoveAll(filepath.Join(v.path, old))
 }
 
-// link makes the names that users see, and removes those that have gone.
+// link creates the links that users see, and removes those of files that no longer exist.
 func (v *projection) link(content payload) error {
 	wanted := map[string]bool{}
 	for name := range content {
@@ -258,11 +259,11 @@ func (f payloadFile) write(path string) error {
 			return err
 		}
 	}
-	return os.Chmod(path, f.mode) // whatever the umask
+	return os.Chmod(path, f.mode) // whatever the umask is
 }
 
-// giveToGroup does what the kubelet does with a read-only volume of a pod with fsGroup
-// (SetVolumeOwnership in pkg/volume): the group may read files and enter directories.
+// giveToGroup lets the group read files and enter directories, as the kubelet does with a read-only
+// volume of a pod with fsGroup (SetVolumeOwnership in pkg/volume).
 func giveToGroup(root string, group int) error {
 	return filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {

@@ -16,7 +16,7 @@ import (
 	"rockpool.dev/tests/bed/internal/sandbox"
 )
 
-// A sandboxClient is the process that holds a pod's namespaces, as seen from outside.
+// A sandboxClient starts and controls the process that holds a pod's namespaces.
 type sandboxClient struct {
 	process *process.Process
 	conn    *net.UnixConn
@@ -26,7 +26,7 @@ type sandboxClient struct {
 	next    int
 	pending map[int]chan answer
 	exits   map[string]chan sandbox.Exit
-	gone    bool
+	ended   bool
 }
 
 type answer struct {
@@ -35,12 +35,13 @@ type answer struct {
 	files []*os.File
 }
 
-var errSandboxGone = errors.New("the pod's sandbox has ended")
+var errSandboxEnded = errors.New("the pod's sandbox has ended")
 
-// singleUser tells whether pods run in a user namespace with one user, since this process is not root.
+// singleUser reports whether pods run in a user namespace with one user, because this process is
+// not root.
 func singleUser() bool { return os.Geteuid() != 0 }
 
-// startSandbox starts a sandbox; what it has to say goes to the file log.
+// startSandbox starts a sandbox whose output goes to the file log.
 func startSandbox(log string) (*sandboxClient, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -71,7 +72,7 @@ func startSandbox(log string) (*sandboxClient, error) {
 	child, err := process.Start("pod sandbox", log, cmd)
 	if err != nil {
 		conn.Close()
-		return nil, fmt.Errorf("%w (a pod needs root, or a kernel that lets users make namespaces)", err)
+		return nil, fmt.Errorf("%w (a pod needs root, or a kernel that lets users create namespaces)", err)
 	}
 	s := &sandboxClient{
 		process: child, conn: conn.(*net.UnixConn),
@@ -81,16 +82,16 @@ func startSandbox(log string) (*sandboxClient, error) {
 	return s, nil
 }
 
-// read distributes what the sandbox sends, until it ends.
+// read distributes the messages of the sandbox until it ends.
 func (s *sandboxClient) read() {
 	buffer := make([]byte, sandbox.MaxMessage)
 	for {
 		reply, files, err := sandbox.ReceiveReply(s.conn, buffer)
 		s.mu.Lock()
 		if err != nil {
-			s.gone = true
+			s.ended = true
 			for _, waiting := range s.pending {
-				waiting <- answer{err: errSandboxGone}
+				waiting <- answer{err: errSandboxEnded}
 			}
 			for key, exit := range s.exits {
 				exit <- sandbox.Exit{Key: key, Signal: syscall.SIGKILL}
@@ -115,13 +116,13 @@ func (s *sandboxClient) read() {
 	}
 }
 
-// call sends a request and waits for the answer. The caller owns the files that come with it.
+// call sends a request and waits for the answer. The caller owns the files of the answer.
 func (s *sandboxClient) call(ctx context.Context, request sandbox.Request, files ...*os.File) (answer, error) {
 	waiting := make(chan answer, 1)
 	s.mu.Lock()
-	if s.gone {
+	if s.ended {
 		s.mu.Unlock()
-		return answer{}, errSandboxGone
+		return answer{}, errSandboxEnded
 	}
 	s.next++
 	request.ID = s.next
@@ -131,7 +132,7 @@ func (s *sandboxClient) call(ctx context.Context, request sandbox.Request, files
 		s.mu.Lock()
 		delete(s.pending, request.ID)
 		s.mu.Unlock()
-		return answer{}, fmt.Errorf("ask the sandbox: %w", err)
+		return answer{}, fmt.Errorf("send a request to the sandbox: %w", err)
 	}
 	select {
 	case a := <-waiting:
@@ -141,9 +142,9 @@ func (s *sandboxClient) call(ctx context.Context, request sandbox.Request, files
 	}
 }
 
-// start starts a process and returns its process id, as the sandbox sees it; the channel tells once how
-// it ended. It is not cut short by a context: a
-// start takes milliseconds, and one given up half-way would leave a process that nobody knows of.
+// start starts a process and returns its process id in the sandbox. The channel receives its Exit.
+// There is no context: a start takes milliseconds, and one that is given up half-way would leave a
+// process that nobody knows of.
 func (s *sandboxClient) start(start sandbox.Start, files ...*os.File) (int, <-chan sandbox.Exit, error) {
 	exit := make(chan sandbox.Exit, 1)
 	s.mu.Lock()
@@ -181,9 +182,9 @@ func (s *sandboxClient) listen(ctx context.Context, address string) (*net.TCPLis
 	return listener.(*net.TCPListener), nil
 }
 
-// stop ends the sandbox and, with it, every process of the pod.
+// stop ends the sandbox, and with it every process of the pod.
 func (s *sandboxClient) stop() {
-	// It ends by itself when the socket closes; the grace is for a machine that is busy.
+	// The sandbox ends when the socket closes. On a busy machine that takes a moment.
 	_ = s.conn.CloseWrite()
 	timer := time.NewTimer(5 * time.Second)
 	defer timer.Stop()

@@ -14,9 +14,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// WaitRunning waits until every sidecar and every container has started, or has ended as its policy
-// lets it. It fails at once when that cannot happen any more; and if ctx ends first, the error tells what
-// each container was doing.
+// WaitRunning waits until every sidecar and every container has started, or has ended for good. It
+// fails at once when that can no longer happen. The error has the state of each container.
 func (p *Runner) WaitRunning(ctx context.Context) error {
 	err := p.await(ctx, func() (bool, error) {
 		if p.failure != nil {
@@ -46,7 +45,7 @@ func (p *Runner) WaitRestarted(ctx context.Context, name string, count int) erro
 	return err
 }
 
-// WaitDone waits until the pod has come to its end by itself, and returns Succeeded or Failed.
+// WaitDone waits until the pod has ended without Stop, and returns Succeeded or Failed.
 func (p *Runner) WaitDone(ctx context.Context) (corev1.PodPhase, error) {
 	var phase corev1.PodPhase
 	err := p.await(ctx, func() (bool, error) {
@@ -56,7 +55,7 @@ func (p *Runner) WaitDone(ctx context.Context) (corev1.PodPhase, error) {
 	return phase, p.explain("wait for the end of the pod", err)
 }
 
-// WaitLog waits until a container's output has text in it.
+// WaitLog waits until the output of a container contains text.
 func (p *Runner) WaitLog(ctx context.Context, name, text string) error {
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
@@ -89,7 +88,7 @@ func (p *Runner) waitStatus(ctx context.Context, name string, ok func(ContainerS
 	return status, p.explain("wait for container "+name, err)
 }
 
-// explain adds to an error what each container is doing.
+// explain adds the state of each container to an error.
 func (p *Runner) explain(doing string, err error) error {
 	if err == nil {
 		return nil
@@ -126,7 +125,7 @@ func (p *Runner) Statuses() []ContainerStatus {
 	return statuses
 }
 
-// Logs returns all that a container has written to stdout and stderr, across restarts.
+// Logs returns all output of a container to stdout and stderr, across restarts.
 func (p *Runner) Logs(name string) (string, error) {
 	p.mu.Lock()
 	c, err := p.find(name)
@@ -141,8 +140,8 @@ func (p *Runner) Logs(name string) (string, error) {
 	return string(content), err
 }
 
-// PID returns the process id of a running container's first process, as this process sees it: for
-// /proc/<pid>/status and the like.
+// PID returns the process id of a running container's first process in the namespace of the caller,
+// for use with /proc.
 func (p *Runner) PID(name string) (int, error) {
 	p.mu.Lock()
 	c, err := p.find(name)
@@ -177,7 +176,7 @@ func statusFields(path string) map[string]string {
 	fields := map[string]string{}
 	file, err := os.Open(path)
 	if err != nil {
-		return fields // ended meanwhile
+		return fields // the process has ended
 	}
 	defer file.Close()
 	lines := bufio.NewScanner(file)

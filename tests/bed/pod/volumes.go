@@ -13,13 +13,13 @@ import (
 	"rockpool.dev/tests/bed/internal/sandbox"
 )
 
-// A volume is a directory or file of the host, or of the sandbox if it is in memory.
+// A volume is a directory or file of the host. One in memory is mounted in the sandbox.
 type volume struct {
 	path     string
-	readOnly bool // whatever the mount says
+	readOnly bool // also for mounts that are not
 }
 
-// makeVolume makes one volume of the pod, as it is when a kubelet has set it up.
+// makeVolume creates a volume of the pod, as a kubelet does.
 func (p *Runner) makeVolume(ctx context.Context, v *corev1.Volume) error {
 	path := filepath.Join(p.directory, "volumes", v.Name)
 	made := volume{path: path}
@@ -54,7 +54,7 @@ func (p *Runner) makeVolume(ctx context.Context, v *corev1.Volume) error {
 	return err
 }
 
-// hostPath maps a path of the node below the host root and makes it as its type says
+// hostPath returns the path below the host root, and checks or creates it by its type
 // (https://kubernetes.io/docs/concepts/storage/volumes/#hostpath-volume-types).
 func (p *Runner) hostPath(source *corev1.HostPathVolumeSource) (string, error) {
 	path := filepath.Join(p.options.HostRoot, filepath.Join("/", source.Path))
@@ -69,7 +69,7 @@ func (p *Runner) hostPath(source *corev1.HostPathVolumeSource) (string, error) {
 	}
 	switch kind {
 	case corev1.HostPathDirectoryOrCreate, corev1.HostPathUnset:
-		// Of an unset type the kubelet checks nothing, and the runtime makes a directory.
+		// With no type, the kubelet does not check the path, and the runtime creates a directory.
 		if missing {
 			return path, os.MkdirAll(path, 0o755)
 		}
@@ -85,7 +85,7 @@ func (p *Runner) hostPath(source *corev1.HostPathVolumeSource) (string, error) {
 		}
 	case corev1.HostPathDirectory, corev1.HostPathFile, corev1.HostPathSocket, corev1.HostPathCharDev, corev1.HostPathBlockDev:
 		if missing {
-			return "", fmt.Errorf("hostPath %s: there is none of type %s", source.Path, kind)
+			return "", fmt.Errorf("hostPath %s: no %s exists there", source.Path, kind)
 		}
 		is := map[corev1.HostPathType]bool{
 			corev1.HostPathDirectory: info.IsDir(),
@@ -103,8 +103,8 @@ func (p *Runner) hostPath(source *corev1.HostPathVolumeSource) (string, error) {
 	return path, nil
 }
 
-// emptyDir makes a directory that anybody may write to; one in memory lives in the sandbox, as long as
-// the pod.
+// emptyDir creates a directory that any user may write to. One in memory is mounted in the sandbox,
+// for as long as the pod runs.
 func (p *Runner) emptyDir(ctx context.Context, path string, source *corev1.EmptyDirVolumeSource) error {
 	group := 0
 	mode := fs.FileMode(0o777)
@@ -128,10 +128,10 @@ func (p *Runner) emptyDir(ctx context.Context, path string, source *corev1.Empty
 	if err := ownedBy(path, -1, group); err != nil {
 		return err
 	}
-	return os.Chmod(path, mode) // after chown, which takes set-group-ID away
+	return os.Chmod(path, mode) // after chown, which clears set-group-ID
 }
 
-// fsGroup is the group that owns the pod's volumes, nil if none does.
+// fsGroup is the group that owns the pod's volumes, or nil.
 func (p *Runner) fsGroup() *int64 {
 	if p.pod.Spec.SecurityContext == nil {
 		return nil
@@ -139,8 +139,8 @@ func (p *Runner) fsGroup() *int64 {
 	return p.pod.Spec.SecurityContext.FSGroup
 }
 
-// fsUser is the user that all containers run as, nil if they differ or any does not say
-// (FsUserFrom in pkg/volume/util). Projected tokens are that user's.
+// fsUser is the user of all containers, or nil if they have several or one has none
+// (FsUserFrom in pkg/volume/util). Projected tokens belong to that user.
 func (p *Runner) fsUser() *int64 {
 	var common *int64
 	for _, list := range [][]corev1.Container{p.pod.Spec.InitContainers, p.pod.Spec.Containers} {

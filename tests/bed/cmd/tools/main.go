@@ -1,6 +1,6 @@
-// Command tools finds or builds kube-apiserver, etcd and kubectl as the tests use them, and
-// prints the path of each. With -node it does so for the programs of a node as well. With
-// arguments (names of tools) it prints only theirs.
+// Command tools finds or builds kube-apiserver, etcd and kubectl for the tests, and prints their
+// paths; with -node also those of a node's programs. Arguments are names of tools: it then prints
+// only the paths of these.
 package main
 
 import (
@@ -17,7 +17,7 @@ import (
 )
 
 func main() {
-	node := flag.Bool("node", false, "also the programs of a node: kubelet, containerd and what belongs to them")
+	node := flag.Bool("node", false, "also find the programs of a node: kubelet, containerd, runc and others")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -32,9 +32,9 @@ func main() {
 		names = all
 	}
 	for _, name := range names {
-		path, known := paths[name]
-		if !known {
-			fmt.Fprintf(os.Stderr, "tools: %q is none of %s\n", name, strings.Join(all, ", "))
+		path, found := paths[name]
+		if !found {
+			fmt.Fprintf(os.Stderr, "tools: %q is not one of %s\n", name, strings.Join(all, ", "))
 			os.Exit(2)
 		}
 		fmt.Println(path)

@@ -15,8 +15,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// PID is the process id of a running container, as this program sees it. It asks containerd, so
-// it works without the API server and without the kubelet.
+// PID returns the process id of a running container in the namespace of this program. It asks
+// containerd, so it needs neither the API server nor the kubelet.
 func (n *Node) PID(ctx context.Context, pod *corev1.Pod, container string) (int, error) {
 	ids, err := n.Ctr(ctx, "containers", "ls", "-q", fmt.Sprintf("labels.%q==%s,labels.%q==%s",
 		"io.kubernetes.pod.uid", pod.UID, "io.kubernetes.container.name", container))
@@ -35,13 +35,13 @@ func (n *Node) PID(ctx context.Context, pod *corev1.Pod, container string) (int,
 	return 0, fmt.Errorf("container %s of pod %s/%s is not running", container, pod.Namespace, pod.Name)
 }
 
-// A Line is one line that a container has printed.
+// A Line is one line of a container's output.
 type Line struct {
 	Time time.Time
 	Text string
 }
 
-// Attempt is how often a container has been started again; -1 before its first start.
+// Attempt returns how often a container has been restarted, or -1 before its first start.
 func (n *Node) Attempt(pod *corev1.Pod, container string) (int, error) {
 	entries, err := os.ReadDir(filepath.Join(podLogs, logDirectory(pod), container))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -49,7 +49,7 @@ func (n *Node) Attempt(pod *corev1.Pod, container string) (int, error) {
 	}
 	last := -1
 	for _, e := range entries {
-		number, found := strings.CutSuffix(e.Name(), ".log") // others are rotated
+		number, found := strings.CutSuffix(e.Name(), ".log") // rotated logs have another suffix
 		if attempt, err := strconv.Atoi(number); found && err == nil {
 			last = max(last, attempt)
 		}
@@ -57,11 +57,12 @@ func (n *Node) Attempt(pod *corev1.Pod, container string) (int, error) {
 	return last, nil
 }
 
-// A Log is what one start of a container prints. It stays readable when the kubelet has removed it.
+// A Log is the output of a container from one start on. It stays readable after the kubelet has
+// removed the file.
 type Log struct{ file *os.File }
 
-// Log opens the log of the last start of a container on the node's disk: that needs neither the
-// kubelet nor the link. The caller closes it.
+// Log opens the log of the last start of a container. It reads the node's disk, so it needs neither
+// the kubelet nor the link. The caller closes it.
 func (n *Node) Log(pod *corev1.Pod, container string) (*Log, error) {
 	attempt, err := n.Attempt(pod, container)
 	if err != nil {
@@ -74,7 +75,7 @@ func (n *Node) Log(pod *corev1.Pod, container string) (*Log, error) {
 	return &Log{file: file}, nil
 }
 
-// Lines are all lines so far.
+// Lines returns all lines so far.
 func (l *Log) Lines() ([]Line, error) {
 	if _, err := l.file.Seek(0, io.SeekStart); err != nil {
 		return nil, err
@@ -93,8 +94,8 @@ func logDirectory(pod *corev1.Pod) string {
 	return fmt.Sprintf("%s_%s_%s", pod.Namespace, pod.Name, pod.UID)
 }
 
-// parseLog reads the format of CRI logs: time, stream, F or P for a full or partial line, text.
-// A last line that is not whole yet is left out.
+// parseLog parses the format of CRI logs: time, stream, F or P for a full or partial line, text.
+// It ignores an incomplete last line.
 func parseLog(text string) (lines []Line, err error) {
 	partial := ""
 	for raw := range strings.Lines(text) {
@@ -103,7 +104,7 @@ func parseLog(text string) (lines []Line, err error) {
 		}
 		fields := strings.SplitN(strings.TrimSuffix(raw, "\n"), " ", 4)
 		if len(fields) < 4 {
-			return lines, fmt.Errorf("not a line of a CRI log: %q", raw)
+			return lines, fmt.Errorf("not a CRI log line: %q", raw)
 		}
 		at, err := time.Parse(time.RFC3339Nano, fields[0])
 		if err != nil {
@@ -119,13 +120,13 @@ func parseLog(text string) (lines []Line, err error) {
 	return lines, nil
 }
 
-// ProjectedVolumes are the directories of a pod's projected volumes on the node's disk that the
-// kubelet has filled, as it does before it starts the pod.
+// ProjectedVolumes returns the directories, on the node's disk, of those projected volumes of a pod
+// that the kubelet has filled. It fills them before it starts the pod.
 func (n *Node) ProjectedVolumes(pod *corev1.Pod) ([]string, error) {
 	return n.volumesWith(pod, "..data")
 }
 
-// TokenVolumes are those of them with a token.
+// TokenVolumes returns the ProjectedVolumes that have a token.
 func (n *Node) TokenVolumes(pod *corev1.Pod) ([]string, error) { return n.volumesWith(pod, "token") }
 
 func (n *Node) volumesWith(pod *corev1.Pod, name string) ([]string, error) {
