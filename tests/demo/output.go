@@ -8,48 +8,49 @@ import (
 	"time"
 )
 
-// teller tells the story.
-type teller struct {
+// printer prints what happens, with times.
+type printer struct {
 	out   io.Writer
 	start time.Time
 }
 
-func (t *teller) phase(title string) {
-	fmt.Fprintf(t.out, "\n%5.1fs  == %s\n", time.Since(t.start).Seconds(), title)
+func (p *printer) phase(title string) {
+	fmt.Fprintf(p.out, "\n%5.1fs  == %s\n", time.Since(p.start).Seconds(), title)
 }
 
-func (t *teller) say(format string, args ...any) {
-	fmt.Fprintf(t.out, "%5.1fs     %s\n", time.Since(t.start).Seconds(), fmt.Sprintf(format, args...))
+func (p *printer) say(format string, args ...any) {
+	fmt.Fprintf(p.out, "%5.1fs     %s\n", time.Since(p.start).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// quote shows what somebody said.
-func (t *teller) quote(who, text string) {
+// quote shows the output of a program.
+func (p *printer) quote(who, text string) {
 	for line := range strings.Lines(strings.TrimSpace(text)) {
 		line = strings.TrimRight(line, "\n")
 		if len(line) > 150 {
 			line = line[:150] + "…"
 		}
-		fmt.Fprintf(t.out, "           %s | %s\n", who, line)
+		fmt.Fprintf(p.out, "           %s | %s\n", who, line)
 	}
 }
 
-// kubectl runs kubectl inside the pod and shows what it says; it must end with
-// the code and say want.
+// kubectl runs kubectl in the pod and shows its output. The exit code must be code, and the output
+// must contain want.
 func (d *demo) kubectl(ctx context.Context, code int, want string, args ...string) error {
 	result, err := d.pod.Exec(ctx, "shell", append([]string{"/kubectl"}, args...)...)
 	if err != nil {
 		return err
 	}
-	said := result.Stdout + result.Stderr
+	output := result.Stdout + result.Stderr
 	d.say("in the pod: kubectl %s", strings.Join(args, " "))
-	d.quote("kubectl", said)
-	if result.ExitCode != code || !strings.Contains(said, want) {
-		return fmt.Errorf("kubectl %s ended with %d and %q; %d and %q were expected", strings.Join(args, " "), result.ExitCode, said, code, want)
+	d.quote("kubectl", output)
+	if result.ExitCode != code || !strings.Contains(output, want) {
+		return fmt.Errorf("kubectl %s: exit code %d, output %q; want %d and %q",
+			strings.Join(args, " "), result.ExitCode, output, code, want)
 	}
 	return nil
 }
 
-// rows shows what is recorded, as the sqlite3 shell shows it.
+// rows shows the cache with the sqlite3 shell.
 func (d *demo) rows(ctx context.Context) error {
 	for _, query := range []string{
 		"SELECT resource, namespace, state, resource_version AS version, objects, bytes, synced FROM v_collection WHERE state = 'complete'",
@@ -69,8 +70,8 @@ func (d *demo) rows(ctx context.Context) error {
 	return nil
 }
 
-// lastWords shows what the containers printed, when something went wrong.
-func (d *demo) lastWords() {
+// logs shows the states and the output of the containers, after a failure.
+func (d *demo) logs() {
 	if d.pod == nil {
 		return
 	}

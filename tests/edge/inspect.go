@@ -13,37 +13,37 @@ import (
 	"rockpool.dev/tests/bed/pod"
 )
 
-// Output reads what a container prints, line by line and each line once.
+// Output reads the output of a container, each line once.
 type Output struct {
 	runner    *pod.Runner
 	container string
-	mark      int // bytes that were looked at
+	offset    int // bytes that have been read
 }
 
-// NewOutput reads from the first line on.
+// NewOutput returns an Output at the first line.
 func NewOutput(runner *pod.Runner, container string) *Output {
 	return &Output{runner: runner, container: container}
 }
 
-// Skip leaves out what has been printed so far.
+// Skip skips all lines so far.
 func (o *Output) Skip() error {
 	text, err := o.runner.Logs(o.container)
-	o.mark = len(text)
+	o.offset = len(text)
 	return err
 }
 
-// Await waits for a line that has all of the words.
+// Await waits for a line that contains all words.
 func (o *Output) Await(ctx context.Context, words ...string) (found string, err error) {
 	err = poll(ctx, func() (bool, error) {
 		text, err := o.runner.Logs(o.container)
-		if err != nil || len(text) < o.mark {
+		if err != nil || len(text) < o.offset {
 			return false, err
 		}
-		for line := range strings.Lines(text[o.mark:]) {
+		for line := range strings.Lines(text[o.offset:]) {
 			if !strings.HasSuffix(line, "\n") {
-				return false, nil // the rest is to come
+				return false, nil // the line is incomplete
 			}
-			o.mark += len(line)
+			o.offset += len(line)
 			if hasAll(line, words) {
 				found = strings.TrimSpace(line)
 				return true, nil
@@ -52,7 +52,7 @@ func (o *Output) Await(ctx context.Context, words ...string) (found string, err 
 		return false, nil
 	})
 	if err != nil {
-		return "", fmt.Errorf("%s does not print a line with %q: %w", o.container, words, err)
+		return "", fmt.Errorf("wait for a line with %q in the output of %s: %w", words, o.container, err)
 	}
 	return found, nil
 }
@@ -66,16 +66,16 @@ func hasAll(line string, words []string) bool {
 	return true
 }
 
-// poll tries until f says true or an error, or ctx ends.
+// poll calls f until it returns true or an error, or ctx ends.
 func poll(ctx context.Context, f func() (bool, error)) error {
 	return wait.PollUntilContextCancel(ctx, 20*time.Millisecond, true, func(context.Context) (bool, error) { return f() })
 }
 
-// Database is the file in which the only pod on the node records.
+// Database returns the path of the cache of the only pod on the node.
 func (n *Node) Database() (string, error) {
 	found, err := filepath.Glob(filepath.Join(n.Root, "var/lib/rockpool/*/*/*/0/rockpool.db"))
 	if err == nil && len(found) != 1 {
-		err = fmt.Errorf("%d databases on the node, want one: %v", len(found), found)
+		err = fmt.Errorf("%d databases on the node, want 1: %v", len(found), found)
 	}
 	if err != nil {
 		return "", err
@@ -83,7 +83,7 @@ func (n *Node) Database() (string, error) {
 	return found[0], nil
 }
 
-// SQL asks the cache as a person would, with the sqlite3 shell.
+// SQL queries the cache with the sqlite3 shell, as a user would.
 func (n *Node) SQL(ctx context.Context, args ...string) (string, error) {
 	path, err := n.Database()
 	if err != nil {
@@ -98,27 +98,27 @@ func (n *Node) SQL(ctx context.Context, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// AwaitRows waits until a table, or a part of it, has rows: recording is off the
-// request path, so what a client has seen is on the disk a moment later.
+// AwaitRows waits until a table, with an optional condition, has rows. Recording is off the request
+// path, so an answer is on the disk a moment after the client has it.
 func (n *Node) AwaitRows(ctx context.Context, from string) error {
 	err := poll(ctx, func() (bool, error) {
 		got, err := n.SQL(ctx, "SELECT count(*) > 0 FROM "+from)
 		return got == "1", err
 	})
 	if err != nil {
-		return fmt.Errorf("no row appears in %s: %w", from, err)
+		return fmt.Errorf("wait for rows in %s: %w", from, err)
 	}
 	return nil
 }
 
-// AwaitLink waits until the recorded history of the link ends in a state.
+// AwaitLink waits until the last recorded state of the link is state.
 func (n *Node) AwaitLink(ctx context.Context, state string) error {
 	err := poll(ctx, func() (bool, error) {
 		got, err := n.SQL(ctx, "SELECT state FROM link ORDER BY id DESC LIMIT 1")
 		return got == state, err
 	})
 	if err != nil {
-		return fmt.Errorf("the link does not become %s: %w", state, err)
+		return fmt.Errorf("wait for the link to be %s: %w", state, err)
 	}
 	return nil
 }
