@@ -49,7 +49,7 @@ test: need-node tools ## Run all tests: unit and end to end, with the race detec
 	@$(MAKE) --no-print-directory test-node
 
 test-node: need-node image ## Run the tests on a real kubelet and containerd; needs root (minutes the first time, then one or two)
-	ROCKPOOL_NODE_IMAGE='$(abspath $(IMAGE))' $(GO) test -count=1 -v -timeout 20m ./tests/node
+	ROCKPOOL_NODE_IMAGE='$(abspath $(IMAGE))' $(GO) test -count=1 -v -timeout 20m ./tests/e2enode
 
 unit: ## Run the tests that need no API server
 	$(GO) test -race $$($(GO) list ./... | grep -v /tests/)

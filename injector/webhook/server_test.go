@@ -23,6 +23,7 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"rockpool.dev/injector/inject"
+	"rockpool.dev/tests/eventually"
 )
 
 // selfSigned makes a certificate for name.
@@ -69,20 +70,8 @@ func start(t *testing.T, options Options, change func(*Server)) *served {
 		change(s.Server)
 	}
 	go func() { s.done <- s.Serve(ctx, listener) }()
-	waitFor(t, s.serving.Load)
+	eventually.True(t, "the server serves", s.serving.Load)
 	return s
-}
-
-func waitFor(t *testing.T, condition func() bool) {
-	t.Helper()
-	deadline := time.After(10 * time.Second)
-	for !condition() {
-		select {
-		case <-deadline:
-			t.Fatal("the condition did not come true in 10 s")
-		case <-time.After(time.Millisecond):
-		}
-	}
 }
 
 func client(t *testing.T) *http.Client {
@@ -195,14 +184,14 @@ func TestShutdownServesOnForTheDelayAndLetsReviewsEnd(t *testing.T) {
 	go ask()
 	<-entered
 	s.stop()
-	waitFor(t, fake.HasWaiters)
+	eventually.True(t, "the server waits for the shutdown delay", fake.HasWaiters)
 	if code, text := s.probe(c); code != http.StatusServiceUnavailable || !strings.Contains(text, "shutting down") {
 		t.Errorf("probe during the shutdown delay: %d %s", code, text)
 	}
 	go ask() // an API server that has not yet noticed
 	<-entered
 	fake.Step(5 * time.Second)
-	waitFor(t, func() bool {
+	eventually.True(t, "the listener is closed", func() bool {
 		conn, err := net.Dial("tcp", s.address)
 		if err == nil {
 			conn.Close()

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"rockpool.dev/tests/eventually"
 )
 
 // connect starts ServeConnect for the names, and returns its address.
@@ -208,7 +210,7 @@ func TestShutdownEndsTunnels(t *testing.T) {
 	address, stop := r.connectStop("kubernetes.default.svc")
 	_, tunnel, _ := dialConnect(t, address, far.Addr().String(), "")
 	_, handed, _ := dialConnect(t, address, "kubernetes.default.svc:443", "")
-	conn := within(t, "the tunnel", accepted)
+	conn := eventually.Receive(t, "the tunnel", accepted)
 	defer conn.Close()
 	if err := stop(); err != nil {
 		t.Error(err)

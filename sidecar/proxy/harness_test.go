@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"rockpool.dev/tests/eventually"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -192,7 +194,7 @@ func (r *harness) raw(text string) *http.Response {
 func (r *harness) exchange(n int) Exchange {
 	r.t.Helper()
 	var got Exchange
-	eventually(r.t, "an observed exchange", func() bool {
+	eventually.True(r.t, "an observed exchange", func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if len(r.observed) <= n {
@@ -202,34 +204,6 @@ func (r *harness) exchange(n int) Exchange {
 		return true
 	})
 	return got
-}
-
-// eventually polls a condition.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(patience)
-	defer deadline.Stop()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for !condition() {
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
-}
-
-// within fails the test if done is not closed, or sent to, in time.
-func within[T any](t *testing.T, what string, done <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-done:
-		return v
-	case <-time.After(patience):
-		t.Fatalf("waited in vain for %s", what)
-		panic("unreachable")
-	}
 }
 
 func readAll(t *testing.T, r io.Reader) string {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"rockpool.dev/tests/eventually"
 )
 
 func TestWatchEventsAreForwardedOneByOne(t *testing.T) {
@@ -34,7 +36,7 @@ func TestWatchEventsAreForwardedOneByOne(t *testing.T) {
 				answered <- response
 			}()
 			// The header must arrive before the first event.
-			response := within(t, "the header", answered)
+			response := eventually.Receive(t, "the header", answered)
 			defer response.Body.Close()
 			lines := make(chan string)
 			go func() {
@@ -46,7 +48,7 @@ func TestWatchEventsAreForwardedOneByOne(t *testing.T) {
 			for i := range 3 {
 				event := fmt.Sprintf(`{"type":"ADDED","object":%d}`, i)
 				next <- event + "\n"
-				if got := within(t, "event", lines); got != event {
+				if got := eventually.Receive(t, "event", lines); got != event {
 					t.Errorf("event %d is %q", i, got)
 				}
 			}
@@ -119,12 +121,12 @@ func TestClientCancelReachesUpstream(t *testing.T) {
 					}
 					done <- err
 				}()
-				within(t, "upstream to get the request", started)
+				eventually.Receive(t, "upstream to get the request", started)
 				cancel()
-				if err := within(t, "the client to end", done); !errors.Is(err, context.Canceled) {
+				if err := eventually.Receive(t, "the client to end", done); !errors.Is(err, context.Canceled) {
 					t.Errorf("client error is %v", err)
 				}
-				within(t, "upstream to see the end", ended)
+				eventually.Receive(t, "upstream to see the end", ended)
 				if x := r.exchange(0); x.Err == nil {
 					t.Error("no error was observed")
 				}
@@ -178,18 +180,18 @@ func TestShutdown(t *testing.T) {
 				return done
 			}
 			watch, list := fetch("/api/v1/pods?watch=true"), fetch("/api/v1/pods")
-			within(t, "the watch", watching)
-			within(t, "the list", asked)
+			eventually.Receive(t, "the watch", watching)
+			eventually.Receive(t, "the list", asked)
 			stopped := make(chan error, 1)
 			go func() { stopped <- r.stop() }()
-			if got := within(t, "the watch to end", watch); got.err != nil || got.text != "event\n" {
+			if got := eventually.Receive(t, "the watch to end", watch); got.err != nil || got.text != "event\n" {
 				t.Errorf("the watch ended with %q, %v", got.text, got.err)
 			}
 			close(release)
-			if got := within(t, "the list", list); got.err != nil || got.text != "the list" {
+			if got := eventually.Receive(t, "the list", list); got.err != nil || got.text != "the list" {
 				t.Errorf("the list is %q, %v", got.text, got.err)
 			}
-			if err := within(t, "the end", stopped); err != nil {
+			if err := eventually.Receive(t, "the end", stopped); err != nil {
 				t.Error(err)
 			}
 		})
@@ -208,11 +210,11 @@ func TestShutdown(t *testing.T) {
 				}
 				failed <- err
 			}()
-			within(t, "the request", asked)
+			eventually.Receive(t, "the request", asked)
 			if err := r.stop(); err != nil {
 				t.Error(err)
 			}
-			if err := within(t, "the client to fail", failed); err == nil {
+			if err := eventually.Receive(t, "the client to fail", failed); err == nil {
 				t.Error("the client got an answer")
 			}
 		})
@@ -232,7 +234,7 @@ func TestAResponseToADisconnectedClientEndsUpstream(t *testing.T) {
 		response := r.get(h2, "/")
 		_, _ = response.Body.Read(make([]byte, 1))
 		_ = response.Body.Close()
-		within(t, "upstream's body to be closed", ended)
+		eventually.Receive(t, "upstream's body to be closed", ended)
 		n := 0
 		if h2 {
 			n = 1

@@ -16,6 +16,8 @@ import (
 	clientspdy "k8s.io/client-go/transport/spdy"
 	"k8s.io/streaming/pkg/httpstream"
 	serverspdy "k8s.io/streaming/pkg/httpstream/spdy"
+
+	"rockpool.dev/tests/eventually"
 )
 
 // echo upgrades to SPDY or WebSocket and echoes. It closes ended when its side of the connection
@@ -115,7 +117,7 @@ func TestSPDYIsForwardedInBothDirections(t *testing.T) {
 	if err := conn.Close(); err != nil {
 		t.Error(err)
 	}
-	within(t, "upstream's end to be closed", ended)
+	eventually.Receive(t, "upstream's end to be closed", ended)
 	if x := r.exchange(0); x.Status != http.StatusSwitchingProtocols || x.Upgrade != "SPDY/3.1" || x.Err != nil {
 		t.Errorf("observed %+v", x)
 	}
@@ -138,7 +140,7 @@ func TestWebSocketIsForwardedInBothDirections(t *testing.T) {
 		}
 	}
 	_ = conn.Close()
-	within(t, "upstream's end to be closed", ended)
+	eventually.Receive(t, "upstream's end to be closed", ended)
 	if x := r.exchange(0); x.Status != http.StatusSwitchingProtocols || x.Upgrade != "websocket" {
 		t.Errorf("observed %+v", x)
 	}
@@ -155,7 +157,7 @@ func TestShutdownEndsUpgrades(t *testing.T) {
 	if err := r.stop(); err != nil {
 		t.Error(err)
 	}
-	within(t, "upstream's end to be closed", ended)
+	eventually.Receive(t, "upstream's end to be closed", ended)
 	if _, _, err := conn.ReadMessage(); err == nil {
 		t.Error("the client's end is open")
 	}
@@ -194,7 +196,7 @@ func TestUpgradesGetTheGrace(t *testing.T) {
 	}
 	stopped := make(chan error, 1)
 	go func() { stopped <- r.stop() }()
-	eventually(t, "the port to be closed", func() bool {
+	eventually.True(t, "the port to be closed", func() bool {
 		probe, err := net.Dial("tcp", strings.TrimPrefix(r.url, "https://"))
 		if err == nil {
 			_ = probe.Close()
@@ -211,7 +213,7 @@ func TestUpgradesGetTheGrace(t *testing.T) {
 		t.Error("Serve has returned")
 	}
 	_ = conn.Close()
-	if err := within(t, "Serve to return", stopped); err != nil {
+	if err := eventually.Receive(t, "Serve to return", stopped); err != nil {
 		t.Error(err)
 	}
 }
@@ -253,10 +255,10 @@ func TestTheUpgradeOfADisconnectedClientEndsUpstream(t *testing.T) {
 		}
 		failed <- err
 	}()
-	within(t, "the request", asked)
+	eventually.Receive(t, "the request", asked)
 	cancel()
-	within(t, "upstream's end", ended)
-	if err := within(t, "the client's end", failed); err == nil {
+	eventually.Receive(t, "upstream's end", ended)
+	if err := eventually.Receive(t, "the client's end", failed); err == nil {
 		t.Error("the client got an answer")
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"runtime"
 	"testing"
+
+	"rockpool.dev/tests/eventually"
 )
 
 // pattern is an endless body in which nearby positions differ.
@@ -49,7 +51,7 @@ func TestUploadsStream(t *testing.T) {
 				runtime.ReadMemStats(&before)
 				// The client sends the second half only when upstream has the first.
 				gate := func() {
-					within(t, "upstream to get the first half", received)
+					eventually.Receive(t, "upstream to get the first half", received)
 					runtime.GC()
 					runtime.ReadMemStats(&during)
 				}

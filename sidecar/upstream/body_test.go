@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"rockpool.dev/tests/eventually"
 )
 
 func TestBodyErrors(t *testing.T) {
@@ -50,7 +52,7 @@ func TestBodyErrors(t *testing.T) {
 			failed := make(chan error, 1)
 			go func() { _, err := closed.Body.Read(make([]byte, 1)); failed <- err }()
 			_ = closed.Body.Close()
-			if err := within(t, "the read", failed); IsLinkError(err) {
+			if err := eventually.Receive(t, "the read", failed); IsLinkError(err) {
 				t.Errorf("closed: %v", err)
 			}
 			if r.State() != Online {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	clocktesting "k8s.io/utils/clock/testing"
+
+	"rockpool.dev/tests/eventually"
 )
 
 // answerName answers GET /watch with its name and no end, and any other request with its name.
@@ -56,9 +58,9 @@ func TestRequestsMoveOnWhenOneOfTwoServersDies(t *testing.T) {
 				started := time.Now()
 				slow := make(chan string, 1)
 				go func() { slow <- r.text(http.MethodGet, "/slow") }()
-				within(t, "the slow request", asked)
+				eventually.Receive(t, "the slow request", asked)
 				die(first.link)
-				for request, answer := range map[string]string{"sent before": within(t, "the slow request's answer", slow), "sent after": r.text(http.MethodGet, "/")} {
+				for request, answer := range map[string]string{"sent before": eventually.Receive(t, "the slow request's answer", slow), "sent after": r.text(http.MethodGet, "/")} {
 					if answer != "2" {
 						t.Errorf("the request %s: %q", request, answer)
 					}
@@ -105,7 +107,7 @@ func TestABodyWithoutAFirstByteAsksForAProbe(t *testing.T) {
 				return
 			}
 			clock.Step(DefaultProbeTimeout / 2)
-			within(t, "a probe to be wanted", r.probeWanted)
+			eventually.Receive(t, "a probe to be wanted", r.probeWanted)
 		})
 	}
 }
@@ -135,7 +137,7 @@ func TestASilentConnectionIsClosedWhileAnotherAnswers(t *testing.T) {
 	watch := r.watch("1")
 	slow, written := make(chan string, 1), make(chan error, 1)
 	go func() { slow <- r.text(http.MethodGet, "/slow") }()
-	within(t, "the slow request", answer)
+	eventually.Receive(t, "the slow request", answer)
 	post := r.request(http.MethodPost, "/", strings.NewReader("x"))
 	go func() { _, err := r.RoundTrip(post); written <- err }()
 
@@ -143,11 +145,11 @@ func TestASilentConnectionIsClosedWhileAnotherAnswers(t *testing.T) {
 	if _, err := watch.Read(make([]byte, 1)); !errors.Is(err, errClosedSilent) || !IsLinkError(err) {
 		t.Errorf("the watch ended with %v", err)
 	}
-	within(t, "the slow request to come again", answer)
-	if got := within(t, "its answer", slow); got != "1" {
+	eventually.Receive(t, "the slow request to come again", answer)
+	if got := eventually.Receive(t, "its answer", slow); got != "1" {
 		t.Errorf("the slow request: %q", got)
 	}
-	if err := within(t, "the write", written); !errors.Is(err, errClosedSilent) || !MayHaveArrived(err) {
+	if err := eventually.Receive(t, "the write", written); !errors.Is(err, errClosedSilent) || !MayHaveArrived(err) {
 		t.Errorf("the write ended with %v", err)
 	}
 	r.watch("1")

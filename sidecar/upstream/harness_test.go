@@ -20,6 +20,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
+
+	"rockpool.dev/tests/eventually"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -136,7 +138,7 @@ func (r *harness) run() *harness {
 	go func() { ended <- r.Run(ctx) }()
 	r.stop = sync.OnceFunc(func() {
 		cancel()
-		if err := within(r.t, "Run to return", ended); err != nil {
+		if err := eventually.Receive(r.t, "Run to return", ended); err != nil {
 			r.t.Error(err)
 		}
 	})
@@ -174,7 +176,7 @@ func (r *harness) failProbes(i, times int) {
 
 func (r *harness) await(want State) {
 	r.t.Helper()
-	eventually(r.t, "the state "+want.String(), func() bool { return r.State() == want })
+	eventually.True(r.t, "the state "+want.String(), func() bool { return r.State() == want })
 }
 
 func (r *harness) request(method, path string, body io.Reader) *http.Request {
@@ -207,32 +209,6 @@ func (r *harness) text(method, path string) string {
 		r.t.Fatal(err)
 	}
 	return string(data)
-}
-
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(patience)
-	defer deadline.Stop()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for !condition() {
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
-}
-
-func within[T any](t *testing.T, what string, done <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-done:
-		return v
-	case <-time.After(patience):
-		t.Fatalf("waited in vain for %s", what)
-		panic("unreachable")
-	}
 }
 
 // selfSigned returns a certificate for the names, valid around now, and its PEM.

@@ -16,6 +16,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	clocktesting "k8s.io/utils/clock/testing"
+
+	"rockpool.dev/tests/eventually"
 )
 
 var versions = []struct {
@@ -61,14 +63,14 @@ func TestLinkFailsAndReturns(t *testing.T) {
 				b.fail(server.link)
 				r.await(Offline)
 				for name, failed := range map[string]chan error{"watch": broken, "request": unanswered} {
-					if err := within(t, "the "+name+" to fail", failed); !IsLinkError(err) || errors.Is(err, context.Canceled) {
+					if err := eventually.Receive(t, "the "+name+" to fail", failed); !IsLinkError(err) || errors.Is(err, context.Canceled) {
 						t.Errorf("the %s failed with %v", name, err)
 					}
 				}
 				if r.Online() {
 					t.Error("Online() is true")
 				}
-				eventually(t, "the gauge", func() bool { return testutil.ToFloat64(stateGauge) == 0 })
+				eventually.True(t, "the gauge", func() bool { return testutil.ToFloat64(stateGauge) == 0 })
 				_, err := r.RoundTrip(r.request(http.MethodGet, "/", nil))
 				if !IsLinkError(err) || !strings.Contains(err.Error(), server.asServer().URL.String()) {
 					t.Errorf("a request while offline failed with %v", err)
@@ -77,7 +79,7 @@ func TestLinkFailsAndReturns(t *testing.T) {
 				go func() { waited <- r.WaitOnline(context.Background()) }()
 
 				server.link.restore()
-				if err := within(t, "WaitOnline", waited); err != nil {
+				if err := eventually.Receive(t, "WaitOnline", waited); err != nil {
 					t.Error(err)
 				}
 				r.await(Online)
@@ -188,12 +190,12 @@ func TestProbesSendTheCurrentToken(t *testing.T) {
 			return len(server.probes) > 0 && server.probes[len(server.probes)-1] == want
 		}
 	}
-	eventually(t, "a probe without a token", last(""))
+	eventually.True(t, "a probe without a token", last(""))
 	for _, token := range []string{"one", "two"} {
 		if err := os.WriteFile(options.TokenFile, []byte(token+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "a probe with token "+token, last("Bearer "+token))
+		eventually.True(t, "a probe with token "+token, last("Bearer "+token))
 	}
 }
 
@@ -207,7 +209,7 @@ func TestProbesKeepTheirInterval(t *testing.T) {
 	// paused waits until Run waits for its timer only.
 	paused := func(probes int) {
 		t.Helper()
-		eventually(t, "the pause after a probe", func() bool { return server.probeCount() == probes && r.State() == Online && clock.Waiters() == 1 })
+		eventually.True(t, "the pause after a probe", func() bool { return server.probeCount() == probes && r.State() == Online && clock.Waiters() == 1 })
 	}
 	paused(1)
 	clock.Step(DefaultProbeInterval - time.Millisecond)
@@ -223,9 +225,9 @@ func TestAWantedProbeWaitsForTheShortestInterval(t *testing.T) {
 	ended := make(chan bool, 1)
 	started := clock.Now()
 	go func() { ended <- r.pause(context.Background(), started, DefaultProbeInterval) }()
-	eventually(t, "the wanted probe to be taken", func() bool { return len(r.probeWanted) == 0 && clock.Waiters() == 1 })
+	eventually.True(t, "the wanted probe to be taken", func() bool { return len(r.probeWanted) == 0 && clock.Waiters() == 1 })
 	clock.Step(minProbeInterval)
-	if !within(t, "the end of the pause", ended) {
+	if !eventually.Receive(t, "the end of the pause", ended) {
 		t.Error("pause returned false")
 	}
 }
@@ -248,9 +250,9 @@ func TestAProbeTimesOut(t *testing.T) {
 	r := newHarness(t, Options{Settings: Settings{Servers: []Server{server.asServer()}}, Clock: clock})
 	failed := make(chan error, 1)
 	go func() { failed <- r.probe(context.Background(), r.plan.Load(), r.address(0)) }()
-	eventually(t, "the probe's timer", clock.HasWaiters)
+	eventually.True(t, "the probe's timer", clock.HasWaiters)
 	clock.Step(DefaultProbeTimeout)
-	if err := within(t, "the probe", failed); err == nil || err.Error() != "no answer to GET /readyz within 1s" {
+	if err := eventually.Receive(t, "the probe", failed); err == nil || err.Error() != "no answer to GET /readyz within 1s" {
 		t.Errorf("got %v", err)
 	}
 }
@@ -263,10 +265,10 @@ func TestAProbeOfAnAddressThatIsDownHasTimeToConnect(t *testing.T) {
 	r.failProbes(0, DefaultFailureThreshold)
 	ended := make(chan error, 1)
 	go func() { ended <- r.probe(context.Background(), r.plan.Load(), r.address(0)) }()
-	eventually(t, "the probe's connection", func() bool { return clock.HasWaiters() && server.link.dials() == 1 })
+	eventually.True(t, "the probe's connection", func() bool { return clock.HasWaiters() && server.link.dials() == 1 })
 	clock.Step(2 * DefaultProbeTimeout)
 	server.link.restore() // the bytes of the handshake arrive late
-	if err := within(t, "the probe", ended); err != nil {
+	if err := eventually.Receive(t, "the probe", ended); err != nil {
 		t.Errorf("got %v", err)
 	}
 }
@@ -298,7 +300,7 @@ func TestASilentAddressDoesNotDelayOneThatAnswers(t *testing.T) {
 				t.Errorf("%d probes and %d connections to the black hole, want %d and the first, whose probe continues", server.probeCount(), blackHole.link.dials(), len(want))
 			}
 			blackHole.link.restore()
-			eventually(t, "the slow one", func() bool { return r.address(0).health(DefaultFailureThreshold) == healthy })
+			eventually.True(t, "the slow one", func() bool { return r.address(0).health(DefaultFailureThreshold) == healthy })
 		})
 	}
 }
@@ -334,11 +336,11 @@ func TestSlowRequestAsksForAProbe(t *testing.T) {
 	failed := make(chan error, 1)
 	request := r.request(http.MethodGet, "/", nil).WithContext(ctx)
 	go func() { _, err := r.RoundTrip(request); failed <- err }()
-	within(t, "the request", asked)
+	eventually.Receive(t, "the request", asked)
 	clock.Step(DefaultProbeTimeout / 2)
-	within(t, "a probe to be wanted", r.probeWanted)
+	eventually.Receive(t, "a probe to be wanted", r.probeWanted)
 	cancel()
-	if err := within(t, "the request", failed); !errors.Is(err, context.Canceled) || IsLinkError(err) {
+	if err := eventually.Receive(t, "the request", failed); !errors.Is(err, context.Canceled) || IsLinkError(err) {
 		t.Errorf("got %v", err)
 	}
 	if r.State() != Suspect || len(r.probeWanted) != 0 || r.address(0).health(2) != healthy {

@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	clocktesting "k8s.io/utils/clock/testing"
+
+	"rockpool.dev/tests/eventually"
 )
 
 func TestOrderOfAddresses(t *testing.T) {
@@ -86,7 +88,7 @@ func TestRoundRobinSharesRequests(t *testing.T) {
 		t.Errorf("without both (-want +got):\n%s", diff)
 	}
 	first.link.restore()
-	eventually(t, "the first to be used again", func() bool { return r.text(http.MethodGet, "/") == "1" })
+	eventually.True(t, "the first to be used again", func() bool { return r.text(http.MethodGet, "/") == "1" })
 }
 
 func TestServersHaveNamesAndCAsOfTheirOwn(t *testing.T) {
@@ -159,11 +161,11 @@ func TestUpdate(t *testing.T) {
 		t.Error("the watch on the removed address ended before the drain timeout")
 	}
 	clock.Step(time.Millisecond)
-	if err := within(t, "the watch on the removed address to end", ended); !errors.Is(err, errRemoved) || !IsLinkError(err) {
+	if err := eventually.Receive(t, "the watch on the removed address to end", ended); !errors.Is(err, errRemoved) || !IsLinkError(err) {
 		t.Errorf("it ended with %v", err)
 	}
 	r.watch("comes")
-	eventually(t, "no connection to the removed address", func() bool { return goes.link.open() == 0 })
+	eventually.True(t, "no connection to the removed address", func() bool { return goes.link.open() == 0 })
 
 	r.failProbes(0, 2)
 	if got := r.text(http.MethodGet, "/"); got != "stays" || stays.link.dials() != dials {
@@ -181,7 +183,7 @@ func TestUpdate(t *testing.T) {
 		t.Errorf("equal settings make another plan, %v", err)
 	}
 	r.Upstream.stop()
-	if err := within(t, "the watch on the address that stays", ended); !errors.Is(err, errStopped) {
+	if err := eventually.Receive(t, "the watch on the address that stays", ended); !errors.Is(err, errStopped) {
 		t.Errorf("it ended with %v", err)
 	}
 	if err := r.Update(settings); !errors.Is(err, errStopped) {

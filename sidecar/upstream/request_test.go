@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"rockpool.dev/tests/eventually"
 )
 
 func TestRequestsAreNotChanged(t *testing.T) {
@@ -81,13 +83,13 @@ func TestAddressesAreTriedInOrder(t *testing.T) {
 	if got := r.text(http.MethodGet, "/"); got != "second" {
 		t.Errorf("got %q in the call that found the first down", got)
 	}
-	eventually(t, "the first to be known as down", func() bool { return r.address(0).health(2) == down })
+	eventually.True(t, "the first to be known as down", func() bool { return r.address(0).health(2) == down })
 	dials := first.link.dials()
 	if got := r.text(http.MethodGet, "/"); got != "second" || first.link.dials() != dials {
 		t.Errorf("got %q", got)
 	}
 	first.link.restore()
-	eventually(t, "the first to be preferred again", func() bool { return r.text(http.MethodGet, "/") == "first" })
+	eventually.True(t, "the first to be preferred again", func() bool { return r.text(http.MethodGet, "/") == "first" })
 	r.stop()
 	for _, s := range r.changes {
 		if s == Offline {
@@ -144,9 +146,9 @@ func TestABlackHoleAtOneAddressDoesNotBlockRequests(t *testing.T) {
 	<-asked
 	got := make(chan string, 1)
 	go func() { got <- r.text(http.MethodGet, "/") }()
-	within(t, "the first to be asked", asked)
+	eventually.Receive(t, "the first to be asked", asked)
 	first.link.blackhole()
-	if text := within(t, "the answer", got); text != "second" {
+	if text := eventually.Receive(t, "the answer", got); text != "second" {
 		t.Errorf("got %q", text)
 	}
 	if _, err := watch.Body.Read(make([]byte, 1)); !IsLinkError(err) {

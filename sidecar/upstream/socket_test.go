@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rockpool.dev/tests/eventually"
 )
 
 func TestUnacknowledgedBytesEndAConnection(t *testing.T) {
@@ -36,7 +38,7 @@ func TestUnacknowledgedBytesEndAConnection(t *testing.T) {
 	}
 	failed := make(chan error, 1)
 	go func() { _, err := conn.Read(make([]byte, 1)); failed <- err }()
-	if err := within(t, "the connection to end", failed); !errors.Is(err, syscall.ETIMEDOUT) {
+	if err := eventually.Receive(t, "the connection to end", failed); !errors.Is(err, syscall.ETIMEDOUT) {
 		t.Errorf("it ended with %v", err)
 	}
 }

@@ -27,6 +27,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/util/cert"
 	"sigs.k8s.io/yaml"
+
+	"rockpool.dev/tests/bed/freeport"
 )
 
 // admissionRate is how many pods a second one replica of the injector must keep up with.
@@ -196,7 +198,7 @@ func (s *stage) startInjector(ctx context.Context) (*injector, error) {
 	if err := build.Run(); err != nil {
 		return nil, fmt.Errorf("build the injector: %w", err)
 	}
-	address, err := freeAddress()
+	address, err := freeport.Address()
 	if err != nil {
 		return nil, err
 	}

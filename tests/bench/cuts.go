@@ -18,7 +18,7 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
 
-	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/bed/link"
 )
 
 // fleetSize is how many informers a program of this case has.
@@ -27,7 +27,7 @@ const fleetSize = 20
 // fleet is a program with informers, behind a link that is broken.
 type fleet struct {
 	name   string
-	link   *bed.Link
+	link   *link.Link
 	stores []cache.Store
 	used   int64 // bytes, at the last look
 }
@@ -44,27 +44,23 @@ func (b *bench) cuts(ctx context.Context) error {
 	klog.SetLogger(logr.Discard()) // what informers say when a link breaks is not the result
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	direct, err := bed.NewLink(b.plane.Address())
+	direct, err := link.New(b.plane.Address())
 	if err != nil {
 		return err
 	}
 	defer direct.Close()
-	edge, err := bed.NewLink(b.plane.Address())
+	edge, err := link.New(b.plane.Address())
 	if err != nil {
 		return err
 	}
 	defer edge.Close()
-	c, err := b.startSidecar(ctx, sidecarOptions{name: "cuts", record: true, upstream: edge.Address()})
+	t, err := b.startRemote(ctx, "cuts", edge)
 	if err != nil {
 		return err
 	}
-	defer c.stop()
-	t := b.target("on", c)
-	if err := b.connect(ctx, t); err != nil {
-		return err
-	}
+	defer t.sidecar.stop()
 	plain := &rest.Config{Host: "https://" + direct.Address(), BearerToken: b.token, TLSClientConfig: rest.TLSClientConfig{CAData: b.plane.CA()}}
-	through := &rest.Config{Host: "https://" + c.address, BearerToken: b.token, TLSClientConfig: rest.TLSClientConfig{CAData: t.config.CAData}}
+	through := &rest.Config{Host: t.config.Host, BearerToken: b.token, TLSClientConfig: rest.TLSClientConfig{CAData: t.config.CAData}}
 	fleets := []*fleet{{name: "direct", link: direct}, {name: "on", link: edge}}
 	for i, config := range []*rest.Config{plain, through} {
 		fleets[i].look()
@@ -81,12 +77,12 @@ func (b *bench) cuts(ctx context.Context) error {
 		what      string
 		count     int
 		last      time.Duration
-		down      func(*bed.Link)
+		down      func(*link.Link)
 		meanwhile func(context.Context) error
 	}{
-		{"cuts of 2 s", 10, 2 * time.Second, (*bed.Link).Cut, nil},
-		{"cuts that the API server's memory does not reach over", 3, 0, (*bed.Link).Cut, b.forget},
-		{"black holes of 60 s", 2, 60 * time.Second, (*bed.Link).BlackHole, nil},
+		{"cuts of 2 s", 10, 2 * time.Second, (*link.Link).Cut, nil},
+		{"cuts that the API server's memory does not reach over", 3, 0, (*link.Link).Cut, b.forget},
+		{"black holes of 60 s", 2, 60 * time.Second, (*link.Link).BlackHole, nil},
 	}
 	if b.short {
 		outages = outages[:1]

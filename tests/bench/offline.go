@@ -7,7 +7,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/wait"
 
-	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/bed/link"
 )
 
 // offline measures answers from the cache against the API server's own, which still
@@ -16,35 +16,31 @@ func (b *bench) offline(ctx context.Context) error {
 	if err := b.pods(ctx, someNamespace, someObjects); err != nil {
 		return err
 	}
-	link, err := bed.NewLink(b.plane.Address())
+	wan, err := link.New(b.plane.Address())
 	if err != nil {
 		return err
 	}
-	defer link.Close()
-	c, err := b.startSidecar(ctx, sidecarOptions{name: "edge", record: true, upstream: link.Address()})
+	defer wan.Close()
+	t, err := b.startRemote(ctx, "edge", wan)
 	if err != nil {
 		return err
 	}
-	defer c.stop()
-	t := b.target("on", c)
-	if err := b.connect(ctx, t); err != nil {
-		return err
-	}
-	if err := b.recordedAlike(ctx, t, c); err != nil {
+	defer t.sidecar.stop()
+	if err := b.recordedAlike(ctx, t); err != nil {
 		return err
 	}
 	if _, err := t.cpu(ctx); err != nil {
 		return err
 	}
-	if err := b.keysKnown(ctx, c); err != nil {
+	if err := b.keysKnown(ctx, t.sidecar); err != nil {
 		return err
 	}
-	for _, f := range []fault{{"refused", link.Cut, 50}, {"a black hole", link.BlackHole, 3000}} {
-		if err := b.verdicts(ctx, t, link, f); err != nil {
+	for _, f := range []fault{{"refused", wan.Cut, 50}, {"a black hole", wan.BlackHole, 3000}} {
+		if err := b.verdicts(ctx, t, wan, f); err != nil {
 			return err
 		}
 	}
-	link.Cut()
+	wan.Cut()
 	if _, _, err := t.answer(ctx, fromCache); err != nil {
 		return err
 	}
@@ -58,7 +54,7 @@ func (b *bench) offline(ctx context.Context) error {
 
 // recordedAlike has the pods recorded in both encodings at one version. The newer of two would
 // answer for both, and be converted for one.
-func (b *bench) recordedAlike(ctx context.Context, t *target, c *sidecar) error {
+func (b *bench) recordedAlike(ctx context.Context, t *target) error {
 	return wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
 		for _, e := range encodings {
 			if _, _, err := t.timed(ctx, podsPath(someNamespace), e.accept); err != nil {
@@ -68,7 +64,7 @@ func (b *bench) recordedAlike(ctx context.Context, t *target, c *sidecar) error 
 		if _, err := t.cpu(ctx); err != nil { // which waits until it is written
 			return false, err
 		}
-		n, err := c.sql(ctx, "SELECT count(*) || ' ' || count(DISTINCT resource_version) FROM collection WHERE resource = 'pods' AND state = 'complete'")
+		n, err := t.sidecar.sql(ctx, "SELECT count(*) || ' ' || count(DISTINCT resource_version) FROM collection WHERE resource = 'pods' AND state = 'complete'")
 		return n == "2 1", err
 	})
 }
@@ -133,19 +129,5 @@ func (b *bench) offlineGet(ctx context.Context, t *target) error {
 	if !bytes.Equal(bytes.TrimSpace(got), bytes.TrimSpace(want)) {
 		b.report.wrong("offline GET: %q is not what direct access gives: %q", got, want)
 	}
-	p50, p99 := series{}, series{}
-	for range b.rounds {
-		for _, side := range []*target{b.direct, t} {
-			took, err := side.repeat(ctx, smallPath, asJSON, 100)
-			if err != nil {
-				return err
-			}
-			p50.add(side.name, percentile(took, 50))
-			p99.add(side.name, percentile(took, 99))
-		}
-	}
-	r := b.report.compare("offline GET 1 KiB, 1 client", "p50", "ms", p50)
-	r.atMost(p50.ratio("on", "direct"), 0.3, "on x")
-	b.report.compare("offline GET 1 KiB, 1 client", "p99", "ms", p99)
-	return nil
+	return b.timeGETs(ctx, "offline GET 1 KiB, 1 client", 100, 0.3, func(int) []*target { return []*target{b.direct, t} })
 }

@@ -7,7 +7,7 @@ import (
 	"syscall"
 	"time"
 
-	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/bed/link"
 )
 
 // restart measures how soon a sidecar serves that has a full cache and no link, as after a
@@ -17,11 +17,11 @@ func (b *bench) restart(ctx context.Context) error {
 	if err := b.pods(ctx, someNamespace, someObjects); err != nil {
 		return err
 	}
-	link, err := bed.NewLink(b.plane.Address())
+	wan, err := link.New(b.plane.Address())
 	if err != nil {
 		return err
 	}
-	defer link.Close()
+	defer wan.Close()
 	ends := []struct {
 		name string
 		end  func(*sidecar)
@@ -29,21 +29,17 @@ func (b *bench) restart(ctx context.Context) error {
 	ready, answered := series{}, series{}
 	for range b.rounds {
 		for _, last := range ends {
-			if err := b.fill(ctx, link, last.end); err != nil {
+			if err := b.fill(ctx, wan, last.end); err != nil {
 				return err
 			}
-			link.Cut()
-			c, err := b.startSidecar(ctx, restarted(link))
+			wan.Cut()
+			t, err := b.startRemote(ctx, "restart", wan)
 			if err != nil {
 				return err
 			}
-			err = b.connect(ctx, b.target("on", c))
-			ready.add(last.name, ms(c.ready))
-			answered.add(last.name, ms(time.Since(c.started)))
-			c.stop()
-			if err != nil {
-				return err
-			}
+			ready.add(last.name, ms(t.sidecar.ready))
+			answered.add(last.name, ms(time.Since(t.sidecar.started)))
+			t.sidecar.stop()
 		}
 	}
 	for _, last := range ends {
@@ -55,22 +51,15 @@ func (b *bench) restart(ctx context.Context) error {
 	return nil
 }
 
-func restarted(link *bed.Link) sidecarOptions {
-	return sidecarOptions{name: "restart", record: true, upstream: link.Address()}
-}
-
 // fill has the cache recorded, ends its sidecar, and removes what a node loses when it restarts.
-func (b *bench) fill(ctx context.Context, link *bed.Link, end func(*sidecar)) error {
-	link.Restore()
-	c, err := b.startSidecar(ctx, restarted(link))
+func (b *bench) fill(ctx context.Context, wan *link.Link, end func(*sidecar)) error {
+	wan.Restore()
+	t, err := b.startRemote(ctx, "restart", wan)
 	if err != nil {
 		return err
 	}
+	c := t.sidecar
 	defer c.stop()
-	t := b.target("on", c)
-	if err := b.connect(ctx, t); err != nil {
-		return err
-	}
 	for _, e := range encodings {
 		if _, _, err := t.timed(ctx, podsPath(someNamespace), e.accept); err != nil {
 			return err

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +15,8 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/wait"
+
+	"rockpool.dev/tests/bed/freeport"
 )
 
 // sidecar is a running rockpool-sidecar, a plain process of this machine.
@@ -50,7 +51,7 @@ func (s *stage) startSidecar(ctx context.Context, o sidecarOptions) (*sidecar, e
 		}
 	}
 	var err error
-	if c.address, err = freeAddress(); err != nil {
+	if c.address, err = freeport.Address(); err != nil {
 		return nil, err
 	}
 	logFile, err := os.Create(c.path("log"))
@@ -160,13 +161,4 @@ func (c *sidecar) log() string {
 func (c *sidecar) stop() {
 	_ = c.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
 	<-c.exited
-}
-
-// freeAddress finds a loopback port that is free now.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }

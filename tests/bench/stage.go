@@ -19,7 +19,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/ptr"
 
-	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/bed/cluster"
 )
 
 // Namespaces, by what is in them.
@@ -35,7 +35,7 @@ const (
 
 // stage is what the cases measure on.
 type stage struct {
-	plane     *bed.ControlPlane
+	plane     *cluster.ControlPlane
 	admin     kubernetes.Interface // writes in protobuf: it should cost little
 	directory string
 	binary    string
@@ -62,7 +62,7 @@ func newStage(ctx context.Context, o options) (s *stage, err error) {
 			return s, fmt.Errorf("build the sidecar: %w", err)
 		}
 	}
-	if s.plane, err = bed.Start(ctx, bed.Options{}); err != nil {
+	if s.plane, err = cluster.Start(ctx, cluster.Options{}); err != nil {
 		return s, err
 	}
 	config := s.plane.Config()

@@ -12,6 +12,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
+
+	"rockpool.dev/tests/bed/link"
 )
 
 const (
@@ -36,6 +38,21 @@ func (s *stage) directTarget() *target {
 // target is the way through a sidecar.
 func (s *stage) target(name string, c *sidecar) *target {
 	return &target{name: name, sidecar: c, config: &rest.Config{Host: "https://" + c.address}}
+}
+
+// startRemote starts a sidecar that records and reaches the API server over a link, and returns the target
+// through it, connected. The caller stops the sidecar.
+func (s *stage) startRemote(ctx context.Context, name string, over *link.Link) (*target, error) {
+	c, err := s.startSidecar(ctx, sidecarOptions{name: name, record: true, upstream: over.Address()})
+	if err != nil {
+		return nil, err
+	}
+	t := s.target("on", c)
+	if err := s.connect(ctx, t); err != nil {
+		c.stop()
+		return nil, err
+	}
+	return t, nil
 }
 
 // ready makes the clients and sends each a first request.

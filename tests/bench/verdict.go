@@ -9,7 +9,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/wait"
 
-	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/bed/link"
 )
 
 // Where an answer comes from.
@@ -34,7 +34,7 @@ type fault struct {
 
 // verdicts measures how soon the sidecar knows that its link is down, and up again. The
 // client asks without a pause.
-func (b *bench) verdicts(ctx context.Context, t *target, link *bed.Link, f fault) error {
+func (b *bench) verdicts(ctx context.Context, t *target, wan *link.Link, f fault) error {
 	var first, later, back []float64
 	for range min(b.rounds, 5) {
 		if _, _, err := t.answer(ctx, fromServer); err != nil {
@@ -54,7 +54,7 @@ func (b *bench) verdicts(ctx context.Context, t *target, link *bed.Link, f fault
 			}
 			later = append(later, took)
 		}
-		link.Restore()
+		wan.Restore()
 		if took, _, err = t.answer(ctx, fromServer); err != nil {
 			return err
 		}

@@ -1,7 +1,6 @@
-// Command demo shows Rockpool's main job as it happens: an unmodified in-cluster
-// program in an injected pod, against a real kube-apiserver, while the link is
-// cut, the program and the sidecar are restarted, and the link returns. It ends
-// with an error if any phase is not as it should be.
+// Command demo shows Rockpool's main job live: an unmodified in-cluster program runs in an injected
+// pod, with a real kube-apiserver, while the link is cut, the program and the sidecar restart, and
+// the link returns. It ends with an error if a phase does not go as expected.
 package main
 
 import (
@@ -15,7 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/bed/pod"
 	"rockpool.dev/tests/edge"
 )
 
@@ -34,18 +33,18 @@ const (
 	patience  = 30 * time.Second
 )
 
-// demo is the stage: a cluster, an edge node and a pod.
+// demo is a cluster with an edge node and a pod.
 type demo struct {
-	*teller
+	*printer
 	cluster *edge.Edge
 	node    *edge.Node
-	pod     *bed.PodRunner
+	pod     *pod.Runner
 	app     *edge.Output
 }
 
 func run(ctx context.Context) (err error) {
-	d := &demo{teller: &teller{out: os.Stdout, start: time.Now()}}
-	d.phase("Setting the stage")
+	d := &demo{printer: &printer{out: os.Stdout, start: time.Now()}}
+	d.phase("Set-up")
 	if d.cluster, err = edge.Start(ctx, edge.Options{Progress: d.out}); err != nil {
 		return err
 	}
@@ -75,18 +74,18 @@ func run(ctx context.Context) (err error) {
 		err := phase(ctx)
 		cancel()
 		if err != nil {
-			d.lastWords()
+			d.logs()
 			return err
 		}
 	}
 	if err := d.pod.Stop(); err != nil {
 		return err
 	}
-	d.phase("Done: every phase was as it should be")
+	d.phase("Done: every phase went as expected")
 	return nil
 }
 
-// create makes the pod and shows what admission made of it.
+// create creates the pod and shows what admission has added to it.
 func (d *demo) create(ctx context.Context) (err error) {
 	if err := d.greet(ctx, "hello"); err != nil {
 		return err
@@ -107,7 +106,7 @@ func (d *demo) create(ctx context.Context) (err error) {
 	return d.pod.WaitRunning(ctx)
 }
 
-// greet changes what the program reads, in the cloud.
+// greet changes the ConfigMap that the program reads, directly in the cloud.
 func (d *demo) greet(ctx context.Context, value string) error {
 	api := d.cluster.Client().CoreV1().ConfigMaps(namespace)
 	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "greeting"}, Data: map[string]string{"value": value}}
@@ -116,12 +115,12 @@ func (d *demo) greet(ctx context.Context, value string) error {
 		_, err = api.Create(ctx, cm, metav1.CreateOptions{})
 	}
 	if err == nil {
-		d.say("in the cloud, ConfigMap greeting now says %q", value)
+		d.say("in the cloud, the ConfigMap greeting now has the value %q", value)
 	}
 	return err
 }
 
-// sees waits for the program to print a line, and shows it.
+// sees waits until the program prints a line with the words, and shows it.
 func (d *demo) sees(ctx context.Context, words ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -141,7 +140,7 @@ func (d *demo) synced(ctx context.Context, value string) error {
 }
 
 func (d *demo) online(ctx context.Context) error {
-	d.phase("Phase 1, online: requests pass through and are recorded on their way back")
+	d.phase("Phase 1, online: requests pass through, and their answers are recorded")
 	if err := d.synced(ctx, "hello"); err != nil {
 		return err
 	}
@@ -158,7 +157,7 @@ func (d *demo) online(ctx context.Context) error {
 }
 
 func (d *demo) cut(ctx context.Context) error {
-	d.phase("Phase 2, link cut: the program goes on, its watch stays open, and nothing is faked")
+	d.phase("Phase 2, link cut: the program continues, its watch stays open, and no write is faked")
 	d.node.Link.Cut()
 	if err := d.node.AwaitLink(ctx, "offline"); err != nil {
 		return err
@@ -197,7 +196,7 @@ func (d *demo) restart(ctx context.Context, container string) error {
 }
 
 func (d *demo) restartApp(ctx context.Context) error {
-	d.phase("Phase 3, program restarted offline: it lists, watches and syncs out of SQLite")
+	d.phase("Phase 3, program restarted offline: it lists, watches and syncs from SQLite")
 	if err := d.restart(ctx, "app"); err != nil {
 		return err
 	}
@@ -205,7 +204,7 @@ func (d *demo) restartApp(ctx context.Context) error {
 }
 
 func (d *demo) restartSidecar(ctx context.Context) error {
-	d.phase("Phase 4, sidecar restarted offline, and the program again: the answers are on the disk")
+	d.phase("Phase 4, sidecar and program restarted offline: the answers are on the disk")
 	if err := d.restart(ctx, "rockpool-sidecar"); err != nil {
 		return err
 	}
@@ -219,7 +218,7 @@ func (d *demo) restartSidecar(ctx context.Context) error {
 }
 
 func (d *demo) back(ctx context.Context) error {
-	d.phase("Phase 5, link back: the open watch goes on behind the last version that the program has seen")
+	d.phase("Phase 5, link back: the open watch continues after the last version that the program has seen")
 	d.node.Link.Restore()
 	if err := d.sees(ctx, `"updated"`, "good morning"); err != nil {
 		return err

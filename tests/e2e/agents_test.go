@@ -19,7 +19,7 @@ func TestTwoIdenticalInformersInAPodAreRecordedOnce(t *testing.T) {
 	p := s.pod(func(p *corev1.Pod) {
 		p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "twin", Image: "informer:dev"})
 	})
-	twin := edge.NewOutput(p.PodRunner, "twin")
+	twin := edge.NewOutput(p.Runner, "twin")
 	both := func(words ...string) {
 		t.Helper()
 		p.sees(words...)
@@ -72,7 +72,7 @@ func (s *site) configure(text string) {
 
 // configurable runs a pod whose sidecar has a directory of the node in place of what the
 // kubelet keeps for it.
-func (s *site) configurable() *pod {
+func (s *site) configurable() *testPod {
 	s.t.Helper()
 	spec, err := cluster.Client().CoreV1().Pods(s.namespace).Create(s.ctx, edge.Pod(s.namespace, "web"), metav1.CreateOptions{})
 	if err != nil {

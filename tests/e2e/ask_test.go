@@ -57,7 +57,7 @@ func with(method, target string, headers map[string]string) question {
 }
 
 // ask sends requests from inside the pod, one after the other.
-func (p *pod) ask(questions ...question) []reply {
+func (p *testPod) ask(questions ...question) []reply {
 	p.site.t.Helper()
 	raw, err := json.Marshal(questions)
 	if err != nil {
@@ -72,7 +72,7 @@ func (p *pod) ask(questions ...question) []reply {
 }
 
 // in makes a subtest fail, not the test around it.
-func (p *pod) in(t *testing.T) *pod {
+func (p *testPod) in(t *testing.T) *testPod {
 	s := *p.site
 	s.t, s.ctx = t, t.Context()
 	q := *p
@@ -81,7 +81,7 @@ func (p *pod) in(t *testing.T) *pod {
 }
 
 // shell runs a line of shell in a container and gives its output, which must be one.
-func (p *pod) shell(container, line string) string {
+func (p *testPod) shell(container, line string) string {
 	p.site.t.Helper()
 	result, err := p.Exec(p.site.ctx, container, "/bin/sh", "-c", line)
 	if err != nil || result.ExitCode != 0 {
@@ -91,7 +91,7 @@ func (p *pod) shell(container, line string) string {
 }
 
 // metric reads one of the sidecar's.
-func (p *pod) metric(name string) int {
+func (p *testPod) metric(name string) int {
 	p.site.t.Helper()
 	all := p.shell("shell", `/usr/bin/python3 -c 'import urllib.request; print(urllib.request.urlopen("http://127.0.0.1:10269/metrics").read().decode())'`)
 	for line := range strings.Lines(all) {
@@ -107,7 +107,7 @@ func (p *pod) metric(name string) int {
 }
 
 // token is the pod's own, as the app sees it.
-func (p *pod) token() string {
+func (p *testPod) token() string {
 	p.site.t.Helper()
 	return strings.TrimSpace(p.shell("shell", "cat /var/run/secrets/kubernetes.io/serviceaccount/token"))
 }

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
-	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/bed/pod"
+	"rockpool.dev/tests/edge"
 )
 
 // Accept headers of clients.
@@ -25,7 +27,6 @@ const (
 
 // inquiry is a GET that tests/programs/asker sends, many at once.
 type inquiry struct {
-	Method string `json:"method"`
 	Target string `json:"target"`
 	Accept string `json:"accept"`
 }
@@ -66,26 +67,19 @@ func (f finding) text() string {
 }
 
 // inquire asks the sidecar from inside the pod, several questions at once.
-func (p *pod) inquire(inquiries []inquiry) []finding { return p.inquireOf(inquiries) }
+func (p *testPod) inquire(inquiries []inquiry) []finding { return p.inquireOf(inquiries) }
 
 // inquireDirectly asks the API server itself, from inside the pod and with the
 // pod's token, past the sidecar.
-func (p *pod) inquireDirectly(inquiries []inquiry) []finding {
-	return p.inquireOf(inquiries, "-server=https://"+bed.DefaultPublicAddress)
+func (p *testPod) inquireDirectly(inquiries []inquiry) []finding {
+	return p.inquireOf(inquiries, "-server=https://"+edge.PublicAddress)
 }
 
-func (p *pod) inquireOf(inquiries []inquiry, args ...string) (findings []finding) {
+func (p *testPod) inquireOf(inquiries []inquiry, args ...string) (findings []finding) {
 	p.site.t.Helper()
-	for i := range inquiries {
-		inquiries[i].Method = "GET"
-	}
-	raw, err := json.Marshal(inquiries)
-	if err != nil {
-		p.site.t.Fatal(err)
-	}
 	var stdout, stderr bytes.Buffer
-	code, err := p.ExecStream(p.site.ctx, "shell", bed.ExecOptions{
-		Argv: append([]string{"/asker"}, args...), Stdin: bytes.NewReader(raw), Stdout: &stdout, Stderr: &stderr,
+	code, err := p.ExecStream(p.site.ctx, "shell", pod.ExecOptions{
+		Argv: append([]string{"/asker"}, args...), Stdin: p.stdin(inquiries), Stdout: &stdout, Stderr: &stderr,
 	})
 	if err != nil || code != 0 {
 		p.site.t.Fatalf("asker: %d %v\n%s", code, err, stderr.String())
@@ -96,30 +90,34 @@ func (p *pod) inquireOf(inquiries []inquiry, args ...string) (findings []finding
 	return findings
 }
 
+// stdin is the input of asker.
+func (p *testPod) stdin(inquiries []inquiry) io.Reader {
+	p.site.t.Helper()
+	raw, err := json.Marshal(inquiries)
+	if err != nil {
+		p.site.t.Fatal(err)
+	}
+	return bytes.NewReader(raw)
+}
+
 // polling asks again and again, as a program that polls, one question after the other.
 type polling struct {
-	pod    *pod
+	pod    *testPod
 	output output
 	cancel context.CancelFunc
 	ended  chan struct{}
 }
 
 // poll begins to ask, and returns when there is an answer.
-func (p *pod) poll(every time.Duration, inquiries ...inquiry) *polling {
+func (p *testPod) poll(every time.Duration, inquiries ...inquiry) *polling {
 	p.site.t.Helper()
-	for i := range inquiries {
-		inquiries[i].Method = "GET"
-	}
-	raw, err := json.Marshal(inquiries)
-	if err != nil {
-		p.site.t.Fatal(err)
-	}
+	stdin := p.stdin(inquiries)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(p.site.ctx))
 	x := &polling{pod: p, cancel: cancel, ended: make(chan struct{})}
 	go func() {
 		defer close(x.ended)
-		_, _ = p.ExecStream(ctx, "shell", bed.ExecOptions{ // it is killed
-			Argv: []string{"/asker", "-every=" + every.String()}, Stdin: bytes.NewReader(raw), Stdout: &x.output, Stderr: &x.output,
+		_, _ = p.ExecStream(ctx, "shell", pod.ExecOptions{ // it is killed
+			Argv: []string{"/asker", "-every=" + every.String()}, Stdin: stdin, Stdout: &x.output, Stderr: &x.output,
 		})
 	}()
 	p.site.t.Cleanup(x.stop)

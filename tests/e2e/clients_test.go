@@ -17,14 +17,14 @@ import (
 
 // program is a container that tells what it sees, line by line.
 type program struct {
-	*pod
+	*testPod
 	container string
 	output    *edge.Output
 	begun     int // bytes that it had printed when it was last started
 }
 
-func (p *pod) program(container string) *program {
-	return &program{pod: p, container: container, output: edge.NewOutput(p.PodRunner, container)}
+func (p *testPod) program(container string) *program {
+	return &program{testPod: p, container: container, output: edge.NewOutput(p.Runner, container)}
 }
 
 // told is a line of a test program.
@@ -37,7 +37,7 @@ type told struct {
 // lines are all that the program has said since its last start.
 func (c *program) lines() (all []told) {
 	c.site.t.Helper()
-	for line := range strings.Lines(mustLogs(c.site.t, c.pod, c.container)[c.begun:]) {
+	for line := range strings.Lines(mustLogs(c.site.t, c.testPod, c.container)[c.begun:]) {
 		var l told
 		if json.Unmarshal([]byte(line), &l) == nil { // others are for the log
 			all = append(all, l)
@@ -62,7 +62,7 @@ func (c *program) again() {
 	if err := c.output.Skip(); err != nil {
 		c.site.t.Fatal(err)
 	}
-	c.begun = len(mustLogs(c.site.t, c.pod, c.container))
+	c.begun = len(mustLogs(c.site.t, c.testPod, c.container))
 	c.restart(c.container)
 	c.await(`"event":"synced"`)
 }

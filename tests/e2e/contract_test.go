@@ -88,7 +88,7 @@ func (s *site) account(name string) {
 }
 
 // refusalsOnline asks the server directly and through the sidecar.
-func refusalsOnline(t *testing.T, p *pod) {
+func refusalsOnline(t *testing.T, p *testPod) {
 	s := p.site
 	body := `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"greeting","resourceVersion":"1"}}`
 	questions := []question{
@@ -152,7 +152,7 @@ func (s *site) direct(q question, token string) (int, string) {
 }
 
 // known is what the cache may say, and what not.
-func known(t *testing.T, p *pod) {
+func known(t *testing.T, p *testPod) {
 	s := p.site
 	own := "/api/v1/namespaces/" + s.namespace
 	tests := []struct {

@@ -42,7 +42,7 @@ func TestOfflineAnswersAreTheOnlineOnes(t *testing.T) {
 	direct := p.answers(fresh, p.inquireDirectly)
 
 	p.offline()
-	offline := func(p *pod, phase string) {
+	offline := func(p *testPod, phase string) {
 		d.t = p.site.t
 		for i, got := range p.answers(asks, p.inquire) {
 			d.judge(phase+", asked before", asks[i], online[i], got, d.recorded(asks[i], online[i]))
@@ -60,7 +60,7 @@ func TestOfflineAnswersAreTheOnlineOnes(t *testing.T) {
 }
 
 // version is a resourceVersion of now.
-func (p *pod) version() string {
+func (p *testPod) version() string {
 	p.site.t.Helper()
 	list, err := cluster.Client().CoreV1().ConfigMaps(p.site.namespace).List(p.site.ctx, metav1.ListOptions{})
 	if err != nil {
@@ -180,7 +180,7 @@ func (d *differential) count() {
 }
 
 // expired asks offline for second pages of lists whose first page came online.
-func expired(t *testing.T, p *pod, asks []ask, online []outcome) {
+func expired(t *testing.T, p *testPod, asks []ask, online []outcome) {
 	var following []inquiry
 	for i, a := range asks {
 		if online[i].next != "" {

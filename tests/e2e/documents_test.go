@@ -14,7 +14,7 @@ import (
 )
 
 // documents asks for what the API says of itself, in the forms that clients take.
-func documents(t *testing.T, p *pod) []question {
+func documents(t *testing.T, p *testPod) []question {
 	t.Helper()
 	accept := func(target, accept string) question {
 		return with("GET", target, map[string]string{"Accept": accept})

@@ -125,7 +125,7 @@ func sqlite(t *testing.T, path, query string) string {
 }
 
 // restarts counts those of a container.
-func (p *pod) restarts(container string) int {
+func (p *testPod) restarts(container string) int {
 	p.site.t.Helper()
 	status, err := p.Status(container)
 	if err != nil {
@@ -179,7 +179,7 @@ func TestADamagedDatabaseIsRecordedAnew(t *testing.T) {
 }
 
 // gone stops the pod and deletes it, so that another of its name can follow.
-func (p *pod) gone() {
+func (p *testPod) gone() {
 	p.site.t.Helper()
 	if err := p.Stop(); err != nil {
 		p.site.t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/bed/pod"
 )
 
 func TestOneInformerOverABadLink(t *testing.T) {
@@ -83,7 +83,7 @@ func TestOneInformerOverABadLink(t *testing.T) {
 // goneIsMended has three watches open over an outage in which the server forgets where
 // they were: the informer's, one whose stream the test sees, and one of what nobody has
 // listed, of which the sidecar cannot know what its client has.
-func goneIsMended(t *testing.T, p *pod) {
+func goneIsMended(t *testing.T, p *testPod) {
 	s := p.site
 	list := p.python("list").ResourceVersion
 	services := strings.Replace(s.configMaps(), "configmaps", "services", 1)
@@ -124,14 +124,14 @@ func goneIsMended(t *testing.T, p *pod) {
 }
 
 // stream is what a GET that kubectl sends from inside the pod brings, until the test ends.
-func (p *pod) stream(path string) *output {
+func (p *testPod) stream(path string) *output {
 	p.site.t.Helper()
 	ctx, cancel := context.WithCancel(p.site.ctx)
 	stream := &output{}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_, _ = p.ExecStream(ctx, "shell", bed.ExecOptions{Argv: []string{"/kubectl", "get", "--raw", path}, Stdout: stream, Stderr: stream})
+		_, _ = p.ExecStream(ctx, "shell", pod.ExecOptions{Argv: []string{"/kubectl", "get", "--raw", path}, Stdout: stream, Stderr: stream})
 	}()
 	p.site.t.Cleanup(func() { cancel(); <-ended })
 	return stream

@@ -18,7 +18,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 
-	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/bed/link"
+	"rockpool.dev/tests/bed/pod"
 	"rockpool.dev/tests/edge"
 )
 
@@ -76,6 +77,18 @@ func newSite(t *testing.T) *site {
 	return &site{Node: node, t: t, ctx: t.Context(), namespace: name}
 }
 
+// linkAt lets the pods of this site reach a server at a further address (host:port), over a link of its own.
+func (s *site) linkAt(address, server string) *link.Link {
+	s.t.Helper()
+	l, err := link.New(server)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(l.Close)
+	s.Links[address] = l
+	return l
+}
+
 // until waits for a condition.
 func (s *site) until(what string, f func() bool) {
 	s.t.Helper()
@@ -86,7 +99,7 @@ func (s *site) until(what string, f func() bool) {
 }
 
 // pod runs a pod and waits for it.
-func (s *site) pod(change ...func(*corev1.Pod)) *pod {
+func (s *site) pod(change ...func(*corev1.Pod)) *testPod {
 	s.t.Helper()
 	spec := edge.Pod(s.namespace, "web")
 	for _, f := range change {
@@ -103,9 +116,9 @@ func (s *site) pod(change ...func(*corev1.Pod)) *pod {
 func logged(p *corev1.Pod) { p.Annotations["rockpool.dev/log-level"] = "debug" }
 
 // started waits for a pod that is run.
-func (s *site) started(runner *bed.PodRunner) *pod {
+func (s *site) started(runner *pod.Runner) *testPod {
 	s.t.Helper()
-	p := &pod{PodRunner: runner, site: s, output: edge.NewOutput(runner, "app")}
+	p := &testPod{Runner: runner, site: s, output: edge.NewOutput(runner, "app")}
 	s.t.Cleanup(p.end)
 	ctx, cancel := context.WithTimeout(s.ctx, patience)
 	defer cancel()
@@ -130,14 +143,14 @@ func (s *site) configMap(name, value string) *corev1.ConfigMap {
 	return out
 }
 
-// pod is a running pod.
-type pod struct {
-	*bed.PodRunner
+// testPod is a running pod.
+type testPod struct {
+	*pod.Runner
 	site   *site
 	output *edge.Output // of the app
 }
 
-func (p *pod) end() {
+func (p *testPod) end() {
 	if p.site.t.Failed() {
 		p.site.t.Logf("cache:\n%s", p.site.sql("SELECT * FROM v_collection; SELECT collection_id, name, resource_version FROM v_object; SELECT path, accept FROM response; SELECT * FROM v_link"))
 		for _, c := range p.Statuses() {
@@ -156,7 +169,7 @@ func (p *pod) end() {
 
 // sees waits until the app prints a line with all of the words, behind what was
 // looked at before.
-func (p *pod) sees(words ...string) {
+func (p *testPod) sees(words ...string) {
 	p.site.t.Helper()
 	ctx, cancel := context.WithTimeout(p.site.ctx, patience)
 	defer cancel()
@@ -166,7 +179,7 @@ func (p *pod) sees(words ...string) {
 }
 
 // restart restarts a container and looks at its output from there on.
-func (p *pod) restart(container string) {
+func (p *testPod) restart(container string) {
 	p.site.t.Helper()
 	if container == "app" {
 		if err := p.output.Skip(); err != nil {
@@ -181,7 +194,7 @@ func (p *pod) restart(container string) {
 }
 
 // run runs a command in the shell container.
-func (p *pod) run(argv ...string) bed.ExecResult {
+func (p *testPod) run(argv ...string) pod.ExecResult {
 	p.site.t.Helper()
 	ctx, cancel := context.WithTimeout(p.site.ctx, patience)
 	defer cancel()
@@ -193,7 +206,7 @@ func (p *pod) run(argv ...string) bed.ExecResult {
 }
 
 // kubectl runs kubectl in the pod and gives its output; it must succeed.
-func (p *pod) kubectl(args ...string) string {
+func (p *testPod) kubectl(args ...string) string {
 	p.site.t.Helper()
 	result := p.run(append([]string{"/kubectl"}, args...)...)
 	if result.ExitCode != 0 {
@@ -212,7 +225,7 @@ type answer struct {
 	Items           []answer
 }
 
-func (p *pod) python(args ...string) (a answer) {
+func (p *testPod) python(args ...string) (a answer) {
 	p.site.t.Helper()
 	result := p.run(append([]string{"/usr/bin/python3", "/client.py"}, args...)...)
 	if err := json.Unmarshal([]byte(result.Stdout), &a); err != nil || result.ExitCode != 0 {
@@ -222,7 +235,7 @@ func (p *pod) python(args ...string) (a answer) {
 }
 
 // sidecarSays waits for a line of the sidecar's log.
-func (p *pod) sidecarSays(text string) {
+func (p *testPod) sidecarSays(text string) {
 	p.site.t.Helper()
 	ctx, cancel := context.WithTimeout(p.site.ctx, patience)
 	defer cancel()
@@ -232,21 +245,21 @@ func (p *pod) sidecarSays(text string) {
 }
 
 // offline breaks the link and waits until the sidecar knows.
-func (p *pod) offline() {
+func (p *testPod) offline() {
 	p.site.t.Helper()
 	p.site.Link.Cut()
 	p.linkIs("offline")
 }
 
 // online restores the link and waits until the sidecar knows.
-func (p *pod) online() {
+func (p *testPod) online() {
 	p.site.t.Helper()
 	p.site.Link.Restore()
 	p.linkIs("online")
 }
 
 // linkIs waits until the history of the link ends so.
-func (p *pod) linkIs(state string) {
+func (p *testPod) linkIs(state string) {
 	p.site.t.Helper()
 	ctx, cancel := context.WithTimeout(p.site.ctx, patience)
 	defer cancel()

@@ -16,7 +16,7 @@ type outcome struct {
 
 // answers asks and reads what comes back. Lists in pages are asked for a few at a
 // time: a sidecar that has many unfinished ones forgets the oldest.
-func (p *pod) answers(asks []ask, inquire func([]inquiry) []finding) []outcome {
+func (p *testPod) answers(asks []ask, inquire func([]inquiry) []finding) []outcome {
 	p.site.t.Helper()
 	out := make([]outcome, len(asks))
 	var atOnce, paged []int
@@ -35,7 +35,7 @@ func (p *pod) answers(asks []ask, inquire func([]inquiry) []finding) []outcome {
 }
 
 // pages asks some questions and follows each list to its last page.
-func (p *pod) pages(asks []ask, indexes []int, out []outcome, inquire func([]inquiry) []finding) {
+func (p *testPod) pages(asks []ask, indexes []int, out []outcome, inquire func([]inquiry) []finding) {
 	p.site.t.Helper()
 	inquiries := make([]inquiry, len(indexes))
 	for n, i := range indexes {

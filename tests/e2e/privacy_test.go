@@ -140,7 +140,7 @@ func TestSecretsStayOffTheDisk(t *testing.T) {
 }
 
 // private is what nobody else may read, in the forms in which it could leak, by name.
-func (p *pod) private(tokens []string, passwords ...string) map[string][]byte {
+func (p *testPod) private(tokens []string, passwords ...string) map[string][]byte {
 	p.site.t.Helper()
 	private := map[string][]byte{}
 	for i, password := range passwords {
@@ -168,7 +168,7 @@ func absent(t *testing.T, private map[string][]byte, place string, content []byt
 }
 
 // privateKeys gives the pod's keys, in the two forms in which they could leak.
-func (p *pod) privateKeys() map[string][]byte {
+func (p *testPod) privateKeys() map[string][]byte {
 	p.site.t.Helper()
 	keys := map[string][]byte{}
 	rest := []byte(p.shell("rockpool-sidecar", "find /var/run/rockpool/private -maxdepth 1 -type f -exec cat {} +"))

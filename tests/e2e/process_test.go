@@ -12,8 +12,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/util/cert"
-
-	"rockpool.dev/tests/bed"
 )
 
 func TestAnUpstreamThatIsNotTheClusterIsNamedAndPassedOver(t *testing.T) {
@@ -26,14 +24,8 @@ func TestAnUpstreamThatIsNotTheClusterIsNamedAndPassedOver(t *testing.T) {
 	stranger.StartTLS()
 	t.Cleanup(plain.Close)
 	t.Cleanup(stranger.Close)
-	s.Links = map[string]*bed.Link{}
 	for address, server := range map[string]*httptest.Server{"203.0.113.20:6443": plain, "203.0.113.21:6443": stranger} {
-		link, err := bed.NewLink(server.Listener.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(link.Close)
-		s.Links[address] = link
+		s.linkAt(address, server.Listener.Addr().String())
 	}
 	p := s.pod(func(p *corev1.Pod) {
 		p.Annotations["rockpool.dev/upstreams"] = "https://203.0.113.20:6443,https://203.0.113.21:6443,https://203.0.113.10:6443"
@@ -101,7 +93,7 @@ func TestASidecarThatCannotRunSaysWhy(t *testing.T) {
 	})
 
 	ca := p.shell("shell", "cat /var/run/secrets/kubernetes.io/serviceaccount/ca.crt")
-	kill := func(t *testing.T, p *pod) {
+	kill := func(t *testing.T, p *testPod) {
 		before := p.restarts("rockpool-sidecar")
 		if err := p.KillContainer("rockpool-sidecar", syscall.SIGKILL); err != nil {
 			t.Fatal(err)

@@ -25,7 +25,7 @@ func (s *site) requestToken(account string, audiences ...string) string {
 }
 
 // proof tries to be answered offline without a right to it.
-func proof(t *testing.T, p *pod) {
+func proof(t *testing.T, p *testPod) {
 	own := p.token()
 	claims := jwt.MapClaims{}
 	parsed, _, err := jwt.NewParser().ParseUnverified(own, claims)
@@ -84,7 +84,7 @@ func proof(t *testing.T, p *pod) {
 }
 
 // noForwardProxy asks for what only a forward proxy does.
-func noForwardProxy(t *testing.T, p *pod) {
+func noForwardProxy(t *testing.T, p *testPod) {
 	replies := p.ask(
 		with("CONNECT", "example.com:443", nil),
 		with("CONNECT", "203.0.113.10:6443", nil),
@@ -112,7 +112,7 @@ except ssl.SSLCertVerificationError as e:
     print(e.reason)
 `
 
-func onlyTLS(t *testing.T, p *pod) {
+func onlyTLS(t *testing.T, p *testPod) {
 	result := p.run("/usr/bin/python3", "-c", plain)
 	want := "400 Client sent an HTTP request to an HTTPS server.\n\nCERTIFICATE_VERIFY_FAILED\n"
 	if result.Stdout != want {

@@ -10,7 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/bed/pod"
 	"rockpool.dev/tests/edge"
 )
 
@@ -63,7 +63,7 @@ func TestANodeThatRebootsWithoutALink(t *testing.T) {
 	t.Run("the token comes later", func(t *testing.T) {
 		s.LateProjections = true
 		runner := s.rebooted(p)
-		p = &pod{PodRunner: runner, site: s, output: edge.NewOutput(runner, "app")}
+		p = &testPod{Runner: runner, site: s, output: edge.NewOutput(runner, "app")}
 		s.t.Cleanup(p.end)
 		p := p.in(t)
 		p.sidecarSays(`"ready"`)
@@ -100,7 +100,7 @@ func TestANodeThatRebootsWithoutALink(t *testing.T) {
 }
 
 // rebooted runs the same pod again after its node has lost power.
-func (s *site) rebooted(p *pod) *bed.PodRunner {
+func (s *site) rebooted(p *testPod) *pod.Runner {
 	s.t.Helper()
 	if err := p.Kill(); err != nil {
 		s.t.Fatal(err)

@@ -85,7 +85,7 @@ func tripsOf(k kind, d decoded) (all []*trip) {
 // recordAll asks all questions online and compares each answer with the API
 // server's own, which is asked before and after: a kind of which something has changed
 // meanwhile is asked again. It gives what can be asked offline.
-func (p *pod) recordAll(trips map[string][]*trip) (asked []*trip) {
+func (p *testPod) recordAll(trips map[string][]*trip) (asked []*trip) {
 	t := p.site.t
 	t.Helper()
 	moved := map[string]string{} // what has changed, by kind
@@ -136,7 +136,7 @@ func (p *pod) recordAll(trips map[string][]*trip) (asked []*trip) {
 }
 
 // replayed asks everything again without a link.
-func replayed(t *testing.T, p *pod, asked []*trip) {
+func replayed(t *testing.T, p *testPod, asked []*trip) {
 	inquiries := make([]inquiry, len(asked))
 	for i, a := range asked {
 		inquiries[i] = a.inquiry

@@ -13,7 +13,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"rockpool.dev/tests/bed"
 	"rockpool.dev/tests/edge"
 )
 
@@ -80,7 +79,7 @@ func (s *site) published(words ...string) {
 }
 
 // volumesSync is the kubelet's next look at the pod's volumes.
-func (p *pod) volumesSync() {
+func (p *testPod) volumesSync() {
 	p.site.t.Helper()
 	if err := p.RotateTokens(p.site.ctx); err != nil {
 		p.site.t.Fatal(err)
@@ -88,7 +87,7 @@ func (p *pod) volumesSync() {
 }
 
 // annotate sets an annotation of the pod as it runs; nil removes it.
-func (p *pod) annotate(name string, value any) {
+func (p *testPod) annotate(name string, value any) {
 	p.site.t.Helper()
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{"rockpool.dev/" + name: value}}})
 	if err != nil {
@@ -103,16 +102,11 @@ func (p *pod) annotate(name string, value any) {
 func TestTheClustersSettingsReachRunningPods(t *testing.T) {
 	const another = "203.0.113.10:6444"
 	s := configured(t)
-	link, err := bed.NewLink(cluster.Address())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer link.Close()
-	s.Links = map[string]*bed.Link{another: link}
+	s.linkAt(another, cluster.Address())
 	s.configMap("greeting", "hello")
 	p := s.pod()
 	p.sees("synced")
-	s.published("servers: https://" + bed.DefaultPublicAddress)
+	s.published("servers: https://" + edge.PublicAddress)
 
 	// Three settings at once, for a pod that runs.
 	started := time.Now()

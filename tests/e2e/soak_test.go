@@ -181,7 +181,7 @@ func (u usage) String() string {
 	return fmt.Sprintf("%d goroutines, %d open files, %.1f MiB RSS", u.goroutines, u.files, float64(u.bytes)/(1<<20))
 }
 
-func (p *pod) usage() usage {
+func (p *testPod) usage() usage {
 	p.site.t.Helper()
 	return usage{p.metric("go_goroutines"), p.metric("process_open_fds"), p.metric("process_resident_memory_bytes")}
 }

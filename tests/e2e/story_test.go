@@ -9,7 +9,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/bed/pod"
 )
 
 func TestAnUnmodifiedInformerOutlivesTheLinkAndRestarts(t *testing.T) {
@@ -62,7 +62,7 @@ func TestAnUnmodifiedInformerOutlivesTheLinkAndRestarts(t *testing.T) {
 	}
 }
 
-func mustLogs(t *testing.T, p *pod, container string) string {
+func mustLogs(t *testing.T, p *testPod, container string) string {
 	t.Helper()
 	text, err := p.Logs(container)
 	if err != nil {
@@ -72,9 +72,9 @@ func mustLogs(t *testing.T, p *pod, container string) string {
 }
 
 func TestAWatchStaysOpenWhileTheLinkIsDown(t *testing.T) {
-	for name, breakLink := range map[string]func(*pod){
-		"cut":        func(p *pod) { p.site.Link.Cut() },
-		"black hole": func(p *pod) { p.site.Link.BlackHole() },
+	for name, breakLink := range map[string]func(*testPod){
+		"cut":        func(p *testPod) { p.site.Link.Cut() },
+		"black hole": func(p *testPod) { p.site.Link.BlackHole() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t)
@@ -160,7 +160,7 @@ var kubectlTables = [][]string{
 
 // kubectlSays runs all of that. The cache of kubectl itself begins empty, so that
 // each document is asked for.
-func (p *pod) kubectlSays(phase string) (outputs, tables []string) {
+func (p *testPod) kubectlSays(phase string) (outputs, tables []string) {
 	p.site.t.Helper()
 	fresh := "--cache-dir=/tmp/kube-" + phase
 	for _, args := range kubectlOutputs {
@@ -178,14 +178,14 @@ func (p *pod) kubectlSays(phase string) (outputs, tables []string) {
 }
 
 // kubectlWatches starts kubectl get --watch, which goes on until stop is called.
-func (p *pod) kubectlWatches(args ...string) (stream *output, stop func()) {
+func (p *testPod) kubectlWatches(args ...string) (stream *output, stop func()) {
 	p.site.t.Helper()
 	ctx, cancel := context.WithCancel(p.site.ctx)
 	stream = &output{}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_, _ = p.ExecStream(ctx, "shell", bed.ExecOptions{Argv: append([]string{"/kubectl", "get", "--watch"}, args...), Stdout: stream, Stderr: stream})
+		_, _ = p.ExecStream(ctx, "shell", pod.ExecOptions{Argv: append([]string{"/kubectl", "get", "--watch"}, args...), Stdout: stream, Stderr: stream})
 	}()
 	p.site.until("kubectl get --watch prints what is there", func() bool {
 		return strings.Contains(stream.String(), "greeting") && strings.Contains(stream.String(), "kube-root-ca.crt")

@@ -61,7 +61,7 @@ func TestWatchesSurvive(t *testing.T) {
 type survival struct {
 	*site
 	random  *rand.Rand
-	pod     *pod
+	pod     *testPod
 	shadows map[string]*shadow // by selector
 	made    map[string]bool    // objects that are there, of those that change
 	written int

@@ -7,7 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/bed/link"
+	"rockpool.dev/tests/edge"
 )
 
 // probeInterval is the sidecar's default.
@@ -84,7 +85,7 @@ func TestHowLongAVerdictTakes(t *testing.T) {
 		x := p.poll(5*time.Millisecond, inquiry{Target: greeting})
 		defer x.stop()
 		stranded := time.Now()
-		s.Link.Strand()
+		s.Link.HalfOpen()
 		after := x.until("an answer over another connection", stranded, func(f finding) bool { return !f.cached() })
 		x.stop()
 		t.Logf("the connection was replaced after %s", after.Ended.Sub(stranded))
@@ -139,14 +140,9 @@ func TestHowLongAVerdictTakes(t *testing.T) {
 func TestOneOfTwoLinksFails(t *testing.T) {
 	const another = "203.0.113.10:6444"
 	s := newSite(t)
-	link, err := bed.NewLink(cluster.Address())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer link.Close()
-	s.Links = map[string]*bed.Link{another: link}
+	second := s.linkAt(another, cluster.Address())
 	s.configMap("greeting", "hello")
-	s.configure("upstream: {servers: [https://" + bed.DefaultPublicAddress + ", https://" + another + "]}\n")
+	s.configure("upstream: {servers: [https://" + edge.PublicAddress + ", https://" + another + "]}\n")
 	p := s.configurable()
 	p.sees("synced")
 	p.linkIs("online")
@@ -161,17 +157,17 @@ func TestOneOfTwoLinksFails(t *testing.T) {
 	steps := []struct {
 		name       string
 		fail, mend func()
-		over       *bed.Link // that answers are to come over
-		broken     string    // address that comes back
+		over       *link.Link // that answers are to come over
+		broken     string     // address that comes back
 	}{
-		{"the first is refused", s.Link.Cut, s.Link.Restore, link, bed.DefaultPublicAddress},
-		{"the first is a black hole", s.Link.BlackHole, s.Link.Restore, link, bed.DefaultPublicAddress},
-		{"the second is one, too, which nobody uses", link.BlackHole, link.Restore, s.Link, another},
+		{"the first is refused", s.Link.Cut, s.Link.Restore, second, edge.PublicAddress},
+		{"the first is a black hole", s.Link.BlackHole, s.Link.Restore, second, edge.PublicAddress},
+		{"the second is one, too, which nobody uses", second.BlackHole, second.Restore, s.Link, another},
 		{"the address list is another one", func() {
 			s.configure("upstream: {servers: [{url: 'https://" + another + "', tls-server-name: kubernetes}]}\n")
 			p.sidecarSays(`changed settings are in effect","keys":["upstream.servers"]`)
-		}, func() {}, link, ""},
-		{"what was removed is cut", s.Link.Cut, s.Link.Restore, link, ""},
+		}, func() {}, second, ""},
+		{"what was removed is cut", s.Link.Cut, s.Link.Restore, second, ""},
 	}
 	for _, step := range steps {
 		since, carried, times := time.Now(), step.over.Stats().BytesDown, answered(step.broken)

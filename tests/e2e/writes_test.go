@@ -19,7 +19,7 @@ import (
 )
 
 // leader runs the program of that name in place of the informer.
-func (s *site) leader(annotations map[string]string, args ...string) *pod {
+func (s *site) leader(annotations map[string]string, args ...string) *testPod {
 	s.t.Helper()
 	s.allow(rbacv1.PolicyRule{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}})
 	s.allow(rbacv1.PolicyRule{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"get", "create", "update"}})
@@ -32,7 +32,7 @@ func (s *site) leader(annotations map[string]string, args ...string) *pod {
 }
 
 // kill kills the sidecar and waits until it is there again.
-func (p *pod) kill() {
+func (p *testPod) kill() {
 	p.site.t.Helper()
 	before := p.restarts("rockpool-sidecar")
 	if err := p.KillContainer("rockpool-sidecar", syscall.SIGKILL); err != nil {
@@ -174,7 +174,7 @@ func theOutage(t *testing.T) outage {
 }
 
 // candidate runs a program that leads, and waits until it does.
-func (o outage) candidate(s *site, annotations map[string]string) *pod {
+func (o outage) candidate(s *site, annotations map[string]string) *testPod {
 	s.t.Helper()
 	p := s.leader(annotations, "-lease=main", "-lease-duration="+o.duration.String(), "-renew-deadline="+o.renew.String(), "-retry-period="+o.retry.String())
 	p.sees(`"event":"leading"`)
@@ -182,7 +182,7 @@ func (o outage) candidate(s *site, annotations map[string]string) *pod {
 }
 
 // pass waits until the Lease was renewed for as long as the outage lasts.
-func (o outage) pass(p *pod) {
+func (o outage) pass(p *testPod) {
 	p.site.t.Helper()
 	began := time.Now()
 	renewed := int(o.lasts/o.retry) / 2

@@ -1,6 +1,6 @@
-// Package edge sets up what the end-to-end tests and the demo share: a control
-// plane with Rockpool's injector registered in it from manifests/, and pods that
-// run on an edge node with a link to it that can be broken.
+// Package edge puts Rockpool on the test bed, for the end-to-end tests and the demo: a control
+// plane with Rockpool's injector registered from manifests/, and an edge node whose pods reach it
+// over a link that can be broken.
 //
 //	kube-apiserver ──▶ rockpool-injector        both on the host
 //	      ▲
@@ -11,8 +11,7 @@
 //	│  rockpool-sidecar 127.0.0.1:10268 ◀── app│
 //	└──────────────────────────────────────────┘
 //
-// Package bed brings the parts, and knows nothing of Rockpool; this one puts
-// Rockpool between them.
+// The parts are in tests/bed, which knows nothing of Rockpool.
 package edge
 
 import (
@@ -30,40 +29,46 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/bed/cluster"
+	"rockpool.dev/tests/bed/link"
+	"rockpool.dev/tests/bed/pod"
 )
 
-// SidecarImage is the image that injected containers name.
+// SidecarImage is the image of injected containers.
 const SidecarImage = "rockpool:dev"
 
-// informer is the test program of the app container.
+// PublicAddress is the address (host:port) at which pods reach the API server, over their node's
+// Link.
+const PublicAddress = cluster.DefaultPublicAddress
+
+// informer is the program of the app container.
 const informer = "informer"
 
-// Options of Start.
+// Options are the options of Start.
 type Options struct {
 	// Race builds Rockpool with the race detector.
 	Race bool
-	// Programs are directories of tests/programs to build besides the informer. Each
-	// is the entrypoint of an image, NAME:dev, and at /NAME in shell:dev.
+	// Programs are directories of tests/programs to build in addition to the informer. Each is the
+	// entrypoint of an image, NAME:dev, and is also at /NAME in shell:dev.
 	Programs []string
-	// Progress receives what takes long; nil means standard error.
+	// Progress receives progress messages. Nil: standard error.
 	Progress io.Writer
 }
 
 // Edge is a cluster with Rockpool installed.
 type Edge struct {
-	*bed.ControlPlane
+	*cluster.ControlPlane
 	directory string
 	root      string // of the checkout
 	injector  *exec.Cmd
 	exited    chan struct{}
 	webhook   string // URL
 	ca        []byte // of the webhook
-	images    map[string]bed.Image
+	images    map[string]pod.Image
 }
 
-// Start builds Rockpool and the test programs, starts a control plane and the
-// injector, and registers it.
+// Start builds Rockpool and the test programs, starts a control plane and the injector, and
+// registers the injector.
 func Start(ctx context.Context, opts Options) (e *Edge, err error) {
 	if opts.Progress == nil {
 		opts.Progress = os.Stderr
@@ -80,16 +85,16 @@ func Start(ctx context.Context, opts Options) (e *Edge, err error) {
 	if e.directory, err = os.MkdirTemp("", "rockpool-edge-"); err != nil {
 		return e, err
 	}
-	if err := os.Chmod(e.directory, 0o755); err != nil { // pods run as other users
+	if err := os.Chmod(e.directory, 0o755); err != nil { // for pods, which run as other users
 		return e, err
 	}
 	if err := e.build(ctx, opts); err != nil {
 		return e, err
 	}
-	if e.ControlPlane, err = bed.Start(ctx, bed.Options{Progress: opts.Progress}); err != nil {
+	if e.ControlPlane, err = cluster.Start(ctx, cluster.Options{Progress: opts.Progress}); err != nil {
 		return e, err
 	}
-	e.images = map[string]bed.Image{
+	e.images = map[string]pod.Image{
 		SidecarImage: {Files: map[string]string{"/rockpool-sidecar": e.bin("rockpool-sidecar")}, UID: 65532, GID: 65532},
 		"shell:dev": {Entrypoint: []string{"/bin/sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"}, Files: map[string]string{
 			"/kubectl": e.Tools().Kubectl, "/client.py": filepath.Join(e.root, "tests/programs/python/client.py"),
@@ -97,7 +102,7 @@ func Start(ctx context.Context, opts Options) (e *Edge, err error) {
 	}
 	for _, name := range append(opts.Programs, informer) {
 		path := "/" + name
-		e.images[name+":dev"] = bed.Image{Entrypoint: []string{path}, Files: map[string]string{path: e.bin(name)}}
+		e.images[name+":dev"] = pod.Image{Entrypoint: []string{path}, Files: map[string]string{path: e.bin(name)}}
 		e.images["shell:dev"].Files[path] = e.bin(name)
 	}
 	if err := e.StartInjector(ctx); err != nil {
@@ -106,7 +111,7 @@ func Start(ctx context.Context, opts Options) (e *Edge, err error) {
 	return e, e.register(ctx)
 }
 
-// checkout finds the directory of go.mod.
+// checkout returns the root of the checkout.
 func checkout() (string, error) {
 	directory, err := os.Getwd()
 	if err != nil {
@@ -128,7 +133,7 @@ func (e *Edge) bin(name string) string { return filepath.Join(e.directory, name)
 
 func (e *Edge) build(ctx context.Context, opts Options) error {
 	fmt.Fprintln(opts.Progress, "building rockpool-sidecar, rockpool-injector and the test programs")
-	args := []string{"build"} // with what the tests are compiled with, so that packages are compiled once
+	args := []string{"build"} // the same flags as for the tests, so that packages are compiled once
 	if opts.Race {
 		args = append(args, "-race")
 	}
@@ -146,14 +151,14 @@ func (e *Edge) build(ctx context.Context, opts Options) error {
 	return nil
 }
 
-// Namespace makes a namespace for an application, see the function.
+// Namespace creates a namespace for an application: see the function Namespace.
 func (e *Edge) Namespace(ctx context.Context, name string) error {
 	return Namespace(ctx, e.ControlPlane, name)
 }
 
-// Namespace makes a namespace whose default service account may read ConfigMaps,
-// Secrets, Services and Events, and write ConfigMaps.
-func Namespace(ctx context.Context, plane *bed.ControlPlane, name string) error {
+// Namespace creates a namespace whose default service account may read ConfigMaps, Secrets,
+// Services and Events, and write ConfigMaps.
+func Namespace(ctx context.Context, plane *cluster.ControlPlane, name string) error {
 	if err := plane.CreateNamespace(ctx, name); err != nil {
 		return err
 	}
@@ -176,7 +181,7 @@ func Namespace(ctx context.Context, plane *bed.ControlPlane, name string) error 
 	return err
 }
 
-// Pod is a pod with an informer and a shell, that opts in.
+// Pod returns a pod that opts in, with an informer and a shell.
 func Pod(namespace, name string) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Annotations: map[string]string{"rockpool.dev/inject": "true"}},
@@ -187,35 +192,36 @@ func Pod(namespace, name string) *corev1.Pod {
 	}
 }
 
-// Node is where pods run: what is on its disk stays when a pod goes.
+// Node is an edge node. Its disk stays when a pod ends.
 type Node struct {
 	// Root is the directory that stands for the node's file system.
 	Root string
-	// Link is the way to the API server, as pods of this node see it.
-	Link *bed.Link
-	// Links are further addresses that pods of this node reach, as host:port.
-	Links map[string]*bed.Link
-	// LateProjections starts pods with empty projected volumes: see bed.RunOptions.
+	// Link is the link from pods of this node to the API server.
+	Link *link.Link
+	// Links are further links by the address (host:port) at which pods of this node reach them.
+	Links map[string]*link.Link
+	// LateProjections starts pods with empty projected volumes: see pod.Options.
 	LateProjections bool
-	edge            *Edge
-	log             func(string, ...any)
+
+	edge *Edge
+	log  func(string, ...any)
 }
 
-// NewNode makes a node whose disk is the directory root. log may be nil.
+// NewNode returns a node whose disk is the directory root. log may be nil.
 func (e *Edge) NewNode(root string, log func(string, ...any)) (*Node, error) {
-	link, err := bed.NewLink(e.Address())
+	l, err := link.New(e.Address())
 	if err != nil {
 		return nil, err
 	}
-	return &Node{Root: root, Link: link, edge: e, log: log}, nil
+	return &Node{Root: root, Link: l, Links: map[string]*link.Link{}, edge: e, log: log}, nil
 }
 
-// Close breaks the node's link for good.
+// Close closes the node's link.
 func (n *Node) Close() { n.Link.Close() }
 
-// Create sends a pod to the API server and runs it as it comes back.
-func (n *Node) Create(ctx context.Context, pod *corev1.Pod) (*bed.PodRunner, error) {
-	created, err := n.edge.Client().CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{})
+// Create creates a pod and runs it as the API server returns it.
+func (n *Node) Create(ctx context.Context, object *corev1.Pod) (*pod.Runner, error) {
+	created, err := n.edge.Client().CoreV1().Pods(object.Namespace).Create(ctx, object, metav1.CreateOptions{})
 	if err != nil {
 		return nil, err
 	}
@@ -223,10 +229,10 @@ func (n *Node) Create(ctx context.Context, pod *corev1.Pod) (*bed.PodRunner, err
 }
 
 // Run runs a pod that the API server has returned.
-func (n *Node) Run(ctx context.Context, pod *corev1.Pod) (*bed.PodRunner, error) {
-	links := map[string]*bed.Link{bed.DefaultPublicAddress: n.Link}
+func (n *Node) Run(ctx context.Context, object *corev1.Pod) (*pod.Runner, error) {
+	links := map[string]*link.Link{PublicAddress: n.Link}
 	maps.Copy(links, n.Links)
-	return bed.RunPod(ctx, n.edge.ControlPlane, pod, bed.RunOptions{
+	return pod.Run(ctx, n.edge.Client(), object, pod.Options{
 		Images: n.edge.images, HostRoot: n.Root, Links: links, Log: n.log, LateProjections: n.LateProjections,
 	})
 }
@@ -244,12 +250,12 @@ func (e *Edge) Stop() error {
 	return err
 }
 
-// StopInjector ends the injector, as if all of its replicas were gone.
+// StopInjector stops the injector, as if none of its replicas were running.
 func (e *Edge) StopInjector() {
 	if e.injector == nil {
 		return
 	}
-	_ = e.injector.Process.Signal(syscall.SIGTERM) // it may have ended by itself
+	_ = e.injector.Process.Signal(syscall.SIGTERM) // fails if it has ended
 	<-e.exited
 	e.injector = nil
 }

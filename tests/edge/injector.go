@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -25,16 +24,16 @@ import (
 	"k8s.io/client-go/util/cert"
 	"sigs.k8s.io/yaml"
 
-	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/bed/freeport"
 )
 
-// StartInjector starts the injector, with args besides its usual ones; the first time it chooses
-// its port and makes its certificate. It follows no ConfigMap unless args name one, so that
-// namespaces have no objects but those of the test.
+// StartInjector starts the injector with its usual arguments and args. The first call chooses its
+// port and creates its certificate. Without a ConfigMap in args the injector uses none, so that
+// namespaces have only the objects of the test.
 func (e *Edge) StartInjector(ctx context.Context, args ...string) error {
 	certFile, keyFile := filepath.Join(e.directory, "webhook.crt"), filepath.Join(e.directory, "webhook.key")
 	if e.webhook == "" {
-		address, err := freeAddress()
+		address, err := freeport.Address()
 		if err != nil {
 			return err
 		}
@@ -44,7 +43,7 @@ func (e *Edge) StartInjector(ctx context.Context, args ...string) error {
 			return err
 		}
 		e.ca = certPEM
-		if err := errors.Join(os.WriteFile(certFile, certPEM, 0o600), os.WriteFile(keyFile, keyPEM, 0o600), e.identify(ctx)); err != nil {
+		if err := errors.Join(os.WriteFile(certFile, certPEM, 0o600), os.WriteFile(keyFile, keyPEM, 0o600), e.authorize(ctx)); err != nil {
 			return err
 		}
 	}
@@ -56,29 +55,30 @@ func (e *Edge) StartInjector(ctx context.Context, args ...string) error {
 	cmd := exec.Command(e.bin("rockpool-injector"), append([]string{
 		"serve", "--listen", e.webhook, "--metrics-listen", "", "--config-map", "",
 		"--tls-cert-file", certFile, "--tls-key-file", keyFile, "--sidecar-image", SidecarImage, "--kubeconfig", e.injectorKubeconfig(),
-		"--upstream", "https://" + bed.DefaultPublicAddress, "--shutdown-delay", "0s",
+		"--upstream", "https://" + PublicAddress, "--shutdown-delay", "0s",
 	}, args...)...)
 	cmd.Stdout, cmd.Stderr = logFile, logFile
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // ctrl-c is for the one who started this
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // so that Ctrl-C ends only this program
 	if err := cmd.Start(); err != nil {
 		return err
 	}
 	e.injector, e.exited = cmd, make(chan struct{})
 	go func() {
-		_ = cmd.Wait() // its log says why
+		_ = cmd.Wait() // the reason is in its log
 		close(e.exited)
 	}()
 	if err := e.injectorReady(ctx, "https://"+e.webhook+"/readyz"); err != nil {
 		text, _ := os.ReadFile(logFile.Name())
-		return fmt.Errorf("the injector does not become ready: %w\n%s", err, text)
+		return fmt.Errorf("injector not ready: %w\n%s", err, text)
 	}
 	return nil
 }
 
 func (e *Edge) injectorKubeconfig() string { return filepath.Join(e.directory, "injector.kubeconfig") }
 
-// identify gives the injector the service account and the rights that manifests/ gives it.
-func (e *Edge) identify(ctx context.Context) error {
+// authorize creates the injector's service account and RBAC rules from manifests/, and its
+// kubeconfig.
+func (e *Edge) authorize(ctx context.Context) error {
 	var account corev1.ServiceAccount
 	var role rbacv1.ClusterRole
 	var binding rbacv1.ClusterRoleBinding
@@ -125,7 +125,7 @@ func (e *Edge) manifest(name string, object any) error {
 	return nil
 }
 
-// injectorReady asks as the kubelet does, which takes any certificate.
+// injectorReady waits until the injector is ready. Like the kubelet, it accepts any certificate.
 func (e *Edge) injectorReady(ctx context.Context, url string) error {
 	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 	defer transport.CloseIdleConnections()
@@ -133,7 +133,7 @@ func (e *Edge) injectorReady(ctx context.Context, url string) error {
 	return wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
 		select {
 		case <-e.exited:
-			return false, errors.New("it has ended")
+			return false, errors.New("the injector has ended")
 		default:
 		}
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -148,10 +148,10 @@ func (e *Edge) injectorReady(ctx context.Context, url string) error {
 	})
 }
 
-// Inject runs the injector's command over the text of a manifest.
+// Inject runs the command inject of rockpool-injector on a manifest.
 func (e *Edge) Inject(ctx context.Context, stream []byte) ([]byte, error) {
 	var stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, e.bin("rockpool-injector"), "inject", "-f", "-", "--sidecar-image", SidecarImage, "--upstream", "https://"+bed.DefaultPublicAddress)
+	cmd := exec.CommandContext(ctx, e.bin("rockpool-injector"), "inject", "-f", "-", "--sidecar-image", SidecarImage, "--upstream", "https://"+PublicAddress)
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(stream), &stderr
 	out, err := cmd.Output()
 	if err != nil {
@@ -160,17 +160,8 @@ func (e *Edge) Inject(ctx context.Context, stream []byte) ([]byte, error) {
 	return out, nil
 }
 
-// freeAddress finds a loopback port that is free now.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
-}
-
-// register applies the policy and the webhook configuration of manifests/, with the injector's
-// address in place of its Service.
+// register applies the policies and the webhook configuration of manifests/, with the injector's
+// address instead of its Service.
 func (e *Edge) register(ctx context.Context) error {
 	var config admissionv1.MutatingWebhookConfiguration
 	if err := errors.Join(
@@ -189,7 +180,7 @@ func (e *Edge) register(ctx context.Context) error {
 	return e.awaitWebhook(ctx)
 }
 
-// policy applies a policy of manifests/ and its binding.
+// policy creates a policy of manifests/ and its binding.
 func (e *Edge) policy(ctx context.Context, name, bindingName string) error {
 	var policy admissionv1.ValidatingAdmissionPolicy
 	var binding admissionv1.ValidatingAdmissionPolicyBinding
@@ -204,7 +195,7 @@ func (e *Edge) policy(ctx context.Context, name, bindingName string) error {
 	return err
 }
 
-// awaitWebhook waits until the API server has taken notice of the webhook.
+// awaitWebhook waits until the API server calls the webhook.
 func (e *Edge) awaitWebhook(ctx context.Context) error {
 	const namespace = "rockpool-check"
 	if err := e.CreateNamespace(ctx, namespace); err != nil {

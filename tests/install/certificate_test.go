@@ -27,7 +27,7 @@ const secretName = "rockpool-injector-certificate"
 
 func secret(t *testing.T) *corev1.Secret {
 	t.Helper()
-	s, err := cluster.Client().CoreV1().Secrets(system).Get(t.Context(), secretName, metav1.GetOptions{})
+	s, err := plane.Client().CoreV1().Secrets(system).Get(t.Context(), secretName, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +36,7 @@ func secret(t *testing.T) *corev1.Secret {
 
 func bundle(t *testing.T) []byte {
 	t.Helper()
-	config, err := cluster.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), "rockpool", metav1.GetOptions{})
+	config, err := plane.Client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), "rockpool", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func bundle(t *testing.T) []byte {
 
 func forget(t *testing.T) {
 	t.Helper()
-	err := cluster.Client().CoreV1().Secrets(system).Delete(t.Context(), secretName, metav1.DeleteOptions{})
+	err := plane.Client().CoreV1().Secrets(system).Delete(t.Context(), secretName, metav1.DeleteOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		t.Fatal(err)
 	}
@@ -66,11 +66,11 @@ func optedIn(namespace string) *corev1.Pod {
 
 // admit has the API server admit a pod, but store nothing.
 func admit(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, error) {
-	return cluster.Client().CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	return plane.Client().CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 }
 
 func TestTwoReplicasFromNothing(t *testing.T) {
-	if err := cluster.CreateNamespace(t.Context(), "shop"); err != nil {
+	if err := plane.CreateNamespace(t.Context(), "shop"); err != nil {
 		t.Fatal(err)
 	}
 	forget(t)
@@ -134,7 +134,7 @@ func TestTwoReplicasFromNothing(t *testing.T) {
 // TestNoAdmissionFailsDuringARotation takes three replicas through the life of two CAs, an hour in
 // steps of a minute. Each certificate is valid by the API server's clock, too, since it is backdated.
 func TestNoAdmissionFailsDuringARotation(t *testing.T) {
-	if err := cluster.CreateNamespace(t.Context(), "shop"); err != nil {
+	if err := plane.CreateNamespace(t.Context(), "shop"); err != nil {
 		t.Fatal(err)
 	}
 	forget(t)
@@ -190,7 +190,7 @@ func TestNoAdmissionFailsDuringARotation(t *testing.T) {
 		if minute == 40 { // somebody damages it, after the rotation
 			s := secret(t)
 			s.Data[corev1.TLSPrivateKeyKey] = s.Data[corev1.TLSPrivateKeyKey][:50]
-			if _, err := cluster.Client().CoreV1().Secrets(system).Update(t.Context(), s, metav1.UpdateOptions{}); err != nil {
+			if _, err := plane.Client().CoreV1().Secrets(system).Update(t.Context(), s, metav1.UpdateOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -281,7 +281,7 @@ func TestTheInjectorMayDoWhatItNeedsAndNoMore(t *testing.T) {
 			Groups:             []string{"system:serviceaccounts", "system:serviceaccounts:" + system, "system:authenticated"},
 			ResourceAttributes: &tt.access,
 		}}
-		got, err := cluster.Client().AuthorizationV1().SubjectAccessReviews().Create(t.Context(), review, metav1.CreateOptions{})
+		got, err := plane.Client().AuthorizationV1().SubjectAccessReviews().Create(t.Context(), review, metav1.CreateOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -21,6 +21,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"rockpool.dev/tests/bed/freeport"
 )
 
 // host is the name that API servers call the injector by.
@@ -51,7 +53,7 @@ func newFront(t *testing.T) *front {
 		f.drop()
 		f.group.Wait()
 	})
-	services := cluster.Client().CoreV1().Services(system)
+	services := plane.Client().CoreV1().Services(system)
 	service, err := services.Get(t.Context(), "rockpool-injector", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +64,7 @@ func newFront(t *testing.T) *front {
 		t.Fatal(err)
 	}
 	port := listener.Addr().(*net.TCPAddr).Port
-	configs := cluster.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
+	configs := plane.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
 	config, err := configs.Get(t.Context(), "rockpool", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -145,11 +147,11 @@ func (f *front) drop() {
 // give it and no others.
 func account(t *testing.T) *rest.Config {
 	t.Helper()
-	token, err := cluster.Client().CoreV1().ServiceAccounts(system).CreateToken(t.Context(), "rockpool-injector", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	token, err := plane.Client().CoreV1().ServiceAccounts(system).CreateToken(t.Context(), "rockpool-injector", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &rest.Config{Host: "https://" + cluster.Address(), BearerToken: token.Status.Token, TLSClientConfig: rest.TLSClientConfig{CAData: cluster.CA()}}
+	return &rest.Config{Host: "https://" + plane.Address(), BearerToken: token.Status.Token, TLSClientConfig: rest.TLSClientConfig{CAData: plane.CA()}}
 }
 
 func kubeconfig(t *testing.T, config *rest.Config) string {
@@ -169,12 +171,10 @@ func kubeconfig(t *testing.T, config *rest.Config) string {
 // replica runs the injector as its Deployment does, and returns where it listens.
 func replica(t *testing.T, kubeconfig string) (address string, cmd *exec.Cmd) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0") // a port that is free now
+	address, err := freeport.Address()
 	if err != nil {
 		t.Fatal(err)
 	}
-	address = listener.Addr().String()
-	listener.Close()
 	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
 	if err != nil {
 		t.Fatal(err)

@@ -17,7 +17,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/wait"
 
-	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/bed/cluster"
 )
 
 const (
@@ -27,9 +27,9 @@ const (
 	patience = 60 * time.Second
 )
 
-// cluster is shared by all tests.
+// plane is shared by all tests.
 var (
-	cluster *bed.ControlPlane
+	plane   *cluster.ControlPlane
 	applied string // what the first apply has said
 	changes string // what a second one would change
 	binary  string // rockpool-injector
@@ -56,11 +56,11 @@ func run(ctx context.Context, m *testing.M) (code int, err error) {
 	if out, err := exec.CommandContext(ctx, "go", "build", "-race", "-o", binary, "rockpool.dev/injector").CombinedOutput(); err != nil {
 		return 1, fmt.Errorf("build the injector: %w\n%s", err, out)
 	}
-	if cluster, err = bed.Start(ctx, bed.Options{}); err != nil {
+	if plane, err = cluster.Start(ctx, cluster.Options{}); err != nil {
 		return 1, err
 	}
 	defer func() {
-		if stopErr := cluster.Stop(); err == nil {
+		if stopErr := plane.Stop(); err == nil {
 			err = stopErr
 		}
 	}()
@@ -77,8 +77,8 @@ func run(ctx context.Context, m *testing.M) (code int, err error) {
 func kubectl(ctx context.Context, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, cluster.Tools().Kubectl, args...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+cluster.Kubeconfig())
+	cmd := exec.CommandContext(ctx, plane.Tools().Kubectl, args...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+plane.Kubeconfig())
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("kubectl %s: %w\n%s", strings.Join(args, " "), err, out)

@@ -65,7 +65,7 @@ func setEnv(c *corev1.Container, name, value string) {
 }
 
 func TestDamagedPodsAreRefused(t *testing.T) {
-	if err := cluster.CreateNamespace(t.Context(), "damage"); err != nil {
+	if err := plane.CreateNamespace(t.Context(), "damage"); err != nil {
 		t.Fatal(err)
 	}
 	without := func(mounts []corev1.VolumeMount, path string) []corev1.VolumeMount {
@@ -142,7 +142,7 @@ func TestDamagedPodsAreRefused(t *testing.T) {
 
 // TestNoPodThatIsWellInjectedIsRefused takes the pods of the injector's own tests, before injection.
 func TestNoPodThatIsWellInjectedIsRefused(t *testing.T) {
-	if err := cluster.CreateNamespace(t.Context(), "damage"); err != nil {
+	if err := plane.CreateNamespace(t.Context(), "damage"); err != nil {
 		t.Fatal(err)
 	}
 	files, err := filepath.Glob("../../injector/testdata/*.yaml")
@@ -189,7 +189,7 @@ func TestNoPodThatIsWellInjectedIsRefused(t *testing.T) {
 // send back a pod without what they do not know, also when they are asked again after the injector has
 // restored it.
 func TestAWebhookAfterOursThatStripsFields(t *testing.T) {
-	if err := cluster.CreateNamespace(t.Context(), "stripped"); err != nil {
+	if err := plane.CreateNamespace(t.Context(), "stripped"); err != nil {
 		t.Fatal(err)
 	}
 	forget(t)
@@ -234,7 +234,7 @@ func TestAWebhookAfterOursThatStripsFields(t *testing.T) {
 	} {
 		t.Run(string(tt.policy), func(t *testing.T) {
 			hook.ReinvocationPolicy = &tt.policy
-			api := cluster.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
+			api := plane.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
 			config := &admissionregistrationv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "zz-" + strings.ToLower(string(tt.policy))}, Webhooks: []admissionregistrationv1.MutatingWebhook{hook}}
 			if _, err := api.Create(t.Context(), config, metav1.CreateOptions{}); err != nil {
 				t.Fatal(err)

@@ -20,6 +20,8 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 	"golang.org/x/sys/unix"
 	clocktesting "k8s.io/utils/clock/testing"
+
+	"rockpool.dev/tests/eventually"
 )
 
 func TestMain(m *testing.M) {
@@ -468,21 +470,6 @@ func running(t *testing.T, m *Mirror) {
 	})
 }
 
-// eventually polls: the file system has no other way to tell a test.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(10 * time.Second)
-	for !condition() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("never: %s", what)
-		}
-	}
-}
-
 func shown(m *Mirror, token string) func() bool {
 	return func() bool {
 		got, err := os.ReadFile(filepath.Join(m.o.Mirror, "token"))
@@ -497,11 +484,11 @@ func TestRunFollowsRotationWhenTold(t *testing.T) {
 	fake := clocktesting.NewFakeClock(time.Now())
 	m.o.Clock = fake // never moves: only the watch can tell
 	running(t, m)
-	eventually(t, "the first copy", shown(m, "1"))
+	eventually.True(t, "the first copy", shown(m, "1"))
 	for n := 2; n < 6; n++ {
-		eventually(t, "Run waits", fake.HasWaiters)
+		eventually.True(t, "Run waits", fake.HasWaiters)
 		k.write(account(fmt.Sprint(n)))
-		eventually(t, "a rotated token", shown(m, fmt.Sprint(n)))
+		eventually.True(t, "a rotated token", shown(m, fmt.Sprint(n)))
 	}
 }
 
@@ -512,8 +499,8 @@ func TestRunLooksAtIntervals(t *testing.T) {
 	fake := clocktesting.NewFakeClock(time.Now())
 	m.o.Clock = fake
 	running(t, m)
-	eventually(t, "the first copy", shown(m, "1"))
-	eventually(t, "Run waits", fake.HasWaiters)
+	eventually.True(t, "the first copy", shown(m, "1"))
+	eventually.True(t, "Run waits", fake.HasWaiters)
 	// Spoilt in the copy, of which no watch tells.
 	target, err := os.Readlink(filepath.Join(m.o.Mirror, "..data"))
 	if err != nil {
@@ -523,7 +510,7 @@ func TestRunLooksAtIntervals(t *testing.T) {
 		t.Fatal(err)
 	}
 	fake.Step(DefaultInterval)
-	eventually(t, "the copy is mended", shown(m, "1"))
+	eventually.True(t, "the copy is mended", shown(m, "1"))
 }
 
 func TestRunTriesAgainSoon(t *testing.T) {
@@ -532,10 +519,10 @@ func TestRunTriesAgainSoon(t *testing.T) {
 	fake := clocktesting.NewFakeClock(time.Now())
 	m.o.Clock = fake
 	running(t, m)
-	eventually(t, "Run waits", fake.HasWaiters)
+	eventually.True(t, "Run waits", fake.HasWaiters)
 	k.write(account("1"))
 	fake.Step(firstRetry)
-	eventually(t, "the first copy", shown(m, "1"))
+	eventually.True(t, "the first copy", shown(m, "1"))
 }
 
 // The kubelet replaces a generation while it is read, and removes the old one
@@ -589,19 +576,19 @@ func TestRunGoesOnWithoutASource(t *testing.T) {
 	m.o.Logger = zap.New(core)
 	running(t, m)
 	for range 40 { // long enough for a retry time that doubles without end to overflow
-		eventually(t, "Run waits", fake.HasWaiters)
+		eventually.True(t, "Run waits", fake.HasWaiters)
 		fake.Step(DefaultInterval)
 	}
-	eventually(t, "Run waits", fake.HasWaiters)
+	eventually.True(t, "Run waits", fake.HasWaiters)
 	if logs.Len() != 1 || !strings.Contains(logs.All()[0].ContextMap()["error"].(string), k.directory) {
 		t.Errorf("want the error once, with the path: %v", logs.All())
 	}
 	k.write(account("1"))
 	fake.Step(DefaultInterval)
-	eventually(t, "the first copy", shown(m, "1"))
-	eventually(t, "the recovery is logged", func() bool { return logs.FilterMessageSnippet("copied again").Len() == 1 })
+	eventually.True(t, "the first copy", shown(m, "1"))
+	eventually.True(t, "the recovery is logged", func() bool { return logs.FilterMessageSnippet("copied again").Len() == 1 })
 	// And the watch is there now.
-	eventually(t, "Run waits", fake.HasWaiters)
+	eventually.True(t, "Run waits", fake.HasWaiters)
 	k.write(account("2"))
-	eventually(t, "a rotated token", shown(m, "2"))
+	eventually.True(t, "a rotated token", shown(m, "2"))
 }

@@ -94,7 +94,7 @@ func TestAnEventIsAcceptedAsTheServerWould(t *testing.T) {
 	if name := second.Text("metadata", "name"); len(name) != 63 {
 		t.Errorf("the name is %q", name)
 	}
-	g.set(true)
+	g.Restore()
 	g.run()
 	g.empty()
 	if g.has(core+"/"+first.Text("metadata", "name")) == nil || len(g.events) != 4 {
@@ -131,7 +131,7 @@ func TestAPatchChangesWhatIsQueued(t *testing.T) {
 	if code, _, _ := g.writeAs("other", "PATCH", core+"/a", strategic, `{"count":9}`); code != 503 {
 		t.Errorf("another principal changes it: %d", code)
 	}
-	g.set(true)
+	g.Restore()
 	g.run()
 	g.empty()
 	if got := g.has(core + "/a"); got.Int("count") != 2 || !slices.Equal(g.requests(), []string{"POST web " + core}) {
@@ -154,7 +154,7 @@ func TestAnEventThatTheServerHasIsPatchedOrMadeAnew(t *testing.T) {
 			g.events[core+"/recorded"] = write.Object{"metadata": map[string]any{"name": "recorded", "uid": "u"}, "reason": "Kept"}
 			want = append(want, "PATCH web "+core+"/recorded")
 		}
-		g.set(true)
+		g.Restore()
 		g.run()
 		g.empty()
 		got := g.has(core + "/recorded")
@@ -172,7 +172,7 @@ func TestEventsArriveInOrderAndAfterARestart(t *testing.T) {
 	g.again()
 	g.post("d")
 	g.patch("b", 5)
-	g.set(true)
+	g.Restore()
 	g.run()
 	g.empty()
 	want := slices.Repeat([]string{"POST web " + core}, 4)
@@ -197,7 +197,7 @@ func TestTheOrderIsThatOfAcceptance(t *testing.T) {
 		}
 		return resp, err
 	}
-	g.set(true)
+	g.Restore()
 	g.run()
 	g.empty()
 	if !slices.Equal(got, names) {
@@ -238,7 +238,7 @@ func TestFailuresAreTriedAgainAndRefusalsAreNot(t *testing.T) {
 			before := testutil.ToFloat64(eventsTotal.WithLabelValues(tt.result))
 			g.post("a", "b")
 			g.will(tt.first(g.server))
-			g.set(true)
+			g.Restore()
 			g.run()
 			if tt.again {
 				g.retry()
@@ -279,7 +279,7 @@ func TestPrincipalsDoNotWaitForEachOther(t *testing.T) {
 	g.writeAs("other", "POST", core, "application/json", event("y"))
 	g.post("a")
 	g.will(fails(write.ErrNoToken))
-	g.set(true)
+	g.Restore()
 	g.run()
 	g.until("the Event of the pod arrives", func() bool { return g.has(core+"/a") != nil })
 	if want := []string{"POST other " + core, "POST web " + core}; !slices.Equal(g.requests(), want) {
@@ -298,7 +298,7 @@ func TestWhatIsChangedWhileItIsSentIsPatched(t *testing.T) {
 		}
 		return g.serve(r)
 	})
-	g.set(true)
+	g.Restore()
 	g.run()
 	g.empty()
 	if want := []string{"POST web " + core, "POST web " + core, "PATCH web " + core + "/a"}; !slices.Equal(g.requests(), want) {
@@ -326,7 +326,7 @@ func TestAnEventThatItsClientHasWrittenSinceIsNotReplaced(t *testing.T) {
 		newer("b")
 		return answer(409, "AlreadyExists"), nil
 	})
-	g.set(true)
+	g.Restore()
 	g.run()
 	g.empty()
 	if want := []string{"POST web " + core}; !slices.Equal(g.requests(), want) {
@@ -348,7 +348,7 @@ func TestTheOldestAreDropped(t *testing.T) {
 		t.Errorf("%v are queued", got)
 	}
 	g.clock.Step(30 * time.Minute)
-	g.set(true)
+	g.Restore()
 	g.run()
 	g.empty()
 	if g.has(core+"/a") != nil || g.has(core+"/b") != nil || g.has(core+"/c") == nil || g.has(core+"/d") == nil {
@@ -370,7 +370,7 @@ func TestWhatWasAcceptedIsDeliveredAlsoWhenNothingIsAnyMore(t *testing.T) {
 	if g.Handles(&info) {
 		t.Error("it takes another one")
 	}
-	g.set(true)
+	g.Restore()
 	g.run()
 	g.empty()
 	if len(g.events) != 2 {
@@ -403,7 +403,7 @@ func TestAnEventThatTheDiskHasLostIsCounted(t *testing.T) {
 	if err := g.db.Dequeue(t.Context(), g.snapshot()[0].id); err != nil {
 		t.Fatal(err)
 	}
-	g.set(true)
+	g.Restore()
 	g.run()
 	g.empty()
 	if g.has(core+"/b") == nil || testutil.ToFloat64(lost) != before+1 {
@@ -418,17 +418,17 @@ func TestWhatWasQueuedBeforeTheStartWaitsUntilItIsLoaded(t *testing.T) {
 	before := g.Outbox
 	g.Outbox = New(before.Options)
 	g.post("c")
-	g.set(true)
+	g.Restore()
 	g.run()
 	g.until("what was accepted since is delivered", func() bool { return len(g.snapshot()) == 0 })
-	g.set(false)
+	g.Cut()
 	g.post("d")
 	for range 2 {
 		if err := g.Load(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	g.set(true)
+	g.Restore()
 	g.empty()
 	want := []string{"POST web " + core, "POST web " + core, "POST web " + core, "POST web " + core}
 	if got := g.requests(); !slices.Equal(got, want) {
@@ -450,7 +450,7 @@ func TestAllThatWasPatchedReachesAnEventThatTheServerHas(t *testing.T) {
 			t.Fatalf("%d %s", code, message)
 		}
 	}
-	g.set(true)
+	g.Restore()
 	g.run()
 	g.empty()
 	if got := string(g.has(path).JSON()); got != `{"count":3,"kind":"Event","note":"x","reason":"Goes on"}` {

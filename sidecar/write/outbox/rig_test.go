@@ -21,6 +21,7 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/upstream/upstreamtest"
 	"rockpool.dev/sidecar/write"
 	"rockpool.dev/store"
 )
@@ -35,41 +36,18 @@ const (
 // server stands for the link and the API server behind it. It has Events by path, takes
 // each name once, and does to the next requests what the test says.
 type server struct {
-	mu      sync.Mutex
-	up      bool
-	changed chan struct{}
-	events  map[string]write.Object
-	asked   []string // METHOD principal path
-	next    []func(*http.Request) (*http.Response, error)
-	each    func(*http.Request) (*http.Response, error)
+	*upstreamtest.Link // offline at first
+	mu                 sync.Mutex
+	events             map[string]write.Object
+	asked              []string // METHOD principal path
+	next               []func(*http.Request) (*http.Response, error)
+	each               func(*http.Request) (*http.Response, error)
 }
 
 func newServer() *server {
-	return &server{changed: make(chan struct{}), events: map[string]write.Object{}}
-}
-
-func (s *server) set(up bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.up = up
-	close(s.changed)
-	s.changed = make(chan struct{})
-}
-
-func (s *server) WaitOnline(ctx context.Context) error {
-	for {
-		s.mu.Lock()
-		up, changed := s.up, s.changed
-		s.mu.Unlock()
-		if up {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
+	s := &server{Link: upstreamtest.NewLink(), events: map[string]write.Object{}}
+	s.Cut()
+	return s
 }
 
 // will does these to the next requests, in place of what it does by itself.

@@ -11,19 +11,19 @@ import (
 	"time"
 )
 
-// groupVariable carries the name of the node's control group into its namespaces.
+// groupVariable passes the name of the node's control group into its namespaces.
 const groupVariable = "BED_NODE_CGROUP"
 
 const cgroupRoot = "/sys/fs/cgroup"
 
-// A controlGroup is the part of the machine's control groups that belongs to the node. The root is
-// not for it: the kubelet of another cluster on the same machine would end our pods, and ours its.
+// A controlGroup is the part of the machine's control groups that belongs to the node. The node
+// does not use the root: two kubelets on one machine would kill each other's pods there.
 type controlGroup struct {
 	name        string // below the root of each hierarchy
 	hierarchies []string
 }
 
-// makeControlGroup makes the group in every hierarchy.
+// makeControlGroup creates the group in every hierarchy.
 func makeControlGroup() (controlGroup, error) {
 	g := controlGroup{name: fmt.Sprintf("bed-node-%d", os.Getpid())}
 	var err error
@@ -41,8 +41,9 @@ func makeControlGroup() (controlGroup, error) {
 	return g, nil
 }
 
-// complete tells what the kubelet would miss. In version 2 a group has the controllers that its parent
-// gives away, and a parent with processes of its own, as in a container, gives away none.
+// complete returns an error if a controller is missing that the kubelet needs. In version 2 a group
+// has the controllers that its parent delegates. A parent that has processes, as in a container,
+// cannot delegate any.
 func (g controlGroup) complete() error {
 	for _, controller := range []string{"cpu", "cpuset", "memory", "pids"} {
 		if g.hierarchies[0] != cgroupRoot {
@@ -51,22 +52,23 @@ func (g controlGroup) complete() error {
 			}
 			continue
 		}
-		given, err := os.ReadFile(filepath.Join(cgroupRoot, g.name, "cgroup.controllers"))
+		delegated, err := os.ReadFile(filepath.Join(cgroupRoot, g.name, "cgroup.controllers"))
 		if err != nil {
 			return err
 		}
-		if !slices.Contains(strings.Fields(string(given)), controller) {
-			return fmt.Errorf("no controller %s below %s, only %s", controller, cgroupRoot, strings.TrimSpace(string(given)))
+		if !slices.Contains(strings.Fields(string(delegated)), controller) {
+			return fmt.Errorf("no controller %s below %s, only %s", controller, cgroupRoot, strings.TrimSpace(string(delegated)))
 		}
 	}
 	return nil
 }
 
-// hierarchies are the mount points of the control groups: one of version 2, or several of version 1.
+// hierarchies are the mount points of the control groups: one of version 2, or several of version
+// 1.
 func hierarchies() ([]string, error) {
 	if _, err := os.Stat(filepath.Join(cgroupRoot, "cgroup.controllers")); err == nil {
 		for _, controller := range []string{"+cpu", "+cpuset", "+memory", "+pids", "+hugetlb", "+io"} {
-			// What is missed is missed by name, see complete.
+			// complete reports a missing one by name.
 			_ = os.WriteFile(filepath.Join(cgroupRoot, "cgroup.subtree_control"), []byte(controller), 0)
 		}
 		return []string{cgroupRoot}, nil
@@ -87,8 +89,8 @@ func hierarchies() ([]string, error) {
 	return found, nil
 }
 
-// remove removes the group, and all groups in it. The processes in it have been killed with their
-// namespace; the kernel needs a moment until they are out of it.
+// remove removes the group and all groups in it. Its processes have been killed with their
+// namespace, but the kernel takes a moment to remove them from the group.
 func (g controlGroup) remove() error {
 	var err error
 	for range 100 {

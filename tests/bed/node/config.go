@@ -9,17 +9,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Where things are in the node's namespaces.
+// Paths in the node's namespaces.
 const (
 	containerdSocket = "/run/containerd/containerd.sock"
 	podLogs          = "/var/log/pods"
 	kubeletRoot      = "/var/lib/kubelet"
 )
 
-// SandboxImage is the image that holds a pod's namespaces. The one who starts a node brings it.
+// SandboxImage is the image that holds a pod's namespaces. The archives given to Start have it.
 const SandboxImage = "pause:dev"
 
-// snapshotter is overlayfs where the node's disk can carry one, else the one that copies.
+// snapshotter returns overlayfs if the node's disk supports it, and otherwise native, which copies.
 func snapshotter(directory string) string {
 	trial := filepath.Join(directory, "overlay")
 	defer os.RemoveAll(trial)
@@ -55,7 +55,7 @@ snapshotter = %[2]q
 pinned_images.sandbox = "docker.io/library/%[4]s"
 
 [plugins."io.containerd.cri.v1.runtime"]
-# Lowering a score takes CAP_SYS_RESOURCE, which some machines do not give.
+# Lowering a score needs CAP_SYS_RESOURCE, which some machines do not grant.
 restrict_oom_score_adj = true
 
 [plugins."io.containerd.cri.v1.runtime".cni]
@@ -69,7 +69,7 @@ options.BinaryName = "%[1]s/bin/runc"
 `, directory, snapshotter, containerdSocket, SandboxImage)
 }
 
-// networkConfig gives each pod a pair of interfaces and a route to the node.
+// networkConfig is a CNI configuration: each pod gets a pair of interfaces and a route to the node.
 func networkConfig() string {
 	return `{
   "cniVersion": "1.0.0",
@@ -93,7 +93,8 @@ func kubeletConfig(directory, controlGroup string) ([]byte, error) {
 		"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
 		"address":        nodeIP,
 		"authentication": map[string]any{"anonymous": map[string]any{"enabled": false}, "webhook": map[string]any{"enabled": false}, "x509": map[string]any{"clientCAFile": filepath.Join(directory, "ca.crt")}},
-		// Whom the API server has let through; asking it again would need the link.
+		// The API server has already authorized its clients. To ask it again, the kubelet would
+		// need the link.
 		"authorization":            map[string]any{"mode": "AlwaysAllow"},
 		"cgroupDriver":             "cgroupfs",
 		"cgroupRoot":               "/" + controlGroup,
@@ -104,16 +105,17 @@ func kubeletConfig(directory, controlGroup string) ([]byte, error) {
 		"resolvConf":               filepath.Join(directory, "resolv.conf"),
 		"makeIPTablesUtilChains":   false,
 		"failSwapOn":               false,
-		// The disk is the machine's, and how full it is has nothing to do with the test.
+		// The disk belongs to the machine, and how full it is must not matter to the tests.
 		"evictionHard": map[string]string{
 			"memory.available": "1Mi", "nodefs.available": "0.1%", "imagefs.available": "0.1%",
 			"nodefs.inodesFree": "0.1%", "imagefs.inodesFree": "0.1%",
 		},
 		"imageGCHighThresholdPercent": 100,
-		// Quicker than usual, so that tests are: how often volumes are looked at, and the node's state told.
+		// Shorter than usual, so that tests are quicker: how often the kubelet updates volumes and
+		// reports the node's state.
 		"syncFrequency":             "10s",
 		"nodeStatusUpdateFrequency": "5s",
-		// A container that is killed twice is started again at once.
+		// Restart a container at once, also when it has been killed twice.
 		"crashLoopBackOff": map[string]any{"maxContainerRestartPeriod": "1s"},
 		"featureGates":     map[string]bool{"KubeletCrashLoopBackOffMax": true},
 	}, "", "  ")

@@ -1,5 +1,5 @@
 // Package node runs a real node on this machine: containerd, runc and a kubelet, which run pods as
-// those of any cluster do. The control plane is the bed's, with controllers and a scheduler.
+// in any cluster. The control plane is that of package cluster, with controllers and a scheduler.
 //
 //	 namespaces of their own: network, mounts, processes, host name (see Isolate)
 //	┌──────────────────────────────────────────────────────────────────────┐
@@ -12,16 +12,16 @@
 //	│                │           containerd ── shim ── runc                │
 //	│  ┌─────────────┴─────┐                                               │
 //	│  │ pod 10.244.0.N    │  in a network namespace of its own, routed    │
-//	│  │ (CNI plugin ptp)  │  by ptp: there is no way to 10.96.0.1         │
+//	│  │ (CNI plugin ptp)  │  by ptp: there is no route to 10.96.0.1       │
 //	│  └───────────────────┘                                               │
 //	└──────────────────────────────────────────────────────────────────────┘
 //
-// The Link is the only way from the kubelet and from pods to the API server, so a cut takes it from
-// both, as an outage does. The way back, by which the API server reaches webhooks in pods and the
-// kubelet's logs and exec, is not cut: a test needs eyes. There is no kube-proxy, so Service
-// addresses lead nowhere.
+// The kubelet and the pods reach the API server only over the Link, so a cut affects both, as an
+// outage does. A cut does not affect connections from the API server, to webhooks in pods and to
+// the kubelet's logs and exec, because tests need those. There is no kube-proxy, so Service
+// addresses do not work.
 //
-// All of it ends with the test, however that ends: the kernel ends what runs in the namespaces, and
-// with them go mounts and network interfaces. Nothing outside the node's directory is written. Only who
-// kills the test outright leaves that directory behind, and empty control groups.
+// Everything ends with the test, however that ends: the kernel kills the processes in the
+// namespaces and removes mounts and network interfaces. Nothing outside the node's directory is
+// written. If the test is killed by SIGKILL, that directory and empty control groups remain.
 package node

@@ -15,18 +15,18 @@ import (
 	"rockpool.dev/tests/bed/internal/sandbox"
 )
 
-// Addresses on lo of the node's network namespace, besides loopback: from TEST-NET-3, as the
-// bed's public address.
+// Further addresses on lo of the node's network namespace, from TEST-NET-3. publicIP is the host of
+// cluster.DefaultPublicAddress.
 const (
 	publicIP = "203.0.113.10"
 	nodeIP   = "203.0.113.20"
 )
 
-// Name is the name of the node, and of its host.
+// Name is the name of the node and its host name.
 const Name = "edge"
 
-// argv[0] of the first process in the namespaces, and the variable by which what runs in them knows
-// its directory.
+// argv[0] of the first process in the namespaces, and the variable that passes the directory to the
+// processes in them.
 const (
 	initName          = "bed-node-init"
 	directoryVariable = "BED_NODE_DIRECTORY"
@@ -34,8 +34,8 @@ const (
 
 const namespaces = unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
 
-// init takes the program over where Isolate has started it as the first process of the namespaces,
-// before main, as in package sandbox.
+// init takes over a program that Isolate has started as the first process of the namespaces. It
+// runs before main, as in package sandbox.
 func init() {
 	if len(os.Args) == 0 || os.Args[0] != initName {
 		return
@@ -48,12 +48,12 @@ func init() {
 	os.Exit(code)
 }
 
-// Directory is the directory of the node in whose namespaces this program runs, or "" outside.
+// Directory is the node's directory if this program runs in a node's namespaces, and "" otherwise.
 func Directory() string { return os.Getenv(directoryVariable) }
 
-// Isolate runs this program once more, with the same arguments, in namespaces made for a node
-// whose files are in directory, and returns its exit code. There Directory says so. There is no
-// network beyond the namespace: what has to be downloaded or built is made before.
+// Isolate runs this program again, with the same arguments, in new namespaces for a node whose
+// files are in directory, and returns its exit code. In that process, Directory returns directory.
+// It has no network beyond the namespace, so call Isolate after all downloads and builds.
 func Isolate(directory string) (code int, err error) {
 	for _, name := range []string{"lib", "log", "run", "bin"} {
 		if err := os.MkdirAll(filepath.Join(directory, name), 0o755); err != nil {
@@ -65,7 +65,7 @@ func Isolate(directory string) (code int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, groups.remove()) }()
-	// The one who waits may be interrupted; the child is told, and ends in its own way.
+	// Pass interrupts on to the child, which then ends as it wants.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	defer signal.Stop(signals)
@@ -92,7 +92,7 @@ func Isolate(directory string) (code int, err error) {
 		for {
 			select {
 			case s := <-signals:
-				_ = cmd.Process.Signal(s) // it may have ended
+				_ = cmd.Process.Signal(s) // fails if it has ended
 			case <-ended:
 				return
 			}
@@ -101,7 +101,7 @@ func Isolate(directory string) (code int, err error) {
 	err = cmd.Wait()
 	close(ended)
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Exited() {
-		return exit.ExitCode(), nil // it has said why
+		return exit.ExitCode(), nil // the child has printed the reason
 	}
 	if err != nil {
 		return 1, err
@@ -109,11 +109,11 @@ func Isolate(directory string) (code int, err error) {
 	return 0, nil
 }
 
-// programVariable carries argv[0] through the first process.
+// programVariable passes argv[0] through the first process.
 const programVariable = "BED_NODE_PROGRAM"
 
-// firstProcess makes the namespaces ready, runs the program in them, and does what process 1 has to:
-// it waits for orphans, of which containerd's shims leave many.
+// firstProcess sets up the namespaces and runs the program in them. As process 1 it waits for
+// orphans, of which containerd's shims leave many.
 func firstProcess(directory string) (code int, err error) {
 	if err := mountAll(directory); err != nil {
 		return 1, err
@@ -144,15 +144,15 @@ func firstProcess(directory string) (code int, err error) {
 		case err != nil:
 			return 1, fmt.Errorf("wait for the program: %w", err)
 		case pid == child.Pid && status.Signaled():
-			return 1, fmt.Errorf("the program was ended by a signal: %s", status.Signal())
+			return 1, fmt.Errorf("a signal ended the program: %s", status.Signal())
 		case pid == child.Pid && status.Exited():
 			return status.ExitStatus(), nil
 		}
 	}
 }
 
-// mountAll puts the node's directories in place of those of the host that kubelet and containerd
-// write to. Mounts propagate among the node's own mount namespaces, and not to the host's.
+// mountAll mounts the node's directories over the host's directories that kubelet and containerd
+// write to. Mounts propagate among the node's own mount namespaces, but not to the host's.
 func mountAll(directory string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
@@ -171,14 +171,14 @@ func mountAll(directory string) error {
 	return nil
 }
 
-// Unable says why this machine cannot run a node, or nil. It tries out what a node needs.
+// Unable returns the reason why this machine cannot run a node, or nil. It tries what a node needs.
 func Unable() error {
 	if os.Geteuid() != 0 {
 		return errors.New("a node needs root")
 	}
 	groups, err := makeControlGroup()
 	if err != nil {
-		return fmt.Errorf("a node needs control groups that it may make: %w", err)
+		return fmt.Errorf("a node needs to create control groups: %w", err)
 	}
 	if err := groups.remove(); err != nil {
 		return err
@@ -186,7 +186,7 @@ func Unable() error {
 	trial := exec.Command("true")
 	trial.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces}
 	if err := trial.Run(); err != nil {
-		return fmt.Errorf("a node needs namespaces of its own: %w", err)
+		return fmt.Errorf("a node needs its own namespaces: %w", err)
 	}
 	return nil
 }

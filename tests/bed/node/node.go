@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,41 +14,42 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/bed/cluster"
 	"rockpool.dev/tests/bed/internal/process"
+	"rockpool.dev/tests/bed/link"
 )
 
-// patience bounds what should take seconds.
-const patience = 2 * time.Minute
+// startTimeout bounds each step of a start. A step takes seconds.
+const startTimeout = 2 * time.Minute
 
 // A Node is containerd and a kubelet, registered with a control plane.
 type Node struct {
-	// Link is the way from here to the API server, for the kubelet and for pods.
-	Link *bed.Link
+	// Link is the link from the kubelet and from pods to the API server.
+	Link *link.Link
 
-	plane       *bed.ControlPlane
+	plane       *cluster.ControlPlane
 	directory   string
 	snapshotter string
 	containerd  *process.Process
 	kubelet     *process.Process
 }
 
-// ControlPlaneOptions are options for a control plane that has a node. The API server reaches
-// webhooks at the pods' own addresses, since nothing makes Service addresses work.
-func ControlPlaneOptions() bed.Options {
-	return bed.Options{APIServerArgs: []string{
+// ControlPlaneOptions are options for a control plane with a node. The API server calls webhooks at
+// the pods' own addresses, because Service addresses do not work.
+func ControlPlaneOptions() cluster.Options {
+	return cluster.Options{APIServerArgs: []string{
 		"--enable-admission-plugins=NodeRestriction",
 		"--enable-aggregator-routing=true",
-		"--kubelet-preferred-address-types=InternalIP", // the node's name is known to nobody
+		"--kubelet-preferred-address-types=InternalIP", // no DNS server knows the node's name
 	}}
 }
 
-// Start starts the controllers and a node of the plane, which has the images of the archives, and
-// returns once it is ready for pods. It works where Directory is not empty only.
-func Start(ctx context.Context, plane *bed.ControlPlane, tools bed.NodeTools, archives ...string) (n *Node, err error) {
+// Start starts the controllers and a node of the plane, with the images of the archives. It returns
+// when the node is ready for pods. It works only in a process that Isolate has started.
+func Start(ctx context.Context, plane *cluster.ControlPlane, tools cluster.NodeTools, archives ...string) (n *Node, err error) {
 	directory := Directory()
 	if directory == "" {
-		return nil, errors.New("a node needs namespaces made for it: see Isolate")
+		return nil, errors.New("a node needs its own namespaces: see Isolate")
 	}
 	n = &Node{plane: plane, directory: directory, snapshotter: snapshotter(directory)}
 	defer func() {
@@ -57,10 +57,10 @@ func Start(ctx context.Context, plane *bed.ControlPlane, tools bed.NodeTools, ar
 			n.Stop()
 		}
 	}()
-	if n.Link, err = bed.NewLink(plane.Address()); err != nil {
+	if n.Link, err = link.New(plane.Address()); err != nil {
 		return n, err
 	}
-	if err := n.Link.Listen(ctx, bed.DefaultPublicAddress); err != nil {
+	if err := n.Link.Listen(ctx, cluster.DefaultPublicAddress); err != nil {
 		return n, err
 	}
 	if err := n.configure(tools); err != nil {
@@ -83,8 +83,8 @@ func Start(ctx context.Context, plane *bed.ControlPlane, tools bed.NodeTools, ar
 	return n, n.AwaitReady(ctx)
 }
 
-// configure writes what the programs read, and puts all of them in one directory.
-func (n *Node) configure(tools bed.NodeTools) error {
+// configure writes the configuration files, and links the programs into one directory.
+func (n *Node) configure(tools cluster.NodeTools) error {
 	for name, path := range tools {
 		if err := os.Symlink(path, n.file("bin", name)); err != nil {
 			return err
@@ -101,9 +101,9 @@ func (n *Node) configure(tools bed.NodeTools) error {
 		os.WriteFile(n.file("containerd.toml"), []byte(containerdConfig(n.directory, n.snapshotter)), 0o644),
 		os.WriteFile(n.file("cni", "pods.conflist"), []byte(networkConfig()), 0o644),
 		os.WriteFile(n.file("kubelet.json"), kubelet, 0o644),
-		os.WriteFile(n.file("resolv.conf"), nil, 0o644), // no name server: there is nobody to ask
+		os.WriteFile(n.file("resolv.conf"), nil, 0o644), // there is no name server
 		os.WriteFile(n.file("ca.crt"), n.plane.CA(), 0o644),
-		n.plane.WriteKubeconfig(n.file("kubelet.kubeconfig"), "https://"+bed.DefaultPublicAddress, "system:node:"+Name, "system:nodes"),
+		n.plane.WriteKubeconfig(n.file("kubelet.kubeconfig"), "https://"+cluster.DefaultPublicAddress, "system:node:"+Name, "system:nodes"),
 	)
 }
 
@@ -122,7 +122,7 @@ func (n *Node) StartContainerd(ctx context.Context) (err error) {
 	if n.containerd, err = n.start("containerd", "--config", n.file("containerd.toml")); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	return n.containerd.WaitReady(ctx, func(ctx context.Context) error {
 		_, err := n.Ctr(ctx, "version")
@@ -130,28 +130,30 @@ func (n *Node) StartContainerd(ctx context.Context) (err error) {
 	})
 }
 
-// StopContainerd stops containerd. Containers go on: their shims do not need it.
+// StopContainerd stops containerd. Containers continue: their shims do not need it.
 func (n *Node) StopContainerd() { n.containerd.Stop(10 * time.Second) }
 
-// StartKubelet starts the kubelet, also after StopKubelet. It is ready when it serves; where it can reach
-// the API server it registers the node.
+// StartKubelet starts the kubelet, also after StopKubelet, and returns when it serves. The kubelet
+// registers the node when it reaches the API server.
 func (n *Node) StartKubelet(ctx context.Context) (err error) {
 	n.kubelet, err = n.start("kubelet", "--config="+n.file("kubelet.json"), "--kubeconfig="+n.file("kubelet.kubeconfig"),
 		"--root-dir="+kubeletRoot, "--hostname-override="+Name, "--node-ip="+nodeIP)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	return n.kubelet.WaitReady(ctx, healthy)
+	return n.kubelet.WaitReady(ctx, func(ctx context.Context) error {
+		return process.Healthy(ctx, "http://127.0.0.1:10248/healthz")
+	})
 }
 
-// StopKubelet stops the kubelet. Containers go on.
+// StopKubelet stops the kubelet. Containers continue.
 func (n *Node) StopKubelet() { n.kubelet.Stop(10 * time.Second) }
 
-// AwaitReady waits until the API server knows the node as one that may have pods.
+// AwaitReady waits until the node is Ready and has no taints.
 func (n *Node) AwaitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	return n.kubelet.WaitReady(ctx, func(ctx context.Context) error {
 		node, err := n.plane.Client().CoreV1().Nodes().Get(ctx, Name, metav1.GetOptions{})
@@ -167,7 +169,7 @@ func (n *Node) AwaitReady(ctx context.Context) error {
 	})
 }
 
-// Ctr runs containerd's own client in the namespace of Kubernetes.
+// Ctr runs ctr, containerd's client, in the containerd namespace k8s.io.
 func (n *Node) Ctr(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, n.file("bin", "ctr"), append([]string{"--address", containerdSocket, "--namespace", "k8s.io"}, args...)...)
 	var stderr bytes.Buffer
@@ -179,29 +181,12 @@ func (n *Node) Ctr(ctx context.Context, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// Stop ends the kubelet, containerd and the Link. Containers go on, as they do on any node, and end
-// with the namespaces.
+// Stop ends the kubelet, containerd and the Link. Containers continue, as on any node, and end with
+// the namespaces.
 func (n *Node) Stop() {
 	n.StopKubelet()
 	n.StopContainerd()
 	if n.Link != nil {
 		n.Link.Close()
 	}
-}
-
-// healthy asks the kubelet whether it works.
-func healthy(ctx context.Context) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:10248/healthz", http.NoBody)
-	if err != nil {
-		return err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("kubelet: %s", response.Status)
-	}
-	return nil
 }

@@ -28,7 +28,6 @@ import (
 const account = "/var/run/secrets/kubernetes.io/serviceaccount/"
 
 type question struct {
-	Method string `json:"method"`
 	Target string `json:"target"` // path and query
 	Accept string `json:"accept"` // empty: no such header
 }
@@ -112,7 +111,7 @@ func run(server string, parallel int, timeout, every time.Duration) error {
 func (a *answer) from(client *http.Client, server, token string, q question, timeout time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, q.Method, server+q.Target, http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, server+q.Target, http.NoBody)
 	if err != nil {
 		a.Error = err.Error()
 		return

@@ -1,6 +1,6 @@
-// Command tools finds or builds kube-apiserver, etcd and kubectl as the tests use them, and
-// prints the path of each. With -node it does so for the programs of a node as well. With
-// arguments (names of tools) it prints only theirs.
+// Command tools finds or builds kube-apiserver, etcd and kubectl for the tests, and prints their
+// paths; with -node also those of a node's programs. Arguments are names of tools: it then prints
+// only the paths of these.
 package main
 
 import (
@@ -13,11 +13,11 @@ import (
 	"slices"
 	"strings"
 
-	"rockpool.dev/tests/bed"
+	"rockpool.dev/tests/bed/cluster"
 )
 
 func main() {
-	node := flag.Bool("node", false, "also the programs of a node: kubelet, containerd and what belongs to them")
+	node := flag.Bool("node", false, "also find the programs of a node: kubelet, containerd, runc and others")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -32,9 +32,9 @@ func main() {
 		names = all
 	}
 	for _, name := range names {
-		path, known := paths[name]
-		if !known {
-			fmt.Fprintf(os.Stderr, "tools: %q is none of %s\n", name, strings.Join(all, ", "))
+		path, found := paths[name]
+		if !found {
+			fmt.Fprintf(os.Stderr, "tools: %q is not one of %s\n", name, strings.Join(all, ", "))
 			os.Exit(2)
 		}
 		fmt.Println(path)
@@ -42,7 +42,7 @@ func main() {
 }
 
 func find(ctx context.Context, node bool) (map[string]string, error) {
-	found, err := bed.FindTools(ctx, os.Stderr)
+	found, err := cluster.FindTools(ctx, os.Stderr)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +50,7 @@ func find(ctx context.Context, node bool) (map[string]string, error) {
 	if !node {
 		return paths, nil
 	}
-	more, err := bed.FindNodeTools(ctx, os.Stderr)
+	more, err := cluster.FindNodeTools(ctx, os.Stderr)
 	maps.Copy(paths, more)
 	return paths, err
 }

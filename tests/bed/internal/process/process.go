@@ -1,10 +1,11 @@
-// Package process runs children that cannot outlive the program that has started them.
+// Package process runs child processes that end with the process that started them.
 package process
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"runtime"
@@ -13,7 +14,7 @@ import (
 	"time"
 )
 
-// A Process is a child that cannot outlive this one, and whose output goes to a file.
+// A Process is a child that ends with this process. Its output goes to a file.
 type Process struct {
 	name   string
 	log    string
@@ -45,7 +46,7 @@ func Start(name, log string, cmd *exec.Cmd) (*Process, error) {
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			// How it ended is in cmd.ProcessState.
+			// The result is in cmd.ProcessState.
 			_ = cmd.Wait()
 		}
 	}()
@@ -61,19 +62,19 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 // Exited is closed once the child has ended.
 func (p *Process) Exited() <-chan struct{} { return p.exited }
 
-// Kill ends the child at once, and returns when it has ended.
+// Kill kills the child and returns when it has ended.
 func (p *Process) Kill() {
-	_ = p.cmd.Process.Kill() // it may have ended already
+	_ = p.cmd.Process.Kill() // fails if the child has ended
 	<-p.exited
 }
 
-// Stop asks the child to end, and kills it when it has not within grace. A nil Process has ended.
+// Stop sends SIGTERM, and kills the child if it has not ended within grace. A nil Process has
+// ended.
 func (p *Process) Stop(grace time.Duration) {
 	if p == nil {
 		return
 	}
-	// Signalling a child that has ended already fails, and that is fine.
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // fails if the child has ended
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	select {
@@ -84,12 +85,12 @@ func (p *Process) Stop(grace time.Duration) {
 	p.Kill()
 }
 
-// WaitReady polls ready until it succeeds. When the child ends first, or ctx does, the error
-// carries the last lines of the child's log.
+// WaitReady polls ready until it succeeds. If the child or ctx ends first, the error has the last
+// lines of the child's log.
 func (p *Process) WaitReady(ctx context.Context, ready func(context.Context) error) error {
 	ticker := time.NewTicker(100 * time.Millisecond)
 	defer ticker.Stop()
-	last := errors.New("not asked yet")
+	last := errors.New("not polled yet")
 	for {
 		attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
 		err := ready(attempt)
@@ -110,6 +111,23 @@ func (p *Process) WaitReady(ctx context.Context, ready func(context.Context) err
 	}
 }
 
+// Healthy returns nil when a GET of url is answered with 200. It is for WaitReady.
+func Healthy(ctx context.Context, url string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", url, response.Status)
+	}
+	return nil
+}
+
 // Tail returns the end of the child's log.
 func (p *Process) Tail() string {
 	log, err := os.ReadFile(p.log)
@@ -119,7 +137,7 @@ func (p *Process) Tail() string {
 	return Tail(log)
 }
 
-// Tail returns the last lines of a log, as much as belongs into an error.
+// Tail returns the last lines of a log, short enough for an error.
 func Tail(log []byte) string {
 	const limit = 4096
 	if len(log) > limit {

@@ -5,9 +5,8 @@ import (
 	"os"
 )
 
-// init takes the program over where it has been started as a sandbox or a stage. It is here, and not
-// in a function that main has to call, so that every test binary that uses the pod runner works
-// without a TestMain of its own.
+// init takes over a program that has been started as a sandbox or a stage. It is an init function,
+// so that every test binary that runs pods works without a TestMain that calls it.
 func init() {
 	if len(os.Args) == 0 {
 		return

@@ -24,7 +24,7 @@ func Send(conn *net.UnixConn, message any, files ...*os.File) error {
 		var fds []int
 		for _, file := range files {
 			fd := int(file.Fd())
-			// The receiver may be any program, and few expect a pipe that does not block.
+			// The receiver may be any program, and few expect a non-blocking pipe.
 			if err := unix.SetNonblock(fd, false); err != nil {
 				return err
 			}
@@ -36,7 +36,7 @@ func Send(conn *net.UnixConn, message any, files ...*os.File) error {
 	return err
 }
 
-// ReceiveReply receives one message from a sandbox; io.EOF when the sandbox is gone.
+// ReceiveReply receives one message from a sandbox. It returns io.EOF when the sandbox has ended.
 func ReceiveReply(conn *net.UnixConn, buffer []byte) (Reply, []*os.File, error) {
 	return receive[Reply](conn, buffer)
 }

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// open detaches a copy of the mount's source, making its SubPath first where there is none.
+// open returns a detached copy of the mount's source. It creates a missing SubPath first.
 func (m Mount) open() (tree, error) {
 	source := m.Source
 	if m.SubPath != "" {
@@ -27,8 +27,8 @@ func (m Mount) open() (tree, error) {
 	return openTree(source, m.Target, m.ReadOnly)
 }
 
-// makeLike makes the directories of subPath that volume lacks, with the mode and group of volume,
-// as the kubelet does it (SafeMakeDir in pkg/volume/util/subpath): the umask has no say.
+// makeLike creates the missing directories of subPath, with the mode and group of volume, whatever
+// the umask is. The kubelet does the same (SafeMakeDir in pkg/volume/util/subpath).
 func makeLike(volume, subPath string) error {
 	if _, err := os.Stat(filepath.Join(volume, subPath)); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -63,7 +63,7 @@ func makeLike(volume, subPath string) error {
 	return nil
 }
 
-// openTree makes a detached copy of the mount at source (open_tree(2)).
+// openTree returns a detached copy of the mount at source (open_tree(2)).
 func openTree(source, target string, readOnly bool) (tree, error) {
 	info, err := os.Stat(source)
 	if err != nil {
@@ -82,7 +82,7 @@ func openTree(source, target string, readOnly bool) (tree, error) {
 	return tree{fd: fd, target: target, file: !info.IsDir()}, nil
 }
 
-// place attaches the tree at its target, making a mount point where there is none.
+// place attaches the tree at its target. It creates a missing mount point.
 func (t tree) place() error {
 	defer unix.Close(t.fd)
 	if _, err := os.Stat(t.target); errors.Is(err, fs.ErrNotExist) {

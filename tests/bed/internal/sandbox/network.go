@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SetupNetwork names this network namespace's host and brings lo up, which gives it 127.0.0.1, and puts the other addresses on it. There is
-// no other interface and no route, so every other destination is unreachable at once.
+// SetupNetwork sets the host name, brings lo up, which gives it 127.0.0.1, and adds the other
+// addresses to it. There is no other interface and no route, so every other destination is
+// unreachable at once.
 func SetupNetwork(s Setup) error {
 	if err := unix.Sethostname([]byte(s.Hostname)); err != nil {
 		return fmt.Errorf("set host name: %w", err)
@@ -33,8 +34,8 @@ func SetupNetwork(s Setup) error {
 			return fmt.Errorf("address %s: %w", address, err)
 		}
 	}
-	// As container runtimes do it: any user may listen on any port. Where the file is not
-	// writable, only low ports are lost, and listening on one says so.
+	// Any user may listen on any port, as with container runtimes. If the file is not writable,
+	// listening on a low port fails with an error.
 	_ = os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte("0"), 0)
 	return nil
 }

@@ -1,16 +1,16 @@
 // Package sandbox is the part of the pod runner that runs inside a pod's namespaces.
 //
-// Importing it gives a program two hidden personalities, chosen by argv[0] before main starts
-// (see hook.go): the sandbox, one for each pod, which owns the network, IPC, UTS and process-id
-// namespaces and obeys requests on a Unix socket; and the stage, one for each container or command, which
-// sets up what that process sees and may do, and then becomes it by execve(2).
+// A program that imports it has two hidden modes, which argv[0] selects before main starts (see
+// hook.go). The sandbox, one for each pod, owns the network, IPC, UTS and process-id namespaces and
+// serves requests on a Unix socket. The stage, one for each container or command, sets up the
+// mounts and privileges of that process, and then becomes it by execve(2).
 //
-// It knows processes, mounts and sockets; nothing of Kubernetes.
+// It knows processes, mounts and sockets, and nothing of Kubernetes.
 package sandbox
 
 import "syscall"
 
-// argv[0] of the two personalities.
+// argv[0] of the two modes.
 const (
 	SandboxName = "bed-sandbox"
 	StageName   = "bed-stage"
@@ -32,7 +32,7 @@ type Request struct {
 	Signal *Signal `json:",omitempty"`
 }
 
-// A Reply answers the Request with the same ID, or, with ID zero, tells that a process ended.
+// A Reply answers the Request with the same ID. With ID zero it reports the end of a process.
 type Reply struct {
 	ID    int
 	Error string `json:",omitempty"`
@@ -40,7 +40,7 @@ type Reply struct {
 	Exit  *Exit  `json:",omitempty"`
 }
 
-// Setup is the first request: it makes the network ready.
+// Setup is the first request. It sets up the network.
 type Setup struct {
 	Hostname  string
 	Addresses []string // IPv4, put on lo
@@ -57,8 +57,8 @@ type Tmpfs struct {
 	Group int    // of its root
 }
 
-// Start starts a container, or with Join a command in one. The reply comes once its execve(2) has
-// succeeded or something has failed; Exit follows when the process ends.
+// Start starts a container, or with Join a command in one. The reply comes after its execve(2) has
+// succeeded or a step has failed. Exit follows when the process ends.
 type Start struct {
 	Key       string     // names the process in Signal and Exit
 	Join      string     // Key of the container to join
@@ -66,20 +66,20 @@ type Start struct {
 	Process   Process
 }
 
-// Signal sends a signal to a process. A process that has ended already is no error.
+// Signal sends a signal to a process. It succeeds also if the process has ended.
 type Signal struct {
 	Key    string
 	Number syscall.Signal
 }
 
-// Exit tells how a process ended.
+// Exit is the result of a process.
 type Exit struct {
 	Key    string
 	Code   int            // exit code; 0 if a signal ended it
 	Signal syscall.Signal // 0 if it exited by itself
 }
 
-// A Container is what a process sees: the host's programs, read-only, on a fresh root.
+// A Container is the file system of a process: the host's programs, read-only, on a new root.
 type Container struct {
 	Root         string // an empty directory to mount the root on
 	ReadOnlyRoot bool
@@ -89,19 +89,19 @@ type Container struct {
 // A Mount makes Source, a path of the host, visible at Target, a path in the container.
 type Mount struct {
 	Source, Target string
-	// SubPath is mounted instead of all of Source. If there is nothing, a directory is made with the
-	// mode and group of Source.
+	// SubPath of Source is mounted instead of all of it. If it does not exist, a directory is
+	// created with the mode and group of Source.
 	SubPath  string
 	ReadOnly bool
 }
 
-// A Process is what is run, and what it may do.
+// A Process is a command and its privileges.
 type Process struct {
 	Argv []string
 	Env  []string
 	Dir  string
 
-	// SingleUser leaves user and groups as they are: in a user namespace there is only one.
+	// SingleUser keeps user and groups as they are: a user namespace here has one user only.
 	SingleUser      bool
 	UID, GID        int
 	Groups          []int

@@ -10,23 +10,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Directories of the host that a container sees, read-only. Of /etc it sees each entry by itself, so
-// that mounts find room beside them.
+// Directories of the host that a container sees, read-only. The entries of /etc are mounted one by
+// one, so that /etc has room for further mount points.
 var (
 	systemDirectories = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/sys"}
 	systemEntries     = []string{"/etc"}
 	devices           = []string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"}
 )
 
-// A tree is a detached mount, on its way from the host's root to the container's.
+// A tree is a detached mount, to be moved from the host's root to the container's.
 type tree struct {
 	fd     int
 	target string
 	file   bool
 }
 
-// enterRoot leaves the host's root for a new one. Sources are opened before and put in place
-// afterwards, so that the kernel resolves targets, symbolic links and all, inside the container.
+// enterRoot replaces the host's root by a new one. It opens the sources before and attaches them
+// after that, so that the kernel resolves targets and their symbolic links inside the container.
 func enterRoot(c Container) error {
 	unix.Umask(0)
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
@@ -63,13 +63,13 @@ func enterRoot(c Container) error {
 	return nil
 }
 
-// pivot makes a new, empty root with a /proc in it, and lets go of the old one.
+// pivot mounts a new, empty root with a /proc, and detaches the old one.
 func pivot(root string) error {
 	if err := unix.Mount("tmpfs", root, "tmpfs", unix.MS_NOSUID, "mode=755"); err != nil {
 		return fmt.Errorf("mount root: %w", err)
 	}
-	// /proc comes first: in a user namespace the kernel allows a new one only while an old one
-	// is in sight, and in some machines not even then; the host's will do.
+	// /proc comes first: in a user namespace the kernel allows a new one only while an old one is
+	// visible. Some machines never allow a new one, so the host's is used there.
 	proc := filepath.Join(root, "proc")
 	if err := os.Mkdir(proc, 0o555); err != nil {
 		return err
@@ -82,17 +82,17 @@ func pivot(root string) error {
 	if err := unix.Chdir(root); err != nil {
 		return err
 	}
-	// pivot_root(2), NOTES: old and new root may be the same directory; the old one is then on top.
+	// pivot_root(2), NOTES: old and new root may be the same directory, with the old one on top.
 	if err := unix.PivotRoot(".", "."); err != nil {
 		return fmt.Errorf("pivot root: %w", err)
 	}
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("let go of the old root: %w", err)
+		return fmt.Errorf("detach the old root: %w", err)
 	}
 	return unix.Chdir("/")
 }
 
-// furnish makes what a root has besides mounts.
+// furnish creates the directories and links of a root.
 func furnish(links map[string]string) error {
 	var errs []error
 	for directory, mode := range map[string]fs.FileMode{
@@ -117,7 +117,8 @@ func furnish(links map[string]string) error {
 	return errors.Join(errs...)
 }
 
-// systemTrees opens what every container sees of the host, and lists the symbolic links among it.
+// systemTrees opens the host's files that every container sees, and lists the symbolic links among
+// them.
 func systemTrees() (trees []tree, links map[string]string, err error) {
 	links = map[string]string{}
 	paths := append(append([]string(nil), systemDirectories...), devices...)

@@ -25,8 +25,8 @@ type server struct {
 	pidfds  map[string]int // for Join
 }
 
-// serve obeys requests until the parent closes the socket or ends. The sandbox is the first
-// process of its process-id namespace, so the kernel then ends all that it has started.
+// serve serves requests until the parent closes the socket or ends. The sandbox is the first
+// process of its process-id namespace, so the kernel then kills all processes that it has started.
 func serve() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
@@ -54,7 +54,7 @@ func serve() error {
 		if err != nil {
 			return err
 		}
-		// Each request has a goroutine of its own; that of Start lives as long as the process.
+		// One goroutine per request. That of Start runs as long as the process.
 		go s.handle(request, files)
 	}
 }
@@ -68,7 +68,7 @@ func (s *server) handle(request Request, files []*os.File) {
 	case request.Listen != nil:
 		err = s.listen(request.ID, *request.Listen)
 		if err == nil {
-			return // replied with the socket
+			return // listen has replied
 		}
 	case request.Tmpfs != nil:
 		err = mountTmpfs(*request.Tmpfs)
@@ -76,7 +76,7 @@ func (s *server) handle(request Request, files []*os.File) {
 		err = s.signal(*request.Signal)
 	case request.Start != nil:
 		s.start(request.ID, *request.Start, files)
-		return // replied itself
+		return // start has replied
 	default:
 		err = errors.New("empty request")
 	}
@@ -91,7 +91,7 @@ func (s *server) reply(id int, err error, files ...*os.File) {
 	s.send(reply, files...)
 }
 
-// send sends one message; when it fails the parent is gone, and serve ends by itself.
+// send sends one message. If that fails, the parent has ended, and serve ends too.
 func (s *server) send(reply Reply, files ...*os.File) {
 	_ = Send(s.conn, reply, files...)
 }
@@ -124,14 +124,14 @@ func (s *server) signal(signal Signal) error {
 	return nil
 }
 
-// start runs a process from its stage to its end.
+// start starts a process by its stage and waits for its end.
 func (s *server) start(id int, start Start, files []*os.File) {
 	cmd, failure, err := s.launch(start, files)
 	if err != nil {
 		s.reply(id, err)
 		return
 	}
-	// The stage closes this pipe by its execve(2), or writes why there is none.
+	// The stage closes this pipe by its execve(2), or writes the reason of a failure.
 	reason, err := io.ReadAll(failure)
 	failure.Close()
 	if err == nil && len(reason) > 0 {
@@ -142,7 +142,7 @@ func (s *server) start(id int, start Start, files []*os.File) {
 	} else {
 		s.send(Reply{ID: id, PID: cmd.Process.Pid})
 	}
-	_ = cmd.Wait() // how it ended is in its state
+	_ = cmd.Wait() // the result is in cmd.ProcessState
 	s.mu.Lock()
 	delete(s.running, start.Key)
 	if fd, ok := s.pidfds[start.Key]; ok {
@@ -151,7 +151,7 @@ func (s *server) start(id int, start Start, files []*os.File) {
 	}
 	s.mu.Unlock()
 	if err != nil {
-		return // never ran, so there is no end to tell of
+		return // it has not run, so it has no Exit
 	}
 	exit := &Exit{Key: start.Key}
 	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
@@ -162,7 +162,7 @@ func (s *server) start(id int, start Start, files []*os.File) {
 	s.send(Reply{Exit: exit})
 }
 
-// launch starts the stage of a process; failure is the reading end of its error pipe.
+// launch starts the stage of a process. failure is the reading end of its error pipe.
 func (s *server) launch(start Start, files []*os.File) (cmd *exec.Cmd, failure *os.File, err error) {
 	if len(files) != 3 {
 		return nil, nil, fmt.Errorf("%d descriptors, want 3", len(files))
@@ -179,8 +179,8 @@ func (s *server) launch(start Start, files []*os.File) (cmd *exec.Cmd, failure *
 	defer writer.Close()
 	pidfd := -1
 	cmd = &exec.Cmd{
-		// The program by a descriptor of the child: in the namespace of a container to join it has
-		// no path.
+		// The child's descriptor of this program: in the namespace of a container to join, the
+		// program has no path.
 		Path:       fmt.Sprintf("/proc/self/fd/%d", executableFD),
 		Args:       []string{StageName},
 		Env:        []string{},
@@ -196,8 +196,8 @@ func (s *server) launch(start Start, files []*os.File) (cmd *exec.Cmd, failure *
 	if start.Join == "" {
 		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWNS | unix.CLONE_NEWPID
 	} else {
-		// The thread that enters the namespaces is of no use afterwards: it stays locked, and the
-		// runtime ends it together with this goroutine.
+		// The thread that enters the namespaces cannot be used again: it stays locked, and the
+		// runtime ends it with this goroutine.
 		runtime.LockOSThread()
 		if err := s.join(start.Join); err != nil {
 			failure.Close()
@@ -225,7 +225,7 @@ func (s *server) join(key string) error {
 	if !ok {
 		return errors.New("container is not running")
 	}
-	// setns(2): a mount namespace can be entered only by who shares its root with nobody.
+	// setns(2): a thread that shares its root with others cannot enter a mount namespace.
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return fmt.Errorf("unshare root: %w", err)
 	}
@@ -235,7 +235,7 @@ func (s *server) join(key string) error {
 	return nil
 }
 
-// memoryFile returns an anonymous file with v in it, to be read from its beginning.
+// memoryFile returns an anonymous file with v as JSON, positioned at its beginning.
 func memoryFile(v any) (*os.File, error) {
 	fd, err := unix.MemfdCreate("specification", unix.MFD_CLOEXEC)
 	if err != nil {

@@ -21,10 +21,10 @@ const (
 	failureFD
 )
 
-// stage prepares this process as its specification says, and becomes the program in it. What
-// fails is told on failureFD; only the fact goes to the caller.
+// stage prepares this process by its specification, and becomes the program in that. It writes the
+// reason of a failure to failureFD.
 func stage() error {
-	runtime.LockOSThread() // credentials are a thread's own, and execve(2) keeps this one's
+	runtime.LockOSThread() // each thread has its own credentials, and execve(2) keeps those of this one
 	for fd := executableFD; fd <= failureFD; fd++ {
 		unix.CloseOnExec(fd)
 	}
@@ -56,7 +56,7 @@ func become() error {
 		return fmt.Errorf("working directory %s: %w", directory, err)
 	}
 	if len(p.Argv) == 0 {
-		return errors.New("no command: the container has none, and neither has its image")
+		return errors.New("no command: neither the container nor its image has one")
 	}
 	path, err := lookPath(p.Argv[0], p.Env)
 	if err != nil {
@@ -65,7 +65,7 @@ func become() error {
 	return fmt.Errorf("exec %s: %w", path, syscall.Exec(path, p.Argv, p.Env))
 }
 
-// lookPath finds a program by the PATH of the environment it is going to have.
+// lookPath finds a program by the PATH of its future environment.
 func lookPath(name string, env []string) (string, error) {
 	if strings.Contains(name, "/") {
 		return name, nil
@@ -85,8 +85,8 @@ func lookPath(name string, env []string) (string, error) {
 	return "", &exec.Error{Name: name, Err: exec.ErrNotFound}
 }
 
-// takeIdentity takes the user, groups and capabilities of the process. Raw system calls, since Go's
-// own change all threads, and some of those wait for us.
+// takeIdentity takes the user, groups and capabilities of the process. It uses raw system calls:
+// those of package syscall change all threads, some of which wait for this one.
 func (p Process) takeIdentity() error {
 	wanted := map[int]bool{}
 	var permitted [2]uint32

@@ -7,10 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// takeUser changes the user and groups of this thread. For any user but 0 the kernel takes all
-// capabilities away with it (capabilities(7)).
+// takeUser changes the user and groups of this thread. For any user but 0 the kernel also removes
+// all capabilities (capabilities(7)).
 func (p Process) takeUser() error {
-	groups := make([]uint32, len(p.Groups)+1) // one more, so that there is an element to point to
+	groups := make([]uint32, len(p.Groups)+1) // one more, so that &groups[0] exists
 	for i, group := range p.Groups {
 		groups[i] = uint32(group)
 	}

@@ -1,0 +1,106 @@
+// Package upstreamtest has a stand-in for an upstream.Upstream, for unit tests of code that sends requests
+// over the link. Tests of the link itself use real connections: see package upstream and tests/e2e.
+package upstreamtest
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"sync"
+
+	"rockpool.dev/sidecar/upstream"
+)
+
+// ErrDown is the error of a request when no API server answers.
+var ErrDown error = &upstream.LinkError{
+	Servers: []upstream.ServerError{{URL: "https://203.0.113.10:6443", Err: errors.New("connection refused")}},
+}
+
+// An AnswerFunc takes the place of the API server.
+type AnswerFunc func(*http.Request) (*http.Response, error)
+
+// A Link is a link whose state and answers the test sets. Several goroutines may use it at once.
+type Link struct {
+	mu       sync.Mutex
+	online   bool
+	changed  chan struct{} // closed and replaced at each change of online
+	answer   AnswerFunc
+	requests []*http.Request
+}
+
+// NewLink returns a Link that is online. Its requests fail with ErrDown until SetAnswer.
+func NewLink() *Link {
+	return &Link{
+		online: true, changed: make(chan struct{}),
+		answer: func(*http.Request) (*http.Response, error) { return nil, ErrDown },
+	}
+}
+
+// Cut makes the link offline. Requests still get an answer: not to send any is up to the caller.
+func (l *Link) Cut() { l.set(false) }
+
+// Restore makes the link online again.
+func (l *Link) Restore() { l.set(true) }
+
+func (l *Link) set(online bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.online = online
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// Online returns whether the link is online.
+func (l *Link) Online() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.online
+}
+
+// WaitOnline returns nil once the link is online, or the error of ctx.
+func (l *Link) WaitOnline(ctx context.Context) error {
+	for {
+		l.mu.Lock()
+		online, changed := l.online, l.changed
+		l.mu.Unlock()
+		if online {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// SetAnswer sets the function that answers requests from now on.
+func (l *Link) SetAnswer(answer AnswerFunc) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.answer = answer
+}
+
+// Answer returns the function that answers requests, for a test that wraps it in another.
+func (l *Link) Answer() AnswerFunc {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.answer
+}
+
+// RoundTrip records the request and answers it.
+func (l *Link) RoundTrip(r *http.Request) (*http.Response, error) {
+	l.mu.Lock()
+	l.requests = append(l.requests, r)
+	answer := l.answer
+	l.mu.Unlock()
+	return answer(r)
+}
+
+// Requests returns the requests so far, in the order in which they were sent.
+func (l *Link) Requests() []*http.Request {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.requests)
+}

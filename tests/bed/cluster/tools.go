@@ -1,0 +1,204 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/version"
+)
+
+// Environment variables that FindTools reads.
+const (
+	// AssetsVariable names a directory with kube-apiserver, etcd and kubectl. envtest of
+	// controller-runtime uses the same variable.
+	AssetsVariable = "KUBEBUILDER_ASSETS"
+	// ToolsVariable names the directory for built tools, instead of "rockpool-tools" below
+	// os.UserCacheDir.
+	ToolsVariable = "ROCKPOOL_TOOLS_DIR"
+)
+
+// Tools are the paths of the programs of a control plane.
+type Tools struct {
+	APIServer string
+	Etcd      string
+	Kubectl   string
+}
+
+// NodeTools are the paths, by name, of the programs of a node and of the controllers that it needs.
+type NodeTools map[string]string
+
+// A tool describes how to recognize a usable version of a program, and how to build it.
+type tool struct {
+	name        string         // name of the executable
+	module      string         // directory of its module, relative to the root of the checkout
+	pkg         string         // main package in that module
+	tags        string         // build tags; not empty: cgo is on
+	needs       string         // Debian packages that its build needs
+	versionArgs []string       // arguments with which it prints its version and exits with 0
+	version     *regexp.Regexp // finds the version in that output; nil: any version is usable
+	minimum     string         // the oldest usable version
+	why         string         // the reason why older ones are not usable
+}
+
+// Modules of the tools, outside the main module.
+const (
+	kubernetesModule = "tests/tools"
+	// A separate module, because containerd requires other versions of the Kubernetes libraries.
+	containerdModule = "tests/bed/node/build"
+)
+
+var controlPlaneTools = []tool{
+	{
+		name: "etcd", module: kubernetesModule, pkg: "go.etcd.io/etcd/server/v3", versionArgs: []string{"--version"},
+		version: regexp.MustCompile(`etcd Version: (\S+)`), minimum: "3.5.13",
+		why: "with older ones, WatchList silently falls back to LIST",
+	},
+	{
+		name: "kube-apiserver", module: kubernetesModule, pkg: "k8s.io/kubernetes/cmd/kube-apiserver", versionArgs: []string{"--version"},
+		version: regexp.MustCompile(`Kubernetes (v\S+)`), minimum: "1.34.0",
+		why: "in older ones, WatchList is off by default",
+	},
+	{
+		// On some machines this is a dispatcher that picks a kubectl. Any version is usable: it is
+		// the one that people use there.
+		name: "kubectl", module: kubernetesModule, pkg: "k8s.io/kubernetes/cmd/kubectl", versionArgs: []string{"version", "--client"},
+	},
+}
+
+// nodeTools are built only when a node is asked for.
+var nodeTools = []tool{
+	kubernetesTool("kubelet", "in older ones, sidecar containers are not stable"),
+	kubernetesTool("kube-controller-manager", "it must not be older than the kubelet"),
+	kubernetesTool("kube-scheduler", "it must not be older than the kubelet"),
+	containerdTool("containerd", "--version", `containerd/v2 v?(\S+)`),
+	containerdTool("containerd-shim-runc-v2", "-v", `Version:\s+v?(\S+)`),
+	containerdTool("ctr", "--version", `containerd/v2 v?(\S+)`),
+	{
+		name: "runc", module: containerdModule, pkg: "github.com/opencontainers/runc", tags: "seccomp",
+		needs: "gcc libc6-dev libseccomp-dev pkg-config", versionArgs: []string{"--version"},
+		// A runc without libseccomp does not print this line, and runs no container with a profile.
+		version: regexp.MustCompile(`(?s)runc version (\S+).*libseccomp:`), minimum: "1.2.0",
+		why: "containerd 2 requires it",
+	},
+	pluginTool("main/ptp"),
+	pluginTool("ipam/host-local"),
+}
+
+func kubernetesTool(name, why string) tool {
+	return tool{
+		name: name, module: kubernetesModule, pkg: "k8s.io/kubernetes/cmd/" + name, versionArgs: []string{"--version"},
+		version: regexp.MustCompile(`Kubernetes (v\S+)`), minimum: "1.33.0", why: why,
+	}
+}
+
+func containerdTool(name, versionArg, version string) tool {
+	return tool{
+		name: name, module: containerdModule, pkg: "github.com/containerd/containerd/v2/cmd/" + name, versionArgs: []string{versionArg},
+		version: regexp.MustCompile(version), minimum: "2.0.0", why: "kubelet 1.36 requires containerd 2",
+	}
+}
+
+// pluginTool is a CNI plugin. Without CNI_COMMAND it prints its version.
+func pluginTool(directory string) tool {
+	name := path.Base(directory)
+	return tool{
+		name: name, module: containerdModule, pkg: "github.com/containernetworking/plugins/plugins/" + directory,
+		version: regexp.MustCompile(`CNI ` + name + ` plugin.*(?s:.*)versions supported:.* (1\.\S+)`), minimum: "1.0.0",
+		why: "the node's CNI configuration has that version",
+	}
+}
+
+// FindTools looks for each tool in $KUBEBUILDER_ASSETS and then in $PATH. It builds a tool that is
+// in neither, or not usable, into a cache directory. It writes progress to w, since the first build
+// takes minutes. Several processes may call it at once: one builds, the others wait for it.
+func FindTools(ctx context.Context, w io.Writer) (Tools, error) {
+	paths, err := findTools(ctx, controlPlaneTools, w)
+	if err != nil {
+		return Tools{}, err
+	}
+	return Tools{APIServer: paths["kube-apiserver"], Etcd: paths["etcd"], Kubectl: paths["kubectl"]}, nil
+}
+
+// FindNodeTools is FindTools for the programs of a node.
+func FindNodeTools(ctx context.Context, w io.Writer) (NodeTools, error) {
+	return findTools(ctx, nodeTools, w)
+}
+
+func findTools(ctx context.Context, tools []tool, w io.Writer) (map[string]string, error) {
+	paths := map[string]string{}
+	var missing []tool
+	for _, t := range tools {
+		path, rejected := t.find(ctx)
+		for _, err := range rejected {
+			fmt.Fprintf(w, "tools: ignored: %v\n", err)
+		}
+		if path == "" {
+			missing = append(missing, t)
+			continue
+		}
+		paths[t.name] = path
+	}
+	built, err := buildTools(ctx, missing, w)
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(paths, built)
+	return paths, nil
+}
+
+// find returns the path of the first usable installation, or "", and the reasons why it rejected
+// others.
+func (t tool) find(ctx context.Context) (found string, rejected []error) {
+	var candidates []string
+	if assets := os.Getenv(AssetsVariable); assets != "" {
+		candidates = append(candidates, filepath.Join(assets, t.name))
+	}
+	if found, err := exec.LookPath(t.name); err == nil {
+		candidates = append(candidates, found)
+	}
+	for _, candidate := range candidates {
+		err := t.check(ctx, candidate)
+		if err == nil {
+			return candidate, rejected
+		}
+		if !errors.Is(err, os.ErrNotExist) {
+			rejected = append(rejected, err)
+		}
+	}
+	return "", rejected
+}
+
+// check runs the executable at path and returns nil if it is usable as t.
+func (t tool) check(ctx context.Context, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	output, err := exec.CommandContext(ctx, path, t.versionArgs...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %s %s: %w", path, t.name, strings.Join(t.versionArgs, " "), err)
+	}
+	if t.version == nil {
+		return nil
+	}
+	match := t.version.FindSubmatch(output)
+	if match == nil {
+		return fmt.Errorf("%s: does not print a version", path)
+	}
+	got, err := version.ParseGeneric(string(match[1]))
+	if err != nil {
+		return fmt.Errorf("%s: version %q: %w", path, match[1], err)
+	}
+	if got.LessThan(version.MustParseGeneric(t.minimum)) {
+		return fmt.Errorf("%s: %s %s is too old, need %s: %s", path, t.name, got, t.minimum, t.why)
+	}
+	return nil
+}

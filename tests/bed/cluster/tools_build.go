@@ -1,0 +1,221 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rockpool.dev/tests/bed/internal/process"
+)
+
+// versionModule is the module whose version the built kube-apiserver and kubectl report. After a
+// plain `go build` they report v0.0.0, which clients take for a very old server.
+const versionModule = "k8s.io/kubernetes"
+
+// progressInterval is the time between two progress lines of a build.
+const progressInterval = 15 * time.Second
+
+// buildTools returns the path of each wanted tool, after building those that are not in a cache
+// directory.
+func buildTools(ctx context.Context, wanted []tool, w io.Writer) (map[string]string, error) {
+	paths := map[string]string{}
+	for i, t := range wanted {
+		var err error
+		if paths[t.name], err = t.cached(ctx, w, len(wanted)-i); err != nil {
+			return nil, err
+		}
+	}
+	return paths, nil
+}
+
+// cached returns the path of t in the cache directory of its module, after building it if
+// necessary. left is the number of tools that are still to be found, t included.
+func (t tool) cached(ctx context.Context, w io.Writer, left int) (string, error) {
+	source, err := toolsModule(ctx, t.module)
+	if err != nil {
+		return "", err
+	}
+	directory, err := toolsDirectory(ctx, source)
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(directory, 0o755); err != nil {
+		return "", fmt.Errorf("tools directory (%s sets another): %w", ToolsVariable, err)
+	}
+	unlock, err := lockFile(ctx, filepath.Join(directory, ".lock"), w)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	path := filepath.Join(directory, t.name)
+	if t.check(ctx, path) == nil {
+		return path, nil
+	}
+	return path, buildTool(ctx, source, t, path, w, left)
+}
+
+// buildTool builds one tool and moves it to path in one step, so that an interrupted build leaves
+// no incomplete file there.
+func buildTool(ctx context.Context, source string, t tool, path string, w io.Writer, left int) error {
+	flags, err := versionFlags(ctx, source, t.module)
+	if err != nil {
+		return err
+	}
+	partial := path + ".partial"
+	defer os.Remove(partial)
+	cmd := goCommand(ctx, source, "build", "-trimpath", "-buildvcs=false", "-tags", t.tags, "-ldflags", flags, "-o", partial, t.pkg)
+	if t.tags != "" {
+		cmd.Env = append(cmd.Env, "CGO_ENABLED=1")
+	}
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
+	started := time.Now()
+	fmt.Fprintf(w, "tools: building %s from %s (%d to go; each takes up to 5 minutes the first time on 2 cores, seconds afterwards)\n", t.name, t.pkg, left)
+	stop := reportProgress(w, started, t.name)
+	err = cmd.Run()
+	stop()
+	if err != nil && t.needs != "" {
+		err = fmt.Errorf("%w (it needs the Debian packages %s)", err, t.needs)
+	}
+	if err != nil {
+		return fmt.Errorf("build %s in %s: %w\n%s", t.pkg, source, err, process.Tail(output.Bytes()))
+	}
+	if err := t.check(ctx, partial); err != nil {
+		return fmt.Errorf("the built %s is not usable: %w", t.name, err)
+	}
+	if err := os.Rename(partial, path); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "tools: built %s in %s\n", path, time.Since(started).Round(time.Second))
+	return nil
+}
+
+// reportProgress writes a line every progressInterval until the function it returns is called.
+func reportProgress(w io.Writer, started time.Time, name string) (stop func()) {
+	quit, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		ticker := time.NewTicker(progressInterval)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-quit:
+				return
+			case <-ticker.C:
+				fmt.Fprintf(w, "tools: still building %s, %s so far\n", name, time.Since(started).Round(time.Second))
+			}
+		}
+	}()
+	return func() { close(quit); <-ended }
+}
+
+// toolsModule returns the absolute directory of a module of tools.
+func toolsModule(ctx context.Context, module string) (string, error) {
+	output, err := goCommand(ctx, "", "list", "-m", "-f", "{{.Dir}}", "rockpool.dev").Output()
+	if err != nil {
+		return "", fmt.Errorf("find the module rockpool.dev, to build tools (needs the go command "+
+			"and a working directory in the checkout): %w", err)
+	}
+	source := filepath.Join(strings.TrimSpace(string(output)), module)
+	if _, err := os.Stat(filepath.Join(source, "go.mod")); err != nil {
+		return "", fmt.Errorf("module of tools: %w", err)
+	}
+	return source, nil
+}
+
+// toolsDirectory returns the cache directory for these sources, this compiler and this platform.
+func toolsDirectory(ctx context.Context, source string) (string, error) {
+	base := os.Getenv(ToolsVariable)
+	if base != "" {
+		return filepath.Abs(base)
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("tools directory: %w (set %s)", err, ToolsVariable)
+	}
+	hash := sha256.New()
+	for _, name := range []string{"go.mod", "go.sum"} {
+		content, err := os.ReadFile(filepath.Join(source, name))
+		if err != nil {
+			return "", err
+		}
+		hash.Write(content)
+	}
+	platform, err := goCommand(ctx, source, "env", "GOVERSION", "GOOS", "GOARCH").Output()
+	if err != nil {
+		return "", fmt.Errorf("go env: %w", err)
+	}
+	hash.Write(platform)
+	return filepath.Join(cache, "rockpool-tools", hex.EncodeToString(hash.Sum(nil))[:16]), nil
+}
+
+// versionFlags returns linker flags. They give Kubernetes programs their version; other programs
+// know their own.
+func versionFlags(ctx context.Context, source, module string) (string, error) {
+	if module != kubernetesModule {
+		return "-s -w", nil
+	}
+	output, err := goCommand(ctx, source, "list", "-m", "-json", versionModule).Output()
+	if err != nil {
+		return "", fmt.Errorf("version of %s in %s: %w", versionModule, source, err)
+	}
+	var kubernetes struct{ Version string }
+	if err := json.Unmarshal(output, &kubernetes); err != nil {
+		return "", fmt.Errorf("version of %s: %w", versionModule, err)
+	}
+	major, rest, _ := strings.Cut(strings.TrimPrefix(kubernetes.Version, "v"), ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	const variable = " -X k8s.io/component-base/version."
+	return "-s -w" + variable + "gitVersion=" + kubernetes.Version +
+		variable + "gitMajor=" + major + variable + "gitMinor=" + minor, nil
+}
+
+// goCommand returns a go command without the go settings of the tests.
+func goCommand(ctx context.Context, directory string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = directory
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=")
+	return cmd
+}
+
+// lockFile takes an exclusive lock, which the kernel releases when the process ends.
+func lockFile(ctx context.Context, path string, w io.Writer) (unlock func(), err error) {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	ticker := time.NewTicker(200 * time.Millisecond)
+	defer ticker.Stop()
+	for said := false; ; {
+		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { file.Close() }, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			file.Close()
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		if !said {
+			fmt.Fprintf(w, "tools: waiting for another process that builds them\n")
+			said = true
+		}
+		select {
+		case <-ctx.Done():
+			file.Close()
+			return nil, fmt.Errorf("wait for another process that builds tools: %w", context.Cause(ctx))
+		case <-ticker.C:
+		}
+	}
+}

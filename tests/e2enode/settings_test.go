@@ -1,0 +1,44 @@
+package e2enode
+
+import (
+	"testing"
+	"time"
+)
+
+// The kubelet writes the ConfigMap and the annotations anew in its own time: on this node it
+// looks at a pod every ten seconds.
+func TestSettingsReachAPodThatRuns(t *testing.T) {
+	s := newSite(t, "settings")
+	s.kubectl("apply", "-f", "testdata/workloads.yaml", "-l", "app=web")
+	web := s.pod("web")
+	web.sees("app", "synced")
+	before := web.pid("rockpool-sidecar")
+
+	began := time.Now()
+	set := func(level string) {
+		s.admin("-n", "rockpool-system", "patch", "configmap", "rockpool-cfg", "-p", `{"data":{"log_level":"`+level+`"}}`)
+	}
+	set("debug")
+	t.Cleanup(func() { set("") })
+	web.sees("rockpool-sidecar", "changed settings are in effect", "log.level")
+	t.Logf("the ConfigMap was in effect after %s", time.Since(began).Round(time.Second))
+
+	began = time.Now()
+	s.kubectl("annotate", "pod", web.Name, "rockpool.dev/cache-agents=informer")
+	web.sees("rockpool-sidecar", "changed settings are in effect", "cache.agents")
+	t.Logf("the annotation was in effect after %s", time.Since(began).Round(time.Second))
+
+	s.kubectl("annotate", "--overwrite", "pod", web.Name, "rockpool.dev/cache-agents=a/b")
+	web.sees("rockpool-sidecar", "the settings in effect stay", "annotation rockpool.dev/cache-agents")
+	if now := web.pid("rockpool-sidecar"); now != before {
+		t.Errorf("the sidecar was process %d and is %d", before, now)
+	}
+
+	// The same volumes without a link: containers start again all the same.
+	testEnv.node.Link.Cut()
+	web.linkIs("offline")
+	web.kill("app")
+	web.sees("app", "synced")
+	web.kill("rockpool-sidecar")
+	web.sees("rockpool-sidecar", "the settings in effect stay", "annotation rockpool.dev/cache-agents")
+}
