@@ -36,7 +36,7 @@ func TestTheDaemonSetStartsTheJanitor(t *testing.T) {
 	if root := flags.Lookup("root").Value.String(); root != container.VolumeMounts[0].MountPath {
 		t.Errorf("--root=%s is not the volume", root)
 	}
-	// What janitor.TestWithDacOverrideAlone shows to be enough.
+	// What janitor.TestWithOnlyTheDacOverrideCapability shows to be enough.
 	capabilities := container.SecurityContext.Capabilities
 	if !slices.Equal(capabilities.Drop, []corev1.Capability{"ALL"}) || !slices.Equal(capabilities.Add, []corev1.Capability{"DAC_OVERRIDE"}) {
 		t.Errorf("capabilities %+v", capabilities)

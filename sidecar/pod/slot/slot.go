@@ -178,7 +178,7 @@ func isCurrent(file *os.File, workload *os.Root, name string) (bool, error) {
 // touch sets the lock's modification time, because a pod that only reads changes no other
 // file. The janitor takes the newest modification time as the last use of the slot.
 func (s *Slot) touch() {
-	_ = os.Chtimes(filepath.Join(s.Path, lockName), time.Time{}, time.Now()) // works on a full disk too
+	_ = os.Chtimes(filepath.Join(s.Path, lockName), time.Time{}, time.Now()) // also on a full disk
 }
 
 // Siblings returns the directories of the workload's other slots, the most recently changed
