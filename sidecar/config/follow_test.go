@@ -294,7 +294,7 @@ func TestOtherKeysWaitForARestart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "settings.yaml")
 	write(t, path, "cache: {max-size: 64Mi}\n")
 	f := follow(t, "--config="+path)
-	rename(t, path, "cache: {max-size: 65536Ki}\nupstream: {probe-interval: 2000ms}\n"+yamlAgents("one")) // equal values
+	rename(t, path, "cache: {max-size: 65536Ki}\nupstream: {probe-interval: 2000ms}\n"+yamlAgents("one"))
 	f.waitForAgents("one")
 	if n := f.logs.FilterMessageSnippet(later).Len(); n != 0 {
 		t.Errorf("no such key has changed: %v", f.logs.All())

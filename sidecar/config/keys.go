@@ -114,34 +114,34 @@ func Keys() []Key {
 			"Directory for the recordings.",
 			func(c *Config, v string) (err error) { c.Cache.Directory, err = path(v); return }},
 		{"cache.max-size", "size", "256Mi", atStart,
-			"Most disk space that the recordings may take, as a Kubernetes quantity.",
+			"Disk space limit for the recordings, as a Kubernetes quantity.",
 			func(c *Config, v string) (err error) { c.Cache.MaxSize, err = size(v); return }},
 		{"cache.agents", "agents", "*", atRunTime,
-			"Clients whose reads are recorded, comma-separated: User-Agent names (the text before the first slash); * is a wildcard, and a leading ! makes an exception.",
+			"Clients whose reads are recorded, comma-separated: User-Agent names (the text before the first slash); * is a wildcard, and a leading ! excludes a client.",
 			func(c *Config, v string) (err error) { c.Cache.Agents, err = agent.Parse(v); return }},
 		{"cache.memory-only", "resources", "secrets", atStart,
 			"Resources to record in memory only (below private.directory), comma-separated, each as RESOURCE or RESOURCE.GROUP; empty = all on the disk.",
 			func(c *Config, v string) (err error) { c.Cache.MemoryOnly, err = resources(v); return }},
 		{"cache.memory-max-size", "size", "8Mi", atStart,
-			"Most memory that the recordings of cache.memory-only may take, as a Kubernetes quantity.",
+			"Memory limit for the recordings of cache.memory-only, as a Kubernetes quantity.",
 			func(c *Config, v string) (err error) { c.Cache.MemoryMaxSize, err = size(v); return }},
 		{"offline.token-grace", "duration", "720h", atStart,
 			"How long a token is accepted after its expiry while the link is down; 0s = expired tokens are refused.",
 			duration(0, maxGrace, func(c *Config) *time.Duration { return &c.Offline.TokenGrace })},
 		{"offline.review-lifetime", "duration", "10m", atStart,
-			"How long the recorded answer to a review (SelfSubjectAccessReview, TokenReview and the like) is reused while the link is down; 0s = never.",
+			"How long after its recording the answer to a review (SelfSubjectAccessReview, TokenReview and the like) is reused while the link is down; 0s = never.",
 			duration(0, maxReviewLifetime, func(c *Config) *time.Duration { return &c.Offline.ReviewLifetime })},
 		{"offline.events", "true|false", "false", atStart,
 			"Whether to queue Events written while the link is down, and deliver them when it is back.",
 			func(c *Config, v string) (err error) { c.Offline.Events, err = boolean(v); return }},
 		{"offline.events-max-count", "number", "1000", atStart,
-			"Most Events to queue while the link is down; beyond that, the oldest are dropped.",
+			"Largest number of Events to queue while the link is down; beyond it, the oldest are dropped.",
 			number(1, maxEvents, func(c *Config) *int { return &c.Offline.EventsMaxCount })},
 		{"offline.events-max-age", "duration", "24h", atStart,
 			"Longest time that an Event stays queued.",
 			duration(time.Minute, maxGrace, func(c *Config) *time.Duration { return &c.Offline.EventsMaxAge })},
 		{"offline.leases", "true|false", "false", atStart,
-			"Whether the pod can renew, while the link is down, a Lease that it held before; meanwhile another holder may take the Lease at the API server.",
+			"Whether the pod can keep renewing a Lease that it held when the link went down; meanwhile another client may take the Lease at the API server.",
 			func(c *Config, v string) (err error) { c.Offline.Leases, err = boolean(v); return }},
 		{"log.level", "debug|info|warn|error", "info", atRunTime,
 			"Lowest severity to log; debug logs every request, info only failed ones.",
@@ -157,8 +157,8 @@ func Keys() []Key {
 
 // Register adds a flag for each key, and --config, to flags.
 func Register(flags *pflag.FlagSet) {
-	flags.String(ConfigFlag, "", "Path of a YAML file with these settings, or of a directory that may have the settings in "+
-		FileName+" and the pod's annotations in "+AnnotationsFileName+"; flags and "+EnvPrefix+"* variables override both.")
+	flags.String(ConfigFlag, "", "The `path` of a YAML file with these settings, or of a directory with the optional files "+
+		FileName+" (settings) and "+AnnotationsFileName+" (of the pod); flags and "+EnvPrefix+"* variables override both. ["+envName(ConfigFlag)+"]")
 	for _, k := range Keys() {
 		note := k.Env()
 		if k.Runtime {
