@@ -18,7 +18,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"rockpool.dev/injector/certificate"
-	"rockpool.dev/injector/cluster"
+	"rockpool.dev/injector/lookup"
 	"rockpool.dev/injector/inject"
 	"rockpool.dev/injector/publish"
 	"rockpool.dev/injector/settings"
@@ -83,7 +83,7 @@ func serve(ctx context.Context, o *options) error {
 	var lookups webhook.Cluster
 	if config == nil {
 		log.Warn("no service-account token and no --kubeconfig: namespaces and nodes are not looked up, settings do not reach running pods")
-	} else if lookups, err = cluster.New(config, nil); err != nil {
+	} else if lookups, err = lookup.New(config, nil); err != nil {
 		return err
 	}
 	now := source{params: webhook.Always(params)}
