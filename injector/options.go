@@ -29,7 +29,7 @@ type options struct {
 	listen, metricsListen        string
 	certFile, keyFile            string
 	kubeconfig                   string
-	where                        certificate.Where
+	objects                      certificate.ObjectNames
 	configMap                    string
 	logLevel, logFormat          string
 	shutdownDelay, shutdownGrace time.Duration
@@ -49,10 +49,10 @@ func (o *options) addTo(flags *pflag.FlagSet) {
 	flags.StringVar(&o.listen, "listen", ":8443", "address of the webhook, HTTPS")
 	flags.StringVar(&o.certFile, "tls-cert-file", "", "serving certificate chain, PEM; read again when it changes. Empty: the injector makes\nCA and certificate itself, and keeps them in --tls-secret")
 	flags.StringVar(&o.keyFile, "tls-key-file", "", "private key of the certificate, PEM; read again when it changes")
-	flags.StringVar(&o.where.Secret, "tls-secret", "rockpool-injector-certificate", "Secret with CA and certificate; it is made, and renewed, by any replica")
-	flags.StringVar(&o.where.Namespace, "namespace", "rockpool-system", "namespace of that Secret, of the Service and of --config-map")
-	flags.StringVar(&o.where.Service, "service", "rockpool-injector", "Service that API servers call the webhook by")
-	flags.StringVar(&o.where.Configuration, "webhook-configuration", "rockpool", "MutatingWebhookConfiguration that gets the CA")
+	flags.StringVar(&o.objects.Secret, "tls-secret", "rockpool-injector-certificate", "Secret with CA and certificate; it is made, and renewed, by any replica")
+	flags.StringVar(&o.objects.Namespace, "namespace", "rockpool-system", "namespace of that Secret, of the Service and of --config-map")
+	flags.StringVar(&o.objects.Service, "service", "rockpool-injector", "Service that API servers call the webhook by")
+	flags.StringVar(&o.objects.Configuration, "webhook-configuration", "rockpool", "MutatingWebhookConfiguration that gets the CA")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server; empty: as the pod's service account, or not at all without a token")
 	flags.StringVar(&o.configMap, "config-map", settings.DefaultName, "ConfigMap in --namespace with what holds for all pods, instead of the flags from --sidecar-image to\n--sidecar-memory-limit where it has a value; followed at run time. Empty: none")
 	o.sidecarOptions.addTo(flags)

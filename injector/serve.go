@@ -18,8 +18,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"rockpool.dev/injector/certificate"
-	"rockpool.dev/injector/lookup"
 	"rockpool.dev/injector/inject"
+	"rockpool.dev/injector/lookup"
 	"rockpool.dev/injector/publish"
 	"rockpool.dev/injector/settings"
 	"rockpool.dev/injector/webhook"
@@ -146,7 +146,7 @@ type source struct {
 // follow takes them from a ConfigMap over those of the flags, and publishes them to the
 // namespaces of pods.
 func (o *options) follow(config *rest.Config, flags inject.Params, log *zap.Logger) (source, error) {
-	follower, err := settings.NewFollower(config, o.where.Namespace, o.configMap, flags, log)
+	follower, err := settings.NewFollower(config, o.objects.Namespace, o.configMap, flags, log)
 	if err != nil {
 		return source{}, err
 	}
@@ -186,11 +186,11 @@ func (o *options) certificates(config *rest.Config, log *zap.Logger) (certificat
 	if config == nil {
 		return certificates{}, errors.New("a certificate of the injector's own needs a service-account token or --kubeconfig; or give --tls-cert-file and --tls-key-file")
 	}
-	keeper, err := certificate.NewKeeper(config, o.where, certificate.DefaultPolicy(o.where.Service, o.where.Namespace), log, nil)
+	rotator, err := certificate.NewRotator(config, o.objects, certificate.DefaultPolicy(o.objects.Service, o.objects.Namespace), log, nil)
 	if err != nil {
 		return certificates{}, err
 	}
-	return certificates{get: keeper.Get, trusted: keeper.Ready, run: keeper.Run}, nil
+	return certificates{get: rotator.Get, trusted: rotator.Ready, run: rotator.Run}, nil
 }
 
 // clusterConfig is how to reach the API server; nil where there is no way, outside of a cluster or
