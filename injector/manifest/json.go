@@ -11,7 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// isJSON tells whether the text is one JSON value, or several after each other.
+// isJSON reports whether the text is one JSON value, or several after each other.
 func isJSON(text []byte) bool {
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	for {

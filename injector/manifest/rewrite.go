@@ -61,7 +61,7 @@ func split(stream []byte) []document {
 	return append(documents, current)
 }
 
-// blank tells whether there is nothing but comments and directives.
+// blank reports whether there is nothing but comments and directives.
 func (d *document) blank() bool {
 	for line := range bytes.Lines(d.body) {
 		if text := bytes.TrimSpace(line); len(text) > 0 && text[0] != '#' && text[0] != '%' {

@@ -53,7 +53,7 @@ func edited(body []byte, operations []operation) ([]byte, error) {
 	return out.Bytes(), encoder.Close()
 }
 
-// indentsLists tells whether the first list in the text stands to the right of its key.
+// indentsLists reports whether the first list in the text stands to the right of its key.
 func indentsLists(n *yamlv3.Node) bool {
 	for i, child := range n.Content {
 		if n.Kind == yamlv3.MappingNode && i%2 == 1 && child.Kind == yamlv3.SequenceNode && child.Style&yamlv3.FlowStyle == 0 && child.Line > 0 {
@@ -66,7 +66,7 @@ func indentsLists(n *yamlv3.Node) bool {
 	return false
 }
 
-// same tells whether the text means the object, for the parser that kubectl has.
+// same reports whether the text means the object, for the parser that kubectl has.
 func same(text, object []byte) bool {
 	converted, err := yaml.YAMLToJSON(text)
 	if err != nil {

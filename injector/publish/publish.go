@@ -196,7 +196,7 @@ func (p *Publisher) know(namespace string, content *string) {
 	p.namespaces[namespace] = *content
 }
 
-// gone tells whether the namespace is, or will be in a moment.
+// gone reports whether the namespace is, or will be in a moment.
 func gone(err error) bool {
 	return apierrors.IsNotFound(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
 }

@@ -28,7 +28,7 @@ type Options struct {
 	Cluster Cluster
 	// Certificate chooses the certificate of each handshake. Required.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
-	// Trusted tells whether API servers trust that certificate: nil, or why not. Nil: somebody
+	// Trusted reports whether API servers trust that certificate: nil, or why not. Nil: somebody
 	// else sees to it.
 	Trusted func() error
 	// ShutdownDelay is for how long the server goes on as before after its context has
@@ -43,7 +43,7 @@ type Options struct {
 	Clock clock.Clock
 }
 
-// ReadyPath is where the server tells whether it takes reviews. It is on the same port, so a
+// ReadyPath is where the server reports whether it takes reviews. It is on the same port, so a
 // probe of it is a handshake with the certificate that API servers get.
 const ReadyPath = "/readyz"
 
