@@ -205,7 +205,8 @@ func review(t *testing.T, pod []byte, facts inject.Facts) *admissionv1.Admission
 	request := httptest.NewRequest(http.MethodPost, path, bytes.NewReader(body))
 	request.Header.Set("Content-Type", "application/json")
 	recorder := httptest.NewRecorder()
-	webhook.NewHandler(webhook.Options{Params: webhook.Always(goldenParams), Cluster: knownCluster{facts}, Log: zap.NewNop()}).ServeHTTP(recorder, request)
+	options := webhook.Options{Params: webhook.Always(goldenParams), Lookup: factsLookup{facts}, Log: zap.NewNop()}
+	webhook.NewHandler(options).ServeHTTP(recorder, request)
 	var answer admissionv1.AdmissionReview
 	if err := json.Unmarshal(recorder.Body.Bytes(), &answer); err != nil || answer.Response == nil {
 		t.Fatalf("HTTP %d, %v: %s", recorder.Code, err, recorder.Body)
@@ -213,14 +214,14 @@ func review(t *testing.T, pod []byte, facts inject.Facts) *admissionv1.Admission
 	return answer.Response
 }
 
-// knownCluster answers lookups from facts.
-type knownCluster struct{ facts inject.Facts }
+// factsLookup answers lookups from facts.
+type factsLookup struct{ facts inject.Facts }
 
-func (c knownCluster) Namespace(context.Context, string) (*metav1.ObjectMeta, error) {
+func (c factsLookup) Namespace(context.Context, string) (*metav1.ObjectMeta, error) {
 	return &metav1.ObjectMeta{Labels: c.facts.NamespaceLabels, Annotations: c.facts.NamespaceAnnotations}, nil
 }
 
-func (c knownCluster) KubeletVersion(context.Context, string) (string, error) {
+func (c factsLookup) KubeletVersion(context.Context, string) (string, error) {
 	return c.facts.KubeletVersion, nil
 }
 

@@ -80,7 +80,7 @@ func serve(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
-	var lookups webhook.Cluster
+	var lookups webhook.Lookup
 	if config == nil {
 		log.Warn("no service-account token and no --kubeconfig; " +
 			"injecting without facts about namespaces and nodes, and not publishing settings for running pods")
@@ -104,9 +104,11 @@ func serve(ctx context.Context, o *options) error {
 			return errors.Join(err, listener.Close())
 		}
 	}
-	log.Info("serving", zap.String("version", params.Version), zap.Stringer("listen", listener.Addr()), zap.String("metrics", o.metricsListen))
+	log.Info("serving", zap.String("version", params.Version), zap.Stringer("listen", listener.Addr()),
+		zap.String("metrics", o.metricsListen))
 	server := webhook.New(webhook.Options{
-		Params: settingsSource.params, Injected: settingsSource.injected, Cluster: lookups, Certificate: serving.get, Trusted: serving.trusted, Log: log,
+		Params: settingsSource.params, Injected: settingsSource.injected, Lookup: lookups,
+		Certificate: serving.get, Trusted: serving.trusted, Log: log,
 		ShutdownDelay: o.shutdownDelay, ShutdownGrace: o.shutdownGrace,
 	})
 
