@@ -29,7 +29,7 @@ type Options struct {
 	// Certificate chooses the certificate of each handshake. Required.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	// Trusted returns nil if API servers trust that certificate, and otherwise the reason. Nil:
-	// they always do.
+	// not checked, because another program sets the caBundle.
 	Trusted func() error
 	// ShutdownDelay is how long the server keeps serving, but is not ready, after its context has
 	// ended. Meanwhile API servers stop choosing it. Zero: close the port at once.

@@ -131,7 +131,7 @@ func write(t *testing.T, path, content string) {
 	must(t, os.WriteFile(path, []byte(content), 0o600))
 }
 
-// rename replaces a file as editors do.
+// rename replaces a file like an editor.
 func rename(t *testing.T, path, content string) {
 	t.Helper()
 	write(t, path+".new", content)

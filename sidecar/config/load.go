@@ -140,7 +140,8 @@ func serviceLink(name string, set map[string]bool) bool {
 	return false
 }
 
-// setBy names the origin of the key's value, if that is no source: sources are already checked.
+// setBy names the flag or variable that sets the key, or the default. The values of sources are
+// already checked.
 func setBy(flags *pflag.FlagSet, k Key) string {
 	if f := flags.Lookup(k.Flag()); f != nil && f.Changed {
 		return "flag --" + k.Flag()

@@ -104,7 +104,7 @@ func TestInvalidSettingsFromTheClusterAreIgnored(t *testing.T) {
 		"a key that a newer injector knows": {
 			file: "log: {level: warn}\nupstream: {hedging: yes}\n", want: "upstream.hedging: unknown key", level: zapcore.WarnLevel,
 		},
-		"a file that is no YAML leaves the annotations": {
+		"a file that is not YAML leaves the annotations": {
 			file: "log: [", annotations: downward(map[string]string{"rockpool.dev/log-level": "error"}), want: "configuration file", level: zapcore.ErrorLevel,
 		},
 		"a default that a newer injector knows": {

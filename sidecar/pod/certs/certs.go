@@ -49,8 +49,9 @@ type Authority struct {
 }
 
 // Open loads the certificates from the directory. It replaces a certificate that is missing,
-// damaged, expired or for other names, and logs why. It replaces the CA only if the CA is
-// unusable, because running applications have already read it.
+// damaged, expired or for other names, and logs why. A new serving certificate is signed by the
+// present CA. Open replaces the CA itself only if it is unusable, because running applications
+// have already read it.
 //
 // A read-only directory is not an error: the certificates then exist in the process only.
 // Open logs that, because applications will distrust the sidecar after its next restart.
