@@ -6,15 +6,15 @@ GO          ?= go
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS     := -s -w -X main.version=$(VERSION)
 SOAK        ?= 10m
-# The image: its name, and what it runs on (amd64, arm64 or arm). Not from the environment, where some
-# systems have a NAME of their own.
+# The image's name, tag and architecture (amd64, arm64 or arm). They are not taken from the
+# environment, because some systems set NAME there.
 NAME        := rockpool
 TAG         := dev
 HOSTARCH    := $(shell $(GO) env GOHOSTARCH)
 ARCH        := $(HOSTARCH)
 PLATFORM    := linux/$(patsubst arm,arm/v7,$(ARCH))
 IMAGE       := dist/rockpool-image$(if $(filter $(HOSTARCH),$(ARCH)),,-$(subst /,,$(ARCH))).tar
-# The time of the commit, so that the same commit gives the same bytes.
+# The time of the commit, so that a commit always gives the same bytes.
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
@@ -28,27 +28,27 @@ build: ## Build both binaries into bin/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/rockpool-sidecar ./sidecar
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/rockpool-injector ./injector
 
-image: ## Build the container image as a tar, without Docker: dist/rockpool-image.tar (NAME= TAG= ARCH=arm64)
+image: ## Build the container image without Docker, into dist/rockpool-image.tar (NAME= TAG= ARCH=arm64)
 	GO='$(GO)' VERSION='$(VERSION)' scripts/static.sh $(PLATFORM) dist/$(PLATFORM)
 	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(GO) run ./scripts/image --name $(NAME):$(TAG) --platform $(PLATFORM) \
 	  --version '$(VERSION)' --revision '$(shell git rev-parse HEAD 2>/dev/null)' --output $(IMAGE) \
 	  dist/$(PLATFORM)/rockpool-sidecar dist/$(PLATFORM)/rockpool-injector
 
-need: ## Say which programs this machine lacks, and how to get them
+need: ## List the programs that this machine lacks, and how to install them
 	@scripts/need.sh
 
-tools: need ## Build kube-apiserver, etcd and kubectl for the tests (minutes the first time, then cached)
+tools: need ## Build kube-apiserver, etcd and kubectl for the tests (takes minutes once, then cached)
 	@$(GO) run ./tests/bed/cmd/tools
 
 need-node:
 	@scripts/need.sh node
 
-test: need-node tools ## Run all tests: unit and end to end, with the race detector, and those on a real node
+test: need-node tools ## Run all tests: unit and end-to-end with the race detector, then those on a real node
 	$(GO) vet ./...
 	$(GO) test -race -count=1 -timeout 30m ./...
 	@$(MAKE) --no-print-directory test-node
 
-test-node: need-node image ## Run the tests on a real kubelet and containerd; needs root (minutes the first time, then one or two)
+test-node: need-node image ## Run the tests on a real kubelet and containerd; needs root (builds them once, then takes a minute or two)
 	ROCKPOOL_NODE_IMAGE='$(abspath $(IMAGE))' $(GO) test -count=1 -v -timeout 20m ./tests/e2enode
 
 unit: ## Run the tests that need no API server
@@ -57,13 +57,13 @@ unit: ## Run the tests that need no API server
 e2e: tools ## Run the end-to-end tests
 	$(GO) test -race -count=1 -v -timeout 20m ./tests/e2e
 
-soak: tools ## Have all kinds of clients live through random faults for ten minutes (SOAK=1h for longer)
+soak: tools ## Run all kinds of clients through random faults for ten minutes (SOAK=1h for longer)
 	$(GO) test -race -count=1 -v -timeout 24h ./tests/e2e -run '^TestSoak$$' -soak $(SOAK)
 
-demo: tools ## Show the main job: online, link cut, restarts, link back
+demo: tools ## Show the main use: online, link cut, restarts, link restored
 	@$(GO) run ./tests/demo
 
-bench: tools ## Measure direct access, a passing and a recording sidecar side by side (BENCH="--short" is quicker)
+bench: tools ## Compare direct access with a sidecar, with and without recording (BENCH="--short" is quicker)
 	@mkdir -p dist
 	@$(GO) run ./tests/bench --json dist/bench.json $(BENCH)
 
@@ -73,10 +73,10 @@ lint: ## Run golangci-lint
 fmt: ## Format the code
 	gofmt -w $$(git ls-files '*.go')
 
-fuzz: ## Fuzz each parser of foreign bytes for 30 s
+fuzz: ## Run each fuzz test for 30 s
 	@for p in $$(grep -rl '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u); do \
 	  for f in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$p/*_test.go | cut -c6-); do \
 	    echo "== $$p $$f"; $(GO) test $$p -run '^$$' -fuzz "^$$f\$$" -fuzztime 30s -fuzzminimizetime 100x; done; done
 
-clean: ## Remove what was built here; the tests' tools stay cached
+clean: ## Remove bin and dist; the tests' tools stay cached
 	rm -rf bin dist

@@ -16,11 +16,11 @@ import (
 	"rockpool.dev/injector/manifest"
 )
 
-const streamHelp = `Reads pods, Deployments, DaemonSets, StatefulSets, ReplicaSets, Jobs, CronJobs,
-ReplicationControllers and Lists of them, YAML or JSON, and writes everything that it has
-read to standard output. What it does not change stays as it is; comments, the order of
-keys and unknown fields also survive where it does, unless the document has anchors.
-If anything is wrong, nothing is written, standard error says what, and the exit code is 1.`
+const streamHelp = `The command reads pods, Deployments, DaemonSets, StatefulSets, ReplicaSets, Jobs,
+CronJobs, ReplicationControllers and Lists of them, YAML or JSON. It writes all documents to
+standard output: those without changes byte for byte, and the others with their comments,
+order of keys and unknown fields, unless a document has anchors. On an error it writes
+nothing to standard output, names the error on standard error, and exits with code 1.`
 
 func newInjectCommand() *cobra.Command {
 	var o sidecarOptions
@@ -29,25 +29,25 @@ func newInjectCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inject -f FILE...",
 		Short: "Add the sidecar to the pods in manifests",
-		Long: `Adds the sidecar to the pods in manifests, as the webhook does to pods: for GitOps, and
-for clusters without the webhook. Where there is one it leaves these pods alone.
+		Long: `Add the sidecar to the pods in manifests, as the webhook does to pods: for GitOps, and
+for clusters without the webhook. If the cluster has the webhook, it leaves these pods alone.
 
 ` + streamHelp + `
 
-Every pod is injected but those with the annotation rockpool.dev/inject: "false", and those
-that cannot be, of which a warning says why. Annotations go to the template of the pods.
-What was injected before is injected anew, with the settings of now.
+The command injects all pods, except those with the annotation rockpool.dev/inject: "false"
+and those that it cannot inject; for these, a warning says why. Rockpool annotations belong in
+the template of the pods. Pods that are already injected get the present settings.
 
-Not seen from here: whether the ServiceAccount object has automountServiceAccountToken: false
-(set it in the pod template as well), and the Pod Security level of the namespace (use
---cache-volume=emptyDir where it forbids hostPath).
+The command cannot know whether the ServiceAccount object has automountServiceAccountToken:
+false (set it in the pod template as well), nor the Pod Security level of the namespace (use
+--cache-volume=emptyDir if it forbids hostPath).
 
-Every flag can also be given as an environment variable: --upstream as ` + envName("upstream") + `.`,
-		Example: `  # Into a cluster without the webhook
+Every flag can also be an environment variable, for example ` + envName("upstream") + ` for --upstream.`,
+		Example: `  # For a cluster without the webhook
   rockpool-injector inject -f deployment.yaml --sidecar-image=registry.example.com/rockpool:v1 \
     --upstream=https://api.example.com:6443 | kubectl apply -f -
 
-  # Behind another tool
+  # After another tool
   helm template shop ./chart -n shop | rockpool-injector inject -f - -n shop --sidecar-image=rockpool:dev > shop.yaml`,
 		Args:    cobra.NoArgs,
 		PreRunE: func(cmd *cobra.Command, _ []string) error { return setFromEnv(cmd.Flags()) },
@@ -74,7 +74,8 @@ Every flag can also be given as an environment variable: --upstream as ` + envNa
 		},
 	}
 	addFiles(cmd, &files)
-	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace of objects that do not name theirs; part of the cache's path on the node")
+	cmd.Flags().StringVarP(&namespace, "namespace", "n", "",
+		"`name` of the namespace of objects without one; part of the cache's path on the node")
 	o.addTo(cmd.Flags())
 	return cmd
 }
@@ -83,12 +84,12 @@ func newUninjectCommand() *cobra.Command {
 	var files []string
 	cmd := &cobra.Command{
 		Use:   "uninject -f FILE...",
-		Short: "Take the sidecar out of the pods in manifests",
-		Long:  "Takes out of manifests what inject, or the webhook, has added.\n\n" + streamHelp,
-		Example: `  # Out of a file
+		Short: "Remove the sidecar from the pods in manifests",
+		Long:  "Remove the additions of inject, or of the webhook, from manifests.\n\n" + streamHelp,
+		Example: `  # From a file
   rockpool-injector uninject -f injected.yaml > plain.yaml
 
-  # A pod as it was before the webhook
+  # Show a pod as it was before the webhook
   kubectl get pod web-0 -o yaml | rockpool-injector uninject -f -`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -104,10 +105,11 @@ func newUninjectCommand() *cobra.Command {
 
 func addFiles(cmd *cobra.Command, files *[]string) {
 	cmd.Flags().SortFlags = false
-	cmd.Flags().StringSliceVarP(files, "filename", "f", nil, "file, directory (its *.yaml, *.yml and *.json), or - for standard input; can be repeated (required)")
+	cmd.Flags().StringSliceVarP(files, "filename", "f", nil,
+		"`path` of a file or of a directory (its *.yaml, *.yml and *.json), or - for standard input;\nrequired, can be repeated")
 }
 
-// rewriteFiles writes all files, changed, to standard output, or nothing.
+// rewriteFiles writes all files, with the changes, to standard output. On an error it writes none.
 func rewriteFiles(cmd *cobra.Command, files []string, change func(*manifest.Pod) (*corev1.Pod, error)) error {
 	if len(files) == 0 {
 		return errors.New("--filename: no file is named; -f - reads standard input")
@@ -136,7 +138,7 @@ func rewriteFiles(cmd *cobra.Command, files []string, change func(*manifest.Pod)
 	return err
 }
 
-// appendStream keeps the last document of one stream apart from the first of the next.
+// appendStream separates the last document of one stream from the first of the next.
 func appendStream(out *bytes.Buffer, stream []byte) {
 	if out.Len() > 0 {
 		if !bytes.HasSuffix(out.Bytes(), []byte("\n")) {
@@ -149,10 +151,10 @@ func appendStream(out *bytes.Buffer, stream []byte) {
 	out.Write(stream)
 }
 
-// expand returns the files of a directory in alphabetical order; a file is itself.
+// expand returns the manifests in a directory in alphabetical order, or the name of a file.
 func expand(name string) ([]string, error) {
 	if info, err := os.Stat(name); name == "-" || err != nil || !info.IsDir() {
-		return []string{name}, nil // reading it tells what is wrong
+		return []string{name}, nil // reading it reports an error
 	}
 	entries, err := os.ReadDir(name)
 	if err != nil {

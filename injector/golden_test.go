@@ -47,8 +47,8 @@ var goldenParams = inject.Params{
 	},
 }
 
-// TestGolden compares X.yaml, injected, with X.injected.yaml for every X in testdata, and
-// sees that the pure function and the webhook agree.
+// TestGolden injects every X.yaml in testdata and compares the result with X.injected.yaml. It
+// also checks that the pure function and the webhook agree.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.yaml")
 	if err != nil || len(files) == 0 {
@@ -84,11 +84,11 @@ func TestGolden(t *testing.T) {
 			if !response.Allowed {
 				return
 			}
-			// A pod that came injected is taken back to what it was before that.
+			// Uninject also restores the original of a pod that was injected before.
 			want, _ := inject.Uninject(pod)
 			got, _ := inject.Uninject(patched)
 			if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
-				t.Errorf("taken back, it is not what it was (-before +after):\n%s", diff)
+				t.Errorf("Uninject does not restore the pod (-before +after):\n%s", diff)
 			}
 			if again := review(t, output, facts); len(again.Patch) != 0 {
 				t.Errorf("injecting again gives a patch: %s", again.Patch)
@@ -97,9 +97,9 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// TestTheSidecarTakesItsConfiguration gives the sidecar variables and annotations of every
-// golden pod.
-func TestTheSidecarTakesItsConfiguration(t *testing.T) {
+// TestTheSidecarAcceptsItsConfiguration loads the variables and annotations of every golden pod
+// like a sidecar.
+func TestTheSidecarAcceptsItsConfiguration(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.injected.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no golden files: %v", err)
@@ -146,7 +146,7 @@ func TestTheSidecarTakesItsConfiguration(t *testing.T) {
 	}
 }
 
-// describe is the text of a golden file: the decision as comments, then the pod.
+// describe returns the text of a golden file: the decision as comments, then the pod.
 func describe(t *testing.T, response *admissionv1.AdmissionResponse, pod []byte) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -205,7 +205,8 @@ func review(t *testing.T, pod []byte, facts inject.Facts) *admissionv1.Admission
 	request := httptest.NewRequest(http.MethodPost, path, bytes.NewReader(body))
 	request.Header.Set("Content-Type", "application/json")
 	recorder := httptest.NewRecorder()
-	webhook.NewHandler(webhook.Options{Params: webhook.Always(goldenParams), Cluster: knownCluster{facts}, Log: zap.NewNop()}).ServeHTTP(recorder, request)
+	options := webhook.Options{Params: webhook.Always(goldenParams), Lookup: factsLookup{facts}, Log: zap.NewNop()}
+	webhook.NewHandler(options).ServeHTTP(recorder, request)
 	var answer admissionv1.AdmissionReview
 	if err := json.Unmarshal(recorder.Body.Bytes(), &answer); err != nil || answer.Response == nil {
 		t.Fatalf("HTTP %d, %v: %s", recorder.Code, err, recorder.Body)
@@ -213,18 +214,18 @@ func review(t *testing.T, pod []byte, facts inject.Facts) *admissionv1.Admission
 	return answer.Response
 }
 
-// knownCluster answers lookups from facts.
-type knownCluster struct{ facts inject.Facts }
+// factsLookup answers lookups from facts.
+type factsLookup struct{ facts inject.Facts }
 
-func (c knownCluster) Namespace(context.Context, string) (*metav1.ObjectMeta, error) {
+func (c factsLookup) Namespace(context.Context, string) (*metav1.ObjectMeta, error) {
 	return &metav1.ObjectMeta{Labels: c.facts.NamespaceLabels, Annotations: c.facts.NamespaceAnnotations}, nil
 }
 
-func (c knownCluster) KubeletVersion(context.Context, string) (string, error) {
+func (c factsLookup) KubeletVersion(context.Context, string) (string, error) {
 	return c.facts.KubeletVersion, nil
 }
 
-// readFacts returns what the line "# facts: {...}" of an input says.
+// readFacts reads the line "# facts: {...}" of an input.
 func readFacts(t *testing.T, file string) inject.Facts {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -242,8 +243,7 @@ func readFacts(t *testing.T, file string) inject.Facts {
 	return facts
 }
 
-// applied does what the API server does with the response: the patch changes the bytes that
-// were sent.
+// applied applies the patch of the response to the bytes of the pod, like the API server.
 func applied(t *testing.T, pod []byte, response *admissionv1.AdmissionResponse) []byte {
 	t.Helper()
 	if len(response.Patch) == 0 {

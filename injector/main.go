@@ -1,6 +1,7 @@
-// Command rockpool-injector is the admission webhook that adds the Rockpool sidecar to
-// pods that ask for it, and does the same to manifests by command. This file and its neighbours read flags and environment and put
-// the pieces together; what is added is decided in package inject, served by package webhook, put into text by package manifest.
+// Command rockpool-injector is the admission webhook that adds the Rockpool sidecar to pods that
+// ask for it. Its commands inject and uninject do the same to manifests. Package main only reads
+// flags and environment and connects the parts: package inject decides on the changes, package
+// webhook serves them, and package manifest writes them into manifests.
 package main
 
 import (
@@ -30,11 +31,11 @@ func main() {
 func newCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "rockpool-injector",
-		Short: "Adds the Rockpool sidecar to pods that ask for it",
+		Short: "Add the Rockpool sidecar to pods that ask for it",
 		Long: `rockpool-injector is the admission webhook of Rockpool. It changes pods with the
 annotation rockpool.dev/inject: "true" so that they talk to the Kubernetes API through a
-sidecar, which goes on answering when the link to the API server is down. Where there is
-no webhook, inject does the same to manifests, and uninject takes it back.`,
+sidecar, which still answers when the link to the API server is down. In a cluster without
+the webhook, the command inject does the same to manifests, and uninject undoes it.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -50,7 +51,7 @@ no webhook, inject does the same to manifests, and uninject takes it back.`,
 	return root
 }
 
-// buildVersion is what the linker has set, or else what the Go tool knows.
+// buildVersion returns the version set by the linker, or else the module's.
 func buildVersion() string {
 	if version != "" {
 		return version

@@ -24,7 +24,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// run executes the command as from a shell and returns its output.
+// run executes the command like a shell, and returns its output.
 func run(ctx context.Context, args ...string) (string, error) {
 	var out bytes.Buffer
 	cmd := newCommand()
@@ -82,13 +82,13 @@ func TestErrorsNameTheFlag(t *testing.T) {
 	good := []string{"serve", "--log-level=error", "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--sidecar-image=rockpool:dev", "--tls-cert-file=" + cert, "--tls-key-file=" + key}
 	tests := []struct {
 		name string
-		args []string // after good; the last one wins
+		args []string // after the good ones, which they override
 		env  map[string]string
 		want []string
 	}{
 		{"no image", []string{"--sidecar-image="}, nil, []string{"--sidecar-image: no image is named"}},
 		{"a bad upstream among good ones", []string{"--upstream=https://a,http://b"}, nil, []string{`--upstream: entry 2: url: "http://b" is not https`}},
-		{"all that is wrong at once", []string{"--upstream=x", "--cache-host-path=/"}, nil, []string{"--upstream:", "--cache-host-path:"}},
+		{"several errors at once", []string{"--upstream=x", "--cache-host-path=/"}, nil, []string{"--upstream:", "--cache-host-path:"}},
 		{"a bad quantity", []string{"--sidecar-memory-limit=lots"}, nil, []string{`--sidecar-memory-limit: "lots" is not a quantity`}},
 		{"a request above its limit", []string{"--sidecar-memory-request=1Gi"}, nil, []string{"--sidecar-*-request", "memory: the request 1Gi is above the limit 192Mi"}},
 		{"a key without its certificate", []string{"--tls-cert-file="}, nil, []string{"--tls-cert-file, --tls-key-file: give both, or neither"}},
@@ -97,8 +97,8 @@ func TestErrorsNameTheFlag(t *testing.T) {
 		{"a missing certificate", []string{"--tls-cert-file=" + missing}, nil, []string{"--tls-cert-file", missing, "no such file"}},
 		{"the port of the webhook in use", []string{"--listen=" + taken.Addr().String()}, nil, []string{"--listen: ", taken.Addr().String(), "address already in use"}},
 		{"the port of the metrics in use", []string{"--metrics-listen=" + taken.Addr().String()}, nil, []string{"--metrics-listen: ", "address already in use"}},
-		{"a kubeconfig that is not there", []string{"--kubeconfig=" + missing}, nil, []string{"--kubeconfig: ", missing}},
-		{"a kind of cache volume that is none", []string{"--cache-volume=ram"}, nil, []string{`--cache-volume: "ram" is not hostPath or emptyDir`}},
+		{"a missing kubeconfig with certificate files", []string{"--kubeconfig=" + missing}, nil, []string{"--kubeconfig: ", missing}},
+		{"an unknown kind of cache volume", []string{"--cache-volume=ram"}, nil, []string{`--cache-volume: "ram" is not hostPath or emptyDir`}},
 		{"a bad log level", []string{"--log-level=loud"}, nil, []string{`--log-level: "loud"`}},
 		{"a bad log format", []string{"--log-format=xml"}, nil, []string{`--log-format: "xml"`}},
 		{"a bad environment variable", nil, map[string]string{"ROCKPOOL_INJECTOR_SHUTDOWN_GRACE": "soon"}, []string{"ROCKPOOL_INJECTOR_SHUTDOWN_GRACE", `"soon"`}},
@@ -126,10 +126,10 @@ func TestErrorsNameTheFlag(t *testing.T) {
 	}
 }
 
-func TestTheCommandLineWinsOverTheEnvironment(t *testing.T) {
+func TestTheCommandLineOverridesTheEnvironment(t *testing.T) {
 	t.Setenv("ROCKPOOL_INJECTOR_LOG_LEVEL", "from-env")
 	t.Setenv("ROCKPOOL_INJECTOR_LOG_FORMAT", "")
-	t.Setenv("ROCKPOOL_INJECTOR_PORT", "tcp://10.0.0.1:443") // as the kubelet sets for a Service
+	t.Setenv("ROCKPOOL_INJECTOR_PORT", "tcp://10.0.0.1:443") // the kubelet sets it for a Service
 	if _, err := run(t.Context(), "serve", "--log-level=from-flag"); err == nil || !strings.Contains(err.Error(), "from-flag") {
 		t.Errorf("got %v", err)
 	}

@@ -27,8 +27,8 @@ import (
 	"rockpool.dev/injector/webhook"
 )
 
-// readManifest reads a file of ../manifests/base into its type. What kubectl makes of base and
-// overlays is checked in tests/install.
+// readManifest reads a file of ../manifests/base into its type. tests/install checks the output
+// of kubectl for base and overlays.
 func readManifest[T any](t *testing.T, file string) T {
 	t.Helper()
 	var object T
@@ -51,7 +51,7 @@ type kustomization struct {
 	} `json:"configMapGenerator"`
 }
 
-func TestManifestsGiveTheCommandFlagsThatItHas(t *testing.T) {
+func TestTheFlagsInTheManifestsExist(t *testing.T) {
 	spec := readManifest[appsv1.Deployment](t, "deployment.yaml").Spec.Template.Spec
 	container := spec.Containers[0]
 	cmd := newServeCommand()
@@ -66,7 +66,7 @@ func TestManifestsGiveTheCommandFlagsThatItHas(t *testing.T) {
 				return
 			}
 		}
-		t.Errorf("%s stands for no flag", env)
+		t.Errorf("%s belongs to no flag", env)
 	}
 	for _, e := range container.Env {
 		isFlag(e.Name)
@@ -80,7 +80,7 @@ func TestManifestsGiveTheCommandFlagsThatItHas(t *testing.T) {
 	for _, literal := range kustomize.ConfigMapGenerator[1].Literals {
 		name, _, _ := strings.Cut(literal, "=")
 		if !slices.ContainsFunc(known, func(k settings.Key) bool { return k.Name == name }) {
-			t.Errorf("ConfigMap %s: %s is no setting", kustomize.ConfigMapGenerator[1].Name, name)
+			t.Errorf("ConfigMap %s: %s is not a setting", kustomize.ConfigMapGenerator[1].Name, name)
 		}
 	}
 	if name := kustomize.ConfigMapGenerator[1].Name; name != settings.DefaultName {
@@ -155,7 +155,7 @@ func TestTheWebhookConfigurationLeadsToTheServer(t *testing.T) {
 		}
 		excluded := hook.NamespaceSelector.MatchExpressions[0]
 		if excluded.Key != corev1.LabelMetadataName || excluded.Operator != metav1.LabelSelectorOpNotIn || !slices.Contains(excluded.Values, kustomize.Namespace) || !slices.Contains(excluded.Values, metav1.NamespaceSystem) {
-			t.Errorf("%s: namespaceSelector %+v: the injector would be asked about itself", hook.Name, excluded)
+			t.Errorf("%s: namespaceSelector %+v: the injector would review its own pods", hook.Name, excluded)
 		}
 		if label := hook.NamespaceSelector.MatchLabels[inject.AnnotationInject]; (label == "true") != (*target.Path == webhook.NamespacePath) {
 			t.Errorf("%s: namespaceSelector with the label %q", hook.Name, label)
@@ -166,8 +166,8 @@ func TestTheWebhookConfigurationLeadsToTheServer(t *testing.T) {
 	}
 }
 
-// What packages cluster, settings and publish ask for, and nothing else.
-func TestTheInjectorMayDoWhatItDoes(t *testing.T) {
+// The rules are those that packages lookup, settings and publish need, and no others.
+func TestTheInjectorHasTheRightsThatItNeeds(t *testing.T) {
 	rule := func(resources []string, names []string, verbs ...string) rbacv1.PolicyRule {
 		return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: resources, ResourceNames: names, Verbs: verbs}
 	}

@@ -18,9 +18,9 @@ import (
 	"rockpool.dev/injector/settings"
 )
 
-// envPrefix starts the environment variables that stand for flags. Variables that only
-// begin like that are not errors: for a Service named rockpool-injector, the kubelet
-// sets ROCKPOOL_INJECTOR_PORT and the like.
+// envPrefix begins the names of the environment variables for flags. Unknown variables with the
+// prefix are not errors: for a Service named rockpool-injector, the kubelet sets
+// ROCKPOOL_INJECTOR_PORT and the like.
 const envPrefix = "ROCKPOOL_INJECTOR_"
 
 // options are the flags of serve.
@@ -29,13 +29,13 @@ type options struct {
 	listen, metricsListen        string
 	certFile, keyFile            string
 	kubeconfig                   string
-	where                        certificate.Where
+	objects                      certificate.ObjectNames
 	configMap                    string
 	logLevel, logFormat          string
 	shutdownDelay, shutdownGrace time.Duration
 }
 
-// sidecarOptions are the flags about what goes into pods.
+// sidecarOptions are the flags about the additions to pods.
 type sidecarOptions struct {
 	image                      string
 	upstreams                  []string
@@ -46,36 +46,36 @@ type sidecarOptions struct {
 
 func (o *options) addTo(flags *pflag.FlagSet) {
 	flags.SortFlags = false
-	flags.StringVar(&o.listen, "listen", ":8443", "address of the webhook, HTTPS")
-	flags.StringVar(&o.certFile, "tls-cert-file", "", "serving certificate chain, PEM; read again when it changes. Empty: the injector makes\nCA and certificate itself, and keeps them in --tls-secret")
-	flags.StringVar(&o.keyFile, "tls-key-file", "", "private key of the certificate, PEM; read again when it changes")
-	flags.StringVar(&o.where.Secret, "tls-secret", "rockpool-injector-certificate", "Secret with CA and certificate; it is made, and renewed, by any replica")
-	flags.StringVar(&o.where.Namespace, "namespace", "rockpool-system", "namespace of that Secret, of the Service and of --config-map")
-	flags.StringVar(&o.where.Service, "service", "rockpool-injector", "Service that API servers call the webhook by")
-	flags.StringVar(&o.where.Configuration, "webhook-configuration", "rockpool", "MutatingWebhookConfiguration that gets the CA")
-	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server; empty: as the pod's service account, or not at all without a token")
-	flags.StringVar(&o.configMap, "config-map", settings.DefaultName, "ConfigMap in --namespace with what holds for all pods, instead of the flags from --sidecar-image to\n--sidecar-memory-limit where it has a value; followed at run time. Empty: none")
+	flags.StringVar(&o.listen, "listen", ":8443", "`address` of the HTTPS listener for the webhook and /readyz")
+	flags.StringVar(&o.certFile, "tls-cert-file", "", "`path` of the serving certificate chain, PEM; reloaded when it changes. Empty: the injector\nmakes CA and certificate itself, and stores them in --tls-secret")
+	flags.StringVar(&o.keyFile, "tls-key-file", "", "`path` of the certificate's private key, PEM; reloaded when it changes")
+	flags.StringVar(&o.objects.Secret, "tls-secret", "rockpool-injector-certificate", "`name` of the Secret for CA and certificate; the replicas create and renew it")
+	flags.StringVar(&o.objects.Namespace, "namespace", "rockpool-system", "`name` of the namespace with --tls-secret, --service and --config-map")
+	flags.StringVar(&o.objects.Service, "service", "rockpool-injector", "`name` of the webhook's Service, which API servers call")
+	flags.StringVar(&o.objects.Configuration, "webhook-configuration", "rockpool", "`name` of the MutatingWebhookConfiguration that gets the CA")
+	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "`path` of a kubeconfig for the API server. Empty: the pod's service account; without a token,\nthe injector does not call the API server")
+	flags.StringVar(&o.configMap, "config-map", settings.DefaultName, "`name` of the ConfigMap with the settings for all pods; changes take effect at run time. Its values\noverride --upstream, --cache-* and --sidecar-*. Empty: none")
 	o.sidecarOptions.addTo(flags)
-	flags.StringVar(&o.metricsListen, "metrics-listen", ":8080", "address of /metrics and /healthz, HTTP; empty for none. /readyz is at --listen")
-	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
-	flags.StringVar(&o.logFormat, "log-format", "json", "json or console")
-	flags.DurationVar(&o.shutdownDelay, "shutdown-delay", 5*time.Second, "on SIGTERM, how long to go on serving, no longer ready, until API servers look elsewhere")
-	flags.DurationVar(&o.shutdownGrace, "shutdown-grace", 10*time.Second, "after that, how long reviews under way may take to end")
+	flags.StringVar(&o.metricsListen, "metrics-listen", ":8080", "`address` of the HTTP listener for /metrics and /healthz; empty: none")
+	flags.StringVar(&o.logLevel, "log-level", "info", "lowest `level` to log: debug, info, warn or error")
+	flags.StringVar(&o.logFormat, "log-format", "json", "`format` of log lines: json or console")
+	flags.DurationVar(&o.shutdownDelay, "shutdown-delay", 5*time.Second, "how long to serve after SIGTERM, while /readyz fails, so that API servers choose another replica")
+	flags.DurationVar(&o.shutdownGrace, "shutdown-grace", 10*time.Second, "how long reviews in progress may take after the delay")
 }
 
 func (o *sidecarOptions) addTo(flags *pflag.FlagSet) {
-	flags.StringVar(&o.image, "sidecar-image", "", "image that injected containers run (required, for serve here or in --config-map)")
-	flags.StringSliceVar(&o.upstreams, "upstream", nil, "https URL at which pods reach the API server from the edge; several, repeated or separated\nby commas, are tried in order, and the in-cluster address after them")
-	flags.StringVar(&o.cacheVolume, "cache-volume", string(inject.CacheHostPath), "kind of volume for the cache of pods without the annotation: hostPath or emptyDir")
-	flags.StringVar(&o.cacheHostPath, "cache-host-path", inject.DefaultCacheHostPath, "directory on each node that holds the caches")
-	flags.StringVar(&o.cpuRequest, "sidecar-cpu-request", "20m", "CPU request of injected containers; empty for none")
-	flags.StringVar(&o.cpuLimit, "sidecar-cpu-limit", "", "CPU limit of injected containers; empty for none (in pods of Guaranteed QoS: the request,\n100m at least)")
-	flags.StringVar(&o.memoryRequest, "sidecar-memory-request", "48Mi", "memory request of injected containers; empty for none")
-	flags.StringVar(&o.memoryLimit, "sidecar-memory-limit", "192Mi", "memory limit of injected containers; empty for none")
+	flags.StringVar(&o.image, "sidecar-image", "", "`image` of the injected containers. Required; serve can also take it from --config-map")
+	flags.StringSliceVar(&o.upstreams, "upstream", nil, "https `URLs` at which pods at the edge reach the API server, separated by commas or in repeated\nflags; tried in order, with the in-cluster address as the last one")
+	flags.StringVar(&o.cacheVolume, "cache-volume", string(inject.CacheHostPath), "`kind` of the cache volume, hostPath or emptyDir, unless a pod chooses by annotation")
+	flags.StringVar(&o.cacheHostPath, "cache-host-path", inject.DefaultCacheHostPath, "`path` of the directory with the caches on each node")
+	flags.StringVar(&o.cpuRequest, "sidecar-cpu-request", "20m", "CPU request of injected containers, a `quantity`; empty: none")
+	flags.StringVar(&o.cpuLimit, "sidecar-cpu-limit", "", "CPU limit of injected containers, a `quantity`; empty: none (in pods of Guaranteed QoS: the request,\nat least 100m)")
+	flags.StringVar(&o.memoryRequest, "sidecar-memory-request", "48Mi", "memory request of injected containers, a `quantity`; empty: none")
+	flags.StringVar(&o.memoryLimit, "sidecar-memory-limit", "192Mi", "memory limit of injected containers, a `quantity`; empty: none")
 }
 
-// setFromEnv gives each flag that is not on the command line the value of its variable,
-// --log-level that of ROCKPOOL_INJECTOR_LOG_LEVEL. An empty variable counts as not set.
+// setFromEnv sets each flag that is not on the command line from its variable, for example
+// --log-level from ROCKPOOL_INJECTOR_LOG_LEVEL. An empty variable counts as not set.
 func setFromEnv(flags *pflag.FlagSet) error {
 	var errs []error
 	flags.VisitAll(func(f *pflag.Flag) {
@@ -95,8 +95,8 @@ func envName(flag string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// params validates what goes into pods; the image may be left to somebody else. Its errors
-// name the flags.
+// params validates the settings for pods. Without needImage, the image may be empty. Errors name
+// the flags.
 func (o *sidecarOptions) params(needImage bool) (inject.Params, error) {
 	var errs []error
 	check := func(flag string, err error) {

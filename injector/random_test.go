@@ -22,9 +22,8 @@ const (
 	tokenVolume = "kube-api-access-abcde"
 )
 
-// TestRandomPods checks, for pods of all shapes, what must hold for every pod:
-// the input is not touched, webhook and function agree, injecting twice is injecting once,
-// and taking the declared changes back gives the pod that was there before.
+// TestRandomPods checks the invariants for random pods: the input does not change, webhook and
+// function agree, injecting again changes nothing, and Uninject restores the original pod.
 func TestRandomPods(t *testing.T) {
 	outcomes := map[inject.Outcome]int{}
 	for seed := range uint64(1000) {
@@ -60,21 +59,21 @@ func TestRandomPods(t *testing.T) {
 		}
 		takenBack, was := inject.Uninject(patched)
 		if !was {
-			t.Fatalf("seed %d: uninject does not see that the pod is injected", seed)
+			t.Fatalf("seed %d: Uninject does not recognise the injected pod", seed)
 		}
 		if diff := cmp.Diff(before, takenBack, cmpopts.EquateEmpty()); diff != "" {
-			t.Fatalf("seed %d: something else than declared has changed (-before +after):\n%s", seed, diff)
+			t.Fatalf("seed %d: Uninject does not restore the pod (-before +after):\n%s", seed, diff)
 		}
 	}
 	for _, o := range []inject.Outcome{inject.Injected, inject.Skipped, inject.Refused} {
 		if outcomes[o] < 30 {
-			t.Errorf("only %d random pods were %s: the generator has lost its variety", outcomes[o], o)
+			t.Errorf("only %d random pods were %s: the generator lacks variety", outcomes[o], o)
 		}
 	}
 }
 
-// checkTemplate is for what the webhook never sees: a pod without the token that it will have.
-// The pod that is made of it must be left alone.
+// checkTemplate checks a template, which the webhook never sees: its token is not mounted yet.
+// The webhook must leave a pod made from the injected template alone.
 func checkTemplate(t *testing.T, seed uint64, pod, patched *corev1.Pod, result inject.Result) {
 	t.Helper()
 	if result.Outcome != inject.Injected {
@@ -84,7 +83,8 @@ func checkTemplate(t *testing.T, seed uint64, pod, patched *corev1.Pod, result i
 		t.Fatalf("seed %d: the webhook changes an injected template:\n%s", seed, cmp.Diff(patched, again))
 	}
 	if takenBack, _ := inject.Uninject(patched); !cmp.Equal(pod, takenBack, cmpopts.EquateEmpty()) {
-		t.Fatalf("seed %d: something else than declared has changed (-before +after):\n%s", seed, cmp.Diff(pod, takenBack, cmpopts.EquateEmpty()))
+		t.Fatalf("seed %d: Uninject does not restore the pod (-before +after):\n%s",
+			seed, cmp.Diff(pod, takenBack, cmpopts.EquateEmpty()))
 	}
 }
 
@@ -99,8 +99,8 @@ func randomFacts(r *rand.Rand) inject.Facts {
 	return facts
 }
 
-// randomPod makes a pod as the ServiceAccount admission plugin leaves it, valid for the API
-// server in what matters here.
+// randomPod makes a pod as it is after the ServiceAccount admission plugin. The fields that
+// matter here are valid for the API server.
 func randomPod(r *rand.Rand) *corev1.Pod {
 	chance := func(percent int) bool { return r.IntN(100) < percent }
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{

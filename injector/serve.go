@@ -18,8 +18,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"rockpool.dev/injector/certificate"
-	"rockpool.dev/injector/cluster"
 	"rockpool.dev/injector/inject"
+	"rockpool.dev/injector/lookup"
 	"rockpool.dev/injector/publish"
 	"rockpool.dev/injector/settings"
 	"rockpool.dev/injector/webhook"
@@ -31,17 +31,17 @@ func newServeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve the admission webhook",
-		Long: `Serves the admission webhook at ` + webhook.Path + ` until SIGTERM.
+		Long: `Serve the admission webhook at ` + webhook.Path + ` until SIGTERM.
 
-Every flag can also be given as an environment variable: --log-level as ` + envName("log-level") + `.
-A flag on the command line wins.`,
-		Example: `  # As in the cluster, with CA and certificate of its own
+Every flag can also be an environment variable, for example ` + envName("log-level") + ` for
+--log-level. A flag overrides its variable.`,
+		Example: `  # In the cluster, with CA and certificate of its own
   rockpool-injector serve --sidecar-image=registry.example.com/rockpool:v1 --upstream=https://api.example.com:6443
 
-  # All that holds for pods is in the ConfigMap rockpool-cfg
+  # With all settings for pods in the ConfigMap rockpool-cfg
   rockpool-injector serve
 
-  # With the certificate from a mounted Secret, as of cert-manager
+  # With a certificate from a mounted Secret, for example of cert-manager
   rockpool-injector serve --tls-cert-file=/etc/rockpool/tls/tls.crt --tls-key-file=/etc/rockpool/tls/tls.key \
     --sidecar-image=registry.example.com/rockpool:v1 --upstream=https://api.example.com:6443
 
@@ -60,8 +60,8 @@ A flag on the command line wins.`,
 	return cmd
 }
 
-// serve runs the webhook and its probes until ctx ends. Whatever is wrong with the
-// options is said before a port is opened.
+// serve runs the webhook and its probes until ctx ends. It reports invalid options before it
+// opens a port.
 func serve(ctx context.Context, o *options) error {
 	log, err := o.logger()
 	if err != nil {
@@ -80,15 +80,16 @@ func serve(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
-	var lookups webhook.Cluster
+	var lookups webhook.Lookup
 	if config == nil {
-		log.Warn("no service-account token and no --kubeconfig: namespaces and nodes are not looked up, settings do not reach running pods")
-	} else if lookups, err = cluster.New(config, nil); err != nil {
+		log.Warn("no service-account token and no --kubeconfig; " +
+			"injecting without facts about namespaces and nodes, and not publishing settings for running pods")
+	} else if lookups, err = lookup.New(config, nil); err != nil {
 		return err
 	}
-	now := source{params: webhook.Always(params)}
+	settingsSource := source{params: webhook.Always(params)}
 	if following {
-		if now, err = o.follow(config, params, log); err != nil {
+		if settingsSource, err = o.follow(config, params, log); err != nil {
 			return err
 		}
 	}
@@ -103,20 +104,22 @@ func serve(ctx context.Context, o *options) error {
 			return errors.Join(err, listener.Close())
 		}
 	}
-	log.Info("serving", zap.String("version", params.Version), zap.Stringer("listen", listener.Addr()), zap.String("metrics", o.metricsListen))
+	log.Info("serving", zap.String("version", params.Version), zap.Stringer("listen", listener.Addr()),
+		zap.String("metrics", o.metricsListen))
 	server := webhook.New(webhook.Options{
-		Params: now.params, Injected: now.injected, Cluster: lookups, Certificate: serving.get, Trusted: serving.trusted, Log: log,
+		Params: settingsSource.params, Injected: settingsSource.injected, Lookup: lookups,
+		Certificate: serving.get, Trusted: serving.trusted, Log: log,
 		ShutdownDelay: o.shutdownDelay, ShutdownGrace: o.shutdownGrace,
 	})
 
-	// What is behind the webhook, and the probes, which tell of it, end after it: the last pods
-	// need it. When one fails, all end.
+	// The background parts and the probes end after the webhook, because its last reviews need
+	// them. If one part fails, all end.
 	group, ctx := errgroup.WithContext(ctx)
-	behind, stop := context.WithCancel(context.WithoutCancel(ctx))
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	for _, run := range append(now.run, serving.run) {
+	for _, run := range append(settingsSource.run, serving.run) {
 		group.Go(func() error {
-			run(behind)
+			run(background)
 			return nil
 		})
 	}
@@ -136,17 +139,17 @@ func serve(ctx context.Context, o *options) error {
 	return group.Wait()
 }
 
-// source is where the settings of pods come from, and whom to tell of pods that have them.
+// source provides the settings for pods, and publishes them to namespaces with injected pods.
 type source struct {
 	params   func() (inject.Params, error)
 	injected func(namespace string)
-	run      []func(context.Context) // until the context ends
+	run      []func(context.Context) // each runs until the context ends
 }
 
-// follow takes them from a ConfigMap over those of the flags, and publishes them to the
-// namespaces of pods.
+// follow returns a source that reads a ConfigMap, which overrides the flags, and publishes the
+// settings to the namespaces of pods.
 func (o *options) follow(config *rest.Config, flags inject.Params, log *zap.Logger) (source, error) {
-	follower, err := settings.NewFollower(config, o.where.Namespace, o.configMap, flags, log)
+	follower, err := settings.NewFollower(config, o.objects.Namespace, o.configMap, flags, log)
 	if err != nil {
 		return source{}, err
 	}
@@ -163,38 +166,40 @@ func (o *options) follow(config *rest.Config, flags inject.Params, log *zap.Logg
 	return source{params: follower.Params, injected: publisher.Add, run: []func(context.Context){follower.Run, publisher.Run}}, nil
 }
 
-// certificates are where the serving certificate comes from.
+// certificates provides the serving certificate.
 type certificates struct {
 	get     func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	trusted func() error
-	run     func(context.Context) // keeps them until the context ends
+	run     func(context.Context) // runs until the context ends
 }
 
-// certificates chooses: files, or a Secret of our own. config may be nil.
+// certificates returns the certificate in the files, or the one in the injector's own Secret.
+// config may be nil.
 func (o *options) certificates(config *rest.Config, log *zap.Logger) (certificates, error) {
 	if (o.certFile == "") != (o.keyFile == "") {
-		return certificates{}, errors.New("--tls-cert-file, --tls-key-file: give both, or neither for a certificate of the injector's own")
+		return certificates{}, errors.New("--tls-cert-file, --tls-key-file: give both, or neither for the injector's own certificate")
 	}
 	if o.certFile != "" {
 		files, err := certificate.LoadFiles(o.certFile, o.keyFile, log)
 		if err != nil {
 			return certificates{}, fmt.Errorf("--tls-cert-file, --tls-key-file: %w", err)
 		}
-		// They are read at each handshake, so there is nothing to run.
+		// Each handshake reads the files, so there is nothing to run.
 		return certificates{get: files.Get, run: func(context.Context) {}}, nil
 	}
 	if config == nil {
-		return certificates{}, errors.New("a certificate of the injector's own needs a service-account token or --kubeconfig; or give --tls-cert-file and --tls-key-file")
+		return certificates{}, errors.New("the injector's own certificate needs a service-account token or --kubeconfig; " +
+			"alternatively, give --tls-cert-file and --tls-key-file")
 	}
-	keeper, err := certificate.NewKeeper(config, o.where, certificate.DefaultPolicy(o.where.Service, o.where.Namespace), log, nil)
+	rotator, err := certificate.NewRotator(config, o.objects, certificate.DefaultPolicy(o.objects.Service, o.objects.Namespace), log, nil)
 	if err != nil {
 		return certificates{}, err
 	}
-	return certificates{get: keeper.Get, trusted: keeper.Ready, run: keeper.Run}, nil
+	return certificates{get: rotator.Get, trusted: rotator.Ready, run: rotator.Run}, nil
 }
 
-// clusterConfig is how to reach the API server; nil where there is no way, outside of a cluster or
-// without a token.
+// clusterConfig returns the configuration of the API server's client. It is nil outside a
+// cluster or without a token, unless --kubeconfig is set.
 func (o *options) clusterConfig() (*rest.Config, error) {
 	var config *rest.Config
 	var err error
@@ -223,8 +228,8 @@ func listen(ctx context.Context, flag, address string) (net.Listener, error) {
 	return listener, nil
 }
 
-// probeHandler serves /metrics and /healthz (the process answers). Whether the webhook takes reviews
-// is asked where it takes them, at webhook.ReadyPath.
+// probeHandler serves /metrics and /healthz, which only says that the process answers. Whether
+// the webhook accepts reviews is answered on its own port, at webhook.ReadyPath.
 func probeHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.Handler())

@@ -19,7 +19,7 @@ import (
 	"rockpool.dev/injector/manifest"
 )
 
-// goldenFlags make of the command what goldenParams are for the webhook.
+// goldenFlags are goldenParams as flags of the command.
 var goldenFlags = []string{"--sidecar-image=registry.example.com/rockpool:v1", "--upstream=https://api.example.com:6443,https://192.0.2.7", "--namespace=" + goldenNamespace}
 
 func injectStream(t *testing.T, stdin string) (stdout, stderr string) {
@@ -31,7 +31,7 @@ func injectStream(t *testing.T, stdin string) (stdout, stderr string) {
 	return stdout, stderr
 }
 
-// pipe executes the command with a standard input of its own.
+// pipe executes the command with stdin as its standard input.
 func pipe(t *testing.T, stdin string, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
 	var out, errs bytes.Buffer
@@ -44,8 +44,8 @@ func pipe(t *testing.T, stdin string, args ...string) (stdout, stderr string, er
 	return out.String(), errs.String(), err
 }
 
-// TestStreams compares the injected X in testdata/streams with X.injected, which begins with the
-// warnings, and sees that the way back leads to what X says.
+// TestStreams injects every X in testdata/streams and compares the result with X.injected, which
+// begins with the warnings. It also checks that uninject restores X.
 func TestStreams(t *testing.T) {
 	defer func(old string) { version = old }(version)
 	version = goldenParams.Version
@@ -76,10 +76,10 @@ func TestStreams(t *testing.T) {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(objects(t, string(input)), objects(t, back)); diff != "" {
-				t.Errorf("taken back it is not what it was (-before +after):\n%s", diff)
+				t.Errorf("uninject does not restore the stream (-before +after):\n%s", diff)
 			}
 			if _, err := manifest.Rewrite([]byte(output), func(p *manifest.Pod) (*corev1.Pod, error) {
-				leftAlone(t, p)
+				checkWebhookLeavesAlone(t, p)
 				return p.Pod, nil
 			}); err != nil {
 				t.Fatal(err)
@@ -88,8 +88,9 @@ func TestStreams(t *testing.T) {
 	}
 }
 
-// leftAlone makes a pod as the controller does, and sends it to the webhook.
-func leftAlone(t *testing.T, p *manifest.Pod) {
+// checkWebhookLeavesAlone makes a pod from the template, like its controller, and sends it to
+// the webhook.
+func checkWebhookLeavesAlone(t *testing.T, p *manifest.Pod) {
 	t.Helper()
 	pod := p.Pod.DeepCopy()
 	if _, injected := inject.Uninject(pod); !injected {
@@ -126,7 +127,7 @@ func leftAlone(t *testing.T, p *manifest.Pod) {
 	}
 }
 
-// objects reads a stream as kubectl does.
+// objects reads a stream like kubectl.
 func objects(t *testing.T, stream string) []any {
 	t.Helper()
 	var all []any
@@ -163,7 +164,7 @@ func TestAStreamWithAnErrorIsNotWritten(t *testing.T) {
 		{"not YAML", "a: [", []string{"-: document 2: "}},
 		{"a template without containers", "kind: Job\napiVersion: batch/v1\nmetadata: {name: j}\nspec: {template: {spec: {}}}", []string{"document 2: Job j: spec.template.spec.containers: missing"}},
 		{"a workload without a template", "kind: Deployment\napiVersion: apps/v1\nmetadata: {name: d}\nspec: {}", []string{"document 2: Deployment d: spec.template: missing"}},
-		{"every document that is wrong", "kind: Job\napiVersion: batch/v1\n---\nkind: Job\napiVersion: batch/v1\n", []string{"document 2: ", "document 3: "}},
+		{"every invalid document is reported", "kind: Job\napiVersion: batch/v1\n---\nkind: Job\napiVersion: batch/v1\n", []string{"document 2: ", "document 3: "}},
 		{"a container that is null", "kind: Job\napiVersion: batch/v1\nspec: {template: {spec: {containers: [{name: a}, null]}}}", []string{"spec.template.spec.containers[1]: null in a list"}},
 		{"a field of another type", "kind: Pod\napiVersion: v1\nspec: {containers: {}}", []string{"document 2: Pod without a name: json: cannot unmarshal"}},
 	}
@@ -182,7 +183,7 @@ func TestAStreamWithAnErrorIsNotWritten(t *testing.T) {
 	}
 }
 
-func TestFilesOfACommand(t *testing.T) {
+func TestFilesOfTheCommands(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{"b.yaml": "b: 1", "a.json": `{"a": 1}`, "c.yml": "---\nc: 1\n", "readme.txt": "x"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
@@ -216,6 +217,6 @@ func TestFilesOfACommand(t *testing.T) {
 		t.Errorf("without a namespace: %v", err)
 	}
 	if _, _, err := pipe(t, pod, "inject", "-f", "-", "--sidecar-image=rockpool:dev", "--cache-volume=emptyDir"); err != nil {
-		t.Errorf("an emptyDir needs none: %v", err)
+		t.Errorf("an emptyDir needs no namespace: %v", err)
 	}
 }

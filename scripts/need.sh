@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Says which programs the tests and the demo need that this machine lacks; with the argument
-# "node" also what the tests on a real node need, which only root can run.
+# Lists the programs for the tests and the demo that this machine lacks. With the argument "node",
+# the list includes those for the tests on a real node, which only root can run.
 set -euo pipefail
 
 missing=()
-need() { # program, Debian package, what for
+need() { # program, Debian package, purpose
   command -v "$1" >/dev/null 2>&1 && return
   echo "missing: $1 ($3)" >&2
   missing+=("$2")
@@ -12,14 +12,14 @@ need() { # program, Debian package, what for
 
 need go golang "everything; 1.26 or newer, https://go.dev/dl/"
 need gcc gcc "SQLite is C"
-need sqlite3 sqlite3 "the tests and the demo look into the cache as a person would"
-need openssl openssl "the tests check certificates with it"
+need sqlite3 sqlite3 "the tests and the demo read the cache with it"
+need openssl openssl "the tests verify certificates with it"
 if ! /usr/bin/python3 -c 'import kubernetes' 2>/dev/null; then
-  echo "missing: the Python client of Kubernetes (one of the programs that must run unmodified)" >&2
+  echo "missing: the Python client of Kubernetes (the tests run it unmodified)" >&2
   missing+=(python3-kubernetes)
 fi
 if [ "${1:-}" = node ] && [ "$(id -u)" = 0 ] && ! pkg-config --exists libseccomp 2>/dev/null; then
-  echo "missing: libseccomp (runc, which the tests on a real node build, is made with it)" >&2
+  echo "missing: libseccomp (the tests on a real node build runc, which needs it)" >&2
   missing+=(libseccomp-dev pkg-config)
 fi
 if [ "$(uname -s)" != Linux ]; then

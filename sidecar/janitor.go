@@ -25,21 +25,22 @@ func janitorCommand() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "janitor",
-		Short: "Remove from the node's cache volume what no pod has used for long",
-		Long: `Remove the caches of workloads that are long gone from the node's cache volume: those
-whose files were last written before --max-age, and that no running pod holds. Files and
-directories that Rockpool has not made are left alone. The API server is not asked.
+		Short: "Remove unused caches from the node's cache volume",
+		Long: `Remove old caches from the node's cache volume, such as those of deleted workloads. A
+cache is old if its files were last written more than --max-age ago. The janitor skips
+caches that a running pod holds, and leaves alone all files and directories that
+Rockpool did not create. It does not call the API server.
 
-It needs root, and CAP_DAC_OVERRIDE because the caches belong to the sidecars' user. The
-age goes by the node's clock: what was written in the future stays, and a clock that is
-years ahead makes all caches old that no pod holds.
+The command needs root, and CAP_DAC_OVERRIDE because the caches belong to the sidecars'
+user. The age depends on the node's clock: a cache with a time in the future stays, and
+if the clock is years ahead, every cache that no pod holds is old.
 
-Without --interval it looks once, and ends with an error if something could not be read or
-removed.`,
-		Example: `  # what would go, on a node
+Without --interval, the janitor scans the volume once, and ends with an error if it could
+not read or remove a file.`,
+		Example: `  # on a node: show the caches that would be removed
   rockpool-sidecar janitor --root=/var/lib/rockpool --dry-run
 
-  # as the DaemonSet in manifests/overlays/janitor does it
+  # as in the DaemonSet in manifests/overlays/janitor
   rockpool-sidecar janitor --root=/cache --max-age=720h --interval=6h --metrics-listen=:8080`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -53,15 +54,16 @@ removed.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&opts.Root, "root", "", "Where the cache volume is mounted.")
-	flags.DurationVar(&opts.MaxAge, "max-age", janitor.DefaultMaxAge, "How long ago a cache must have been used last to be removed.")
+	flags.StringVar(&opts.Root, "root", "", "Mount `path` of the cache volume.")
+	flags.DurationVar(&opts.MaxAge, "max-age", janitor.DefaultMaxAge, "Remove caches that no pod has used for this long.")
 	flags.BoolVar(&opts.DryRun, "dry-run", false, "Only log what would be removed.")
-	flags.DurationVar(&interval, "interval", 0, "Look again after this time, until SIGTERM; 0s = look once.")
-	flags.StringVar(&metrics, "metrics-listen", "", "Where Prometheus metrics are served over plain HTTP, such as :8080; empty = nowhere.")
+	flags.DurationVar(&interval, "interval", 0, "Time between two scans, until SIGTERM; 0s = scan once.")
+	flags.StringVar(&metrics, "metrics-listen", "",
+		"The `address` of the plain HTTP listener for Prometheus metrics, such as :8080; empty = off.")
 	return cmd
 }
 
-// clean looks once, or until ctx ends.
+// clean scans the volume once, or every interval until ctx ends.
 func clean(ctx context.Context, opts janitor.Options, interval time.Duration, metrics string) error {
 	log, _, err := newLogger(config.Log{Level: zapcore.InfoLevel, Format: "json"})
 	if err != nil {
@@ -78,7 +80,8 @@ func clean(ctx context.Context, opts janitor.Options, interval time.Duration, me
 		_, err := j.Once(ctx)
 		return err
 	}
-	log.Info("starting", zap.String("version", describe()), zap.String("root", opts.Root), zap.Duration("maxAge", opts.MaxAge), zap.Duration("interval", interval))
+	log.Info("starting", zap.String("version", describe()), zap.String("root", opts.Root),
+		zap.Duration("maxAge", opts.MaxAge), zap.Duration("interval", interval))
 	parts, ctx := errgroup.WithContext(ctx)
 	if metrics != "" {
 		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", metrics)

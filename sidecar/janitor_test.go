@@ -36,25 +36,25 @@ func TestTheDaemonSetStartsTheJanitor(t *testing.T) {
 	if root := flags.Lookup("root").Value.String(); root != container.VolumeMounts[0].MountPath {
 		t.Errorf("--root=%s is not the volume", root)
 	}
-	// What janitor.TestWithDacOverrideAlone shows to be enough.
+	// janitor.TestWithOnlyTheDacOverrideCapability shows that this is enough.
 	capabilities := container.SecurityContext.Capabilities
 	if !slices.Equal(capabilities.Drop, []corev1.Capability{"ALL"}) || !slices.Equal(capabilities.Add, []corev1.Capability{"DAC_OVERRIDE"}) {
 		t.Errorf("capabilities %+v", capabilities)
 	}
 }
 
-func TestTheJanitorRefusesWhatItCannotDo(t *testing.T) {
+func TestTheJanitorRejectsInvalidFlags(t *testing.T) {
 	tests := map[string]struct {
 		args []string
 		want string
 	}{
-		"no root":                 {nil, "--root: "},
-		"no age":                  {[]string{"--root=/x", "--max-age=0s"}, "--max-age 0s: must be more than 0"},
-		"a negative interval":     {[]string{"--root=/x", "--interval=-1s"}, "--interval -1s: must not be negative"},
-		"metrics of one round":    {[]string{"--root=/x", "--metrics-listen=:0"}, "--metrics-listen needs --interval"},
-		"a port that is none":     {[]string{"--root=/x", "--interval=1h", "--metrics-listen=:x"}, "--metrics-listen: "},
-		"a volume that is absent": {[]string{"--root=/does-not-exist"}, "cache volume: "},
-		"an argument":             {[]string{"/cache"}, "unknown command"},
+		"no root":             {nil, "--root: "},
+		"no age":              {[]string{"--root=/x", "--max-age=0s"}, "--max-age 0s: must be more than 0"},
+		"a negative interval": {[]string{"--root=/x", "--interval=-1s"}, "--interval -1s: must not be negative"},
+		"metrics of one scan": {[]string{"--root=/x", "--metrics-listen=:0"}, "--metrics-listen needs --interval"},
+		"an invalid port":     {[]string{"--root=/x", "--interval=1h", "--metrics-listen=:x"}, "--metrics-listen: "},
+		"a missing volume":    {[]string{"--root=/does-not-exist"}, "cache volume: "},
+		"an argument":         {[]string{"/cache"}, "unknown command"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

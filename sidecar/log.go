@@ -14,9 +14,10 @@ import (
 	"rockpool.dev/sidecar/proxy"
 )
 
-// version is set by the linker: -ldflags "-X main.version=v1.2.3".
+// version is set by the linker: -ldflags "-X main.version=v1.2.3". Empty = the module's.
 var version string
 
+// describe returns the version of the program and of Go, and the platform.
 func describe() string {
 	v := version
 	if info, ok := debug.ReadBuildInfo(); v == "" && ok {
@@ -25,12 +26,12 @@ func describe() string {
 	return v + " " + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH
 }
 
-// newLogger gives the logger, and its level to be changed at run time.
+// newLogger returns the logger, and its level, which can change at run time.
 func newLogger(cfg config.Log) (*zap.Logger, zap.AtomicLevel, error) {
 	c := zap.NewProductionConfig()
 	c.Level = zap.NewAtomicLevelAt(cfg.Level)
 	c.Encoding = cfg.Format
-	c.Sampling = nil // each line counts
+	c.Sampling = nil // log every line
 	c.DisableCaller, c.DisableStacktrace = true, true
 	c.EncoderConfig.TimeKey = "time"
 	c.EncoderConfig.EncodeTime = zapcore.ISO8601TimeEncoder
@@ -39,9 +40,9 @@ func newLogger(cfg config.Log) (*zap.Logger, zap.AtomicLevel, error) {
 	return log, c.Level, err
 }
 
-// accessLog writes one line for each request: of those that failed for want of an answer at level info, of
-// all others at debug, because a program that polls would wear out the node's flash. Headers are never
-// in it.
+// accessLog writes one line for each request, without headers. Requests without an answer and
+// those answered 5xx are logged at level info. All others are logged at debug, because an
+// application that polls would wear out the node's flash.
 func accessLog(log *zap.Logger) func(proxy.Exchange) {
 	return func(x proxy.Exchange) {
 		level := zapcore.DebugLevel
@@ -53,21 +54,22 @@ func accessLog(log *zap.Logger) func(proxy.Exchange) {
 			return
 		}
 		trace := dispatch.TraceOf(x.Context)
-		way := "online"
+		link := "online"
 		if trace.Offline {
-			way = "offline"
+			link = "offline"
 		}
 		verb := trace.Info.Verb
-		if verb == "" { // refused, or upgraded
+		if verb == "" { // rejected, or upgraded
 			verb = strings.ToLower(x.Method)
 		}
 		fields := []zap.Field{zap.String("verb", verb)}
 		if trace.Info.IsResource {
-			fields = append(fields, zap.String("resource", resource(trace)), zap.String("namespace", trace.Info.Namespace), zap.String("name", trace.Info.Name))
+			fields = append(fields, zap.String("resource", resource(trace)),
+				zap.String("namespace", trace.Info.Namespace), zap.String("name", trace.Info.Name))
 		} else {
 			fields = append(fields, zap.String("method", x.Method), zap.String("path", x.Path))
 		}
-		fields = append(fields, zap.String("userAgent", x.UserAgent), zap.Int("status", x.Status), zap.String("link", way),
+		fields = append(fields, zap.String("userAgent", x.UserAgent), zap.Int("status", x.Status), zap.String("link", link),
 			zap.Duration("ms", x.Duration), zap.Int64("bytes", x.Bytes), zap.String("protocol", x.Proto))
 		if x.Upgrade != "" {
 			fields = append(fields, zap.String("upgrade", x.Upgrade))

@@ -1,6 +1,6 @@
-// Command rockpool-sidecar carries one pod's Kubernetes API traffic: to an API
-// server that the edge can reach while the link is up, and out of what it has
-// recorded while the link is down.
+// Command rockpool-sidecar serves one pod's Kubernetes API traffic. While the link is up, it
+// forwards requests to an API server that the node can reach. While the link is down, it
+// answers from its recordings.
 package main
 
 import (
@@ -32,13 +32,13 @@ func main() {
 func command() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "rockpool-sidecar",
-		Short: "Keeps the Kubernetes API for one pod when the link to the cloud goes out",
-		Long: `rockpool-sidecar stands between the programs of one pod and the kube-apiserver.
-It listens on the pod's loopback, passes requests on to the first API server that
-answers, and records what is read in SQLite. While no API server can be reached it
-answers from there.
+		Short: "Serve the Kubernetes API to one pod, also while the link to the cloud is down",
+		Long: `rockpool-sidecar sits between the applications of one pod and the kube-apiserver.
+It listens on the pod's loopback, forwards requests to an API server that answers, and
+records the objects that applications read in SQLite. The link is down while no API
+server can be reached: then the sidecar answers from its recordings.
 
-The injector adds it to pods; there is seldom a reason to start it by hand.`,
+The injector adds the sidecar to pods; there is rarely a reason to start it by hand.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -53,23 +53,25 @@ func runCommand() *cobra.Command {
 		Short: "Serve the pod's API traffic until SIGTERM",
 		Long: `Serve the pod's API traffic until SIGTERM.
 
-Each setting is a flag, an environment variable (in brackets below) or a key of
-the YAML file given by --config, in this order of precedence. A setting that is
-not known is an error. The file is followed while the sidecar runs; what is marked
-"also at run time" then changes without a restart.
+Each setting is a flag, an environment variable (in brackets below) or a key of the YAML
+file that --config names, in this order of precedence. An unknown setting is an error.
+The sidecar watches the file: a change of a setting marked "also at run time" takes
+effect without a restart.
 
-In a pod that the injector has made, --config is a directory, with the settings of the
-cluster and the pod's annotations, which come before them.`,
-		Example: `  # as the injector starts it
+In a pod, --config names a directory with the cluster's settings and the pod's
+annotations; an annotation overrides the cluster's setting.
+
+The link is the connection to the API servers; it is down while none can be reached.`,
+		Example: `  # with the address of an API server
   ROCKPOOL_UPSTREAM_SERVERS=https://203.0.113.10:6443 rockpool-sidecar run
 
-  # look at what it has recorded
+  # show the recorded collections
   sqlite3 -readonly /var/lib/rockpool/0/rockpool.db 'SELECT * FROM v_collection'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := config.Load(cmd.Flags())
 			if err != nil {
-				return fmt.Errorf("bad configuration:\n%w", err)
+				return fmt.Errorf("invalid configuration:\n%w", err)
 			}
 			return run(cmd.Context(), cfg, cmd.Flags())
 		},
@@ -82,16 +84,18 @@ func waitCommand() *cobra.Command {
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "wait",
-		Short: "Wait until the sidecar is ready for the pod's programs",
-		Long: `Wait until the sidecar is ready: the service-account directory is written and its
-listener answers with a certificate that the directory's ca.crt trusts. Ready does
-not mean that the link is up. The injector calls this as the sidecar's postStart
-hook, so that no other container starts before.`,
+		Short: "Wait until the sidecar is ready for the pod's applications",
+		Long: `Wait until the sidecar is ready: it has written the copy of the service-account
+directory, and its listener presents a certificate that the ca.crt there trusts. Ready
+does not mean that the link to the API servers is up. The injector sets this command as
+the sidecar's postStart hook, so that no other container starts earlier.
+
+The flags are those of "rockpool-sidecar run", so that both find the same settings.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := config.Load(cmd.Flags())
 			if err != nil {
-				return fmt.Errorf("bad configuration:\n%w", err)
+				return fmt.Errorf("invalid configuration:\n%w", err)
 			}
 			return wait.Ready(cmd.Context(), wait.Options{
 				Mirror: cfg.Account.Mirror, Address: cfg.Listen.Address, Timeout: timeout,
@@ -99,7 +103,7 @@ hook, so that no other container starts before.`,
 			})
 		},
 	}
-	cmd.Flags().DurationVar(&timeout, "timeout", wait.DefaultTimeout, "How long to wait.")
+	cmd.Flags().DurationVar(&timeout, "timeout", wait.DefaultTimeout, "Longest time to wait.")
 	config.Register(cmd.Flags())
 	return cmd
 }
@@ -108,23 +112,23 @@ func prepareCommand() *cobra.Command {
 	var opts prepare.Options
 	cmd := &cobra.Command{
 		Use:   "prepare",
-		Short: "Make the pod's directory in the node's cache volume",
-		Long: `Make the pod's directory in the node's cache volume, owned by the sidecar's user
-and closed to all others. It needs root and CAP_CHOWN, which is why it runs as an
-init container of its own.`,
+		Short: "Create the pod's directory in the node's cache volume",
+		Long: `Create the pod's directory in the node's cache volume, owned by the sidecar's user and
+closed to other users. The command needs root and CAP_CHOWN, so the injector runs it in
+an init container of its own.`,
 		Example: `  rockpool-sidecar prepare --root=/cache --directory=shop/default/deployment.web --uid=65532 --gid=65532`,
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if opts.Root == "" || opts.Directory == "" {
-				return errors.New("prepare: --root and --directory are needed")
+				return errors.New("prepare: --root and --directory are required")
 			}
 			return prepare.Directory(opts)
 		},
 	}
-	cmd.Flags().StringVar(&opts.Root, "root", "", "Where the volume is mounted.")
-	cmd.Flags().StringVar(&opts.Directory, "directory", "", "The directory to make, relative to --root.")
-	cmd.Flags().IntVar(&opts.UID, "uid", 65532, "The user who gets the directory.")
-	cmd.Flags().IntVar(&opts.GID, "gid", 65532, "The group that gets the directory.")
+	cmd.Flags().StringVar(&opts.Root, "root", "", "Mount `path` of the cache volume.")
+	cmd.Flags().StringVar(&opts.Directory, "directory", "", "The `path` of the directory to create, relative to --root.")
+	cmd.Flags().IntVar(&opts.UID, "uid", 65532, "User ID of the directory's owner.")
+	cmd.Flags().IntVar(&opts.GID, "gid", 65532, "Group ID of the directory's owner.")
 	return cmd
 }
 

@@ -17,32 +17,32 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-var where = Where{Namespace: "rockpool-system", Secret: "certificate", Service: "rockpool-injector", Configuration: "rockpool-injector"}
+var objects = ObjectNames{Namespace: "rockpool-system", Secret: "certificate", Service: "rockpool-injector", Configuration: "rockpool-injector"}
 
-// api is as much of an API server as a Keeper sees: one Secret and one configuration, with
-// optimistic concurrency. The real one is in tests/install.
+// api is the part of an API server that a Rotator uses: one Secret and one configuration, with
+// optimistic concurrency. tests/install uses a real API server.
 type api struct {
 	mu      sync.Mutex
 	version int
 	secret  *corev1.Secret
 	config  *admissionregistrationv1.MutatingWebhookConfiguration
 	writes  []string
-	// before, if set, is called before each request is looked at, with its method and path, and may
-	// answer it with an HTTP status.
+	// before is called with the method and path of each request, and may answer it with an HTTP
+	// status. nil = no calls.
 	before func(call string) int
 	url    string
 }
 
 func newAPI(t *testing.T) *api {
 	service := func(name string) admissionregistrationv1.WebhookClientConfig {
-		return admissionregistrationv1.WebhookClientConfig{Service: &admissionregistrationv1.ServiceReference{Namespace: where.Namespace, Name: name}}
+		return admissionregistrationv1.WebhookClientConfig{Service: &admissionregistrationv1.ServiceReference{Namespace: objects.Namespace, Name: name}}
 	}
 	a := &api{config: &admissionregistrationv1.MutatingWebhookConfiguration{
-		ObjectMeta: metav1.ObjectMeta{Name: where.Configuration, ResourceVersion: "1"},
+		ObjectMeta: metav1.ObjectMeta{Name: objects.Configuration, ResourceVersion: "1"},
 		Webhooks: []admissionregistrationv1.MutatingWebhook{
-			{Name: "pods", ClientConfig: service(where.Service)},
-			{Name: "somebody-else", ClientConfig: service("other")},
-			{Name: "namespaces", ClientConfig: service(where.Service)},
+			{Name: "pods", ClientConfig: service(objects.Service)},
+			{Name: "another", ClientConfig: service("other")},
+			{Name: "namespaces", ClientConfig: service(objects.Service)},
 		},
 	}}
 	server := httptest.NewServer(a)
@@ -59,7 +59,7 @@ func (a *api) bundle(webhook int) []byte {
 	return a.config.Webhooks[webhook].ClientConfig.CABundle
 }
 
-// edit changes the Secret as somebody else would; nil deletes it.
+// edit changes the Secret like another client; nil deletes it.
 func (a *api) edit(change func(*corev1.Secret) *corev1.Secret) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -152,7 +152,7 @@ func (a *api) patch(w http.ResponseWriter, body []byte) {
 
 func answer(w http.ResponseWriter, object any) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(object) // the client notices
+	_ = json.NewEncoder(w).Encode(object) // the client reports it
 }
 
 func fail(w http.ResponseWriter, code int, reason metav1.StatusReason) {

@@ -12,20 +12,20 @@ import (
 
 // Files is a serving certificate in two files, which may be replaced at any time.
 //
-// It looks at the files at every handshake: these are rare, since API servers keep their
-// connections, and two small reads cost less than the signature that follows. So there is no
-// watch to lose, and none of the ways in which files get replaced (rename, write in place,
-// the symlinks of a Secret volume) is special. While the two files do not fit together,
-// as between two writes, the certificate before them stays in use.
+// It reads the files at every handshake. Handshakes are rare, because API servers keep their
+// connections, and two small reads cost less than the signature that follows. So no watch can
+// be lost, and every way to replace files works: rename, write in place, the symlinks of a
+// Secret volume. While the two files do not match, as between two writes, the previous
+// certificate stays in use.
 type Files struct {
 	certFile, keyFile string
 	log               *zap.Logger
 
 	mu      sync.Mutex
-	cert    []byte // the contents that current was made of
+	cert    []byte // the contents that current was made from
 	key     []byte
 	current *tls.Certificate
-	failed  string // the last failure, logged once
+	failed  string // the last logged failure; "" = none since the last success
 }
 
 // LoadFiles reads the certificate chain and the private key, both in PEM.
@@ -37,8 +37,7 @@ func LoadFiles(certFile, keyFile string, log *zap.Logger) (*Files, error) {
 	return f, nil
 }
 
-// Get is for tls.Config.GetCertificate. It never fails: there is always a certificate
-// that was once good.
+// Get is for tls.Config.GetCertificate. It never fails: the last valid certificate stays.
 func (f *Files) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -50,12 +49,12 @@ func (f *Files) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	failures.Inc()
 	if err.Error() != f.failed {
 		f.failed = err.Error()
-		f.log.Warn("the certificate files cannot be used, the certificate before them stays", zap.Error(err))
+		f.log.Warn("cannot use the certificate files; keeping the previous certificate", zap.Error(err))
 	}
 	return f.current, nil
 }
 
-// reload replaces current if the files have changed. The caller holds mu, or is the only one.
+// reload replaces current if the files have changed. The caller holds mu, except in LoadFiles.
 func (f *Files) reload() error {
 	cert, err := os.ReadFile(f.certFile)
 	if err != nil {
@@ -73,6 +72,6 @@ func (f *Files) reload() error {
 		return fmt.Errorf("%s with %s: %w", f.certFile, f.keyFile, err)
 	}
 	f.cert, f.key, f.current = cert, key, &pair
-	inUse(f.log, pair.Leaf)
+	logInUse(f.log, pair.Leaf)
 	return nil
 }

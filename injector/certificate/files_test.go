@@ -93,7 +93,7 @@ func TestTheCertificateFollowsItsFiles(t *testing.T) {
 	expect("at first", "a")
 	before := testutil.ToFloat64(failures)
 	swap("torn")
-	expect("while certificate and key do not fit", "a")
+	expect("while certificate and key do not match", "a")
 	expect("still", "a")
 	if logs.Len() != 1 || testutil.ToFloat64(failures) != before+2 {
 		t.Errorf("%d warnings, %v failures counted; want one and two", logs.Len(), testutil.ToFloat64(failures)-before)
@@ -103,7 +103,7 @@ func TestTheCertificateFollowsItsFiles(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "tls.key")); err != nil {
 		t.Fatal(err)
 	}
-	expect("when a file is gone", "b")
+	expect("when a file is missing", "b")
 }
 
 func TestLoadFilesNamesTheFile(t *testing.T) {

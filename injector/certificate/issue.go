@@ -13,21 +13,24 @@ import (
 	"time"
 )
 
-// backdate is how far in the past validity begins: clocks of API servers may be late.
+// backdate is how far in the past validity begins: clocks of API servers may be slow.
 const backdate = time.Hour
 
-// issued is when one of our certificates was made.
+// issued returns when one of our certificates was issued.
 func issued(cert *x509.Certificate) time.Time { return cert.NotBefore.Add(backdate) }
 
-// newAuthority makes a CA that signs serving certificates and nothing else. Each has a
-// name of its own, so that a bundle of two is never ambiguous.
+// newAuthority makes a CA that can only sign serving certificates. Each CA has a unique name,
+// so that a bundle of two is never ambiguous.
 func newAuthority(now time.Time, validity time.Duration) (*x509.Certificate, crypto.Signer, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, err
 	}
 	template := &x509.Certificate{
-		Subject:   pkix.Name{Organization: []string{"Rockpool"}, CommonName: "rockpool-injector " + now.UTC().Format(time.RFC3339) + " " + rand.Text()[:6]},
+		Subject: pkix.Name{
+			Organization: []string{"Rockpool"},
+			CommonName:   "rockpool-injector " + now.UTC().Format(time.RFC3339) + " " + rand.Text()[:6],
+		},
 		NotBefore: now.Add(-backdate), NotAfter: now.Add(validity),
 		KeyUsage: x509.KeyUsageCertSign, IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
 	}
@@ -35,7 +38,7 @@ func newAuthority(now time.Time, validity time.Duration) (*x509.Certificate, cry
 	return cert, key, err
 }
 
-// newServing makes a serving certificate, which ends no later than its CA.
+// newServing makes a serving certificate, which expires no later than its CA.
 func newServing(now time.Time, validity time.Duration, names []string, ca *x509.Certificate, signer crypto.Signer) (*x509.Certificate, crypto.Signer, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -66,7 +69,7 @@ func sign(template, parent *x509.Certificate, public crypto.PublicKey, signer cr
 func encodeCertificates(certs ...*x509.Certificate) []byte {
 	var out bytes.Buffer
 	for _, c := range certs {
-		_ = pem.Encode(&out, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}) // a Buffer takes all
+		_ = pem.Encode(&out, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}) // a Buffer never fails
 	}
 	return out.Bytes()
 }
@@ -79,8 +82,8 @@ func encodeKey(key crypto.Signer) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
 
-// decodeAuthorities returns the CAs in a bundle that have not expired, each once. What else is in
-// it is left out.
+// decodeAuthorities returns the CAs in a bundle that have not expired, each once. It skips
+// everything else in the bundle.
 func decodeAuthorities(bundle []byte, now time.Time) []*x509.Certificate {
 	var authorities []*x509.Certificate
 	for len(bundle) > 0 {

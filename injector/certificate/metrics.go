@@ -16,7 +16,8 @@ var (
 
 	failures = promauto.NewCounter(prometheus.CounterOpts{
 		Name: "rockpool_injector_certificate_failures_total",
-		Help: "Looks at the certificate that failed: its files could not be used, or Secret and caBundle could not be read or written. The certificate before stays.",
+		Help: "Failed updates of the certificate: its files are unusable, or Secret or caBundle cannot be read or written. " +
+			"The previous certificate stays in use.",
 	})
 
 	changes = promauto.NewCounterVec(prometheus.CounterOpts{
@@ -25,8 +26,9 @@ var (
 	}, []string{"step"})
 )
 
-// inUse tells of a new certificate.
-func inUse(log *zap.Logger, cert *x509.Certificate) {
+// logInUse logs a new certificate, and sets the metric of its expiry.
+func logInUse(log *zap.Logger, cert *x509.Certificate) {
 	expiry.Set(float64(cert.NotAfter.Unix()))
-	log.Info("certificate in use", zap.Strings("names", cert.DNSNames), zap.String("issuer", cert.Issuer.CommonName), zap.Time("notAfter", cert.NotAfter))
+	log.Info("certificate in use", zap.Strings("names", cert.DNSNames),
+		zap.String("issuer", cert.Issuer.CommonName), zap.Time("notAfter", cert.NotAfter))
 }

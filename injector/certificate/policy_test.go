@@ -19,7 +19,7 @@ const day = 24 * time.Hour
 
 var policy = DefaultPolicy("rockpool-injector", "rockpool-system")
 
-// next takes one step and checks that what it leaves is whole.
+// next takes one step and checks that its result is complete.
 func next(t *testing.T, data map[string][]byte, now time.Time, want Step) map[string][]byte {
 	t.Helper()
 	before := maps.Clone(data)
@@ -31,27 +31,27 @@ func next(t *testing.T, data map[string][]byte, now time.Time, want Step) map[st
 		t.Fatalf("step %s (%s), want %s", change.Step, change.Reason, want)
 	}
 	if !maps.EqualFunc(before, data, bytes.Equal) {
-		t.Fatal("the data that it was given has changed")
+		t.Fatal("the input has changed")
 	}
 	c := policy.read(change.Data, now)
 	if c.signer == nil || c.serving == nil {
-		t.Fatalf("after %s: CA key: %v, certificate: %v", change.Step, c.signerFlaw, c.servingFlaw)
+		t.Fatalf("after %s: CA key: %v, certificate: %v", change.Step, c.signerErr, c.servingErr)
 	}
 	return change.Data
 }
 
-func TestEachFlawAndEachAgeHasItsStep(t *testing.T) {
-	whole := next(t, nil, start, StepStart)
+func TestEachDamageAndEachAgeHasItsStep(t *testing.T) {
+	complete := next(t, nil, start, StepStart)
 	other := next(t, nil, start, StepStart)
 	damaged := func(keys ...string) map[string][]byte {
-		data := maps.Clone(whole)
+		data := maps.Clone(complete)
 		for _, k := range keys {
 			data[k] = []byte("junk")
 		}
 		return data
 	}
-	cut := maps.Clone(whole)
-	cut[corev1.TLSCertKey] = cut[corev1.TLSCertKey][:100]
+	truncated := maps.Clone(complete)
+	truncated[corev1.TLSCertKey] = truncated[corev1.TLSCertKey][:100]
 	for _, tt := range []struct {
 		name   string
 		data   map[string][]byte
@@ -61,31 +61,31 @@ func TestEachFlawAndEachAgeHasItsStep(t *testing.T) {
 		served bool // the certificate stays
 	}{
 		{"nothing at all", nil, 0, StepStart, false, false},
-		{"a new one stays", whole, 0, StepNone, true, true},
-		{"one of 59 days stays", whole, 59 * day, StepNone, true, true},
-		{"one of 61 days is renewed under its CA", whole, 61 * day, StepRenew, true, false},
-		{"one that has expired too", whole, 91 * day, StepRenew, true, false},
-		{"a CA and a certificate that have expired", whole, 731 * day, StepStart, false, false},
-		{"one that seems to come from the future is left to those whose clock is right", whole, -30 * day, StepNone, true, true},
+		{"a new certificate stays", complete, 0, StepNone, true, true},
+		{"a certificate of 59 days stays", complete, 59 * day, StepNone, true, true},
+		{"a certificate of 61 days is renewed under its CA", complete, 61 * day, StepRenew, true, false},
+		{"an expired certificate too", complete, 91 * day, StepRenew, true, false},
+		{"a CA and a certificate that have expired", complete, 731 * day, StepStart, false, false},
+		{"a certificate from the future stays: the clock here may be slow", complete, -30 * day, StepNone, true, true},
 		{"a damaged certificate is renewed under its CA", damaged(corev1.TLSCertKey), 0, StepRenew, true, false},
-		{"a certificate that is cut off", cut, 0, StepRenew, true, false},
+		{"a truncated certificate", truncated, 0, StepRenew, true, false},
 		{"a damaged key", damaged(corev1.TLSPrivateKeyKey), 0, StepRenew, true, false},
-		{"the key of another", with(whole, corev1.TLSPrivateKeyKey, other[corev1.TLSPrivateKeyKey]), 0, StepRenew, true, false},
-		{"the certificate of another CA", with(with(whole, corev1.TLSPrivateKeyKey, other[corev1.TLSPrivateKeyKey]), corev1.TLSCertKey, other[corev1.TLSCertKey]), 0, StepRenew, true, false},
-		{"without the CA's key a new CA is begun and nothing cut off", damaged(KeyCAKey), 0, StepIntroduce, true, true},
-		{"the key of another CA", with(whole, KeyCAKey, other[KeyCAKey]), 0, StepIntroduce, true, true},
-		{"a key that is one, but of no CA", with(whole, KeyCAKey, whole[corev1.TLSPrivateKeyKey]), 0, StepIntroduce, true, true},
-		{"without both keys all is new, and the CA stays for those who still serve of it", damaged(KeyCAKey, corev1.TLSPrivateKeyKey), 0, StepStart, true, false},
+		{"the key of another certificate", with(complete, corev1.TLSPrivateKeyKey, other[corev1.TLSPrivateKeyKey]), 0, StepRenew, true, false},
+		{"the certificate of another CA", with(with(complete, corev1.TLSPrivateKeyKey, other[corev1.TLSPrivateKeyKey]), corev1.TLSCertKey, other[corev1.TLSCertKey]), 0, StepRenew, true, false},
+		{"without the CA's key a new CA is added, and the certificate stays", damaged(KeyCAKey), 0, StepIntroduce, true, true},
+		{"the key of another CA", with(complete, KeyCAKey, other[KeyCAKey]), 0, StepIntroduce, true, true},
+		{"a key that belongs to no CA", with(complete, KeyCAKey, complete[corev1.TLSPrivateKeyKey]), 0, StepIntroduce, true, true},
+		{"without both keys all is new, and the CA stays for replicas that still serve its certificate", damaged(KeyCAKey, corev1.TLSPrivateKeyKey), 0, StepStart, true, false},
 		{"a damaged CA", damaged(KeyCA), 0, StepStart, false, false},
 		{"all damaged", damaged(KeyCA, KeyCAKey, corev1.TLSCertKey, corev1.TLSPrivateKeyKey), 0, StepStart, false, false},
-		{"a CA that is no CA", with(whole, KeyCA, whole[corev1.TLSCertKey]), 0, StepStart, false, false},
+		{"a CA that is not a CA", with(complete, KeyCA, complete[corev1.TLSCertKey]), 0, StepStart, false, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			after := next(t, tt.data, start.Add(tt.after), tt.want)
-			if kept := bytes.Contains(after[KeyCA], whole[KeyCA]); kept != tt.ca {
+			if kept := bytes.Contains(after[KeyCA], complete[KeyCA]); kept != tt.ca {
 				t.Errorf("the CA is kept: %t", kept)
 			}
-			if kept := bytes.Equal(after[corev1.TLSCertKey], whole[corev1.TLSCertKey]); kept != tt.served {
+			if kept := bytes.Equal(after[corev1.TLSCertKey], complete[corev1.TLSCertKey]); kept != tt.served {
 				t.Errorf("the certificate is kept: %t", kept)
 			}
 			next(t, after, start.Add(tt.after), StepNone)
@@ -94,7 +94,7 @@ func TestEachFlawAndEachAgeHasItsStep(t *testing.T) {
 
 	renamed := policy
 	renamed.Names = []string{"other.rockpool-system.svc"}
-	if change, err := renamed.Next(whole, start); err != nil || change.Step != StepRenew || !bytes.Equal(change.Data[KeyCA], whole[KeyCA]) {
+	if change, err := renamed.Next(complete, start); err != nil || change.Step != StepRenew || !bytes.Equal(change.Data[KeyCA], complete[KeyCA]) {
 		t.Errorf("for a Service of another name: %s, %v", change.Step, err)
 	}
 }
@@ -130,14 +130,14 @@ func TestARotationOfTheCA(t *testing.T) {
 	next(t, retired, now, StepNone)
 }
 
-func TestADisturbedRotationStillEnds(t *testing.T) {
+func TestADisturbedRotationStillCompletes(t *testing.T) {
 	old := next(t, nil, start, StepStart)
 	introduced := next(t, with(old, KeyCAKey, nil), start.Add(time.Hour), StepIntroduce)
 	now := start.Add(time.Hour)
 	t.Run("the new CA's key is lost before it has signed", func(t *testing.T) {
 		again := next(t, with(introduced, KeyCAKey, nil), now, StepIntroduce)
 		if !bytes.Contains(again[KeyCA], old[KeyCA]) || len(decodeAuthorities(again[KeyCA], now)) != 2 {
-			t.Error("the CA of the certificate in use must stay, the one that has signed nothing must go")
+			t.Error("the CA of the certificate in use must stay, and the CA that has signed nothing must go")
 		}
 		next(t, again, now.Add(policy.Settle), StepSwitch)
 	})
@@ -163,11 +163,11 @@ func TestNoCertificateOutlivesItsCA(t *testing.T) {
 		t.Error(err)
 	}
 	if pair.Leaf.IsCA || !slices.Equal(pair.Leaf.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}) {
-		t.Errorf("it may be used for more than serving: %v", pair.Leaf.ExtKeyUsage)
+		t.Errorf("the certificate is for more than serving: %v", pair.Leaf.ExtKeyUsage)
 	}
 }
 
-func TestTheBundleKeepsWhatIsInUse(t *testing.T) {
+func TestTheBundleKeepsCAsInUse(t *testing.T) {
 	ours, theirs := next(t, nil, start, StepStart), next(t, nil, start, StepStart)
 	both := slices.Concat(ours[KeyCA], theirs[KeyCA])
 	for _, tt := range []struct {
@@ -176,11 +176,11 @@ func TestTheBundleKeepsWhatIsInUse(t *testing.T) {
 		after         time.Duration
 	}{
 		{"nothing was trusted", nil, ours[KeyCA], 0},
-		{"what was trusted stays at first", theirs[KeyCA], both, 0},
-		{"and is not added twice", both, both, policy.Settle - time.Second},
-		{"it goes when all is settled", both, ours[KeyCA], policy.Settle},
-		{"junk goes at once", []byte("junk"), ours[KeyCA], 0},
-		{"somebody has taken our CA out", nil, ours[KeyCA], 30 * day},
+		{"another CA stays at first", theirs[KeyCA], both, 0},
+		{"no CA is added twice", both, both, policy.Settle - time.Second},
+		{"another CA goes when the new one has settled", both, ours[KeyCA], policy.Settle},
+		{"junk is removed at once", []byte("junk"), ours[KeyCA], 0},
+		{"another client has removed our CA", nil, ours[KeyCA], 30 * day},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := policy.Bundle(ours, tt.present, start.Add(tt.after)); !bytes.Equal(got, tt.want) {
@@ -190,14 +190,14 @@ func TestTheBundleKeepsWhatIsInUse(t *testing.T) {
 	}
 }
 
-// FuzzRead: whatever is in the Secret, what is taken for usable is usable, and no more is made of
-// what is kept of it.
+// FuzzRead checks for any Secret that the contents taken for usable are usable, and that the
+// bundle has the same CAs.
 func FuzzRead(f *testing.F) {
-	whole, err := policy.Next(nil, start)
+	complete, err := policy.Next(nil, start)
 	if err != nil {
 		f.Fatal(err)
 	}
-	d := whole.Data
+	d := complete.Data
 	f.Add(d[KeyCA], d[KeyCAKey], d[corev1.TLSCertKey], d[corev1.TLSPrivateKeyKey], int64(0))
 	f.Add(d[KeyCA], []byte{}, d[corev1.TLSCertKey], d[corev1.TLSPrivateKeyKey], int64(61*day))
 	f.Add([]byte("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"), []byte("-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n"), []byte{}, []byte{}, int64(day))
@@ -206,20 +206,20 @@ func FuzzRead(f *testing.F) {
 		now := start.Add(time.Duration(after % int64(1000*day)))
 		c := policy.read(map[string][]byte{KeyCA: ca, KeyCAKey: caKey, corev1.TLSCertKey: cert, corev1.TLSPrivateKeyKey: key}, now)
 		if c.signer != nil && !c.authorities[0].PublicKey.(*ecdsa.PublicKey).Equal(c.signer.Public()) {
-			t.Fatal("a key that is not the newest CA's")
+			t.Fatal("a key of another CA than the newest")
 		}
-		if (c.signer == nil) == (c.signerFlaw == nil) && len(c.authorities) > 0 {
-			t.Fatalf("signer %t, flaw %v", c.signer != nil, c.signerFlaw)
+		if (c.signer == nil) == (c.signerErr == nil) && len(c.authorities) > 0 {
+			t.Fatalf("signer %t, error %v", c.signer != nil, c.signerErr)
 		}
 		if c.serving != nil {
 			if err := c.serving.CheckSignatureFrom(c.issuer); err != nil || !now.Before(c.serving.NotAfter) {
-				t.Fatalf("a certificate until %s that no API server takes: %v", c.serving.NotAfter, err)
+				t.Fatalf("a certificate until %s that no API server accepts: %v", c.serving.NotAfter, err)
 			}
 		}
 		bundle := policy.Bundle(map[string][]byte{KeyCA: ca}, cert, now)
 		again := decodeAuthorities(bundle, now)
 		if !bytes.Equal(encodeCertificates(again...), bundle) || len(again) < len(c.authorities) {
-			t.Fatalf("a bundle that is read otherwise than it was written: %q", bundle)
+			t.Fatalf("decoding and encoding changes the bundle: %q", bundle)
 		}
 	})
 }

@@ -10,10 +10,10 @@ import (
 // accountPath is where every in-cluster client looks for its token and CA.
 const accountPath = "/var/run/secrets/kubernetes.io/serviceaccount"
 
-// accountVolume returns the name of the pod's service-account volume, or "": the one
-// that the ServiceAccount admission plugin has made and mounted at [accountPath]
-// (kube-api-access-*), or one that the author has written in its image. In a pod that
-// was injected before, it is the one that the sidecar mounts, hence sidecar first.
+// accountVolume returns the name of the pod's service-account volume, or "". The
+// ServiceAccount admission plugin has made it (kube-api-access-*) and mounted it at
+// [accountPath], or the author has written an equivalent one. In an injected pod it is the
+// volume that the sidecar mounts, so the search begins with the sidecar.
 func accountVolume(spec *corev1.PodSpec) string {
 	containers := slices.Concat(spec.Containers, spec.InitContainers)
 	slices.SortStableFunc(containers, func(a, b corev1.Container) int {
@@ -39,11 +39,11 @@ func rank(container string) int {
 	return 1
 }
 
-// holdsToken tells whether a volume that is mounted at [accountPath] has a service-account
-// token where clients and sidecar expect it, in files that the sidecar can read once
-// [openVolumes] has been there.
+// holdsToken reports whether a volume that is mounted at [accountPath] has a service-account
+// token where clients and sidecar expect it. The sidecar must be able to read the files after
+// [openVolumes].
 //
-// A Secret is taken at its word: what else would be mounted at that path.
+// The kind of a Secret is not checked: at that path it can only be a token's.
 func holdsToken(v *corev1.Volume) bool {
 	switch {
 	case v.Projected != nil:
@@ -51,22 +51,22 @@ func holdsToken(v *corev1.Volume) bool {
 			return s.ServiceAccountToken != nil && s.ServiceAccountToken.Path == "token" ||
 				s.Secret != nil && hasToken(s.Secret.Items)
 		}) && !slices.ContainsFunc(v.Projected.Sources, func(s corev1.VolumeProjection) bool {
-			return s.Secret != nil && closed(s.Secret.Items) || s.ConfigMap != nil && closed(s.ConfigMap.Items)
+			return s.Secret != nil && unreadable(s.Secret.Items) || s.ConfigMap != nil && unreadable(s.ConfigMap.Items)
 		})
 	case v.Secret != nil:
-		return v.Secret.DefaultUser == nil && hasToken(v.Secret.Items) && !closed(v.Secret.Items)
+		return v.Secret.DefaultUser == nil && hasToken(v.Secret.Items) && !unreadable(v.Secret.Items)
 	}
 	return false
 }
 
-// hasToken tells whether these items of a Secret, all of it when there are none, include
-// the token.
+// hasToken reports whether these items of a Secret include the token. No items mean the whole
+// Secret.
 func hasToken(items []corev1.KeyToPath) bool {
 	return len(items) == 0 || slices.ContainsFunc(items, func(k corev1.KeyToPath) bool { return k.Path == "token" })
 }
 
-// closed tells whether one of the items has a mode of its own that keeps the sidecar out.
-func closed(items []corev1.KeyToPath) bool {
+// unreadable reports whether an item has a mode of its own that keeps the sidecar from reading it.
+func unreadable(items []corev1.KeyToPath) bool {
 	return slices.ContainsFunc(items, func(k corev1.KeyToPath) bool { return k.Mode != nil && *k.Mode&othersRead == 0 })
 }
 
@@ -86,10 +86,10 @@ func volumeNamed(volumes []corev1.Volume, name string) *corev1.Volume {
 	return &volumes[i]
 }
 
-// mountAccount does for a template what the ServiceAccount admission plugin will do for
-// the pods made from it: a token for every container that has nothing at [accountPath].
-// The plugin then finds nothing to do. It cannot see whether the service account
-// itself declines (automountServiceAccountToken).
+// mountAccount mounts the token in every container of a template that has nothing at
+// [accountPath]. The ServiceAccount admission plugin would do the same to the pods, and then
+// leaves them alone. mountAccount does not know whether the ServiceAccount object itself has
+// automountServiceAccountToken: false.
 func mountAccount(spec *corev1.PodSpec) {
 	if spec.AutomountServiceAccountToken != nil && !*spec.AutomountServiceAccountToken {
 		return
@@ -98,7 +98,8 @@ func mountAccount(spec *corev1.PodSpec) {
 	for _, list := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
 		for i := range list {
 			if mountAt(list[i].VolumeMounts, accountPath) == nil {
-				list[i].VolumeMounts = append(list[i].VolumeMounts, corev1.VolumeMount{Name: VolumeToken, MountPath: accountPath, ReadOnly: true})
+				list[i].VolumeMounts = append(list[i].VolumeMounts,
+					corev1.VolumeMount{Name: VolumeToken, MountPath: accountPath, ReadOnly: true})
 				needed = true
 			}
 		}
@@ -108,22 +109,22 @@ func mountAccount(spec *corev1.PodSpec) {
 	}
 }
 
-// othersRead is the permission that lets the sidecar read a file of root's.
+// othersRead is the permission with which the sidecar can read a file that root owns.
 const othersRead = 0o004
 
-// openVolumes lets the sidecar and the application read tokens whose volume is closed to
-// others (defaultMode 0400), and returns the modes that it has changed.
+// openVolumes makes tokens readable for the sidecar and the application if the mode of their
+// volume excludes other users (defaultMode 0400). It returns the original modes.
 //
-// Only an fsGroup, which the sidecar has as well, or one user for all containers lets
-// anybody but root read such a volume: the kubelet then gives the tokens to that user.
-// Our containers have users of their own and so end this for every token of the pod. The files are
-// still seen only where the volume is mounted.
+// Without it, users other than root can read such a volume in two cases only. With an fsGroup,
+// which the sidecar has as well, nothing needs to change. If all containers run as one user,
+// the kubelet gives the tokens to that user. Our containers have users of their own, and end
+// that case for every token of the pod. The files stay visible only where the volume is mounted.
 func openVolumes(spec *corev1.PodSpec, account string, firstTime bool) map[string]int32 {
 	if spec.SecurityContext != nil && spec.SecurityContext.FSGroup != nil {
 		return nil
 	}
 	opened := map[string]int32{}
-	oneUser := firstTime && haveOneUser(spec)
+	oneUser := firstTime && runAsOneUser(spec)
 	for i := range spec.Volumes {
 		v := &spec.Volumes[i]
 		mode := defaultMode(v)
@@ -136,7 +137,7 @@ func openVolumes(spec *corev1.PodSpec, account string, firstTime bool) map[strin
 	return opened
 }
 
-// defaultMode points to the field of a volume that can hold a token; nil for others.
+// defaultMode returns a pointer to the mode of a volume that can hold a token; nil for others.
 func defaultMode(v *corev1.Volume) **int32 {
 	switch {
 	case v.Projected != nil:
@@ -153,8 +154,8 @@ func projectsToken(v *corev1.Volume) bool {
 	})
 }
 
-// haveOneUser tells whether all containers run as one user, as far as the pod says so.
-func haveOneUser(spec *corev1.PodSpec) bool {
+// runAsOneUser reports whether the pod sets the same user for all containers.
+func runAsOneUser(spec *corev1.PodSpec) bool {
 	var users []int64
 	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
 		switch {

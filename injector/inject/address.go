@@ -7,16 +7,15 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// listenPort is where the sidecar listens by its own defaults. Its metrics are on the
-// port after that.
+// listenPort is the default port of the sidecar. Its metrics are on the next port.
 const listenPort = 10268
 
 // loopback is the address of the sidecar for the containers of its pod.
 const loopback = "127.0.0.1"
 
-// addressEnv is what the kubelet sets in every container for the Service "kubernetes",
-// with the sidecar's address in place of the Service's. The 443 family is there for
-// clients that read the variables by the Service's usual port number.
+// addressEnv returns the variables that the kubelet sets in every container for the Service
+// "kubernetes", but with the sidecar's address. The names with 443 are for clients that expect
+// the Service's usual port number.
 func addressEnv(listen int32) []corev1.EnvVar {
 	port := strconv.Itoa(int(listen))
 	url := "tcp://" + loopback + ":" + port
@@ -38,8 +37,8 @@ func addressEnv(listen int32) []corev1.EnvVar {
 	return env
 }
 
-// setsOwnAddress tells whether env gives one of our variables another value.
-// Whoever has written an address into the pod means that address, so it wins.
+// setsOwnAddress reports whether env has one of our variables with another value. An address
+// that the pod's author has written takes precedence.
 func setsOwnAddress(env, ours []corev1.EnvVar) bool {
 	return slices.ContainsFunc(env, func(e corev1.EnvVar) bool {
 		i := slices.IndexFunc(ours, func(our corev1.EnvVar) bool { return our.Name == e.Name })
@@ -47,7 +46,7 @@ func setsOwnAddress(env, ours []corev1.EnvVar) bool {
 	})
 }
 
-// missingFrom returns those of ours that env does not have.
+// missingFrom returns the variables in ours that env does not have.
 func missingFrom(env, ours []corev1.EnvVar) []corev1.EnvVar {
 	var missing []corev1.EnvVar
 	for _, our := range ours {

@@ -8,30 +8,30 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// AnnotationPrefix starts every annotation of Rockpool. A key with this prefix that is
-// not in the list below is an error: a misspelt one would otherwise be ignored silently.
+// AnnotationPrefix begins every annotation of Rockpool. A key with this prefix that is not in
+// the list below is an error: otherwise a misspelt key would be ignored silently.
 const AnnotationPrefix = "rockpool.dev/"
 
 // Annotations of a pod.
 const (
 	// AnnotationInject asks for Rockpool ("true") or declines it ("false").
 	AnnotationInject = AnnotationPrefix + "inject"
-	// AnnotationCacheVolume chooses where the cache lives, see [CacheVolume].
+	// AnnotationCacheVolume chooses the kind of the cache volume, see [CacheVolume].
 	AnnotationCacheVolume = AnnotationPrefix + "cache-volume"
-	// AnnotationCacheSize is how much disk the recordings may take.
+	// AnnotationCacheSize limits the disk space of the recordings.
 	AnnotationCacheSize = AnnotationPrefix + "cache-size"
-	// AnnotationCacheAgents selects the clients whose reading is recorded.
+	// AnnotationCacheAgents selects the clients whose reads are recorded.
 	AnnotationCacheAgents = AnnotationPrefix + "cache-agents"
-	// AnnotationUpstreams is where this pod reaches the API server.
+	// AnnotationUpstreams lists the URLs at which this pod reaches the API server.
 	AnnotationUpstreams = AnnotationPrefix + "upstreams"
-	// AnnotationPort is where the sidecar listens on the pod's loopback interface; its
-	// metrics are on the next port. A pod with the node's network must have one.
+	// AnnotationPort is the sidecar's port on the pod's loopback interface; its metrics are on
+	// the next port. A pod in the node's network must have this annotation.
 	AnnotationPort = AnnotationPrefix + "port"
-	// AnnotationExcludeContainers names containers that are left alone.
+	// AnnotationExcludeContainers names containers that the injector leaves alone.
 	AnnotationExcludeContainers = AnnotationPrefix + "exclude-containers"
-	// AnnotationOfflineEvents has Events accepted while the link is down ("true").
+	// AnnotationOfflineEvents queues Events written while the link is down ("true").
 	AnnotationOfflineEvents = AnnotationPrefix + "offline-events"
-	// AnnotationOfflineLeases has held Leases renewed while the link is down ("true").
+	// AnnotationOfflineLeases renews held Leases while the link is down ("true").
 	AnnotationOfflineLeases = AnnotationPrefix + "offline-leases"
 	// AnnotationLogLevel is the log level of the sidecar.
 	AnnotationLogLevel = AnnotationPrefix + "log-level"
@@ -42,25 +42,25 @@ const (
 	AnnotationMemoryLimit   = AnnotationPrefix + "memory-limit"
 	// AnnotationImage replaces [Params.Image] for this pod.
 	AnnotationImage = AnnotationPrefix + "image"
-	// AnnotationStatus is written by the injector, see [Status]; never read as a wish.
+	// AnnotationStatus is written by the injector, see [Status]. It is not a setting.
 	AnnotationStatus = AnnotationPrefix + "status"
 )
 
-// CacheVolume is the kind of volume that holds the recorded data.
+// CacheVolume is the kind of volume for the recordings.
 type CacheVolume string
 
 // The cache volumes.
 const (
-	// CacheHostPath survives the pod and the node's restarts. The default.
+	// CacheHostPath survives the pod and restarts of the node. It is the default.
 	CacheHostPath CacheVolume = "hostPath"
-	// CacheEmptyDir survives restarts of containers, not of the pod. It needs no
-	// prepare container and is allowed where Pod Security forbids hostPath.
+	// CacheEmptyDir survives restarts of containers, but ends with the pod. It needs no prepare
+	// container, and is allowed where Pod Security forbids hostPath.
 	CacheEmptyDir CacheVolume = "emptyDir"
 )
 
-// Annotations is what a pod asks of the injector, each field after its annotation. The
-// zero value of a field means that the annotation is absent. The other annotations are
-// only checked here: the sidecar reads them itself, whenever they change.
+// Annotations are the annotations for the injector, each field named after its annotation. The
+// zero value of a field means that the annotation is absent. The injector only checks the
+// other annotations: the sidecar reads them itself, whenever they change.
 type Annotations struct {
 	Inject            bool
 	CacheVolume       CacheVolume
@@ -81,10 +81,10 @@ func (e *AnnotationError) Error() string {
 	return fmt.Sprintf("%s: %s (allowed: %s)", e.Annotation, e.Problem, e.Allowed)
 }
 
-// AnnotationErrors are all wrong annotations of a pod, in alphabetical order.
+// AnnotationErrors are all invalid annotations of a pod, in alphabetical order.
 type AnnotationErrors []*AnnotationError
 
-// Error puts them on one line: it ends up in the message of a controller's event.
+// Error is one line: it becomes part of the message of a controller's event.
 func (e AnnotationErrors) Error() string {
 	texts := make([]string, len(e))
 	for i, one := range e {
@@ -98,7 +98,7 @@ func (e AnnotationErrors) Error() string {
 func ParseAnnotations(all map[string]string) (Annotations, error) {
 	var parsed Annotations
 	var errs AnnotationErrors
-	for _, key := range ownKeys(all) {
+	for _, key := range rockpoolKeys(all) {
 		if key == AnnotationStatus {
 			continue
 		}
@@ -117,9 +117,9 @@ func ParseAnnotations(all map[string]string) (Annotations, error) {
 	return parsed, nil
 }
 
-// Requested tells whether a pod with these annotations has to be looked at: it, or somebody
-// else (asked), has asked for Rockpool, or it tried to with a value that is neither
-// "true" nor "false". The webhook configuration's matchConditions say the same in CEL.
+// Requested reports whether a pod with these annotations needs a decision. Either the pod asks
+// for Rockpool, perhaps with an invalid value; or its namespace or a command does (asked), and
+// the pod does not decline. The webhook configuration's matchConditions are the same in CEL.
 func Requested(all map[string]string, asked bool) bool {
 	value, ok := all[AnnotationInject]
 	if !ok {
@@ -128,7 +128,7 @@ func Requested(all map[string]string, asked bool) bool {
 	return value != "false"
 }
 
-func ownKeys(all map[string]string) []string {
+func rockpoolKeys(all map[string]string) []string {
 	var keys []string
 	for key := range all {
 		if strings.HasPrefix(key, AnnotationPrefix) {

@@ -22,8 +22,8 @@ func TestParseAnnotations(t *testing.T) {
 		wantErr string
 	}{
 		{name: "none", in: nil},
-		{name: "those of others are not read", in: map[string]string{"example.com/inject": "maybe", "rockpool.development/x": "y"}},
-		{name: "the status is no wish", in: map[string]string{AnnotationStatus: "anything"}},
+		{name: "annotations of other tools are ignored", in: map[string]string{"example.com/inject": "maybe", "rockpool.development/x": "y"}},
+		{name: "the status is not a setting", in: map[string]string{AnnotationStatus: "anything"}},
 		{name: "all", in: map[string]string{
 			AnnotationInject: "true", AnnotationCacheVolume: "emptyDir", AnnotationImage: "rockpool:dev", AnnotationLogLevel: "warn",
 			AnnotationOfflineEvents: "true", AnnotationOfflineLeases: "false",
@@ -40,24 +40,24 @@ func TestParseAnnotations(t *testing.T) {
 		{name: "log levels", in: map[string]string{AnnotationLogLevel: "trace"}, wantErr: `rockpool.dev/log-level: unknown value "trace" (allowed: debug, info, warn, error)`},
 		{name: "offline events are on or off", in: map[string]string{AnnotationOfflineEvents: "yes"}, wantErr: `rockpool.dev/offline-events: unknown value "yes" (allowed: true, false)`},
 		{name: "offline leases are on or off", in: map[string]string{AnnotationOfflineLeases: ""}, wantErr: `rockpool.dev/offline-leases: unknown value "" (allowed: true, false)`},
-		{name: "an upstream among several is wrong", in: map[string]string{AnnotationUpstreams: "https://a,b"}, wantErr: `rockpool.dev/upstreams: entry 2: url: "b" is not https`},
-		{name: "what is right each and wrong together", in: map[string]string{AnnotationUpstreams: "https://a,https://a;ca-file=/b"}, wantErr: "is given before with another"},
+		{name: "one invalid upstream", in: map[string]string{AnnotationUpstreams: "https://a,b"}, wantErr: `rockpool.dev/upstreams: entry 2: url: "b" is not https`},
+		{name: "upstreams that conflict", in: map[string]string{AnnotationUpstreams: "https://a,https://a;ca-file=/b"}, wantErr: "is given before with another"},
 		{name: "an image with spaces", in: map[string]string{AnnotationImage: "a b"}, wantErr: `rockpool.dev/image: "a b"`},
-		{name: "a key that nobody knows, with the known ones", in: map[string]string{"rockpool.dev/upstream": "https://a"},
+		{name: "an unknown key; the error lists the known ones", in: map[string]string{"rockpool.dev/upstream": "https://a"},
 			wantErr: "rockpool.dev/upstream: unknown annotation (allowed: rockpool.dev/inject, rockpool.dev/cache-volume, rockpool.dev/cache-size, rockpool.dev/cache-agents, rockpool.dev/upstreams, rockpool.dev/port, rockpool.dev/exclude-containers, rockpool.dev/offline-events, rockpool.dev/offline-leases, rockpool.dev/log-level, rockpool.dev/cpu-request, rockpool.dev/cpu-limit, rockpool.dev/memory-request, rockpool.dev/memory-limit, rockpool.dev/image)"},
-		{name: "a cache too small for anything", in: map[string]string{AnnotationCacheSize: "1Mi"}, wantErr: `rockpool.dev/cache-size: "1Mi" is out of range (allowed: a quantity from 4Mi to 1Pi, like 256Mi)`},
+		{name: "a cache that is too small", in: map[string]string{AnnotationCacheSize: "1Mi"}, wantErr: `rockpool.dev/cache-size: "1Mi" is out of range (allowed: a quantity from 4Mi to 1Pi, like 256Mi)`},
 		{name: "a cache in thousandths of a byte", in: map[string]string{AnnotationCacheSize: "256000000m"}, wantErr: `rockpool.dev/cache-size: "256000000m" is not a quantity of bytes`},
 		{name: "an agent with its version", in: map[string]string{AnnotationCacheAgents: "kubectl/v1"}, wantErr: `rockpool.dev/cache-agents: "kubectl/v1" is not a User-Agent's name`},
 		{name: "no agent at all", in: map[string]string{AnnotationCacheAgents: " "}, wantErr: `rockpool.dev/cache-agents: no name is given`},
-		{name: "a port of root's", in: map[string]string{AnnotationPort: "443"}, wantErr: `rockpool.dev/port: "443" is not such a port (allowed: a port from 1024 to 65534)`},
+		{name: "a port that needs root", in: map[string]string{AnnotationPort: "443"}, wantErr: `rockpool.dev/port: "443" is not such a port (allowed: a port from 1024 to 65534)`},
 		{name: "a port without a next one", in: map[string]string{AnnotationPort: "65535"}, wantErr: `rockpool.dev/port: "65535"`},
 		{name: "a port with a sign", in: map[string]string{AnnotationPort: "+20268"}, wantErr: `rockpool.dev/port: "+20268"`},
-		{name: "a port that is none", in: map[string]string{AnnotationPort: "https"}, wantErr: `rockpool.dev/port: "https"`},
-		{name: "a container that cannot be", in: map[string]string{AnnotationExcludeContainers: "web,Mesh"}, wantErr: `rockpool.dev/exclude-containers: "Mesh" is not the name`},
+		{name: "a port that is not a number", in: map[string]string{AnnotationPort: "https"}, wantErr: `rockpool.dev/port: "https"`},
+		{name: "an impossible container name", in: map[string]string{AnnotationExcludeContainers: "web,Mesh"}, wantErr: `rockpool.dev/exclude-containers: "Mesh" is not the name`},
 		{name: "our container", in: map[string]string{AnnotationExcludeContainers: "rockpool-sidecar"}, wantErr: `rockpool.dev/exclude-containers: "rockpool-sidecar"`},
 		{name: "no CPU", in: map[string]string{AnnotationCPULimit: "0"}, wantErr: `rockpool.dev/cpu-limit: "0" is not such a quantity (allowed: a quantity above zero, like 50m or 64Mi)`},
 		{name: "memory without a number", in: map[string]string{AnnotationMemoryRequest: "Mi"}, wantErr: `rockpool.dev/memory-request: "Mi"`},
-		{name: "every wrong one is told, in order", in: map[string]string{"rockpool.dev/z": "", "rockpool.dev/a": ""}, wantErr: "; rockpool.dev/z: unknown annotation"},
+		{name: "every invalid annotation is reported, in order", in: map[string]string{"rockpool.dev/z": "", "rockpool.dev/a": ""}, wantErr: "; rockpool.dev/z: unknown annotation"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -103,7 +103,7 @@ func FuzzParseAnnotations(f *testing.F) {
 			!slices.ContainsFunc(settings, func(s setting) bool { return s.key == key }) {
 			t.Fatalf("unknown key %q accepted", key)
 		}
-		// What is accepted here must not be bad to the sidecar.
+		// The sidecar must accept the same values.
 		for _, k := range config.Keys() {
 			if config.Annotations()[key] == k.Name && k.Check(strings.TrimSpace(value)) != nil {
 				t.Fatalf("%s: %q accepted, but %v", key, value, k.Check(strings.TrimSpace(value)))
@@ -122,7 +122,7 @@ func TestTheSidecarKnowsEveryAnnotation(t *testing.T) {
 	}
 	for _, s := range settings {
 		if _, ok := known[s.key]; !ok {
-			t.Errorf("the sidecar would complain about %s", s.key)
+			t.Errorf("the sidecar does not know %s", s.key)
 		}
 	}
 }

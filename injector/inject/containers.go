@@ -14,13 +14,13 @@ import (
 
 // Containers that are added to a pod.
 const (
-	// ContainerPrepare makes the pod's cache directory on the node and ends.
+	// ContainerPrepare creates the pod's cache directory on the node, and ends.
 	ContainerPrepare = "rockpool-prepare"
 	// ContainerSidecar is the native sidecar.
 	ContainerSidecar = "rockpool-sidecar"
 )
 
-// configPath is where the sidecar has [VolumeConfig].
+// configPath is where the sidecar mounts [VolumeConfig].
 const configPath = "/etc/rockpool"
 
 // binary is the sidecar's program in the image.
@@ -29,28 +29,28 @@ const binary = "/rockpool-sidecar"
 // sidecarID is the user and group of the sidecar, and the owner of its cache directory.
 const sidecarID = 65532
 
-// sidecar is what differs between the sidecars of two pods.
+// sidecar has the values that differ from pod to pod.
 type sidecar struct {
-	image     string
-	directory string // below the root of the cache volume; "": the volume is this pod's alone
-	account   string // the original service-account volume
-	port      int32
-	hostPorts bool // the node's ports are the pod's
-	anyUser   bool // the namespace gives the container its user
-	env       []corev1.EnvVar
-	resources corev1.ResourceRequirements
+	image        string
+	directory    string // below the root of the cache volume; "" = the volume is this pod's alone
+	account      string // the original service-account volume
+	port         int32
+	hostPorts    bool // the pod uses the node's ports
+	assignedUser bool // the namespace assigns the container's user
+	env          []corev1.EnvVar
+	resources    corev1.ResourceRequirements
 }
 
-// ownContainer tells whether a container of this name is one of ours.
+// ownContainer reports whether a container of this name is one of ours.
 func ownContainer(name string) bool {
 	return name == ContainerPrepare || name == ContainerSidecar
 }
 
-// prepareContainer runs as root, which alone can make a directory for another user in a
-// hostPath volume, and may do that and nothing else.
+// prepareContainer runs as root, because only root can create a directory for another user in
+// a hostPath volume. Its only capability is the one for that.
 func (s *sidecar) prepareContainer() corev1.Container {
 	id := strconv.Itoa(sidecarID)
-	security := confined()
+	security := restrictedContext()
 	security.RunAsUser = ptr.To[int64](0)
 	security.RunAsGroup = ptr.To[int64](0)
 	security.RunAsNonRoot = ptr.To(false)
@@ -63,8 +63,8 @@ func (s *sidecar) prepareContainer() corev1.Container {
 		Resources: *s.resources.DeepCopy(),
 		VolumeMounts: []corev1.VolumeMount{
 			{Name: VolumeCache, MountPath: "/cache"},
-			// Empty while it runs. With nothing there the ServiceAccount admission plugin would
-			// mount the token, for which this container has no use.
+			// Empty while this container runs. Without a mount at this path, the ServiceAccount
+			// admission plugin would mount the token, which this container does not need.
 			{Name: VolumeAccount, MountPath: accountPath, ReadOnly: true},
 		},
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
@@ -72,12 +72,12 @@ func (s *sidecar) prepareContainer() corev1.Container {
 	}
 }
 
-// container is the native sidecar. Of the cache volume it sees its own directory only; of
-// the service account, the original volume.
+// container returns the native sidecar. It mounts only its own directory of the cache volume,
+// and the original service-account volume.
 func (s *sidecar) container() corev1.Container {
-	security := confined()
+	security := restrictedContext()
 	security.RunAsNonRoot = ptr.To(true)
-	if !s.anyUser {
+	if !s.assignedUser {
 		security.RunAsUser = ptr.To[int64](sidecarID)
 		security.RunAsGroup = ptr.To[int64](sidecarID)
 	}
@@ -89,8 +89,8 @@ func (s *sidecar) container() corev1.Container {
 		Env:           s.env,
 		Resources:     *s.resources.DeepCopy(),
 		RestartPolicy: ptr.To(corev1.ContainerRestartPolicyAlways),
-		// The kubelet starts the next container when this has returned. There is no
-		// readiness probe: a pod whose link is down is as ready as any.
+		// The kubelet starts the next container when this hook returns. There is no readiness
+		// probe: a pod is ready even if its link is down.
 		Lifecycle: &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{
 			Exec: &corev1.ExecAction{Command: []string{binary, "wait"}},
 		}},
@@ -106,8 +106,8 @@ func (s *sidecar) container() corev1.Container {
 	}
 }
 
-// ports are declared where they are the node's, so that the scheduler keeps two pods with
-// the same apart.
+// ports declares the ports if they are the node's: the scheduler then puts two pods with the
+// same port on different nodes.
 func (s *sidecar) ports() []corev1.ContainerPort {
 	if !s.hostPorts {
 		return nil
@@ -118,9 +118,9 @@ func (s *sidecar) ports() []corev1.ContainerPort {
 	}
 }
 
-// confined is what both containers may do: nothing that the restricted Pod Security
-// level forbids, before each adds its user.
-func confined() *corev1.SecurityContext {
+// restrictedContext is the security context of both containers, before each adds its user. It
+// complies with the restricted Pod Security level.
+func restrictedContext() *corev1.SecurityContext {
 	return &corev1.SecurityContext{
 		AllowPrivilegeEscalation: ptr.To(false),
 		ReadOnlyRootFilesystem:   ptr.To(true),
@@ -129,10 +129,10 @@ func confined() *corev1.SecurityContext {
 	}
 }
 
-// sidecarEnv is the sidecar's configuration as far as it cannot change: where it listens, and
-// where it finds what can. What holds now is noted below that, for as long as the pod's
-// ConfigMap is not there. Annotations are not in it, because the sidecar reads them itself
-// and a variable would come before them.
+// sidecarEnv returns the sidecar's fixed configuration: where it listens, and where the
+// changeable configuration is. The present settings follow as defaults, for the time until the
+// pod's ConfigMap exists. Annotations are not included: the sidecar reads them itself, and a
+// variable would override them.
 func sidecarEnv(settings map[string]string, port int32) []corev1.EnvVar {
 	var env []corev1.EnvVar
 	if port != 0 {
@@ -150,7 +150,7 @@ func sidecarEnv(settings map[string]string, port int32) []corev1.EnvVar {
 // envListen has the sidecar's address when it is not the default.
 const envListen = "ROCKPOOL_LISTEN_ADDRESS"
 
-// portOf returns where a sidecar listens.
+// portOf returns the port of a sidecar.
 func portOf(c *corev1.Container) int32 {
 	for _, v := range c.Env {
 		if _, port, err := net.SplitHostPort(v.Value); v.Name == envListen && err == nil {
@@ -162,9 +162,9 @@ func portOf(c *corev1.Container) int32 {
 	return listenPort
 }
 
-// restore brings a container of ours that is already in the pod back to what makes it
-// work, and keeps what other admission plugins may rightly have changed: a mirrored
-// image, default resources, more variables, a stricter security context.
+// restore resets those fields of our container that it needs to work. It keeps legitimate
+// changes of other admission plugins: a mirrored image, default resources, more variables, a
+// stricter security context.
 func restore(have, want corev1.Container) corev1.Container {
 	have.Command, have.Args, have.Ports = want.Command, want.Args, want.Ports
 	have.RestartPolicy, have.Lifecycle = want.RestartPolicy, want.Lifecycle

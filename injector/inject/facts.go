@@ -8,24 +8,23 @@ import (
 	"k8s.io/apimachinery/pkg/util/version"
 )
 
-// Facts is what counts for a pod beyond what the pod says itself. The zero value of a field
-// means that it is not known, or not so.
+// Facts are the facts about a pod that are not in the pod itself. The zero value of a field
+// means unknown, or no.
 type Facts struct {
-	// Namespace in which the pod is created; a pod at admission may not say its own.
+	// Namespace in which the pod is created; at admission the pod itself may not name it.
 	Namespace string
-	// NamespaceLabels and NamespaceAnnotations tell what the namespace forbids: the Pod
+	// NamespaceLabels and NamespaceAnnotations show what the namespace forbids: the Pod
 	// Security level, and the range of user IDs on OpenShift.
 	NamespaceLabels, NamespaceAnnotations map[string]string
-	// Asked: somebody else than the pod asks for Rockpool, its namespace by a label or a
-	// person by a command. The pod may still decline.
+	// Asked means that the pod's namespace asks for Rockpool by a label, or a person by a
+	// command. The pod may still decline.
 	Asked bool
 	// KubeletVersion of the node that [NodeOf] names.
 	KubeletVersion string
-	// Template: the pod is written down for later. The ServiceAccount admission plugin has
-	// not seen it and has mounted nothing.
+	// Template means that the pod comes from a manifest: the ServiceAccount admission plugin has
+	// not mounted the token yet.
 	Template bool
-	// Controller is the workload that the pod is the template of. Nil: see the pod's
-	// owner references.
+	// Controller is the workload whose template the pod is. Nil: see the pod's owner references.
 	Controller *metav1.OwnerReference
 }
 
@@ -33,15 +32,15 @@ type Facts struct {
 // Older ones would wait for the sidecar to end before they start the application.
 var sidecarKubelet = version.MustParseGeneric("1.29")
 
-// oldKubelet tells whether v is known to be too old.
+// oldKubelet reports whether version v is too old. It returns false for an unknown version.
 func oldKubelet(v string) bool {
 	parsed, err := version.ParseGeneric(v)
 	return err == nil && parsed.LessThan(sidecarKubelet)
 }
 
-// NodeOf returns the node on which the pod will certainly run, or "": it names the node
-// itself, or it is of a DaemonSet, whose controller gives each pod the affinity to one node.
-// Most pods at admission have not been scheduled.
+// NodeOf returns the only node on which the pod can run, or "". Either the pod names the node,
+// or it belongs to a DaemonSet, whose controller gives each pod an affinity to one node. At
+// admission, most pods have not been scheduled.
 func NodeOf(pod *corev1.Pod) string {
 	if pod.Spec.NodeName != "" {
 		return pod.Spec.NodeName
@@ -70,12 +69,12 @@ const (
 	// labelEnforce has the Pod Security level of a namespace.
 	// https://kubernetes.io/docs/concepts/security/pod-security-admission/
 	labelEnforce = "pod-security.kubernetes.io/enforce"
-	// annotationUserRange is on every namespace of OpenShift. Its admission refuses
-	// containers with a user outside the range, and gives one to those without.
+	// annotationUserRange is on every namespace of OpenShift. Its admission refuses containers
+	// with a user outside the range, and assigns a user to containers without one.
 	annotationUserRange = "openshift.io/sa.scc.uid-range"
 )
 
-// forbidsHostPath tells why a pod in this namespace cannot have a hostPath volume, or "".
+// forbidsHostPath returns why a pod in this namespace cannot have a hostPath volume, or "".
 func (f *Facts) forbidsHostPath() (reason Reason, detail string) {
 	switch level := f.NamespaceLabels[labelEnforce]; level {
 	case "baseline", "restricted":

@@ -31,7 +31,7 @@ func TestNodeOf(t *testing.T) {
 		{"one of two nodes in one term", bound(on("a", "b")), ""},
 		{"one node or any with a label", bound(on("a"), labelled), ""},
 		{"any other node", bound(not), ""},
-		{"a label that is called like the field", bound(labelled), ""},
+		{"a label with the name of the field", bound(labelled), ""},
 		{"a preference", corev1.PodSpec{Affinity: &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{}}}, ""},
 		{"affinity to pods", corev1.PodSpec{Affinity: &corev1.Affinity{}}, ""},
 	}

@@ -9,17 +9,17 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 )
 
-// Inject returns the pod as it runs with Rockpool. The given pod is not changed; when the
-// outcome is not [Injected], the returned one equals it.
+// Inject returns the pod as it runs with Rockpool. It does not change the given pod. Unless the
+// outcome is [Injected], the returned pod equals the given one.
 func Inject(pod *corev1.Pod, facts Facts, params Params) (*corev1.Pod, Result) {
 	status, injected := readStatus(pod)
-	ask, stop := examine(pod, injected, &facts)
+	ask, stop := precheck(pod, injected, &facts)
 	if stop != nil {
 		return pod, *stop
 	}
-	resources, err := withAsked(params.Resources, ask.Resources)
+	resources, err := overrideResources(params.Resources, ask.Resources)
 	if err != nil {
-		return pod, refuse(ReasonInvalidAnnotation, err.Error())
+		return pod, refused(ReasonInvalidAnnotation, err.Error())
 	}
 	patched := pod.DeepCopy()
 	spec := &patched.Spec
@@ -28,29 +28,32 @@ func Inject(pod *corev1.Pod, facts Facts, params Params) (*corev1.Pod, Result) {
 	}
 	account := accountVolume(spec)
 	if account == "" {
-		return pod, skip(ReasonNoServiceAccount)
+		return pod, skipped(ReasonNoServiceAccount)
 	}
 	cache, notices := chooseCacheVolume(pod, injected, &ask, &facts, &params)
 	directory := ""
 	if cache == CacheHostPath {
 		if directory, err = cacheDirectory(pod, &facts); err != nil {
-			return pod, refuse(ReasonInvalidName, err.Error())
+			return pod, refused(ReasonInvalidName, err.Error())
 		}
 	}
 
 	before := status.Before.clone()
-	r := redirection{env: addressEnv(cmp.Or(ask.Port, listenPort)), account: account, exclude: ask.ExcludeContainers, before: before, firstTime: !injected}
-	r.all(spec)
+	r := redirection{
+		env: addressEnv(cmp.Or(ask.Port, listenPort)), account: account, exclude: ask.ExcludeContainers,
+		before: before, firstTime: !injected,
+	}
+	r.apply(spec)
 	notices = append(notices, r.notices...)
 	if !r.served {
 		return pod, Result{Outcome: Skipped, Cause: Notice{Reason: ReasonNothingToServe}, Notices: notices}
 	}
-	before.keepModes(openVolumes(spec, account, !injected))
+	before.recordModes(openVolumes(spec, account, !injected))
 	addContainers(spec, &sidecar{
 		image: cmp.Or(ask.Image, params.Image), directory: directory, account: account,
 		port: cmp.Or(ask.Port, listenPort), hostPorts: spec.HostNetwork,
-		anyUser: cache == CacheEmptyDir && facts.assignsUsers(),
-		env:     sidecarEnv(params.Settings, ask.Port), resources: sidecarResources(spec, resources),
+		assignedUser: cache == CacheEmptyDir && facts.assignsUsers(),
+		env:          sidecarEnv(params.Settings, ask.Port), resources: sidecarResources(spec, resources),
 	})
 	spec.Volumes = addVolumes(spec.Volumes, volumes(cache, params.CacheHostPath))
 	annotate(patched, !injected, before)
@@ -63,45 +66,44 @@ func Inject(pod *corev1.Pod, facts Facts, params Params) (*corev1.Pod, Result) {
 	return patched, result
 }
 
-// examine reads the pod's annotations and returns a result when there
-// is no use in going on. It asks first whether the pod wants Rockpool at all, then what its
-// author has to mend, then what only makes injection pointless.
-func examine(pod *corev1.Pod, injected bool, facts *Facts) (Annotations, *Result) {
+// precheck reads the pod's annotations, and returns a result if the pod cannot be injected. It
+// first checks whether the pod asks for Rockpool, and then for reasons to skip or refuse it.
+func precheck(pod *corev1.Pod, injected bool, facts *Facts) (Annotations, *Result) {
 	stop := func(r Result) (Annotations, *Result) { return Annotations{}, &r }
 	if !Requested(pod.Annotations, facts.Asked) {
-		return stop(skip(ReasonNotRequested))
+		return stop(skipped(ReasonNotRequested))
 	}
 	if _, ok := pod.Annotations[corev1.MirrorPodAnnotationKey]; ok {
-		return stop(skip(ReasonMirrorPod))
+		return stop(skipped(ReasonMirrorPod))
 	}
 	ask, err := ParseAnnotations(pod.Annotations)
 	if err != nil {
-		return stop(refuse(ReasonInvalidAnnotation, err.Error()))
+		return stop(refused(ReasonInvalidAnnotation, err.Error()))
 	}
 	if onWindows(&pod.Spec) {
-		return stop(skip(ReasonWindows))
+		return stop(skipped(ReasonWindows))
 	}
 	if pod.Spec.HostNetwork && ask.Port == 0 {
-		return stop(skip(ReasonHostNetwork))
+		return stop(skipped(ReasonHostNetwork))
 	}
 	if oldKubelet(facts.KubeletVersion) {
-		return stop(refuse(ReasonOldKubelet, fmt.Sprintf("node %q has kubelet %s", NodeOf(pod), facts.KubeletVersion)))
+		return stop(refused(ReasonOldKubelet, fmt.Sprintf("node %q has kubelet %s", NodeOf(pod), facts.KubeletVersion)))
 	}
 	if !injected {
-		if name := takenName(&pod.Spec); name != "" {
-			return stop(refuse(ReasonNameConflict, name))
+		if name := conflictingName(&pod.Spec); name != "" {
+			return stop(refused(ReasonNameConflict, name))
 		}
 	}
-	if port := takenPort(&pod.Spec, cmp.Or(ask.Port, listenPort)); port != "" {
-		return stop(refuse(ReasonPortConflict, port))
+	if port := conflictingPort(&pod.Spec, cmp.Or(ask.Port, listenPort)); port != "" {
+		return stop(refused(ReasonPortConflict, port))
 	}
 	return ask, nil
 }
 
-// chooseCacheVolume decides what kind of cache volume the pod has, and tells why when it is
-// not the one that it would be anywhere else. Who asks for hostPath by annotation gets
-// it: a namespace may have exceptions that are not seen from here. A pod that was
-// injected before keeps what it has.
+// chooseCacheVolume decides on the kind of the pod's cache volume, and returns a notice if the
+// namespace changes the choice. A pod that asks for hostPath by annotation gets it: the
+// namespace may have exceptions that the injector does not know. An injected pod keeps its
+// volume.
 func chooseCacheVolume(pod *corev1.Pod, injected bool, ask *Annotations, facts *Facts, params *Params) (CacheVolume, []Notice) {
 	if has := cacheVolumeOf(&pod.Spec); injected && has != "" {
 		return has, nil
@@ -115,11 +117,11 @@ func chooseCacheVolume(pod *corev1.Pod, injected bool, ask *Annotations, facts *
 	return kind, nil
 }
 
-func skip(reason Reason) Result {
+func skipped(reason Reason) Result {
 	return Result{Outcome: Skipped, Cause: Notice{Reason: reason}}
 }
 
-func refuse(reason Reason, detail string) Result {
+func refused(reason Reason, detail string) Result {
 	return Result{Outcome: Refused, Cause: Notice{Reason: reason, Detail: detail}}
 }
 
@@ -127,8 +129,8 @@ func onWindows(spec *corev1.PodSpec) bool {
 	return spec.OS != nil && spec.OS.Name == corev1.Windows || spec.NodeSelector[corev1.LabelOSStable] == string(corev1.Windows)
 }
 
-// takenName returns the first container or volume that has one of our names, or "".
-func takenName(spec *corev1.PodSpec) string {
+// conflictingName returns the first container or volume that has one of our names, or "".
+func conflictingName(spec *corev1.PodSpec) string {
 	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
 		if ownContainer(c.Name) {
 			return fmt.Sprintf("container %q", c.Name)
@@ -142,9 +144,9 @@ func takenName(spec *corev1.PodSpec) string {
 	return ""
 }
 
-// takenPort returns the first port of a container of the application that the sidecar needs,
+// conflictingPort returns the first port of an application container that the sidecar needs,
 // or "". All containers of a pod share one loopback interface.
-func takenPort(spec *corev1.PodSpec, listen int32) string {
+func conflictingPort(spec *corev1.PodSpec, listen int32) string {
 	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
 		for _, p := range c.Ports {
 			if !ownContainer(c.Name) && p.Protocol != corev1.ProtocolUDP && p.Protocol != corev1.ProtocolSCTP &&
@@ -156,8 +158,8 @@ func takenPort(spec *corev1.PodSpec, listen int32) string {
 	return ""
 }
 
-// addContainers puts our containers before all others, which need the sidecar from their
-// first moment on. Those that are there already are restored and moved to the front.
+// addContainers puts our containers before all others, which need the sidecar from their start.
+// It restores those that the pod already has, and moves them to the front.
 func addContainers(spec *corev1.PodSpec, s *sidecar) {
 	var front []corev1.Container
 	if s.directory != "" {

@@ -13,25 +13,25 @@ import (
 	"rockpool.dev/sidecar/config"
 )
 
-// DefaultCacheHostPath is the directory on the node below which every pod's cache
-// directory is made, unless Params says otherwise.
+// DefaultCacheHostPath is the directory on the node with the cache directories of all pods,
+// unless Params names another.
 const DefaultCacheHostPath = "/var/lib/rockpool"
 
-// Params is what the administrator of a cluster decides for all pods; annotations of a
-// pod override some of it. The values must pass the validating functions of this package,
-// which callers use themselves so that an error can name where the value came from.
+// Params are the settings of a cluster's administrator for all pods; annotations of a pod
+// override some of them. The values must pass the Validate functions of this package. Callers
+// call these themselves, so that an error can name the origin of the value.
 type Params struct {
 	// Version of the injector, written into the status annotation.
 	Version string
 	// Image that the prepare and sidecar containers run. Required.
 	Image string
-	// Settings of the sidecars, by key, such as upstream.servers and log.level (see
-	// package sidecar/config): what holds for pods that say nothing else, until the
-	// cluster says something else.
+	// Settings of the sidecars, by key, such as upstream.servers and log.level (see package
+	// sidecar/config). They are the defaults of a pod, which its annotations and later changes
+	// of the cluster's settings override.
 	Settings map[string]string
-	// CacheVolume of pods that do not say. Empty: [CacheHostPath].
+	// CacheVolume of pods without the annotation. Empty: [CacheHostPath].
 	CacheVolume CacheVolume
-	// CacheHostPath is the directory on the node that holds the caches. Required.
+	// CacheHostPath is the directory on the node with the caches. Required.
 	CacheHostPath string
 	// Resources of the prepare and sidecar containers. A pod of Guaranteed QoS gets
 	// requests equal to the limits, see [sidecarResources].
@@ -54,7 +54,7 @@ func ValidateCacheHostPath(hostPath string) error {
 	return nil
 }
 
-// ValidateResources refuses what the API server would refuse in every pod: a negative
+// ValidateResources rejects values that the API server would reject in every pod: a negative
 // quantity, or a request above its limit.
 func ValidateResources(resources corev1.ResourceRequirements) error {
 	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
@@ -69,7 +69,7 @@ func ValidateResources(resources corev1.ResourceRequirements) error {
 	return nil
 }
 
-// ValidateUpstreams accepts what the sidecar accepts as upstream.servers, with one at least.
+// ValidateUpstreams accepts the values of upstream.servers with at least one server.
 func ValidateUpstreams(list string) error {
 	if strings.Trim(list, " ,") == "" {
 		return errors.New("no URL is given")
@@ -79,11 +79,11 @@ func ValidateUpstreams(list string) error {
 	return keys[i].Check(strings.TrimSpace(list))
 }
 
-// imageReference is the grammar of OCI image references, with any host name before the
-// first slash: [host[:port]/]path[:tag][@digest].
+// imageReference is the grammar of OCI image references, with any host name before the first
+// slash: [host[:port]/]path[:tag][@digest].
 var imageReference = regexp.MustCompile(`^([A-Za-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[a-f0-9]{64})?$`)
 
-// maxImageReference is generous: a registry host, a path of at most 255, a tag and a digest.
+// maxImageReference leaves room for a registry host, a path of 255 bytes, a tag and a digest.
 const maxImageReference = 768
 
 // ValidateImage accepts an OCI image reference.

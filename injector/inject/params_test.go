@@ -22,11 +22,11 @@ func TestValidate(t *testing.T) {
 		{"an upstream with a name and a CA", ValidateUpstreams, "https://192.0.2.1:6443;tls-server-name=kubernetes;ca-file=/etc/edge/ca.crt", ""},
 		{"a plain-text upstream", ValidateUpstreams, "http://api.example.com", "is not https"},
 		{"nothing", ValidateUpstreams, "", "no URL is given"},
-		{"nothing but commas", ValidateUpstreams, " , ", "no URL is given"},
+		{"only commas", ValidateUpstreams, " , ", "no URL is given"},
 		{"a path", ValidateUpstreams, "https://a/k8s/clusters/c-1", "has a path"},
 		{"a CA of an upstream that is relative", ValidateUpstreams, "https://a;ca-file=x", "is not an absolute path"},
 		{"a user", ValidateUpstreams, "https://user:secret@a", "user or password"},
-		{"a host that is no name", ValidateUpstreams, "https://a_b", "neither an IP address nor a DNS name"},
+		{"an invalid host", ValidateUpstreams, "https://a_b", "neither an IP address nor a DNS name"},
 		{"a field of an upstream twice", ValidateUpstreams, "https://a;ca-file=/a;ca-file=/b", "is given twice"},
 		{"one address with two CAs", ValidateUpstreams, "https://a,https://a;ca-file=/b", "is given before with another"},
 
@@ -41,7 +41,7 @@ func TestValidate(t *testing.T) {
 		{"the default host path", ValidateCacheHostPath, DefaultCacheHostPath, ""},
 		{"the root of the node", ValidateCacheHostPath, "/", "is not an absolute path"},
 		{"a relative host path", ValidateCacheHostPath, "var/lib", "is not an absolute path"},
-		{"a host path that climbs", ValidateCacheHostPath, "/var/../etc", "is not an absolute path"},
+		{"a host path with two dots", ValidateCacheHostPath, "/var/../etc", "is not an absolute path"},
 		{"no host path", ValidateCacheHostPath, "", "is not an absolute path"},
 	}
 	for _, test := range tests {
@@ -77,7 +77,7 @@ func TestValidateResources(t *testing.T) {
 	}{
 		{"nothing", nil, nil, ""},
 		{"a request and no limit", list("1", ""), nil, ""},
-		{"equal in other words", list("1000m", ""), list("1", ""), ""},
+		{"equal in other units", list("1000m", ""), list("1", ""), ""},
 		{"a request above its limit", list("", "2Gi"), list("", "1Gi"), "memory: the request 2Gi is above the limit 1Gi"},
 		{"a negative request", list("-1", ""), nil, "cpu: a negative quantity"},
 	}
@@ -105,13 +105,13 @@ func TestSidecarResources(t *testing.T) {
 	}{
 		{name: "a pod without resources gets what is configured", configured: with(list("20m", "48Mi"), list("", "192Mi")),
 			pod: []corev1.ResourceRequirements{{}}, want: with(list("20m", "48Mi"), list("", "192Mi"))},
-		{name: "one container short of Guaranteed counts as none", configured: with(list("20m", "48Mi"), list("", "192Mi")),
+		{name: "one container that is not Guaranteed is enough", configured: with(list("20m", "48Mi"), list("", "192Mi")),
 			pod: []corev1.ResourceRequirements{full, with(list("1", "1Gi"), list("2", "1Gi"))}, want: with(list("20m", "48Mi"), list("", "192Mi"))},
-		{name: "Guaranteed: limits become requests, CPU has a floor", configured: with(list("20m", "48Mi"), list("", "192Mi")),
+		{name: "Guaranteed: limits become requests, CPU has a minimum", configured: with(list("20m", "48Mi"), list("", "192Mi")),
 			pod: []corev1.ResourceRequirements{full, with(list("1", "1Gi"), list("1000m", "1024Mi"))}, want: with(list("100m", "192Mi"), list("100m", "192Mi"))},
-		{name: "Guaranteed: a configured CPU limit wins over the floor", configured: with(list("20m", "48Mi"), list("50m", "192Mi")),
+		{name: "Guaranteed: a configured CPU limit overrides the minimum", configured: with(list("20m", "48Mi"), list("50m", "192Mi")),
 			pod: []corev1.ResourceRequirements{full}, want: with(list("50m", "192Mi"), list("50m", "192Mi"))},
-		{name: "Guaranteed: without a limit the request is both", configured: with(list("200m", "48Mi"), nil),
+		{name: "Guaranteed: without a limit the request becomes the limit", configured: with(list("200m", "48Mi"), nil),
 			pod: []corev1.ResourceRequirements{full}, want: with(list("200m", "48Mi"), list("200m", "48Mi"))},
 		{name: "Guaranteed, but no memory configured: nothing is invented", configured: with(list("20m", ""), nil),
 			pod: []corev1.ResourceRequirements{full}, want: with(list("20m", ""), nil)},
@@ -138,7 +138,7 @@ func TestEveryReasonHasOneMessage(t *testing.T) {
 			t.Errorf("%s has no message", reason)
 		}
 		if other, ok := seen[message]; ok {
-			t.Errorf("%s and %s say the same", reason, other)
+			t.Errorf("%s and %s have the same message", reason, other)
 		}
 		seen[message] = reason
 	}

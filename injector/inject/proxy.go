@@ -10,21 +10,21 @@ import (
 var (
 	// proxyVariables send a client's HTTPS requests through a proxy.
 	proxyVariables = []string{"HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"}
-	// exemptVariables list what it does not send there. Clients differ in which of the
-	// two they read first, so one alone would hide the other.
+	// exemptVariables list the exceptions. Clients differ in which of the two they read first,
+	// so one alone would hide the other.
 	exemptVariables = []string{"NO_PROXY", "no_proxy"}
 )
 
-// exemption is how a container that uses a proxy is kept from sending it what is meant for
-// the sidecar: not all clients exempt loopback addresses by themselves.
+// exemption keeps a container from sending requests for the sidecar to its proxy: not all
+// clients exempt loopback addresses by themselves.
 type exemption struct {
 	added   []corev1.EnvVar
-	exempt  []string // variables that said so before
-	unknown bool     // the list comes from elsewhere, nothing could be added
+	exempt  []string // variables that had the sidecar's address before
+	unknown bool     // a list has a valueFrom, so nothing could be added
 }
 
-// exemptFromProxy adds the sidecar's address to the lists that the container has, in
-// place, or returns both lists when it has none.
+// exemptFromProxy adds the sidecar's address to the container's lists, in place. If the
+// container has no list, it returns both.
 func exemptFromProxy(c *corev1.Container) exemption {
 	var e exemption
 	if !setsProxy(c.Env) {
@@ -53,8 +53,8 @@ func exemptFromProxy(c *corev1.Container) exemption {
 	return e
 }
 
-// withProxyAgain undoes exemptFromProxy for the variables that are not in keep.
-func withProxyAgain(env []corev1.EnvVar, keep []string) []corev1.EnvVar {
+// restoreProxy undoes exemptFromProxy, except for the variables in keep.
+func restoreProxy(env []corev1.EnvVar, keep []string) []corev1.EnvVar {
 	if !setsProxy(env) {
 		return env
 	}
@@ -76,7 +76,7 @@ func setsProxy(env []corev1.EnvVar) bool {
 	})
 }
 
-// exempts tells whether a list has the sidecar's address, or everything.
+// exempts reports whether a list exempts the sidecar's address, or all addresses.
 func exempts(list string) bool {
 	return slices.ContainsFunc(splitList(list), func(entry string) bool {
 		return entry == loopback || entry == "*" || entry == "127.0.0.0/8"

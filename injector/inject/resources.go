@@ -8,14 +8,14 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// guaranteedCPU is the least CPU of our containers in a pod of Guaranteed QoS when no CPU
-// limit is configured. Requests are sized for an idle sidecar that can burst; as a limit
-// they would stretch its start to seconds.
+// guaranteedCPU is the minimum CPU of our containers in a pod of Guaranteed QoS if no CPU limit
+// is configured. Requests are sized for an idle sidecar that can burst; as a limit they would
+// extend its start to seconds.
 var guaranteedCPU = resource.MustParse("100m")
 
-// withAsked returns the configured resources with those that the pod asks for in their place.
-// The error is an [AnnotationError].
-func withAsked(configured, asked corev1.ResourceRequirements) (corev1.ResourceRequirements, error) {
+// overrideResources returns the configured resources, overridden by those that the pod asks
+// for. The error is an [AnnotationError].
+func overrideResources(configured, asked corev1.ResourceRequirements) (corev1.ResourceRequirements, error) {
 	both := *configured.DeepCopy()
 	for _, r := range []struct {
 		name           corev1.ResourceName
@@ -54,13 +54,13 @@ func set(list *corev1.ResourceList, name corev1.ResourceName, q resource.Quantit
 	(*list)[name] = q
 }
 
-// sidecarResources returns what our containers ask for in this pod.
+// sidecarResources returns the resources of our containers in this pod.
 //
-//   - Usually: what is configured.
-//   - In a pod of Guaranteed QoS: requests equal to the limits (where there is no limit,
-//     to the request), since one container without them would cost the pod its class.
-//   - In a pod with resources of its own at pod level: nothing. They bound all
-//     containers together, and the API server refuses requests that sum up to more.
+//   - Usually: the configured ones.
+//   - In a pod of Guaranteed QoS: requests equal to the limits (to the request, if there is no
+//     limit), because one container without them would change the pod's class.
+//   - In a pod with resources at pod level: none. Those limit all containers together, and the
+//     API server refuses requests with a larger sum.
 func sidecarResources(spec *corev1.PodSpec, configured corev1.ResourceRequirements) corev1.ResourceRequirements {
 	if spec.Resources != nil && len(spec.Resources.Requests)+len(spec.Resources.Limits) > 0 {
 		return corev1.ResourceRequirements{}
@@ -79,15 +79,15 @@ func sidecarResources(spec *corev1.PodSpec, configured corev1.ResourceRequiremen
 		equal[name] = quantity.DeepCopy()
 	}
 	if memory := equal[corev1.ResourceMemory]; memory.IsZero() {
-		// Without any memory figure the pod cannot stay Guaranteed, and inventing a
-		// limit could kill the sidecar.
+		// Without a memory request or limit the pod cannot stay Guaranteed. An invented limit
+		// could kill the sidecar.
 		return *configured.DeepCopy()
 	}
 	return corev1.ResourceRequirements{Requests: equal, Limits: equal.DeepCopy()}
 }
 
-// guaranteed tells whether the pod's own containers earn it the QoS class Guaranteed: CPU
-// and memory limits in each, and requests that are equal or, by default, absent.
+// guaranteed reports whether the pod has the QoS class Guaranteed by its own containers: each
+// has CPU and memory limits, and requests that are equal or absent.
 // https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/
 func guaranteed(spec *corev1.PodSpec) bool {
 	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {

@@ -14,14 +14,14 @@ import (
 	"rockpool.dev/sidecar/api/agent"
 )
 
-// setting is one annotation: its key, its values in words, and how it is read.
+// setting is one annotation: its key, the allowed values in words, and the function that reads it.
 type setting struct {
 	key     string
 	allowed string
 	read    func(*Annotations, string) error
 }
 
-// settings has every annotation that a person may set. A new one is a new row.
+// settings lists every annotation that a person may set.
 var settings = []setting{
 	{AnnotationInject, "true, false", func(a *Annotations, value string) error {
 		choice, err := oneOf(value, "true", "false")
@@ -47,8 +47,8 @@ var settings = []setting{
 	}},
 	{AnnotationPort, "a port from 1024 to 65534", func(a *Annotations, value string) error {
 		port, err := strconv.ParseInt(value, 10, 32)
-		// The sidecar is not root, and needs the next port as well. The policy rockpool-injected-pods
-		// compares the text.
+		// The sidecar is not root, and needs the next port as well. The number must have its
+		// usual form, because the policy rockpool-injected-pods compares the text.
 		if err != nil || port < 1024 || port > 65534 || strconv.FormatInt(port, 10) != value {
 			return fmt.Errorf("%q is not such a port", value)
 		}
@@ -109,7 +109,7 @@ func splitList(value string) []string {
 	return parts
 }
 
-// onOneLine joins what errors.Join has put on lines of their own.
+// onOneLine joins the lines of an error of errors.Join.
 func onOneLine(err error) error {
 	if err == nil {
 		return nil
@@ -117,7 +117,7 @@ func onOneLine(err error) error {
 	return errors.New(strings.ReplaceAll(err.Error(), "\n", "; "))
 }
 
-// validateCacheSize has the bounds of the sidecar's cache.max-size.
+// validateCacheSize checks for the range of the sidecar's cache.max-size.
 func validateCacheSize(value string) error {
 	q, err := resource.ParseQuantity(value)
 	if err != nil || strings.HasSuffix(value, "m") {

@@ -11,15 +11,15 @@ import (
 )
 
 const (
-	// annotationDefaultContainer is where kubectl logs and exec go when no container is named.
+	// annotationDefaultContainer names the container that kubectl logs and exec use by default.
 	annotationDefaultContainer = "kubectl.kubernetes.io/default-container"
-	// annotationSafeToEvict lists the volumes that shall not keep the cluster
-	// autoscaler from removing a node.
+	// annotationSafeToEvict lists the volumes that do not keep the cluster autoscaler from
+	// removing a node.
 	annotationSafeToEvict = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
 )
 
-// Status is the value of [AnnotationStatus], as JSON: what was added to the pod, by which
-// version.
+// Status is the value of [AnnotationStatus], as JSON: the additions to the pod, and the version
+// of the injector.
 type Status struct {
 	Version    string   `json:"version"`
 	Containers []string `json:"containers"`
@@ -27,25 +27,25 @@ type Status struct {
 	Before     *Before  `json:"before,omitempty"`
 }
 
-// Before is what [Uninject] could not tell from an injected pod. Most pods have nothing of
-// the kind.
+// Before is the original state that [Uninject] cannot derive from an injected pod. It is empty
+// for most pods.
 type Before struct {
-	// Annotations that were there and look as if they were ours.
+	// Annotations of the original pod that look like ours.
 	Annotations []string `json:"annotations,omitempty"`
-	// Env has such variables, by container.
+	// Env has variables of the original pod that look like ours, by container.
 	Env map[string][]string `json:"env,omitempty"`
-	// Writable has the paths at which the service-account volume was not mounted
-	// read-only, by container.
+	// Writable has the paths at which the service-account volume was not mounted read-only, by
+	// container.
 	Writable map[string][]string `json:"writable,omitempty"`
-	// Modes are the default modes of volumes that were opened for reading.
+	// Modes are the original modes of volumes that openVolumes has changed.
 	Modes map[string]int32 `json:"modes,omitempty"`
 }
 
-func (b *Before) keepEnv(container, variable string) { keep(&b.Env, container, variable) }
+func (b *Before) recordEnv(container, variable string) { record(&b.Env, container, variable) }
 
-func (b *Before) keepWritable(container, path string) { keep(&b.Writable, container, path) }
+func (b *Before) recordWritable(container, path string) { record(&b.Writable, container, path) }
 
-func keep(lists *map[string][]string, key, value string) {
+func record(lists *map[string][]string, key, value string) {
 	if slices.Contains((*lists)[key], value) {
 		return
 	}
@@ -55,7 +55,7 @@ func keep(lists *map[string][]string, key, value string) {
 	(*lists)[key] = append((*lists)[key], value)
 }
 
-func (b *Before) keepModes(modes map[string]int32) {
+func (b *Before) recordModes(modes map[string]int32) {
 	for volume, mode := range modes {
 		if b.Modes == nil {
 			b.Modes = map[string]int32{}
@@ -64,25 +64,28 @@ func (b *Before) keepModes(modes map[string]int32) {
 	}
 }
 
-// clone returns a copy to which more can be added. A nil Before gives an empty one.
+// clone returns a copy that can be extended. The clone of nil is empty.
 func (b *Before) clone() *Before {
 	if b == nil {
 		return &Before{}
 	}
-	return &Before{Annotations: slices.Clone(b.Annotations), Env: maps.Clone(b.Env), Writable: maps.Clone(b.Writable), Modes: maps.Clone(b.Modes)}
+	return &Before{
+		Annotations: slices.Clone(b.Annotations), Env: maps.Clone(b.Env),
+		Writable: maps.Clone(b.Writable), Modes: maps.Clone(b.Modes),
+	}
 }
 
 func (b *Before) empty() bool {
 	return len(b.Annotations)+len(b.Env)+len(b.Writable)+len(b.Modes) == 0
 }
 
-// annotate keeps Rockpool from changing what other tools do with the pod: kubectl goes to
-// the application, and the cache alone, which is a copy, holds no node back.
+// annotate preserves how other tools treat the pod: kubectl uses the application's container,
+// and the cache, which is only a copy, does not keep a node from being removed.
 func annotate(pod *corev1.Pod, firstTime bool, before *Before) {
 	if pod.Annotations == nil {
 		pod.Annotations = map[string]string{}
 	}
-	keepAnnotation := func(key string) {
+	recordAnnotation := func(key string) {
 		if firstTime {
 			before.Annotations = append(before.Annotations, key)
 		}
@@ -90,14 +93,14 @@ func annotate(pod *corev1.Pod, firstTime bool, before *Before) {
 	if value, ok := pod.Annotations[annotationDefaultContainer]; !ok {
 		pod.Annotations[annotationDefaultContainer] = pod.Spec.Containers[0].Name
 	} else if value == pod.Spec.Containers[0].Name {
-		keepAnnotation(annotationDefaultContainer)
+		recordAnnotation(annotationDefaultContainer)
 	}
 	safe, ok := pod.Annotations[annotationSafeToEvict]
 	switch {
 	case !ok:
 		pod.Annotations[annotationSafeToEvict] = VolumeCache
 	case slices.Contains(strings.Split(safe, ","), VolumeCache):
-		keepAnnotation(annotationSafeToEvict)
+		recordAnnotation(annotationSafeToEvict)
 	default:
 		pod.Annotations[annotationSafeToEvict] = safe + "," + VolumeCache
 	}
@@ -121,8 +124,8 @@ func unannotate(pod *corev1.Pod, keep []string) {
 	}
 }
 
-// readStatus returns the status of a pod that was injected before: it has both the sidecar
-// and the annotation. A status that cannot be read is an empty one.
+// readStatus returns the status of an injected pod, which has both the sidecar and the
+// annotation. A malformed status counts as empty.
 func readStatus(pod *corev1.Pod) (status Status, injected bool) {
 	text, ok := pod.Annotations[AnnotationStatus]
 	if !ok || !slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == ContainerSidecar }) {
@@ -134,8 +137,8 @@ func readStatus(pod *corev1.Pod) (status Status, injected bool) {
 	return status, true
 }
 
-// writeStatus records what is in the pod after it was injected for the first time, status
-// being empty then. Injected again it may only have more to tell of what was there before.
+// writeStatus records the additions when the pod is injected for the first time; status is
+// empty then. Later injections can only extend status.Before.
 func writeStatus(pod *corev1.Pod, status Status, firstTime bool, version string, before *Before) {
 	if !firstTime && equality.Semantic.DeepEqual(status.Before.clone(), before) {
 		return

@@ -6,9 +6,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Uninject takes back what [Inject] has done, and tells whether there was anything. The
-// given pod is not changed. What others have added meanwhile stays, as it would be
-// without Rockpool.
+// Uninject undoes [Inject], and reports whether the pod was injected. It does not change the
+// given pod. Later additions of other tools stay, as they would be without Rockpool.
 func Uninject(pod *corev1.Pod) (*corev1.Pod, bool) {
 	status, injected := readStatus(pod)
 	if !injected {
@@ -30,7 +29,7 @@ func Uninject(pod *corev1.Pod) (*corev1.Pod, bool) {
 	spec.Volumes = slices.DeleteFunc(spec.Volumes, func(v corev1.Volume) bool { return ownVolume(v.Name) })
 	for _, list := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
 		for i := range list {
-			u.container(&list[i])
+			u.restore(&list[i])
 		}
 	}
 	for i := range spec.Volumes {
@@ -50,14 +49,14 @@ type undo struct {
 	before  *Before
 }
 
-func (u *undo) container(c *corev1.Container) {
+func (u *undo) restore(c *corev1.Container) {
 	keep := u.before.Env[c.Name]
-	// One that was left alone does not have them all.
+	// A container that was left alone does not have all of our variables.
 	if len(missingFrom(c.Env, u.env)) == 0 && !setsOwnAddress(c.Env, u.env) {
 		c.Env = slices.DeleteFunc(c.Env, func(e corev1.EnvVar) bool {
 			return !slices.Contains(keep, e.Name) && slices.ContainsFunc(u.env, func(ours corev1.EnvVar) bool { return ours.Name == e.Name })
 		})
-		c.Env = withProxyAgain(c.Env, keep)
+		c.Env = restoreProxy(c.Env, keep)
 	}
 	for i := range c.VolumeMounts {
 		if m := &c.VolumeMounts[i]; m.Name == VolumeAccount {

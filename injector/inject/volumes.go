@@ -10,25 +10,25 @@ import (
 
 // Volumes that are added to a pod.
 const (
-	// VolumeCache holds what the sidecar has recorded.
+	// VolumeCache holds the sidecar's recordings.
 	VolumeCache = "rockpool-cache"
 	// VolumePrivate holds the pod's own CA and keys, mounted in the sidecar only.
 	VolumePrivate = "rockpool-private"
 	// VolumeAccount holds the service-account directory that the application sees.
 	VolumeAccount = "rockpool-account"
-	// VolumeConfig holds what may change while the sidecar runs: the settings that the
-	// injector keeps in the namespace ([ConfigMapName]), and the pod's annotations.
+	// VolumeConfig holds the configuration that may change while the sidecar runs: the settings
+	// that the injector publishes in the namespace ([ConfigMapName]), and the pod's annotations.
 	VolumeConfig = "rockpool-config"
-	// VolumeToken is the original service-account volume of a template, which has none. By
-	// the prefix the ServiceAccount admission plugin takes it for its own.
+	// VolumeToken is the service-account volume that the injector adds to a template, which has
+	// none. By its prefix, the ServiceAccount admission plugin takes it for its own.
 	VolumeToken = "kube-api-access-rockpool"
 )
 
-// ConfigMapName is the ConfigMap with the settings of all sidecars of a namespace, of which
-// each has the key config.FileName. Pods do not need it.
+// ConfigMapName is the ConfigMap with the settings of all sidecars of a namespace, under the
+// key config.FileName. Pods also start without it.
 const ConfigMapName = "rockpool-sidecar"
 
-// ownVolume tells whether a volume of this name is one of ours.
+// ownVolume reports whether a volume of this name is one of ours.
 func ownVolume(name string) bool {
 	return name == VolumeCache || name == VolumePrivate || name == VolumeAccount || name == VolumeConfig || name == VolumeToken
 }
@@ -43,15 +43,15 @@ func volumes(kind CacheVolume, hostPath string) []corev1.Volume {
 	}
 	return []corev1.Volume{
 		{Name: VolumeCache, VolumeSource: cache},
-		// Both hold keys or tokens, hence memory: neither may reach the node's disk.
+		// Both hold keys or tokens, which must not reach the node's disk.
 		{Name: VolumePrivate, VolumeSource: memory("16Mi")},
 		{Name: VolumeAccount, VolumeSource: memory("1Mi")},
 		configVolume(),
 	}
 }
 
-// configVolume is one volume, so that the sidecar sees both change in one directory. The
-// kubelet writes it anew when the ConfigMap or the annotations have changed.
+// configVolume combines ConfigMap and annotations, so that the sidecar watches one directory
+// only. The kubelet updates it when either changes.
 func configVolume() corev1.Volume {
 	return corev1.Volume{Name: VolumeConfig, VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
 		DefaultMode: ptr.To(corev1.ProjectedVolumeSourceDefaultMode),
@@ -75,13 +75,13 @@ func memory(limit string) corev1.VolumeSource {
 	}}
 }
 
-// tokenVolume is what the ServiceAccount admission plugin would add.
+// tokenVolume is like the volume that the ServiceAccount admission plugin adds.
 func tokenVolume() corev1.Volume {
 	return corev1.Volume{Name: VolumeToken, VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
 		DefaultMode: ptr.To(corev1.ProjectedVolumeSourceDefaultMode),
 		Sources: []corev1.VolumeProjection{
-			// An hour and 7 seconds: by this number the API server knows that it is no choice of
-			// the author's, and accepts the token longer, for clients that never read it again.
+			// An hour and 7 seconds: by this number the API server knows that the author has not
+			// chosen it. It then accepts the token longer, for clients that never reload it.
 			{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: ptr.To[int64](3607)}},
 			{ConfigMap: &corev1.ConfigMapProjection{
 				LocalObjectReference: corev1.LocalObjectReference{Name: "kube-root-ca.crt"},
@@ -94,7 +94,7 @@ func tokenVolume() corev1.Volume {
 	}}}
 }
 
-// cacheVolumeOf returns what kind of cache volume the pod has, or "".
+// cacheVolumeOf returns the kind of the pod's cache volume, or "".
 func cacheVolumeOf(spec *corev1.PodSpec) CacheVolume {
 	switch v := volumeNamed(spec.Volumes, VolumeCache); {
 	case v == nil:
@@ -106,7 +106,7 @@ func cacheVolumeOf(spec *corev1.PodSpec) CacheVolume {
 	}
 }
 
-// addVolumes appends those of added that the pod does not have yet.
+// addVolumes appends the volumes in added that the pod does not have yet.
 func addVolumes(have, added []corev1.Volume) []corev1.Volume {
 	for _, v := range added {
 		if volumeNamed(have, v.Name) == nil {

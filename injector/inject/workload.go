@@ -14,15 +14,15 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// maxSegment bounds the workload's path segment, in bytes. File systems allow 255.
+// maxSegment limits the workload's path segment, in bytes. File systems allow 255.
 const maxSegment = 200
 
-// cronJobSuffix is what the CronJob controller appends to the name of a Job: the
+// cronJobSuffix is the suffix that the CronJob controller appends to the name of a Job: the
 // scheduled time in minutes since 1970, which has eight digits from 1989 to 2160.
 var cronJobSuffix = regexp.MustCompile(`-[0-9]{8}$`)
 
 // cacheDirectory returns the pod's directory below the root of the cache volume:
-// namespace/serviceaccount/workload. All three are validated to be single path segments.
+// namespace/serviceaccount/workload. It checks that each is a single path segment.
 func cacheDirectory(pod *corev1.Pod, facts *Facts) (string, error) {
 	namespace := cmp.Or(facts.Namespace, pod.Namespace)
 	if namespace == "" {
@@ -45,24 +45,24 @@ func cacheDirectory(pod *corev1.Pod, facts *Facts) (string, error) {
 	return namespace + "/" + account + "/" + workload, nil
 }
 
-// workloadSegment names what the pod is a replica of, so that its replacement finds the
-// same directory: "kind.name", like "deployment.web". The kind keeps a Deployment and a
-// StatefulSet of one name apart; a kind has no dot, so two pairs never give one segment.
+// workloadSegment names the workload of the pod, so that a replacement pod finds the same
+// directory: "kind.name", like "deployment.web". The kind distinguishes a Deployment from a
+// StatefulSet of the same name. A kind has no dot, so segments are unique.
 //
-// The controller of a pod that exists is in its owner references; of a template, it is given.
+// An existing pod names its controller in its owner references; for a template it is given.
 func workloadSegment(pod *corev1.Pod, controller *metav1.OwnerReference) (string, error) {
 	kind, name := "pod", pod.GenerateName
 	if owner := cmp.Or(controller, metav1.GetControllerOfNoCopy(pod)); owner != nil {
 		kind, name = workloadOf(owner, pod.Labels)
 	} else if name != "" {
-		// Before the name: at admission it is not yet generated, later it is there, and
-		// both must give the same directory.
+		// generateName has precedence over the name, which is generated after admission: the
+		// directory must be the same before and after.
 		name = strings.TrimRight(name, "-.")
 	} else {
 		name = pod.Name
 	}
 	kind = strings.ToLower(kind)
-	// An owner reference may hold any text: the API server checks only that there is some.
+	// An owner reference may have any text: the API server only checks that it is not empty.
 	if errs := validation.IsDNS1123Label(kind); len(errs) > 0 {
 		return "", fmt.Errorf("the kind %q of the controller in metadata.ownerReferences is not a DNS label", kind)
 	}
@@ -78,8 +78,8 @@ func workloadSegment(pod *corev1.Pod, controller *metav1.OwnerReference) (string
 	return segment, nil
 }
 
-// workloadOf looks through the controllers that make a new object for each revision or
-// run. Their own owner is not in the pod, but follows from the name.
+// workloadOf returns the workload behind a controller that creates a new object for each
+// revision or run. The pod does not name that workload, but the controller's name includes it.
 func workloadOf(owner *metav1.OwnerReference, podLabels map[string]string) (kind, name string) {
 	switch {
 	case owner.Kind == "ReplicaSet" && strings.HasPrefix(owner.APIVersion, "apps/"):

@@ -1,15 +1,14 @@
 // Package manifest changes the pods in a stream of Kubernetes objects, YAML or JSON, and
-// leaves everything else as a person has written it.
+// preserves everything else as a person has written it.
 //
-// A stream has documents; a document has one object or a List of them; an object is a pod or
-// has the template of pods. Documents in which nothing changes stay as they are, byte
-// for byte. In the others the changes are made in the tree of the text: comments, the
-// order of keys, and fields that nobody here knows survive; blank lines and some
-// indentation do not.
+// A stream has documents; a document has one object or a List of them; an object is a pod or has
+// a template of pods. Documents without changes stay the same, byte for byte. In other documents
+// the changes are made in the tree of the text. Comments, the order of keys and unknown fields
+// survive; blank lines and some indentation do not.
 //
-// What is right is decided by the JSON of a document. The tree is only how it looks: when it
-// does not give the same JSON (anchors and merge keys are where it may not), the
-// document is written anew from the JSON, without its comments.
+// The JSON of a document decides what is correct; the tree only preserves the look. If the
+// changed tree does not give the same JSON, as can happen with anchors and merge keys, the
+// document is written from the JSON, without comments.
 //
-// It knows nothing of what is changed, or why.
+// The package does not know which changes are made to pods, or why.
 package manifest

@@ -11,7 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// isJSON tells whether the text is one JSON value, or several after each other.
+// isJSON reports whether the text is a sequence of JSON values.
 func isJSON(text []byte) bool {
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	for {
@@ -22,7 +22,7 @@ func isJSON(text []byte) bool {
 	}
 }
 
-// rewriteJSON returns nil when nothing changes.
+// rewriteJSON returns nil if nothing changes.
 func rewriteJSON(body []byte, change func(*Pod) (*corev1.Pod, error)) ([]byte, error) {
 	var out bytes.Buffer
 	var errs []error
@@ -52,7 +52,7 @@ func rewriteJSON(body []byte, change func(*Pod) (*corev1.Pod, error)) ([]byte, e
 	return out.Bytes(), nil
 }
 
-// indentation is the white space before the first key when that is on a line of its own.
+// indentation returns the white space before the first key, if that is on a line of its own.
 func indentation(body []byte) string {
 	_, after, found := strings.Cut(string(body), "{\n")
 	if !found {
@@ -61,7 +61,7 @@ func indentation(body []byte) string {
 	return after[:len(after)-len(strings.TrimLeft(after, " \t"))]
 }
 
-// patched applies the operations to an object. Members keep their order.
+// patched applies the operations to an object. Keys keep their order.
 func patched(object []byte, operations []operation) ([]byte, error) {
 	text, err := json.Marshal(operations)
 	if err != nil {

@@ -19,15 +19,15 @@ import (
 type Pod struct {
 	// Namespace of the object. May be empty.
 	Namespace string
-	// Controller is the workload that the pod is a template of, as what it makes will name
-	// it in its owner references. Nil for a pod.
+	// Controller is the workload whose template the pod is, in the form of an owner reference of
+	// its pods. Nil for a pod.
 	Controller *metav1.OwnerReference
-	// Pod is the pod itself, or what its template says. Not to be changed.
+	// Pod is the pod itself, or the content of the template. It must not be changed.
 	Pod *corev1.Pod
 
 	kind, name string
 	path       string // a JSON pointer
-	// onlyAnnotations: the metadata of the template has nothing else.
+	// onlyAnnotations means that the metadata of the template has only annotations.
 	onlyAnnotations bool
 }
 
@@ -42,7 +42,7 @@ func (p *Pod) String() string {
 	return p.kind + " " + p.Namespace + "/" + p.name
 }
 
-// templates has where the kinds of workloads keep the template of their pods.
+// templates has the path of the pod template for each kind of workload.
 var templates = map[schema.GroupKind][]string{
 	{Group: "", Kind: "Pod"}:                   {},
 	{Group: "", Kind: "ReplicationController"}: {"spec", "template"},
@@ -54,7 +54,7 @@ var templates = map[schema.GroupKind][]string{
 	{Group: "batch", Kind: "Job"}:              {"spec", "template"},
 }
 
-// podsIn finds the pods of an object in JSON, through Lists.
+// podsIn finds the pods of an object in JSON, also in Lists.
 func podsIn(object []byte) ([]*Pod, error) {
 	var tree any
 	if err := json.Unmarshal(object, &tree); err != nil {
@@ -66,7 +66,7 @@ func podsIn(object []byte) ([]*Pod, error) {
 func walk(tree any, path string) ([]*Pod, error) {
 	object, ok := tree.(map[string]any)
 	if !ok {
-		return nil, nil // nothing of Kubernetes'
+		return nil, nil // not a Kubernetes object
 	}
 	kind, _ := object["kind"].(string)
 	apiVersion, _ := object["apiVersion"].(string)
@@ -122,7 +122,7 @@ func podAt(object map[string]any, steps []string) (*corev1.Pod, error) {
 		}
 		object = next
 	}
-	// Decoded, it would be an element like any other, and changes would have no place.
+	// Decoding would turn null into an empty element, and a patch for it would not apply.
 	if path := nullIn(object, strings.Join(steps, ".")); path != "" {
 		return nil, fmt.Errorf("%s: null in a list", path)
 	}
@@ -159,7 +159,7 @@ func nullIn(tree any, path string) string {
 	return ""
 }
 
-// into decodes a tree. Field names are case-sensitive, as for the API server.
+// into decodes a tree. Field names are case-sensitive, like those of the API server.
 func into(tree, value any) error {
 	text, err := json.Marshal(tree)
 	if err != nil {

@@ -13,9 +13,9 @@ import (
 	"rockpool.dev/injector/patch"
 )
 
-// Rewrite calls change for each pod in the stream and returns the stream with what it has
-// returned, which may be the pod that it was given. An error names the document and the
-// object; all of them are told, and then there is no stream.
+// Rewrite calls change for each pod in the stream and returns the stream with the returned pods.
+// change may return the given pod. The error joins all errors, each with its document and object;
+// the returned stream is then nil.
 func Rewrite(stream []byte, change func(*Pod) (*corev1.Pod, error)) ([]byte, error) {
 	var out bytes.Buffer
 	var errs []error
@@ -32,14 +32,14 @@ func Rewrite(stream []byte, change func(*Pod) (*corev1.Pod, error)) ([]byte, err
 	return out.Bytes(), nil
 }
 
-// document is one of a stream.
+// document is a document of a stream.
 type document struct {
-	separator []byte // the line that begins it, such as "---\n"; may be empty
+	separator []byte // its first line, such as "---\n"; may be empty
 	body      []byte
 }
 
-// split cuts a stream at the lines that begin a YAML document. Such a line cannot be in a
-// value: those that have lines are indented.
+// split splits a stream at the lines that begin a YAML document. Such a line cannot be part of a
+// value, because multi-line values are indented.
 func split(stream []byte) []document {
 	var documents []document
 	var current document
@@ -61,7 +61,7 @@ func split(stream []byte) []document {
 	return append(documents, current)
 }
 
-// blank tells whether there is nothing but comments and directives.
+// blank reports whether the document has only comments and directives.
 func (d *document) blank() bool {
 	for line := range bytes.Lines(d.body) {
 		if text := bytes.TrimSpace(line); len(text) > 0 && text[0] != '#' && text[0] != '%' {
@@ -90,7 +90,7 @@ func (d *document) rewrite(change func(*Pod) (*corev1.Pod, error)) ([]byte, erro
 	return append(bytes.Clone(d.separator), body...), nil
 }
 
-// edits finds out what is to change in an object, given as JSON.
+// edits returns the operations that change an object, given as JSON.
 func edits(object []byte, change func(*Pod) (*corev1.Pod, error)) ([]operation, error) {
 	pods, err := podsIn(object)
 	if err != nil {
@@ -116,7 +116,7 @@ func edits(object []byte, change func(*Pod) (*corev1.Pod, error)) ([]operation, 
 	return found, errors.Join(errs...)
 }
 
-// operation is one of a JSON patch (RFC 6902).
+// operation is an operation of a JSON patch (RFC 6902).
 type operation struct {
 	Op    string          `json:"op"`
 	Path  string          `json:"path"`
@@ -124,7 +124,7 @@ type operation struct {
 	Value json.RawMessage `json:"value,omitempty"`
 }
 
-// operationsFor returns what is to do in the object of p.
+// operationsFor returns the operations in the object of p that change p.Pod to after.
 func operationsFor(p *Pod, after *corev1.Pod) ([]operation, error) {
 	text, err := patch.Create(p.Pod, after)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// renamed changes a pod in all the ways there are: it adds, replaces, removes and moves.
+// renamed changes a pod with each operation: add, replace, remove and move.
 func renamed(p *Pod) (*corev1.Pod, error) {
 	pod := p.Pod.DeepCopy()
 	pod.Annotations = map[string]string{"kind": fmt.Sprint(p), "on": "yes"}
@@ -63,8 +63,8 @@ spec:
     # second
     - {name: SECOND, value: "x"}
 `},
-		{"a list that is indented stays so", "kind: Pod\napiVersion: v1\nspec:\n  containers:\n    - name: a\n", "kind: Pod\napiVersion: v1\nspec:\n  containers:\n    - name: a\n      env:\n        - name: FIRST\n          value: \"1_000\"\n      image: new\nmetadata:\n  annotations:\n    kind: Pod without a name\n    \"on\": \"yes\"\n"},
-		{"what is no pod stays byte for byte", "\n\nkind:   Service\n---\nx: &a 1\ny: *a\n--- # end\n\n", "\n\nkind:   Service\n---\nx: &a 1\ny: *a\n--- # end\n\n"},
+		{"an indented list stays indented", "kind: Pod\napiVersion: v1\nspec:\n  containers:\n    - name: a\n", "kind: Pod\napiVersion: v1\nspec:\n  containers:\n    - name: a\n      env:\n        - name: FIRST\n          value: \"1_000\"\n      image: new\nmetadata:\n  annotations:\n    kind: Pod without a name\n    \"on\": \"yes\"\n"},
+		{"other objects stay byte for byte", "\n\nkind:   Service\n---\nx: &a 1\ny: *a\n--- # end\n\n", "\n\nkind:   Service\n---\nx: &a 1\ny: *a\n--- # end\n\n"},
 		{"an empty stream", "", ""},
 		{"a document that begins on the line of its separator", "--- {kind: Pod, apiVersion: v1, spec: {containers: [{name: a}]}}\n",
 			"---\n{kind: Pod, apiVersion: v1, spec: {containers: [{name: a, env: [{name: FIRST, value: \"1_000\"}], image: new}]}, metadata: {annotations: {kind: Pod without a name, \"on\": \"yes\"}}}\n"},
@@ -84,7 +84,7 @@ spec:
 	}
 }
 
-func TestWhatAPodIsTheTemplateOf(t *testing.T) {
+func TestTheControllerOfATemplate(t *testing.T) {
 	tests := []struct{ in, want string }{
 		{"{kind: Pod, apiVersion: v1, metadata: {generateName: web-, namespace: shop}, spec: {containers: [{name: a}]}}", "Pod shop/web-, no controller"},
 		{"{kind: Job, apiVersion: batch/v1, metadata: {generateName: once-}, spec: {template: {spec: {containers: [{name: a}]}}}}", "Job once-, of batch/v1 Job once"},
@@ -109,8 +109,8 @@ func TestWhatAPodIsTheTemplateOf(t *testing.T) {
 	}
 }
 
-// FuzzRewrite: whatever the stream, unchanged pods leave every byte where it is, and
-// changed ones give a stream that means what the changes say.
+// FuzzRewrite checks for any stream that unchanged pods leave every byte as it is, and that the
+// changed pods can be read from the changed stream.
 func FuzzRewrite(f *testing.F) {
 	files, err := filepath.Glob("../testdata/streams/*")
 	if err != nil {

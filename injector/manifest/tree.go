@@ -12,8 +12,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// apply makes one operation of a JSON patch in a tree. An error means that the tree has
-// another shape than the JSON of the text, as with aliases.
+// apply applies one operation of a JSON patch to a tree. An error means that the tree differs
+// from the JSON of the text, for example because of aliases.
 func apply(root *yamlv3.Node, o operation) error {
 	switch o.Op {
 	case "add":
@@ -48,13 +48,13 @@ func apply(root *yamlv3.Node, o operation) error {
 		}
 		return add(root, o.Path, moved)
 	}
-	return fmt.Errorf("operation %q is not known", o.Op)
+	return fmt.Errorf("unknown operation %q", o.Op)
 }
 
 var unescape = strings.NewReplacer("~1", "/", "~0", "~")
 
-// parent returns the node that holds the last step of a JSON pointer (RFC 6901), and that
-// step. Mappings that are missing on the way are made if create says so.
+// parent returns the node that contains the last step of a JSON pointer (RFC 6901), and that
+// step. With create, it adds missing mappings on the path.
 func parent(root *yamlv3.Node, path string, create bool) (*yamlv3.Node, string, error) {
 	steps := strings.Split(strings.TrimPrefix(path, "/"), "/")
 	for i := range steps {
@@ -88,7 +88,7 @@ func child(n *yamlv3.Node, step string) *yamlv3.Node {
 	return nil
 }
 
-// keyIndex returns where in the mapping's content the key is, or -1.
+// keyIndex returns the index of the key in the mapping's content, or -1.
 func keyIndex(n *yamlv3.Node, key string) int {
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		if n.Content[i].Value == key {
@@ -104,7 +104,7 @@ func add(root *yamlv3.Node, path string, value *yamlv3.Node) error {
 		return err
 	}
 	if n.Kind == yamlv3.MappingNode {
-		// What was written as {} grows on lines of its own.
+		// An empty {} becomes a block mapping.
 		if len(n.Content) == 0 {
 			n.Style = 0
 		}
@@ -117,7 +117,7 @@ func add(root *yamlv3.Node, path string, value *yamlv3.Node) error {
 	}
 	i, err := strconv.Atoi(step)
 	if err != nil || i < 0 || i > len(n.Content) {
-		return fmt.Errorf("%s: no such place", path)
+		return fmt.Errorf("%s: not found", path)
 	}
 	if len(n.Content) == 0 {
 		n.Style = 0
@@ -149,7 +149,7 @@ func remove(root *yamlv3.Node, path string) (*yamlv3.Node, error) {
 	return removed, nil
 }
 
-// node reads a value in JSON, which is YAML, and gives it the look of a manifest.
+// node parses a JSON value, which is also YAML, and gives it the style of a manifest.
 func node(value []byte) (*yamlv3.Node, error) {
 	var document yamlv3.Node
 	if err := yamlv3.Unmarshal(value, &document); err != nil {
@@ -176,8 +176,8 @@ func stringNode(value string) *yamlv3.Node {
 	return &yamlv3.Node{Kind: yamlv3.ScalarNode, Tag: "!!str", Value: value, Style: stringStyle(value)}
 }
 
-// stringStyle quotes what kubectl's parser, which knows YAML 1.1, would take for something
-// else than a string: yes, on, 1_000.
+// stringStyle quotes strings that kubectl's parser, which reads YAML 1.1, would take for another
+// type: yes, on, 1_000.
 func stringStyle(value string) yamlv3.Style {
 	var read any
 	if err := yaml.Unmarshal([]byte(value), &read); err == nil {

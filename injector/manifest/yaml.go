@@ -10,7 +10,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// rewriteYAML returns nil when nothing changes.
+// rewriteYAML returns nil if nothing changes.
 func rewriteYAML(body []byte, change func(*Pod) (*corev1.Pod, error)) ([]byte, error) {
 	object, err := yaml.YAMLToJSON(body)
 	if err != nil {
@@ -30,7 +30,7 @@ func rewriteYAML(body []byte, change func(*Pod) (*corev1.Pod, error)) ([]byte, e
 	return yaml.JSONToYAML(want)
 }
 
-// edited makes the changes in the tree of the text.
+// edited applies the operations to the tree of the text.
 func edited(body []byte, operations []operation) ([]byte, error) {
 	var document yamlv3.Node
 	if err := yamlv3.Unmarshal(body, &document); err != nil {
@@ -53,7 +53,7 @@ func edited(body []byte, operations []operation) ([]byte, error) {
 	return out.Bytes(), encoder.Close()
 }
 
-// indentsLists tells whether the first list in the text stands to the right of its key.
+// indentsLists reports whether the first list in the text is indented relative to its key.
 func indentsLists(n *yamlv3.Node) bool {
 	for i, child := range n.Content {
 		if n.Kind == yamlv3.MappingNode && i%2 == 1 && child.Kind == yamlv3.SequenceNode && child.Style&yamlv3.FlowStyle == 0 && child.Line > 0 {
@@ -66,7 +66,7 @@ func indentsLists(n *yamlv3.Node) bool {
 	return false
 }
 
-// same tells whether the text means the object, for the parser that kubectl has.
+// same reports whether kubectl's parser reads the text as the object.
 func same(text, object []byte) bool {
 	converted, err := yaml.YAMLToJSON(text)
 	if err != nil {

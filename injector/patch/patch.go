@@ -1,4 +1,4 @@
-// Package patch finds the JSON patch (RFC 6902) between two states of a pod.
+// Package patch computes the JSON patch (RFC 6902) between two states of a pod.
 package patch
 
 import (
@@ -13,15 +13,15 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Create returns the operations that lead from before to after, for the document that
-// before was read from. That document may have fields that our version of the API does
-// not know; they are not in either pod, so no operation names them, and they
-// survive, provided that every list element keeps its identity.
+// Create returns the operations that change before to after, for the document that before was
+// read from. That document may have fields that our version of the API does not know. Neither
+// pod has them, so no operation names them. They survive, provided that every list element
+// keeps its identity.
 //
-// A comparison by index would not see to that: with a container put in front, it would
-// rewrite the first one's known fields and leave its unknown ones where they do not
-// belong. Hence two steps: operations that insert, remove and move whole elements until
-// the lists are in line, then the comparison.
+// A comparison by index does not ensure that. With a new first container, it would rewrite the
+// known fields of the old first one and leave its unknown fields in the wrong element. So Create
+// works in two steps. The first inserts, removes and moves whole elements until the lists have
+// the same order; the second compares the fields.
 func Create(before, after *corev1.Pod) ([]byte, error) {
 	aligned := before.DeepCopy()
 	patch := align(&aligned.Spec.Volumes, after.Spec.Volumes, "/spec/volumes", func(v *corev1.Volume) string { return v.Name })
@@ -49,15 +49,15 @@ func Create(before, after *corev1.Pod) ([]byte, error) {
 // operation is one element of a JSON patch.
 type operation any
 
-// move is the operation that the library does not have. Removing and adding instead would
-// lose what our version of the API does not know.
+// move is the operation that the library lacks. A remove and an add instead would lose fields
+// that our version of the API does not know.
 type move struct {
 	Op   string `json:"op"`
 	From string `json:"from"`
 	Path string `json:"path"`
 }
 
-// add and remove are pointers because the library marshals its operations only as such.
+// add and remove return pointers, because the library marshals only pointers to operations.
 func add(path string, value any) operation {
 	op := jsonpatch.NewOperation("add", path, value)
 	return &op
@@ -81,7 +81,7 @@ func alignContainers(list *[]corev1.Container, target []corev1.Container, path s
 	return patch
 }
 
-// align brings list into the order of target, by key.
+// align returns the operations that give list the elements and order of target, by key.
 func align[T any](list *[]T, target []T, path string, key func(*T) string) []operation {
 	switch {
 	case len(*list) == 0 && len(target) == 0:
@@ -103,7 +103,7 @@ func align[T any](list *[]T, target []T, path string, key func(*T) string) []ope
 	}
 	var patch []operation
 	for i := len(*list) - 1; i >= 0; i-- {
-		// Keys can occur twice: variables of one name are allowed.
+		// A key can occur twice: variables may have the same name.
 		if element := &(*list)[i]; count(*list, element) > count(target, element) {
 			patch = append(patch, remove(fmt.Sprintf("%s/%d", path, i)))
 			*list = slices.Delete(*list, i, i+1)
@@ -125,9 +125,9 @@ func align[T any](list *[]T, target []T, path string, key func(*T) string) []ope
 	return patch
 }
 
-// comparePaths orders what the library has found through maps, so that the same pods always
-// give the same patch. Elements of one list keep the only order that is right: removed
-// from its end, added at it.
+// comparePaths orders the operations, which the library finds by iterating over maps, so that
+// the same pods always give the same patch. In one list, elements must be removed from the end
+// backwards, and added at the end.
 func comparePaths(a, b jsonpatch.Operation) int {
 	left, right := strings.Split(a.Path, "/"), strings.Split(b.Path, "/")
 	for i := range min(len(left), len(right)) {

@@ -13,7 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// applied patches a document that before was read from, and reads it again.
+// applied patches the document that before was read from, and reads the result.
 func applied(t *testing.T, document []byte, before, after *corev1.Pod) (patched []byte, pod *corev1.Pod) {
 	t.Helper()
 	text, err := Create(before, after)
@@ -56,8 +56,8 @@ func TestAnyTwoPodsHaveAPatch(t *testing.T) {
 	}
 }
 
-// Each element that is unknown to us stays with what it was said of.
-func TestElementsKeepWhatIsNotKnown(t *testing.T) {
+// Each unknown field stays in its element.
+func TestElementsKeepUnknownFields(t *testing.T) {
 	element := func(name string) string { return fmt.Sprintf(`{"name":%q,"future":"of %s"}`, name, name) }
 	list := func(names ...string) string {
 		var all []string

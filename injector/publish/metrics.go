@@ -13,6 +13,6 @@ var (
 
 	writes = promauto.NewCounterVec(prometheus.CounterOpts{
 		Name: "rockpool_injector_configmap_writes_total",
-		Help: "Times that such a ConfigMap was made or changed, by result: applied, failed.",
+		Help: "Writes of such a ConfigMap, by result: applied, failed.",
 	}, []string{"result"})
 )

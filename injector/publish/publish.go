@@ -1,10 +1,9 @@
-// Package publish keeps a ConfigMap with the settings of running sidecars in every
-// namespace that has had an injected pod, for pods can mount those of their own namespace
-// only.
+// Package publish writes a ConfigMap with the settings of running sidecars to every namespace
+// that has had an injected pod, because pods can only mount ConfigMaps of their own namespace.
 //
-// Every replica of the injector does all of it, without a leader: each writes by server-side
-// apply what the same settings say, so that it does not matter who is first. A ConfigMap whose
-// last pod is gone is left alone: it is small, and the next pod needs it.
+// All replicas of the injector do the same, without a leader. Each writes the same settings by
+// server-side apply, so the order of writes does not matter. A ConfigMap stays when the last
+// pod of its namespace is gone: it is small, and the next pod needs it.
 package publish
 
 import (
@@ -30,29 +29,29 @@ import (
 )
 
 const (
-	// DefaultInterval is how often all ConfigMaps are looked at, should somebody else have
-	// changed or removed one. Replicas that are not of one mind while they are replaced write
-	// no more often than that.
+	// DefaultInterval is how often all ConfigMaps are read, because another client may have
+	// changed or removed one. Old and new replicas with different settings, during an update of
+	// the injector, overwrite each other no more often than that.
 	DefaultInterval = 30 * time.Second
 	// callTimeout bounds each call of the API server.
 	callTimeout = 10 * time.Second
-	// FieldManager owns what is applied.
+	// FieldManager owns the applied fields.
 	FieldManager = "rockpool-injector"
 )
 
 // Options of a [Publisher].
 type Options struct {
-	// Config says how to reach the API server.
+	// Config of the API server's client.
 	Config *rest.Config
 	// Name of the ConfigMaps, and the key in them.
 	Name, Key string
-	// Content is what they are to have now; an error means that it is not known.
+	// Content returns the present content of the key, or an error if it is unknown.
 	Content func() (string, error)
-	// Changed has a value when Content has changed.
+	// Changed receives a value when Content changes.
 	Changed <-chan struct{}
-	// Interval: 0 = [DefaultInterval].
+	// Interval between two reads of all ConfigMaps. 0 = [DefaultInterval].
 	Interval time.Duration
-	// Clock: nil = the system's.
+	// Clock. nil = the system's.
 	Clock clock.WithTicker
 	// Log is required.
 	Log *zap.Logger
@@ -65,8 +64,8 @@ type Publisher struct {
 	wake    chan struct{}
 
 	mu         sync.Mutex
-	namespaces map[string]string // the content that each is known to have
-	failing    map[string]string // what was logged last
+	namespaces map[string]string // the recorded content of each; "" = must be written
+	lastErrors map[string]string // logged last, by namespace
 }
 
 // New returns a Publisher that does nothing until [Publisher.Run].
@@ -90,10 +89,13 @@ func New(options Options) (*Publisher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client of the API server: %w", err)
 	}
-	return &Publisher{options: options, client: client, wake: make(chan struct{}, 1), namespaces: map[string]string{}, failing: map[string]string{}}, nil
+	return &Publisher{
+		options: options, client: client, wake: make(chan struct{}, 1),
+		namespaces: map[string]string{}, lastErrors: map[string]string{},
+	}, nil
 }
 
-// Add tells that a namespace has an injected pod. It does not wait for anything.
+// Add adds a namespace with an injected pod. It does not block.
 func (p *Publisher) Add(namespace string) {
 	p.mu.Lock()
 	_, known := p.namespaces[namespace]
@@ -104,7 +106,7 @@ func (p *Publisher) Add(namespace string) {
 	if !known {
 		select {
 		case p.wake <- struct{}{}:
-		default: // it is awake
+		default: // a wake-up is pending
 		}
 	}
 }
@@ -113,12 +115,12 @@ func (p *Publisher) Add(namespace string) {
 func (p *Publisher) Run(ctx context.Context) {
 	ticker := p.options.Clock.NewTicker(p.options.Interval)
 	defer ticker.Stop()
-	p.look(ctx)
+	p.refresh(ctx)
 	for {
 		p.write(ctx)
 		select {
 		case <-ctx.Done():
-			// Of a pod that was admitted a moment ago nobody else may know.
+			// Other replicas may not know the namespace of a pod admitted a moment ago.
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 			defer cancel()
 			p.write(last)
@@ -126,20 +128,19 @@ func (p *Publisher) Run(ctx context.Context) {
 		case <-p.wake:
 		case <-p.options.Changed:
 		case <-ticker.C():
-			p.look(ctx)
+			p.refresh(ctx)
 		}
 	}
 }
 
-// look reads all ConfigMaps, wherever they are, and learns of namespaces from before this
-// process.
-func (p *Publisher) look(ctx context.Context) {
+// refresh reads the ConfigMaps of all namespaces, which include those from before this process.
+func (p *Publisher) refresh(ctx context.Context) {
 	var list corev1.ConfigMapList
 	err := p.client.Get().Resource("configmaps").
 		VersionedParams(&metav1.ListOptions{
 			FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, p.options.Name).String(), ResourceVersion: "0",
 		}, metav1.ParameterCodec).Do(ctx).Into(&list)
-	p.tell("", "reading the ConfigMaps of sidecars", err)
+	p.logOnce("", "cannot read the ConfigMaps of sidecars", err)
 	if err != nil {
 		return
 	}
@@ -154,11 +155,11 @@ func (p *Publisher) look(ctx context.Context) {
 	published.Set(float64(len(list.Items)))
 }
 
-// write applies what is to be in the namespaces that are not known to have it.
+// write applies the content to the namespaces whose recorded content differs.
 func (p *Publisher) write(ctx context.Context) {
 	content, err := p.options.Content()
 	if err != nil {
-		return // whose content it is tells why there is none
+		return // its owner reports the error
 	}
 	p.mu.Lock()
 	due := slices.Sorted(maps.Keys(p.namespaces))
@@ -172,21 +173,21 @@ func (p *Publisher) write(ctx context.Context) {
 		switch {
 		case err == nil:
 			writes.WithLabelValues("applied").Inc()
-			p.know(namespace, &content)
-		case gone(err):
-			p.know(namespace, nil)
+			p.setContent(namespace, &content)
+		case namespaceGone(err):
+			p.setContent(namespace, nil)
 			err = nil
 		case ctx.Err() != nil:
 			return
 		default:
 			writes.WithLabelValues("failed").Inc()
 		}
-		p.tell(namespace, "writing the ConfigMap of sidecars; they keep the settings that they have", err)
+		p.logOnce(namespace, "cannot write the ConfigMap of sidecars; they keep their settings", err)
 	}
 }
 
-// know notes what a namespace has, nil that there is no such namespace.
-func (p *Publisher) know(namespace string, content *string) {
+// setContent records the content in a namespace. nil means that the namespace does not exist.
+func (p *Publisher) setContent(namespace string, content *string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if content == nil {
@@ -196,8 +197,8 @@ func (p *Publisher) know(namespace string, content *string) {
 	p.namespaces[namespace] = *content
 }
 
-// gone tells whether the namespace is, or will be in a moment.
-func gone(err error) bool {
+// namespaceGone reports whether the namespace is deleted or terminating.
+func namespaceGone(err error) bool {
 	return apierrors.IsNotFound(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
 }
 
@@ -223,16 +224,17 @@ func (p *Publisher) apply(ctx context.Context, namespace, content string) error 
 		Body(body).Do(ctx).Error()
 }
 
-// tell logs an error when it is another one than the last.
-func (p *Publisher) tell(namespace, what string, err error) {
+// logOnce logs an error unless it is the same as the last one of the namespace.
+func (p *Publisher) logOnce(namespace, message string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err == nil {
-		delete(p.failing, namespace)
+		delete(p.lastErrors, namespace)
 		return
 	}
-	if p.failing[namespace] != err.Error() {
-		p.failing[namespace] = err.Error()
-		p.options.Log.Warn(what, zap.String("namespace", namespace), zap.String("configMap", p.options.Name), zap.Error(err))
+	if p.lastErrors[namespace] != err.Error() {
+		p.lastErrors[namespace] = err.Error()
+		p.options.Log.Warn(message, zap.String("namespace", namespace), zap.String("configMap", p.options.Name),
+			zap.Error(err))
 	}
 }

@@ -28,14 +28,14 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const name = "rockpool-sidecar"
 
-// api is as much of an API server as a Publisher sees: one ConfigMap in each namespace, read all
-// at once and applied. The real one is in tests/e2e.
+// api is the part of an API server that a Publisher uses: it lists and applies one ConfigMap in
+// each namespace. tests/e2e uses a real API server.
 type api struct {
 	t      *testing.T
 	mu     sync.Mutex
 	have   map[string]string         // content by namespace
 	writes []string                  // namespaces
-	refuse map[string]*metav1.Status // by namespace
+	fail   map[string]*metav1.Status // by namespace
 	reads  int
 }
 
@@ -63,7 +63,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.t.Errorf("applied %+v: %v", object, err)
 	}
 	a.writes = append(a.writes, namespace)
-	if status := a.refuse[namespace]; status != nil {
+	if status := a.fail[namespace]; status != nil {
 		status.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}
 		w.WriteHeader(int(status.Code))
 		_ = json.NewEncoder(w).Encode(status)
@@ -73,14 +73,14 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(object)
 }
 
-// publishing is a Publisher that runs until the test ends.
+// publishing is a running Publisher, until the test ends.
 type publishing struct {
 	*Publisher
 	*api
-	clock *clocktesting.FakeClock
-	logs  *observer.ObservedLogs
-	stop  func()
-	again chan struct{}
+	clock   *clocktesting.FakeClock
+	logs    *observer.ObservedLogs
+	stop    func()
+	changed chan struct{}
 
 	content struct {
 		sync.Mutex
@@ -91,7 +91,7 @@ type publishing struct {
 func publish(t *testing.T, content string, have map[string]string) *publishing {
 	t.Helper()
 	core, logs := observer.New(zap.InfoLevel)
-	p := &publishing{api: &api{t: t, have: have, refuse: map[string]*metav1.Status{}}, clock: clocktesting.NewFakeClock(time.Now()), logs: logs, again: make(chan struct{}, 1)}
+	p := &publishing{api: &api{t: t, have: have, fail: map[string]*metav1.Status{}}, clock: clocktesting.NewFakeClock(time.Now()), logs: logs, changed: make(chan struct{}, 1)}
 	if have == nil {
 		p.have = map[string]string{}
 	}
@@ -100,12 +100,12 @@ func publish(t *testing.T, content string, have map[string]string) *publishing {
 	t.Cleanup(server.Close)
 	var err error
 	p.Publisher, err = New(Options{
-		Config: &rest.Config{Host: server.URL}, Name: name, Key: "f", Changed: p.again, Clock: p.clock, Log: zap.New(core),
+		Config: &rest.Config{Host: server.URL}, Name: name, Key: "f", Changed: p.changed, Clock: p.clock, Log: zap.New(core),
 		Content: func() (string, error) {
 			p.content.Lock()
 			defer p.content.Unlock()
 			if p.content.text == "" {
-				return "", errors.New("nothing is known yet")
+				return "", errors.New("not read yet")
 			}
 			return p.content.text, nil
 		},
@@ -123,16 +123,16 @@ func publish(t *testing.T, content string, have map[string]string) *publishing {
 			transport.CloseIdleConnections()
 		}
 	})
-	p.eventually("the first look", func() bool { return p.reads > 0 })
+	p.eventually("the first read", func() bool { return p.reads > 0 })
 	return p
 }
 
-// becomes changes what is to be published.
-func (p *publishing) becomes(content string) {
+// change replaces the content to publish.
+func (p *publishing) change(content string) {
 	p.content.Lock()
 	p.content.text = content
 	p.content.Unlock()
-	p.again <- struct{}{}
+	p.changed <- struct{}{}
 }
 
 func (p *publishing) eventually(what string, condition func() bool) {
@@ -153,12 +153,12 @@ func (p *publishing) eventually(what string, condition func() bool) {
 	}
 }
 
-func (p *publishing) has(want map[string]string) {
+func (p *publishing) waitForContent(want map[string]string) {
 	p.t.Helper()
-	p.eventually("the namespaces have what they should", func() bool { return maps.Equal(p.have, want) })
+	p.eventually("the namespaces have the content", func() bool { return maps.Equal(p.have, want) })
 }
 
-func (p *publishing) written(n int) {
+func (p *publishing) checkWrites(n int) {
 	p.t.Helper()
 	p.api.mu.Lock()
 	defer p.api.mu.Unlock()
@@ -172,71 +172,71 @@ func TestNamespacesGetTheSettings(t *testing.T) {
 	p.Add("shop")
 	p.Add("office")
 	p.Add("shop") // another pod
-	p.has(map[string]string{"shop": "one", "office": "one"})
-	p.written(2)
-	p.becomes("two")
-	p.has(map[string]string{"shop": "two", "office": "two"})
-	p.written(4)
+	p.waitForContent(map[string]string{"shop": "one", "office": "one"})
+	p.checkWrites(2)
+	p.change("two")
+	p.waitForContent(map[string]string{"shop": "two", "office": "two"})
+	p.checkWrites(4)
 }
 
-func TestNamespacesOfBeforeAreKeptInStep(t *testing.T) {
+func TestNamespacesFromBeforeTheStartAreUpdated(t *testing.T) {
 	p := publish(t, "two", map[string]string{"shop": "one", "office": "two"})
-	p.has(map[string]string{"shop": "two", "office": "two"})
-	p.written(1)
+	p.waitForContent(map[string]string{"shop": "two", "office": "two"})
+	p.checkWrites(1)
 }
 
-func TestWhatSomebodyElseDoesIsUndone(t *testing.T) {
+func TestChangesOfOtherClientsAreReverted(t *testing.T) {
 	p := publish(t, "one", map[string]string{"shop": "one"})
 	p.Add("office")
-	p.has(map[string]string{"shop": "one", "office": "one"})
+	p.waitForContent(map[string]string{"shop": "one", "office": "one"})
 	p.api.mu.Lock()
 	delete(p.have, "office")
 	p.have["shop"] = "other"
 	p.api.mu.Unlock()
 	p.clock.Step(DefaultInterval)
-	p.has(map[string]string{"shop": "one", "office": "one"})
-	p.written(3)
+	p.waitForContent(map[string]string{"shop": "one", "office": "one"})
+	p.checkWrites(3)
 }
 
-// Two replicas that are of one mind write what is missing, and then nothing.
-func TestReplicasDoNotFight(t *testing.T) {
+// If all replicas have the same settings, there is nothing to write.
+func TestReplicasDoNotOverwriteEachOther(t *testing.T) {
 	p := publish(t, "one", map[string]string{"shop": "one"})
 	reads := 0
-	p.eventually("a look", func() bool { reads = p.reads; return true })
+	p.eventually("a read", func() bool { reads = p.reads; return true })
 	for range 3 {
 		p.clock.Step(DefaultInterval)
-		p.eventually("another look", func() bool { return p.reads > reads })
+		p.eventually("another read", func() bool { return p.reads > reads })
 		reads++
 	}
-	p.written(0)
+	p.checkWrites(0)
 }
 
-func TestNothingIsWrittenBeforeItIsKnown(t *testing.T) {
+func TestNothingIsWrittenBeforeTheContentIsKnown(t *testing.T) {
 	p := publish(t, "", map[string]string{"shop": "one"})
 	p.Add("office")
-	p.written(0)
-	p.becomes("two")
-	p.has(map[string]string{"shop": "two", "office": "two"})
+	p.checkWrites(0)
+	p.change("two")
+	p.waitForContent(map[string]string{"shop": "two", "office": "two"})
 }
 
-func TestANamespaceThatIsGoneIsForgotten(t *testing.T) {
+func TestADeletedNamespaceIsForgotten(t *testing.T) {
 	terminating := apierrors.NewForbidden(schema.GroupResource{Resource: "configmaps"}, name, errors.New("it is being terminated")).ErrStatus
 	terminating.Details.Causes = []metav1.StatusCause{{Type: corev1.NamespaceTerminatingCause}}
 	missing := apierrors.NewNotFound(schema.GroupResource{Resource: "namespaces"}, "gone").ErrStatus
-	for what, status := range map[string]*metav1.Status{"it is not there": &missing, "it is going": &terminating} {
+	for what, status := range map[string]*metav1.Status{"deleted": &missing, "terminating": &terminating} {
 		t.Run(what, func(t *testing.T) {
 			p := publish(t, "one", nil)
 			p.api.mu.Lock()
-			p.refuse["gone"] = status
+			p.fail["gone"] = status
 			p.api.mu.Unlock()
 			p.Add("gone")
 			p.Add("shop")
-			p.has(map[string]string{"shop": "one"})
+			p.waitForContent(map[string]string{"shop": "one"})
 			p.eventually("it was tried", func() bool { return slices.Contains(p.writes, "gone") })
-			p.becomes("two")
-			p.has(map[string]string{"shop": "two"})
+			p.change("two")
+			p.waitForContent(map[string]string{"shop": "two"})
 			if n := p.logs.Len(); n > 0 {
-				t.Errorf("complaints: %v", p.logs.All())
+				t.Errorf("logged: %v", p.logs.All())
 			}
 			p.stop()
 			p.eventually("it is tried once only", func() bool {
@@ -246,29 +246,29 @@ func TestANamespaceThatIsGoneIsForgotten(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeWrittenIsTriedAgainAndToldOnce(t *testing.T) {
+func TestAFailedWriteIsRetriedAndLoggedOnce(t *testing.T) {
 	p := publish(t, "one", nil)
 	full := apierrors.NewForbidden(schema.GroupResource{Resource: "configmaps"}, name, errors.New("exceeded quota")).ErrStatus
 	p.api.mu.Lock()
-	p.refuse["shop"] = &full
+	p.fail["shop"] = &full
 	p.api.mu.Unlock()
 	p.Add("shop")
-	p.Add("office") // is not held up by it
-	p.has(map[string]string{"office": "one"})
+	p.Add("office") // must not wait for it
+	p.waitForContent(map[string]string{"office": "one"})
 	p.eventually("it was tried", func() bool { return slices.Contains(p.writes, "shop") })
 	p.clock.Step(DefaultInterval)
 	p.eventually("it is tried again", func() bool { return len(p.writes) > 2 })
 	p.api.mu.Lock()
-	delete(p.refuse, "shop")
+	delete(p.fail, "shop")
 	p.api.mu.Unlock()
 	p.clock.Step(DefaultInterval)
-	p.has(map[string]string{"shop": "one", "office": "one"})
-	if n := p.logs.FilterMessageSnippet("writing the ConfigMap").Len(); n != 1 {
-		t.Errorf("told %d times: %v", n, p.logs.All())
+	p.waitForContent(map[string]string{"shop": "one", "office": "one"})
+	if n := p.logs.FilterMessageSnippet("cannot write the ConfigMap").Len(); n != 1 {
+		t.Errorf("logged %d times: %v", n, p.logs.All())
 	}
 }
 
-// A pod that was admitted a moment before the end is known to nobody else.
+// Other replicas do not know a pod that was admitted a moment before the end.
 func TestTheLastNamespaceIsWrittenAtTheEnd(t *testing.T) {
 	p := publish(t, "", nil)
 	p.Add("shop")
@@ -276,5 +276,5 @@ func TestTheLastNamespaceIsWrittenAtTheEnd(t *testing.T) {
 	p.content.text = "one"
 	p.content.Unlock()
 	p.stop()
-	p.has(map[string]string{"shop": "one"})
+	p.waitForContent(map[string]string{"shop": "one"})
 }

@@ -1,6 +1,6 @@
-// Package settings reads what an administrator has decided for all pods of a cluster: a
-// ConfigMap, of which changes take effect at once, over the flags of the command.
+// Package settings reads the administrator's settings for all pods of a cluster from a
+// ConfigMap. They override the flags of the command, and changes take effect at once.
 //
-// It is where the names of the ConfigMap's keys are; what they mean is in packages inject
-// and sidecar/config, which check the values.
+// The package defines the keys of the ConfigMap. Packages inject and sidecar/config define
+// their meaning and check the values.
 package settings

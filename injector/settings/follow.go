@@ -21,23 +21,23 @@ import (
 	"rockpool.dev/injector/inject"
 )
 
-// DefaultName is the ConfigMap, unless a flag says otherwise.
+// DefaultName is the default name of the ConfigMap.
 const DefaultName = "rockpool-cfg"
 
 // eventTimeout bounds the one write of this package.
 const eventTimeout = 5 * time.Second
 
-// maxEventMessage is what the API server accepts in the message of an Event.
+// maxEventMessage is the longest message of an Event that the API server accepts.
 const maxEventMessage = 1024
 
-// errUnread is until the ConfigMap, or that there is none, is known.
+// errUnread is the error until the first read of the ConfigMap, which may be missing.
 var errUnread = errors.New("the ConfigMap has not been read yet")
 
-// Follower keeps the settings that are in effect: those of the last ConfigMap that was right.
+// Follower holds the settings in effect: those of the last valid ConfigMap.
 //
-// It watches the one object, instead of reading it from a volume: the kubelet takes a minute
-// to write a volume anew, and another one on each node, in which replicas would be of
-// different minds; and there is somebody to tell, with an Event, what is wrong.
+// It watches the object instead of a volume with it. The kubelet updates a volume after about a
+// minute, at another time on each node, and meanwhile replicas would differ. Also, an Event can
+// report an invalid object.
 type Follower struct {
 	client          rest.Interface
 	source          cache.ListerWatcher
@@ -46,13 +46,13 @@ type Follower struct {
 	log             *zap.Logger
 	changed         chan struct{}
 
-	mu      sync.Mutex
-	current inject.Params
-	missing error // why there is no current; nil once there is
-	failing string
+	mu          sync.Mutex
+	current     inject.Params
+	unavailable error // why current is not set; nil once it is
+	lastError   string
 }
 
-// NewFollower returns a Follower that knows nothing until [Follower.Run].
+// NewFollower returns a Follower without settings until [Follower.Run].
 func NewFollower(config *rest.Config, namespace, name string, base inject.Params, log *zap.Logger) (*Follower, error) {
 	scheme := runtime.NewScheme()
 	if err := corev1.AddToScheme(scheme); err != nil {
@@ -67,33 +67,37 @@ func NewFollower(config *rest.Config, namespace, name string, base inject.Params
 		return nil, fmt.Errorf("client of the API server: %w", err)
 	}
 	source := cache.NewListWatchFromClient(client, "configmaps", namespace, fields.OneTermEqualSelector(metav1.ObjectNameField, name))
-	return &Follower{client: client, source: source, namespace: namespace, name: name, base: base, log: log, changed: make(chan struct{}, 1), missing: errUnread}, nil
+	return &Follower{
+		client: client, source: source, namespace: namespace, name: name, base: base, log: log,
+		changed: make(chan struct{}, 1), unavailable: errUnread,
+	}, nil
 }
 
-// Params returns the settings in effect. An injector that starts with a ConfigMap that is
-// wrong has none: pods would else be injected with settings that nobody has chosen.
+// Params returns the settings in effect. If the ConfigMap is invalid when the injector starts,
+// there are none: otherwise pods would get settings that no one has chosen.
 func (f *Follower) Params() (inject.Params, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.missing != nil {
-		return inject.Params{}, fmt.Errorf("ConfigMap %s/%s: %w", f.namespace, f.name, f.missing)
+	if f.unavailable != nil {
+		return inject.Params{}, fmt.Errorf("ConfigMap %s/%s: %w", f.namespace, f.name, f.unavailable)
 	}
 	return f.current, nil
 }
 
-// Changed has a value when other settings have come into effect.
+// Changed receives a value when the settings in effect change.
 func (f *Follower) Changed() <-chan struct{} { return f.changed }
 
 // Run follows the ConfigMap until ctx ends.
 func (f *Follower) Run(ctx context.Context) {
 	informer := cache.NewSharedInformer(f.source, &corev1.ConfigMap{}, 0)
-	failing := ""
+	lastError := ""
 	errs := errors.Join(
 		informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
 			watchFailures.Inc()
-			if failing != err.Error() {
-				failing = err.Error()
-				f.log.Warn("the ConfigMap cannot be watched; the settings in effect stay", zap.String("configMap", f.name), zap.Error(err))
+			if lastError != err.Error() {
+				lastError = err.Error()
+				f.log.Warn("cannot watch the ConfigMap; keeping the settings in effect",
+					zap.String("configMap", f.name), zap.Error(err))
 			}
 		}),
 		second(informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -102,7 +106,8 @@ func (f *Follower) Run(ctx context.Context) {
 			DeleteFunc: func(any) { f.apply(ctx, nil) },
 		})))
 	if errs != nil {
-		f.log.Error("following the ConfigMap", zap.Error(errs)) // only an informer that has been started refuses
+		// Only an informer that runs already rejects handlers.
+		f.log.Error("cannot watch the ConfigMap", zap.Error(errs))
 		return
 	}
 	var running sync.WaitGroup
@@ -115,7 +120,7 @@ func (f *Follower) Run(ctx context.Context) {
 
 func second[T any](_ T, err error) error { return err }
 
-// apply brings a ConfigMap into effect, nil that there is none.
+// apply puts a ConfigMap into effect. nil means that the ConfigMap does not exist.
 func (f *Follower) apply(ctx context.Context, object *corev1.ConfigMap) {
 	var data map[string]string
 	if object != nil {
@@ -126,41 +131,42 @@ func (f *Follower) apply(ctx context.Context, object *corev1.ConfigMap) {
 		err = errors.New("binaryData: nothing is allowed there")
 	}
 	if err != nil {
-		f.refuse(ctx, object, err)
+		f.reject(ctx, object, err)
 		return
 	}
 	f.mu.Lock()
-	f.current, f.missing, f.failing = params, nil, ""
+	f.current, f.unavailable, f.lastError = params, nil, ""
 	f.mu.Unlock()
 	valid.Set(1)
 	readings.WithLabelValues("applied").Inc()
 	f.log.Info("settings are in effect", zap.String("configMap", f.name), zap.Bool("exists", object != nil),
 		zap.String("image", params.Image), zap.Any("settings", params.Settings))
 	if params.Settings["upstream.servers"] == "" {
-		f.log.Warn("no upstreams: pods without the annotation rockpool.dev/upstreams reach the API server at the in-cluster address only")
+		f.log.Warn("no upstreams: pods without the annotation rockpool.dev/upstreams " +
+			"reach the API server at the in-cluster address only")
 	}
 	select {
 	case f.changed <- struct{}{}:
-	default: // somebody has still to hear of the last one
+	default: // the last value is still unread
 	}
 }
 
-// refuse keeps what is in effect, and tells once what is wrong: in the log, in a metric,
-// and to who looks at the ConfigMap.
-func (f *Follower) refuse(ctx context.Context, object *corev1.ConfigMap, problem error) {
+// reject keeps the settings in effect. It reports the problem once: in the log, in a metric, and
+// in an Event at the ConfigMap.
+func (f *Follower) reject(ctx context.Context, object *corev1.ConfigMap, problem error) {
 	valid.Set(0)
 	readings.WithLabelValues("refused").Inc()
 	f.mu.Lock()
-	known := f.failing == problem.Error()
-	f.failing = problem.Error()
-	if f.missing != nil {
-		f.missing = problem
+	reported := f.lastError == problem.Error()
+	f.lastError = problem.Error()
+	if f.unavailable != nil {
+		f.unavailable = problem
 	}
 	f.mu.Unlock()
-	if known {
+	if reported {
 		return
 	}
-	f.log.Error("the ConfigMap is wrong; the settings in effect stay", zap.String("configMap", f.name), zap.Error(problem))
+	f.log.Error("invalid ConfigMap; keeping the settings in effect", zap.String("configMap", f.name), zap.Error(problem))
 	if object == nil {
 		return
 	}
@@ -168,13 +174,13 @@ func (f *Follower) refuse(ctx context.Context, object *corev1.ConfigMap, problem
 	defer cancel()
 	err := f.client.Post().Namespace(f.namespace).Resource("events").Body(eventOf(object, problem)).Do(ctx).Error()
 	if err != nil && !apierrors.IsAlreadyExists(err) {
-		f.log.Warn("writing an Event about the ConfigMap", zap.Error(err))
+		f.log.Warn("cannot write an Event about the ConfigMap", zap.Error(err))
 	}
 }
 
-// eventOf has a name that is the same in all replicas, so that one of them tells.
+// eventOf returns an Event with the same name in all replicas, so that only one is created.
 func eventOf(object *corev1.ConfigMap, problem error) *corev1.Event {
-	message := "The settings in effect stay: " + strings.ReplaceAll(problem.Error(), "\n", "; ")
+	message := "Invalid ConfigMap; keeping the settings in effect: " + strings.ReplaceAll(problem.Error(), "\n", "; ")
 	if len(message) > maxEventMessage {
 		message = message[:maxEventMessage-3] + "..."
 	}

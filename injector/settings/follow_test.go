@@ -23,8 +23,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// following is a Follower that runs until the test ends. The real API server is in
-// tests/e2e.
+// following is a running Follower, until the test ends. tests/e2e uses a real API server.
 type following struct {
 	*Follower
 	t      *testing.T
@@ -47,7 +46,7 @@ func (f *following) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(event)
 }
 
-func (f *following) told() []corev1.Event {
+func (f *following) recordedEvents() []corev1.Event {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.events
@@ -69,7 +68,7 @@ func follow(t *testing.T, base inject.Params, before ...*corev1.ConfigMap) *foll
 	}
 	f.Follower.source = f.source
 	if _, err := f.Params(); err == nil || !strings.Contains(err.Error(), "has not been read yet") {
-		t.Errorf("before the first reading: %v", err)
+		t.Errorf("before the first read: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -97,7 +96,7 @@ func (f *following) eventually(what string, condition func() bool) {
 	}
 }
 
-func (f *following) levelIs(want string) {
+func (f *following) waitForLevel(want string) {
 	f.t.Helper()
 	f.eventually("log.level is "+want, func() bool {
 		params, err := f.Params()
@@ -111,43 +110,43 @@ func configMap(data map[string]string) *corev1.ConfigMap {
 
 func TestTheConfigMapIsFollowed(t *testing.T) {
 	f := follow(t, flags())
-	f.levelIs("") // there is none
+	f.waitForLevel("") // without a ConfigMap
 	<-f.Changed()
 	f.source.Add(configMap(map[string]string{"log_level": "warn"}))
-	f.levelIs("warn")
+	f.waitForLevel("warn")
 	<-f.Changed()
 	f.source.Modify(configMap(map[string]string{"log_level": "debug"}))
-	f.levelIs("debug")
+	f.waitForLevel("debug")
 
 	f.source.Modify(configMap(map[string]string{"log_level": "loud", "cache_agents": "a/b"}))
-	f.eventually("an Event", func() bool { return len(f.told()) == 1 })
-	event := f.told()[0]
+	f.eventually("an Event", func() bool { return len(f.recordedEvents()) == 1 })
+	event := f.recordedEvents()[0]
 	if event.Type != corev1.EventTypeWarning || event.InvolvedObject.UID != "u" || !strings.HasPrefix(event.Name, DefaultName+".") ||
 		!strings.Contains(event.Message, "log_level:") || !strings.Contains(event.Message, "cache_agents:") {
 		t.Errorf("%+v", event)
 	}
-	f.levelIs("debug")
-	if n := f.logs.FilterMessageSnippet("the settings in effect stay").Len(); n != 1 {
-		t.Errorf("told %d times in the log", n)
+	f.waitForLevel("debug")
+	if n := f.logs.FilterMessageSnippet("keeping the settings in effect").Len(); n != 1 {
+		t.Errorf("logged %d times", n)
 	}
 
 	f.source.Modify(configMap(map[string]string{"log_level": "error"}))
-	f.levelIs("error")
+	f.waitForLevel("error")
 	f.source.Delete(configMap(nil))
-	f.levelIs("")
+	f.waitForLevel("")
 }
 
-func TestAnInjectorThatStartsWithAWrongConfigMapHasNoSettings(t *testing.T) {
+func TestAnInjectorThatStartsWithAnInvalidConfigMapHasNoSettings(t *testing.T) {
 	f := follow(t, flags(), configMap(map[string]string{"upstreams": "http://a"}))
-	f.eventually("it is known to be wrong", func() bool {
+	f.eventually("the ConfigMap is found invalid", func() bool {
 		_, err := f.Params()
 		return err != nil && strings.Contains(err.Error(), `upstreams: entry 1: url: "http://a" is not https`)
 	})
 	f.source.Modify(configMap(map[string]string{"log_level": "warn"}))
-	f.levelIs("warn")
+	f.waitForLevel("warn")
 }
 
-func TestALongMessageIsCut(t *testing.T) {
+func TestALongMessageIsTruncated(t *testing.T) {
 	event := eventOf(configMap(nil), errUnread)
 	if event.Message == "" {
 		t.Error("no message")

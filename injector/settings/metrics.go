@@ -8,7 +8,7 @@ import (
 var (
 	valid = promauto.NewGauge(prometheus.GaugeOpts{
 		Name: "rockpool_injector_config_valid",
-		Help: "1 when the ConfigMap as it is now is in effect, 0 when something in it is wrong and what was in effect before stays.",
+		Help: "1 if the present ConfigMap is in effect, 0 if it is invalid and the previous settings stay in effect.",
 	})
 
 	readings = promauto.NewCounterVec(prometheus.CounterOpts{
@@ -18,6 +18,6 @@ var (
 
 	watchFailures = promauto.NewCounter(prometheus.CounterOpts{
 		Name: "rockpool_injector_config_watch_failures_total",
-		Help: "Times that the ConfigMap could not be watched.",
+		Help: "Failed watches of the ConfigMap.",
 	})
 )

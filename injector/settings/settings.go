@@ -18,14 +18,14 @@ import (
 // Key is a key of the ConfigMap.
 type Key struct {
 	Name    string
-	Setting string // the sidecar's key that it is for, such as log.level; "": it is for the injector
-	Runtime bool   // it also reaches sidecars that run
+	Setting string // the sidecar's key that it sets, such as log.level; "" = a key of the injector
+	Runtime bool   // a change also reaches running sidecars
 	set     func(*inject.Params, string) error
 }
 
-// Keys gives all keys in the order of the documentation. The sidecar's settings are there
-// under their own names with _ for . and -, but for those that go with addresses and paths
-// in the pod, which the injector chooses.
+// Keys returns all keys in the order of the documentation. They include the sidecar's settings,
+// with _ for . and - in their names, except addresses and paths in the pod: the injector
+// chooses these.
 func Keys() []Key {
 	keys := []Key{
 		{Name: "image", set: func(p *inject.Params, v string) error {
@@ -60,7 +60,7 @@ func Keys() []Key {
 	return keys
 }
 
-// nameOf gives the name of a sidecar's setting; two are shorter, as in annotations.
+// nameOf returns the name of a sidecar's setting; two are shorter, as in annotations.
 func nameOf(k config.Key) string {
 	switch k.Name {
 	case "upstream.servers":
@@ -71,7 +71,7 @@ func nameOf(k config.Key) string {
 	return strings.NewReplacer(".", "_", "-", "_").Replace(k.Name)
 }
 
-// onOneLine takes a list that may have an entry on each line.
+// onOneLine converts a list that may have an entry on each line.
 func onOneLine(list string) string {
 	var entries []string
 	for entry := range strings.FieldsFuncSeq(list, func(r rune) bool { return r == ',' || r == '\n' }) {
@@ -104,8 +104,8 @@ func quantity(list func(*corev1.ResourceRequirements) *corev1.ResourceList, name
 	}
 }
 
-// Apply gives base with what data, of a ConfigMap, says in place of it. A key without a value
-// says nothing. The error joins all that is wrong, each with its key and what is allowed.
+// Apply returns base, overridden by the data of a ConfigMap. It ignores a key without a value.
+// The error joins all problems, each with its key and the allowed values.
 func Apply(base inject.Params, data map[string]string) (inject.Params, error) {
 	p := base
 	p.Resources = *base.Resources.DeepCopy()
@@ -149,8 +149,8 @@ func names(keys []Key) string {
 	return strings.Join(list, ", ")
 }
 
-// File gives those of the sidecar's settings that can change while it runs, as its
-// configuration file.
+// File returns a configuration file with those settings of the sidecar that can change while it
+// runs.
 func File(settings map[string]string) string {
 	sections := map[string]map[string]string{}
 	for _, k := range config.Keys() {
@@ -166,7 +166,7 @@ func File(settings map[string]string) string {
 	}
 	text, err := yaml.Marshal(sections)
 	if err != nil {
-		panic(err) // strings in maps have a form in YAML
+		panic(err) // maps of strings always marshal
 	}
 	return string(text)
 }

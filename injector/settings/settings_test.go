@@ -18,7 +18,7 @@ import (
 	"rockpool.dev/sidecar/config"
 )
 
-// flags are what the command line says.
+// flags are the settings of the command line.
 func flags() inject.Params {
 	return inject.Params{
 		Version: "v1", Image: "rockpool:dev", CacheHostPath: inject.DefaultCacheHostPath, Settings: map[string]string{"upstream.servers": "https://flag"},
@@ -34,11 +34,11 @@ func TestApply(t *testing.T) {
 		data map[string]string
 		want func(*inject.Params)
 	}{
-		"nothing leaves the flags": {nil, func(*inject.Params) {}},
-		"a value comes before the flag": {map[string]string{"image": "registry.example.com/rockpool:v2", "upstreams": "https://a:6443"}, func(p *inject.Params) {
+		"an empty ConfigMap leaves the flags": {nil, func(*inject.Params) {}},
+		"a value overrides the flag": {map[string]string{"image": "registry.example.com/rockpool:v2", "upstreams": "https://a:6443"}, func(p *inject.Params) {
 			p.Image, p.Settings["upstream.servers"] = "registry.example.com/rockpool:v2", "https://a:6443"
 		}},
-		"an empty value is none": {map[string]string{"image": "", "upstreams": " \n"}, func(*inject.Params) {}},
+		"an empty value is ignored": {map[string]string{"image": "", "upstreams": " \n"}, func(*inject.Params) {}},
 		"a list may have an entry on each line": {map[string]string{"upstreams": "https://a\nhttps://b;tls-server-name=kubernetes,\n\nhttps://c\n", "cache_agents": "*\n!kubectl"}, func(p *inject.Params) {
 			p.Settings["upstream.servers"], p.Settings["cache.agents"] = "https://a,https://b;tls-server-name=kubernetes,https://c", "*,!kubectl"
 		}},
@@ -73,27 +73,27 @@ func TestApply(t *testing.T) {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
 			if diff := cmp.Diff(flags(), base); diff != "" {
-				t.Errorf("the flags themselves have changed: %s", diff)
+				t.Errorf("the flags have changed: %s", diff)
 			}
 		})
 	}
 }
 
-func TestApplyRefuses(t *testing.T) {
+func TestApplyRejects(t *testing.T) {
 	tests := map[string]struct {
 		data map[string]string
 		want []string
 	}{
-		"an unknown key, with the known ones":           {map[string]string{"cache-agents": "*"}, []string{"cache-agents: unknown key; allowed are image, cache_volume,", " upstreams,", " log_level,"}},
-		"a key of the sidecar's that goes with its pod": {map[string]string{"listen_address": "127.0.0.1:1", "cache_directory": "/x"}, []string{"listen_address: unknown key", "cache_directory: unknown key"}},
-		"an upstream among several":                     {map[string]string{"upstreams": "https://a\nhttp://b"}, []string{`upstreams: entry 2: url: "http://b" is not https; an https URL`}},
-		"a word":                                        {map[string]string{"log_level": "loud"}, []string{`log_level: "loud" is unknown; allowed are debug, info, warn, error`}},
-		"an image":                                      {map[string]string{"image": "a b"}, []string{`image: "a b" is not an image reference`}},
-		"a volume":                                      {map[string]string{"cache_volume": "ram"}, []string{`cache_volume: "ram" is not hostPath or emptyDir`}},
-		"a quantity":                                    {map[string]string{"cpu_request": "lots"}, []string{`cpu_request: "lots" is not a quantity`, "is allowed"}},
-		"a negative quantity":                           {map[string]string{"memory_limit": "-1Mi"}, []string{"memory_limit:"}},
-		"a request above the flag's limit":              {map[string]string{"memory_request": "1Gi"}, []string{"memory_request, memory_limit: memory: the request 1Gi is above the limit 192Mi"}},
-		"all that is wrong at once":                     {map[string]string{"a": "", "log_level": "x", "upstreams": "x"}, []string{"a: unknown", "log_level:", "upstreams:"}},
+		"an unknown key, with the known ones":     {map[string]string{"cache-agents": "*"}, []string{"cache-agents: unknown key; allowed are image, cache_volume,", " upstreams,", " log_level,"}},
+		"a key for an address or path in the pod": {map[string]string{"listen_address": "127.0.0.1:1", "cache_directory": "/x"}, []string{"listen_address: unknown key", "cache_directory: unknown key"}},
+		"an upstream among several":               {map[string]string{"upstreams": "https://a\nhttp://b"}, []string{`upstreams: entry 2: url: "http://b" is not https; an https URL`}},
+		"a word":                                  {map[string]string{"log_level": "loud"}, []string{`log_level: "loud" is unknown; allowed are debug, info, warn, error`}},
+		"an image":                                {map[string]string{"image": "a b"}, []string{`image: "a b" is not an image reference`}},
+		"a volume":                                {map[string]string{"cache_volume": "ram"}, []string{`cache_volume: "ram" is not hostPath or emptyDir`}},
+		"a quantity":                              {map[string]string{"cpu_request": "lots"}, []string{`cpu_request: "lots" is not a quantity`, "is allowed"}},
+		"a negative quantity":                     {map[string]string{"memory_limit": "-1Mi"}, []string{"memory_limit:"}},
+		"a request above the flag's limit":        {map[string]string{"memory_request": "1Gi"}, []string{"memory_request, memory_limit: memory: the request 1Gi is above the limit 192Mi"}},
+		"several problems at once":                {map[string]string{"a": "", "log_level": "x", "upstreams": "x"}, []string{"a: unknown", "log_level:", "upstreams:"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -117,8 +117,8 @@ func TestApplyRefuses(t *testing.T) {
 	})
 }
 
-// What the injector publishes is what a sidecar takes, and no more than it takes at run time.
-func TestTheSidecarTakesTheFile(t *testing.T) {
+// The published file has only settings that a sidecar accepts at run time.
+func TestTheSidecarAcceptsTheFile(t *testing.T) {
 	params, err := Apply(flags(), map[string]string{
 		"upstreams": "https://a\nhttps://b;tls-server-name=x", "upstream_probe_interval": "7s", "upstream_failure_threshold": "4", "cache_agents": "*, !kubectl", "log_level": "error",
 		"cache_size": "1Gi", "offline_events": "true",
@@ -128,7 +128,7 @@ func TestTheSidecarTakesTheFile(t *testing.T) {
 	}
 	text := File(params.Settings)
 	if strings.Contains(text, "max-size") || strings.Contains(text, "offline") {
-		t.Errorf("what waits for a restart is in it:\n%s", text)
+		t.Errorf("the file has settings that need a restart:\n%s", text)
 	}
 	directory := t.TempDir()
 	if err := os.WriteFile(filepath.Join(directory, config.FileName), []byte(text), 0o600); err != nil {
@@ -165,7 +165,7 @@ func TestTheREADMEListsEveryKey(t *testing.T) {
 	}
 	for _, cell := range strings.FieldsFunc(table, func(r rune) bool { return r == '`' || r == ' ' || r == '|' || r == '\n' || r == ',' }) {
 		if strings.Contains(cell, "_") && !slices.ContainsFunc(Keys(), func(k Key) bool { return k.Name == cell }) {
-			t.Errorf("README.md lists %s, which is no key", cell)
+			t.Errorf("README.md lists %s, which is not a key", cell)
 		}
 	}
 }
@@ -183,7 +183,7 @@ func FuzzApply(f *testing.F) {
 			}
 			return
 		}
-		// Nothing that is accepted is bad to a sidecar.
+		// The sidecar must accept the same values.
 		for _, k := range config.Keys() {
 			if v, ok := params.Settings[k.Name]; ok && k.Check(v) != nil {
 				t.Errorf("%s=%q: %v", key, value, k.Check(v))

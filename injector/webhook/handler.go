@@ -21,48 +21,51 @@ import (
 	"rockpool.dev/injector/patch"
 )
 
-// Where reviews are served: of pods that ask for Rockpool themselves, and of those whose
-// namespace asks. Two paths, because the API server, which has read the label of the
-// namespace, knows best which of the two it is.
+// Paths for reviews: of pods that ask for Rockpool themselves, and of pods whose namespace asks.
+// The API server chooses the path, because it knows the namespace's labels best.
 const (
 	Path          = "/inject"
 	NamespacePath = "/inject/namespace"
 )
 
-// MaxReviewBytes bounds the body of a review. An API server accepts objects of 3 MiB at
-// most, and a review of a CREATE has one. maxReading bounds all bodies together that are being
-// worked on: whoever reaches the port may send some, and parsed they take several times as much.
+// MaxReviewBytes limits the body of a review. An API server accepts objects of at most 3 MiB,
+// and a review of a CREATE has one. maxReading limits the total of all bodies in progress: any
+// program that reaches the port may send bodies, and parsed they take several times as much
+// memory.
 const (
 	MaxReviewBytes = 4 << 20
 	maxReading     = 2 * MaxReviewBytes
 )
 
-// Cluster knows what a review does not say. An error means that it is not known now.
-type Cluster interface {
+// Lookup provides facts that are not in a review. An error means that the fact is unknown now.
+type Lookup interface {
 	// Namespace returns labels and annotations.
 	Namespace(ctx context.Context, name string) (*metav1.ObjectMeta, error)
 	// KubeletVersion of a node, as in v1.36.3.
 	KubeletVersion(ctx context.Context, node string) (string, error)
 }
 
-// lookupTimeout bounds what a review waits for the cluster; the API server gives it 5 s.
+// lookupTimeout limits how long a review waits for its lookups; the API server waits 5 s for it.
 const lookupTimeout = time.Second
 
 // handler answers reviews over HTTP.
 type handler struct {
 	params   func() (inject.Params, error)
-	cluster  Cluster                // nil: nothing is known
-	injected func(namespace string) // nil: nobody is told
+	lookup   Lookup                 // nil = no facts
+	injected func(namespace string) // nil = no call
 	log      *zap.Logger
 	reading  *semaphore.Weighted // bytes of maxReading
 	// inject is inject.Inject; tests put a failing one here.
 	inject func(*corev1.Pod, inject.Facts, inject.Params) (*corev1.Pod, inject.Result)
 }
 
-// NewHandler returns the handler for [Path] and [NamespacePath]. Without a cluster, pods are
-// injected as if namespaces forbade nothing and every node were new enough.
+// NewHandler returns the handler for [Path] and [NamespacePath]. Without a Lookup, it assumes
+// that namespaces forbid nothing and every kubelet is new enough.
 func NewHandler(o Options) http.Handler {
-	return &handler{params: o.Params, cluster: o.Cluster, injected: o.Injected, log: o.Log, reading: semaphore.NewWeighted(maxReading), inject: inject.Inject}
+	return &handler{
+		params: o.Params, lookup: o.Lookup, injected: o.Injected, log: o.Log,
+		reading: semaphore.NewWeighted(maxReading), inject: inject.Inject,
+	}
 }
 
 // Always returns params as [Options.Params].
@@ -70,8 +73,8 @@ func Always(params inject.Params) func() (inject.Params, error) {
 	return func() (inject.Params, error) { return params, nil }
 }
 
-// ServeHTTP answers one review. An HTTP status other than 200 means that there was no
-// review to answer; the API server then applies the failurePolicy.
+// ServeHTTP answers one review. An HTTP status other than 200 means that the request is not a
+// review; the API server then applies the failurePolicy.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	weight := r.ContentLength
@@ -84,7 +87,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer h.reading.Release(weight)
 	review, problem := readReview(w, r)
 	if problem != nil {
-		h.log.Warn("request refused", zap.Int("status", problem.status), zap.String("reason", problem.text), zap.String("remote", r.RemoteAddr))
+		h.log.Warn("request rejected", zap.Int("status", problem.status), zap.String("reason", problem.text),
+			zap.String("remote", r.RemoteAddr))
 		malformed.Inc()
 		http.Error(w, problem.text, problem.status)
 		return
@@ -115,31 +119,32 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	// An error here is the client's broken connection; there is nobody left to tell.
+	// An error means that the client has closed the connection.
 	_, _ = w.Write(body)
 }
 
-// facts asks the cluster about a pod that wants Rockpool. What it does not know does not
-// keep the pod from being injected: if its namespace forbids what was added, or its
-// kubelet is too old, the API server or the kubelet says so.
+// facts looks up the facts about a pod that asks for Rockpool. The pod is injected even if
+// lookups fail: if its namespace forbids the additions, or its kubelet is too old, the API
+// server or the kubelet will report that.
 func (h *handler) facts(r *http.Request, review *review) inject.Facts {
 	facts := inject.Facts{Namespace: review.request.Namespace, Asked: r.URL.Path == NamespacePath}
-	if h.cluster == nil || !inject.Requested(review.pod.Annotations, facts.Asked) {
+	if h.lookup == nil || !inject.Requested(review.pod.Annotations, facts.Asked) {
 		return facts
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), lookupTimeout)
 	defer cancel()
 	unknown := func(what, name string, err error) {
 		failedLookups.WithLabelValues(what).Inc()
-		h.log.Warn("not known, injecting without", zap.String("what", what), zap.String("name", name), zap.Error(err))
+		h.log.Warn("lookup failed; injecting without it", zap.String("what", what), zap.String("name", name),
+			zap.Error(err))
 	}
-	if namespace, err := h.cluster.Namespace(ctx, facts.Namespace); err != nil {
+	if namespace, err := h.lookup.Namespace(ctx, facts.Namespace); err != nil {
 		unknown("namespace", facts.Namespace, err)
 	} else {
 		facts.NamespaceLabels, facts.NamespaceAnnotations = namespace.Labels, namespace.Annotations
 	}
 	if node := inject.NodeOf(review.pod); node != "" {
-		version, err := h.cluster.KubeletVersion(ctx, node)
+		version, err := h.lookup.KubeletVersion(ctx, node)
 		if err != nil {
 			unknown("node", node, err)
 		}
@@ -148,15 +153,16 @@ func (h *handler) facts(r *http.Request, review *review) inject.Facts {
 	return facts
 }
 
-// outcomeFailed is the outcome of a review that ran into an error of ours. Only metrics
-// and logs know it.
+// outcomeFailed is the outcome of a review that fails because of an error of the injector. It
+// is used in metrics and logs only.
 const outcomeFailed inject.Outcome = "failed"
 
-// answer decides on a review. It always returns a response: an error or panic of ours
-// refuses this one pod with code 500, and the server goes on.
+// answer decides on a review, and always returns a response. An error or panic of the injector
+// refuses this pod with code 500, and does not affect other reviews.
 func (h *handler) answer(review *review, facts inject.Facts) (response *admissionv1.AdmissionResponse, result inject.Result) {
 	fail := func(problem any, stack []byte) {
-		h.log.Error("review failed", zap.Any("problem", problem), zap.String("uid", string(review.request.UID)), zap.ByteString("stack", stack))
+		h.log.Error("review failed", zap.Any("problem", problem), zap.String("uid", string(review.request.UID)),
+			zap.ByteString("stack", stack))
 		result = inject.Result{Outcome: outcomeFailed}
 		response = &admissionv1.AdmissionResponse{UID: review.request.UID, Result: &metav1.Status{
 			Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Reason: metav1.StatusReasonInternalError,
@@ -195,7 +201,7 @@ func (h *handler) answer(review *review, facts inject.Facts) (response *admissio
 	return response, result
 }
 
-// problem is why a request is not a review: an HTTP status and a text that names the field.
+// problem says why a request is not a review: an HTTP status, and a text that names the field.
 type problem struct {
 	status int
 	text   string

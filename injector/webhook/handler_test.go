@@ -34,7 +34,7 @@ const testPod = `{"metadata":{"name":"web","annotations":{"rockpool.dev/inject":
 	"containers":[{"name":"web","image":"web","env":[{"name":"A","value":"b"}],"volumeMounts":[{"name":"t","mountPath":"/var/run/secrets/kubernetes.io/serviceaccount"}]}],
 	"volumes":[{"name":"t","projected":{"sources":[{"serviceAccountToken":{"path":"token"}}]}}]}}`
 
-// reviewOf wraps a pod; each pair in replaced is an old and a new text.
+// reviewOf returns a review of pod; each pair in replaced is an old and a new text.
 func reviewOf(pod string, replaced ...string) string {
 	return strings.NewReplacer(replaced...).Replace(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u-1",` +
 		`"resource":{"group":"","version":"v1","resource":"pods"},"operation":"CREATE","namespace":"shop","object":` + pod + `}}`)
@@ -65,7 +65,7 @@ func answerOf(t *testing.T, recorder *httptest.ResponseRecorder) *admissionv1.Ad
 	return review.Response
 }
 
-func TestRequestsThatAreNoReviewsNameWhatIsWrong(t *testing.T) {
+func TestInvalidRequestsAreRejectedWithTheField(t *testing.T) {
 	const jsonType = "application/json"
 	tests := []struct {
 		name, contentType, body string
@@ -78,7 +78,7 @@ func TestRequestsThatAreNoReviewsNameWhatIsWrong(t *testing.T) {
 		{"an empty body", jsonType, "", 400, "the body is not an AdmissionReview"},
 		{"another kind", jsonType, `{"apiVersion":"v1","kind":"Pod"}`, 400, `apiVersion, kind: "v1", "Pod"`},
 		{"an older API version", jsonType, reviewOf(plainPod(""), "admission.k8s.io/v1", "admission.k8s.io/v1beta1"), 400, "admissionReviewVersions of the webhook must be [v1]"},
-		{"field names in other letters", jsonType, reviewOf(plainPod(""), `"request"`, `"Request"`), 400, "request: missing"},
+		{"field names in another case", jsonType, reviewOf(plainPod(""), `"request"`, `"Request"`), 400, "request: missing"},
 		{"no uid", jsonType, reviewOf(plainPod(""), "u-1", ""), 400, "request.uid: missing"},
 		{"no namespace", jsonType, reviewOf(plainPod(""), `"shop"`, `""`), 400, `request.namespace: ""`},
 		{"a path in place of a namespace", jsonType, reviewOf(plainPod(""), "shop", "../nodes"), 400, `request.namespace: "../nodes"`},
@@ -88,7 +88,7 @@ func TestRequestsThatAreNoReviewsNameWhatIsWrong(t *testing.T) {
 		{"no object", jsonType, reviewOf("null"), 400, "request.object: missing"},
 		{"an object of another shape", jsonType, reviewOf(`{"spec":{"containers":{}}}`), 400, "request.object: not a pod"},
 		{"a pod without containers", jsonType, reviewOf(`{"spec":{}}`), 400, "request.object.spec.containers: missing"},
-		{"a body without end", jsonType, strings.Repeat(" ", MaxReviewBytes+1), 413, "more than 4194304 bytes"},
+		{"an endless body", jsonType, strings.Repeat(" ", MaxReviewBytes+1), 413, "more than 4194304 bytes"},
 	}
 	h := NewHandler(Options{Params: Always(testParams), Log: zap.NewNop()})
 	for _, test := range tests {
@@ -123,8 +123,8 @@ func TestReviewsAreAnswered(t *testing.T) {
 		{name: "a pod that asks is patched", pod: plainPod(""), allowed: true, patch: true, outcome: "injected"},
 		{name: "a pod that cannot be served is admitted with a warning", pod: strings.Replace(plainPod(""), `"spec":{`, `"spec":{"hostNetwork":true,`, 1),
 			allowed: true, warning: "rockpool: host-network: ", outcome: "skipped", reason: "host-network"},
-		{name: "a pod that does not ask is admitted without a word", pod: strings.Replace(plainPod(""), `"true"`, `"false"`, 1), allowed: true, outcome: "skipped", reason: "not-requested"},
-		{name: "a wrong annotation refuses the pod", pod: plainPod(`,"rockpool.dev/log-level":"loud"`),
+		{name: "a pod that does not ask is admitted without a warning", pod: strings.Replace(plainPod(""), `"true"`, `"false"`, 1), allowed: true, outcome: "skipped", reason: "not-requested"},
+		{name: "a pod with an invalid annotation is refused", pod: plainPod(`,"rockpool.dev/log-level":"loud"`),
 			message: `rockpool.dev/log-level: unknown value "loud" (allowed: debug, info, warn, error)`, outcome: "refused", reason: "invalid-annotation"},
 	}
 	h := NewHandler(Options{Params: Always(testParams), Log: zap.NewNop()})
@@ -152,7 +152,7 @@ func TestReviewsAreAnswered(t *testing.T) {
 	}
 }
 
-func TestAPanicRefusesOnePodAndTheServerGoesOn(t *testing.T) {
+func TestAPanicRefusesOnePodOnly(t *testing.T) {
 	core, logs := observer.New(zap.ErrorLevel)
 	broken := true
 	h := NewHandler(Options{Params: Always(testParams), Log: zap.New(core)}).(*handler)
@@ -175,14 +175,14 @@ func TestAPanicRefusesOnePodAndTheServerGoesOn(t *testing.T) {
 	}
 }
 
-// brokenCluster knows namespaces or nodes only if it is told.
-type brokenCluster struct {
+// fakeLookup fails for namespaces without labels and for nodes without kubelet.
+type fakeLookup struct {
 	labels  map[string]string
 	kubelet string
 	asked   *[]string
 }
 
-func (c brokenCluster) Namespace(_ context.Context, name string) (*metav1.ObjectMeta, error) {
+func (c fakeLookup) Namespace(_ context.Context, name string) (*metav1.ObjectMeta, error) {
 	*c.asked = append(*c.asked, "namespace "+name)
 	if c.labels == nil {
 		return nil, errors.New("no way there")
@@ -190,7 +190,7 @@ func (c brokenCluster) Namespace(_ context.Context, name string) (*metav1.Object
 	return &metav1.ObjectMeta{Labels: c.labels}, nil
 }
 
-func (c brokenCluster) KubeletVersion(_ context.Context, name string) (string, error) {
+func (c fakeLookup) KubeletVersion(_ context.Context, name string) (string, error) {
 	*c.asked = append(*c.asked, "node "+name)
 	if c.kubelet == "" {
 		return "", errors.New("no way there")
@@ -198,10 +198,10 @@ func (c brokenCluster) KubeletVersion(_ context.Context, name string) (string, e
 	return c.kubelet, nil
 }
 
-func TestNamespacesWithInjectedPodsAreTold(t *testing.T) {
+func TestInjectedIsCalledWithTheNamespace(t *testing.T) {
 	injected := plainPod("")
-	var told []string
-	h := NewHandler(Options{Params: Always(testParams), Log: zap.NewNop(), Injected: func(namespace string) { told = append(told, namespace) }})
+	var called []string
+	h := NewHandler(Options{Params: Always(testParams), Log: zap.NewNop(), Injected: func(namespace string) { called = append(called, namespace) }})
 	tests := []struct {
 		name, body string
 		want       int
@@ -209,13 +209,13 @@ func TestNamespacesWithInjectedPodsAreTold(t *testing.T) {
 		{"a pod that is injected", reviewOf(injected), 1},
 		{"a pod that declines", reviewOf(injected, `"rockpool.dev/inject":"true"`, `"rockpool.dev/inject":"false"`), 0},
 		{"a pod that is refused", reviewOf(plainPod(`,"rockpool.dev/port":"1"`)), 0},
-		{"a trial", reviewOf(injected, `"operation"`, `"dryRun":true,"operation"`), 0},
+		{"a dry run", reviewOf(injected, `"operation"`, `"dryRun":true,"operation"`), 0},
 	}
 	for _, test := range tests {
-		told = nil
+		called = nil
 		answerOf(t, post(h, "application/json", test.body))
-		if len(told) != test.want || test.want > 0 && told[0] != "shop" {
-			t.Errorf("%s: told %q", test.name, told)
+		if len(called) != test.want || test.want > 0 && called[0] != "shop" {
+			t.Errorf("%s: called with %q", test.name, called)
 		}
 	}
 }
@@ -227,32 +227,32 @@ func TestWithoutSettingsPodsAreRefused(t *testing.T) {
 	}
 }
 
-func TestTheClusterIsAskedAboutNamespaceAndNode(t *testing.T) {
+func TestNamespaceAndNodeAreLookedUp(t *testing.T) {
 	bound := strings.Replace(plainPod(""), `"spec":{`, `"spec":{"nodeName":"edge-1",`, 1)
 	silent := strings.Replace(plainPod(""), `"rockpool.dev/inject":"true"`, ``, 1)
 	baseline := map[string]string{"pod-security.kubernetes.io/enforce": "baseline"}
 	tests := []struct {
 		name, path, pod string
-		cluster         brokenCluster
+		lookup          fakeLookup
 		asked           string
 		failed          float64
 		outcome, want   string // want is in the patch, a warning or the refusal
 	}{
-		{name: "a pod that is not bound", path: Path, pod: plainPod(""), cluster: brokenCluster{labels: baseline}, asked: "namespace shop", outcome: "injected", want: "pod-security-forbids-hostpath"},
-		{name: "a pod on an old node", path: Path, pod: bound, cluster: brokenCluster{labels: baseline, kubelet: "v1.28.0"}, asked: "namespace shop, node edge-1", outcome: "refused", want: "old-kubelet"},
-		{name: "what is not known does not matter", path: Path, pod: bound, asked: "namespace shop, node edge-1", failed: 2, outcome: "injected", want: `"hostPath"`},
-		{name: "nothing is asked about a pod that says nothing", path: Path, pod: silent, outcome: "skipped"},
-		{name: "unless its namespace asks", path: NamespacePath, pod: silent, cluster: brokenCluster{labels: map[string]string{}}, asked: "namespace shop", outcome: "injected", want: `"hostPath"`},
+		{name: "a pod that is not bound", path: Path, pod: plainPod(""), lookup: fakeLookup{labels: baseline}, asked: "namespace shop", outcome: "injected", want: "pod-security-forbids-hostpath"},
+		{name: "a pod on an old node", path: Path, pod: bound, lookup: fakeLookup{labels: baseline, kubelet: "v1.28.0"}, asked: "namespace shop, node edge-1", outcome: "refused", want: "old-kubelet"},
+		{name: "failed lookups do not matter", path: Path, pod: bound, asked: "namespace shop, node edge-1", failed: 2, outcome: "injected", want: `"hostPath"`},
+		{name: "nothing is looked up for a pod that does not ask", path: Path, pod: silent, outcome: "skipped"},
+		{name: "the namespace is looked up if it asks", path: NamespacePath, pod: silent, lookup: fakeLookup{labels: map[string]string{}}, asked: "namespace shop", outcome: "injected", want: `"hostPath"`},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			var asked []string
-			test.cluster.asked = &asked
+			test.lookup.asked = &asked
 			before := testutil.ToFloat64(failedLookups.WithLabelValues("namespace")) + testutil.ToFloat64(failedLookups.WithLabelValues("node"))
 			request := httptest.NewRequest(http.MethodPost, test.path, strings.NewReader(reviewOf(test.pod)))
 			request.Header.Set("Content-Type", "application/json")
 			recorder := httptest.NewRecorder()
-			NewHandler(Options{Params: Always(testParams), Cluster: test.cluster, Log: zap.NewNop()}).ServeHTTP(recorder, request)
+			NewHandler(Options{Params: Always(testParams), Lookup: test.lookup, Log: zap.NewNop()}).ServeHTTP(recorder, request)
 			got := answerOf(t, recorder)
 			if (len(got.Patch) > 0) != (test.outcome == "injected") || got.Allowed == (test.outcome == "refused") {
 				t.Errorf("allowed %v, patch %s; want %s", got.Allowed, got.Patch, test.outcome)
@@ -288,7 +288,7 @@ func FuzzReview(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		got := post(h, "application/json", string(body))
 		if entries := logs.TakeAll(); len(entries) > 0 {
-			t.Fatalf("an error of ours: %v", entries)
+			t.Fatalf("an error of the injector: %v", entries)
 		}
 		if got.Code != http.StatusOK {
 			if got.Code != http.StatusBadRequest || len(bytes.TrimSpace(got.Body.Bytes())) == 0 {
@@ -319,18 +319,18 @@ func FuzzReview(f *testing.F) {
 	})
 }
 
-// Whoever reaches the port may send bodies; what they take together is bounded.
-func TestReviewsWaitWhileOthersTakeTheMemory(t *testing.T) {
+// Any program that reaches the port may send bodies; their total size is limited.
+func TestReviewsWaitWhileOthersUseTheMemory(t *testing.T) {
 	h := NewHandler(Options{Params: Always(testParams), Log: zap.NewNop()})
 	var bodies []*io.PipeWriter
 	var hogs sync.WaitGroup
 	for range maxReading / MaxReviewBytes {
 		body, writer := io.Pipe()
 		bodies = append(bodies, writer)
-		request := httptest.NewRequest(http.MethodPost, Path, body) // of a length that nobody knows
+		request := httptest.NewRequest(http.MethodPost, Path, body) // of unknown length
 		request.Header.Set("Content-Type", "application/json")
 		hogs.Go(func() { h.ServeHTTP(httptest.NewRecorder(), request) })
-		if _, err := writer.Write([]byte(" ")); err != nil { // it is being read
+		if _, err := writer.Write([]byte(" ")); err != nil { // the handler reads it
 			t.Fatal(err)
 		}
 	}
@@ -345,13 +345,13 @@ func TestReviewsWaitWhileOthersTakeTheMemory(t *testing.T) {
 	late, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	if n := ask(late); n != 0 {
-		t.Errorf("%d bytes were answered while there was no room", n)
+		t.Errorf("an answer of %d bytes while the memory was used up", n)
 	}
 	for _, writer := range bodies {
 		writer.Close()
 	}
 	hogs.Wait()
 	if ask(t.Context()) == 0 {
-		t.Error("no answer when there was room again")
+		t.Error("no answer when there was memory again")
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// review is what the API server asks: the request and the pod in it.
+// review is the API server's request and the pod in it.
 type review struct {
 	request *admissionv1.AdmissionRequest
 	pod     *corev1.Pod
@@ -25,7 +25,8 @@ func parseReview(body []byte) (*review, error) {
 		return nil, fmt.Errorf("the body is not an AdmissionReview: %w", err)
 	}
 	if want := admissionv1.SchemeGroupVersion.String(); r.APIVersion != want || r.Kind != "AdmissionReview" {
-		return nil, fmt.Errorf("apiVersion, kind: %q, %q are not %q, \"AdmissionReview\"; admissionReviewVersions of the webhook must be [v1]", r.APIVersion, r.Kind, want)
+		return nil, fmt.Errorf("apiVersion, kind: %q, %q are not %q, \"AdmissionReview\"; "+
+			"admissionReviewVersions of the webhook must be [v1]", r.APIVersion, r.Kind, want)
 	}
 	request := r.Request
 	switch {
@@ -39,7 +40,8 @@ func parseReview(body []byte) (*review, error) {
 	case request.Operation != admissionv1.Create:
 		return nil, fmt.Errorf("request.operation: %q is not CREATE; correct the rules of the webhook", request.Operation)
 	case len(validation.IsDNS1123Label(request.Namespace)) > 0:
-		// Whoever reaches the port can ask, and namespaces are remembered and written to.
+		// Any program that reaches the port can send reviews. The injector remembers namespaces
+		// and writes to them.
 		return nil, fmt.Errorf("request.namespace: %q is not the name of a namespace", request.Namespace)
 	case len(request.Object.Raw) == 0:
 		return nil, errors.New("request.object: missing")

@@ -18,24 +18,23 @@ import (
 
 // Options of a [Server].
 type Options struct {
-	// Params gives what holds for every pod now; an error means that it is not known, and that
-	// the server is not ready. Required.
+	// Params returns the present settings for all pods. An error means that they are unknown, and
+	// that the server is not ready. Required.
 	Params func() (inject.Params, error)
-	// Injected is told the namespace of every pod that is created with Rockpool, and must not
-	// wait for anything. Nil: nobody is told.
+	// Injected is called with the namespace of every pod that is created with Rockpool. It must
+	// not block. Nil: no call.
 	Injected func(namespace string)
-	// Cluster is asked about namespaces and nodes. Nil: nobody is.
-	Cluster Cluster
+	// Lookup provides facts about namespaces and nodes. Nil: all are unknown.
+	Lookup Lookup
 	// Certificate chooses the certificate of each handshake. Required.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
-	// Trusted tells whether API servers trust that certificate: nil, or why not. Nil: somebody
-	// else sees to it.
+	// Trusted returns nil if API servers trust that certificate, and otherwise the reason. Nil:
+	// not checked, because another program sets the caBundle.
 	Trusted func() error
-	// ShutdownDelay is for how long the server goes on as before after its context has
-	// ended, only no longer ready, so that API servers have stopped choosing it when it
-	// closes its port. Zero: close at once.
+	// ShutdownDelay is how long the server keeps serving, but is not ready, after its context has
+	// ended. Meanwhile API servers stop choosing it. Zero: close the port at once.
 	ShutdownDelay time.Duration
-	// ShutdownGrace is for how long reviews under way may take to end after that.
+	// ShutdownGrace is how long reviews in progress may take after that.
 	ShutdownGrace time.Duration
 	// Log is required.
 	Log *zap.Logger
@@ -43,8 +42,8 @@ type Options struct {
 	Clock clock.Clock
 }
 
-// ReadyPath is where the server tells whether it takes reviews. It is on the same port, so a
-// probe of it is a handshake with the certificate that API servers get.
+// ReadyPath is the path that says whether the server accepts reviews. It is on the same port, so
+// that a probe includes a handshake with the certificate that API servers get.
 const ReadyPath = "/readyz"
 
 // Server serves [Path], [NamespacePath] and [ReadyPath] over TLS, and nothing else.
@@ -64,12 +63,12 @@ func New(options Options) *Server {
 	handler := NewHandler(options)
 	mux.Handle(Path, handler)
 	mux.Handle(NamespacePath, handler)
-	mux.HandleFunc("GET "+ReadyPath, s.tellReady)
+	mux.HandleFunc("GET "+ReadyPath, s.serveReady)
 	s.http = &http.Server{
 		Handler:   mux,
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: options.Certificate},
 		ErrorLog:  zap.NewStdLog(options.Log.Named("http")),
-		// An API server gives a webhook 30 s at most.
+		// An API server waits at most 30 s for a webhook.
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      30 * time.Second,
@@ -79,8 +78,8 @@ func New(options Options) *Server {
 	return s
 }
 
-// Serve answers on listener until ctx ends, then shuts down as the options say. It owns
-// the listener. The error is nil after an orderly shutdown.
+// Serve answers on listener until ctx ends, and then shuts down as the options say. It owns the
+// listener. The error is nil after an orderly shutdown.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	served := make(chan error, 1)
 	go func() { served <- s.http.ServeTLS(listener, "", "") }()
@@ -93,7 +92,8 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	case <-ctx.Done():
 	}
 	s.serving.Store(false)
-	s.options.Log.Info("shutting down", zap.Duration("delay", s.options.ShutdownDelay), zap.Duration("grace", s.options.ShutdownGrace))
+	s.options.Log.Info("shutting down", zap.Duration("delay", s.options.ShutdownDelay),
+		zap.Duration("grace", s.options.ShutdownGrace))
 	if s.options.ShutdownDelay > 0 {
 		<-s.options.Clock.After(s.options.ShutdownDelay)
 	}
@@ -101,16 +101,17 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	defer cancel()
 	err := s.http.Shutdown(grace)
 	if err != nil {
-		err = errors.Join(fmt.Errorf("reviews were still under way after %s: %w", s.options.ShutdownGrace, err), s.http.Close())
+		err = fmt.Errorf("reviews were still in progress after %s: %w", s.options.ShutdownGrace, err)
+		err = errors.Join(err, s.http.Close())
 	}
 	<-served //nolint:errcheck // http.ErrServerClosed
 	return err
 }
 
-// Ready is nil while the server takes reviews that API servers would send it.
+// Ready returns nil while the server accepts reviews and API servers can send them.
 func (s *Server) Ready() error {
 	if !s.serving.Load() {
-		return errors.New("the webhook takes no reviews: starting or shutting down")
+		return errors.New("the webhook accepts no reviews: starting or shutting down")
 	}
 	if _, err := s.options.Params(); err != nil {
 		return err
@@ -121,7 +122,7 @@ func (s *Server) Ready() error {
 	return s.options.Trusted()
 }
 
-func (s *Server) tellReady(w http.ResponseWriter, _ *http.Request) {
+func (s *Server) serveReady(w http.ResponseWriter, _ *http.Request) {
 	if err := s.Ready(); err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return

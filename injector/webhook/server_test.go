@@ -41,7 +41,7 @@ func selfSigned(t *testing.T, name string) *tls.Certificate {
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private}
 }
 
-// served is a running server and the means to end it.
+// served is a running server.
 type served struct {
 	*Server
 	address string
@@ -90,7 +90,7 @@ func (s *served) review(c *http.Client) (int, error) {
 	return response.StatusCode, err
 }
 
-// probe asks whether the server is ready, as the kubelet does.
+// probe asks whether the server is ready, like the kubelet.
 func (s *served) probe(c *http.Client) (int, string) {
 	response, err := c.Get("https://" + s.address + ReadyPath)
 	if err != nil {
@@ -104,13 +104,13 @@ func (s *served) probe(c *http.Client) (int, string) {
 	return response.StatusCode, string(text)
 }
 
-func TestReadyIsWhatAPIServersCanUse(t *testing.T) {
+func TestTheServerIsReadyWhenAPIServersCanUseIt(t *testing.T) {
 	cert := selfSigned(t, "injector")
 	var have, known, trusted atomic.Bool
 	s := start(t, Options{
 		Params: func() (inject.Params, error) {
 			if !known.Load() {
-				return inject.Params{}, errors.New("nothing is known yet")
+				return inject.Params{}, errors.New("no settings yet")
 			}
 			return testParams, nil
 		},
@@ -132,7 +132,7 @@ func TestReadyIsWhatAPIServersCanUse(t *testing.T) {
 		t.Errorf("without a certificate: %d %s, want no handshake", code, text)
 	}
 	have.Store(true)
-	if code, text := s.probe(c); code != http.StatusServiceUnavailable || !strings.Contains(text, "nothing is known yet") {
+	if code, text := s.probe(c); code != http.StatusServiceUnavailable || !strings.Contains(text, "no settings yet") {
 		t.Errorf("without settings: %d %s", code, text)
 	}
 	known.Store(true)
@@ -152,11 +152,11 @@ func TestReadyIsWhatAPIServersCanUse(t *testing.T) {
 	}
 }
 
-// blocking lets a test hold a review under way.
+// blocking lets a test keep a review in progress.
 func blocking(entered chan<- struct{}, release <-chan struct{}) func(*Server) {
 	return func(s *Server) {
 		mux := http.NewServeMux()
-		mux.HandleFunc(ReadyPath, s.tellReady)
+		mux.HandleFunc(ReadyPath, s.serveReady)
 		s.http.Handler = mux
 		h := NewHandler(Options{Params: Always(testParams), Log: zap.NewNop()}).(*handler)
 		h.inject = func(pod *corev1.Pod, facts inject.Facts, p inject.Params) (*corev1.Pod, inject.Result) {
@@ -168,7 +168,7 @@ func blocking(entered chan<- struct{}, release <-chan struct{}) func(*Server) {
 	}
 }
 
-func TestShutdownServesOnForTheDelayAndLetsReviewsEnd(t *testing.T) {
+func TestShutdownServesForTheDelayAndLetsReviewsEnd(t *testing.T) {
 	entered, release := make(chan struct{}, 2), make(chan struct{})
 	fake := clocktesting.NewFakeClock(time.Now())
 	s := start(t, Options{ShutdownDelay: 5 * time.Second, Clock: fake}, blocking(entered, release))
@@ -188,7 +188,7 @@ func TestShutdownServesOnForTheDelayAndLetsReviewsEnd(t *testing.T) {
 	if code, text := s.probe(c); code != http.StatusServiceUnavailable || !strings.Contains(text, "shutting down") {
 		t.Errorf("probe during the shutdown delay: %d %s", code, text)
 	}
-	go ask() // an API server that has not yet noticed
+	go ask() // an API server that has not noticed yet
 	<-entered
 	fake.Step(5 * time.Second)
 	eventually.True(t, "the listener is closed", func() bool {
@@ -200,13 +200,13 @@ func TestShutdownServesOnForTheDelayAndLetsReviewsEnd(t *testing.T) {
 	})
 	select {
 	case err := <-s.done:
-		t.Fatalf("ended with reviews under way: %v", err)
+		t.Fatalf("ended with reviews in progress: %v", err)
 	default:
 	}
 	close(release)
 	for range 2 {
 		if code := <-status; code != http.StatusOK {
-			t.Errorf("HTTP %d for a review under way", code)
+			t.Errorf("HTTP %d for a review in progress", code)
 		}
 	}
 	if err := <-s.done; err != nil {
@@ -225,12 +225,12 @@ func TestShutdownGivesUpAfterTheGrace(t *testing.T) {
 	}()
 	<-entered
 	s.stop()
-	if err := <-s.done; err == nil || !strings.Contains(err.Error(), "still under way after 1ms") {
+	if err := <-s.done; err == nil || !strings.Contains(err.Error(), "still in progress after 1ms") {
 		t.Errorf("got %v", err)
 	}
 	close(release)
 	if err := <-failed; err == nil {
-		t.Error("the review that was cut off has got an answer")
+		t.Error("the interrupted review has an answer")
 	}
 }
 

@@ -10,11 +10,11 @@ import (
 	"strings"
 )
 
-// annotationPrefix begins the names of Rockpool's annotations of a pod.
+// annotationPrefix begins the name of each Rockpool annotation on a pod.
 const annotationPrefix = "rockpool.dev/"
 
-// annotations has the annotations of a pod that there are, and the key that each sets. The
-// injector reads those without one, when the pod is made.
+// annotations lists the pod annotations and the key that each sets. Those without a key are
+// read by the injector alone, when it admits the pod.
 var annotations = []struct{ name, key string }{
 	{"rockpool.dev/cache-agents", "cache.agents"},
 	{"rockpool.dev/cache-size", "cache.max-size"},
@@ -29,13 +29,13 @@ var annotations = []struct{ name, key string }{
 	{"rockpool.dev/memory-request", ""},
 	{"rockpool.dev/offline-events", "offline.events"},
 	{"rockpool.dev/offline-leases", "offline.leases"},
-	{"rockpool.dev/port", ""}, // the applications' environment has it as well
+	{"rockpool.dev/port", ""}, // also in the applications' environment
 	{"rockpool.dev/status", ""},
 	{"rockpool.dev/upstreams", "upstream.servers"},
 }
 
-// Annotations gives, for each annotation of a pod that there is, the key that it sets; an
-// empty one for those that only the injector reads.
+// Annotations maps each pod annotation to the key that it sets; the key is empty for those
+// that only the injector reads.
 func Annotations() map[string]string {
 	all := make(map[string]string, len(annotations))
 	for _, a := range annotations {
@@ -44,8 +44,7 @@ func Annotations() map[string]string {
 	return all
 }
 
-// readAnnotations reads the settings among the pod's annotations. Without the file there
-// are none.
+// readAnnotations reads the settings among the pod's annotations. A missing file has none.
 func readAnnotations(path string, keys []Key) source {
 	s := source{values: map[string]any{}, tolerated: true}
 	content, err := os.ReadFile(path)
@@ -53,7 +52,7 @@ func readAnnotations(path string, keys []Key) source {
 		return s
 	}
 	if err != nil {
-		return s.unreadable(fmt.Errorf("annotations: %w", err), keys)
+		return s.rejectAll(fmt.Errorf("annotations: %w", err), keys)
 	}
 	for line := range strings.Lines(string(content)) {
 		name, value, ok, err := parseAnnotation(line)
@@ -79,13 +78,13 @@ func (s *source) annotate(name, value string, keys []Key) {
 	}
 	k := keys[slices.IndexFunc(keys, func(k Key) bool { return k.Name == annotations[i].key })]
 	if value = strings.TrimSpace(value); value == "" {
-		s.refuse(k, errors.New("is empty; remove the annotation to have what the cluster has"), "annotation "+name)
+		s.reject(k, errors.New("is empty; remove the annotation to use the cluster's setting"), "annotation "+name)
 		return
 	}
 	s.add(k, value, "annotation "+name)
 }
 
-// parseAnnotation reads a line of a file that the downward API makes of
+// parseAnnotation reads a line of the file that the downward API writes for
 // metadata.annotations: the name, an equals sign, and the value as a Go string. ok is
 // false for an annotation that is not Rockpool's.
 // https://pkg.go.dev/k8s.io/kubernetes/pkg/fieldpath#FormatMap

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// conflicts finds settings that are right each but not together.
+// conflicts finds settings that are valid alone but not together.
 func (c Config) conflicts() (problems []error) {
 	listeners := []struct{ key, address string }{
 		{"listen.address", c.Listen.Address},
@@ -18,7 +18,8 @@ func (c Config) conflicts() (problems []error) {
 	for i, a := range listeners {
 		for _, b := range listeners[:i] {
 			if a.address != "" && sameListener(a.address, b.address) {
-				problems = append(problems, fmt.Errorf("%s: %q is taken by %s (%q); each listener needs a port of its own", a.key, a.address, b.key, b.address))
+				problems = append(problems, fmt.Errorf("%s: %q is taken by %s (%q); each listener needs a port of its own",
+					a.key, a.address, b.key, b.address))
 			}
 		}
 	}
@@ -36,23 +37,24 @@ func (c Config) conflicts() (problems []error) {
 	}
 	for i, a := range directories {
 		for j, b := range directories {
-			// Keys and tokens must not come to lie on the disk of the cache, nor
-			// keys in the directory that applications see.
+			// Keys and tokens must stay off the disk of the cache, and keys out of the
+			// directory that applications see.
 			if i != j && within(a.path, b.path) && (a.path != b.path || i > j) {
-				problems = append(problems, fmt.Errorf("%s: %q is inside %s (%q); the directories must be apart", a.key, a.path, b.key, b.path))
+				problems = append(problems, fmt.Errorf("%s: %q is inside %s (%q); the directories must be apart",
+					a.key, a.path, b.key, b.path))
 			}
 		}
 	}
 	return problems
 }
 
-// within tells whether path is directory or lies below it.
+// within reports whether path is directory or below it.
 func within(path, directory string) bool {
 	rel, err := filepath.Rel(directory, path)
 	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
 }
 
-// sameListener tells whether two addresses cannot both be listened on.
+// sameListener reports whether a process cannot listen on both addresses.
 func sameListener(a, b string) bool {
 	hostA, portA, errA := net.SplitHostPort(a)
 	hostB, portB, errB := net.SplitHostPort(b)
@@ -73,12 +75,13 @@ func wildcard(host string) bool {
 	return host == "" || net.ParseIP(host).IsUnspecified()
 }
 
-// notSelf refuses the sidecar's own listener as its upstream: requests would go
-// round in circles until the ports run out.
+// notSelf rejects the sidecar's own listener as its upstream: requests would loop until the
+// ports run out.
 func (c Config) notSelf(u *url.URL) error {
 	for _, own := range []string{c.Listen.Address, c.Connect.Address} {
 		if own != "" && sameListener(u.Host, own) {
-			return fmt.Errorf("%q is this sidecar's own listener (%s); the address of a kube-apiserver is allowed", u.Host, own)
+			return fmt.Errorf("%q is this sidecar's own listener (%s); the address of a kube-apiserver is allowed",
+				u.Host, own)
 		}
 	}
 	return nil

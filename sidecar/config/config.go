@@ -1,13 +1,11 @@
-// Package config reads the sidecar's settings: flags before ROCKPOOL_*
-// environment variables before a YAML file before defaults.
+// Package config reads the sidecar's settings. Flags override ROCKPOOL_* environment
+// variables, which override a YAML file, which overrides the defaults.
 //
-// Every problem is found in one run and told with the key, the value, where it
-// came from and what is allowed. A setting that nobody knows is a problem too:
-// a misspelt key that is silently ignored is found months later, at an edge
-// site, when the link is down.
+// One run reports every problem, each with the key, the value, its origin and the allowed
+// values. An unknown setting is a problem too: a misspelt key that is silently ignored is
+// found months later, at an edge site, when the link is down.
 //
-// It is not where defaults of other packages live: what is not a key here is
-// not for the user to set.
+// Defaults of other packages do not live here: a user sets only the keys of this package.
 package config
 
 import (
@@ -19,15 +17,13 @@ import (
 	"rockpool.dev/sidecar/api/agent"
 )
 
-type d = time.Duration
-
 // Log formats.
 const (
 	FormatJSON    = "json"
 	FormatConsole = "console"
 )
 
-// Config holds the sidecar's settings, nested as the keys are: the key
+// Config holds the sidecar's settings, nested like the keys: the key
 // upstream.probe-interval is Config.Upstream.ProbeInterval. Keys documents each.
 type Config struct {
 	Listen   Listen
@@ -54,19 +50,19 @@ type Connect struct {
 
 // Metrics is the plain HTTP listener for Prometheus.
 type Metrics struct {
-	Address string // host:port, the host may be empty for all addresses; empty = off
+	Address string // host:port; an empty host means all addresses; empty = off
 }
 
-// Ways to choose among servers that are well.
+// Values of Upstream.Mode.
 const (
 	ModePriority   = "priority"
 	ModeRoundRobin = "round-robin"
 )
 
-// Upstream is the way to the API server.
+// Upstream says where the API servers are and how the link to them is probed.
 type Upstream struct {
 	Servers          []Server // in order, each once; see Config.UpstreamServers for the full list
-	TLSServerName    string   // for those of Servers without one; empty = the host of each URL
+	TLSServerName    string   // for Servers without their own; empty = the host of each URL
 	Mode             string   // ModePriority or ModeRoundRobin
 	ProbeInterval    time.Duration
 	ProbeTimeout     time.Duration
@@ -81,12 +77,12 @@ type Account struct {
 	Mirror string // absolute path
 }
 
-// Private is where keys are kept.
+// Private says where the pod's keys are stored.
 type Private struct {
 	Directory string // absolute path, outside Cache.Directory
 }
 
-// Cache is where recordings are kept.
+// Cache says what is recorded, and where.
 type Cache struct {
 	Directory     string // absolute path
 	MaxSize       int64  // bytes
@@ -95,26 +91,26 @@ type Cache struct {
 	MemoryMaxSize int64 // bytes
 }
 
-// Offline is what holds while the link is down.
+// Offline says which requests are accepted while the link is down.
 type Offline struct {
 	TokenGrace time.Duration // 0 = an expired token is refused
-	// ReviewLifetime is from the recording of an answer; 0 = none is given. The default is
-	// twice the longest time, five minutes, that API server and kubelet keep the answers of
-	// such webhooks: a program that asks anew when its own copy is that old still finds one.
+	// ReviewLifetime counts from the recording of an answer; 0 = no recorded answer is given.
+	// API server and kubelet keep the answers of such webhooks for at most five minutes. The
+	// default is twice that, so that a program whose own copy has expired still gets one.
 	ReviewLifetime time.Duration
-	Events         bool // they are queued
+	Events         bool // Events are queued
 	EventsMaxCount int
 	EventsMaxAge   time.Duration
-	Leases         bool // those that are held are renewed
+	Leases         bool // held Leases can be renewed
 }
 
-// Log is how the sidecar logs.
+// Log says what the sidecar logs, and in which format.
 type Log struct {
 	Level  zapcore.Level
 	Format string // FormatJSON or FormatConsole
 }
 
-// Shutdown is how the sidecar ends.
+// Shutdown says how the sidecar stops.
 type Shutdown struct {
 	Grace time.Duration
 }

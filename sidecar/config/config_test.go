@@ -17,12 +17,12 @@ import (
 	"rockpool.dev/sidecar/api/agent"
 )
 
-// load runs Load as the command does: arguments, environment, a file.
+// load runs Load with arguments, environment and a file, like the command.
 func load(t *testing.T, file string, env map[string]string, args ...string) (Config, error) {
 	t.Helper()
 	for _, e := range os.Environ() {
 		if name, value, _ := strings.Cut(e, "="); strings.HasPrefix(name, EnvPrefix) {
-			t.Setenv(name, value) // restores it afterwards
+			t.Setenv(name, value) // so that the test's end restores it
 			os.Unsetenv(name)
 		}
 	}
@@ -93,7 +93,7 @@ func TestLoad(t *testing.T) {
 		args []string
 		want func(*Config)
 	}{
-		"nothing given gives the defaults": {want: func(*Config) {}},
+		"without settings there are the defaults": {want: func(*Config) {}},
 		"a file is read, nested or dotted": {
 			file: "upstream:\n  probe-interval: 5s\n  servers: [https://b:6443, https://a:6443]\ncache.max-size: 1.5Gi\n",
 			want: func(c *Config) {
@@ -106,8 +106,8 @@ func TestLoad(t *testing.T) {
 			file: "cache:\n  max-size: 8388608\n",
 			want: func(c *Config) { c.Cache.MaxSize = 8 << 20 },
 		},
-		"an empty section in a file is nothing": {file: "upstream:\n", want: func(*Config) {}},
-		"an environment variable comes before the file": {
+		"an empty section in a file sets nothing": {file: "upstream:\n", want: func(*Config) {}},
+		"an environment variable overrides the file": {
 			file: "upstream:\n  probe-interval: 5s\n  probe-timeout: 3s\n",
 			env:  map[string]string{"ROCKPOOL_UPSTREAM_PROBE_INTERVAL": "6s"},
 			want: func(c *Config) {
@@ -115,7 +115,7 @@ func TestLoad(t *testing.T) {
 				c.Upstream.ProbeTimeout = 3 * time.Second
 			},
 		},
-		"a flag comes before an environment variable and the file": {
+		"a flag overrides an environment variable and the file": {
 			file: "log:\n  level: warn\n",
 			env:  map[string]string{"ROCKPOOL_LOG_LEVEL": "error"},
 			args: []string{"--log.level=debug"},
@@ -145,7 +145,7 @@ func TestLoad(t *testing.T) {
 				c.Upstream.Servers[1].CAFile = "/b.crt"
 			},
 		},
-		"a server in a file may be a mapping, beside others": {
+		"a server in a file may be a mapping": {
 			file: "upstream:\n  mode: round-robin\n  servers:\n  - https://a;tls-server-name=kubernetes\n  - url: https://b:6443\n    ca-file: /b.crt\n    TLS-server-name: 10.0.0.1\n  - {url: https://c}\n",
 			want: func(c *Config) {
 				c.Upstream.Mode = ModeRoundRobin
@@ -207,13 +207,13 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-func TestLoadRefuses(t *testing.T) {
+func TestLoadRejects(t *testing.T) {
 	tests := map[string]struct {
 		file string
 		env  map[string]string
 		args []string
-		want []string // each in the error
-		lack string   // not in the error
+		want []string // the error has each
+		lack string   // the error does not have it
 	}{
 		"an unknown key in the file names it and the nearest key": {
 			file: "upstream:\n  probe-intervall: 5s\n",
@@ -222,7 +222,7 @@ func TestLoadRefuses(t *testing.T) {
 		"the end of a key is recognised": {
 			file: "max-size: 1Gi\n", want: []string{`max-size: unknown key; did you mean "cache.max-size"?`},
 		},
-		"a key that is like no other gets no suggestion": {
+		"a key unlike any other gets no suggestion": {
 			file: "colour: blue\n", want: []string{"colour: unknown key"}, lack: "did you mean",
 		},
 		"an unknown environment variable names it and the nearest one, not its value": {
@@ -254,8 +254,8 @@ func TestLoadRefuses(t *testing.T) {
 			file: "upstream: 5\n", want: []string{"upstream: a section cannot have a value"}, lack: "probe-interval",
 		},
 		"a value with keys below it": {file: "log:\n  level:\n    deep: 1\n", want: []string{"log.level.deep: unknown key", "log.level: has keys below it"}},
-		"a file that is not there":   {args: []string{"--config=/no/such.yaml"}, want: []string{"/no/such.yaml"}},
-		"a file that is named by a variable and not there": {
+		"a missing file":             {args: []string{"--config=/no/such.yaml"}, want: []string{"/no/such.yaml"}},
+		"a missing file that a variable names": {
 			env: map[string]string{"ROCKPOOL_CONFIG": "/no/such.yaml"}, want: []string{"/no/such.yaml"},
 		},
 		"a file that is not YAML": {file: "a: [", want: []string{"rockpool.yaml", "configuration file"}},
@@ -267,7 +267,7 @@ func TestLoadRefuses(t *testing.T) {
 		"a listener without port":                 {args: []string{"--listen.address=127.0.0.1"}, want: []string{"listen.address:", "host:port"}},
 		"a listener on port 0":                    {args: []string{"--listen.address=127.0.0.1:0"}, want: []string{"1 to 65535"}},
 		"a forward proxy that is not on loopback": {args: []string{"--connect.address=10.0.0.1:3128"}, want: []string{"connect.address:", "outside the pod"}},
-		"metrics on a host that is none":          {args: []string{"--metrics.address=a_b:9090"}, want: []string{"metrics.address:", `"a_b"`}},
+		"metrics on an invalid host":              {args: []string{"--metrics.address=a_b:9090"}, want: []string{"metrics.address:", `"a_b"`}},
 		"two listeners at one address":            {args: []string{"--metrics.address=localhost:10268"}, want: []string{"metrics.address:", "taken by listen.address"}},
 
 		"a server that is not https":          {args: []string{"--upstream.servers=http://a"}, want: []string{"upstream.servers:", `"http://a" is not https`}},
@@ -276,9 +276,9 @@ func TestLoadRefuses(t *testing.T) {
 		"a server with a query":               {args: []string{"--upstream.servers=https://a?x=1"}, want: []string{"has a query"}},
 		"a server with a bad port":            {args: []string{"--upstream.servers=https://a:99999"}, want: []string{"1 to 65535"}},
 		"a server with a password is hidden":  {args: []string{"--upstream.servers=https://me:hunter2@a"}, want: []string{"user or password"}, lack: "hunter2"},
-		"two bad servers are both told":       {args: []string{"--upstream.servers=http://a,https://b/x"}, want: []string{"http://a", "https://b/x"}},
+		"two bad servers are both reported":   {args: []string{"--upstream.servers=http://a,https://b/x"}, want: []string{"http://a", "https://b/x"}},
 		"a server that is the sidecar itself": {args: []string{"--upstream.servers=https://127.0.0.1:10268"}, want: []string{"upstream.servers:", "own listener"}},
-		"a field of a server that nobody knows": {
+		"an unknown field of a server": {
 			args: []string{"--upstream.servers=https://a,https://b:6443;ca=/x"},
 			want: []string{`upstream.servers: entry 2: https://b:6443: there is no field "ca"; allowed are url, tls-server-name and ca-file`, "flag --upstream.servers"},
 		},
@@ -293,24 +293,24 @@ func TestLoadRefuses(t *testing.T) {
 		"a field given twice":               {args: []string{"--upstream.servers=https://a;ca-file=/a;ca-file=/b"}, want: []string{"entry 1: https://a:443: ca-file: is given twice"}},
 		"a server given twice, differently": {args: []string{"--upstream.servers=https://a,https://A:443;ca-file=/b"}, want: []string{"entry 2: https://a:443: is given before with another"}},
 		"a bad URL with a field":            {args: []string{"--upstream.servers=http://a;ca-file=/a"}, want: []string{`entry 1: url: "http://a" is not https`}},
-		"a mapping with a field that nobody knows": {
+		"a mapping with an unknown field": {
 			file: "upstream:\n  servers:\n  - url: https://a\n    caFile: /x\n",
 			want: []string{`upstream.servers: entry 1: https://a:443: there is no field "cafile"`, "rockpool.yaml"},
 		},
-		"a mapping without a URL":       {file: "upstream:\n  servers:\n  - https://a\n  - ca-file: /x\n", want: []string{"upstream.servers: entry 2: an entry has no url"}},
-		"a mapping with a comma":        {file: "upstream:\n  servers:\n  - url: https://a,https://b\n", want: []string{"upstream.servers: entry 1: url: has a comma"}},
-		"a mapping of another list":     {file: "cache:\n  agents:\n  - name: kubelet\n", want: []string{"cache.agents: entry 1: has keys below it"}},
-		"a mode that nobody knows":      {args: []string{"--upstream.mode=random"}, want: []string{`upstream.mode: "random" is unknown; allowed are priority, round-robin`}},
-		"a threshold of zero":           {args: []string{"--upstream.failure-threshold=0"}, want: []string{`upstream.failure-threshold: "0" is not a whole number from 1 to 10`}},
-		"a threshold that is no number": {args: []string{"--upstream.success-threshold=2s"}, want: []string{`upstream.success-threshold: "2s" is not a whole number`}},
-		"a server name that is none":    {args: []string{"--upstream.tls-server-name=a b"}, want: []string{"upstream.tls-server-name:", `"a b"`}},
+		"a mapping without a URL":    {file: "upstream:\n  servers:\n  - https://a\n  - ca-file: /x\n", want: []string{"upstream.servers: entry 2: an entry has no url"}},
+		"a mapping with a comma":     {file: "upstream:\n  servers:\n  - url: https://a,https://b\n", want: []string{"upstream.servers: entry 1: url: must not contain ','"}},
+		"a mapping of another list":  {file: "cache:\n  agents:\n  - name: kubelet\n", want: []string{"cache.agents: entry 1: has keys below it"}},
+		"an unknown mode":            {args: []string{"--upstream.mode=random"}, want: []string{`upstream.mode: "random" is unknown; allowed are priority, round-robin`}},
+		"a threshold of zero":        {args: []string{"--upstream.failure-threshold=0"}, want: []string{`upstream.failure-threshold: "0" is not a whole number from 1 to 10`}},
+		"a threshold that is a time": {args: []string{"--upstream.success-threshold=2s"}, want: []string{`upstream.success-threshold: "2s" is not a whole number`}},
+		"an invalid server name":     {args: []string{"--upstream.tls-server-name=a b"}, want: []string{"upstream.tls-server-name:", `"a b"`}},
 
 		"a version of a client":    {args: []string{"--cache.agents=kubectl/v1"}, want: []string{"cache.agents:", `"kubectl/v1"`, "before its first slash"}},
 		"a kind for a resource":    {args: []string{"--cache.memory-only=Secret,configmaps"}, want: []string{"cache.memory-only:", `"Secret"`, "plural"}},
 		"a size in thousandths":    {args: []string{"--cache.max-size=256m"}, want: []string{"cache.max-size:", "milli"}},
 		"a size that is too small": {args: []string{"--cache.max-size=1Mi"}, want: []string{"out of range", "4Mi"}},
 		"a size beyond all disks":  {args: []string{"--cache.max-size=100Ei"}, want: []string{"out of range"}},
-		"a switch that is no word": {args: []string{"--offline.events=1"}, want: []string{"offline.events:", `"1" is unknown; allowed are true, false`}},
+		"a switch with a number":   {args: []string{"--offline.events=1"}, want: []string{"offline.events:", `"1" is unknown; allowed are true, false`}},
 		"no Events at all":         {args: []string{"--offline.events-max-count=0"}, want: []string{"offline.events-max-count:", `"0"`, "1 to 10000"}},
 		"half an Event":            {args: []string{"--offline.events-max-count=0.5"}, want: []string{"offline.events-max-count:", `"0.5"`}},
 		"an interval of zero":      {args: []string{"--upstream.probe-interval=0s"}, want: []string{"out of range", "100ms"}},
@@ -360,16 +360,16 @@ func TestUpstreamServers(t *testing.T) {
 		fail       string
 	}{
 		"the in-cluster address comes last":           {hosts("a:6443"), "", "10.96.0.1", "443", append(hosts("a:6443"), inCluster("10.96.0.1:443")), ""},
-		"the in-cluster address alone will do":        {nil, "", "10.96.0.1", "443", []Server{inCluster("10.96.0.1:443")}, ""},
+		"the in-cluster address alone is enough":      {nil, "", "10.96.0.1", "443", []Server{inCluster("10.96.0.1:443")}, ""},
 		"an IPv6 address is bracketed":                {nil, "", "fd00::1", "443", []Server{inCluster("[fd00::1]:443")}, ""},
 		"an IPv6 address may have brackets already":   {nil, "", "[fd00::1]", "443", []Server{inCluster("[fd00::1]:443")}, ""},
-		"one that is configured has its place":        {hosts("10.96.0.1:443", "a:6443"), "", "10.96.0.1", "443", hosts("10.96.0.1:443", "a:6443"), ""},
-		"outside a cluster the configured will do":    {hosts("a:6443"), "", "", "", hosts("a:6443"), ""},
-		"half an in-cluster address is none":          {hosts("a:6443"), "", "10.96.0.1", "", hosts("a:6443"), ""},
+		"a configured in-cluster address stays there": {hosts("10.96.0.1:443", "a:6443"), "", "10.96.0.1", "443", hosts("10.96.0.1:443", "a:6443"), ""},
+		"outside a cluster the configured is enough":  {hosts("a:6443"), "", "", "", hosts("a:6443"), ""},
+		"half an in-cluster address does not count":   {hosts("a:6443"), "", "10.96.0.1", "", hosts("a:6443"), ""},
 		"no server at all is an error":                {nil, "", "", "", nil, "upstream.servers is empty"},
-		"an in-cluster port that is none is an error": {nil, "", "10.96.0.1", "x", nil, "KUBERNETES_SERVICE_PORT"},
-		"a sidecar that is pointed at itself":         {nil, "", "127.0.0.1", "10268", nil, "own listener"},
-		"the name is for all that have none": {append(hosts("a:1"), named("b.example", hosts("b:1")...)...), "kubernetes", "10.96.0.1", "443",
+		"an invalid in-cluster port is an error":      {nil, "", "10.96.0.1", "x", nil, "KUBERNETES_SERVICE_PORT"},
+		"an in-cluster address at the own listener":   {nil, "", "127.0.0.1", "10268", nil, "own listener"},
+		"the name is for servers without their own": {append(hosts("a:1"), named("b.example", hosts("b:1")...)...), "kubernetes", "10.96.0.1", "443",
 			append(named("kubernetes", hosts("a:1")...), named("b.example", hosts("b:1")...)[0], inCluster("10.96.0.1:443")), ""},
 		"the name is not for the in-cluster address": {hosts("10.96.0.1:443", "a:1"), "kubernetes", "10.96.0.1", "443",
 			append(hosts("10.96.0.1:443"), named("kubernetes", hosts("a:1")...)...), ""},
@@ -394,7 +394,7 @@ func TestUpstreamServers(t *testing.T) {
 				t.Error(diff)
 			}
 			if diff := cmp.Diff(before, test.servers); diff != "" {
-				t.Errorf("the settings themselves have changed: %s", diff)
+				t.Errorf("the settings have changed: %s", diff)
 			}
 		})
 	}
@@ -409,7 +409,7 @@ func FuzzServers(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// What is accepted means the same when it is written again.
+		// Writing the accepted list gives an equal list.
 		var written []string
 		for _, s := range list {
 			e := s.URL.String()
@@ -423,7 +423,7 @@ func FuzzServers(f *testing.F) {
 		}
 		again, err := servers(strings.Join(written, ","))
 		if err != nil || !cmp.Equal(list, again) {
-			t.Errorf("%q: %+v is read again as %+v, %v", v, list, again, err)
+			t.Errorf("%q: %+v becomes %+v, %v", v, list, again, err)
 		}
 	})
 }

@@ -16,45 +16,44 @@ import (
 )
 
 const (
-	// DefaultInterval is how often the file is read even if nothing is reported
-	// about it: inotify may be out of watches, and it does not tell of a file
-	// elsewhere that is read through a link.
+	// DefaultInterval is how often the file is read even if inotify reports no change:
+	// inotify may be out of watches, and it misses changes to the target of a symbolic link.
 	DefaultInterval = 30 * time.Second
-	// settle is how long a change may take. A file that is written in place is
-	// empty, and then half, for a moment.
-	settle = 100 * time.Millisecond
+	// debounce is how long a change may take. A file that is written in place is first
+	// empty, and then incomplete.
+	debounce = 100 * time.Millisecond
 )
 
 var reloads = promauto.NewCounterVec(prometheus.CounterOpts{
 	Name: "rockpool_config_reloads_total",
-	Help: "Readings of configuration file and annotations while the sidecar runs, by result: changed, unchanged, failed (for what is bad, the settings in effect stay).",
+	Help: "Reads of the configuration file and annotations while the sidecar runs, by result: " +
+		"changed, unchanged, failed (invalid settings keep the value in effect).",
 }, []string{"result"})
 
 var problemCount = promauto.NewGauge(prometheus.GaugeOpts{
 	Name: "rockpool_config_problems",
-	Help: "What is wrong in configuration file and annotations now. The log says what it is.",
+	Help: "Problems in the configuration file and annotations now. The log names each.",
 })
 
-// FollowOptions say whose changes are followed, and what they change.
+// FollowOptions are the inputs of Follow.
 type FollowOptions struct {
 	Flags  *pflag.FlagSet // as for Load
 	Config Config         // in effect at the start
-	// Apply is called with the settings that are to be in effect when one of the
-	// run-time keys has changed. All other keys in it stay what they were at the
-	// start. When it fails nothing must have changed.
+	// Apply is called with the new settings when a run-time key has changed. All other keys
+	// have their values of the start. If Apply returns an error, it must have changed nothing.
 	Apply    func(Config) error
 	Interval time.Duration    // 0 = DefaultInterval
 	Clock    clock.WithTicker // nil = the system's
 	Logger   *zap.Logger      // nil = none
 }
 
-// Follow loads the settings again whenever the configuration file or the annotations
-// change, until ctx ends; it returns nil then, and at once when there is no file to
-// follow. A file that is named itself and has anything wrong in it changes nothing. In
-// a directory, what is wrong leaves the setting that it is about as it is.
+// Follow reloads the settings whenever the configuration file or the annotations change. It
+// returns nil when ctx ends, and at once when --config names no path. If --config names a
+// file, any problem in it leaves all settings as they are. If --config names a directory, a
+// problem leaves only the setting concerned as it is.
 //
-// viper's own WatchConfig is not used: it cannot be stopped, and reads the file
-// without checking it.
+// viper's own WatchConfig is not used: it cannot be stopped, and reads the file without
+// checking it.
 func Follow(ctx context.Context, o FollowOptions) error {
 	if o.Interval <= 0 {
 		o.Interval = DefaultInterval
@@ -72,26 +71,27 @@ func Follow(ctx context.Context, o FollowOptions) error {
 	o.Logger.Info("following the configuration", zap.String("path", at.path))
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
-		o.Logger.Warn("cannot watch the configuration file; it is read at intervals only", zap.Duration("interval", o.Interval), zap.Error(err))
+		o.Logger.Warn("cannot watch the configuration file; reading it at intervals only",
+			zap.Duration("interval", o.Interval), zap.Error(err))
 	} else {
 		defer watcher.Close()
 	}
 	f := &follower{FollowOptions: o}
 	for {
-		// Before the read and each time, as package account does it.
-		watched := watcher != nil && watcher.Add(locate(o.Flags).watched()) == nil
+		// Add the watch before each read, as package account does: no change is missed.
+		watched := watcher != nil && watcher.Add(locate(o.Flags).watchDirectory()) == nil
 		f.reload()
-		if !f.idle(ctx, watcher, watched) {
+		if !f.waitForChange(ctx, watcher, watched) {
 			return nil
 		}
 	}
 }
 
-// follower remembers what it has told already. Its Config is what is in effect.
+// follower remembers what it has logged. Its Config is the one in effect.
 type follower struct {
 	FollowOptions
-	failing string   // the error that was logged last; "" = none since the last good file
-	later   []string // keys that wait for a restart
+	lastError string   // logged last; "" = none since the last valid configuration
+	pending   []string // changed keys that need a restart
 }
 
 func (f *follower) reload() {
@@ -100,24 +100,24 @@ func (f *follower) reload() {
 		f.failed([]error{err})
 		return
 	}
-	var now, later []string
+	var now, pending []string
 	for _, k := range next.changes(f.Config) {
 		if k.Runtime {
 			now = append(now, k.Name)
 		} else {
-			later = append(later, k.Name)
+			pending = append(pending, k.Name)
 		}
 	}
 	if len(now) > 0 {
-		if err := f.put(next.applied(f.Config)); err != nil {
+		if err := f.apply(next.applied(f.Config)); err != nil {
 			f.failed(append(next.problems, err))
 			return
 		}
 	}
-	if len(later) > 0 && !slices.Equal(later, f.later) {
-		f.Logger.Warn("a changed setting takes effect after a restart", zap.Strings("keys", later))
+	if len(pending) > 0 && !slices.Equal(pending, f.pending) {
+		f.Logger.Warn("changed settings take effect after a restart", zap.Strings("keys", pending))
 	}
-	f.later = later
+	f.pending = pending
 	if len(now) > 0 {
 		reloads.WithLabelValues("changed").Inc()
 		f.Logger.Info("changed settings are in effect", zap.Strings("keys", now))
@@ -130,15 +130,15 @@ func (f *follower) reload() {
 		reloads.WithLabelValues("unchanged").Inc()
 	}
 	problemCount.Set(0)
-	if f.failing != "" {
-		f.failing = ""
-		f.Logger.Info("the configuration is good again")
+	if f.lastError != "" {
+		f.lastError = ""
+		f.Logger.Info("configuration is valid again")
 	}
 }
 
-// put makes settings hold. What is good in the file may still be at odds with what
-// waits for a restart.
-func (f *follower) put(c Config) error {
+// apply puts settings into effect, unless they conflict with a value that only a restart
+// changes.
+func (f *follower) apply(c Config) error {
 	if problems := c.conflicts(); len(problems) > 0 {
 		return errors.Join(problems...)
 	}
@@ -149,45 +149,45 @@ func (f *follower) put(c Config) error {
 	return nil
 }
 
-// failed tells, once, what is bad.
+// failed logs the problems, unless it logged the same ones last.
 func (f *follower) failed(all []error) {
 	reloads.WithLabelValues("failed").Inc()
 	problemCount.Set(float64(len(all)))
-	if err := errors.Join(all...); f.failing != err.Error() {
-		f.failing = err.Error()
-		f.Logger.Error("the configuration is bad; for that, the settings in effect stay", zap.Error(err))
+	if err := errors.Join(all...); f.lastError != err.Error() {
+		f.lastError = err.Error()
+		f.Logger.Error("invalid configuration; keeping the settings in effect", zap.Error(err))
 	}
 }
 
-// changes gives the keys in which the loaded settings differ from c, but for those of
-// which the loaded value is bad.
+// changes returns the keys in which the loaded settings differ from c, except those with a
+// rejected value.
 func (r resolved) changes(c Config) (keys []Key) {
 	for _, k := range Keys() {
-		if !r.left[k.Name] && !reflect.DeepEqual(r.with(c, k), c) {
+		if !r.rejected[k.Name] && !reflect.DeepEqual(r.with(c, k), c) {
 			keys = append(keys, k)
 		}
 	}
 	return keys
 }
 
-// applied gives c with the loaded values of all run-time keys that have good ones.
+// applied returns c with the loaded values of all run-time keys, except rejected ones.
 func (r resolved) applied(c Config) Config {
 	for _, k := range Keys() {
-		if k.Runtime && !r.left[k.Name] {
+		if k.Runtime && !r.rejected[k.Name] {
 			c = r.with(c, k)
 		}
 	}
 	return c
 }
 
-// with gives c with the loaded value of one key.
+// with returns c with the loaded value of one key.
 func (r resolved) with(c Config, k Key) Config {
-	_ = k.set(&c, r.values[k.Name]) // resolve has seen it accepted
+	_ = k.set(&c, r.values[k.Name]) // cannot fail: resolve has checked the value
 	return c
 }
 
-// idle waits for a change, for the time to pass, or for ctx: then it gives false.
-func (f *follower) idle(ctx context.Context, watcher *fsnotify.Watcher, watched bool) bool {
+// waitForChange waits for a change or for the interval to pass. It returns false when ctx ends.
+func (f *follower) waitForChange(ctx context.Context, watcher *fsnotify.Watcher, watched bool) bool {
 	var events <-chan fsnotify.Event
 	var failures <-chan error
 	if watched {
@@ -205,10 +205,10 @@ func (f *follower) idle(ctx context.Context, watcher *fsnotify.Watcher, watched 
 		case <-events:
 		case <-failures: //nolint:errcheck // an overflow means that there was a change
 		}
-		if !changing { // the events that follow are the same change's
+		if !changing { // the events that follow belong to the same change
 			changing = true
 			timer.Stop()
-			timer = f.Clock.NewTimer(settle)
+			timer = f.Clock.NewTimer(debounce)
 		}
 	}
 }

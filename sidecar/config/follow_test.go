@@ -28,7 +28,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// following is a Follow that runs until the test ends.
+// following is a running Follow, until the test ends.
 type following struct {
 	t     *testing.T
 	clock *clocktesting.FakeClock
@@ -67,7 +67,7 @@ func follow(t *testing.T, args ...string) *following {
 	return f
 }
 
-// apply refuses an address of which nobody can know that it is bad before it is used.
+// apply fails for the host "refused", which passes all checks of the configuration.
 func (f *following) apply(c Config) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -78,7 +78,7 @@ func (f *following) apply(c Config) error {
 	return nil
 }
 
-func (f *following) last() (c Config) {
+func (f *following) lastApplied() (c Config) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.applied) > 0 {
@@ -87,8 +87,8 @@ func (f *following) last() (c Config) {
 	return c
 }
 
-// eventually polls: the file system has no other way to tell a test. The clock
-// goes on by no more than a change needs, so that it is the watch that tells.
+// eventually polls, because the file system cannot notify a test. The clock advances by no
+// more than a change needs, so that the watch reports it and not the interval.
 func (f *following) eventually(what string, condition func() bool) {
 	f.t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
@@ -97,23 +97,23 @@ func (f *following) eventually(what string, condition func() bool) {
 	for !condition() {
 		select {
 		case <-tick.C:
-			f.clock.Step(settle)
+			f.clock.Step(debounce)
 		case <-deadline:
 			f.t.Fatalf("never: %s\n%v", what, f.logs.All())
 		}
 	}
 }
 
-// agents waits until those are the ones in effect.
-func (f *following) agents(list string) {
+// waitForAgents waits until cache.agents is list.
+func (f *following) waitForAgents(list string) {
 	f.t.Helper()
 	f.eventually("cache.agents is "+list, func() bool {
-		return cmp.Equal(f.last().Cache.Agents, agents(list), cmp.AllowUnexported(agent.Selector{}))
+		return cmp.Equal(f.lastApplied().Cache.Agents, agents(list), cmp.AllowUnexported(agent.Selector{}))
 	})
 }
 
-// says waits for a line of the log and gives its fields.
-func (f *following) says(message string) map[string]any {
+// waitForLog waits for a log line with message and returns its fields.
+func (f *following) waitForLog(message string) map[string]any {
 	f.t.Helper()
 	f.eventually("the log says "+message, func() bool { return f.logs.FilterMessageSnippet(message).Len() > 0 })
 	return f.logs.FilterMessageSnippet(message).All()[0].ContextMap()
@@ -131,16 +131,16 @@ func write(t *testing.T, path, content string) {
 	must(t, os.WriteFile(path, []byte(content), 0o600))
 }
 
-// rename replaces a file as editors do.
+// rename replaces a file like an editor.
 func rename(t *testing.T, path, content string) {
 	t.Helper()
 	write(t, path+".new", content)
 	must(t, os.Rename(path+".new", path))
 }
 
-// project replaces the files of a directory as the kubelet does for a ConfigMap:
-// a new generation, a rename of ..data, then the links in front of it.
-func project(t *testing.T, directory string, files map[string]string) {
+// projectVolume replaces the files of a directory like the kubelet for a ConfigMap: a new
+// generation, a rename of ..data, then the links that go through it.
+func projectVolume(t *testing.T, directory string, files map[string]string) {
 	t.Helper()
 	before, _ := os.Readlink(filepath.Join(directory, "..data"))
 	generation := fmt.Sprintf("..%d", time.Now().UnixNano())
@@ -174,9 +174,9 @@ func TestAChangedFileTakesEffect(t *testing.T) {
 		"written in place":     write,
 		"replaced by renaming": rename,
 		"in the volume of a ConfigMap": func(t *testing.T, path, content string) {
-			project(t, filepath.Dir(path), map[string]string{filepath.Base(path): content})
+			projectVolume(t, filepath.Dir(path), map[string]string{filepath.Base(path): content})
 		},
-		"behind a link that points anywhere": relink,
+		"a link to another directory": relink,
 	}
 	for name, put := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -185,10 +185,10 @@ func TestAChangedFileTakesEffect(t *testing.T) {
 			f := follow(t, "--config="+path)
 			for _, list := range []string{"two", "!three", "*"} {
 				put(t, path, yaml(list))
-				f.agents(list)
+				f.waitForAgents(list)
 			}
 			put(t, path, "log: {level: debug}\n")
-			f.eventually("log.level is debug", func() bool { return f.last().Log.Level == zapcore.DebugLevel })
+			f.eventually("log.level is debug", func() bool { return f.lastApplied().Log.Level == zapcore.DebugLevel })
 		})
 	}
 }
@@ -201,7 +201,7 @@ func relink(t *testing.T, path, content string) {
 	must(t, os.Rename(path+".new", path))
 }
 
-func TestAFileOfADirectoryComesAndGoes(t *testing.T) {
+func TestAFileInADirectoryComesAndGoes(t *testing.T) {
 	tests := map[string]struct {
 		put, remove func(t *testing.T, directory string)
 	}{
@@ -210,8 +210,8 @@ func TestAFileOfADirectoryComesAndGoes(t *testing.T) {
 			func(t *testing.T, d string) { must(t, os.Remove(filepath.Join(d, FileName))) },
 		},
 		"an optional ConfigMap": {
-			func(t *testing.T, d string) { project(t, d, map[string]string{FileName: yaml("!kubectl")}) },
-			func(t *testing.T, d string) { project(t, d, nil) },
+			func(t *testing.T, d string) { projectVolume(t, d, map[string]string{FileName: yaml("!kubectl")}) },
+			func(t *testing.T, d string) { projectVolume(t, d, nil) },
 		},
 	}
 	for name, tt := range tests {
@@ -220,37 +220,37 @@ func TestAFileOfADirectoryComesAndGoes(t *testing.T) {
 			f := follow(t, "--config="+directory)
 			for range 2 {
 				tt.put(t, directory)
-				f.agents("!kubectl")
+				f.waitForAgents("!kubectl")
 				tt.remove(t, directory)
-				f.agents("*")
+				f.waitForAgents("*")
 			}
 		})
 	}
 }
 
-func TestWhatNothingTellsOfIsFoundAtIntervals(t *testing.T) {
+func TestAnUnreportedChangeIsFoundAtTheNextInterval(t *testing.T) {
 	target, path := filepath.Join(t.TempDir(), "target.yaml"), filepath.Join(t.TempDir(), "link.yaml")
 	write(t, target, yaml("one"))
 	must(t, os.Symlink(target, path))
 	f := follow(t, "--config="+path)
 	write(t, target, yaml("two"))
 	f.clock.Step(time.Hour)
-	f.agents("two")
+	f.waitForAgents("two")
 }
 
-func TestABadFileChangesNothingAndIsToldOnce(t *testing.T) {
+func TestAnInvalidFileChangesNothingAndIsLoggedOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "settings.yaml")
 	write(t, path, yaml("one"))
 	f := follow(t, "--config="+path)
 	failed := testutil.ToFloat64(reloads.WithLabelValues("failed"))
-	const complaint = "the settings in effect stay"
+	const complaint = "keeping the settings in effect"
 
 	rename(t, path, yaml("two")+"log: {level: loud}\n")
-	if got := f.says(complaint)["error"].(string); !strings.Contains(got, `log.level: "loud"`) || !strings.Contains(got, path) {
+	if got := f.waitForLog(complaint)["error"].(string); !strings.Contains(got, `log.level: "loud"`) || !strings.Contains(got, path) {
 		t.Errorf("the error is %q", got)
 	}
 	rename(t, path, yaml("three")+"log: {level: loud}\n")
-	f.eventually("the second reading", func() bool { return testutil.ToFloat64(reloads.WithLabelValues("failed")) >= failed+2 })
+	f.eventually("the second read", func() bool { return testutil.ToFloat64(reloads.WithLabelValues("failed")) >= failed+2 })
 	if n := f.logs.FilterMessageSnippet(complaint).Len(); n != 1 {
 		t.Errorf("the same error was logged %d times", n)
 	}
@@ -261,13 +261,13 @@ func TestABadFileChangesNothingAndIsToldOnce(t *testing.T) {
 	}
 
 	rename(t, path, yaml("four"))
-	f.agents("four")
-	f.says("good again")
+	f.waitForAgents("four")
+	f.waitForLog("valid again")
 }
 
-func TestWhatCannotBeAppliedChangesNothing(t *testing.T) {
+func TestAConfigurationThatCannotBeAppliedChangesNothing(t *testing.T) {
 	tests := map[string]struct{ file, says string }{
-		"what apply refuses":                            {"upstream.servers: https://refused\nlog: {level: debug}\n", "refused"},
+		"an address that Apply rejects":                 {"upstream.servers: https://refused\nlog: {level: debug}\n", "refused"},
 		"an upstream at the listener that is in effect": {"listen.address: 127.0.0.1:1\nupstream.servers: https://127.0.0.1:10268\nlog: {level: debug}\n", "own listener"},
 	}
 	for name, test := range tests {
@@ -276,15 +276,15 @@ func TestWhatCannotBeAppliedChangesNothing(t *testing.T) {
 			write(t, path, "upstream.servers: https://a\n")
 			f := follow(t, "--config="+path)
 			rename(t, path, test.file)
-			if got := f.says("the settings in effect stay")["error"].(string); !strings.Contains(got, test.says) {
+			if got := f.waitForLog("keeping the settings in effect")["error"].(string); !strings.Contains(got, test.says) {
 				t.Errorf("the error is %q", got)
 			}
 			if len(f.applied) > 0 {
 				t.Errorf("applied: %+v", f.applied)
 			}
 			rename(t, path, "upstream.servers: https://b\n")
-			f.eventually("the next one is in effect", func() bool { return cmp.Equal(f.last().Upstream.Servers, hosts("b:443")) })
-			f.says("good again")
+			f.eventually("the next one is in effect", func() bool { return cmp.Equal(f.lastApplied().Upstream.Servers, hosts("b:443")) })
+			f.waitForLog("valid again")
 		})
 	}
 }
@@ -294,20 +294,20 @@ func TestOtherKeysWaitForARestart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "settings.yaml")
 	write(t, path, "cache: {max-size: 64Mi}\n")
 	f := follow(t, "--config="+path)
-	rename(t, path, "cache: {max-size: 65536Ki}\nupstream: {probe-interval: 2000ms}\n"+yamlAgents("one")) // the same otherwise written
-	f.agents("one")
+	rename(t, path, "cache: {max-size: 65536Ki}\nupstream: {probe-interval: 2000ms}\n"+yamlAgents("one"))
+	f.waitForAgents("one")
 	if n := f.logs.FilterMessageSnippet(later).Len(); n != 0 {
-		t.Errorf("nothing that waits has changed: %v", f.logs.All())
+		t.Errorf("no such key has changed: %v", f.logs.All())
 	}
 	rename(t, path, "cache: {max-size: 128Mi}\nshutdown: {grace: 1s}\n"+yamlAgents("two"))
-	f.agents("two")
-	if got := f.says(later)["keys"]; !cmp.Equal(got, []any{"cache.max-size", "shutdown.grace"}) {
+	f.waitForAgents("two")
+	if got := f.waitForLog(later)["keys"]; !cmp.Equal(got, []any{"cache.max-size", "shutdown.grace"}) {
 		t.Errorf("keys %v", got)
 	}
 	rename(t, path, "cache: {max-size: 128Mi}\nshutdown: {grace: 1s}\n"+yamlAgents("three"))
-	f.agents("three")
+	f.waitForAgents("three")
 	if n := f.logs.FilterMessageSnippet(later).Len(); n != 1 {
-		t.Errorf("told %d times", n)
+		t.Errorf("logged %d times", n)
 	}
 	for _, c := range f.applied {
 		if c.Cache.MaxSize != 64<<20 || c.Shutdown.Grace != 10*time.Second {
@@ -316,10 +316,10 @@ func TestOtherKeysWaitForARestart(t *testing.T) {
 	}
 }
 
-// yamlAgents is cache.agents beside a section cache.
+// yamlAgents sets cache.agents in a file that also has a section cache.
 func yamlAgents(list string) string { return fmt.Sprintf("cache.agents: %q\n", list) }
 
-func TestTheFileStaysBehindFlagsAndVariables(t *testing.T) {
+func TestFlagsAndVariablesOverrideAChangedFile(t *testing.T) {
 	t.Setenv("ROCKPOOL_LOG_LEVEL", "warn")
 	directory := t.TempDir()
 	t.Setenv("ROCKPOOL_CONFIG", directory)
@@ -340,22 +340,22 @@ func TestWithoutAFileThereIsNothingToFollow(t *testing.T) {
 	}
 }
 
-// An editor that writes in place truncates first: what is read then would be
-// defaults for a moment.
-func TestAChangeIsReadWhenItHasSettled(t *testing.T) {
+// An editor that writes in place truncates the file first: a read at that moment would find
+// the defaults.
+func TestAChangeIsReadWhenItIsComplete(t *testing.T) {
 	watcher := &fsnotify.Watcher{Events: make(chan fsnotify.Event), Errors: make(chan error)}
 	clock := clocktesting.NewFakeClock(time.Now())
 	f := &follower{FollowOptions: FollowOptions{Interval: time.Hour, Clock: clock}}
 	done := make(chan bool, 1)
-	go func() { done <- f.idle(t.Context(), watcher, true) }()
-	for range 3 { // the truncation, and two writes: each is taken while it waits
+	go func() { done <- f.waitForChange(t.Context(), watcher, true) }()
+	for range 3 { // the truncation, and two writes: each is received while the debounce runs
 		select {
 		case watcher.Events <- fsnotify.Event{Op: fsnotify.Write}:
 		case <-done:
-			t.Fatal("it does not wait for more")
+			t.Fatal("it does not wait for further events")
 		}
 	}
-	clock.Step(settle)
+	clock.Step(debounce)
 	if !<-done {
 		t.Error("it has ended")
 	}

@@ -11,24 +11,24 @@ import (
 	"github.com/spf13/viper"
 )
 
-// Load gives the settings from flags (which Register must have filled and the
-// caller parsed), the process's environment, the files that --config names, and
-// the defaults. The error joins all problems, one on a line.
+// Load returns the settings from flags, the process's environment, the files that --config
+// names, and the defaults. Register must have filled flags, and the caller parsed them. The
+// error joins all problems, one on a line.
 //
-// What is wrong in a directory that --config names is no error: those files come
-// from the cluster while the sidecar runs, and a bad word in one must not keep a pod
-// from starting again. Follow tells of it.
+// If --config names a directory, a problem in its files is not an error: the files come from
+// the cluster while the sidecar runs, and a typo in one must not keep a pod from restarting.
+// Follow reports such problems.
 func Load(flags *pflag.FlagSet) (Config, error) {
 	r, err := resolve(flags)
 	return r.Config, err
 }
 
-// resolved is settings, and the value of each key as it was written.
+// resolved is the settings, and the unparsed value of each key.
 type resolved struct {
 	Config
 	values   map[string]string
-	problems []error         // of sources that are tolerated
-	left     map[string]bool // keys with a value that was left out for one of them
+	problems []error         // in tolerated sources
+	rejected map[string]bool // keys of which a tolerated source has an invalid value
 }
 
 func resolve(flags *pflag.FlagSet) (resolved, error) {
@@ -42,21 +42,20 @@ func resolve(flags *pflag.FlagSet) (resolved, error) {
 	if len(conflicts) == 0 {
 		return r, nil
 	}
-	// What comes from the cluster may be right each and wrong together: then none of
-	// it counts.
+	// Settings from the cluster may be valid alone but not together: then ignore them all.
 	own, err := combine(flags, keys, slices.DeleteFunc(sources, func(s source) bool { return s.tolerated }))
 	if err != nil || len(own.conflicts()) > 0 {
 		return resolved{}, errors.Join(conflicts...)
 	}
 	own.problems = slices.Concat(r.problems, conflicts)
 	for _, k := range keys {
-		own.left[k.Name] = true
+		own.rejected[k.Name] = true
 	}
 	return own, nil
 }
 
-// combine puts flags before variables before sources, of which later ones come before
-// earlier ones, before defaults.
+// combine merges the settings: flags override variables, which override sources, which
+// override defaults. A later source overrides an earlier one.
 func combine(flags *pflag.FlagSet, keys []Key, sources []source) (resolved, error) {
 	v := viper.New()
 	// An empty variable is a value: ROCKPOOL_METRICS_ADDRESS= turns metrics off.
@@ -70,7 +69,7 @@ func combine(flags *pflag.FlagSet, keys []Key, sources []source) (resolved, erro
 			return resolved{}, fmt.Errorf("bind --%s: %w", k.Flag(), err)
 		}
 	}
-	r := resolved{values: make(map[string]string, len(keys)), left: map[string]bool{}}
+	r := resolved{values: make(map[string]string, len(keys)), rejected: map[string]bool{}}
 	var problems []error
 	for _, s := range sources {
 		if s.tolerated {
@@ -78,11 +77,11 @@ func combine(flags *pflag.FlagSet, keys []Key, sources []source) (resolved, erro
 		} else {
 			problems = append(problems, s.problems...)
 		}
-		for _, name := range s.left {
-			r.left[name] = true
+		for _, name := range s.rejected {
+			r.rejected[name] = true
 		}
 		for name := range s.values {
-			delete(r.left, name)
+			delete(r.rejected, name)
 		}
 		if err := v.MergeConfigMap(s.values); err != nil {
 			return resolved{}, fmt.Errorf("configuration: %w", err)
@@ -93,7 +92,7 @@ func combine(flags *pflag.FlagSet, keys []Key, sources []source) (resolved, erro
 		raw := strings.TrimSpace(v.GetString(k.Name))
 		r.values[k.Name] = raw
 		if err := k.set(&r.Config, raw); err != nil {
-			problems = append(problems, fmt.Errorf("%s: %w (from %s)", k.Name, err, origin(flags, k)))
+			problems = append(problems, fmt.Errorf("%s: %w (from %s)", k.Name, err, setBy(flags, k)))
 		}
 	}
 	if len(problems) > 0 {
@@ -102,10 +101,9 @@ func combine(flags *pflag.FlagSet, keys []Key, sources []source) (resolved, erro
 	return r, nil
 }
 
-// unknownEnv finds ROCKPOOL_* variables that set nothing, but for those that replace
-// defaults. Variables that the
-// kubelet makes for a Service whose name begins with "rockpool" (such as the
-// injector's own, for pods in its namespace) are not ours to refuse.
+// unknownEnv finds ROCKPOOL_* variables that set nothing, except those that replace defaults.
+// It accepts the variables that the kubelet makes for a Service whose name begins with
+// "rockpool", such as the injector's own, for pods in its namespace.
 func unknownEnv(environ []string, keys []Key) (problems []error) {
 	set := map[string]bool{}
 	for _, e := range environ {
@@ -124,7 +122,7 @@ func unknownEnv(environ []string, keys []Key) (problems []error) {
 	return problems
 }
 
-// serviceLink tells whether name is of the family <SERVICE>_SERVICE_HOST,
+// serviceLink reports whether name belongs to the family <SERVICE>_SERVICE_HOST,
 // <SERVICE>_SERVICE_PORT..., <SERVICE>_PORT... of one Service.
 // https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
 func serviceLink(name string, set map[string]bool) bool {
@@ -142,8 +140,9 @@ func serviceLink(name string, set map[string]bool) bool {
 	return false
 }
 
-// origin says where the key's value is from. Sources have been checked.
-func origin(flags *pflag.FlagSet, k Key) string {
+// setBy names the flag or variable that sets the key, or the default. The values of sources are
+// already checked.
+func setBy(flags *pflag.FlagSet, k Key) string {
 	if f := flags.Lookup(k.Flag()); f != nil && f.Changed {
 		return "flag --" + k.Flag()
 	}

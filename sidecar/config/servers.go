@@ -15,21 +15,22 @@ import (
 // Server is one address of the API server.
 type Server struct {
 	URL           *url.URL // https, no path
-	TLSServerName string   // empty: upstream.tls-server-name in Upstream.Servers, the URL's host in UpstreamServers
+	TLSServerName string   // empty = upstream.tls-server-name; in UpstreamServers, the URL's host
 	CAFile        string   // absolute path; empty = the cluster's, in account.source
-	InCluster     bool     // it is the address that the kubelet gives to every pod, and was not configured
+	InCluster     bool     // the kubelet gives this address to every pod; it was not configured
 }
 
-// Fields of an entry of upstream.servers: the URL alone, or with others behind it,
-// https://203.0.113.7:6443;tls-server-name=kubernetes;ca-file=/etc/edge/ca.crt. In
-// a file an entry may also be a mapping.
+// Fields of an entry of upstream.servers. The URL comes first, and other fields may follow:
+// https://203.0.113.7:6443;tls-server-name=kubernetes;ca-file=/etc/edge/ca.crt. In a file an
+// entry may also be a mapping.
 const (
 	fieldURL  = "url"
 	fieldName = "tls-server-name"
 	fieldCA   = "ca-file"
 )
 
-const allowedFields = "allowed are " + fieldURL + ", " + fieldName + " and " + fieldCA + ", such as https://203.0.113.7:6443;" + fieldName + "=kubernetes"
+const allowedFields = "allowed are " + fieldURL + ", " + fieldName + " and " + fieldCA +
+	", such as https://203.0.113.7:6443;" + fieldName + "=kubernetes"
 
 // servers parses a comma-separated list of entries, in order, each once.
 func servers(v string) (list []Server, err error) {
@@ -50,7 +51,7 @@ func servers(v string) (list []Server, err error) {
 		}
 	}
 	if len(problems) > 0 {
-		return nil, joined(problems)
+		return nil, joinLine(problems)
 	}
 	return list, nil
 }
@@ -85,8 +86,8 @@ func entry(v string) (s Server, err error) {
 	return s, nil
 }
 
-// mapping writes an entry that is a mapping in a file as it would be in a flag.
-func mapping(fields map[string]any) (string, error) {
+// mappingEntry converts an entry that is a mapping in a file to the form of a flag.
+func mappingEntry(fields map[string]any) (string, error) {
 	address, rest := "", ""
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		value := ""
@@ -94,7 +95,7 @@ func mapping(fields map[string]any) (string, error) {
 			value = strings.TrimSpace(fmt.Sprint(fields[name]))
 		}
 		if strings.ContainsAny(value, ",;") {
-			return "", fmt.Errorf("%s: has a comma or a semicolon in it, which part entries and fields", name)
+			return "", fmt.Errorf("%s: must not contain ',' or ';': they separate entries and fields", name)
 		}
 		if name == fieldURL {
 			address = value
@@ -109,9 +110,10 @@ func mapping(fields map[string]any) (string, error) {
 }
 
 func server(v string) (*url.URL, error) {
-	// Before anything can quote it: what stands before @ may be a password.
+	// Checked before any error quotes v: the text before @ may be a password.
 	if strings.Contains(v, "@") {
-		return nil, errors.New("a URL with a user or password (not shown) is given; the pod's own token is used, remove everything up to the @")
+		return nil, errors.New("the URL (not shown) has a user or password; remove everything up to the @, " +
+			"because the pod's own token is used")
 	}
 	const allowed = "an https URL without path, query and fragment is allowed, such as https://203.0.113.7:6443"
 	u, err := url.Parse(v)
@@ -140,13 +142,13 @@ func server(v string) (*url.URL, error) {
 	return serverURL(host, port), nil
 }
 
-// serverURL always has a port, so that equal servers are equal strings.
+// serverURL always has a port, so that URLs of the same server are equal strings.
 func serverURL(host, port string) *url.URL {
 	return &url.URL{Scheme: "https", Host: net.JoinHostPort(host, port)}
 }
 
-// appendOnce adds a server unless it is there. Two that differ only in how the same
-// address is to be trusted are a mistake.
+// appendOnce adds a server unless the list has it. The same address with another TLS name or
+// CA file is an error.
 func appendOnce(list []Server, s Server) ([]Server, error) {
 	for _, have := range list {
 		if have.URL.Host != s.URL.Host {
@@ -167,13 +169,13 @@ func serverName(v string) (string, error) {
 	return v, nil
 }
 
-// UpstreamServers gives all servers in the order in which they are tried, each with
-// the name to find in its certificate: upstream.servers, then the in-cluster address
-// from the variables KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT as the kubelet
-// sets them in every container. Each address is there once. upstream.tls-server-name
-// is not for the in-cluster one. getenv is os.Getenv, but for tests.
+// UpstreamServers returns all servers in order of preference, each with the name to verify in
+// its certificate. The in-cluster address, from the variables KUBERNETES_SERVICE_HOST and
+// KUBERNETES_SERVICE_PORT that the kubelet sets in every container, follows upstream.servers.
+// Each address is listed once. upstream.tls-server-name does not apply to the in-cluster one.
+// getenv is os.Getenv, except in tests.
 //
-// An empty list is an error: there would be nothing to pass a request on to.
+// An empty list is an error: no server could take a request.
 func (c Config) UpstreamServers(getenv func(string) string) ([]Server, error) {
 	inCluster, err := c.inCluster(getenv)
 	if err != nil {
@@ -190,12 +192,13 @@ func (c Config) UpstreamServers(getenv func(string) string) ([]Server, error) {
 		list = append(list, Server{URL: inCluster, InCluster: true})
 	}
 	if len(list) == 0 {
-		return nil, fmt.Errorf("upstream.servers is empty and KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set: set --upstream.servers (%s) to the https URL of a kube-apiserver", envName("upstream.servers"))
+		return nil, fmt.Errorf("upstream.servers is empty and KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set: "+
+			"set --upstream.servers (%s) to the https URL of a kube-apiserver", envName("upstream.servers"))
 	}
 	return list, nil
 }
 
-// inCluster gives the in-cluster address, nil when the variables are not both set.
+// inCluster returns the in-cluster address, or nil unless both variables are set.
 func (c Config) inCluster(getenv func(string) string) (*url.URL, error) {
 	host, port := getenv("KUBERNETES_SERVICE_HOST"), getenv("KUBERNETES_SERVICE_PORT")
 	if host == "" || port == "" {

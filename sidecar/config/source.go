@@ -23,74 +23,73 @@ const (
 	AnnotationsFileName = "annotations"
 )
 
-// source is what one place says about settings, as far as it is right.
+// source is the settings from one file or from the environment.
 type source struct {
-	values    map[string]any // by key; strings, as they would be written in a flag
+	values    map[string]any // valid ones by key, as strings in the form of a flag
 	problems  []error
-	left      []string // keys of which the value was left out
-	tolerated bool     // its problems do not keep the sidecar from starting
+	rejected  []string // keys with an invalid value
+	tolerated bool     // the sidecar starts despite the problems
 }
 
-// add takes a value, or tells what is wrong with it.
+// add stores a valid value, and rejects an invalid one.
 func (s *source) add(k Key, value string, from string) {
 	if err := k.Check(value); err != nil {
-		s.refuse(k, err, from)
+		s.reject(k, err, from)
 		return
 	}
 	s.values[k.Name] = value
 }
 
-func (s *source) refuse(k Key, err error, from string) {
-	s.left = append(s.left, k.Name)
+func (s *source) reject(k Key, err error, from string) {
+	s.rejected = append(s.rejected, k.Name)
 	s.problems = append(s.problems, fmt.Errorf("%s: %w (from %s)", k.Name, err, from))
 }
 
-// place is what --config names.
-type place struct {
-	path      string // empty: there is none
+// origin is the file or directory that --config names.
+type origin struct {
+	path      string // empty = --config is not set
 	directory bool
 }
 
-// locate finds what --config names. In a directory files may come and go: so it is in a
-// volume of an optional ConfigMap, which is an empty directory until there is one. A
-// file that is named itself must be there, because a misspelt name would else go
-// unnoticed.
-func locate(flags *pflag.FlagSet) place {
+// locate finds the origin that --config names. Files in a directory may come and go: the
+// volume of an optional ConfigMap is an empty directory until the ConfigMap exists. A file
+// that --config names must exist, because a misspelt name would otherwise go unnoticed.
+func locate(flags *pflag.FlagSet) origin {
 	path := os.Getenv(envName(ConfigFlag))
 	if f := flags.Lookup(ConfigFlag); f != nil && f.Changed {
 		path = f.Value.String()
 	}
 	info, err := os.Stat(path)
-	return place{path, err == nil && info.IsDir()}
+	return origin{path, err == nil && info.IsDir()}
 }
 
-// watched is the directory in which changes show, because files in it are replaced by
-// renaming: by editors, and by the kubelet, which renames ..data, the link that they
-// are behind.
-func (p place) watched() string {
-	if p.directory {
-		return p.path
+// watchDirectory is the directory to watch. A watch on a file would miss its replacement by
+// renaming: editors rename the file itself, and the kubelet renames the link ..data, which
+// the file's path goes through.
+func (o origin) watchDirectory() string {
+	if o.directory {
+		return o.path
 	}
-	return filepath.Dir(p.path)
+	return filepath.Dir(o.path)
 }
 
-// sources gives what is below flags and variables, the least first.
-func (p place) sources(keys []Key) []source {
+// sources returns the sources that flags and variables override, lowest precedence first.
+func (o origin) sources(keys []Key) []source {
 	sources := []source{environmentDefaults(os.Environ(), keys)}
 	switch {
-	case p.directory:
-		file := readFile(filepath.Join(p.path, FileName), keys, p.path)
-		annotations := readAnnotations(filepath.Join(p.path, AnnotationsFileName), keys)
+	case o.directory:
+		file := readFile(filepath.Join(o.path, FileName), keys, o.path)
+		annotations := readAnnotations(filepath.Join(o.path, AnnotationsFileName), keys)
 		sources = append(sources, file, annotations)
-	case p.path != "":
-		sources = append(sources, readFile(p.path, keys, ""))
+	case o.path != "":
+		sources = append(sources, readFile(o.path, keys, ""))
 	}
 	return sources
 }
 
-// environmentDefaults reads the variables with which the injector has noted what held in
-// the cluster when the pod was admitted. A newer injector may note what this version
-// does not know.
+// environmentDefaults reads the variables in which the injector recorded the cluster's
+// settings when it admitted the pod. A newer injector may record keys that this version does
+// not know.
 func environmentDefaults(environ []string, keys []Key) source {
 	s := source{values: map[string]any{}, tolerated: true}
 	slices.Sort(environ)
@@ -109,8 +108,8 @@ func environmentDefaults(environ []string, keys []Key) source {
 	return s
 }
 
-// readFile reads a YAML file. In a directory, which must be given then, it may be
-// missing, and is tolerated.
+// readFile reads a YAML file. A file in a directory may be missing, and its problems are
+// tolerated; directory is empty for a file that --config names itself.
 func readFile(path string, keys []Key, directory string) source {
 	s := source{values: map[string]any{}, tolerated: directory != ""}
 	content, err := os.ReadFile(path)
@@ -118,12 +117,12 @@ func readFile(path string, keys []Key, directory string) source {
 		return s
 	}
 	if err != nil {
-		return s.unreadable(fmt.Errorf("configuration file: %w", err), keys)
+		return s.rejectAll(fmt.Errorf("configuration file: %w", err), keys)
 	}
 	v := viper.New()
 	v.SetConfigType("yaml")
 	if err := v.ReadConfig(bytes.NewReader(content)); err != nil {
-		return s.unreadable(fmt.Errorf("configuration file %s: %w", path, err), keys)
+		return s.rejectAll(fmt.Errorf("configuration file %s: %w", path, err), keys)
 	}
 	names := v.AllKeys()
 	slices.Sort(names)
@@ -141,12 +140,12 @@ func readFile(path string, keys []Key, directory string) source {
 		if !v.InConfig(k.Name) {
 			continue
 		}
-		value, err := k.plain(v.Get(k.Name))
+		value, err := k.flagValue(v.Get(k.Name))
 		if err == nil && s.tolerated {
-			err = k.trusted(value, directory)
+			err = k.checkCAFiles(value, directory)
 		}
 		if err != nil {
-			s.refuse(k, err, "file "+path)
+			s.reject(k, err, "file "+path)
 			continue
 		}
 		s.add(k, value, "file "+path)
@@ -154,42 +153,43 @@ func readFile(path string, keys []Key, directory string) source {
 	return s
 }
 
-// unreadable says nothing of any key.
-func (s source) unreadable(err error, keys []Key) source {
+// rejectAll rejects every key, because the source cannot be read.
+func (s source) rejectAll(err error, keys []Key) source {
 	s.problems = append(s.problems, err)
 	for _, k := range keys {
-		s.left = append(s.left, k.Name)
+		s.rejected = append(s.rejected, k.Name)
 	}
 	return s
 }
 
-// trusted refuses authorities for servers out of the directory that the settings
-// themselves are in. Who may write a ConfigMap in the namespace, as many programs may,
-// would else be able to have the pod's token sent to a server of his own.
-func (k Key) trusted(value, directory string) error {
+// checkCAFiles rejects CA files for servers in the directory of the settings. Many programs
+// may write ConfigMaps in the namespace: with a CA file of their own, they could have the
+// pod's token sent to a server of their own.
+func (k Key) checkCAFiles(value, directory string) error {
 	var c Config
 	if k.Type != typeServers || k.set(&c, value) != nil {
-		return nil // what is wrong with the value is told elsewhere
+		return nil // add reports an invalid value
 	}
 	for _, s := range c.Upstream.Servers {
-		if s.CAFile != "" && (within(s.CAFile, directory) || within(withoutLinks(s.CAFile), withoutLinks(directory))) {
-			return fmt.Errorf("%s: %s: %q is in the directory of the settings; another directory is allowed", s.URL, fieldCA, s.CAFile)
+		if s.CAFile != "" && (within(s.CAFile, directory) || within(resolveLinks(s.CAFile), resolveLinks(directory))) {
+			return fmt.Errorf("%s: %s: %q is in the directory of the settings; another directory is allowed",
+				s.URL, fieldCA, s.CAFile)
 		}
 	}
 	return nil
 }
 
-// withoutLinks follows the links in a path, of which /proc has some that lead anywhere. What is not there
-// stays as it is written.
-func withoutLinks(path string) string {
+// resolveLinks follows the symbolic links in a path; some below /proc lead anywhere. It
+// returns a path that does not exist unchanged.
+func resolveLinks(path string) string {
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		return target
 	}
 	return path
 }
 
-// plain is a value as it would be written in a flag.
-func (k Key) plain(value any) (string, error) {
+// flagValue converts a value from a file to the form of a flag.
+func (k Key) flagValue(value any) (string, error) {
 	switch value := value.(type) {
 	case nil:
 		return "", nil
@@ -198,7 +198,7 @@ func (k Key) plain(value any) (string, error) {
 	case []any:
 		parts := make([]string, len(value))
 		for i, v := range value {
-			part, err := k.part(v)
+			part, err := k.listEntry(v)
 			if err != nil {
 				return "", fmt.Errorf("entry %d: %w", i+1, err)
 			}
@@ -211,10 +211,10 @@ func (k Key) plain(value any) (string, error) {
 	return fmt.Sprint(value), nil
 }
 
-// part is a value in a list.
-func (k Key) part(value any) (string, error) {
+// listEntry converts an entry of a list.
+func (k Key) listEntry(value any) (string, error) {
 	if fields, ok := value.(map[string]any); ok && k.Type == typeServers {
-		return mapping(fields)
+		return mappingEntry(fields)
 	}
-	return k.plain(value)
+	return k.flagValue(value)
 }

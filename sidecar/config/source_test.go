@@ -15,7 +15,7 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// downward writes annotations as the kubelet does.
+// downward writes annotations like the kubelet.
 func downward(annotations map[string]string) string {
 	var b strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(annotations)) {
@@ -24,8 +24,8 @@ func downward(annotations map[string]string) string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// resolveDirectory loads settings from a directory with the two files; an empty one is
-// not there.
+// resolveDirectory loads settings from a directory with the two files; an empty string means
+// no file.
 func resolveDirectory(t *testing.T, file, annotations string, env map[string]string, args ...string) (resolved, string, error) {
 	t.Helper()
 	directory := t.TempDir()
@@ -54,12 +54,12 @@ func TestWhichOfSeveralSourcesWins(t *testing.T) {
 		want              zapcore.Level
 	}{
 		"the default":                          {want: zapcore.InfoLevel},
-		"what held at admission":               {env: map[string]string{"ROCKPOOL_DEFAULT_LOG_LEVEL": "debug"}, want: zapcore.DebugLevel},
-		"the file before what held then":       {file: file, env: map[string]string{"ROCKPOOL_DEFAULT_LOG_LEVEL": "debug"}, want: zapcore.WarnLevel},
-		"an annotation before the file":        {file: file, annotations: annotated, want: zapcore.ErrorLevel},
-		"a variable before an annotation":      {annotations: annotated, env: map[string]string{"ROCKPOOL_LOG_LEVEL": "debug"}, want: zapcore.DebugLevel},
-		"a flag before a variable":             {annotations: annotated, env: map[string]string{"ROCKPOOL_LOG_LEVEL": "warn"}, args: []string{"--log.level=debug"}, want: zapcore.DebugLevel},
-		"another annotation is nobody's wish":  {file: file, annotations: downward(map[string]string{"example.com/log-level": "error"}), want: zapcore.WarnLevel},
+		"the setting at admission":             {env: map[string]string{"ROCKPOOL_DEFAULT_LOG_LEVEL": "debug"}, want: zapcore.DebugLevel},
+		"the file over the one at admission":   {file: file, env: map[string]string{"ROCKPOOL_DEFAULT_LOG_LEVEL": "debug"}, want: zapcore.WarnLevel},
+		"an annotation over the file":          {file: file, annotations: annotated, want: zapcore.ErrorLevel},
+		"a variable over an annotation":        {annotations: annotated, env: map[string]string{"ROCKPOOL_LOG_LEVEL": "debug"}, want: zapcore.DebugLevel},
+		"a flag over a variable":               {annotations: annotated, env: map[string]string{"ROCKPOOL_LOG_LEVEL": "warn"}, args: []string{"--log.level=debug"}, want: zapcore.DebugLevel},
+		"another annotation sets nothing":      {file: file, annotations: downward(map[string]string{"example.com/log-level": "error"}), want: zapcore.WarnLevel},
 		"an annotation for the injector alone": {file: file, annotations: downward(map[string]string{"rockpool.dev/port": "x"}), want: zapcore.WarnLevel},
 	}
 	for name, test := range tests {
@@ -75,8 +75,8 @@ func TestWhichOfSeveralSourcesWins(t *testing.T) {
 	}
 }
 
-// A pod must start again whatever somebody has written into the cluster meanwhile.
-func TestWhatIsWrongInTheClusterIsLeftOut(t *testing.T) {
+// A pod must restart even if somebody wrote an invalid setting into the cluster meanwhile.
+func TestInvalidSettingsFromTheClusterAreIgnored(t *testing.T) {
 	tests := map[string]struct {
 		file, annotations string
 		env               map[string]string
@@ -91,7 +91,7 @@ func TestWhatIsWrongInTheClusterIsLeftOut(t *testing.T) {
 			file: "log: {level: warn}\n", annotations: downward(map[string]string{"rockpool.dev/log-level": " "}),
 			want: "log.level: is empty; remove the annotation", level: zapcore.WarnLevel,
 		},
-		"an annotation that is not known": {
+		"an unknown annotation": {
 			annotations: downward(map[string]string{"rockpool.dev/log-lvel": "warn", "rockpool.dev/log-level": "error"}),
 			want:        "rockpool.dev/log-lvel: unknown annotation", level: zapcore.ErrorLevel,
 		},
@@ -104,7 +104,7 @@ func TestWhatIsWrongInTheClusterIsLeftOut(t *testing.T) {
 		"a key that a newer injector knows": {
 			file: "log: {level: warn}\nupstream: {hedging: yes}\n", want: "upstream.hedging: unknown key", level: zapcore.WarnLevel,
 		},
-		"a file that is no YAML leaves the annotations": {
+		"a file that is not YAML leaves the annotations": {
 			file: "log: [", annotations: downward(map[string]string{"rockpool.dev/log-level": "error"}), want: "configuration file", level: zapcore.ErrorLevel,
 		},
 		"a default that a newer injector knows": {
@@ -113,7 +113,7 @@ func TestWhatIsWrongInTheClusterIsLeftOut(t *testing.T) {
 		"a bad default": {
 			env: map[string]string{"ROCKPOOL_DEFAULT_LOG_LEVEL": "loud"}, want: "log.level: \"loud\" is unknown", level: zapcore.InfoLevel,
 		},
-		"what does not fit together is left out together": {
+		"conflicting settings are ignored together": {
 			file: "log: {level: warn}\n", annotations: downward(map[string]string{"rockpool.dev/upstreams": "https://127.0.0.1:10268"}),
 			want: "own listener", level: zapcore.InfoLevel,
 		},
@@ -134,12 +134,12 @@ func TestWhatIsWrongInTheClusterIsLeftOut(t *testing.T) {
 	}
 }
 
-// What the sidecar was given itself is still all or nothing.
-func TestWhatIsWrongBesideADirectoryIsAnError(t *testing.T) {
+// Flags remain all or nothing.
+func TestInvalidFlagsAreAnErrorEvenWithADirectory(t *testing.T) {
 	for name, args := range map[string][]string{
-		"a bad flag":                             {"--log.level=loud"},
-		"flags that do not fit together":         {"--upstream.servers=https://127.0.0.1:10268"},
-		"flags that fit no better without files": {"--metrics.address=127.0.0.1:10268"},
+		"a bad flag":                            {"--log.level=loud"},
+		"conflicting flags":                     {"--upstream.servers=https://127.0.0.1:10268"},
+		"flags that conflict without the files": {"--metrics.address=127.0.0.1:10268"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, _, err := resolveDirectory(t, "log: {level: warn}\n", "", nil, args...); err == nil {
@@ -149,7 +149,7 @@ func TestWhatIsWrongBesideADirectoryIsAnError(t *testing.T) {
 	}
 }
 
-func TestAuthoritiesDoNotComeWithTheSettings(t *testing.T) {
+func TestCAFilesInTheDirectoryOfTheSettingsAreRejected(t *testing.T) {
 	directory := t.TempDir()
 	path := filepath.Join(directory, FileName)
 	for _, ca := range []string{path, "/proc/self/root" + path, "/proc/thread-self/root" + path} {
@@ -172,49 +172,49 @@ func TestAnAnnotationThatChangesTakesEffect(t *testing.T) {
 		if level != "" {
 			files[AnnotationsFileName] += "\n" + downward(map[string]string{"rockpool.dev/log-level": level})
 		}
-		project(t, directory, files)
+		projectVolume(t, directory, files)
 	}
 	put("error")
 	f := follow(t, "--config="+directory)
 	put("debug")
-	f.eventually("log.level is debug", func() bool { return f.last().Log.Level == zapcore.DebugLevel })
+	f.eventually("log.level is debug", func() bool { return f.lastApplied().Log.Level == zapcore.DebugLevel })
 	put("loud")
-	if got := f.says("the settings in effect stay")["error"].(string); !strings.Contains(got, "annotation rockpool.dev/log-level") {
+	if got := f.waitForLog("keeping the settings in effect")["error"].(string); !strings.Contains(got, "annotation rockpool.dev/log-level") {
 		t.Errorf("the error is %q", got)
 	}
 	if n := testutil.ToFloat64(problemCount); n != 1 {
 		t.Errorf("%v problems", n)
 	}
-	if f.last().Log.Level != zapcore.DebugLevel {
-		t.Errorf("a bad annotation has made log.level %s", f.last().Log.Level)
+	if f.lastApplied().Log.Level != zapcore.DebugLevel {
+		t.Errorf("a bad annotation has made log.level %s", f.lastApplied().Log.Level)
 	}
 	put("")
-	f.eventually("log.level is the default", func() bool { return f.last().Log.Level == zapcore.InfoLevel })
-	f.says("good again")
+	f.eventually("log.level is the default", func() bool { return f.lastApplied().Log.Level == zapcore.InfoLevel })
+	f.waitForLog("valid again")
 	if n := testutil.ToFloat64(problemCount); n != 0 {
 		t.Errorf("%v problems", n)
 	}
 }
 
-// The other settings are somebody else's, who has done nothing wrong.
-func TestABadAnnotationDoesNotHoldUpTheFile(t *testing.T) {
+// The file's author is not the author of the bad annotation.
+func TestABadAnnotationDoesNotBlockTheFile(t *testing.T) {
 	directory := t.TempDir()
 	files := func(agents, level string) map[string]string {
 		return map[string]string{FileName: yaml(agents), AnnotationsFileName: downward(map[string]string{"rockpool.dev/log-level": level})}
 	}
-	project(t, directory, files("one", "warn"))
+	projectVolume(t, directory, files("one", "warn"))
 	f := follow(t, "--config="+directory)
-	project(t, directory, files("two", "loud"))
-	f.agents("two")
-	if f.last().Log.Level != zapcore.WarnLevel {
-		t.Errorf("log.level is %s", f.last().Log.Level)
+	projectVolume(t, directory, files("two", "loud"))
+	f.waitForAgents("two")
+	if f.lastApplied().Log.Level != zapcore.WarnLevel {
+		t.Errorf("log.level is %s", f.lastApplied().Log.Level)
 	}
 }
 
 func TestAnnotationsNameKeys(t *testing.T) {
 	for name, key := range Annotations() {
 		if key != "" && !slices.ContainsFunc(Keys(), func(k Key) bool { return k.Name == key }) {
-			t.Errorf("%s sets %s, which there is not", name, key)
+			t.Errorf("%s sets %s, which does not exist", name, key)
 		}
 	}
 }
@@ -231,10 +231,10 @@ func FuzzParseAnnotation(f *testing.F) {
 			}
 			return
 		}
-		// What is read is what the kubelet would write again.
+		// Writing the annotation like the kubelet gives the same annotation.
 		again, back, ok, err := parseAnnotation(fmt.Sprintf("%s=%q\n", name, value))
 		if !ok || err != nil || again != name || back != value {
-			t.Errorf("%q: %q %q is read again as %q %q %v", line, name, value, again, back, err)
+			t.Errorf("%q: %q %q becomes %q %q %v", line, name, value, again, back, err)
 		}
 	})
 }

@@ -2,12 +2,12 @@ package config
 
 import "strings"
 
-// suggest gives `; did you mean "x"?` for the known name nearest to the unknown
-// one, or nothing when none is near enough to be meant.
+// suggest returns `; did you mean "x"?` for the known name nearest to the unknown one, or
+// nothing when no name is near enough.
 func suggest(unknown string, keys []Key, name func(Key) string) string {
 	nearest, best := "", max(2, len(unknown)/3)+1
 	for _, k := range keys {
-		// "max-size" for "cache.max-size": the end alone was written.
+		// "max-size" for "cache.max-size": the section is missing.
 		if end := strings.TrimPrefix(unknown, EnvPrefix); len(end) > 3 && strings.HasSuffix(name(k), end) {
 			return `; did you mean "` + name(k) + `"?`
 		}
@@ -21,8 +21,7 @@ func suggest(unknown string, keys []Key, name func(Key) string) string {
 	return `; did you mean "` + nearest + `"?`
 }
 
-// distance is the number of single bytes to insert, delete or replace to make b
-// of a (Levenshtein).
+// distance is the Levenshtein distance of a and b in bytes.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

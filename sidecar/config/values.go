@@ -20,17 +20,17 @@ import (
 const (
 	minInterval = 100 * time.Millisecond
 	maxInterval = time.Hour
-	// More probes in succession than this take minutes, in which requests wait.
+	// More consecutive probes would take minutes, and requests wait meanwhile.
 	maxThreshold = 10
 	maxGrace     = 10 * 365 * 24 * time.Hour
-	// A right that was taken away, or a token that has expired, stays good for as long.
+	// For this long, a revoked permission or an expired token still counts as valid.
 	maxReviewLifetime = 24 * time.Hour
-	maxEvents         = 10_000  // the outbox has a list of them in memory
-	minSize           = 4 << 20 // below it not even the schema and one write-ahead log cycle fit
+	maxEvents         = 10_000  // the outbox lists them in memory
+	minSize           = 4 << 20 // the least for the schema and one cycle of the write-ahead log
 	maxSize           = 1 << 50
 )
 
-// optional lets the empty value pass.
+// optional accepts the empty value, and parses any other.
 func optional(parse func(string) (string, error), v string) (string, error) {
 	if v == "" {
 		return "", nil
@@ -53,8 +53,8 @@ func address(v string) (string, error) {
 	return v, nil
 }
 
-// loopback checks an address where applications present tokens. The three
-// hosts are those that the pod's own certificate is for.
+// loopback checks an address where applications present tokens. It allows the three hosts
+// that the pod's own certificate names.
 func loopback(v string) (string, error) {
 	if v == "" {
 		return "", errors.New("is empty; host:port is allowed")
@@ -66,7 +66,8 @@ func loopback(v string) (string, error) {
 	case "127.0.0.1", "::1", "localhost":
 		return v, nil
 	}
-	return "", fmt.Errorf("%q would be reachable from outside the pod or is not in the pod's certificate; only 127.0.0.1, [::1] and localhost are allowed, because the cache is for this pod alone", v)
+	return "", fmt.Errorf("%q would be reachable from outside the pod or is not in the pod's certificate; "+
+		"only 127.0.0.1, [::1] and localhost are allowed, because the cache is for this pod alone", v)
 }
 
 func isName(v string) bool {
@@ -103,7 +104,8 @@ func resources(v string) (list []schema.GroupResource, err error) {
 			continue
 		}
 		if part != strings.ToLower(part) || len(validation.IsDNS1123Subdomain(part)) > 0 {
-			problems = append(problems, fmt.Errorf("%q is not a resource; its plural name in lower case is allowed, with its group if it has one, such as secrets or certificates.cert-manager.io", part))
+			problems = append(problems, fmt.Errorf("%q is not a resource; its plural name in lower case is allowed, "+
+				"with its group if it has one, such as secrets or certificates.cert-manager.io", part))
 			continue
 		}
 		if r := schema.ParseGroupResource(part); !slices.Contains(list, r) {
@@ -111,7 +113,7 @@ func resources(v string) (list []schema.GroupResource, err error) {
 		}
 	}
 	if len(problems) > 0 {
-		return nil, joined(problems)
+		return nil, joinLine(problems)
 	}
 	return list, nil
 }
@@ -131,7 +133,7 @@ func duration(least, most time.Duration, field func(*Config) *time.Duration) fun
 	}
 }
 
-// number parses a whole number.
+// number parses an integer.
 func number(least, most int, field func(*Config) *int) func(*Config, string) error {
 	return func(c *Config, v string) error {
 		n, err := strconv.Atoi(v)
@@ -144,26 +146,26 @@ func number(least, most int, field func(*Config) *int) func(*Config, string) err
 }
 
 func boolean(v string) (bool, error) {
-	v, err := word(v, "true", "false")
+	v, err := oneOf(v, "true", "false")
 	return v == "true", err
 }
 
 func level(v string) (zapcore.Level, error) {
-	if _, err := word(v, "debug", "info", "warn", "error"); err != nil {
+	if _, err := oneOf(v, "debug", "info", "warn", "error"); err != nil {
 		return 0, err
 	}
 	return zapcore.ParseLevel(v)
 }
 
-func word(v string, allowed ...string) (string, error) {
+func oneOf(v string, allowed ...string) (string, error) {
 	if !slices.Contains(allowed, v) {
 		return "", fmt.Errorf("%q is unknown; allowed are %s", v, strings.Join(allowed, ", "))
 	}
 	return v, nil
 }
 
-// joined keeps several problems of one key on one line.
-func joined(problems []error) error {
+// joinLine joins several problems of one key on one line.
+func joinLine(problems []error) error {
 	messages := make([]string, len(problems))
 	for i, err := range problems {
 		messages[i] = err.Error()

@@ -124,7 +124,7 @@ func TestAFileThatIsNotThereYetIsFollowed(t *testing.T) {
 	p := s.configurable()
 	p.sees("synced")
 	s.configure(`log: {level: loud}`)
-	p.sidecarSays("the settings in effect stay")
+	p.sidecarSays("keeping the settings in effect")
 	s.configure(`log: {level: debug}`)
 	p.sidecarSays(`changed settings are in effect","keys":["log.level"]`)
 }

@@ -225,18 +225,18 @@ func startInProcess(t *testing.T, config *rest.Config, policy certificate.Policy
 		t.Fatal(err)
 	}
 	r := &inProcess{address: listener.Addr().String(), clock: clocktesting.NewFakeClock(now)}
-	where := certificate.Where{Namespace: system, Secret: secretName, Service: "rockpool-injector", Configuration: "rockpool"}
-	keeper, err := certificate.NewKeeper(config, where, policy, zap.NewNop(), r.clock)
+	objects := certificate.ObjectNames{Namespace: system, Secret: secretName, Service: "rockpool-injector", Configuration: "rockpool"}
+	rotator, err := certificate.NewRotator(config, objects, policy, zap.NewNop(), r.clock)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.server = webhook.New(webhook.Options{
 		Params:      webhook.Always(params),
-		Certificate: keeper.Get, Trusted: keeper.Ready, Log: zap.NewNop(), ShutdownGrace: time.Second,
+		Certificate: rotator.Get, Trusted: rotator.Ready, Log: zap.NewNop(), ShutdownGrace: time.Second,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var group sync.WaitGroup
-	group.Go(func() { keeper.Run(ctx) })
+	group.Go(func() { rotator.Run(ctx) })
 	group.Go(func() {
 		if err := r.server.Serve(ctx, listener); err != nil {
 			t.Error(err)

@@ -1,13 +1,12 @@
-// Package account keeps the service-account directory that the pod's
-// applications see: a copy of the one that the kubelet keeps for the pod, with
-// the pod's own CA added to ca.crt, so that applications trust the sidecar.
+// Package account maintains the service-account directory that the pod's applications see: a
+// copy of the kubelet's directory, with the pod's own CA added to ca.crt, so that
+// applications trust the sidecar.
 //
-// Tokens are rotated by the kubelet while the pod runs; the copy follows. It is
-// laid out as the kubelet's own volumes are, because client libraries watch for
-// just that: files are links through ..data, and one rename of ..data changes
-// them all.
+// The kubelet rotates tokens while the pod runs, and the copy follows. Its layout is that of
+// the kubelet's own volumes, because client libraries watch for it: files are links through
+// ..data, and one rename of ..data changes them all.
 //
-// It reads and writes files only. It does not look into tokens.
+// The package only reads and writes files. It does not parse tokens.
 package account
 
 import (
@@ -37,21 +36,21 @@ const (
 )
 
 const (
-	// DefaultInterval is how often the source is read even if nothing is
-	// reported about it: inotify may be out of watches.
+	// DefaultInterval is how often the source is read even if inotify reports no change:
+	// inotify may be out of watches.
 	DefaultInterval = 30 * time.Second
 	firstRetry      = time.Second
 )
 
 var syncs = promauto.NewCounterVec(prometheus.CounterOpts{
 	Name: "rockpool_account_syncs_total",
-	Help: "Readings of the pod's service-account directory by result: changed, unchanged, failed.",
+	Help: "Reads of the pod's service-account directory, by result: changed, unchanged, failed.",
 }, []string{"result"})
 
-// Options say what is copied where.
+// Options configure a Mirror.
 type Options struct {
 	Source   string           // the kubelet's directory
-	Mirror   string           // the copy; made if missing; nothing else may write there
+	Mirror   string           // the copy; created if missing; nothing else may write there
 	CAPEM    []byte           // the pod's own CA, added to ca.crt
 	Interval time.Duration    // 0 = DefaultInterval
 	Clock    clock.WithTicker // nil = the system's
@@ -65,7 +64,7 @@ type Mirror struct {
 	mu sync.Mutex // one Sync at a time
 }
 
-// New does not touch any file yet.
+// New returns a Mirror that has not touched any file yet.
 func New(o Options) *Mirror {
 	if o.Interval <= 0 {
 		o.Interval = DefaultInterval
@@ -79,7 +78,7 @@ func New(o Options) *Mirror {
 	return &Mirror{o: o}
 }
 
-// Token gives the pod's own token as the kubelet mounts it now.
+// Token returns the pod's own token, as the kubelet mounts it now.
 func (m *Mirror) Token() (string, error) {
 	path := filepath.Join(m.o.Source, TokenFile)
 	content, err := os.ReadFile(path)
@@ -93,9 +92,9 @@ func (m *Mirror) Token() (string, error) {
 	return token, nil
 }
 
-// Sync brings the copy up to date once. On an error the copy stays as it was,
-// which may be right for a long time yet; if there was none and only single
-// files are missing, what there is gets copied, and the error tells the rest.
+// Sync updates the copy once. On an error an existing copy stays as it was, because it may be
+// valid for a long time. If there is no copy yet and only single files are missing, Sync
+// copies the others, and the error names the missing ones.
 func (m *Mirror) Sync() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -122,7 +121,7 @@ func (m *Mirror) sync() (changed bool, err error) {
 			missing = append(missing, explain(&fs.PathError{Op: "read", Path: filepath.Join(m.o.Source, name), Err: fs.ErrNotExist}))
 		}
 	}
-	if len(missing) > 0 && written(m.o.Mirror) {
+	if len(missing) > 0 && published(m.o.Mirror) {
 		return false, errors.Join(missing...)
 	}
 	files[CAFile] = joinPEM(files[CAFile], m.o.CAPEM)
@@ -133,8 +132,8 @@ func (m *Mirror) sync() (changed bool, err error) {
 	return changed, errors.Join(missing...)
 }
 
-// joinPEM puts each certificate on lines of its own, whether or not the
-// cluster's file ends with a newline.
+// joinPEM starts the pod's certificate on a new line, even if the cluster's file does not end
+// with a newline.
 func joinPEM(cluster, pod []byte) []byte {
 	joined := append([]byte(nil), cluster...)
 	if len(joined) > 0 && joined[len(joined)-1] != '\n' {
@@ -143,7 +142,7 @@ func joinPEM(cluster, pod []byte) []byte {
 	return append(joined, pod...)
 }
 
-// explain adds what to do to the errors that have one usual cause.
+// explain adds a hint to an error that has one usual cause.
 func explain(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -154,45 +153,45 @@ func explain(err error) error {
 	return err
 }
 
-// Run keeps the copy up to date until ctx ends, and returns nil then. What goes
-// wrong is logged when it begins and when it is over, and tried again.
+// Run updates the copy until ctx ends, and then returns nil. After a failure it retries. It
+// logs the first failure and the recovery.
 func (m *Mirror) Run(ctx context.Context) error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
-		m.o.Logger.Warn("cannot watch the service-account directory; it is read at intervals only",
+		m.o.Logger.Warn("cannot watch the service-account directory; reading it at intervals only",
 			zap.Duration("interval", m.o.Interval), zap.Error(err))
 	} else {
 		defer watcher.Close()
 	}
-	var failing string
+	var lastError string
 	retry := firstRetry
 	for {
-		// Before the read, so that no change falls between the two. Again each
-		// time, because a directory that was replaced takes its watch along.
+		// Add the watch before the read, so that no change between the two is missed. Add it
+		// each time, because a replaced directory takes its watch along.
 		watched := watcher != nil && watcher.Add(m.o.Source) == nil
 		wait := m.o.Interval
 		if err := m.Sync(); err != nil {
-			if failing != err.Error() {
-				failing = err.Error()
-				m.o.Logger.Error("service-account directory is not copied; applications keep the copy they have", zap.Error(err))
+			if lastError != err.Error() {
+				lastError = err.Error()
+				m.o.Logger.Error("cannot copy the service-account directory; applications keep the old copy", zap.Error(err))
 			}
 			wait = min(retry, wait)
 			retry = 2 * wait
 		} else {
-			if failing != "" {
-				failing = ""
-				m.o.Logger.Info("service-account directory is copied again")
+			if lastError != "" {
+				lastError = ""
+				m.o.Logger.Info("the service-account directory is copied again")
 			}
 			retry = firstRetry
 		}
-		if !m.idle(ctx, watcher, watched, wait) {
+		if !m.waitForChange(ctx, watcher, watched, wait) {
 			return nil
 		}
 	}
 }
 
-// idle waits for a change, for the time to pass, or for ctx: then it gives false.
-func (m *Mirror) idle(ctx context.Context, watcher *fsnotify.Watcher, watched bool, wait time.Duration) bool {
+// waitForChange waits for a change or for wait to pass. It returns false when ctx ends.
+func (m *Mirror) waitForChange(ctx context.Context, watcher *fsnotify.Watcher, watched bool, wait time.Duration) bool {
 	timer := m.o.Clock.NewTimer(wait)
 	defer timer.Stop()
 	var events <-chan fsnotify.Event
@@ -205,8 +204,7 @@ func (m *Mirror) idle(ctx context.Context, watcher *fsnotify.Watcher, watched bo
 		return false
 	case <-timer.C():
 	case <-events:
-		// The kubelet's update is a handful of events; one reading serves all
-		// that have come by now.
+		// One update by the kubelet causes several events: one read serves all of them.
 		for len(events) > 0 {
 			<-events
 		}

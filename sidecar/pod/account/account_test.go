@@ -25,13 +25,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	unix.Umask(0o077) // the store's; the copy must be readable all the same
+	unix.Umask(0o077) // as the store sets it; the copy must be readable despite it
 	goleak.VerifyTestMain(m)
 }
 
 const podCA = "pod CA\n"
 
-// kubelet writes the source as the kubelet does, in generations 1, 2, 3, ...
+// kubelet writes the source like the kubelet, in generations 1, 2, 3, ...
 type kubelet struct {
 	t         *testing.T
 	directory string
@@ -87,8 +87,8 @@ func newMirror(t *testing.T, source string) *Mirror {
 	return New(Options{Source: source, Mirror: filepath.Join(t.TempDir(), "mirror"), CAPEM: []byte(podCA)})
 }
 
-// seen is what an application sees: files by the names under which it opens them.
-func seen(t *testing.T, directory string) map[string]string {
+// visibleFiles returns the files that an application sees, by the names that it opens.
+func visibleFiles(t *testing.T, directory string) map[string]string {
 	t.Helper()
 	entries, err := os.ReadDir(directory)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -115,8 +115,8 @@ func seen(t *testing.T, directory string) map[string]string {
 	return files
 }
 
-// whole checks the layout: one generation, links through ..data, modes.
-func whole(t *testing.T, directory string) {
+// checkLayout checks for one generation, links through ..data, and modes.
+func checkLayout(t *testing.T, directory string) {
 	t.Helper()
 	if info, err := os.Stat(directory); err != nil || info.Mode().Perm() != 0o755 {
 		t.Errorf("directory: %v, %v", info, err)
@@ -168,7 +168,7 @@ func TestSync(t *testing.T) {
 		want  map[string]string
 	}{
 		"the first copy": {func(k *kubelet, _ string) { k.write(account("1")) }, mirrored("1")},
-		"a CA without newline is kept apart from the pod's": {
+		"a CA without newline stays separate from the pod's": {
 			func(k *kubelet, _ string) {
 				k.write(map[string]string{"token": "1", "ca.crt": "cluster CA"})
 			}, map[string]string{"token": "1", "ca.crt": "cluster CA\npod CA\n"},
@@ -191,14 +191,14 @@ func TestSync(t *testing.T) {
 		"a rotated token": {
 			func(k *kubelet, m string) { k.write(account("1")); k.sync(m); k.write(account("2")) }, mirrored("2"),
 		},
-		"a file that vanished": {
+		"a removed file": {
 			func(k *kubelet, m string) {
 				k.write(with(account("1"), "extra", "x", "deep/file", "y"))
 				k.sync(m)
 				k.write(account("1"))
 			}, mirrored("1"),
 		},
-		"what a crash before the swap left": {
+		"leftovers of a crash before the swap": {
 			func(k *kubelet, m string) {
 				k.write(account("1"))
 				k.sync(m)
@@ -206,7 +206,7 @@ func TestSync(t *testing.T) {
 				k.must(os.Symlink("nowhere", filepath.Join(m, "..data_tmp")))
 			}, mirrored("1"),
 		},
-		"what a crash after the swap left": {
+		"leftovers of a crash after the swap": {
 			func(k *kubelet, m string) {
 				k.write(account("1"))
 				k.sync(m)
@@ -242,16 +242,16 @@ func TestSync(t *testing.T) {
 				if err := m.Sync(); err != nil {
 					t.Fatal(err)
 				}
-				if diff := cmp.Diff(test.want, seen(t, m.o.Mirror)); diff != "" {
+				if diff := cmp.Diff(test.want, visibleFiles(t, m.o.Mirror)); diff != "" {
 					t.Error(diff)
 				}
-				whole(t, m.o.Mirror)
+				checkLayout(t, m.o.Mirror)
 			}
 		})
 	}
 }
 
-// sync is what a sidecar did before it crashed.
+// sync copies the source, like a sidecar that crashed afterwards.
 func (k *kubelet) sync(mirror string) {
 	k.t.Helper()
 	k.must(New(Options{Source: k.directory, Mirror: mirror, CAPEM: []byte(podCA)}).Sync())
@@ -265,7 +265,7 @@ func with(files map[string]string, more ...string) map[string]string {
 	return files
 }
 
-func TestNothingNewIsNotWritten(t *testing.T) {
+func TestAnUnchangedSourceIsNotCopiedAgain(t *testing.T) {
 	k := newKubelet(t)
 	k.write(account("1"))
 	m := newMirror(t, k.directory)
@@ -284,11 +284,11 @@ func TestNothingNewIsNotWritten(t *testing.T) {
 	}
 }
 
-func TestSyncRefuses(t *testing.T) {
+func TestSyncFails(t *testing.T) {
 	tests := map[string]struct {
 		steps func(k *kubelet, m *Mirror)
 		want  []string
-		seen  map[string]string
+		files map[string]string
 	}{
 		"no source": {
 			func(*kubelet, *Mirror) {}, []string{"source", "no such file", "automountServiceAccountToken"}, map[string]string{},
@@ -297,21 +297,21 @@ func TestSyncRefuses(t *testing.T) {
 			func(k *kubelet, _ *Mirror) { k.write(map[string]string{"namespace": "shop", "ca.crt": "cluster CA\n"}) },
 			[]string{"source/token", "automountServiceAccountToken"}, map[string]string{"namespace": "shop", "ca.crt": "cluster CA\npod CA\n"},
 		},
-		"an empty token is none": {
+		"an empty token counts as missing": {
 			func(k *kubelet, _ *Mirror) { k.write(account("\n")) }, []string{"source/token"}, mirrored("\n"),
 		},
-		"no CA: the pod's own is there": {
+		"no CA: the copy has the pod's own": {
 			func(k *kubelet, _ *Mirror) { k.write(map[string]string{"token": "1"}) },
 			[]string{"source/ca.crt"}, map[string]string{"token": "1", "ca.crt": podCA},
 		},
-		"a token that went away stays in the copy": {
+		"a removed token stays in the copy": {
 			func(k *kubelet, m *Mirror) {
 				k.write(account("1"))
 				k.sync(m.o.Mirror)
 				k.write(map[string]string{"namespace": "shop", "ca.crt": "cluster CA\n"})
 			}, []string{"source/token"}, mirrored("1"),
 		},
-		"a source that went away stays in the copy": {
+		"a removed source stays in the copy": {
 			func(k *kubelet, m *Mirror) {
 				k.write(account("1"))
 				k.sync(m.o.Mirror)
@@ -343,17 +343,17 @@ func TestSyncRefuses(t *testing.T) {
 					t.Errorf("want %q in: %v", want, err)
 				}
 			}
-			if test.seen == nil {
+			if test.files == nil {
 				return
 			}
-			if diff := cmp.Diff(test.seen, seen(t, m.o.Mirror)); diff != "" {
+			if diff := cmp.Diff(test.files, visibleFiles(t, m.o.Mirror)); diff != "" {
 				t.Error(diff)
 			}
 		})
 	}
 }
 
-func TestAFileOfSomebodyElseIsLeftAlone(t *testing.T) {
+func TestAFileOfAnotherProgramIsLeftAlone(t *testing.T) {
 	k := newKubelet(t)
 	k.write(account("1"))
 	m := newMirror(t, k.directory)
@@ -364,7 +364,7 @@ func TestAFileOfSomebodyElseIsLeftAlone(t *testing.T) {
 		t.Errorf("got %v, want an error with the path", err)
 	}
 	if content, err := os.ReadFile(theirs); string(content) != "theirs" {
-		t.Errorf("it is now %q, %v", content, err)
+		t.Errorf("the file is now %q, %v", content, err)
 	}
 }
 
@@ -384,16 +384,16 @@ func TestToken(t *testing.T) {
 	}
 	k.write(account(""))
 	if _, err := m.Token(); err == nil {
-		t.Error("an empty token is none")
+		t.Error("an empty token is accepted")
 	}
 }
 
-// TestReadersNeverSeeAMix reads all the time while generations come and go, as
-// a client library does: through ..data, and through the file names.
+// TestReadersNeverSeeAMix reads continuously while generations are replaced, like a client
+// library: through ..data, and through the file names.
 func TestReadersNeverSeeAMix(t *testing.T) {
 	k := newKubelet(t)
 	generation := func(n int) map[string]string {
-		// Different lengths, so that a file overwritten in place would show.
+		// Different lengths, so that the test would detect a file overwritten in place.
 		text := strings.Repeat(fmt.Sprintf("%d,", n), 1+n%7*100)
 		return map[string]string{"token": text, "namespace": text, "ca.crt": text + "\n"}
 	}
@@ -409,14 +409,14 @@ func TestReadersNeverSeeAMix(t *testing.T) {
 		for ctx.Err() == nil {
 			target, err := os.Readlink(filepath.Join(m.o.Mirror, "..data"))
 			if err != nil {
-				t.Errorf("..data must always be there: %v", err)
+				t.Errorf("..data must always exist: %v", err)
 				return
 			}
 			token, err1 := os.ReadFile(filepath.Join(m.o.Mirror, target, "token"))
 			namespace, err2 := os.ReadFile(filepath.Join(m.o.Mirror, target, "namespace"))
 			ca, err3 := os.ReadFile(filepath.Join(m.o.Mirror, target, "ca.crt"))
 			if err := errors.Join(err1, err2, err3); errors.Is(err, fs.ErrNotExist) {
-				gone++ // replaced meanwhile, as with the kubelet's own
+				gone++ // replaced meanwhile, as can happen with the kubelet's own
 				continue
 			} else if err != nil {
 				t.Error(err)
@@ -451,13 +451,13 @@ func TestReadersNeverSeeAMix(t *testing.T) {
 	cancel()
 	wg.Wait()
 	if reads == 0 {
-		t.Errorf("nothing was read whole (%d times too late)", gone)
+		t.Errorf("no read was complete (%d times too late)", gone)
 	}
-	whole(t, m.o.Mirror)
+	checkLayout(t, m.o.Mirror)
 }
 
-// running runs the mirror until the test ends.
-func running(t *testing.T, m *Mirror) {
+// startRun runs the mirror until the test ends.
+func startRun(t *testing.T, m *Mirror) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -477,13 +477,13 @@ func shown(m *Mirror, token string) func() bool {
 	}
 }
 
-func TestRunFollowsRotationWhenTold(t *testing.T) {
+func TestRunFollowsARotationThatInotifyReports(t *testing.T) {
 	k := newKubelet(t)
 	k.write(account("1"))
 	m := newMirror(t, k.directory)
 	fake := clocktesting.NewFakeClock(time.Now())
-	m.o.Clock = fake // never moves: only the watch can tell
-	running(t, m)
+	m.o.Clock = fake // never advances: only the watch can report the rotation
+	startRun(t, m)
 	eventually.True(t, "the first copy", shown(m, "1"))
 	for n := 2; n < 6; n++ {
 		eventually.True(t, "Run waits", fake.HasWaiters)
@@ -492,16 +492,16 @@ func TestRunFollowsRotationWhenTold(t *testing.T) {
 	}
 }
 
-func TestRunLooksAtIntervals(t *testing.T) {
+func TestRunReadsAtIntervals(t *testing.T) {
 	k := newKubelet(t)
 	k.write(account("1"))
 	m := newMirror(t, k.directory)
 	fake := clocktesting.NewFakeClock(time.Now())
 	m.o.Clock = fake
-	running(t, m)
+	startRun(t, m)
 	eventually.True(t, "the first copy", shown(m, "1"))
 	eventually.True(t, "Run waits", fake.HasWaiters)
-	// Spoilt in the copy, of which no watch tells.
+	// Damage the copy, which no watch covers.
 	target, err := os.Readlink(filepath.Join(m.o.Mirror, "..data"))
 	if err != nil {
 		t.Fatal(err)
@@ -513,12 +513,12 @@ func TestRunLooksAtIntervals(t *testing.T) {
 	eventually.True(t, "the copy is mended", shown(m, "1"))
 }
 
-func TestRunTriesAgainSoon(t *testing.T) {
+func TestRunRetriesSoon(t *testing.T) {
 	k := newKubelet(t)
 	m := newMirror(t, k.directory)
 	fake := clocktesting.NewFakeClock(time.Now())
 	m.o.Clock = fake
-	running(t, m)
+	startRun(t, m)
 	eventually.True(t, "Run waits", fake.HasWaiters)
 	k.write(account("1"))
 	fake.Step(firstRetry)
@@ -527,14 +527,14 @@ func TestRunTriesAgainSoon(t *testing.T) {
 
 // The kubelet replaces a generation while it is read, and removes the old one
 // file by file.
-func TestASourceIsReadWhole(t *testing.T) {
+func TestASourceIsReadFromOneGeneration(t *testing.T) {
 	tests := map[string]func(k *kubelet, generation string){
-		"replaced before the listing, with some files gone": func(k *kubelet, generation string) {
+		"replaced before the listing, with a file already removed": func(k *kubelet, generation string) {
 			k.must(os.Remove(filepath.Join(generation, "namespace")))
-			k.n = 10 // leaves the rest of the old one
+			k.n = 10 // keeps the rest of the old generation
 			k.write(account("2"))
 		},
-		"replaced and gone": func(k *kubelet, _ string) { k.write(account("2")) },
+		"replaced and removed": func(k *kubelet, _ string) { k.write(account("2")) },
 	}
 	for name, replace := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -555,7 +555,7 @@ func TestASourceIsReadWhole(t *testing.T) {
 	}
 }
 
-func TestASourceThatNeverRestsIsGivenUp(t *testing.T) {
+func TestAReadOfASourceThatKeepsChangingFails(t *testing.T) {
 	k := newKubelet(t)
 	k.write(account("1"))
 	_, err := readSource(k.directory, func(string) (map[string][]byte, error) {
@@ -567,15 +567,15 @@ func TestASourceThatNeverRestsIsGivenUp(t *testing.T) {
 	}
 }
 
-func TestRunGoesOnWithoutASource(t *testing.T) {
+func TestRunContinuesWithoutASource(t *testing.T) {
 	k := newKubelet(t)
 	m := newMirror(t, k.directory)
 	fake := clocktesting.NewFakeClock(time.Now())
 	m.o.Clock = fake
 	core, logs := observer.New(zap.InfoLevel)
 	m.o.Logger = zap.New(core)
-	running(t, m)
-	for range 40 { // long enough for a retry time that doubles without end to overflow
+	startRun(t, m)
+	for range 40 { // a retry time that doubled without a limit would overflow
 		eventually.True(t, "Run waits", fake.HasWaiters)
 		fake.Step(DefaultInterval)
 	}
@@ -587,7 +587,7 @@ func TestRunGoesOnWithoutASource(t *testing.T) {
 	fake.Step(DefaultInterval)
 	eventually.True(t, "the first copy", shown(m, "1"))
 	eventually.True(t, "the recovery is logged", func() bool { return logs.FilterMessageSnippet("copied again").Len() == 1 })
-	// And the watch is there now.
+	// The watch works now.
 	eventually.True(t, "Run waits", fake.HasWaiters)
 	k.write(account("2"))
 	eventually.True(t, "a rotated token", shown(m, "2"))

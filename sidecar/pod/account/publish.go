@@ -15,27 +15,26 @@ import (
 )
 
 const (
-	dataNext = "..data_tmp"
-	stamp    = "..2006_01_02_15_04_05." // and random digits
+	dataNext         = "..data_tmp"
+	generationFormat = "..2006_01_02_15_04_05." // and random digits
 )
 
-// generationName matches the directories that publish makes, so that nothing
-// else is ever removed.
+// generationName matches the directories that publish makes: only these are ever removed.
 var generationName = regexp.MustCompile(`^\.\.\d{4}_\d\d_\d\d_\d\d_\d\d_\d\d\.\d+$`)
 
-// written tells whether a generation has been published.
-func written(directory string) bool {
+// published reports whether the directory shows a generation.
+func published(directory string) bool {
 	_, err := os.Stat(filepath.Join(directory, dataLink))
 	return err == nil
 }
 
-// publish makes directory show files, all at once:
+// publish makes directory show files, in one atomic step:
 //
 //	directory/..2026_11_22_10_45_00.123/token     the files
 //	directory/..data -> ..2026_11_22_10_45_00.123 swapped by rename
-//	directory/token  -> ..data/token              stays as it is
+//	directory/token  -> ..data/token              never changes
 //
-// Whatever an earlier run left half done is finished or removed.
+// It finishes or removes the leftovers of an interrupted run.
 func publish(directory string, files map[string][]byte, now time.Time) (changed bool, err error) {
 	if err := makeDirectory(directory); err != nil {
 		return false, err
@@ -45,7 +44,7 @@ func publish(directory string, files map[string][]byte, now time.Time) (changed 
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, err
 	}
-	if current == "" || !shows(filepath.Join(directory, current), files) {
+	if current == "" || !matches(filepath.Join(directory, current), files) {
 		changed = true
 		next, err := writeGeneration(directory, files, now)
 		if err == nil {
@@ -59,14 +58,14 @@ func publish(directory string, files map[string][]byte, now time.Time) (changed 
 		}
 		current = next
 	}
-	if err := link(directory, files); err != nil {
+	if err := linkFiles(directory, files); err != nil {
 		return changed, err
 	}
-	return changed, tidy(directory, current, files)
+	return changed, removeStale(directory, current, files)
 }
 
-// makeDirectory makes what is missing, for everybody to read whatever the
-// process's umask; a directory that is there is left as the kubelet made it.
+// makeDirectory creates a missing directory, readable by every user whatever the process's
+// umask. It leaves an existing directory as the kubelet made it.
 func makeDirectory(path string) error {
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -77,8 +76,8 @@ func makeDirectory(path string) error {
 	return os.Chmod(path, 0o755)
 }
 
-// shows tells whether a generation is just these files, readable by everybody.
-func shows(generation string, files map[string][]byte) bool {
+// matches reports whether a generation has exactly these files, readable by every user.
+func matches(generation string, files map[string][]byte) bool {
 	have, err := readTree(generation)
 	if err != nil || !maps.EqualFunc(have, files, bytes.Equal) {
 		return false
@@ -92,13 +91,13 @@ func shows(generation string, files map[string][]byte) bool {
 }
 
 func writeGeneration(directory string, files map[string][]byte, now time.Time) (string, error) {
-	path, err := os.MkdirTemp(directory, now.UTC().Format(stamp))
+	path, err := os.MkdirTemp(directory, now.UTC().Format(generationFormat))
 	if err != nil {
 		return "", err
 	}
 	name := filepath.Base(path)
-	// The process's umask must not close the copy to applications, which run as
-	// any user: hence chmod, not the mode of the creating call alone.
+	// Applications run as any user, and the process's umask must not close the copy to them:
+	// hence chmod after each creating call.
 	if err := os.Chmod(path, 0o755); err != nil {
 		return name, err
 	}
@@ -138,7 +137,7 @@ func swap(directory, generation string) error {
 	return os.Rename(next, filepath.Join(directory, dataLink))
 }
 
-// visible gives the names that the user sees in the directory.
+// visible returns the names that an application sees in the directory.
 func visible(files map[string][]byte) map[string]bool {
 	names := map[string]bool{}
 	for file := range files {
@@ -148,7 +147,7 @@ func visible(files map[string][]byte) map[string]bool {
 	return names
 }
 
-func link(directory string, files map[string][]byte) error {
+func linkFiles(directory string, files map[string][]byte) error {
 	for _, name := range slices.Sorted(maps.Keys(visible(files))) {
 		path, target := filepath.Join(directory, name), filepath.Join(dataLink, name)
 		have, err := os.Readlink(path)
@@ -160,7 +159,7 @@ func link(directory string, files map[string][]byte) error {
 				return err
 			}
 		case !errors.Is(err, fs.ErrNotExist):
-			return fmt.Errorf("%s: is in the way and not a link of this copy; the directory must be the sidecar's alone", path)
+			return fmt.Errorf("%s: is in the way and not a link of this copy; only the sidecar may write to this directory", path)
 		}
 		if err := os.Symlink(target, path); err != nil {
 			return err
@@ -169,8 +168,8 @@ func link(directory string, files map[string][]byte) error {
 	return nil
 }
 
-// tidy removes links to files that are gone and generations that are past.
-func tidy(directory, current string, files map[string][]byte) error {
+// removeStale removes links to removed files, and old generations.
+func removeStale(directory, current string, files map[string][]byte) error {
 	entries, err := os.ReadDir(directory)
 	if err != nil {
 		return err

@@ -12,14 +12,14 @@ import (
 
 const (
 	dataLink = "..data" // the kubelet's name for the link to the current generation
-	// The copy lies in memory that the pod pays for, twice during a change.
+	// maxSize limits the copy: it takes the pod's memory, and twice as much during a change.
 	maxSize = 256 << 10
-	// A generation may be replaced while it is read; more often than this it is not.
+	// attempts limits how often a read restarts because its generation was replaced.
 	attempts = 5
 )
 
-// readSource gives all files by their slash-separated paths, all of one
-// generation. read is readTree, but for tests.
+// readSource returns all files of one generation by their slash-separated paths. read is
+// readTree, except in tests.
 func readSource(directory string, read func(string) (map[string][]byte, error)) (files map[string][]byte, err error) {
 	for range attempts {
 		generation, linked := directory, false
@@ -31,7 +31,7 @@ func readSource(directory string, read func(string) (map[string][]byte, error)) 
 		}
 		files, err = read(generation)
 		if linked && errors.Is(err, fs.ErrNotExist) {
-			continue // the kubelet removed it meanwhile
+			continue // the kubelet has removed the generation
 		}
 		if err != nil {
 			return nil, err
@@ -39,8 +39,8 @@ func readSource(directory string, read func(string) (map[string][]byte, error)) 
 		if !linked {
 			return files, nil
 		}
-		// Files vanish one by one when the kubelet removes a generation: the
-		// listing is whole only if it was still current afterwards.
+		// The kubelet removes a generation file by file: the files are complete only if the
+		// generation is still current after the read.
 		if target, err := os.Readlink(filepath.Join(directory, dataLink)); err == nil && filepath.Join(directory, target) == generation {
 			return files, nil
 		}
@@ -51,9 +51,9 @@ func readSource(directory string, read func(string) (map[string][]byte, error)) 
 	return nil, fmt.Errorf("%s: %w", directory, err)
 }
 
-// readTree reads all regular files, also those that links name: a directory
-// that is not the kubelet's may be made of links. Names that begin with ".."
-// are the volume's own bookkeeping.
+// readTree reads all regular files, and follows links to such files: a directory that is not
+// the kubelet's may consist of links. It skips names that begin with "..", the volume's own
+// bookkeeping.
 func readTree(directory string) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	total := 0

@@ -1,13 +1,12 @@
-// Package certs is the pod's own certificate authority and the certificate
-// with which the sidecar serves the pod's applications on loopback.
+// Package certs makes the pod's own certificate authority, and the certificate with which the
+// sidecar serves the pod's applications on loopback.
 //
-// Applications find the authority in the ca.crt of the service-account mirror,
-// and most read that file once. So the authority is kept for as long as the pod
-// lives: in a private directory in memory, from which a restarted sidecar takes
-// it again. It never leaves the pod, and name constraints make it worthless for
-// anything but the pod's own loopback, should its key leak.
+// Applications find the authority in the ca.crt of the service-account mirror, and most read
+// that file once. So the authority lives as long as the pod: a restarted sidecar loads it
+// from a private directory in memory. It never leaves the pod. If its key leaks, name
+// constraints make it worthless outside the pod's own loopback.
 //
-// It issues nothing for anybody else and talks to no API.
+// The package issues no other certificates and calls no API.
 package certs
 
 import (
@@ -28,16 +27,16 @@ import (
 // DefaultClusterDomain is the DNS domain of most clusters.
 const DefaultClusterDomain = "cluster.local"
 
-// Files in the private directory. Each holds a certificate and its key, so that
-// one rename replaces both: there is no moment at which they do not fit.
+// Files in the private directory. Each holds a certificate and its key: one rename replaces
+// both, so that they always match.
 const (
 	caFile   = "ca.pem"
 	leafFile = "serving.pem"
 )
 
-// Options say where the certificates are kept and for what they are.
+// Options configure Open.
 type Options struct {
-	Directory     string             // made with mode 0700 if missing; in memory, never on a disk
+	Directory     string             // mode 0700, created if missing; in memory, not on a disk
 	ClusterDomain string             // empty = DefaultClusterDomain
 	Clock         clock.PassiveClock // nil = the system's
 	Logger        *zap.Logger        // nil = none
@@ -49,14 +48,13 @@ type Authority struct {
 	ca, leaf pair
 }
 
-// Open takes the certificates from the directory, or makes what is missing,
-// damaged, expired or for other names, and says in the log why. A serving
-// certificate is made anew under the CA that is there; only a CA that cannot
-// be used is replaced, because applications that run have already read it.
+// Open loads the certificates from the directory. It replaces a certificate that is missing,
+// damaged, expired or for other names, and logs why. A new serving certificate is signed by the
+// present CA. Open replaces the CA itself only if it is unusable, because running applications
+// have already read it.
 //
-// A directory that cannot be written is not an error: the certificates are then
-// kept in memory, which is logged, since applications will distrust the sidecar
-// after its next restart.
+// A read-only directory is not an error: the certificates then exist in the process only.
+// Open logs that, because applications will distrust the sidecar after its next restart.
 func Open(o Options) (*Authority, error) {
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
@@ -77,11 +75,11 @@ func Open(o Options) (*Authority, error) {
 		err = a.ca.usableCA(want, now)
 	}
 	if err != nil {
-		note(o.Logger, "making the pod's certificate authority", err)
+		logMaking(o.Logger, "making the pod's certificate authority", err)
 		if a.ca, err = makeCA(want, now); err != nil {
 			return nil, fmt.Errorf("make the pod's certificate authority: %w", err)
 		}
-		keep(o, caFile, a.ca)
+		saveOrLog(o, caFile, a.ca)
 	}
 
 	a.leaf, err = load(filepath.Join(o.Directory, leafFile))
@@ -89,41 +87,40 @@ func Open(o Options) (*Authority, error) {
 		err = a.leaf.usableLeaf(a.ca, want, now)
 	}
 	if err != nil {
-		note(o.Logger, "making the pod's serving certificate", err)
+		logMaking(o.Logger, "making the pod's serving certificate", err)
 		if a.leaf, err = makeLeaf(a.ca, want, now); err != nil {
 			return nil, fmt.Errorf("make the pod's serving certificate: %w", err)
 		}
-		keep(o, leafFile, a.leaf)
+		saveOrLog(o, leafFile, a.leaf)
 	}
 	return a, nil
 }
 
-// note logs why something is made: at the first start there is nothing to say.
-func note(log *zap.Logger, what string, why error) {
+// logMaking logs why a certificate is made. At the first start there is no reason to give.
+func logMaking(log *zap.Logger, what string, why error) {
 	if errors.Is(why, fs.ErrNotExist) {
 		log.Info(what)
 		return
 	}
-	log.Warn(what+" anew", zap.Error(why))
+	log.Warn(what+" again", zap.Error(why))
 }
 
-func keep(o Options, name string, p pair) {
+func saveOrLog(o Options, name string, p pair) {
 	path := filepath.Join(o.Directory, name)
 	err := os.MkdirAll(o.Directory, 0o700)
 	if err == nil {
 		err = p.save(path)
 	}
 	if err != nil {
-		o.Logger.Error("cannot keep a certificate: after a restart of the sidecar, running applications will not trust it; make the private directory writable",
-			zap.String("path", path), zap.Error(err))
+		o.Logger.Error("cannot save a certificate; running applications will not trust the sidecar after its restart: "+
+			"make the private directory writable", zap.String("path", path), zap.Error(err))
 	}
 }
 
-// CAPEM is the CA's certificate, PEM-encoded with a newline at its end: what
-// the mirror adds to ca.crt.
+// CAPEM is the CA's certificate for the mirror's ca.crt, PEM-encoded with a final newline.
 func (a *Authority) CAPEM() []byte { return a.ca.certPEM() }
 
-// TLSConfig is for the sidecar's server. Each call gives a new one.
+// TLSConfig returns a new configuration for the sidecar's server.
 func (a *Authority) TLSConfig() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
@@ -136,14 +133,14 @@ func (a *Authority) TLSConfig() *tls.Config {
 	}
 }
 
-// subjects are the names that the serving certificate has and the CA permits.
+// subjects are the names in the serving certificate, and the only ones that the CA permits.
 type subjects struct {
 	dns []string
 	ips []net.IP
 }
 
-// names are those by which programs know the API server: the addresses that
-// the injector puts into KUBERNETES_SERVICE_HOST, and the names of the Service.
+// names returns the names that programs use for the API server: the addresses that the
+// injector puts into KUBERNETES_SERVICE_HOST, and the names of the Service.
 func names(clusterDomain string) subjects {
 	return subjects{
 		dns: []string{
@@ -157,7 +154,7 @@ func names(clusterDomain string) subjects {
 	}
 }
 
-// permitted gives each address as a range of one (RFC 5280, 4.2.1.10).
+// permitted returns each address as a range of one (RFC 5280, 4.2.1.10).
 func (s subjects) permitted() (ranges []*net.IPNet) {
 	for _, ip := range s.ips {
 		bits := 8 * len(ip)
@@ -166,11 +163,13 @@ func (s subjects) permitted() (ranges []*net.IPNet) {
 	return ranges
 }
 
+// constrain reports whether the CA certificate permits exactly these names.
 func (s subjects) constrain(cert *x509.Certificate) bool {
 	return cert.PermittedDNSDomainsCritical && slices.Equal(cert.PermittedDNSDomains, s.dns) &&
 		slices.EqualFunc(cert.PermittedIPRanges, s.permitted(), func(a, b *net.IPNet) bool { return a.String() == b.String() })
 }
 
+// name reports whether the certificate has exactly these names.
 func (s subjects) name(cert *x509.Certificate) bool {
 	return slices.Equal(cert.DNSNames, s.dns) && slices.EqualFunc(cert.IPAddresses, s.ips, net.IP.Equal)
 }

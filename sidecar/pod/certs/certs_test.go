@@ -41,9 +41,8 @@ func open(t *testing.T, o Options) *Authority {
 func sameCA(a, b *Authority) bool   { return a.ca.cert.Equal(b.ca.cert) }
 func sameLeaf(a, b *Authority) bool { return a.leaf.cert.Equal(b.leaf.cert) }
 
-// verifies asks Go's verifier at a time, as an application does that has read
-// roots once.
-func verifies(t *testing.T, roots []byte, a *Authority, host string, at time.Time) error {
+// verify runs Go's verifier at a time, like an application that has read roots once.
+func verify(t *testing.T, roots []byte, a *Authority, host string, at time.Time) error {
 	t.Helper()
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(roots) {
@@ -53,36 +52,36 @@ func verifies(t *testing.T, roots []byte, a *Authority, host string, at time.Tim
 	return err
 }
 
-var goodHosts = []string{
+var ownHosts = []string{
 	"127.0.0.1", "::1", "localhost", "kubernetes", "kubernetes.default",
 	"kubernetes.default.svc", "kubernetes.default.svc.cluster.local",
 }
 
 func TestTheCertificateIsForThePodOnly(t *testing.T) {
 	a := open(t, Options{Directory: t.TempDir()})
-	for _, host := range goodHosts {
-		if err := verifies(t, a.CAPEM(), a, host, today); err != nil {
+	for _, host := range ownHosts {
+		if err := verify(t, a.CAPEM(), a, host, today); err != nil {
 			t.Errorf("%s: %v", host, err)
 		}
 	}
 	for _, host := range []string{"127.0.0.2", "10.96.0.1", "example.com", "metrics.kube-system.svc", "kubernetes.default.svc.other.domain"} {
-		if err := verifies(t, a.CAPEM(), a, host, today); err == nil {
+		if err := verify(t, a.CAPEM(), a, host, today); err == nil {
 			t.Errorf("%s is accepted", host)
 		}
 	}
 }
 
-func TestTheAuthorityIsWorthNothingElsewhere(t *testing.T) {
+func TestTheAuthorityIsWorthlessForOtherNames(t *testing.T) {
 	a := open(t, Options{Directory: t.TempDir()})
 	for _, host := range []string{"example.com", "metrics.kube-system.svc", "10.96.0.1", "127.0.0.2", "fd00::1"} {
-		rogue := &Authority{ca: a.ca, leaf: issue(t, a, host)}
-		if err := verifies(t, a.CAPEM(), rogue, host, today); err == nil {
+		rogue := &Authority{ca: a.ca, leaf: issueWithStolenKey(t, a, host)}
+		if err := verify(t, a.CAPEM(), rogue, host, today); err == nil {
 			t.Errorf("a certificate for %s is accepted", host)
 		}
 	}
-	// And it makes no further CA.
+	// It can issue no further CA.
 	if !a.ca.cert.MaxPathLenZero || a.ca.cert.MaxPathLen != 0 || !a.ca.cert.IsCA || a.leaf.cert.IsCA {
-		t.Error("the path length must be 0, the leaf no CA")
+		t.Error("the path length must be 0, and the leaf must not be a CA")
 	}
 	if !a.ca.cert.PermittedDNSDomainsCritical {
 		t.Error("name constraints must be critical")
@@ -92,12 +91,12 @@ func TestTheAuthorityIsWorthNothingElsewhere(t *testing.T) {
 	}
 }
 
-func TestAClusterDomainOfItsOwn(t *testing.T) {
+func TestAnotherClusterDomain(t *testing.T) {
 	a := open(t, Options{Directory: t.TempDir(), ClusterDomain: "edge.example"})
-	if err := verifies(t, a.CAPEM(), a, "kubernetes.default.svc.edge.example", today); err != nil {
+	if err := verify(t, a.CAPEM(), a, "kubernetes.default.svc.edge.example", today); err != nil {
 		t.Error(err)
 	}
-	if err := verifies(t, a.CAPEM(), a, "kubernetes.default.svc.cluster.local", today); err == nil {
+	if err := verify(t, a.CAPEM(), a, "kubernetes.default.svc.cluster.local", today); err == nil {
 		t.Error("the default domain is accepted too")
 	}
 }
@@ -111,14 +110,14 @@ func TestWrongClocks(t *testing.T) {
 	}
 	for made, at := range times {
 		for used, then := range times {
-			t.Run(made+" makes it and "+used+" uses it", func(t *testing.T) {
+			t.Run("made at "+made+", used at "+used, func(t *testing.T) {
 				directory := t.TempDir()
 				first := open(t, Options{Directory: directory, Clock: clocktesting.NewFakePassiveClock(at)})
-				if err := verifies(t, first.CAPEM(), first, "127.0.0.1", then); err != nil {
+				if err := verify(t, first.CAPEM(), first, "127.0.0.1", then); err != nil {
 					t.Error(err)
 				}
-				again := open(t, Options{Directory: directory, Clock: clocktesting.NewFakePassiveClock(then)})
-				if !sameCA(first, again) || !sameLeaf(first, again) {
+				second := open(t, Options{Directory: directory, Clock: clocktesting.NewFakePassiveClock(then)})
+				if !sameCA(first, second) || !sameLeaf(first, second) {
 					t.Error("the clock's jump made new certificates")
 				}
 			})
@@ -128,57 +127,57 @@ func TestWrongClocks(t *testing.T) {
 
 func TestRestart(t *testing.T) {
 	tests := map[string]struct {
-		spoil            func(t *testing.T, directory string)
+		damage           func(t *testing.T, directory string)
 		later            time.Duration
 		domain           string
 		keptCA, keptLeaf bool
-		why              string // in the log
+		why              string // the log has it
 	}{
-		"both are kept":                               {spoil: func(*testing.T, string) {}, keptCA: true, keptLeaf: true},
-		"the leaf is gone":                            {spoil: remove(leafFile), keptCA: true},
-		"the leaf is empty":                           {spoil: write(leafFile, nil), keptCA: true, why: "does not begin with a PEM certificate"},
-		"the leaf is half written":                    {spoil: cut(leafFile), keptCA: true, why: "no PEM private key"},
-		"the leaf is garbage":                         {spoil: write(leafFile, pem.EncodeToMemory(&pem.Block{Type: certType, Bytes: []byte("x")})), keptCA: true, why: "private key"},
-		"the leaf has the key of another certificate": {spoil: mix(leafFile, caFile), keptCA: true, why: "key of another certificate"},
+		"both are kept":                               {damage: func(*testing.T, string) {}, keptCA: true, keptLeaf: true},
+		"the leaf is gone":                            {damage: remove(leafFile), keptCA: true},
+		"the leaf is empty":                           {damage: write(leafFile, nil), keptCA: true, why: "does not begin with a PEM certificate"},
+		"the leaf is half written":                    {damage: truncate(leafFile), keptCA: true, why: "no PEM private key"},
+		"the leaf is garbage":                         {damage: write(leafFile, pem.EncodeToMemory(&pem.Block{Type: certType, Bytes: []byte("x")})), keptCA: true, why: "private key"},
+		"the leaf has the key of another certificate": {damage: joinKeyOf(leafFile, caFile), keptCA: true, why: "key of another certificate"},
 		"the leaf is of another CA": {
-			spoil: func(t *testing.T, dir string) {
+			damage: func(t *testing.T, dir string) {
 				other := t.TempDir()
 				open(t, Options{Directory: other})
 				copyFile(t, filepath.Join(other, leafFile), filepath.Join(dir, leafFile))
 			},
-			keptCA: true, why: "not of the pod's CA",
+			keptCA: true, why: "not signed by the pod's CA",
 		},
-		"the CA is gone":         {spoil: remove(caFile), why: "not of the pod's CA"},
-		"the CA is half written": {spoil: cut(caFile), why: "no PEM private key"},
-		"the CA is no CA": {
-			spoil: func(t *testing.T, dir string) { copyFile(t, filepath.Join(dir, leafFile), filepath.Join(dir, caFile)) },
-			why:   "not one of a CA",
+		"the CA is gone":         {damage: remove(caFile), why: "not signed by the pod's CA"},
+		"the CA is half written": {damage: truncate(caFile), why: "no PEM private key"},
+		"the CA is not a CA": {
+			damage: func(t *testing.T, dir string) { copyFile(t, filepath.Join(dir, leafFile), filepath.Join(dir, caFile)) },
+			why:    "not a CA certificate",
 		},
-		"a crash left a file half written beside them": {
-			spoil: write("."+caFile+".next", []byte("half")), keptCA: true, keptLeaf: true,
+		"a crash left a half-written temporary file": {
+			damage: write("."+caFile+".next", []byte("half")), keptCA: true, keptLeaf: true,
 		},
-		"they are near their end": {spoil: func(*testing.T, string) {}, later: 10*365*24*time.Hour - margin/2, why: "ends at 2036"},
-		"another cluster domain":  {spoil: func(*testing.T, string) {}, domain: "edge.example", why: "constrained to other names"},
+		"they are near their end": {damage: func(*testing.T, string) {}, later: 10*365*24*time.Hour - margin/2, why: "expires at 2036"},
+		"another cluster domain":  {damage: func(*testing.T, string) {}, domain: "edge.example", why: "constrained to other names"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			directory := filepath.Join(t.TempDir(), "private")
 			first := open(t, Options{Directory: directory})
-			test.spoil(t, directory)
+			test.damage(t, directory)
 			core, logs := observer.New(zap.WarnLevel)
-			again := open(t, Options{
+			second := open(t, Options{
 				Directory: directory, ClusterDomain: test.domain, Logger: zap.New(core),
 				Clock: clocktesting.NewFakePassiveClock(today.Add(test.later)),
 			})
-			if sameCA(first, again) != test.keptCA || sameLeaf(first, again) != test.keptLeaf {
-				t.Errorf("kept CA %v, leaf %v", sameCA(first, again), sameLeaf(first, again))
+			if sameCA(first, second) != test.keptCA || sameLeaf(first, second) != test.keptLeaf {
+				t.Errorf("kept CA %v, leaf %v", sameCA(first, second), sameLeaf(first, second))
 			}
-			if err := verifies(t, again.CAPEM(), again, "127.0.0.1", today.Add(test.later)); err != nil {
+			if err := verify(t, second.CAPEM(), second, "127.0.0.1", today.Add(test.later)); err != nil {
 				t.Error(err)
 			}
 			if test.keptCA {
-				if err := verifies(t, first.CAPEM(), again, "::1", today); err != nil {
-					t.Errorf("an application that has read ca.crt before: %v", err)
+				if err := verify(t, first.CAPEM(), second, "::1", today); err != nil {
+					t.Errorf("an application that read ca.crt before the restart: %v", err)
 				}
 			}
 			var said strings.Builder
@@ -192,8 +191,8 @@ func TestRestart(t *testing.T) {
 				t.Error("the log quotes the file")
 			}
 			third := open(t, Options{Directory: directory, ClusterDomain: test.domain, Clock: clocktesting.NewFakePassiveClock(today.Add(test.later))})
-			if !sameCA(again, third) || !sameLeaf(again, third) {
-				t.Error("what was made anew is not kept")
+			if !sameCA(second, third) || !sameLeaf(second, third) {
+				t.Error("the replaced certificates are not stored")
 			}
 		})
 	}
@@ -204,7 +203,7 @@ func TestKeysAreForTheSidecarAlone(t *testing.T) {
 	open(t, Options{Directory: directory})
 	entries, err := os.ReadDir(directory)
 	if err != nil || len(entries) != 2 {
-		t.Fatalf("%v, %v; want the two files alone", entries, err)
+		t.Fatalf("%v, %v; want only the two files", entries, err)
 	}
 	for _, e := range entries {
 		if info, err := e.Info(); err != nil || info.Mode() != 0o600 {
@@ -216,14 +215,14 @@ func TestKeysAreForTheSidecarAlone(t *testing.T) {
 	}
 }
 
-func TestADirectoryThatCannotBeWrittenIsNoReasonToStop(t *testing.T) {
+func TestOpenSucceedsInADirectoryThatCannotBeWritten(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	core, logs := observer.New(zap.ErrorLevel)
 	a := open(t, Options{Directory: filepath.Join(file, "private"), Logger: zap.New(core)})
-	if err := verifies(t, a.CAPEM(), a, "localhost", today); err != nil {
+	if err := verify(t, a.CAPEM(), a, "localhost", today); err != nil {
 		t.Error(err)
 	}
 	if logs.Len() != 2 || !strings.Contains(logs.All()[0].ContextMap()["path"].(string), file) {
@@ -275,8 +274,8 @@ func TestTLSConfig(t *testing.T) {
 	}
 }
 
-// issue makes what a thief of the CA's key could make.
-func issue(t *testing.T, a *Authority, host string) pair {
+// issueWithStolenKey makes a certificate that a thief of the CA's key could make.
+func issueWithStolenKey(t *testing.T, a *Authority, host string) pair {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -314,15 +313,15 @@ func write(name string, content []byte) func(*testing.T, string) {
 	}
 }
 
-func cut(name string) func(*testing.T, string) {
+func truncate(name string) func(*testing.T, string) {
 	return func(t *testing.T, dir string) {
 		content := read(t, filepath.Join(dir, name))
 		write(name, content[:len(content)-20])(t, dir)
 	}
 }
 
-// mix joins the certificate of one file with the key of another.
-func mix(cert, key string) func(*testing.T, string) {
+// joinKeyOf joins the certificate of one file with the key of another.
+func joinKeyOf(cert, key string) func(*testing.T, string) {
 	return func(t *testing.T, dir string) {
 		begin := []byte("-----BEGIN " + keyType)
 		a, b := read(t, filepath.Join(dir, cert)), read(t, filepath.Join(dir, key))

@@ -11,14 +11,13 @@ import (
 	"time"
 )
 
-// Clocks at the edge are wrong in both directions, and jump: a board without a
-// battery starts at the epoch and is set to the true time once a network is
-// there, while applications hold on to the CA that they have read.
+// Clocks at the edge are wrong in both directions, and jump. A board without a battery starts
+// at the epoch and learns the true time from the network, while applications still use the CA
+// that they have read.
 //
-// So a certificate is valid from the epoch, before which no such clock is, and
-// until ten years after the making, where the making counts as no earlier than
-// this program's own year. The lifetime protects nothing here: a pod's CA is
-// trusted by that pod only and ends with it.
+// So a certificate is valid from the epoch, the earliest time of such a clock, until ten
+// years after now. A clock before this program's own year counts as that year. The lifetime
+// protects nothing here: only the pod trusts its CA, which ends with the pod.
 var (
 	notBefore = time.Unix(0, 0).UTC()
 	floor     = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
@@ -26,7 +25,8 @@ var (
 
 const (
 	years = 10
-	// A kept certificate that ends sooner is made anew while nothing depends on it.
+	// A stored certificate with less time left is replaced at the start, when no application
+	// depends on it yet.
 	margin = 30 * 24 * time.Hour
 )
 
@@ -44,18 +44,18 @@ func makeCA(names subjects, now time.Time) (pair, error) {
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial,
-		// A name of its own for each CA: verifiers look issuers up by name, and
-		// the cluster's CA and a replaced one may stand in the same file.
+		// Each CA has a unique name: verifiers look up issuers by name, and the same file may
+		// contain the cluster's CA and a replaced one.
 		Subject:               pkix.Name{CommonName: "rockpool pod CA " + hex.EncodeToString(serial.Bytes()[:8])},
 		NotBefore:             notBefore,
 		NotAfter:              notAfter(now),
 		BasicConstraintsValid: true,
 		IsCA:                  true,
-		MaxPathLenZero:        true, // may issue certificates, but no CAs
+		MaxPathLenZero:        true, // it may not issue further CAs
 		KeyUsage:              x509.KeyUsageCertSign,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 
-		PermittedDNSDomainsCritical: true, // critical holds for the addresses too: it is one extension
+		PermittedDNSDomainsCritical: true, // for addresses too: one extension has both
 		PermittedDNSDomains:         names.dns,
 		PermittedIPRanges:           names.permitted(),
 	}
@@ -67,7 +67,7 @@ func makeLeaf(ca pair, names subjects, now time.Time) (pair, error) {
 	if err != nil {
 		return pair{}, err
 	}
-	// No verifier accepts a certificate after its issuer has ended.
+	// No verifier accepts a certificate after its issuer has expired.
 	end := notAfter(now)
 	if end.After(ca.cert.NotAfter) {
 		end = ca.cert.NotAfter
@@ -91,7 +91,7 @@ func keyAndSerial() (*ecdsa.PrivateKey, *big.Int, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	// Positive, 16 bytes, none of them lost to leading zeros.
+	// Positive, and always 16 bytes: no leading zeros.
 	b := make([]byte, 16)
 	rand.Read(b)
 	b[0] = b[0]&0x7f | 0x40

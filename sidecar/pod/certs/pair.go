@@ -61,19 +61,19 @@ func parse(content []byte) (p pair, err error) {
 		return p, errors.New("has a key that is not ECDSA")
 	}
 	if !p.key.PublicKey.Equal(p.cert.PublicKey) {
-		return p, errors.New("has a key of another certificate")
+		return p, errors.New("has the key of another certificate")
 	}
 	return p, nil
 }
 
-// save replaces the file at once, mode 0600. It is not synced to a disk:
-// there is none below the private directory.
+// save replaces the file atomically, with mode 0600. It does not sync: the private directory
+// is in memory.
 func (p pair) save(path string) (err error) {
 	key, err := x509.MarshalPKCS8PrivateKey(p.key)
 	if err != nil {
 		return err
 	}
-	// One fixed name: what a crash leaves is overwritten by the next save.
+	// The name is fixed, so that the next save removes what a crash left.
 	next := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".next")
 	if err := os.Remove(next); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -97,36 +97,36 @@ func (p pair) save(path string) (err error) {
 	return os.Rename(next, path)
 }
 
-// usableCA tells why the pair cannot be the pod's CA for these names.
+// usableCA returns an error unless the pair can be the pod's CA for these names.
 func (p pair) usableCA(want subjects, now time.Time) error {
 	switch {
 	case !p.cert.IsCA || p.cert.KeyUsage&x509.KeyUsageCertSign == 0 || !p.cert.MaxPathLenZero:
-		return errors.New("the kept certificate is not one of a CA")
+		return errors.New("the stored certificate is not a CA certificate")
 	case !want.constrain(p.cert):
-		return errors.New("the kept CA is constrained to other names")
+		return errors.New("the stored CA is constrained to other names")
 	case p.cert.CheckSignatureFrom(p.cert) != nil:
-		return errors.New("the kept CA is not signed by itself")
+		return errors.New("the stored CA is not self-signed")
 	}
-	return current(p.cert, now)
+	return checkValidity(p.cert, now)
 }
 
-// usableLeaf tells why the pair cannot be the serving certificate under ca.
+// usableLeaf returns an error unless the pair can be the serving certificate under ca.
 func (p pair) usableLeaf(ca pair, want subjects, now time.Time) error {
 	switch {
 	case !want.name(p.cert):
-		return errors.New("the kept certificate is for other names")
+		return errors.New("the stored certificate is for other names")
 	case p.cert.IsCA || p.cert.CheckSignatureFrom(ca.cert) != nil:
-		return errors.New("the kept certificate is not of the pod's CA")
+		return errors.New("the stored certificate is not signed by the pod's CA")
 	}
-	return current(p.cert, now)
+	return checkValidity(p.cert, now)
 }
 
-func current(cert *x509.Certificate, now time.Time) error {
+func checkValidity(cert *x509.Certificate, now time.Time) error {
 	if now.Before(cert.NotBefore) {
-		return fmt.Errorf("the kept certificate begins at %s", cert.NotBefore.Format(time.RFC3339))
+		return fmt.Errorf("the stored certificate is not valid before %s", cert.NotBefore.Format(time.RFC3339))
 	}
 	if now.After(cert.NotAfter.Add(-margin)) {
-		return fmt.Errorf("the kept certificate ends at %s", cert.NotAfter.Format(time.RFC3339))
+		return fmt.Errorf("the stored certificate expires at %s", cert.NotAfter.Format(time.RFC3339))
 	}
 	return nil
 }

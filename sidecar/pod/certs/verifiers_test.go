@@ -11,8 +11,7 @@ import (
 	"testing"
 )
 
-// Applications are written in every language: the constrained chain must pass
-// the verifiers that most of them use.
+// Applications use many languages: the constrained chain must pass the most common verifiers.
 
 func TestOpenSSLAgrees(t *testing.T) {
 	openssl, err := exec.LookPath("openssl")
@@ -37,7 +36,7 @@ func TestOpenSSLAgrees(t *testing.T) {
 		out, err := exec.Command(openssl, "verify", "-x509_strict", "-purpose", "sslserver", by, host, "-CAfile", ca, leaf).CombinedOutput()
 		return string(out), err
 	}
-	for _, host := range goodHosts {
+	for _, host := range ownHosts {
 		if out, err := verify(a.leaf, host); err != nil {
 			t.Errorf("%s: %s", host, out)
 		}
@@ -46,7 +45,7 @@ func TestOpenSSLAgrees(t *testing.T) {
 		t.Error("10.96.0.1 is accepted")
 	}
 	for _, host := range []string{"example.com", "10.96.0.1", "fd00::1"} {
-		out, err := verify(issue(t, a, host), host)
+		out, err := verify(issueWithStolenKey(t, a, host), host)
 		if err == nil || !strings.Contains(out, "permitted subtree violation") {
 			t.Errorf("a stolen key's certificate for %s: %s, want a permitted subtree violation", host, out)
 		}
@@ -76,13 +75,13 @@ func TestPythonAgrees(t *testing.T) {
 	if err != nil {
 		t.Skip("python3 with ssl is not installed")
 	}
-	// The clock is the machine's: Python's verifier takes no other.
+	// Python's verifier uses the machine's clock only.
 	a, err := Open(Options{Directory: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ca := filepath.Join(t.TempDir(), "ca.crt")
-	// A cluster's CA stands before the pod's in the real file.
+	// In the real file, the cluster's CA comes before the pod's.
 	other, err := Open(Options{Directory: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
@@ -121,8 +120,8 @@ func TestPythonAgrees(t *testing.T) {
 		}
 		return string(out)
 	}
-	out := run(a.leaf, append(goodHosts, "10.96.0.1")...)
-	for _, host := range goodHosts {
+	out := run(a.leaf, append(ownHosts, "10.96.0.1")...)
+	for _, host := range ownHosts {
 		if !strings.Contains(out, host+" accepted") {
 			t.Errorf("%s is not accepted:\n%s", host, out)
 		}
@@ -131,7 +130,7 @@ func TestPythonAgrees(t *testing.T) {
 		t.Errorf("10.96.0.1 is not refused:\n%s", out)
 	}
 	for _, host := range []string{"example.com", "10.96.0.1"} {
-		if out := run(issue(t, a, host), host); !strings.Contains(out, "refused permitted subtree violation") {
+		if out := run(issueWithStolenKey(t, a, host), host); !strings.Contains(out, "refused permitted subtree violation") {
 			t.Errorf("a stolen key's certificate for %s: %s", host, out)
 		}
 	}

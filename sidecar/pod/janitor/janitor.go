@@ -1,20 +1,20 @@
-// Package janitor removes from a node's cache volume what no pod has used for a
-// long time: the caches of workloads that were deleted or moved elsewhere.
+// Package janitor removes caches that no pod has used for a long time from a node's cache
+// volume: the caches of workloads that were deleted, or moved to another node.
 //
-// It knows the volume's layout, namespace/serviceaccount/workload/slot, and asks
-// the API server for nothing: whether a cache is of use is told by its age and its
-// lock, also while the link is down. What does not look as Rockpool lays it out is
-// left alone.
+// It knows the volume's layout, namespace/serviceaccount/workload/slot, and does not call the
+// API server. The age and the lock of a cache show whether a pod uses it, also while the link
+// is down. The janitor leaves alone all files and directories that do not fit the layout.
 //
-// Three things keep it from taking away what a pod needs. A slot is removed only
-// under its lock, which a running sidecar holds, and by being renamed first, so that
-// no pod ever finds half of one. The directories above are removed under the volume's
-// lock, which package prepare takes to make them. And a workload's directory has to be
-// as old as a slot: prepare marks it, so it outlasts the time until the sidecar starts.
+// Three rules protect the caches that pods need:
+//   - The janitor removes a slot only under its lock, which a running sidecar holds. It first
+//     renames the slot, so that no pod finds half of one.
+//   - It removes the directories above only under the volume's lock, which package prepare
+//     takes to create them.
+//   - It removes a workload's directory only if that is old too. Package prepare updates its
+//     change time, so the directory lasts until the sidecar starts.
 //
-// The volume's upper levels belong to root, and no link in them is followed; a
-// workload's directory is the pod's, and nothing that lies in it leads out of it
-// (os.Root).
+// The volume's upper levels belong to root, and the janitor follows no link in them. A
+// workload's directory belongs to the pod, and no path in it leads out of it (os.Root).
 package janitor
 
 import (
@@ -33,43 +33,43 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// DefaultMaxAge is as long as a token of the pod is believed offline by default: after
-// that nobody may read the cache without having been online first.
+// DefaultMaxAge is the default of offline.token-grace: after that time no token gives access
+// to the cache before the pod has been online again.
 const DefaultMaxAge = 30 * 24 * time.Hour
 
-// Options of a janitor.
+// Options configure a Janitor.
 type Options struct {
 	Root   string        // the cache volume's mount point
-	MaxAge time.Duration // what has been used since then stays; must be positive
-	DryRun bool          // only say what would be removed
+	MaxAge time.Duration // caches used within this time stay; must be positive
+	DryRun bool          // only log what would be removed
 
 	Clock      clock.Clock           // nil = the system's
 	Logger     *zap.Logger           // nil = none
 	Registerer prometheus.Registerer // nil = no metrics
 }
 
-// Janitor looks after one volume.
+// Janitor cleans one volume.
 type Janitor struct {
 	Options
 	metrics metrics
 }
 
-// Round tells what one look at the volume came to.
+// Round is the result of one scan of the volume.
 type Round struct {
-	Removed   int   // slots; in a dry run those that would be
-	Freed     int64 // bytes on the disk that they took
-	Young     int   // slots that were used too lately
-	Held      int   // slots that are old, but a pod has them now
-	Kept      int64 // bytes of the slots that stay
-	Unknown   int   // files and directories that are not Rockpool's
-	Emptied   int   // directories above slots that were removed
-	Unreached int   // what could not be read or removed; the error says why
+	Removed   int   // slots removed; in a dry run, slots that would be
+	Freed     int64 // disk space of the removed slots, in bytes
+	Young     int   // slots used within MaxAge
+	Held      int   // old slots that a pod holds
+	Kept      int64 // disk space of the young and held slots, in bytes
+	Unknown   int   // files and directories that do not fit the layout
+	Emptied   int   // empty directories removed
+	Unreached int   // paths that could not be read or removed; the error says why
 }
 
-// New gives a janitor. An error names the option that is wrong.
+// New returns a janitor. An error names the invalid option.
 func New(o Options) (*Janitor, error) {
 	if o.Root == "" {
-		return nil, errors.New("root: where the cache volume is mounted is needed")
+		return nil, errors.New("root: the mount point of the cache volume is required")
 	}
 	if o.MaxAge <= 0 {
 		return nil, fmt.Errorf("max-age %s: must be more than 0", o.MaxAge)
@@ -83,11 +83,11 @@ func New(o Options) (*Janitor, error) {
 	return &Janitor{Options: o, metrics: newMetrics(o.Registerer)}, nil
 }
 
-// Run looks at the volume now and then every interval, until ctx ends. What fails is
-// logged and tried again in the next round.
+// Run scans the volume at once and then every interval, until ctx ends. It logs failures, and
+// the next round retries.
 func (j *Janitor) Run(ctx context.Context, interval time.Duration) {
 	for {
-		_, _ = j.Once(ctx) // logged there
+		_, _ = j.Once(ctx) // logs the error
 		timer := j.Clock.NewTimer(interval)
 		select {
 		case <-timer.C():
@@ -98,15 +98,15 @@ func (j *Janitor) Run(ctx context.Context, interval time.Duration) {
 	}
 }
 
-// Once looks at the whole volume. It goes on behind what fails; the error is of all
-// that did.
+// Once scans the whole volume. It continues after a failure, and returns all errors joined.
 func (j *Janitor) Once(ctx context.Context) (Round, error) {
 	r := round{Janitor: j, before: j.Clock.Now().Add(-j.MaxAge)}
-	err := r.volume(ctx)
+	err := r.visitVolume(ctx)
 	j.metrics.observe(r.Round, err, j.Clock.Now(), j.DryRun)
 	fields := []zap.Field{
-		zap.Bool("dryRun", j.DryRun), zap.Int("removed", r.Removed), zap.Int64("freedBytes", r.Freed), zap.Int("young", r.Young), zap.Int("held", r.Held),
-		zap.Int64("keptBytes", r.Kept), zap.Int("unknown", r.Unknown), zap.Int("emptied", r.Emptied),
+		zap.Bool("dryRun", j.DryRun), zap.Int("removed", r.Removed), zap.Int64("freedBytes", r.Freed),
+		zap.Int("young", r.Young), zap.Int("held", r.Held), zap.Int64("keptBytes", r.Kept),
+		zap.Int("unknown", r.Unknown), zap.Int("emptied", r.Emptied),
 	}
 	if err != nil {
 		j.Logger.Error("round ended with errors", append(fields, zap.Error(err))...)
@@ -116,16 +116,16 @@ func (j *Janitor) Once(ctx context.Context) (Round, error) {
 	return r.Round, err
 }
 
-// round is one look at the volume.
+// round is one scan of the volume.
 type round struct {
 	*Janitor
 	Round
-	before time.Time // what was used last before that is old
-	lock   *os.File  // the volume, to be locked
+	before time.Time // a slot last used before this time is old
+	lock   *os.File  // the volume, for withLock
 	errs   []error
 }
 
-func (r *round) volume(ctx context.Context) error {
+func (r *round) visitVolume(ctx context.Context) error {
 	root, err := os.OpenRoot(r.Root)
 	if err != nil {
 		return fmt.Errorf("cache volume: %w", err)
@@ -135,20 +135,20 @@ func (r *round) volume(ctx context.Context) error {
 		return fmt.Errorf("cache volume: %w", err)
 	}
 	defer r.lock.Close()
-	r.level(ctx, root, "", 0)
+	r.visitLevel(ctx, root, "", 0)
 	return errors.Join(append(r.errs, ctx.Err())...)
 }
 
-// names are what the levels above the slots can be called: DNS labels and names, and
-// "kind.name" for the workload.
+// names match the directories above the slots: namespace, service account, and workload,
+// which is "kind.name".
 var names = [...]*regexp.Regexp{
 	regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`),
 	regexp.MustCompile(`^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$`),
 	regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?\.[a-z0-9]([-.a-z0-9]*[a-z0-9])?$`),
 }
 
-// level looks at the directories of namespaces, of service accounts, or of workloads.
-func (r *round) level(ctx context.Context, parent *os.Root, at string, depth int) {
+// visitLevel visits the directories of namespaces, of service accounts, or of workloads.
+func (r *round) visitLevel(ctx context.Context, parent *os.Root, at string, depth int) {
 	for _, name := range r.list(parent, ".", at) {
 		if ctx.Err() != nil {
 			return
@@ -159,16 +159,16 @@ func (r *round) level(ctx context.Context, parent *os.Root, at string, depth int
 			continue
 		}
 		if depth == len(names)-1 {
-			r.workload(ctx, parent, child, name, below)
+			r.visitWorkload(ctx, parent, child, name, below)
 		} else {
-			r.level(ctx, child, below, depth+1)
-			r.locked(below, func() { r.removeEmpty(parent, name, below) })
+			r.visitLevel(ctx, child, below, depth+1)
+			r.withLock(below, func() { r.removeEmpty(parent, name, below) })
 		}
 		child.Close()
 	}
 }
 
-// enter opens a directory that prepare could have made, or gives nil.
+// enter opens a directory that package prepare can have created. It returns nil for others.
 func (r *round) enter(parent *os.Root, name, at string, pattern *regexp.Regexp) *os.Root {
 	info, err := parent.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -179,7 +179,7 @@ func (r *round) enter(parent *os.Root, name, at string, pattern *regexp.Regexp) 
 		return nil
 	}
 	if !info.IsDir() || info.Mode().Perm() != 0o700 || !pattern.MatchString(name) {
-		r.unknown(at)
+		r.skipUnknown(at)
 		return nil
 	}
 	child, err := parent.OpenRoot(name)
@@ -199,10 +199,10 @@ func (r *round) enter(parent *os.Root, name, at string, pattern *regexp.Regexp) 
 	return child
 }
 
-// workload removes the old slots of a workload, and then its directory if that is as old.
-func (r *round) workload(ctx context.Context, account, workload *os.Root, name, at string) {
-	r.locked(at, func() {
-		info, err := workload.Stat(".") // before anything in it changes
+// visitWorkload removes the old slots of a workload, and then its directory if that is old.
+func (r *round) visitWorkload(ctx context.Context, account, workload *os.Root, name, at string) {
+	r.withLock(at, func() {
+		info, err := workload.Stat(".") // before a removal changes it
 		if err != nil {
 			r.fail(at, err)
 			return
@@ -211,7 +211,7 @@ func (r *round) workload(ctx context.Context, account, workload *os.Root, name, 
 			if ctx.Err() != nil {
 				return
 			}
-			r.slot(workload, entry, path.Join(at, entry))
+			r.visitSlot(workload, entry, path.Join(at, entry))
 		}
 		if changeTime(info).Before(r.before) {
 			r.removeEmpty(account, name, at)
@@ -219,8 +219,8 @@ func (r *round) workload(ctx context.Context, account, workload *os.Root, name, 
 	})
 }
 
-// locked calls do while no pod's directory is being made.
-func (r *round) locked(at string, do func()) {
+// withLock calls do under the volume's lock: meanwhile package prepare creates no directory.
+func (r *round) withLock(at string, do func()) {
 	for {
 		err := unix.Flock(int(r.lock.Fd()), unix.LOCK_EX)
 		if err == nil {
@@ -231,7 +231,7 @@ func (r *round) locked(at string, do func()) {
 			return
 		}
 	}
-	defer unix.Flock(int(r.lock.Fd()), unix.LOCK_UN) //nolint:errcheck // a lock that is held can be given up
+	defer unix.Flock(int(r.lock.Fd()), unix.LOCK_UN) //nolint:errcheck // cannot fail
 	do()
 }
 
@@ -247,18 +247,18 @@ func (r *round) removeEmpty(parent *os.Root, name, at string) {
 	}
 }
 
-func (r *round) unknown(at string) {
+func (r *round) skipUnknown(at string) {
 	r.Unknown++
-	r.Logger.Debug("not laid out by Rockpool, left alone", zap.String("path", at))
+	r.Logger.Debug("not part of Rockpool's layout; leaving it alone", zap.String("path", at))
 }
 
 func (r *round) fail(at string, err error) {
 	r.Unreached++
-	r.errs = append(r.errs, fmt.Errorf("%s: %w", at, strip(err)))
+	r.errs = append(r.errs, fmt.Errorf("%s: %w", at, withoutPath(err)))
 }
 
-// strip leaves out the part of an error that repeats a path.
-func strip(err error) error {
+// withoutPath removes the part of an error that repeats the path.
+func withoutPath(err error) error {
 	var named *fs.PathError
 	if errors.As(err, &named) {
 		return named.Err
@@ -266,8 +266,8 @@ func strip(err error) error {
 	return err
 }
 
-// list names the entries of a directory. Nothing but a directory is opened, so that a
-// named pipe that a pod puts in its place cannot make the janitor wait.
+// list returns the names in a directory. It opens only directories: otherwise a pod could
+// block the janitor with a named pipe in place of one.
 func (r *round) list(in *os.Root, directory, at string) []string {
 	entries, err := list(in, directory)
 	if err != nil {
@@ -285,5 +285,5 @@ func list(in *os.Root, directory string) ([]string, error) {
 	return dir.Readdirnames(-1)
 }
 
-// removedSuffix marks a slot that is being removed. No pod looks at such a name.
+// removedSuffix marks a slot that is being removed. Pods ignore such names.
 const removedSuffix = ".removed"

@@ -18,51 +18,50 @@ import (
 
 func TestWhatARoundRemoves(t *testing.T) {
 	const dir = "shop/default/deployment.web"
-	type left []string
-	slotFiles := func(path string) left {
-		return left{path, path + "/lock", path + "/rockpool.db", path + "/rockpool.db-wal"}
+	slotFiles := func(path string) []string {
+		return []string{path, path + "/lock", path + "/rockpool.db", path + "/rockpool.db-wal"}
 	}
-	above := left{"shop", "shop/default", dir}
+	above := []string{"shop", "shop/default", dir}
 	tests := map[string]struct {
-		lay  func(v *volume)
-		want Round
-		left left
+		setup func(v *volume)
+		want  Round
+		left  []string // paths that the round leaves
 	}{
-		"an empty volume": {lay: func(*volume) {}},
-		"an old slot, and the directories that are empty without it": {
-			lay:  func(v *volume) { v.slot(dir + "/0") },
-			want: Round{Removed: 1, Emptied: 3},
+		"an empty volume": {setup: func(*volume) {}},
+		"an old slot, and the directories that are empty after its removal": {
+			setup: func(v *volume) { v.slot(dir + "/0") },
+			want:  Round{Removed: 1, Emptied: 3},
 		},
-		"a slot whose database was written lately stays": {
-			lay:  func(v *volume) { v.slot(dir + "/0"); v.touch(dir + "/0/rockpool.db") },
-			want: Round{Young: 1}, left: append(above, slotFiles(dir+"/0")...),
+		"a slot whose database was written recently stays": {
+			setup: func(v *volume) { v.slot(dir + "/0"); v.touch(dir + "/0/rockpool.db") },
+			want:  Round{Young: 1}, left: append(above, slotFiles(dir+"/0")...),
 		},
-		"a slot whose WAL was written lately stays": {
-			lay:  func(v *volume) { v.slot(dir + "/0"); v.touch(dir + "/0/rockpool.db-wal") },
-			want: Round{Young: 1}, left: append(above, slotFiles(dir+"/0")...),
+		"a slot whose WAL was written recently stays": {
+			setup: func(v *volume) { v.slot(dir + "/0"); v.touch(dir + "/0/rockpool.db-wal") },
+			want:  Round{Young: 1}, left: append(above, slotFiles(dir+"/0")...),
 		},
-		"a slot that a pod has only read, and left lately, stays": {
-			lay:  func(v *volume) { v.slot(dir + "/0"); v.touch(dir + "/0/lock") },
-			want: Round{Young: 1}, left: append(above, slotFiles(dir+"/0")...),
+		"a slot that a pod only read, and released recently, stays": {
+			setup: func(v *volume) { v.slot(dir + "/0"); v.touch(dir + "/0/lock") },
+			want:  Round{Young: 1}, left: append(above, slotFiles(dir+"/0")...),
 		},
-		"a slot that was written in the future, by a wrong clock, stays": {
-			lay: func(v *volume) {
+		"a slot with a time in the future, from a wrong clock, stays": {
+			setup: func(v *volume) {
 				v.slot(dir + "/0")
 				future := v.clock.Now().Add(10 * maxAge)
 				os.Chtimes(v.path(dir+"/0/rockpool.db"), future, future)
 			},
 			want: Round{Young: 1}, left: append(above, slotFiles(dir+"/0")...),
 		},
-		"an old slot beside a young one": {
-			lay:  func(v *volume) { v.slot(dir + "/0"); v.slot(dir + "/1"); v.touch(dir + "/0/rockpool.db") },
-			want: Round{Removed: 1, Young: 1}, left: append(above, slotFiles(dir+"/0")...),
+		"an old slot next to a young one": {
+			setup: func(v *volume) { v.slot(dir + "/0"); v.slot(dir + "/1"); v.touch(dir + "/0/rockpool.db") },
+			want:  Round{Removed: 1, Young: 1}, left: append(above, slotFiles(dir+"/0")...),
 		},
 		"an old slot that another process holds stays": {
-			lay:  func(v *volume) { v.slot(dir + "/0"); v.hold(dir) },
-			want: Round{Held: 1}, left: append(above, slotFiles(dir+"/0")...),
+			setup: func(v *volume) { v.slot(dir + "/0"); v.hold(dir) },
+			want:  Round{Held: 1}, left: append(above, slotFiles(dir+"/0")...),
 		},
 		"an old slot whose holder was killed": {
-			lay: func(v *volume) {
+			setup: func(v *volume) {
 				v.slot(dir + "/0")
 				pod := v.hold(dir)
 				pod.Process.Kill()
@@ -71,7 +70,7 @@ func TestWhatARoundRemoves(t *testing.T) {
 			want: Round{Removed: 1, Emptied: 3},
 		},
 		"the other workloads of a namespace stay": {
-			lay: func(v *volume) {
+			setup: func(v *volume) {
 				v.slot("shop/default/deployment.web/0")
 				v.slot("shop/default/daemonset.agent/0")
 				v.slot("shop/cart/job.a/0")
@@ -80,18 +79,18 @@ func TestWhatARoundRemoves(t *testing.T) {
 			want: Round{Removed: 2, Young: 1, Emptied: 3}, left: append(above, slotFiles(dir+"/0")...),
 		},
 		"directories that never had a slot": {
-			lay:  func(v *volume) { v.workload(dir) },
-			want: Round{Emptied: 3},
+			setup: func(v *volume) { v.workload(dir) },
+			want:  Round{Emptied: 3},
 		},
-		"what a round that was interrupted has left": {
-			lay: func(v *volume) {
+		"the leftover of an interrupted round": {
+			setup: func(v *volume) {
 				os.Rename(v.slot(dir+"/0"), v.path(dir+"/0.removed"))
 				v.slot(dir + "/0")
 			},
 			want: Round{Removed: 1, Emptied: 3},
 		},
-		"what a round that was interrupted has left, beside a new slot": {
-			lay: func(v *volume) {
+		"the leftover of an interrupted round next to a new slot": {
+			setup: func(v *volume) {
 				os.Rename(v.slot(dir+"/0"), v.path(dir+"/0.removed"))
 				v.slot(dir + "/0")
 				v.touch(dir + "/0/rockpool.db")
@@ -99,15 +98,15 @@ func TestWhatARoundRemoves(t *testing.T) {
 			want: Round{Young: 1}, left: append(above, slotFiles(dir+"/0")...),
 		},
 		"an empty slot that no pod has locked": {
-			lay:  func(v *volume) { v.workload(dir); os.Mkdir(v.path(dir+"/0"), 0o700) },
-			want: Round{Emptied: 4},
+			setup: func(v *volume) { v.workload(dir); os.Mkdir(v.path(dir+"/0"), 0o700) },
+			want:  Round{Emptied: 4},
 		},
-		"a slot that no pod has locked, with something in it, stays": {
-			lay:  func(v *volume) { v.workload(dir); os.Mkdir(v.path(dir+"/0"), 0o700); v.write(dir+"/0/x", 0) },
-			left: append(above, dir+"/0", dir+"/0/x"),
+		"a slot that no pod has locked, with a file in it, stays": {
+			setup: func(v *volume) { v.workload(dir); os.Mkdir(v.path(dir+"/0"), 0o700); v.write(dir+"/0/x", 0) },
+			left:  append(above, dir+"/0", dir+"/0/x"),
 		},
-		"what is not Rockpool's stays": {
-			lay: func(v *volume) {
+		"files and directories of other programs stay": {
+			setup: func(v *volume) {
 				v.write("file", 1)
 				os.Mkdir(v.path("lost+found"), 0o700)
 				os.Mkdir(v.path("open"), 0o755)
@@ -118,20 +117,20 @@ func TestWhatARoundRemoves(t *testing.T) {
 				os.Mkdir(v.path(dir+"/backup"), 0o700)
 			},
 			want: Round{Unknown: 7},
-			left: left{"file", "lost+found", "ns", "ns/sa", "ns/sa/nokind", "open", "shop", "shop/default", dir, dir + "/64", dir + "/backup", dir + "/notes"},
+			left: []string{"file", "lost+found", "ns", "ns/sa", "ns/sa/nokind", "open", "shop", "shop/default", dir, dir + "/64", dir + "/backup", dir + "/notes"},
 		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			v := newVolume(t)
-			test.lay(v)
-			before := v.left()
+			test.setup(v)
+			before := v.paths()
 
 			dry, err := v.janitor(Options{DryRun: true}).Once(t.Context())
 			if err != nil {
 				t.Error(err)
 			}
-			if now := v.left(); !slices.Equal(now, before) {
+			if now := v.paths(); !slices.Equal(now, before) {
 				t.Errorf("a dry run has changed %q to %q", before, now)
 			}
 			got, err := v.janitor(Options{}).Once(t.Context())
@@ -139,7 +138,7 @@ func TestWhatARoundRemoves(t *testing.T) {
 				t.Error(err)
 			}
 			if dry.Removed != got.Removed || dry.Freed != got.Freed || dry.Young != got.Young || dry.Held != got.Held || dry.Kept != got.Kept {
-				t.Errorf("the dry run told %+v, the round %+v", dry, got)
+				t.Errorf("the dry run returns %+v, the round %+v", dry, got)
 			}
 			if got.Freed < 8192*int64(got.Removed) || (got.Removed == 0) != (got.Freed == 0) {
 				t.Errorf("freed %d bytes", got.Freed)
@@ -152,7 +151,7 @@ func TestWhatARoundRemoves(t *testing.T) {
 				t.Error(diff)
 			}
 			slices.Sort(test.left)
-			now := v.left()
+			now := v.paths()
 			slices.Sort(now)
 			if !slices.Equal(now, test.left) {
 				t.Errorf("left: %q\nwant: %q", now, test.left)
@@ -180,7 +179,7 @@ func TestADirectoryThatAPodIsAboutToUseStays(t *testing.T) {
 	}
 }
 
-func TestARoundGoesOnBehindWhatFails(t *testing.T) {
+func TestARoundContinuesAfterAFailure(t *testing.T) {
 	v := newVolume(t)
 	v.slot("a/sa/pod.x/0")
 	os.Remove(v.path("a/sa/pod.x/0/lock"))
@@ -195,10 +194,10 @@ func TestARoundGoesOnBehindWhatFails(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	want := `
-# HELP rockpool_janitor_removed_slots_total Caches of pods that were removed.
+# HELP rockpool_janitor_removed_slots_total Removed caches of pods.
 # TYPE rockpool_janitor_removed_slots_total counter
 rockpool_janitor_removed_slots_total 1
-# HELP rockpool_janitor_rounds_total Looks at the whole cache volume, by whether something in it could not be read or removed.
+# HELP rockpool_janitor_rounds_total Scans of the whole cache volume, by result: ok, or failed if a path could not be read or removed.
 # TYPE rockpool_janitor_rounds_total counter
 rockpool_janitor_rounds_total{result="failed"} 1
 `
@@ -208,11 +207,11 @@ rockpool_janitor_rounds_total{result="failed"} 1
 
 	os.RemoveAll(v.root)
 	if _, err := v.janitor(Options{}).Once(t.Context()); err == nil || !strings.Contains(err.Error(), "cache volume") {
-		t.Errorf("a volume that is not there: %v", err)
+		t.Errorf("a missing volume: %v", err)
 	}
 }
 
-func TestRunLooksAgainEveryInterval(t *testing.T) {
+func TestRunScansEveryInterval(t *testing.T) {
 	v := newVolume(t)
 	j := v.janitor(Options{})
 	ctx, stop := context.WithCancel(t.Context())
@@ -231,7 +230,7 @@ func TestRunLooksAgainEveryInterval(t *testing.T) {
 	for range 2 {
 		v.slot("shop/default/deployment.web/0")
 		v.clock.Step(time.Hour)
-		for { // not with left, which fails when a directory vanishes under it
+		for { // not with paths, which fails if a directory is removed during its walk
 			if entries, err := os.ReadDir(v.root); err == nil && len(entries) == 0 {
 				break
 			}
@@ -243,7 +242,7 @@ func TestRunLooksAgainEveryInterval(t *testing.T) {
 	<-done
 }
 
-func TestOptionsThatAreNone(t *testing.T) {
+func TestInvalidOptions(t *testing.T) {
 	for want, o := range map[string]Options{
 		"root":    {MaxAge: time.Hour},
 		"max-age": {Root: "/x"},

@@ -17,18 +17,32 @@ type metrics struct {
 }
 
 func newMetrics(r prometheus.Registerer) metrics {
-	with := promauto.With(r) // of nil: counts, and shows nobody
+	with := promauto.With(r) // a nil r registers nothing
 	return metrics{
 		rounds: with.NewCounterVec(prometheus.CounterOpts{
-			Name: "rockpool_janitor_rounds_total", Help: "Looks at the whole cache volume, by whether something in it could not be read or removed.",
+			Name: "rockpool_janitor_rounds_total",
+			Help: "Scans of the whole cache volume, by result: ok, or failed if a path could not be read or removed.",
 		}, []string{"result"}),
-		removed: with.NewCounter(prometheus.CounterOpts{Name: "rockpool_janitor_removed_slots_total", Help: "Caches of pods that were removed."}),
-		freed:   with.NewCounter(prometheus.CounterOpts{Name: "rockpool_janitor_removed_bytes_total", Help: "Disk space that they took."}),
+		removed: with.NewCounter(prometheus.CounterOpts{
+			Name: "rockpool_janitor_removed_slots_total",
+			Help: "Removed caches of pods.",
+		}),
+		freed: with.NewCounter(prometheus.CounterOpts{
+			Name: "rockpool_janitor_removed_bytes_total",
+			Help: "Disk space of the removed caches.",
+		}),
 		slots: with.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "rockpool_janitor_slots", Help: "Caches that stay: used lately (young), or old but of a pod that runs (held).",
+			Name: "rockpool_janitor_slots",
+			Help: "Remaining caches of pods: recently used (young), or old but held by a running pod (held).",
 		}, []string{"state"}),
-		kept: with.NewGauge(prometheus.GaugeOpts{Name: "rockpool_janitor_kept_bytes", Help: "Disk space of the caches that stay."}),
-		last: with.NewGauge(prometheus.GaugeOpts{Name: "rockpool_janitor_last_round_timestamp_seconds", Help: "When the last round ended."}),
+		kept: with.NewGauge(prometheus.GaugeOpts{
+			Name: "rockpool_janitor_kept_bytes",
+			Help: "Disk space of the remaining caches.",
+		}),
+		last: with.NewGauge(prometheus.GaugeOpts{
+			Name: "rockpool_janitor_last_round_timestamp_seconds",
+			Help: "End of the last scan, in Unix time.",
+		}),
 	}
 }
 

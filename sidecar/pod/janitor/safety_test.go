@@ -21,7 +21,7 @@ import (
 	"rockpool.dev/sidecar/pod/slot"
 )
 
-func TestNoLinkLeadsOut(t *testing.T) {
+func TestNoLinkIsFollowedOut(t *testing.T) {
 	const dir = "shop/default/deployment.web"
 	tests := map[string]func(v *volume, outside string){
 		"as a namespace": func(v *volume, outside string) { os.Symlink(outside, v.path("shop")) },
@@ -47,24 +47,24 @@ func TestNoLinkLeadsOut(t *testing.T) {
 			os.Symlink(".", v.path(dir+"/0/more"))
 		},
 	}
-	for name, lay := range tests {
+	for name, setup := range tests {
 		t.Run(name, func(t *testing.T) {
 			other := newVolume(t)
 			other.slot("shop/default/deployment.web/0")
 			outside := other.path("shop/default/deployment.web/0")
-			before := other.left()
+			before := other.paths()
 			v := newVolume(t)
-			lay(v, outside)
+			setup(v, outside)
 			v.janitor(Options{}).Once(t.Context())
-			if now := other.left(); !slices.Equal(now, before) {
-				t.Errorf("outside is left: %q", now)
+			if now := other.paths(); !slices.Equal(now, before) {
+				t.Errorf("left outside: %q", now)
 			}
 		})
 	}
 }
 
-// A named pipe opened for reading would wait for a writer for ever.
-func TestANamedPipeHoldsNothingUp(t *testing.T) {
+// Opening a named pipe for reading would block until a writer opens it.
+func TestANamedPipeDoesNotBlockTheJanitor(t *testing.T) {
 	v := newVolume(t)
 	v.slot("shop/default/deployment.web/0")
 	os.Remove(v.path("shop/default/deployment.web/0/lock"))
@@ -79,11 +79,11 @@ func TestANamedPipeHoldsNothingUp(t *testing.T) {
 	}
 }
 
-// Pods start, take slots, write and end while rounds go on: each must find its slot whole
-// for as long as it has it.
+// Pods start, acquire slots, write and end while rounds run: each slot must be complete as
+// long as a pod holds it.
 func TestPodsStartWhileSlotsAreRemoved(t *testing.T) {
 	v := newVolume(t)
-	j := v.janitor(Options{}) // to which everything is old
+	j := v.janitor(Options{}) // by its clock, every slot is old
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	rounds := make(chan int)
@@ -105,7 +105,7 @@ func TestPodsStartWhileSlotsAreRemoved(t *testing.T) {
 		}
 		s, err := slot.Acquire(v.path(workload))
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // all is old here, also what prepare has just made
+			continue // even a directory that prepare has just created is old here
 		}
 		if err != nil {
 			t.Fatalf("slot %d: %v", i, err)
@@ -132,8 +132,8 @@ func TestPodsStartWhileSlotsAreRemoved(t *testing.T) {
 	t.Logf("%d rounds, %d of 500 pods started warm", <-rounds, warm)
 }
 
-// As when the janitor is killed half way.
-func TestASlotThatIsHalfDeletedIsNoSlot(t *testing.T) {
+// A killed janitor leaves a slot half deleted.
+func TestNoPodAcquiresAHalfDeletedSlot(t *testing.T) {
 	const dir = "shop/default/deployment.web"
 	v := newVolume(t)
 	busy := filepath.Join(v.slot(dir+"/0"), "busy")
@@ -141,7 +141,7 @@ func TestASlotThatIsHalfDeletedIsNoSlot(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := unix.Mount("none", busy, "tmpfs", 0, ""); err != nil {
-		t.Skipf("nothing else cannot be deleted by root: mount tmpfs: %v", err)
+		t.Skipf("only a mount point cannot be deleted by root: mount tmpfs: %v", err)
 	}
 	defer unix.Unmount(v.path(dir+"/0.removed/busy"), unix.MNT_DETACH)
 	got, err := v.janitor(Options{}).Once(t.Context())
@@ -158,7 +158,7 @@ func TestASlotThatIsHalfDeletedIsNoSlot(t *testing.T) {
 	}
 }
 
-func TestTheVolumesLockIsWaitedFor(t *testing.T) {
+func TestARoundWaitsForTheLockOfTheVolume(t *testing.T) {
 	v := newVolume(t)
 	v.slot("shop/default/deployment.web/0")
 	pod, err := os.Open(v.root)
@@ -192,13 +192,13 @@ func TestTheVolumesLockIsWaitedFor(t *testing.T) {
 		t.Error(err)
 	}
 	pod.Close()
-	if err := <-done; err != nil || len(v.left()) != 0 {
-		t.Errorf("%v, left %q", err, v.left())
+	if err := <-done; err != nil || len(v.paths()) != 0 {
+		t.Errorf("%v, left %q", err, v.paths())
 	}
 }
 
-// What the manifests give the janitor is enough for what belongs to the sidecars' user.
-func TestWithDacOverrideAlone(t *testing.T) {
+// The capability in the manifests is enough to remove files of the sidecars' user.
+func TestWithOnlyTheDacOverrideCapability(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can be root with CAP_DAC_OVERRIDE alone")
 	}

@@ -14,8 +14,8 @@ import (
 	"rockpool.dev/sidecar/pod/slot"
 )
 
-// slot removes an entry of a workload's directory if it is a slot that is old and free.
-func (r *round) slot(workload *os.Root, name, at string) {
+// visitSlot removes an entry of a workload's directory if it is an old slot that no pod holds.
+func (r *round) visitSlot(workload *os.Root, name, at string) {
 	info, err := workload.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
@@ -27,8 +27,8 @@ func (r *round) slot(workload *os.Root, name, at string) {
 	free, leftover := strings.CutSuffix(name, removedSuffix)
 	switch {
 	case !info.IsDir() || !slot.Is(free):
-		r.unknown(at)
-	case leftover: // of a round that was interrupted
+		r.skipUnknown(at)
+	case leftover: // of an interrupted round
 		if !r.DryRun {
 			r.discard(workload, name, at)
 		}
@@ -57,8 +57,8 @@ func (r *round) removeOld(workload *os.Root, name, at string) {
 		keep(&r.Held, use)
 		return
 	case errors.Is(err, fs.ErrNotExist):
-		// A pod died between making it and locking it. Only an empty one can be removed
-		// without the lock.
+		// A pod died between creating and locking the slot. Without the lock, remove it only
+		// if it is empty.
 		r.removeEmpty(workload, name, at)
 		return
 	case err != nil:
@@ -66,7 +66,7 @@ func (r *round) removeOld(workload *os.Root, name, at string) {
 		return
 	}
 	defer lock.Close()
-	// Once more: a pod may have come and gone since.
+	// Measure again: a pod may have used the slot since.
 	if use, err = measure(workload, name); err != nil {
 		r.fail(at, err)
 		return
@@ -80,13 +80,14 @@ func (r *round) removeOld(workload *os.Root, name, at string) {
 	}
 	r.Removed++
 	r.Freed += use.bytes
-	r.Logger.Info("removed", zap.Bool("dryRun", r.DryRun), zap.String("slot", at), zap.Time("lastUse", use.last), zap.Int64("bytes", use.bytes))
+	r.Logger.Info("removed", zap.Bool("dryRun", r.DryRun), zap.String("slot", at),
+		zap.Time("lastUse", use.last), zap.Int64("bytes", use.bytes))
 }
 
-// remove takes a slot away in one step, and then deletes what was in it.
+// remove renames the slot, so that it disappears in one step, and then deletes its files.
 func (r *round) remove(workload *os.Root, name, at string) bool {
 	gone := name + removedSuffix
-	if !r.discard(workload, gone, at) { // of a round that was interrupted
+	if !r.discard(workload, gone, at) { // leftover of an interrupted round
 		return false
 	}
 	if err := workload.Rename(name, gone); err != nil {
@@ -104,15 +105,15 @@ func (r *round) discard(workload *os.Root, name, at string) bool {
 	return true
 }
 
-// usage of a slot.
+// usage is the age and size of a slot.
 type usage struct {
-	last  time.Time // the newest modification of anything in it
+	last  time.Time // the newest modification time of the slot and its files
 	bytes int64     // on the disk
 }
 
-// measure looks at a slot and what lies in it, which is files only. What vanishes
-// meanwhile does not count. Access times do not count either: many nodes do not keep
-// them, and backups change them.
+// measure returns the usage of a slot, which contains only files. It ignores files that are
+// removed meanwhile. It also ignores access times: many nodes do not record them, and backups
+// change them.
 func measure(workload *os.Root, name string) (usage, error) {
 	entries, err := list(workload, name)
 	if err != nil {

@@ -23,11 +23,11 @@ import (
 
 const (
 	maxAge    = 24 * time.Hour
-	sidecarID = 65532 // the user whose the slots are
+	sidecarID = 65532 // the user that owns the slots
 )
 
-// TestMain lets the test binary be a pod that holds a slot until it is killed, and the
-// janitor's container: root with nothing but CAP_DAC_OVERRIDE.
+// TestMain lets the test binary be a pod that holds a slot until it is killed, or the
+// janitor's container: root with only CAP_DAC_OVERRIDE.
 func TestMain(m *testing.M) {
 	if workload := os.Getenv("JANITOR_TEST_HOLD"); workload != "" {
 		s, err := slot.Acquire(workload)
@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	if root := os.Getenv("JANITOR_TEST_ROOT"); root != "" {
-		if err := contained(root); err != nil {
+		if err := runContained(root); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -49,8 +49,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// volume is a cache volume on the disk. Its clock is so far ahead that what is made now
-// is old; what is to be young gets a time of its own.
+// volume is a cache volume on the disk. Its clock is so far ahead that new files are old;
+// touch makes a file young.
 type volume struct {
 	t     *testing.T
 	root  string
@@ -63,7 +63,7 @@ func newVolume(t *testing.T) *volume {
 
 func (v *volume) path(p string) string { return filepath.Join(v.root, p) }
 
-// workload makes the directory as the prepare container does.
+// workload creates the directory like the prepare container.
 func (v *volume) workload(directory string) string {
 	v.t.Helper()
 	if err := prepare.Directory(prepare.Options{Root: v.root, Directory: directory, UID: os.Getuid(), GID: os.Getgid()}); err != nil {
@@ -72,7 +72,7 @@ func (v *volume) workload(directory string) string {
 	return v.path(directory)
 }
 
-// slot makes a slot of 8 KiB that was used and left by a pod.
+// slot creates a slot of 8 KiB that a pod has used and released.
 func (v *volume) slot(directory string) string {
 	v.t.Helper()
 	workload := v.workload(filepath.Dir(directory))
@@ -93,7 +93,7 @@ func (v *volume) write(path string, size int) {
 	}
 }
 
-// touch makes one file as if it had been written a short time ago.
+// touch sets the file's time as if it had been written recently.
 func (v *volume) touch(path string) {
 	v.t.Helper()
 	if err := os.Chtimes(v.path(path), time.Time{}, v.clock.Now().Add(-maxAge/2)); err != nil {
@@ -101,7 +101,7 @@ func (v *volume) touch(path string) {
 	}
 }
 
-// hold lets another process take a slot of the workload, until the test ends.
+// hold starts a process that holds a slot of the workload until the test ends.
 func (v *volume) hold(workload string) *exec.Cmd {
 	v.t.Helper()
 	pod := exec.Command("/proc/self/exe")
@@ -135,8 +135,8 @@ func (v *volume) janitor(o Options) *Janitor {
 	return j
 }
 
-// left lists all that is in the volume.
-func (v *volume) left() []string {
+// paths lists all files and directories in the volume.
+func (v *volume) paths() []string {
 	v.t.Helper()
 	var paths []string
 	err := filepath.WalkDir(v.root, func(path string, d fs.DirEntry, err error) error {
@@ -151,9 +151,9 @@ func (v *volume) left() []string {
 	return paths
 }
 
-func contained(root string) error {
+func runContained(root string) error {
 	if os.Getenv("JANITOR_TEST_DROPPED") == "" {
-		// The bounding set is what survives an exec by root.
+		// After an exec, root has the capabilities of the bounding set.
 		runtime.LockOSThread()
 		for c := range uintptr(unix.CAP_LAST_CAP + 1) {
 			if c == unix.CAP_DAC_OVERRIDE {

@@ -1,17 +1,15 @@
-// Package prepare makes the pod's directory in the node's cache volume before
-// the sidecar starts. It runs as root in a container of its own that has no
-// capability but CAP_CHOWN and sees the whole volume; the sidecar, which is not
-// root, later sees only the directory made here.
+// Package prepare creates the pod's directory in the node's cache volume before the sidecar
+// starts. It runs as root in a container of its own, which has only the capability CAP_CHOWN
+// and sees the whole volume. The sidecar is not root, and later sees only this directory.
 //
-// The volume is shared with pods of other namespaces whose sidecars run as the
-// same user. So levels above the directory belong to root with mode 0700: the
-// kubelet, which mounts the directory for the sidecar, is the only one that
-// must pass through them. And nothing on the way is followed or trusted that is
-// not a directory of root.
+// Pods of other namespaces share the volume, and their sidecars run as the same user. So the
+// levels above the directory belong to root with mode 0700: only the kubelet, which mounts
+// the directory for the sidecar, must pass through them. On the path, prepare follows no link
+// and trusts only directories of root.
 //
-// Two things are for the janitor, which removes what is old: a lock on the volume,
-// so that no level goes away while the next one is made in it, and the directory's
-// change time, which says that a pod is about to use it.
+// It does two things for the janitor, which removes old caches. It locks the volume, so that
+// no level is removed while the next one is created in it. It updates the directory's change
+// time, which says that a pod is about to use it.
 package prepare
 
 import (
@@ -24,19 +22,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxLevels is far above the three that the injector asks for.
+// maxLevels is far above the three levels that the injector uses.
 const maxLevels = 16
 
-// Options say what to make and for whom.
+// Options configure Directory.
 type Options struct {
-	Root      string // the volume's mount point; exists; left as it is
+	Root      string // the volume's mount point; it must exist, and stays as it is
 	Directory string // relative, such as namespace/serviceaccount/workload
 	UID, GID  int    // owner of the last level, which gets mode 0700
 }
 
-// Directory makes Root/Directory, or finds that it is there and right. The
-// caller must be able to give files away (CAP_CHOWN) unless UID and GID are its
-// own. Errors name the path and what to do.
+// Directory creates Root/Directory, or corrects the owner and mode of an existing one. The
+// caller needs CAP_CHOWN unless UID and GID are its own. An error names the path, and a
+// remedy if there is a usual one.
 func Directory(o Options) error {
 	levels, err := split(o.Directory)
 	if err != nil {
@@ -55,7 +53,7 @@ func Directory(o Options) error {
 
 	for _, name := range levels[:len(levels)-1] {
 		at = filepath.Join(at, name)
-		next, err := passage(parent, name)
+		next, err := openLevel(parent, name)
 		if err != nil {
 			return fmt.Errorf("%s: %w", at, explain(err))
 		}
@@ -63,43 +61,44 @@ func Directory(o Options) error {
 		parent = next
 	}
 	at = filepath.Join(at, levels[len(levels)-1])
-	if err := hand(parent, levels[len(levels)-1], o.UID, o.GID); err != nil {
+	if err := giveDirectory(parent, levels[len(levels)-1], o.UID, o.GID); err != nil {
 		return fmt.Errorf("%s: %w", at, explain(err))
 	}
 	return nil
 }
 
 func split(directory string) ([]string, error) {
-	refuse := func(why string) ([]string, error) {
-		return nil, fmt.Errorf("--directory=%q: %s; a relative path such as namespace/serviceaccount/workload is allowed", directory, why)
+	invalid := func(why string) ([]string, error) {
+		return nil, fmt.Errorf("--directory=%q: %s; a relative path such as namespace/serviceaccount/workload is allowed",
+			directory, why)
 	}
 	if directory == "" {
-		return refuse("is empty")
+		return invalid("is empty")
 	}
 	if strings.HasPrefix(directory, "/") {
-		return refuse("is absolute")
+		return invalid("is absolute")
 	}
 	levels := strings.Split(directory, "/")
 	if len(levels) > maxLevels {
-		return refuse(fmt.Sprintf("has more than %d levels", maxLevels))
+		return invalid(fmt.Sprintf("has more than %d levels", maxLevels))
 	}
 	for _, level := range levels {
 		switch {
 		case level == "":
-			return refuse("has an empty level")
+			return invalid("has an empty level")
 		case level == "." || level == "..":
-			return refuse("has the level " + level)
+			return invalid("has the level " + level)
 		case len(level) > unix.NAME_MAX:
-			return refuse(fmt.Sprintf("has a level of more than %d bytes", unix.NAME_MAX))
+			return invalid(fmt.Sprintf("has a level of more than %d bytes", unix.NAME_MAX))
 		case strings.ContainsFunc(level, func(r rune) bool { return r < ' ' || r == 0x7f }):
-			return refuse("has a control character")
+			return invalid("has a control character")
 		}
 	}
 	return levels, nil
 }
 
-// open gives a handle that only names the file (O_PATH): it works on
-// directories that root without CAP_DAC_OVERRIDE may not read.
+// open returns a handle that only names the file (O_PATH). It works even on directories that
+// root without CAP_DAC_OVERRIDE may not read.
 func open(parent int, name string, flags int) (int, error) {
 	for {
 		fd, err := unix.Openat(parent, name, unix.O_PATH|unix.O_CLOEXEC|flags, 0)
@@ -109,8 +108,8 @@ func open(parent int, name string, flags int) (int, error) {
 	}
 }
 
-// enter makes the directory if it is missing and opens it without following a
-// link. Making it is not an error when another pod's prepare was faster.
+// enter creates the directory if it is missing, and opens it without following a link.
+// Another pod's prepare may create it at the same time.
 func enter(parent int, name string) (int, unix.Stat_t, error) {
 	var stat unix.Stat_t
 	made := unix.Mkdirat(parent, name, 0o700)
@@ -137,10 +136,9 @@ func enter(parent int, name string) (int, unix.Stat_t, error) {
 	return -1, stat, err
 }
 
-// lock keeps the janitor from removing levels until the returned function is
-// called. Where it cannot be had, as in a volume that root alone may not read, the
-// worst is that a level goes away at the wrong moment and the kubelet starts this
-// container again.
+// lock keeps the janitor from removing levels until the caller calls unlock. Without the
+// lock, as in a volume that this container may not read, a level may be removed too early. At
+// worst the kubelet then restarts this container.
 func lock(root string) (unlock func()) {
 	volume, err := os.Open(root)
 	if err != nil {
@@ -154,15 +152,16 @@ func lock(root string) (unlock func()) {
 	return func() { volume.Close() }
 }
 
-// passage opens a level above the pod's directory.
-func passage(parent int, name string) (int, error) {
+// openLevel opens a level above the pod's directory, and creates it if it is missing.
+func openLevel(parent int, name string) (int, error) {
 	fd, stat, err := enter(parent, name)
 	if err != nil {
 		return -1, err
 	}
 	if self := os.Geteuid(); int(stat.Uid) != self {
 		unix.Close(fd)
-		return -1, fmt.Errorf("belongs to uid %d, must belong to uid %d because it holds other pods' directories; remove it or chown it on the node", stat.Uid, self)
+		return -1, fmt.Errorf("belongs to uid %d, must belong to uid %d because it holds other pods' directories; "+
+			"remove it or chown it on the node", stat.Uid, self)
 	}
 	if stat.Mode&0o777 == 0o700 {
 		return fd, nil
@@ -174,9 +173,9 @@ func passage(parent int, name string) (int, error) {
 	return fd, nil
 }
 
-// hand makes the pod's directory and gives it to uid:gid. The mode comes first:
-// once the directory is another's, only CAP_FOWNER could change it.
-func hand(parent int, name string, uid, gid int) error {
+// giveDirectory creates the pod's directory and gives it to uid:gid. It sets the mode first:
+// once the directory belongs to another user, only CAP_FOWNER could change the mode.
+func giveDirectory(parent int, name string, uid, gid int) error {
 	fd, stat, err := enter(parent, name)
 	if err != nil {
 		return err
@@ -186,8 +185,8 @@ func hand(parent int, name string, uid, gid int) error {
 	owned := int(stat.Uid) == uid && int(stat.Gid) == gid
 	private := stat.Mode&0o7777 == 0o700
 	if owned && private {
-		// Changes nothing but the change time. A volume that has become read-only will be
-		// reported by those who write to it.
+		// Only the change time changes. If the volume is read-only, the sidecar reports that
+		// when it writes.
 		_ = unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH)
 		return nil
 	}
@@ -199,8 +198,8 @@ func hand(parent int, name string, uid, gid int) error {
 		return nil
 	}
 	if !private {
-		// Taken back for the moment of the chmod. The parent is root's alone, so
-		// nobody can put another file under the name meanwhile.
+		// Take the directory back for the chmod. Only root can write to the parent, so no
+		// program can put another file under the name meanwhile.
 		self := os.Geteuid()
 		if int(stat.Uid) != self {
 			if err := chown(self, int(stat.Gid)); err != nil {
@@ -218,15 +217,16 @@ func hand(parent int, name string, uid, gid int) error {
 	return chown(uid, gid)
 }
 
-// explain adds what a person at the node can do about an error of the volume.
+// explain adds a remedy to an error of the volume.
 func explain(err error) error {
+	const useEmptyDir = "annotate the pod with rockpool.dev/cache-volume: emptyDir"
 	for _, hint := range []struct {
 		is   error
 		text string
 	}{
-		{unix.EROFS, "the hostPath volume is read-only: mount it writable, or annotate the pod with rockpool.dev/cache-volume: emptyDir"},
-		{unix.ENOSPC, "the node's disk is full (or out of inodes): free some, or annotate the pod with rockpool.dev/cache-volume: emptyDir"},
-		{unix.EDQUOT, "the disk quota is used up: raise it, or annotate the pod with rockpool.dev/cache-volume: emptyDir"},
+		{unix.EROFS, "the hostPath volume is read-only: mount it writable, or " + useEmptyDir},
+		{unix.ENOSPC, "the node's disk is full (or out of inodes): free some, or " + useEmptyDir},
+		{unix.EDQUOT, "the disk quota is used up: raise it, or " + useEmptyDir},
 		{unix.EACCES, "the directory is closed to this container: it must belong to root on the node"},
 		{unix.ENOENT, "the directory is missing: is the cache volume mounted there?"},
 	} {

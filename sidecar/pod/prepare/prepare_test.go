@@ -15,14 +15,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The prepare container's user: what the injector asks for.
+// sidecarID is the sidecar's user, as the injector sets it.
 const sidecarID = 65532
 
-// TestMain lets the test binary be the prepare container: root with nothing but
-// CAP_CHOWN, given by the parent test.
+// TestMain lets the test binary be the prepare container: root with only CAP_CHOWN.
 func TestMain(m *testing.M) {
 	if root := os.Getenv("PREPARE_TEST_ROOT"); root != "" {
-		if err := contained(root); err != nil {
+		if err := runContained(root); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -31,9 +30,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func contained(root string) error {
+func runContained(root string) error {
 	if os.Getenv("PREPARE_TEST_DROPPED") == "" {
-		// The bounding set is what survives an exec by root.
+		// After an exec, root has the capabilities of the bounding set.
 		runtime.LockOSThread()
 		for c := range uintptr(unix.CAP_LAST_CAP + 1) {
 			if c == unix.CAP_CHOWN {
@@ -48,7 +47,7 @@ func contained(root string) error {
 	return Directory(Options{Root: root, Directory: os.Getenv("PREPARE_TEST_DIRECTORY"), UID: sidecarID, GID: sidecarID})
 }
 
-// inContainer runs Directory as the prepare container would.
+// inContainer runs Directory like the prepare container.
 func inContainer(t *testing.T, root, directory string) (string, error) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -78,24 +77,27 @@ func wantState(t *testing.T, path, want string) {
 	}
 }
 
-func TestWithChownAlone(t *testing.T) {
+func TestWithOnlyTheChownCapability(t *testing.T) {
 	tests := map[string]func(t *testing.T, root string){
-		"a new directory":                          func(*testing.T, string) {},
-		"a directory that is right already":        func(t *testing.T, r string) { lay(t, r, "ns/sa/app", 0o700, sidecarID) },
-		"a directory of another user":              func(t *testing.T, r string) { lay(t, r, "ns/sa/app", 0o700, 1000) },
-		"a directory of root, left by a crash":     func(t *testing.T, r string) { lay(t, r, "ns/sa/app", 0o700, 0) },
-		"a directory open to others":               func(t *testing.T, r string) { lay(t, r, "ns/sa/app", 0o777, sidecarID) },
-		"a directory closed to its owner":          func(t *testing.T, r string) { lay(t, r, "ns/sa/app", 0o000, 1000) },
-		"levels above that anybody can list":       func(t *testing.T, r string) { lay(t, r, "ns/sa", 0o755, 0); lay(t, r, "ns", 0o777, 0) },
-		"a neighbour that has its directory there": func(t *testing.T, r string) { lay(t, r, "ns/sa/other", 0o700, sidecarID) },
+		"a new directory":                      func(*testing.T, string) {},
+		"a correct directory":                  func(t *testing.T, r string) { makeDirectory(t, r, "ns/sa/app", 0o700, sidecarID) },
+		"a directory of another user":          func(t *testing.T, r string) { makeDirectory(t, r, "ns/sa/app", 0o700, 1000) },
+		"a directory of root, left by a crash": func(t *testing.T, r string) { makeDirectory(t, r, "ns/sa/app", 0o700, 0) },
+		"a directory open to others":           func(t *testing.T, r string) { makeDirectory(t, r, "ns/sa/app", 0o777, sidecarID) },
+		"a directory closed to its owner":      func(t *testing.T, r string) { makeDirectory(t, r, "ns/sa/app", 0o000, 1000) },
+		"levels above that other users can list": func(t *testing.T, r string) {
+			makeDirectory(t, r, "ns/sa", 0o755, 0)
+			makeDirectory(t, r, "ns", 0o777, 0)
+		},
+		"the directory of another workload": func(t *testing.T, r string) { makeDirectory(t, r, "ns/sa/other", 0o700, sidecarID) },
 	}
-	for name, prepare := range tests {
+	for name, setup := range tests {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()
 			if os.Geteuid() == 0 {
-				prepare(t, root)
+				setup(t, root)
 			}
-			for range 2 { // the second time finds all as it should be
+			for range 2 { // the second run finds a correct directory
 				if out, err := inContainer(t, root, "ns/sa/app"); err != nil {
 					t.Fatalf("%v: %s", err, out)
 				}
@@ -107,26 +109,29 @@ func TestWithChownAlone(t *testing.T) {
 	}
 }
 
-func TestWithChownAloneRefuses(t *testing.T) {
+func TestErrorsNameThePathAndARemedy(t *testing.T) {
 	tests := map[string]struct {
-		lay  func(t *testing.T, root string)
-		want string
+		setup func(t *testing.T, root string)
+		want  string
 	}{
 		"a level above that belongs to another pod": {
-			func(t *testing.T, r string) { lay(t, r, "ns", 0o700, sidecarID) }, "/ns: belongs to uid 65532",
+			func(t *testing.T, r string) { makeDirectory(t, r, "ns", 0o700, sidecarID) }, "/ns: belongs to uid 65532",
 		},
-		"a link in the way": {
-			func(t *testing.T, r string) { lay(t, r, "real/sa", 0o700, 0); link(t, "real", filepath.Join(r, "ns")) },
+		"a link as a level above": {
+			func(t *testing.T, r string) {
+				makeDirectory(t, r, "real/sa", 0o700, 0)
+				link(t, "real", filepath.Join(r, "ns"))
+			},
 			"/ns: is a symbolic link",
 		},
 		"a link as the directory": {
 			func(t *testing.T, r string) {
-				lay(t, r, "ns/sa/real", 0o700, 0)
+				makeDirectory(t, r, "ns/sa/real", 0o700, 0)
 				link(t, "real", filepath.Join(r, "ns/sa/app"))
 			},
 			"/ns/sa/app: is a symbolic link",
 		},
-		"a file in the way": {
+		"a file as a level above": {
 			func(t *testing.T, r string) {
 				if err := os.WriteFile(filepath.Join(r, "ns"), nil, 0o600); err != nil {
 					t.Fatal(err)
@@ -147,8 +152,8 @@ func TestWithChownAloneRefuses(t *testing.T) {
 				t.Skip("only root can be root with CAP_CHOWN alone")
 			}
 			root := filepath.Join(t.TempDir(), "cache")
-			lay(t, filepath.Dir(root), "cache", 0o755, 0)
-			test.lay(t, root)
+			makeDirectory(t, filepath.Dir(root), "cache", 0o755, 0)
+			test.setup(t, root)
 			out, err := inContainer(t, root, "ns/sa/app")
 			if err == nil || !strings.Contains(out, test.want) || !strings.Contains(out, root) {
 				t.Errorf("got %v, %q; want %q", err, out, test.want)
@@ -160,11 +165,11 @@ func TestWithChownAloneRefuses(t *testing.T) {
 	}
 }
 
-func TestPathsThatAreNone(t *testing.T) {
+func TestInvalidPaths(t *testing.T) {
 	tests := map[string]struct{ directory, want string }{
 		"an empty path":                  {"", "is empty"},
 		"an absolute path":               {"/ns/sa/app", "is absolute"},
-		"a path that climbs":             {"ns/../../etc", "has the level .."},
+		"a path with two dots":           {"ns/../../etc", "has the level .."},
 		"a path with a dot":              {"ns/./app", "has the level ."},
 		"a path with two slashes":        {"ns//app", "an empty level"},
 		"a path with a slash at its end": {"ns/app/", "an empty level"},
@@ -185,11 +190,11 @@ func TestPathsThatAreNone(t *testing.T) {
 		})
 	}
 	if err := Directory(Options{Root: t.TempDir(), Directory: "a", UID: -1}); err == nil {
-		t.Error("uid -1 means `leave as it is` to chown and must be refused")
+		t.Error("uid -1 must be rejected, because chown takes it as \"do not change\"")
 	}
 }
 
-func TestForOneself(t *testing.T) {
+func TestWithoutChangeOfOwner(t *testing.T) {
 	old := unix.Umask(0o077)
 	defer unix.Umask(old)
 	root := t.TempDir()
@@ -206,7 +211,7 @@ func TestForOneself(t *testing.T) {
 	wantState(t, filepath.Join(root, "ns/sa/app"), fmt.Sprintf("0700 %d:%d", o.UID, o.GID))
 }
 
-func TestADirectoryThatWasRightIsMarkedAsUsed(t *testing.T) {
+func TestTheChangeTimeOfACorrectDirectoryIsUpdated(t *testing.T) {
 	root := t.TempDir()
 	if out, err := inContainer(t, root, "ns/sa/app"); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -219,7 +224,7 @@ func TestADirectoryThatWasRightIsMarkedAsUsed(t *testing.T) {
 		return info.Sys().(*syscall.Stat_t).Ctim
 	}
 	before := changed()
-	for range 100 { // the kernel's clock of files moves every few milliseconds
+	for range 100 { // file times have a resolution of a few milliseconds
 		if out, err := inContainer(t, root, "ns/sa/app"); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
@@ -227,10 +232,10 @@ func TestADirectoryThatWasRightIsMarkedAsUsed(t *testing.T) {
 			return
 		}
 	}
-	t.Error("the change time stays")
+	t.Error("the change time stays the same")
 }
 
-func TestTheVolumesLockIsWaitedFor(t *testing.T) {
+func TestDirectoryWaitsForTheLockOfTheVolume(t *testing.T) {
 	root := t.TempDir()
 	volume, err := os.Open(root)
 	if err != nil {
@@ -244,7 +249,7 @@ func TestTheVolumesLockIsWaitedFor(t *testing.T) {
 	go func() {
 		done <- Directory(Options{Root: root, Directory: "ns/sa/app", UID: os.Getuid(), GID: os.Getgid()})
 	}()
-	for { // until it waits, which the kernel lists
+	for { // until the kernel lists it as waiting
 		waiting, err := os.ReadFile("/proc/locks")
 		if err != nil {
 			t.Skip(err)
@@ -260,7 +265,7 @@ func TestTheVolumesLockIsWaitedFor(t *testing.T) {
 		}
 	}
 	if left, _ := os.ReadDir(root); len(left) != 0 {
-		t.Errorf("made under the other's lock: %v", left)
+		t.Errorf("created while another process held the lock: %v", left)
 	}
 	volume.Close()
 	if err := <-done; err != nil {
@@ -277,7 +282,7 @@ func inode(t *testing.T, path string) string {
 	return fmt.Sprintf(":%d ", info.Sys().(*syscall.Stat_t).Ino)
 }
 
-func lay(t *testing.T, root, path string, mode os.FileMode, id int) {
+func makeDirectory(t *testing.T, root, path string, mode os.FileMode, id int) {
 	t.Helper()
 	full := filepath.Join(root, path)
 	if err := os.MkdirAll(full, 0o700); err != nil {

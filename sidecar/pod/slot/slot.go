@@ -1,9 +1,8 @@
-// Package slot picks the directory of this pod inside the cache of its
-// workload: 0, 1, 2, ... the first that no other pod on the node holds. A
-// replacement pod so starts with what its predecessor recorded, and two
-// replicas on one node do not write the same database.
+// Package slot picks the pod's directory in the cache of its workload: 0, 1, 2, ... the first
+// that no other pod on the node holds. So a replacement pod starts with the recordings of its
+// predecessor, and two replicas on one node do not write the same database.
 //
-// It holds a lock; what lies in the directory is the store's.
+// The package holds the lock only. The files in the directory belong to the store.
 package slot
 
 import (
@@ -19,15 +18,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Max is how many pods of one workload can record on one node.
+// Max is the number of pods of one workload that can record on one node.
 const Max = 64
 
-// lockName is the file in the slot that carries the lock. It stays there, empty:
-// removing it would let two pods lock two files of the same name.
+// lockName is the file in the slot that carries the lock. It is empty and never removed:
+// otherwise two pods could lock two files of the same name.
 const lockName = "lock"
 
-// Slot is a directory that is this process's alone until Close, or until the
-// process ends in whatever way: the kernel drops the lock with it (flock(2)).
+// Slot is a directory that only this process uses, until Close or the process's end: the
+// kernel then drops the lock (flock(2)).
 type Slot struct {
 	// Path is the directory, mode 0700.
 	Path string
@@ -35,20 +34,20 @@ type Slot struct {
 	lock *os.File
 }
 
-// ErrBusy is in the error when all slots are held by others.
+// ErrBusy means that other pods hold all slots.
 var ErrBusy = errors.New("all slots are held by other pods")
 
-// ErrHeld is in the error when one slot is held by another process.
+// ErrHeld means that another process holds the slot.
 var ErrHeld = errors.New("held by another pod")
 
-// Is tells whether name could be that of a slot.
+// Is reports whether name can be the name of a slot.
 func Is(name string) bool {
 	n, err := strconv.Atoi(name)
 	return err == nil && n >= 0 && n < Max && strconv.Itoa(n) == name
 }
 
-// Acquire takes the first free slot of directory, which must exist. It does not
-// wait. An error names the path; the caller goes on without recording.
+// Acquire takes the first free slot in directory, which must exist. It does not wait. An
+// error names the path; the caller then runs without recording.
 func Acquire(directory string) (*Slot, error) {
 	if info, err := os.Stat(directory); err != nil {
 		return nil, fmt.Errorf("cache directory: %w", err)
@@ -67,38 +66,39 @@ func Acquire(directory string) (*Slot, error) {
 		switch {
 		case err == nil:
 			s := &Slot{Path: path, lock: lock}
-			s.mark()
+			s.touch()
 			return s, nil
-		case errors.Is(err, errHopeless):
+		case errors.Is(err, errNoSlots):
 			return nil, fmt.Errorf("make cache slot: %w", err)
 		case !errors.Is(err, ErrHeld) && unusable == nil:
-			unusable = fmt.Errorf("%s: %w", path, err) // somebody's leftover; the next slot may do
+			unusable = fmt.Errorf("%s: %w", path, err) // try the next slot
 		}
 	}
 	if unusable != nil {
-		return nil, fmt.Errorf("cache directory %s: no slot of %d can be used, the first because: %w", directory, Max, unusable)
+		return nil, fmt.Errorf("cache directory %s: none of %d slots is usable; the first error is: %w",
+			directory, Max, unusable)
 	}
 	return nil, fmt.Errorf("cache directory %s: %w (%d)", directory, ErrBusy, Max)
 }
 
-// errHopeless is in the error when no other slot can be made either.
-var errHopeless = errors.New("no directory can be made here")
+// errNoSlots means that no other slot can be created either.
+var errNoSlots = errors.New("cannot create a directory here")
 
-// claim makes the slot unless it is there, and takes its lock.
+// claim creates the slot if it is missing, and takes its lock.
 func claim(workload *os.Root, path string) (lock *os.File, err error) {
 	for range 3 {
 		if err = makeDirectory(path); err == nil {
-			lock, err = take(workload, filepath.Base(path), os.O_CREATE)
+			lock, err = lockSlot(workload, filepath.Base(path), os.O_CREATE)
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
 			break
 		}
-		// The janitor has just removed it.
+		// The janitor has just removed the slot.
 	}
 	return lock, err
 }
 
-// makeDirectory makes path unless it is there.
+// makeDirectory creates path if it is missing, and closes it to other users.
 func makeDirectory(path string) error {
 	err := os.Mkdir(path, 0o700)
 	if err == nil {
@@ -107,9 +107,9 @@ func makeDirectory(path string) error {
 	info, statErr := os.Lstat(path)
 	switch {
 	case statErr != nil && errors.Is(err, fs.ErrExist):
-		return statErr // it went away
+		return statErr // removed meanwhile
 	case statErr != nil:
-		return fmt.Errorf("%w: %w", errHopeless, err)
+		return fmt.Errorf("%w: %w", errNoSlots, err)
 	case !info.IsDir():
 		return fmt.Errorf("%s: not a directory", path)
 	case info.Mode().Perm()&0o077 == 0:
@@ -121,19 +121,19 @@ func makeDirectory(path string) error {
 	return nil
 }
 
-// Lock takes the lock of a slot that is there, without making it this process's own.
-// The lock is held until the file is closed, and as long as it is held no pod takes
-// the slot. An error is ErrHeld, or fs.ErrNotExist where no pod has ever been.
+// Lock takes the lock of an existing slot, without acquiring the slot. Until the caller
+// closes the file, no pod can acquire the slot. The error is ErrHeld if a pod holds the slot,
+// and fs.ErrNotExist if no pod has ever locked it.
 func Lock(workload *os.Root, name string) (*os.File, error) {
-	return take(workload, name, 0)
+	return lockSlot(workload, name, 0)
 }
 
-// take locks the slot's lock file, or fails with ErrHeld.
-func take(workload *os.Root, slot string, flags int) (*os.File, error) {
+// lockSlot locks the slot's lock file, or fails with ErrHeld.
+func lockSlot(workload *os.Root, slot string, flags int) (*os.File, error) {
 	name := filepath.Join(slot, lockName)
 	for range 3 {
 		if info, err := workload.Lstat(name); err == nil && !info.Mode().IsRegular() {
-			return nil, errors.New("the lock is not a file") // the lock of a link's target is not the slot's
+			return nil, errors.New("the lock is not a file") // a link may name another lock
 		}
 		file, err := workload.OpenFile(name, os.O_RDWR|flags, 0o600)
 		if err != nil {
@@ -146,7 +146,7 @@ func take(workload *os.Root, slot string, flags int) (*os.File, error) {
 			}
 			return nil, fmt.Errorf("flock: %w", err)
 		}
-		same, err := current(file, workload, name)
+		same, err := isCurrent(file, workload, name)
 		if same {
 			return file, nil
 		}
@@ -154,13 +154,13 @@ func take(workload *os.Root, slot string, flags int) (*os.File, error) {
 		if err != nil {
 			return nil, err
 		}
-		// Removed between open and lock; lock the file that is there now.
+		// The file was removed between open and lock: lock the present one.
 	}
 	return nil, errors.New("the lock keeps being replaced")
 }
 
-// current tells whether the locked file is still the one under its name.
-func current(file *os.File, workload *os.Root, name string) (bool, error) {
+// isCurrent reports whether the locked file is still the one under its name.
+func isCurrent(file *os.File, workload *os.Root, name string) (bool, error) {
 	locked, err := file.Stat()
 	if err != nil {
 		return false, err
@@ -175,14 +175,14 @@ func current(file *os.File, workload *os.Root, name string) (bool, error) {
 	return os.SameFile(locked, named), nil
 }
 
-// mark notes in the lock's modification time that the slot is in use: a pod that only
-// reads leaves no other trace, and the janitor goes by the newest one.
-func (s *Slot) mark() {
-	_ = os.Chtimes(filepath.Join(s.Path, lockName), time.Time{}, time.Now()) // a full disk has no say in this
+// touch sets the lock's modification time, because a pod that only reads changes no other
+// file. The janitor takes the newest modification time as the last use of the slot.
+func (s *Slot) touch() {
+	_ = os.Chtimes(filepath.Join(s.Path, lockName), time.Time{}, time.Now()) // also on a full disk
 }
 
-// Siblings are the directories of the workload's other slots, the most recently changed first:
-// whoever finds nothing in a new slot may look there.
+// Siblings returns the directories of the workload's other slots, the most recently changed
+// first. A pod with a new, empty slot can start from their recordings.
 func (s *Slot) Siblings() []string {
 	type sibling struct {
 		path    string
@@ -198,24 +198,24 @@ func (s *Slot) Siblings() []string {
 		if err != nil {
 			continue
 		}
-		of := sibling{path: path}
+		s := sibling{path: path}
 		for _, f := range files {
-			if info, err := f.Info(); err == nil && info.ModTime().After(of.changed) {
-				of.changed = info.ModTime()
+			if info, err := f.Info(); err == nil && info.ModTime().After(s.changed) {
+				s.changed = info.ModTime()
 			}
 		}
-		all = append(all, of)
+		all = append(all, s)
 	}
 	slices.SortStableFunc(all, func(a, b sibling) int { return b.changed.Compare(a.changed) })
 	paths := make([]string, len(all))
-	for i, of := range all {
-		paths[i] = of.path
+	for i, s := range all {
+		paths[i] = s.path
 	}
 	return paths
 }
 
-// Close gives the slot up. The directory stays for the next pod.
+// Close releases the slot. The directory stays for the next pod.
 func (s *Slot) Close() error {
-	s.mark()
+	s.touch()
 	return s.lock.Close()
 }

@@ -40,7 +40,7 @@ func acquire(t *testing.T, directory, want string) *Slot {
 	return s
 }
 
-func TestSlotsAreTakenInOrderAndComeBack(t *testing.T) {
+func TestSlotsAreAcquiredInOrderAndReused(t *testing.T) {
 	directory := t.TempDir()
 	first := acquire(t, directory, "0")
 	acquire(t, directory, "1")
@@ -57,11 +57,11 @@ func TestSlotsAreTakenInOrderAndComeBack(t *testing.T) {
 	}
 	acquire(t, directory, "0")
 	if _, err := os.Stat(recorded); err != nil {
-		t.Errorf("what the predecessor left must stay: %v", err)
+		t.Errorf("the predecessor's recordings must stay: %v", err)
 	}
 }
 
-func TestAKilledPodGivesItsSlotBack(t *testing.T) {
+func TestAKilledPodReleasesItsSlot(t *testing.T) {
 	directory := t.TempDir()
 	other := exec.Command(os.Args[0])
 	other.Env = append(os.Environ(), "SLOT_TEST_HOLD="+directory)
@@ -104,18 +104,18 @@ func TestAllSlotsHeld(t *testing.T) {
 	}
 }
 
-func TestAcquireFindsItsWay(t *testing.T) {
+func TestAcquireInSpiteOfObstacles(t *testing.T) {
 	tests := map[string]struct {
-		lay  func(t *testing.T, directory string)
-		want string // the slot, or
-		fail string // a part of the error
+		setup func(t *testing.T, directory string)
+		want  string // the slot
+		fail  string // or a part of the error
 	}{
-		"a file where slot 0 should be is passed over": {
-			lay:  func(t *testing.T, dir string) { write(t, filepath.Join(dir, "0")) },
-			want: "1",
+		"a file in place of slot 0 is skipped": {
+			setup: func(t *testing.T, dir string) { write(t, filepath.Join(dir, "0")) },
+			want:  "1",
 		},
-		"a lock that is a link is passed over": {
-			lay: func(t *testing.T, dir string) {
+		"a lock that is a link is skipped": {
+			setup: func(t *testing.T, dir string) {
 				mkdir(t, filepath.Join(dir, "0"), 0o700)
 				elsewhere := filepath.Join(dir, "elsewhere")
 				if err := os.Symlink(elsewhere, filepath.Join(dir, "0", lockName)); err != nil {
@@ -129,8 +129,8 @@ func TestAcquireFindsItsWay(t *testing.T) {
 			},
 			want: "1",
 		},
-		"a lock that is a link to the lock of another slot is passed over": {
-			lay: func(t *testing.T, dir string) {
+		"a lock that is a link to the lock of another slot is skipped": {
+			setup: func(t *testing.T, dir string) {
 				mkdir(t, filepath.Join(dir, "0"), 0o700)
 				mkdir(t, filepath.Join(dir, "7"), 0o700)
 				if err := os.Symlink("../7/lock", filepath.Join(dir, "0", lockName)); err != nil {
@@ -144,8 +144,8 @@ func TestAcquireFindsItsWay(t *testing.T) {
 			},
 			want: "1",
 		},
-		"a slot that is a link is passed over": {
-			lay: func(t *testing.T, dir string) {
+		"a slot that is a link is skipped": {
+			setup: func(t *testing.T, dir string) {
 				mkdir(t, filepath.Join(dir, "elsewhere"), 0o700)
 				if err := os.Symlink("elsewhere", filepath.Join(dir, "0")); err != nil {
 					t.Fatal(err)
@@ -154,19 +154,19 @@ func TestAcquireFindsItsWay(t *testing.T) {
 			want: "1",
 		},
 		"a slot that is open to others is closed": {
-			lay:  func(t *testing.T, dir string) { mkdir(t, filepath.Join(dir, "0"), 0o755) },
-			want: "0",
+			setup: func(t *testing.T, dir string) { mkdir(t, filepath.Join(dir, "0"), 0o755) },
+			want:  "0",
 		},
-		"a directory that is not there is named": {
-			lay:  func(t *testing.T, dir string) { os.Remove(dir) },
-			fail: "no such file",
+		"a missing directory": {
+			setup: func(t *testing.T, dir string) { os.Remove(dir) },
+			fail:  "no such file",
 		},
-		"a directory that is a file is named": {
-			lay:  func(t *testing.T, dir string) { os.Remove(dir); write(t, dir) },
-			fail: "not a directory",
+		"a file in place of the directory": {
+			setup: func(t *testing.T, dir string) { os.Remove(dir); write(t, dir) },
+			fail:  "not a directory",
 		},
-		"a directory that cannot be written is named": {
-			lay: func(t *testing.T, dir string) {
+		"a directory that cannot be written": {
+			setup: func(t *testing.T, dir string) {
 				if os.Geteuid() == 0 {
 					t.Skip("root may write everywhere")
 				}
@@ -181,7 +181,7 @@ func TestAcquireFindsItsWay(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			directory := filepath.Join(t.TempDir(), "cache")
 			mkdir(t, directory, 0o700)
-			test.lay(t, directory)
+			test.setup(t, directory)
 			if test.fail == "" {
 				s := acquire(t, directory, test.want)
 				if info, err := os.Stat(s.Path); err != nil || info.Mode().Perm() != 0o700 {
@@ -201,30 +201,30 @@ func TestAcquireFindsItsWay(t *testing.T) {
 	}
 }
 
-func TestTakingAndGivingUpASlotMarkItAsUsed(t *testing.T) {
+func TestAcquireAndCloseTouchTheLock(t *testing.T) {
 	directory := t.TempDir()
 	s := acquire(t, directory, "0")
 	lock := filepath.Join(s.Path, lockName)
 	past := time.Now().Add(-24 * time.Hour)
-	used := func(what string) {
+	checkUsed := func(what string) {
 		t.Helper()
 		info, err := os.Stat(lock)
 		if err != nil || time.Since(info.ModTime()) > time.Hour {
-			t.Errorf("%s: the lock is of %v, %v; want now", what, info.ModTime(), err)
+			t.Errorf("%s: the lock's time is %v, %v; want now", what, info.ModTime(), err)
 		}
 		if err := os.Chtimes(lock, past, past); err != nil {
 			t.Fatal(err)
 		}
 	}
-	used("made")
+	checkUsed("created")
 	s.Close()
-	used("given up")
+	checkUsed("released")
 	s = acquire(t, directory, "0")
-	used("taken")
+	checkUsed("acquired again")
 	s.Close()
 }
 
-func TestLockHoldsWhatAcquireHolds(t *testing.T) {
+func TestLockAndAcquireExcludeEachOther(t *testing.T) {
 	directory := t.TempDir()
 	workload, err := os.OpenRoot(directory)
 	if err != nil {
@@ -240,7 +240,7 @@ func TestLockHoldsWhatAcquireHolds(t *testing.T) {
 	}
 	s := acquire(t, directory, "0")
 	if _, err := Lock(workload, "0"); !errors.Is(err, ErrHeld) {
-		t.Errorf("a slot that a pod has: %v", err)
+		t.Errorf("a slot that a pod holds: %v", err)
 	}
 	s.Close()
 	lock, err := Lock(workload, "0")
@@ -277,7 +277,7 @@ func write(t *testing.T, path string) {
 	}
 }
 
-func TestSiblingsAreTheOtherSlotsTheLatestFirst(t *testing.T) {
+func TestSiblingsAreTheOtherSlotsLatestFirst(t *testing.T) {
 	workload := t.TempDir()
 	var slots []*Slot
 	for range 3 {

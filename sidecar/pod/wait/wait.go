@@ -1,10 +1,9 @@
-// Package wait holds back the pod's applications until the sidecar is ready for
-// them: its copy of the service-account directory is written, and its listener
-// completes a TLS handshake that verifies against that copy's ca.crt. That is
-// just what the first client of an application needs.
+// Package wait holds back the pod's applications until the sidecar is ready for them: its
+// copy of the service-account directory is written, and its listener completes a TLS
+// handshake that verifies against that copy's ca.crt. A client needs both for its first
+// request.
 //
-// Ready does not mean that the link is up: an application starts offline as it
-// starts online.
+// Ready does not mean that the link is up: an application starts offline and online alike.
 package wait
 
 import (
@@ -21,13 +20,12 @@ import (
 )
 
 const (
-	// DefaultTimeout is far above what a start takes, and below the time after
-	// which a person looks.
+	// DefaultTimeout is far above the time of a start, and short enough for a person who waits.
 	DefaultTimeout = 60 * time.Second
 
-	firstPause   = 20 * time.Millisecond // the sidecar is expected up within a few of these
-	longestPause = 500 * time.Millisecond
-	handshake    = 5 * time.Second // for one attempt
+	firstPause       = 20 * time.Millisecond // a start takes a few of these
+	longestPause     = 500 * time.Millisecond
+	handshakeTimeout = 5 * time.Second // for one attempt
 )
 
 // Options say what to wait for.
@@ -35,11 +33,11 @@ type Options struct {
 	Mirror   string        // the copy of the service-account directory
 	Address  string        // the sidecar's listener, host:port
 	Timeout  time.Duration // 0 = DefaultTimeout
-	Progress func(error)   // called when what is missing changes; nil = not
+	Progress func(error)   // called with the reason for waiting, when it changes; nil = no calls
 }
 
-// Ready returns nil as soon as the sidecar is ready. When the time is over, or
-// ctx ends, the error tells what is still missing.
+// Ready returns nil as soon as the sidecar is ready. After the timeout, or when ctx ends, it
+// returns an error that names what is still missing.
 func Ready(ctx context.Context, o Options) error {
 	if o.Timeout <= 0 {
 		o.Timeout = DefaultTimeout
@@ -71,11 +69,11 @@ func Ready(ctx context.Context, o Options) error {
 	}
 }
 
-// check looks at everything, so that the error names all that is missing.
+// check returns an error that names everything that is missing.
 func check(ctx context.Context, o Options) error {
-	token := file(filepath.Join(o.Mirror, "token"))
+	token := checkFile(filepath.Join(o.Mirror, "token"))
 	path := filepath.Join(o.Mirror, "ca.crt")
-	if err := file(path); err != nil {
+	if err := checkFile(path); err != nil {
 		return errors.Join(token, err)
 	}
 	content, err := os.ReadFile(path)
@@ -86,10 +84,10 @@ func check(ctx context.Context, o Options) error {
 	if !roots.AppendCertsFromPEM(content) {
 		return errors.Join(token, fmt.Errorf("%s: has no certificate", path))
 	}
-	return errors.Join(token, listening(ctx, o.Address, roots))
+	return errors.Join(token, checkListener(ctx, o.Address, roots))
 }
 
-func file(path string) error {
+func checkFile(path string) error {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -102,12 +100,12 @@ func file(path string) error {
 	return nil
 }
 
-func listening(ctx context.Context, address string, roots *x509.CertPool) error {
+func checkListener(ctx context.Context, address string, roots *x509.CertPool) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, handshake)
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	plain, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
@@ -118,7 +116,7 @@ func listening(ctx context.Context, address string, roots *x509.CertPool) error 
 		RootCAs:    roots,
 		ServerName: host,
 		MinVersion: tls.VersionTLS12,
-		// Without HTTP/2: its server would wait for a preface and log the lack.
+		// Not HTTP/2: the server would wait for the client preface, and log that it is missing.
 		NextProtos: []string{"http/1.1"},
 	})
 	err = conn.HandshakeContext(ctx)

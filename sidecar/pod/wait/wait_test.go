@@ -27,8 +27,8 @@ func authority(t *testing.T) *certs.Authority {
 	return a
 }
 
-// serve shakes hands until the test ends; without an authority it accepts and
-// closes, as a program that does not speak TLS.
+// serve completes TLS handshakes until the test ends. Without an authority it accepts and
+// closes, like a program that does not speak TLS.
 func serve(t *testing.T, listener net.Listener, a *certs.Authority) {
 	t.Helper()
 	var wg sync.WaitGroup
@@ -71,7 +71,7 @@ func TestReadyAtOnce(t *testing.T) {
 			put(t, mirror, "token", []byte("x"))
 			put(t, mirror, "ca.crt", a.CAPEM())
 			err := Ready(t.Context(), Options{Mirror: mirror, Address: listener.Addr().String(), Progress: func(err error) {
-				t.Errorf("the first look must do: %v", err)
+				t.Errorf("not ready at the first check: %v", err)
 			}})
 			if err != nil {
 				t.Error(err)
@@ -80,36 +80,35 @@ func TestReadyAtOnce(t *testing.T) {
 	}
 }
 
-// TestReadyStepByStep lets the sidecar come up in pieces; each piece is made
-// when the wait has told that it is missing.
+// TestReadyStepByStep starts the sidecar in pieces: each after Ready has reported it missing.
 func TestReadyStepByStep(t *testing.T) {
 	a, mirror, listener := authority(t), t.TempDir(), listen(t, "127.0.0.1")
 	address := listener.Addr().String()
 	listener.Close()
-	var told []string
+	var reported []string
 	step := func(err error) {
-		told = append(told, err.Error())
-		switch len(told) {
+		reported = append(reported, err.Error())
+		switch len(reported) {
 		case 1:
 			put(t, mirror, "ca.crt", a.CAPEM())
 		case 2:
 			put(t, mirror, "token", []byte("x"))
 		case 3:
-			again, err := net.Listen("tcp", address)
+			second, err := net.Listen("tcp", address)
 			if err != nil {
 				t.Fatal(err)
 			}
-			serve(t, again, a)
+			serve(t, second, a)
 		}
 	}
 	if err := Ready(t.Context(), Options{Mirror: mirror, Address: address, Progress: step}); err != nil {
 		t.Fatal(err)
 	}
-	if len(told) != 3 ||
-		!strings.Contains(told[0], "token: is not written") || !strings.Contains(told[0], "ca.crt: is not written") ||
-		!strings.Contains(told[1], "token: is not written") || !strings.Contains(told[1], "nothing listens") ||
-		strings.Contains(told[2], "token") || !strings.Contains(told[2], "nothing listens on "+address) {
-		t.Errorf("told: %q", told)
+	if len(reported) != 3 ||
+		!strings.Contains(reported[0], "token: is not written") || !strings.Contains(reported[0], "ca.crt: is not written") ||
+		!strings.Contains(reported[1], "token: is not written") || !strings.Contains(reported[1], "nothing listens") ||
+		strings.Contains(reported[2], "token") || !strings.Contains(reported[2], "nothing listens on "+address) {
+		t.Errorf("reported: %q", reported)
 	}
 }
 
@@ -125,13 +124,13 @@ func TestNotReady(t *testing.T) {
 		"an empty token":               {[]byte{}, own.CAPEM(), own, "token: is empty"},
 		"no CA":                        {[]byte("x"), nil, own, "ca.crt: is not written yet"},
 		"an empty CA":                  {[]byte("x"), []byte{}, own, "ca.crt: is empty"},
-		"a CA that is none":            {[]byte("x"), []byte("x"), own, "ca.crt: has no certificate"},
+		"an invalid CA":                {[]byte("x"), []byte("x"), own, "ca.crt: has no certificate"},
 		"another program on the port":  {[]byte("x"), own.CAPEM(), other, "another program listens"},
 		"a program that speaks no TLS": {[]byte("x"), own.CAPEM(), nil, "no TLS on"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel() // each takes its timeout, which must be enough for a handshake on a busy machine
+			t.Parallel() // each lasts its timeout, long enough for a handshake on a busy machine
 			mirror, listener := t.TempDir(), listen(t, "127.0.0.1")
 			serve(t, listener, test.serve)
 			if test.token != nil {
@@ -148,9 +147,9 @@ func TestNotReady(t *testing.T) {
 	}
 }
 
-func TestABlackHoleDoesNotHoldTheWait(t *testing.T) {
+func TestASilentListenerDoesNotOutlastTheContext(t *testing.T) {
 	a, mirror, listener := authority(t), t.TempDir(), listen(t, "127.0.0.1")
-	defer listener.Close() // the kernel accepts, nobody answers
+	defer listener.Close() // the kernel accepts, but no program answers
 	put(t, mirror, "token", []byte("x"))
 	put(t, mirror, "ca.crt", a.CAPEM())
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)

@@ -24,18 +24,18 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func keeper(t *testing.T, a *api, p Policy, clk *clocktesting.FakeClock, log *zap.Logger) *Keeper {
+func rotator(t *testing.T, a *api, p Policy, clk *clocktesting.FakeClock, log *zap.Logger) *Rotator {
 	t.Helper()
-	k, err := NewKeeper(a.restConfig(), where, p, log, clk)
+	r, err := NewRotator(a.restConfig(), objects, p, log, clk)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return k
+	return r
 }
 
-// trusts tells whether an API server with this bundle accepts what k serves.
-func trusts(k *Keeper, bundle []byte, now time.Time) error {
-	cert, err := k.Get(nil)
+// trusts returns nil if an API server with this bundle accepts the certificate of r.
+func trusts(r *Rotator, bundle []byte, now time.Time) error {
+	cert, err := r.Get(nil)
 	if err != nil {
 		return err
 	}
@@ -45,48 +45,48 @@ func trusts(k *Keeper, bundle []byte, now time.Time) error {
 	return err
 }
 
-func TestTheFirstLookMakesAllThatIsNeeded(t *testing.T) {
+func TestTheFirstReconciliationMakesSecretAndBundle(t *testing.T) {
 	a := newAPI(t)
 	clk := clocktesting.NewFakeClock(start)
-	k := keeper(t, a, policy, clk, zap.NewNop())
-	if k.Ready() == nil {
-		t.Error("ready before it has looked")
+	r := rotator(t, a, policy, clk, zap.NewNop())
+	if r.Ready() == nil {
+		t.Error("ready before the first reconciliation")
 	}
-	if err := k.look(t.Context()); err != nil {
+	if err := r.reconcile(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := k.Ready(); err != nil {
+	if err := r.Ready(); err != nil {
 		t.Error(err)
 	}
 	for i, ours := range []bool{true, false, true} {
-		if got := trusts(k, a.bundle(i), start) == nil; got != ours {
+		if got := trusts(r, a.bundle(i), start) == nil; got != ours {
 			t.Errorf("webhook %d trusts the certificate: %t", i, got)
 		}
 	}
 	if a.secret.Type != corev1.SecretTypeTLS || a.secret.Labels[LabelManagedBy] != ManagedBy {
 		t.Errorf("the Secret is a %s with %v", a.secret.Type, a.secret.Labels)
 	}
-	if err := k.look(t.Context()); err != nil {
+	if err := r.reconcile(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if want := []string{"secret", "caBundle"}; !slices.Equal(a.writes, want) {
 		t.Errorf("writes %v, want %v", a.writes, want)
 	}
 
-	// Somebody has applied a manifest with an empty bundle.
+	// A person has applied a manifest with an empty bundle.
 	a.mu.Lock()
 	a.config.Webhooks[2].ClientConfig.CABundle = nil
 	a.mu.Unlock()
-	if err := k.look(t.Context()); err != nil || trusts(k, a.bundle(2), start) != nil {
+	if err := r.reconcile(t.Context()); err != nil || trusts(r, a.bundle(2), start) != nil {
 		t.Errorf("the bundle is not set again: %v", err)
 	}
 }
 
 func TestReplicasThatRaceEndWithOneCertificate(t *testing.T) {
 	for _, tt := range []struct {
-		name  string
-		looks []time.Duration // since start, by one replica
-		race  time.Duration   // then all of them
+		name   string
+		rounds []time.Duration // since start, by one replica
+		race   time.Duration   // then all of them
 	}{
 		{"at the first start", nil, 0},
 		{"at a renewal", []time.Duration{0}, 61 * day},
@@ -96,40 +96,40 @@ func TestReplicasThatRaceEndWithOneCertificate(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			a := newAPI(t)
 			clk := clocktesting.NewFakeClock(start)
-			before := keeper(t, a, policy, clk, zap.NewNop())
-			for _, at := range tt.looks {
+			before := rotator(t, a, policy, clk, zap.NewNop())
+			for _, at := range tt.rounds {
 				clk.SetTime(start.Add(at))
-				if err := before.look(t.Context()); err != nil {
+				if err := before.reconcile(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 			}
 			clk.SetTime(start.Add(tt.race))
 			a.writes = nil
 			const replicas = 4
-			var barrier sync.WaitGroup // all have read before any writes
+			var barrier sync.WaitGroup // all replicas read before one writes
 			barrier.Add(replicas)
 			var once [replicas]sync.Once
 			var group sync.WaitGroup
-			keepers := make([]*Keeper, replicas)
-			for i := range keepers {
-				keepers[i] = keeper(t, a, policy, clk, zap.NewNop())
-				keepers[i].clock = gate{clk, func() { once[i].Do(func() { barrier.Done(); barrier.Wait() }) }}
+			rotators := make([]*Rotator, replicas)
+			for i := range rotators {
+				rotators[i] = rotator(t, a, policy, clk, zap.NewNop())
+				rotators[i].clock = gate{clk, func() { once[i].Do(func() { barrier.Done(); barrier.Wait() }) }}
 				group.Go(func() {
-					if err := keepers[i].look(context.Background()); err != nil {
+					if err := rotators[i].reconcile(context.Background()); err != nil {
 						t.Error(err)
 					}
 				})
 			}
 			group.Wait()
-			first, err := keepers[0].Get(nil)
+			first, err := rotators[0].Get(nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			for i, k := range keepers {
-				if got, err := k.Get(nil); err != nil || !got.Leaf.Equal(first.Leaf) {
+			for i, r := range rotators {
+				if got, err := r.Get(nil); err != nil || !got.Leaf.Equal(first.Leaf) {
 					t.Errorf("replica %d serves another certificate: %v", i, err)
 				}
-				if err := trusts(k, a.bundle(0), clk.Now()); err != nil {
+				if err := trusts(r, a.bundle(0), clk.Now()); err != nil {
 					t.Errorf("replica %d is not trusted: %v", i, err)
 				}
 			}
@@ -140,7 +140,7 @@ func TestReplicasThatRaceEndWithOneCertificate(t *testing.T) {
 	}
 }
 
-// gate is a clock that holds whoever asks for the time, after the Secret was read.
+// gate is a clock that blocks its caller, which asks for the time after reading the Secret.
 type gate struct {
 	*clocktesting.FakeClock
 	hold func()
@@ -148,20 +148,20 @@ type gate struct {
 
 func (g gate) Now() time.Time { g.hold(); return g.FakeClock.Now() }
 
-func TestASecretOfSomebodyElseIsLeftAlone(t *testing.T) {
+func TestASecretOfAnotherProgramIsLeftAlone(t *testing.T) {
 	a := newAPI(t)
 	a.edit(func(*corev1.Secret) *corev1.Secret {
-		return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: where.Namespace, Name: where.Secret}, Data: map[string][]byte{"password": []byte("hush")}}
+		return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: objects.Namespace, Name: objects.Secret}, Data: map[string][]byte{"password": []byte("hush")}}
 	})
 	before := a.secret.DeepCopy()
 	core, logs := observer.New(zap.DebugLevel)
-	k := keeper(t, a, policy, clocktesting.NewFakeClock(start), zap.New(core))
+	r := rotator(t, a, policy, clocktesting.NewFakeClock(start), zap.New(core))
 	for range 3 {
-		if err := k.look(t.Context()); err == nil {
+		if err := r.reconcile(t.Context()); err == nil {
 			t.Fatal("no error")
 		}
 	}
-	err := k.Ready()
+	err := r.Ready()
 	for _, want := range []string{"rockpool-system/certificate", LabelManagedBy, "--tls-secret", "--tls-cert-file"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
@@ -171,18 +171,18 @@ func TestASecretOfSomebodyElseIsLeftAlone(t *testing.T) {
 		t.Errorf("writes %v", a.writes)
 	}
 	if logs.Len() != 1 {
-		t.Errorf("%d log lines of one and the same failure", logs.Len())
+		t.Errorf("%d log lines for the same failure", logs.Len())
 	}
 	a.edit(func(*corev1.Secret) *corev1.Secret { return nil })
-	if err := k.look(t.Context()); err != nil || k.Ready() != nil {
+	if err := r.reconcile(t.Context()); err != nil || r.Ready() != nil {
 		t.Errorf("after it was removed: %v", err)
 	}
 }
 
-func TestFailuresCostNobodyACertificate(t *testing.T) {
+func TestTheCertificateStaysDuringFailures(t *testing.T) {
 	a := newAPI(t)
 	clk := clocktesting.NewFakeClock(start)
-	k := keeper(t, a, policy, clk, zap.NewNop())
+	r := rotator(t, a, policy, clk, zap.NewNop())
 	deny := func(verb string) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
@@ -194,98 +194,98 @@ func TestFailuresCostNobodyACertificate(t *testing.T) {
 		}
 	}
 	deny("PATCH")
-	if err := k.look(t.Context()); err == nil || k.Ready() == nil {
+	if err := r.reconcile(t.Context()); err == nil || r.Ready() == nil {
 		t.Errorf("ready although the bundle could not be set: %v", err)
 	}
 	deny("")
-	if err := k.look(t.Context()); err != nil || k.Ready() != nil {
+	if err := r.reconcile(t.Context()); err != nil || r.Ready() != nil {
 		t.Fatalf("then: %v", err)
 	}
-	before, _ := k.Get(nil)
+	before, _ := r.Get(nil)
 	clk.Step(61 * day)
 	for _, verb := range []string{"GET", "PUT"} {
 		deny(verb)
-		if err := k.look(t.Context()); err == nil {
-			t.Errorf("%s fails, and nothing is said", verb)
+		if err := r.reconcile(t.Context()); err == nil {
+			t.Errorf("%s fails, and there is no error", verb)
 		}
-		if now, err := k.Get(nil); err != nil || now != before || k.Ready() != nil {
+		if now, err := r.Get(nil); err != nil || now != before || r.Ready() != nil {
 			t.Errorf("%s fails: another certificate, or none: %v", verb, err)
 		}
 	}
 	deny("")
-	if err := k.look(t.Context()); err != nil {
+	if err := r.reconcile(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if now, _ := k.Get(nil); now == before || trusts(k, a.bundle(0), clk.Now()) != nil {
+	if now, _ := r.Get(nil); now == before || trusts(r, a.bundle(0), clk.Now()) != nil {
 		t.Error("not renewed, or not trusted")
 	}
 
 	a.mu.Lock()
 	a.config.Webhooks = a.config.Webhooks[1:2]
 	a.mu.Unlock()
-	if err := k.look(t.Context()); err == nil || !strings.Contains(err.Error(), "no webhook in it leads to the service rockpool-system/rockpool-injector") {
+	if err := r.reconcile(t.Context()); err == nil || !strings.Contains(err.Error(), "none of its webhooks calls the service rockpool-system/rockpool-injector") {
 		t.Errorf("a configuration without our webhook: %v", err)
 	}
 }
 
-func TestANewCAIsNotUsedBeforeItWasTrusted(t *testing.T) {
+func TestANewCAIsNotUsedBeforeItIsTrusted(t *testing.T) {
 	a := newAPI(t)
 	clk := clocktesting.NewFakeClock(start)
-	k := keeper(t, a, policy, clk, zap.NewNop())
-	if err := k.look(t.Context()); err != nil {
+	r := rotator(t, a, policy, clk, zap.NewNop())
+	if err := r.reconcile(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	before := a.bundle(0)
 	clk.Step(600 * day)
-	for range 2 { // a certificate, since the first has expired meanwhile, and a CA
-		if err := k.look(t.Context()); err != nil {
+	for range 2 { // a new certificate, because the first has expired, and a new CA
+		if err := r.reconcile(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	served, _ := k.Get(nil)
+	served, _ := r.Get(nil)
 	clk.Step(policy.Settle)
 	a.mu.Lock()
-	a.config.Webhooks[0].ClientConfig.CABundle = before // somebody has taken the new CA out
+	a.config.Webhooks[0].ClientConfig.CABundle = before // another client has removed the new CA
 	a.mu.Unlock()
-	if err := k.look(t.Context()); err != nil {
+	if err := r.reconcile(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if now, _ := k.Get(nil); now != served || len(decodeAuthorities(a.bundle(0), clk.Now())) != 2 {
-		t.Error("the first look must only see to it that the new CA is trusted")
+	if now, _ := r.Get(nil); now != served || len(decodeAuthorities(a.bundle(0), clk.Now())) != 2 {
+		t.Error("the first reconciliation must only restore the trust in the new CA")
 	}
-	if err := k.look(t.Context()); err != nil {
+	if err := r.reconcile(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if now, _ := k.Get(nil); now == served || now.Leaf.Issuer.String() == served.Leaf.Issuer.String() {
-		t.Error("the second look has not switched")
+	if now, _ := r.Get(nil); now == served || now.Leaf.Issuer.String() == served.Leaf.Issuer.String() {
+		t.Error("the second reconciliation has not switched")
 	}
 }
 
-func TestAReplicaWhoseClockIsAheadTakesNobodyElsesCertificate(t *testing.T) {
+func TestAReplicaWithAFastClockDoesNotBreakTheOthers(t *testing.T) {
 	a := newAPI(t)
 	clk, ahead := clocktesting.NewFakeClock(start), clocktesting.NewFakeClock(start)
-	k, other := keeper(t, a, policy, clk, zap.NewNop()), keeper(t, a, policy, ahead, zap.NewNop())
-	look := func(k *Keeper) {
+	r, other := rotator(t, a, policy, clk, zap.NewNop()), rotator(t, a, policy, ahead, zap.NewNop())
+	reconcile := func(r *Rotator) {
 		t.Helper()
-		if err := k.look(t.Context()); err != nil {
+		if err := r.reconcile(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	look(k)
-	first, _ := k.Get(nil)
+	reconcile(r)
+	first, _ := r.Get(nil)
 	clk.Step(50 * day)
-	ahead.Step(65 * day) // it is time to renew there
-	look(other)
+	ahead.Step(65 * day) // time to renew, by this clock
+	reconcile(other)
 	if made, _ := other.Get(nil); made == nil || made.Leaf.Equal(first.Leaf) {
-		t.Fatal("the other has not renewed; this test shows nothing")
+		t.Fatal("the other replica has not renewed: this test proves nothing")
 	}
-	look(k)
-	if err := trusts(k, a.bundle(0), clk.Now()); err != nil {
+	reconcile(r)
+	if err := trusts(r, a.bundle(0), clk.Now()); err != nil {
 		t.Error(err)
 	}
 	clk.Step(15 * day)
-	look(k)
-	if now, _ := k.Get(nil); now == first {
+	reconcile(r)
+	if now, _ := r.Get(nil); now == first {
 		t.Error("the new certificate is never used")
 	}
 }
@@ -293,10 +293,10 @@ func TestAReplicaWhoseClockIsAheadTakesNobodyElsesCertificate(t *testing.T) {
 func TestRunFollowsTheSecret(t *testing.T) {
 	a := newAPI(t)
 	clk := clocktesting.NewFakeClock(start)
-	k := keeper(t, a, policy, clk, zap.NewNop())
+	r := rotator(t, a, policy, clk, zap.NewNop())
 	ctx, cancel := context.WithCancel(t.Context())
 	var group sync.WaitGroup
-	group.Go(func() { k.Run(ctx) })
+	group.Go(func() { r.Run(ctx) })
 	until := func(what string, f func() bool) {
 		t.Helper()
 		deadline := time.After(10 * time.Second)
@@ -308,9 +308,9 @@ func TestRunFollowsTheSecret(t *testing.T) {
 			}
 		}
 	}
-	until("it does not become ready", func() bool { return k.Ready() == nil })
+	until("it does not become ready", func() bool { return r.Ready() == nil })
 	until("it does not wait", clk.HasWaiters)
-	first, _ := k.Get(nil)
+	first, _ := r.Get(nil)
 	// Another replica has renewed.
 	a.edit(func(s *corev1.Secret) *corev1.Secret {
 		s.Data = with(s.Data, corev1.TLSCertKey, nil)
@@ -322,26 +322,26 @@ func TestRunFollowsTheSecret(t *testing.T) {
 		return s
 	})
 	clk.Step(interval)
-	until("it does not take the new certificate", func() bool { c, _ := k.Get(nil); return c != first })
+	until("it does not take the new certificate", func() bool { c, _ := r.Get(nil); return c != first })
 	until("it does not wait", clk.HasWaiters)
 	cancel()
 	group.Wait()
 }
 
-// TestEveryReplicaIsTrustedAtEveryMoment lets three replicas, which look at odd times, keep short-lived
-// certificates for two days, with the Secret damaged or deleted now and then. API servers take notice of a
-// bundle late.
-func TestEveryReplicaIsTrustedAtEveryMoment(t *testing.T) {
+// TestEveryReplicaIsAlwaysTrusted lets three replicas manage short-lived certificates for two
+// days. They reconcile at random times, the Secret is sometimes damaged or deleted, and API
+// servers notice a bundle late.
+func TestEveryReplicaIsAlwaysTrusted(t *testing.T) {
 	p := policy
 	p.CAValidity, p.CARenewal, p.Validity, p.Renewal, p.Settle = 20*time.Hour, 9*time.Hour, 6*time.Hour, 2*time.Hour, 30*time.Minute
 	a := newAPI(t)
 	clk := clocktesting.NewFakeClock(start)
 	core, logs := observer.New(zap.InfoLevel)
 	random := rand.New(rand.NewPCG(5, 3))
-	keepers := make([]*Keeper, 3)
-	for i := range keepers {
-		keepers[i] = keeper(t, a, p, clk, zap.New(core))
-		if err := keepers[i].look(t.Context()); err != nil {
+	rotators := make([]*Rotator, 3)
+	for i := range rotators {
+		rotators[i] = rotator(t, a, p, clk, zap.New(core))
+		if err := rotators[i].reconcile(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -349,7 +349,8 @@ func TestEveryReplicaIsTrustedAtEveryMoment(t *testing.T) {
 		bundle []byte
 		at     time.Time
 	}
-	history := []seen{{a.bundle(0), start}} // the API servers' knowledge: each of the last minutes is somebody's
+	// The bundles of the last minute: an API server may still use any of them.
+	history := []seen{{a.bundle(0), start}}
 	damaged := start
 	for clk.Now().Before(start.Add(2 * day)) {
 		clk.Step(time.Duration(random.Int64N(int64(6 * time.Minute))))
@@ -365,9 +366,9 @@ func TestEveryReplicaIsTrustedAtEveryMoment(t *testing.T) {
 				return s
 			})
 		}
-		for _, k := range keepers {
+		for _, r := range rotators {
 			if random.IntN(2) == 0 {
-				if err := k.look(t.Context()); err != nil {
+				if err := r.reconcile(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -376,31 +377,32 @@ func TestEveryReplicaIsTrustedAtEveryMoment(t *testing.T) {
 		for len(history) > 1 && now.Sub(history[1].at) > time.Minute {
 			history = history[1:]
 		}
-		for i, k := range keepers {
+		for i, r := range rotators {
 			for _, h := range history {
-				if err := trusts(k, h.bundle, now); err != nil {
-					t.Fatalf("after %s: replica %d is not trusted by an API server whose bundle is of %s ago: %v", now.Sub(start), i, now.Sub(h.at), err)
+				if err := trusts(r, h.bundle, now); err != nil {
+					t.Fatalf("after %s: replica %d is not trusted by an API server with the bundle of %s ago: %v",
+						now.Sub(start), i, now.Sub(h.at), err)
 				}
 			}
 		}
 	}
 	steps := map[string]int{}
-	for _, l := range logs.FilterMessage("the Secret has changed").All() {
+	for _, l := range logs.FilterMessage("Secret updated").All() {
 		steps[l.ContextMap()["step"].(string)]++
 	}
 	t.Log(steps)
 	for _, step := range []Step{StepStart, StepRenew, StepIntroduce, StepSwitch, StepRetire} {
 		if steps[string(step)] == 0 {
-			t.Errorf("%s has never happened; this test shows nothing of it", step)
+			t.Errorf("%s has never happened: this test proves nothing about it", step)
 		}
 	}
 }
 
-func TestNothingSecretIsLogged(t *testing.T) {
+func TestKeysAreNotLogged(t *testing.T) {
 	a := newAPI(t)
 	core, logs := observer.New(zap.DebugLevel)
-	k := keeper(t, a, policy, clocktesting.NewFakeClock(start), zap.New(core))
-	if err := k.look(t.Context()); err != nil {
+	r := rotator(t, a, policy, clocktesting.NewFakeClock(start), zap.New(core))
+	if err := r.reconcile(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	key := string(bytes.Split(a.secret.Data[KeyCAKey], []byte("\n"))[1])
@@ -409,7 +411,7 @@ func TestNothingSecretIsLogged(t *testing.T) {
 		s.Data[corev1.TLSPrivateKeyKey] = s.Data[KeyCAKey]
 		return s
 	})
-	err := k.look(t.Context())
+	err := r.reconcile(t.Context())
 	for _, l := range logs.All() {
 		for _, v := range l.ContextMap() {
 			if text, ok := v.(string); ok && strings.Contains(text, key[:16]) {
@@ -417,7 +419,7 @@ func TestNothingSecretIsLogged(t *testing.T) {
 			}
 		}
 	}
-	if logs.FilterMessage("the Secret has changed").Len() != 2 || errors.Join(err, k.Ready()) != nil {
+	if logs.FilterMessage("Secret updated").Len() != 2 || errors.Join(err, r.Ready()) != nil {
 		t.Errorf("not repaired: %v", err)
 	}
 }

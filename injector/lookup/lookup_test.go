@@ -1,4 +1,4 @@
-package cluster
+package lookup
 
 import (
 	"context"
@@ -18,12 +18,12 @@ import (
 )
 
 // apiServer answers GETs in protobuf and counts them.
-func apiServer(t *testing.T, objects map[string]runtime.Object) (config *rest.Config, asked map[string]int) {
+func apiServer(t *testing.T, objects map[string]runtime.Object) (config *rest.Config, requests map[string]int) {
 	t.Helper()
-	asked = map[string]int{}
+	requests = map[string]int{}
 	encoder := protobuf.NewSerializer(scheme.Scheme, scheme.Scheme)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked[r.URL.Path]++
+		requests[r.URL.Path]++
 		object, ok := objects[r.URL.Path]
 		if !ok {
 			http.Error(w, "not found", http.StatusNotFound)
@@ -35,16 +35,16 @@ func apiServer(t *testing.T, objects map[string]runtime.Object) (config *rest.Co
 		}
 	}))
 	t.Cleanup(server.Close)
-	return &rest.Config{Host: server.URL}, asked
+	return &rest.Config{Host: server.URL}, requests
 }
 
-func TestAnswersAreRememberedForAWhile(t *testing.T) {
+func TestAnswersAreCachedForAWhile(t *testing.T) {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{"a": "b"}, Annotations: map[string]string{"c": "d"}}}
 	namespace.APIVersion, namespace.Kind = "v1", "Namespace"
 	node := &corev1.Node{Status: corev1.NodeStatus{NodeInfo: corev1.NodeSystemInfo{KubeletVersion: "v1.36.3"}}}
 	node.APIVersion, node.Kind = "v1", "Node"
 	objects := map[string]runtime.Object{"/api/v1/namespaces/shop": namespace, "/api/v1/nodes/edge-1": node}
-	config, asked := apiServer(t, objects)
+	config, requests := apiServer(t, objects)
 	fake := clocktesting.NewFakeClock(time.Now())
 	c, err := New(config, fake)
 	if err != nil {
@@ -62,8 +62,8 @@ func TestAnswersAreRememberedForAWhile(t *testing.T) {
 	}
 	expect := func(namespaces, nodes int) {
 		t.Helper()
-		if asked["/api/v1/namespaces/shop"] != namespaces || asked["/api/v1/nodes/edge-1"] != nodes {
-			t.Errorf("asked %v; want %d and %d times", asked, namespaces, nodes)
+		if requests["/api/v1/namespaces/shop"] != namespaces || requests["/api/v1/nodes/edge-1"] != nodes {
+			t.Errorf("requests: %v; want %d and %d times", requests, namespaces, nodes)
 		}
 	}
 	read("b")
@@ -78,32 +78,32 @@ func TestAnswersAreRememberedForAWhile(t *testing.T) {
 	expect(3, 2)
 }
 
-func TestFailuresAreNotRemembered(t *testing.T) {
+func TestFailuresAreNotCached(t *testing.T) {
 	objects := map[string]runtime.Object{}
-	config, asked := apiServer(t, objects)
+	config, requests := apiServer(t, objects)
 	c, err := New(config, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
 		if _, err := c.Namespace(t.Context(), "gone"); err == nil {
-			t.Error("a namespace that is not there")
+			t.Error("a missing namespace is found")
 		}
 		if _, err := c.KubeletVersion(t.Context(), "gone"); err == nil {
-			t.Error("a node that is not there")
+			t.Error("a missing node is found")
 		}
 	}
-	if asked["/api/v1/namespaces/gone"] != 2 || asked["/api/v1/nodes/gone"] != 2 {
-		t.Errorf("asked %v", asked)
+	if requests["/api/v1/namespaces/gone"] != 2 || requests["/api/v1/nodes/gone"] != 2 {
+		t.Errorf("requests: %v", requests)
 	}
 	for _, name := range []string{"", "..", "a/b"} {
 		if _, err := c.KubeletVersion(t.Context(), name); err == nil || strings.Contains(err.Error(), "not found") {
-			t.Errorf("%q was asked for: %v", name, err)
+			t.Errorf("%q was requested: %v", name, err)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := c.Namespace(ctx, "shop"); err == nil {
-		t.Error("asked after the end of the context")
+		t.Error("a request after the end of the context")
 	}
 }

@@ -1,9 +1,9 @@
-// Package cluster asks the API server about the namespaces and nodes of pods that are
-// reviewed, and remembers the answers for a while.
+// Package lookup gets the namespaces and nodes of reviewed pods from the API server, and
+// caches the answers for a while.
 //
-// It GETs single objects: that needs two rules of RBAC and nothing that grows with the
-// cluster, where an informer would list and watch every node.
-package cluster
+// It GETs single objects. That needs two RBAC rules, and its memory does not grow with the
+// cluster; an informer would list and watch every node.
+package lookup
 
 import (
 	"context"
@@ -19,23 +19,23 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// For how long an answer is believed.
+// How long an answer stays in the cache.
 const (
 	// NamespaceLifetime is how long a change of a namespace's labels may go unnoticed.
 	NamespaceLifetime = 30 * time.Second
-	// NodeLifetime is longer: a kubelet is seldom replaced, and by a newer one.
+	// NodeLifetime is longer: a kubelet is rarely replaced, and then by a newer one.
 	NodeLifetime = 10 * time.Minute
 )
 
-// Cluster is safe for concurrent use.
-type Cluster struct {
+// Client is safe for concurrent use.
+type Client struct {
 	client     rest.Interface
 	namespaces *cache.Expiring // of *metav1.ObjectMeta
 	kubelets   *cache.Expiring // of string
 }
 
-// New returns a Cluster that asks as config says. A nil clock is the system's.
-func New(config *rest.Config, c clock.Clock) (*Cluster, error) {
+// New returns a Client that connects with config. A nil clock is the system's.
+func New(config *rest.Config, c clock.Clock) (*Client, error) {
 	if c == nil {
 		c = clock.RealClock{}
 	}
@@ -48,17 +48,20 @@ func New(config *rest.Config, c clock.Clock) (*Cluster, error) {
 	config.GroupVersion = &corev1.SchemeGroupVersion
 	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	config.ContentType = runtime.ContentTypeProtobuf
-	// The API server sets the pace of the reviews, and has limits of its own.
+	// No limit here: the API server sets the rate of reviews, and has limits of its own.
 	config.QPS = -1
 	client, err := rest.RESTClientFor(config)
 	if err != nil {
 		return nil, fmt.Errorf("client of the API server: %w", err)
 	}
-	return &Cluster{client: client, namespaces: cache.NewExpiringWithClock(c), kubelets: cache.NewExpiringWithClock(c)}, nil
+	return &Client{
+		client: client, namespaces: cache.NewExpiringWithClock(c), kubelets: cache.NewExpiringWithClock(c),
+	}, nil
 }
 
-// Namespace returns labels and annotations, not older than [NamespaceLifetime]. The caller must not change them.
-func (c *Cluster) Namespace(ctx context.Context, name string) (*metav1.ObjectMeta, error) {
+// Namespace returns labels and annotations, not older than [NamespaceLifetime]. The caller
+// must not change them.
+func (c *Client) Namespace(ctx context.Context, name string) (*metav1.ObjectMeta, error) {
 	if meta, ok := c.namespaces.Get(name); ok {
 		return meta.(*metav1.ObjectMeta), nil
 	}
@@ -71,8 +74,8 @@ func (c *Cluster) Namespace(ctx context.Context, name string) (*metav1.ObjectMet
 	return meta, nil
 }
 
-// KubeletVersion of a node, not older than [NodeLifetime].
-func (c *Cluster) KubeletVersion(ctx context.Context, name string) (string, error) {
+// KubeletVersion returns the version of a node's kubelet, not older than [NodeLifetime].
+func (c *Client) KubeletVersion(ctx context.Context, name string) (string, error) {
 	if version, ok := c.kubelets.Get(name); ok {
 		return version.(string), nil
 	}
