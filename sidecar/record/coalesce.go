@@ -87,3 +87,14 @@ type debt struct {
 	collection int64
 	key        store.Key
 }
+
+// enqueueDifference adds a difference. No event behind it supersedes one before it: they
+// would have to be committed together with it.
+func (r *Recorder) enqueueDifference(d *difference) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(d.stream.waiting)
+	if r.admit(d.size(), r.max) {
+		r.push(d)
+	}
+}

@@ -10,10 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
-
 	"rockpool.dev/sidecar/api/wire"
-	"rockpool.dev/store"
 )
 
 // server is what the API server has: a history of configmaps, one change a version.
@@ -91,25 +88,6 @@ func (s *server) difference(t *testing.T, since int) (changes []Change) {
 		}
 	}
 	return changes
-}
-
-// broken is an operation that makes its group fail as a full disk does.
-type broken struct{ poison }
-
-func (broken) apply(*group) error { return fmt.Errorf("no room: %w", store.ErrFull) }
-
-// idleRig is a rig whose recorder writes when the test says so.
-func idleRig(t testing.TB, dir string, maxPending int) *rig {
-	t.Helper()
-	g := &rig{t: t, now: time.UnixMilli(1_700_000_000_000)}
-	db, err := store.Open(t.Context(), dir, store.Options{MaxSize: 64 << 20, Now: func() time.Time { return g.now }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
-	g.db = db
-	g.Recorder = New(Options{DB: db, Logger: zap.NewNop(), MaxPending: maxPending, Clock: rigClock{g: g}})
-	return g
 }
 
 // TestACompleteCollectionIsTheServersStateAtEveryCommit drives two watches of one

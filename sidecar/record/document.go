@@ -131,42 +131,6 @@ func (r *Recorder) teeReview(source Source, _ wire.Format, resp *http.Response) 
 	}))
 }
 
-type document struct{ store.Response }
-
-func (d document) size() int            { return len(d.Body) + overhead }
-func (document) lost()                  {}
-func (d document) apply(g *group) error { return g.tx.PutResponse(d.Response) }
-
-type renew struct {
-	source *Source
-	etag   string
-}
-
-func (renew) size() int { return overhead }
-func (renew) lost()     {}
-func (n renew) apply(g *group) error {
-	return g.tx.RenewResponse(n.source.Principal, n.source.Path, n.source.Info.RawAccept, n.etag)
-}
-
-type supersede struct{ principal, path, keep string }
-
-func (supersede) size() int              { return overhead }
-func (supersede) lost()                  {}
-func (s supersede) apply(g *group) error { return g.tx.ReplaceResponses(s.principal, s.path, s.keep) }
-
-type forgetReviews struct{ before time.Time }
-
-func (forgetReviews) size() int              { return overhead }
-func (forgetReviews) lost()                  {}
-func (f forgetReviews) apply(g *group) error { return g.tx.ForgetReviews(f.before, keepReviews) }
-
-// undocument forgets the answers for a path, with whatever query.
-type undocument struct{ principal, path string }
-
-func (undocument) size() int              { return overhead }
-func (undocument) lost()                  {}
-func (u undocument) apply(g *group) error { return g.tx.RemoveResponse(u.principal, u.path) }
-
 // forget forgets the whole answers to the request, in every form.
 func (r *Recorder) forget(source *Source) {
 	path, _, _ := strings.Cut(source.Path, "?")

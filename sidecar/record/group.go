@@ -1,6 +1,10 @@
 package record
 
-import "rockpool.dev/store"
+import (
+	"errors"
+
+	"rockpool.dev/store"
+)
 
 // group is one transaction. It keeps the heads of the collections that it
 // changes, so that many events of one collection move its version once.
@@ -58,3 +62,5 @@ func (g *group) finish() error {
 	}
 	return nil
 }
+
+func isNotFound(err error) bool { return errors.Is(err, store.ErrNotFound) }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"strconv"
@@ -17,7 +16,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/store"
 )
@@ -127,11 +125,6 @@ func writeUntilKilled(dir string) error {
 			return err
 		}
 	}
-}
-
-func sourceOf(url string, at time.Time) Source {
-	r := httptest.NewRequest("GET", url, nil)
-	return Source{Principal: who, Info: request.Parse(r), Path: r.URL.RequestURI(), Started: at}
 }
 
 func TestAfterEveryKillACompleteCollectionIsTheServersState(t *testing.T) {

@@ -2,6 +2,7 @@ package record
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 
@@ -137,4 +138,47 @@ func envelope(kind, apiVersion string, metadata []byte) string {
 		return "{}"
 	}
 	return string(raw)
+}
+
+// either records the answer to a LIST, which shows only while it is read whether it
+// can be cut into objects. Until then, which is before the first item of a list, it is
+// cut and kept whole as well.
+type either struct {
+	list   *list
+	whole  *whole
+	choice sink
+}
+
+func (e *either) write(p []byte) {
+	if e.choice != nil {
+		e.choice.write(p)
+		return
+	}
+	e.list.write(p)
+	e.whole.write(p)
+	failed := e.list.failure != nil
+	switch kind := e.list.split.Peek().Kind; {
+	case e.list.snap != nil, errors.Is(e.list.failure, errNotFirst), failed && kind == "":
+		e.choose(e.list) // which may have failed, too: then nothing is recorded
+	case failed, kind != "" && !isList(kind):
+		e.choose(e.whole)
+	}
+}
+
+func (e *either) choose(s sink) {
+	if e.choice = s; s != e.whole {
+		e.whole.drop()
+	}
+}
+
+func (e *either) end(ok bool) {
+	if e.choice == nil {
+		head, err := e.list.split.ListMeta()
+		if ok && err == nil && (!head.HasItems || head.ResourceVersion == "") {
+			e.choose(e.whole)
+		} else {
+			e.choose(e.list)
+		}
+	}
+	e.choice.end(ok)
 }

@@ -3,20 +3,8 @@ package record
 import (
 	"testing"
 
-	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
 	"go.uber.org/zap"
 )
-
-// counter reads a counter or a gauge.
-func counter(t testing.TB, m prometheus.Metric) float64 {
-	t.Helper()
-	var out dto.Metric
-	if err := m.Write(&out); err != nil {
-		t.Fatal(err)
-	}
-	return out.GetCounter().GetValue() + out.GetGauge().GetValue()
-}
 
 func TestEachCacheHasGaugesOfItsOwn(t *testing.T) {
 	g := newRig(t, 0) // writes into a cache without a name

@@ -1,9 +1,6 @@
 package record
 
 import (
-	"context"
-	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,158 +12,10 @@ import (
 	"testing/iotest"
 	"time"
 
-	"go.uber.org/goleak"
-	"go.uber.org/zap/zaptest"
-	"k8s.io/utils/clock"
-
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/store"
 )
-
-func TestMain(m *testing.M) {
-	if dir := os.Getenv(writerEnv); dir != "" {
-		fmt.Fprintln(os.Stderr, writeUntilKilled(dir))
-		os.Exit(1)
-	}
-	goleak.VerifyTestMain(m)
-}
-
-const who = "system:serviceaccount:shop:web"
-
-type rig struct {
-	*Recorder
-	t   testing.TB
-	db  *store.DB
-	now time.Time
-}
-
-func newRig(t *testing.T, maxPending int) *rig {
-	t.Helper()
-	return newRigWithQuota(t, maxPending, 4<<20)
-}
-
-func newRigWithQuota(t *testing.T, maxPending int, quota int64) *rig {
-	t.Helper()
-	g := &rig{t: t, now: time.UnixMilli(1_700_000_000_000)}
-	db, err := store.Open(t.Context(), t.TempDir(), store.Options{MaxSize: quota, Now: func() time.Time { return g.now }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	g.db = db
-	g.Recorder = New(Options{DB: db, Logger: zaptest.NewLogger(t), MaxPending: maxPending, Clock: rigClock{g: g}})
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error)
-	go func() { done <- g.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := errors.Join(<-done, db.Close()); err != nil {
-			t.Error(err)
-		}
-	})
-	return g
-}
-
-// rigClock shows the rig's time, and its timers are real.
-type rigClock struct {
-	clock.RealClock
-	g *rig
-}
-
-func (c rigClock) Now() time.Time { return c.g.now }
-
-func (g *rig) source(url string) Source {
-	return sourceOf(url, g.now)
-}
-
-func (g *rig) flush() {
-	g.t.Helper()
-	if err := g.Flush(g.t.Context()); err != nil {
-		g.t.Fatal(err)
-	}
-}
-
-func (g *rig) list(url, body string) {
-	g.t.Helper()
-	g.read(g.teeList(g.source(url), wire.JSON, answer(strings.NewReader(body))))
-	g.flush()
-}
-
-func (g *rig) read(body io.ReadCloser) {
-	g.t.Helper()
-	_, err := io.Copy(io.Discard, body)
-	if err := errors.Join(err, body.Close()); err != nil && !errors.Is(err, iotest.ErrTimeout) {
-		g.t.Fatal(err)
-	}
-}
-
-// recorded gives what the store has of a resource: "state namespace/selector@version: name@version …".
-func (g *rig) recorded(resource string) (out []string) {
-	g.t.Helper()
-	all, err := g.db.Collections(g.t.Context(), who, "", "v1", resource)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	for _, c := range all {
-		line := fmt.Sprintf("%s %s/%s@%s:", c.State, c.Namespace, c.LabelSelector, c.ResourceVersion)
-		_, err := g.db.List(g.t.Context(), c.ID, c.Revision, store.Range{}, func(o store.Object) error {
-			if !json.Valid(o.Payload) || strings.Contains(string(o.Payload), `"kind":"ConfigMap"`) {
-				g.t.Errorf("payload %s", o.Payload)
-			}
-			line += " " + o.Name + "@" + o.ResourceVersion
-			return nil
-		})
-		if err != nil {
-			g.t.Fatal(err)
-		}
-		out = append(out, line)
-	}
-	return out
-}
-
-func (g *rig) want(want ...string) {
-	g.t.Helper()
-	g.flush()
-	if got := g.recorded("configmaps"); !slices.Equal(got, want) {
-		g.t.Fatalf("recorded:\n %s\nwant:\n %s", strings.Join(got, "\n "), strings.Join(want, "\n "))
-	}
-}
-
-func configMap(name string, rv int) string {
-	return fmt.Sprintf(`{"metadata":{"name":%q,"namespace":"shop","uid":"u-%s","resourceVersion":"%d"},"data":{"k":"v%d"}}`, name, name, rv, rv)
-}
-
-func listOf(rv int, items ...string) string {
-	return fmt.Sprintf(`{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"%d"},"items":[%s]}`, rv, strings.Join(items, ","))
-}
-
-func cm(name string, rv int) string {
-	return `{"kind":"ConfigMap","apiVersion":"v1",` + configMap(name, rv)[1:]
-}
-
-// events feeds a watch with frames, each "TYPE name version".
-func (g *rig) events(w *Watch, events ...string) {
-	g.t.Helper()
-	for _, line := range events {
-		var kind, name string
-		var rv int
-		if _, err := fmt.Sscan(line, &kind, &name, &rv); err != nil {
-			g.t.Fatal(err)
-		}
-		object := cm(name, rv)
-		if kind == "END" {
-			kind = wire.Bookmark
-			object = fmt.Sprintf(`{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":"%d","annotations":{"k8s.io/initial-events-end":"true"}}}`, rv)
-		}
-		m, err := wire.JSON.ParseMeta([]byte(object))
-		if err != nil {
-			g.t.Fatal(err)
-		}
-		w.Event(wire.Event{Type: kind, Object: []byte(object)}, m)
-	}
-}
-
-const configmaps = "/api/v1/namespaces/shop/configmaps"
 
 func TestAListBecomesACompleteCollection(t *testing.T) {
 	g := newRig(t, 0)
@@ -196,11 +45,6 @@ func TestAListThatIsNotWholeIsNotRecorded(t *testing.T) {
 			g.want("complete shop/@10: a@1")
 		})
 	}
-}
-
-// page is a list body with a continue token.
-func page(rv int, token string, items ...string) string {
-	return strings.Replace(listOf(rv, items...), `"resourceVersion"`, fmt.Sprintf(`"continue":%q,"resourceVersion"`, token), 1)
 }
 
 func TestPagesMakeOneSnapshot(t *testing.T) {
@@ -414,13 +258,6 @@ func TestAPageOfATableIsNotKept(t *testing.T) {
 	}
 }
 
-// poison is an operation that only fails itself.
-type poison struct{}
-
-func (poison) size() int          { return overhead }
-func (poison) lost()              {}
-func (poison) apply(*group) error { return errors.New("this one cannot be written") }
-
 func TestOneOperationThatFailsOnlyFailsItself(t *testing.T) {
 	g := newRig(t, 0)
 	g.list(configmaps, listOf(10, configMap("a", 1)))
@@ -452,20 +289,6 @@ func TestAListWhoseEndFailsLeavesNothingBehind(t *testing.T) {
 	if used := g.count("collection") + g.count("object"); used != 0 {
 		t.Fatalf("%d rows of it are left", used)
 	}
-}
-
-// count counts rows past the package's own reading, which does not see what is being filled.
-func (g *rig) count(table string) (n int) {
-	g.t.Helper()
-	db, err := sql.Open("sqlite3", "file:"+g.db.Path()+"?mode=ro")
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	defer db.Close()
-	if err := db.QueryRow("SELECT count(*) FROM " + table).Scan(&n); err != nil {
-		g.t.Fatal(err)
-	}
-	return n
 }
 
 func TestSingleObjectsAreRemembered(t *testing.T) {
@@ -537,25 +360,6 @@ func TestAQueueThatIsFullStillTakesWhatIsNotTrueAnyMore(t *testing.T) {
 	}
 	if n := g.pending; n > most+reserve || n < reserve {
 		t.Errorf("%d bytes are pending", n)
-	}
-}
-
-// holdTheStore lets no other transaction begin until release is called.
-func (g *rig) holdTheStore() (release func()) {
-	held, let, done := make(chan struct{}), make(chan struct{}), make(chan error)
-	go func() {
-		done <- g.db.Update(context.Background(), func(*store.Tx) error {
-			close(held)
-			<-let
-			return nil
-		})
-	}()
-	<-held
-	return func() {
-		close(let)
-		if err := <-done; err != nil {
-			g.t.Error(err)
-		}
 	}
 }
 
@@ -638,19 +442,6 @@ func TestWhatIsNotNeededAnyMoreIsGivenBackToTheDisk(t *testing.T) {
 	}
 }
 
-// checkpoint brings everything from the log into the file.
-func checkpoint(t testing.TB, path string) {
-	t.Helper()
-	db, err := sql.Open("sqlite3", "file:"+path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = db.Exec(`PRAGMA wal_checkpoint(TRUNCATE)`)
-	if err := errors.Join(err, db.Close()); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestFollows(t *testing.T) {
 	for _, tt := range []struct {
 		prev, rv, at string
@@ -670,11 +461,6 @@ func TestFollows(t *testing.T) {
 			t.Errorf("an event at %s behind %s for a collection at %s is %s, want %s", tt.rv, tt.prev, tt.at, got, tt.want)
 		}
 	}
-}
-
-// answer is one of unknown length.
-func answer(body io.Reader) *http.Response {
-	return &http.Response{Header: http.Header{}, ContentLength: -1, Body: io.NopCloser(body)}
 }
 
 func TestAClientThatLeavesWithTheLastByteHasReadTheWholeAnswer(t *testing.T) {

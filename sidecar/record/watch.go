@@ -158,105 +158,33 @@ func (w *Watch) Close() {
 	w.phase = unrecorded
 }
 
-// stream is what the events of one watch have in common.
-type stream struct {
-	recorder *Recorder
-	source   Source
-	form     request.Form
-	scope    store.Scope
-	// waiting has the last event of each object that is in the queue and may be
-	// superseded; the recorder's lock guards it.
-	waiting map[store.Key]*event
+// Change is what has become of one object.
+type Change struct {
+	wire.Event
+	wire.Meta
 }
 
-type event struct {
-	stream        *stream
-	prev, version string
-	kind          string
-	key           store.Key     // of the object; zero: a bookmark
-	object        *store.Object // nil: deleted, superseded, or a bookmark
-	superseded    bool          // a later event of the object is in the queue
-	supersedes    bool          // an earlier one was, when this one came
-}
-
-func (e *event) size() int {
-	switch {
-	case e.superseded:
-		return stepOverhead
-	case e.object == nil:
-		return overhead
+// Difference records all that lies between the last event and a resourceVersion, as
+// somebody found out who has compared two lists. What changed in between and changed
+// back, and in which order, nobody knows: the collection makes one step.
+func (w *Watch) Difference(changes []Change, resourceVersion string) {
+	if w.phase == following && len(changes) > 0 {
+		w.knows(changes[0].Kind)
 	}
-	return len(e.object.Payload) + len(e.object.Labels) + overhead
-}
-
-func (*event) lost() {}
-
-func (e *event) apply(g *group) error {
-	h, err := g.head(e.stream.scope)
-	if err != nil {
-		return err
+	if w.phase != following {
+		return
 	}
-	if h.id == 0 {
-		e.stream.unlisted()
-		return nil
-	}
-	v := follows(e.prev, e.version, h.version)
-	if v == known && e.object != nil {
-		if v, err = e.check(g, h.id); err != nil {
-			return err
+	d := &difference{stream: w.stream, prev: w.prev, version: resourceVersion}
+	for _, c := range changes {
+		if c.Type == wire.Deleted {
+			d.gone = append(d.gone, store.Key{Namespace: c.Namespace, Name: c.Name})
+			continue
 		}
+		o := objectRow(w.form, c.Object, c.Meta)
+		o.UpdatedAt = w.recorder.clock.Now()
+		d.objects = append(d.objects, o)
+		d.bytes += len(o.Payload) + len(o.Labels)
 	}
-	result := string(v)
-	if e.superseded && v == next {
-		result = "superseded"
-	}
-	eventsTotal.WithLabelValues(result).Inc()
-	if v == gap || v == contradiction {
-		e.stream.recorder.report(&e.stream.source, e.stream.form)
-	}
-	if v == contradiction {
-		id := h.id
-		h.id, h.moved = 0, false
-		return g.tx.Forget(id)
-	}
-	if v != next {
-		return nil
-	}
-	if e.key != (store.Key{}) {
-		g.watched.change(e.stream.scope, e.version)
-	}
-	switch {
-	case e.superseded:
-		g.owed[debt{h.id, e.key}] = struct{}{}
-	case e.object != nil:
-		err = g.tx.Put(h.id, *e.object)
-	case e.kind == wire.Deleted:
-		err = g.tx.Remove(h.id, e.key.Namespace, e.key.Name)
-	}
-	h.version, h.moved = e.version, true
-	return err
-}
-
-// unlisted is called for what happens to a collection that there is not.
-func (s *stream) unlisted() {
-	eventsTotal.WithLabelValues("unlisted").Inc()
-	// It is listed when there was a collection, forgotten because versions contradicted
-	// each other, or lost with the cache's file; and when the client has its state from
-	// elsewhere. A client that only ever watches has no use for a list, and shall not
-	// cause the traffic of one.
-	if s.recorder.watched.lost(s.scope) || s.source.ahead() {
-		s.recorder.report(&s.source, s.form)
-	}
-}
-
-// check finds out whether an event that should be known is.
-func (e *event) check(g *group, collection int64) (verdict, error) {
-	if _, behind := g.owed[debt{collection, e.key}]; behind {
-		return known, nil
-	}
-	have, err := g.tx.Version(collection, e.key.Namespace, e.key.Name)
-	if o, ok := order(have, e.version); err == nil && have != "" && ok && o < 0 {
-		return contradiction, nil
-	}
-	return known, err
+	w.prev = resourceVersion
+	w.recorder.enqueueDifference(d)
 }

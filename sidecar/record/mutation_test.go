@@ -1,14 +1,11 @@
 package record
 
 import (
-	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
-	"testing/iotest"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,136 +13,7 @@ import (
 
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/api/wire"
-	"rockpool.dev/store"
 )
-
-// kept tells whether there is a whole answer for a request.
-func (g *rig) kept(url string) bool {
-	g.t.Helper()
-	g.flush()
-	_, err := g.db.Response(g.t.Context(), who, url, "")
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		g.t.Fatal(err)
-	}
-	return err == nil
-}
-
-func TestWhatCannotBeCutIsKeptWhole(t *testing.T) {
-	const table = `{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"20"},"columnDefinitions":[],"rows":[]}`
-	many := strings.Repeat(configMap("x", 1)+",", 5000)
-	for name, tt := range map[string]struct {
-		url, body  string
-		kept, list bool
-	}{
-		"a list of objects":                     {configmaps, listOf(20, configMap("a", 1)), false, true},
-		"a list of nothing":                     {configmaps, listOf(20), false, true},
-		"a list that says its kind last":        {configmaps, `{"apiVersion":"v1","items":[` + configMap("a", 1) + `],"kind":"ConfigMapList","metadata":{"resourceVersion":"20"}}`, false, true},
-		"an empty list that says its kind last": {configmaps, `{"apiVersion":"v1","items":[],"kind":"ConfigMapList","metadata":{"resourceVersion":"20"}}`, false, true},
-		"a table":                               {configmaps, table, true, false},
-		"a page of a table":                     {configmaps + "?limit=1", strings.Replace(table, `"resource`, `"continue":"x","resource`, 1), false, false},
-		"a table of a further page":             {configmaps + "?continue=x", table, false, false},
-		"a list at no version, as of metrics":   {configmaps, `{"kind":"PodMetricsList","apiVersion":"metrics.k8s.io/v1","metadata":{},"items":[` + cm("a", 1) + `]}`, true, false},
-		"an empty list at no version":           {configmaps, `{"kind":"PodMetricsList","apiVersion":"metrics.k8s.io/v1","metadata":{},"items":[]}`, true, false},
-		"a kind that nobody knows":              {configmaps, `{"kind":"Surprise","apiVersion":"v1","data":"x"}`, true, false},
-		"a further page of what was not begun":  {configmaps + "?continue=x", listOf(20, configMap("a", 1)), false, false},
-		"no JSON":                               {configmaps, `<html>`, false, false},
-		"a table that broke off":                {configmaps, table[:40], false, false},
-		"a table that is too large":             {configmaps, table[:len(table)-2] + strings.Repeat(" ", maxDocument) + "]}", false, false},
-		"a long list that ends in nonsense":     {configmaps, `{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"20"},"items":[` + many + `7]}`, false, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			for _, cut := range []func(io.Reader) io.Reader{iotest.OneByteReader, iotest.HalfReader} {
-				if len(tt.body) > 1<<20 {
-					cut = iotest.HalfReader
-				}
-				g := newRig(t, 0)
-				g.read(g.teeList(g.source(tt.url), wire.JSON, answer(cut(strings.NewReader(tt.body)))))
-				if got := g.kept(tt.url); got != tt.kept {
-					t.Errorf("it is kept whole: %v", got)
-				}
-				if got := len(g.recorded("configmaps")) > 0; got != tt.list {
-					t.Errorf("it is a collection: %v", got)
-				}
-				if n := g.wholes.Load(); n != 0 {
-					t.Errorf("%d bytes are held back for ever", n)
-				}
-			}
-		})
-	}
-}
-
-func TestALongListIsNotHeldInMemoryToDecideWhatItIs(t *testing.T) {
-	g := newRig(t, 0)
-	l := g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(20, configMap("a", 1), configMap("b", 1)))))
-	if _, err := io.ReadFull(l, make([]byte, len(listOf(20, configMap("a", 1)))+10)); err != nil {
-		t.Fatal(err)
-	}
-	if n := g.wholes.Load(); n != 0 {
-		t.Errorf("%d bytes are held behind the first item", n)
-	}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestBodiesThatAreKeptWholeAreBoundedTogether(t *testing.T) {
-	g := newRig(t, 0)
-	const urls = 12
-	var open []io.ReadCloser
-	body := `{"kind":"APIGroupList","x":"` + strings.Repeat("x", maxDocument-100) + `"}`
-	for i := range urls {
-		resp := &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}
-		r := g.teeDocument(g.source(fmt.Sprintf("/apis/%d", i)), nil, resp)
-		if _, err := io.ReadFull(r, make([]byte, len(body)-1)); err != nil {
-			t.Fatal(err)
-		}
-		open = append(open, r)
-		if n := g.wholes.Load(); n > maxWholes {
-			t.Fatalf("%d bytes are held", n)
-		}
-	}
-	for _, r := range open {
-		g.read(r)
-	}
-	if n := g.wholes.Load(); n != 0 || g.kept(fmt.Sprintf("/apis/%d", urls-1)) {
-		t.Errorf("%d bytes are held back; the last was kept", n)
-	}
-}
-
-func TestOneObjectThatIsNoneIsKeptWhole(t *testing.T) {
-	g := newRig(t, 0)
-	object := func(name, body string) {
-		g.read(g.teeObject(g.source(configmaps+"/"+name), wire.JSON, answer(strings.NewReader(body))))
-	}
-	object("table", `{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"20"},"rows":[]}`)
-	object("nonsense", `<html>`)
-	object("a", cm("a", 5))
-	for name, want := range map[string]bool{"table": true, "nonsense": false, "a": false} {
-		if got := g.kept(configmaps + "/" + name); got != want {
-			t.Errorf("%s is kept whole: %v", name, got)
-		}
-	}
-	g.want("seen /@: a@5")
-}
-
-func TestAnOlderHashOfADocumentIsForgotten(t *testing.T) {
-	g := newRig(t, 0)
-	put := func(url string) {
-		resp := &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader("{}"))}
-		g.read(g.teeDocument(g.source(url), nil, resp))
-	}
-	for _, url := range []string{"/openapi/v3", "/openapi/v3/api/v1?hash=OLD", "/openapi/v3/apis/apps/v1?hash=OLD", "/openapi/v3/api/v1?hash=NEW", "/apis/apps/v1?hash=1", "/apis/apps/v1?hash=2"} {
-		put(url)
-	}
-	for url, want := range map[string]bool{
-		"/openapi/v3": true, "/openapi/v3/api/v1?hash=OLD": false, "/openapi/v3/api/v1?hash=NEW": true,
-		"/openapi/v3/apis/apps/v1?hash=OLD": true, "/apis/apps/v1?hash=1": true,
-	} {
-		if got := g.kept(url); got != want {
-			t.Errorf("%s is kept: %v", url, got)
-		}
-	}
-}
 
 // inProtobuf puts a message into the envelope.
 func inProtobuf(t *testing.T, kind string, m interface{ Marshal() ([]byte, error) }) string {
@@ -160,16 +28,6 @@ func inProtobuf(t *testing.T, kind string, m interface{ Marshal() ([]byte, error
 		t.Fatal(err)
 	}
 	return "k8s\x00" + string(out)
-}
-
-func (g *rig) grave(name string) (store.Tombstone, bool) {
-	g.t.Helper()
-	g.flush()
-	grave, err := g.db.Tombstone(g.t.Context(), who, "", "configmaps", "shop", name)
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		g.t.Fatal(err)
-	}
-	return grave, err == nil
 }
 
 func TestTheAnswerToAWriteSaysWhetherTheObjectIsGone(t *testing.T) {

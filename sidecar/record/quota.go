@@ -77,12 +77,3 @@ func (r *Recorder) Used(collection int64) {
 
 // maxUsed bounds the collections whose last use is remembered.
 const maxUsed = 1000
-
-type use int64
-
-func (use) size() int { return overhead }
-func (use) lost()     {}
-func (u use) apply(g *group) error {
-	g.used[int64(u)] = struct{}{}
-	return nil
-}

@@ -1,0 +1,38 @@
+package record
+
+import (
+	"io"
+	"net/http"
+
+	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/api/wire"
+)
+
+// teeObject records the body of a successful GET of one object while it is read: as an
+// object, or if it is none, such as a Table, whole for the identical request.
+func (r *Recorder) teeObject(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
+	if format == nil { // CBOR, YAML: it cannot be read
+		return r.teeDocument(source, format, resp)
+	}
+	return newTee(resp, r.whole(wire.MaxValue, func(raw []byte) {
+		m, err := format.ParseMeta(raw)
+		if err == nil && !r.seen(source, format, raw, m) {
+			r.keep(&source, source.document(format.MediaType()), raw)
+		}
+	}))
+}
+
+// seen records an object, unless it is none.
+func (r *Recorder) seen(source Source, format wire.Format, raw []byte, m wire.Meta) bool {
+	rep, ok := representation(m.Kind)
+	if !ok || m.Name == "" {
+		return false
+	}
+	form := request.Form{Format: format, Representation: rep}
+	o := objectRow(form, raw, m)
+	o.UpdatedAt = r.clock.Now()
+	if !r.enqueue(see{source.seenScope(form), m.Kind, m.APIVersion, o, &source}) && source.latest() {
+		r.doubt(&source, o.Namespace, o.Name)
+	}
+	return true
+}
