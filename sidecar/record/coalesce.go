@@ -66,9 +66,9 @@ func (r *Recorder) enqueueEvent(e *event) {
 	r.push(e)
 }
 
-// leave is called when the event leaves the queue. It gives how many more events
+// dequeued is called when the event leaves the queue. It gives how many more events
 // than before it must leave with it.
-func (e *event) leave() (owing int) {
+func (e *event) dequeued() (owing int) {
 	if e.stream.waiting[e.key] == e {
 		delete(e.stream.waiting, e.key)
 	}

@@ -19,10 +19,10 @@ const (
 	// part of OpenAPI v3 has 1.6 MB. With hundreds of custom resources v2 grows beyond the
 	// bound, which is there because all of it is in memory until it has been written.
 	maxDocument = 4 << 20
-	// maxReview bounds the answer to a question, in bytes: the rules of a subject may be long.
-	maxReview = 256 << 10
-	// keepReviews is how many answers to questions are kept.
-	keepReviews = 512
+	// maxReviewSize bounds the answer to a question, in bytes: the rules of a subject may be long.
+	maxReviewSize = 256 << 10
+	// maxReviews is how many answers to questions are kept.
+	maxReviews = 512
 )
 
 // document is the answer to the request, still without a body.
@@ -58,16 +58,16 @@ func (r *Recorder) keep(source *Source, answer store.Response, raw []byte) {
 		return
 	}
 	answer.Body = raw
-	r.enqueue(document{answer})
+	r.enqueue(putResponse{response: answer})
 	// In whatever form an object comes, or its status or scale, it is there.
 	if source.Info.Verb == request.Get && source.Info.Name != "" && source.latest() {
-		r.enqueue(unbury{source.seenScope(request.Form{Format: wire.JSON}), source.Info.Namespace, source.Info.Name, source.Started})
+		r.enqueue(dropTombstone(source.singleScope(request.Form{Format: wire.JSON}), source.Info.Namespace, source.Info.Name, source.Started))
 	}
 	// What is at a hash never changes (KEP-2896): with another hash the server has
 	// another document there, and nobody will ask for this one any more.
 	path, query, _ := strings.Cut(source.Path, "?")
 	if strings.HasPrefix(path, "/openapi/v3/") && strings.HasPrefix(query, "hash=") {
-		r.enqueue(supersede{source.Principal, path, source.Path})
+		r.enqueue(dropOtherQueries(source))
 	}
 }
 
@@ -99,7 +99,7 @@ func (r *Recorder) notModified(source Source, _ wire.Format, resp *http.Response
 // to the identical request, that it has not changed.
 func (r *Recorder) Renewed(source Source, etag string) {
 	if etag != "" {
-		r.enqueue(renew{&source, etag})
+		r.enqueue(renewResponse(&source, etag))
 	}
 }
 
@@ -124,15 +124,15 @@ func (r *Recorder) teeReview(source Source, _ wire.Format, resp *http.Response) 
 	}
 	answer := source.document(resp.Header.Get("Content-Type"))
 	answer.Status, answer.Question = resp.StatusCode, source.Review.Question
-	return newTee(resp, r.whole(maxReview, func(raw []byte) {
+	return newTee(resp, r.whole(maxReviewSize, func(raw []byte) {
 		answer.Body = source.Review.Seal(raw)
-		r.enqueue(document{answer})
-		r.enqueue(forgetReviews{r.clock.Now().Add(-source.Review.Lifetime)})
+		r.enqueue(putResponse{response: answer})
+		r.enqueue(dropReviews(r.clock.Now().Add(-source.Review.Lifetime)))
 	}))
 }
 
 // forget forgets the whole answers to the request, in every form.
 func (r *Recorder) forget(source *Source) {
 	path, _, _ := strings.Cut(source.Path, "?")
-	r.enqueue(undocument{source.Principal, path})
+	r.enqueue(dropResponses(source.Principal, path))
 }

@@ -18,6 +18,7 @@ type stream struct {
 }
 
 type event struct {
+	base
 	stream        *stream
 	prev, version string
 	kind          string
@@ -37,7 +38,7 @@ func (e *event) size() int {
 	return len(e.object.Payload) + len(e.object.Labels) + overhead
 }
 
-func (*event) lost() {}
+func (e *event) soloSafe() bool { return !e.superseded }
 
 func (e *event) apply(g *group) error {
 	h, err := g.head(e.stream.scope)
@@ -112,6 +113,7 @@ func (e *event) check(g *group, collection int64) (verdict, error) {
 // difference is the operation of Difference. gone comes before objects: what was deleted
 // and made anew is in both.
 type difference struct {
+	base          // lost changes nothing: the next event finds the gap
 	stream        *stream
 	prev, version string
 	gone          []store.Key
@@ -120,7 +122,6 @@ type difference struct {
 }
 
 func (d *difference) size() int { return d.bytes + overhead*(1+len(d.gone)+len(d.objects)) }
-func (*difference) lost()       {} // the next event finds the gap
 
 func (d *difference) apply(g *group) error {
 	h, err := g.head(d.stream.scope)

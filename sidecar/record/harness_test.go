@@ -269,10 +269,8 @@ func checkpoint(t testing.TB, path string) {
 }
 
 // poison is an operation that only fails itself.
-type poison struct{}
+type poison struct{ base }
 
-func (poison) size() int          { return overhead }
-func (poison) lost()              {}
 func (poison) apply(*group) error { return errors.New("this one cannot be written") }
 
 // broken is an operation that makes its group fail as a full disk does.

@@ -115,7 +115,7 @@ func (l *list) end(whole bool) {
 	if h.Kind == "" {
 		h.Kind, h.APIVersion = itemKind(head.Kind), head.APIVersion
 	}
-	l.recorder.enqueue(commit{l.snap, h})
+	l.recorder.enqueue(commit{snapshot: l.snap, head: h})
 }
 
 // envelope is a list's own JSON without what changes from answer to answer.

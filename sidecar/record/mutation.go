@@ -5,14 +5,12 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/api/wire"
-	"rockpool.dev/store"
 )
 
 // maxStatus bounds a Status, in bytes.
@@ -35,7 +33,7 @@ func (r *Recorder) teeWrite(source Source, format wire.Format, resp *http.Respon
 		}
 		if uid, ok := gone(source.Info.Verb, format, raw, m); ok {
 			r.outdate(&source)
-			r.enqueue(source.bury(uid, r.clock.Now()))
+			r.enqueue(putTombstone(&source, uid, r.clock.Now()))
 			return
 		}
 		if r.seen(source, format, raw, m) {
@@ -55,7 +53,7 @@ func (r *Recorder) scaled(source Source) { r.forget(&source) }
 // more.
 func (r *Recorder) deletedMany(source Source) {
 	path, _, _ := strings.Cut(source.Path, "?")
-	r.enqueue(forgetSeen{source.scope(request.Form{Format: wire.JSON}), strings.TrimSuffix(path, "/")})
+	r.enqueue(dropSingles(source.scope(request.Form{Format: wire.JSON}), strings.TrimSuffix(path, "/")))
 }
 
 // outdate forgets the whole answers that a write of an object has made untrue.
@@ -66,7 +64,7 @@ func (r *Recorder) outdate(source *Source) {
 	path, _, _ := strings.Cut(source.Path, "?")
 	path = strings.TrimSuffix(path, "/"+source.Info.Subresource)
 	for _, sub := range []string{"", "/scale", "/status"} {
-		r.enqueue(undocument{source.Principal, path + sub})
+		r.enqueue(dropResponses(source.Principal, path+sub))
 	}
 }
 
@@ -97,14 +95,14 @@ func (r *Recorder) teeNotFound(source Source, format wire.Format, resp *http.Res
 			return
 		}
 		r.outdate(&source)
-		r.enqueue(source.bury("", source.Started))
+		r.enqueue(putTombstone(&source, "", source.Started))
 	}))
 }
 
 // invalidate records that what was known of one object by reading it is in doubt.
 func (r *Recorder) invalidate(source Source) {
 	r.forget(&source)
-	r.enqueue(unsee{source.seenScope(request.Form{Format: wire.JSON}), source.Info.Namespace, source.Info.Name})
+	r.enqueue(dropSingle(source.singleScope(request.Form{Format: wire.JSON}), source.Info.Namespace, source.Info.Name))
 }
 
 // forbidden records that the server does not allow the request any more: what it
@@ -112,7 +110,7 @@ func (r *Recorder) invalidate(source Source) {
 func (r *Recorder) forbidden(source Source) {
 	switch source.Info.Verb {
 	case request.List, request.Watch:
-		r.enqueue(forbid{source.scope(request.Form{Format: wire.JSON, Representation: request.Object})})
+		r.enqueue(forbid(source.scope(request.Form{Format: wire.JSON, Representation: request.Object})))
 	case request.Get:
 		r.doubt(&source, source.Info.Namespace, source.Info.Name)
 	}
@@ -122,9 +120,9 @@ func (r *Recorder) forbidden(source Source) {
 // doubt records that neither what was read alone of an object, nor that it was gone, is
 // known to be true any more.
 func (r *Recorder) doubt(source *Source, namespace, name string) {
-	scope := source.seenScope(request.Form{Format: wire.JSON})
-	r.enqueue(unsee{scope, namespace, name})
-	r.enqueue(unbury{scope, namespace, name, source.Started})
+	scope := source.singleScope(request.Form{Format: wire.JSON})
+	r.enqueue(dropSingle(scope, namespace, name))
+	r.enqueue(dropTombstone(scope, namespace, name, source.Started))
 }
 
 // gone reads the answer to a successful write. To a DELETE, either a Status says that
@@ -168,10 +166,3 @@ func decode(format wire.Format, raw []byte, into interface{ Unmarshal([]byte) er
 
 // protobufMagic stands before the envelope; ParseMeta has seen it.
 const protobufMagic = "k8s\x00"
-
-// bury is the operation for the object of the request, which was not there at a time.
-func (s *Source) bury(uid string, at time.Time) bury {
-	return bury{store.Deletion{
-		Scope: s.seenScope(request.Form{Format: wire.JSON}), Namespace: s.Info.Namespace, Name: s.Info.Name, UID: uid, Asked: s.Started, At: at,
-	}}
-}

@@ -155,7 +155,7 @@ func TestANewerWordOfTheServerRaisesTheDead(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := newRig(t, 0)
 			source := g.source(configmaps + "/a")
-			g.enqueue(source.bury("u-a", g.now))
+			g.enqueue(putTombstone(&source, "u-a", g.now))
 			g.flush()
 			g.now = g.now.Add(time.Second)
 			tt.then(g)

@@ -31,7 +31,7 @@ func (r *Recorder) seen(source Source, format wire.Format, raw []byte, m wire.Me
 	form := request.Form{Format: format, Representation: rep}
 	o := objectRow(form, raw, m)
 	o.UpdatedAt = r.clock.Now()
-	if !r.enqueue(see{source.seenScope(form), m.Kind, m.APIVersion, o, &source}) && source.latest() {
+	if !r.enqueueSingle(putSingle{scope: source.singleScope(form), kind: m.Kind, apiVersion: m.APIVersion, object: o, source: &source}) && source.latest() {
 		r.doubt(&source, o.Namespace, o.Name)
 	}
 	return true

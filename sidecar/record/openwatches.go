@@ -110,10 +110,12 @@ func (w *watched) listed() (out []*stream) {
 }
 
 // opened finds out whether a watch begins behind a collection.
-type opened struct{ *stream }
+type opened struct {
+	base
+	*stream
+}
 
 func (opened) size() int { return 0 }
-func (opened) lost()     {}
 func (o opened) apply(g *group) error {
 	h, err := g.head(o.scope)
 	if err == nil && h.id != 0 {

@@ -67,7 +67,7 @@ type Recorder struct {
 	writing int                    // bytes of the group that is being written
 	busy    bool                   // a group is being written
 	begun   map[*snapshot]struct{} // are coming in: have items, and neither their end nor that of a page is in the queue yet
-	sees    map[seeKey]see
+	singles map[singleKey]putSingle
 	used    map[int64]time.Time // when the use of a collection was last noted
 	urgent  bool                // somebody waits: do not wait for a group
 	ended   bool
@@ -87,7 +87,7 @@ func New(opts Options) *Recorder {
 	return &Recorder{
 		db: opts.DB, name: opts.Name, log: opts.Logger.With(zap.String("cache", opts.Name)), max: opts.MaxPending, clock: opts.Clock,
 		metrics: gaugesOf(opts.Name), groupOps: groupOps, wake: make(chan struct{}, 1), stale: make(chan Stale, maxStale),
-		begun: map[*snapshot]struct{}{}, sees: map[seeKey]see{}, used: map[int64]time.Time{},
+		begun: map[*snapshot]struct{}{}, singles: map[singleKey]putSingle{}, used: map[int64]time.Time{},
 	}
 }
 
@@ -96,20 +96,33 @@ func New(opts Options) *Recorder {
 func (r *Recorder) enqueue(op operation) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s, ok := op.(see); !ok {
-		clear(r.sees)
-	} else if s.repeats(r.sees[s.key()]) {
+	clear(r.singles)
+	return r.add(op)
+}
+
+// enqueueSingle adds a putSingle, unless it repeats one that waits.
+func (r *Recorder) enqueueSingle(p putSingle) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	key := p.key()
+	if p.repeats(r.singles[key]) {
 		return true
 	}
+	ok := r.add(p)
+	if ok {
+		r.singles[key] = p
+	}
+	return ok
+}
+
+// add adds an operation if there is room for it. The lock is held.
+func (r *Recorder) add(op operation) bool {
 	n, most := op.size(), r.max
 	if n <= overhead {
 		most += reserve
 	}
 	if !r.admit(n, most) {
 		return false
-	}
-	if s, ok := op.(see); ok {
-		r.sees[s.key()] = s
 	}
 	r.push(op)
 	return true
@@ -129,18 +142,12 @@ func (r *Recorder) push(op operation) {
 	r.queue = append(r.queue, op)
 	r.pending += op.size()
 	r.tell()
-	ends := true
-	switch op := op.(type) {
-	case item:
-		r.begun[op.snapshot], ends = struct{}{}, false
-	case commit:
-		delete(r.begun, op.snapshot)
-	case abort:
-		delete(r.begun, op.snapshot)
-	default:
-		ends = false
+	if s := op.opens(); s != nil {
+		r.begun[s] = struct{}{}
 	}
-	if ends || len(r.queue) == 1 || len(r.queue) == r.groupOps || r.pending >= groupBytes || r.urgent {
+	closed := op.closes()
+	delete(r.begun, closed)
+	if closed != nil || len(r.queue) == 1 || len(r.queue) == r.groupOps || r.pending >= groupBytes || r.urgent {
 		r.signal()
 	}
 }
@@ -154,11 +161,11 @@ func (r *Recorder) discard(s *snapshot) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.queue = slices.DeleteFunc(r.queue, func(op operation) bool {
-		i, ok := op.(item)
-		if ok = ok && i.snapshot == s; ok {
-			r.pending -= i.size()
+		belongs := op.opens() == s
+		if belongs {
+			r.pending -= op.size()
 		}
-		return ok
+		return belongs
 	})
 	delete(r.begun, s)
 	r.tell()
@@ -187,9 +194,7 @@ func (r *Recorder) take() []operation {
 	n, bytes, owing := 0, 0, 0
 	for n < len(r.queue) && (owing > 0 || (n < r.groupOps && bytes < groupBytes)) {
 		bytes += r.queue[n].size()
-		if e, ok := r.queue[n].(*event); ok {
-			owing += e.leave()
-		}
+		owing += r.queue[n].dequeued()
 		n++
 	}
 	ops := append([]operation(nil), r.queue[:n]...)
@@ -200,7 +205,7 @@ func (r *Recorder) take() []operation {
 		r.urgent = false
 	}
 	r.busy = len(ops) > 0
-	clear(r.sees)
+	clear(r.singles)
 	r.tell()
 	return ops
 }
@@ -233,8 +238,8 @@ func (r *Recorder) Flush(ctx context.Context) error {
 	}
 	// Together: what is taken in between would end the urgency, and the group be held back.
 	r.urgent = true
-	clear(r.sees)
-	r.push(flush{done})
+	clear(r.singles)
+	r.push(flush{written: done})
 	r.mu.Unlock()
 	select {
 	case <-done:
@@ -245,4 +250,4 @@ func (r *Recorder) Flush(ctx context.Context) error {
 }
 
 // Link records a change of the link.
-func (r *Recorder) Link(state, reason string) { r.enqueue(link{state, reason}) }
+func (r *Recorder) Link(state, reason string) { r.enqueue(putLink(state, reason)) }

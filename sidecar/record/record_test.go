@@ -332,7 +332,7 @@ func TestAQueueThatIsFullStillTakesWhatIsNotTrueAnyMore(t *testing.T) {
 		read(name, cm(name, 7))
 	}
 	dead := g.source(configmaps + "/d")
-	g.enqueue(dead.bury("", g.now))
+	g.enqueue(putTombstone(&dead, "", g.now))
 	write()
 	g.now = g.now.Add(time.Second)
 
@@ -498,7 +498,7 @@ func TestAProgramThatPollsIsRecordedOnceAGroup(t *testing.T) {
 	read(8)
 	queued(2)
 	source := g.source(configmaps + "/a")
-	g.enqueue(unsee{source.seenScope(request.Form{Format: wire.JSON}), "shop", "a"})
+	g.enqueue(dropSingle(source.singleScope(request.Form{Format: wire.JSON}), "shop", "a"))
 	read(8) // it is there again
 	queued(4)
 	for ops := g.take(); len(ops) > 0; ops = g.take() {

@@ -12,6 +12,7 @@ import (
 // snapshot is a list that is being recorded. Its producer adds items; the
 // recorder's goroutine owns rows.
 type snapshot struct {
+	base   // of item, commit and abort
 	scope  store.Scope
 	source *Source
 	form   request.Form
@@ -30,12 +31,17 @@ func (s *snapshot) add(r *Recorder, o store.Object) {
 		return
 	}
 	o.UpdatedAt = r.clock.Now()
-	if !r.enqueue(item{s, o}) {
+	if !r.enqueue(item{snapshot: s, object: o}) {
 		s.broken.Store(true)
 		r.discard(s)
 		r.report(s.source, s.form)
 	}
 }
+
+// The rows of a snapshot are rolled back with their group, so it is given up.
+
+func (s *snapshot) lost()        { s.broken.Store(true) }
+func (*snapshot) soloSafe() bool { return false }
 
 type item struct {
 	*snapshot
@@ -56,7 +62,7 @@ func (i item) apply(g *group) error {
 	return err
 }
 
-func (i item) lost() { i.broken.Store(true) }
+func (i item) opens() *snapshot { return i.snapshot }
 
 // commit ends a snapshot with all of its items.
 type commit struct {
@@ -64,7 +70,8 @@ type commit struct {
 	head store.CollectionMeta
 }
 
-func (commit) size() int { return 0 }
+func (commit) size() int           { return 0 }
+func (c commit) closes() *snapshot { return c.snapshot }
 
 func (c commit) apply(g *group) error {
 	if c.broken.Load() {
@@ -116,16 +123,13 @@ func (c commit) outdated(current store.Collection) bool {
 // asked is when the list was asked for, as exact as times are in the store.
 func (c commit) asked() time.Time { return c.source.Started.Truncate(time.Millisecond) }
 
-func (c commit) lost() { c.broken.Store(true) }
-
 // abort gives a snapshot up.
 type abort struct{ *snapshot }
 
-func (abort) size() int { return 0 }
+func (abort) size() int           { return 0 }
+func (a abort) closes() *snapshot { return a.snapshot }
 
 func (a abort) apply(g *group) error {
 	listsTotal.WithLabelValues("aborted").Inc()
 	return a.rows.Abort(g.tx)
 }
-
-func (abort) lost() {}

@@ -35,8 +35,8 @@ func (s *Source) scope(f request.Form) store.Scope {
 	}
 }
 
-// seenScope is the collection of objects of the resource that were read alone.
-func (s *Source) seenScope(f request.Form) store.Scope {
+// singleScope is the collection of objects of the resource that were read alone.
+func (s *Source) singleScope(f request.Form) store.Scope {
 	scope := s.scope(f)
 	scope.Namespace, scope.LabelSelector, scope.FieldSelector = "", "", ""
 	return scope

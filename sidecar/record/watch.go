@@ -55,7 +55,7 @@ func (w *Watch) begin(r *Recorder, source Source, form request.Form) {
 	if w.phase != unrecorded {
 		w.open = true
 		r.watched.add(w.stream)
-		r.enqueue(opened{w.stream})
+		r.enqueue(opened{stream: w.stream})
 	}
 }
 
@@ -124,7 +124,7 @@ func (w *Watch) initial(e wire.Event, m wire.Meta) {
 		w.snap.add(w.recorder, objectRow(w.form, e.Object, m))
 	case e.Type == wire.Bookmark && m.InitialEventsEnd:
 		list := listKind(m.Kind)
-		w.recorder.enqueue(commit{w.snap, store.CollectionMeta{Kind: m.Kind, APIVersion: m.APIVersion, ResourceVersion: m.ResourceVersion, Envelope: envelope(list, m.APIVersion, nil)}})
+		w.recorder.enqueue(commit{snapshot: w.snap, head: store.CollectionMeta{Kind: m.Kind, APIVersion: m.APIVersion, ResourceVersion: m.ResourceVersion, Envelope: envelope(list, m.APIVersion, nil)}})
 		w.snap, w.phase, w.prev = nil, following, m.ResourceVersion
 	case e.Type != wire.Bookmark:
 		// Not what the KEP says; what the state is cannot be told from here.

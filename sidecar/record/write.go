@@ -80,9 +80,7 @@ func (r *Recorder) write(ctx context.Context, ops []operation) {
 	}
 	r.judge(ctx, err)
 	for _, op := range ops {
-		if f, ok := op.(flush); ok {
-			close(f.done)
-		}
+		op.done()
 	}
 }
 
@@ -114,15 +112,9 @@ func isOfTheFile(err error) bool {
 func (r *Recorder) onebyone(ctx context.Context, ops []operation, cause error) error {
 	r.log.Warn("recording one by one what could not be recorded together", zap.Error(cause))
 	for _, op := range ops {
-		switch op := op.(type) {
-		case item, commit, abort:
+		if !op.soloSafe() {
 			r.lose(op)
 			continue
-		case *event:
-			if op.superseded {
-				r.lose(op)
-				continue
-			}
 		}
 		err := r.commit(ctx, []operation{op})
 		switch {
@@ -139,11 +131,8 @@ func (r *Recorder) onebyone(ctx context.Context, ops []operation, cause error) e
 // lose tells an operation that it was not recorded.
 func (r *Recorder) lose(op operation) {
 	op.lost()
-	switch op := op.(type) {
-	case commit:
-		r.undone = append(r.undone, op.snapshot)
-	case abort:
-		r.undone = append(r.undone, op.snapshot)
+	if s := op.closes(); s != nil {
+		r.undone = append(r.undone, s)
 	}
 }
 
