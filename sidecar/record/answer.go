@@ -12,43 +12,43 @@ import (
 // The format is nil where the answer cannot be cut into objects.
 type listener func(*Recorder, Source, wire.Format, *http.Response) io.ReadCloser
 
-// aside makes a listener of what needs no body.
-func aside(record func(*Recorder, Source)) listener {
+// withoutBody makes a listener of what needs no body.
+func withoutBody(record func(*Recorder, Source)) listener {
 	return func(r *Recorder, source Source, _ wire.Format, resp *http.Response) io.ReadCloser {
 		record(r, source)
 		return resp.Body
 	}
 }
 
-// recorded says how each answer is recorded, by the class of its request and by its status.
+// listeners says how each answer is recorded, by the class of its request and by its status.
 // An answer that the table does not have says nothing that is kept. Watches are recorded by
 // their events, see Watch.
-var recorded = map[request.Class]map[int]listener{
+var listeners = map[request.Class]map[int]listener{
 	request.ClassDiscovery: {
 		http.StatusOK:          (*Recorder).teeDocument,
 		http.StatusNotModified: (*Recorder).notModified,
-		http.StatusNotFound:    aside((*Recorder).invalidate),
-		http.StatusGone:        aside((*Recorder).invalidate),
-		http.StatusForbidden:   aside((*Recorder).forbidden),
+		http.StatusNotFound:    withoutBody((*Recorder).invalidate),
+		http.StatusGone:        withoutBody((*Recorder).invalidate),
+		http.StatusForbidden:   withoutBody((*Recorder).forbidden),
 	},
 	request.ClassVerbatim: {
 		http.StatusOK:          (*Recorder).teeDocument,
 		http.StatusNotModified: (*Recorder).notModified,
-		http.StatusNotFound:    aside((*Recorder).invalidate),
-		http.StatusGone:        aside((*Recorder).invalidate),
-		http.StatusForbidden:   aside((*Recorder).forbidden),
+		http.StatusNotFound:    withoutBody((*Recorder).invalidate),
+		http.StatusGone:        withoutBody((*Recorder).invalidate),
+		http.StatusForbidden:   withoutBody((*Recorder).forbidden),
 	},
 	request.ClassGet: {
 		http.StatusOK:          (*Recorder).teeObject,
 		http.StatusNotModified: (*Recorder).notModified,
 		http.StatusNotFound:    (*Recorder).teeNotFound,
-		http.StatusGone:        aside((*Recorder).invalidate),
-		http.StatusForbidden:   aside((*Recorder).forbidden),
+		http.StatusGone:        withoutBody((*Recorder).invalidate),
+		http.StatusForbidden:   withoutBody((*Recorder).forbidden),
 	},
 	request.ClassList: {
 		http.StatusOK:          (*Recorder).teeList,
 		http.StatusNotModified: (*Recorder).notModified,
-		http.StatusForbidden:   aside((*Recorder).forbidden),
+		http.StatusForbidden:   withoutBody((*Recorder).forbidden),
 	},
 	request.ClassWrite: {
 		http.StatusOK:       (*Recorder).teeWrite,
@@ -57,11 +57,11 @@ var recorded = map[request.Class]map[int]listener{
 		http.StatusNotFound: (*Recorder).teeNotFound,
 	},
 	request.ClassScale: {
-		http.StatusOK:      aside((*Recorder).scaled),
-		http.StatusCreated: aside((*Recorder).scaled),
+		http.StatusOK:      withoutBody((*Recorder).scaled),
+		http.StatusCreated: withoutBody((*Recorder).scaled),
 	},
 	request.ClassDeleteMany: {
-		http.StatusOK: aside((*Recorder).deletedMany),
+		http.StatusOK: withoutBody((*Recorder).deletedMany),
 	},
 }
 
@@ -71,7 +71,7 @@ func (r *Recorder) Record(source Source, resp *http.Response) {
 	if source.Principal == "" || source.Info.Unrecorded || resp.Header.Get("Content-Encoding") != "" {
 		return
 	}
-	record := recorded[source.Info.Class][resp.StatusCode]
+	record := listeners[source.Info.Class][resp.StatusCode]
 	if source.Info.Class == request.ClassReview {
 		record = (*Recorder).teeReview
 	}

@@ -6,12 +6,12 @@ import (
 	"rockpool.dev/sidecar/api/wire"
 )
 
-// maxWholes bounds, in bytes, all bodies together that are kept whole until they have
+// maxBuffered bounds, in bytes, all bodies together that are kept whole until they have
 // ended. One that finds no room is not recorded.
-const maxWholes = 2 * wire.MaxValue
+const maxBuffered = 2 * wire.MaxValue
 
-// whole collects a body up to a size and hands it on when it ended well.
-type whole struct {
+// bodyBuffer collects a body up to a size and hands it on when it ended well.
+type bodyBuffer struct {
 	recorder *Recorder
 	max      int
 	buf      bytes.Buffer
@@ -19,38 +19,38 @@ type whole struct {
 	done     func([]byte)
 }
 
-func (r *Recorder) whole(most int, done func([]byte)) *whole {
-	return &whole{recorder: r, max: most, done: done}
+func (r *Recorder) bodyBuffer(limit int, done func([]byte)) *bodyBuffer {
+	return &bodyBuffer{recorder: r, max: limit, done: done}
 }
 
-func (w *whole) write(p []byte) {
-	if w.over {
+func (b *bodyBuffer) write(p []byte) {
+	if b.over {
 		return
 	}
 	n := int64(len(p))
-	if all := w.recorder.wholes.Add(n); all > maxWholes || w.buf.Len()+len(p) > w.max {
-		w.recorder.wholes.Add(-n)
-		w.drop()
+	if all := b.recorder.buffered.Add(n); all > maxBuffered || b.buf.Len()+len(p) > b.max {
+		b.recorder.buffered.Add(-n)
+		b.drop()
 		return
 	}
-	w.buf.Write(p)
+	b.buf.Write(p)
 }
 
 // drop gives up. Nothing is taken any more.
-func (w *whole) drop() {
-	w.over = true
-	w.free()
+func (b *bodyBuffer) drop() {
+	b.over = true
+	b.free()
 }
 
-func (w *whole) free() {
-	w.recorder.wholes.Add(-int64(w.buf.Len()))
-	w.buf = bytes.Buffer{}
+func (b *bodyBuffer) free() {
+	b.recorder.buffered.Add(-int64(b.buf.Len()))
+	b.buf = bytes.Buffer{}
 }
 
-func (w *whole) end(ok bool) {
-	raw := w.buf.Bytes()
-	w.free()
-	if ok && !w.over && len(raw) > 0 {
-		w.done(raw)
+func (b *bodyBuffer) end(complete bool) {
+	raw := b.buf.Bytes()
+	b.free()
+	if complete && !b.over && len(raw) > 0 {
+		b.done(raw)
 	}
 }

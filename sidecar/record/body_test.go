@@ -39,15 +39,15 @@ func TestWhatCannotBeCutIsKeptWhole(t *testing.T) {
 				if len(tt.body) > 1<<20 {
 					cut = iotest.HalfReader
 				}
-				g := newRig(t, 0)
-				g.read(g.teeList(g.source(tt.url), wire.JSON, answer(cut(strings.NewReader(tt.body)))))
-				if got := g.kept(tt.url); got != tt.kept {
+				h := newHarness(t, 0)
+				h.read(h.teeList(h.source(tt.url), wire.JSON, answer(cut(strings.NewReader(tt.body)))))
+				if got := h.hasResponse(tt.url); got != tt.kept {
 					t.Errorf("it is kept whole: %v", got)
 				}
-				if got := len(g.recorded("configmaps")) > 0; got != tt.list {
+				if got := len(h.recorded("configmaps")) > 0; got != tt.list {
 					t.Errorf("it is a collection: %v", got)
 				}
-				if n := g.wholes.Load(); n != 0 {
+				if n := h.buffered.Load(); n != 0 {
 					t.Errorf("%d bytes are held back for ever", n)
 				}
 			}
@@ -56,12 +56,12 @@ func TestWhatCannotBeCutIsKeptWhole(t *testing.T) {
 }
 
 func TestALongListIsNotHeldInMemoryToDecideWhatItIs(t *testing.T) {
-	g := newRig(t, 0)
-	l := g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(20, configMap("a", 1), configMap("b", 1)))))
+	h := newHarness(t, 0)
+	l := h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(20, configMap("a", 1), configMap("b", 1)))))
 	if _, err := io.ReadFull(l, make([]byte, len(listOf(20, configMap("a", 1)))+10)); err != nil {
 		t.Fatal(err)
 	}
-	if n := g.wholes.Load(); n != 0 {
+	if n := h.buffered.Load(); n != 0 {
 		t.Errorf("%d bytes are held behind the first item", n)
 	}
 	if err := l.Close(); err != nil {
@@ -70,50 +70,50 @@ func TestALongListIsNotHeldInMemoryToDecideWhatItIs(t *testing.T) {
 }
 
 func TestBodiesThatAreKeptWholeAreBoundedTogether(t *testing.T) {
-	g := newRig(t, 0)
+	h := newHarness(t, 0)
 	const urls = 12
 	var open []io.ReadCloser
 	body := `{"kind":"APIGroupList","x":"` + strings.Repeat("x", maxDocument-100) + `"}`
 	for i := range urls {
 		resp := &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}
-		r := g.teeDocument(g.source(fmt.Sprintf("/apis/%d", i)), nil, resp)
+		r := h.teeDocument(h.source(fmt.Sprintf("/apis/%d", i)), nil, resp)
 		if _, err := io.ReadFull(r, make([]byte, len(body)-1)); err != nil {
 			t.Fatal(err)
 		}
 		open = append(open, r)
-		if n := g.wholes.Load(); n > maxWholes {
+		if n := h.buffered.Load(); n > maxBuffered {
 			t.Fatalf("%d bytes are held", n)
 		}
 	}
 	for _, r := range open {
-		g.read(r)
+		h.read(r)
 	}
-	if n := g.wholes.Load(); n != 0 || g.kept(fmt.Sprintf("/apis/%d", urls-1)) {
+	if n := h.buffered.Load(); n != 0 || h.hasResponse(fmt.Sprintf("/apis/%d", urls-1)) {
 		t.Errorf("%d bytes are held back; the last was kept", n)
 	}
 }
 
 func TestOneObjectThatIsNoneIsKeptWhole(t *testing.T) {
-	g := newRig(t, 0)
+	h := newHarness(t, 0)
 	object := func(name, body string) {
-		g.read(g.teeObject(g.source(configmaps+"/"+name), wire.JSON, answer(strings.NewReader(body))))
+		h.read(h.teeObject(h.source(configmaps+"/"+name), wire.JSON, answer(strings.NewReader(body))))
 	}
 	object("table", `{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"20"},"rows":[]}`)
 	object("nonsense", `<html>`)
 	object("a", cm("a", 5))
 	for name, want := range map[string]bool{"table": true, "nonsense": false, "a": false} {
-		if got := g.kept(configmaps + "/" + name); got != want {
+		if got := h.hasResponse(configmaps + "/" + name); got != want {
 			t.Errorf("%s is kept whole: %v", name, got)
 		}
 	}
-	g.want("seen /@: a@5")
+	h.want("seen /@: a@5")
 }
 
 func TestAnOlderHashOfADocumentIsForgotten(t *testing.T) {
-	g := newRig(t, 0)
+	h := newHarness(t, 0)
 	put := func(url string) {
 		resp := &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader("{}"))}
-		g.read(g.teeDocument(g.source(url), nil, resp))
+		h.read(h.teeDocument(h.source(url), nil, resp))
 	}
 	for _, url := range []string{"/openapi/v3", "/openapi/v3/api/v1?hash=OLD", "/openapi/v3/apis/apps/v1?hash=OLD", "/openapi/v3/api/v1?hash=NEW", "/apis/apps/v1?hash=1", "/apis/apps/v1?hash=2"} {
 		put(url)
@@ -122,7 +122,7 @@ func TestAnOlderHashOfADocumentIsForgotten(t *testing.T) {
 		"/openapi/v3": true, "/openapi/v3/api/v1?hash=OLD": false, "/openapi/v3/api/v1?hash=NEW": true,
 		"/openapi/v3/apis/apps/v1?hash=OLD": true, "/apis/apps/v1?hash=1": true,
 	} {
-		if got := g.kept(url); got != want {
+		if got := h.hasResponse(url); got != want {
 			t.Errorf("%s is kept: %v", url, got)
 		}
 	}

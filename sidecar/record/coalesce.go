@@ -30,7 +30,7 @@ import "rockpool.dev/store"
 //   - A snapshot that is committed in between makes the rows equal to its list,
 //     whatever they were; events go on from there or are gaps.
 //   - When a group fails as a whole, steps and what supersedes them are lost
-//     together. When it is written one by one, steps are lost (onebyone): what
+//     together. When it is written one by one, steps are lost (writeOneByOne): what
 //     comes behind them in their watch is then a gap, and the collection is listed
 //     again.
 //
@@ -68,22 +68,22 @@ func (r *Recorder) enqueueEvent(e *event) {
 
 // dequeued is called when the event leaves the queue. It gives how many more events
 // than before it must leave with it.
-func (e *event) dequeued() (owing int) {
+func (e *event) dequeued() (deferred int) {
 	if e.stream.waiting[e.key] == e {
 		delete(e.stream.waiting, e.key)
 	}
 	if e.superseded {
-		owing++
+		deferred++
 	}
 	if e.supersedes {
-		owing--
+		deferred--
 	}
-	return owing
+	return deferred
 }
 
-// debt is an object whose row is behind its collection's version until the event
+// deferredWrite is an object whose row is behind its collection's version until the event
 // that supersedes the step is applied.
-type debt struct {
+type deferredWrite struct {
 	collection int64
 	key        store.Key
 }

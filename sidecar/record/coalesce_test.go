@@ -18,7 +18,7 @@ type server struct {
 	rand    *rand.Rand
 	version int
 	states  []map[string]int // at each version: name to version of the object
-	changes []string         // at each version: "TYPE name version", for rig.events
+	changes []string         // at each version: "TYPE name version", for harness.events
 }
 
 func newServer(r *rand.Rand) *server {
@@ -108,21 +108,21 @@ func TestACompleteCollectionIsTheServersStateAtEveryCommit(t *testing.T) {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		g := idleRig(t, dir, 0)
-		g.groupOps = 1 + r.IntN(12)
+		h := idleHarness(t, dir, 0)
+		h.groupOps = 1 + r.IntN(12)
 		type client struct {
 			*Watch
 			at int
 		}
 		open := func() client {
-			return client{g.Watch(g.source(fmt.Sprintf("%s?watch=true&resourceVersion=%d", configmaps, s.version)), wire.JSON), s.version}
+			return client{h.Watch(h.source(fmt.Sprintf("%s?watch=true&resourceVersion=%d", configmaps, s.version)), wire.JSON), s.version}
 		}
-		list := func() { g.read(g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(s.list())))) }
+		list := func() { h.read(h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(s.list())))) }
 		s.change()
 		list()
 		clients := []client{open(), open()}
 		for range 400 {
-			g.now = g.now.Add(time.Millisecond)
+			h.now = h.now.Add(time.Millisecond)
 			switch n := r.IntN(100); {
 			case n < 30:
 				s.change()
@@ -131,9 +131,9 @@ func TestACompleteCollectionIsTheServersStateAtEveryCommit(t *testing.T) {
 				for range 1 + r.IntN(4) {
 					if c.at < s.version {
 						c.at++
-						g.events(c.Watch, s.changes[c.at])
+						h.events(c.Watch, s.changes[c.at])
 					} else if r.IntN(10) == 0 {
-						g.events(c.Watch, fmt.Sprintf("BOOKMARK x %d", s.version))
+						h.events(c.Watch, fmt.Sprintf("BOOKMARK x %d", s.version))
 					}
 				}
 			case n < 79:
@@ -143,19 +143,19 @@ func TestACompleteCollectionIsTheServersStateAtEveryCommit(t *testing.T) {
 				clients[i].Close()
 				clients[i] = open()
 			case n < 83:
-				g.enqueue(poison{})
+				h.enqueue(poison{})
 			case n < 84:
-				g.enqueue(broken{})
+				h.enqueue(broken{})
 			case n < 86: // room for a few more, until the next group
-				g.max = g.pending + 600
+				h.max = h.pending + 600
 			case n < 88:
 				c := &clients[r.IntN(2)]
 				c.Difference(s.difference(t, c.at), fmt.Sprint(s.version))
 				c.at = s.version
 			default:
-				g.write(t.Context(), g.take())
-				g.max = DefaultMaxPending
-				for _, got := range g.recorded("configmaps") {
+				h.write(t.Context(), h.take())
+				h.max = DefaultMaxPending
+				for _, got := range h.recorded("configmaps") {
 					var version int
 					if _, err := fmt.Sscanf(got, "complete shop/@%d:", &version); err != nil {
 						t.Fatal(got, err)
@@ -167,8 +167,8 @@ func TestACompleteCollectionIsTheServersStateAtEveryCommit(t *testing.T) {
 				}
 			}
 		}
-		for ops := g.take(); len(ops) > 0; ops = g.take() {
-			g.write(t.Context(), ops)
+		for ops := h.take(); len(ops) > 0; ops = h.take() {
+			h.write(t.Context(), ops)
 		}
 		for _, c := range clients {
 			if n := len(c.waiting); n != 0 {
@@ -176,10 +176,10 @@ func TestACompleteCollectionIsTheServersStateAtEveryCommit(t *testing.T) {
 			}
 			c.Close()
 		}
-		if g.pending != 0 || g.writing != 0 {
-			t.Fatalf("%d bytes of an empty queue, %d being written", g.pending, g.writing)
+		if h.pending != 0 || h.writing != 0 {
+			t.Fatalf("%d bytes of an empty queue, %d being written", h.pending, h.writing)
 		}
-		if err := g.db.Close(); err != nil {
+		if err := h.db.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -198,41 +198,41 @@ func TestACompleteCollectionIsTheServersStateAtEveryCommit(t *testing.T) {
 }
 
 func TestOnlyTheLastEventOfAnObjectKeepsItsPayload(t *testing.T) {
-	g := idleRig(t, t.TempDir(), 0)
-	g.read(g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 1))))))
-	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+	h := idleHarness(t, t.TempDir(), 0)
+	h.read(h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 1))))))
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
 	defer w.Close()
-	g.write(t.Context(), g.take())
+	h.write(t.Context(), h.take())
 	for i := range 1000 {
-		g.events(w, fmt.Sprintf("MODIFIED a %d", 11+i))
+		h.events(w, fmt.Sprintf("MODIFIED a %d", 11+i))
 	}
-	if most := 1000*stepOverhead + 1000; g.pending > most {
-		t.Errorf("%d bytes wait, want at most %d", g.pending, most)
+	if most := 1000*stepOverhead + 1000; h.pending > most {
+		t.Errorf("%d bytes wait, want at most %d", h.pending, most)
 	}
-	g.groupOps = 10
-	g.write(t.Context(), g.take()) // one group: what is in between is true at no version
-	if got := strings.Join(g.recorded("configmaps"), "\n"); got != "complete shop/@1010: a@1010" {
+	h.groupOps = 10
+	h.write(t.Context(), h.take()) // one group: what is in between is true at no version
+	if got := strings.Join(h.recorded("configmaps"), "\n"); got != "complete shop/@1010: a@1010" {
 		t.Errorf("recorded %s", got)
 	}
 }
 
 func TestAnEventBehindAHoleSupersedesNoneBeforeIt(t *testing.T) {
-	g := idleRig(t, t.TempDir(), 0)
-	g.read(g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10)))))
-	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+	h := idleHarness(t, t.TempDir(), 0)
+	h.read(h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10)))))
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
 	defer w.Close()
-	g.write(t.Context(), g.take())
-	g.events(w, "ADDED a 11")
-	g.max = g.pending
-	g.events(w, "ADDED b 12") // no room
-	g.max = DefaultMaxPending
-	g.events(w, "MODIFIED a 13")
-	g.write(t.Context(), g.take())
-	if got := strings.Join(g.recorded("configmaps"), "\n"); got != "complete shop/@11: a@11" {
+	h.write(t.Context(), h.take())
+	h.events(w, "ADDED a 11")
+	h.max = h.pending
+	h.events(w, "ADDED b 12") // no room
+	h.max = DefaultMaxPending
+	h.events(w, "MODIFIED a 13")
+	h.write(t.Context(), h.take())
+	if got := strings.Join(h.recorded("configmaps"), "\n"); got != "complete shop/@11: a@11" {
 		t.Errorf("recorded %s", got)
 	}
 	select {
-	case <-g.Stale():
+	case <-h.Stale():
 	default:
 		t.Error("the collection is not listed again")
 	}
@@ -246,7 +246,7 @@ func BenchmarkHotObjects(b *testing.B) {
 		coalesce bool
 	}{{1, true}, {100, false}, {100, true}, {2000, false}, {2000, true}} {
 		b.Run(fmt.Sprintf("arrived=%d/coalesce=%v", mode.arrived, mode.coalesce), func(b *testing.B) {
-			g := idleRig(b, b.TempDir(), 64<<20)
+			h := idleHarness(b, b.TempDir(), 64<<20)
 			var items []string
 			object := func(i, rv int) string {
 				return strings.Replace(cm(fmt.Sprintf("hot%02d", i), rv), `"data"`, fmt.Sprintf(`"text":%q,"data"`, strings.Repeat(fmt.Sprintf("%08d", rv), 3<<10/8)), 1)
@@ -254,11 +254,11 @@ func BenchmarkHotObjects(b *testing.B) {
 			for i := range 20 {
 				items = append(items, object(i, 1))
 			}
-			g.read(g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, items...)))))
-			g.write(b.Context(), g.take())
-			w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+			h.read(h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, items...)))))
+			h.write(b.Context(), h.take())
+			w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
 			defer w.Close()
-			g.write(b.Context(), g.take())
+			h.write(b.Context(), h.take())
 			rv, payload, before := 10, 0, written(b)
 			for b.Loop() {
 				for n := range 2000 {
@@ -270,20 +270,20 @@ func BenchmarkHotObjects(b *testing.B) {
 						b.Fatal(err)
 					}
 					if !mode.coalesce {
-						g.mu.Lock()
+						h.mu.Lock()
 						clear(w.waiting)
-						g.mu.Unlock()
+						h.mu.Unlock()
 					}
 					w.Event(wire.Event{Type: wire.Modified, Object: []byte(raw)}, m)
 					if n%mode.arrived == mode.arrived-1 {
-						for ops := g.take(); len(ops) > 0; ops = g.take() {
-							g.write(b.Context(), ops)
+						for ops := h.take(); len(ops) > 0; ops = h.take() {
+							h.write(b.Context(), ops)
 						}
 					}
 				}
 			}
 			b.ReportMetric(float64(written(b)-before)/float64(payload), "written/payload")
-			if got := g.recorded("configmaps"); len(got) != 1 || !strings.HasPrefix(got[0], fmt.Sprintf("complete shop/@%d:", rv)) {
+			if got := h.recorded("configmaps"); len(got) != 1 || !strings.HasPrefix(got[0], fmt.Sprintf("complete shop/@%d:", rv)) {
 				b.Fatalf("recorded %.100s, want version %d", got, rv)
 			}
 		})
@@ -309,21 +309,21 @@ func written(tb testing.TB) (n int64) {
 
 func TestWhatIsPendingStaysWithinItsBoundHoweverSlowTheDisk(t *testing.T) {
 	const most = 256 << 10
-	g := newRig(t, most)
-	g.list(configmaps, listOf(10))
-	release := g.holdTheStore()
-	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+	h := newHarness(t, most)
+	h.list(configmaps, listOf(10))
+	release := h.blockStore()
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
 	defer w.Close()
-	other := g.Watch(g.source("/api/v1/configmaps?watch=true&resourceVersion=10"), wire.JSON)
+	other := h.Watch(h.source("/api/v1/configmaps?watch=true&resourceVersion=10"), wire.JSON)
 	defer other.Close()
 	// Each call returns while the disk does not; that it does is what is tested.
 	for i := range 5000 {
-		g.events(w, fmt.Sprintf("MODIFIED o%d %d", i%3, 11+i))
-		g.events(other, fmt.Sprintf("MODIFIED o%d %d", i, 11+i))
-		g.read(g.teeList(g.source("/api/v1/namespaces/other/configmaps"), wire.JSON, answer(strings.NewReader(listOf(20+i, configMap("x", 1))))))
-		g.mu.Lock()
-		pending := g.pending + g.writing
-		g.mu.Unlock()
+		h.events(w, fmt.Sprintf("MODIFIED o%d %d", i%3, 11+i))
+		h.events(other, fmt.Sprintf("MODIFIED o%d %d", i, 11+i))
+		h.read(h.teeList(h.source("/api/v1/namespaces/other/configmaps"), wire.JSON, answer(strings.NewReader(listOf(20+i, configMap("x", 1))))))
+		h.mu.Lock()
+		pending := h.pending + h.writing
+		h.mu.Unlock()
 		if pending > most {
 			t.Fatalf("%d bytes are pending", pending)
 		}
@@ -331,7 +331,7 @@ func TestWhatIsPendingStaysWithinItsBoundHoweverSlowTheDisk(t *testing.T) {
 	release()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if err := g.Flush(ctx); err != nil && !errors.Is(err, context.Canceled) {
+	if err := h.Flush(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
 }

@@ -25,20 +25,20 @@ const (
 	maxReviews = 512
 )
 
-// document is the answer to the request, still without a body.
-func (s *Source) document(mediaType string) store.Response {
+// response is the answer to the request, still without a body.
+func (s *Source) response(mediaType string) store.Response {
 	return store.Response{Principal: s.Principal, Path: s.Path, Accept: s.Info.RawAccept, Status: http.StatusOK, MediaType: mediaType}
 }
 
 // teeDocument records an answer whole, for the identical request.
 func (r *Recorder) teeDocument(source Source, _ wire.Format, resp *http.Response) io.ReadCloser {
-	answer := source.document(resp.Header.Get("Content-Type"))
-	answer.ETag, answer.Headers = resp.Header.Get("ETag"), describing(resp.Header)
-	return newTee(resp, r.whole(maxDocument, func(raw []byte) { r.keep(&source, answer, raw) }))
+	answer := source.response(resp.Header.Get("Content-Type"))
+	answer.ETag, answer.Headers = resp.Header.Get("ETag"), describingHeaders(resp.Header)
+	return newTee(resp, r.bodyBuffer(maxDocument, func(raw []byte) { r.recordDocument(&source, answer, raw) }))
 }
 
-// describing gives the headers that belong to a body besides its type and etag, as JSON.
-func describing(h http.Header) string {
+// describingHeaders gives the headers that belong to a body besides its type and etag, as JSON.
+func describingHeaders(h http.Header) string {
 	kept := http.Header{}
 	for _, name := range []string{"Cache-Control", "Expires", "Last-Modified", "Vary"} {
 		if values := h.Values(name); len(values) > 0 {
@@ -52,15 +52,15 @@ func describing(h http.Header) string {
 	return string(raw)
 }
 
-// keep records a whole answer.
-func (r *Recorder) keep(source *Source, answer store.Response, raw []byte) {
-	if len(raw) > maxDocument || (source.Info.IsResource && !isAll(source, answer.MediaType, raw)) {
+// recordDocument records a whole answer.
+func (r *Recorder) recordDocument(source *Source, answer store.Response, raw []byte) {
+	if len(raw) > maxDocument || (source.Info.IsResource && !isComplete(source, answer.MediaType, raw)) {
 		return
 	}
 	answer.Body = raw
 	r.enqueue(putResponse{response: answer})
 	// In whatever form an object comes, or its status or scale, it is there.
-	if source.Info.Verb == request.Get && source.Info.Name != "" && source.latest() {
+	if source.Info.Verb == request.Get && source.Info.Name != "" && source.wantsLatest() {
 		r.enqueue(dropTombstone(source.singleScope(request.Form{Format: wire.JSON}), source.Info.Namespace, source.Info.Name, source.Started))
 	}
 	// What is at a hash never changes (KEP-2896): with another hash the server has
@@ -71,9 +71,9 @@ func (r *Recorder) keep(source *Source, answer store.Response, raw []byte) {
 	}
 }
 
-// isAll tells that an answer is all of its list, or all of an object. When nobody can
+// isComplete tells that an answer is all of its list, or all of an object. When nobody can
 // say, it is not.
-func isAll(source *Source, mediaType string, raw []byte) bool {
+func isComplete(source *Source, mediaType string, raw []byte) bool {
 	if source.Info.Continue != "" {
 		return false
 	}
@@ -119,20 +119,20 @@ func (r *Recorder) teeReview(source Source, _ wire.Format, resp *http.Response) 
 	case source.Review == nil || resp.StatusCode == http.StatusUnauthorized:
 		return resp.Body
 	case resp.StatusCode != http.StatusCreated:
-		r.forget(&source)
+		r.invalidatePath(&source)
 		return resp.Body
 	}
-	answer := source.document(resp.Header.Get("Content-Type"))
+	answer := source.response(resp.Header.Get("Content-Type"))
 	answer.Status, answer.Question = resp.StatusCode, source.Review.Question
-	return newTee(resp, r.whole(maxReviewSize, func(raw []byte) {
+	return newTee(resp, r.bodyBuffer(maxReviewSize, func(raw []byte) {
 		answer.Body = source.Review.Seal(raw)
 		r.enqueue(putResponse{response: answer})
 		r.enqueue(dropReviews(r.clock.Now().Add(-source.Review.Lifetime)))
 	}))
 }
 
-// forget forgets the whole answers to the request, in every form.
-func (r *Recorder) forget(source *Source) {
+// invalidatePath forgets the whole answers to the request, in every form.
+func (r *Recorder) invalidatePath(source *Source) {
 	path, _, _ := strings.Cut(source.Path, "?")
 	r.enqueue(dropResponses(source.Principal, path))
 }

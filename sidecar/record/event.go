@@ -41,22 +41,22 @@ func (e *event) size() int {
 func (e *event) soloSafe() bool { return !e.superseded }
 
 func (e *event) apply(g *group) error {
-	h, err := g.head(e.stream.scope)
+	p, err := g.position(e.stream.scope)
 	if err != nil {
 		return err
 	}
-	if h.id == 0 {
+	if p.id == 0 {
 		e.stream.unlisted()
 		return nil
 	}
-	v := follows(e.prev, e.version, h.version)
-	if v == known && e.object != nil {
-		if v, err = e.check(g, h.id); err != nil {
+	v := verdictOf(e.prev, e.version, p.version)
+	if v == duplicate && e.object != nil {
+		if v, err = e.checkDuplicate(g, p.id); err != nil {
 			return err
 		}
 	}
 	result := string(v)
-	if e.superseded && v == next {
+	if e.superseded && v == applied {
 		result = "superseded"
 	}
 	eventsTotal.WithLabelValues(result).Inc()
@@ -64,25 +64,25 @@ func (e *event) apply(g *group) error {
 		e.stream.recorder.report(&e.stream.source, e.stream.form)
 	}
 	if v == contradiction {
-		id := h.id
-		h.id, h.moved = 0, false
+		id := p.id
+		p.id, p.moved = 0, false
 		return g.tx.Forget(id)
 	}
-	if v != next {
+	if v != applied {
 		return nil
 	}
 	if e.key != (store.Key{}) {
-		g.watched.change(e.stream.scope, e.version)
+		g.openWatches.setChanged(e.stream.scope, e.version)
 	}
 	switch {
 	case e.superseded:
-		g.owed[debt{h.id, e.key}] = struct{}{}
+		g.deferred[deferredWrite{p.id, e.key}] = struct{}{}
 	case e.object != nil:
-		err = g.tx.Put(h.id, *e.object)
+		err = g.tx.Put(p.id, *e.object)
 	case e.kind == wire.Deleted:
-		err = g.tx.Remove(h.id, e.key.Namespace, e.key.Name)
+		err = g.tx.Remove(p.id, e.key.Namespace, e.key.Name)
 	}
-	h.version, h.moved = e.version, true
+	p.version, p.moved = e.version, true
 	return err
 }
 
@@ -93,70 +93,70 @@ func (s *stream) unlisted() {
 	// each other, or lost with the cache's file; and when the client has its state from
 	// elsewhere. A client that only ever watches has no use for a list, and shall not
 	// cause the traffic of one.
-	if s.recorder.watched.lost(s.scope) || s.source.ahead() {
+	if s.recorder.openWatches.wasListed(s.scope) || s.source.needsRelist() {
 		s.recorder.report(&s.source, s.form)
 	}
 }
 
-// check finds out whether an event that should be known is.
-func (e *event) check(g *group, collection int64) (verdict, error) {
-	if _, behind := g.owed[debt{collection, e.key}]; behind {
-		return known, nil
+// checkDuplicate finds out whether an event that should be known is.
+func (e *event) checkDuplicate(g *group, collection int64) (verdict, error) {
+	if _, behind := g.deferred[deferredWrite{collection, e.key}]; behind {
+		return duplicate, nil
 	}
 	have, err := g.tx.Version(collection, e.key.Namespace, e.key.Name)
-	if o, ok := order(have, e.version); err == nil && have != "" && ok && o < 0 {
+	if o, ok := compareVersions(have, e.version); err == nil && have != "" && ok && o < 0 {
 		return contradiction, nil
 	}
-	return known, err
+	return duplicate, err
 }
 
-// difference is the operation of Difference. gone comes before objects: what was deleted
+// difference is the operation of Difference. deleted comes before objects: what was deleted
 // and made anew is in both.
 type difference struct {
 	base          // lost changes nothing: the next event finds the gap
 	stream        *stream
 	prev, version string
-	gone          []store.Key
+	deleted       []store.Key
 	objects       []store.Object
 	bytes         int
 }
 
-func (d *difference) size() int { return d.bytes + overhead*(1+len(d.gone)+len(d.objects)) }
+func (d *difference) size() int { return d.bytes + overhead*(1+len(d.deleted)+len(d.objects)) }
 
 func (d *difference) apply(g *group) error {
-	h, err := g.head(d.stream.scope)
+	p, err := g.position(d.stream.scope)
 	if err != nil {
 		return err
 	}
-	if h.id == 0 {
+	if p.id == 0 {
 		d.stream.unlisted()
 		return nil
 	}
-	v := follows(d.prev, d.version, h.version)
+	v := verdictOf(d.prev, d.version, p.version)
 	// It is the way from one version to another, and leads nowhere from one in between.
-	if v == next && h.version != d.prev {
+	if v == applied && p.version != d.prev {
 		v = gap
 	}
 	eventsTotal.WithLabelValues(string(v)).Inc()
 	if v == gap {
 		d.stream.recorder.report(&d.stream.source, d.stream.form)
 	}
-	if v != next {
+	if v != applied {
 		return nil
 	}
-	if len(d.gone)+len(d.objects) > 0 {
-		g.watched.change(d.stream.scope, d.version)
+	if len(d.deleted)+len(d.objects) > 0 {
+		g.openWatches.setChanged(d.stream.scope, d.version)
 	}
-	for _, key := range d.gone {
-		if err := g.tx.Remove(h.id, key.Namespace, key.Name); err != nil {
+	for _, key := range d.deleted {
+		if err := g.tx.Remove(p.id, key.Namespace, key.Name); err != nil {
 			return err
 		}
 	}
 	for _, o := range d.objects {
-		if err := g.tx.Put(h.id, o); err != nil {
+		if err := g.tx.Put(p.id, o); err != nil {
 			return err
 		}
 	}
-	h.version, h.moved = d.version, true
+	p.version, p.moved = d.version, true
 	return nil
 }

@@ -38,63 +38,63 @@ func TestMain(m *testing.M) {
 
 const who = "system:serviceaccount:shop:web"
 
-type rig struct {
+type harness struct {
 	*Recorder
 	t   testing.TB
 	db  *store.DB
 	now time.Time
 }
 
-func newRig(t *testing.T, maxPending int) *rig {
+func newHarness(t *testing.T, maxPending int) *harness {
 	t.Helper()
-	return newRigWithQuota(t, maxPending, 4<<20)
+	return newHarnessWithQuota(t, maxPending, 4<<20)
 }
 
-func newRigWithQuota(t *testing.T, maxPending int, quota int64) *rig {
+func newHarnessWithQuota(t *testing.T, maxPending int, quota int64) *harness {
 	t.Helper()
-	g := &rig{t: t, now: time.UnixMilli(1_700_000_000_000)}
-	db, err := store.Open(t.Context(), t.TempDir(), store.Options{MaxSize: quota, Now: func() time.Time { return g.now }})
+	h := &harness{t: t, now: time.UnixMilli(1_700_000_000_000)}
+	db, err := store.Open(t.Context(), t.TempDir(), store.Options{MaxSize: quota, Now: func() time.Time { return h.now }})
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.db = db
-	g.Recorder = New(Options{DB: db, Logger: zaptest.NewLogger(t), MaxPending: maxPending, Clock: rigClock{g: g}})
+	h.db = db
+	h.Recorder = New(Options{DB: db, Logger: zaptest.NewLogger(t), MaxPending: maxPending, Clock: harnessClock{h: h}})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
-	go func() { done <- g.Run(ctx) }()
+	go func() { done <- h.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := errors.Join(<-done, db.Close()); err != nil {
 			t.Error(err)
 		}
 	})
-	return g
+	return h
 }
 
-// idleRig is a rig whose recorder writes when the test says so.
-func idleRig(t testing.TB, dir string, maxPending int) *rig {
+// idleHarness is a harness whose recorder writes when the test says so.
+func idleHarness(t testing.TB, dir string, maxPending int) *harness {
 	t.Helper()
-	g := &rig{t: t, now: time.UnixMilli(1_700_000_000_000)}
-	db, err := store.Open(t.Context(), dir, store.Options{MaxSize: 64 << 20, Now: func() time.Time { return g.now }})
+	h := &harness{t: t, now: time.UnixMilli(1_700_000_000_000)}
+	db, err := store.Open(t.Context(), dir, store.Options{MaxSize: 64 << 20, Now: func() time.Time { return h.now }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	g.db = db
-	g.Recorder = New(Options{DB: db, Logger: zap.NewNop(), MaxPending: maxPending, Clock: rigClock{g: g}})
-	return g
+	h.db = db
+	h.Recorder = New(Options{DB: db, Logger: zap.NewNop(), MaxPending: maxPending, Clock: harnessClock{h: h}})
+	return h
 }
 
-// rigClock shows the rig's time, and its timers are real.
-type rigClock struct {
+// harnessClock shows the harness's time, and its timers are real.
+type harnessClock struct {
 	clock.RealClock
-	g *rig
+	h *harness
 }
 
-func (c rigClock) Now() time.Time { return c.g.now }
+func (c harnessClock) Now() time.Time { return c.h.now }
 
-func (g *rig) source(url string) Source {
-	return sourceOf(url, g.now)
+func (h *harness) source(url string) Source {
+	return sourceOf(url, h.now)
 }
 
 func sourceOf(url string, at time.Time) Source {
@@ -102,67 +102,67 @@ func sourceOf(url string, at time.Time) Source {
 	return Source{Principal: who, Info: request.Parse(r), Path: r.URL.RequestURI(), Started: at}
 }
 
-func (g *rig) flush() {
-	g.t.Helper()
-	if err := g.Flush(g.t.Context()); err != nil {
-		g.t.Fatal(err)
+func (h *harness) flush() {
+	h.t.Helper()
+	if err := h.Flush(h.t.Context()); err != nil {
+		h.t.Fatal(err)
 	}
 }
 
-func (g *rig) list(url, body string) {
-	g.t.Helper()
-	g.read(g.teeList(g.source(url), wire.JSON, answer(strings.NewReader(body))))
-	g.flush()
+func (h *harness) list(url, body string) {
+	h.t.Helper()
+	h.read(h.teeList(h.source(url), wire.JSON, answer(strings.NewReader(body))))
+	h.flush()
 }
 
-func (g *rig) read(body io.ReadCloser) {
-	g.t.Helper()
+func (h *harness) read(body io.ReadCloser) {
+	h.t.Helper()
 	_, err := io.Copy(io.Discard, body)
 	if err := errors.Join(err, body.Close()); err != nil && !errors.Is(err, iotest.ErrTimeout) {
-		g.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 }
 
 // recorded gives what the store has of a resource: "state namespace/selector@version: name@version …".
-func (g *rig) recorded(resource string) (out []string) {
-	g.t.Helper()
-	all, err := g.db.Collections(g.t.Context(), who, "", "v1", resource)
+func (h *harness) recorded(resource string) (out []string) {
+	h.t.Helper()
+	all, err := h.db.Collections(h.t.Context(), who, "", "v1", resource)
 	if err != nil {
-		g.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	for _, c := range all {
 		line := fmt.Sprintf("%s %s/%s@%s:", c.State, c.Namespace, c.LabelSelector, c.ResourceVersion)
-		_, err := g.db.List(g.t.Context(), c.ID, c.Revision, store.Range{}, func(o store.Object) error {
+		_, err := h.db.List(h.t.Context(), c.ID, c.Revision, store.Range{}, func(o store.Object) error {
 			if !json.Valid(o.Payload) || strings.Contains(string(o.Payload), `"kind":"ConfigMap"`) {
-				g.t.Errorf("payload %s", o.Payload)
+				h.t.Errorf("payload %s", o.Payload)
 			}
 			line += " " + o.Name + "@" + o.ResourceVersion
 			return nil
 		})
 		if err != nil {
-			g.t.Fatal(err)
+			h.t.Fatal(err)
 		}
 		out = append(out, line)
 	}
 	return out
 }
 
-func (g *rig) want(want ...string) {
-	g.t.Helper()
-	g.flush()
-	if got := g.recorded("configmaps"); !slices.Equal(got, want) {
-		g.t.Fatalf("recorded:\n %s\nwant:\n %s", strings.Join(got, "\n "), strings.Join(want, "\n "))
+func (h *harness) want(want ...string) {
+	h.t.Helper()
+	h.flush()
+	if got := h.recorded("configmaps"); !slices.Equal(got, want) {
+		h.t.Fatalf("recorded:\n %s\nwant:\n %s", strings.Join(got, "\n "), strings.Join(want, "\n "))
 	}
 }
 
 // events feeds a watch with frames, each "TYPE name version".
-func (g *rig) events(w *Watch, events ...string) {
-	g.t.Helper()
+func (h *harness) events(w *Watch, events ...string) {
+	h.t.Helper()
 	for _, line := range events {
 		var kind, name string
 		var rv int
 		if _, err := fmt.Sscan(line, &kind, &name, &rv); err != nil {
-			g.t.Fatal(err)
+			h.t.Fatal(err)
 		}
 		object := cm(name, rv)
 		if kind == "END" {
@@ -171,31 +171,31 @@ func (g *rig) events(w *Watch, events ...string) {
 		}
 		m, err := wire.JSON.ParseMeta([]byte(object))
 		if err != nil {
-			g.t.Fatal(err)
+			h.t.Fatal(err)
 		}
 		w.Event(wire.Event{Type: kind, Object: []byte(object)}, m)
 	}
 }
 
 // count counts rows past the package's own reading, which does not see what is being filled.
-func (g *rig) count(table string) (n int) {
-	g.t.Helper()
-	db, err := sql.Open("sqlite3", "file:"+g.db.Path()+"?mode=ro")
+func (h *harness) count(table string) (n int) {
+	h.t.Helper()
+	db, err := sql.Open("sqlite3", "file:"+h.db.Path()+"?mode=ro")
 	if err != nil {
-		g.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	defer db.Close()
 	if err := db.QueryRow("SELECT count(*) FROM " + table).Scan(&n); err != nil {
-		g.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	return n
 }
 
-// holdTheStore lets no other transaction begin until release is called.
-func (g *rig) holdTheStore() (release func()) {
+// blockStore lets no other transaction begin until release is called.
+func (h *harness) blockStore() (release func()) {
 	held, let, done := make(chan struct{}), make(chan struct{}), make(chan error)
 	go func() {
-		done <- g.db.Update(context.Background(), func(*store.Tx) error {
+		done <- h.db.Update(context.Background(), func(*store.Tx) error {
 			close(held)
 			<-let
 			return nil
@@ -205,30 +205,30 @@ func (g *rig) holdTheStore() (release func()) {
 	return func() {
 		close(let)
 		if err := <-done; err != nil {
-			g.t.Error(err)
+			h.t.Error(err)
 		}
 	}
 }
 
 // kept tells whether there is a whole answer for a request.
-func (g *rig) kept(url string) bool {
-	g.t.Helper()
-	g.flush()
-	_, err := g.db.Response(g.t.Context(), who, url, "")
+func (h *harness) hasResponse(url string) bool {
+	h.t.Helper()
+	h.flush()
+	_, err := h.db.Response(h.t.Context(), who, url, "")
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		g.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	return err == nil
 }
 
-func (g *rig) grave(name string) (store.Tombstone, bool) {
-	g.t.Helper()
-	g.flush()
-	grave, err := g.db.Tombstone(g.t.Context(), who, "", "configmaps", "shop", name)
+func (h *harness) tombstone(name string) (store.Tombstone, bool) {
+	h.t.Helper()
+	h.flush()
+	tombstone, err := h.db.Tombstone(h.t.Context(), who, "", "configmaps", "shop", name)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		g.t.Fatal(err)
+		h.t.Fatal(err)
 	}
-	return grave, err == nil
+	return tombstone, err == nil
 }
 
 const configmaps = "/api/v1/namespaces/shop/configmaps"

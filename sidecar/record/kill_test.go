@@ -34,7 +34,7 @@ func (history) change(version int) (name string, deleted bool) {
 	return fmt.Sprintf("o%d", r.IntN(10)), r.IntN(4) == 0
 }
 
-// event is a line for a watch, see rig.events.
+// event is a line for a watch, see harness.events.
 func (h history) event(version int) (kind, name string) {
 	name, deleted := h.change(version)
 	if deleted {
@@ -155,12 +155,12 @@ func TestAfterEveryKillACompleteCollectionIsTheServersState(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		g := &rig{t: t, db: db}
+		h := &harness{t: t, db: db}
 		all, err := db.Collections(t.Context(), who, "", "v1", "configmaps")
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i, got := range g.recorded("configmaps") {
+		for i, got := range h.recorded("configmaps") {
 			version, err := strconv.Atoi(all[i].ResourceVersion)
 			if err != nil {
 				t.Fatal(got, err)

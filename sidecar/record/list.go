@@ -20,8 +20,8 @@ func (r *Recorder) teeList(source Source, format wire.Format, resp *http.Respons
 	}
 	l := &list{recorder: r, source: source}
 	l.form.Format, l.split = format, format.NewList(l.item)
-	w := r.whole(maxDocument, func(raw []byte) { r.keep(&source, source.document(format.MediaType()), raw) })
-	return newTee(resp, &either{list: l, whole: w})
+	b := r.bodyBuffer(maxDocument, func(raw []byte) { r.recordDocument(&source, source.response(format.MediaType()), raw) })
+	return newTee(resp, &listOrDocument{list: l, body: b})
 }
 
 type list struct {
@@ -66,13 +66,13 @@ func (l *list) item(raw []byte) error {
 
 // begin is called when the form of the items is known: typed lists say their
 // kind first, others are lists of whole objects.
-func (l *list) begin(head wire.ListMeta) error {
-	rep, ok := representation(head.Kind)
+func (l *list) begin(meta wire.ListMeta) error {
+	rep, ok := representation(meta.Kind)
 	if !ok {
 		return errNotAnObject
 	}
 	// Lists of what no database has, such as metrics, are at no version.
-	if said := head.Metadata != nil || l.form.Format == wire.Protobuf; said && head.ResourceVersion == "" {
+	if said := meta.Metadata != nil || l.form.Format == wire.Protobuf; said && meta.ResourceVersion == "" {
 		return errNoVersion
 	}
 	l.form.Representation = rep
@@ -90,32 +90,32 @@ func (l *list) begin(head wire.ListMeta) error {
 }
 
 // end commits the list when its body was whole and was the last page.
-func (l *list) end(whole bool) {
-	head, err := l.split.ListMeta()
-	whole = whole && err == nil && l.failure == nil && head.HasItems && head.ResourceVersion != ""
-	if whole && l.snap == nil && l.begin(head) != nil {
+func (l *list) end(complete bool) {
+	meta, err := l.split.ListMeta()
+	complete = complete && err == nil && l.failure == nil && meta.HasItems && meta.ResourceVersion != ""
+	if complete && l.snap == nil && l.begin(meta) != nil {
 		return
 	}
 	// Pages of different versions are not one state.
-	if !whole || (l.version != "" && l.version != head.ResourceVersion) {
+	if !complete || (l.version != "" && l.version != meta.ResourceVersion) {
 		if l.snap != nil {
 			l.recorder.enqueue(abort{l.snap})
 		}
 		return
 	}
-	if head.Continue != "" {
-		l.recorder.paused(l.snap)
-		next := paged{snap: l.snap, kind: l.kind, api: l.api, version: head.ResourceVersion, token: head.Continue}
-		for _, snap := range l.recorder.pages.put(next, l.recorder.clock.Now()) {
+	if meta.Continue != "" {
+		l.recorder.pageRead(l.snap)
+		paged := pagedList{snap: l.snap, kind: l.kind, api: l.api, version: meta.ResourceVersion, token: meta.Continue}
+		for _, snap := range l.recorder.pages.put(paged, l.recorder.clock.Now()) {
 			l.recorder.enqueue(abort{snap})
 		}
 		return
 	}
-	h := store.CollectionMeta{Kind: l.kind, APIVersion: l.api, ResourceVersion: head.ResourceVersion, Envelope: envelope(head.Kind, head.APIVersion, head.Metadata)}
-	if h.Kind == "" {
-		h.Kind, h.APIVersion = itemKind(head.Kind), head.APIVersion
+	c := store.CollectionMeta{Kind: l.kind, APIVersion: l.api, ResourceVersion: meta.ResourceVersion, Envelope: envelope(meta.Kind, meta.APIVersion, meta.Metadata)}
+	if c.Kind == "" {
+		c.Kind, c.APIVersion = itemKind(meta.Kind), meta.APIVersion
 	}
-	l.recorder.enqueue(commit{snapshot: l.snap, head: h})
+	l.recorder.enqueue(commit{snapshot: l.snap, meta: c})
 }
 
 // envelope is a list's own JSON without what changes from answer to answer.
@@ -140,45 +140,45 @@ func envelope(kind, apiVersion string, metadata []byte) string {
 	return string(raw)
 }
 
-// either records the answer to a LIST, which shows only while it is read whether it
+// listOrDocument records the answer to a LIST, which shows only while it is read whether it
 // can be cut into objects. Until then, which is before the first item of a list, it is
 // cut and kept whole as well.
-type either struct {
+type listOrDocument struct {
 	list   *list
-	whole  *whole
+	body   *bodyBuffer
 	choice sink
 }
 
-func (e *either) write(p []byte) {
-	if e.choice != nil {
-		e.choice.write(p)
+func (l *listOrDocument) write(p []byte) {
+	if l.choice != nil {
+		l.choice.write(p)
 		return
 	}
-	e.list.write(p)
-	e.whole.write(p)
-	failed := e.list.failure != nil
-	switch kind := e.list.split.Peek().Kind; {
-	case e.list.snap != nil, errors.Is(e.list.failure, errNotFirst), failed && kind == "":
-		e.choose(e.list) // which may have failed, too: then nothing is recorded
-	case failed, kind != "" && !isList(kind):
-		e.choose(e.whole)
+	l.list.write(p)
+	l.body.write(p)
+	failed := l.list.failure != nil
+	switch kind := l.list.split.Peek().Kind; {
+	case l.list.snap != nil, errors.Is(l.list.failure, errNotFirst), failed && kind == "":
+		l.choose(l.list) // which may have failed, too: then nothing is recorded
+	case failed, kind != "" && !isListKind(kind):
+		l.choose(l.body)
 	}
 }
 
-func (e *either) choose(s sink) {
-	if e.choice = s; s != e.whole {
-		e.whole.drop()
+func (l *listOrDocument) choose(s sink) {
+	if l.choice = s; s != l.body {
+		l.body.drop()
 	}
 }
 
-func (e *either) end(ok bool) {
-	if e.choice == nil {
-		head, err := e.list.split.ListMeta()
-		if ok && err == nil && (!head.HasItems || head.ResourceVersion == "") {
-			e.choose(e.whole)
+func (l *listOrDocument) end(complete bool) {
+	if l.choice == nil {
+		meta, err := l.list.split.ListMeta()
+		if complete && err == nil && (!meta.HasItems || meta.ResourceVersion == "") {
+			l.choose(l.body)
 		} else {
-			e.choose(e.list)
+			l.choose(l.list)
 		}
 	}
-	e.choice.end(ok)
+	l.choice.end(complete)
 }

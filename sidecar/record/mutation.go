@@ -26,25 +26,25 @@ func (r *Recorder) teeWrite(source Source, format wire.Format, resp *http.Respon
 		}
 		return resp.Body
 	}
-	return newTee(resp, r.whole(wire.MaxValue, func(raw []byte) {
+	return newTee(resp, r.bodyBuffer(wire.MaxValue, func(raw []byte) {
 		m, err := format.ParseMeta(raw)
 		if err != nil {
 			return
 		}
-		if uid, ok := gone(source.Info.Verb, format, raw, m); ok {
-			r.outdate(&source)
+		if uid, ok := deletion(source.Info.Verb, format, raw, m); ok {
+			r.invalidateResponses(&source)
 			r.enqueue(putTombstone(&source, uid, r.clock.Now()))
 			return
 		}
-		if r.seen(source, format, raw, m) {
-			r.outdate(&source)
+		if r.recordSingle(source, format, raw, m) {
+			r.invalidateResponses(&source)
 		}
 	}))
 }
 
 // scaled records that a write has changed the scale of an object: what was recorded of
 // that is not true any more.
-func (r *Recorder) scaled(source Source) { r.forget(&source) }
+func (r *Recorder) scaled(source Source) { r.invalidatePath(&source) }
 
 // deletedMany records that objects have been deleted by one request. Its answer lists
 // them as they were before, which does not say which of them are gone: a finalizer may
@@ -56,8 +56,8 @@ func (r *Recorder) deletedMany(source Source) {
 	r.enqueue(dropSingles(source.scope(request.Form{Format: wire.JSON}), strings.TrimSuffix(path, "/")))
 }
 
-// outdate forgets the whole answers that a write of an object has made untrue.
-func (r *Recorder) outdate(source *Source) {
+// invalidateResponses forgets the whole answers that a write of an object has made untrue.
+func (r *Recorder) invalidateResponses(source *Source) {
 	if source.Info.Verb == request.Create {
 		return // it had no path before
 	}
@@ -80,28 +80,28 @@ func (r *Recorder) teeNotFound(source Source, format wire.Format, resp *http.Res
 		r.invalidate(source)
 		return resp.Body
 	}
-	return newTee(resp, r.whole(maxStatus, func(raw []byte) {
+	return newTee(resp, r.bodyBuffer(maxStatus, func(raw []byte) {
 		info := &source.Info
 		var status metav1.Status
 		m, err := format.ParseMeta(raw)
 		if err == nil && m.Kind == "Status" {
 			err = decode(format, raw, &status)
 		}
-		proof := err == nil && info.Name != "" && info.Subresource == "" && source.latest() &&
+		proof := err == nil && info.Name != "" && info.Subresource == "" && source.wantsLatest() &&
 			status.Reason == metav1.StatusReasonNotFound && status.Details != nil &&
 			status.Details.Name == info.Name && status.Details.Kind == info.Resource && status.Details.Group == info.Group
 		if !proof {
 			r.invalidate(source)
 			return
 		}
-		r.outdate(&source)
+		r.invalidateResponses(&source)
 		r.enqueue(putTombstone(&source, "", source.Started))
 	}))
 }
 
 // invalidate records that what was known of one object by reading it is in doubt.
 func (r *Recorder) invalidate(source Source) {
-	r.forget(&source)
+	r.invalidatePath(&source)
 	r.enqueue(dropSingle(source.singleScope(request.Form{Format: wire.JSON}), source.Info.Namespace, source.Info.Name))
 }
 
@@ -112,25 +112,25 @@ func (r *Recorder) forbidden(source Source) {
 	case request.List, request.Watch:
 		r.enqueue(forbid(source.scope(request.Form{Format: wire.JSON, Representation: request.Object})))
 	case request.Get:
-		r.doubt(&source, source.Info.Namespace, source.Info.Name)
+		r.invalidateObject(&source, source.Info.Namespace, source.Info.Name)
 	}
-	r.forget(&source)
+	r.invalidatePath(&source)
 }
 
-// doubt records that neither what was read alone of an object, nor that it was gone, is
+// invalidateObject records that neither what was read alone of an object, nor that it was gone, is
 // known to be true any more.
-func (r *Recorder) doubt(source *Source, namespace, name string) {
+func (r *Recorder) invalidateObject(source *Source, namespace, name string) {
 	scope := source.singleScope(request.Form{Format: wire.JSON})
 	r.enqueue(dropSingle(scope, namespace, name))
 	r.enqueue(dropTombstone(scope, namespace, name, source.Started))
 }
 
-// gone reads the answer to a successful write. To a DELETE, either a Status says that
+// deletion reads the answer to a successful write. To a DELETE, either a Status says that
 // the object is gone, and which it was, or the answer is the object: as it last was, or
 // as it still is, because finalizers or its grace period hold it
 // (https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/). Another
 // write deletes an object when it takes away the last finalizer that has held it.
-func gone(verb string, format wire.Format, raw []byte, m wire.Meta) (uid string, ok bool) {
+func deletion(verb string, format wire.Format, raw []byte, m wire.Meta) (uid string, ok bool) {
 	if verb == request.Create || (verb != request.Delete && m.Kind == "Status") {
 		return "", false
 	}

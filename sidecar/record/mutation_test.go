@@ -71,15 +71,15 @@ func TestTheAnswerToAWriteSaysWhetherTheObjectIsGone(t *testing.T) {
 		"a create":                               {request.Create, wire.JSON, meta(deleted), false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := newRig(t, 0)
-			g.list(configmaps, listOf(10, configMap("a", 1)))
-			g.now = g.now.Add(time.Second)
-			source := g.source(configmaps + "/a")
+			h := newHarness(t, 0)
+			h.list(configmaps, listOf(10, configMap("a", 1)))
+			h.now = h.now.Add(time.Second)
+			source := h.source(configmaps + "/a")
 			source.Info.Verb = tt.verb
-			g.read(g.teeWrite(source, tt.format, answer(strings.NewReader(tt.body))))
-			grave, gone := g.grave("a")
-			if gone != tt.gone || (gone && (len(grave.UIDs) != 1 || grave.UIDs[0] != "u-a" || grave.ResourceVersion != "10")) {
-				t.Errorf("it is gone: %v %+v", gone, grave)
+			h.read(h.teeWrite(source, tt.format, answer(strings.NewReader(tt.body))))
+			tombstone, gone := h.tombstone("a")
+			if gone != tt.gone || (gone && (len(tombstone.UIDs) != 1 || tombstone.UIDs[0] != "u-a" || tombstone.ResourceVersion != "10")) {
+				t.Errorf("it is gone: %v %+v", gone, tombstone)
 			}
 		})
 	}
@@ -107,59 +107,59 @@ func TestA404IsOnlyAProofWhenItIsAboutTheObject(t *testing.T) {
 		"it is no Status":                 {"/a", wire.JSON, cm("a", 1), false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := newRig(t, 0)
-			g.read(g.teeObject(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
-			g.flush()
-			g.now = g.now.Add(time.Second)
-			g.read(g.teeNotFound(g.source(configmaps+tt.url), tt.format, answer(strings.NewReader(tt.body))))
-			if grave, got := g.grave("a"); got != tt.proof || (got && !grave.At.Equal(g.now)) {
-				t.Errorf("it is proven: %v %+v", got, grave)
+			h := newHarness(t, 0)
+			h.read(h.teeObject(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
+			h.flush()
+			h.now = h.now.Add(time.Second)
+			h.read(h.teeNotFound(h.source(configmaps+tt.url), tt.format, answer(strings.NewReader(tt.body))))
+			if tombstone, got := h.tombstone("a"); got != tt.proof || (got && !tombstone.At.Equal(h.now)) {
+				t.Errorf("it is proven: %v %+v", got, tombstone)
 			}
-			g.want("seen /@:") // in any case it is not answered any more
+			h.want("seen /@:") // in any case it is not answered any more
 		})
 	}
 }
 
 func TestANewerWordOfTheServerRaisesTheDead(t *testing.T) {
-	object := func(g *rig, url string, rv int) {
-		g.read(g.teeObject(g.source(configmaps+url), wire.JSON, answer(strings.NewReader(cm("a", rv)))))
+	object := func(h *harness, url string, rv int) {
+		h.read(h.teeObject(h.source(configmaps+url), wire.JSON, answer(strings.NewReader(cm("a", rv)))))
 	}
 	const table = `{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"20"},"rows":[]}`
-	whole := func(g *rig, url, mediaType, body string) {
+	whole := func(h *harness, url, mediaType, body string) {
 		resp := answer(strings.NewReader(body))
 		resp.Header.Set("Content-Type", mediaType)
-		g.read(g.teeDocument(g.source(configmaps+url), nil, resp))
+		h.read(h.teeDocument(h.source(configmaps+url), nil, resp))
 	}
 	for name, tt := range map[string]struct {
-		then func(*rig)
+		then func(*harness)
 		dead bool
 	}{
-		"the object was read as a table": {func(g *rig) {
-			g.read(g.teeObject(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(table))))
+		"the object was read as a table": {func(h *harness) {
+			h.read(h.teeObject(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(table))))
 		}, false},
-		"a lagging cache has it in a table": {func(g *rig) {
-			g.read(g.teeObject(g.source(configmaps+"/a?resourceVersion=0"), wire.JSON, answer(strings.NewReader(table))))
+		"a lagging cache has it in a table": {func(h *harness) {
+			h.read(h.teeObject(h.source(configmaps+"/a?resourceVersion=0"), wire.JSON, answer(strings.NewReader(table))))
 		}, true},
-		"the object was read in YAML":            {func(g *rig) { whole(g, "/a", "application/yaml", "kind: ConfigMap") }, false},
-		"its scale was read":                     {func(g *rig) { whole(g, "/a/scale", "application/json", `{"kind":"Scale"}`) }, false},
-		"another object was read as a table":     {func(g *rig) { whole(g, "/b", "application/json", table) }, true},
-		"a table of all":                         {func(g *rig) { whole(g, "", "application/json", table) }, true},
-		"the object was read again":              {func(g *rig) { object(g, "/a", 9) }, false},
-		"a lagging cache of the server's has it": {func(g *rig) { object(g, "/a?resourceVersion=0", 9) }, true},
-		"a list of the namespace":                {func(g *rig) { g.list(configmaps, listOf(20)) }, false},
-		"a list of all namespaces":               {func(g *rig) { g.list("/api/v1/configmaps", listOf(20)) }, false},
-		"a selection":                            {func(g *rig) { g.list(configmaps+"?labelSelector=x", listOf(20)) }, true},
-		"a list from a lagging cache":            {func(g *rig) { g.list(configmaps+"?resourceVersion=0", listOf(20)) }, true},
-		"the server forbids to read it":          {func(g *rig) { g.forbidden(g.source(configmaps + "/a")) }, false},
+		"the object was read in YAML":            {func(h *harness) { whole(h, "/a", "application/yaml", "kind: ConfigMap") }, false},
+		"its scale was read":                     {func(h *harness) { whole(h, "/a/scale", "application/json", `{"kind":"Scale"}`) }, false},
+		"another object was read as a table":     {func(h *harness) { whole(h, "/b", "application/json", table) }, true},
+		"a table of all":                         {func(h *harness) { whole(h, "", "application/json", table) }, true},
+		"the object was read again":              {func(h *harness) { object(h, "/a", 9) }, false},
+		"a lagging cache of the server's has it": {func(h *harness) { object(h, "/a?resourceVersion=0", 9) }, true},
+		"a list of the namespace":                {func(h *harness) { h.list(configmaps, listOf(20)) }, false},
+		"a list of all namespaces":               {func(h *harness) { h.list("/api/v1/configmaps", listOf(20)) }, false},
+		"a selection":                            {func(h *harness) { h.list(configmaps+"?labelSelector=x", listOf(20)) }, true},
+		"a list from a lagging cache":            {func(h *harness) { h.list(configmaps+"?resourceVersion=0", listOf(20)) }, true},
+		"the server forbids to read it":          {func(h *harness) { h.forbidden(h.source(configmaps + "/a")) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := newRig(t, 0)
-			source := g.source(configmaps + "/a")
-			g.enqueue(putTombstone(&source, "u-a", g.now))
-			g.flush()
-			g.now = g.now.Add(time.Second)
-			tt.then(g)
-			if _, dead := g.grave("a"); dead != tt.dead {
+			h := newHarness(t, 0)
+			source := h.source(configmaps + "/a")
+			h.enqueue(putTombstone(&source, "u-a", h.now))
+			h.flush()
+			h.now = h.now.Add(time.Second)
+			tt.then(h)
+			if _, dead := h.tombstone("a"); dead != tt.dead {
 				t.Errorf("there is a tombstone: %v", dead)
 			}
 		})
@@ -169,27 +169,27 @@ func TestANewerWordOfTheServerRaisesTheDead(t *testing.T) {
 func TestAWriteMakesWholeAnswersUntrue(t *testing.T) {
 	urls := []string{configmaps, configmaps + "/a", configmaps + "/a?pretty=1", configmaps + "/a/scale", configmaps + "/a/status", configmaps + "/ab"}
 	for name, tt := range map[string]struct {
-		write func(*rig, Source)
+		write func(*harness, Source)
 		url   string
 		left  []bool
 	}{
-		"of the object": {func(g *rig, s Source) { g.read(g.teeWrite(s, wire.JSON, answer(strings.NewReader(cm("a", 9))))) },
+		"of the object": {func(h *harness, s Source) { h.read(h.teeWrite(s, wire.JSON, answer(strings.NewReader(cm("a", 9))))) },
 			"/a", []bool{true, false, false, false, false, true}},
-		"of the status": {func(g *rig, s Source) { g.read(g.teeWrite(s, wire.JSON, answer(strings.NewReader(cm("a", 9))))) },
+		"of the status": {func(h *harness, s Source) { h.read(h.teeWrite(s, wire.JSON, answer(strings.NewReader(cm("a", 9))))) },
 			"/a/status?fieldManager=x", []bool{true, false, false, false, false, true}},
-		"of the scale": {func(g *rig, s Source) { g.scaled(s) }, "/a/scale?x=1", []bool{true, true, true, false, true, true}},
+		"of the scale": {func(h *harness, s Source) { h.scaled(s) }, "/a/scale?x=1", []bool{true, true, true, false, true, true}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := newRig(t, 0)
+			h := newHarness(t, 0)
 			for _, url := range urls {
 				resp := &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(`{"kind":"Table"}`))}
-				g.read(g.teeDocument(g.source(url), nil, resp))
+				h.read(h.teeDocument(h.source(url), nil, resp))
 			}
-			source := g.source(configmaps + tt.url)
+			source := h.source(configmaps + tt.url)
 			source.Info.Verb = "patch"
-			tt.write(g, source)
+			tt.write(h, source)
 			for i, url := range urls {
-				if got := g.kept(url); got != tt.left[i] {
+				if got := h.hasResponse(url); got != tt.left[i] {
 					t.Errorf("%s is kept: %v", url, got)
 				}
 			}
@@ -198,55 +198,55 @@ func TestAWriteMakesWholeAnswersUntrue(t *testing.T) {
 }
 
 func TestAfterADeleteOfManyWhatWasReadAloneIsNotKnown(t *testing.T) {
-	g := newRig(t, 0)
-	g.list(configmaps, listOf(10, configMap("a", 1)))
-	g.read(g.teeObject(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
+	h := newHarness(t, 0)
+	h.list(configmaps, listOf(10, configMap("a", 1)))
+	h.read(h.teeObject(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
 	const another = "/api/v1/namespaces/shop/configmapsets/a"
 	for _, url := range []string{configmaps, configmaps + "/a", configmaps + "/a?pretty=1", configmaps + "/a/status", another} {
 		resp := answer(strings.NewReader(`{"kind":"Table"}`))
 		resp.Header.Set("Content-Type", "application/json")
-		g.read(g.teeDocument(g.source(url), nil, resp))
+		h.read(h.teeDocument(h.source(url), nil, resp))
 	}
-	g.deletedMany(g.source(configmaps + "?labelSelector=x"))
-	g.want("complete shop/@10: a@1", "seen /@:")
+	h.deletedMany(h.source(configmaps + "?labelSelector=x"))
+	h.want("complete shop/@10: a@1", "seen /@:")
 	for url, want := range map[string]bool{configmaps: true, configmaps + "/a": false, configmaps + "/a?pretty=1": false, configmaps + "/a/status": false, another: true} {
-		if got := g.kept(url); got != want {
+		if got := h.hasResponse(url); got != want {
 			t.Errorf("%s is kept: %v", url, got)
 		}
 	}
-	if _, dead := g.grave("a"); dead {
+	if _, dead := h.tombstone("a"); dead {
 		t.Error("nobody has said that it is gone")
 	}
 }
 
 func TestWhatWasReceivedBeforeTheServerWasAskedWasThereBefore(t *testing.T) {
-	for name, receive := range map[string]func(*rig){
-		"read alone": func(g *rig) {
-			g.read(g.teeObject(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
+	for name, receive := range map[string]func(*harness){
+		"read alone": func(h *harness) {
+			h.read(h.teeObject(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
 		},
-		"in a list": func(g *rig) {
-			g.read(g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 7))))))
+		"in a list": func(h *harness) {
+			h.read(h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 7))))))
 		},
-		"in a watch": func(g *rig) {
-			g.read(g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(6)))))
-			w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=6"), wire.JSON)
+		"in a watch": func(h *harness) {
+			h.read(h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(6)))))
+			w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=6"), wire.JSON)
 			defer w.Close()
-			g.events(w, "ADDED a 7")
+			h.events(w, "ADDED a 7")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := idleRig(t, t.TempDir(), 0)
-			receive(g)
-			g.now = g.now.Add(30 * time.Millisecond)
-			g.read(g.teeNotFound(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(
+			h := idleHarness(t, t.TempDir(), 0)
+			receive(h)
+			h.now = h.now.Add(30 * time.Millisecond)
+			h.read(h.teeNotFound(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(
 				`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","details":{"name":"a","kind":"configmaps"},"code":404}`))))
-			g.now = g.now.Add(time.Second) // both wait for the disk
-			g.write(t.Context(), g.take())
-			grave, err := g.db.Tombstone(t.Context(), who, "", "configmaps", "shop", "a")
-			if err != nil || !slices.Equal(grave.UIDs, []string{"u-a"}) {
-				t.Errorf("what is hidden: %v %v", grave.UIDs, err)
+			h.now = h.now.Add(time.Second) // both wait for the disk
+			h.write(t.Context(), h.take())
+			tombstone, err := h.db.Tombstone(t.Context(), who, "", "configmaps", "shop", "a")
+			if err != nil || !slices.Equal(tombstone.UIDs, []string{"u-a"}) {
+				t.Errorf("what is hidden: %v %v", tombstone.UIDs, err)
 			}
-			if got := g.recorded("configmaps"); strings.HasPrefix(got[0], "seen") && strings.Contains(got[0], "a@7") {
+			if got := h.recorded("configmaps"); strings.HasPrefix(got[0], "seen") && strings.Contains(got[0], "a@7") {
 				t.Errorf("recorded %v", got)
 			}
 		})

@@ -14,16 +14,16 @@ func (r *Recorder) teeObject(source Source, format wire.Format, resp *http.Respo
 	if format == nil { // CBOR, YAML: it cannot be read
 		return r.teeDocument(source, format, resp)
 	}
-	return newTee(resp, r.whole(wire.MaxValue, func(raw []byte) {
+	return newTee(resp, r.bodyBuffer(wire.MaxValue, func(raw []byte) {
 		m, err := format.ParseMeta(raw)
-		if err == nil && !r.seen(source, format, raw, m) {
-			r.keep(&source, source.document(format.MediaType()), raw)
+		if err == nil && !r.recordSingle(source, format, raw, m) {
+			r.recordDocument(&source, source.response(format.MediaType()), raw)
 		}
 	}))
 }
 
-// seen records an object, unless it is none.
-func (r *Recorder) seen(source Source, format wire.Format, raw []byte, m wire.Meta) bool {
+// recordSingle records an object, unless it is none.
+func (r *Recorder) recordSingle(source Source, format wire.Format, raw []byte, m wire.Meta) bool {
 	rep, ok := representation(m.Kind)
 	if !ok || m.Name == "" {
 		return false
@@ -31,8 +31,8 @@ func (r *Recorder) seen(source Source, format wire.Format, raw []byte, m wire.Me
 	form := request.Form{Format: format, Representation: rep}
 	o := objectRow(form, raw, m)
 	o.UpdatedAt = r.clock.Now()
-	if !r.enqueueSingle(putSingle{scope: source.singleScope(form), kind: m.Kind, apiVersion: m.APIVersion, object: o, source: &source}) && source.latest() {
-		r.doubt(&source, o.Namespace, o.Name)
+	if !r.enqueueSingle(putSingle{scope: source.singleScope(form), kind: m.Kind, apiVersion: m.APIVersion, object: o, source: &source}) && source.wantsLatest() {
+		r.invalidateObject(&source, o.Namespace, o.Name)
 	}
 	return true
 }

@@ -6,35 +6,35 @@ import (
 	"rockpool.dev/store"
 )
 
-// watched knows the scopes of the open watches. Their collections are not evicted;
+// openWatches knows the scopes of the open watches. Their collections are not evicted;
 // and when one is lost all the same it is listed again.
-type watched struct {
+type openWatches struct {
 	mu   sync.Mutex
-	open map[store.Scope]*watching
+	open map[store.Scope]*openWatch
 }
 
-type watching struct {
+type openWatch struct {
 	count  int // of open watches
-	any    *stream
+	stream *stream
 	listed bool // there was a complete collection while it was watched
 	// changed is the first version from which on nothing has changed in the collection but
 	// its version; empty: nobody knows.
 	changed string
 }
 
-func (w *watched) add(s *stream) {
+func (w *openWatches) add(s *stream) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.open == nil {
-		w.open = map[store.Scope]*watching{}
+		w.open = map[store.Scope]*openWatch{}
 	}
 	if w.open[s.scope] == nil {
-		w.open[s.scope] = &watching{any: s}
+		w.open[s.scope] = &openWatch{stream: s}
 	}
 	w.open[s.scope].count++
 }
 
-func (w *watched) remove(s *stream) {
+func (w *openWatches) remove(s *stream) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	o := w.open[s.scope]
@@ -43,14 +43,14 @@ func (w *watched) remove(s *stream) {
 	}
 }
 
-func (w *watched) has(s store.Scope) bool {
+func (w *openWatches) contains(s store.Scope) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.open[s] != nil
 }
 
-// list notes that the scope has a complete collection.
-func (w *watched) list(s store.Scope) {
+// setListed notes that the scope has a complete collection.
+func (w *openWatches) setListed(s store.Scope) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if o := w.open[s]; o != nil {
@@ -58,8 +58,8 @@ func (w *watched) list(s store.Scope) {
 	}
 }
 
-// change notes that the collection of a scope has changed at a version.
-func (w *watched) change(s store.Scope, version string) {
+// setChanged notes that the collection of a scope has changed at a version.
+func (w *openWatches) setChanged(s store.Scope, version string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if o := w.open[s]; o != nil {
@@ -67,8 +67,8 @@ func (w *watched) change(s store.Scope, version string) {
 	}
 }
 
-// begin notes that a watch of the scope begins when its collection is at a version.
-func (w *watched) begin(s store.Scope, version string) {
+// setInitial notes that a watch of the scope begins when its collection is at a version.
+func (w *openWatches) setInitial(s store.Scope, version string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if o := w.open[s]; o != nil && o.changed == "" {
@@ -76,50 +76,50 @@ func (w *watched) begin(s store.Scope, version string) {
 	}
 }
 
-// unchanged tells that nothing has changed in the collection of a scope since a version
+// unchangedSince tells that nothing has changed in the collection of a scope since a version
 // that it has been at.
-func (w *watched) unchanged(s store.Scope, since string) bool {
+func (w *openWatches) unchangedSince(s store.Scope, since string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	o := w.open[s]
 	if o == nil || o.changed == "" {
 		return false
 	}
-	behind, ok := order(o.changed, since)
+	behind, ok := compareVersions(o.changed, since)
 	return ok && behind <= 0
 }
 
-// lost tells that a scope without a complete collection had one while it was
+// wasListed tells that a scope without a complete collection had one while it was
 // watched.
-func (w *watched) lost(s store.Scope) bool {
+func (w *openWatches) wasListed(s store.Scope) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.open[s] != nil && w.open[s].listed
 }
 
 // listed gives the watches of which there were collections, one a scope.
-func (w *watched) listed() (out []*stream) {
+func (w *openWatches) listed() (out []*stream) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, o := range w.open {
 		if o.listed {
-			out = append(out, o.any)
+			out = append(out, o.stream)
 		}
 	}
 	return out
 }
 
-// opened finds out whether a watch begins behind a collection.
-type opened struct {
+// watchOpened finds out whether a watch begins behind a collection.
+type watchOpened struct {
 	base
 	*stream
 }
 
-func (opened) size() int { return 0 }
-func (o opened) apply(g *group) error {
-	h, err := g.head(o.scope)
-	if err == nil && h.id != 0 {
-		g.watched.begin(o.scope, h.version)
+func (watchOpened) size() int { return 0 }
+func (o watchOpened) apply(g *group) error {
+	p, err := g.position(o.scope)
+	if err == nil && p.id != 0 {
+		g.openWatches.setInitial(o.scope, p.version)
 	}
 	return err
 }
@@ -130,6 +130,6 @@ func (r *Recorder) EqualsStateAt(c store.Collection, resourceVersion string) boo
 	if c.ResourceVersion == resourceVersion {
 		return true
 	}
-	ahead, ok := order(c.ResourceVersion, resourceVersion)
-	return ok && ahead > 0 && r.watched.unchanged(c.Scope, resourceVersion)
+	ahead, ok := compareVersions(c.ResourceVersion, resourceVersion)
+	return ok && ahead > 0 && r.openWatches.unchangedSince(c.Scope, resourceVersion)
 }

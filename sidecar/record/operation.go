@@ -149,7 +149,7 @@ func (p putSingle) size() int { return len(p.object.Payload) + len(p.object.Labe
 
 func (p putSingle) apply(g *group) error {
 	// A lagging watch cache of the API server may return an object that is already deleted.
-	if p.source.latest() {
+	if p.source.wantsLatest() {
 		if err := g.tx.DropTombstone(p.scope, p.object.Namespace, p.object.Name, p.source.Started); err != nil {
 			return err
 		}

@@ -16,8 +16,8 @@ const (
 	pageLife = 6 * time.Minute
 )
 
-// paged is a list of which some pages have come.
-type paged struct {
+// pagedList is a list of which some pages have come.
+type pagedList struct {
 	snap     *snapshot
 	kind     string // of an item, if one said it
 	api      string
@@ -29,17 +29,17 @@ type paged struct {
 // pages are the lists that wait for their next page.
 type pages struct {
 	mu      sync.Mutex
-	waiting []paged // the one that waits longest first
+	waiting []pagedList // the one that waits longest first
 }
 
 // put keeps a list until its next page comes. It gives what must be given up for
 // that.
-func (p *pages) put(l paged, now time.Time) (dropped []*snapshot) {
+func (p *pages) put(l pagedList, now time.Time) (dropped []*snapshot) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	l.deadline = now.Add(pageLife)
 	p.waiting = append(p.waiting, l)
-	p.waiting = slices.DeleteFunc(p.waiting, func(other paged) bool {
+	p.waiting = slices.DeleteFunc(p.waiting, func(other pagedList) bool {
 		old := now.After(other.deadline)
 		if old {
 			dropped = append(dropped, other.snap)
@@ -56,7 +56,7 @@ func (p *pages) put(l paged, now time.Time) (dropped []*snapshot) {
 }
 
 // take gives the list of which the next page has come.
-func (p *pages) take(scope store.Scope, token string) (paged, bool) {
+func (p *pages) take(scope store.Scope, token string) (pagedList, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i, l := range p.waiting {
@@ -65,5 +65,5 @@ func (p *pages) take(scope store.Scope, token string) (paged, bool) {
 			return l, true
 		}
 	}
-	return paged{}, false
+	return pagedList{}, false
 }

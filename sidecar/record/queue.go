@@ -48,32 +48,32 @@ type Options struct {
 // Recorder takes what is to be recorded and writes it in groups. Its methods may
 // be called from any goroutine and do not block.
 type Recorder struct {
-	db      *store.DB
-	name    string
-	log     *zap.Logger
-	max     int
-	clock   clock.Clock
-	pages   pages
-	watched watched
-	metrics gauges
+	db          *store.DB
+	name        string
+	log         *zap.Logger
+	max         int
+	clock       clock.Clock
+	pages       pages
+	openWatches openWatches
+	metrics     gauges
 
 	groupOps int // the constant, but in tests
 	stale    chan Stale
-	wholes   atomic.Int64 // bytes of bodies that are kept whole and have not ended
+	buffered atomic.Int64 // bytes of bodies that are kept whole and have not ended
 
-	mu      sync.Mutex
-	queue   []operation
-	pending int                    // bytes of queue
-	writing int                    // bytes of the group that is being written
-	busy    bool                   // a group is being written
-	begun   map[*snapshot]struct{} // are coming in: have items, and neither their end nor that of a page is in the queue yet
-	singles map[singleKey]putSingle
-	used    map[int64]time.Time // when the use of a collection was last noted
-	urgent  bool                // somebody waits: do not wait for a group
-	ended   bool
-	wake    chan struct{} // capacity 1
-	health  health        // of Run
-	undone  []*snapshot   // of Run: given up in a group that failed, their rows are still there
+	mu       sync.Mutex
+	queue    []operation
+	pending  int                    // bytes of queue
+	writing  int                    // bytes of the group that is being written
+	busy     bool                   // a group is being written
+	incoming map[*snapshot]struct{} // are coming in: have items, and neither their end nor that of a page is in the queue yet
+	singles  map[singleKey]putSingle
+	used     map[int64]time.Time // when the use of a collection was last noted
+	urgent   bool                // somebody waits: do not wait for a group
+	ended    bool
+	wake     chan struct{} // capacity 1
+	health   health        // of Run
+	orphaned []*snapshot   // of Run: given up in a group that failed, their rows are still there
 }
 
 // New makes a Recorder. Nothing is written before Run.
@@ -87,7 +87,7 @@ func New(opts Options) *Recorder {
 	return &Recorder{
 		db: opts.DB, name: opts.Name, log: opts.Logger.With(zap.String("cache", opts.Name)), max: opts.MaxPending, clock: opts.Clock,
 		metrics: gaugesOf(opts.Name), groupOps: groupOps, wake: make(chan struct{}, 1), stale: make(chan Stale, maxStale),
-		begun: map[*snapshot]struct{}{}, singles: map[singleKey]putSingle{}, used: map[int64]time.Time{},
+		incoming: map[*snapshot]struct{}{}, singles: map[singleKey]putSingle{}, used: map[int64]time.Time{},
 	}
 }
 
@@ -141,19 +141,19 @@ func (r *Recorder) admit(n, most int) bool {
 func (r *Recorder) push(op operation) {
 	r.queue = append(r.queue, op)
 	r.pending += op.size()
-	r.tell()
+	r.updateGauge()
 	if s := op.opens(); s != nil {
-		r.begun[s] = struct{}{}
+		r.incoming[s] = struct{}{}
 	}
 	closed := op.closes()
-	delete(r.begun, closed)
+	delete(r.incoming, closed)
 	if closed != nil || len(r.queue) == 1 || len(r.queue) == r.groupOps || r.pending >= groupBytes || r.urgent {
 		r.signal()
 	}
 }
 
-// tell shows what is pending. The lock is held.
-func (r *Recorder) tell() { r.metrics.pending.Set(float64(r.pending + r.writing)) }
+// updateGauge shows what is pending. The lock is held.
+func (r *Recorder) updateGauge() { r.metrics.pending.Set(float64(r.pending + r.writing)) }
 
 // discard makes room by taking the items of a snapshot out of the queue that
 // has lost one already.
@@ -167,15 +167,15 @@ func (r *Recorder) discard(s *snapshot) {
 		}
 		return belongs
 	})
-	delete(r.begun, s)
-	r.tell()
+	delete(r.incoming, s)
+	r.updateGauge()
 }
 
-// paused tells that a page of a snapshot has come in. The next one may never be asked for.
-func (r *Recorder) paused(s *snapshot) {
+// pageRead tells that a page of a snapshot has come in. The next one may never be asked for.
+func (r *Recorder) pageRead(s *snapshot) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.begun, s)
+	delete(r.incoming, s)
 	r.signal()
 }
 
@@ -191,10 +191,10 @@ func (r *Recorder) signal() {
 func (r *Recorder) take() []operation {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	n, bytes, owing := 0, 0, 0
-	for n < len(r.queue) && (owing > 0 || (n < r.groupOps && bytes < groupBytes)) {
+	n, bytes, deferred := 0, 0, 0
+	for n < len(r.queue) && (deferred > 0 || (n < r.groupOps && bytes < groupBytes)) {
 		bytes += r.queue[n].size()
-		owing += r.queue[n].dequeued()
+		deferred += r.queue[n].dequeued()
 		n++
 	}
 	ops := append([]operation(nil), r.queue[:n]...)
@@ -206,25 +206,25 @@ func (r *Recorder) take() []operation {
 	}
 	r.busy = len(ops) > 0
 	clear(r.singles)
-	r.tell()
+	r.updateGauge()
 	return ops
 }
 
-// full tells that no group should wait any longer.
-func (r *Recorder) full() bool {
+// groupReady tells that no group should wait any longer.
+func (r *Recorder) groupReady() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.urgent || len(r.begun) == 0 {
+	if r.urgent || len(r.incoming) == 0 {
 		return r.urgent || len(r.queue) >= r.groupOps || r.pending >= groupBytes
 	}
 	return r.pending >= r.max/4 // the rest is for what comes while that is written
 }
 
-// holds tells that a list is coming in.
-func (r *Recorder) holds() bool {
+// listIncoming tells that a list is coming in.
+func (r *Recorder) listIncoming() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.begun) > 0 && !r.urgent
+	return len(r.incoming) > 0 && !r.urgent
 }
 
 // Flush waits until everything that was taken so far is in the store, so that

@@ -17,9 +17,9 @@ const (
 	targetTenths = 8
 )
 
-// makeRoom evicts when the quota is nearly used up, or full already, and gives back
+// enforceQuota evicts when the quota is nearly used up, or full already, and gives back
 // what has become free.
-func (r *Recorder) makeRoom(ctx context.Context, full bool) error {
+func (r *Recorder) enforceQuota(ctx context.Context, full bool) error {
 	used, bound, err := r.db.Usage(ctx)
 	if err == nil {
 		r.metrics.used.Set(float64(used))
@@ -34,7 +34,7 @@ func (r *Recorder) makeRoom(ctx context.Context, full bool) error {
 	if !enough {
 		return r.shrink(ctx)
 	}
-	n, err := r.db.Evict(ctx, min(used, bound)/10*targetTenths, r.watched.has)
+	n, err := r.db.Evict(ctx, min(used, bound)/10*targetTenths, r.openWatches.contains)
 	evictedTotal.Add(float64(n))
 	if n > 0 {
 		r.log.Info("the cache is full; what was least recently used has been deleted", zap.Int("deleted", n), zap.Int64("usedBytes", used), zap.Int64("maxBytes", bound))

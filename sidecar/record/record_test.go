@@ -18,13 +18,13 @@ import (
 )
 
 func TestAListBecomesACompleteCollection(t *testing.T) {
-	g := newRig(t, 0)
-	g.list(configmaps+"?limit=500", listOf(10, configMap("a", 1), configMap("b", 2)))
-	g.want("complete shop/@10: a@1 b@2")
-	g.list(configmaps, listOf(20, configMap("b", 2), configMap("c", 15)))
-	g.want("complete shop/@20: b@2 c@15")
-	g.list(configmaps, listOf(30))
-	g.want("complete shop/@30:")
+	h := newHarness(t, 0)
+	h.list(configmaps+"?limit=500", listOf(10, configMap("a", 1), configMap("b", 2)))
+	h.want("complete shop/@10: a@1 b@2")
+	h.list(configmaps, listOf(20, configMap("b", 2), configMap("c", 15)))
+	h.want("complete shop/@20: b@2 c@15")
+	h.list(configmaps, listOf(30))
+	h.want("complete shop/@30:")
 }
 
 func TestAListThatIsNotWholeIsNotRecorded(t *testing.T) {
@@ -39,374 +39,374 @@ func TestAListThatIsNotWholeIsNotRecorded(t *testing.T) {
 		"an item is not an object": strings.NewReader(listOf(20, configMap("c", 15), `7`)),
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := newRig(t, 0)
-			g.list(configmaps, listOf(10, configMap("a", 1)))
-			g.read(g.teeList(g.source(configmaps), wire.JSON, answer(body)))
-			g.want("complete shop/@10: a@1")
+			h := newHarness(t, 0)
+			h.list(configmaps, listOf(10, configMap("a", 1)))
+			h.read(h.teeList(h.source(configmaps), wire.JSON, answer(body)))
+			h.want("complete shop/@10: a@1")
 		})
 	}
 }
 
 func TestPagesMakeOneSnapshot(t *testing.T) {
-	g := newRig(t, 0)
-	g.list(configmaps, listOf(10, configMap("a", 1)))
-	g.list(configmaps+"?limit=1", page(20, "one", configMap("b", 2)))
-	g.want("complete shop/@10: a@1")
-	g.list(configmaps+"?limit=1&continue=one", page(20, "two", configMap("c", 3)))
-	g.want("complete shop/@10: a@1")
-	g.list(configmaps+"?limit=1&continue=two", listOf(20, configMap("d", 4)))
-	g.want("complete shop/@20: b@2 c@3 d@4")
+	h := newHarness(t, 0)
+	h.list(configmaps, listOf(10, configMap("a", 1)))
+	h.list(configmaps+"?limit=1", page(20, "one", configMap("b", 2)))
+	h.want("complete shop/@10: a@1")
+	h.list(configmaps+"?limit=1&continue=one", page(20, "two", configMap("c", 3)))
+	h.want("complete shop/@10: a@1")
+	h.list(configmaps+"?limit=1&continue=two", listOf(20, configMap("d", 4)))
+	h.want("complete shop/@20: b@2 c@3 d@4")
 }
 
 func TestPagingThatIsInterruptedLeavesTheOldSnapshot(t *testing.T) {
-	for name, rest := range map[string]func(*rig){
-		"the next page never comes": func(*rig) {},
-		"a page breaks off": func(g *rig) {
+	for name, rest := range map[string]func(*harness){
+		"the next page never comes": func(*harness) {},
+		"a page breaks off": func(h *harness) {
 			body := listOf(20, configMap("c", 3))
-			g.list(configmaps+"?limit=1&continue=one", body[:len(body)-2])
-			g.list(configmaps+"?limit=1&continue=one", listOf(20, configMap("c", 3)))
+			h.list(configmaps+"?limit=1&continue=one", body[:len(body)-2])
+			h.list(configmaps+"?limit=1&continue=one", listOf(20, configMap("c", 3)))
 		},
-		"a page is of another version": func(g *rig) { g.list(configmaps+"?limit=1&continue=one", listOf(21, configMap("c", 3))) },
-		"a page was left out":          func(g *rig) { g.list(configmaps+"?limit=1&continue=two", listOf(20, configMap("c", 3))) },
-		"the page is of another list":  func(g *rig) { g.list(configmaps+"?labelSelector=x&continue=one", listOf(20, configMap("c", 3))) },
-		"too many others are paged": func(g *rig) {
+		"a page is of another version": func(h *harness) { h.list(configmaps+"?limit=1&continue=one", listOf(21, configMap("c", 3))) },
+		"a page was left out":          func(h *harness) { h.list(configmaps+"?limit=1&continue=two", listOf(20, configMap("c", 3))) },
+		"the page is of another list":  func(h *harness) { h.list(configmaps+"?labelSelector=x&continue=one", listOf(20, configMap("c", 3))) },
+		"too many others are paged": func(h *harness) {
 			for i := range maxPaged {
-				g.list(fmt.Sprintf("%s?limit=1&labelSelector=n%%3D%d", configmaps, i), page(20, "other", configMap("z", 3)))
+				h.list(fmt.Sprintf("%s?limit=1&labelSelector=n%%3D%d", configmaps, i), page(20, "other", configMap("z", 3)))
 			}
-			g.list(configmaps+"?limit=1&continue=one", listOf(20, configMap("c", 3)))
+			h.list(configmaps+"?limit=1&continue=one", listOf(20, configMap("c", 3)))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := newRig(t, 0)
-			g.list(configmaps, listOf(10, configMap("a", 1)))
-			g.list(configmaps+"?limit=1", page(20, "one", configMap("b", 2)))
-			rest(g)
-			g.want("complete shop/@10: a@1")
+			h := newHarness(t, 0)
+			h.list(configmaps, listOf(10, configMap("a", 1)))
+			h.list(configmaps+"?limit=1", page(20, "one", configMap("b", 2)))
+			rest(h)
+			h.want("complete shop/@10: a@1")
 		})
 	}
 }
 
 func TestAListThatTheClientLeavesIsNotRecorded(t *testing.T) {
-	g := newRig(t, 0)
-	body := g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(20, configMap("c", 15)))))
+	h := newHarness(t, 0)
+	body := h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(20, configMap("c", 15)))))
 	if _, err := io.ReadFull(body, make([]byte, 60)); err != nil {
 		t.Fatal(err)
 	}
 	if err := body.Close(); err != nil {
 		t.Fatal(err)
 	}
-	g.want()
+	h.want()
 }
 
 func TestEventsMoveTheCollectionOn(t *testing.T) {
-	g := newRig(t, 0)
-	g.list(configmaps, listOf(10, configMap("a", 1), configMap("b", 2)))
-	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
-	g.events(w, "ADDED c 11", "MODIFIED a 12", "DELETED b 13", "BOOKMARK x 20")
-	g.want("complete shop/@20: a@12 c@11")
+	h := newHarness(t, 0)
+	h.list(configmaps, listOf(10, configMap("a", 1), configMap("b", 2)))
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+	h.events(w, "ADDED c 11", "MODIFIED a 12", "DELETED b 13", "BOOKMARK x 20")
+	h.want("complete shop/@20: a@12 c@11")
 }
 
 func TestTwoIdenticalWatchesRecordOnce(t *testing.T) {
-	g := newRig(t, 0)
-	g.list(configmaps, listOf(10, configMap("a", 1)))
-	one := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
-	two := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
-	g.events(one, "MODIFIED a 11", "DELETED a 12")
-	g.events(two, "MODIFIED a 11")
-	g.want("complete shop/@12:")
-	g.events(two, "DELETED a 12", "ADDED a 13")
-	g.want("complete shop/@13: a@13")
+	h := newHarness(t, 0)
+	h.list(configmaps, listOf(10, configMap("a", 1)))
+	one := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+	two := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+	h.events(one, "MODIFIED a 11", "DELETED a 12")
+	h.events(two, "MODIFIED a 11")
+	h.want("complete shop/@12:")
+	h.events(two, "DELETED a 12", "ADDED a 13")
+	h.want("complete shop/@13: a@13")
 }
 
 func TestAnEventBehindAHoleIsNotApplied(t *testing.T) {
-	g := newRig(t, 0)
-	g.list(configmaps, listOf(10, configMap("a", 1)))
-	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=15"), wire.JSON) // what happened between 10 and 15?
-	g.events(w, "MODIFIED a 16", "BOOKMARK x 17")
-	g.want("complete shop/@10: a@1")
-	g.list(configmaps, listOf(17, configMap("a", 16)))
-	g.events(w, "ADDED b 18")
-	g.want("complete shop/@18: a@16 b@18")
+	h := newHarness(t, 0)
+	h.list(configmaps, listOf(10, configMap("a", 1)))
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=15"), wire.JSON) // what happened between 10 and 15?
+	h.events(w, "MODIFIED a 16", "BOOKMARK x 17")
+	h.want("complete shop/@10: a@1")
+	h.list(configmaps, listOf(17, configMap("a", 16)))
+	h.events(w, "ADDED b 18")
+	h.want("complete shop/@18: a@16 b@18")
 }
 
 func TestAWatchOfUnknownBeginningIsNotRecorded(t *testing.T) {
-	g := newRig(t, 0)
-	g.list(configmaps, listOf(10, configMap("a", 1)))
+	h := newHarness(t, 0)
+	h.list(configmaps, listOf(10, configMap("a", 1)))
 	for _, from := range []string{"", "&resourceVersion=0"} {
-		w := g.Watch(g.source(configmaps+"?watch=true"+from), wire.JSON)
-		g.events(w, "ADDED b 5", "ADDED c 12")
+		w := h.Watch(h.source(configmaps+"?watch=true"+from), wire.JSON)
+		h.events(w, "ADDED b 5", "ADDED c 12")
 	}
-	g.want("complete shop/@10: a@1")
+	h.want("complete shop/@10: a@1")
 }
 
 func TestAWatchListIsRecordedAtItsBookmark(t *testing.T) {
-	g := newRig(t, 0)
-	w := g.Watch(g.source(configmaps+"?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"), wire.JSON)
-	g.events(w, "ADDED a 1", "ADDED b 2")
-	g.want()
-	g.events(w, "END x 10")
-	g.want("complete shop/@10: a@1 b@2")
-	g.events(w, "DELETED a 11")
-	g.want("complete shop/@11: b@2")
+	h := newHarness(t, 0)
+	w := h.Watch(h.source(configmaps+"?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"), wire.JSON)
+	h.events(w, "ADDED a 1", "ADDED b 2")
+	h.want()
+	h.events(w, "END x 10")
+	h.want("complete shop/@10: a@1 b@2")
+	h.events(w, "DELETED a 11")
+	h.want("complete shop/@11: b@2")
 
-	unfinished := g.Watch(g.source(configmaps+"?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"), wire.JSON)
-	g.events(unfinished, "ADDED z 20")
+	unfinished := h.Watch(h.source(configmaps+"?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"), wire.JSON)
+	h.events(unfinished, "ADDED z 20")
 	unfinished.Close()
-	g.want("complete shop/@11: b@2")
+	h.want("complete shop/@11: b@2")
 }
 
 func TestAnEmptyWatchListProvesThatThereIsNothing(t *testing.T) {
-	g := newRig(t, 0)
-	w := g.Watch(g.source(configmaps+"?watch=true&sendInitialEvents=true"), wire.JSON)
-	g.events(w, "END x 10")
-	g.want("complete shop/@10:")
+	h := newHarness(t, 0)
+	w := h.Watch(h.source(configmaps+"?watch=true&sendInitialEvents=true"), wire.JSON)
+	h.events(w, "END x 10")
+	h.want("complete shop/@10:")
 }
 
 func TestAnOlderListDoesNotReplaceANewerOne(t *testing.T) {
-	g := newRig(t, 0)
-	g.list(configmaps, listOf(20, configMap("a", 15)))
-	g.list(configmaps+"?resourceVersion=0", listOf(10, configMap("a", 1))) // from a watch cache that lags
-	g.want("complete shop/@20: a@15")
+	h := newHarness(t, 0)
+	h.list(configmaps, listOf(20, configMap("a", 15)))
+	h.list(configmaps+"?resourceVersion=0", listOf(10, configMap("a", 1))) // from a watch cache that lags
+	h.want("complete shop/@20: a@15")
 
-	early := g.source(configmaps) // asked for before, arrives after
-	g.now = g.now.Add(time.Minute)
-	g.list(configmaps, listOf(30, configMap("a", 25)))
-	g.read(g.teeList(early, wire.JSON, answer(strings.NewReader(listOf(20, configMap("a", 15))))))
-	g.want("complete shop/@30: a@25")
+	early := h.source(configmaps) // asked for before, arrives after
+	h.now = h.now.Add(time.Minute)
+	h.list(configmaps, listOf(30, configMap("a", 25)))
+	h.read(h.teeList(early, wire.JSON, answer(strings.NewReader(listOf(20, configMap("a", 15))))))
+	h.want("complete shop/@30: a@25")
 }
 
 func TestAClusterThatWentBackIsBelieved(t *testing.T) {
-	g := newRig(t, 0)
-	g.list(configmaps, listOf(2000, configMap("a", 1500)))
-	g.now = g.now.Add(time.Minute)
-	g.list(configmaps, listOf(1000, configMap("a", 900)))
-	g.want("complete shop/@1000: a@900")
+	h := newHarness(t, 0)
+	h.list(configmaps, listOf(2000, configMap("a", 1500)))
+	h.now = h.now.Add(time.Minute)
+	h.list(configmaps, listOf(1000, configMap("a", 900)))
+	h.want("complete shop/@1000: a@900")
 }
 
 func TestARestoredClusterIsBelievedInEveryScope(t *testing.T) {
-	g := newRig(t, 0)
-	g.list("/api/v1/configmaps", listOf(1000, configMap("old", 900), configMap("gone", 950)))
-	g.read(g.teeObject(g.source(configmaps+"/seen"), wire.JSON, answer(strings.NewReader(cm("seen", 980)))))
-	g.flush()
-	g.now = g.now.Add(time.Minute)
-	g.list(configmaps, listOf(600, configMap("old", 500)))
-	g.want("seen /@:", "complete shop/@600: old@500")
+	h := newHarness(t, 0)
+	h.list("/api/v1/configmaps", listOf(1000, configMap("old", 900), configMap("gone", 950)))
+	h.read(h.teeObject(h.source(configmaps+"/seen"), wire.JSON, answer(strings.NewReader(cm("seen", 980)))))
+	h.flush()
+	h.now = h.now.Add(time.Minute)
+	h.list(configmaps, listOf(600, configMap("old", 500)))
+	h.want("seen /@:", "complete shop/@600: old@500")
 }
 
 func TestAVersionThatIsGivenOutAgainIsAContradiction(t *testing.T) {
-	g := newRig(t, 0)
-	g.list(configmaps, listOf(100, configMap("a", 50)))
-	g.now = g.now.Add(time.Minute)
-	g.list(configmaps+"?resourceVersion=0", listOf(60, configMap("a", 50))) // restored, from a cache: nothing is proven
-	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=60"), wire.JSON)
-	g.events(w, "ADDED new 70", "MODIFIED a 99", "ADDED newer 101")
-	g.want()
+	h := newHarness(t, 0)
+	h.list(configmaps, listOf(100, configMap("a", 50)))
+	h.now = h.now.Add(time.Minute)
+	h.list(configmaps+"?resourceVersion=0", listOf(60, configMap("a", 50))) // restored, from a cache: nothing is proven
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=60"), wire.JSON)
+	h.events(w, "ADDED new 70", "MODIFIED a 99", "ADDED newer 101")
+	h.want()
 }
 
 func TestTwoFirstListsAtOnceAreBothWhole(t *testing.T) {
-	g := newRig(t, 0)
+	h := newHarness(t, 0)
 	early, late := listOf(10, configMap("a", 1)), listOf(20, configMap("b", 15))
-	one := g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(early)))
-	two := g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(late)))
+	one := h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(early)))
+	two := h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(late)))
 	for _, body := range []io.Reader{one, two} { // the items, but not the end
 		if _, err := io.ReadFull(body, make([]byte, len(early)-1)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	g.flush()
-	g.read(one)
-	g.flush()
-	g.read(two)
-	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=20"), wire.JSON)
-	g.events(w, "ADDED c 21")
-	g.want("complete shop/@21: b@15 c@21")
+	h.flush()
+	h.read(one)
+	h.flush()
+	h.read(two)
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=20"), wire.JSON)
+	h.events(w, "ADDED c 21")
+	h.want("complete shop/@21: b@15 c@21")
 }
 
 func TestInitialEventsThatAreNotAddedAreNotUnderstood(t *testing.T) {
-	g := newRig(t, 0)
-	w := g.Watch(g.source(configmaps+"?watch=true&sendInitialEvents=true"), wire.JSON)
-	g.events(w, "ADDED a 1", "MODIFIED a 11", "DELETED a 12", "END x 15")
-	g.want()
+	h := newHarness(t, 0)
+	w := h.Watch(h.source(configmaps+"?watch=true&sendInitialEvents=true"), wire.JSON)
+	h.events(w, "ADDED a 1", "MODIFIED a 11", "DELETED a 12", "END x 15")
+	h.want()
 }
 
 func TestWhatIsForbiddenIsForgotten(t *testing.T) {
-	g := newRig(t, 0)
-	g.list("/api/v1/configmaps", listOf(10, configMap("a", 1)))
-	g.list(configmaps, listOf(11, configMap("a", 1)))
-	g.list("/api/v1/namespaces/other/configmaps", listOf(12))
-	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=11"), wire.JSON)
-	g.events(w, "ADDED b 13")
-	g.forbidden(g.source(configmaps + "?limit=500"))
-	g.want("complete other/@12:")
+	h := newHarness(t, 0)
+	h.list("/api/v1/configmaps", listOf(10, configMap("a", 1)))
+	h.list(configmaps, listOf(11, configMap("a", 1)))
+	h.list("/api/v1/namespaces/other/configmaps", listOf(12))
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=11"), wire.JSON)
+	h.events(w, "ADDED b 13")
+	h.forbidden(h.source(configmaps + "?limit=500"))
+	h.want("complete other/@12:")
 }
 
 func TestAPageOfATableIsNotKept(t *testing.T) {
-	g := newRig(t, 0)
+	h := newHarness(t, 0)
 	table := func(url, token string) {
 		body := fmt.Sprintf(`{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"10","continue":%q},"rows":[]}`, token)
 		resp := &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body))}
-		g.read(g.teeDocument(g.source(url), nil, resp))
-		g.flush()
+		h.read(h.teeDocument(h.source(url), nil, resp))
+		h.flush()
 	}
 	table(configmaps+"?limit=1", "more")
 	table(configmaps+"?limit=500", "")
-	if _, err := g.db.Response(t.Context(), who, configmaps+"?limit=1", ""); !errors.Is(err, store.ErrNotFound) {
+	if _, err := h.db.Response(t.Context(), who, configmaps+"?limit=1", ""); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("the first page of a table: %v", err)
 	}
-	if _, err := g.db.Response(t.Context(), who, configmaps+"?limit=500", ""); err != nil {
+	if _, err := h.db.Response(t.Context(), who, configmaps+"?limit=500", ""); err != nil {
 		t.Errorf("a whole table: %v", err)
 	}
 }
 
 func TestOneOperationThatFailsOnlyFailsItself(t *testing.T) {
-	g := newRig(t, 0)
-	g.list(configmaps, listOf(10, configMap("a", 1)))
-	release := g.holdTheStore() // so that they make one group
-	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
-	g.events(w, "ADDED b 11")
-	g.enqueue(poison{})
-	g.events(w, "ADDED c 12")
+	h := newHarness(t, 0)
+	h.list(configmaps, listOf(10, configMap("a", 1)))
+	release := h.blockStore() // so that they make one group
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+	h.events(w, "ADDED b 11")
+	h.enqueue(poison{})
+	h.events(w, "ADDED c 12")
 	release()
-	g.want("complete shop/@12: a@1 b@11 c@12")
+	h.want("complete shop/@12: a@1 b@11 c@12")
 }
 
 func TestAListWhoseEndFailsLeavesNothingBehind(t *testing.T) {
-	g := newRig(t, 0)
-	release := g.holdTheStore()
-	body := g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 1)))))
+	h := newHarness(t, 0)
+	release := h.blockStore()
+	body := h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 1)))))
 	if _, err := io.ReadFull(body, make([]byte, len(listOf(10, configMap("a", 1)))-1)); err != nil {
 		t.Fatal(err)
 	}
 	release()
-	g.flush()
-	release = g.holdTheStore()
-	g.read(body)
-	g.enqueue(poison{})
+	h.flush()
+	release = h.blockStore()
+	h.read(body)
+	h.enqueue(poison{})
 	release()
-	g.flush()
-	g.Link("online", "a group behind it")
-	g.flush()
-	if used := g.count("collection") + g.count("object"); used != 0 {
+	h.flush()
+	h.Link("online", "a group behind it")
+	h.flush()
+	if used := h.count("collection") + h.count("object"); used != 0 {
 		t.Fatalf("%d rows of it are left", used)
 	}
 }
 
 func TestSingleObjectsAreRemembered(t *testing.T) {
-	g := newRig(t, 0)
-	source := g.source(configmaps + "/a")
-	g.read(g.teeObject(source, wire.JSON, answer(strings.NewReader(cm("a", 7)))))
-	g.want("seen /@: a@7")
-	g.invalidate(source)
-	g.want("seen /@:")
+	h := newHarness(t, 0)
+	source := h.source(configmaps + "/a")
+	h.read(h.teeObject(source, wire.JSON, answer(strings.NewReader(cm("a", 7)))))
+	h.want("seen /@: a@7")
+	h.invalidate(source)
+	h.want("seen /@:")
 }
 
 func TestWhatDoesNotFitIsDroppedAndTheOldSnapshotStays(t *testing.T) {
-	g := newRig(t, 64<<10)
-	g.list(configmaps, listOf(10, configMap("a", 1)))
+	h := newHarness(t, 64<<10)
+	h.list(configmaps, listOf(10, configMap("a", 1)))
 	var many []string
 	for i := range 2000 {
 		many = append(many, configMap(fmt.Sprintf("x%04d", i), i+100))
 	}
-	release := g.holdTheStore()
-	body := g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(3000, many...))))
-	g.read(body) // does not wait for the store
-	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
-	g.events(w, "MODIFIED a 11")
+	release := h.blockStore()
+	body := h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(3000, many...))))
+	h.read(body) // does not wait for the store
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+	h.events(w, "MODIFIED a 11")
 	release()
-	g.want("complete shop/@11: a@11")
+	h.want("complete shop/@11: a@11")
 }
 
 func TestAQueueThatIsFullStillTakesWhatIsNotTrueAnyMore(t *testing.T) {
 	const most = 64 << 10
-	g := idleRig(t, t.TempDir(), most)
+	h := idleHarness(t, t.TempDir(), most)
 	write := func() {
-		for ops := g.take(); len(ops) > 0; ops = g.take() {
-			g.write(t.Context(), ops)
+		for ops := h.take(); len(ops) > 0; ops = h.take() {
+			h.write(t.Context(), ops)
 		}
 	}
 	read := func(name, body string) {
-		g.read(g.teeObject(g.source(configmaps+"/"+name), wire.JSON, answer(strings.NewReader(body))))
+		h.read(h.teeObject(h.source(configmaps+"/"+name), wire.JSON, answer(strings.NewReader(body))))
 	}
-	g.read(g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 1))))))
+	h.read(h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 1))))))
 	for _, name := range []string{"a", "b", "c"} {
 		read(name, cm(name, 7))
 	}
-	dead := g.source(configmaps + "/d")
-	g.enqueue(putTombstone(&dead, "", g.now))
+	dead := h.source(configmaps + "/d")
+	h.enqueue(putTombstone(&dead, "", h.now))
 	write()
-	g.now = g.now.Add(time.Second)
+	h.now = h.now.Add(time.Second)
 
 	long := strings.Repeat("x", 2<<10)
 	for rv := 100; rv < 200; rv++ {
 		read("x", strings.Replace(cm("x", rv), fmt.Sprintf("v%d", rv), long, 1))
 	}
-	if n := g.pending; n < most-2*len(long) {
+	if n := h.pending; n < most-2*len(long) {
 		t.Fatalf("the queue has only %d bytes", n)
 	}
 	read("a", strings.Replace(cm("a", 9), "v9", long, 1)) // what is there is too old from here on
 	read("d", strings.Replace(cm("d", 9), "v9", long, 1))
-	g.invalidate(g.source(configmaps + "/b"))
-	g.forbidden(g.source(configmaps))
+	h.invalidate(h.source(configmaps + "/b"))
+	h.forbidden(h.source(configmaps))
 	write()
-	if got := g.recorded("configmaps"); !slices.Equal(got, []string{"seen /@: c@7"}) {
+	if got := h.recorded("configmaps"); !slices.Equal(got, []string{"seen /@: c@7"}) {
 		t.Errorf("recorded %v", got)
 	}
-	if _, err := g.db.Tombstone(t.Context(), who, "", "configmaps", "shop", "d"); !errors.Is(err, store.ErrNotFound) {
+	if _, err := h.db.Tombstone(t.Context(), who, "", "configmaps", "shop", "d"); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("what was read is still dead: %v", err)
 	}
 
 	for range 2 * reserve / overhead {
-		g.invalidate(g.source(configmaps + "/b"))
+		h.invalidate(h.source(configmaps + "/b"))
 	}
-	if n := g.pending; n > most+reserve || n < reserve {
+	if n := h.pending; n > most+reserve || n < reserve {
 		t.Errorf("%d bytes are pending", n)
 	}
 }
 
 func TestAStoreThatFailsLosesNothingThatWasWhole(t *testing.T) {
-	g := newRig(t, 0)
-	g.list(configmaps, listOf(10, configMap("a", 1)))
+	h := newHarness(t, 0)
+	h.list(configmaps, listOf(10, configMap("a", 1)))
 	huge := strings.Replace(configMap("huge", 2), "v2", strings.Repeat("x", 5<<20), 1)
-	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
-	g.list(configmaps, listOf(20, configMap("a", 1), huge)) // more than the quota
-	g.want("complete shop/@10: a@1")
-	g.events(w, "MODIFIED a 11")
-	g.want("complete shop/@11: a@11")
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+	h.list(configmaps, listOf(20, configMap("a", 1), huge)) // more than the quota
+	h.want("complete shop/@10: a@1")
+	h.events(w, "MODIFIED a 11")
+	h.want("complete shop/@11: a@11")
 }
 
 func TestTheQuotaIsKeptByEvictingWhatIsLeastUsed(t *testing.T) {
-	g := newRigWithQuota(t, 0, 16<<20)
+	h := newHarnessWithQuota(t, 0, 16<<20)
 	big := strings.Repeat("x", 8<<10)
 	const lists = 50 // of half a MiB
 	for n := range lists {
-		g.now = g.now.Add(time.Second)
+		h.now = h.now.Add(time.Second)
 		var items []string
 		for i := range 60 {
 			items = append(items, strings.Replace(configMap(fmt.Sprintf("o%d", i), 7), "v7", big, 1))
 		}
 		url := fmt.Sprintf("%s?labelSelector=n%%3D%d", configmaps, n)
-		g.list(url, listOf(20+n, items...))
+		h.list(url, listOf(20+n, items...))
 		if n == 0 {
-			w := g.Watch(g.source(url+"&watch=true&resourceVersion=20"), wire.JSON)
+			w := h.Watch(h.source(url+"&watch=true&resourceVersion=20"), wire.JSON)
 			defer w.Close()
-			g.events(w, "BOOKMARK x 21")
-			g.flush() // before the clock is moved
+			h.events(w, "BOOKMARK x 21")
+			h.flush() // before the clock is moved
 		}
 		if n == 1 { // open and quiet
-			w := g.Watch(g.source(url+"&watch=true&resourceVersion=21"), wire.JSON)
+			w := h.Watch(h.source(url+"&watch=true&resourceVersion=21"), wire.JSON)
 			defer w.Close()
-			g.flush()
+			h.flush()
 		}
 	}
-	used, bound, err := g.db.Usage(t.Context())
+	used, bound, err := h.db.Usage(t.Context())
 	if err != nil || used > bound {
 		t.Fatalf("%d of %d bytes: %v", used, bound, err)
 	}
-	got := g.recorded("configmaps")
+	got := h.recorded("configmaps")
 	if !strings.HasPrefix(got[0], "complete shop/n=0@21") || !strings.HasPrefix(got[1], "complete shop/n=1@21") {
 		t.Errorf("what is watched was evicted; first is %.60s", got[0])
 	}
-	if info, err := os.Stat(g.db.Path()); err != nil || info.Size() > bound {
+	if info, err := os.Stat(h.db.Path()); err != nil || info.Size() > bound {
 		t.Errorf("the file has %d bytes of %d: %v", info.Size(), bound, err)
 	}
 	if last := fmt.Sprintf("complete shop/n=%d@%d", lists-1, 19+lists); !strings.HasPrefix(got[len(got)-1], last) || len(got) >= lists {
@@ -415,15 +415,15 @@ func TestTheQuotaIsKeptByEvictingWhatIsLeastUsed(t *testing.T) {
 }
 
 func TestWhatIsNotNeededAnyMoreIsGivenBackToTheDisk(t *testing.T) {
-	g := newRigWithQuota(t, 0, 16<<20)
+	h := newHarnessWithQuota(t, 0, 16<<20)
 	var items []string
 	for i := range 100 {
 		items = append(items, strings.Replace(configMap(fmt.Sprintf("o%d", i), 7), "v7", strings.Repeat("x", 80<<10), 1))
 	}
-	g.list(configmaps, listOf(20, items...))
+	h.list(configmaps, listOf(20, items...))
 	size := func() int64 {
-		checkpoint(t, g.db.Path())
-		info, err := os.Stat(g.db.Path())
+		checkpoint(t, h.db.Path())
+		info, err := os.Stat(h.db.Path())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -432,61 +432,61 @@ func TestWhatIsNotNeededAnyMoreIsGivenBackToTheDisk(t *testing.T) {
 	if n := size(); n < 7<<20 {
 		t.Fatalf("8 MiB take %d bytes", n)
 	}
-	g.list(configmaps, listOf(30))
+	h.list(configmaps, listOf(30))
 	for range 3 { // a step with each group
-		g.Link("online", "another group")
-		g.flush()
+		h.Link("online", "another group")
+		h.flush()
 	}
 	if n := size(); n > 2<<20 {
 		t.Fatalf("an empty list takes %d bytes", n)
 	}
 }
 
-func TestFollows(t *testing.T) {
+func TestVerdictOfAnEvent(t *testing.T) {
 	for _, tt := range []struct {
 		prev, rv, at string
 		want         verdict
 	}{
-		{"10", "11", "10", next},
-		{"9", "11", "10", next},
-		{"9", "10", "10", known},
-		{"9", "9", "10", known},
+		{"10", "11", "10", applied},
+		{"9", "11", "10", applied},
+		{"9", "10", "10", duplicate},
+		{"9", "9", "10", duplicate},
 		{"11", "12", "10", gap},
-		{"99", "100", "99", next},
-		{"a", "b", "a", next},
+		{"99", "100", "99", applied},
+		{"a", "b", "a", applied},
 		{"b", "c", "a", gap},
-		{"a", "a", "a", known},
+		{"a", "a", "a", duplicate},
 	} {
-		if got := follows(tt.prev, tt.rv, tt.at); got != tt.want {
+		if got := verdictOf(tt.prev, tt.rv, tt.at); got != tt.want {
 			t.Errorf("an event at %s behind %s for a collection at %s is %s, want %s", tt.rv, tt.prev, tt.at, got, tt.want)
 		}
 	}
 }
 
 func TestAClientThatLeavesWithTheLastByteHasReadTheWholeAnswer(t *testing.T) {
-	g := newRig(t, 0)
+	h := newHarness(t, 0)
 	text := listOf(20, configMap("a", 15))
 	resp := answer(strings.NewReader(text))
 	resp.ContentLength = int64(len(text))
-	body := g.teeList(g.source(configmaps), wire.JSON, resp)
+	body := h.teeList(h.source(configmaps), wire.JSON, resp)
 	if _, err := io.ReadFull(body, make([]byte, len(text))); err != nil {
 		t.Fatal(err)
 	}
 	if err := body.Close(); err != nil { // the end of the body was not seen
 		t.Fatal(err)
 	}
-	g.flush()
-	g.want("complete shop/@20: a@15")
+	h.flush()
+	h.want("complete shop/@20: a@15")
 }
 
 func TestAProgramThatPollsIsRecordedOnceAGroup(t *testing.T) {
-	g := idleRig(t, t.TempDir(), 0)
+	h := idleHarness(t, t.TempDir(), 0)
 	read := func(rv int) {
-		g.read(g.teeObject(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", rv)))))
+		h.read(h.teeObject(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", rv)))))
 	}
 	queued := func(want int) {
 		t.Helper()
-		if n := len(g.queue); n != want {
+		if n := len(h.queue); n != want {
 			t.Errorf("%d operations wait, want %d", n, want)
 		}
 	}
@@ -497,28 +497,28 @@ func TestAProgramThatPollsIsRecordedOnceAGroup(t *testing.T) {
 	read(8)
 	read(8)
 	queued(2)
-	source := g.source(configmaps + "/a")
-	g.enqueue(dropSingle(source.singleScope(request.Form{Format: wire.JSON}), "shop", "a"))
+	source := h.source(configmaps + "/a")
+	h.enqueue(dropSingle(source.singleScope(request.Form{Format: wire.JSON}), "shop", "a"))
 	read(8) // it is there again
 	queued(4)
-	for ops := g.take(); len(ops) > 0; ops = g.take() {
-		g.write(t.Context(), ops)
+	for ops := h.take(); len(ops) > 0; ops = h.take() {
+		h.write(t.Context(), ops)
 	}
-	if got := g.recorded("configmaps"); !slices.Equal(got, []string{"seen /@: a@8"}) {
+	if got := h.recorded("configmaps"); !slices.Equal(got, []string{"seen /@: a@8"}) {
 		t.Errorf("recorded %v", got)
 	}
 }
 
 func TestWhatIsReplayedAgainAndAgainIsNotWrittenEachTime(t *testing.T) {
-	g := idleRig(t, t.TempDir(), 0)
+	h := idleHarness(t, t.TempDir(), 0)
 	for range 5 {
-		g.Used(1)
+		h.Used(1)
 	}
-	if n := len(g.queue); n != 1 {
+	if n := len(h.queue); n != 1 {
 		t.Errorf("%d uses wait", n)
 	}
-	g.now = g.now.Add(useInterval)
-	if g.Used(1); len(g.queue) != 2 {
-		t.Errorf("%d uses wait after a while", len(g.queue))
+	h.now = h.now.Add(useInterval)
+	if h.Used(1); len(h.queue) != 2 {
+		t.Errorf("%d uses wait after a while", len(h.queue))
 	}
 }

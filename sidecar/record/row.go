@@ -56,5 +56,5 @@ func itemRow(f request.Form, raw []byte, m wire.Meta) store.Object {
 
 // listKind is the kind of a list of objects of a kind.
 func listKind(kind string) string { return kind + "List" }
-func isList(kind string) bool     { return strings.HasSuffix(kind, "List") }
+func isListKind(kind string) bool     { return strings.HasSuffix(kind, "List") }
 func itemKind(list string) string { return strings.TrimSuffix(list, "List") }

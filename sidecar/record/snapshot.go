@@ -67,7 +67,7 @@ func (i item) opens() *snapshot { return i.snapshot }
 // commit ends a snapshot with all of its items.
 type commit struct {
 	*snapshot
-	head store.CollectionMeta
+	meta store.CollectionMeta
 }
 
 func (commit) size() int           { return 0 }
@@ -89,22 +89,22 @@ func (c commit) apply(g *group) error {
 		listsTotal.WithLabelValues("stale").Inc()
 		return c.rows.Abort(g.tx)
 	}
-	if version, ok := number(c.head.ResourceVersion); ok && c.source.latest() {
+	if version, ok := parseVersion(c.meta.ResourceVersion); ok && c.source.wantsLatest() {
 		if err := g.tx.DropRolledBack(c.scope, version, c.asked(), current.ID); err != nil {
 			return err
 		}
 	}
-	err = c.rows.Commit(g.tx, c.head)
+	err = c.rows.Commit(g.tx, c.meta)
 	if errors.Is(err, store.ErrBaseGone) {
 		return abort{c.snapshot}.apply(g)
 	}
-	if err == nil && c.source.latest() && c.scope.LabelSelector == "" && c.scope.FieldSelector == "" {
+	if err == nil && c.source.wantsLatest() && c.scope.LabelSelector == "" && c.scope.FieldSelector == "" {
 		err = g.tx.DropTombstones(c.scope, c.asked())
 	}
 	if err == nil {
 		listsTotal.WithLabelValues("complete").Inc()
-		g.watched.list(c.scope)
-		g.watched.change(c.scope, c.head.ResourceVersion)
+		g.openWatches.setListed(c.scope)
+		g.openWatches.setChanged(c.scope, c.meta.ResourceVersion)
 	}
 	return err
 }
@@ -113,11 +113,11 @@ func (c commit) apply(g *group) error {
 // latest state that was asked for after the recorded one was known to be true
 // cannot be older: then it is the cluster that went back, restored from a backup.
 func (c commit) outdated(current store.Collection) bool {
-	o, ok := order(c.head.ResourceVersion, current.ResourceVersion)
+	o, ok := compareVersions(c.meta.ResourceVersion, current.ResourceVersion)
 	if !ok || o >= 0 {
 		return false
 	}
-	return !c.source.latest() || !c.asked().After(current.SyncedAt)
+	return !c.source.wantsLatest() || !c.asked().After(current.SyncedAt)
 }
 
 // asked is when the list was asked for, as exact as times are in the store.

@@ -42,14 +42,14 @@ func (s *Source) singleScope(f request.Form) store.Scope {
 	return scope
 }
 
-// latest tells that the request asked for the state at its own time, not for
+// wantsLatest tells that the request asked for the state at its own time, not for
 // whatever the server had at hand.
-func (s *Source) latest() bool { return s.Info.ResourceVersion == "" }
+func (s *Source) wantsLatest() bool { return s.Info.ResourceVersion == "" }
 
-// ahead tells of a watch that its client begins with a state that is not recorded
+// needsRelist tells of a watch that its client begins with a state that is not recorded
 // as a collection of its own. If there is none it has to be listed: else what the
 // client reads from here on is lost, and offline it would go back.
-func (s *Source) ahead() bool {
+func (s *Source) needsRelist() bool {
 	rv := s.Info.ResourceVersion
 	return s.Replayed || (!s.Info.SendInitialEvents && (rv == "" || rv == "0"))
 }

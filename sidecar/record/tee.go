@@ -15,24 +15,24 @@ var (
 // sink takes a copy of a body.
 type sink interface {
 	write([]byte)
-	// end is called once, behind the last write; whole tells that the body ended
+	// end is called once, behind the last write; complete tells that the body ended
 	// as it should.
-	end(whole bool)
+	end(complete bool)
 }
 
 // tee is a body that is recorded while it is read.
 type tee struct {
-	body  io.ReadCloser
-	sink  sink
-	left  int64 // bytes that are still to come; negative: nobody knows
-	ended bool
+	body      io.ReadCloser
+	sink      sink
+	remaining int64 // bytes that are still to come; negative: nobody knows
+	ended     bool
 }
 
 // newTee makes the body of an answer that is recorded.
 func newTee(resp *http.Response, to sink) *tee {
-	t := &tee{body: resp.Body, sink: to, left: resp.ContentLength}
-	if t.left == 0 { // also of an http.Response that was made by hand
-		t.left = -1
+	t := &tee{body: resp.Body, sink: to, remaining: resp.ContentLength}
+	if t.remaining == 0 { // also of an http.Response that was made by hand
+		t.remaining = -1
 	}
 	return t
 }
@@ -47,8 +47,8 @@ func (t *tee) Read(p []byte) (int, error) {
 	}
 	// A client that knows the length may be gone with the last byte, and what is read
 	// then is not the end but the cancellation.
-	all := t.left > 0 && int64(n) >= t.left
-	t.left -= int64(n)
+	all := t.remaining > 0 && int64(n) >= t.remaining
+	t.remaining -= int64(n)
 	if all || err != nil {
 		t.ended = true
 		t.sink.end(all || errors.Is(err, io.EOF))

@@ -2,15 +2,15 @@ package record
 
 import "strconv"
 
-// order says how two resourceVersions of one resource relate: -1, 0 or 1, and
+// compareVersions says how two resourceVersions of one resource relate: -1, 0 or 1, and
 // whether that is known. Versions are numbers that grow (KEP-5504), but an
 // aggregated API server may use others, which can only be equal.
-func order(a, b string) (int, bool) {
+func compareVersions(a, b string) (int, bool) {
 	if a == b {
 		return 0, true
 	}
-	x, okX := number(a)
-	y, okY := number(b)
+	x, okX := parseVersion(a)
+	y, okY := parseVersion(b)
 	switch {
 	case !okX || !okY:
 		return 0, false
@@ -20,37 +20,37 @@ func order(a, b string) (int, bool) {
 	return 1, true
 }
 
-func number(version string) (uint64, bool) {
+func parseVersion(version string) (uint64, bool) {
 	n, err := strconv.ParseUint(version, 10, 63) // SQLite's integers have a sign
 	return n, err == nil
 }
 
-// follows tells that an event at version rv, which a stream delivered right
+// verdictOf tells that an event at version rv, which a stream delivered right
 // behind version prev, is the next one for a collection at version at: nothing
 // that the collection needs lies between.
-func follows(prev, rv, at string) verdict {
+func verdictOf(prev, rv, at string) verdict {
 	if prev == at && rv != at {
-		return next
+		return applied
 	}
-	behind, ok := order(rv, at)
+	behind, ok := compareVersions(rv, at)
 	if !ok {
 		return gap
 	}
 	if behind <= 0 {
-		return known
+		return duplicate
 	}
-	if ahead, ok := order(prev, at); !ok || ahead > 0 {
+	if ahead, ok := compareVersions(prev, at); !ok || ahead > 0 {
 		return gap
 	}
-	return next
+	return applied
 }
 
 type verdict string
 
 const (
-	next  verdict = "applied"
-	known verdict = "known" // another stream has brought it already
-	gap   verdict = "gap"
+	applied   verdict = "applied"
+	duplicate verdict = "known" // another stream has brought it already
+	gap       verdict = "gap"
 	// contradiction: the event should be known and is not. The versions of a
 	// restored cluster are given out again.
 	contradiction verdict = "contradiction"

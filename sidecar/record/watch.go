@@ -13,11 +13,11 @@ import (
 // for one goroutine.
 type Watch struct {
 	*stream
-	phase phase
-	known bool // the stream's form is what the server sends, not a guess
-	open  bool // the stream is among those that are watched
-	snap  *snapshot
-	prev  string // version of the last event; stating: the highest so far
+	phase         phase
+	formConfirmed bool // the stream's form is what the server sends, not a guess
+	registered    bool // the stream is among those that are watched
+	snap          *snapshot
+	prev          string // version of the last event; listing: the highest so far
 }
 
 type phase int
@@ -25,7 +25,7 @@ type phase int
 const (
 	unrecorded phase = iota // it cannot be said what its events are of
 	initial                 // the initial events of sendInitialEvents=true
-	stating                 // the state that a watch without a version begins with
+	listing                 // the state that a watch without a version begins with
 	following               // events behind a known version
 )
 
@@ -38,7 +38,7 @@ func (r *Recorder) Watch(source Source, format wire.Format) *Watch {
 	case rv != "" && rv != "0":
 		w.phase, w.prev = following, rv
 	default:
-		w.phase = stating
+		w.phase = listing
 	}
 	// A watch counts as open although nothing has happened yet, which would say the
 	// form of its objects. The server gives the first one that the client asks for.
@@ -53,17 +53,17 @@ func (r *Recorder) Watch(source Source, format wire.Format) *Watch {
 func (w *Watch) begin(r *Recorder, source Source, form request.Form) {
 	w.stream = &stream{recorder: r, source: source, form: form, scope: source.scope(form), waiting: map[store.Key]*event{}}
 	if w.phase != unrecorded {
-		w.open = true
-		r.watched.add(w.stream)
-		r.enqueue(opened{stream: w.stream})
+		w.registered = true
+		r.openWatches.add(w.stream)
+		r.enqueue(watchOpened{stream: w.stream})
 	}
 }
 
 // end takes the stream from those that are watched.
 func (w *Watch) end() {
-	if w.open {
-		w.open = false
-		w.recorder.watched.remove(w.stream)
+	if w.registered {
+		w.registered = false
+		w.recorder.openWatches.remove(w.stream)
 	}
 }
 
@@ -72,15 +72,15 @@ func (w *Watch) Event(e wire.Event, m wire.Meta) {
 	if w.phase == unrecorded || e.Type == wire.Error {
 		return
 	}
-	if !w.knows(m.Kind) {
+	if !w.confirmForm(m.Kind) {
 		return
 	}
 	switch w.phase {
 	case initial:
-		w.initial(e, m)
+		w.initialEvent(e, m)
 		return
-	case stating:
-		w.state(e, m)
+	case listing:
+		w.listedEvent(e, m)
 		return
 	}
 	ev := &event{stream: w.stream, prev: w.prev, version: m.ResourceVersion, kind: e.Type}
@@ -96,10 +96,10 @@ func (w *Watch) Event(e wire.Event, m wire.Meta) {
 	w.recorder.enqueueEvent(ev)
 }
 
-// knows finds out by the kind of an object in which form the stream's objects are. It
+// confirmForm finds out by the kind of an object in which form the stream's objects are. It
 // ends the recording when they are in none that can be recorded.
-func (w *Watch) knows(kind string) bool {
-	if w.known {
+func (w *Watch) confirmForm(kind string) bool {
+	if w.formConfirmed {
 		return true
 	}
 	rep, ok := representation(kind)
@@ -107,15 +107,15 @@ func (w *Watch) knows(kind string) bool {
 		w.Close()
 		return false
 	}
-	if w.known = true; rep != w.form.Representation {
+	if w.formConfirmed = true; rep != w.form.Representation {
 		w.end()
 		w.begin(w.recorder, w.source, request.Form{Format: w.form.Format, Representation: rep})
 	}
 	return true
 }
 
-// initial records an event of the state that a watch list begins with (KEP-3157).
-func (w *Watch) initial(e wire.Event, m wire.Meta) {
+// initialEvent records an event of the state that a watch list begins with (KEP-3157).
+func (w *Watch) initialEvent(e wire.Event, m wire.Meta) {
 	if w.snap == nil {
 		w.snap = newSnapshot(&w.source, w.form)
 	}
@@ -124,7 +124,7 @@ func (w *Watch) initial(e wire.Event, m wire.Meta) {
 		w.snap.add(w.recorder, objectRow(w.form, e.Object, m))
 	case e.Type == wire.Bookmark && m.InitialEventsEnd:
 		list := listKind(m.Kind)
-		w.recorder.enqueue(commit{snapshot: w.snap, head: store.CollectionMeta{Kind: m.Kind, APIVersion: m.APIVersion, ResourceVersion: m.ResourceVersion, Envelope: envelope(list, m.APIVersion, nil)}})
+		w.recorder.enqueue(commit{snapshot: w.snap, meta: store.CollectionMeta{Kind: m.Kind, APIVersion: m.APIVersion, ResourceVersion: m.ResourceVersion, Envelope: envelope(list, m.APIVersion, nil)}})
 		w.snap, w.phase, w.prev = nil, following, m.ResourceVersion
 	case e.Type != wire.Bookmark:
 		// Not what the KEP says; what the state is cannot be told from here.
@@ -132,13 +132,13 @@ func (w *Watch) initial(e wire.Event, m wire.Meta) {
 	}
 }
 
-// state takes an event of the state that a watch begins with whose
+// listedEvent takes an event of the state that a watch begins with whose
 // resourceVersion is "" or "0": ADDED events in no order of versions, until one of
 // another type shows that the state is over. Where it ends nothing marks, so it is
 // no snapshot; but each object that is newer than the collection tells that the
 // client is ahead of it.
-func (w *Watch) state(e wire.Event, m wire.Meta) {
-	if o, ok := order(m.ResourceVersion, w.prev); e.Type == wire.Added && ok && o <= 0 {
+func (w *Watch) listedEvent(e wire.Event, m wire.Meta) {
+	if o, ok := compareVersions(m.ResourceVersion, w.prev); e.Type == wire.Added && ok && o <= 0 {
 		return // tells no more than the ones before
 	}
 	w.prev = m.ResourceVersion
@@ -169,7 +169,7 @@ type Change struct {
 // back, and in which order, nobody knows: the collection makes one step.
 func (w *Watch) Difference(changes []Change, resourceVersion string) {
 	if w.phase == following && len(changes) > 0 {
-		w.knows(changes[0].Kind)
+		w.confirmForm(changes[0].Kind)
 	}
 	if w.phase != following {
 		return
@@ -177,7 +177,7 @@ func (w *Watch) Difference(changes []Change, resourceVersion string) {
 	d := &difference{stream: w.stream, prev: w.prev, version: resourceVersion}
 	for _, c := range changes {
 		if c.Type == wire.Deleted {
-			d.gone = append(d.gone, store.Key{Namespace: c.Namespace, Name: c.Name})
+			d.deleted = append(d.deleted, store.Key{Namespace: c.Namespace, Name: c.Name})
 			continue
 		}
 		o := objectRow(w.form, c.Object, c.Meta)

@@ -22,7 +22,7 @@ func (r *Recorder) Run(ctx context.Context) error {
 		r.gather(ctx)
 		for ops := r.take(); len(ops) > 0; ops = r.take() {
 			r.write(ctx, ops)
-			if r.holds() {
+			if r.listIncoming() {
 				r.gather(ctx)
 			}
 		}
@@ -34,10 +34,10 @@ func (r *Recorder) Run(ctx context.Context) error {
 func (r *Recorder) gather(ctx context.Context) {
 	timer := r.clock.NewTimer(groupDelay)
 	defer timer.Stop()
-	for held := groupDelay; !r.full(); {
+	for held := groupDelay; !r.groupReady(); {
 		select {
 		case <-timer.C():
-			if held += groupDelay; held > holdDelay || !r.holds() {
+			if held += groupDelay; held > holdDelay || !r.listIncoming() {
 				return
 			}
 			timer.Reset(groupDelay)
@@ -61,24 +61,24 @@ func (r *Recorder) end(ctx context.Context) {
 // snapshots know that they are, and an event that comes later finds the hole.
 func (r *Recorder) write(ctx context.Context, ops []operation) {
 	ctx = context.WithoutCancel(ctx)
-	r.undo(ctx)
+	r.dropOrphaned(ctx)
 	err := r.commit(ctx, ops)
 	if err == nil {
 		err = r.db.Check()
-	} else if !isOfTheFile(err) {
-		err = r.onebyone(ctx, ops, err)
+	} else if !isFileError(err) {
+		err = r.writeOneByOne(ctx, ops, err)
 	}
 	if err != nil {
 		droppedTotal.WithLabelValues("store").Add(float64(len(ops)))
 		for _, op := range ops {
-			r.lose(op)
+			r.markLost(op)
 		}
 	}
 	// What is in the store stays there, whatever comes of making room for the next.
 	if err == nil || errors.Is(err, store.ErrFull) {
-		err = errors.Join(err, r.makeRoom(ctx, err != nil))
+		err = errors.Join(err, r.enforceQuota(ctx, err != nil))
 	}
-	r.judge(ctx, err)
+	r.updateHealth(ctx, err)
 	for _, op := range ops {
 		op.done()
 	}
@@ -86,7 +86,7 @@ func (r *Recorder) write(ctx context.Context, ops []operation) {
 
 func (r *Recorder) commit(ctx context.Context, ops []operation) error {
 	return r.db.Update(ctx, func(tx *store.Tx) error {
-		g := &group{tx: tx, watched: &r.watched, heads: map[store.Scope]*head{}, used: map[int64]struct{}{}, owed: map[debt]struct{}{}}
+		g := &group{tx: tx, openWatches: &r.openWatches, positions: map[store.Scope]*position{}, used: map[int64]struct{}{}, deferred: map[deferredWrite]struct{}{}}
 		for _, op := range ops {
 			if err := op.apply(g); err != nil {
 				return err
@@ -96,8 +96,8 @@ func (r *Recorder) commit(ctx context.Context, ops []operation) error {
 	})
 }
 
-// isOfTheFile tells that an error is not one operation's but would meet all.
-func isOfTheFile(err error) bool {
+// isFileError tells that an error is not one operation's but would meet all.
+func isFileError(err error) bool {
 	for _, kind := range []error{store.ErrFull, store.ErrReadOnly, store.ErrCorrupt, store.ErrGone, store.ErrDisk} {
 		if errors.Is(err, kind) {
 			return true
@@ -106,42 +106,42 @@ func isOfTheFile(err error) bool {
 	return false
 }
 
-// onebyone writes what one operation has made fail, so that it only fails itself.
+// writeOneByOne writes what one operation has made fail, so that it only fails itself.
 // Snapshots are given up: they have rows that were rolled back. So are superseded
 // events: one alone must not move its collection on.
-func (r *Recorder) onebyone(ctx context.Context, ops []operation, cause error) error {
+func (r *Recorder) writeOneByOne(ctx context.Context, ops []operation, cause error) error {
 	r.log.Warn("recording one by one what could not be recorded together", zap.Error(cause))
 	for _, op := range ops {
 		if !op.soloSafe() {
-			r.lose(op)
+			r.markLost(op)
 			continue
 		}
 		err := r.commit(ctx, []operation{op})
 		switch {
-		case isOfTheFile(err):
+		case isFileError(err):
 			return err
 		case err != nil:
 			droppedTotal.WithLabelValues("store").Inc()
-			r.lose(op)
+			r.markLost(op)
 		}
 	}
 	return nil
 }
 
-// lose tells an operation that it was not recorded.
-func (r *Recorder) lose(op operation) {
+// markLost tells an operation that it was not recorded.
+func (r *Recorder) markLost(op operation) {
 	op.lost()
 	if s := op.closes(); s != nil {
-		r.undone = append(r.undone, s)
+		r.orphaned = append(r.orphaned, s)
 	}
 }
 
-// undo deletes the rows of snapshots that could not be ended in their group.
-func (r *Recorder) undo(ctx context.Context) {
-	for len(r.undone) > 0 {
-		if err := r.db.Update(ctx, r.undone[0].rows.Abort); err != nil {
+// dropOrphaned deletes the rows of snapshots that could not be ended in their group.
+func (r *Recorder) dropOrphaned(ctx context.Context) {
+	for len(r.orphaned) > 0 {
+		if err := r.db.Update(ctx, r.orphaned[0].rows.Abort); err != nil {
 			return // the next group tries again
 		}
-		r.undone = r.undone[1:]
+		r.orphaned = r.orphaned[1:]
 	}
 }

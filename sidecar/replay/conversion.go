@@ -41,16 +41,16 @@ func formOf(c store.Collection) request.Form {
 }
 
 // converted gives an object in the form to; its payload may be in buf.
-func (w *conversion) converted(buf []byte, o store.Object) (store.Object, error) {
-	if w.convert == nil {
+func (c *conversion) converted(buf []byte, o store.Object) (store.Object, error) {
+	if c.convert == nil {
 		return o, nil
 	}
 	var err error
-	o.Payload, err = w.convert(buf, o.Payload)
+	o.Payload, err = c.convert(buf, o.Payload)
 	switch {
-	case w.to.Format == wire.Protobuf:
+	case c.to.Format == wire.Protobuf:
 		o.Encoding = store.Protobuf
-	case w.to.Representation == request.Metadata:
+	case c.to.Representation == request.Metadata:
 		o.Encoding = store.JSON
 	default:
 		o.Encoding = store.JSONBare
@@ -59,9 +59,9 @@ func (w *conversion) converted(buf []byte, o store.Object) (store.Object, error)
 }
 
 // typed adds an object in the form to, with its kind and apiVersion.
-func (w *conversion) typed(dst []byte, o store.Object) []byte {
+func (c *conversion) typed(dst []byte, o store.Object) []byte {
 	if o.Encoding == store.JSON {
 		return append(dst, o.Payload...)
 	}
-	return w.to.Format.AppendTyped(dst, w.kind.Kind, w.kind.APIVersion, o.Payload)
+	return c.to.Format.AppendTyped(dst, c.kind.Kind, c.kind.APIVersion, o.Payload)
 }

@@ -45,8 +45,8 @@ func podOn(namespace, name, node string, rv int) *corev1.Pod {
 }
 
 // recordIn records pods in a form.
-func (g *rig) recordIn(form request.Form, url string, rv int, pods ...*corev1.Pod) {
-	g.t.Helper()
+func (h *harness) recordIn(form request.Form, url string, rv int, pods ...*corev1.Pod) {
+	h.t.Helper()
 	s := scope(url)
 	s.MediaType, s.Representation = form.Format.MediaType(), string(form.Representation)
 	snap := store.NewSnapshot(s)
@@ -54,7 +54,7 @@ func (g *rig) recordIn(form request.Form, url string, rv int, pods ...*corev1.Po
 	if form.Representation == request.Metadata {
 		head.Kind, head.APIVersion, head.Envelope = wire.PartialKind, wire.PartialAPIVersion, `{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{}}`
 	}
-	g.update(func(tx *store.Tx) error {
+	h.update(func(tx *store.Tx) error {
 		for _, p := range pods {
 			labels, err := json.Marshal(p.Labels)
 			if err != nil {
@@ -85,18 +85,18 @@ func (g *rig) recordIn(form request.Form, url string, rv int, pods ...*corev1.Po
 
 // list gives a list in short, whatever its form: the form, "@version" and items,
 // each with its kind if it says one and its node if it has one.
-func (g *rig) list(q Request) string {
-	g.t.Helper()
-	resp, err := g.Answer(g.t.Context(), q)
+func (h *harness) list(q Request) string {
+	h.t.Helper()
+	resp, err := h.Answer(h.t.Context(), q)
 	if errors.Is(err, ErrNotRecorded) {
 		return "not recorded"
 	}
 	if err != nil {
-		g.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	raw, err := io.ReadAll(resp.Body)
 	if err != nil {
-		g.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	format := wire.FormatOf(resp.Header.Get("Content-Type"))
 	out := ""
@@ -113,11 +113,11 @@ func (g *rig) list(q Request) string {
 		return err
 	})
 	if _, err := split.Write(raw); err != nil {
-		g.t.Fatalf("%q: %v", raw, err)
+		h.t.Fatalf("%q: %v", raw, err)
 	}
 	head, err := split.ListMeta()
 	if err != nil {
-		g.t.Fatalf("%q: %v", raw, err)
+		h.t.Fatalf("%q: %v", raw, err)
 	}
 	name := map[wire.Format]string{wire.JSON: "json", wire.Protobuf: "protobuf"}[format]
 	return name + " " + head.APIVersion + " " + head.Kind + "@" + head.ResourceVersion + out
@@ -137,17 +137,17 @@ func TestAListIsAnsweredInTheFormThatTheClientTakes(t *testing.T) {
 		protobufMetadata: "protobuf meta.k8s.io/v1 PartialObjectMetadataList@10 a/ b/",
 	}
 	for _, from := range allForms {
-		g := newRig(t)
-		g.recordIn(from, "/api/v1/pods", 10, podOn("shop", "a", "n", 1), podOn("shop", "b", "m", 2), podOn("bar", "x", "n", 3))
+		h := newHarness(t)
+		h.recordIn(from, "/api/v1/pods", 10, podOn("shop", "a", "n", 1), podOn("shop", "b", "m", 2), podOn("bar", "x", "n", 3))
 		for _, to := range allForms {
 			expected := want[to]
 			if from.Representation == request.Metadata && to.Representation == request.Object {
 				expected = "not recorded"
 			}
-			if got := g.list(ask(url, accept(to))); got != expected {
+			if got := h.list(ask(url, accept(to))); got != expected {
 				t.Errorf("recorded in %s, asked for %s: %s, want %s", accept(from), accept(to), got, expected)
 			}
-			resp, err := g.Answer(t.Context(), ask(url+"/b", accept(to)))
+			resp, err := h.Answer(t.Context(), ask(url+"/b", accept(to)))
 			if expected == "not recorded" {
 				if !errors.Is(err, ErrNotRecorded) {
 					t.Errorf("recorded in %s, asked for %s: one object gave %v", accept(from), accept(to), err)
@@ -170,24 +170,24 @@ func TestAListIsAnsweredInTheFormThatTheClientTakes(t *testing.T) {
 }
 
 func TestAListIsNarrowedAndConvertedAtOnce(t *testing.T) {
-	g := newRig(t)
-	g.recordIn(protobufObject, "/api/v1/pods", 10, podOn("shop", "a", "n", 1), podOn("shop", "b", "m", 2), podOn("shop", "cc", "n", 4), podOn("bar", "x", "n", 3))
+	h := newHarness(t)
+	h.recordIn(protobufObject, "/api/v1/pods", 10, podOn("shop", "a", "n", 1), podOn("shop", "b", "m", 2), podOn("shop", "cc", "n", 4), podOn("bar", "x", "n", 3))
 	const url = "/api/v1/namespaces/shop/pods?fieldSelector=spec.nodeName%3Dn&labelSelector=app!%3Da"
 	for form, want := range map[request.Form]string{
 		jsonObject:       "json v1 PodList@10 cc/n",
 		protobufObject:   "protobuf v1 PodList@10 cc/n",
 		protobufMetadata: "protobuf meta.k8s.io/v1 PartialObjectMetadataList@10 cc/",
 	} {
-		if got := g.list(ask(url, accept(form))); got != want {
+		if got := h.list(ask(url, accept(form))); got != want {
 			t.Errorf("%s, want %s", got, want)
 		}
 	}
-	g = newRig(t)
-	g.recordIn(jsonMetadata, "/api/v1/pods", 10, podOn("shop", "a", "n", 1))
-	if got := g.list(ask("/api/v1/pods?fieldSelector=spec.nodeName%3Dn", accept(jsonMetadata))); got != "not recorded" {
+	h = newHarness(t)
+	h.recordIn(jsonMetadata, "/api/v1/pods", 10, podOn("shop", "a", "n", 1))
+	if got := h.list(ask("/api/v1/pods?fieldSelector=spec.nodeName%3Dn", accept(jsonMetadata))); got != "not recorded" {
 		t.Errorf("a field that the metadata does not have: %s", got)
 	}
-	if got := g.list(ask("/api/v1/pods?fieldSelector=metadata.name!%3Db", accept(protobufMetadata))); got != "protobuf meta.k8s.io/v1 PartialObjectMetadataList@10 a/" {
+	if got := h.list(ask("/api/v1/pods?fieldSelector=metadata.name!%3Db", accept(protobufMetadata))); got != "protobuf meta.k8s.io/v1 PartialObjectMetadataList@10 a/" {
 		t.Errorf("a field of the metadata: %s", got)
 	}
 }
@@ -195,52 +195,52 @@ func TestAListIsNarrowedAndConvertedAtOnce(t *testing.T) {
 func TestTheNewestListAnswers(t *testing.T) {
 	tests := []struct {
 		name   string
-		record func(g *rig)
+		record func(h *harness)
 		accept []request.Form
 		want   string
 	}{
-		{"though it must be converted", func(g *rig) {
-			g.recordIn(jsonObject, "/api/v1/pods", 10, podOn("shop", "old", "", 1))
-			g.recordIn(protobufObject, "/api/v1/pods", 11, podOn("shop", "new", "", 11))
+		{"though it must be converted", func(h *harness) {
+			h.recordIn(jsonObject, "/api/v1/pods", 10, podOn("shop", "old", "", 1))
+			h.recordIn(protobufObject, "/api/v1/pods", 11, podOn("shop", "new", "", 11))
 		}, []request.Form{jsonObject}, "json v1 PodList@11 new/"},
-		{"as it was recorded, when the client takes both", func(g *rig) {
-			g.recordIn(jsonObject, "/api/v1/pods", 10, podOn("shop", "old", "", 1))
-			g.recordIn(protobufObject, "/api/v1/pods", 11, podOn("shop", "new", "", 11))
+		{"as it was recorded, when the client takes both", func(h *harness) {
+			h.recordIn(jsonObject, "/api/v1/pods", 10, podOn("shop", "old", "", 1))
+			h.recordIn(protobufObject, "/api/v1/pods", 11, podOn("shop", "new", "", 11))
 		}, []request.Form{jsonObject, protobufObject}, "protobuf v1 PodList@11 new/"},
-		{"in the form that the client likes best, when there are two", func(g *rig) {
-			g.recordIn(jsonObject, "/api/v1/pods", 10, podOn("shop", "a", "", 1))
-			g.recordIn(protobufObject, "/api/v1/pods", 10, podOn("shop", "a", "", 1))
+		{"in the form that the client likes best, when there are two", func(h *harness) {
+			h.recordIn(jsonObject, "/api/v1/pods", 10, podOn("shop", "a", "", 1))
+			h.recordIn(protobufObject, "/api/v1/pods", 10, podOn("shop", "a", "", 1))
 		}, []request.Form{protobufObject, jsonObject}, "protobuf v1 PodList@10 a/"},
-		{"in the form that the client likes best, when it must be converted", func(g *rig) {
-			g.recordIn(jsonObject, "/api/v1/pods", 10, podOn("shop", "a", "", 1))
+		{"in the form that the client likes best, when it must be converted", func(h *harness) {
+			h.recordIn(jsonObject, "/api/v1/pods", 10, podOn("shop", "a", "", 1))
 		}, []request.Form{protobufMetadata, jsonMetadata}, "protobuf meta.k8s.io/v1 PartialObjectMetadataList@10 a/"},
-		{"and of equally new ones that which is not converted", func(g *rig) {
-			g.recordIn(protobufObject, "/api/v1/namespaces/shop/pods", 10, podOn("shop", "converted", "", 1))
-			g.recordIn(jsonObject, "/api/v1/pods", 10, podOn("shop", "recorded", "", 1))
+		{"and of equally new ones that which is not converted", func(h *harness) {
+			h.recordIn(protobufObject, "/api/v1/namespaces/shop/pods", 10, podOn("shop", "converted", "", 1))
+			h.recordIn(jsonObject, "/api/v1/pods", 10, podOn("shop", "recorded", "", 1))
 		}, []request.Form{jsonObject}, "json v1 PodList@10 recorded/"},
-		{"and of those that which was asked for", func(g *rig) {
-			g.recordIn(jsonObject, "/api/v1/pods", 10, podOn("shop", "wide", "", 1))
-			g.recordIn(jsonObject, "/api/v1/namespaces/shop/pods", 10, podOn("shop", "exact", "", 1))
-			g.recordIn(jsonObject, "/api/v1/pods?labelSelector=x", 10)
+		{"and of those that which was asked for", func(h *harness) {
+			h.recordIn(jsonObject, "/api/v1/pods", 10, podOn("shop", "wide", "", 1))
+			h.recordIn(jsonObject, "/api/v1/namespaces/shop/pods", 10, podOn("shop", "exact", "", 1))
+			h.recordIn(jsonObject, "/api/v1/pods?labelSelector=x", 10)
 		}, []request.Form{jsonObject}, "json v1 PodList@10 exact/"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			g := newRig(t)
-			tt.record(g)
+			h := newHarness(t)
+			tt.record(h)
 			var clauses []string
 			for _, f := range tt.accept {
 				clauses = append(clauses, accept(f))
 			}
 			q := ask("/api/v1/namespaces/shop/pods", strings.Join(clauses, ","))
-			if got := g.list(q); got != tt.want {
+			if got := h.list(q); got != tt.want {
 				t.Fatalf("%s, want %s", got, tt.want)
 			}
-			resp, err := g.Answer(t.Context(), q)
+			resp, err := h.Answer(t.Context(), q)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if form, ok := g.Form(t.Context(), q); !ok || form.Format.MediaType() != resp.Header.Get("Content-Type") || !slices.Contains(tt.accept, form) {
+			if form, ok := h.Form(t.Context(), q); !ok || form.Format.MediaType() != resp.Header.Get("Content-Type") || !slices.Contains(tt.accept, form) {
 				t.Errorf("a watch behind it would go on in %+v %v", form, ok)
 			}
 		})
@@ -248,27 +248,27 @@ func TestTheNewestListAnswers(t *testing.T) {
 }
 
 func TestALongListIsConvertedPageByPage(t *testing.T) {
-	g := newRig(t)
+	h := newHarness(t)
 	var pods []*corev1.Pod
 	for i := range 1200 {
 		pods = append(pods, podOn("shop", fmt.Sprintf("p%d", i), []string{"n", "m"}[i%2], i+1))
 	}
-	g.recordIn(jsonObject, "/api/v1/pods", 5000, pods...)
+	h.recordIn(jsonObject, "/api/v1/pods", 5000, pods...)
 	for url, want := range map[string]int{"/api/v1/pods": 1200, "/api/v1/pods?fieldSelector=spec.nodeName%3Dm": 600} {
-		if got := strings.Count(g.list(ask(url, accept(protobufObject))), "/m"); got != 600 {
+		if got := strings.Count(h.list(ask(url, accept(protobufObject))), "/m"); got != 600 {
 			t.Errorf("%s: %d pods on m", url, got)
 		}
-		if got := strings.Count(g.list(ask(url, accept(protobufObject))), " p"); got != want {
+		if got := strings.Count(h.list(ask(url, accept(protobufObject))), " p"); got != want {
 			t.Errorf("%s: %d pods, want %d", url, got, want)
 		}
 	}
 }
 
 func TestTheNewestSightingOfAnObjectAnswers(t *testing.T) {
-	g := newRig(t)
-	g.recordIn(jsonObject, "/api/v1/namespaces/shop/pods", 10, podOn("shop", "a", "old", 1))
-	g.recordIn(protobufObject, "/api/v1/pods", 20, podOn("shop", "a", "new", 15))
-	resp, err := g.Answer(t.Context(), ask("/api/v1/namespaces/shop/pods/a", accept(jsonObject)))
+	h := newHarness(t)
+	h.recordIn(jsonObject, "/api/v1/namespaces/shop/pods", 10, podOn("shop", "a", "old", 1))
+	h.recordIn(protobufObject, "/api/v1/pods", 20, podOn("shop", "a", "new", 15))
+	resp, err := h.Answer(t.Context(), ask("/api/v1/namespaces/shop/pods/a", accept(jsonObject)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -279,10 +279,10 @@ func TestTheNewestSightingOfAnObjectAnswers(t *testing.T) {
 }
 
 func TestAWatchBeginsInTheFormThatTheClientTakes(t *testing.T) {
-	g := newRig(t)
-	g.recordIn(protobufObject, "/api/v1/pods", 10, podOn("shop", "a", "n", 1), podOn("shop", "b", "m", 2), podOn("bar", "x", "n", 3))
+	h := newHarness(t)
+	h.recordIn(protobufObject, "/api/v1/pods", 10, podOn("shop", "a", "n", 1), podOn("shop", "b", "m", 2), podOn("bar", "x", "n", 3))
 	for _, form := range allForms {
-		state, err := g.State(t.Context(), ask("/api/v1/namespaces/shop/pods?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&fieldSelector=spec.nodeName%3Dn", accept(form)))
+		state, err := h.State(t.Context(), ask("/api/v1/namespaces/shop/pods?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&fieldSelector=spec.nodeName%3Dn", accept(form)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -316,10 +316,10 @@ func TestAWatchBeginsInTheFormThatTheClientTakes(t *testing.T) {
 }
 
 func TestACustomResourceHasNoProtobuf(t *testing.T) {
-	g := newRig(t)
+	h := newHarness(t)
 	const url = "/apis/example.com/v1/foos"
 	snap := store.NewSnapshot(scope(url))
-	g.update(func(tx *store.Tx) error {
+	h.update(func(tx *store.Tx) error {
 		o := store.Object{Name: "a", UID: "u", ResourceVersion: "1", Encoding: store.JSON, Payload: []byte(`{"apiVersion":"example.com/v1","kind":"Foo","metadata":{"name":"a"},"spec":{}}`)}
 		return errors.Join(snap.Add(tx, o), snap.Commit(tx, store.CollectionMeta{Kind: "Foo", APIVersion: "example.com/v1", ResourceVersion: "10", Envelope: `{"kind":"FooList","apiVersion":"example.com/v1"}`}))
 	})
@@ -328,26 +328,26 @@ func TestACustomResourceHasNoProtobuf(t *testing.T) {
 		accept(protobufObject) + "," + accept(jsonObject): "json example.com/v1 FooList@10 Foo a/",
 		accept(protobufMetadata):                          "protobuf meta.k8s.io/v1 PartialObjectMetadataList@10 a/",
 	} {
-		if got := g.list(ask(url, accepts)); got != want {
+		if got := h.list(ask(url, accepts)); got != want {
 			t.Errorf("%s: %s, want %s", accepts, got, want)
 		}
 	}
-	if got := g.list(ask(url+"?fieldSelector=spec.x%3D1", accept(jsonObject))); got != "not recorded" {
+	if got := h.list(ask(url+"?fieldSelector=spec.x%3D1", accept(jsonObject))); got != "not recorded" {
 		t.Errorf("a field that is not known to be one: %s", got)
 	}
 }
 
 func TestWhatCannotBeReadIsAnErrorAndNoShortList(t *testing.T) {
-	g := newRig(t)
+	h := newHarness(t)
 	s := scope("/api/v1/pods")
 	s.MediaType = wire.MediaTypeProtobuf
 	snap := store.NewSnapshot(s)
-	g.update(func(tx *store.Tx) error {
+	h.update(func(tx *store.Tx) error {
 		return errors.Join(snap.Add(tx, store.Object{Name: "a", UID: "u", ResourceVersion: "1", Encoding: store.Protobuf, Payload: []byte("\xff")}),
 			snap.Commit(tx, store.CollectionMeta{Kind: "Pod", APIVersion: "v1", ResourceVersion: "10", Envelope: `{"kind":"PodList","apiVersion":"v1"}`}))
 	})
 	for _, url := range []string{"/api/v1/pods", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn"} {
-		resp, err := g.Answer(t.Context(), ask(url, accept(jsonObject)))
+		resp, err := h.Answer(t.Context(), ask(url, accept(jsonObject)))
 		if err != nil {
 			continue
 		}

@@ -25,19 +25,19 @@ func (r *Replayer) document(ctx context.Context, q Request) (answer, error) {
 		return answer{}, err
 	}
 	header := http.Header{}
-	describe(header, doc)
-	if doc.ETag != "" && matches(q.IfNoneMatch, doc.ETag) {
+	setHeaders(header, doc)
+	if doc.ETag != "" && etagMatches(q.IfNoneMatch, doc.ETag) {
 		return answer{r.response(http.StatusNotModified, header, doc.StoredAt, http.NoBody, 0), doc.StoredAt}, nil
 	}
 	return answer{r.response(doc.Status, header, doc.StoredAt, io.NopCloser(bytes.NewReader(doc.Body)), int64(len(doc.Body))), doc.StoredAt}, nil
 }
 
-// describe sets the headers that belong to a recorded body, where they are not
+// setHeaders sets the headers that belong to a recorded body, where they are not
 // set already. What the body varies by, a 304 only tells in part.
-func describe(h http.Header, doc store.Response) {
-	var kept http.Header
-	if err := json.Unmarshal([]byte(doc.Headers), &kept); err == nil {
-		for name, values := range kept {
+func setHeaders(h http.Header, doc store.Response) {
+	var headers http.Header
+	if err := json.Unmarshal([]byte(doc.Headers), &headers); err == nil {
+		for name, values := range headers {
 			if name == "Vary" || len(h.Values(name)) == 0 {
 				h[name] = values
 			}
@@ -49,8 +49,8 @@ func describe(h http.Header, doc store.Response) {
 	}
 }
 
-// matches evaluates If-None-Match (RFC 9110 §13.1.2): weak and strong are the same.
-func matches(header, etag string) bool {
+// etagMatches evaluates If-None-Match (RFC 9110 §13.1.2): weak and strong are the same.
+func etagMatches(header, etag string) bool {
 	for tag := range strings.SplitSeq(header, ",") {
 		tag = strings.TrimSpace(tag)
 		if tag == "*" || strings.TrimPrefix(tag, "W/") == strings.TrimPrefix(etag, "W/") {
@@ -78,7 +78,7 @@ func (r *Replayer) Unchanged(ctx context.Context, q Request, etag string, notMod
 		return nil, fmt.Errorf("etag %s: %w", etag, store.ErrNotFound)
 	}
 	header := notModified.Header.Clone()
-	describe(header, doc)
+	setHeaders(header, doc)
 	header.Set("Content-Length", strconv.Itoa(len(doc.Body)))
 	resp := *notModified
 	resp.Status, resp.StatusCode = fmt.Sprintf("%d %s", doc.Status, http.StatusText(doc.Status)), doc.Status

@@ -35,13 +35,13 @@ func parseConditions(info request.Info) (out []condition, ok bool) {
 	if err != nil {
 		return nil, false
 	}
-	known, namespaced := selectable(info.Group, info.Version, info.Resource)
+	byName, namespaced := selectable(info.Group, info.Version, info.Resource)
 	for _, req := range selector.Requirements() {
 		c := condition{label: req.Field, value: req.Value, not: req.Operator == operator.NotEquals}
 		switch {
 		case req.Field == nameLabel, req.Field == namespaceLabel && namespaced:
 		default:
-			if c.fields, ok = known[req.Field]; !ok {
+			if c.fields, ok = byName[req.Field]; !ok {
 				return nil, false
 			}
 		}
@@ -53,8 +53,8 @@ func parseConditions(info request.Info) (out []condition, ok bool) {
 // ofMetadata tells that the condition can be seen on an object's metadata alone.
 func (c *condition) ofMetadata() bool { return c.label == nameLabel || c.label == namespaceLabel }
 
-// meets tells whether an object meets the condition.
-func (c *condition) meets(format wire.Format, o store.Object) (bool, error) {
+// matches tells whether an object meets the condition.
+func (c *condition) matches(format wire.Format, o store.Object) (bool, error) {
 	value := ""
 	switch c.label {
 	case nameLabel:
@@ -81,7 +81,7 @@ func (c *condition) meets(format wire.Format, o store.Object) (bool, error) {
 // pkg/apis/*/v1/conversion.go says which a client may ask for, and
 // pkg/registry/*/*/strategy.go what they are. ReplicaSets, for one, have a
 // status.replicas in the second that the first does not let through.
-func selectable(group, version, resource string) (known map[string][]wire.Field, namespaced bool) {
+func selectable(group, version, resource string) (byName map[string][]wire.Field, namespaced bool) {
 	switch group + "/" + version + "/" + resource {
 	case "/v1/pods":
 		node := text("spec", 2, "nodeName", 10)
@@ -146,11 +146,11 @@ func selectable(group, version, resource string) (known map[string][]wire.Field,
 }
 
 // eventFields adds those of the object that an event is about.
-func eventFields(about string, number protowire.Number, known map[string][]wire.Field) map[string][]wire.Field {
+func eventFields(about string, number protowire.Number, byName map[string][]wire.Field) map[string][]wire.Field {
 	for member, n := range map[string]protowire.Number{"kind": 1, "namespace": 2, "name": 3, "uid": 4, "apiVersion": 5, "resourceVersion": 6, "fieldPath": 7} {
-		known[about+"."+member] = text(about, number, member, n)
+		byName[about+"."+member] = text(about, number, member, n)
 	}
-	return known
+	return byName
 }
 
 // text is a field of a message in the object, text1 one of the object itself.

@@ -135,7 +135,7 @@ func TestFieldsAreThoseThatTheServerSelectsBy(t *testing.T) {
 							t.Fatalf("%s is not known: %v", selector, conditions)
 						}
 						for format, payload := range map[wire.Format][]byte{wire.JSON: text, wire.Protobuf: raw} {
-							got, err := conditions[0].meets(format, store.Object{Name: o.GetName(), Namespace: o.GetNamespace(), Payload: payload})
+							got, err := conditions[0].matches(format, store.Object{Name: o.GetName(), Namespace: o.GetNamespace(), Payload: payload})
 							if err != nil || got != expected {
 								t.Fatalf("%s: %s: %v %v\n%q", format.MediaType(), selector, got, err, payload)
 							}

@@ -41,7 +41,7 @@ type pages struct {
 // the client takes. The payload is only valid during the call.
 func (p *pages) next(f func(store.Object) error) error {
 	key, err := p.db.List(p.ctx, p.collection.ID, p.collection.Revision, p.within, func(o store.Object) error {
-		if ok, err := p.selects(o); err != nil || !ok {
+		if ok, err := p.matches(o); err != nil || !ok {
 			return err
 		}
 		o, err := p.converted(p.buf[:0], o)
@@ -63,7 +63,7 @@ func (p *pages) next(f func(store.Object) error) error {
 func (p *pages) measure() (total int, err error) {
 	if p.convert == nil && len(p.fields) == 0 {
 		err = p.db.Measure(p.ctx, p.collection.ID, p.collection.Revision, p.within, func(object string, size, count int) error {
-			ok, err := p.labelled(object)
+			ok, err := p.matchesLabels(object)
 			if ok {
 				total += count * wire.ItemSize(size)
 			}
@@ -71,8 +71,8 @@ func (p *pages) measure() (total int, err error) {
 		})
 		return total, err
 	}
-	for ahead := *p; err == nil && !ahead.done; {
-		err = ahead.next(func(o store.Object) error {
+	for rest := *p; err == nil && !rest.done; {
+		err = rest.next(func(o store.Object) error {
 			total += wire.ItemSize(len(o.Payload))
 			return nil
 		})

@@ -67,7 +67,7 @@ func (r *Replayer) Answer(ctx context.Context, q Request) (*http.Response, error
 }
 
 func (r *Replayer) answer(ctx context.Context, q Request) (*http.Response, error) {
-	whole, err := r.document(ctx, q)
+	doc, err := r.document(ctx, q)
 	if err != nil && !errors.Is(err, ErrNotRecorded) {
 		return nil, err
 	}
@@ -85,8 +85,8 @@ func (r *Replayer) answer(ctx context.Context, q Request) (*http.Response, error
 	}
 	// A Table that was recorded whole is what the client would rather have, unless
 	// something newer is known.
-	if err == nil && (errors.Is(errRows, ErrNotRecorded) || !rows.at.After(whole.at)) {
-		return whole.Response, nil
+	if err == nil && (errors.Is(errRows, ErrNotRecorded) || !rows.at.After(doc.at)) {
+		return doc.Response, nil
 	}
 	return rows.Response, errRows
 }
@@ -109,23 +109,23 @@ func (r *Replayer) get(ctx context.Context, q Request) (answer, error) {
 	if q.tombstone, err = r.tombstone(ctx, q); err != nil {
 		return answer{}, err
 	}
-	seen, err := r.candidates(ctx, q, all)
+	found, err := r.candidates(ctx, q, all)
 	if err != nil {
 		return answer{}, err
 	}
-	newest := newestOf(seen, nil, func(store.Collection) (conversion, bool) { return conversion{}, true })
+	latest := newest(found, nil, func(store.Collection) (conversion, bool) { return conversion{}, true })
 	notFound := apierrors.NewNotFound(schema.GroupResource{Group: q.Info.Group, Resource: q.Info.Resource}, q.Info.Name)
 	switch {
-	case newest == nil && q.tombstone != nil:
+	case latest == nil && q.tombstone != nil:
 		return answer{at: q.tombstone.At}, notFound
-	case newest != nil && newest.absent:
-		r.used(newest.collection.ID)
-		return answer{at: newest.collection.SyncedAt}, notFound
+	case latest != nil && latest.absent:
+		r.used(latest.collection.ID)
+		return answer{at: latest.collection.SyncedAt}, notFound
 	}
 	var best *candidate
 	forms := q.Info.Forms()
 	for _, converting := range []bool{false, true} {
-		best = newestOf(seen, best, func(c store.Collection) (conversion, bool) { return findConversion(c, forms, converting) })
+		best = newest(found, best, func(c store.Collection) (conversion, bool) { return findConversion(c, forms, converting) })
 	}
 	if best == nil || best.absent {
 		return answer{}, fmt.Errorf("%w: neither %s %q nor a list that would have it", ErrNotRecorded, q.Info.Resource, q.Info.Name)
@@ -149,7 +149,7 @@ type candidate struct {
 }
 
 // candidates are what all collections know of an object.
-func (r *Replayer) candidates(ctx context.Context, q Request, all []store.Collection) (seen []candidate, err error) {
+func (r *Replayer) candidates(ctx context.Context, q Request, all []store.Collection) (found []candidate, err error) {
 	for _, c := range all {
 		if c.Namespace != "" && c.Namespace != q.Info.Namespace {
 			continue
@@ -170,21 +170,21 @@ func (r *Replayer) candidates(ctx context.Context, q Request, all []store.Collec
 			s.collection.SyncedAt = s.object.UpdatedAt
 		}
 		if !supersedes(q.tombstone, s) {
-			seen = append(seen, s)
+			found = append(found, s)
 		}
 	}
-	return seen, nil
+	return found, nil
 }
 
-// newestOf finds a sighting that is newer than best, in a collection that has a way
+// newest finds a sighting that is newer than best, in a collection that has a way
 // to the client.
-func newestOf(seen []candidate, best *candidate, find func(store.Collection) (conversion, bool)) *candidate {
-	for _, s := range seen {
+func newest(found []candidate, best *candidate, conversionOf func(store.Collection) (conversion, bool)) *candidate {
+	for _, s := range found {
 		if best != nil && !newer(s.version, best.version) {
 			continue
 		}
 		var ok bool
-		if s.conversion, ok = find(s.collection); ok {
+		if s.conversion, ok = conversionOf(s.collection); ok {
 			best = &s
 		}
 	}

@@ -139,20 +139,20 @@ func atVersion(c store.Collection, info request.Info) error {
 	return nil
 }
 
-func (s *selection) selects(o store.Object) (bool, error) {
-	if ok, err := s.labelled(o.Labels); err != nil || !ok {
+func (s *selection) matches(o store.Object) (bool, error) {
+	if ok, err := s.matchesLabels(o.Labels); err != nil || !ok {
 		return false, err
 	}
 	for i := range s.fields {
-		if ok, err := s.fields[i].meets(s.from.Format, o); err != nil || !ok {
+		if ok, err := s.fields[i].matches(s.from.Format, o); err != nil || !ok {
 			return false, err
 		}
 	}
 	return true, nil
 }
 
-// labelled tells whether an object with such labels is selected by them.
-func (s *selection) labelled(object string) (bool, error) {
+// matchesLabels tells whether an object with such labels is selected by them.
+func (s *selection) matchesLabels(object string) (bool, error) {
 	if s.labels == nil {
 		return true, nil
 	}

@@ -54,11 +54,11 @@ func TestThePastIsWhatACollectionHasAtOneVersion(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			g := newRig(t)
-			g.record("/api/v1/namespaces/shop/pods", 10, bare("shop", "a", 1), bare("shop", "b", 2))
-			g.record("/api/v1/pods", 20, bare("shop", "a", 1), bare("shop", "b", 15), bare("other", "c", 3))
+			h := newHarness(t)
+			h.record("/api/v1/namespaces/shop/pods", 10, bare("shop", "a", 1), bare("shop", "b", 2))
+			h.record("/api/v1/pods", 20, bare("shop", "a", 1), bare("shop", "b", 15), bare("other", "c", 3))
 			q := ask(tt.url+sign(tt.url)+"watch=true&resourceVersion=20", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json")
-			p, err := g.StateAt(t.Context(), q, tt.form, at(tt.version))
+			p, err := h.StateAt(t.Context(), q, tt.form, at(tt.version))
 			if tt.want == "" {
 				if !errors.Is(err, ErrNotRecorded) {
 					t.Errorf("%v", err)
@@ -87,20 +87,20 @@ func sign(url string) string {
 }
 
 func TestThePastIsGoneWhenSomethingNewerIsRecorded(t *testing.T) {
-	g := newRig(t)
+	h := newHarness(t)
 	var objects []store.Object
 	for i := range 700 {
 		objects = append(objects, bare("shop", fmt.Sprintf("o%05d", i), i+1))
 	}
-	g.record("/api/v1/pods", 5000, objects...)
-	p, err := g.StateAt(t.Context(), ask("/api/v1/pods?watch=true", ""), wholeJSON, at("5000"))
+	h.record("/api/v1/pods", 5000, objects...)
+	p, err := h.StateAt(t.Context(), ask("/api/v1/pods?watch=true", ""), wholeJSON, at("5000"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	n := 0
 	err = p.Each(func(store.Object) error {
 		if n++; n == 500 { // behind the first page
-			g.record("/api/v1/pods", 5001, objects[1:]...)
+			h.record("/api/v1/pods", 5001, objects[1:]...)
 		}
 		return nil
 	})
@@ -110,16 +110,16 @@ func TestThePastIsGoneWhenSomethingNewerIsRecorded(t *testing.T) {
 }
 
 func TestAskingForThePastLeavesWhatIsKnownOfTheCollections(t *testing.T) {
-	g := newRig(t)
-	g.record("/api/v1/pods", 20, bare("shop", "a", 1), bare("other", "c", 3))
-	g.record("/api/v1/namespaces/shop/pods", 10, bare("shop", "a", 1))
+	h := newHarness(t)
+	h.record("/api/v1/pods", 20, bare("shop", "a", 1), bare("other", "c", 3))
+	h.record("/api/v1/namespaces/shop/pods", 10, bare("shop", "a", 1))
 	for range 2 {
 		q := ask("/api/v1/namespaces/shop/pods?watch=true", "")
-		if p, err := g.StateAt(t.Context(), q, wholeJSON, at("10")); err != nil || names(t, p) != "a@1" {
+		if p, err := h.StateAt(t.Context(), q, wholeJSON, at("10")); err != nil || names(t, p) != "a@1" {
 			t.Fatalf("%v", err)
 		}
 	}
-	p, err := g.StateAt(t.Context(), ask("/api/v1/pods?watch=true", ""), wholeJSON, at("20"))
+	p, err := h.StateAt(t.Context(), ask("/api/v1/pods?watch=true", ""), wholeJSON, at("20"))
 	if err != nil {
 		t.Fatalf("what the others had is forgotten: %v", err)
 	}
