@@ -8,11 +8,11 @@ import (
 	"rockpool.dev/sidecar/api/wire"
 )
 
-// listener has an answer recorded while it passes, and gives the body that the client reads.
-// The format is nil where the answer cannot be cut into objects.
+// listener records a response while its body is read, and returns the body that the client reads.
+// The format is nil if the response cannot be split into objects.
 type listener func(*Recorder, Source, wire.Format, *http.Response) io.ReadCloser
 
-// withoutBody makes a listener of what needs no body.
+// withoutBody makes a listener of a function that does not need the body.
 func withoutBody(record func(*Recorder, Source)) listener {
 	return func(r *Recorder, source Source, _ wire.Format, resp *http.Response) io.ReadCloser {
 		record(r, source)
@@ -20,9 +20,9 @@ func withoutBody(record func(*Recorder, Source)) listener {
 	}
 }
 
-// listeners says how each answer is recorded, by the class of its request and by its status.
-// An answer that the table does not have says nothing that is kept. Watches are recorded by
-// their events, see Watch.
+// listeners says how each response is recorded, by the class of its request and by its status. A
+// response that is not in the table changes nothing in the cache. Watches are not in the table:
+// Watch records their events.
 var listeners = map[request.Class]map[int]listener{
 	request.ClassDiscovery: {
 		http.StatusOK:          (*Recorder).teeDocument,
@@ -53,7 +53,7 @@ var listeners = map[request.Class]map[int]listener{
 	request.ClassWrite: {
 		http.StatusOK:       (*Recorder).teeWrite,
 		http.StatusCreated:  (*Recorder).teeWrite,
-		http.StatusAccepted: (*Recorder).teeWrite, // a DELETE that goes on
+		http.StatusAccepted: (*Recorder).teeWrite, // a DELETE that finalizers or a grace period hold up
 		http.StatusNotFound: (*Recorder).teeNotFound,
 	},
 	request.ClassScale: {
@@ -65,8 +65,8 @@ var listeners = map[request.Class]map[int]listener{
 	},
 }
 
-// Record has the answer to a request recorded while its body is read. source.Principal is who
-// has asked; the answer to an unknown principal is not recorded.
+// Record records the response to a request while its body is read. source.Principal is the caller;
+// without one the response is not recorded.
 func (r *Recorder) Record(source Source, resp *http.Response) {
 	if source.Principal == "" || source.Info.Unrecorded || resp.Header.Get("Content-Encoding") != "" {
 		return

@@ -6,11 +6,11 @@ import (
 	"rockpool.dev/sidecar/api/wire"
 )
 
-// maxBuffered bounds, in bytes, all bodies together that are kept whole until they have
-// ended. One that finds no room is not recorded.
+// maxBuffered bounds the bytes of all buffered bodies together. A body that does not fit is not
+// recorded.
 const maxBuffered = 2 * wire.MaxValue
 
-// bodyBuffer collects a body up to a size and hands it on when it ended well.
+// bodyBuffer is a sink that buffers a body up to a size and passes it to done if it is complete.
 type bodyBuffer struct {
 	recorder *Recorder
 	max      int
@@ -36,7 +36,7 @@ func (b *bodyBuffer) write(p []byte) {
 	b.buf.Write(p)
 }
 
-// drop gives up. Nothing is taken any more.
+// drop gives the body up and ignores the rest of it.
 func (b *bodyBuffer) drop() {
 	b.over = true
 	b.free()

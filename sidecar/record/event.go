@@ -12,8 +12,8 @@ type stream struct {
 	source   Source
 	form     request.Form
 	scope    store.Scope
-	// waiting has the last event of each object that is in the queue and may be
-	// superseded; the recorder's lock guards it.
+	// waiting has the last queued event of each object, which may be superseded. The recorder's
+	// lock guards it.
 	waiting map[store.Key]*event
 }
 
@@ -25,7 +25,7 @@ type event struct {
 	key           store.Key     // of the object; zero: a bookmark
 	object        *store.Object // nil: deleted, superseded, or a bookmark
 	superseded    bool          // a later event of the object is in the queue
-	supersedes    bool          // an earlier one was, when this one came
+	supersedes    bool          // it superseded an event when it was queued
 }
 
 func (e *event) size() int {
@@ -86,19 +86,18 @@ func (e *event) apply(g *group) error {
 	return err
 }
 
-// unlisted is called for what happens to a collection that there is not.
+// unlisted handles an event or a difference for which there is no collection.
 func (s *stream) unlisted() {
 	eventsTotal.WithLabelValues("unlisted").Inc()
-	// It is listed when there was a collection, forgotten because versions contradicted
-	// each other, or lost with the cache's file; and when the client has its state from
-	// elsewhere. A client that only ever watches has no use for a list, and shall not
-	// cause the traffic of one.
+	// Relist if there was a collection, which was dropped because versions contradicted each other
+	// or lost with the cache file. Relist also if the client got its state from elsewhere. A client
+	// that only ever watches does not need a list, and should not cause the traffic of one.
 	if s.recorder.openWatches.wasListed(s.scope) || s.source.needsRelist() {
 		s.recorder.report(&s.source, s.form)
 	}
 }
 
-// checkDuplicate finds out whether an event that should be known is.
+// checkDuplicate checks that an event that ought to be recorded already really is.
 func (e *event) checkDuplicate(g *group, collection int64) (verdict, error) {
 	if _, behind := g.deferred[deferredWrite{collection, e.key}]; behind {
 		return duplicate, nil
@@ -110,10 +109,10 @@ func (e *event) checkDuplicate(g *group, collection int64) (verdict, error) {
 	return duplicate, err
 }
 
-// difference is the operation of Difference. deleted comes before objects: what was deleted
-// and made anew is in both.
+// difference is the operation of Difference. deleted is applied before objects, because an object
+// that was deleted and created again is in both.
 type difference struct {
-	base          // lost changes nothing: the next event finds the gap
+	base          // lost does nothing: the next event finds the gap
 	stream        *stream
 	prev, version string
 	deleted       []store.Key
@@ -133,7 +132,7 @@ func (d *difference) apply(g *group) error {
 		return nil
 	}
 	v := verdictOf(d.prev, d.version, p.version)
-	// It is the way from one version to another, and leads nowhere from one in between.
+	// The difference leads from prev to version, and from no version in between.
 	if v == applied && p.version != d.prev {
 		v = gap
 	}

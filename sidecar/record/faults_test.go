@@ -113,9 +113,9 @@ func (h *faultHarness) corruptFile() {
 
 func TestRecordingBeginsAnewWhenItsFileIsLost(t *testing.T) {
 	const (
-		stopped = "recording has stopped"
-		lost    = "the cache's file was lost"
-		on      = "recording goes on"
+		stopped = "cannot write to the cache"
+		lost    = "lost the cache file"
+		on      = "recording resumes"
 	)
 	for name, lose := range map[string]func(h *faultHarness){
 		"gone":    func(h *faultHarness) { _ = os.Remove(h.db.Path()) },
@@ -184,7 +184,7 @@ func TestADirectoryThatIsGoneIsTriedAgain(t *testing.T) {
 		h.list(configmaps, listOf(11, configMap("a", 1)))
 		h.clock.Step(recreateInterval)
 	}
-	h.wantLog("recording has stopped")
+	h.wantLog("cannot write to the cache")
 	if n := counter(t, h.metrics.stopped); n != 1 {
 		t.Errorf("recording has stopped and the metric says %v", n)
 	}
@@ -192,7 +192,7 @@ func TestADirectoryThatIsGoneIsTriedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.list(configmaps, listOf(12, configMap("a", 1)))
-	h.wantLog("the cache's file was lost", "recording goes on")
+	h.wantLog("lost the cache file", "recording resumes")
 	h.list(configmaps, listOf(13, configMap("a", 1)))
 	h.want("complete shop/@13: a@1")
 	if n := counter(t, h.metrics.stopped); n != 0 {
@@ -232,14 +232,14 @@ func TestAFullDiskStopsRecordingUntilThereIsRoom(t *testing.T) {
 		h.list(configmaps, listOf(20, items...))
 	}
 	h.want("complete shop/@10: a@1") // reading goes on
-	h.wantLog("recording has stopped")
+	h.wantLog("cannot write to the cache")
 
 	if err := os.Remove(hog); err != nil {
 		t.Fatal(err)
 	}
 	h.events(w, "MODIFIED a 11")
 	h.want("complete shop/@11: a@11")
-	h.wantLog("recording goes on")
+	h.wantLog("recording resumes")
 	h.list(configmaps, listOf(20, items...))
 	if got := h.recorded("configmaps"); len(got) != 1 || !strings.HasPrefix(got[0], "complete shop/@20: o00@7") {
 		t.Fatalf("recorded %.100s", got)
@@ -257,11 +257,11 @@ func TestADiskThatIsNearlyFullDoesNotFillTheLog(t *testing.T) {
 		h.Link("online", "this fits")
 		h.write()
 	}
-	h.wantLog("recording has stopped", "recording goes on")
+	h.wantLog("cannot write to the cache", "recording resumes")
 	h.clock.Step(logInterval)
 	h.enqueue(broken{})
 	h.write()
-	h.wantLog("recording has stopped")
+	h.wantLog("cannot write to the cache")
 }
 
 type zeros struct{}

@@ -6,8 +6,8 @@ import (
 	"rockpool.dev/store"
 )
 
-// group is one transaction. It keeps the heads of the collections that it
-// changes, so that many events of one collection move its version once.
+// group is one transaction. It caches the positions of the collections that it changes, so that
+// many events of one collection write its version once.
 type group struct {
 	tx          *store.Tx
 	openWatches *openWatches
@@ -38,7 +38,7 @@ func (g *group) position(s store.Scope) (*position, error) {
 	return p, nil
 }
 
-// settle writes the versions of the collections that have moved, and forgets them.
+// settle writes the versions of the collections that have moved, and empties the cache.
 func (g *group) settle() error {
 	for _, p := range g.positions {
 		if p.moved {

@@ -11,17 +11,17 @@ import (
 	"rockpool.dev/store"
 )
 
-// teeList records the body of a successful LIST while it is read: as a collection, or if
-// it cannot be cut into objects, such as a Table, whole for the identical request. The
-// result must be read and closed in place of body.
+// teeList records the body of a successful LIST while it is read. It becomes a collection or, if it
+// cannot be split into objects, such as a Table, a verbatim response. The result must be read and
+// closed in place of the body.
 func (r *Recorder) teeList(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
-	if format == nil { // CBOR, YAML: it cannot be cut
+	if format == nil { // CBOR, YAML: it cannot be split
 		return r.teeDocument(source, format, resp)
 	}
 	l := &list{recorder: r, source: source}
 	l.form.Format, l.split = format, format.NewList(l.item)
-	b := r.bodyBuffer(maxDocument, func(raw []byte) { r.recordDocument(&source, source.response(format.MediaType()), raw) })
-	return newTee(resp, &listOrDocument{list: l, body: b})
+	body := r.documentBuffer(source, source.response(format.MediaType()))
+	return newTee(resp, &listOrDocument{list: l, body: body})
 }
 
 type list struct {
@@ -29,15 +29,15 @@ type list struct {
 	source   Source
 	split    wire.ListSplitter
 	form     request.Form
-	kind     string // of the first item that says it
+	kind     string // of the first item that has one
 	api      string
-	version  string // of the pages before this one; empty: it is the first
+	version  string // of the earlier pages; empty: this is the first
 	snap     *snapshot
 	failure  error
 }
 
-// write takes bytes of the body. What cannot be cut is not recorded; the
-// application gets it all the same.
+// write takes bytes of the body. If they cannot be split, the list is not recorded; the application
+// still gets it.
 func (l *list) write(p []byte) {
 	if l.failure == nil {
 		_, l.failure = l.split.Write(p)
@@ -64,15 +64,16 @@ func (l *list) item(raw []byte) error {
 	return nil
 }
 
-// begin is called when the form of the items is known: typed lists say their
-// kind first, others are lists of whole objects.
+// begin is called when the form of the items is known. Typed lists have their kind before their
+// items; all other lists contain full objects.
 func (l *list) begin(meta wire.ListMeta) error {
 	rep, ok := representation(meta.Kind)
 	if !ok {
 		return errNotAnObject
 	}
-	// Lists of what no database has, such as metrics, are at no version.
-	if said := meta.Metadata != nil || l.form.Format == wire.Protobuf; said && meta.ResourceVersion == "" {
+	// A list of objects that are not in etcd, such as metrics, has no resourceVersion.
+	known := meta.Metadata != nil || l.form.Format == wire.Protobuf
+	if known && meta.ResourceVersion == "" {
 		return errNoVersion
 	}
 	l.form.Representation = rep
@@ -89,14 +90,15 @@ func (l *list) begin(meta wire.ListMeta) error {
 	return nil
 }
 
-// end commits the list when its body was whole and was the last page.
+// end commits the list if its body was complete and was the last page.
 func (l *list) end(complete bool) {
 	meta, err := l.split.ListMeta()
-	complete = complete && err == nil && l.failure == nil && meta.HasItems && meta.ResourceVersion != ""
+	complete = complete && err == nil && l.failure == nil &&
+		meta.HasItems && meta.ResourceVersion != ""
 	if complete && l.snap == nil && l.begin(meta) != nil {
 		return
 	}
-	// Pages of different versions are not one state.
+	// Pages of different versions do not make one state.
 	if !complete || (l.version != "" && l.version != meta.ResourceVersion) {
 		if l.snap != nil {
 			l.recorder.enqueue(abort{l.snap})
@@ -105,20 +107,26 @@ func (l *list) end(complete bool) {
 	}
 	if meta.Continue != "" {
 		l.recorder.pageRead(l.snap)
-		paged := pagedList{snap: l.snap, kind: l.kind, api: l.api, version: meta.ResourceVersion, token: meta.Continue}
+		paged := pagedList{
+			snap: l.snap, kind: l.kind, api: l.api,
+			version: meta.ResourceVersion, token: meta.Continue,
+		}
 		for _, snap := range l.recorder.pages.put(paged, l.recorder.clock.Now()) {
 			l.recorder.enqueue(abort{snap})
 		}
 		return
 	}
-	c := store.CollectionMeta{Kind: l.kind, APIVersion: l.api, ResourceVersion: meta.ResourceVersion, Envelope: envelope(meta.Kind, meta.APIVersion, meta.Metadata)}
+	c := store.CollectionMeta{
+		Kind: l.kind, APIVersion: l.api, ResourceVersion: meta.ResourceVersion,
+		Envelope: envelope(meta.Kind, meta.APIVersion, meta.Metadata),
+	}
 	if c.Kind == "" {
 		c.Kind, c.APIVersion = itemKind(meta.Kind), meta.APIVersion
 	}
 	l.recorder.enqueue(commit{snapshot: l.snap, meta: c})
 }
 
-// envelope is a list's own JSON without what changes from answer to answer.
+// envelope is a list's own JSON without the fields that differ in each response.
 func envelope(kind, apiVersion string, metadata []byte) string {
 	rest := map[string]json.RawMessage{}
 	if len(metadata) > 0 {
@@ -140,9 +148,9 @@ func envelope(kind, apiVersion string, metadata []byte) string {
 	return string(raw)
 }
 
-// listOrDocument records the answer to a LIST, which shows only while it is read whether it
-// can be cut into objects. Until then, which is before the first item of a list, it is
-// cut and kept whole as well.
+// listOrDocument records the response to a LIST. Whether it can be split into objects shows only
+// while it is read. Until then, which is before the first item of a list, its bytes go both to the
+// list and to the buffer.
 type listOrDocument struct {
 	list   *list
 	body   *bodyBuffer

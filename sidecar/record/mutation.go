@@ -16,11 +16,10 @@ import (
 // maxStatus bounds a Status, in bytes.
 const maxStatus = 64 << 10
 
-// teeWrite records the body of the answer to a write while it is read: the object
-// as it is now, or that it is gone. So the pod's own last write is what it reads
-// offline, also when its watch had not brought it back yet.
+// teeWrite records the body of the response to a write while it is read: the new object, or its
+// deletion. Offline, the pod then reads its own last write, even if its watch has not delivered it.
 func (r *Recorder) teeWrite(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
-	if format == nil { // CBOR, YAML: it cannot be read
+	if format == nil { // CBOR, YAML: it cannot be parsed
 		if source.Info.Name != "" {
 			r.invalidate(source)
 		}
@@ -42,38 +41,34 @@ func (r *Recorder) teeWrite(source Source, format wire.Format, resp *http.Respon
 	}))
 }
 
-// scaled records that a write has changed the scale of an object: what was recorded of
-// that is not true any more.
+// scaled records that a write has changed the scale of an object, so its recorded scale is
+// outdated.
 func (r *Recorder) scaled(source Source) { r.invalidatePath(&source) }
 
-// deletedMany records that objects have been deleted by one request. Its answer lists
-// them as they were before, which does not say which of them are gone: a finalizer may
-// hold them, a pod takes its time. The watch tells, or the next list; until then
-// lists stay what they are, and what was read alone, in whatever form, is not known any
-// more.
+// deletedMany records that one request has deleted objects. Its response lists them as they were
+// before. It does not say which are gone: a finalizer may hold an object, and a pod takes time to
+// stop. The watch tells, or the next list. Until then lists stay unchanged, and single objects are
+// dropped in every form.
 func (r *Recorder) deletedMany(source Source) {
-	path, _, _ := strings.Cut(source.Path, "?")
-	r.enqueue(dropSingles(source.scope(request.Form{Format: wire.JSON}), strings.TrimSuffix(path, "/")))
+	r.enqueue(dropSingles(&source))
 }
 
-// invalidateResponses forgets the whole answers that a write of an object has made untrue.
+// invalidateResponses drops the verbatim responses that the write of an object has made outdated.
 func (r *Recorder) invalidateResponses(source *Source) {
 	if source.Info.Verb == request.Create {
 		return // it had no path before
 	}
-	path, _, _ := strings.Cut(source.Path, "?")
-	path = strings.TrimSuffix(path, "/"+source.Info.Subresource)
+	path := strings.TrimSuffix(source.barePath(), "/"+source.Info.Subresource)
 	for _, sub := range []string{"", "/scale", "/status"} {
 		r.enqueue(dropResponses(source.Principal, path+sub))
 	}
 }
 
-// teeNotFound records the body of a 404 while it is read. When it is the server's word
-// about the very object that was asked for, at the time of asking, then there is none.
-// Other answers with this code, such as of a kind of resource that is not there (yet),
-// only say that nobody can know.
+// teeNotFound records the body of a 404 while it is read. If the API server says it about the very
+// object of the request, at the time of the request, the object is absent. Any other 404, for
+// example for a resource that is not served (yet), only invalidates what is recorded.
 func (r *Recorder) teeNotFound(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
-	if source.Info.Name == "" { // of a POST: its namespace or its kind of resource
+	if source.Info.Name == "" { // of a POST: about its namespace or its resource
 		return resp.Body
 	}
 	if format == nil {
@@ -89,7 +84,8 @@ func (r *Recorder) teeNotFound(source Source, format wire.Format, resp *http.Res
 		}
 		proof := err == nil && info.Name != "" && info.Subresource == "" && source.wantsLatest() &&
 			status.Reason == metav1.StatusReasonNotFound && status.Details != nil &&
-			status.Details.Name == info.Name && status.Details.Kind == info.Resource && status.Details.Group == info.Group
+			status.Details.Name == info.Name && status.Details.Kind == info.Resource &&
+			status.Details.Group == info.Group
 		if !proof {
 			r.invalidate(source)
 			return
@@ -99,37 +95,35 @@ func (r *Recorder) teeNotFound(source Source, format wire.Format, resp *http.Res
 	}))
 }
 
-// invalidate records that what was known of one object by reading it is in doubt.
+// invalidate drops what is recorded of one object from GETs.
 func (r *Recorder) invalidate(source Source) {
 	r.invalidatePath(&source)
-	r.enqueue(dropSingle(source.singleScope(request.Form{Format: wire.JSON}), source.Info.Namespace, source.Info.Name))
+	r.enqueue(dropSingle(&source, source.Info.Namespace, source.Info.Name))
 }
 
-// forbidden records that the server does not allow the request any more: what it
-// allowed before is not answered from the cache, not even that there was nothing.
+// forbidden records that the API server does not allow the request any more. The cache then answers
+// from nothing that was allowed before, not even with a 404.
 func (r *Recorder) forbidden(source Source) {
 	switch source.Info.Verb {
 	case request.List, request.Watch:
-		r.enqueue(forbid(source.scope(request.Form{Format: wire.JSON, Representation: request.Object})))
+		r.enqueue(forbid(&source))
 	case request.Get:
 		r.invalidateObject(&source, source.Info.Namespace, source.Info.Name)
 	}
 	r.invalidatePath(&source)
 }
 
-// invalidateObject records that neither what was read alone of an object, nor that it was gone, is
-// known to be true any more.
+// invalidateObject drops both the single object and the tombstone.
 func (r *Recorder) invalidateObject(source *Source, namespace, name string) {
-	scope := source.singleScope(request.Form{Format: wire.JSON})
-	r.enqueue(dropSingle(scope, namespace, name))
-	r.enqueue(dropTombstone(scope, namespace, name, source.Started))
+	r.enqueue(dropSingle(source, namespace, name))
+	r.enqueue(dropTombstone(source, namespace, name))
 }
 
-// deletion reads the answer to a successful write. To a DELETE, either a Status says that
-// the object is gone, and which it was, or the answer is the object: as it last was, or
-// as it still is, because finalizers or its grace period hold it
-// (https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/). Another
-// write deletes an object when it takes away the last finalizer that has held it.
+// deletion parses the response to a successful write and reports whether it deleted the object. The
+// response to a DELETE is either a Status with the uid of the deleted object, or the object: in its
+// last state, or in its current one while finalizers or its grace period hold it
+// (https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/). Another write
+// deletes an object when it removes its last finalizer.
 func deletion(verb string, format wire.Format, raw []byte, m wire.Meta) (uid string, ok bool) {
 	if verb == request.Create || (verb != request.Delete && m.Kind == "Status") {
 		return "", false
@@ -141,7 +135,7 @@ func deletion(verb string, format wire.Format, raw []byte, m wire.Meta) (uid str
 		}
 		return uid, status.Status == metav1.StatusSuccess
 	}
-	// In protobuf every object has its metadata where this one has it.
+	// In protobuf every object has its metadata in the same field as this type.
 	var o metav1.PartialObjectMetadata
 	if err := decode(format, raw, &o); err != nil || o.Name == "" || len(o.Finalizers) > 0 {
 		return "", false
@@ -164,5 +158,5 @@ func decode(format wire.Format, raw []byte, into interface{ Unmarshal([]byte) er
 	return into.Unmarshal(envelope.Raw)
 }
 
-// protobufMagic stands before the envelope; ParseMeta has seen it.
+// protobufMagic precedes the envelope. ParseMeta has already checked it.
 const protobufMagic = "k8s\x00"

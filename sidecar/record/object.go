@@ -8,10 +8,10 @@ import (
 	"rockpool.dev/sidecar/api/wire"
 )
 
-// teeObject records the body of a successful GET of one object while it is read: as an
-// object, or if it is none, such as a Table, whole for the identical request.
+// teeObject records the body of a successful GET of one object while it is read. If it is not an
+// object but, for example, a Table, it is recorded verbatim.
 func (r *Recorder) teeObject(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
-	if format == nil { // CBOR, YAML: it cannot be read
+	if format == nil { // CBOR, YAML: it cannot be parsed
 		return r.teeDocument(source, format, resp)
 	}
 	return newTee(resp, r.bodyBuffer(wire.MaxValue, func(raw []byte) {
@@ -22,7 +22,7 @@ func (r *Recorder) teeObject(source Source, format wire.Format, resp *http.Respo
 	}))
 }
 
-// recordSingle records an object, unless it is none.
+// recordSingle records an object. It returns false if raw is not an object.
 func (r *Recorder) recordSingle(source Source, format wire.Format, raw []byte, m wire.Meta) bool {
 	rep, ok := representation(m.Kind)
 	if !ok || m.Name == "" {
@@ -31,7 +31,11 @@ func (r *Recorder) recordSingle(source Source, format wire.Format, raw []byte, m
 	form := request.Form{Format: format, Representation: rep}
 	o := objectRow(form, raw, m)
 	o.UpdatedAt = r.clock.Now()
-	if !r.enqueueSingle(putSingle{scope: source.singleScope(form), kind: m.Kind, apiVersion: m.APIVersion, object: o, source: &source}) && source.wantsLatest() {
+	op := putSingle{
+		scope: source.singleScope(form), kind: m.Kind, apiVersion: m.APIVersion,
+		object: o, source: &source,
+	}
+	if !r.enqueueSingle(op) && source.wantsLatest() {
 		r.invalidateObject(&source, o.Namespace, o.Name)
 	}
 	return true

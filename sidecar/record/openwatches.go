@@ -6,8 +6,8 @@ import (
 	"rockpool.dev/store"
 )
 
-// openWatches knows the scopes of the open watches. Their collections are not evicted;
-// and when one is lost all the same it is listed again.
+// openWatches has the scopes of the open watches. Their collections are not evicted. If one is lost
+// all the same, it is relisted.
 type openWatches struct {
 	mu   sync.Mutex
 	open map[store.Scope]*openWatch
@@ -17,8 +17,8 @@ type openWatch struct {
 	count  int // of open watches
 	stream *stream
 	listed bool // there was a complete collection while it was watched
-	// changed is the first version from which on nothing has changed in the collection but
-	// its version; empty: nobody knows.
+	// changed is the version of the last change of the collection; later versions only move it on.
+	// Empty: it is unknown.
 	changed string
 }
 
@@ -67,7 +67,7 @@ func (w *openWatches) setChanged(s store.Scope, version string) {
 	}
 }
 
-// setInitial notes that a watch of the scope begins when its collection is at a version.
+// setInitial notes the version of the collection at which a watch of its scope begins.
 func (w *openWatches) setInitial(s store.Scope, version string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -76,8 +76,8 @@ func (w *openWatches) setInitial(s store.Scope, version string) {
 	}
 }
 
-// unchangedSince tells that nothing has changed in the collection of a scope since a version
-// that it has been at.
+// unchangedSince reports whether a scope's collection has not changed since a version that it has
+// been at.
 func (w *openWatches) unchangedSince(s store.Scope, since string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -89,15 +89,14 @@ func (w *openWatches) unchangedSince(s store.Scope, since string) bool {
 	return ok && behind <= 0
 }
 
-// wasListed tells that a scope without a complete collection had one while it was
-// watched.
+// wasListed reports whether a scope had a complete collection while it was watched.
 func (w *openWatches) wasListed(s store.Scope) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.open[s] != nil && w.open[s].listed
 }
 
-// listed gives the watches of which there were collections, one a scope.
+// listed returns the watches that had collections, one for each scope.
 func (w *openWatches) listed() (out []*stream) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -109,7 +108,7 @@ func (w *openWatches) listed() (out []*stream) {
 	return out
 }
 
-// watchOpened finds out whether a watch begins behind a collection.
+// watchOpened notes at which version of its collection a watch begins.
 type watchOpened struct {
 	base
 	*stream
@@ -124,8 +123,8 @@ func (o watchOpened) apply(g *group) error {
 	return err
 }
 
-// EqualsStateAt tells that a collection, as it is recorded, is also what it was at a resourceVersion:
-// nothing has changed since but the version, which bookmarks move on.
+// EqualsStateAt reports whether a collection, as recorded, equals its state at a resourceVersion:
+// since then only its version has changed, which bookmarks move on.
 func (r *Recorder) EqualsStateAt(c store.Collection, resourceVersion string) bool {
 	if c.ResourceVersion == resourceVersion {
 		return true

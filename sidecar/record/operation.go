@@ -12,7 +12,8 @@ import (
 
 // operation is one entry of the queue: a change of the store, or a mark that somebody waits for.
 type operation interface {
-	// size is how many bytes the operation keeps in memory. Size 0 always finds room.
+	// size is how many bytes the operation keeps in memory. Operations that end what others
+	// began have size 0, which always finds room.
 	size() int
 	// apply makes the change. It returns only errors of the store, which fail the group;
 	// any other problem concerns the operation alone.
@@ -21,20 +22,19 @@ type operation interface {
 	lost()
 	// done is called after the operation's group is written or lost.
 	done()
-	// opens is the snapshot that is incoming once the operation is in the queue, and closes
-	// the one that then is not incoming any more. Both are nil for most operations.
+	// opens is the snapshot that is incoming once the operation is queued; closes is the
+	// snapshot that no longer is. Both are nil for most operations.
 	opens() *snapshot
 	closes() *snapshot
 	// soloSafe reports whether the operation may be written in a transaction of its own
 	// when its group fails.
 	soloSafe() bool
-	// dequeued is called when the operation joins a group. It returns by how many the
-	// operations grow that must join the same group.
+	// dequeued is called when the operation joins a group. It returns the change in the number
+	// of later operations that must join the same group.
 	dequeued() (deferred int)
 }
 
-// base has the answers of an operation that takes no memory for a payload and depends on
-// no other operation.
+// base has the methods of an operation that has no payload and depends on no other operation.
 type base struct{}
 
 func (base) size() int         { return overhead }
@@ -53,44 +53,53 @@ type change struct {
 
 func (c change) apply(g *group) error { return c.do(g) }
 
+// anyForm is for operations that concern an object, or a collection, in every form.
+var anyForm = request.Form{Format: wire.JSON, Representation: request.Object}
+
 // putTombstone records that the object of the request was absent at a time.
 func putTombstone(s *Source, uid string, at time.Time) operation {
 	d := store.Deletion{
-		Scope: s.singleScope(request.Form{Format: wire.JSON}), Namespace: s.Info.Namespace,
-		Name: s.Info.Name, UID: uid, Asked: s.Started, At: at,
+		Scope: s.singleScope(anyForm), Namespace: s.Info.Namespace, Name: s.Info.Name,
+		UID: uid, Asked: s.Started, At: at,
 	}
 	return change{do: func(g *group) error { return g.tx.PutTombstone(d) }}
 }
 
-// dropTombstone is for an object that may exist again since a time.
-func dropTombstone(s store.Scope, namespace, name string, before time.Time) operation {
-	return change{do: func(g *group) error { return g.tx.DropTombstone(s, namespace, name, before) }}
-}
-
-// dropSingle drops an object from the single objects.
-func dropSingle(s store.Scope, namespace, name string) operation {
-	return change{do: func(g *group) error { return g.tx.DropSingle(s, namespace, name) }}
-}
-
-// dropSingles drops all single objects in a scope's namespace, and the verbatim responses
-// for the paths below the one of the namespace's collection.
-func dropSingles(s store.Scope, path string) operation {
+// dropTombstone drops the tombstone of an object that may exist as of the request.
+func dropTombstone(s *Source, namespace, name string) operation {
+	scope, before := s.singleScope(anyForm), s.Started
 	return change{do: func(g *group) error {
-		if err := g.tx.RemoveResponsesBelow(s.Principal, path); err != nil {
-			return err
-		}
-		return g.tx.DropSingles(s)
+		return g.tx.DropTombstone(scope, namespace, name, before)
 	}}
 }
 
-// forbid drops the collections of a scope that the principal may not list any more.
-func forbid(s store.Scope) operation {
+// dropSingle drops an object from the single objects.
+func dropSingle(s *Source, namespace, name string) operation {
+	scope := s.singleScope(anyForm)
+	return change{do: func(g *group) error { return g.tx.DropSingle(scope, namespace, name) }}
+}
+
+// dropSingles drops the single objects in the namespace of the request, which is for a
+// collection, and the verbatim responses for the paths below it.
+func dropSingles(s *Source) operation {
+	scope, path := s.scope(anyForm), strings.TrimSuffix(s.barePath(), "/")
+	return change{do: func(g *group) error {
+		if err := g.tx.RemoveResponsesBelow(scope.Principal, path); err != nil {
+			return err
+		}
+		return g.tx.DropSingles(scope)
+	}}
+}
+
+// forbid drops the collections that the principal may not list any more.
+func forbid(s *Source) operation {
+	scope := s.scope(anyForm)
 	return change{do: func(g *group) error {
 		// The group cannot tell which of its positions belong to the dropped collections.
 		if err := g.settle(); err != nil {
 			return err
 		}
-		return g.tx.Forbid(s)
+		return g.tx.Forbid(scope)
 	}}
 }
 
@@ -99,17 +108,20 @@ func dropResponses(principal, path string) operation {
 	return change{do: func(g *group) error { return g.tx.RemoveResponse(principal, path) }}
 }
 
-// dropOtherQueries drops the verbatim responses for the source's path that have another query.
+// dropOtherQueries drops the verbatim responses for the request's path with another query.
 func dropOtherQueries(s *Source) operation {
-	principal, keep := s.Principal, s.Path
-	path, _, _ := strings.Cut(keep, "?")
-	return change{do: func(g *group) error { return g.tx.ReplaceResponses(principal, path, keep) }}
+	principal, path, keep := s.Principal, s.barePath(), s.Path
+	return change{do: func(g *group) error {
+		return g.tx.ReplaceResponses(principal, path, keep)
+	}}
 }
 
 // renewResponse records that the response with this ETag is still current.
 func renewResponse(s *Source, etag string) operation {
 	principal, path, accept := s.Principal, s.Path, s.Info.RawAccept
-	return change{do: func(g *group) error { return g.tx.RenewResponse(principal, path, accept, etag) }}
+	return change{do: func(g *group) error {
+		return g.tx.RenewResponse(principal, path, accept, etag)
+	}}
 }
 
 // dropReviews drops the review responses from before a time, and the oldest beyond maxReviews.
@@ -150,7 +162,8 @@ func (p putSingle) size() int { return len(p.object.Payload) + len(p.object.Labe
 func (p putSingle) apply(g *group) error {
 	// A lagging watch cache of the API server may return an object that is already deleted.
 	if p.source.wantsLatest() {
-		if err := g.tx.DropTombstone(p.scope, p.object.Namespace, p.object.Name, p.source.Started); err != nil {
+		err := dropTombstone(p.source, p.object.Namespace, p.object.Name).apply(g)
+		if err != nil {
 			return err
 		}
 	}
@@ -167,11 +180,12 @@ func (p putSingle) key() singleKey {
 	return singleKey{p.scope, p.object.Namespace, p.object.Name}
 }
 
-// repeats reports whether the operation adds nothing to one that is in the queue, after which
-// no operation dropped the object. Programs that poll cause many of these.
+// repeats reports whether the operation adds nothing to one in the queue that only putSingles and
+// events follow. Applications that poll cause many of these.
 func (p putSingle) repeats(queued putSingle) bool {
 	a, b := p.object, queued.object
-	return a.UID == b.UID && a.ResourceVersion == b.ResourceVersion && a.Encoding == b.Encoding && bytes.Equal(a.Payload, b.Payload)
+	return a.UID == b.UID && a.ResourceVersion == b.ResourceVersion &&
+		a.Encoding == b.Encoding && bytes.Equal(a.Payload, b.Payload)
 }
 
 // flush is the operation that Flush waits for. It always finds room.

@@ -11,17 +11,17 @@ import (
 const (
 	// maxPaged bounds the lists that wait for their next page.
 	maxPaged = 8
-	// pageLife is how long a list waits. The API server forgets what a continue
-	// token stands for after five minutes by default (etcd compaction).
+	// pageLife is how long a list waits. By default, the API server forgets a continue token after
+	// five minutes (etcd compaction).
 	pageLife = 6 * time.Minute
 )
 
-// pagedList is a list of which some pages have come.
+// pagedList is a list of which some pages were read.
 type pagedList struct {
 	snap     *snapshot
-	kind     string // of an item, if one said it
+	kind     string // of the first item that has one
 	api      string
-	version  string // of the first page, which all others have, too
+	version  string // of the first page, and of all others
 	token    string // of the next page
 	deadline time.Time
 }
@@ -29,11 +29,10 @@ type pagedList struct {
 // pages are the lists that wait for their next page.
 type pages struct {
 	mu      sync.Mutex
-	waiting []pagedList // the one that waits longest first
+	waiting []pagedList // longest waiting first
 }
 
-// put keeps a list until its next page comes. It gives what must be given up for
-// that.
+// put keeps a list until its next page is read. It returns the lists that are given up for it.
 func (p *pages) put(l pagedList, now time.Time) (dropped []*snapshot) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -55,7 +54,7 @@ func (p *pages) put(l pagedList, now time.Time) (dropped []*snapshot) {
 	return dropped
 }
 
-// take gives the list of which the next page has come.
+// take removes and returns the list whose next page is being read.
 func (p *pages) take(scope store.Scope, token string) (pagedList, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -16,37 +16,37 @@ import (
 const (
 	// DefaultMaxPending bounds the bytes that wait for the store.
 	DefaultMaxPending = 8 << 20
-	// reserve is what operations without a payload, but for events, may take beyond that,
-	// in bytes: most of them say that something recorded is not true any more, or not
-	// allowed, and without them the cache would go on saying it. It holds 4096 of them.
+	// reserve is how many bytes operations without a payload, other than events, may take beyond
+	// that. Most of them drop something outdated or forbidden, which the cache would otherwise go
+	// on answering. It holds 4096 of them.
 	reserve = 1 << 20
 	// groupDelay is how long the first operation of a group waits for others.
 	groupDelay = 50 * time.Millisecond
-	// groupOps and groupBytes end a group early; superseded events may keep it
-	// from ending there, see coalesce.go.
+	// groupOps and groupBytes end a group early, unless superseded events extend it; see
+	// coalesce.go.
 	groupOps   = 500
 	groupBytes = 1 << 20
-	// holdDelay is how long groups are held back while a list comes in, at most: its client waits for
-	// the rest of it, and has better use for the CPU and for the disk.
+	// holdDelay is the longest that groups are held back while a list is incoming: its client needs
+	// the CPU and the disk for the rest of the list.
 	holdDelay = time.Second
-	// overhead is what an operation costs in memory besides its payload.
+	// overhead is the memory that an operation takes besides its payload, in bytes.
 	overhead = 256
 )
 
-// Options of New.
+// Options are the settings of a Recorder.
 type Options struct {
 	DB *store.DB
-	// Name tells the cache from others in metrics and logs.
+	// Name identifies the cache in metrics and logs.
 	Name   string
 	Logger *zap.Logger
-	// MaxPending bounds the bytes that wait for the store, besides a reserve for
-	// operations without a payload; 0 means DefaultMaxPending.
+	// MaxPending bounds the bytes that wait for the store. There is a reserve beyond it for
+	// operations without a payload. 0 means DefaultMaxPending.
 	MaxPending int
 	Clock      clock.Clock
 }
 
-// Recorder takes what is to be recorded and writes it in groups. Its methods may
-// be called from any goroutine and do not block.
+// Recorder records responses and writes them in groups. Its methods may be called from any
+// goroutine and do not block.
 type Recorder struct {
 	db          *store.DB
 	name        string
@@ -57,26 +57,26 @@ type Recorder struct {
 	openWatches openWatches
 	metrics     gauges
 
-	groupOps int // the constant, but in tests
+	groupOps int // the constant, except in tests
 	stale    chan Stale
-	buffered atomic.Int64 // bytes of bodies that are kept whole and have not ended
+	buffered atomic.Int64 // bytes of all bodyBuffers
 
 	mu       sync.Mutex
 	queue    []operation
 	pending  int                    // bytes of queue
 	writing  int                    // bytes of the group that is being written
 	busy     bool                   // a group is being written
-	incoming map[*snapshot]struct{} // are coming in: have items, and neither their end nor that of a page is in the queue yet
+	incoming map[*snapshot]struct{} // have items in the queue, but not yet the end of the list or page
 	singles  map[singleKey]putSingle
-	used     map[int64]time.Time // when the use of a collection was last noted
-	urgent   bool                // somebody waits: do not wait for a group
+	used     map[int64]time.Time // when the use of a collection was last recorded
+	urgent   bool                // somebody waits in Flush: hold no group back
 	ended    bool
 	wake     chan struct{} // capacity 1
 	health   health        // of Run
-	orphaned []*snapshot   // of Run: given up in a group that failed, their rows are still there
+	orphaned []*snapshot   // of Run: lost their end with a failed group; their rows are still there
 }
 
-// New makes a Recorder. Nothing is written before Run.
+// New makes a Recorder. It writes nothing before Run.
 func New(opts Options) *Recorder {
 	if opts.MaxPending == 0 {
 		opts.MaxPending = DefaultMaxPending
@@ -85,14 +85,15 @@ func New(opts Options) *Recorder {
 		opts.Clock = clock.RealClock{}
 	}
 	return &Recorder{
-		db: opts.DB, name: opts.Name, log: opts.Logger.With(zap.String("cache", opts.Name)), max: opts.MaxPending, clock: opts.Clock,
-		metrics: gaugesOf(opts.Name), groupOps: groupOps, wake: make(chan struct{}, 1), stale: make(chan Stale, maxStale),
-		incoming: map[*snapshot]struct{}{}, singles: map[singleKey]putSingle{}, used: map[int64]time.Time{},
+		db: opts.DB, name: opts.Name, log: opts.Logger.With(zap.String("cache", opts.Name)),
+		max: opts.MaxPending, clock: opts.Clock, metrics: gaugesOf(opts.Name), groupOps: groupOps,
+		wake: make(chan struct{}, 1), stale: make(chan Stale, maxStale),
+		incoming: map[*snapshot]struct{}{}, singles: map[singleKey]putSingle{},
+		used: map[int64]time.Time{},
 	}
 }
 
-// enqueue adds an operation; it reports false when there is no room for it.
-// Operations that end what others began take none, and always fit.
+// enqueue adds an operation and reports whether there was room for it.
 func (r *Recorder) enqueue(op operation) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -100,7 +101,7 @@ func (r *Recorder) enqueue(op operation) bool {
 	return r.add(op)
 }
 
-// enqueueSingle adds a putSingle, unless it repeats one that waits.
+// enqueueSingle adds a putSingle, unless it repeats a queued one.
 func (r *Recorder) enqueueSingle(p putSingle) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -115,7 +116,7 @@ func (r *Recorder) enqueueSingle(p putSingle) bool {
 	return ok
 }
 
-// add adds an operation if there is room for it. The lock is held.
+// add adds an operation and reports whether there was room for it. The lock is held.
 func (r *Recorder) add(op operation) bool {
 	n, most := op.size(), r.max
 	if n <= overhead {
@@ -128,7 +129,7 @@ func (r *Recorder) add(op operation) bool {
 	return true
 }
 
-// admit tells whether there is room for so many bytes more. The lock is held.
+// admit reports whether there is room for n more bytes. The lock is held.
 func (r *Recorder) admit(n, most int) bool {
 	if r.ended || (n > 0 && r.pending+r.writing+n > most) {
 		droppedTotal.WithLabelValues("queue").Inc()
@@ -147,16 +148,16 @@ func (r *Recorder) push(op operation) {
 	}
 	closed := op.closes()
 	delete(r.incoming, closed)
-	if closed != nil || len(r.queue) == 1 || len(r.queue) == r.groupOps || r.pending >= groupBytes || r.urgent {
+	if closed != nil || r.urgent || r.pending >= groupBytes ||
+		len(r.queue) == 1 || len(r.queue) == r.groupOps {
 		r.signal()
 	}
 }
 
-// updateGauge shows what is pending. The lock is held.
+// updateGauge exports the number of pending bytes. The lock is held.
 func (r *Recorder) updateGauge() { r.metrics.pending.Set(float64(r.pending + r.writing)) }
 
-// discard makes room by taking the items of a snapshot out of the queue that
-// has lost one already.
+// discard removes from the queue the items of a snapshot that has lost another item.
 func (r *Recorder) discard(s *snapshot) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -171,7 +172,7 @@ func (r *Recorder) discard(s *snapshot) {
 	r.updateGauge()
 }
 
-// pageRead tells that a page of a snapshot has come in. The next one may never be asked for.
+// pageRead notes that a page of a snapshot was read. Its client may never ask for the next one.
 func (r *Recorder) pageRead(s *snapshot) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -186,8 +187,7 @@ func (r *Recorder) signal() {
 	}
 }
 
-// take removes the next group from the queue. What it has taken before is written,
-// or lost.
+// take removes the next group from the queue. The group before it has been written or lost.
 func (r *Recorder) take() []operation {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -199,7 +199,7 @@ func (r *Recorder) take() []operation {
 	}
 	ops := append([]operation(nil), r.queue[:n]...)
 	r.queue = append(r.queue[:0], r.queue[n:]...)
-	clear(r.queue[len(r.queue):cap(r.queue)]) // let go of the payloads
+	clear(r.queue[len(r.queue):cap(r.queue)]) // release the payloads
 	r.pending, r.writing = r.pending-bytes, bytes
 	if len(r.queue) == 0 {
 		r.urgent = false
@@ -210,25 +210,25 @@ func (r *Recorder) take() []operation {
 	return ops
 }
 
-// groupReady tells that no group should wait any longer.
+// groupReady reports whether the next group should not wait any longer.
 func (r *Recorder) groupReady() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.urgent || len(r.incoming) == 0 {
 		return r.urgent || len(r.queue) >= r.groupOps || r.pending >= groupBytes
 	}
-	return r.pending >= r.max/4 // the rest is for what comes while that is written
+	return r.pending >= r.max/4 // the rest is for operations that come while that is written
 }
 
-// listIncoming tells that a list is coming in.
+// listIncoming reports whether a list is being read and nobody waits in Flush.
 func (r *Recorder) listIncoming() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.incoming) > 0 && !r.urgent
 }
 
-// Flush waits until everything that was taken so far is in the store, so that
-// an answer from there is not older than what the client has seen.
+// Flush waits until all operations queued so far are in the store, so that a replayed response is
+// not older than one that the client has seen.
 func (r *Recorder) Flush(ctx context.Context) error {
 	done := make(chan struct{})
 	r.mu.Lock()
@@ -236,7 +236,8 @@ func (r *Recorder) Flush(ctx context.Context) error {
 		r.mu.Unlock()
 		return nil
 	}
-	// Together: what is taken in between would end the urgency, and the group be held back.
+	// Under one lock: if take emptied the queue in between, it would reset urgent, and the group
+	// would be held back.
 	r.urgent = true
 	clear(r.singles)
 	r.push(flush{written: done})

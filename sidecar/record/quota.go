@@ -10,23 +10,23 @@ import (
 	"rockpool.dev/store"
 )
 
-// Room is made when more than 9/10 of the quota are used, down to 8/10: a group of
-// operations then fits in any case, and eviction does not begin anew with each.
+// Eviction begins when more than 9/10 of the quota are used and ends at 8/10. A group of operations
+// then always fits, and not each group causes an eviction.
 const (
 	fullTenths   = 9
 	targetTenths = 8
 )
 
-// enforceQuota evicts when the quota is nearly used up, or full already, and gives back
-// what has become free.
+// enforceQuota evicts if the quota is nearly used up, or if the last group did not fit. It also
+// gives free space back to the disk.
 func (r *Recorder) enforceQuota(ctx context.Context, full bool) error {
 	used, bound, err := r.db.Usage(ctx)
 	if err == nil {
 		r.metrics.used.Set(float64(used))
 		r.metrics.max.Set(float64(bound))
 	}
-	// A group that did not fit into a cache that is mostly empty was too large, or the
-	// disk is full: what is there is worth more than what was lost.
+	// A group may fail to fit into a cache that is mostly empty, because it is too large or because
+	// the disk is full. Then the recorded data is worth more than the lost group.
 	enough := used > bound/10*fullTenths || (full && used > bound/2)
 	if err != nil {
 		return err
@@ -37,13 +37,14 @@ func (r *Recorder) enforceQuota(ctx context.Context, full bool) error {
 	n, err := r.db.Evict(ctx, min(used, bound)/10*targetTenths, r.openWatches.contains)
 	evictedTotal.Add(float64(n))
 	if n > 0 {
-		r.log.Info("the cache is full; what was least recently used has been deleted", zap.Int("deleted", n), zap.Int64("usedBytes", used), zap.Int64("maxBytes", bound))
+		r.log.Info("the cache is full; evicted the least recently used collections and responses",
+			zap.Int("deleted", n), zap.Int64("usedBytes", used), zap.Int64("maxBytes", bound))
 	}
 	return errors.Join(err, r.shrink(ctx))
 }
 
-// shrink gives back what is free. On a disk that is nearly full there may be no room to
-// do it in; what is free is then used for what comes, so that stops nothing.
+// shrink gives free space back to the disk. A nearly full disk may have no room for that. That
+// stops nothing: later groups use the free space.
 func (r *Recorder) shrink(ctx context.Context) error {
 	err := r.db.Shrink(ctx)
 	if errors.Is(err, store.ErrFull) {
@@ -52,12 +53,11 @@ func (r *Recorder) shrink(ctx context.Context) error {
 	return err
 }
 
-// useInterval is how exactly it is known when a collection was last used. A program
-// that reads the same again and again shall not wear the disk.
+// useInterval is the precision of a collection's last use. An application that reads the same
+// collection repeatedly must not wear out the disk.
 const useInterval = time.Minute
 
-// Used notes that a collection was replayed, which keeps it from being evicted
-// before others.
+// Used notes that a collection was replayed. Collections that were not are evicted first.
 func (r *Recorder) Used(collection int64) {
 	now := r.clock.Now()
 	r.mu.Lock()

@@ -12,7 +12,6 @@ import (
 	"testing/iotest"
 	"time"
 
-	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/store"
 )
@@ -498,7 +497,7 @@ func TestAProgramThatPollsIsRecordedOnceAGroup(t *testing.T) {
 	read(8)
 	queued(2)
 	source := h.source(configmaps + "/a")
-	h.enqueue(dropSingle(source.singleScope(request.Form{Format: wire.JSON}), "shop", "a"))
+	h.enqueue(dropSingle(&source, "shop", "a"))
 	read(8) // it is there again
 	queued(4)
 	for ops := h.take(); len(ops) > 0; ops = h.take() {

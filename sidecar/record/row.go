@@ -9,7 +9,7 @@ import (
 	"rockpool.dev/store"
 )
 
-// representation finds out the form of objects, or of lists, by their kind.
+// representation is the representation of objects, or of lists, of a kind.
 func representation(kind string) (request.Representation, bool) {
 	switch kind {
 	case "PartialObjectMetadata", "PartialObjectMetadataList":
@@ -20,10 +20,10 @@ func representation(kind string) (request.Representation, bool) {
 	return request.Object, true
 }
 
-// objectRow makes a row of an object that came alone. Rows are as items of lists:
-// without kind and apiVersion where items do not say them.
+// objectRow makes a row of an object that came alone. Rows are like the items of a list: without
+// kind and apiVersion if items do not have them.
 func objectRow(f request.Form, raw []byte, m wire.Meta) store.Object {
-	// Partial objects say their kind also in JSON lists.
+	// Partial objects have a kind in JSON lists, too.
 	if f.Format == wire.JSON && f.Representation != request.Object {
 		return itemRow(f, raw, m)
 	}
@@ -41,7 +41,10 @@ func objectRow(f request.Form, raw []byte, m wire.Meta) store.Object {
 
 // itemRow makes a row of an item of a list.
 func itemRow(f request.Form, raw []byte, m wire.Meta) store.Object {
-	o := store.Object{Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion, Labels: string(m.Labels)}
+	o := store.Object{
+		Namespace: m.Namespace, Name: m.Name, UID: m.UID,
+		ResourceVersion: m.ResourceVersion, Labels: string(m.Labels),
+	}
 	switch {
 	case f.Format == wire.Protobuf:
 		o.Encoding = store.Protobuf
@@ -50,11 +53,11 @@ func itemRow(f request.Form, raw []byte, m wire.Meta) store.Object {
 	default:
 		o.Encoding = store.JSON
 	}
-	o.Payload = slices.Clone(raw) // raw is only lent
+	o.Payload = slices.Clone(raw) // the caller reuses raw
 	return o
 }
 
 // listKind is the kind of a list of objects of a kind.
 func listKind(kind string) string { return kind + "List" }
-func isListKind(kind string) bool     { return strings.HasSuffix(kind, "List") }
+func isListKind(kind string) bool { return strings.HasSuffix(kind, "List") }
 func itemKind(list string) string { return strings.TrimSuffix(list, "List") }

@@ -9,14 +9,13 @@ import (
 	"rockpool.dev/store"
 )
 
-// snapshot is a list that is being recorded. Its producer adds items; the
-// recorder's goroutine owns rows.
+// snapshot is a list that is being recorded. Its producer adds items; Run's goroutine owns rows.
 type snapshot struct {
 	base   // of item, commit and abort
 	scope  store.Scope
 	source *Source
 	form   request.Form
-	broken atomic.Bool // an item was lost: it can only be given up
+	broken atomic.Bool // an item was lost: the list must be given up
 	rows   *store.Snapshot
 }
 
@@ -25,7 +24,7 @@ func newSnapshot(source *Source, form request.Form) *snapshot {
 	return &snapshot{scope: scope, source: source, form: form, rows: store.NewSnapshot(scope)}
 }
 
-// add records an item; once one is lost the others are not worth their room.
+// add records an item, unless an earlier one was lost.
 func (s *snapshot) add(r *Recorder, o store.Object) {
 	if s.broken.Load() {
 		return
@@ -38,7 +37,7 @@ func (s *snapshot) add(r *Recorder, o store.Object) {
 	}
 }
 
-// The rows of a snapshot are rolled back with their group, so it is given up.
+// The rows of a snapshot are rolled back with their group, so the list is given up.
 
 func (s *snapshot) lost()        { s.broken.Store(true) }
 func (*snapshot) soloSafe() bool { return false }
@@ -64,7 +63,7 @@ func (i item) apply(g *group) error {
 
 func (i item) opens() *snapshot { return i.snapshot }
 
-// commit ends a snapshot with all of its items.
+// commit ends a snapshot that has all of its items.
 type commit struct {
 	*snapshot
 	meta store.CollectionMeta
@@ -77,7 +76,7 @@ func (c commit) apply(g *group) error {
 	if c.broken.Load() {
 		return abort{c.snapshot}.apply(g)
 	}
-	// A list may make others be forgotten, of which the heads would not know.
+	// DropRolledBack may drop collections whose positions the group has.
 	if err := g.settle(); err != nil {
 		return err
 	}
@@ -98,7 +97,8 @@ func (c commit) apply(g *group) error {
 	if errors.Is(err, store.ErrBaseGone) {
 		return abort{c.snapshot}.apply(g)
 	}
-	if err == nil && c.source.wantsLatest() && c.scope.LabelSelector == "" && c.scope.FieldSelector == "" {
+	if err == nil && c.source.wantsLatest() &&
+		c.scope.LabelSelector == "" && c.scope.FieldSelector == "" {
 		err = g.tx.DropTombstones(c.scope, c.asked())
 	}
 	if err == nil {
@@ -109,9 +109,9 @@ func (c commit) apply(g *group) error {
 	return err
 }
 
-// outdated tells that the list is older than what is recorded. A list of the
-// latest state that was asked for after the recorded one was known to be true
-// cannot be older: then it is the cluster that went back, restored from a backup.
+// outdated reports whether the list is older than the recorded one. It is not, if it is of the
+// latest state and was requested after the recorded one was known to be current: then the cluster
+// was restored from a backup.
 func (c commit) outdated(current store.Collection) bool {
 	o, ok := compareVersions(c.meta.ResourceVersion, current.ResourceVersion)
 	if !ok || o >= 0 {
@@ -120,7 +120,7 @@ func (c commit) outdated(current store.Collection) bool {
 	return !c.source.wantsLatest() || !c.asked().After(current.SyncedAt)
 }
 
-// asked is when the list was asked for, as exact as times are in the store.
+// asked is when the list was requested, in the store's precision.
 func (c commit) asked() time.Time { return c.source.Started.Truncate(time.Millisecond) }
 
 // abort gives a snapshot up.

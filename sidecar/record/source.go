@@ -1,29 +1,30 @@
 package record
 
 import (
+	"strings"
 	"time"
 
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/store"
 )
 
-// Source is the request whose answer is recorded.
+// Source is the request whose response is recorded.
 type Source struct {
 	Principal string
 	Info      request.Info
-	// Path is the URL's path and query, for answers that are kept whole.
+	// Path is the URL's path and query, for verbatim responses.
 	Path string
 	// Started is when the request was sent upstream.
 	Started time.Time
-	// Replayed tells of a watch that it began with what the cache had, which need
-	// not be the collection that its events belong to: it may be a wider one, or in
-	// another form.
+	// Replayed is set if a watch began with a state from the cache. That state may come from a
+	// wider collection, or one in another form, than the collection that the watch's events belong
+	// to.
 	Replayed bool
-	// Review tells how the answer to a review is kept. Nil: it is not.
+	// Review says how the response to a review is recorded. If nil, it is not.
 	Review *Review
 }
 
-// scope is the collection that the answer belongs to.
+// scope is the scope of the collection that the response belongs to.
 func (s *Source) scope(f request.Form) store.Scope {
 	return store.Scope{
 		Principal: s.Principal,
@@ -35,20 +36,26 @@ func (s *Source) scope(f request.Form) store.Scope {
 	}
 }
 
-// singleScope is the collection of objects of the resource that were read alone.
+// barePath is the path without the query.
+func (s *Source) barePath() string {
+	path, _, _ := strings.Cut(s.Path, "?")
+	return path
+}
+
+// singleScope is the scope of the resource's single objects, which were read by GET alone.
 func (s *Source) singleScope(f request.Form) store.Scope {
 	scope := s.scope(f)
 	scope.Namespace, scope.LabelSelector, scope.FieldSelector = "", "", ""
 	return scope
 }
 
-// wantsLatest tells that the request asked for the state at its own time, not for
-// whatever the server had at hand.
+// wantsLatest reports whether the request asked for the state at its own time, not for any state
+// that the API server had at hand.
 func (s *Source) wantsLatest() bool { return s.Info.ResourceVersion == "" }
 
-// needsRelist tells of a watch that its client begins with a state that is not recorded
-// as a collection of its own. If there is none it has to be listed: else what the
-// client reads from here on is lost, and offline it would go back.
+// needsRelist reports whether a watch's client begins with a state that is not recorded as a
+// collection of its own. Such a collection must then be listed. Otherwise everything that the
+// client reads from there on would be lost, and offline it would see an older state again.
 func (s *Source) needsRelist() bool {
 	rv := s.Info.ResourceVersion
 	return s.Replayed || (!s.Info.SendInitialEvents && (rv == "" || rv == "0"))

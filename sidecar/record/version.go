@@ -2,9 +2,9 @@ package record
 
 import "strconv"
 
-// compareVersions says how two resourceVersions of one resource relate: -1, 0 or 1, and
-// whether that is known. Versions are numbers that grow (KEP-5504), but an
-// aggregated API server may use others, which can only be equal.
+// compareVersions returns the order of two resourceVersions of one resource, -1, 0 or 1, and
+// whether it is known. Versions are growing numbers (KEP-5504). Those of an aggregated API server
+// may be something else and can then only be equal.
 func compareVersions(a, b string) (int, bool) {
 	if a == b {
 		return 0, true
@@ -21,13 +21,13 @@ func compareVersions(a, b string) (int, bool) {
 }
 
 func parseVersion(version string) (uint64, bool) {
-	n, err := strconv.ParseUint(version, 10, 63) // SQLite's integers have a sign
+	n, err := strconv.ParseUint(version, 10, 63) // SQLite's integers are signed
 	return n, err == nil
 }
 
-// verdictOf tells that an event at version rv, which a stream delivered right
-// behind version prev, is the next one for a collection at version at: nothing
-// that the collection needs lies between.
+// verdictOf decides about an event at version rv, whose stream delivered it directly after version
+// prev, for a collection at version at. The event is applied if the collection misses nothing that
+// happened before it.
 func verdictOf(prev, rv, at string) verdict {
 	if prev == at && rv != at {
 		return applied
@@ -49,9 +49,9 @@ type verdict string
 
 const (
 	applied   verdict = "applied"
-	duplicate verdict = "known" // another stream has brought it already
+	duplicate verdict = "known" // another stream has delivered it already
 	gap       verdict = "gap"
-	// contradiction: the event should be known and is not. The versions of a
-	// restored cluster are given out again.
+	// contradiction: the event ought to be recorded already and is not. A cluster restored from a
+	// backup assigns versions a second time.
 	contradiction verdict = "contradiction"
 )

@@ -8,25 +8,24 @@ import (
 	"rockpool.dev/store"
 )
 
-// Watch records the events of one client's watch, also across several
-// connections upstream as long as each goes on where the last one ended. It is
-// for one goroutine.
+// Watch records the events of one client's watch. It may span several upstream connections, as long
+// as each continues where the last one ended. It is for one goroutine.
 type Watch struct {
 	*stream
 	phase         phase
-	formConfirmed bool // the stream's form is what the server sends, not a guess
-	registered    bool // the stream is among those that are watched
+	formConfirmed bool // the server has sent an object in the stream's form
+	registered    bool // the stream is in openWatches
 	snap          *snapshot
-	prev          string // version of the last event; listing: the highest so far
+	prev          string // version of the last event; while listing: the highest so far
 }
 
 type phase int
 
 const (
-	unrecorded phase = iota // it cannot be said what its events are of
+	unrecorded phase = iota // its events cannot be recorded
 	initial                 // the initial events of sendInitialEvents=true
-	listing                 // the state that a watch without a version begins with
-	following               // events behind a known version
+	listing                 // the initial state of a watch without a resourceVersion
+	following               // events after a known version
 )
 
 // Watch begins the recording of a watch.
@@ -40,18 +39,23 @@ func (r *Recorder) Watch(source Source, format wire.Format) *Watch {
 	default:
 		w.phase = listing
 	}
-	// A watch counts as open although nothing has happened yet, which would say the
-	// form of its objects. The server gives the first one that the client asks for.
+	// A watch counts as open before its first event, which shows the form of its objects. Until
+	// then, assume the first form that the client accepts.
 	form := request.Form{Format: format, Representation: request.Object}
-	if i := slices.IndexFunc(source.Info.Forms(), func(f request.Form) bool { return f.Format == format }); i >= 0 {
-		form = source.Info.Forms()[i]
+	forms := source.Info.Forms()
+	i := slices.IndexFunc(forms, func(f request.Form) bool { return f.Format == format })
+	if i >= 0 {
+		form = forms[i]
 	}
 	w.begin(r, source, form)
 	return w
 }
 
 func (w *Watch) begin(r *Recorder, source Source, form request.Form) {
-	w.stream = &stream{recorder: r, source: source, form: form, scope: source.scope(form), waiting: map[store.Key]*event{}}
+	w.stream = &stream{
+		recorder: r, source: source, form: form, scope: source.scope(form),
+		waiting: map[store.Key]*event{},
+	}
 	if w.phase != unrecorded {
 		w.registered = true
 		r.openWatches.add(w.stream)
@@ -59,7 +63,7 @@ func (w *Watch) begin(r *Recorder, source Source, form request.Form) {
 	}
 }
 
-// end takes the stream from those that are watched.
+// end removes the stream from openWatches.
 func (w *Watch) end() {
 	if w.registered {
 		w.registered = false
@@ -67,7 +71,7 @@ func (w *Watch) end() {
 	}
 }
 
-// Event records the next event. The bytes are only used during the call.
+// Event records the next event. Its bytes are only used during the call.
 func (w *Watch) Event(e wire.Event, m wire.Meta) {
 	if w.phase == unrecorded || e.Type == wire.Error {
 		return
@@ -96,8 +100,8 @@ func (w *Watch) Event(e wire.Event, m wire.Meta) {
 	w.recorder.enqueueEvent(ev)
 }
 
-// confirmForm finds out by the kind of an object in which form the stream's objects are. It
-// ends the recording when they are in none that can be recorded.
+// confirmForm sets the stream's form by the kind of an object. It closes the watch if objects of
+// that kind cannot be recorded.
 func (w *Watch) confirmForm(kind string) bool {
 	if w.formConfirmed {
 		return true
@@ -114,7 +118,7 @@ func (w *Watch) confirmForm(kind string) bool {
 	return true
 }
 
-// initialEvent records an event of the state that a watch list begins with (KEP-3157).
+// initialEvent records an event of the initial state of a watch list (KEP-3157).
 func (w *Watch) initialEvent(e wire.Event, m wire.Meta) {
 	if w.snap == nil {
 		w.snap = newSnapshot(&w.source, w.form)
@@ -123,23 +127,24 @@ func (w *Watch) initialEvent(e wire.Event, m wire.Meta) {
 	case e.Type == wire.Added:
 		w.snap.add(w.recorder, objectRow(w.form, e.Object, m))
 	case e.Type == wire.Bookmark && m.InitialEventsEnd:
-		list := listKind(m.Kind)
-		w.recorder.enqueue(commit{snapshot: w.snap, meta: store.CollectionMeta{Kind: m.Kind, APIVersion: m.APIVersion, ResourceVersion: m.ResourceVersion, Envelope: envelope(list, m.APIVersion, nil)}})
+		w.recorder.enqueue(commit{snapshot: w.snap, meta: store.CollectionMeta{
+			Kind: m.Kind, APIVersion: m.APIVersion, ResourceVersion: m.ResourceVersion,
+			Envelope: envelope(listKind(m.Kind), m.APIVersion, nil),
+		}})
 		w.snap, w.phase, w.prev = nil, following, m.ResourceVersion
 	case e.Type != wire.Bookmark:
-		// Not what the KEP says; what the state is cannot be told from here.
+		// This violates KEP-3157, so the state is unknown.
 		w.Close()
 	}
 }
 
-// listedEvent takes an event of the state that a watch begins with whose
-// resourceVersion is "" or "0": ADDED events in no order of versions, until one of
-// another type shows that the state is over. Where it ends nothing marks, so it is
-// no snapshot; but each object that is newer than the collection tells that the
-// client is ahead of it.
+// listedEvent records an event of the initial state of a watch whose resourceVersion is "" or "0".
+// These are ADDED events, not ordered by version. The first event of another type shows that the
+// state is over. Nothing marks its end, so it does not make a snapshot. But an object that is newer
+// than the collection shows that the client is ahead of the collection.
 func (w *Watch) listedEvent(e wire.Event, m wire.Meta) {
 	if o, ok := compareVersions(m.ResourceVersion, w.prev); e.Type == wire.Added && ok && o <= 0 {
-		return // tells no more than the ones before
+		return // adds nothing to the earlier ones
 	}
 	w.prev = m.ResourceVersion
 	w.recorder.enqueue(&event{stream: w.stream, version: m.ResourceVersion, kind: e.Type})
@@ -158,15 +163,15 @@ func (w *Watch) Close() {
 	w.phase = unrecorded
 }
 
-// Change is what has become of one object.
+// Change is the last change of one object.
 type Change struct {
 	wire.Event
 	wire.Meta
 }
 
-// Difference records all that lies between the last event and a resourceVersion, as
-// somebody found out who has compared two lists. What changed in between and changed
-// back, and in which order, nobody knows: the collection makes one step.
+// Difference records all changes between the last event and a resourceVersion, as found by
+// comparing two lists. Their order is unknown, and so are intermediate states: the collection moves
+// in one step.
 func (w *Watch) Difference(changes []Change, resourceVersion string) {
 	if w.phase == following && len(changes) > 0 {
 		w.confirmForm(changes[0].Kind)

@@ -3,14 +3,14 @@ package record
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"go.uber.org/zap"
 
 	"rockpool.dev/store"
 )
 
-// Run writes until the context ends, and then what is left. It is to be called
-// once.
+// Run writes until the context ends, and then writes the rest of the queue. Call it once.
 func (r *Recorder) Run(ctx context.Context) error {
 	for {
 		select {
@@ -29,8 +29,8 @@ func (r *Recorder) Run(ctx context.Context) error {
 	}
 }
 
-// gather lets a group grow, so that a burst of events costs one transaction, and a list none
-// before it is there.
+// gather lets a group grow, so that a burst of events costs one transaction. While a list is
+// incoming, it holds all groups back, for at most holdDelay.
 func (r *Recorder) gather(ctx context.Context) {
 	timer := r.clock.NewTimer(groupDelay)
 	defer timer.Stop()
@@ -57,8 +57,8 @@ func (r *Recorder) end(ctx context.Context) {
 	}
 }
 
-// write commits a group. When the store fails, everything in the group is lost:
-// snapshots know that they are, and an event that comes later finds the hole.
+// write commits a group. If the store fails, the whole group is lost: its snapshots are given up,
+// and the next events find the gap.
 func (r *Recorder) write(ctx context.Context, ops []operation) {
 	ctx = context.WithoutCancel(ctx)
 	r.dropOrphaned(ctx)
@@ -74,7 +74,7 @@ func (r *Recorder) write(ctx context.Context, ops []operation) {
 			r.markLost(op)
 		}
 	}
-	// What is in the store stays there, whatever comes of making room for the next.
+	// A failed eviction does not undo what was written before it.
 	if err == nil || errors.Is(err, store.ErrFull) {
 		err = errors.Join(err, r.enforceQuota(ctx, err != nil))
 	}
@@ -86,7 +86,10 @@ func (r *Recorder) write(ctx context.Context, ops []operation) {
 
 func (r *Recorder) commit(ctx context.Context, ops []operation) error {
 	return r.db.Update(ctx, func(tx *store.Tx) error {
-		g := &group{tx: tx, openWatches: &r.openWatches, positions: map[store.Scope]*position{}, used: map[int64]struct{}{}, deferred: map[deferredWrite]struct{}{}}
+		g := &group{
+			tx: tx, openWatches: &r.openWatches, positions: map[store.Scope]*position{},
+			used: map[int64]struct{}{}, deferred: map[deferredWrite]struct{}{},
+		}
 		for _, op := range ops {
 			if err := op.apply(g); err != nil {
 				return err
@@ -96,21 +99,17 @@ func (r *Recorder) commit(ctx context.Context, ops []operation) error {
 	})
 }
 
-// isFileError tells that an error is not one operation's but would meet all.
+// isFileError reports whether an error would fail any operation, not only one.
 func isFileError(err error) bool {
-	for _, kind := range []error{store.ErrFull, store.ErrReadOnly, store.ErrCorrupt, store.ErrGone, store.ErrDisk} {
-		if errors.Is(err, kind) {
-			return true
-		}
-	}
-	return false
+	kinds := []error{store.ErrFull, store.ErrReadOnly, store.ErrCorrupt, store.ErrGone, store.ErrDisk}
+	return slices.ContainsFunc(kinds, func(kind error) bool { return errors.Is(err, kind) })
 }
 
-// writeOneByOne writes what one operation has made fail, so that it only fails itself.
-// Snapshots are given up: they have rows that were rolled back. So are superseded
-// events: one alone must not move its collection on.
+// writeOneByOne writes a group that failed because of one operation, so that only that one fails.
+// Snapshots are given up: their earlier rows were rolled back. Superseded events are lost: alone,
+// they must not move their collection on.
 func (r *Recorder) writeOneByOne(ctx context.Context, ops []operation, cause error) error {
-	r.log.Warn("recording one by one what could not be recorded together", zap.Error(cause))
+	r.log.Warn("cannot write a group of operations; writing them one by one", zap.Error(cause))
 	for _, op := range ops {
 		if !op.soloSafe() {
 			r.markLost(op)
@@ -136,7 +135,7 @@ func (r *Recorder) markLost(op operation) {
 	}
 }
 
-// dropOrphaned deletes the rows of snapshots that could not be ended in their group.
+// dropOrphaned deletes the rows of snapshots whose end was lost.
 func (r *Recorder) dropOrphaned(ctx context.Context) {
 	for len(r.orphaned) > 0 {
 		if err := r.db.Update(ctx, r.orphaned[0].rows.Abort); err != nil {
