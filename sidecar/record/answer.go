@@ -24,20 +24,8 @@ func withoutBody(record func(*Recorder, Source)) listener {
 // response that is not in the table changes nothing in the cache. Watches are not in the table:
 // Watch records their events.
 var listeners = map[request.Class]map[int]listener{
-	request.ClassDiscovery: {
-		http.StatusOK:          (*Recorder).teeDocument,
-		http.StatusNotModified: (*Recorder).notModified,
-		http.StatusNotFound:    withoutBody((*Recorder).invalidate),
-		http.StatusGone:        withoutBody((*Recorder).invalidate),
-		http.StatusForbidden:   withoutBody((*Recorder).forbidden),
-	},
-	request.ClassVerbatim: {
-		http.StatusOK:          (*Recorder).teeDocument,
-		http.StatusNotModified: (*Recorder).notModified,
-		http.StatusNotFound:    withoutBody((*Recorder).invalidate),
-		http.StatusGone:        withoutBody((*Recorder).invalidate),
-		http.StatusForbidden:   withoutBody((*Recorder).forbidden),
-	},
+	request.ClassDiscovery: documents,
+	request.ClassVerbatim:  documents,
 	request.ClassGet: {
 		http.StatusOK:          (*Recorder).teeObject,
 		http.StatusNotModified: (*Recorder).notModified,
@@ -78,4 +66,12 @@ func (r *Recorder) Record(source Source, resp *http.Response) {
 	if record != nil {
 		resp.Body = record(r, source, wire.FormatOf(resp.Header.Get("Content-Type")), resp)
 	}
+}
+
+var documents = map[int]listener{
+	http.StatusOK:          (*Recorder).teeDocument,
+	http.StatusNotModified: (*Recorder).notModified,
+	http.StatusNotFound:    withoutBody((*Recorder).invalidate),
+	http.StatusGone:        withoutBody((*Recorder).invalidate),
+	http.StatusForbidden:   withoutBody((*Recorder).forbidden),
 }

@@ -167,9 +167,7 @@ func TestACompleteCollectionIsTheServersStateAtEveryCommit(t *testing.T) {
 				}
 			}
 		}
-		for ops := h.take(); len(ops) > 0; ops = h.take() {
-			h.write(t.Context(), ops)
-		}
+		h.drain(t.Context())
 		for _, c := range clients {
 			if n := len(c.waiting); n != 0 {
 				t.Fatalf("%d events are thought to wait in an empty queue", n)
@@ -276,9 +274,7 @@ func BenchmarkHotObjects(b *testing.B) {
 					}
 					w.Event(wire.Event{Type: wire.Modified, Object: []byte(raw)}, m)
 					if n%mode.arrived == mode.arrived-1 {
-						for ops := h.take(); len(ops) > 0; ops = h.take() {
-							h.write(b.Context(), ops)
-						}
+						h.drain(b.Context())
 					}
 				}
 			}

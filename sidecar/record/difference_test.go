@@ -59,9 +59,7 @@ func TestADifferenceMovesTheCollectionInOneStep(t *testing.T) {
 func TestADifferenceThatFindsNoRoomIsAGap(t *testing.T) {
 	h := idleHarness(t, t.TempDir(), 0)
 	write := func() {
-		for ops := h.take(); len(ops) > 0; ops = h.take() {
-			h.write(t.Context(), ops)
-		}
+		h.drain(t.Context())
 	}
 	h.read(h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 1))))))
 	write()

@@ -40,9 +40,7 @@ func newFaultHarness(t *testing.T, dir string) *faultHarness {
 
 // written writes what waits.
 func (h *faultHarness) write() {
-	for ops := h.take(); len(ops) > 0; ops = h.take() {
-		h.Recorder.write(h.t.Context(), ops)
-	}
+	h.drain(h.t.Context())
 }
 
 // teeList records a list; the application reads all of it whatever the disk does.

@@ -128,11 +128,9 @@ func (l *list) end(complete bool) {
 
 // envelope is a list's own JSON without the fields that differ in each response.
 func envelope(kind, apiVersion string, metadata []byte) string {
-	rest := map[string]json.RawMessage{}
-	if len(metadata) > 0 {
-		if err := json.Unmarshal(metadata, &rest); err != nil || rest == nil {
-			rest = map[string]json.RawMessage{}
-		}
+	var rest map[string]json.RawMessage
+	if err := json.Unmarshal(metadata, &rest); err != nil || rest == nil { // or it is empty
+		rest = map[string]json.RawMessage{}
 	}
 	for _, key := range []string{"resourceVersion", "continue", "remainingItemCount"} {
 		delete(rest, key)

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"cmp"
 	"sync"
 
 	"rockpool.dev/store"
@@ -43,57 +44,51 @@ func (w *openWatches) remove(s *stream) {
 	}
 }
 
-func (w *openWatches) contains(s store.Scope) bool {
+// get returns the open watches of a scope; their count may be 0.
+func (w *openWatches) get(s store.Scope) openWatch {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.open[s] != nil
+	if o := w.open[s]; o != nil {
+		return *o
+	}
+	return openWatch{}
 }
+
+// update changes what is known of the open watches of a scope, if there are any.
+func (w *openWatches) update(s store.Scope, f func(*openWatch)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if o := w.open[s]; o != nil {
+		f(o)
+	}
+}
+
+func (w *openWatches) contains(s store.Scope) bool { return w.get(s).count > 0 }
 
 // setListed notes that the scope has a complete collection.
 func (w *openWatches) setListed(s store.Scope) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if o := w.open[s]; o != nil {
-		o.listed = true
-	}
+	w.update(s, func(o *openWatch) { o.listed = true })
 }
+
+// wasListed reports whether a scope had a complete collection while it was watched.
+func (w *openWatches) wasListed(s store.Scope) bool { return w.get(s).listed }
 
 // setChanged notes that the collection of a scope has changed at a version.
 func (w *openWatches) setChanged(s store.Scope, version string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if o := w.open[s]; o != nil {
-		o.changed = version
-	}
+	w.update(s, func(o *openWatch) { o.changed = version })
 }
 
 // setInitial notes the version of the collection at which a watch of its scope begins.
 func (w *openWatches) setInitial(s store.Scope, version string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if o := w.open[s]; o != nil && o.changed == "" {
-		o.changed = version
-	}
+	w.update(s, func(o *openWatch) { o.changed = cmp.Or(o.changed, version) })
 }
 
 // unchangedSince reports whether a scope's collection has not changed since a version that it has
 // been at.
 func (w *openWatches) unchangedSince(s store.Scope, since string) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	o := w.open[s]
-	if o == nil || o.changed == "" {
-		return false
-	}
-	behind, ok := compareVersions(o.changed, since)
-	return ok && behind <= 0
-}
-
-// wasListed reports whether a scope had a complete collection while it was watched.
-func (w *openWatches) wasListed(s store.Scope) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.open[s] != nil && w.open[s].listed
+	changed := w.get(s).changed
+	order, ok := compareVersions(changed, since)
+	return changed != "" && ok && order <= 0
 }
 
 // listed returns the watches that had collections, one for each scope.
@@ -129,6 +124,6 @@ func (r *Recorder) EqualsStateAt(c store.Collection, resourceVersion string) boo
 	if c.ResourceVersion == resourceVersion {
 		return true
 	}
-	ahead, ok := compareVersions(c.ResourceVersion, resourceVersion)
-	return ok && ahead > 0 && r.openWatches.unchangedSince(c.Scope, resourceVersion)
+	order, ok := compareVersions(c.ResourceVersion, resourceVersion)
+	return ok && order > 0 && r.openWatches.unchangedSince(c.Scope, resourceVersion)
 }

@@ -38,18 +38,9 @@ func (p *pages) put(l pagedList, now time.Time) (dropped []*snapshot) {
 	defer p.mu.Unlock()
 	l.deadline = now.Add(pageLife)
 	p.waiting = append(p.waiting, l)
-	p.waiting = slices.DeleteFunc(p.waiting, func(other pagedList) bool {
-		old := now.After(other.deadline)
-		if old {
-			dropped = append(dropped, other.snap)
-		}
-		return old
-	})
-	if over := len(p.waiting) - maxPaged; over > 0 {
-		for _, other := range p.waiting[:over] {
-			dropped = append(dropped, other.snap)
-		}
-		p.waiting = slices.Delete(p.waiting, 0, over)
+	for len(p.waiting) > maxPaged || now.After(p.waiting[0].deadline) {
+		dropped = append(dropped, p.waiting[0].snap)
+		p.waiting = slices.Delete(p.waiting, 0, 1)
 	}
 	return dropped
 }

@@ -197,9 +197,8 @@ func (r *Recorder) take() []operation {
 		deferred += r.queue[n].dequeued()
 		n++
 	}
-	ops := append([]operation(nil), r.queue[:n]...)
-	r.queue = append(r.queue[:0], r.queue[n:]...)
-	clear(r.queue[len(r.queue):cap(r.queue)]) // release the payloads
+	ops := slices.Clone(r.queue[:n])
+	r.queue = slices.Delete(r.queue, 0, n)
 	r.pending, r.writing = r.pending-bytes, bytes
 	if len(r.queue) == 0 {
 		r.urgent = false

@@ -21,17 +21,14 @@ const (
 // gives free space back to the disk.
 func (r *Recorder) enforceQuota(ctx context.Context, full bool) error {
 	used, bound, err := r.db.Usage(ctx)
-	if err == nil {
-		r.metrics.used.Set(float64(used))
-		r.metrics.max.Set(float64(bound))
-	}
-	// A group may fail to fit into a cache that is mostly empty, because it is too large or because
-	// the disk is full. Then the recorded data is worth more than the lost group.
-	enough := used > bound/10*fullTenths || (full && used > bound/2)
 	if err != nil {
 		return err
 	}
-	if !enough {
+	r.metrics.used.Set(float64(used))
+	r.metrics.max.Set(float64(bound))
+	// A group may fail to fit into a cache that is mostly empty, because it is too large or because
+	// the disk is full. Then the recorded data is worth more than the lost group.
+	if used <= bound/10*fullTenths && (!full || used <= bound/2) {
 		return r.shrink(ctx)
 	}
 	n, err := r.db.Evict(ctx, min(used, bound)/10*targetTenths, r.openWatches.contains)
@@ -61,8 +58,7 @@ const useInterval = time.Minute
 func (r *Recorder) Used(collection int64) {
 	now := r.clock.Now()
 	r.mu.Lock()
-	last, ok := r.used[collection]
-	noted := ok && now.Sub(last) < useInterval
+	noted := now.Sub(r.used[collection]) < useInterval
 	if !noted {
 		if len(r.used) > maxUsed {
 			clear(r.used)

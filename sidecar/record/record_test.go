@@ -319,9 +319,7 @@ func TestAQueueThatIsFullStillTakesWhatIsNotTrueAnyMore(t *testing.T) {
 	const most = 64 << 10
 	h := idleHarness(t, t.TempDir(), most)
 	write := func() {
-		for ops := h.take(); len(ops) > 0; ops = h.take() {
-			h.write(t.Context(), ops)
-		}
+		h.drain(t.Context())
 	}
 	read := func(name, body string) {
 		h.read(h.teeObject(h.source(configmaps+"/"+name), wire.JSON, answer(strings.NewReader(body))))
@@ -500,9 +498,7 @@ func TestAProgramThatPollsIsRecordedOnceAGroup(t *testing.T) {
 	h.enqueue(dropSingle(&source, "shop", "a"))
 	read(8) // it is there again
 	queued(4)
-	for ops := h.take(); len(ops) > 0; ops = h.take() {
-		h.write(t.Context(), ops)
-	}
+	h.drain(t.Context())
 	if got := h.recorded("configmaps"); !slices.Equal(got, []string{"seen /@: a@8"}) {
 		t.Errorf("recorded %v", got)
 	}

@@ -1,6 +1,9 @@
 package record
 
-import "strconv"
+import (
+	"cmp"
+	"strconv"
+)
 
 // compareVersions returns the order of two resourceVersions of one resource, -1, 0 or 1, and
 // whether it is known. Versions are growing numbers (KEP-5504). Those of an aggregated API server
@@ -11,13 +14,7 @@ func compareVersions(a, b string) (int, bool) {
 	}
 	x, okX := parseVersion(a)
 	y, okY := parseVersion(b)
-	switch {
-	case !okX || !okY:
-		return 0, false
-	case x < y:
-		return -1, true
-	}
-	return 1, true
+	return cmp.Compare(x, y), okX && okY
 }
 
 func parseVersion(version string) (uint64, bool) {

@@ -11,10 +11,9 @@ import (
 // Watch records the events of one client's watch. It may span several upstream connections, as long
 // as each continues where the last one ended. It is for one goroutine.
 type Watch struct {
-	*stream
+	*stream       // in openWatches, unless unrecorded
 	phase         phase
 	formConfirmed bool // the server has sent an object in the stream's form
-	registered    bool // the stream is in openWatches
 	snap          *snapshot
 	prev          string // version of the last event; while listing: the highest so far
 }
@@ -56,27 +55,13 @@ func (w *Watch) begin(r *Recorder, source Source, form request.Form) {
 		recorder: r, source: source, form: form, scope: source.scope(form),
 		waiting: map[store.Key]*event{},
 	}
-	if w.phase != unrecorded {
-		w.registered = true
-		r.openWatches.add(w.stream)
-		r.enqueue(watchOpened{stream: w.stream})
-	}
-}
-
-// end removes the stream from openWatches.
-func (w *Watch) end() {
-	if w.registered {
-		w.registered = false
-		w.recorder.openWatches.remove(w.stream)
-	}
+	r.openWatches.add(w.stream)
+	r.enqueue(watchOpened{stream: w.stream})
 }
 
 // Event records the next event. Its bytes are only used during the call.
 func (w *Watch) Event(e wire.Event, m wire.Meta) {
-	if w.phase == unrecorded || e.Type == wire.Error {
-		return
-	}
-	if !w.confirmForm(m.Kind) {
+	if w.phase == unrecorded || e.Type == wire.Error || !w.confirmForm(m.Kind) {
 		return
 	}
 	switch w.phase {
@@ -112,7 +97,7 @@ func (w *Watch) confirmForm(kind string) bool {
 		return false
 	}
 	if w.formConfirmed = true; rep != w.form.Representation {
-		w.end()
+		w.recorder.openWatches.remove(w.stream)
 		w.begin(w.recorder, w.source, request.Form{Format: w.form.Format, Representation: rep})
 	}
 	return true
@@ -155,11 +140,14 @@ func (w *Watch) listedEvent(e wire.Event, m wire.Meta) {
 
 // Close ends the recording.
 func (w *Watch) Close() {
+	if w.phase == unrecorded {
+		return
+	}
 	if w.snap != nil {
 		w.recorder.enqueue(abort{w.snap})
 		w.snap = nil
 	}
-	w.end()
+	w.recorder.openWatches.remove(w.stream)
 	w.phase = unrecorded
 }
 

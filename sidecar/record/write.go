@@ -16,7 +16,10 @@ func (r *Recorder) Run(ctx context.Context) error {
 		select {
 		case <-r.wake:
 		case <-ctx.Done():
-			r.end(context.WithoutCancel(ctx))
+			r.mu.Lock()
+			r.ended = true
+			r.mu.Unlock()
+			r.drain(ctx)
 			return nil
 		}
 		r.gather(ctx)
@@ -48,10 +51,8 @@ func (r *Recorder) gather(ctx context.Context) {
 	}
 }
 
-func (r *Recorder) end(ctx context.Context) {
-	r.mu.Lock()
-	r.ended = true
-	r.mu.Unlock()
+// drain writes the queue.
+func (r *Recorder) drain(ctx context.Context) {
 	for ops := r.take(); len(ops) > 0; ops = r.take() {
 		r.write(ctx, ops)
 	}
