@@ -13,19 +13,19 @@ import (
 	"rockpool.dev/sidecar/api/wire"
 )
 
-// server is what the API server has: a history of configmaps, one change a version.
+// server stands for the API server: a history of ConfigMaps with one change per version.
 type server struct {
 	rand    *rand.Rand
 	version int
-	states  []map[string]int // at each version: name to version of the object
-	changes []string         // at each version: "TYPE name version", for harness.events
+	states  []map[string]int // by version: the version of each object
+	changes []string         // by version: "TYPE name version", for harness.events
 }
 
 func newServer(r *rand.Rand) *server {
 	return &server{rand: r, states: []map[string]int{{}}, changes: []string{""}}
 }
 
-// change is one event on one of a few objects.
+// change makes one change to one of four objects.
 func (s *server) change() {
 	s.version++
 	name := string(rune('a' + s.rand.IntN(4)))
@@ -55,7 +55,7 @@ func (s *server) list() string {
 	return listOf(s.version, items...)
 }
 
-// state is what a complete collection at a version must be.
+// state is the complete collection at a version.
 func (s *server) state(version int) string {
 	line := fmt.Sprintf("complete shop/@%d:", version)
 	for _, name := range []string{"a", "b", "c", "d"} {
@@ -66,7 +66,7 @@ func (s *server) state(version int) string {
 	return line
 }
 
-// difference is what has changed since a version.
+// difference returns the changes since a version.
 func (s *server) difference(t *testing.T, since int) (changes []Change) {
 	before, now := s.states[since], s.states[s.version]
 	add := func(kind, name string, rv int) {
@@ -90,9 +90,9 @@ func (s *server) difference(t *testing.T, since int) (changes []Change) {
 	return changes
 }
 
-// TestACompleteCollectionIsTheServersStateAtEveryCommit drives two watches of one
-// scope, each at its own pace and with leaps, with lists between them, with a queue that is too
-// small now and then, and with groups that fail; after every group it looks.
+// TestACompleteCollectionIsTheServersStateAtEveryCommit drives two watches of one scope. Each has
+// its own pace and skips versions. There are lists between them, a queue that is sometimes too
+// small, and groups that fail. The test checks the collection after every group.
 func TestACompleteCollectionIsTheServersStateAtEveryCommit(t *testing.T) {
 	dir := t.TempDir()
 	superseded := counter(t, eventsTotal.WithLabelValues("superseded"))
@@ -170,28 +170,28 @@ func TestACompleteCollectionIsTheServersStateAtEveryCommit(t *testing.T) {
 		h.drain(t.Context())
 		for _, c := range clients {
 			if n := len(c.waiting); n != 0 {
-				t.Fatalf("%d events are thought to wait in an empty queue", n)
+				t.Fatalf("%d events still wait, but the queue is empty", n)
 			}
 			c.Close()
 		}
 		if h.pending != 0 || h.writing != 0 {
-			t.Fatalf("%d bytes of an empty queue, %d being written", h.pending, h.writing)
+			t.Fatalf("an empty queue has %d bytes, and %d are being written", h.pending, h.writing)
 		}
 		if err := h.db.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if n := counter(t, eventsTotal.WithLabelValues("superseded")) - superseded; n < 100 {
-		t.Errorf("only %v events were superseded: the test does not test", n)
+		t.Errorf("only %v events were superseded: this tests too little", n)
 	}
 	if n := counter(t, droppedTotal.WithLabelValues("queue")) - lost; n < 100 {
-		t.Errorf("only %v operations found no room", n)
+		t.Errorf("only %v operations did not fit", n)
 	}
 	if n := counter(t, eventsTotal.WithLabelValues("contradiction")) - contradictions; n != 0 {
-		t.Errorf("%v events were taken for contradictions; the server never went back", n)
+		t.Errorf("%v events are contradictions, but the server never went back", n)
 	}
 	if applied < 50 {
-		t.Errorf("the collections came to version %d at most", applied)
+		t.Errorf("the collections reached only version %d", applied)
 	}
 }
 
@@ -205,16 +205,16 @@ func TestOnlyTheLastEventOfAnObjectKeepsItsPayload(t *testing.T) {
 		h.events(w, fmt.Sprintf("MODIFIED a %d", 11+i))
 	}
 	if most := 1000*stepOverhead + 1000; h.pending > most {
-		t.Errorf("%d bytes wait, want at most %d", h.pending, most)
+		t.Errorf("%d bytes are pending, want at most %d", h.pending, most)
 	}
 	h.groupOps = 10
-	h.write(t.Context(), h.take()) // one group: what is in between is true at no version
+	h.write(t.Context(), h.take()) // one group: no commit in between would be correct
 	if got := strings.Join(h.recorded("configmaps"), "\n"); got != "complete shop/@1010: a@1010" {
 		t.Errorf("recorded %s", got)
 	}
 }
 
-func TestAnEventBehindAHoleSupersedesNoneBeforeIt(t *testing.T) {
+func TestAnEventAfterAGapSupersedesNoneBeforeIt(t *testing.T) {
 	h := idleHarness(t, t.TempDir(), 0)
 	h.read(h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10)))))
 	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
@@ -222,7 +222,7 @@ func TestAnEventBehindAHoleSupersedesNoneBeforeIt(t *testing.T) {
 	h.write(t.Context(), h.take())
 	h.events(w, "ADDED a 11")
 	h.max = h.pending
-	h.events(w, "ADDED b 12") // no room
+	h.events(w, "ADDED b 12") // does not fit
 	h.max = DefaultMaxPending
 	h.events(w, "MODIFIED a 13")
 	h.write(t.Context(), h.take())
@@ -232,12 +232,12 @@ func TestAnEventBehindAHoleSupersedesNoneBeforeIt(t *testing.T) {
 	select {
 	case <-h.Stale():
 	default:
-		t.Error("the collection is not listed again")
+		t.Error("the collection is not reported as stale")
 	}
 }
 
-// BenchmarkHotObjects writes 2000 events of 20 objects of 3 KiB. The slower the
-// disk, the more of them have come when it is ready for a group.
+// BenchmarkHotObjects writes 2000 events of 20 objects of 3 KiB. arrived is the number of events
+// that are queued before each group: it grows with the slowness of the disk.
 func BenchmarkHotObjects(b *testing.B) {
 	for _, mode := range []struct {
 		arrived  int
@@ -286,8 +286,8 @@ func BenchmarkHotObjects(b *testing.B) {
 	}
 }
 
-// written gives the bytes that this process has given to the system to write,
-// whatever the file system. It is what SQLite writes: it uses no mmap.
+// written returns the bytes that this process has passed to write system calls, on any file system.
+// SQLite's writes are all among them, because it does not use mmap.
 func written(tb testing.TB) (n int64) {
 	tb.Helper()
 	raw, err := os.ReadFile("/proc/self/io")
@@ -303,7 +303,7 @@ func written(tb testing.TB) (n int64) {
 	return 0
 }
 
-func TestWhatIsPendingStaysWithinItsBoundHoweverSlowTheDisk(t *testing.T) {
+func TestPendingBytesAreBoundedWhileTheStoreIsBlocked(t *testing.T) {
 	const most = 256 << 10
 	h := newHarness(t, most)
 	h.list(configmaps, listOf(10))
@@ -312,7 +312,7 @@ func TestWhatIsPendingStaysWithinItsBoundHoweverSlowTheDisk(t *testing.T) {
 	defer w.Close()
 	other := h.Watch(h.source("/api/v1/configmaps?watch=true&resourceVersion=10"), wire.JSON)
 	defer other.Close()
-	// Each call returns while the disk does not; that it does is what is tested.
+	// The store is blocked, so the test would hang if one of these calls waited for it.
 	for i := range 5000 {
 		h.events(w, fmt.Sprintf("MODIFIED o%d %d", i%3, 11+i))
 		h.events(other, fmt.Sprintf("MODIFIED o%d %d", i, 11+i))

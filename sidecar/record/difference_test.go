@@ -21,16 +21,16 @@ func changed(t *testing.T, kind, name string, rv int) Change {
 
 func TestADifferenceMovesTheCollectionInOneStep(t *testing.T) {
 	tests := map[string]struct {
-		list    int // version of a list by another client before; 0: none
+		list    int // version of another client's list before the difference; 0: none
 		changes []Change
 		want    string
 		stale   int
 	}{
-		"what has changed": {0, []Change{changed(t, wire.Deleted, "b", 11), changed(t, wire.Deleted, "c", 11), changed(t, wire.Added, "c", 15), changed(t, wire.Modified, "a", 19)},
+		"deleted, re-created and modified objects": {0, []Change{changed(t, wire.Deleted, "b", 11), changed(t, wire.Deleted, "c", 11), changed(t, wire.Added, "c", 15), changed(t, wire.Modified, "a", 19)},
 			"complete shop/@20: a@19 c@15", 0},
-		"that nothing has":                              {0, nil, "complete shop/@20: a@1 b@2 c@11", 0},
-		"nothing, when it is known already":             {21, []Change{changed(t, wire.Deleted, "a", 11)}, "complete shop/@21: a@1 b@2 c@11", 0},
-		"nothing, when the collection has come halfway": {15, []Change{changed(t, wire.Deleted, "a", 11)}, "complete shop/@15: a@1 b@2 c@11", 1},
+		"no changes":                         {0, nil, "complete shop/@20: a@1 b@2 c@11", 0},
+		"duplicate: the collection is newer": {21, []Change{changed(t, wire.Deleted, "a", 11)}, "complete shop/@21: a@1 b@2 c@11", 0},
+		"gap: the collection is in between":  {15, []Change{changed(t, wire.Deleted, "a", 11)}, "complete shop/@15: a@1 b@2 c@11", 1},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -46,17 +46,17 @@ func TestADifferenceMovesTheCollectionInOneStep(t *testing.T) {
 			w.Difference(tt.changes, "20")
 			h.want(tt.want)
 			if n := len(h.Stale()); n != tt.stale {
-				t.Errorf("%d collections are to be listed, want %d", n, tt.stale)
+				t.Errorf("%d collections are stale, want %d", n, tt.stale)
 			}
 			if tt.list == 0 {
-				h.events(w, "ADDED d 21") // goes on from there
+				h.events(w, "ADDED d 21") // the collection continues from there
 				h.want("complete shop/@21" + tt.want[len("complete shop/@20"):] + " d@21")
 			}
 		})
 	}
 }
 
-func TestADifferenceThatFindsNoRoomIsAGap(t *testing.T) {
+func TestADifferenceThatDoesNotFitIsAGap(t *testing.T) {
 	h := idleHarness(t, t.TempDir(), 0)
 	write := func() {
 		h.drain(t.Context())
@@ -65,7 +65,7 @@ func TestADifferenceThatFindsNoRoomIsAGap(t *testing.T) {
 	write()
 	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
 	defer w.Close()
-	h.events(w, "MODIFIED a 11") // waits, and must not be superseded from behind the gap
+	h.events(w, "MODIFIED a 11") // waits in the queue; the event after the gap must not supersede it
 	h.max = 1
 	w.Difference([]Change{changed(t, wire.Modified, "a", 15)}, "20")
 	h.max = DefaultMaxPending
@@ -75,11 +75,11 @@ func TestADifferenceThatFindsNoRoomIsAGap(t *testing.T) {
 		t.Errorf("recorded %v", got)
 	}
 	if n := len(h.Stale()); n != 1 {
-		t.Errorf("%d collections are to be listed, want 1", n)
+		t.Errorf("%d collections are stale, want 1", n)
 	}
 }
 
-func TestADifferenceSaysInWhichFormAQuietWatchIs(t *testing.T) {
+func TestADifferenceConfirmsTheFormOfAWatchWithoutEvents(t *testing.T) {
 	h := newHarness(t, 0)
 	partial := func(name string, rv int) string {
 		raw, err := wire.JSON.AppendPartial(nil, []byte(configMap(name, rv)))
@@ -91,7 +91,7 @@ func TestADifferenceSaysInWhichFormAQuietWatchIs(t *testing.T) {
 	metadata := request.Form{Format: wire.JSON, Representation: request.Metadata}
 	list := `{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"10"},"items":[` + partial("a", 1) + `]}`
 	h.list(configmaps, list)
-	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON) // as if it were of whole objects
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON) // assumed to be of full objects
 	defer w.Close()
 	m, err := wire.JSON.ParseMeta([]byte(partial("a", 15)))
 	if err != nil {
@@ -100,11 +100,11 @@ func TestADifferenceSaysInWhichFormAQuietWatchIs(t *testing.T) {
 	w.Difference([]Change{{wire.Event{Type: wire.Modified, Object: []byte(partial("a", 15))}, m}}, "20")
 	h.want("complete shop/@20: a@15")
 	if w.form != metadata {
-		t.Errorf("it is in the form %v", w.form)
+		t.Errorf("the form is %v", w.form)
 	}
 }
 
-func TestADifferenceOfWhatIsNotRecordedIsNot(t *testing.T) {
+func TestADifferenceWithoutACollectionIsNotRecorded(t *testing.T) {
 	h := newHarness(t, 0)
 	table := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
 	table.Difference([]Change{{wire.Event{Type: wire.Added, Object: []byte(`{"kind":"Table"}`)}, wire.Meta{Kind: "Table"}}}, "20")
@@ -116,9 +116,9 @@ func TestADifferenceOfWhatIsNotRecordedIsNot(t *testing.T) {
 	h.want()
 }
 
-func TestWhatACollectionWasIsKnownWhileItIsWatched(t *testing.T) {
+func TestAWatchedCollectionKnowsSinceWhenItIsUnchanged(t *testing.T) {
 	h := newHarness(t, 0)
-	was := func(want bool, versions ...string) {
+	equals := func(want bool, versions ...string) {
 		t.Helper()
 		h.flush()
 		all, err := h.db.Collections(t.Context(), who, "", "v1", "configmaps")
@@ -127,32 +127,32 @@ func TestWhatACollectionWasIsKnownWhileItIsWatched(t *testing.T) {
 		}
 		for _, v := range versions {
 			if h.EqualsStateAt(all[0], v) != want {
-				t.Errorf("at %s: that it was so at %s is %v", all[0].ResourceVersion, v, !want)
+				t.Errorf("at %s: EqualsStateAt(%s) is %v", all[0].ResourceVersion, v, !want)
 			}
 		}
 	}
 	h.list(configmaps, listOf(10, configMap("a", 1)))
-	was(true, "10")
-	was(false, "9", "11", "")
+	equals(true, "10")
+	equals(false, "9", "11", "")
 	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
 	h.events(w, "BOOKMARK x 15")
-	was(true, "10", "12", "15")
-	was(false, "9", "16", "x")
+	equals(true, "10", "12", "15")
+	equals(false, "9", "16", "x")
 	h.events(w, "ADDED b 17", "BOOKMARK x 20")
-	was(true, "17", "20")
-	was(false, "15", "16", "21")
+	equals(true, "17", "20")
+	equals(false, "15", "16", "21")
 	w.Difference(nil, "25")
-	was(true, "17", "25")
-	w.Difference([]Change{changed(t, wire.Deleted, "b", 25)}, "30") // when, between 25 and 30?
+	equals(true, "17", "25")
+	w.Difference([]Change{changed(t, wire.Deleted, "b", 25)}, "30") // at an unknown version between 25 and 30
 	h.events(w, "BOOKMARK x 35")
-	was(true, "30", "35")
-	was(false, "25", "29")
+	equals(true, "30", "35")
+	equals(false, "25", "29")
 	h.list(configmaps, listOf(40, configMap("a", 1)))
-	was(true, "40")
-	was(false, "35", "39")
+	equals(true, "40")
+	equals(false, "35", "39")
 	h.events(w, "BOOKMARK x 45")
-	was(true, "40")
+	equals(true, "40")
 	w.Close()
-	was(true, "45")
-	was(false, "40")
+	equals(true, "45")
+	equals(false, "40")
 }

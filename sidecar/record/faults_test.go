@@ -23,7 +23,7 @@ import (
 	"rockpool.dev/store"
 )
 
-// faultHarness is an idle harness in a directory, with a clock and with its log.
+// faultHarness is an idle harness with a fake clock and an observed log.
 type faultHarness struct {
 	*harness
 	clock *testclock.FakeClock
@@ -38,12 +38,11 @@ func newFaultHarness(t *testing.T, dir string) *faultHarness {
 	return h
 }
 
-// written writes what waits.
 func (h *faultHarness) write() {
 	h.drain(h.t.Context())
 }
 
-// teeList records a list; the application reads all of it whatever the disk does.
+// list records a list. The application reads all of it, whatever happens to the disk.
 func (h *faultHarness) list(url, body string) {
 	h.t.Helper()
 	r := h.teeList(h.source(url), wire.JSON, answer(strings.NewReader(body)))
@@ -76,7 +75,7 @@ func (h *faultHarness) wantStale(paths ...string) {
 	}
 	slices.Sort(got)
 	if got = slices.Compact(got); !slices.Equal(got, paths) {
-		h.t.Fatalf("listed again: %v, want %v", got, paths)
+		h.t.Fatalf("stale: %v, want %v", got, paths)
 	}
 }
 
@@ -91,7 +90,7 @@ func (h *faultHarness) wantLog(want ...string) {
 	}
 }
 
-// corruptFile overwrites everything in the file but its first page.
+// corruptFile overwrites the whole file except its first page.
 func (h *faultHarness) corruptFile() {
 	h.t.Helper()
 	checkpoint(h.t, h.db.Path())
@@ -109,13 +108,13 @@ func (h *faultHarness) corruptFile() {
 	}
 }
 
-func TestRecordingBeginsAnewWhenItsFileIsLost(t *testing.T) {
+func TestRecordingContinuesInANewFileWhenTheOldOneIsLost(t *testing.T) {
 	const (
 		stopped = "cannot write to the cache"
 		lost    = "lost the cache file"
 		on      = "recording resumes"
 	)
-	for name, lose := range map[string]func(h *faultHarness){
+	for name, loseFile := range map[string]func(h *faultHarness){
 		"gone":    func(h *faultHarness) { _ = os.Remove(h.db.Path()) },
 		"corrupt": (*faultHarness).corruptFile,
 	} {
@@ -134,12 +133,12 @@ func TestRecordingBeginsAnewWhenItsFileIsLost(t *testing.T) {
 			h.write()
 			h.wantLog()
 
-			lose(h)
-			_, _ = h.db.List(t.Context(), 1, 1, store.Range{}, func(store.Object) error { return nil }) // a reader finds damage
+			loseFile(h)
+			_, _ = h.db.List(t.Context(), 1, 1, store.Range{}, func(store.Object) error { return nil }) // a reader finds the damage
 			h.Used(1)
 			h.write()
 			h.wantLog(lost)
-			h.wantStale(configmaps) // although nothing has happened in it
+			h.wantStale(configmaps) // although no event came
 			if n := counter(t, recreatedTotal.WithLabelValues("", name)) - before; n != 1 {
 				t.Errorf("%v new files are counted", n)
 			}
@@ -152,8 +151,8 @@ func TestRecordingBeginsAnewWhenItsFileIsLost(t *testing.T) {
 			h.want("complete shop/@12: a@12")
 			h.wantStale()
 
-			// Again, too soon.
-			lose(h)
+			// Once more, too soon.
+			loseFile(h)
 			for range 5 {
 				h.list(configmaps, listOf(20, configMap("b", 20)))
 			}
@@ -168,7 +167,7 @@ func TestRecordingBeginsAnewWhenItsFileIsLost(t *testing.T) {
 	}
 }
 
-func TestADirectoryThatIsGoneIsTriedAgain(t *testing.T) {
+func TestAMissingDirectoryIsTriedAgain(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "cache")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -184,7 +183,7 @@ func TestADirectoryThatIsGoneIsTriedAgain(t *testing.T) {
 	}
 	h.wantLog("cannot write to the cache")
 	if n := counter(t, h.metrics.stopped); n != 1 {
-		t.Errorf("recording has stopped and the metric says %v", n)
+		t.Errorf("recording has stopped, but the metric says %v", n)
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -194,17 +193,17 @@ func TestADirectoryThatIsGoneIsTriedAgain(t *testing.T) {
 	h.list(configmaps, listOf(13, configMap("a", 1)))
 	h.want("complete shop/@13: a@1")
 	if n := counter(t, h.metrics.stopped); n != 0 {
-		t.Errorf("recording goes on and the metric says %v", n)
+		t.Errorf("recording works, but the metric says %v", n)
 	}
 }
 
-func TestAFullDiskStopsRecordingUntilThereIsRoom(t *testing.T) {
+func TestAFullDiskStopsRecordingUntilItHasRoom(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("mounting a file system takes root")
+		t.Skip("only root can mount a file system")
 	}
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4m,mode=0700"); err != nil {
-		t.Skip("a file system cannot be mounted here:", err)
+		t.Skip("cannot mount a file system:", err)
 	}
 	h := newFaultHarness(t, dir)
 	t.Cleanup(func() { _ = errors.Join(h.db.Close(), syscall.Unmount(dir, 0)) })
@@ -220,7 +219,7 @@ func TestAFullDiskStopsRecordingUntilThereIsRoom(t *testing.T) {
 	}
 	_, err = io.Copy(f, io.LimitReader(zeros{}, 8<<20))
 	if err := errors.Join(err, f.Close()); !errors.Is(err, syscall.ENOSPC) {
-		t.Fatalf("8 MiB in 4 gave %v", err)
+		t.Fatalf("writing 8 MiB to a 4 MiB disk: %v", err)
 	}
 	var items []string
 	for i := range 100 {
@@ -229,7 +228,7 @@ func TestAFullDiskStopsRecordingUntilThereIsRoom(t *testing.T) {
 	for range 3 {
 		h.list(configmaps, listOf(20, items...))
 	}
-	h.want("complete shop/@10: a@1") // reading goes on
+	h.want("complete shop/@10: a@1") // reading still works
 	h.wantLog("cannot write to the cache")
 
 	if err := os.Remove(hog); err != nil {
@@ -243,11 +242,11 @@ func TestAFullDiskStopsRecordingUntilThereIsRoom(t *testing.T) {
 		t.Fatalf("recorded %.100s", got)
 	}
 	if n := h.count("collection"); n != 1 {
-		t.Errorf("%d collections, of the lists that found no room something is left", n)
+		t.Errorf("%d collections: lists that did not fit left rows", n)
 	}
 }
 
-func TestADiskThatIsNearlyFullDoesNotFillTheLog(t *testing.T) {
+func TestANearlyFullDiskDoesNotFillTheLog(t *testing.T) {
 	h := newFaultHarness(t, t.TempDir())
 	for range 10 {
 		h.enqueue(broken{})
@@ -269,9 +268,9 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// A reader of a page sees an end when the file is replaced under it, as store's
-// tests show; here the whole way of a list that is being recorded then.
-func TestAListThatIsRecordedWhileTheFileIsLostIsGivenUp(t *testing.T) {
+// The store's tests show that a reader gets an end at a page when the file is replaced. This test
+// records a list through such a replacement.
+func TestAListIsGivenUpWhenTheFileIsLost(t *testing.T) {
 	h := newFaultHarness(t, t.TempDir())
 	h.list(configmaps, listOf(10, configMap("a", 1)))
 	h.read(h.teeList(h.source(configmaps+"?limit=1"), wire.JSON, answer(strings.NewReader(page(20, "one", configMap("b", 2))))))
@@ -284,13 +283,13 @@ func TestAListThatIsRecordedWhileTheFileIsLostIsGivenUp(t *testing.T) {
 	h.list(configmaps+"?limit=1&continue=one", listOf(20, configMap("c", 3)))
 	h.want()
 	if n := h.count("object"); n != 0 {
-		t.Errorf("%d objects of it are in the new file", n)
+		t.Errorf("%d of its objects are in the new file", n)
 	}
 	h.list(configmaps, listOf(21, configMap("c", 3)))
 	h.want("complete shop/@21: c@3")
 }
 
-func TestWhatIsWrittenStaysWhenThereIsNoRoomToMakeRoomIn(t *testing.T) {
+func TestAFailedEvictionLosesNoWrittenGroup(t *testing.T) {
 	h := newHarness(t, 0)
 	raw, err := sql.Open("sqlite3", "file:"+h.db.Path())
 	if err != nil {
@@ -300,18 +299,18 @@ func TestWhatIsWrittenStaysWhenThereIsNoRoomToMakeRoomIn(t *testing.T) {
 	if err := errors.Join(err, raw.Close()); err != nil {
 		t.Fatal(err)
 	}
-	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON) // so the list is not what is evicted
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON) // so that the list is not evicted
 	defer w.Close()
 	dropped := counter(t, droppedTotal.WithLabelValues("store"))
 	resp := &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(strings.Repeat("x", 3900<<10)))}
 	h.read(h.teeDocument(h.source("/apis"), nil, resp)) // more than 9/10 of the quota
 	h.list(configmaps, listOf(10, configMap("a", 1)))
-	h.want("complete shop/@10: a@1") // and with the group of want
+	h.want("complete shop/@10: a@1") // also after the group of want
 	h.want("complete shop/@10: a@1")
 	if n := counter(t, droppedTotal.WithLabelValues("store")) - dropped; n != 0 {
-		t.Errorf("%v operations that were written count as lost", n)
+		t.Errorf("%v written operations count as dropped", n)
 	}
 	if n := counter(t, h.metrics.stopped); n != 1 {
-		t.Errorf("no room can be made and the metric says %v", n)
+		t.Errorf("eviction fails, but the metric says %v", n)
 	}
 }

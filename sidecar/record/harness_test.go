@@ -71,7 +71,7 @@ func newHarnessWithQuota(t *testing.T, maxPending int, quota int64) *harness {
 	return h
 }
 
-// idleHarness is a harness whose recorder writes when the test says so.
+// idleHarness is a harness whose recorder writes only when the test calls it.
 func idleHarness(t testing.TB, dir string, maxPending int) *harness {
 	t.Helper()
 	h := &harness{t: t, now: time.UnixMilli(1_700_000_000_000)}
@@ -85,7 +85,7 @@ func idleHarness(t testing.TB, dir string, maxPending int) *harness {
 	return h
 }
 
-// harnessClock shows the harness's time, and its timers are real.
+// harnessClock has the harness's time, and real timers.
 type harnessClock struct {
 	clock.RealClock
 	h *harness
@@ -123,7 +123,8 @@ func (h *harness) read(body io.ReadCloser) {
 	}
 }
 
-// recorded gives what the store has of a resource: "state namespace/selector@version: name@version …".
+// recorded returns the stored collections of a resource: "state namespace/selector@version:
+// name@version …".
 func (h *harness) recorded(resource string) (out []string) {
 	h.t.Helper()
 	all, err := h.db.Collections(h.t.Context(), who, "", "v1", resource)
@@ -155,7 +156,7 @@ func (h *harness) want(want ...string) {
 	}
 }
 
-// events feeds a watch with frames, each "TYPE name version".
+// events records the events of a watch, each "TYPE name version".
 func (h *harness) events(w *Watch, events ...string) {
 	h.t.Helper()
 	for _, line := range events {
@@ -177,7 +178,7 @@ func (h *harness) events(w *Watch, events ...string) {
 	}
 }
 
-// count counts rows past the package's own reading, which does not see what is being filled.
+// count counts rows with SQL: the store's own reads do not show incomplete collections.
 func (h *harness) count(table string) (n int) {
 	h.t.Helper()
 	db, err := sql.Open("sqlite3", "file:"+h.db.Path()+"?mode=ro")
@@ -191,7 +192,7 @@ func (h *harness) count(table string) (n int) {
 	return n
 }
 
-// blockStore lets no other transaction begin until release is called.
+// blockStore blocks all other transactions until release is called.
 func (h *harness) blockStore() (release func()) {
 	held, let, done := make(chan struct{}), make(chan struct{}), make(chan error)
 	go func() {
@@ -210,7 +211,7 @@ func (h *harness) blockStore() (release func()) {
 	}
 }
 
-// kept tells whether there is a whole answer for a request.
+// hasResponse reports whether a verbatim response for a request is recorded.
 func (h *harness) hasResponse(url string) bool {
 	h.t.Helper()
 	h.flush()
@@ -250,12 +251,12 @@ func cm(name string, rv int) string {
 	return `{"kind":"ConfigMap","apiVersion":"v1",` + configMap(name, rv)[1:]
 }
 
-// answer is one of unknown length.
+// answer is a response of unknown length.
 func answer(body io.Reader) *http.Response {
 	return &http.Response{Header: http.Header{}, ContentLength: -1, Body: io.NopCloser(body)}
 }
 
-// checkpoint brings everything from the log into the file.
+// checkpoint moves the write-ahead log into the database file.
 func checkpoint(t testing.TB, path string) {
 	t.Helper()
 	db, err := sql.Open("sqlite3", "file:"+path)
@@ -268,17 +269,17 @@ func checkpoint(t testing.TB, path string) {
 	}
 }
 
-// poison is an operation that only fails itself.
+// poison is an operation that fails alone.
 type poison struct{ base }
 
-func (poison) apply(*group) error { return errors.New("this one cannot be written") }
+func (poison) apply(*group) error { return errors.New("this operation cannot be written") }
 
-// broken is an operation that makes its group fail as a full disk does.
+// broken is an operation that fails its group as a full disk does.
 type broken struct{ poison }
 
 func (broken) apply(*group) error { return fmt.Errorf("no room: %w", store.ErrFull) }
 
-// counter reads a counter or a gauge.
+// counter returns the value of a counter or a gauge.
 func counter(t testing.TB, m prometheus.Metric) float64 {
 	t.Helper()
 	var out dto.Metric

@@ -13,17 +13,17 @@ import (
 	"rockpool.dev/sidecar/api/wire"
 )
 
-func TestGroupsAreHeldBackOnlyWhileAListComesIn(t *testing.T) {
+func TestGroupsAreHeldBackOnlyWhileAListIsIncoming(t *testing.T) {
 	whole, first := listOf(20, configMap("a", 1), configMap("b", 2)), page(20, "one", configMap("a", 1), configMap("b", 2))
 	for name, tt := range map[string]struct {
 		url, body string
-		read      int // bytes
+		read      int // in bytes
 		want      bool
 	}{
-		"a list of which a part is there": {configmaps, whole, len(whole) - 5, true},
-		"a list that is there":            {configmaps, whole, len(whole), false},
-		"a page of which a part is there": {configmaps + "?limit=2", first, len(first) - 5, true},
-		"a page whose list goes on":       {configmaps + "?limit=2", first, len(first), false},
+		"a part of a list was read":     {configmaps, whole, len(whole) - 5, true},
+		"a list was read":               {configmaps, whole, len(whole), false},
+		"a part of a page was read":     {configmaps + "?limit=2", first, len(first) - 5, true},
+		"a page was read, not the last": {configmaps + "?limit=2", first, len(first), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := idleHarness(t, t.TempDir(), 0)
@@ -39,14 +39,14 @@ func TestGroupsAreHeldBackOnlyWhileAListComesIn(t *testing.T) {
 			}
 			h.read(body)
 			if h.listIncoming() {
-				t.Error("groups are held back when all has come")
+				t.Error("groups are held back after the end")
 			}
 		})
 	}
 }
 
-func TestWhoWaitsForAGroupThatIsHeldBackGetsItAtOnce(t *testing.T) {
-	h := newFaultHarness(t, t.TempDir()) // its clock stands still
+func TestFlushDoesNotWaitForAGroupThatIsHeldBack(t *testing.T) {
+	h := newFaultHarness(t, t.TempDir()) // its clock does not move
 	text := listOf(20, configMap("a", 1), configMap("b", 2))
 	body := h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(text)))
 	if _, err := io.CopyN(io.Discard, body, int64(len(text)-5)); err != nil {
@@ -66,28 +66,28 @@ func TestWhoWaitsForAGroupThatIsHeldBackGetsItAtOnce(t *testing.T) {
 	}
 }
 
-func TestGroupsAreHeldBackForASecondOrUntilAQuarterOfTheRoomIsTaken(t *testing.T) {
-	comesIn := func(h *harness, size int) {
+func TestGroupsAreHeldBackForASecondOrUntilAQuarterOfMaxPending(t *testing.T) {
+	readPart := func(h *harness, size int) {
 		text := listOf(20, strings.Replace(configMap("a", 1), "v1", strings.Repeat("x", size), 1), configMap("b", 2))
 		body := h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(text)))
 		if _, err := io.CopyN(io.Discard, body, int64(len(text)-5)); err != nil {
 			t.Fatal(err)
 		}
 		if !h.listIncoming() {
-			t.Fatal("nothing is held back")
+			t.Fatal("no group is held back")
 		}
 	}
-	t.Run("a quarter of the room", func(t *testing.T) {
+	t.Run("a quarter of MaxPending", func(t *testing.T) {
 		for size, want := range map[int]bool{10 << 10: false, 17 << 10: true} {
 			h := idleHarness(t, t.TempDir(), 64<<10)
-			if comesIn(h, size); h.groupReady() != want {
-				t.Errorf("with %d bytes a group is written: %v", h.pending, !want)
+			if readPart(h, size); h.groupReady() != want {
+				t.Errorf("with %d bytes, the group is ready: %v", h.pending, !want)
 			}
 		}
 	})
 	t.Run("a second", func(t *testing.T) {
 		h := newFaultHarness(t, t.TempDir())
-		comesIn(h.harness, 1)
+		readPart(h.harness, 1)
 		began, done := h.clock.Now(), make(chan struct{})
 		go func() {
 			defer close(done)

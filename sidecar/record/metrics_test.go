@@ -7,7 +7,7 @@ import (
 )
 
 func TestEachCacheHasGaugesOfItsOwn(t *testing.T) {
-	h := newHarness(t, 0) // writes into a cache without a name
+	h := newHarness(t, 0) // for a cache without a name
 	release := h.blockStore()
 	h.Link("online", "waits for the store")
 	other := New(Options{DB: h.db, Logger: zap.NewNop(), Name: "memory"})
@@ -15,7 +15,7 @@ func TestEachCacheHasGaugesOfItsOwn(t *testing.T) {
 	other.take()
 	other.take()
 	if one, two := counter(t, h.metrics.pending), counter(t, other.metrics.pending); one != overhead || two != 0 {
-		t.Errorf("%v bytes wait for the one cache and %v for the other", one, two)
+		t.Errorf("%v bytes are pending for one cache and %v for the other", one, two)
 	}
 	release()
 	h.flush()

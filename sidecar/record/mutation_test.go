@@ -15,7 +15,7 @@ import (
 	"rockpool.dev/sidecar/api/wire"
 )
 
-// inProtobuf puts a message into the envelope.
+// inProtobuf wraps a message in the envelope.
 func inProtobuf(t *testing.T, kind string, m interface{ Marshal() ([]byte, error) }) string {
 	t.Helper()
 	raw, err := m.Marshal()
@@ -30,7 +30,7 @@ func inProtobuf(t *testing.T, kind string, m interface{ Marshal() ([]byte, error
 	return "k8s\x00" + string(out)
 }
 
-func TestTheAnswerToAWriteSaysWhetherTheObjectIsGone(t *testing.T) {
+func TestTheResponseToAWriteShowsWhetherTheObjectIsDeleted(t *testing.T) {
 	meta := func(more string) string {
 		return `{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a","namespace":"shop","uid":"u-a","resourceVersion":"12"` + more + `}}`
 	}
@@ -47,28 +47,28 @@ func TestTheAnswerToAWriteSaysWhetherTheObjectIsGone(t *testing.T) {
 		body   string
 		gone   bool
 	}{
-		"a Status":                               {request.Delete, wire.JSON, `{"kind":"Status","apiVersion":"v1","status":"Success","details":{"name":"a","uid":"u-a"}}`, true},
-		"a Status that does not say which":       {request.Delete, wire.JSON, `{"kind":"Status","apiVersion":"v1","status":"Success"}`, true},
-		"a Status of something else":             {request.Delete, wire.JSON, `{"kind":"Status","apiVersion":"v1","status":"Failure"}`, false},
-		"the object as it was":                   {request.Delete, wire.JSON, meta(""), true},
-		"the object with a finalizer":            {request.Delete, wire.JSON, meta(deleted + `,"finalizers":["x"]`), false},
-		"the object in its grace period":         {request.Delete, wire.JSON, meta(deleted + `,"deletionGracePeriodSeconds":30`), false},
-		"the object without a grace":             {request.Delete, wire.JSON, meta(deleted + `,"deletionGracePeriodSeconds":0`), true},
-		"the object, to be deleted":              {request.Delete, wire.JSON, meta(deleted), false},
-		"nonsense":                               {request.Delete, wire.JSON, `{"kind":`, false},
-		"a Status in protobuf":                   {request.Delete, wire.Protobuf, inProtobuf(t, "Status", &success), true},
-		"an object in protobuf":                  {request.Delete, wire.Protobuf, inProtobuf(t, "ConfigMap", &partial), true},
-		"an object with a finalizer in protobuf": {request.Delete, wire.Protobuf, inProtobuf(t, "ConfigMap", &held), false},
-		"an update":                              {request.Update, wire.JSON, meta(""), false},
-		"an update that takes a finalizer":       {request.Update, wire.JSON, meta(deleted + `,"finalizers":["x"]`), false},
-		"an update that takes the last one":      {request.Update, wire.JSON, meta(deleted), true},
-		"an update of a pod that is stopping":    {request.Update, wire.JSON, meta(deleted + `,"deletionGracePeriodSeconds":30`), false},
-		"an update of a pod that has stopped":    {request.Update, wire.JSON, meta(deleted + `,"deletionGracePeriodSeconds":0`), true},
-		"a patch":                                {request.Patch, wire.JSON, meta(""), false},
-		"a patch that takes the last one":        {request.Patch, wire.Protobuf, inProtobuf(t, "ConfigMap", &freed), true},
-		"a patch in protobuf":                    {request.Patch, wire.Protobuf, inProtobuf(t, "ConfigMap", &partial), false},
-		"a patch that was answered by a Status":  {request.Patch, wire.JSON, `{"kind":"Status","apiVersion":"v1","status":"Success"}`, false},
-		"a create":                               {request.Create, wire.JSON, meta(deleted), false},
+		"a Status":                                  {request.Delete, wire.JSON, `{"kind":"Status","apiVersion":"v1","status":"Success","details":{"name":"a","uid":"u-a"}}`, true},
+		"a Status without a uid":                    {request.Delete, wire.JSON, `{"kind":"Status","apiVersion":"v1","status":"Success"}`, true},
+		"a Status of a failure":                     {request.Delete, wire.JSON, `{"kind":"Status","apiVersion":"v1","status":"Failure"}`, false},
+		"the object as it was":                      {request.Delete, wire.JSON, meta(""), true},
+		"the object with a finalizer":               {request.Delete, wire.JSON, meta(deleted + `,"finalizers":["x"]`), false},
+		"the object in its grace period":            {request.Delete, wire.JSON, meta(deleted + `,"deletionGracePeriodSeconds":30`), false},
+		"the object with a grace period of 0":       {request.Delete, wire.JSON, meta(deleted + `,"deletionGracePeriodSeconds":0`), true},
+		"the object with a deletionTimestamp only":  {request.Delete, wire.JSON, meta(deleted), false},
+		"invalid JSON":                              {request.Delete, wire.JSON, `{"kind":`, false},
+		"a Status in protobuf":                      {request.Delete, wire.Protobuf, inProtobuf(t, "Status", &success), true},
+		"an object in protobuf":                     {request.Delete, wire.Protobuf, inProtobuf(t, "ConfigMap", &partial), true},
+		"an object with a finalizer in protobuf":    {request.Delete, wire.Protobuf, inProtobuf(t, "ConfigMap", &held), false},
+		"an update":                                 {request.Update, wire.JSON, meta(""), false},
+		"an update that leaves a finalizer":         {request.Update, wire.JSON, meta(deleted + `,"finalizers":["x"]`), false},
+		"an update that removes the last finalizer": {request.Update, wire.JSON, meta(deleted), true},
+		"an update of a pod that is stopping":       {request.Update, wire.JSON, meta(deleted + `,"deletionGracePeriodSeconds":30`), false},
+		"an update of a pod that has stopped":       {request.Update, wire.JSON, meta(deleted + `,"deletionGracePeriodSeconds":0`), true},
+		"a patch":                                   {request.Patch, wire.JSON, meta(""), false},
+		"a patch that removes the last finalizer":   {request.Patch, wire.Protobuf, inProtobuf(t, "ConfigMap", &freed), true},
+		"a patch in protobuf":                       {request.Patch, wire.Protobuf, inProtobuf(t, "ConfigMap", &partial), false},
+		"a patch answered with a Status":            {request.Patch, wire.JSON, `{"kind":"Status","apiVersion":"v1","status":"Success"}`, false},
+		"a create":                                  {request.Create, wire.JSON, meta(deleted), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHarness(t, 0)
@@ -79,13 +79,13 @@ func TestTheAnswerToAWriteSaysWhetherTheObjectIsGone(t *testing.T) {
 			h.read(h.teeWrite(source, tt.format, answer(strings.NewReader(tt.body))))
 			tombstone, gone := h.tombstone("a")
 			if gone != tt.gone || (gone && (len(tombstone.UIDs) != 1 || tombstone.UIDs[0] != "u-a" || tombstone.ResourceVersion != "10")) {
-				t.Errorf("it is gone: %v %+v", gone, tombstone)
+				t.Errorf("it is deleted: %v %+v", gone, tombstone)
 			}
 		})
 	}
 }
 
-func TestA404IsOnlyAProofWhenItIsAboutTheObject(t *testing.T) {
+func TestA404ProvesAbsenceOnlyIfItIsAboutTheObject(t *testing.T) {
 	const status = `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","details":{"name":"a","kind":"configmaps"},"code":404}`
 	replace := func(old, new string) string { return strings.Replace(status, old, new, 1) }
 	inBinary := metav1.Status{Reason: metav1.StatusReasonNotFound, Code: 404, Details: &metav1.StatusDetails{Name: "a", Kind: "configmaps"}}
@@ -95,16 +95,16 @@ func TestA404IsOnlyAProofWhenItIsAboutTheObject(t *testing.T) {
 		body   string
 		proof  bool
 	}{
-		"the server's word":               {"/a", wire.JSON, status, true},
-		"the server's word in protobuf":   {"/a", wire.Protobuf, inProtobuf(t, "Status", &inBinary), true},
-		"about another name":              {"/a", wire.JSON, replace(`"a"`, `"b"`), false},
-		"about another resource":          {"/a", wire.JSON, replace("configmaps", "webhooks"), false},
-		"about another group":             {"/a", wire.JSON, replace(`"kind":"configmaps"`, `"group":"x","kind":"configmaps"`), false},
-		"the resource is not served":      {"/a", wire.JSON, `{"kind":"Status","apiVersion":"v1","reason":"NotFound","details":{},"code":404}`, false},
-		"the path is not served":          {"/a", nil, "404 page not found", false},
-		"a subresource is not there":      {"/a/status", wire.JSON, status, false},
-		"a cache of the server's says so": {"/a?resourceVersion=0", wire.JSON, status, false},
-		"it is no Status":                 {"/a", wire.JSON, cm("a", 1), false},
+		"about the object":             {"/a", wire.JSON, status, true},
+		"about the object in protobuf": {"/a", wire.Protobuf, inProtobuf(t, "Status", &inBinary), true},
+		"about another name":           {"/a", wire.JSON, replace(`"a"`, `"b"`), false},
+		"about another resource":       {"/a", wire.JSON, replace("configmaps", "webhooks"), false},
+		"about another group":          {"/a", wire.JSON, replace(`"kind":"configmaps"`, `"group":"x","kind":"configmaps"`), false},
+		"the resource is not served":   {"/a", wire.JSON, `{"kind":"Status","apiVersion":"v1","reason":"NotFound","details":{},"code":404}`, false},
+		"the path is not served":       {"/a", nil, "404 page not found", false},
+		"a subresource is not there":   {"/a/status", wire.JSON, status, false},
+		"from a watch cache":           {"/a?resourceVersion=0", wire.JSON, status, false},
+		"not a Status":                 {"/a", wire.JSON, cm("a", 1), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHarness(t, 0)
@@ -115,12 +115,12 @@ func TestA404IsOnlyAProofWhenItIsAboutTheObject(t *testing.T) {
 			if tombstone, got := h.tombstone("a"); got != tt.proof || (got && !tombstone.At.Equal(h.now)) {
 				t.Errorf("it is proven: %v %+v", got, tombstone)
 			}
-			h.want("seen /@:") // in any case it is not answered any more
+			h.want("seen /@:") // not answered in either case
 		})
 	}
 }
 
-func TestANewerWordOfTheServerRaisesTheDead(t *testing.T) {
+func TestANewerResponseDropsTheTombstone(t *testing.T) {
 	object := func(h *harness, url string, rv int) {
 		h.read(h.teeObject(h.source(configmaps+url), wire.JSON, answer(strings.NewReader(cm("a", rv)))))
 	}
@@ -137,20 +137,20 @@ func TestANewerWordOfTheServerRaisesTheDead(t *testing.T) {
 		"the object was read as a table": {func(h *harness) {
 			h.read(h.teeObject(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(table))))
 		}, false},
-		"a lagging cache has it in a table": {func(h *harness) {
+		"a watch cache returned it as a table": {func(h *harness) {
 			h.read(h.teeObject(h.source(configmaps+"/a?resourceVersion=0"), wire.JSON, answer(strings.NewReader(table))))
 		}, true},
-		"the object was read in YAML":            {func(h *harness) { whole(h, "/a", "application/yaml", "kind: ConfigMap") }, false},
-		"its scale was read":                     {func(h *harness) { whole(h, "/a/scale", "application/json", `{"kind":"Scale"}`) }, false},
-		"another object was read as a table":     {func(h *harness) { whole(h, "/b", "application/json", table) }, true},
-		"a table of all":                         {func(h *harness) { whole(h, "", "application/json", table) }, true},
-		"the object was read again":              {func(h *harness) { object(h, "/a", 9) }, false},
-		"a lagging cache of the server's has it": {func(h *harness) { object(h, "/a?resourceVersion=0", 9) }, true},
-		"a list of the namespace":                {func(h *harness) { h.list(configmaps, listOf(20)) }, false},
-		"a list of all namespaces":               {func(h *harness) { h.list("/api/v1/configmaps", listOf(20)) }, false},
-		"a selection":                            {func(h *harness) { h.list(configmaps+"?labelSelector=x", listOf(20)) }, true},
-		"a list from a lagging cache":            {func(h *harness) { h.list(configmaps+"?resourceVersion=0", listOf(20)) }, true},
-		"the server forbids to read it":          {func(h *harness) { h.forbidden(h.source(configmaps + "/a")) }, false},
+		"the object was read in YAML":        {func(h *harness) { whole(h, "/a", "application/yaml", "kind: ConfigMap") }, false},
+		"its scale was read":                 {func(h *harness) { whole(h, "/a/scale", "application/json", `{"kind":"Scale"}`) }, false},
+		"another object was read as a table": {func(h *harness) { whole(h, "/b", "application/json", table) }, true},
+		"a table of the collection":          {func(h *harness) { whole(h, "", "application/json", table) }, true},
+		"the object was read again":          {func(h *harness) { object(h, "/a", 9) }, false},
+		"a watch cache returned it":          {func(h *harness) { object(h, "/a?resourceVersion=0", 9) }, true},
+		"a list of the namespace":            {func(h *harness) { h.list(configmaps, listOf(20)) }, false},
+		"a list of all namespaces":           {func(h *harness) { h.list("/api/v1/configmaps", listOf(20)) }, false},
+		"a selection":                        {func(h *harness) { h.list(configmaps+"?labelSelector=x", listOf(20)) }, true},
+		"a list from a watch cache":          {func(h *harness) { h.list(configmaps+"?resourceVersion=0", listOf(20)) }, true},
+		"the server forbids reading it":      {func(h *harness) { h.forbidden(h.source(configmaps + "/a")) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHarness(t, 0)
@@ -166,7 +166,7 @@ func TestANewerWordOfTheServerRaisesTheDead(t *testing.T) {
 	}
 }
 
-func TestAWriteMakesWholeAnswersUntrue(t *testing.T) {
+func TestAWriteDropsVerbatimResponses(t *testing.T) {
 	urls := []string{configmaps, configmaps + "/a", configmaps + "/a?pretty=1", configmaps + "/a/scale", configmaps + "/a/status", configmaps + "/ab"}
 	for name, tt := range map[string]struct {
 		write func(*harness, Source)
@@ -190,14 +190,14 @@ func TestAWriteMakesWholeAnswersUntrue(t *testing.T) {
 			tt.write(h, source)
 			for i, url := range urls {
 				if got := h.hasResponse(url); got != tt.left[i] {
-					t.Errorf("%s is kept: %v", url, got)
+					t.Errorf("%s is recorded: %v", url, got)
 				}
 			}
 		})
 	}
 }
 
-func TestAfterADeleteOfManyWhatWasReadAloneIsNotKnown(t *testing.T) {
+func TestADeleteCollectionDropsSingleObjects(t *testing.T) {
 	h := newHarness(t, 0)
 	h.list(configmaps, listOf(10, configMap("a", 1)))
 	h.read(h.teeObject(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
@@ -211,17 +211,17 @@ func TestAfterADeleteOfManyWhatWasReadAloneIsNotKnown(t *testing.T) {
 	h.want("complete shop/@10: a@1", "seen /@:")
 	for url, want := range map[string]bool{configmaps: true, configmaps + "/a": false, configmaps + "/a?pretty=1": false, configmaps + "/a/status": false, another: true} {
 		if got := h.hasResponse(url); got != want {
-			t.Errorf("%s is kept: %v", url, got)
+			t.Errorf("%s is recorded: %v", url, got)
 		}
 	}
 	if _, dead := h.tombstone("a"); dead {
-		t.Error("nobody has said that it is gone")
+		t.Error("there is a tombstone without proof")
 	}
 }
 
-func TestWhatWasReceivedBeforeTheServerWasAskedWasThereBefore(t *testing.T) {
+func TestATombstoneCoversRowsThatWereReceivedBeforeIt(t *testing.T) {
 	for name, receive := range map[string]func(*harness){
-		"read alone": func(h *harness) {
+		"read by GET": func(h *harness) {
 			h.read(h.teeObject(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
 		},
 		"in a list": func(h *harness) {
@@ -240,11 +240,11 @@ func TestWhatWasReceivedBeforeTheServerWasAskedWasThereBefore(t *testing.T) {
 			h.now = h.now.Add(30 * time.Millisecond)
 			h.read(h.teeNotFound(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(
 				`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","details":{"name":"a","kind":"configmaps"},"code":404}`))))
-			h.now = h.now.Add(time.Second) // both wait for the disk
+			h.now = h.now.Add(time.Second) // both wait in the queue
 			h.write(t.Context(), h.take())
 			tombstone, err := h.db.Tombstone(t.Context(), who, "", "configmaps", "shop", "a")
 			if err != nil || !slices.Equal(tombstone.UIDs, []string{"u-a"}) {
-				t.Errorf("what is hidden: %v %v", tombstone.UIDs, err)
+				t.Errorf("hidden uids: %v %v", tombstone.UIDs, err)
 			}
 			if got := h.recorded("configmaps"); strings.HasPrefix(got[0], "seen") && strings.Contains(got[0], "a@7") {
 				t.Errorf("recorded %v", got)

@@ -26,7 +26,7 @@ func TestAListBecomesACompleteCollection(t *testing.T) {
 	h.want("complete shop/@30:")
 }
 
-func TestAListThatIsNotWholeIsNotRecorded(t *testing.T) {
+func TestAnIncompleteListIsNotRecorded(t *testing.T) {
 	whole := listOf(20, configMap("c", 15))
 	for name, body := range map[string]io.Reader{
 		"the connection broke":     io.MultiReader(strings.NewReader(whole[:len(whole)-10]), iotest.ErrReader(iotest.ErrTimeout)),
@@ -57,18 +57,18 @@ func TestPagesMakeOneSnapshot(t *testing.T) {
 	h.want("complete shop/@20: b@2 c@3 d@4")
 }
 
-func TestPagingThatIsInterruptedLeavesTheOldSnapshot(t *testing.T) {
+func TestInterruptedPagingKeepsTheOldSnapshot(t *testing.T) {
 	for name, rest := range map[string]func(*harness){
 		"the next page never comes": func(*harness) {},
-		"a page breaks off": func(h *harness) {
+		"a page is truncated": func(h *harness) {
 			body := listOf(20, configMap("c", 3))
 			h.list(configmaps+"?limit=1&continue=one", body[:len(body)-2])
 			h.list(configmaps+"?limit=1&continue=one", listOf(20, configMap("c", 3)))
 		},
-		"a page is of another version": func(h *harness) { h.list(configmaps+"?limit=1&continue=one", listOf(21, configMap("c", 3))) },
-		"a page was left out":          func(h *harness) { h.list(configmaps+"?limit=1&continue=two", listOf(20, configMap("c", 3))) },
-		"the page is of another list":  func(h *harness) { h.list(configmaps+"?labelSelector=x&continue=one", listOf(20, configMap("c", 3))) },
-		"too many others are paged": func(h *harness) {
+		"a page has another version":       func(h *harness) { h.list(configmaps+"?limit=1&continue=one", listOf(21, configMap("c", 3))) },
+		"a page was skipped":               func(h *harness) { h.list(configmaps+"?limit=1&continue=two", listOf(20, configMap("c", 3))) },
+		"the page belongs to another list": func(h *harness) { h.list(configmaps+"?labelSelector=x&continue=one", listOf(20, configMap("c", 3))) },
+		"too many other lists wait for pages": func(h *harness) {
 			for i := range maxPaged {
 				h.list(fmt.Sprintf("%s?limit=1&labelSelector=n%%3D%d", configmaps, i), page(20, "other", configMap("z", 3)))
 			}
@@ -85,7 +85,7 @@ func TestPagingThatIsInterruptedLeavesTheOldSnapshot(t *testing.T) {
 	}
 }
 
-func TestAListThatTheClientLeavesIsNotRecorded(t *testing.T) {
+func TestAListThatTheClientAbandonsIsNotRecorded(t *testing.T) {
 	h := newHarness(t, 0)
 	body := h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(20, configMap("c", 15)))))
 	if _, err := io.ReadFull(body, make([]byte, 60)); err != nil {
@@ -97,7 +97,7 @@ func TestAListThatTheClientLeavesIsNotRecorded(t *testing.T) {
 	h.want()
 }
 
-func TestEventsMoveTheCollectionOn(t *testing.T) {
+func TestEventsAreAppliedToTheCollection(t *testing.T) {
 	h := newHarness(t, 0)
 	h.list(configmaps, listOf(10, configMap("a", 1), configMap("b", 2)))
 	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
@@ -105,7 +105,7 @@ func TestEventsMoveTheCollectionOn(t *testing.T) {
 	h.want("complete shop/@20: a@12 c@11")
 }
 
-func TestTwoIdenticalWatchesRecordOnce(t *testing.T) {
+func TestTwoIdenticalWatchesAreRecordedOnce(t *testing.T) {
 	h := newHarness(t, 0)
 	h.list(configmaps, listOf(10, configMap("a", 1)))
 	one := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
@@ -117,10 +117,10 @@ func TestTwoIdenticalWatchesRecordOnce(t *testing.T) {
 	h.want("complete shop/@13: a@13")
 }
 
-func TestAnEventBehindAHoleIsNotApplied(t *testing.T) {
+func TestAnEventAfterAGapIsNotApplied(t *testing.T) {
 	h := newHarness(t, 0)
 	h.list(configmaps, listOf(10, configMap("a", 1)))
-	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=15"), wire.JSON) // what happened between 10 and 15?
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=15"), wire.JSON) // changes between 10 and 15 are unknown
 	h.events(w, "MODIFIED a 16", "BOOKMARK x 17")
 	h.want("complete shop/@10: a@1")
 	h.list(configmaps, listOf(17, configMap("a", 16)))
@@ -128,7 +128,7 @@ func TestAnEventBehindAHoleIsNotApplied(t *testing.T) {
 	h.want("complete shop/@18: a@16 b@18")
 }
 
-func TestAWatchOfUnknownBeginningIsNotRecorded(t *testing.T) {
+func TestAWatchWithoutAKnownVersionIsNotRecorded(t *testing.T) {
 	h := newHarness(t, 0)
 	h.list(configmaps, listOf(10, configMap("a", 1)))
 	for _, from := range []string{"", "&resourceVersion=0"} {
@@ -154,7 +154,7 @@ func TestAWatchListIsRecordedAtItsBookmark(t *testing.T) {
 	h.want("complete shop/@11: b@2")
 }
 
-func TestAnEmptyWatchListProvesThatThereIsNothing(t *testing.T) {
+func TestAnEmptyWatchListMakesAnEmptyCollection(t *testing.T) {
 	h := newHarness(t, 0)
 	w := h.Watch(h.source(configmaps+"?watch=true&sendInitialEvents=true"), wire.JSON)
 	h.events(w, "END x 10")
@@ -164,17 +164,17 @@ func TestAnEmptyWatchListProvesThatThereIsNothing(t *testing.T) {
 func TestAnOlderListDoesNotReplaceANewerOne(t *testing.T) {
 	h := newHarness(t, 0)
 	h.list(configmaps, listOf(20, configMap("a", 15)))
-	h.list(configmaps+"?resourceVersion=0", listOf(10, configMap("a", 1))) // from a watch cache that lags
+	h.list(configmaps+"?resourceVersion=0", listOf(10, configMap("a", 1))) // from a lagging watch cache
 	h.want("complete shop/@20: a@15")
 
-	early := h.source(configmaps) // asked for before, arrives after
+	early := h.source(configmaps) // requested first, read last
 	h.now = h.now.Add(time.Minute)
 	h.list(configmaps, listOf(30, configMap("a", 25)))
 	h.read(h.teeList(early, wire.JSON, answer(strings.NewReader(listOf(20, configMap("a", 15))))))
 	h.want("complete shop/@30: a@25")
 }
 
-func TestAClusterThatWentBackIsBelieved(t *testing.T) {
+func TestALaterListReplacesAHigherVersionOfARestoredCluster(t *testing.T) {
 	h := newHarness(t, 0)
 	h.list(configmaps, listOf(2000, configMap("a", 1500)))
 	h.now = h.now.Add(time.Minute)
@@ -182,7 +182,7 @@ func TestAClusterThatWentBackIsBelieved(t *testing.T) {
 	h.want("complete shop/@1000: a@900")
 }
 
-func TestARestoredClusterIsBelievedInEveryScope(t *testing.T) {
+func TestAListOfARestoredClusterDropsHigherVersionsInEveryScope(t *testing.T) {
 	h := newHarness(t, 0)
 	h.list("/api/v1/configmaps", listOf(1000, configMap("old", 900), configMap("gone", 950)))
 	h.read(h.teeObject(h.source(configmaps+"/seen"), wire.JSON, answer(strings.NewReader(cm("seen", 980)))))
@@ -192,17 +192,17 @@ func TestARestoredClusterIsBelievedInEveryScope(t *testing.T) {
 	h.want("seen /@:", "complete shop/@600: old@500")
 }
 
-func TestAVersionThatIsGivenOutAgainIsAContradiction(t *testing.T) {
+func TestAVersionThatIsAssignedTwiceIsAContradiction(t *testing.T) {
 	h := newHarness(t, 0)
 	h.list(configmaps, listOf(100, configMap("a", 50)))
 	h.now = h.now.Add(time.Minute)
-	h.list(configmaps+"?resourceVersion=0", listOf(60, configMap("a", 50))) // restored, from a cache: nothing is proven
+	h.list(configmaps+"?resourceVersion=0", listOf(60, configMap("a", 50))) // restored, but from a watch cache, which proves nothing
 	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=60"), wire.JSON)
 	h.events(w, "ADDED new 70", "MODIFIED a 99", "ADDED newer 101")
 	h.want()
 }
 
-func TestTwoFirstListsAtOnceAreBothWhole(t *testing.T) {
+func TestTwoFirstListsAtOnceAreBothComplete(t *testing.T) {
 	h := newHarness(t, 0)
 	early, late := listOf(10, configMap("a", 1)), listOf(20, configMap("b", 15))
 	one := h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(early)))
@@ -221,14 +221,14 @@ func TestTwoFirstListsAtOnceAreBothWhole(t *testing.T) {
 	h.want("complete shop/@21: b@15 c@21")
 }
 
-func TestInitialEventsThatAreNotAddedAreNotUnderstood(t *testing.T) {
+func TestInitialEventsOtherThanAddedEndTheRecording(t *testing.T) {
 	h := newHarness(t, 0)
 	w := h.Watch(h.source(configmaps+"?watch=true&sendInitialEvents=true"), wire.JSON)
 	h.events(w, "ADDED a 1", "MODIFIED a 11", "DELETED a 12", "END x 15")
 	h.want()
 }
 
-func TestWhatIsForbiddenIsForgotten(t *testing.T) {
+func TestA403DropsCollections(t *testing.T) {
 	h := newHarness(t, 0)
 	h.list("/api/v1/configmaps", listOf(10, configMap("a", 1)))
 	h.list(configmaps, listOf(11, configMap("a", 1)))
@@ -239,7 +239,7 @@ func TestWhatIsForbiddenIsForgotten(t *testing.T) {
 	h.want("complete other/@12:")
 }
 
-func TestAPageOfATableIsNotKept(t *testing.T) {
+func TestAPageOfATableIsNotRecorded(t *testing.T) {
 	h := newHarness(t, 0)
 	table := func(url, token string) {
 		body := fmt.Sprintf(`{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"10","continue":%q},"rows":[]}`, token)
@@ -253,14 +253,14 @@ func TestAPageOfATableIsNotKept(t *testing.T) {
 		t.Errorf("the first page of a table: %v", err)
 	}
 	if _, err := h.db.Response(t.Context(), who, configmaps+"?limit=500", ""); err != nil {
-		t.Errorf("a whole table: %v", err)
+		t.Errorf("a complete table: %v", err)
 	}
 }
 
-func TestOneOperationThatFailsOnlyFailsItself(t *testing.T) {
+func TestAFailingOperationDoesNotFailItsGroup(t *testing.T) {
 	h := newHarness(t, 0)
 	h.list(configmaps, listOf(10, configMap("a", 1)))
-	release := h.blockStore() // so that they make one group
+	release := h.blockStore() // so that the operations make one group
 	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
 	h.events(w, "ADDED b 11")
 	h.enqueue(poison{})
@@ -269,7 +269,7 @@ func TestOneOperationThatFailsOnlyFailsItself(t *testing.T) {
 	h.want("complete shop/@12: a@1 b@11 c@12")
 }
 
-func TestAListWhoseEndFailsLeavesNothingBehind(t *testing.T) {
+func TestAListWhoseEndFailsLeavesNoRows(t *testing.T) {
 	h := newHarness(t, 0)
 	release := h.blockStore()
 	body := h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 1)))))
@@ -286,11 +286,11 @@ func TestAListWhoseEndFailsLeavesNothingBehind(t *testing.T) {
 	h.Link("online", "a group behind it")
 	h.flush()
 	if used := h.count("collection") + h.count("object"); used != 0 {
-		t.Fatalf("%d rows of it are left", used)
+		t.Fatalf("it left %d rows", used)
 	}
 }
 
-func TestSingleObjectsAreRemembered(t *testing.T) {
+func TestSingleObjectsAreRecorded(t *testing.T) {
 	h := newHarness(t, 0)
 	source := h.source(configmaps + "/a")
 	h.read(h.teeObject(source, wire.JSON, answer(strings.NewReader(cm("a", 7)))))
@@ -299,7 +299,7 @@ func TestSingleObjectsAreRemembered(t *testing.T) {
 	h.want("seen /@:")
 }
 
-func TestWhatDoesNotFitIsDroppedAndTheOldSnapshotStays(t *testing.T) {
+func TestAListThatDoesNotFitIsDroppedAndTheOldSnapshotStays(t *testing.T) {
 	h := newHarness(t, 64<<10)
 	h.list(configmaps, listOf(10, configMap("a", 1)))
 	var many []string
@@ -315,7 +315,7 @@ func TestWhatDoesNotFitIsDroppedAndTheOldSnapshotStays(t *testing.T) {
 	h.want("complete shop/@11: a@11")
 }
 
-func TestAQueueThatIsFullStillTakesWhatIsNotTrueAnyMore(t *testing.T) {
+func TestAFullQueueStillTakesInvalidations(t *testing.T) {
 	const most = 64 << 10
 	h := idleHarness(t, t.TempDir(), most)
 	write := func() {
@@ -328,8 +328,8 @@ func TestAQueueThatIsFullStillTakesWhatIsNotTrueAnyMore(t *testing.T) {
 	for _, name := range []string{"a", "b", "c"} {
 		read(name, cm(name, 7))
 	}
-	dead := h.source(configmaps + "/d")
-	h.enqueue(putTombstone(&dead, "", h.now))
+	deleted := h.source(configmaps + "/d")
+	h.enqueue(putTombstone(&deleted, "", h.now))
 	write()
 	h.now = h.now.Add(time.Second)
 
@@ -340,7 +340,7 @@ func TestAQueueThatIsFullStillTakesWhatIsNotTrueAnyMore(t *testing.T) {
 	if n := h.pending; n < most-2*len(long) {
 		t.Fatalf("the queue has only %d bytes", n)
 	}
-	read("a", strings.Replace(cm("a", 9), "v9", long, 1)) // what is there is too old from here on
+	read("a", strings.Replace(cm("a", 9), "v9", long, 1)) // this drops the older rows
 	read("d", strings.Replace(cm("d", 9), "v9", long, 1))
 	h.invalidate(h.source(configmaps + "/b"))
 	h.forbidden(h.source(configmaps))
@@ -349,7 +349,7 @@ func TestAQueueThatIsFullStillTakesWhatIsNotTrueAnyMore(t *testing.T) {
 		t.Errorf("recorded %v", got)
 	}
 	if _, err := h.db.Tombstone(t.Context(), who, "", "configmaps", "shop", "d"); !errors.Is(err, store.ErrNotFound) {
-		t.Errorf("what was read is still dead: %v", err)
+		t.Errorf("there is still a tombstone: %v", err)
 	}
 
 	for range 2 * reserve / overhead {
@@ -360,21 +360,21 @@ func TestAQueueThatIsFullStillTakesWhatIsNotTrueAnyMore(t *testing.T) {
 	}
 }
 
-func TestAStoreThatFailsLosesNothingThatWasWhole(t *testing.T) {
+func TestAFailingStoreKeepsTheOldSnapshot(t *testing.T) {
 	h := newHarness(t, 0)
 	h.list(configmaps, listOf(10, configMap("a", 1)))
 	huge := strings.Replace(configMap("huge", 2), "v2", strings.Repeat("x", 5<<20), 1)
 	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
-	h.list(configmaps, listOf(20, configMap("a", 1), huge)) // more than the quota
+	h.list(configmaps, listOf(20, configMap("a", 1), huge)) // larger than the quota
 	h.want("complete shop/@10: a@1")
 	h.events(w, "MODIFIED a 11")
 	h.want("complete shop/@11: a@11")
 }
 
-func TestTheQuotaIsKeptByEvictingWhatIsLeastUsed(t *testing.T) {
+func TestTheQuotaIsEnforcedByEvictingTheLeastUsed(t *testing.T) {
 	h := newHarnessWithQuota(t, 0, 16<<20)
 	big := strings.Repeat("x", 8<<10)
-	const lists = 50 // of half a MiB
+	const lists = 50 // of 512 KiB each
 	for n := range lists {
 		h.now = h.now.Add(time.Second)
 		var items []string
@@ -387,9 +387,9 @@ func TestTheQuotaIsKeptByEvictingWhatIsLeastUsed(t *testing.T) {
 			w := h.Watch(h.source(url+"&watch=true&resourceVersion=20"), wire.JSON)
 			defer w.Close()
 			h.events(w, "BOOKMARK x 21")
-			h.flush() // before the clock is moved
+			h.flush() // before the clock moves
 		}
-		if n == 1 { // open and quiet
+		if n == 1 { // open, without events
 			w := h.Watch(h.source(url+"&watch=true&resourceVersion=21"), wire.JSON)
 			defer w.Close()
 			h.flush()
@@ -401,7 +401,7 @@ func TestTheQuotaIsKeptByEvictingWhatIsLeastUsed(t *testing.T) {
 	}
 	got := h.recorded("configmaps")
 	if !strings.HasPrefix(got[0], "complete shop/n=0@21") || !strings.HasPrefix(got[1], "complete shop/n=1@21") {
-		t.Errorf("what is watched was evicted; first is %.60s", got[0])
+		t.Errorf("a watched collection was evicted; the first is %.60s", got[0])
 	}
 	if info, err := os.Stat(h.db.Path()); err != nil || info.Size() > bound {
 		t.Errorf("the file has %d bytes of %d: %v", info.Size(), bound, err)
@@ -411,7 +411,7 @@ func TestTheQuotaIsKeptByEvictingWhatIsLeastUsed(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotNeededAnyMoreIsGivenBackToTheDisk(t *testing.T) {
+func TestFreeSpaceIsGivenBackToTheDisk(t *testing.T) {
 	h := newHarnessWithQuota(t, 0, 16<<20)
 	var items []string
 	for i := range 100 {
@@ -430,7 +430,7 @@ func TestWhatIsNotNeededAnyMoreIsGivenBackToTheDisk(t *testing.T) {
 		t.Fatalf("8 MiB take %d bytes", n)
 	}
 	h.list(configmaps, listOf(30))
-	for range 3 { // a step with each group
+	for range 3 { // each group gives back a part
 		h.Link("online", "another group")
 		h.flush()
 	}
@@ -455,12 +455,12 @@ func TestVerdictOfAnEvent(t *testing.T) {
 		{"a", "a", "a", duplicate},
 	} {
 		if got := verdictOf(tt.prev, tt.rv, tt.at); got != tt.want {
-			t.Errorf("an event at %s behind %s for a collection at %s is %s, want %s", tt.rv, tt.prev, tt.at, got, tt.want)
+			t.Errorf("an event at %s after %s for a collection at %s is %s, want %s", tt.rv, tt.prev, tt.at, got, tt.want)
 		}
 	}
 }
 
-func TestAClientThatLeavesWithTheLastByteHasReadTheWholeAnswer(t *testing.T) {
+func TestAClientThatClosesAfterTheLastByteHasReadTheWholeBody(t *testing.T) {
 	h := newHarness(t, 0)
 	text := listOf(20, configMap("a", 15))
 	resp := answer(strings.NewReader(text))
@@ -469,14 +469,14 @@ func TestAClientThatLeavesWithTheLastByteHasReadTheWholeAnswer(t *testing.T) {
 	if _, err := io.ReadFull(body, make([]byte, len(text))); err != nil {
 		t.Fatal(err)
 	}
-	if err := body.Close(); err != nil { // the end of the body was not seen
+	if err := body.Close(); err != nil { // before the end of the body is read
 		t.Fatal(err)
 	}
 	h.flush()
 	h.want("complete shop/@20: a@15")
 }
 
-func TestAProgramThatPollsIsRecordedOnceAGroup(t *testing.T) {
+func TestRepeatedReadsOfAnObjectAreRecordedOnceAGroup(t *testing.T) {
 	h := idleHarness(t, t.TempDir(), 0)
 	read := func(rv int) {
 		h.read(h.teeObject(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", rv)))))
@@ -484,7 +484,7 @@ func TestAProgramThatPollsIsRecordedOnceAGroup(t *testing.T) {
 	queued := func(want int) {
 		t.Helper()
 		if n := len(h.queue); n != want {
-			t.Errorf("%d operations wait, want %d", n, want)
+			t.Errorf("%d operations are queued, want %d", n, want)
 		}
 	}
 	for range 5 {
@@ -496,7 +496,7 @@ func TestAProgramThatPollsIsRecordedOnceAGroup(t *testing.T) {
 	queued(2)
 	source := h.source(configmaps + "/a")
 	h.enqueue(dropSingle(&source, "shop", "a"))
-	read(8) // it is there again
+	read(8) // records it again
 	queued(4)
 	h.drain(t.Context())
 	if got := h.recorded("configmaps"); !slices.Equal(got, []string{"seen /@: a@8"}) {
@@ -504,16 +504,16 @@ func TestAProgramThatPollsIsRecordedOnceAGroup(t *testing.T) {
 	}
 }
 
-func TestWhatIsReplayedAgainAndAgainIsNotWrittenEachTime(t *testing.T) {
+func TestRepeatedUsesOfACollectionAreRecordedOnceAnInterval(t *testing.T) {
 	h := idleHarness(t, t.TempDir(), 0)
 	for range 5 {
 		h.Used(1)
 	}
 	if n := len(h.queue); n != 1 {
-		t.Errorf("%d uses wait", n)
+		t.Errorf("%d uses are queued", n)
 	}
 	h.now = h.now.Add(useInterval)
 	if h.Used(1); len(h.queue) != 2 {
-		t.Errorf("%d uses wait after a while", len(h.queue))
+		t.Errorf("%d uses are queued after the interval", len(h.queue))
 	}
 }
