@@ -15,11 +15,11 @@ import (
 	"rockpool.dev/store"
 )
 
-// document gives the recorded answer to the identical request.
+// document returns the verbatim response to the identical request.
 func (r *Replayer) document(ctx context.Context, q Request) (answer, error) {
 	doc, err := r.db.Response(ctx, q.Principal, q.Path, q.Info.RawAccept)
 	if errors.Is(err, store.ErrNotFound) {
-		return answer{}, fmt.Errorf("%w: no answer to this request", ErrNotRecorded)
+		return answer{}, fmt.Errorf("%w: no response to this request", ErrNotRecorded)
 	}
 	if err != nil {
 		return answer{}, err
@@ -32,8 +32,8 @@ func (r *Replayer) document(ctx context.Context, q Request) (answer, error) {
 	return answer{r.response(doc.Status, header, doc.StoredAt, io.NopCloser(bytes.NewReader(doc.Body)), int64(len(doc.Body))), doc.StoredAt}, nil
 }
 
-// setHeaders sets the headers that belong to a recorded body, where they are not
-// set already. What the body varies by, a 304 only tells in part.
+// setHeaders sets the headers of a recorded body that are not set yet. It always sets Vary, because
+// the Vary header of a 304 may be incomplete.
 func setHeaders(h http.Header, doc store.Response) {
 	var headers http.Header
 	if err := json.Unmarshal([]byte(doc.Headers), &headers); err == nil {
@@ -49,7 +49,7 @@ func setHeaders(h http.Header, doc store.Response) {
 	}
 }
 
-// etagMatches evaluates If-None-Match (RFC 9110 §13.1.2): weak and strong are the same.
+// etagMatches evaluates If-None-Match (RFC 9110 §13.1.2): weak and strong ETags match.
 func etagMatches(header, etag string) bool {
 	for tag := range strings.SplitSeq(header, ",") {
 		tag = strings.TrimSpace(tag)
@@ -60,15 +60,14 @@ func etagMatches(header, etag string) bool {
 	return false
 }
 
-// ETag gives that of the recorded answer to a request, empty if it has none. An error
-// may be store.ErrNotFound.
+// ETag returns the ETag of the verbatim response to a request, empty if the response has none. An
+// error may be store.ErrNotFound.
 func (r *Replayer) ETag(ctx context.Context, q Request) (string, error) {
 	return r.db.ETag(ctx, q.Principal, q.Path, q.Info.RawAccept)
 }
 
-// Unchanged puts the recorded body in place of a 304 that the server gave to a request
-// with this etag: the client gets the answer that the server has spared itself
-// (RFC 9111 §4.3.4). What the 304 says of itself, such as its date, stays.
+// Unchanged puts the recorded body in place of a 304 that the API server sent for this ETag, so the
+// client gets the full response (RFC 9111 §4.3.4). The headers of the 304, such as Date, stay.
 func (r *Replayer) Unchanged(ctx context.Context, q Request, etag string, notModified *http.Response) (*http.Response, error) {
 	doc, err := r.db.Response(ctx, q.Principal, q.Path, q.Info.RawAccept)
 	if err != nil {
@@ -86,19 +85,19 @@ func (r *Replayer) Unchanged(ctx context.Context, q Request, etag string, notMod
 	return &resp, nil
 }
 
-// Review gives the recorded answer to a question, if it is not older than lifetime.
-// unseal makes it readable.
+// Review returns the recorded response to a review, if it is not older than lifetime. question is
+// the digest of the review; unseal decrypts the body.
 func (r *Replayer) Review(ctx context.Context, q Request, question string, lifetime time.Duration, unseal func([]byte) ([]byte, error)) (*http.Response, error) {
 	doc, err := r.db.Review(ctx, q.Principal, q.Path, q.Info.RawAccept, question)
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, fmt.Errorf("%w: this question was not asked before", ErrNotRecorded)
+		return nil, fmt.Errorf("%w: this review was not sent before", ErrNotRecorded)
 	}
 	if err != nil {
 		return nil, err
 	}
-	// Also when the clock was put back: nobody knows then how old it is.
+	// A response from the future shows that the clock was set back, so its age is unknown.
 	if age := r.now().Sub(doc.StoredAt); age.Abs() > lifetime {
-		return nil, fmt.Errorf("%w: this question was last answered more than %s ago", ErrNotRecorded, lifetime)
+		return nil, fmt.Errorf("%w: the last response to this review is older than %s", ErrNotRecorded, lifetime)
 	}
 	body, err := unseal(doc.Body)
 	if err != nil {

@@ -9,8 +9,7 @@ import (
 	"rockpool.dev/store"
 )
 
-// tombstone finds out whether the server has said of the very object that it is not
-// there; nil if it has not.
+// tombstone returns the tombstone of the object of a request, nil if there is none.
 func (r *Replayer) tombstone(ctx context.Context, q Request) (*store.Tombstone, error) {
 	t, err := r.db.Tombstone(ctx, q.Principal, q.Info.Group, q.Info.Resource, q.Info.Namespace, q.Info.Name)
 	if errors.Is(err, store.ErrNotFound) {
@@ -19,10 +18,9 @@ func (r *Replayer) tombstone(ctx context.Context, q Request) (*store.Tombstone, 
 	return &t, err
 }
 
-// supersedes tells that what a collection has of an object is older than the server's word
-// that it is gone. An object that was made anew under the name has another uid, and a
-// version behind all that were known; where versions cannot be compared, the time
-// decides at which the collection was true.
+// supersedes reports whether a tombstone is newer than a collection's state of the object. An
+// object that was created again under the name has another uid, and a version higher than all
+// before it. If versions cannot be compared, the time decides at which the collection was current.
 func supersedes(t *store.Tombstone, s candidate) bool {
 	if t == nil || s.absent {
 		return false
