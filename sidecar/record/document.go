@@ -63,8 +63,7 @@ func (r *Recorder) documentBuffer(source Source, answer store.Response) *bodyBuf
 
 // recordDocument records a verbatim response.
 func (r *Recorder) recordDocument(source *Source, answer store.Response, raw []byte) {
-	if len(raw) > maxDocument ||
-		(source.Info.IsResource && !isComplete(source, answer.MediaType, raw)) {
+	if len(raw) > maxDocument || (source.Info.IsResource && !isComplete(source, answer.MediaType, raw)) {
 		return
 	}
 	answer.Body = raw

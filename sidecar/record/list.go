@@ -72,8 +72,7 @@ func (l *list) begin(meta wire.ListMeta) error {
 		return errNotAnObject
 	}
 	// A list of objects that are not in etcd, such as metrics, has no resourceVersion.
-	known := meta.Metadata != nil || l.form.Format == wire.Protobuf
-	if known && meta.ResourceVersion == "" {
+	if read := meta.Metadata != nil || l.form.Format == wire.Protobuf; read && meta.ResourceVersion == "" {
 		return errNoVersion
 	}
 	l.form.Representation = rep
@@ -93,8 +92,7 @@ func (l *list) begin(meta wire.ListMeta) error {
 // end commits the list if its body was complete and was the last page.
 func (l *list) end(complete bool) {
 	meta, err := l.split.ListMeta()
-	complete = complete && err == nil && l.failure == nil &&
-		meta.HasItems && meta.ResourceVersion != ""
+	complete = complete && err == nil && l.failure == nil && meta.HasItems && meta.ResourceVersion != ""
 	if complete && l.snap == nil && l.begin(meta) != nil {
 		return
 	}
@@ -107,10 +105,7 @@ func (l *list) end(complete bool) {
 	}
 	if meta.Continue != "" {
 		l.recorder.pageRead(l.snap)
-		paged := pagedList{
-			snap: l.snap, kind: l.kind, api: l.api,
-			version: meta.ResourceVersion, token: meta.Continue,
-		}
+		paged := pagedList{snap: l.snap, kind: l.kind, api: l.api, version: meta.ResourceVersion, token: meta.Continue}
 		for _, snap := range l.recorder.pages.put(paged, l.recorder.clock.Now()) {
 			l.recorder.enqueue(abort{snap})
 		}

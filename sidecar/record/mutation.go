@@ -84,8 +84,7 @@ func (r *Recorder) teeNotFound(source Source, format wire.Format, resp *http.Res
 		}
 		proof := err == nil && info.Name != "" && info.Subresource == "" && source.wantsLatest() &&
 			status.Reason == metav1.StatusReasonNotFound && status.Details != nil &&
-			status.Details.Name == info.Name && status.Details.Kind == info.Resource &&
-			status.Details.Group == info.Group
+			status.Details.Name == info.Name && status.Details.Kind == info.Resource && status.Details.Group == info.Group
 		if !proof {
 			r.invalidate(source)
 			return

@@ -31,10 +31,7 @@ func (r *Recorder) recordSingle(source Source, format wire.Format, raw []byte, m
 	form := request.Form{Format: format, Representation: rep}
 	o := objectRow(form, raw, m)
 	o.UpdatedAt = r.clock.Now()
-	op := putSingle{
-		scope: source.singleScope(form), kind: m.Kind, apiVersion: m.APIVersion,
-		object: o, source: &source,
-	}
+	op := putSingle{scope: source.singleScope(form), kind: m.Kind, apiVersion: m.APIVersion, object: o, source: &source}
 	if !r.enqueueSingle(op) && source.wantsLatest() {
 		r.invalidateObject(&source, o.Namespace, o.Name)
 	}

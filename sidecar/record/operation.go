@@ -68,9 +68,7 @@ func putTombstone(s *Source, uid string, at time.Time) operation {
 // dropTombstone drops the tombstone of an object that may exist as of the request.
 func dropTombstone(s *Source, namespace, name string) operation {
 	scope, before := s.singleScope(anyForm), s.Started
-	return change{do: func(g *group) error {
-		return g.tx.DropTombstone(scope, namespace, name, before)
-	}}
+	return change{do: func(g *group) error { return g.tx.DropTombstone(scope, namespace, name, before) }}
 }
 
 // dropSingle drops an object from the single objects.
@@ -111,17 +109,13 @@ func dropResponses(principal, path string) operation {
 // dropOtherQueries drops the verbatim responses for the request's path with another query.
 func dropOtherQueries(s *Source) operation {
 	principal, path, keep := s.Principal, s.barePath(), s.Path
-	return change{do: func(g *group) error {
-		return g.tx.ReplaceResponses(principal, path, keep)
-	}}
+	return change{do: func(g *group) error { return g.tx.ReplaceResponses(principal, path, keep) }}
 }
 
 // renewResponse records that the response with this ETag is still current.
 func renewResponse(s *Source, etag string) operation {
 	principal, path, accept := s.Principal, s.Path, s.Info.RawAccept
-	return change{do: func(g *group) error {
-		return g.tx.RenewResponse(principal, path, accept, etag)
-	}}
+	return change{do: func(g *group) error { return g.tx.RenewResponse(principal, path, accept, etag) }}
 }
 
 // dropReviews drops the review responses from before a time, and the oldest beyond maxReviews.
@@ -162,8 +156,7 @@ func (p putSingle) size() int { return len(p.object.Payload) + len(p.object.Labe
 func (p putSingle) apply(g *group) error {
 	// A lagging watch cache of the API server may return an object that is already deleted.
 	if p.source.wantsLatest() {
-		err := dropTombstone(p.source, p.object.Namespace, p.object.Name).apply(g)
-		if err != nil {
+		if err := dropTombstone(p.source, p.object.Namespace, p.object.Name).apply(g); err != nil {
 			return err
 		}
 	}

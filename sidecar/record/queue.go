@@ -148,8 +148,7 @@ func (r *Recorder) push(op operation) {
 	}
 	closed := op.closes()
 	delete(r.incoming, closed)
-	if closed != nil || r.urgent || r.pending >= groupBytes ||
-		len(r.queue) == 1 || len(r.queue) == r.groupOps {
+	if closed != nil || len(r.queue) == 1 || len(r.queue) == r.groupOps || r.pending >= groupBytes || r.urgent {
 		r.signal()
 	}
 }

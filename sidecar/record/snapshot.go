@@ -97,8 +97,7 @@ func (c commit) apply(g *group) error {
 	if errors.Is(err, store.ErrBaseGone) {
 		return abort{c.snapshot}.apply(g)
 	}
-	if err == nil && c.source.wantsLatest() &&
-		c.scope.LabelSelector == "" && c.scope.FieldSelector == "" {
+	if err == nil && c.source.wantsLatest() && c.scope.LabelSelector == "" && c.scope.FieldSelector == "" {
 		err = g.tx.DropTombstones(c.scope, c.asked())
 	}
 	if err == nil {

@@ -42,8 +42,7 @@ func (r *Recorder) Watch(source Source, format wire.Format) *Watch {
 	// then, assume the first form that the client accepts.
 	form := request.Form{Format: format, Representation: request.Object}
 	forms := source.Info.Forms()
-	i := slices.IndexFunc(forms, func(f request.Form) bool { return f.Format == format })
-	if i >= 0 {
+	if i := slices.IndexFunc(forms, func(f request.Form) bool { return f.Format == format }); i >= 0 {
 		form = forms[i]
 	}
 	w.begin(r, source, form)
@@ -51,10 +50,7 @@ func (r *Recorder) Watch(source Source, format wire.Format) *Watch {
 }
 
 func (w *Watch) begin(r *Recorder, source Source, form request.Form) {
-	w.stream = &stream{
-		recorder: r, source: source, form: form, scope: source.scope(form),
-		waiting: map[store.Key]*event{},
-	}
+	w.stream = &stream{recorder: r, source: source, form: form, scope: source.scope(form), waiting: map[store.Key]*event{}}
 	r.openWatches.add(w.stream)
 	r.enqueue(watchOpened{stream: w.stream})
 }

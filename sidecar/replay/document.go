@@ -27,9 +27,9 @@ func (r *Replayer) document(ctx context.Context, q Request) (answer, error) {
 	header := http.Header{}
 	setHeaders(header, doc)
 	if doc.ETag != "" && etagMatches(q.IfNoneMatch, doc.ETag) {
-		return answer{r.response(http.StatusNotModified, header, doc.StoredAt, http.NoBody, 0), doc.StoredAt}, nil
+		return r.response(http.StatusNotModified, header, doc.StoredAt, nil), nil
 	}
-	return answer{r.response(doc.Status, header, doc.StoredAt, io.NopCloser(bytes.NewReader(doc.Body)), int64(len(doc.Body))), doc.StoredAt}, nil
+	return r.response(doc.Status, header, doc.StoredAt, doc.Body), nil
 }
 
 // setHeaders sets the headers of a recorded body that are not set yet. It always sets Vary, because
@@ -76,18 +76,23 @@ func (r *Replayer) Unchanged(ctx context.Context, q Request, etag string, notMod
 	if doc.ETag != etag {
 		return nil, fmt.Errorf("etag %s: %w", etag, store.ErrNotFound)
 	}
-	header := notModified.Header.Clone()
-	setHeaders(header, doc)
-	header.Set("Content-Length", strconv.Itoa(len(doc.Body)))
 	resp := *notModified
-	resp.Status, resp.StatusCode = fmt.Sprintf("%d %s", doc.Status, http.StatusText(doc.Status)), doc.Status
-	resp.Header, resp.Body, resp.ContentLength, resp.Uncompressed = header, io.NopCloser(bytes.NewReader(doc.Body)), int64(len(doc.Body)), false
+	resp.StatusCode = doc.Status
+	resp.Status = fmt.Sprintf("%d %s", doc.Status, http.StatusText(doc.Status))
+	resp.Header = notModified.Header.Clone()
+	setHeaders(resp.Header, doc)
+	resp.Header.Set("Content-Length", strconv.Itoa(len(doc.Body)))
+	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(doc.Body)), int64(len(doc.Body))
+	resp.Uncompressed = false
 	return &resp, nil
 }
 
 // Review returns the recorded response to a review, if it is not older than lifetime. question is
 // the digest of the review; unseal decrypts the body.
-func (r *Replayer) Review(ctx context.Context, q Request, question string, lifetime time.Duration, unseal func([]byte) ([]byte, error)) (*http.Response, error) {
+func (r *Replayer) Review(
+	ctx context.Context, q Request, question string, lifetime time.Duration,
+	unseal func([]byte) ([]byte, error),
+) (*http.Response, error) {
 	doc, err := r.db.Review(ctx, q.Principal, q.Path, q.Info.RawAccept, question)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, fmt.Errorf("%w: this review was not sent before", ErrNotRecorded)
@@ -103,5 +108,6 @@ func (r *Replayer) Review(ctx context.Context, q Request, question string, lifet
 	if err != nil {
 		return nil, err
 	}
-	return r.response(doc.Status, http.Header{"Content-Type": {doc.MediaType}}, doc.StoredAt, io.NopCloser(bytes.NewReader(body)), int64(len(body))), nil
+	header := http.Header{"Content-Type": {doc.MediaType}}
+	return r.response(doc.Status, header, doc.StoredAt, body).Response, nil
 }

@@ -23,8 +23,10 @@ func (r *Replayer) list(ctx context.Context, q Request) (answer, error) {
 	if body.buf, err = body.write.begin(&body.pages); err != nil {
 		return answer{}, err
 	}
-	at := s.collection.SyncedAt
-	return answer{r.response(http.StatusOK, http.Header{"Content-Type": {s.to.Format.MediaType()}}, at, body, -1), at}, nil
+	header := http.Header{"Content-Type": {s.to.Format.MediaType()}}
+	a := r.response(http.StatusOK, header, s.collection.SyncedAt, nil)
+	a.Body, a.ContentLength = body, -1
+	return a, nil
 }
 
 // pages reads a selection page by page. It holds a context because it is part of a body, whose Read

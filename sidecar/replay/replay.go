@@ -125,15 +125,16 @@ func (r *Replayer) get(ctx context.Context, q Request) (answer, error) {
 		best = newest(found, best, func(c store.Collection) (conversion, bool) { return findConversion(c, forms, converting) })
 	}
 	if best == nil || best.absent {
-		return answer{}, fmt.Errorf("%w: neither %s %q nor a list that would contain it", ErrNotRecorded, q.Info.Resource, q.Info.Name)
+		return answer{}, fmt.Errorf("%w: neither %s %q nor a list that would contain it",
+			ErrNotRecorded, q.Info.Resource, q.Info.Name)
 	}
 	o, err := best.converted(nil, best.object)
 	if err != nil {
 		return answer{}, fmt.Errorf("collection %d: %s/%s: %w", best.collection.ID, o.Namespace, o.Name, err)
 	}
-	at, raw := best.collection.SyncedAt, best.typed(nil, o)
 	r.used(best.collection.ID)
-	return answer{r.response(http.StatusOK, http.Header{"Content-Type": {best.to.Format.MediaType()}}, at, io.NopCloser(bytes.NewReader(raw)), int64(len(raw))), at}, nil
+	header := http.Header{"Content-Type": {best.to.Format.MediaType()}}
+	return r.response(http.StatusOK, header, best.collection.SyncedAt, best.typed(nil, o)), nil
 }
 
 // candidate is the state of an object in one collection.
@@ -188,7 +189,8 @@ func newest(found []candidate, best *candidate, conversionOf func(store.Collecti
 	return best
 }
 
-// newer reports whether a is a higher resourceVersion than b. If one is not a number, it is not.
+// newer reports whether a is a higher resourceVersion than b. If one of them is not a number, it is
+// not, so that the first candidate stays.
 func newer(a, b string) bool {
 	x, errX := strconv.ParseUint(a, 10, 64)
 	y, errY := strconv.ParseUint(b, 10, 64)
@@ -197,14 +199,18 @@ func newer(a, b string) bool {
 
 // response makes a response with the headers that say that it comes from a cache, and how old it is
 // (RFC 9111 §5.1, RFC 9211).
-func (r *Replayer) response(status int, header http.Header, at time.Time, body io.ReadCloser, length int64) *http.Response {
+func (r *Replayer) response(status int, header http.Header, at time.Time, raw []byte) answer {
 	header.Set("Cache-Status", "rockpool; hit")
 	header.Set("Age", strconv.FormatInt(max(0, int64(r.now().Sub(at)/time.Second)), 10))
-	return &http.Response{
+	var body io.ReadCloser = http.NoBody
+	if len(raw) > 0 {
+		body = io.NopCloser(bytes.NewReader(raw))
+	}
+	return answer{&http.Response{
 		Status: fmt.Sprintf("%d %s", status, http.StatusText(status)), StatusCode: status,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: header, Body: body, ContentLength: length,
-	}
+		Header: header, Body: body, ContentLength: int64(len(raw)),
+	}, at}
 }
 
 // tooLarge is the API server's error for a resourceVersion that it has not reached yet. Clients
@@ -212,6 +218,8 @@ func (r *Replayer) response(status int, header http.Header, at time.Time, body i
 func tooLarge() error {
 	err := apierrors.NewTimeoutError("Too large resource version: "+
 		"the link to the API server is down and the recorded version is older", 0)
-	err.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: metav1.CauseTypeResourceVersionTooLarge, Message: "Too large resource version"}}
+	err.ErrStatus.Details.Causes = []metav1.StatusCause{{
+		Type: metav1.CauseTypeResourceVersionTooLarge, Message: "Too large resource version",
+	}}
 	return err
 }

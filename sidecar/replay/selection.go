@@ -48,14 +48,15 @@ func choose(all []store.Collection, info request.Info) (best selection, ok bool)
 	forms := info.Forms()
 	for _, converting := range []bool{false, true} {
 		for _, c := range all {
-			if c.State != store.Complete || (converting && ok && best.convert == nil && !newer(c.ResourceVersion, best.collection.ResourceVersion)) {
+			needsNewer := converting && ok && best.convert == nil
+			if c.State != store.Complete || needsNewer && !newer(c.ResourceVersion, best.collection.ResourceVersion) {
 				continue
 			}
 			s, found := narrow(c, info)
-			if !found {
-				continue
+			if found {
+				s.conversion, found = findConversion(c, forms, converting)
 			}
-			if s.conversion, found = findConversion(c, forms, converting); found && (!ok || s.better(&best, info, forms)) {
+			if found && (!ok || s.better(&best, info, forms)) {
 				best, ok = s, true
 			}
 		}

@@ -30,11 +30,11 @@ func (r *Replayer) State(ctx context.Context, q Request) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp := r.response(http.StatusOK, http.Header{"Content-Type": {s.to.Format.WatchMediaType()}}, s.collection.SyncedAt, http.NoBody, -1)
+	header := http.Header{"Content-Type": {s.to.Format.WatchMediaType()}}
 	return &State{
 		ResourceVersion: s.collection.ResourceVersion,
 		Form:            s.to,
-		Header:          resp.Header,
+		Header:          r.response(http.StatusOK, header, s.collection.SyncedAt, nil).Header,
 		pages:           pages{ctx: ctx, db: r.db, selection: s},
 		bookmark:        q.Info.SendInitialEvents,
 	}, nil
@@ -51,7 +51,8 @@ func (r *Replayer) Form(ctx context.Context, q Request) (form request.Form, ok b
 	var best store.Collection
 	forms := q.Info.Forms()
 	for _, c := range all {
-		if c.State == store.Complete && exact(c, q.Info) && slices.Contains(forms, formOf(c)) && (!ok || c.SyncedAt.After(best.SyncedAt)) {
+		if c.State == store.Complete && exact(c, q.Info) && slices.Contains(forms, formOf(c)) &&
+			(!ok || c.SyncedAt.After(best.SyncedAt)) {
 			best, form, ok = c, formOf(c), true
 		}
 	}
@@ -75,7 +76,8 @@ func (s *State) AppendEvents(dst []byte) (out []byte, last bool, err error) {
 		return dst, false, err
 	}
 	if s.bookmark {
-		dst = format.AppendEvent(dst, wire.Bookmark, format.Bookmark(p.kind.Kind, p.kind.APIVersion, p.collection.ResourceVersion, true))
+		bookmark := format.Bookmark(p.kind.Kind, p.kind.APIVersion, p.collection.ResourceVersion, true)
+		dst = format.AppendEvent(dst, wire.Bookmark, bookmark)
 	}
 	return dst, true, nil
 }

@@ -24,12 +24,14 @@ func (r *Replayer) StateAt(ctx context.Context, q Request, form request.Form, eq
 	if err != nil {
 		return nil, err
 	}
-	all = slices.DeleteFunc(slices.Clone(all), func(c store.Collection) bool { return !equals(c) }) // all is shared
+	// The store shares all, so it must not change.
+	all = slices.DeleteFunc(slices.Clone(all), func(c store.Collection) bool { return !equals(c) })
 	info := q.Info
 	info.Accept = request.ParseAccept(form.AcceptList())
 	selected, ok := choose(all, info)
 	if !ok {
-		return nil, fmt.Errorf("%w: no complete list of %s at that version covers this request", ErrNotRecorded, info.Resource)
+		return nil, fmt.Errorf("%w: no complete list of %s at that version covers this request",
+			ErrNotRecorded, info.Resource)
 	}
 	r.used(selected.collection.ID)
 	return &StateAt{pages: pages{ctx: ctx, db: r.db, selection: selected}}, nil
