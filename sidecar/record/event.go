@@ -45,54 +45,48 @@ func (e *event) apply(g *group) error {
 	if err != nil {
 		return err
 	}
-	if p.id == 0 {
-		e.stream.unlisted()
-		return nil
-	}
-	v := verdictOf(e.prev, e.version, p.version)
+	v := p.verdict(e.prev, e.version)
 	if v == duplicate && e.object != nil {
 		if v, err = e.checkDuplicate(g, p.id); err != nil {
 			return err
 		}
 	}
-	result := string(v)
-	if e.superseded && v == applied {
-		result = "superseded"
+	if v == applied && e.superseded {
+		v = superseded
 	}
-	eventsTotal.WithLabelValues(result).Inc()
-	if v == gap || v == contradiction {
-		e.stream.recorder.report(&e.stream.source, e.stream.form)
-	}
-	if v == contradiction {
+	e.stream.conclude(v)
+	switch {
+	case v == contradiction:
 		id := p.id
 		p.id, p.moved = 0, false
 		return g.tx.Forget(id)
-	}
-	if v != applied {
-		return nil
-	}
-	if e.key != (store.Key{}) {
-		g.openWatches.setChanged(e.stream.scope, e.version)
-	}
-	switch {
-	case e.superseded:
+	case v == superseded:
 		g.deferred[deferredWrite{p.id, e.key}] = struct{}{}
+	case v != applied:
+		return nil
 	case e.object != nil:
 		err = g.tx.Put(p.id, *e.object)
 	case e.kind == wire.Deleted:
 		err = g.tx.Remove(p.id, e.key.Namespace, e.key.Name)
 	}
+	if e.key != (store.Key{}) {
+		g.openWatches.setChanged(e.stream.scope, e.version)
+	}
 	p.version, p.moved = e.version, true
 	return err
 }
 
-// unlisted handles an event or a difference for which there is no collection.
-func (s *stream) unlisted() {
-	eventsTotal.WithLabelValues("unlisted").Inc()
-	// Relist if there was a collection, which was dropped because versions contradicted each other
-	// or lost with the cache file. Relist also if the client got its state from elsewhere. A client
-	// that only ever watches does not need a list, and should not cause the traffic of one.
-	if s.recorder.openWatches.wasListed(s.scope) || s.source.needsRelist() {
+// conclude counts an event or a difference, and reports its collection if that must be relisted.
+func (s *stream) conclude(v verdict) {
+	eventsTotal.WithLabelValues(string(v)).Inc()
+	relist := v == gap || v == contradiction
+	if v == unlisted {
+		// There may have been a collection, which was dropped because versions contradicted each
+		// other or lost with the cache file; or the client got its state from elsewhere. A client
+		// that only ever watches needs no list, and should not cause the traffic of one.
+		relist = s.recorder.openWatches.wasListed(s.scope) || s.source.needsRelist()
+	}
+	if relist {
 		s.recorder.report(&s.source, s.form)
 	}
 }
@@ -127,19 +121,12 @@ func (d *difference) apply(g *group) error {
 	if err != nil {
 		return err
 	}
-	if p.id == 0 {
-		d.stream.unlisted()
-		return nil
-	}
-	v := verdictOf(d.prev, d.version, p.version)
+	v := p.verdict(d.prev, d.version)
 	// The difference leads from prev to version, and from no version in between.
 	if v == applied && p.version != d.prev {
 		v = gap
 	}
-	eventsTotal.WithLabelValues(string(v)).Inc()
-	if v == gap {
-		d.stream.recorder.report(&d.stream.source, d.stream.form)
-	}
+	d.stream.conclude(v)
 	if v != applied {
 		return nil
 	}

@@ -22,6 +22,13 @@ type position struct {
 	moved   bool
 }
 
+func (p *position) verdict(prev, rv string) verdict {
+	if p.id == 0 {
+		return unlisted
+	}
+	return verdictOf(prev, rv, p.version)
+}
+
 func (g *group) position(s store.Scope) (*position, error) {
 	if p, ok := g.positions[s]; ok {
 		return p, nil

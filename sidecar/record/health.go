@@ -10,19 +10,20 @@ import (
 	"rockpool.dev/store"
 )
 
-// recreateInterval is the minimum between two attempts to create a new file. On a disk that damages
-// each new file, the pod must not spend its time on creating them.
-const recreateInterval = 30 * time.Second
-
-// logInterval is the minimum between two log lines that say that recording has stopped. On a nearly
-// full disk one group fits and the next does not.
-const logInterval = time.Minute
+const (
+	// recreateInterval is the minimum between two attempts to create a new file. On a disk that damages
+	// each new file, the pod must not spend its time on creating them.
+	recreateInterval = 30 * time.Second
+	// logInterval is the minimum between two log lines that say that recording has stopped. On a nearly
+	// full disk one group fits and the next does not.
+	logInterval = time.Minute
+)
 
 // health is whether recording works.
 type health struct {
 	logged      bool      // the log says that recording has stopped
 	loggedAt    time.Time // when it last said so
-	recreatedAt time.Time // when a new file was last created
+	attemptedAt time.Time // when the last attempt to create a new file was made
 }
 
 // updateHealth evaluates the outcome of a group. It logs when recording stops and when it resumes.
@@ -31,8 +32,8 @@ func (r *Recorder) updateHealth(ctx context.Context, err error) {
 	h := &r.health
 	now := r.clock.Now()
 	corrupt := errors.Is(err, store.ErrCorrupt)
-	if (corrupt || errors.Is(err, store.ErrGone)) && !now.Before(h.recreatedAt.Add(recreateInterval)) {
-		h.recreatedAt = now
+	if (corrupt || errors.Is(err, store.ErrGone)) && !now.Before(h.attemptedAt.Add(recreateInterval)) {
+		h.attemptedAt = now
 		if again := r.db.Recreate(ctx); again != nil {
 			err = errors.Join(err, again)
 		} else {

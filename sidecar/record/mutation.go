@@ -41,17 +41,14 @@ func (r *Recorder) teeWrite(source Source, format wire.Format, resp *http.Respon
 	}))
 }
 
-// scaled records that a write has changed the scale of an object, so its recorded scale is
-// outdated.
+// scaled records that a write has changed an object's scale. The recorded scale is then outdated.
 func (r *Recorder) scaled(source Source) { r.invalidatePath(&source) }
 
 // deletedMany records that one request has deleted objects. Its response lists them as they were
 // before. It does not say which are gone: a finalizer may hold an object, and a pod takes time to
 // stop. The watch tells, or the next list. Until then lists stay unchanged, and single objects are
 // dropped in every form.
-func (r *Recorder) deletedMany(source Source) {
-	r.enqueue(dropSingles(&source))
-}
+func (r *Recorder) deletedMany(source Source) { r.enqueue(dropSingles(&source)) }
 
 // invalidateResponses drops the verbatim responses that the write of an object has made outdated.
 func (r *Recorder) invalidateResponses(source *Source) {

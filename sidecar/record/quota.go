@@ -10,11 +10,16 @@ import (
 	"rockpool.dev/store"
 )
 
-// Eviction begins when more than 9/10 of the quota are used and ends at 8/10. A group of operations
-// then always fits, and not each group causes an eviction.
 const (
+	// Eviction begins when more than 9/10 of the quota are used and ends at 8/10. A group of
+	// operations then always fits, and not each group causes an eviction.
 	fullTenths   = 9
 	targetTenths = 8
+	// useInterval is the precision of a collection's last use. An application that reads the same
+	// collection repeatedly must not wear out the disk.
+	useInterval = time.Minute
+	// maxUsed bounds the collections whose last use is remembered.
+	maxUsed = 1000
 )
 
 // enforceQuota evicts if the quota is nearly used up, or if the last group did not fit. It also
@@ -43,16 +48,11 @@ func (r *Recorder) enforceQuota(ctx context.Context, full bool) error {
 // shrink gives free space back to the disk. A nearly full disk may have no room for that. That
 // stops nothing: later groups use the free space.
 func (r *Recorder) shrink(ctx context.Context) error {
-	err := r.db.Shrink(ctx)
-	if errors.Is(err, store.ErrFull) {
-		return nil
+	if err := r.db.Shrink(ctx); !errors.Is(err, store.ErrFull) {
+		return err
 	}
-	return err
+	return nil
 }
-
-// useInterval is the precision of a collection's last use. An application that reads the same
-// collection repeatedly must not wear out the disk.
-const useInterval = time.Minute
 
 // Used notes that a collection was replayed. Collections that were not are evicted first.
 func (r *Recorder) Used(collection int64) {
@@ -70,6 +70,3 @@ func (r *Recorder) Used(collection int64) {
 		r.enqueue(use(collection))
 	}
 }
-
-// maxUsed bounds the collections whose last use is remembered.
-const maxUsed = 1000

@@ -37,10 +37,8 @@ func (s *snapshot) add(r *Recorder, o store.Object) {
 	}
 }
 
-// The rows of a snapshot are rolled back with their group, so the list is given up.
-
 func (s *snapshot) lost()        { s.broken.Store(true) }
-func (*snapshot) soloSafe() bool { return false }
+func (*snapshot) soloSafe() bool { return false } // its earlier rows were rolled back
 
 type item struct {
 	*snapshot
@@ -112,11 +110,8 @@ func (c commit) apply(g *group) error {
 // latest state and was requested after the recorded one was known to be current: then the cluster
 // was restored from a backup.
 func (c commit) outdated(current store.Collection) bool {
-	o, ok := compareVersions(c.meta.ResourceVersion, current.ResourceVersion)
-	if !ok || o >= 0 {
-		return false
-	}
-	return !c.source.wantsLatest() || !c.asked().After(current.SyncedAt)
+	order, ok := compareVersions(c.meta.ResourceVersion, current.ResourceVersion)
+	return ok && order < 0 && (!c.source.wantsLatest() || !c.asked().After(current.SyncedAt))
 }
 
 // asked is when the list was requested, in the store's precision.

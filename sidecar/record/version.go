@@ -29,25 +29,28 @@ func verdictOf(prev, rv, at string) verdict {
 	if prev == at && rv != at {
 		return applied
 	}
-	behind, ok := compareVersions(rv, at)
+	order, ok := compareVersions(rv, at)
 	if !ok {
 		return gap
 	}
-	if behind <= 0 {
+	if order <= 0 {
 		return duplicate
 	}
-	if ahead, ok := compareVersions(prev, at); !ok || ahead > 0 {
+	if order, ok := compareVersions(prev, at); !ok || order > 0 {
 		return gap
 	}
 	return applied
 }
 
+// verdict is the result of an event or a difference. Its values are those of eventsTotal.
 type verdict string
 
 const (
-	applied   verdict = "applied"
-	duplicate verdict = "known" // another stream has delivered it already
-	gap       verdict = "gap"
+	applied    verdict = "applied"
+	superseded verdict = "superseded" // applied as a step
+	duplicate  verdict = "known"      // another stream has delivered it already
+	gap        verdict = "gap"
+	unlisted   verdict = "unlisted" // there is no collection
 	// contradiction: the event ought to be recorded already and is not. A cluster restored from a
 	// backup assigns versions a second time.
 	contradiction verdict = "contradiction"
