@@ -27,13 +27,10 @@ func (b *bodyBuffer) write(p []byte) {
 	if b.over {
 		return
 	}
-	n := int64(len(p))
-	if all := b.recorder.buffered.Add(n); all > maxBuffered || b.buf.Len()+len(p) > b.max {
-		b.recorder.buffered.Add(-n)
-		b.drop()
-		return
-	}
 	b.buf.Write(p)
+	if all := b.recorder.buffered.Add(int64(len(p))); all > maxBuffered || b.buf.Len() > b.max {
+		b.drop()
+	}
 }
 
 // drop gives the body up and ignores the rest of it.

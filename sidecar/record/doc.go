@@ -11,10 +11,10 @@
 //	tee.go                   copies a body to a sink, one of:
 //	  body.go                  the whole body, up to a size
 //	  list.go, pages.go        a LIST, split into items, over all its pages
-//	object.go, document.go   a single object; a verbatim response
+//	document.go              a response that is recorded verbatim
 //	watch.go                 the events of a watch
 //	mutation.go              what a write changes or a 404 proves
-//	source.go, row.go        the request; rows from the bytes of objects
+//	source.go, row.go        the request; single objects, and the rows of objects
 //	  │
 //	  │ operations, bounded in bytes; never waits
 //	  ▼ journal

@@ -26,9 +26,6 @@ type openWatch struct {
 func (w *openWatches) add(s *stream) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.open == nil {
-		w.open = map[store.Scope]*openWatch{}
-	}
 	if w.open[s.scope] == nil {
 		w.open[s.scope] = &openWatch{stream: s}
 	}

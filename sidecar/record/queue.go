@@ -1,6 +1,7 @@
 package record
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -78,16 +79,12 @@ type Recorder struct {
 
 // New makes a Recorder. It writes nothing before Run.
 func New(opts Options) *Recorder {
-	if opts.MaxPending == 0 {
-		opts.MaxPending = DefaultMaxPending
-	}
-	if opts.Clock == nil {
-		opts.Clock = clock.RealClock{}
-	}
 	return &Recorder{
 		db: opts.DB, name: opts.Name, log: opts.Logger.With(zap.String("cache", opts.Name)),
-		max: opts.MaxPending, clock: opts.Clock, metrics: gaugesOf(opts.Name), groupOps: groupOps,
-		wake: make(chan struct{}, 1), stale: make(chan Stale, maxStale),
+		max: cmp.Or(opts.MaxPending, DefaultMaxPending), groupOps: groupOps,
+		clock: cmp.Or[clock.Clock](opts.Clock, clock.RealClock{}), metrics: gaugesOf(opts.Name),
+		openWatches: openWatches{open: map[store.Scope]*openWatch{}},
+		wake:        make(chan struct{}, 1), stale: make(chan Stale, maxStale),
 		incoming: map[*snapshot]struct{}{}, singles: map[singleKey]putSingle{},
 		used: map[int64]time.Time{},
 	}
