@@ -21,8 +21,7 @@ func withoutBody(record func(*Recorder, Source)) listener {
 }
 
 // listeners says how each response is recorded, by the class of its request and by its status. A
-// response that is not in the table changes nothing in the cache. Watches are not in the table:
-// Watch records their events.
+// response that is not in the table changes nothing in the cache. Watch records watches.
 var listeners = map[request.Class]map[int]listener{
 	request.ClassDiscovery: documents,
 	request.ClassVerbatim:  documents,

@@ -6,8 +6,7 @@ import (
 	"rockpool.dev/sidecar/api/wire"
 )
 
-// maxBuffered bounds the bytes of all buffered bodies together. A body that does not fit is not
-// recorded.
+// maxBuffered bounds the bytes of all buffered bodies. A body that does not fit is not recorded.
 const maxBuffered = 2 * wire.MaxValue
 
 // bodyBuffer is a sink that buffers a body up to a size and passes it to done if it is complete.

@@ -62,8 +62,7 @@ func (r *Recorder) enqueueEvent(e *event) {
 	r.push(e)
 }
 
-// dequeued keeps the event from being superseded from now on. A step joins a group together with
-// the event that supersedes it.
+// dequeued ends the time in which the event may be superseded.
 func (e *event) dequeued() (deferred int) {
 	if e.stream.waiting[e.key] == e {
 		delete(e.stream.waiting, e.key)

@@ -40,7 +40,7 @@ func (r *Recorder) teeDocument(source Source, _ wire.Format, resp *http.Response
 	return newTee(resp, r.documentBuffer(source, answer))
 }
 
-// describingHeaders returns the headers that describe a body, beyond Content-Type and ETag, as JSON.
+// describingHeaders returns the headers that describe a body, without Content-Type and ETag.
 func describingHeaders(h http.Header) string {
 	kept := http.Header{}
 	for _, name := range []string{"Cache-Control", "Expires", "Last-Modified", "Vary"} {

@@ -12,8 +12,7 @@ type stream struct {
 	source   Source
 	form     request.Form
 	scope    store.Scope
-	// waiting has the last queued event of each object, which may be superseded. The recorder's
-	// lock guards it.
+	// waiting has the last queued event of each object. The recorder's lock guards it.
 	waiting map[store.Key]*event
 }
 

@@ -11,11 +11,11 @@ import (
 )
 
 const (
-	// recreateInterval is the minimum between two attempts to create a new file. On a disk that damages
-	// each new file, the pod must not spend its time on creating them.
+	// recreateInterval is the minimum between two attempts to create a new file. If the disk
+	// damages each new file, the pod must not spend its time on creating them.
 	recreateInterval = 30 * time.Second
-	// logInterval is the minimum between two log lines that say that recording has stopped. On a nearly
-	// full disk one group fits and the next does not.
+	// logInterval is the minimum between two log lines that say that recording has stopped. On a
+	// nearly full disk one group fits and the next does not.
 	logInterval = time.Minute
 )
 

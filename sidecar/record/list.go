@@ -12,8 +12,7 @@ import (
 )
 
 // teeList records the body of a successful LIST while it is read. It becomes a collection or, if it
-// cannot be split into objects, such as a Table, a verbatim response. The result must be read and
-// closed in place of the body.
+// cannot be split into objects, such as a Table, a verbatim response.
 func (r *Recorder) teeList(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
 	if format == nil { // CBOR, YAML: it cannot be split
 		return r.teeDocument(source, format, resp)
@@ -36,8 +35,7 @@ type list struct {
 	failure  error
 }
 
-// write takes bytes of the body. If they cannot be split, the list is not recorded; the application
-// still gets it.
+// write takes bytes of the body. If they cannot be split, the list is not recorded.
 func (l *list) write(p []byte) {
 	if l.failure == nil {
 		_, l.failure = l.split.Write(p)

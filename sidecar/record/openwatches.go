@@ -7,8 +7,8 @@ import (
 	"rockpool.dev/store"
 )
 
-// openWatches has the scopes of the open watches. Their collections are not evicted. If one is lost
-// all the same, it is relisted.
+// openWatches has the scopes of the open watches. Their collections are not evicted, and are
+// relisted if they are lost.
 type openWatches struct {
 	mu   sync.Mutex
 	open map[store.Scope]*openWatch
@@ -80,8 +80,7 @@ func (w *openWatches) setInitial(s store.Scope, version string) {
 	w.update(s, func(o *openWatch) { o.changed = cmp.Or(o.changed, version) })
 }
 
-// unchangedSince reports whether a scope's collection has not changed since a version that it has
-// been at.
+// unchangedSince reports whether a scope's collection is unchanged since one of its versions.
 func (w *openWatches) unchangedSince(s store.Scope, since string) bool {
 	changed := w.get(s).changed
 	order, ok := compareVersions(changed, since)

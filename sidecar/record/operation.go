@@ -169,9 +169,7 @@ type singleKey struct {
 	namespace, name string
 }
 
-func (p putSingle) key() singleKey {
-	return singleKey{p.scope, p.object.Namespace, p.object.Name}
-}
+func (p putSingle) key() singleKey { return singleKey{p.scope, p.object.Namespace, p.object.Name} }
 
 // repeats reports whether the operation adds nothing to one in the queue that only putSingles and
 // events follow. Applications that poll cause many of these.

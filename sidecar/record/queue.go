@@ -23,8 +23,7 @@ const (
 	reserve = 1 << 20
 	// groupDelay is how long the first operation of a group waits for others.
 	groupDelay = 50 * time.Millisecond
-	// groupOps and groupBytes end a group early, unless superseded events extend it; see
-	// coalesce.go.
+	// groupOps and groupBytes end a group early, unless superseded events extend it (coalesce.go).
 	groupOps   = 500
 	groupBytes = 1 << 20
 	// holdDelay is the longest that groups are held back while a list is incoming: its client needs
@@ -231,8 +230,7 @@ func (r *Recorder) Flush(ctx context.Context) error {
 		r.mu.Unlock()
 		return nil
 	}
-	// Under one lock: if take emptied the queue in between, it would reset urgent, and the group
-	// would be held back.
+	// In one critical section: a take in between could empty the queue, which resets urgent.
 	r.urgent = true
 	clear(r.singles)
 	r.push(flush{written: done})

@@ -17,8 +17,7 @@ type Source struct {
 	// Started is when the request was sent upstream.
 	Started time.Time
 	// Replayed is set if a watch began with a state from the cache. That state may come from a
-	// wider collection, or one in another form, than the collection that the watch's events belong
-	// to.
+	// wider collection than the one of the watch's events, or from one in another form.
 	Replayed bool
 	// Review says how the response to a review is recorded. If nil, it is not.
 	Review *Review

@@ -12,8 +12,8 @@ type Stale struct {
 	Form   request.Form
 }
 
-// maxStale bounds the collections that wait for a relist. The next event reports one that did not
-// fit again.
+// maxStale bounds the collections that wait for a relist. If one does not fit, its next event
+// reports it again.
 const maxStale = 64
 
 // Stale returns the channel of the collections to relist.

@@ -81,8 +81,7 @@ func (w *Watch) Event(e wire.Event, m wire.Meta) {
 	w.recorder.enqueueEvent(ev)
 }
 
-// confirmForm sets the stream's form by the kind of an object. It closes the watch if objects of
-// that kind cannot be recorded.
+// confirmForm sets the stream's form by an object's kind, and closes the watch if it has no form.
 func (w *Watch) confirmForm(kind string) bool {
 	if w.formConfirmed {
 		return true

@@ -10,8 +10,7 @@ import (
 	"rockpool.dev/store"
 )
 
-// condition is one requirement of a field selector: an object's field has, or does not have, a
-// value.
+// condition is one requirement of a field selector: a field has, or does not have, a value.
 type condition struct {
 	label string // the selector's name of the field
 	// fields are where the value is: in the first that is not empty. There are none for the labels

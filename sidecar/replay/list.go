@@ -29,8 +29,7 @@ func (r *Replayer) list(ctx context.Context, q Request) (answer, error) {
 	return a, nil
 }
 
-// pages reads a selection page by page. It holds a context because it is part of a body, whose Read
-// has none.
+// pages reads a selection page by page. It holds a context because a body's Read has none.
 type pages struct {
 	ctx context.Context
 	db  *store.DB

@@ -18,8 +18,7 @@ import (
 	"rockpool.dev/store"
 )
 
-// ErrNotRecorded means that the store has no answer. The wrapping error's text says what is
-// missing.
+// ErrNotRecorded means that the store has no answer. The wrapping error says why.
 var ErrNotRecorded = errors.New("not recorded")
 
 // Replayer answers requests from a store.
@@ -174,8 +173,7 @@ func (r *Replayer) candidates(ctx context.Context, q Request, all []store.Collec
 	return found, nil
 }
 
-// newest returns the newest candidate that is newer than best and can be converted for the client,
-// or best.
+// newest returns the newest of best and of the candidates that have a conversion for the client.
 func newest(found []candidate, best *candidate, conversionOf func(store.Collection) (conversion, bool)) *candidate {
 	for _, s := range found {
 		if best != nil && !newer(s.version, best.version) {
@@ -213,8 +211,7 @@ func (r *Replayer) response(status int, header http.Header, at time.Time, raw []
 	}, at}
 }
 
-// tooLarge is the API server's error for a resourceVersion that it has not reached yet. Clients
-// then retry without one.
+// tooLarge is the API server's error for a future resourceVersion. Clients retry without one.
 func tooLarge() error {
 	err := apierrors.NewTimeoutError("Too large resource version: "+
 		"the link to the API server is down and the recorded version is older", 0)

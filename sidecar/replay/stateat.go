@@ -9,8 +9,7 @@ import (
 	"rockpool.dev/store"
 )
 
-// StateAt is the state of a collection at a resourceVersion. It is valid until something newer is
-// recorded.
+// StateAt is a collection's state at a resourceVersion, valid until something newer is recorded.
 type StateAt struct {
 	pages pages
 	typed []byte
@@ -49,8 +48,7 @@ func (s *StateAt) Each(f func(store.Object) error) error {
 	return nil
 }
 
-// Typed returns an object from Each with its kind and apiVersion. The bytes are valid until the
-// next call.
+// Typed returns an object from Each with its kind and apiVersion, valid until the next call.
 func (s *StateAt) Typed(o store.Object) []byte {
 	s.typed = s.pages.typed(s.typed[:0], o)
 	return s.typed
