@@ -7,9 +7,9 @@ import (
 	"rockpool.dev/store"
 )
 
-func TestTheServersOwnWordThatAnObjectIsGone(t *testing.T) {
+func TestATombstoneProvesAbsence(t *testing.T) {
 	const all, shop = "/api/v1/pods", "/api/v1/namespaces/shop/pods"
-	anew := func(rv int) store.Object {
+	recreated := func(rv int) store.Object {
 		o := bare("shop", "a", rv)
 		o.UID = "another"
 		return o
@@ -18,7 +18,7 @@ func TestTheServersOwnWordThatAnObjectIsGone(t *testing.T) {
 		o.ResourceVersion = version
 		return o
 	}
-	see := func(o store.Object) func(*harness) {
+	get := func(o store.Object) func(*harness) {
 		return func(h *harness) {
 			h.update(func(tx *store.Tx) error { return tx.PutSingle(scope(all), "Pod", "v1", o) })
 		}
@@ -29,18 +29,18 @@ func TestTheServersOwnWordThatAnObjectIsGone(t *testing.T) {
 		before, then func(*harness)
 		uid, want    string
 	}{
-		{"of nothing that was recorded", none, none, "", "404 NotFound"},
-		{"behind a list that has it", func(h *harness) { h.record(shop, 20, bare("shop", "a", 19)) }, none, "", "404 NotFound"},
-		{"behind a list of all namespaces that has it", func(h *harness) { h.record(all, 20, bare("shop", "a", 19)) }, none, "", "404 NotFound"},
-		{"behind a selection that has it", func(h *harness) { h.record(shop+"?labelSelector=app", 20, bare("shop", "a", 19)) }, none, "", "404 NotFound"},
-		{"behind having been read alone", see(bare("shop", "a", 19)), none, "", "404 NotFound"},
-		{"and an older story that comes late", func(h *harness) { h.record(shop, 20, bare("shop", "a", 19)) }, see(bare("shop", "a", 21)), "", "404 NotFound"},
-		{"and a list that was on its way", none, func(h *harness) { h.record(shop, 20, bare("shop", "a", 19)) }, "u", "404 NotFound"},
-		{"and it was made anew and read", func(h *harness) { h.record(shop, 20, bare("shop", "a", 19)) }, see(anew(30)), "", "Pod a@30"},
-		{"and it was made anew and is in a newer list", func(h *harness) { h.record(shop, 20, bare("shop", "a", 19)) }, func(h *harness) { h.record(all, 40, anew(30)) }, "u", "Pod a@30"},
-		{"and one from before comes late", func(h *harness) { h.record(shop, 20, bare("shop", "a", 19)) }, see(anew(5)), "", "404 NotFound"},
-		{"where versions are no numbers", see(opaque(bare("shop", "a", 1), "x")), none, "", "404 NotFound"},
-		{"and made anew where versions are no numbers", see(opaque(bare("shop", "a", 1), "x")), see(opaque(anew(1), "y")), "", "Pod a@1"},
+		{"without any rows", none, none, "", "404 NotFound"},
+		{"after a list that has it", func(h *harness) { h.record(shop, 20, bare("shop", "a", 19)) }, none, "", "404 NotFound"},
+		{"after a list of all namespaces that has it", func(h *harness) { h.record(all, 20, bare("shop", "a", 19)) }, none, "", "404 NotFound"},
+		{"after a selection that has it", func(h *harness) { h.record(shop+"?labelSelector=app", 20, bare("shop", "a", 19)) }, none, "", "404 NotFound"},
+		{"after a GET", get(bare("shop", "a", 19)), none, "", "404 NotFound"},
+		{"before a late GET of the same object", func(h *harness) { h.record(shop, 20, bare("shop", "a", 19)) }, get(bare("shop", "a", 21)), "", "404 NotFound"},
+		{"before a late list", none, func(h *harness) { h.record(shop, 20, bare("shop", "a", 19)) }, "u", "404 NotFound"},
+		{"before a GET of a new object", func(h *harness) { h.record(shop, 20, bare("shop", "a", 19)) }, get(recreated(30)), "", "Pod a@30"},
+		{"before a newer list with a new object", func(h *harness) { h.record(shop, 20, bare("shop", "a", 19)) }, func(h *harness) { h.record(all, 40, recreated(30)) }, "u", "Pod a@30"},
+		{"before a late GET of an older object", func(h *harness) { h.record(shop, 20, bare("shop", "a", 19)) }, get(recreated(5)), "", "404 NotFound"},
+		{"without numeric versions", get(opaque(bare("shop", "a", 1), "x")), none, "", "404 NotFound"},
+		{"before a new object without numeric versions", get(opaque(bare("shop", "a", 1), "x")), get(opaque(recreated(1), "y")), "", "Pod a@1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			h := newHarness(t)
@@ -61,7 +61,7 @@ func TestTheServersOwnWordThatAnObjectIsGone(t *testing.T) {
 	}
 }
 
-func TestATombstoneIsNobodyElses(t *testing.T) {
+func TestATombstoneIsForItsPrincipalOnly(t *testing.T) {
 	h := newHarness(t)
 	h.update(func(tx *store.Tx) error {
 		return tx.PutTombstone(store.Deletion{Scope: scope("/api/v1/pods"), Namespace: "shop", Name: "a", Asked: h.now, At: h.now})
@@ -73,7 +73,7 @@ func TestATombstoneIsNobodyElses(t *testing.T) {
 	}
 }
 
-func TestAListStaysWhatItWasAtItsVersion(t *testing.T) {
+func TestATombstoneLeavesListsUnchanged(t *testing.T) {
 	h := newHarness(t)
 	h.record("/api/v1/namespaces/shop/pods", 20, bare("shop", "a", 19))
 	h.now = h.now.Add(time.Second)

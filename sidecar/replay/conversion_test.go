@@ -12,123 +12,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"rockpool.dev/sidecar/api/convert"
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/store"
 )
 
-var (
-	jsonObject       = request.Form{Format: wire.JSON, Representation: request.Object}
-	jsonMetadata     = request.Form{Format: wire.JSON, Representation: request.Metadata}
-	protobufObject   = request.Form{Format: wire.Protobuf, Representation: request.Object}
-	protobufMetadata = request.Form{Format: wire.Protobuf, Representation: request.Metadata}
-	allForms         = []request.Form{jsonObject, jsonMetadata, protobufObject, protobufMetadata}
-)
-
-// accept asks for a form and nothing else.
-func accept(f request.Form) string {
-	if f.Representation == request.Metadata {
-		return f.Format.MediaType() + ";as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
-	}
-	return f.Format.MediaType()
-}
-
-// podOn is a pod on a node.
-func podOn(namespace, name, node string, rv int) *corev1.Pod {
-	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, UID: "u", ResourceVersion: fmt.Sprint(rv), Labels: map[string]string{"app": name}},
-		Spec:       corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: "c", Image: strings.Repeat("i", len(name)*100)}}},
-	}
-}
-
-// recordIn records pods in a form.
-func (h *harness) recordIn(form request.Form, url string, rv int, pods ...*corev1.Pod) {
-	h.t.Helper()
-	s := scope(url)
-	s.MediaType, s.Representation = form.Format.MediaType(), string(form.Representation)
-	snap := store.NewSnapshot(s)
-	head := store.CollectionMeta{Kind: "Pod", APIVersion: "v1", ResourceVersion: fmt.Sprint(rv), Envelope: `{"kind":"PodList","apiVersion":"v1","metadata":{"selfLink":"kept"}}`}
-	if form.Representation == request.Metadata {
-		head.Kind, head.APIVersion, head.Envelope = wire.PartialKind, wire.PartialAPIVersion, `{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{}}`
-	}
-	h.update(func(tx *store.Tx) error {
-		for _, p := range pods {
-			labels, err := json.Marshal(p.Labels)
-			if err != nil {
-				return err
-			}
-			o := store.Object{Namespace: p.Namespace, Name: p.Name, UID: "u", ResourceVersion: p.ResourceVersion, Labels: string(labels), Encoding: store.Protobuf}
-			if o.Payload, err = p.Marshal(); err != nil {
-				return err
-			}
-			if form != protobufObject {
-				if o.Payload, err = convert.Find(convert.Kind{APIVersion: "v1", Kind: "Pod"}, protobufObject, form)(nil, o.Payload); err != nil {
-					return err
-				}
-			}
-			switch form {
-			case jsonObject:
-				o.Encoding = store.JSONBare
-			case jsonMetadata:
-				o.Encoding = store.JSON
-			}
-			if err := snap.Add(tx, o); err != nil {
-				return err
-			}
-		}
-		return snap.Commit(tx, head)
-	})
-}
-
-// list gives a list in short, whatever its form: the form, "@version" and items,
-// each with its kind if it says one and its node if it has one.
-func (h *harness) list(q Request) string {
-	h.t.Helper()
-	resp, err := h.Answer(h.t.Context(), q)
-	if errors.Is(err, ErrNotRecorded) {
-		return "not recorded"
-	}
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	raw, err := io.ReadAll(resp.Body)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	format := wire.FormatOf(resp.Header.Get("Content-Type"))
-	out := ""
-	split := format.NewList(func(item []byte) error {
-		m, err := format.ParseItem(item)
-		if err != nil {
-			return err
-		}
-		node, err := format.Lookup(item, selectableField("spec.nodeName"))
-		if m.Kind != "" {
-			m.Kind = " " + m.Kind
-		}
-		out += m.Kind + " " + m.Name + "/" + node
-		return err
-	})
-	if _, err := split.Write(raw); err != nil {
-		h.t.Fatalf("%q: %v", raw, err)
-	}
-	head, err := split.ListMeta()
-	if err != nil {
-		h.t.Fatalf("%q: %v", raw, err)
-	}
-	name := map[wire.Format]string{wire.JSON: "json", wire.Protobuf: "protobuf"}[format]
-	return name + " " + head.APIVersion + " " + head.Kind + "@" + head.ResourceVersion + out
-}
-
-func selectableField(name string) wire.Field {
-	known, _ := selectable("", "v1", "pods")
-	return known[name][0]
-}
-
-func TestAListIsAnsweredInTheFormThatTheClientTakes(t *testing.T) {
+func TestAListIsAnsweredInAFormThatTheClientAccepts(t *testing.T) {
 	const url = "/api/v1/namespaces/shop/pods"
 	want := map[request.Form]string{
 		jsonObject:       "json v1 PodList@10 a/n b/m",
@@ -199,26 +89,26 @@ func TestTheNewestListAnswers(t *testing.T) {
 		accept []request.Form
 		want   string
 	}{
-		{"though it must be converted", func(h *harness) {
+		{"even if it must be converted", func(h *harness) {
 			h.recordIn(jsonObject, "/api/v1/pods", 10, podOn("shop", "old", "", 1))
 			h.recordIn(protobufObject, "/api/v1/pods", 11, podOn("shop", "new", "", 11))
 		}, []request.Form{jsonObject}, "json v1 PodList@11 new/"},
-		{"as it was recorded, when the client takes both", func(h *harness) {
+		{"unconverted, if the client accepts both", func(h *harness) {
 			h.recordIn(jsonObject, "/api/v1/pods", 10, podOn("shop", "old", "", 1))
 			h.recordIn(protobufObject, "/api/v1/pods", 11, podOn("shop", "new", "", 11))
 		}, []request.Form{jsonObject, protobufObject}, "protobuf v1 PodList@11 new/"},
-		{"in the form that the client likes best, when there are two", func(h *harness) {
+		{"in the form that the client prefers, of two", func(h *harness) {
 			h.recordIn(jsonObject, "/api/v1/pods", 10, podOn("shop", "a", "", 1))
 			h.recordIn(protobufObject, "/api/v1/pods", 10, podOn("shop", "a", "", 1))
 		}, []request.Form{protobufObject, jsonObject}, "protobuf v1 PodList@10 a/"},
-		{"in the form that the client likes best, when it must be converted", func(h *harness) {
+		{"in the form that the client prefers, converted", func(h *harness) {
 			h.recordIn(jsonObject, "/api/v1/pods", 10, podOn("shop", "a", "", 1))
 		}, []request.Form{protobufMetadata, jsonMetadata}, "protobuf meta.k8s.io/v1 PartialObjectMetadataList@10 a/"},
-		{"and of equally new ones that which is not converted", func(h *harness) {
+		{"unconverted, of equally new ones", func(h *harness) {
 			h.recordIn(protobufObject, "/api/v1/namespaces/shop/pods", 10, podOn("shop", "converted", "", 1))
 			h.recordIn(jsonObject, "/api/v1/pods", 10, podOn("shop", "recorded", "", 1))
 		}, []request.Form{jsonObject}, "json v1 PodList@10 recorded/"},
-		{"and of those that which was asked for", func(h *harness) {
+		{"as an exact match, of equally new ones", func(h *harness) {
 			h.recordIn(jsonObject, "/api/v1/pods", 10, podOn("shop", "wide", "", 1))
 			h.recordIn(jsonObject, "/api/v1/namespaces/shop/pods", 10, podOn("shop", "exact", "", 1))
 			h.recordIn(jsonObject, "/api/v1/pods?labelSelector=x", 10)
@@ -241,7 +131,7 @@ func TestTheNewestListAnswers(t *testing.T) {
 				t.Fatal(err)
 			}
 			if form, ok := h.Form(t.Context(), q); !ok || form.Format.MediaType() != resp.Header.Get("Content-Type") || !slices.Contains(tt.accept, form) {
-				t.Errorf("a watch behind it would go on in %+v %v", form, ok)
+				t.Errorf("a watch from this list would be in %+v %v", form, ok)
 			}
 		})
 	}
@@ -264,7 +154,7 @@ func TestALongListIsConvertedPageByPage(t *testing.T) {
 	}
 }
 
-func TestTheNewestSightingOfAnObjectAnswers(t *testing.T) {
+func TestTheNewestStateOfAnObjectAnswers(t *testing.T) {
 	h := newHarness(t)
 	h.recordIn(jsonObject, "/api/v1/namespaces/shop/pods", 10, podOn("shop", "a", "old", 1))
 	h.recordIn(protobufObject, "/api/v1/pods", 20, podOn("shop", "a", "new", 15))
@@ -278,7 +168,7 @@ func TestTheNewestSightingOfAnObjectAnswers(t *testing.T) {
 	}
 }
 
-func TestAWatchBeginsInTheFormThatTheClientTakes(t *testing.T) {
+func TestAWatchBeginsInAFormThatTheClientAccepts(t *testing.T) {
 	h := newHarness(t)
 	h.recordIn(protobufObject, "/api/v1/pods", 10, podOn("shop", "a", "n", 1), podOn("shop", "b", "m", 2), podOn("bar", "x", "n", 3))
 	for _, form := range allForms {
@@ -333,11 +223,11 @@ func TestACustomResourceHasNoProtobuf(t *testing.T) {
 		}
 	}
 	if got := h.list(ask(url+"?fieldSelector=spec.x%3D1", accept(jsonObject))); got != "not recorded" {
-		t.Errorf("a field that is not known to be one: %s", got)
+		t.Errorf("an unknown field: %s", got)
 	}
 }
 
-func TestWhatCannotBeReadIsAnErrorAndNoShortList(t *testing.T) {
+func TestAnInvalidPayloadIsAnErrorAndNotAShorterList(t *testing.T) {
 	h := newHarness(t)
 	s := scope("/api/v1/pods")
 	s.MediaType = wire.MediaTypeProtobuf
