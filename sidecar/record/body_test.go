@@ -15,8 +15,8 @@ func TestAResponseThatCannotBeSplitIsRecordedVerbatim(t *testing.T) {
 	const table = `{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"20"},"columnDefinitions":[],"rows":[]}`
 	many := strings.Repeat(configMap("x", 1)+",", 5000)
 	for name, tt := range map[string]struct {
-		url, body  string
-		kept, list bool
+		url, body      string
+		verbatim, list bool
 	}{
 		"a list of objects":                       {configmaps, listOf(20, configMap("a", 1)), false, true},
 		"an empty list":                           {configmaps, listOf(20), false, true},
@@ -41,7 +41,7 @@ func TestAResponseThatCannotBeSplitIsRecordedVerbatim(t *testing.T) {
 				}
 				h := newHarness(t, 0)
 				h.read(h.teeList(h.source(tt.url), wire.JSON, answer(cut(strings.NewReader(tt.body)))))
-				if got := h.hasResponse(tt.url); got != tt.kept {
+				if got := h.hasResponse(tt.url); got != tt.verbatim {
 					t.Errorf("it is recorded verbatim: %v", got)
 				}
 				if got := len(h.recorded("configmaps")) > 0; got != tt.list {

@@ -92,7 +92,7 @@ func (s *stream) conclude(v verdict) {
 
 // checkDuplicate checks that an event that ought to be recorded already really is.
 func (e *event) checkDuplicate(g *group, collection int64) (verdict, error) {
-	if _, behind := g.deferred[deferredWrite{collection, e.key}]; behind {
+	if _, ok := g.deferred[deferredWrite{collection, e.key}]; ok {
 		return duplicate, nil
 	}
 	have, err := g.tx.Version(collection, e.key.Namespace, e.key.Name)

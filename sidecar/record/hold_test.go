@@ -14,14 +14,14 @@ import (
 )
 
 func TestGroupsAreHeldBackOnlyWhileAListIsIncoming(t *testing.T) {
-	whole, first := listOf(20, configMap("a", 1), configMap("b", 2)), page(20, "one", configMap("a", 1), configMap("b", 2))
+	full, first := listOf(20, configMap("a", 1), configMap("b", 2)), page(20, "one", configMap("a", 1), configMap("b", 2))
 	for name, tt := range map[string]struct {
 		url, body string
 		read      int // in bytes
 		want      bool
 	}{
-		"a part of a list was read":     {configmaps, whole, len(whole) - 5, true},
-		"a list was read":               {configmaps, whole, len(whole), false},
+		"a part of a list was read":     {configmaps, full, len(full) - 5, true},
+		"a list was read":               {configmaps, full, len(full), false},
 		"a part of a page was read":     {configmaps + "?limit=2", first, len(first) - 5, true},
 		"a page was read, not the last": {configmaps + "?limit=2", first, len(first), false},
 	} {

@@ -42,10 +42,10 @@ func TestTheResponseToAWriteShowsWhetherTheObjectIsDeleted(t *testing.T) {
 	freed := *partial.DeepCopy()
 	freed.DeletionTimestamp = &metav1.Time{Time: time.Unix(1_767_225_600, 0)}
 	for name, tt := range map[string]struct {
-		verb   string
-		format wire.Format
-		body   string
-		gone   bool
+		verb    string
+		format  wire.Format
+		body    string
+		deleted bool
 	}{
 		"a Status":                                  {request.Delete, wire.JSON, `{"kind":"Status","apiVersion":"v1","status":"Success","details":{"name":"a","uid":"u-a"}}`, true},
 		"a Status without a uid":                    {request.Delete, wire.JSON, `{"kind":"Status","apiVersion":"v1","status":"Success"}`, true},
@@ -77,9 +77,9 @@ func TestTheResponseToAWriteShowsWhetherTheObjectIsDeleted(t *testing.T) {
 			source := h.source(configmaps + "/a")
 			source.Info.Verb = tt.verb
 			h.read(h.teeWrite(source, tt.format, answer(strings.NewReader(tt.body))))
-			tombstone, gone := h.tombstone("a")
-			if gone != tt.gone || (gone && (len(tombstone.UIDs) != 1 || tombstone.UIDs[0] != "u-a" || tombstone.ResourceVersion != "10")) {
-				t.Errorf("it is deleted: %v %+v", gone, tombstone)
+			tombstone, got := h.tombstone("a")
+			if got != tt.deleted || (got && (len(tombstone.UIDs) != 1 || tombstone.UIDs[0] != "u-a" || tombstone.ResourceVersion != "10")) {
+				t.Errorf("it is deleted: %v %+v", got, tombstone)
 			}
 		})
 	}
@@ -125,14 +125,14 @@ func TestANewerResponseDropsTheTombstone(t *testing.T) {
 		h.read(h.teeObject(h.source(configmaps+url), wire.JSON, answer(strings.NewReader(cm("a", rv)))))
 	}
 	const table = `{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"20"},"rows":[]}`
-	whole := func(h *harness, url, mediaType, body string) {
+	verbatim := func(h *harness, url, mediaType, body string) {
 		resp := answer(strings.NewReader(body))
 		resp.Header.Set("Content-Type", mediaType)
 		h.read(h.teeDocument(h.source(configmaps+url), nil, resp))
 	}
 	for name, tt := range map[string]struct {
-		then func(*harness)
-		dead bool
+		then   func(*harness)
+		exists bool
 	}{
 		"the object was read as a table": {func(h *harness) {
 			h.read(h.teeObject(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(table))))
@@ -140,10 +140,10 @@ func TestANewerResponseDropsTheTombstone(t *testing.T) {
 		"a watch cache returned it as a table": {func(h *harness) {
 			h.read(h.teeObject(h.source(configmaps+"/a?resourceVersion=0"), wire.JSON, answer(strings.NewReader(table))))
 		}, true},
-		"the object was read in YAML":        {func(h *harness) { whole(h, "/a", "application/yaml", "kind: ConfigMap") }, false},
-		"its scale was read":                 {func(h *harness) { whole(h, "/a/scale", "application/json", `{"kind":"Scale"}`) }, false},
-		"another object was read as a table": {func(h *harness) { whole(h, "/b", "application/json", table) }, true},
-		"a table of the collection":          {func(h *harness) { whole(h, "", "application/json", table) }, true},
+		"the object was read in YAML":        {func(h *harness) { verbatim(h, "/a", "application/yaml", "kind: ConfigMap") }, false},
+		"its scale was read":                 {func(h *harness) { verbatim(h, "/a/scale", "application/json", `{"kind":"Scale"}`) }, false},
+		"another object was read as a table": {func(h *harness) { verbatim(h, "/b", "application/json", table) }, true},
+		"a table of the collection":          {func(h *harness) { verbatim(h, "", "application/json", table) }, true},
 		"the object was read again":          {func(h *harness) { object(h, "/a", 9) }, false},
 		"a watch cache returned it":          {func(h *harness) { object(h, "/a?resourceVersion=0", 9) }, true},
 		"a list of the namespace":            {func(h *harness) { h.list(configmaps, listOf(20)) }, false},
@@ -159,8 +159,8 @@ func TestANewerResponseDropsTheTombstone(t *testing.T) {
 			h.flush()
 			h.now = h.now.Add(time.Second)
 			tt.then(h)
-			if _, dead := h.tombstone("a"); dead != tt.dead {
-				t.Errorf("there is a tombstone: %v", dead)
+			if _, exists := h.tombstone("a"); exists != tt.exists {
+				t.Errorf("there is a tombstone: %v", exists)
 			}
 		})
 	}
@@ -214,7 +214,7 @@ func TestADeleteCollectionDropsSingleObjects(t *testing.T) {
 			t.Errorf("%s is recorded: %v", url, got)
 		}
 	}
-	if _, dead := h.tombstone("a"); dead {
+	if _, exists := h.tombstone("a"); exists {
 		t.Error("there is a tombstone without proof")
 	}
 }

@@ -27,10 +27,10 @@ func TestAListBecomesACompleteCollection(t *testing.T) {
 }
 
 func TestAnIncompleteListIsNotRecorded(t *testing.T) {
-	whole := listOf(20, configMap("c", 15))
+	complete := listOf(20, configMap("c", 15))
 	for name, body := range map[string]io.Reader{
-		"the connection broke":     io.MultiReader(strings.NewReader(whole[:len(whole)-10]), iotest.ErrReader(iotest.ErrTimeout)),
-		"the body ended early":     strings.NewReader(whole[:len(whole)-1]),
+		"the connection broke":     io.MultiReader(strings.NewReader(complete[:len(complete)-10]), iotest.ErrReader(iotest.ErrTimeout)),
+		"the body ended early":     strings.NewReader(complete[:len(complete)-1]),
 		"it is a table":            strings.NewReader(`{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"20"},"rows":[]}`),
 		"it has no version":        strings.NewReader(`{"kind":"ConfigMapList","apiVersion":"v1","metadata":{},"items":[]}`),
 		"an item has no name":      strings.NewReader(listOf(20, `{"metadata":{}}`)),
@@ -283,7 +283,7 @@ func TestAListWhoseEndFailsLeavesNoRows(t *testing.T) {
 	h.enqueue(poison{})
 	release()
 	h.flush()
-	h.Link("online", "a group behind it")
+	h.Link("online", "the next group")
 	h.flush()
 	if used := h.count("collection") + h.count("object"); used != 0 {
 		t.Fatalf("it left %d rows", used)
