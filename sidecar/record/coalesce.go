@@ -2,46 +2,42 @@ package record
 
 import "rockpool.dev/store"
 
-// Coalescing: of the events of one object that one watch has in the queue, only
-// the last one keeps its object. The others are superseded: they stay in their
-// places as steps from one version to the next, without a payload.
+// Coalescing: a watch may have several events of one object in the queue. Only the last of them
+// keeps the object. The others are superseded: they keep their places in the queue, as steps from
+// one version to the next without a payload.
 //
 //	queue of a watch      ADDED a@11   MODIFIED b@12   MODIFIED a@13
 //	becomes               step 10→11   MODIFIED b@12   MODIFIED a@13
 //
-// A hot object then costs one write a group, however often it changes, and a slow
-// disk costs the memory of the objects that changed, not of all their changes.
+// An object that changes often then costs one write per group. A slow disk costs the memory of the
+// objects that changed, not of all their changes.
 //
-// Why a complete collection still equals the server's state at its version at
-// every commit: a step moves the collection's version on and leaves the object
-// behind, so between the step and the event that supersedes it the rows are
-// wrong. That must never be committed. Therefore:
+// A step moves the collection's version on but leaves the object's old row. Between the step and
+// the event that supersedes it the rows are wrong, and must not be committed. At every commit a
+// complete collection still equals the server's state at its version, because:
 //
-//   - A group that takes a step goes on until it has taken what supersedes it
-//     (take). That one is in the queue: it is the last event of its object that
-//     the watch has had, and only an event that was not taken yet is superseded.
-//   - What supersedes is never refused behind its step as a gap: the watch's
-//     events between the two are all in the queue, so each one begins where the
-//     one before it ended. An event that found no room tears this chain. Events
-//     behind the hole supersede none before it (enqueueEvent forgets them).
-//   - It may be known already, brought by another watch of the scope. Then that
-//     watch's events have moved the collection past it, and by the same rules the
-//     object is at its last version there when the group ends.
-//   - A snapshot that is committed in between makes the rows equal to its list,
-//     whatever they were; events go on from there or are gaps.
-//   - When a group fails as a whole, steps and what supersedes them are lost
-//     together. When it is written one by one, steps are lost (onebyone): what
-//     comes behind them in their watch is then a gap, and the collection is listed
-//     again.
+//   - A group that takes a step also takes the superseding event (see take). That event is in the
+//     queue: it is the watch's last event of the object, and only queued events are superseded.
+//   - A superseding event is never a gap after its step. All events of the watch between the two
+//     are in the queue, and each begins where the one before it ended. An event that does not fit
+//     into the queue breaks this chain. Later events then supersede none before the break, because
+//     enqueueEvent forgets those.
+//   - A superseding event may be a duplicate of one from another watch of the scope. Then that
+//     watch has moved the collection past it. By the same rules the object's row is correct there
+//     when the group ends.
+//   - A snapshot committed in between makes the rows equal to its list. Later events continue from
+//     there or are gaps.
+//   - When a whole group fails, steps and superseding events are lost together. When it is written
+//     one by one (see writeOneByOne), the steps are lost. The watch's next events are then gaps,
+//     and the collection is relisted.
 //
-// Only events of the same watch supersede each other. Two watches of one scope may
-// be apart by any distance, so the one's event says nothing about the place of
-// the other's in the queue.
+// Only events of the same watch supersede each other. Two watches of one scope may be any distance
+// apart, so an event of one says nothing about the queued events of the other.
 
-// stepOverhead is what a superseded event costs in memory.
+// stepOverhead is the memory that a superseded event takes, in bytes.
 const stepOverhead = 192
 
-// enqueueEvent adds an event and supersedes the one of the same object that waits.
+// enqueueEvent adds an event, which supersedes the queued event of the same object.
 func (r *Recorder) enqueueEvent(e *event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -66,24 +62,34 @@ func (r *Recorder) enqueueEvent(e *event) {
 	r.push(e)
 }
 
-// leave is called when the event leaves the queue. It gives how many more events
-// than before it must leave with it.
-func (e *event) leave() (owing int) {
+// dequeued ends the time in which the event may be superseded.
+func (e *event) dequeued() (deferred int) {
 	if e.stream.waiting[e.key] == e {
 		delete(e.stream.waiting, e.key)
 	}
 	if e.superseded {
-		owing++
+		deferred++
 	}
 	if e.supersedes {
-		owing--
+		deferred--
 	}
-	return owing
+	return deferred
 }
 
-// debt is an object whose row is behind its collection's version until the event
-// that supersedes the step is applied.
-type debt struct {
+// deferredWrite is an object whose row is older than its collection's version, until the event that
+// supersedes the step is applied.
+type deferredWrite struct {
 	collection int64
 	key        store.Key
+}
+
+// enqueueDifference adds a difference. Events after it supersede none before it: those would have
+// to be committed together with it.
+func (r *Recorder) enqueueDifference(d *difference) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(d.stream.waiting)
+	if r.admit(d.size(), r.max) {
+		r.push(d)
+	}
 }

@@ -10,25 +10,22 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
-
 	"rockpool.dev/sidecar/api/wire"
-	"rockpool.dev/store"
 )
 
-// server is what the API server has: a history of configmaps, one change a version.
+// server stands for the API server: a history of ConfigMaps with one change per version.
 type server struct {
 	rand    *rand.Rand
 	version int
-	states  []map[string]int // at each version: name to version of the object
-	changes []string         // at each version: "TYPE name version", for rig.events
+	states  []map[string]int // by version: the version of each object
+	changes []string         // by version: "TYPE name version", for harness.events
 }
 
 func newServer(r *rand.Rand) *server {
 	return &server{rand: r, states: []map[string]int{{}}, changes: []string{""}}
 }
 
-// change is one event on one of a few objects.
+// change makes one change to one of four objects.
 func (s *server) change() {
 	s.version++
 	name := string(rune('a' + s.rand.IntN(4)))
@@ -58,7 +55,7 @@ func (s *server) list() string {
 	return listOf(s.version, items...)
 }
 
-// state is what a complete collection at a version must be.
+// state is the complete collection at a version.
 func (s *server) state(version int) string {
 	line := fmt.Sprintf("complete shop/@%d:", version)
 	for _, name := range []string{"a", "b", "c", "d"} {
@@ -69,7 +66,7 @@ func (s *server) state(version int) string {
 	return line
 }
 
-// difference is what has changed since a version.
+// difference returns the changes since a version.
 func (s *server) difference(t *testing.T, since int) (changes []Change) {
 	before, now := s.states[since], s.states[s.version]
 	add := func(kind, name string, rv int) {
@@ -93,28 +90,9 @@ func (s *server) difference(t *testing.T, since int) (changes []Change) {
 	return changes
 }
 
-// broken is an operation that makes its group fail as a full disk does.
-type broken struct{ poison }
-
-func (broken) apply(*group) error { return fmt.Errorf("no room: %w", store.ErrFull) }
-
-// idleRig is a rig whose recorder writes when the test says so.
-func idleRig(t testing.TB, dir string, maxPending int) *rig {
-	t.Helper()
-	g := &rig{t: t, now: time.UnixMilli(1_700_000_000_000)}
-	db, err := store.Open(t.Context(), dir, store.Options{MaxSize: 64 << 20, Now: func() time.Time { return g.now }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
-	g.db = db
-	g.Recorder = New(Options{DB: db, Logger: zap.NewNop(), MaxPending: maxPending, Clock: rigClock{g: g}})
-	return g
-}
-
-// TestACompleteCollectionIsTheServersStateAtEveryCommit drives two watches of one
-// scope, each at its own pace and with leaps, with lists between them, with a queue that is too
-// small now and then, and with groups that fail; after every group it looks.
+// TestACompleteCollectionIsTheServersStateAtEveryCommit drives two watches of one scope. Each has
+// its own pace and skips versions. There are lists between them, a queue that is sometimes too
+// small, and groups that fail. The test checks the collection after every group.
 func TestACompleteCollectionIsTheServersStateAtEveryCommit(t *testing.T) {
 	dir := t.TempDir()
 	superseded := counter(t, eventsTotal.WithLabelValues("superseded"))
@@ -130,21 +108,21 @@ func TestACompleteCollectionIsTheServersStateAtEveryCommit(t *testing.T) {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		g := idleRig(t, dir, 0)
-		g.groupOps = 1 + r.IntN(12)
+		h := idleHarness(t, dir, 0)
+		h.groupOps = 1 + r.IntN(12)
 		type client struct {
 			*Watch
 			at int
 		}
 		open := func() client {
-			return client{g.Watch(g.source(fmt.Sprintf("%s?watch=true&resourceVersion=%d", configmaps, s.version)), wire.JSON), s.version}
+			return client{h.Watch(h.source(fmt.Sprintf("%s?watch=true&resourceVersion=%d", configmaps, s.version)), wire.JSON), s.version}
 		}
-		list := func() { g.read(g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(s.list())))) }
+		list := func() { h.read(h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(s.list())))) }
 		s.change()
 		list()
 		clients := []client{open(), open()}
 		for range 400 {
-			g.now = g.now.Add(time.Millisecond)
+			h.now = h.now.Add(time.Millisecond)
 			switch n := r.IntN(100); {
 			case n < 30:
 				s.change()
@@ -153,9 +131,9 @@ func TestACompleteCollectionIsTheServersStateAtEveryCommit(t *testing.T) {
 				for range 1 + r.IntN(4) {
 					if c.at < s.version {
 						c.at++
-						g.events(c.Watch, s.changes[c.at])
+						h.events(c.Watch, s.changes[c.at])
 					} else if r.IntN(10) == 0 {
-						g.events(c.Watch, fmt.Sprintf("BOOKMARK x %d", s.version))
+						h.events(c.Watch, fmt.Sprintf("BOOKMARK x %d", s.version))
 					}
 				}
 			case n < 79:
@@ -165,19 +143,19 @@ func TestACompleteCollectionIsTheServersStateAtEveryCommit(t *testing.T) {
 				clients[i].Close()
 				clients[i] = open()
 			case n < 83:
-				g.enqueue(poison{})
+				h.enqueue(poison{})
 			case n < 84:
-				g.enqueue(broken{})
+				h.enqueue(broken{})
 			case n < 86: // room for a few more, until the next group
-				g.max = g.pending + 600
+				h.max = h.pending + 600
 			case n < 88:
 				c := &clients[r.IntN(2)]
 				c.Difference(s.difference(t, c.at), fmt.Sprint(s.version))
 				c.at = s.version
 			default:
-				g.write(t.Context(), g.take())
-				g.max = DefaultMaxPending
-				for _, got := range g.recorded("configmaps") {
+				h.write(t.Context(), h.take())
+				h.max = DefaultMaxPending
+				for _, got := range h.recorded("configmaps") {
 					var version int
 					if _, err := fmt.Sscanf(got, "complete shop/@%d:", &version); err != nil {
 						t.Fatal(got, err)
@@ -189,86 +167,84 @@ func TestACompleteCollectionIsTheServersStateAtEveryCommit(t *testing.T) {
 				}
 			}
 		}
-		for ops := g.take(); len(ops) > 0; ops = g.take() {
-			g.write(t.Context(), ops)
-		}
+		h.drain(t.Context())
 		for _, c := range clients {
 			if n := len(c.waiting); n != 0 {
-				t.Fatalf("%d events are thought to wait in an empty queue", n)
+				t.Fatalf("%d events still wait, but the queue is empty", n)
 			}
 			c.Close()
 		}
-		if g.pending != 0 || g.writing != 0 {
-			t.Fatalf("%d bytes of an empty queue, %d being written", g.pending, g.writing)
+		if h.pending != 0 || h.writing != 0 {
+			t.Fatalf("an empty queue has %d bytes, and %d are being written", h.pending, h.writing)
 		}
-		if err := g.db.Close(); err != nil {
+		if err := h.db.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if n := counter(t, eventsTotal.WithLabelValues("superseded")) - superseded; n < 100 {
-		t.Errorf("only %v events were superseded: the test does not test", n)
+		t.Errorf("only %v events were superseded: this tests too little", n)
 	}
 	if n := counter(t, droppedTotal.WithLabelValues("queue")) - lost; n < 100 {
-		t.Errorf("only %v operations found no room", n)
+		t.Errorf("only %v operations did not fit", n)
 	}
 	if n := counter(t, eventsTotal.WithLabelValues("contradiction")) - contradictions; n != 0 {
-		t.Errorf("%v events were taken for contradictions; the server never went back", n)
+		t.Errorf("%v events are contradictions, but the server never went back", n)
 	}
 	if applied < 50 {
-		t.Errorf("the collections came to version %d at most", applied)
+		t.Errorf("the collections reached only version %d", applied)
 	}
 }
 
 func TestOnlyTheLastEventOfAnObjectKeepsItsPayload(t *testing.T) {
-	g := idleRig(t, t.TempDir(), 0)
-	g.read(g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 1))))))
-	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+	h := idleHarness(t, t.TempDir(), 0)
+	h.read(h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 1))))))
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
 	defer w.Close()
-	g.write(t.Context(), g.take())
+	h.write(t.Context(), h.take())
 	for i := range 1000 {
-		g.events(w, fmt.Sprintf("MODIFIED a %d", 11+i))
+		h.events(w, fmt.Sprintf("MODIFIED a %d", 11+i))
 	}
-	if most := 1000*stepOverhead + 1000; g.pending > most {
-		t.Errorf("%d bytes wait, want at most %d", g.pending, most)
+	if most := 1000*stepOverhead + 1000; h.pending > most {
+		t.Errorf("%d bytes are pending, want at most %d", h.pending, most)
 	}
-	g.groupOps = 10
-	g.write(t.Context(), g.take()) // one group: what is in between is true at no version
-	if got := strings.Join(g.recorded("configmaps"), "\n"); got != "complete shop/@1010: a@1010" {
+	h.groupOps = 10
+	h.write(t.Context(), h.take()) // one group: no commit in between would be correct
+	if got := strings.Join(h.recorded("configmaps"), "\n"); got != "complete shop/@1010: a@1010" {
 		t.Errorf("recorded %s", got)
 	}
 }
 
-func TestAnEventBehindAHoleSupersedesNoneBeforeIt(t *testing.T) {
-	g := idleRig(t, t.TempDir(), 0)
-	g.read(g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10)))))
-	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+func TestAnEventAfterAGapSupersedesNoneBeforeIt(t *testing.T) {
+	h := idleHarness(t, t.TempDir(), 0)
+	h.read(h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10)))))
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
 	defer w.Close()
-	g.write(t.Context(), g.take())
-	g.events(w, "ADDED a 11")
-	g.max = g.pending
-	g.events(w, "ADDED b 12") // no room
-	g.max = DefaultMaxPending
-	g.events(w, "MODIFIED a 13")
-	g.write(t.Context(), g.take())
-	if got := strings.Join(g.recorded("configmaps"), "\n"); got != "complete shop/@11: a@11" {
+	h.write(t.Context(), h.take())
+	h.events(w, "ADDED a 11")
+	h.max = h.pending
+	h.events(w, "ADDED b 12") // does not fit
+	h.max = DefaultMaxPending
+	h.events(w, "MODIFIED a 13")
+	h.write(t.Context(), h.take())
+	if got := strings.Join(h.recorded("configmaps"), "\n"); got != "complete shop/@11: a@11" {
 		t.Errorf("recorded %s", got)
 	}
 	select {
-	case <-g.Stale():
+	case <-h.Stale():
 	default:
-		t.Error("the collection is not listed again")
+		t.Error("the collection is not reported as stale")
 	}
 }
 
-// BenchmarkHotObjects writes 2000 events of 20 objects of 3 KiB. The slower the
-// disk, the more of them have come when it is ready for a group.
+// BenchmarkHotObjects writes 2000 events of 20 objects of 3 KiB. arrived is the number of events
+// that are queued before each group: it grows with the slowness of the disk.
 func BenchmarkHotObjects(b *testing.B) {
 	for _, mode := range []struct {
 		arrived  int
 		coalesce bool
 	}{{1, true}, {100, false}, {100, true}, {2000, false}, {2000, true}} {
 		b.Run(fmt.Sprintf("arrived=%d/coalesce=%v", mode.arrived, mode.coalesce), func(b *testing.B) {
-			g := idleRig(b, b.TempDir(), 64<<20)
+			h := idleHarness(b, b.TempDir(), 64<<20)
 			var items []string
 			object := func(i, rv int) string {
 				return strings.Replace(cm(fmt.Sprintf("hot%02d", i), rv), `"data"`, fmt.Sprintf(`"text":%q,"data"`, strings.Repeat(fmt.Sprintf("%08d", rv), 3<<10/8)), 1)
@@ -276,11 +252,11 @@ func BenchmarkHotObjects(b *testing.B) {
 			for i := range 20 {
 				items = append(items, object(i, 1))
 			}
-			g.read(g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, items...)))))
-			g.write(b.Context(), g.take())
-			w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+			h.read(h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, items...)))))
+			h.write(b.Context(), h.take())
+			w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
 			defer w.Close()
-			g.write(b.Context(), g.take())
+			h.write(b.Context(), h.take())
 			rv, payload, before := 10, 0, written(b)
 			for b.Loop() {
 				for n := range 2000 {
@@ -292,28 +268,26 @@ func BenchmarkHotObjects(b *testing.B) {
 						b.Fatal(err)
 					}
 					if !mode.coalesce {
-						g.mu.Lock()
+						h.mu.Lock()
 						clear(w.waiting)
-						g.mu.Unlock()
+						h.mu.Unlock()
 					}
 					w.Event(wire.Event{Type: wire.Modified, Object: []byte(raw)}, m)
 					if n%mode.arrived == mode.arrived-1 {
-						for ops := g.take(); len(ops) > 0; ops = g.take() {
-							g.write(b.Context(), ops)
-						}
+						h.drain(b.Context())
 					}
 				}
 			}
 			b.ReportMetric(float64(written(b)-before)/float64(payload), "written/payload")
-			if got := g.recorded("configmaps"); len(got) != 1 || !strings.HasPrefix(got[0], fmt.Sprintf("complete shop/@%d:", rv)) {
+			if got := h.recorded("configmaps"); len(got) != 1 || !strings.HasPrefix(got[0], fmt.Sprintf("complete shop/@%d:", rv)) {
 				b.Fatalf("recorded %.100s, want version %d", got, rv)
 			}
 		})
 	}
 }
 
-// written gives the bytes that this process has given to the system to write,
-// whatever the file system. It is what SQLite writes: it uses no mmap.
+// written returns the bytes that this process has passed to write system calls, on any file system.
+// SQLite's writes are all among them, because it does not use mmap.
 func written(tb testing.TB) (n int64) {
 	tb.Helper()
 	raw, err := os.ReadFile("/proc/self/io")
@@ -329,23 +303,23 @@ func written(tb testing.TB) (n int64) {
 	return 0
 }
 
-func TestWhatIsPendingStaysWithinItsBoundHoweverSlowTheDisk(t *testing.T) {
+func TestPendingBytesAreBoundedWhileTheStoreIsBlocked(t *testing.T) {
 	const most = 256 << 10
-	g := newRig(t, most)
-	g.list(configmaps, listOf(10))
-	release := g.holdTheStore()
-	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+	h := newHarness(t, most)
+	h.list(configmaps, listOf(10))
+	release := h.blockStore()
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
 	defer w.Close()
-	other := g.Watch(g.source("/api/v1/configmaps?watch=true&resourceVersion=10"), wire.JSON)
+	other := h.Watch(h.source("/api/v1/configmaps?watch=true&resourceVersion=10"), wire.JSON)
 	defer other.Close()
-	// Each call returns while the disk does not; that it does is what is tested.
+	// The store is blocked, so the test would hang if one of these calls waited for it.
 	for i := range 5000 {
-		g.events(w, fmt.Sprintf("MODIFIED o%d %d", i%3, 11+i))
-		g.events(other, fmt.Sprintf("MODIFIED o%d %d", i, 11+i))
-		g.read(g.teeList(g.source("/api/v1/namespaces/other/configmaps"), wire.JSON, answer(strings.NewReader(listOf(20+i, configMap("x", 1))))))
-		g.mu.Lock()
-		pending := g.pending + g.writing
-		g.mu.Unlock()
+		h.events(w, fmt.Sprintf("MODIFIED o%d %d", i%3, 11+i))
+		h.events(other, fmt.Sprintf("MODIFIED o%d %d", i, 11+i))
+		h.read(h.teeList(h.source("/api/v1/namespaces/other/configmaps"), wire.JSON, answer(strings.NewReader(listOf(20+i, configMap("x", 1))))))
+		h.mu.Lock()
+		pending := h.pending + h.writing
+		h.mu.Unlock()
 		if pending > most {
 			t.Fatalf("%d bytes are pending", pending)
 		}
@@ -353,7 +327,7 @@ func TestWhatIsPendingStaysWithinItsBoundHoweverSlowTheDisk(t *testing.T) {
 	release()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if err := g.Flush(ctx); err != nil && !errors.Is(err, context.Canceled) {
+	if err := h.Flush(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
 }

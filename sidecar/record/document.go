@@ -14,31 +14,34 @@ import (
 )
 
 const (
-	// maxDocument bounds an answer that is kept whole, in bytes. The largest that an API
-	// server of Kubernetes 1.36 has of its own is OpenAPI v2 in JSON, 2.2 MB; the largest
-	// part of OpenAPI v3 has 1.6 MB. With hundreds of custom resources v2 grows beyond the
-	// bound, which is there because all of it is in memory until it has been written.
+	// maxDocument bounds a verbatim response, in bytes. The largest of Kubernetes 1.36 is OpenAPI
+	// v2 in JSON, with 2.2 MB; the largest part of OpenAPI v3 has 1.6 MB. With hundreds of custom
+	// resources OpenAPI v2 exceeds the bound. The bound exists because the whole body stays in
+	// memory until it is written.
 	maxDocument = 4 << 20
-	// maxReview bounds the answer to a question, in bytes: the rules of a subject may be long.
-	maxReview = 256 << 10
-	// keepReviews is how many answers to questions are kept.
-	keepReviews = 512
+	// maxReviewSize bounds the response to a review, in bytes: a subject may have many rules.
+	maxReviewSize = 256 << 10
+	// maxReviews bounds the number of recorded reviews.
+	maxReviews = 512
 )
 
-// document is the answer to the request, still without a body.
-func (s *Source) document(mediaType string) store.Response {
-	return store.Response{Principal: s.Principal, Path: s.Path, Accept: s.Info.RawAccept, Status: http.StatusOK, MediaType: mediaType}
+// response is the row of a verbatim response to the request, without its body.
+func (s *Source) response(mediaType string) store.Response {
+	return store.Response{
+		Principal: s.Principal, Path: s.Path, Accept: s.Info.RawAccept,
+		Status: http.StatusOK, MediaType: mediaType,
+	}
 }
 
-// teeDocument records an answer whole, for the identical request.
+// teeDocument records a response verbatim, for the identical request.
 func (r *Recorder) teeDocument(source Source, _ wire.Format, resp *http.Response) io.ReadCloser {
-	answer := source.document(resp.Header.Get("Content-Type"))
-	answer.ETag, answer.Headers = resp.Header.Get("ETag"), describing(resp.Header)
-	return newTee(resp, r.whole(maxDocument, func(raw []byte) { r.keep(&source, answer, raw) }))
+	answer := source.response(resp.Header.Get("Content-Type"))
+	answer.ETag, answer.Headers = resp.Header.Get("ETag"), describingHeaders(resp.Header)
+	return newTee(resp, r.documentBuffer(source, answer))
 }
 
-// describing gives the headers that belong to a body besides its type and etag, as JSON.
-func describing(h http.Header) string {
+// describingHeaders returns the headers that describe a body, without Content-Type and ETag.
+func describingHeaders(h http.Header) string {
 	kept := http.Header{}
 	for _, name := range []string{"Cache-Control", "Expires", "Last-Modified", "Vary"} {
 		if values := h.Values(name); len(values) > 0 {
@@ -52,33 +55,37 @@ func describing(h http.Header) string {
 	return string(raw)
 }
 
-// keep records a whole answer.
-func (r *Recorder) keep(source *Source, answer store.Response, raw []byte) {
-	if len(raw) > maxDocument || (source.Info.IsResource && !isAll(source, answer.MediaType, raw)) {
+// documentBuffer records a verbatim response when its body is complete.
+func (r *Recorder) documentBuffer(source Source, answer store.Response) *bodyBuffer {
+	return r.bodyBuffer(maxDocument, func(raw []byte) { r.recordDocument(&source, answer, raw) })
+}
+
+// recordDocument records a verbatim response.
+func (r *Recorder) recordDocument(source *Source, answer store.Response, raw []byte) {
+	if len(raw) > maxDocument || (source.Info.IsResource && !isComplete(source, answer.MediaType, raw)) {
 		return
 	}
 	answer.Body = raw
-	r.enqueue(document{answer})
-	// In whatever form an object comes, or its status or scale, it is there.
-	if source.Info.Verb == request.Get && source.Info.Name != "" && source.latest() {
-		r.enqueue(unbury{source.seenScope(request.Form{Format: wire.JSON}), source.Info.Namespace, source.Info.Name, source.Started})
+	r.enqueue(putResponse{response: answer})
+	// An object that was read in any form, or whose status or scale was read, exists.
+	if source.Info.Verb == request.Get && source.Info.Name != "" && source.wantsLatest() {
+		r.enqueue(dropTombstone(source, source.Info.Namespace, source.Info.Name))
 	}
-	// What is at a hash never changes (KEP-2896): with another hash the server has
-	// another document there, and nobody will ask for this one any more.
+	// The document at a hash never changes (KEP-2896). A new hash means that the server has a new
+	// document, and nobody asks for the old one any more.
 	path, query, _ := strings.Cut(source.Path, "?")
 	if strings.HasPrefix(path, "/openapi/v3/") && strings.HasPrefix(query, "hash=") {
-		r.enqueue(supersede{source.Principal, path, source.Path})
+		r.enqueue(dropOtherQueries(source))
 	}
 }
 
-// isAll tells that an answer is all of its list, or all of an object. When nobody can
-// say, it is not.
-func isAll(source *Source, mediaType string, raw []byte) bool {
+// isComplete reports whether a body is a complete list or object. If that is unknown, it is not.
+func isComplete(source *Source, mediaType string, raw []byte) bool {
 	if source.Info.Continue != "" {
 		return false
 	}
 	if wire.FormatOf(mediaType) != wire.JSON {
-		// In CBOR and YAML alike the name of the field is in plain letters.
+		// CBOR and YAML both contain the name of the field in plain letters.
 		return source.Info.Limit == 0 || !bytes.Contains(raw, []byte("continue"))
 	}
 	l := wire.JSON.NewList(func([]byte) error { return nil })
@@ -89,86 +96,49 @@ func isAll(source *Source, mediaType string, raw []byte) bool {
 	return err == nil && head.Continue == ""
 }
 
-// notModified records a 304 that the client has asked for itself.
+// notModified records a 304 to a conditional request of the client.
 func (r *Recorder) notModified(source Source, _ wire.Format, resp *http.Response) io.ReadCloser {
 	r.Renewed(source, resp.Header.Get("ETag"))
 	return resp.Body
 }
 
-// Renewed records that the server says of the document with this etag, as the answer
-// to the identical request, that it has not changed.
+// Renewed records that the API server still has the document with this ETag, as the response to the
+// identical request.
 func (r *Recorder) Renewed(source Source, etag string) {
 	if etag != "" {
-		r.enqueue(renew{&source, etag})
+		r.enqueue(renewResponse(&source, etag))
 	}
 }
 
-// Review is a question and how its answer is kept.
+// Review says how the response to a review is recorded.
 type Review struct {
-	Question string // names it, without telling what it is
-	// Seal makes an answer unreadable for everybody who has not asked.
+	Question string // a keyed digest of the review, so that the cache does not show its content
+	// Seal makes a response unreadable for everybody but the caller who asked.
 	Seal func([]byte) []byte
-	// Lifetime is how long an answer is worth something.
+	// Lifetime is how long a response stays usable.
 	Lifetime time.Duration
 }
 
-// teeReview records the answer to a review. A 401 says nothing: nobody knows who has asked.
-// Another status than 201 puts what the server has said before to such reviews in doubt.
+// teeReview records the response to a review. A 401 says nothing, because the caller is unknown.
+// Any other status but 201 invalidates the earlier responses at this path.
 func (r *Recorder) teeReview(source Source, _ wire.Format, resp *http.Response) io.ReadCloser {
 	switch {
 	case source.Review == nil || resp.StatusCode == http.StatusUnauthorized:
 		return resp.Body
 	case resp.StatusCode != http.StatusCreated:
-		r.forget(&source)
+		r.invalidatePath(&source)
 		return resp.Body
 	}
-	answer := source.document(resp.Header.Get("Content-Type"))
+	answer := source.response(resp.Header.Get("Content-Type"))
 	answer.Status, answer.Question = resp.StatusCode, source.Review.Question
-	return newTee(resp, r.whole(maxReview, func(raw []byte) {
+	return newTee(resp, r.bodyBuffer(maxReviewSize, func(raw []byte) {
 		answer.Body = source.Review.Seal(raw)
-		r.enqueue(document{answer})
-		r.enqueue(forgetReviews{r.clock.Now().Add(-source.Review.Lifetime)})
+		r.enqueue(putResponse{response: answer})
+		r.enqueue(dropReviews(r.clock.Now().Add(-source.Review.Lifetime)))
 	}))
 }
 
-type document struct{ store.Response }
-
-func (d document) size() int            { return len(d.Body) + overhead }
-func (document) lost()                  {}
-func (d document) apply(g *group) error { return g.tx.PutResponse(d.Response) }
-
-type renew struct {
-	source *Source
-	etag   string
-}
-
-func (renew) size() int { return overhead }
-func (renew) lost()     {}
-func (n renew) apply(g *group) error {
-	return g.tx.RenewResponse(n.source.Principal, n.source.Path, n.source.Info.RawAccept, n.etag)
-}
-
-type supersede struct{ principal, path, keep string }
-
-func (supersede) size() int              { return overhead }
-func (supersede) lost()                  {}
-func (s supersede) apply(g *group) error { return g.tx.ReplaceResponses(s.principal, s.path, s.keep) }
-
-type forgetReviews struct{ before time.Time }
-
-func (forgetReviews) size() int              { return overhead }
-func (forgetReviews) lost()                  {}
-func (f forgetReviews) apply(g *group) error { return g.tx.ForgetReviews(f.before, keepReviews) }
-
-// undocument forgets the answers for a path, with whatever query.
-type undocument struct{ principal, path string }
-
-func (undocument) size() int              { return overhead }
-func (undocument) lost()                  {}
-func (u undocument) apply(g *group) error { return g.tx.RemoveResponse(u.principal, u.path) }
-
-// forget forgets the whole answers to the request, in every form.
-func (r *Recorder) forget(source *Source) {
-	path, _, _ := strings.Cut(source.Path, "?")
-	r.enqueue(undocument{source.Principal, path})
+// invalidatePath drops the verbatim responses at the request's path, in every form.
+func (r *Recorder) invalidatePath(source *Source) {
+	r.enqueue(dropResponses(source.Principal, source.barePath()))
 }

@@ -1,49 +1,60 @@
 package record
 
-import "rockpool.dev/store"
+import (
+	"errors"
 
-// group is one transaction. It keeps the heads of the collections that it
-// changes, so that many events of one collection move its version once.
+	"rockpool.dev/store"
+)
+
+// group is one transaction. It caches the positions of the collections that it changes, so that
+// many events of one collection write its version once.
 type group struct {
-	tx      *store.Tx
-	watched *watched
-	heads   map[store.Scope]*head
-	used    map[int64]struct{} // collections that were replayed
-	owed    map[debt]struct{}  // objects of which a step was applied
+	tx          *store.Tx
+	openWatches *openWatches
+	positions   map[store.Scope]*position
+	used        map[int64]struct{}         // collections that were replayed
+	deferred    map[deferredWrite]struct{} // objects of which a step was applied
 }
 
-type head struct {
+type position struct {
 	id      int64 // 0: there is no complete collection
 	version string
 	moved   bool
 }
 
-func (g *group) head(s store.Scope) (*head, error) {
-	if h, ok := g.heads[s]; ok {
-		return h, nil
+func (p *position) verdict(prev, rv string) verdict {
+	if p.id == 0 {
+		return unlisted
+	}
+	return verdictOf(prev, rv, p.version)
+}
+
+func (g *group) position(s store.Scope) (*position, error) {
+	if p, ok := g.positions[s]; ok {
+		return p, nil
 	}
 	c, err := g.tx.Collection(s, store.Complete)
 	if err != nil && !isNotFound(err) {
 		return nil, err
 	}
-	h := &head{id: c.ID, version: c.ResourceVersion}
-	g.heads[s] = h
-	if h.id != 0 {
-		g.watched.list(s)
+	p := &position{id: c.ID, version: c.ResourceVersion}
+	g.positions[s] = p
+	if p.id != 0 {
+		g.openWatches.setListed(s)
 	}
-	return h, nil
+	return p, nil
 }
 
-// settle writes the versions of the collections that have moved, and forgets them.
+// settle writes the versions of the collections that have moved, and empties the cache.
 func (g *group) settle() error {
-	for _, h := range g.heads {
-		if h.moved {
-			if err := g.tx.Advance(h.id, h.version); err != nil {
+	for _, p := range g.positions {
+		if p.moved {
+			if err := g.tx.Advance(p.id, p.version); err != nil {
 				return err
 			}
 		}
 	}
-	clear(g.heads)
+	clear(g.positions)
 	return nil
 }
 
@@ -58,3 +69,5 @@ func (g *group) finish() error {
 	}
 	return nil
 }
+
+func isNotFound(err error) bool { return errors.Is(err, store.ErrNotFound) }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"strconv"
@@ -17,7 +16,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/store"
 )
@@ -27,8 +25,8 @@ const writerEnv = "ROCKPOOL_TEST_WRITER"
 
 const otherConfigMaps = "/api/v1/namespaces/other/configmaps"
 
-// history is a server whose state at each version can be told without having been
-// there: each version is one change, chosen by its number, of one of ten objects.
+// history stands for a server whose state at each version can be computed. Each version changes one
+// of ten objects, chosen by the number of the version.
 type history struct{}
 
 func (history) change(version int) (name string, deleted bool) {
@@ -36,7 +34,7 @@ func (history) change(version int) (name string, deleted bool) {
 	return fmt.Sprintf("o%d", r.IntN(10)), r.IntN(4) == 0
 }
 
-// event is a line for a watch, see rig.events.
+// event is the type and the object of the event at a version.
 func (h history) event(version int) (kind, name string) {
 	name, deleted := h.change(version)
 	if deleted {
@@ -45,16 +43,16 @@ func (h history) event(version int) (kind, name string) {
 	return wire.Modified, name
 }
 
-// state gives the version of each object, by their numbers; 0: there is none.
+// state returns the version of each object, indexed by its number; 0: it does not exist.
 func (h history) state(version int) (objects [10]int) {
-	var known [10]bool
+	var found [10]bool
 	for left := 10; version > 0 && left > 0; version-- {
 		name, deleted := h.change(version)
 		i, _ := strconv.Atoi(name[1:])
-		if known[i] {
+		if found[i] {
 			continue
 		}
-		known[i] = true
+		found[i] = true
 		if left--; !deleted {
 			objects[i] = version
 		}
@@ -72,8 +70,8 @@ func (h history) list(version int) string {
 	return listOf(version, items...)
 }
 
-// writeUntilKilled records lists of two scopes and a watch of one of them, from where
-// the cache is, and says so by lines on its standard output.
+// writeUntilKilled records lists of two scopes and a watch of one of them. It continues from the
+// recorded version and prints its progress.
 func writeUntilKilled(dir string) error {
 	ctx := context.Background()
 	db, err := store.Open(ctx, dir, store.Options{MaxSize: 16 << 20})
@@ -129,15 +127,10 @@ func writeUntilKilled(dir string) error {
 	}
 }
 
-func sourceOf(url string, at time.Time) Source {
-	r := httptest.NewRequest("GET", url, nil)
-	return Source{Principal: who, Info: request.Parse(r), Path: r.URL.RequestURI(), Started: at}
-}
-
 func TestAfterEveryKillACompleteCollectionIsTheServersState(t *testing.T) {
 	dir := t.TempDir()
 	r := rand.New(rand.NewPCG(1, 2))
-	seen := map[string]int{}
+	reached := map[string]int{}
 	for round := range 40 {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), writerEnv+"="+dir)
@@ -152,22 +145,22 @@ func TestAfterEveryKillACompleteCollectionIsTheServersState(t *testing.T) {
 		lines := bufio.NewScanner(out)
 		for range 1 + r.IntN(60) {
 			if !lines.Scan() {
-				t.Fatalf("the writer ended by itself: %v", cmd.Wait())
+				t.Fatalf("the writer exited by itself: %v", cmd.Wait())
 			}
 		}
 		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // of course: killed
+		_ = cmd.Wait() // its error says that it was killed
 
 		db, err := store.Open(t.Context(), dir, store.Options{MaxSize: 16 << 20, Notice: func(what string) { t.Errorf("round %d: %s", round, what) }})
 		if err != nil {
 			t.Fatal(err)
 		}
-		g := &rig{t: t, db: db}
+		h := &harness{t: t, db: db}
 		all, err := db.Collections(t.Context(), who, "", "v1", "configmaps")
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i, got := range g.recorded("configmaps") {
+		for i, got := range h.recorded("configmaps") {
 			version, err := strconv.Atoi(all[i].ResourceVersion)
 			if err != nil {
 				t.Fatal(got, err)
@@ -181,14 +174,14 @@ func TestAfterEveryKillACompleteCollectionIsTheServersState(t *testing.T) {
 			if got != want {
 				t.Errorf("round %d: recorded\n %s\nand the server had\n %s", round, got, want)
 			}
-			seen[all[i].Namespace] = max(seen[all[i].Namespace], version)
+			reached[all[i].Namespace] = max(reached[all[i].Namespace], version)
 		}
 		if err := db.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if seen["shop"] < 1000 || seen["other"] < 1000 {
-		t.Errorf("the writers came to %v only", seen)
+	if reached["shop"] < 1000 || reached["other"] < 1000 {
+		t.Errorf("the writers only reached %v", reached)
 	}
-	t.Log(seen)
+	t.Log(reached)
 }

@@ -2,6 +2,7 @@ package record
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 
@@ -10,17 +11,16 @@ import (
 	"rockpool.dev/store"
 )
 
-// teeList records the body of a successful LIST while it is read: as a collection, or if
-// it cannot be cut into objects, such as a Table, whole for the identical request. The
-// result must be read and closed in place of body.
+// teeList records the body of a successful LIST while it is read. It becomes a collection or, if it
+// cannot be split into objects, such as a Table, a verbatim response.
 func (r *Recorder) teeList(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
-	if format == nil { // CBOR, YAML: it cannot be cut
+	if format == nil { // CBOR, YAML: it cannot be split
 		return r.teeDocument(source, format, resp)
 	}
 	l := &list{recorder: r, source: source}
 	l.form.Format, l.split = format, format.NewList(l.item)
-	w := r.whole(maxDocument, func(raw []byte) { r.keep(&source, source.document(format.MediaType()), raw) })
-	return newTee(resp, &either{list: l, whole: w})
+	body := r.documentBuffer(source, source.response(format.MediaType()))
+	return newTee(resp, &listOrDocument{list: l, body: body})
 }
 
 type list struct {
@@ -28,15 +28,14 @@ type list struct {
 	source   Source
 	split    wire.ListSplitter
 	form     request.Form
-	kind     string // of the first item that says it
+	kind     string // of the first item that has one
 	api      string
-	version  string // of the pages before this one; empty: it is the first
+	version  string // of the earlier pages; empty: this is the first
 	snap     *snapshot
 	failure  error
 }
 
-// write takes bytes of the body. What cannot be cut is not recorded; the
-// application gets it all the same.
+// write takes bytes of the body. If they cannot be split, the list is not recorded.
 func (l *list) write(p []byte) {
 	if l.failure == nil {
 		_, l.failure = l.split.Write(p)
@@ -63,15 +62,15 @@ func (l *list) item(raw []byte) error {
 	return nil
 }
 
-// begin is called when the form of the items is known: typed lists say their
-// kind first, others are lists of whole objects.
-func (l *list) begin(head wire.ListMeta) error {
-	rep, ok := representation(head.Kind)
+// begin is called when the form of the items is known. Typed lists have their kind before their
+// items; all other lists contain full objects.
+func (l *list) begin(meta wire.ListMeta) error {
+	rep, ok := representation(meta.Kind)
 	if !ok {
 		return errNotAnObject
 	}
-	// Lists of what no database has, such as metrics, are at no version.
-	if said := head.Metadata != nil || l.form.Format == wire.Protobuf; said && head.ResourceVersion == "" {
+	// A list of objects that are not in etcd, such as metrics, has no resourceVersion.
+	if read := meta.Metadata != nil || l.form.Format == wire.Protobuf; read && meta.ResourceVersion == "" {
 		return errNoVersion
 	}
 	l.form.Representation = rep
@@ -88,42 +87,43 @@ func (l *list) begin(head wire.ListMeta) error {
 	return nil
 }
 
-// end commits the list when its body was whole and was the last page.
-func (l *list) end(whole bool) {
-	head, err := l.split.ListMeta()
-	whole = whole && err == nil && l.failure == nil && head.HasItems && head.ResourceVersion != ""
-	if whole && l.snap == nil && l.begin(head) != nil {
+// end commits the list if its body was complete and was the last page.
+func (l *list) end(complete bool) {
+	meta, err := l.split.ListMeta()
+	complete = complete && err == nil && l.failure == nil && meta.HasItems && meta.ResourceVersion != ""
+	if complete && l.snap == nil && l.begin(meta) != nil {
 		return
 	}
-	// Pages of different versions are not one state.
-	if !whole || (l.version != "" && l.version != head.ResourceVersion) {
+	// Pages of different versions do not make one state.
+	if !complete || (l.version != "" && l.version != meta.ResourceVersion) {
 		if l.snap != nil {
 			l.recorder.enqueue(abort{l.snap})
 		}
 		return
 	}
-	if head.Continue != "" {
-		l.recorder.paused(l.snap)
-		next := paged{snap: l.snap, kind: l.kind, api: l.api, version: head.ResourceVersion, token: head.Continue}
-		for _, snap := range l.recorder.pages.put(next, l.recorder.clock.Now()) {
+	if meta.Continue != "" {
+		l.recorder.pageRead(l.snap)
+		paged := pagedList{snap: l.snap, kind: l.kind, api: l.api, version: meta.ResourceVersion, token: meta.Continue}
+		for _, snap := range l.recorder.pages.put(paged, l.recorder.clock.Now()) {
 			l.recorder.enqueue(abort{snap})
 		}
 		return
 	}
-	h := store.CollectionMeta{Kind: l.kind, APIVersion: l.api, ResourceVersion: head.ResourceVersion, Envelope: envelope(head.Kind, head.APIVersion, head.Metadata)}
-	if h.Kind == "" {
-		h.Kind, h.APIVersion = itemKind(head.Kind), head.APIVersion
+	c := store.CollectionMeta{
+		Kind: l.kind, APIVersion: l.api, ResourceVersion: meta.ResourceVersion,
+		Envelope: envelope(meta.Kind, meta.APIVersion, meta.Metadata),
 	}
-	l.recorder.enqueue(commit{l.snap, h})
+	if c.Kind == "" {
+		c.Kind, c.APIVersion = itemKind(meta.Kind), meta.APIVersion
+	}
+	l.recorder.enqueue(commit{snapshot: l.snap, meta: c})
 }
 
-// envelope is a list's own JSON without what changes from answer to answer.
+// envelope is a list's own JSON without the fields that differ in each response.
 func envelope(kind, apiVersion string, metadata []byte) string {
-	rest := map[string]json.RawMessage{}
-	if len(metadata) > 0 {
-		if err := json.Unmarshal(metadata, &rest); err != nil || rest == nil {
-			rest = map[string]json.RawMessage{}
-		}
+	var rest map[string]json.RawMessage
+	if err := json.Unmarshal(metadata, &rest); err != nil || rest == nil { // or it is empty
+		rest = map[string]json.RawMessage{}
 	}
 	for _, key := range []string{"resourceVersion", "continue", "remainingItemCount"} {
 		delete(rest, key)
@@ -137,4 +137,47 @@ func envelope(kind, apiVersion string, metadata []byte) string {
 		return "{}"
 	}
 	return string(raw)
+}
+
+// listOrDocument records the response to a LIST. Whether it can be split into objects shows only
+// while it is read. Until then, which is before the first item of a list, its bytes go both to the
+// list and to the buffer.
+type listOrDocument struct {
+	list   *list
+	body   *bodyBuffer
+	choice sink
+}
+
+func (l *listOrDocument) write(p []byte) {
+	if l.choice != nil {
+		l.choice.write(p)
+		return
+	}
+	l.list.write(p)
+	l.body.write(p)
+	failed := l.list.failure != nil
+	switch kind := l.list.split.Peek().Kind; {
+	case l.list.snap != nil, errors.Is(l.list.failure, errNotFirst), failed && kind == "":
+		l.choose(l.list) // which may have failed, too: then nothing is recorded
+	case failed, kind != "" && !isListKind(kind):
+		l.choose(l.body)
+	}
+}
+
+func (l *listOrDocument) choose(s sink) {
+	if l.choice = s; s != l.body {
+		l.body.drop()
+	}
+}
+
+func (l *listOrDocument) end(complete bool) {
+	if l.choice == nil {
+		meta, err := l.list.split.ListMeta()
+		if complete && err == nil && (!meta.HasItems || meta.ResourceVersion == "") {
+			l.choose(l.body)
+		} else {
+			l.choose(l.list)
+		}
+	}
+	l.choice.end(complete)
 }

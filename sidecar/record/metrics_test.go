@@ -3,35 +3,23 @@ package record
 import (
 	"testing"
 
-	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
 	"go.uber.org/zap"
 )
 
-// counter reads a counter or a gauge.
-func counter(t testing.TB, m prometheus.Metric) float64 {
-	t.Helper()
-	var out dto.Metric
-	if err := m.Write(&out); err != nil {
-		t.Fatal(err)
-	}
-	return out.GetCounter().GetValue() + out.GetGauge().GetValue()
-}
-
 func TestEachCacheHasGaugesOfItsOwn(t *testing.T) {
-	g := newRig(t, 0) // writes into a cache without a name
-	release := g.holdTheStore()
-	g.Link("online", "waits for the store")
-	other := New(Options{DB: g.db, Logger: zap.NewNop(), Name: "memory"})
+	h := newHarness(t, 0) // for a cache without a name
+	release := h.blockStore()
+	h.Link("online", "waits for the store")
+	other := New(Options{DB: h.db, Logger: zap.NewNop(), Name: "memory"})
 	other.Link("online", "waits for Run")
 	other.take()
 	other.take()
-	if one, two := counter(t, g.metrics.pending), counter(t, other.metrics.pending); one != overhead || two != 0 {
-		t.Errorf("%v bytes wait for the one cache and %v for the other", one, two)
+	if one, two := counter(t, h.metrics.pending), counter(t, other.metrics.pending); one != overhead || two != 0 {
+		t.Errorf("%v bytes are pending for one cache and %v for the other", one, two)
 	}
 	release()
-	g.flush()
-	if used, bound := counter(t, g.metrics.used), counter(t, g.metrics.max); used <= 0 || bound != 4<<20 {
+	h.flush()
+	if used, bound := counter(t, h.metrics.used), counter(t, h.metrics.max); used <= 0 || bound != 4<<20 {
 		t.Errorf("%v of %v bytes are used", used, bound)
 	}
 }

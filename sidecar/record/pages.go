@@ -11,17 +11,17 @@ import (
 const (
 	// maxPaged bounds the lists that wait for their next page.
 	maxPaged = 8
-	// pageLife is how long a list waits. The API server forgets what a continue
-	// token stands for after five minutes by default (etcd compaction).
+	// pageLife is how long a list waits. By default, the API server forgets a continue token after
+	// five minutes (etcd compaction).
 	pageLife = 6 * time.Minute
 )
 
-// paged is a list of which some pages have come.
-type paged struct {
+// pagedList is a list of which some pages were read.
+type pagedList struct {
 	snap     *snapshot
-	kind     string // of an item, if one said it
+	kind     string // of the first item that has one
 	api      string
-	version  string // of the first page, which all others have, too
+	version  string // of the first page, and of all others
 	token    string // of the next page
 	deadline time.Time
 }
@@ -29,34 +29,24 @@ type paged struct {
 // pages are the lists that wait for their next page.
 type pages struct {
 	mu      sync.Mutex
-	waiting []paged // the one that waits longest first
+	waiting []pagedList // longest waiting first
 }
 
-// put keeps a list until its next page comes. It gives what must be given up for
-// that.
-func (p *pages) put(l paged, now time.Time) (dropped []*snapshot) {
+// put keeps a list until its next page is read. It returns the lists that are given up for it.
+func (p *pages) put(l pagedList, now time.Time) (dropped []*snapshot) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	l.deadline = now.Add(pageLife)
 	p.waiting = append(p.waiting, l)
-	p.waiting = slices.DeleteFunc(p.waiting, func(other paged) bool {
-		old := now.After(other.deadline)
-		if old {
-			dropped = append(dropped, other.snap)
-		}
-		return old
-	})
-	if over := len(p.waiting) - maxPaged; over > 0 {
-		for _, other := range p.waiting[:over] {
-			dropped = append(dropped, other.snap)
-		}
-		p.waiting = slices.Delete(p.waiting, 0, over)
+	for len(p.waiting) > maxPaged || now.After(p.waiting[0].deadline) {
+		dropped = append(dropped, p.waiting[0].snap)
+		p.waiting = slices.Delete(p.waiting, 0, 1)
 	}
 	return dropped
 }
 
-// take gives the list of which the next page has come.
-func (p *pages) take(scope store.Scope, token string) (paged, bool) {
+// take removes and returns the list whose next page is being read.
+func (p *pages) take(scope store.Scope, token string) (pagedList, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i, l := range p.waiting {
@@ -65,5 +55,5 @@ func (p *pages) take(scope store.Scope, token string) (paged, bool) {
 			return l, true
 		}
 	}
-	return paged{}, false
+	return pagedList{}, false
 }

@@ -1,9 +1,6 @@
 package record
 
 import (
-	"context"
-	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,174 +12,25 @@ import (
 	"testing/iotest"
 	"time"
 
-	"go.uber.org/goleak"
-	"go.uber.org/zap/zaptest"
-	"k8s.io/utils/clock"
-
-	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/store"
 )
 
-func TestMain(m *testing.M) {
-	if dir := os.Getenv(writerEnv); dir != "" {
-		fmt.Fprintln(os.Stderr, writeUntilKilled(dir))
-		os.Exit(1)
-	}
-	goleak.VerifyTestMain(m)
-}
-
-const who = "system:serviceaccount:shop:web"
-
-type rig struct {
-	*Recorder
-	t   testing.TB
-	db  *store.DB
-	now time.Time
-}
-
-func newRig(t *testing.T, maxPending int) *rig {
-	t.Helper()
-	return newRigWithQuota(t, maxPending, 4<<20)
-}
-
-func newRigWithQuota(t *testing.T, maxPending int, quota int64) *rig {
-	t.Helper()
-	g := &rig{t: t, now: time.UnixMilli(1_700_000_000_000)}
-	db, err := store.Open(t.Context(), t.TempDir(), store.Options{MaxSize: quota, Now: func() time.Time { return g.now }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	g.db = db
-	g.Recorder = New(Options{DB: db, Logger: zaptest.NewLogger(t), MaxPending: maxPending, Clock: rigClock{g: g}})
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error)
-	go func() { done <- g.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := errors.Join(<-done, db.Close()); err != nil {
-			t.Error(err)
-		}
-	})
-	return g
-}
-
-// rigClock shows the rig's time, and its timers are real.
-type rigClock struct {
-	clock.RealClock
-	g *rig
-}
-
-func (c rigClock) Now() time.Time { return c.g.now }
-
-func (g *rig) source(url string) Source {
-	return sourceOf(url, g.now)
-}
-
-func (g *rig) flush() {
-	g.t.Helper()
-	if err := g.Flush(g.t.Context()); err != nil {
-		g.t.Fatal(err)
-	}
-}
-
-func (g *rig) list(url, body string) {
-	g.t.Helper()
-	g.read(g.teeList(g.source(url), wire.JSON, answer(strings.NewReader(body))))
-	g.flush()
-}
-
-func (g *rig) read(body io.ReadCloser) {
-	g.t.Helper()
-	_, err := io.Copy(io.Discard, body)
-	if err := errors.Join(err, body.Close()); err != nil && !errors.Is(err, iotest.ErrTimeout) {
-		g.t.Fatal(err)
-	}
-}
-
-// recorded gives what the store has of a resource: "state namespace/selector@version: name@version …".
-func (g *rig) recorded(resource string) (out []string) {
-	g.t.Helper()
-	all, err := g.db.Collections(g.t.Context(), who, "", "v1", resource)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	for _, c := range all {
-		line := fmt.Sprintf("%s %s/%s@%s:", c.State, c.Namespace, c.LabelSelector, c.ResourceVersion)
-		_, err := g.db.List(g.t.Context(), c.ID, c.Revision, store.Range{}, func(o store.Object) error {
-			if !json.Valid(o.Payload) || strings.Contains(string(o.Payload), `"kind":"ConfigMap"`) {
-				g.t.Errorf("payload %s", o.Payload)
-			}
-			line += " " + o.Name + "@" + o.ResourceVersion
-			return nil
-		})
-		if err != nil {
-			g.t.Fatal(err)
-		}
-		out = append(out, line)
-	}
-	return out
-}
-
-func (g *rig) want(want ...string) {
-	g.t.Helper()
-	g.flush()
-	if got := g.recorded("configmaps"); !slices.Equal(got, want) {
-		g.t.Fatalf("recorded:\n %s\nwant:\n %s", strings.Join(got, "\n "), strings.Join(want, "\n "))
-	}
-}
-
-func configMap(name string, rv int) string {
-	return fmt.Sprintf(`{"metadata":{"name":%q,"namespace":"shop","uid":"u-%s","resourceVersion":"%d"},"data":{"k":"v%d"}}`, name, name, rv, rv)
-}
-
-func listOf(rv int, items ...string) string {
-	return fmt.Sprintf(`{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"%d"},"items":[%s]}`, rv, strings.Join(items, ","))
-}
-
-func cm(name string, rv int) string {
-	return `{"kind":"ConfigMap","apiVersion":"v1",` + configMap(name, rv)[1:]
-}
-
-// events feeds a watch with frames, each "TYPE name version".
-func (g *rig) events(w *Watch, events ...string) {
-	g.t.Helper()
-	for _, line := range events {
-		var kind, name string
-		var rv int
-		if _, err := fmt.Sscan(line, &kind, &name, &rv); err != nil {
-			g.t.Fatal(err)
-		}
-		object := cm(name, rv)
-		if kind == "END" {
-			kind = wire.Bookmark
-			object = fmt.Sprintf(`{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":"%d","annotations":{"k8s.io/initial-events-end":"true"}}}`, rv)
-		}
-		m, err := wire.JSON.ParseMeta([]byte(object))
-		if err != nil {
-			g.t.Fatal(err)
-		}
-		w.Event(wire.Event{Type: kind, Object: []byte(object)}, m)
-	}
-}
-
-const configmaps = "/api/v1/namespaces/shop/configmaps"
-
 func TestAListBecomesACompleteCollection(t *testing.T) {
-	g := newRig(t, 0)
-	g.list(configmaps+"?limit=500", listOf(10, configMap("a", 1), configMap("b", 2)))
-	g.want("complete shop/@10: a@1 b@2")
-	g.list(configmaps, listOf(20, configMap("b", 2), configMap("c", 15)))
-	g.want("complete shop/@20: b@2 c@15")
-	g.list(configmaps, listOf(30))
-	g.want("complete shop/@30:")
+	h := newHarness(t, 0)
+	h.list(configmaps+"?limit=500", listOf(10, configMap("a", 1), configMap("b", 2)))
+	h.want("complete shop/@10: a@1 b@2")
+	h.list(configmaps, listOf(20, configMap("b", 2), configMap("c", 15)))
+	h.want("complete shop/@20: b@2 c@15")
+	h.list(configmaps, listOf(30))
+	h.want("complete shop/@30:")
 }
 
-func TestAListThatIsNotWholeIsNotRecorded(t *testing.T) {
-	whole := listOf(20, configMap("c", 15))
+func TestAnIncompleteListIsNotRecorded(t *testing.T) {
+	complete := listOf(20, configMap("c", 15))
 	for name, body := range map[string]io.Reader{
-		"the connection broke":     io.MultiReader(strings.NewReader(whole[:len(whole)-10]), iotest.ErrReader(iotest.ErrTimeout)),
-		"the body ended early":     strings.NewReader(whole[:len(whole)-1]),
+		"the connection broke":     io.MultiReader(strings.NewReader(complete[:len(complete)-10]), iotest.ErrReader(iotest.ErrTimeout)),
+		"the body ended early":     strings.NewReader(complete[:len(complete)-1]),
 		"it is a table":            strings.NewReader(`{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"20"},"rows":[]}`),
 		"it has no version":        strings.NewReader(`{"kind":"ConfigMapList","apiVersion":"v1","metadata":{},"items":[]}`),
 		"an item has no name":      strings.NewReader(listOf(20, `{"metadata":{}}`)),
@@ -190,419 +38,372 @@ func TestAListThatIsNotWholeIsNotRecorded(t *testing.T) {
 		"an item is not an object": strings.NewReader(listOf(20, configMap("c", 15), `7`)),
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := newRig(t, 0)
-			g.list(configmaps, listOf(10, configMap("a", 1)))
-			g.read(g.teeList(g.source(configmaps), wire.JSON, answer(body)))
-			g.want("complete shop/@10: a@1")
+			h := newHarness(t, 0)
+			h.list(configmaps, listOf(10, configMap("a", 1)))
+			h.read(h.teeList(h.source(configmaps), wire.JSON, answer(body)))
+			h.want("complete shop/@10: a@1")
 		})
 	}
-}
-
-// page is a list body with a continue token.
-func page(rv int, token string, items ...string) string {
-	return strings.Replace(listOf(rv, items...), `"resourceVersion"`, fmt.Sprintf(`"continue":%q,"resourceVersion"`, token), 1)
 }
 
 func TestPagesMakeOneSnapshot(t *testing.T) {
-	g := newRig(t, 0)
-	g.list(configmaps, listOf(10, configMap("a", 1)))
-	g.list(configmaps+"?limit=1", page(20, "one", configMap("b", 2)))
-	g.want("complete shop/@10: a@1")
-	g.list(configmaps+"?limit=1&continue=one", page(20, "two", configMap("c", 3)))
-	g.want("complete shop/@10: a@1")
-	g.list(configmaps+"?limit=1&continue=two", listOf(20, configMap("d", 4)))
-	g.want("complete shop/@20: b@2 c@3 d@4")
+	h := newHarness(t, 0)
+	h.list(configmaps, listOf(10, configMap("a", 1)))
+	h.list(configmaps+"?limit=1", page(20, "one", configMap("b", 2)))
+	h.want("complete shop/@10: a@1")
+	h.list(configmaps+"?limit=1&continue=one", page(20, "two", configMap("c", 3)))
+	h.want("complete shop/@10: a@1")
+	h.list(configmaps+"?limit=1&continue=two", listOf(20, configMap("d", 4)))
+	h.want("complete shop/@20: b@2 c@3 d@4")
 }
 
-func TestPagingThatIsInterruptedLeavesTheOldSnapshot(t *testing.T) {
-	for name, rest := range map[string]func(*rig){
-		"the next page never comes": func(*rig) {},
-		"a page breaks off": func(g *rig) {
+func TestInterruptedPagingKeepsTheOldSnapshot(t *testing.T) {
+	for name, rest := range map[string]func(*harness){
+		"the next page never comes": func(*harness) {},
+		"a page is truncated": func(h *harness) {
 			body := listOf(20, configMap("c", 3))
-			g.list(configmaps+"?limit=1&continue=one", body[:len(body)-2])
-			g.list(configmaps+"?limit=1&continue=one", listOf(20, configMap("c", 3)))
+			h.list(configmaps+"?limit=1&continue=one", body[:len(body)-2])
+			h.list(configmaps+"?limit=1&continue=one", listOf(20, configMap("c", 3)))
 		},
-		"a page is of another version": func(g *rig) { g.list(configmaps+"?limit=1&continue=one", listOf(21, configMap("c", 3))) },
-		"a page was left out":          func(g *rig) { g.list(configmaps+"?limit=1&continue=two", listOf(20, configMap("c", 3))) },
-		"the page is of another list":  func(g *rig) { g.list(configmaps+"?labelSelector=x&continue=one", listOf(20, configMap("c", 3))) },
-		"too many others are paged": func(g *rig) {
+		"a page has another version":       func(h *harness) { h.list(configmaps+"?limit=1&continue=one", listOf(21, configMap("c", 3))) },
+		"a page was skipped":               func(h *harness) { h.list(configmaps+"?limit=1&continue=two", listOf(20, configMap("c", 3))) },
+		"the page belongs to another list": func(h *harness) { h.list(configmaps+"?labelSelector=x&continue=one", listOf(20, configMap("c", 3))) },
+		"too many other lists wait for pages": func(h *harness) {
 			for i := range maxPaged {
-				g.list(fmt.Sprintf("%s?limit=1&labelSelector=n%%3D%d", configmaps, i), page(20, "other", configMap("z", 3)))
+				h.list(fmt.Sprintf("%s?limit=1&labelSelector=n%%3D%d", configmaps, i), page(20, "other", configMap("z", 3)))
 			}
-			g.list(configmaps+"?limit=1&continue=one", listOf(20, configMap("c", 3)))
+			h.list(configmaps+"?limit=1&continue=one", listOf(20, configMap("c", 3)))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := newRig(t, 0)
-			g.list(configmaps, listOf(10, configMap("a", 1)))
-			g.list(configmaps+"?limit=1", page(20, "one", configMap("b", 2)))
-			rest(g)
-			g.want("complete shop/@10: a@1")
+			h := newHarness(t, 0)
+			h.list(configmaps, listOf(10, configMap("a", 1)))
+			h.list(configmaps+"?limit=1", page(20, "one", configMap("b", 2)))
+			rest(h)
+			h.want("complete shop/@10: a@1")
 		})
 	}
 }
 
-func TestAListThatTheClientLeavesIsNotRecorded(t *testing.T) {
-	g := newRig(t, 0)
-	body := g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(20, configMap("c", 15)))))
+func TestAListThatTheClientAbandonsIsNotRecorded(t *testing.T) {
+	h := newHarness(t, 0)
+	body := h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(20, configMap("c", 15)))))
 	if _, err := io.ReadFull(body, make([]byte, 60)); err != nil {
 		t.Fatal(err)
 	}
 	if err := body.Close(); err != nil {
 		t.Fatal(err)
 	}
-	g.want()
+	h.want()
 }
 
-func TestEventsMoveTheCollectionOn(t *testing.T) {
-	g := newRig(t, 0)
-	g.list(configmaps, listOf(10, configMap("a", 1), configMap("b", 2)))
-	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
-	g.events(w, "ADDED c 11", "MODIFIED a 12", "DELETED b 13", "BOOKMARK x 20")
-	g.want("complete shop/@20: a@12 c@11")
+func TestEventsAreAppliedToTheCollection(t *testing.T) {
+	h := newHarness(t, 0)
+	h.list(configmaps, listOf(10, configMap("a", 1), configMap("b", 2)))
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+	h.events(w, "ADDED c 11", "MODIFIED a 12", "DELETED b 13", "BOOKMARK x 20")
+	h.want("complete shop/@20: a@12 c@11")
 }
 
-func TestTwoIdenticalWatchesRecordOnce(t *testing.T) {
-	g := newRig(t, 0)
-	g.list(configmaps, listOf(10, configMap("a", 1)))
-	one := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
-	two := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
-	g.events(one, "MODIFIED a 11", "DELETED a 12")
-	g.events(two, "MODIFIED a 11")
-	g.want("complete shop/@12:")
-	g.events(two, "DELETED a 12", "ADDED a 13")
-	g.want("complete shop/@13: a@13")
+func TestTwoIdenticalWatchesAreRecordedOnce(t *testing.T) {
+	h := newHarness(t, 0)
+	h.list(configmaps, listOf(10, configMap("a", 1)))
+	one := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+	two := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+	h.events(one, "MODIFIED a 11", "DELETED a 12")
+	h.events(two, "MODIFIED a 11")
+	h.want("complete shop/@12:")
+	h.events(two, "DELETED a 12", "ADDED a 13")
+	h.want("complete shop/@13: a@13")
 }
 
-func TestAnEventBehindAHoleIsNotApplied(t *testing.T) {
-	g := newRig(t, 0)
-	g.list(configmaps, listOf(10, configMap("a", 1)))
-	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=15"), wire.JSON) // what happened between 10 and 15?
-	g.events(w, "MODIFIED a 16", "BOOKMARK x 17")
-	g.want("complete shop/@10: a@1")
-	g.list(configmaps, listOf(17, configMap("a", 16)))
-	g.events(w, "ADDED b 18")
-	g.want("complete shop/@18: a@16 b@18")
+func TestAnEventAfterAGapIsNotApplied(t *testing.T) {
+	h := newHarness(t, 0)
+	h.list(configmaps, listOf(10, configMap("a", 1)))
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=15"), wire.JSON) // changes between 10 and 15 are unknown
+	h.events(w, "MODIFIED a 16", "BOOKMARK x 17")
+	h.want("complete shop/@10: a@1")
+	h.list(configmaps, listOf(17, configMap("a", 16)))
+	h.events(w, "ADDED b 18")
+	h.want("complete shop/@18: a@16 b@18")
 }
 
-func TestAWatchOfUnknownBeginningIsNotRecorded(t *testing.T) {
-	g := newRig(t, 0)
-	g.list(configmaps, listOf(10, configMap("a", 1)))
+func TestAWatchWithoutAKnownVersionIsNotRecorded(t *testing.T) {
+	h := newHarness(t, 0)
+	h.list(configmaps, listOf(10, configMap("a", 1)))
 	for _, from := range []string{"", "&resourceVersion=0"} {
-		w := g.Watch(g.source(configmaps+"?watch=true"+from), wire.JSON)
-		g.events(w, "ADDED b 5", "ADDED c 12")
+		w := h.Watch(h.source(configmaps+"?watch=true"+from), wire.JSON)
+		h.events(w, "ADDED b 5", "ADDED c 12")
 	}
-	g.want("complete shop/@10: a@1")
+	h.want("complete shop/@10: a@1")
 }
 
 func TestAWatchListIsRecordedAtItsBookmark(t *testing.T) {
-	g := newRig(t, 0)
-	w := g.Watch(g.source(configmaps+"?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"), wire.JSON)
-	g.events(w, "ADDED a 1", "ADDED b 2")
-	g.want()
-	g.events(w, "END x 10")
-	g.want("complete shop/@10: a@1 b@2")
-	g.events(w, "DELETED a 11")
-	g.want("complete shop/@11: b@2")
+	h := newHarness(t, 0)
+	w := h.Watch(h.source(configmaps+"?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"), wire.JSON)
+	h.events(w, "ADDED a 1", "ADDED b 2")
+	h.want()
+	h.events(w, "END x 10")
+	h.want("complete shop/@10: a@1 b@2")
+	h.events(w, "DELETED a 11")
+	h.want("complete shop/@11: b@2")
 
-	unfinished := g.Watch(g.source(configmaps+"?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"), wire.JSON)
-	g.events(unfinished, "ADDED z 20")
+	unfinished := h.Watch(h.source(configmaps+"?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"), wire.JSON)
+	h.events(unfinished, "ADDED z 20")
 	unfinished.Close()
-	g.want("complete shop/@11: b@2")
+	h.want("complete shop/@11: b@2")
 }
 
-func TestAnEmptyWatchListProvesThatThereIsNothing(t *testing.T) {
-	g := newRig(t, 0)
-	w := g.Watch(g.source(configmaps+"?watch=true&sendInitialEvents=true"), wire.JSON)
-	g.events(w, "END x 10")
-	g.want("complete shop/@10:")
+func TestAnEmptyWatchListMakesAnEmptyCollection(t *testing.T) {
+	h := newHarness(t, 0)
+	w := h.Watch(h.source(configmaps+"?watch=true&sendInitialEvents=true"), wire.JSON)
+	h.events(w, "END x 10")
+	h.want("complete shop/@10:")
 }
 
 func TestAnOlderListDoesNotReplaceANewerOne(t *testing.T) {
-	g := newRig(t, 0)
-	g.list(configmaps, listOf(20, configMap("a", 15)))
-	g.list(configmaps+"?resourceVersion=0", listOf(10, configMap("a", 1))) // from a watch cache that lags
-	g.want("complete shop/@20: a@15")
+	h := newHarness(t, 0)
+	h.list(configmaps, listOf(20, configMap("a", 15)))
+	h.list(configmaps+"?resourceVersion=0", listOf(10, configMap("a", 1))) // from a lagging watch cache
+	h.want("complete shop/@20: a@15")
 
-	early := g.source(configmaps) // asked for before, arrives after
-	g.now = g.now.Add(time.Minute)
-	g.list(configmaps, listOf(30, configMap("a", 25)))
-	g.read(g.teeList(early, wire.JSON, answer(strings.NewReader(listOf(20, configMap("a", 15))))))
-	g.want("complete shop/@30: a@25")
+	early := h.source(configmaps) // requested first, read last
+	h.now = h.now.Add(time.Minute)
+	h.list(configmaps, listOf(30, configMap("a", 25)))
+	h.read(h.teeList(early, wire.JSON, answer(strings.NewReader(listOf(20, configMap("a", 15))))))
+	h.want("complete shop/@30: a@25")
 }
 
-func TestAClusterThatWentBackIsBelieved(t *testing.T) {
-	g := newRig(t, 0)
-	g.list(configmaps, listOf(2000, configMap("a", 1500)))
-	g.now = g.now.Add(time.Minute)
-	g.list(configmaps, listOf(1000, configMap("a", 900)))
-	g.want("complete shop/@1000: a@900")
+func TestALaterListReplacesAHigherVersionOfARestoredCluster(t *testing.T) {
+	h := newHarness(t, 0)
+	h.list(configmaps, listOf(2000, configMap("a", 1500)))
+	h.now = h.now.Add(time.Minute)
+	h.list(configmaps, listOf(1000, configMap("a", 900)))
+	h.want("complete shop/@1000: a@900")
 }
 
-func TestARestoredClusterIsBelievedInEveryScope(t *testing.T) {
-	g := newRig(t, 0)
-	g.list("/api/v1/configmaps", listOf(1000, configMap("old", 900), configMap("gone", 950)))
-	g.read(g.teeObject(g.source(configmaps+"/seen"), wire.JSON, answer(strings.NewReader(cm("seen", 980)))))
-	g.flush()
-	g.now = g.now.Add(time.Minute)
-	g.list(configmaps, listOf(600, configMap("old", 500)))
-	g.want("seen /@:", "complete shop/@600: old@500")
+func TestAListOfARestoredClusterDropsHigherVersionsInEveryScope(t *testing.T) {
+	h := newHarness(t, 0)
+	h.list("/api/v1/configmaps", listOf(1000, configMap("old", 900), configMap("gone", 950)))
+	h.read(h.teeObject(h.source(configmaps+"/seen"), wire.JSON, answer(strings.NewReader(cm("seen", 980)))))
+	h.flush()
+	h.now = h.now.Add(time.Minute)
+	h.list(configmaps, listOf(600, configMap("old", 500)))
+	h.want("seen /@:", "complete shop/@600: old@500")
 }
 
-func TestAVersionThatIsGivenOutAgainIsAContradiction(t *testing.T) {
-	g := newRig(t, 0)
-	g.list(configmaps, listOf(100, configMap("a", 50)))
-	g.now = g.now.Add(time.Minute)
-	g.list(configmaps+"?resourceVersion=0", listOf(60, configMap("a", 50))) // restored, from a cache: nothing is proven
-	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=60"), wire.JSON)
-	g.events(w, "ADDED new 70", "MODIFIED a 99", "ADDED newer 101")
-	g.want()
+func TestAVersionThatIsAssignedTwiceIsAContradiction(t *testing.T) {
+	h := newHarness(t, 0)
+	h.list(configmaps, listOf(100, configMap("a", 50)))
+	h.now = h.now.Add(time.Minute)
+	h.list(configmaps+"?resourceVersion=0", listOf(60, configMap("a", 50))) // restored, but from a watch cache, which proves nothing
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=60"), wire.JSON)
+	h.events(w, "ADDED new 70", "MODIFIED a 99", "ADDED newer 101")
+	h.want()
 }
 
-func TestTwoFirstListsAtOnceAreBothWhole(t *testing.T) {
-	g := newRig(t, 0)
+func TestTwoFirstListsAtOnceAreBothComplete(t *testing.T) {
+	h := newHarness(t, 0)
 	early, late := listOf(10, configMap("a", 1)), listOf(20, configMap("b", 15))
-	one := g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(early)))
-	two := g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(late)))
+	one := h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(early)))
+	two := h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(late)))
 	for _, body := range []io.Reader{one, two} { // the items, but not the end
 		if _, err := io.ReadFull(body, make([]byte, len(early)-1)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	g.flush()
-	g.read(one)
-	g.flush()
-	g.read(two)
-	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=20"), wire.JSON)
-	g.events(w, "ADDED c 21")
-	g.want("complete shop/@21: b@15 c@21")
+	h.flush()
+	h.read(one)
+	h.flush()
+	h.read(two)
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=20"), wire.JSON)
+	h.events(w, "ADDED c 21")
+	h.want("complete shop/@21: b@15 c@21")
 }
 
-func TestInitialEventsThatAreNotAddedAreNotUnderstood(t *testing.T) {
-	g := newRig(t, 0)
-	w := g.Watch(g.source(configmaps+"?watch=true&sendInitialEvents=true"), wire.JSON)
-	g.events(w, "ADDED a 1", "MODIFIED a 11", "DELETED a 12", "END x 15")
-	g.want()
+func TestInitialEventsOtherThanAddedEndTheRecording(t *testing.T) {
+	h := newHarness(t, 0)
+	w := h.Watch(h.source(configmaps+"?watch=true&sendInitialEvents=true"), wire.JSON)
+	h.events(w, "ADDED a 1", "MODIFIED a 11", "DELETED a 12", "END x 15")
+	h.want()
 }
 
-func TestWhatIsForbiddenIsForgotten(t *testing.T) {
-	g := newRig(t, 0)
-	g.list("/api/v1/configmaps", listOf(10, configMap("a", 1)))
-	g.list(configmaps, listOf(11, configMap("a", 1)))
-	g.list("/api/v1/namespaces/other/configmaps", listOf(12))
-	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=11"), wire.JSON)
-	g.events(w, "ADDED b 13")
-	g.forbidden(g.source(configmaps + "?limit=500"))
-	g.want("complete other/@12:")
+func TestA403DropsCollections(t *testing.T) {
+	h := newHarness(t, 0)
+	h.list("/api/v1/configmaps", listOf(10, configMap("a", 1)))
+	h.list(configmaps, listOf(11, configMap("a", 1)))
+	h.list("/api/v1/namespaces/other/configmaps", listOf(12))
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=11"), wire.JSON)
+	h.events(w, "ADDED b 13")
+	h.forbidden(h.source(configmaps + "?limit=500"))
+	h.want("complete other/@12:")
 }
 
-func TestAPageOfATableIsNotKept(t *testing.T) {
-	g := newRig(t, 0)
+func TestAPageOfATableIsNotRecorded(t *testing.T) {
+	h := newHarness(t, 0)
 	table := func(url, token string) {
 		body := fmt.Sprintf(`{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"10","continue":%q},"rows":[]}`, token)
 		resp := &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body))}
-		g.read(g.teeDocument(g.source(url), nil, resp))
-		g.flush()
+		h.read(h.teeDocument(h.source(url), nil, resp))
+		h.flush()
 	}
 	table(configmaps+"?limit=1", "more")
 	table(configmaps+"?limit=500", "")
-	if _, err := g.db.Response(t.Context(), who, configmaps+"?limit=1", ""); !errors.Is(err, store.ErrNotFound) {
+	if _, err := h.db.Response(t.Context(), who, configmaps+"?limit=1", ""); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("the first page of a table: %v", err)
 	}
-	if _, err := g.db.Response(t.Context(), who, configmaps+"?limit=500", ""); err != nil {
-		t.Errorf("a whole table: %v", err)
+	if _, err := h.db.Response(t.Context(), who, configmaps+"?limit=500", ""); err != nil {
+		t.Errorf("a complete table: %v", err)
 	}
 }
 
-// poison is an operation that only fails itself.
-type poison struct{}
-
-func (poison) size() int          { return overhead }
-func (poison) lost()              {}
-func (poison) apply(*group) error { return errors.New("this one cannot be written") }
-
-func TestOneOperationThatFailsOnlyFailsItself(t *testing.T) {
-	g := newRig(t, 0)
-	g.list(configmaps, listOf(10, configMap("a", 1)))
-	release := g.holdTheStore() // so that they make one group
-	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
-	g.events(w, "ADDED b 11")
-	g.enqueue(poison{})
-	g.events(w, "ADDED c 12")
+func TestAFailingOperationDoesNotFailItsGroup(t *testing.T) {
+	h := newHarness(t, 0)
+	h.list(configmaps, listOf(10, configMap("a", 1)))
+	release := h.blockStore() // so that the operations make one group
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+	h.events(w, "ADDED b 11")
+	h.enqueue(poison{})
+	h.events(w, "ADDED c 12")
 	release()
-	g.want("complete shop/@12: a@1 b@11 c@12")
+	h.want("complete shop/@12: a@1 b@11 c@12")
 }
 
-func TestAListWhoseEndFailsLeavesNothingBehind(t *testing.T) {
-	g := newRig(t, 0)
-	release := g.holdTheStore()
-	body := g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 1)))))
+func TestAListWhoseEndFailsLeavesNoRows(t *testing.T) {
+	h := newHarness(t, 0)
+	release := h.blockStore()
+	body := h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 1)))))
 	if _, err := io.ReadFull(body, make([]byte, len(listOf(10, configMap("a", 1)))-1)); err != nil {
 		t.Fatal(err)
 	}
 	release()
-	g.flush()
-	release = g.holdTheStore()
-	g.read(body)
-	g.enqueue(poison{})
+	h.flush()
+	release = h.blockStore()
+	h.read(body)
+	h.enqueue(poison{})
 	release()
-	g.flush()
-	g.Link("online", "a group behind it")
-	g.flush()
-	if used := g.count("collection") + g.count("object"); used != 0 {
-		t.Fatalf("%d rows of it are left", used)
+	h.flush()
+	h.Link("online", "the next group")
+	h.flush()
+	if used := h.count("collection") + h.count("object"); used != 0 {
+		t.Fatalf("it left %d rows", used)
 	}
 }
 
-// count counts rows past the package's own reading, which does not see what is being filled.
-func (g *rig) count(table string) (n int) {
-	g.t.Helper()
-	db, err := sql.Open("sqlite3", "file:"+g.db.Path()+"?mode=ro")
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	defer db.Close()
-	if err := db.QueryRow("SELECT count(*) FROM " + table).Scan(&n); err != nil {
-		g.t.Fatal(err)
-	}
-	return n
+func TestSingleObjectsAreRecorded(t *testing.T) {
+	h := newHarness(t, 0)
+	source := h.source(configmaps + "/a")
+	h.read(h.teeObject(source, wire.JSON, answer(strings.NewReader(cm("a", 7)))))
+	h.want("seen /@: a@7")
+	h.invalidate(source)
+	h.want("seen /@:")
 }
 
-func TestSingleObjectsAreRemembered(t *testing.T) {
-	g := newRig(t, 0)
-	source := g.source(configmaps + "/a")
-	g.read(g.teeObject(source, wire.JSON, answer(strings.NewReader(cm("a", 7)))))
-	g.want("seen /@: a@7")
-	g.invalidate(source)
-	g.want("seen /@:")
-}
-
-func TestWhatDoesNotFitIsDroppedAndTheOldSnapshotStays(t *testing.T) {
-	g := newRig(t, 64<<10)
-	g.list(configmaps, listOf(10, configMap("a", 1)))
+func TestAListThatDoesNotFitIsDroppedAndTheOldSnapshotStays(t *testing.T) {
+	h := newHarness(t, 64<<10)
+	h.list(configmaps, listOf(10, configMap("a", 1)))
 	var many []string
 	for i := range 2000 {
 		many = append(many, configMap(fmt.Sprintf("x%04d", i), i+100))
 	}
-	release := g.holdTheStore()
-	body := g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(3000, many...))))
-	g.read(body) // does not wait for the store
-	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
-	g.events(w, "MODIFIED a 11")
+	release := h.blockStore()
+	body := h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(3000, many...))))
+	h.read(body) // does not wait for the store
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+	h.events(w, "MODIFIED a 11")
 	release()
-	g.want("complete shop/@11: a@11")
+	h.want("complete shop/@11: a@11")
 }
 
-func TestAQueueThatIsFullStillTakesWhatIsNotTrueAnyMore(t *testing.T) {
+func TestAFullQueueStillTakesInvalidations(t *testing.T) {
 	const most = 64 << 10
-	g := idleRig(t, t.TempDir(), most)
+	h := idleHarness(t, t.TempDir(), most)
 	write := func() {
-		for ops := g.take(); len(ops) > 0; ops = g.take() {
-			g.write(t.Context(), ops)
-		}
+		h.drain(t.Context())
 	}
 	read := func(name, body string) {
-		g.read(g.teeObject(g.source(configmaps+"/"+name), wire.JSON, answer(strings.NewReader(body))))
+		h.read(h.teeObject(h.source(configmaps+"/"+name), wire.JSON, answer(strings.NewReader(body))))
 	}
-	g.read(g.teeList(g.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 1))))))
+	h.read(h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 1))))))
 	for _, name := range []string{"a", "b", "c"} {
 		read(name, cm(name, 7))
 	}
-	dead := g.source(configmaps + "/d")
-	g.enqueue(dead.bury("", g.now))
+	deleted := h.source(configmaps + "/d")
+	h.enqueue(putTombstone(&deleted, "", h.now))
 	write()
-	g.now = g.now.Add(time.Second)
+	h.now = h.now.Add(time.Second)
 
 	long := strings.Repeat("x", 2<<10)
 	for rv := 100; rv < 200; rv++ {
 		read("x", strings.Replace(cm("x", rv), fmt.Sprintf("v%d", rv), long, 1))
 	}
-	if n := g.pending; n < most-2*len(long) {
+	if n := h.pending; n < most-2*len(long) {
 		t.Fatalf("the queue has only %d bytes", n)
 	}
-	read("a", strings.Replace(cm("a", 9), "v9", long, 1)) // what is there is too old from here on
+	read("a", strings.Replace(cm("a", 9), "v9", long, 1)) // this drops the older rows
 	read("d", strings.Replace(cm("d", 9), "v9", long, 1))
-	g.invalidate(g.source(configmaps + "/b"))
-	g.forbidden(g.source(configmaps))
+	h.invalidate(h.source(configmaps + "/b"))
+	h.forbidden(h.source(configmaps))
 	write()
-	if got := g.recorded("configmaps"); !slices.Equal(got, []string{"seen /@: c@7"}) {
+	if got := h.recorded("configmaps"); !slices.Equal(got, []string{"seen /@: c@7"}) {
 		t.Errorf("recorded %v", got)
 	}
-	if _, err := g.db.Tombstone(t.Context(), who, "", "configmaps", "shop", "d"); !errors.Is(err, store.ErrNotFound) {
-		t.Errorf("what was read is still dead: %v", err)
+	if _, err := h.db.Tombstone(t.Context(), who, "", "configmaps", "shop", "d"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("there is still a tombstone: %v", err)
 	}
 
 	for range 2 * reserve / overhead {
-		g.invalidate(g.source(configmaps + "/b"))
+		h.invalidate(h.source(configmaps + "/b"))
 	}
-	if n := g.pending; n > most+reserve || n < reserve {
+	if n := h.pending; n > most+reserve || n < reserve {
 		t.Errorf("%d bytes are pending", n)
 	}
 }
 
-// holdTheStore lets no other transaction begin until release is called.
-func (g *rig) holdTheStore() (release func()) {
-	held, let, done := make(chan struct{}), make(chan struct{}), make(chan error)
-	go func() {
-		done <- g.db.Update(context.Background(), func(*store.Tx) error {
-			close(held)
-			<-let
-			return nil
-		})
-	}()
-	<-held
-	return func() {
-		close(let)
-		if err := <-done; err != nil {
-			g.t.Error(err)
-		}
-	}
-}
-
-func TestAStoreThatFailsLosesNothingThatWasWhole(t *testing.T) {
-	g := newRig(t, 0)
-	g.list(configmaps, listOf(10, configMap("a", 1)))
+func TestAFailingStoreKeepsTheOldSnapshot(t *testing.T) {
+	h := newHarness(t, 0)
+	h.list(configmaps, listOf(10, configMap("a", 1)))
 	huge := strings.Replace(configMap("huge", 2), "v2", strings.Repeat("x", 5<<20), 1)
-	w := g.Watch(g.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
-	g.list(configmaps, listOf(20, configMap("a", 1), huge)) // more than the quota
-	g.want("complete shop/@10: a@1")
-	g.events(w, "MODIFIED a 11")
-	g.want("complete shop/@11: a@11")
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+	h.list(configmaps, listOf(20, configMap("a", 1), huge)) // larger than the quota
+	h.want("complete shop/@10: a@1")
+	h.events(w, "MODIFIED a 11")
+	h.want("complete shop/@11: a@11")
 }
 
-func TestTheQuotaIsKeptByEvictingWhatIsLeastUsed(t *testing.T) {
-	g := newRigWithQuota(t, 0, 16<<20)
+func TestTheQuotaIsEnforcedByEvictingTheLeastUsed(t *testing.T) {
+	h := newHarnessWithQuota(t, 0, 16<<20)
 	big := strings.Repeat("x", 8<<10)
-	const lists = 50 // of half a MiB
+	const lists = 50 // of 512 KiB each
 	for n := range lists {
-		g.now = g.now.Add(time.Second)
+		h.now = h.now.Add(time.Second)
 		var items []string
 		for i := range 60 {
 			items = append(items, strings.Replace(configMap(fmt.Sprintf("o%d", i), 7), "v7", big, 1))
 		}
 		url := fmt.Sprintf("%s?labelSelector=n%%3D%d", configmaps, n)
-		g.list(url, listOf(20+n, items...))
+		h.list(url, listOf(20+n, items...))
 		if n == 0 {
-			w := g.Watch(g.source(url+"&watch=true&resourceVersion=20"), wire.JSON)
+			w := h.Watch(h.source(url+"&watch=true&resourceVersion=20"), wire.JSON)
 			defer w.Close()
-			g.events(w, "BOOKMARK x 21")
-			g.flush() // before the clock is moved
+			h.events(w, "BOOKMARK x 21")
+			h.flush() // before the clock moves
 		}
-		if n == 1 { // open and quiet
-			w := g.Watch(g.source(url+"&watch=true&resourceVersion=21"), wire.JSON)
+		if n == 1 { // open, without events
+			w := h.Watch(h.source(url+"&watch=true&resourceVersion=21"), wire.JSON)
 			defer w.Close()
-			g.flush()
+			h.flush()
 		}
 	}
-	used, bound, err := g.db.Usage(t.Context())
+	used, bound, err := h.db.Usage(t.Context())
 	if err != nil || used > bound {
 		t.Fatalf("%d of %d bytes: %v", used, bound, err)
 	}
-	got := g.recorded("configmaps")
+	got := h.recorded("configmaps")
 	if !strings.HasPrefix(got[0], "complete shop/n=0@21") || !strings.HasPrefix(got[1], "complete shop/n=1@21") {
-		t.Errorf("what is watched was evicted; first is %.60s", got[0])
+		t.Errorf("a watched collection was evicted; the first is %.60s", got[0])
 	}
-	if info, err := os.Stat(g.db.Path()); err != nil || info.Size() > bound {
+	if info, err := os.Stat(h.db.Path()); err != nil || info.Size() > bound {
 		t.Errorf("the file has %d bytes of %d: %v", info.Size(), bound, err)
 	}
 	if last := fmt.Sprintf("complete shop/n=%d@%d", lists-1, 19+lists); !strings.HasPrefix(got[len(got)-1], last) || len(got) >= lists {
@@ -610,16 +411,16 @@ func TestTheQuotaIsKeptByEvictingWhatIsLeastUsed(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotNeededAnyMoreIsGivenBackToTheDisk(t *testing.T) {
-	g := newRigWithQuota(t, 0, 16<<20)
+func TestFreeSpaceIsGivenBackToTheDisk(t *testing.T) {
+	h := newHarnessWithQuota(t, 0, 16<<20)
 	var items []string
 	for i := range 100 {
 		items = append(items, strings.Replace(configMap(fmt.Sprintf("o%d", i), 7), "v7", strings.Repeat("x", 80<<10), 1))
 	}
-	g.list(configmaps, listOf(20, items...))
+	h.list(configmaps, listOf(20, items...))
 	size := func() int64 {
-		checkpoint(t, g.db.Path())
-		info, err := os.Stat(g.db.Path())
+		checkpoint(t, h.db.Path())
+		info, err := os.Stat(h.db.Path())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -628,80 +429,62 @@ func TestWhatIsNotNeededAnyMoreIsGivenBackToTheDisk(t *testing.T) {
 	if n := size(); n < 7<<20 {
 		t.Fatalf("8 MiB take %d bytes", n)
 	}
-	g.list(configmaps, listOf(30))
-	for range 3 { // a step with each group
-		g.Link("online", "another group")
-		g.flush()
+	h.list(configmaps, listOf(30))
+	for range 3 { // each group gives back a part
+		h.Link("online", "another group")
+		h.flush()
 	}
 	if n := size(); n > 2<<20 {
 		t.Fatalf("an empty list takes %d bytes", n)
 	}
 }
 
-// checkpoint brings everything from the log into the file.
-func checkpoint(t testing.TB, path string) {
-	t.Helper()
-	db, err := sql.Open("sqlite3", "file:"+path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = db.Exec(`PRAGMA wal_checkpoint(TRUNCATE)`)
-	if err := errors.Join(err, db.Close()); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestFollows(t *testing.T) {
+func TestVerdictOfAnEvent(t *testing.T) {
 	for _, tt := range []struct {
 		prev, rv, at string
 		want         verdict
 	}{
-		{"10", "11", "10", next},
-		{"9", "11", "10", next},
-		{"9", "10", "10", known},
-		{"9", "9", "10", known},
+		{"10", "11", "10", applied},
+		{"9", "11", "10", applied},
+		{"9", "10", "10", duplicate},
+		{"9", "9", "10", duplicate},
 		{"11", "12", "10", gap},
-		{"99", "100", "99", next},
-		{"a", "b", "a", next},
+		{"99", "100", "99", applied},
+		{"a", "b", "a", applied},
 		{"b", "c", "a", gap},
-		{"a", "a", "a", known},
+		{"a", "a", "a", duplicate},
 	} {
-		if got := follows(tt.prev, tt.rv, tt.at); got != tt.want {
-			t.Errorf("an event at %s behind %s for a collection at %s is %s, want %s", tt.rv, tt.prev, tt.at, got, tt.want)
+		if got := verdictOf(tt.prev, tt.rv, tt.at); got != tt.want {
+			t.Errorf("an event at %s after %s for a collection at %s is %s, want %s", tt.rv, tt.prev, tt.at, got, tt.want)
 		}
 	}
 }
 
-// answer is one of unknown length.
-func answer(body io.Reader) *http.Response {
-	return &http.Response{Header: http.Header{}, ContentLength: -1, Body: io.NopCloser(body)}
-}
-
-func TestAClientThatLeavesWithTheLastByteHasReadTheWholeAnswer(t *testing.T) {
-	g := newRig(t, 0)
+func TestAClientThatClosesAfterTheLastByteHasReadTheWholeBody(t *testing.T) {
+	h := newHarness(t, 0)
 	text := listOf(20, configMap("a", 15))
 	resp := answer(strings.NewReader(text))
 	resp.ContentLength = int64(len(text))
-	body := g.teeList(g.source(configmaps), wire.JSON, resp)
+	body := h.teeList(h.source(configmaps), wire.JSON, resp)
 	if _, err := io.ReadFull(body, make([]byte, len(text))); err != nil {
 		t.Fatal(err)
 	}
-	if err := body.Close(); err != nil { // the end of the body was not seen
+	if err := body.Close(); err != nil { // before the end of the body is read
 		t.Fatal(err)
 	}
-	g.flush()
-	g.want("complete shop/@20: a@15")
+	h.flush()
+	h.want("complete shop/@20: a@15")
 }
 
-func TestAProgramThatPollsIsRecordedOnceAGroup(t *testing.T) {
-	g := idleRig(t, t.TempDir(), 0)
+func TestRepeatedReadsOfAnObjectAreRecordedOnceAGroup(t *testing.T) {
+	h := idleHarness(t, t.TempDir(), 0)
 	read := func(rv int) {
-		g.read(g.teeObject(g.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", rv)))))
+		h.read(h.teeObject(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", rv)))))
 	}
 	queued := func(want int) {
 		t.Helper()
-		if n := len(g.queue); n != want {
-			t.Errorf("%d operations wait, want %d", n, want)
+		if n := len(h.queue); n != want {
+			t.Errorf("%d operations are queued, want %d", n, want)
 		}
 	}
 	for range 5 {
@@ -711,28 +494,26 @@ func TestAProgramThatPollsIsRecordedOnceAGroup(t *testing.T) {
 	read(8)
 	read(8)
 	queued(2)
-	source := g.source(configmaps + "/a")
-	g.enqueue(unsee{source.seenScope(request.Form{Format: wire.JSON}), "shop", "a"})
-	read(8) // it is there again
+	source := h.source(configmaps + "/a")
+	h.enqueue(dropSingle(&source, "shop", "a"))
+	read(8) // records it again
 	queued(4)
-	for ops := g.take(); len(ops) > 0; ops = g.take() {
-		g.write(t.Context(), ops)
-	}
-	if got := g.recorded("configmaps"); !slices.Equal(got, []string{"seen /@: a@8"}) {
+	h.drain(t.Context())
+	if got := h.recorded("configmaps"); !slices.Equal(got, []string{"seen /@: a@8"}) {
 		t.Errorf("recorded %v", got)
 	}
 }
 
-func TestWhatIsReplayedAgainAndAgainIsNotWrittenEachTime(t *testing.T) {
-	g := idleRig(t, t.TempDir(), 0)
+func TestRepeatedUsesOfACollectionAreRecordedOnceAnInterval(t *testing.T) {
+	h := idleHarness(t, t.TempDir(), 0)
 	for range 5 {
-		g.Used(1)
+		h.Used(1)
 	}
-	if n := len(g.queue); n != 1 {
-		t.Errorf("%d uses wait", n)
+	if n := len(h.queue); n != 1 {
+		t.Errorf("%d uses are queued", n)
 	}
-	g.now = g.now.Add(useInterval)
-	if g.Used(1); len(g.queue) != 2 {
-		t.Errorf("%d uses wait after a while", len(g.queue))
+	h.now = h.now.Add(useInterval)
+	if h.Used(1); len(h.queue) != 2 {
+		t.Errorf("%d uses are queued after the interval", len(h.queue))
 	}
 }

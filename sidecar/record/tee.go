@@ -8,31 +8,30 @@ import (
 
 var (
 	errNotAnObject = errors.New("not a list of API objects")
-	errNoVersion   = errors.New("a list at no resourceVersion")
-	errNotFirst    = errors.New("a further page of a list whose first pages were not recorded")
+	errNoVersion   = errors.New("a list without a resourceVersion")
+	errNotFirst    = errors.New("a page of a list whose first pages are not recorded")
 )
 
 // sink takes a copy of a body.
 type sink interface {
 	write([]byte)
-	// end is called once, behind the last write; whole tells that the body ended
-	// as it should.
-	end(whole bool)
+	// end is called once, after the last write. complete reports whether the whole body was read.
+	end(complete bool)
 }
 
 // tee is a body that is recorded while it is read.
 type tee struct {
-	body  io.ReadCloser
-	sink  sink
-	left  int64 // bytes that are still to come; negative: nobody knows
-	ended bool
+	body      io.ReadCloser
+	sink      sink
+	remaining int64 // bytes still to come; negative: unknown
+	ended     bool
 }
 
-// newTee makes the body of an answer that is recorded.
+// newTee makes the body of a response that is recorded.
 func newTee(resp *http.Response, to sink) *tee {
-	t := &tee{body: resp.Body, sink: to, left: resp.ContentLength}
-	if t.left == 0 { // also of an http.Response that was made by hand
-		t.left = -1
+	t := &tee{body: resp.Body, sink: to, remaining: resp.ContentLength}
+	if t.remaining == 0 { // also in an http.Response that no transport made
+		t.remaining = -1
 	}
 	return t
 }
@@ -45,10 +44,10 @@ func (t *tee) Read(p []byte) (int, error) {
 	if n > 0 {
 		t.sink.write(p[:n])
 	}
-	// A client that knows the length may be gone with the last byte, and what is read
-	// then is not the end but the cancellation.
-	all := t.left > 0 && int64(n) >= t.left
-	t.left -= int64(n)
+	// A client that knows the length may close the body after the last byte. The next read then
+	// returns the cancellation, not the end.
+	all := t.remaining > 0 && int64(n) >= t.remaining
+	t.remaining -= int64(n)
 	if all || err != nil {
 		t.ended = true
 		t.sink.end(all || errors.Is(err, io.EOF))

@@ -1,57 +1,57 @@
 package record
 
-import "strconv"
+import (
+	"cmp"
+	"strconv"
+)
 
-// order says how two resourceVersions of one resource relate: -1, 0 or 1, and
-// whether that is known. Versions are numbers that grow (KEP-5504), but an
-// aggregated API server may use others, which can only be equal.
-func order(a, b string) (int, bool) {
+// compareVersions returns the order of two resourceVersions of one resource, -1, 0 or 1, and
+// whether it is known. Versions are growing numbers (KEP-5504). Those of an aggregated API server
+// may be something else and can then only be equal.
+func compareVersions(a, b string) (int, bool) {
 	if a == b {
 		return 0, true
 	}
-	x, okX := number(a)
-	y, okY := number(b)
-	switch {
-	case !okX || !okY:
-		return 0, false
-	case x < y:
-		return -1, true
-	}
-	return 1, true
+	x, okX := parseVersion(a)
+	y, okY := parseVersion(b)
+	return cmp.Compare(x, y), okX && okY
 }
 
-func number(version string) (uint64, bool) {
-	n, err := strconv.ParseUint(version, 10, 63) // SQLite's integers have a sign
+func parseVersion(version string) (uint64, bool) {
+	n, err := strconv.ParseUint(version, 10, 63) // SQLite's integers are signed
 	return n, err == nil
 }
 
-// follows tells that an event at version rv, which a stream delivered right
-// behind version prev, is the next one for a collection at version at: nothing
-// that the collection needs lies between.
-func follows(prev, rv, at string) verdict {
+// verdictOf decides about an event at version rv, whose stream delivered it directly after version
+// prev, for a collection at version at. The event is applied if the collection misses nothing that
+// happened before it.
+func verdictOf(prev, rv, at string) verdict {
 	if prev == at && rv != at {
-		return next
+		return applied
 	}
-	behind, ok := order(rv, at)
+	order, ok := compareVersions(rv, at)
 	if !ok {
 		return gap
 	}
-	if behind <= 0 {
-		return known
+	if order <= 0 {
+		return duplicate
 	}
-	if ahead, ok := order(prev, at); !ok || ahead > 0 {
+	if order, ok := compareVersions(prev, at); !ok || order > 0 {
 		return gap
 	}
-	return next
+	return applied
 }
 
+// verdict is the result of an event or a difference. Its values are those of eventsTotal.
 type verdict string
 
 const (
-	next  verdict = "applied"
-	known verdict = "known" // another stream has brought it already
-	gap   verdict = "gap"
-	// contradiction: the event should be known and is not. The versions of a
-	// restored cluster are given out again.
+	applied    verdict = "applied"
+	superseded verdict = "superseded" // applied as a step
+	duplicate  verdict = "known"      // another stream has delivered it already
+	gap        verdict = "gap"
+	unlisted   verdict = "unlisted" // there is no collection
+	// contradiction: the event ought to be recorded already and is not. A cluster restored from a
+	// backup assigns versions a second time.
 	contradiction verdict = "contradiction"
 )

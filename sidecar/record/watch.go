@@ -8,25 +8,23 @@ import (
 	"rockpool.dev/store"
 )
 
-// Watch records the events of one client's watch, also across several
-// connections upstream as long as each goes on where the last one ended. It is
-// for one goroutine.
+// Watch records the events of one client's watch. It may span several upstream connections, as long
+// as each continues where the last one ended. It is for one goroutine.
 type Watch struct {
-	*stream
-	phase phase
-	known bool // the stream's form is what the server sends, not a guess
-	open  bool // the stream is among those that are watched
-	snap  *snapshot
-	prev  string // version of the last event; stating: the highest so far
+	*stream       // in openWatches, unless unrecorded
+	phase         phase
+	formConfirmed bool // the server has sent an object in the stream's form
+	snap          *snapshot
+	prev          string // version of the last event; while listing: the highest so far
 }
 
 type phase int
 
 const (
-	unrecorded phase = iota // it cannot be said what its events are of
+	unrecorded phase = iota // its events cannot be recorded
 	initial                 // the initial events of sendInitialEvents=true
-	stating                 // the state that a watch without a version begins with
-	following               // events behind a known version
+	listing                 // the initial state of a watch without a resourceVersion
+	following               // events after a known version
 )
 
 // Watch begins the recording of a watch.
@@ -38,13 +36,14 @@ func (r *Recorder) Watch(source Source, format wire.Format) *Watch {
 	case rv != "" && rv != "0":
 		w.phase, w.prev = following, rv
 	default:
-		w.phase = stating
+		w.phase = listing
 	}
-	// A watch counts as open although nothing has happened yet, which would say the
-	// form of its objects. The server gives the first one that the client asks for.
+	// A watch counts as open before its first event, which shows the form of its objects. Until
+	// then, assume the first form that the client accepts.
 	form := request.Form{Format: format, Representation: request.Object}
-	if i := slices.IndexFunc(source.Info.Forms(), func(f request.Form) bool { return f.Format == format }); i >= 0 {
-		form = source.Info.Forms()[i]
+	forms := source.Info.Forms()
+	if i := slices.IndexFunc(forms, func(f request.Form) bool { return f.Format == format }); i >= 0 {
+		form = forms[i]
 	}
 	w.begin(r, source, form)
 	return w
@@ -52,35 +51,21 @@ func (r *Recorder) Watch(source Source, format wire.Format) *Watch {
 
 func (w *Watch) begin(r *Recorder, source Source, form request.Form) {
 	w.stream = &stream{recorder: r, source: source, form: form, scope: source.scope(form), waiting: map[store.Key]*event{}}
-	if w.phase != unrecorded {
-		w.open = true
-		r.watched.add(w.stream)
-		r.enqueue(opened{w.stream})
-	}
+	r.openWatches.add(w.stream)
+	r.enqueue(watchOpened{stream: w.stream})
 }
 
-// end takes the stream from those that are watched.
-func (w *Watch) end() {
-	if w.open {
-		w.open = false
-		w.recorder.watched.remove(w.stream)
-	}
-}
-
-// Event records the next event. The bytes are only used during the call.
+// Event records the next event. Its bytes are only used during the call.
 func (w *Watch) Event(e wire.Event, m wire.Meta) {
-	if w.phase == unrecorded || e.Type == wire.Error {
-		return
-	}
-	if !w.knows(m.Kind) {
+	if w.phase == unrecorded || e.Type == wire.Error || !w.confirmForm(m.Kind) {
 		return
 	}
 	switch w.phase {
 	case initial:
-		w.initial(e, m)
+		w.initialEvent(e, m)
 		return
-	case stating:
-		w.state(e, m)
+	case listing:
+		w.listedEvent(e, m)
 		return
 	}
 	ev := &event{stream: w.stream, prev: w.prev, version: m.ResourceVersion, kind: e.Type}
@@ -96,10 +81,9 @@ func (w *Watch) Event(e wire.Event, m wire.Meta) {
 	w.recorder.enqueueEvent(ev)
 }
 
-// knows finds out by the kind of an object in which form the stream's objects are. It
-// ends the recording when they are in none that can be recorded.
-func (w *Watch) knows(kind string) bool {
-	if w.known {
+// confirmForm sets the stream's form by an object's kind, and closes the watch if it has no form.
+func (w *Watch) confirmForm(kind string) bool {
+	if w.formConfirmed {
 		return true
 	}
 	rep, ok := representation(kind)
@@ -107,15 +91,15 @@ func (w *Watch) knows(kind string) bool {
 		w.Close()
 		return false
 	}
-	if w.known = true; rep != w.form.Representation {
-		w.end()
+	if w.formConfirmed = true; rep != w.form.Representation {
+		w.recorder.openWatches.remove(w.stream)
 		w.begin(w.recorder, w.source, request.Form{Format: w.form.Format, Representation: rep})
 	}
 	return true
 }
 
-// initial records an event of the state that a watch list begins with (KEP-3157).
-func (w *Watch) initial(e wire.Event, m wire.Meta) {
+// initialEvent records an event of the initial state of a watch list (KEP-3157).
+func (w *Watch) initialEvent(e wire.Event, m wire.Meta) {
 	if w.snap == nil {
 		w.snap = newSnapshot(&w.source, w.form)
 	}
@@ -123,23 +107,24 @@ func (w *Watch) initial(e wire.Event, m wire.Meta) {
 	case e.Type == wire.Added:
 		w.snap.add(w.recorder, objectRow(w.form, e.Object, m))
 	case e.Type == wire.Bookmark && m.InitialEventsEnd:
-		list := listKind(m.Kind)
-		w.recorder.enqueue(commit{w.snap, store.CollectionMeta{Kind: m.Kind, APIVersion: m.APIVersion, ResourceVersion: m.ResourceVersion, Envelope: envelope(list, m.APIVersion, nil)}})
+		w.recorder.enqueue(commit{snapshot: w.snap, meta: store.CollectionMeta{
+			Kind: m.Kind, APIVersion: m.APIVersion, ResourceVersion: m.ResourceVersion,
+			Envelope: envelope(listKind(m.Kind), m.APIVersion, nil),
+		}})
 		w.snap, w.phase, w.prev = nil, following, m.ResourceVersion
 	case e.Type != wire.Bookmark:
-		// Not what the KEP says; what the state is cannot be told from here.
+		// This violates KEP-3157, so the state is unknown.
 		w.Close()
 	}
 }
 
-// state takes an event of the state that a watch begins with whose
-// resourceVersion is "" or "0": ADDED events in no order of versions, until one of
-// another type shows that the state is over. Where it ends nothing marks, so it is
-// no snapshot; but each object that is newer than the collection tells that the
-// client is ahead of it.
-func (w *Watch) state(e wire.Event, m wire.Meta) {
-	if o, ok := order(m.ResourceVersion, w.prev); e.Type == wire.Added && ok && o <= 0 {
-		return // tells no more than the ones before
+// listedEvent records an event of the initial state of a watch whose resourceVersion is "" or "0".
+// These are ADDED events, not ordered by version. The first event of another type shows that the
+// state is over. Nothing marks its end, so it does not make a snapshot. But an object that is newer
+// than the collection shows that the client is ahead of the collection.
+func (w *Watch) listedEvent(e wire.Event, m wire.Meta) {
+	if o, ok := compareVersions(m.ResourceVersion, w.prev); e.Type == wire.Added && ok && o <= 0 {
+		return // adds nothing to the earlier ones
 	}
 	w.prev = m.ResourceVersion
 	w.recorder.enqueue(&event{stream: w.stream, version: m.ResourceVersion, kind: e.Type})
@@ -150,113 +135,44 @@ func (w *Watch) state(e wire.Event, m wire.Meta) {
 
 // Close ends the recording.
 func (w *Watch) Close() {
+	if w.phase == unrecorded {
+		return
+	}
 	if w.snap != nil {
 		w.recorder.enqueue(abort{w.snap})
 		w.snap = nil
 	}
-	w.end()
+	w.recorder.openWatches.remove(w.stream)
 	w.phase = unrecorded
 }
 
-// stream is what the events of one watch have in common.
-type stream struct {
-	recorder *Recorder
-	source   Source
-	form     request.Form
-	scope    store.Scope
-	// waiting has the last event of each object that is in the queue and may be
-	// superseded; the recorder's lock guards it.
-	waiting map[store.Key]*event
+// Change is the last change of one object.
+type Change struct {
+	wire.Event
+	wire.Meta
 }
 
-type event struct {
-	stream        *stream
-	prev, version string
-	kind          string
-	key           store.Key     // of the object; zero: a bookmark
-	object        *store.Object // nil: deleted, superseded, or a bookmark
-	superseded    bool          // a later event of the object is in the queue
-	supersedes    bool          // an earlier one was, when this one came
-}
-
-func (e *event) size() int {
-	switch {
-	case e.superseded:
-		return stepOverhead
-	case e.object == nil:
-		return overhead
+// Difference records all changes between the last event and a resourceVersion, as found by
+// comparing two lists. Their order is unknown, and so are intermediate states: the collection moves
+// in one step.
+func (w *Watch) Difference(changes []Change, resourceVersion string) {
+	if w.phase == following && len(changes) > 0 {
+		w.confirmForm(changes[0].Kind)
 	}
-	return len(e.object.Payload) + len(e.object.Labels) + overhead
-}
-
-func (*event) lost() {}
-
-func (e *event) apply(g *group) error {
-	h, err := g.head(e.stream.scope)
-	if err != nil {
-		return err
+	if w.phase != following {
+		return
 	}
-	if h.id == 0 {
-		e.stream.unlisted()
-		return nil
-	}
-	v := follows(e.prev, e.version, h.version)
-	if v == known && e.object != nil {
-		if v, err = e.check(g, h.id); err != nil {
-			return err
+	d := &difference{stream: w.stream, prev: w.prev, version: resourceVersion}
+	for _, c := range changes {
+		if c.Type == wire.Deleted {
+			d.deleted = append(d.deleted, store.Key{Namespace: c.Namespace, Name: c.Name})
+			continue
 		}
+		o := objectRow(w.form, c.Object, c.Meta)
+		o.UpdatedAt = w.recorder.clock.Now()
+		d.objects = append(d.objects, o)
+		d.bytes += len(o.Payload) + len(o.Labels)
 	}
-	result := string(v)
-	if e.superseded && v == next {
-		result = "superseded"
-	}
-	eventsTotal.WithLabelValues(result).Inc()
-	if v == gap || v == contradiction {
-		e.stream.recorder.report(&e.stream.source, e.stream.form)
-	}
-	if v == contradiction {
-		id := h.id
-		h.id, h.moved = 0, false
-		return g.tx.Forget(id)
-	}
-	if v != next {
-		return nil
-	}
-	if e.key != (store.Key{}) {
-		g.watched.change(e.stream.scope, e.version)
-	}
-	switch {
-	case e.superseded:
-		g.owed[debt{h.id, e.key}] = struct{}{}
-	case e.object != nil:
-		err = g.tx.Put(h.id, *e.object)
-	case e.kind == wire.Deleted:
-		err = g.tx.Remove(h.id, e.key.Namespace, e.key.Name)
-	}
-	h.version, h.moved = e.version, true
-	return err
-}
-
-// unlisted is called for what happens to a collection that there is not.
-func (s *stream) unlisted() {
-	eventsTotal.WithLabelValues("unlisted").Inc()
-	// It is listed when there was a collection, forgotten because versions contradicted
-	// each other, or lost with the cache's file; and when the client has its state from
-	// elsewhere. A client that only ever watches has no use for a list, and shall not
-	// cause the traffic of one.
-	if s.recorder.watched.lost(s.scope) || s.source.ahead() {
-		s.recorder.report(&s.source, s.form)
-	}
-}
-
-// check finds out whether an event that should be known is.
-func (e *event) check(g *group, collection int64) (verdict, error) {
-	if _, behind := g.owed[debt{collection, e.key}]; behind {
-		return known, nil
-	}
-	have, err := g.tx.Version(collection, e.key.Namespace, e.key.Name)
-	if o, ok := order(have, e.version); err == nil && have != "" && ok && o < 0 {
-		return contradiction, nil
-	}
-	return known, err
+	w.prev = resourceVersion
+	w.recorder.enqueueDifference(d)
 }

@@ -9,16 +9,16 @@ import (
 	"rockpool.dev/store"
 )
 
-// conversion is how the objects of a collection come into a form that the client takes.
+// conversion turns the objects of a collection into a form that the client accepts.
 type conversion struct {
 	from, to request.Form
 	kind     convert.Kind // of the objects, in the form to
 	convert  convert.Func // nil: they are in that form
 }
 
-// findConversion finds the way from a collection to one of the forms, best first: as it was
-// recorded, or else, when converting is set, what it can be converted into.
-// Converting is asked for apart because the first time costs.
+// findConversion finds the conversion of a collection to the first of the forms that is possible:
+// unconverted, or also converted if converting is set. Callers try without first, because the first
+// conversion is expensive.
 func findConversion(c store.Collection, forms []request.Form, converting bool) (conversion, bool) {
 	from, kind := formOf(c), convert.Kind{APIVersion: c.APIVersion, Kind: c.Kind}
 	if slices.Contains(forms, from) {
@@ -35,22 +35,22 @@ func findConversion(c store.Collection, forms []request.Form, converting bool) (
 	return conversion{}, false
 }
 
-// formOf gives the form in which a collection was recorded.
+// formOf returns the form in which a collection was recorded.
 func formOf(c store.Collection) request.Form {
 	return request.Form{Format: wire.FormatOf(c.MediaType), Representation: request.Representation(c.Representation)}
 }
 
-// converted gives an object in the form to; its payload may be in buf.
-func (w *conversion) converted(buf []byte, o store.Object) (store.Object, error) {
-	if w.convert == nil {
+// converted returns an object in the form to. Its payload may be in buf.
+func (c *conversion) converted(buf []byte, o store.Object) (store.Object, error) {
+	if c.convert == nil {
 		return o, nil
 	}
 	var err error
-	o.Payload, err = w.convert(buf, o.Payload)
+	o.Payload, err = c.convert(buf, o.Payload)
 	switch {
-	case w.to.Format == wire.Protobuf:
+	case c.to.Format == wire.Protobuf:
 		o.Encoding = store.Protobuf
-	case w.to.Representation == request.Metadata:
+	case c.to.Representation == request.Metadata:
 		o.Encoding = store.JSON
 	default:
 		o.Encoding = store.JSONBare
@@ -58,10 +58,10 @@ func (w *conversion) converted(buf []byte, o store.Object) (store.Object, error)
 	return o, err
 }
 
-// typed adds an object in the form to, with its kind and apiVersion.
-func (w *conversion) typed(dst []byte, o store.Object) []byte {
+// typed appends an object in the form to, with its kind and apiVersion.
+func (c *conversion) typed(dst []byte, o store.Object) []byte {
 	if o.Encoding == store.JSON {
 		return append(dst, o.Payload...)
 	}
-	return w.to.Format.AppendTyped(dst, w.kind.Kind, w.kind.APIVersion, o.Payload)
+	return c.to.Format.AppendTyped(dst, c.kind.Kind, c.kind.APIVersion, o.Payload)
 }

@@ -15,29 +15,29 @@ import (
 	"rockpool.dev/store"
 )
 
-// document gives the recorded answer to the identical request.
+// document returns the verbatim response to the identical request.
 func (r *Replayer) document(ctx context.Context, q Request) (answer, error) {
 	doc, err := r.db.Response(ctx, q.Principal, q.Path, q.Info.RawAccept)
 	if errors.Is(err, store.ErrNotFound) {
-		return answer{}, fmt.Errorf("%w: no answer to this request", ErrNotRecorded)
+		return answer{}, fmt.Errorf("%w: no response to this request", ErrNotRecorded)
 	}
 	if err != nil {
 		return answer{}, err
 	}
 	header := http.Header{}
-	describe(header, doc)
-	if doc.ETag != "" && matches(q.IfNoneMatch, doc.ETag) {
-		return answer{r.response(http.StatusNotModified, header, doc.StoredAt, http.NoBody, 0), doc.StoredAt}, nil
+	setHeaders(header, doc)
+	if doc.ETag != "" && etagMatches(q.IfNoneMatch, doc.ETag) {
+		return r.response(http.StatusNotModified, header, doc.StoredAt, nil), nil
 	}
-	return answer{r.response(doc.Status, header, doc.StoredAt, io.NopCloser(bytes.NewReader(doc.Body)), int64(len(doc.Body))), doc.StoredAt}, nil
+	return r.response(doc.Status, header, doc.StoredAt, doc.Body), nil
 }
 
-// describe sets the headers that belong to a recorded body, where they are not
-// set already. What the body varies by, a 304 only tells in part.
-func describe(h http.Header, doc store.Response) {
-	var kept http.Header
-	if err := json.Unmarshal([]byte(doc.Headers), &kept); err == nil {
-		for name, values := range kept {
+// setHeaders sets the headers of a recorded body that are not set yet. It always sets Vary, because
+// the Vary header of a 304 may be incomplete.
+func setHeaders(h http.Header, doc store.Response) {
+	var headers http.Header
+	if err := json.Unmarshal([]byte(doc.Headers), &headers); err == nil {
+		for name, values := range headers {
 			if name == "Vary" || len(h.Values(name)) == 0 {
 				h[name] = values
 			}
@@ -49,8 +49,8 @@ func describe(h http.Header, doc store.Response) {
 	}
 }
 
-// matches evaluates If-None-Match (RFC 9110 §13.1.2): weak and strong are the same.
-func matches(header, etag string) bool {
+// etagMatches evaluates If-None-Match (RFC 9110 §13.1.2): weak and strong ETags match.
+func etagMatches(header, etag string) bool {
 	for tag := range strings.SplitSeq(header, ",") {
 		tag = strings.TrimSpace(tag)
 		if tag == "*" || strings.TrimPrefix(tag, "W/") == strings.TrimPrefix(etag, "W/") {
@@ -60,15 +60,14 @@ func matches(header, etag string) bool {
 	return false
 }
 
-// ETag gives that of the recorded answer to a request, empty if it has none. An error
-// may be store.ErrNotFound.
+// ETag returns the ETag of the verbatim response to a request, empty if the response has none. An
+// error may be store.ErrNotFound.
 func (r *Replayer) ETag(ctx context.Context, q Request) (string, error) {
 	return r.db.ETag(ctx, q.Principal, q.Path, q.Info.RawAccept)
 }
 
-// Unchanged puts the recorded body in place of a 304 that the server gave to a request
-// with this etag: the client gets the answer that the server has spared itself
-// (RFC 9111 §4.3.4). What the 304 says of itself, such as its date, stays.
+// Unchanged puts the recorded body in place of a 304 that the API server sent for this ETag, so the
+// client gets the full response (RFC 9111 §4.3.4). The headers of the 304, such as Date, stay.
 func (r *Replayer) Unchanged(ctx context.Context, q Request, etag string, notModified *http.Response) (*http.Response, error) {
 	doc, err := r.db.Response(ctx, q.Principal, q.Path, q.Info.RawAccept)
 	if err != nil {
@@ -77,32 +76,38 @@ func (r *Replayer) Unchanged(ctx context.Context, q Request, etag string, notMod
 	if doc.ETag != etag {
 		return nil, fmt.Errorf("etag %s: %w", etag, store.ErrNotFound)
 	}
-	header := notModified.Header.Clone()
-	describe(header, doc)
-	header.Set("Content-Length", strconv.Itoa(len(doc.Body)))
 	resp := *notModified
-	resp.Status, resp.StatusCode = fmt.Sprintf("%d %s", doc.Status, http.StatusText(doc.Status)), doc.Status
-	resp.Header, resp.Body, resp.ContentLength, resp.Uncompressed = header, io.NopCloser(bytes.NewReader(doc.Body)), int64(len(doc.Body)), false
+	resp.StatusCode = doc.Status
+	resp.Status = fmt.Sprintf("%d %s", doc.Status, http.StatusText(doc.Status))
+	resp.Header = notModified.Header.Clone()
+	setHeaders(resp.Header, doc)
+	resp.Header.Set("Content-Length", strconv.Itoa(len(doc.Body)))
+	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(doc.Body)), int64(len(doc.Body))
+	resp.Uncompressed = false
 	return &resp, nil
 }
 
-// Review gives the recorded answer to a question, if it is not older than lifetime.
-// unseal makes it readable.
-func (r *Replayer) Review(ctx context.Context, q Request, question string, lifetime time.Duration, unseal func([]byte) ([]byte, error)) (*http.Response, error) {
+// Review returns the recorded response to a review, if it is not older than lifetime. question is
+// the digest of the review; unseal decrypts the body.
+func (r *Replayer) Review(
+	ctx context.Context, q Request, question string, lifetime time.Duration,
+	unseal func([]byte) ([]byte, error),
+) (*http.Response, error) {
 	doc, err := r.db.Review(ctx, q.Principal, q.Path, q.Info.RawAccept, question)
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, fmt.Errorf("%w: this question was not asked before", ErrNotRecorded)
+		return nil, fmt.Errorf("%w: this review was not sent before", ErrNotRecorded)
 	}
 	if err != nil {
 		return nil, err
 	}
-	// Also when the clock was put back: nobody knows then how old it is.
+	// A response from the future shows that the clock was set back, so its age is unknown.
 	if age := r.now().Sub(doc.StoredAt); age.Abs() > lifetime {
-		return nil, fmt.Errorf("%w: this question was last answered more than %s ago", ErrNotRecorded, lifetime)
+		return nil, fmt.Errorf("%w: the last response to this review is older than %s", ErrNotRecorded, lifetime)
 	}
 	body, err := unseal(doc.Body)
 	if err != nil {
 		return nil, err
 	}
-	return r.response(doc.Status, http.Header{"Content-Type": {doc.MediaType}}, doc.StoredAt, io.NopCloser(bytes.NewReader(body)), int64(len(body))), nil
+	header := http.Header{"Content-Type": {doc.MediaType}}
+	return r.response(doc.Status, header, doc.StoredAt, body).Response, nil
 }

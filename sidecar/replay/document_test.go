@@ -9,15 +9,15 @@ import (
 	"rockpool.dev/store"
 )
 
-func TestWhatIsRecordedTakesThePlaceOfA304(t *testing.T) {
-	g := newRig(t)
+func TestARecordedBodyReplacesA304(t *testing.T) {
+	h := newHarness(t)
 	q := ask("/apis", "")
-	g.update(func(tx *store.Tx) error {
+	h.update(func(tx *store.Tx) error {
 		return tx.PutResponse(store.Response{Principal: who, Path: "/apis", Status: 200, MediaType: "application/json", ETag: `"1"`,
 			Headers: `{"Vary":["Accept","Accept-Encoding"],"Last-Modified":["yesterday"],"Cache-Control":["private"]}`, Body: []byte("groups")})
 	})
-	spare := &http.Response{StatusCode: 304, Header: http.Header{"Date": {"now"}, "Etag": {`"1"`}, "Cache-Control": {"public"}, "Audit-Id": {"x"}, "Vary": {"Accept"}}, Body: http.NoBody}
-	resp, err := g.Unchanged(t.Context(), q, `"1"`, spare)
+	notModified := &http.Response{StatusCode: 304, Header: http.Header{"Date": {"now"}, "Etag": {`"1"`}, "Cache-Control": {"public"}, "Audit-Id": {"x"}, "Vary": {"Accept"}}, Body: http.NoBody}
+	resp, err := h.Unchanged(t.Context(), q, `"1"`, notModified)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,12 +32,12 @@ func TestWhatIsRecordedTakesThePlaceOfA304(t *testing.T) {
 		}
 	}
 	if vary := resp.Header.Values("Vary"); len(vary) != 2 {
-		t.Errorf("it varies by %v", vary)
+		t.Errorf("Vary is %v", vary)
 	}
-	if len(spare.Header) != 5 || spare.StatusCode != 304 {
-		t.Error("the 304 has been changed")
+	if len(notModified.Header) != 5 || notModified.StatusCode != 304 {
+		t.Error("the 304 was changed")
 	}
-	if _, err := g.Unchanged(t.Context(), q, `"2"`, spare); !errors.Is(err, store.ErrNotFound) {
+	if _, err := h.Unchanged(t.Context(), q, `"2"`, notModified); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("for another etag: %v", err)
 	}
 }
@@ -50,7 +50,7 @@ func TestIfNoneMatch(t *testing.T) {
 		{`"1"`, `"1"`, true}, {`"2"`, `"1"`, false}, {``, `"1"`, false}, {`*`, `"1"`, true},
 		{`"2", "1"`, `"1"`, true}, {`W/"1"`, `"1"`, true}, {`"1"`, `W/"1"`, true}, {`"11"`, `"1"`, false},
 	} {
-		if got := matches(tt.header, tt.etag); got != tt.want {
+		if got := etagMatches(tt.header, tt.etag); got != tt.want {
 			t.Errorf("%s matches %s: %v", tt.etag, tt.header, got)
 		}
 	}

@@ -10,12 +10,11 @@ import (
 	"rockpool.dev/store"
 )
 
-// condition is one requirement of a field selector that takes a look at objects:
-// a field is, or is not, a value.
+// condition is one requirement of a field selector: a field has, or does not have, a value.
 type condition struct {
-	label string // as the selector names the field
-	// fields are where the value may stand: the first that is not empty has it. There
-	// are none for labels of metadata, and for those that are always empty.
+	label string // the selector's name of the field
+	// fields are where the value is: in the first that is not empty. There are none for the labels
+	// of metadata, and for those that are always empty.
 	fields []wire.Field
 	value  string
 	not    bool
@@ -27,21 +26,20 @@ const (
 	namespaceLabel = "metadata.namespace"
 )
 
-// parseConditions reads a canonical field selector for a resource. It reports false
-// when there is a field in it by which the API server does not select there: what
-// it would say is not known here.
+// parseConditions parses a canonical field selector for a resource. It returns false for a field by
+// which the API server does not select: its response to that is unknown.
 func parseConditions(info request.Info) (out []condition, ok bool) {
 	selector, err := fields.ParseSelector(info.FieldSelector)
 	if err != nil {
 		return nil, false
 	}
-	known, namespaced := selectable(info.Group, info.Version, info.Resource)
+	byName, namespaced := selectable(info.Group, info.Version, info.Resource)
 	for _, req := range selector.Requirements() {
 		c := condition{label: req.Field, value: req.Value, not: req.Operator == operator.NotEquals}
 		switch {
 		case req.Field == nameLabel, req.Field == namespaceLabel && namespaced:
 		default:
-			if c.fields, ok = known[req.Field]; !ok {
+			if c.fields, ok = byName[req.Field]; !ok {
 				return nil, false
 			}
 		}
@@ -50,11 +48,11 @@ func parseConditions(info request.Info) (out []condition, ok bool) {
 	return out, true
 }
 
-// ofMetadata tells that the condition can be seen on an object's metadata alone.
+// ofMetadata reports whether an object's metadata is enough to evaluate the condition.
 func (c *condition) ofMetadata() bool { return c.label == nameLabel || c.label == namespaceLabel }
 
-// meets tells whether an object meets the condition.
-func (c *condition) meets(format wire.Format, o store.Object) (bool, error) {
+// matches reports whether an object meets the condition.
+func (c *condition) matches(format wire.Format, o store.Object) (bool, error) {
 	value := ""
 	switch c.label {
 	case nameLabel:
@@ -75,13 +73,12 @@ func (c *condition) meets(format wire.Format, o store.Object) (bool, error) {
 	return (value == c.value) != c.not, nil
 }
 
-// selectable gives the fields by which the API server selects objects of a
-// resource, beside metadata.name, and whether metadata.namespace is one, too. They are
-// part of no published schema but of the server's code, in Kubernetes 1.36:
-// pkg/apis/*/v1/conversion.go says which a client may ask for, and
-// pkg/registry/*/*/strategy.go what they are. ReplicaSets, for one, have a
-// status.replicas in the second that the first does not let through.
-func selectable(group, version, resource string) (known map[string][]wire.Field, namespaced bool) {
+// selectable returns the fields, besides metadata.name, by which the API server selects objects of
+// a resource, and whether metadata.namespace is one of them. No published schema has them. They are
+// in the code of Kubernetes 1.36: pkg/apis/*/v1/conversion.go has the fields that a client may use,
+// and pkg/registry/*/*/strategy.go their values. For example, the second has status.replicas of
+// ReplicaSets, but the first does not allow it.
+func selectable(group, version, resource string) (byName map[string][]wire.Field, namespaced bool) {
 	switch group + "/" + version + "/" + resource {
 	case "/v1/pods":
 		node := text("spec", 2, "nodeName", 10)
@@ -94,7 +91,7 @@ func selectable(group, version, resource string) (known map[string][]wire.Field,
 			"spec.hostNetwork":         field(wire.Boolean, "spec", 2, "hostNetwork", 11),
 			"status.phase":             text("status", 3, "phase", 1),
 			"status.podIP":             text("status", 3, "podIP", 6),
-			"status.podIPs":            nil, // may be asked for and is always empty
+			"status.podIPs":            nil, // allowed, and always empty
 			"status.nominatedNodeName": text("status", 3, "nominatedNodeName", 11),
 		}, true
 	case "/v1/events":
@@ -145,15 +142,15 @@ func selectable(group, version, resource string) (known map[string][]wire.Field,
 	return nil, true
 }
 
-// eventFields adds those of the object that an event is about.
-func eventFields(about string, number protowire.Number, known map[string][]wire.Field) map[string][]wire.Field {
+// eventFields adds the fields of the object that an event is about.
+func eventFields(about string, number protowire.Number, byName map[string][]wire.Field) map[string][]wire.Field {
 	for member, n := range map[string]protowire.Number{"kind": 1, "namespace": 2, "name": 3, "uid": 4, "apiVersion": 5, "resourceVersion": 6, "fieldPath": 7} {
-		known[about+"."+member] = text(about, number, member, n)
+		byName[about+"."+member] = text(about, number, member, n)
 	}
-	return known
+	return byName
 }
 
-// text is a field of a message in the object, text1 one of the object itself.
+// text is a field of a message in the object; text1 is a field of the object itself.
 func text(outer string, outerNumber protowire.Number, name string, number protowire.Number) []wire.Field {
 	return field(wire.Text, outer, outerNumber, name, number)
 }

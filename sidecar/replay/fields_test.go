@@ -29,7 +29,7 @@ type object interface {
 	Marshal() ([]byte, error)
 }
 
-// about are the fields of an event's object, under the name that it has there.
+// about are the fields of an event's object, by the selector's names.
 func about(name string, o corev1.ObjectReference) fields.Set {
 	return fields.Set{name + ".kind": o.Kind, name + ".namespace": o.Namespace, name + ".name": o.Name, name + ".uid": string(o.UID),
 		name + ".apiVersion": o.APIVersion, name + ".resourceVersion": o.ResourceVersion, name + ".fieldPath": o.FieldPath}
@@ -42,7 +42,7 @@ func with(a, b fields.Set) fields.Set {
 	return a
 }
 
-func TestFieldsAreThoseThatTheServerSelectsBy(t *testing.T) {
+func TestSelectableFieldsAreThoseOfTheServer(t *testing.T) {
 	count := func(n int32) string { return strconv.Itoa(int(n)) }
 	tests := []struct {
 		path string
@@ -108,10 +108,10 @@ func TestFieldsAreThoseThatTheServerSelectsBy(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.path, func(t *testing.T) {
 			info := ask(tt.path, "").Info
-			known, _ := selectable(info.Group, info.Version, info.Resource)
+			byName, _ := selectable(info.Group, info.Version, info.Resource)
 			for round := range 20 {
 				o := tt.make()
-				if round > 0 { // the first has nothing
+				if round > 0 { // the first one is empty
 					random.Fill(o)
 				}
 				raw, err := o.Marshal()
@@ -123,8 +123,8 @@ func TestFieldsAreThoseThatTheServerSelectsBy(t *testing.T) {
 					t.Fatal(err)
 				}
 				want := tt.want(o)
-				if len(want) != len(known) {
-					t.Fatalf("%d fields, want %d", len(known), len(want))
+				if len(want) != len(byName) {
+					t.Fatalf("%d fields, want %d", len(byName), len(want))
 				}
 				want["metadata.name"] = o.GetName()
 				for label, value := range want {
@@ -132,10 +132,10 @@ func TestFieldsAreThoseThatTheServerSelectsBy(t *testing.T) {
 						selector := label + op + fields.EscapeValue(value)
 						conditions, ok := parseConditions(ask(tt.path+"?fieldSelector="+url.QueryEscape(selector), "").Info)
 						if !ok || len(conditions) != 1 {
-							t.Fatalf("%s is not known: %v", selector, conditions)
+							t.Fatalf("%s is not selectable: %v", selector, conditions)
 						}
 						for format, payload := range map[wire.Format][]byte{wire.JSON: text, wire.Protobuf: raw} {
-							got, err := conditions[0].meets(format, store.Object{Name: o.GetName(), Namespace: o.GetNamespace(), Payload: payload})
+							got, err := conditions[0].matches(format, store.Object{Name: o.GetName(), Namespace: o.GetNamespace(), Payload: payload})
 							if err != nil || got != expected {
 								t.Fatalf("%s: %s: %v %v\n%q", format.MediaType(), selector, got, err, payload)
 							}
@@ -147,7 +147,7 @@ func TestFieldsAreThoseThatTheServerSelectsBy(t *testing.T) {
 	}
 }
 
-func TestFieldsThatTheServerRefusesAreNotKnown(t *testing.T) {
+func TestFieldsThatTheServerRefusesAreNotSelectable(t *testing.T) {
 	for _, tt := range []struct{ path, selector string }{
 		{"/api/v1/pods", "spec.priority=1"},
 		{"/api/v1/nodes", "metadata.namespace=a"},

@@ -23,12 +23,13 @@ func (r *Replayer) list(ctx context.Context, q Request) (answer, error) {
 	if body.buf, err = body.write.begin(&body.pages); err != nil {
 		return answer{}, err
 	}
-	at := s.collection.SyncedAt
-	return answer{r.response(http.StatusOK, http.Header{"Content-Type": {s.to.Format.MediaType()}}, at, body, -1), at}, nil
+	header := http.Header{"Content-Type": {s.to.Format.MediaType()}}
+	a := r.response(http.StatusOK, header, s.collection.SyncedAt, nil)
+	a.Body, a.ContentLength = body, -1
+	return a, nil
 }
 
-// pages reads a selection page by page. It holds a context because it is part of
-// a body, whose Read has none.
+// pages reads a selection page by page. It holds a context because a body's Read has none.
 type pages struct {
 	ctx context.Context
 	db  *store.DB
@@ -37,11 +38,11 @@ type pages struct {
 	done bool
 }
 
-// next calls f with each object of the next page that is selected, in the form that
-// the client takes. The payload is only valid during the call.
+// next calls f with each selected object of the next page, in the form that the client accepts. The
+// payload is only valid during the call.
 func (p *pages) next(f func(store.Object) error) error {
 	key, err := p.db.List(p.ctx, p.collection.ID, p.collection.Revision, p.within, func(o store.Object) error {
-		if ok, err := p.selects(o); err != nil || !ok {
+		if ok, err := p.matches(o); err != nil || !ok {
 			return err
 		}
 		o, err := p.converted(p.buf[:0], o)
@@ -57,13 +58,12 @@ func (p *pages) next(f func(store.Object) error) error {
 	return err
 }
 
-// measure adds up what the items take in a protobuf list, without moving. The
-// payloads are only read where their sizes are not all that counts: to be selected by
-// a field, or to be converted, which is then done twice.
+// measure adds up the sizes of the items in a protobuf list, without moving on. It reads payloads
+// only to select by a field or to convert; the conversion is then done twice.
 func (p *pages) measure() (total int, err error) {
 	if p.convert == nil && len(p.fields) == 0 {
 		err = p.db.Measure(p.ctx, p.collection.ID, p.collection.Revision, p.within, func(object string, size, count int) error {
-			ok, err := p.labelled(object)
+			ok, err := p.matchesLabels(object)
 			if ok {
 				total += count * wire.ItemSize(size)
 			}
@@ -71,8 +71,8 @@ func (p *pages) measure() (total int, err error) {
 		})
 		return total, err
 	}
-	for ahead := *p; err == nil && !ahead.done; {
-		err = ahead.next(func(o store.Object) error {
+	for rest := *p; err == nil && !rest.done; {
+		err = rest.next(func(o store.Object) error {
 			total += wire.ItemSize(len(o.Payload))
 			return nil
 		})
@@ -80,7 +80,7 @@ func (p *pages) measure() (total int, err error) {
 	return total, err
 }
 
-// listBody is a list, made as it is read.
+// listBody is the body of a list, generated while it is read.
 type listBody struct {
 	pages
 	write listWriter
@@ -89,9 +89,9 @@ type listBody struct {
 	ended bool
 }
 
-// listWriter puts a list together in one format.
+// listWriter generates a list in one format.
 type listWriter interface {
-	// begin gives what stands before the items.
+	// begin returns the bytes before the items.
 	begin(*pages) ([]byte, error)
 	item(dst, payload []byte) []byte
 	end(dst []byte) []byte
@@ -130,15 +130,14 @@ func (b *listBody) Close() error {
 	return nil
 }
 
-// envelope is the list's own data.
+// envelope is the list without its items.
 type envelope struct {
 	Kind       string                     `json:"kind"`
 	APIVersion string                     `json:"apiVersion"`
 	Metadata   map[string]json.RawMessage `json:"metadata"`
 }
 
-// envelope gives the list's own data as it was recorded, with the kind that its
-// objects make it.
+// envelope returns the recorded envelope, with the kind that fits the objects after conversion.
 func (s *selection) envelope() (e envelope, err error) {
 	if err := json.Unmarshal([]byte(s.collection.Envelope), &e); err != nil {
 		return e, fmt.Errorf("collection %d: envelope: %w: %w", s.collection.ID, store.ErrCorrupt, err)
@@ -181,9 +180,8 @@ func (l *jsonList) item(dst, payload []byte) []byte {
 
 func (*jsonList) end(dst []byte) []byte { return append(dst, "]}\n"...) }
 
-// protobufList says its length first, so that all items are measured before the
-// first of them is sent. Where they are converted that takes as long as sending them,
-// and no more memory than one of them.
+// protobufList writes the length of the list first, so all items are measured before the first one
+// is sent. If they are converted, that takes as long as sending them, and the memory of one item.
 type protobufList struct{}
 
 func (protobufList) begin(p *pages) ([]byte, error) {

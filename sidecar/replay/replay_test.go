@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -20,116 +18,6 @@ import (
 	"rockpool.dev/store"
 )
 
-const who = "system:serviceaccount:shop:web"
-
-type rig struct {
-	*Replayer
-	t   *testing.T
-	db  *store.DB
-	now time.Time
-}
-
-func newRig(t *testing.T) *rig {
-	t.Helper()
-	g := &rig{t: t, now: time.UnixMilli(1_700_000_000_000)}
-	db, err := store.Open(t.Context(), t.TempDir(), store.Options{Now: func() time.Time { return g.now }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
-	g.db, g.Replayer = db, New(db, func() time.Time { return g.now }, nil)
-	return g
-}
-
-func (g *rig) update(f func(*store.Tx) error) {
-	g.t.Helper()
-	if err := g.db.Update(g.t.Context(), f); err != nil {
-		g.t.Fatal(err)
-	}
-}
-
-func scope(url string) store.Scope {
-	info := request.Parse(httptest.NewRequest(http.MethodGet, url, nil))
-	return store.Scope{Principal: who, Group: info.Group, Version: info.Version, Resource: info.Resource, Namespace: info.Namespace,
-		LabelSelector: info.LabelSelector, FieldSelector: info.FieldSelector, Representation: "object", MediaType: "application/json"}
-}
-
-func bare(namespace, name string, rv int) store.Object {
-	labels := fmt.Sprintf(`{"app":%q}`, name)
-	return store.Object{Namespace: namespace, Name: name, UID: "u", ResourceVersion: fmt.Sprint(rv), Labels: labels, Encoding: store.JSONBare,
-		Payload: fmt.Appendf(nil, `{"metadata":{"name":%q,"namespace":%q,"resourceVersion":"%d","labels":%s}}`, name, namespace, rv, labels)}
-}
-
-func (g *rig) record(url string, rv int, objects ...store.Object) {
-	g.t.Helper()
-	snap := store.NewSnapshot(scope(url))
-	g.update(func(tx *store.Tx) error {
-		for _, o := range objects {
-			if err := snap.Add(tx, o); err != nil {
-				return err
-			}
-		}
-		return snap.Commit(tx, store.CollectionMeta{Kind: "Pod", APIVersion: "v1", ResourceVersion: fmt.Sprint(rv),
-			Envelope: `{"kind":"PodList","apiVersion":"v1","metadata":{"selfLink":"kept"}}`})
-	})
-}
-
-func ask(url, accept string) Request {
-	r := httptest.NewRequest(http.MethodGet, url, nil)
-	if accept != "" {
-		r.Header.Set("Accept", accept)
-	}
-	return Request{Principal: who, Info: request.Parse(r), Path: r.URL.RequestURI()}
-}
-
-// answer gives an answer in short: "@version name name" for a list, the name and
-// version of an object, the code of a refusal.
-func (g *rig) answer(q Request) string {
-	g.t.Helper()
-	resp, err := g.Answer(g.t.Context(), q)
-	var status apierrors.APIStatus
-	switch {
-	case errors.Is(err, ErrNotRecorded):
-		return "not recorded"
-	case errors.As(err, &status):
-		return fmt.Sprintf("%d %s", status.Status().Code, status.Status().Reason)
-	case err != nil:
-		g.t.Fatal(err)
-	}
-	raw, err := io.ReadAll(resp.Body)
-	if err := errors.Join(err, resp.Body.Close()); err != nil {
-		g.t.Fatal(err)
-	}
-	type object struct {
-		Kind, APIVersion string
-		Metadata         struct{ Name, ResourceVersion, SelfLink string }
-	}
-	var doc struct {
-		object
-		Items []object
-	}
-	if err := json.Unmarshal(raw, &doc); err != nil {
-		g.t.Fatalf("%s: %v", raw, err)
-	}
-	if resp.Header.Get("Cache-Status") != "rockpool; hit" || resp.Header.Get("Age") == "" {
-		g.t.Errorf("headers %v do not say that this is from a cache", resp.Header)
-	}
-	if doc.Kind == "Pod" || doc.Kind == "PartialObjectMetadata" {
-		return doc.Kind + " " + doc.Metadata.Name + "@" + doc.Metadata.ResourceVersion
-	}
-	if doc.Metadata.SelfLink != "kept" {
-		g.t.Errorf("the list's own metadata was lost: %s", raw)
-	}
-	out := doc.Kind + "@" + doc.Metadata.ResourceVersion
-	for _, item := range doc.Items {
-		if item.Kind != "" {
-			g.t.Errorf("an item says its kind, as no typed list does: %s", raw)
-		}
-		out += " " + item.Metadata.Name + "@" + item.Metadata.ResourceVersion
-	}
-	return out
-}
-
 func TestAnswers(t *testing.T) {
 	const table = "application/json;as=Table;v=v1;g=meta.k8s.io"
 	tests := []struct {
@@ -137,122 +25,122 @@ func TestAnswers(t *testing.T) {
 		url, accept string
 		want        string
 	}{
-		{"the list that was recorded", "/api/v1/namespaces/shop/pods?limit=500", "", "PodList@20 a@1 b@19"},
+		{"the recorded list", "/api/v1/namespaces/shop/pods?limit=500", "", "PodList@20 a@1 b@19"},
 		{"all namespaces", "/api/v1/pods", "", "PodList@10 x@3 a@1 b@2"},
-		{"one namespace of all", "/api/v1/namespaces/bar/pods", "", "PodList@10 x@3"},
-		{"a namespace with nothing in it", "/api/v1/namespaces/empty/pods", "", "PodList@10"},
+		{"one namespace of a list of all", "/api/v1/namespaces/bar/pods", "", "PodList@10 x@3"},
+		{"an empty namespace", "/api/v1/namespaces/empty/pods", "", "PodList@10"},
 		{"a label selector on the newest list", "/api/v1/namespaces/shop/pods?labelSelector=app%3Db", "", "PodList@20 b@19"},
-		{"a label selector that was recorded itself and is newest", "/api/v1/pods?labelSelector=app+in+(x)", "", "PodList@30 x@25"},
-		{"a label selector on another's selection", "/api/v1/namespaces/bar/pods?labelSelector=app", "", "PodList@10 x@3"},
+		{"a label selector whose own list is newest", "/api/v1/pods?labelSelector=app+in+(x)", "", "PodList@30 x@25"},
+		{"a label selector, not from the list of another selector", "/api/v1/namespaces/bar/pods?labelSelector=app", "", "PodList@10 x@3"},
 		{"a name as a field selector", "/api/v1/namespaces/shop/pods?fieldSelector=metadata.name%3Da", "", "PodList@20 a@1"},
 		{"a namespace as a field selector", "/api/v1/pods?fieldSelector=metadata.namespace%3Dbar", "", "PodList@10 x@3"},
 		{"two namespaces at once", "/api/v1/namespaces/shop/pods?fieldSelector=metadata.namespace%3Dbar", "", "PodList@20"},
 		{"two names at once", "/api/v1/pods?fieldSelector=metadata.name%3Da,metadata.name%3Db", "", "PodList@10"},
 		{"all names but one", "/api/v1/pods?fieldSelector=metadata.name!%3Da", "", "PodList@10 x@3 b@2"},
-		{"a field that nothing has", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn", "", "PodList@10"},
+		{"a field that no object has", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn", "", "PodList@10"},
 		{"a field, a label and a namespace", "/api/v1/namespaces/shop/pods?fieldSelector=spec.nodeName!%3Dn,spec.hostNetwork%3D%3Dfalse&labelSelector=app%3Db", "", "PodList@20 b@19"},
-		{"a field that the server does not select by", "/api/v1/pods?fieldSelector=spec.priority%3D1", "", "not recorded"},
+		{"a field that is not selectable", "/api/v1/pods?fieldSelector=spec.priority%3D1", "", "not recorded"},
 		{"a resource that was never listed", "/api/v1/services", "", "not recorded"},
 		{"another version of the group", "/apis/x.io/v1/pods", "", "not recorded"},
-		{"kubectl asks for a table and takes the list", "/api/v1/namespaces/shop/pods", table + ",application/json", "PodList@20 a@1 b@19"},
-		{"a table or nothing", "/api/v1/namespaces/shop/pods", table, "not recorded"},
+		{"kubectl prefers a table and accepts the list", "/api/v1/namespaces/shop/pods", table + ",application/json", "PodList@20 a@1 b@19"},
+		{"a table only", "/api/v1/namespaces/shop/pods", table, "not recorded"},
 		{"a further page", "/api/v1/pods?continue=abc", "", "410 Expired"},
 		{"any version", "/api/v1/pods?resourceVersion=0", "", "PodList@10 x@3 a@1 b@2"},
-		{"not older than what there is", "/api/v1/pods?resourceVersion=9&resourceVersionMatch=NotOlderThan", "", "PodList@10 x@3 a@1 b@2"},
-		{"newer than what there is", "/api/v1/pods?resourceVersion=11", "", "504 Timeout"},
-		{"exactly what there is", "/api/v1/pods?resourceVersion=10&resourceVersionMatch=Exact", "", "PodList@10 x@3 a@1 b@2"},
-		{"exactly another", "/api/v1/pods?resourceVersion=9&resourceVersionMatch=Exact", "", "410 Expired"},
+		{"not older than the recorded version", "/api/v1/pods?resourceVersion=9&resourceVersionMatch=NotOlderThan", "", "PodList@10 x@3 a@1 b@2"},
+		{"newer than the recorded version", "/api/v1/pods?resourceVersion=11", "", "504 Timeout"},
+		{"exactly the recorded version", "/api/v1/pods?resourceVersion=10&resourceVersionMatch=Exact", "", "PodList@10 x@3 a@1 b@2"},
+		{"exactly another version", "/api/v1/pods?resourceVersion=9&resourceVersionMatch=Exact", "", "410 Expired"},
 		{"an object, from the newest list", "/api/v1/namespaces/shop/pods/b", "", "Pod b@19"},
-		{"an object of which only a selection knows the newest", "/api/v1/namespaces/bar/pods/x", "", "Pod x@25"},
-		{"an object that was read alone after the lists", "/api/v1/namespaces/shop/pods/a", "", "Pod a@50"},
-		{"an object that is proven absent", "/api/v1/namespaces/bar/pods/nope", "", "404 NotFound"},
-		{"an object of a resource never listed, seen once", "/api/v1/namespaces/shop/services/s", "", "Pod s@5"},
+		{"an object whose newest state is in a selection", "/api/v1/namespaces/bar/pods/x", "", "Pod x@25"},
+		{"an object read by GET after the lists", "/api/v1/namespaces/shop/pods/a", "", "Pod a@50"},
+		{"an absent object", "/api/v1/namespaces/bar/pods/nope", "", "404 NotFound"},
+		{"an object read by GET, of a resource never listed", "/api/v1/namespaces/shop/services/s", "", "Pod s@5"},
 		{"an object of a resource never listed", "/api/v1/namespaces/shop/services/t", "", "not recorded"},
 		{"a subresource", "/api/v1/namespaces/shop/pods/b/log", "", "not recorded"},
 		{"health", "/healthz", "", "not recorded"},
 	}
-	g := newRig(t)
-	g.record("/api/v1/pods", 10, bare("shop", "a", 1), bare("shop", "b", 2), bare("bar", "x", 3))
-	g.record("/api/v1/namespaces/shop/pods", 20, bare("shop", "a", 1), bare("shop", "b", 19))
-	g.record("/api/v1/pods?labelSelector=app+in+(x)", 30, bare("bar", "x", 25))
-	g.update(func(tx *store.Tx) error {
+	h := newHarness(t)
+	h.record("/api/v1/pods", 10, bare("shop", "a", 1), bare("shop", "b", 2), bare("bar", "x", 3))
+	h.record("/api/v1/namespaces/shop/pods", 20, bare("shop", "a", 1), bare("shop", "b", 19))
+	h.record("/api/v1/pods?labelSelector=app+in+(x)", 30, bare("bar", "x", 25))
+	h.update(func(tx *store.Tx) error {
 		return errors.Join(tx.PutSingle(scope("/api/v1/pods"), "Pod", "v1", bare("shop", "a", 50)), tx.PutSingle(scope("/api/v1/services"), "Pod", "v1", bare("shop", "s", 5)))
 	})
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			g.t = t
-			if got := g.answer(ask(tt.url, tt.accept)); got != tt.want {
+			h.t = t
+			if got := h.answer(ask(tt.url, tt.accept)); got != tt.want {
 				t.Fatalf("got %s, want %s", got, tt.want)
 			}
 			other := ask(tt.url, tt.accept)
 			other.Principal = "somebody else"
-			if got := g.answer(other); got != "not recorded" && got != "410 Expired" {
+			if got := h.answer(other); got != "not recorded" && got != "410 Expired" {
 				t.Fatalf("somebody else got %s", got)
 			}
 		})
 	}
 }
 
-func TestAVersionThatIsTooLargeSaysSoAsTheServerDoes(t *testing.T) {
-	g := newRig(t)
-	g.record("/api/v1/pods", 10)
-	if _, err := g.Answer(t.Context(), ask("/api/v1/pods?resourceVersion=11", "")); !apierrors.IsTimeout(err) || !apierrors.HasStatusCause(err, "ResourceVersionTooLarge") {
-		t.Fatalf("clients will not understand %v", err)
+func TestATooLargeVersionFailsAsOnTheServer(t *testing.T) {
+	h := newHarness(t)
+	h.record("/api/v1/pods", 10)
+	if _, err := h.Answer(t.Context(), ask("/api/v1/pods?resourceVersion=11", "")); !apierrors.IsTimeout(err) || !apierrors.HasStatusCause(err, "ResourceVersionTooLarge") {
+		t.Fatalf("clients do not recognize %v", err)
 	}
 }
 
-func TestALongListIsStreamedWhole(t *testing.T) {
-	g := newRig(t)
+func TestALongListIsStreamedCompletely(t *testing.T) {
+	h := newHarness(t)
 	var objects []store.Object
 	want := "PodList@5000"
 	for i := range 1700 {
 		name := fmt.Sprintf("o%05d", i)
 		objects, want = append(objects, bare("shop", name, i+1)), want+fmt.Sprintf(" %s@%d", name, i+1)
 	}
-	g.record("/api/v1/namespaces/shop/pods", 5000, objects...)
-	if got := g.answer(ask("/api/v1/namespaces/shop/pods", "")); got != want {
+	h.record("/api/v1/namespaces/shop/pods", 5000, objects...)
+	if got := h.answer(ask("/api/v1/namespaces/shop/pods", "")); got != want {
 		t.Fatalf("%d bytes, want %d", len(got), len(want))
 	}
 }
 
-func TestAListThatChangesWhileItIsReadBreaksOff(t *testing.T) {
-	g := newRig(t)
+func TestAListThatChangesWhileItIsReadIsCutOff(t *testing.T) {
+	h := newHarness(t)
 	var objects []store.Object
 	for i := range 700 {
 		objects = append(objects, bare("shop", fmt.Sprintf("o%05d", i), i+1))
 	}
-	g.record("/api/v1/pods", 5000, objects...)
-	resp, err := g.Answer(t.Context(), ask("/api/v1/pods", ""))
+	h.record("/api/v1/pods", 5000, objects...)
+	resp, err := h.Answer(t.Context(), ask("/api/v1/pods", ""))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.ReadFull(resp.Body, make([]byte, 1000)); err != nil {
 		t.Fatal(err)
 	}
-	g.record("/api/v1/pods", 5001, objects[1:]...)
+	h.record("/api/v1/pods", 5001, objects[1:]...)
 	if _, err := io.Copy(io.Discard, resp.Body); !errors.Is(err, store.ErrChanged) {
 		t.Fatalf("two states were mixed: %v", err)
 	}
 }
 
-func TestAgeIsTheTimeSinceTheServerSaidSo(t *testing.T) {
-	g := newRig(t)
-	g.record("/api/v1/pods", 10)
-	g.now = g.now.Add(90 * time.Second)
-	resp, err := g.Answer(t.Context(), ask("/api/v1/pods", ""))
+func TestAgeIsTheTimeSinceTheRecording(t *testing.T) {
+	h := newHarness(t)
+	h.record("/api/v1/pods", 10)
+	h.now = h.now.Add(90 * time.Second)
+	resp, err := h.Answer(t.Context(), ask("/api/v1/pods", ""))
 	if err != nil || resp.Header.Get("Age") != "90" {
 		t.Fatalf("%v %v", resp, err)
 	}
 }
 
 func TestDocumentsAreForTheIdenticalRequest(t *testing.T) {
-	g := newRig(t)
-	g.update(func(tx *store.Tx) error {
+	h := newHarness(t)
+	h.update(func(tx *store.Tx) error {
 		return tx.PutResponse(store.Response{Principal: who, Path: "/apis?timeout=32s", Accept: "application/json", Status: 200, MediaType: "application/json", ETag: `"x"`, Body: []byte(`{"kind":"APIGroupList"}`)})
 	})
 	read := func(q Request) (int, string) {
 		t.Helper()
-		resp, err := g.Answer(t.Context(), q)
+		resp, err := h.Answer(t.Context(), q)
 		if errors.Is(err, ErrNotRecorded) {
 			return 503, ""
 		}
@@ -271,7 +159,7 @@ func TestDocumentsAreForTheIdenticalRequest(t *testing.T) {
 	same := ask("/apis?timeout=32s", "application/json")
 	same.IfNoneMatch = `"x"`
 	if code, body := read(same); code != 304 || body != "" {
-		t.Errorf("%d %s for a client that has it", code, body)
+		t.Errorf("%d %s for a client that has this ETag", code, body)
 	}
 	for _, q := range []Request{ask("/apis", "application/json"), ask("/apis?timeout=32s", "application/yaml")} {
 		if code, _ := read(q); code != 503 {
@@ -280,12 +168,12 @@ func TestDocumentsAreForTheIdenticalRequest(t *testing.T) {
 	}
 }
 
-func TestANewerListIsBetterThanAnOlderTable(t *testing.T) {
+func TestANewerListIsPreferredToAnOlderTable(t *testing.T) {
 	const accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
-	g := newRig(t)
+	h := newHarness(t)
 	read := func(url string) string {
 		t.Helper()
-		resp, err := g.Answer(t.Context(), ask(url, accept))
+		resp, err := h.Answer(t.Context(), ask(url, accept))
 		if apierrors.IsNotFound(err) {
 			return "absent"
 		}
@@ -302,9 +190,9 @@ func TestANewerListIsBetterThanAnOlderTable(t *testing.T) {
 		return "objects"
 	}
 	const list, one = "/api/v1/namespaces/shop/pods", "/api/v1/namespaces/shop/pods/a"
-	g.record(list, 10, bare("shop", "a", 1))
-	g.now = g.now.Add(time.Second)
-	g.update(func(tx *store.Tx) error {
+	h.record(list, 10, bare("shop", "a", 1))
+	h.now = h.now.Add(time.Second)
+	h.update(func(tx *store.Tx) error {
 		table := store.Response{Principal: who, Accept: accept, Status: 200, MediaType: "application/json", Body: []byte(`{"kind":"Table"}`)}
 		for _, table.Path = range []string{list, one} {
 			if err := tx.PutResponse(table); err != nil {
@@ -315,11 +203,11 @@ func TestANewerListIsBetterThanAnOlderTable(t *testing.T) {
 	})
 	for url, want := range map[string]string{list: "table", one: "table"} {
 		if got := read(url); got != want {
-			t.Errorf("%s: %s, want the %s that is newest", url, got, want)
+			t.Errorf("%s: %s, want the %s, which is newest", url, got, want)
 		}
 	}
-	g.now = g.now.Add(time.Second)
-	g.record(list, 20)
+	h.now = h.now.Add(time.Second)
+	h.record(list, 20)
 	for url, want := range map[string]string{list: "objects", one: "absent"} {
 		if got := read(url); got != want {
 			t.Errorf("%s: %s, want %s from the newer list", url, got, want)
@@ -327,40 +215,40 @@ func TestANewerListIsBetterThanAnOlderTable(t *testing.T) {
 	}
 }
 
-func TestAbsenceInOneFormIsNoneWhenAnotherHasSeenTheObject(t *testing.T) {
-	g := newRig(t)
+func TestAnObjectInOneFormOverridesAbsenceInAnother(t *testing.T) {
+	h := newHarness(t)
 	partial := scope("/api/v1/pods")
 	partial.Representation = "metadata"
 	snap := store.NewSnapshot(partial)
-	g.update(func(tx *store.Tx) error {
+	h.update(func(tx *store.Tx) error {
 		return errors.Join(snap.Commit(tx, store.CollectionMeta{Kind: "PartialObjectMetadata", APIVersion: "meta.k8s.io/v1", ResourceVersion: "10", Envelope: `{}`}),
 			tx.PutSingle(scope("/api/v1/pods"), "Pod", "v1", bare("shop", "z", 20)))
 	})
 	const metadata = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
-	if got := g.answer(ask("/api/v1/namespaces/shop/pods/z", metadata+",application/json")); got != "PartialObjectMetadata z@20" {
-		t.Errorf("a client that would rather have metadata: %s", got)
+	if got := h.answer(ask("/api/v1/namespaces/shop/pods/z", metadata+",application/json")); got != "PartialObjectMetadata z@20" {
+		t.Errorf("a client that prefers metadata: %s", got)
 	}
-	if got := g.answer(ask("/api/v1/namespaces/shop/pods/z", "application/json,"+metadata)); got != "Pod z@20" {
-		t.Errorf("a client that would rather have objects: %s", got)
+	if got := h.answer(ask("/api/v1/namespaces/shop/pods/z", "application/json,"+metadata)); got != "Pod z@20" {
+		t.Errorf("a client that prefers objects: %s", got)
 	}
-	if got := g.answer(ask("/api/v1/namespaces/shop/pods/z", metadata)); got != "PartialObjectMetadata z@20" {
-		t.Errorf("a client that takes only metadata: %s", got)
+	if got := h.answer(ask("/api/v1/namespaces/shop/pods/z", metadata)); got != "PartialObjectMetadata z@20" {
+		t.Errorf("a client that accepts only metadata: %s", got)
 	}
-	g.update(func(tx *store.Tx) error {
+	h.update(func(tx *store.Tx) error {
 		return tx.PutSingle(partial, "PartialObjectMetadata", "meta.k8s.io/v1", store.Object{Namespace: "shop", Name: "y", ResourceVersion: "30", Encoding: store.JSON, Payload: []byte(`{}`)})
 	})
-	if got := g.answer(ask("/api/v1/namespaces/shop/pods/y", "application/json")); got != "not recorded" {
-		t.Errorf("a client that takes objects, of which only the metadata was seen: %s", got)
+	if got := h.answer(ask("/api/v1/namespaces/shop/pods/y", "application/json")); got != "not recorded" {
+		t.Errorf("a client of objects whose metadata alone is recorded: %s", got)
 	}
 }
 
 func TestAWatchBeginsWithTheRecordedState(t *testing.T) {
-	g := newRig(t)
+	h := newHarness(t)
 	crd := store.Object{Namespace: "shop", Name: "c", UID: "u", ResourceVersion: "4", Encoding: store.JSON, Payload: []byte(`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"c","resourceVersion":"4"}}`)}
-	g.record("/api/v1/namespaces/shop/pods", 10, bare("shop", "a", 1), crd)
+	h.record("/api/v1/namespaces/shop/pods", 10, bare("shop", "a", 1), crd)
 	frames := func(q Request) (out []string) {
 		t.Helper()
-		state, err := g.State(t.Context(), q)
+		state, err := h.State(t.Context(), q)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -393,23 +281,23 @@ func TestAWatchBeginsWithTheRecordedState(t *testing.T) {
 	if d := cmp.Diff(append(events, "BOOKMARK @10 true"), frames(ask("/api/v1/namespaces/shop/pods?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan", ""))); d != "" {
 		t.Error(d)
 	}
-	if _, err := g.State(t.Context(), ask("/api/v1/pods?watch=1&sendInitialEvents=true", "")); !errors.Is(err, ErrNotRecorded) {
-		t.Errorf("a state that was never recorded: %v", err)
+	if _, err := h.State(t.Context(), ask("/api/v1/pods?watch=1&sendInitialEvents=true", "")); !errors.Is(err, ErrNotRecorded) {
+		t.Errorf("an unrecorded state: %v", err)
 	}
-	if _, err := g.State(t.Context(), ask("/api/v1/namespaces/shop/pods?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=11", "")); !apierrors.IsTimeout(err) {
-		t.Errorf("a state that is newer than what there is: %v", err)
+	if _, err := h.State(t.Context(), ask("/api/v1/namespaces/shop/pods?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=11", "")); !apierrors.IsTimeout(err) {
+		t.Errorf("a state newer than the recorded one: %v", err)
 	}
 }
 
-func TestAWholeAnswerDoesNotHideThatTheRestCannotBeRead(t *testing.T) {
+func TestAVerbatimResponseDoesNotHideCorruptRows(t *testing.T) {
 	const url = "/api/v1/namespaces/shop/pods/a"
-	g := newRig(t)
-	g.update(func(tx *store.Tx) error {
+	h := newHarness(t)
+	h.update(func(tx *store.Tx) error {
 		return tx.PutResponse(store.Response{Principal: who, Path: url, Status: 200, MediaType: "application/json", Body: []byte("{}")})
 	})
-	g.now = g.now.Add(time.Second)
-	g.record("/api/v1/namespaces/shop/pods", 20, bare("shop", "a", 19))
-	raw, err := sql.Open("sqlite3", "file:"+g.db.Path())
+	h.now = h.now.Add(time.Second)
+	h.record("/api/v1/namespaces/shop/pods", 20, bare("shop", "a", 19))
+	raw, err := sql.Open("sqlite3", "file:"+h.db.Path())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -417,16 +305,16 @@ func TestAWholeAnswerDoesNotHideThatTheRestCannotBeRead(t *testing.T) {
 	if err := errors.Join(err, raw.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if resp, err := g.Answer(t.Context(), ask(url, "")); !errors.Is(err, store.ErrCorrupt) {
+	if resp, err := h.Answer(t.Context(), ask(url, "")); !errors.Is(err, store.ErrCorrupt) {
 		t.Errorf("it answers %v, %v", resp, err)
 	}
 }
 
-func TestAWatchOfMetadataIsNotBegunInTheFormOfAnothersList(t *testing.T) {
-	g := newRig(t)
-	g.record("/api/v1/pods", 10, bare("shop", "z", 9)) // as another client asked for it
+func TestAWatchOfMetadataDoesNotBeginInTheFormOfAnotherClientsList(t *testing.T) {
+	h := newHarness(t)
+	h.record("/api/v1/pods", 10, bare("shop", "z", 9)) // as another client recorded it
 	const metadata = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
-	form, ok := g.Form(t.Context(), ask("/api/v1/pods?watch=true", metadata+",application/json"))
+	form, ok := h.Form(t.Context(), ask("/api/v1/pods?watch=true", metadata+",application/json"))
 	if !ok || form.Representation != request.Metadata {
 		t.Errorf("%v %v, want metadata", form, ok)
 	}

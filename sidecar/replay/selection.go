@@ -13,20 +13,21 @@ import (
 	"rockpool.dev/store"
 )
 
-// selection is a complete collection and what of it was asked for.
+// selection is a complete collection and the part of it that was requested.
 type selection struct {
 	collection store.Collection
 	conversion
 	within store.Range
 	labels labels.Selector // nil: all
-	fields []condition     // what within does not say
+	fields []condition     // not covered by within
 }
 
-// cover chooses the collection that answers.
+// cover chooses the collection that answers the request.
 func (r *Replayer) cover(ctx context.Context, q Request) (selection, error) {
 	info := q.Info
 	if info.Continue != "" {
-		return selection{}, apierrors.NewResourceExpired("The provided continue parameter is from before the link to the API server went down. Start the list without it.")
+		return selection{}, apierrors.NewResourceExpired("The provided continue parameter is " +
+			"from before the link to the API server went down. Start the list without it.")
 	}
 	all, err := r.db.Collections(ctx, q.Principal, info.Group, info.Version, info.Resource)
 	if err != nil {
@@ -40,21 +41,22 @@ func (r *Replayer) cover(ctx context.Context, q Request) (selection, error) {
 	return s, atVersion(s.collection, info)
 }
 
-// choose finds the newest complete collection that has everything asked for, in a
-// form that the client takes or that can be turned into one. What is converted must be
-// newer than all that is not.
+// choose finds the newest complete collection that contains everything requested, in a form that
+// the client accepts or that can be converted to one. A collection that needs a conversion must be
+// newer than all others.
 func choose(all []store.Collection, info request.Info) (best selection, ok bool) {
 	forms := info.Forms()
 	for _, converting := range []bool{false, true} {
 		for _, c := range all {
-			if c.State != store.Complete || (converting && ok && best.convert == nil && !newer(c.ResourceVersion, best.collection.ResourceVersion)) {
+			needsNewer := converting && ok && best.convert == nil
+			if c.State != store.Complete || needsNewer && !newer(c.ResourceVersion, best.collection.ResourceVersion) {
 				continue
 			}
 			s, found := narrow(c, info)
-			if !found {
-				continue
+			if found {
+				s.conversion, found = findConversion(c, forms, converting)
 			}
-			if s.conversion, found = findConversion(c, forms, converting); found && (!ok || s.better(&best, info, forms)) {
+			if found && (!ok || s.better(&best, info, forms)) {
 				best, ok = s, true
 			}
 		}
@@ -62,9 +64,8 @@ func choose(all []store.Collection, info request.Info) (best selection, ok bool)
 	return best, ok
 }
 
-// better tells whether a selection is to be preferred to another that is converted
-// if it is: the newer one, then one that is exactly what was asked for, then the one
-// whose form the client likes better.
+// better reports whether a selection is preferred to another that needs a conversion if this one
+// does: the newer one, then an exact match of the request, then the form that the client prefers.
 func (s *selection) better(other *selection, info request.Info, forms []request.Form) bool {
 	a, b := s.collection, other.collection
 	switch {
@@ -80,8 +81,7 @@ func exact(c store.Collection, info request.Info) bool {
 	return c.Namespace == info.Namespace && c.LabelSelector == info.LabelSelector && c.FieldSelector == info.FieldSelector
 }
 
-// narrow tells whether what was asked for can be had from the collection, and
-// how.
+// narrow returns the requested part of a collection, if the collection contains it.
 func narrow(c store.Collection, info request.Info) (selection, bool) {
 	s := selection{collection: c}
 	if c.Namespace != info.Namespace {
@@ -113,15 +113,15 @@ func narrow(c store.Collection, info request.Info) (selection, bool) {
 			s.within.Namespace = cond.value
 		case cond.ofMetadata() || c.Representation == string(request.Object):
 			s.fields = append(s.fields, cond)
-		default: // the field is not in what was recorded
+		default: // the recorded form does not have the field
 			return s, false
 		}
 	}
 	return s, true
 }
 
-// atVersion tells whether a collection may answer for the resourceVersion asked
-// for (https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions).
+// atVersion returns nil if a collection may answer for the requested resourceVersion
+// (https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions).
 func atVersion(c store.Collection, info request.Info) error {
 	rv := info.ResourceVersion
 	if rv == "" || rv == "0" {
@@ -129,7 +129,8 @@ func atVersion(c store.Collection, info request.Info) error {
 	}
 	if info.ResourceVersionMatch == "Exact" {
 		if rv != c.ResourceVersion {
-			return apierrors.NewResourceExpired("The resourceVersion asked for is not the one that was recorded before the link to the API server went down.")
+			return apierrors.NewResourceExpired("The requested resourceVersion is " +
+				"not the one recorded before the link to the API server went down.")
 		}
 		return nil
 	}
@@ -139,20 +140,20 @@ func atVersion(c store.Collection, info request.Info) error {
 	return nil
 }
 
-func (s *selection) selects(o store.Object) (bool, error) {
-	if ok, err := s.labelled(o.Labels); err != nil || !ok {
+func (s *selection) matches(o store.Object) (bool, error) {
+	if ok, err := s.matchesLabels(o.Labels); err != nil || !ok {
 		return false, err
 	}
 	for i := range s.fields {
-		if ok, err := s.fields[i].meets(s.from.Format, o); err != nil || !ok {
+		if ok, err := s.fields[i].matches(s.from.Format, o); err != nil || !ok {
 			return false, err
 		}
 	}
 	return true, nil
 }
 
-// labelled tells whether an object with such labels is selected by them.
-func (s *selection) labelled(object string) (bool, error) {
+// matchesLabels reports whether an object with these labels is selected by its labels.
+func (s *selection) matchesLabels(object string) (bool, error) {
 	if s.labels == nil {
 		return true, nil
 	}

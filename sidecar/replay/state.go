@@ -10,49 +10,49 @@ import (
 	"rockpool.dev/store"
 )
 
-// State is a recorded collection as the beginning of a watch.
+// State is a recorded collection as the initial state of a watch.
 type State struct {
-	// ResourceVersion is where the watch goes on.
+	// ResourceVersion is where the watch continues.
 	ResourceVersion string
-	// Form is that of the objects.
+	// Form is the form of the objects.
 	Form request.Form
-	// Header is that of the answer.
+	// Header is the header of the response.
 	Header http.Header
 
 	pages    pages
 	bookmark bool
 }
 
-// State finds the state that a watch for q begins with: a complete collection
-// that covers it. With a sendInitialEvents request it ends with the bookmark
-// that says so (KEP-3157).
+// State finds the initial state of a watch: a complete collection that covers it. For a
+// sendInitialEvents request it ends with the bookmark that marks its end (KEP-3157).
 func (r *Replayer) State(ctx context.Context, q Request) (*State, error) {
 	s, err := r.cover(ctx, q)
 	if err != nil {
 		return nil, err
 	}
-	resp := r.response(http.StatusOK, http.Header{"Content-Type": {s.to.Format.WatchMediaType()}}, s.collection.SyncedAt, http.NoBody, -1)
+	header := http.Header{"Content-Type": {s.to.Format.WatchMediaType()}}
 	return &State{
 		ResourceVersion: s.collection.ResourceVersion,
 		Form:            s.to,
-		Header:          resp.Header,
+		Header:          r.response(http.StatusOK, header, s.collection.SyncedAt, nil).Header,
 		pages:           pages{ctx: ctx, db: r.db, selection: s},
 		bookmark:        q.Info.SendInitialEvents,
 	}, nil
 }
 
-// Form finds the form in which a client goes on that watches behind a list: that of
-// the recorded list, if the client takes it, the newest if there are several, so that
-// what comes next is recorded with it; else the form in which the list is answered.
+// Form finds the form of a watch that continues from a list. It is the form of the recorded list,
+// if the client accepts that, so that the events are recorded with the list; with several lists,
+// the form of the newest. Otherwise it is the form in which the list would be answered.
 func (r *Replayer) Form(ctx context.Context, q Request) (form request.Form, ok bool) {
 	all, err := r.db.Collections(ctx, q.Principal, q.Info.Group, q.Info.Version, q.Info.Resource)
 	if err != nil {
-		return form, false // a form will be found without
+		return form, false // the caller has a default
 	}
 	var best store.Collection
 	forms := q.Info.Forms()
 	for _, c := range all {
-		if c.State == store.Complete && exact(c, q.Info) && slices.Contains(forms, formOf(c)) && (!ok || c.SyncedAt.After(best.SyncedAt)) {
+		if c.State == store.Complete && exact(c, q.Info) && slices.Contains(forms, formOf(c)) &&
+			(!ok || c.SyncedAt.After(best.SyncedAt)) {
 			best, form, ok = c, formOf(c), true
 		}
 	}
@@ -63,8 +63,7 @@ func (r *Replayer) Form(ctx context.Context, q Request) (form request.Form, ok b
 	return s.to, ok
 }
 
-// AppendEvents adds the frames of the next page to dst and tells whether that
-// was the last one.
+// AppendEvents appends the frames of the next page to dst and reports whether it was the last page.
 func (s *State) AppendEvents(dst []byte) (out []byte, last bool, err error) {
 	p, format := &s.pages, s.Form.Format
 	var object []byte
@@ -77,7 +76,8 @@ func (s *State) AppendEvents(dst []byte) (out []byte, last bool, err error) {
 		return dst, false, err
 	}
 	if s.bookmark {
-		dst = format.AppendEvent(dst, wire.Bookmark, format.Bookmark(p.kind.Kind, p.kind.APIVersion, p.collection.ResourceVersion, true))
+		bookmark := format.Bookmark(p.kind.Kind, p.kind.APIVersion, p.collection.ResourceVersion, true)
+		dst = format.AppendEvent(dst, wire.Bookmark, bookmark)
 	}
 	return dst, true, nil
 }

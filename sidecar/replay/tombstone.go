@@ -9,31 +9,29 @@ import (
 	"rockpool.dev/store"
 )
 
-// tombstone finds out whether the server has said of the very object that it is not
-// there; nil if it has not.
+// tombstone returns the tombstone of the object of a request, nil if there is none.
 func (r *Replayer) tombstone(ctx context.Context, q Request) (*store.Tombstone, error) {
-	g, err := r.db.Tombstone(ctx, q.Principal, q.Info.Group, q.Info.Resource, q.Info.Namespace, q.Info.Name)
+	t, err := r.db.Tombstone(ctx, q.Principal, q.Info.Group, q.Info.Resource, q.Info.Namespace, q.Info.Name)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
 	}
-	return &g, err
+	return &t, err
 }
 
-// supersedes tells that what a collection has of an object is older than the server's word
-// that it is gone. An object that was made anew under the name has another uid, and a
-// version behind all that were known; where versions cannot be compared, the time
-// decides at which the collection was true.
-func supersedes(g *store.Tombstone, s candidate) bool {
-	if g == nil || s.absent {
+// supersedes reports whether a tombstone is newer than a collection's state of the object. An
+// object that was created again under the name has another uid, and a version higher than all
+// before it. If versions cannot be compared, the time decides at which the collection was current.
+func supersedes(t *store.Tombstone, s candidate) bool {
+	if t == nil || s.absent {
 		return false
 	}
-	if slices.Contains(g.UIDs, s.object.UID) {
+	if slices.Contains(t.UIDs, s.object.UID) {
 		return true
 	}
-	seen, err := strconv.ParseUint(s.object.ResourceVersion, 10, 64)
-	gone, errGone := strconv.ParseUint(g.ResourceVersion, 10, 64)
-	if err == nil && errGone == nil {
-		return seen <= gone
+	version, err := strconv.ParseUint(s.object.ResourceVersion, 10, 64)
+	deleted, errDeleted := strconv.ParseUint(t.ResourceVersion, 10, 64)
+	if err == nil && errDeleted == nil {
+		return version <= deleted
 	}
-	return !s.collection.SyncedAt.After(g.At)
+	return !s.collection.SyncedAt.After(t.At)
 }

@@ -1,0 +1,190 @@
+package record
+
+import (
+	"bytes"
+	"strings"
+	"time"
+
+	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/api/wire"
+	"rockpool.dev/store"
+)
+
+// operation is one entry of the queue: a change of the store, or a mark that somebody waits for.
+type operation interface {
+	// size is how many bytes the operation keeps in memory. Operations that end what others
+	// began have size 0, which always finds room.
+	size() int
+	// apply makes the change. It returns only errors of the store, which fail the group;
+	// any other problem concerns the operation alone.
+	apply(*group) error
+	// lost is called when the operation is not recorded.
+	lost()
+	// done is called after the operation's group is written or lost.
+	done()
+	// opens is the snapshot that is incoming once the operation is queued; closes is the
+	// snapshot that no longer is. Both are nil for most operations.
+	opens() *snapshot
+	closes() *snapshot
+	// soloSafe reports whether the operation may be written in a transaction of its own
+	// when its group fails.
+	soloSafe() bool
+	// dequeued is called when the operation joins a group. It returns the change in the number
+	// of later operations that must join the same group.
+	dequeued() (deferred int)
+}
+
+// base has the methods of an operation that has no payload and depends on no other operation.
+type base struct{}
+
+func (base) size() int         { return overhead }
+func (base) lost()             {}
+func (base) done()             {}
+func (base) opens() *snapshot  { return nil }
+func (base) closes() *snapshot { return nil }
+func (base) soloSafe() bool    { return true }
+func (base) dequeued() int     { return 0 }
+
+// change is an operation without a payload.
+type change struct {
+	base
+	do func(*group) error
+}
+
+func (c change) apply(g *group) error { return c.do(g) }
+
+// anyForm is for operations that concern an object, or a collection, in every form.
+var anyForm = request.Form{Format: wire.JSON, Representation: request.Object}
+
+// putTombstone records that the object of the request was absent at a time.
+func putTombstone(s *Source, uid string, at time.Time) operation {
+	d := store.Deletion{
+		Scope: s.singleScope(anyForm), Namespace: s.Info.Namespace, Name: s.Info.Name,
+		UID: uid, Asked: s.Started, At: at,
+	}
+	return change{do: func(g *group) error { return g.tx.PutTombstone(d) }}
+}
+
+// dropTombstone drops the tombstone of an object that may exist as of the request.
+func dropTombstone(s *Source, namespace, name string) operation {
+	scope, before := s.singleScope(anyForm), s.Started
+	return change{do: func(g *group) error { return g.tx.DropTombstone(scope, namespace, name, before) }}
+}
+
+// dropSingle drops an object from the single objects.
+func dropSingle(s *Source, namespace, name string) operation {
+	scope := s.singleScope(anyForm)
+	return change{do: func(g *group) error { return g.tx.DropSingle(scope, namespace, name) }}
+}
+
+// dropSingles drops the single objects in the namespace of the request, which is for a
+// collection, and the verbatim responses for the paths below it.
+func dropSingles(s *Source) operation {
+	scope, path := s.scope(anyForm), strings.TrimSuffix(s.barePath(), "/")
+	return change{do: func(g *group) error {
+		if err := g.tx.RemoveResponsesBelow(scope.Principal, path); err != nil {
+			return err
+		}
+		return g.tx.DropSingles(scope)
+	}}
+}
+
+// forbid drops the collections that the principal may not list any more.
+func forbid(s *Source) operation {
+	scope := s.scope(anyForm)
+	return change{do: func(g *group) error {
+		// The group cannot tell which of its positions belong to the dropped collections.
+		if err := g.settle(); err != nil {
+			return err
+		}
+		return g.tx.Forbid(scope)
+	}}
+}
+
+// dropResponses drops the verbatim responses for a path, with any query and Accept header.
+func dropResponses(principal, path string) operation {
+	return change{do: func(g *group) error { return g.tx.RemoveResponse(principal, path) }}
+}
+
+// dropOtherQueries drops the verbatim responses for the request's path with another query.
+func dropOtherQueries(s *Source) operation {
+	principal, path, keep := s.Principal, s.barePath(), s.Path
+	return change{do: func(g *group) error { return g.tx.ReplaceResponses(principal, path, keep) }}
+}
+
+// renewResponse records that the response with this ETag is still current.
+func renewResponse(s *Source, etag string) operation {
+	principal, path, accept := s.Principal, s.Path, s.Info.RawAccept
+	return change{do: func(g *group) error { return g.tx.RenewResponse(principal, path, accept, etag) }}
+}
+
+// dropReviews drops the review responses from before a time, and the oldest beyond maxReviews.
+func dropReviews(before time.Time) operation {
+	return change{do: func(g *group) error { return g.tx.ForgetReviews(before, maxReviews) }}
+}
+
+// use records that a collection was replayed.
+func use(collection int64) operation {
+	return change{do: func(g *group) error { g.used[collection] = struct{}{}; return nil }}
+}
+
+// putLink adds a change of the link to its history.
+func putLink(state, reason string) operation {
+	return change{do: func(g *group) error { return g.tx.PutLink(state, reason) }}
+}
+
+// putResponse records a verbatim response.
+type putResponse struct {
+	base
+	response store.Response
+}
+
+func (p putResponse) size() int            { return len(p.response.Body) + overhead }
+func (p putResponse) apply(g *group) error { return g.tx.PutResponse(p.response) }
+
+// putSingle records an object that was read by a GET, not from a collection.
+type putSingle struct {
+	base
+	scope            store.Scope
+	kind, apiVersion string
+	object           store.Object
+	source           *Source
+}
+
+func (p putSingle) size() int { return len(p.object.Payload) + len(p.object.Labels) + overhead }
+
+func (p putSingle) apply(g *group) error {
+	// A lagging watch cache of the API server may return an object that is already deleted.
+	if p.source.wantsLatest() {
+		if err := dropTombstone(p.source, p.object.Namespace, p.object.Name).apply(g); err != nil {
+			return err
+		}
+	}
+	return g.tx.PutSingle(p.scope, p.kind, p.apiVersion, p.object)
+}
+
+// singleKey names the object of a putSingle.
+type singleKey struct {
+	scope           store.Scope
+	namespace, name string
+}
+
+func (p putSingle) key() singleKey { return singleKey{p.scope, p.object.Namespace, p.object.Name} }
+
+// repeats reports whether the operation adds nothing to one in the queue that only putSingles and
+// events follow. Applications that poll cause many of these.
+func (p putSingle) repeats(queued putSingle) bool {
+	a, b := p.object, queued.object
+	return a.UID == b.UID && a.ResourceVersion == b.ResourceVersion &&
+		a.Encoding == b.Encoding && bytes.Equal(a.Payload, b.Payload)
+}
+
+// flush is the operation that Flush waits for. It always finds room.
+type flush struct {
+	base
+	written chan struct{}
+}
+
+func (flush) size() int          { return 0 }
+func (flush) apply(*group) error { return nil }
+func (f flush) done()            { close(f.written) }

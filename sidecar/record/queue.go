@@ -1,0 +1,247 @@
+package record
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"k8s.io/utils/clock"
+
+	"rockpool.dev/store"
+)
+
+const (
+	// DefaultMaxPending bounds the bytes that wait for the store.
+	DefaultMaxPending = 8 << 20
+	// reserve is how many bytes operations without a payload, other than events, may take beyond
+	// that. Most of them drop something outdated or forbidden, which the cache would otherwise go
+	// on answering. It holds 4096 of them.
+	reserve = 1 << 20
+	// groupDelay is how long the first operation of a group waits for others.
+	groupDelay = 50 * time.Millisecond
+	// groupOps and groupBytes end a group early, unless superseded events extend it (coalesce.go).
+	groupOps   = 500
+	groupBytes = 1 << 20
+	// holdDelay is the longest that groups are held back while a list is incoming: its client needs
+	// the CPU and the disk for the rest of the list.
+	holdDelay = time.Second
+	// overhead is the memory that an operation takes besides its payload, in bytes.
+	overhead = 256
+)
+
+// Options are the settings of a Recorder.
+type Options struct {
+	DB *store.DB
+	// Name identifies the cache in metrics and logs.
+	Name   string
+	Logger *zap.Logger
+	// MaxPending bounds the bytes that wait for the store. There is a reserve beyond it for
+	// operations without a payload. 0 means DefaultMaxPending.
+	MaxPending int
+	Clock      clock.Clock
+}
+
+// Recorder records responses and writes them in groups. Its methods may be called from any
+// goroutine and do not block.
+type Recorder struct {
+	db          *store.DB
+	name        string
+	log         *zap.Logger
+	max         int
+	clock       clock.Clock
+	pages       pages
+	openWatches openWatches
+	metrics     gauges
+
+	groupOps int // the constant, except in tests
+	stale    chan Stale
+	buffered atomic.Int64 // bytes of all bodyBuffers
+
+	mu       sync.Mutex
+	queue    []operation
+	pending  int                    // bytes of queue
+	writing  int                    // bytes of the group that is being written
+	busy     bool                   // a group is being written
+	incoming map[*snapshot]struct{} // have items in the queue, but not yet the end of the list or page
+	singles  map[singleKey]putSingle
+	used     map[int64]time.Time // when the use of a collection was last recorded
+	urgent   bool                // somebody waits in Flush: hold no group back
+	ended    bool
+	wake     chan struct{} // capacity 1
+	health   health        // of Run
+	orphaned []*snapshot   // of Run: lost their end with a failed group; their rows are still there
+}
+
+// New makes a Recorder. It writes nothing before Run.
+func New(opts Options) *Recorder {
+	return &Recorder{
+		db: opts.DB, name: opts.Name, log: opts.Logger.With(zap.String("cache", opts.Name)),
+		max: cmp.Or(opts.MaxPending, DefaultMaxPending), groupOps: groupOps,
+		clock: cmp.Or[clock.Clock](opts.Clock, clock.RealClock{}), metrics: gaugesOf(opts.Name),
+		openWatches: openWatches{open: map[store.Scope]*openWatch{}},
+		wake:        make(chan struct{}, 1), stale: make(chan Stale, maxStale),
+		incoming: map[*snapshot]struct{}{}, singles: map[singleKey]putSingle{},
+		used: map[int64]time.Time{},
+	}
+}
+
+// enqueue adds an operation and reports whether there was room for it.
+func (r *Recorder) enqueue(op operation) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.singles)
+	return r.add(op)
+}
+
+// enqueueSingle adds a putSingle, unless it repeats a queued one.
+func (r *Recorder) enqueueSingle(p putSingle) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	key := p.key()
+	if p.repeats(r.singles[key]) {
+		return true
+	}
+	ok := r.add(p)
+	if ok {
+		r.singles[key] = p
+	}
+	return ok
+}
+
+// add adds an operation and reports whether there was room for it. The lock is held.
+func (r *Recorder) add(op operation) bool {
+	n, most := op.size(), r.max
+	if n <= overhead {
+		most += reserve
+	}
+	if !r.admit(n, most) {
+		return false
+	}
+	r.push(op)
+	return true
+}
+
+// admit reports whether there is room for n more bytes. The lock is held.
+func (r *Recorder) admit(n, most int) bool {
+	if r.ended || (n > 0 && r.pending+r.writing+n > most) {
+		droppedTotal.WithLabelValues("queue").Inc()
+		return false
+	}
+	return true
+}
+
+// push adds an operation that was admitted. The lock is held.
+func (r *Recorder) push(op operation) {
+	r.queue = append(r.queue, op)
+	r.pending += op.size()
+	r.updateGauge()
+	if s := op.opens(); s != nil {
+		r.incoming[s] = struct{}{}
+	}
+	closed := op.closes()
+	delete(r.incoming, closed)
+	if closed != nil || len(r.queue) == 1 || len(r.queue) == r.groupOps || r.pending >= groupBytes || r.urgent {
+		r.signal()
+	}
+}
+
+// updateGauge exports the number of pending bytes. The lock is held.
+func (r *Recorder) updateGauge() { r.metrics.pending.Set(float64(r.pending + r.writing)) }
+
+// discard removes from the queue the items of a snapshot that has lost another item.
+func (r *Recorder) discard(s *snapshot) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.queue = slices.DeleteFunc(r.queue, func(op operation) bool {
+		belongs := op.opens() == s
+		if belongs {
+			r.pending -= op.size()
+		}
+		return belongs
+	})
+	delete(r.incoming, s)
+	r.updateGauge()
+}
+
+// pageRead notes that a page of a snapshot was read. Its client may never ask for the next one.
+func (r *Recorder) pageRead(s *snapshot) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.incoming, s)
+	r.signal()
+}
+
+func (r *Recorder) signal() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take removes the next group from the queue. The group before it has been written or lost.
+func (r *Recorder) take() []operation {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n, bytes, deferred := 0, 0, 0
+	for n < len(r.queue) && (deferred > 0 || (n < r.groupOps && bytes < groupBytes)) {
+		bytes += r.queue[n].size()
+		deferred += r.queue[n].dequeued()
+		n++
+	}
+	ops := slices.Clone(r.queue[:n])
+	r.queue = slices.Delete(r.queue, 0, n)
+	r.pending, r.writing = r.pending-bytes, bytes
+	if len(r.queue) == 0 {
+		r.urgent = false
+	}
+	r.busy = len(ops) > 0
+	clear(r.singles)
+	r.updateGauge()
+	return ops
+}
+
+// groupReady reports whether the next group should not wait any longer.
+func (r *Recorder) groupReady() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.urgent || len(r.incoming) == 0 {
+		return r.urgent || len(r.queue) >= r.groupOps || r.pending >= groupBytes
+	}
+	return r.pending >= r.max/4 // the rest is for operations that come while that is written
+}
+
+// listIncoming reports whether a list is being read and nobody waits in Flush.
+func (r *Recorder) listIncoming() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.incoming) > 0 && !r.urgent
+}
+
+// Flush waits until all operations queued so far are in the store, so that a replayed response is
+// not older than one that the client has seen.
+func (r *Recorder) Flush(ctx context.Context) error {
+	done := make(chan struct{})
+	r.mu.Lock()
+	if r.ended || len(r.queue) == 0 && !r.busy {
+		r.mu.Unlock()
+		return nil
+	}
+	// In one critical section: a take in between could empty the queue, which resets urgent.
+	r.urgent = true
+	clear(r.singles)
+	r.push(flush{written: done})
+	r.mu.Unlock()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Link records a change of the link.
+func (r *Recorder) Link(state, reason string) { r.enqueue(putLink(state, reason)) }

@@ -1,0 +1,95 @@
+package record
+
+import (
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+
+	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/api/wire"
+	"rockpool.dev/store"
+)
+
+// teeObject records the body of a successful GET of one object while it is read. If it is not an
+// object but, for example, a Table, it is recorded verbatim.
+func (r *Recorder) teeObject(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
+	if format == nil { // CBOR, YAML: it cannot be parsed
+		return r.teeDocument(source, format, resp)
+	}
+	return newTee(resp, r.bodyBuffer(wire.MaxValue, func(raw []byte) {
+		m, err := format.ParseMeta(raw)
+		if err == nil && !r.recordSingle(source, format, raw, m) {
+			r.recordDocument(&source, source.response(format.MediaType()), raw)
+		}
+	}))
+}
+
+// recordSingle records an object. It returns false if raw is not an object.
+func (r *Recorder) recordSingle(source Source, format wire.Format, raw []byte, m wire.Meta) bool {
+	rep, ok := representation(m.Kind)
+	if !ok || m.Name == "" {
+		return false
+	}
+	form := request.Form{Format: format, Representation: rep}
+	o := objectRow(form, raw, m)
+	o.UpdatedAt = r.clock.Now()
+	op := putSingle{scope: source.singleScope(form), kind: m.Kind, apiVersion: m.APIVersion, object: o, source: &source}
+	if !r.enqueueSingle(op) && source.wantsLatest() {
+		r.invalidateObject(&source, o.Namespace, o.Name)
+	}
+	return true
+}
+
+// representation is the representation of objects, or of lists, of a kind.
+func representation(kind string) (request.Representation, bool) {
+	switch kind {
+	case "PartialObjectMetadata", "PartialObjectMetadataList":
+		return request.Metadata, true
+	case "Table", "Status":
+		return "", false
+	}
+	return request.Object, true
+}
+
+// objectRow makes a row of an object that came alone. Rows are like the items of a list: without
+// kind and apiVersion if items do not have them.
+func objectRow(f request.Form, raw []byte, m wire.Meta) store.Object {
+	// Partial objects have a kind in JSON lists, too.
+	if f.Format == wire.JSON && f.Representation != request.Object {
+		return itemRow(f, raw, m)
+	}
+	bare, ok := f.Format.Bare(raw)
+	if !ok {
+		return itemRow(f, raw, m)
+	}
+	o := itemRow(f, nil, m)
+	o.Payload = bare
+	if f.Format == wire.JSON {
+		o.Encoding = store.JSONBare
+	}
+	return o
+}
+
+// itemRow makes a row of an item of a list.
+func itemRow(f request.Form, raw []byte, m wire.Meta) store.Object {
+	o := store.Object{
+		Namespace: m.Namespace, Name: m.Name, UID: m.UID,
+		ResourceVersion: m.ResourceVersion, Labels: string(m.Labels),
+	}
+	switch {
+	case f.Format == wire.Protobuf:
+		o.Encoding = store.Protobuf
+	case m.Kind == "":
+		o.Encoding = store.JSONBare
+	default:
+		o.Encoding = store.JSON
+	}
+	o.Payload = slices.Clone(raw) // the caller reuses raw
+	return o
+}
+
+// listKind is the kind of a list of objects of a kind.
+func listKind(kind string) string { return kind + "List" }
+func isListKind(kind string) bool { return strings.HasSuffix(kind, "List") }
+func itemKind(list string) string { return strings.TrimSuffix(list, "List") }
