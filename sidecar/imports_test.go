@@ -44,6 +44,9 @@ func TestImportsRunDownOnly(t *testing.T) {
 			}
 		}
 		name, imports := ours[0], ours[1:]
+		if strings.HasSuffix(name, "test") { // for tests only, which the list of imports leaves out
+			continue
+		}
 		injects := name == "injector" || strings.HasPrefix(name, "injector/")
 		if !injects && layer(name) < 0 && !slices.Contains(settings, name) {
 			t.Errorf("%s has no place in the layers", name)
