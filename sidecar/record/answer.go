@@ -67,6 +67,7 @@ func (r *Recorder) Record(source Source, resp *http.Response) {
 	}
 }
 
+// documents is the part of the table for responses that are recorded verbatim.
 var documents = map[int]listener{
 	http.StatusOK:          (*Recorder).teeDocument,
 	http.StatusNotModified: (*Recorder).notModified,

@@ -41,7 +41,7 @@ func (r *Recorder) recordSingle(source Source, format wire.Format, raw []byte, m
 	return true
 }
 
-// representation is the representation of objects, or of lists, of a kind.
+// representation is that of the objects, or lists, of a kind, or false if they have no rows.
 func representation(kind string) (request.Representation, bool) {
 	switch kind {
 	case "PartialObjectMetadata", "PartialObjectMetadataList":

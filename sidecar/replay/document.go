@@ -102,7 +102,7 @@ func (r *Replayer) Review(
 	}
 	// A response from the future shows that the clock was set back, so its age is unknown.
 	if age := r.now().Sub(doc.StoredAt); age.Abs() > lifetime {
-		return nil, fmt.Errorf("%w: the last response to this review is older than %s", ErrNotRecorded, lifetime)
+		return nil, fmt.Errorf("%w: this review was last answered more than %s ago", ErrNotRecorded, lifetime)
 	}
 	body, err := unseal(doc.Body)
 	if err != nil {

@@ -64,8 +64,8 @@ func choose(all []store.Collection, info request.Info) (best selection, ok bool)
 	return best, ok
 }
 
-// better reports whether a selection is preferred to another that needs a conversion if this one
-// does: the newer one, then an exact match of the request, then the form that the client prefers.
+// better reports whether a selection is preferred to another, if both or neither are converted: the
+// newer one, then an exact match of the request, then the form that the client prefers.
 func (s *selection) better(other *selection, info request.Info, forms []request.Form) bool {
 	a, b := s.collection, other.collection
 	switch {
