@@ -97,7 +97,7 @@ func TestAQuestionIsAnsweredOfflineAsItWasOnline(t *testing.T) {
 		}
 	}
 	g.ReviewLifetime = time.Nanosecond
-	if code, body := g.do(g.asks(accessReviews, question)); code != 503 || !strings.Contains(body, "older than") {
+	if code, body := g.do(g.asks(accessReviews, question)); code != 503 || !strings.Contains(body, "more than") {
 		t.Errorf("behind its lifetime: %d %s", code, body)
 	}
 	g.ReviewLifetime = time.Minute
