@@ -81,7 +81,7 @@ func (b *bench) cuts(ctx context.Context) error {
 		meanwhile func(context.Context) error
 	}{
 		{"cuts of 2 s", 10, 2 * time.Second, (*link.Link).Cut, nil},
-		{"cuts that the API server's memory does not reach over", 3, 0, (*link.Link).Cut, b.forget},
+		{"cuts that the API server's memory does not reach over", 3, 0, (*link.Link).Cut, b.plane.DropHistory},
 		{"black holes of 60 s", 2, 60 * time.Second, (*link.Link).BlackHole, nil},
 	}
 	if b.short {
@@ -117,14 +117,6 @@ func (b *bench) cuts(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// forget makes the API server forget its history, and its own memory of it.
-func (b *bench) forget(ctx context.Context) error {
-	if err := b.plane.Compact(ctx); err != nil {
-		return err
-	}
-	return b.plane.Restart(ctx)
 }
 
 // start runs the informers until ctx ends. They keep what identifies a pod.

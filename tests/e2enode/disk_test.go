@@ -17,7 +17,7 @@ import (
 // rockpoolUser is the user of the sidecar, in the image and in the injected pod.
 const rockpoolUser = 65532
 
-func TestWhatIsOnTheNodesDiskIsForTheSidecarOnlyAndNoSecret(t *testing.T) {
+func TestOnlyTheSidecarCanReadTheNodesDiskAndNoSecretIsThere(t *testing.T) {
 	s := newSite(t, "disk")
 	s.kubectl("apply", "-f", "testdata/secrets.yaml")
 	p := s.pod("vault")
@@ -77,7 +77,7 @@ func TestWhatIsOnTheNodesDiskIsForTheSidecarOnlyAndNoSecret(t *testing.T) {
 	}
 }
 
-func TestTheSidecarRunsWithAsLittleAsItSays(t *testing.T) {
+func TestTheSidecarRunsWithItsDeclaredPrivilegesOnly(t *testing.T) {
 	s := newSite(t, "rights")
 	s.kubectl("apply", "-f", "testdata/workloads.yaml", "-l", "app=agent")
 	p := s.pod("agent")

@@ -7,7 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-func TestAPodOnTheNodesNetworkHasAPortOfItsOwnThere(t *testing.T) {
+func TestAHostNetworkPodHasItsOwnPort(t *testing.T) {
 	s := newSite(t, "host")
 	s.kubectl("apply", "-f", "testdata/hostnetwork.yaml")
 	p := s.pod("host")

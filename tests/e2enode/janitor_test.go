@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-func TestTheJanitorRemovesTheCacheOfAWorkloadThatIsGoneAndNoOther(t *testing.T) {
+func TestTheJanitorRemovesTheCacheOfADeletedWorkloadOnly(t *testing.T) {
 	s := newSite(t, "janitor")
 	s.kubectl("apply", "-f", "testdata/workloads.yaml", "-l", "app in (db, agent)")
 	gone, stays := s.pod("db"), s.pod("agent")

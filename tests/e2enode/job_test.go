@@ -10,7 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-func TestAJobEndsWithoutALinkAndIsCompleteWhenThatIsBack(t *testing.T) {
+func TestAJobEndsOfflineAndIsCompleteWhenTheLinkIsBack(t *testing.T) {
 	s := newSite(t, "job")
 	s.kubectl("apply", "-f", "testdata/job.yaml")
 	p := s.pod("late")

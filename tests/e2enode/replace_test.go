@@ -15,7 +15,7 @@ import (
 
 // The link goes when the kubelet has all that it needs of the API server, a token above all, and
 // before it has started anything. A little later, and the sidecar might have begun online.
-func TestAPodThatReplacesAnotherStartsWarmWithoutALink(t *testing.T) {
+func TestAReplacementPodStartsOfflineWithTheCache(t *testing.T) {
 	for _, kind := range []struct{ name, app string }{{"of a StatefulSet", "db"}, {"of a DaemonSet", "agent"}} {
 		t.Run(kind.name, func(t *testing.T) {
 			s := newSite(t, "replace-"+kind.app)

@@ -7,7 +7,7 @@ import (
 
 // The kubelet writes the ConfigMap and the annotations anew in its own time: on this node it
 // looks at a pod every ten seconds.
-func TestSettingsReachAPodThatRuns(t *testing.T) {
+func TestSettingsReachARunningPod(t *testing.T) {
 	s := newSite(t, "settings")
 	s.kubectl("apply", "-f", "testdata/workloads.yaml", "-l", "app=web")
 	web := s.pod("web")

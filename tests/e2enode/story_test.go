@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func TestWorkloadsOfEveryKindOutliveTheLink(t *testing.T) {
+func TestWorkloadsOfEveryKindSurviveAnOutage(t *testing.T) {
 	s := newSite(t, "story")
 	s.kubectl("apply", "-f", "testdata/workloads.yaml")
 	web, agent, db := s.pod("web"), s.pod("agent"), s.pod("db")

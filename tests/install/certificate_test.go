@@ -69,7 +69,7 @@ func admit(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, error) {
 	return plane.Client().CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 }
 
-func TestTwoReplicasFromNothing(t *testing.T) {
+func TestTwoReplicasAgreeOnOneCertificate(t *testing.T) {
 	if err := plane.CreateNamespace(t.Context(), "shop"); err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +246,7 @@ func startInProcess(t *testing.T, config *rest.Config, policy certificate.Policy
 	return r
 }
 
-func TestTheInjectorMayDoWhatItNeedsAndNoMore(t *testing.T) {
+func TestTheInjectorHasOnlyThePermissionsThatItNeeds(t *testing.T) {
 	type access = authorizationv1.ResourceAttributes
 	const admission = "admissionregistration.k8s.io"
 	for _, tt := range []struct {

@@ -64,7 +64,7 @@ func template(t *testing.T, object unstructured.Unstructured) *corev1.PodTemplat
 	return nil
 }
 
-func TestEveryObjectOfEveryOverlayIsAsAClusterAdminWants(t *testing.T) {
+func TestObjectsOfAllOverlaysMeetTheRulesOfClusterAdmins(t *testing.T) {
 	help, err := exec.CommandContext(t.Context(), binary, "serve", "--help").CombinedOutput()
 	if err != nil {
 		t.Fatal(err)
@@ -142,7 +142,7 @@ func checkInjector(t *testing.T, spec *corev1.PodSpec, help string) {
 	}
 }
 
-func TestOneEditOfTheImageIsEnough(t *testing.T) {
+func TestOneEditSetsTheImage(t *testing.T) {
 	directory := t.TempDir()
 	if err := os.CopyFS(directory, os.DirFS(manifests)); err != nil {
 		t.Fatal(err)

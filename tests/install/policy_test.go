@@ -140,8 +140,8 @@ func TestDamagedPodsAreRefused(t *testing.T) {
 	}
 }
 
-// TestNoPodThatIsWellInjectedIsRefused takes the pods of the injector's own tests, before injection.
-func TestNoPodThatIsWellInjectedIsRefused(t *testing.T) {
+// TestCorrectlyInjectedPodsAreAdmitted takes the pods of the injector's own tests, before injection.
+func TestCorrectlyInjectedPodsAreAdmitted(t *testing.T) {
 	if err := plane.CreateNamespace(t.Context(), "damage"); err != nil {
 		t.Fatal(err)
 	}
@@ -185,10 +185,10 @@ func TestNoPodThatIsWellInjectedIsRefused(t *testing.T) {
 	}
 }
 
-// TestAWebhookAfterOursThatStripsFields is what happens with webhooks that were built for an older API: they
+// TestPodsAreRefusedIfALaterWebhookStripsFields is what happens with webhooks that were built for an older API: they
 // send back a pod without what they do not know, also when they are asked again after the injector has
 // restored it.
-func TestAWebhookAfterOursThatStripsFields(t *testing.T) {
+func TestPodsAreRefusedIfALaterWebhookStripsFields(t *testing.T) {
 	if err := plane.CreateNamespace(t.Context(), "stripped"); err != nil {
 		t.Fatal(err)
 	}
