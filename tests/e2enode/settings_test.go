@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// The kubelet writes the ConfigMap and the annotations anew in its own time: on this node it
-// looks at a pod every ten seconds.
+// The kubelet updates the volumes of ConfigMap and annotations periodically, on this node every ten
+// seconds.
 func TestSettingsReachARunningPod(t *testing.T) {
 	s := newSite(t, "settings")
 	s.kubectl("apply", "-f", "testdata/workloads.yaml", "-l", "app=web")
@@ -31,10 +31,10 @@ func TestSettingsReachARunningPod(t *testing.T) {
 	s.kubectl("annotate", "--overwrite", "pod", web.Name, "rockpool.dev/cache-agents=a/b")
 	web.sees("rockpool-sidecar", "the settings in effect stay", "annotation rockpool.dev/cache-agents")
 	if now := web.pid("rockpool-sidecar"); now != before {
-		t.Errorf("the sidecar was process %d and is %d", before, now)
+		t.Errorf("the sidecar is process %d, was %d", now, before)
 	}
 
-	// The same volumes without a link: containers start again all the same.
+	// Offline, containers can restart with the same volumes.
 	testEnv.node.Link.Cut()
 	web.linkIs("offline")
 	web.kill("app")
