@@ -104,8 +104,8 @@ func (c *ControlPlane) Compact(ctx context.Context) error {
 	return c.etcdCall(ctx, "/v3/kv/compaction", map[string]any{"revision": now.Header.Revision, "physical": true}, nil)
 }
 
-// DropHistory drops the history of etcd and of the API server's watch cache: watches from before get
-// 410 Gone.
+// DropHistory drops the history of etcd and of the API server's watch cache: watches from before
+// get 410 Gone.
 func (c *ControlPlane) DropHistory(ctx context.Context) error {
 	if err := c.Compact(ctx); err != nil {
 		return err
