@@ -31,7 +31,7 @@ import (
 	"rockpool.dev/tests/bed/freeport"
 )
 
-// admissionRate is how many pods a second one replica of the injector must keep up with.
+// admissionRate is the rate of pods, per second, that one replica of the injector must sustain.
 const admissionRate = 200
 
 // injector is a running rockpool-injector.
@@ -39,12 +39,13 @@ type injector struct {
 	cmd    *exec.Cmd
 	url    string
 	ca     []byte
-	client *http.Client // as an API server's: HTTP/1.1, connections are kept
+	client *http.Client // like an API server: HTTP/1.1, with keep-alive
 	exited chan struct{}
 }
 
-// admission measures one replica at a steady rate: reviews sent to it as API servers do, and then whole
-// creations of pods (dry runs, so that etcd stays out of it) by an API server that calls it.
+// admission measures one replica at a steady rate: first reviews, sent as an API server does, and
+// then complete creations of pods by an API server that calls the injector (in dry runs, without
+// etcd).
 func (b *bench) admission(ctx context.Context) error {
 	i, err := b.startInjector(ctx)
 	if err != nil {
@@ -122,8 +123,8 @@ func (b *bench) admission(ctx context.Context) error {
 	return b.admin.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(ctx, "rockpool", metav1.DeleteOptions{})
 }
 
-// steady calls at the given rate, whether or not the calls before have ended, and returns the times in ms
-// from when each was due. The first second, in which connections are made, does not count.
+// steady calls at the given rate, whether or not the calls before have ended, and returns the times
+// in ms from when each was due. The first second, in which connections are made, does not count.
 func steady(ctx context.Context, last time.Duration, call func(context.Context) error) ([]float64, error) {
 	const warm = admissionRate
 	took := make([]float64, warm+int(last.Seconds()*admissionRate))
@@ -152,7 +153,7 @@ func (s *stage) dryRun(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, error
 	return s.admin.CoreV1().Pods(smallNamespace).Create(ctx, pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 }
 
-// reviewOf is what an API server sends about a pod.
+// reviewOf is the review of a pod that an API server sends.
 func reviewOf(pod *corev1.Pod) ([]byte, error) {
 	raw, err := json.Marshal(pod)
 	if err != nil {
@@ -228,7 +229,7 @@ func (s *stage) startInjector(ctx context.Context) (*injector, error) {
 		return nil, err
 	}
 	go func() {
-		_ = i.cmd.Wait() // its log says why
+		_ = i.cmd.Wait() // the reason is in its log
 		close(i.exited)
 	}()
 	err = wait.PollUntilContextTimeout(ctx, 10*time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) {
@@ -240,19 +241,19 @@ func (s *stage) startInjector(ctx context.Context) (*injector, error) {
 	})
 	if err != nil {
 		i.stop()
-		text, _ := os.ReadFile(log.Name()) // the error says enough
-		return nil, fmt.Errorf("the injector does not become ready: %w\n%s", err, text)
+		text, _ := os.ReadFile(log.Name()) // for the error message
+		return nil, fmt.Errorf("injector not ready: %w\n%s", err, text)
 	}
 	return i, nil
 }
 
 func (i *injector) stop() {
-	_ = i.cmd.Process.Kill() // it may have ended by itself
+	_ = i.cmd.Process.Kill() // fails if it has ended
 	<-i.exited
 	i.client.CloseIdleConnections()
 }
 
-// register makes the API server call the injector, as manifests/ say, and returns once it does.
+// register registers the injector from manifests/, and returns when the API server calls it.
 func (s *stage) register(ctx context.Context, i *injector) error {
 	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "rockpool.dev").Output()
 	if err != nil {

@@ -21,27 +21,27 @@ import (
 	"rockpool.dev/tests/bed/link"
 )
 
-// fleetSize is how many informers a program of this case has.
+// fleetSize is the number of informers of a fleet.
 const fleetSize = 20
 
-// fleet is a program with informers, behind a link that is broken.
+// fleet is a program with informers, behind a link that the test breaks.
 type fleet struct {
 	name   string
 	link   *link.Link
 	stores []cache.Store
-	used   int64 // bytes, at the last look
+	used   int64 // bytes on the link at the last traffic()
 }
 
-// cuts measures what goes over the link when it breaks: 20 informers of client-go, with
-// its defaults, each with a selector of its own that selects all of 2,000 pods, so that
-// nothing is shared, in this process. One such program reaches the API server directly
-// and one through a sidecar that records, each over a link of its own; both links
-// break at the same time and in the same way, and the same pods change meanwhile.
+// cuts measures the traffic on the link when it breaks, for two fleets in this process. A fleet has
+// 20 informers of client-go with its defaults. Each has its own selector, which selects all 2,000
+// pods, so that they share nothing. One fleet reaches the API server directly and one through a
+// sidecar that records, each over its own link. Both links break at the same time and in the same
+// way, and the same pods change during the outage.
 func (b *bench) cuts(ctx context.Context) error {
 	if err := b.pods(ctx, someNamespace, someObjects); err != nil {
 		return err
 	}
-	klog.SetLogger(logr.Discard()) // what informers say when a link breaks is not the result
+	klog.SetLogger(logr.Discard()) // informers log each failure
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	direct, err := link.New(b.plane.Address())
@@ -63,7 +63,7 @@ func (b *bench) cuts(ctx context.Context) error {
 	through := &rest.Config{Host: t.config.Host, BearerToken: b.token, TLSClientConfig: rest.TLSClientConfig{CAData: t.config.CAData}}
 	fleets := []*fleet{{name: "direct", link: direct}, {name: "on", link: edge}}
 	for i, config := range []*rest.Config{plain, through} {
-		fleets[i].look()
+		fleets[i].traffic()
 		if err := fleets[i].start(ctx, config); err != nil {
 			return err
 		}
@@ -81,7 +81,7 @@ func (b *bench) cuts(ctx context.Context) error {
 		meanwhile func(context.Context) error
 	}{
 		{"cuts of 2 s", 10, 2 * time.Second, (*link.Link).Cut, nil},
-		{"cuts that the API server's memory does not reach over", 3, 0, (*link.Link).Cut, b.forget},
+		{"cuts that the API server's memory does not reach over", 3, 0, (*link.Link).Cut, b.plane.DropHistory},
 		{"black holes of 60 s", 2, 60 * time.Second, (*link.Link).BlackHole, nil},
 	}
 	if b.short {
@@ -119,15 +119,7 @@ func (b *bench) cuts(ctx context.Context) error {
 	return nil
 }
 
-// forget makes the API server forget its history, and its own memory of it.
-func (b *bench) forget(ctx context.Context) error {
-	if err := b.plane.Compact(ctx); err != nil {
-		return err
-	}
-	return b.plane.Restart(ctx)
-}
-
-// start runs the informers until ctx ends. They keep what identifies a pod.
+// start runs the informers until ctx ends. They store only the identities of pods.
 func (f *fleet) start(ctx context.Context, config *rest.Config) error {
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
@@ -150,7 +142,7 @@ func (f *fleet) start(ctx context.Context, config *rest.Config) error {
 	return nil
 }
 
-// has tells whether all informers have these versions, by name.
+// has reports whether all informers have these versions, by name.
 func (f *fleet) has(want map[string]string) bool {
 	for _, store := range f.stores {
 		have := map[string]string{}
@@ -166,16 +158,16 @@ func (f *fleet) has(want map[string]string) bool {
 	return true
 }
 
-// look gives the bytes that went over the link since the last look.
-func (f *fleet) look() float64 {
+// traffic returns the bytes on the link since the last call.
+func (f *fleet) traffic() float64 {
 	s := f.link.Stats()
 	before := f.used
 	f.used = s.BytesUp + s.BytesDown
 	return float64(f.used - before)
 }
 
-// await waits until all informers have what the server has, and notes how long each
-// program took, in ms.
+// await waits until all informers have the state of the server, and adds the time that each fleet
+// took, in ms.
 func (b *bench) await(ctx context.Context, fleets []*fleet, took series) error {
 	start := time.Now()
 	want, err := b.versions(ctx, "pods", someNamespace)
@@ -199,21 +191,21 @@ func (b *bench) await(ctx context.Context, fleets []*fleet, took series) error {
 	})
 	if wait.Interrupted(err) && ctx.Err() == nil {
 		for _, f := range behind {
-			b.report.wrong("an informer of 20, %s, does not come to have what the API server has", f.name)
+			b.report.wrong("an informer of 20, %s, does not get the state of the API server", f.name)
 		}
 		return nil
 	}
 	return err
 }
 
-// caughtUp waits likewise, and reports the bytes.
+// caughtUp waits likewise, and reports the traffic.
 func (b *bench) caughtUp(ctx context.Context, what string, fleets []*fleet, took series) error {
 	if err := b.await(ctx, fleets, nil); err != nil {
 		return err
 	}
 	used := series{}
 	for _, f := range fleets {
-		used.add(f.name, f.look()/1e3)
+		used.add(f.name, f.traffic()/1e3)
 	}
 	b.report.compare(what, "over the link, both ways", "KB", used)
 	if took != nil {
@@ -228,7 +220,7 @@ type podWriter struct {
 	next  int // change
 }
 
-// change changes 20 pods of 2,000, deletes one and makes one.
+// change changes 20 of 2,000 pods, deletes one and creates one.
 func (w *podWriter) change(ctx context.Context) error {
 	api := w.bench.admin.CoreV1().Pods(someNamespace)
 	for range 20 {

@@ -26,8 +26,8 @@ func (b *bench) get(ctx context.Context) error {
 	return b.timeGETs(ctx, "GET 1 KiB, 1 client", requests, 1.10, b.targets)
 }
 
-// timeGETs has the targets of each round send GETs in turn, and reports p50 and p99. bound is the highest ratio
-// of "on" to direct access that the p50 may have.
+// timeGETs sends GETs to the targets of each round in turn, and reports p50 and p99. bound is the
+// target for the ratio of the p50 of "on" to direct access.
 func (b *bench) timeGETs(ctx context.Context, what string, requests int, bound float64, targets func(round int) []*target) error {
 	p50, p99 := series{}, series{}
 	for round := range b.rounds {
@@ -46,7 +46,7 @@ func (b *bench) timeGETs(ctx context.Context, what string, requests int, bound f
 	return nil
 }
 
-// sameObject checks that all targets say the same, byte for byte.
+// sameObject checks that the answers of all targets are the same, byte for byte.
 func (b *bench) sameObject(ctx context.Context) error {
 	want, err := b.direct.body(ctx, smallPath, asJSON)
 	if err != nil {
@@ -58,14 +58,14 @@ func (b *bench) sameObject(ctx context.Context) error {
 			return err
 		}
 		if !bytes.Equal(got, want) {
-			b.report.wrong("GET through %s: %d bytes that are not the %d of direct access", t.name, len(got), len(want))
+			b.report.wrong("GET through %s: %d bytes differ from the %d of direct access", t.name, len(got), len(want))
 		}
 	}
 	return nil
 }
 
-// repeat sends the same GET n times and returns the times in ms. The first few,
-// which wake things up, do not count.
+// repeat sends the same GET n times and returns the durations in ms, without the first few, which
+// warm everything up.
 func (t *target) repeat(ctx context.Context, path, accept string, n int) (took []float64, err error) {
 	const warm = 5
 	for i := range n + warm {
@@ -126,7 +126,7 @@ func (b *bench) throughput(ctx context.Context) error {
 	return nil
 }
 
-// cpu is what the target's sidecar has used, once it has nothing more to do.
+// cpu returns the CPU time of the target's sidecar when it is idle.
 func (t *target) cpu(ctx context.Context) (time.Duration, error) {
 	if t.sidecar == nil {
 		return 0, nil
@@ -134,7 +134,7 @@ func (t *target) cpu(ctx context.Context) (time.Duration, error) {
 	return t.sidecar.settled(ctx)
 }
 
-// crowd lets all clients send GETs for some time and returns how many were answered.
+// crowd has all clients send GETs for some time, and returns the number of answers.
 func (t *target) crowd(ctx context.Context, crowd []*http.Client, last time.Duration) (answered int, err error) {
 	group, ctx := errgroup.WithContext(ctx)
 	end := time.Now().Add(last)

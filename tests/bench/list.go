@@ -10,8 +10,8 @@ func podsPath(namespace string) string { return "/api/v1/namespaces/" + namespac
 
 var encodings = []struct{ name, accept string }{{"JSON", asJSON}, {"protobuf", asProtobuf}}
 
-// lists measures whole lists. A sidecar that records has seen the list before, except
-// where a selector that matches everything makes it one that it has not.
+// lists measures complete lists. A sidecar that records has recorded the list before, unless a new
+// selector, which matches everything, makes it a new list.
 func (b *bench) lists(ctx context.Context) error {
 	if err := b.pods(ctx, someNamespace, someObjects); err != nil {
 		return err
@@ -38,7 +38,7 @@ func (b *bench) list(ctx context.Context, namespace string, objects, rounds int)
 		}
 		b.report.lists(what, "recorded before", again)
 		if objects == manyObjects {
-			continue // more would fill the quota, and evict
+			continue // more lists would exceed the quota and cause evictions
 		}
 		first, err := b.listRounds(ctx, rounds, e.accept, func(round int) string {
 			return podsPath(namespace) + "?labelSelector=" + url.QueryEscape(fmt.Sprintf("round!=%d%s", round, e.name))
@@ -85,8 +85,8 @@ func (r *report) lists(what, when string, l listing) {
 	r.note(what, when+": own CPU", "ms", l.cpu.median("off"), l.cpu.median("on"))
 }
 
-// sameList checks that all targets have the same items, byte for byte, and that
-// the list is then recorded whole.
+// sameList checks that the items of all targets are the same, byte for byte, and waits until the
+// list is recorded.
 func (b *bench) sameList(ctx context.Context, path, accept string) (size int, err error) {
 	want, err := b.direct.body(ctx, path, accept)
 	if err != nil {
@@ -98,7 +98,7 @@ func (b *bench) sameList(ctx context.Context, path, accept string) (size int, er
 			return 0, err
 		}
 		if !sameItems(got, want) {
-			b.report.wrong("LIST %s (%s) through %s: %d bytes that are not the %d of direct access", path, accept, t.name, len(got), len(want))
+			b.report.wrong("LIST %s (%s) through %s: %d bytes differ from the %d of direct access", path, accept, t.name, len(got), len(want))
 		}
 	}
 	if _, err := b.on.cpu(ctx); err != nil {
@@ -107,7 +107,7 @@ func (b *bench) sameList(ctx context.Context, path, accept string) (size int, er
 	return len(want), nil
 }
 
-// relist measures what is written when a list has not changed.
+// relist measures the writes to the disk when a list has not changed.
 func (b *bench) relist(ctx context.Context) error {
 	if err := b.pods(ctx, someNamespace, someObjects); err != nil {
 		return err

@@ -1,11 +1,9 @@
-// Command bench measures what the sidecar costs, and what it saves: direct access
-// to a real kube-apiserver, access through a sidecar that records, and through one
-// that does not, take turns in one run, so that what else the machine does falls
-// on all three. Each line of its table is a median over rounds; ratios are medians
-// of the ratios within the rounds.
+// Command bench measures the costs and savings of the sidecar. In one run, three targets take
+// turns: direct access to a real kube-apiserver, access through a sidecar that records, and access
+// through a sidecar that does not. Other load of the machine thus affects all three. Each line of
+// the table is a median over rounds; ratios are medians of the ratios within the rounds.
 //
-// A missed target is a result; only wrong answers, lost events and what could not
-// be measured make it fail.
+// A missed target does not make bench fail. Wrong answers, lost events and failed measurements do.
 package main
 
 import (
@@ -31,11 +29,11 @@ type options struct {
 
 func main() {
 	var o options
-	flag.StringVar(&o.json, "json", "", "Write the results to this file as JSON, too.")
+	flag.StringVar(&o.json, "json", "", "Also write the results to this file, as JSON.")
 	flag.BoolVar(&o.short, "short", false, "Fewer and shorter rounds, no 10,000-object lists.")
-	flag.IntVar(&o.rounds, "rounds", 0, "How often each case takes its turns; 0: 10, and 3 with --short.")
-	flag.StringVar(&o.cases, "cases", "", "Only these, comma-separated: "+strings.Join(caseNames(), ", ")+".")
-	flag.StringVar(&o.sidecar, "sidecar", "", "Measure this rockpool-sidecar, instead of building it from this module.")
+	flag.IntVar(&o.rounds, "rounds", 0, "Rounds of each case; 0: 10, or 3 with --short.")
+	flag.StringVar(&o.cases, "cases", "", "Run only these cases, comma-separated: "+strings.Join(caseNames(), ", ")+".")
+	flag.StringVar(&o.sidecar, "sidecar", "", "Measure this rockpool-sidecar instead of building one from this module.")
 	flag.Parse()
 	if o.rounds == 0 {
 		o.rounds = 10
@@ -59,7 +57,7 @@ type bench struct {
 	report *report
 	direct *target
 	on     *target // recording
-	off    *target // passing through
+	off    *target // not recording
 }
 
 // benchCase is a part of the run.
@@ -141,7 +139,7 @@ func run(ctx context.Context, o options) (err error) {
 	return nil
 }
 
-// turn runs one case with sidecars of its own, and notes how busy the machine was.
+// turn runs one case with its own sidecars, and reports the load of the machine.
 func (b *bench) turn(ctx context.Context, c benchCase) error {
 	on, err := b.startSidecar(ctx, sidecarOptions{name: c.name + "-on", record: true})
 	if err != nil {
@@ -167,14 +165,14 @@ func (b *bench) turn(ctx context.Context, c benchCase) error {
 	return nil
 }
 
-// targets are the three, in an order that moves on with each round.
+// targets returns the three targets, in an order that rotates with the rounds.
 func (b *bench) targets(round int) []*target {
 	all := []*target{b.direct, b.off, b.on}
 	n := round % len(all)
 	return append(all[n:len(all):len(all)], all[:n]...)
 }
 
-// progress tells what is going on.
+// progress prints a progress message.
 func progress(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...)
 }

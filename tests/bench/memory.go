@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// start measures how soon a sidecar serves, and what it holds when it has nothing to do.
+// start measures how soon a sidecar serves, and its memory when it is idle.
 func (b *bench) start(ctx context.Context) error {
 	var ready [2][]float64
 	for round := range b.rounds {
@@ -41,7 +41,7 @@ func (b *bench) start(ctx context.Context) error {
 	return nil
 }
 
-// memory adds rows about what the two sidecars hold; a bound of 0 is none.
+// memory adds rows about the memory of the two sidecars. A bound of 0 is no bound.
 func (r *report) memory(what string, off, on memory, rss, private float64) {
 	line := r.note(what, "RSS", "MiB", mib(off.rss), mib(on.rss))
 	line.atMost(mib(on.rss), rss, "on")
@@ -53,7 +53,7 @@ func (r *report) memory(what string, off, on memory, rss, private float64) {
 	r.note(what, "largest RSS so far (VmHWM)", "MiB", mib(off.peak), mib(on.peak))
 }
 
-// memory measures what lists leave in memory, in sidecars that have done nothing else.
+// memory measures the memory of new sidecars after lists.
 func (b *bench) memory(ctx context.Context) error {
 	sizes := []struct {
 		namespace string

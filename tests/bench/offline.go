@@ -10,8 +10,8 @@ import (
 	"rockpool.dev/tests/bed/link"
 )
 
-// offline measures answers from the cache against the API server's own, which still
-// answers direct access after the sidecar's link to it is cut.
+// offline compares answers from the cache with those of the API server, which stays reachable by
+// direct access when the sidecar's link is cut.
 func (b *bench) offline(ctx context.Context) error {
 	if err := b.pods(ctx, someNamespace, someObjects); err != nil {
 		return err
@@ -52,8 +52,8 @@ func (b *bench) offline(ctx context.Context) error {
 	return b.offlineGet(ctx, t)
 }
 
-// recordedAlike has the pods recorded in both encodings at one version. The newer of two would
-// answer for both, and be converted for one.
+// recordedAlike records the pods in both encodings at one version. Otherwise the newer list would
+// answer for both encodings, with a conversion for one.
 func (b *bench) recordedAlike(ctx context.Context, t *target) error {
 	return wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
 		for _, e := range encodings {
@@ -61,7 +61,7 @@ func (b *bench) recordedAlike(ctx context.Context, t *target) error {
 				return false, err
 			}
 		}
-		if _, err := t.cpu(ctx); err != nil { // which waits until it is written
+		if _, err := t.cpu(ctx); err != nil { // it waits until the list is written
 			return false, err
 		}
 		n, err := t.sidecar.sql(ctx, "SELECT count(*) || ' ' || count(DISTINCT resource_version) FROM collection WHERE resource = 'pods' AND state = 'complete'")
@@ -69,7 +69,7 @@ func (b *bench) recordedAlike(ctx context.Context, t *target) error {
 	})
 }
 
-// keysKnown waits until the sidecar can check tokens without the API server.
+// keysKnown waits until the sidecar can verify tokens without the API server.
 func (b *bench) keysKnown(ctx context.Context, c *sidecar) error {
 	return wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, 20*time.Second, true, func(ctx context.Context) (bool, error) {
 		n, err := c.sql(ctx, "SELECT count(*) > 0 FROM fact WHERE key = 'jwks'")
@@ -88,7 +88,7 @@ func (b *bench) offlineList(ctx context.Context, t *target, what, accept string)
 		return err
 	}
 	if !sameItems(got, want) {
-		b.report.wrong("%s: %d bytes that are not the %d of direct access", what, len(got), len(want))
+		b.report.wrong("%s: %d bytes differ from the %d of direct access", what, len(got), len(want))
 	}
 	took, cpu := series{}, series{}
 	for range b.rounds {
@@ -127,7 +127,7 @@ func (b *bench) offlineGet(ctx context.Context, t *target) error {
 		return err
 	}
 	if !bytes.Equal(bytes.TrimSpace(got), bytes.TrimSpace(want)) {
-		b.report.wrong("offline GET: %q is not what direct access gives: %q", got, want)
+		b.report.wrong("offline GET: %q, want %q as by direct access", got, want)
 	}
 	return b.timeGETs(ctx, "offline GET 1 KiB, 1 client", 100, 0.3, func(int) []*target { return []*target{b.direct, t} })
 }

@@ -14,7 +14,7 @@ import (
 // tick is the unit of CPU times in /proc: USER_HZ, 100 on all Linux that Go runs on.
 const tick = 10 * time.Millisecond
 
-// stat are the fields of /proc/PID/stat behind the name, from the state on.
+// stat returns the fields of /proc/PID/stat after the name, from the state on.
 func stat(pid string) ([]string, error) {
 	text, err := os.ReadFile(filepath.Join("/proc", pid, "stat"))
 	if err != nil {
@@ -23,12 +23,12 @@ func stat(pid string) ([]string, error) {
 	i := strings.LastIndexByte(string(text), ')')
 	fields := strings.Fields(string(text[i+1:]))
 	if i < 0 || len(fields) < 15 {
-		return nil, fmt.Errorf("/proc/%s/stat is not understood", pid)
+		return nil, fmt.Errorf("/proc/%s/stat: unexpected format", pid)
 	}
 	return fields, nil
 }
 
-// cpuOf is the CPU time that a process has used, in user and kernel mode.
+// cpuOf returns the CPU time of a process, in user and kernel mode.
 func cpuOf(pid string) (time.Duration, error) {
 	fields, err := stat(pid)
 	if err != nil {
@@ -39,7 +39,7 @@ func cpuOf(pid string) (time.Duration, error) {
 	return time.Duration(user+system) * tick, errors.Join(err1, err2)
 }
 
-// memory is what a process holds, in bytes.
+// memory is the memory of a process in bytes.
 type memory struct{ rss, anon, file, peak int64 }
 
 func memoryOf(pid int) (m memory, err error) {
@@ -62,8 +62,8 @@ func memoryOf(pid int) (m memory, err error) {
 	return m, nil
 }
 
-// writtenBy is how many bytes a process has caused to be sent to the disk: pages
-// made dirty, so sockets do not count.
+// writtenBy returns the bytes that a process has written to the disk. It counts dirty pages, so
+// writes to sockets do not count.
 func writtenBy(pid int) (int64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
 	if err != nil {
@@ -77,7 +77,7 @@ func writtenBy(pid int) (int64, error) {
 	return 0, fmt.Errorf("/proc/%d/io has no write_bytes", pid)
 }
 
-// load says how busy the machine was during a case.
+// load is the load of the machine during a case.
 type load struct {
 	Case    string  `json:"case"`
 	Seconds float64 `json:"seconds"`
@@ -90,7 +90,7 @@ func (l load) String() string {
 	return fmt.Sprintf("%-10s %5.0f s, load average %s, %.2f of %d CPUs busy, %.2f of them for other programs", l.Case, l.Seconds, l.Average, l.Busy, runtime.NumCPU(), l.Others)
 }
 
-// machine watches what the CPUs do.
+// machine measures the load of the CPUs.
 type machine struct {
 	start      time.Time
 	busy, ours time.Duration
@@ -110,7 +110,7 @@ func (m machine) load(name string) load {
 	return l
 }
 
-// busyTime is what all CPUs have worked since boot.
+// busyTime returns the busy time of all CPUs since boot.
 func busyTime() (busy time.Duration) {
 	text, err := os.ReadFile("/proc/stat")
 	if err != nil {
@@ -121,16 +121,15 @@ func busyTime() (busy time.Duration) {
 		if i == 0 || i == 4 || i == 5 || i > 8 { // cpu, idle, iowait; guest is part of user
 			continue
 		}
-		n, _ := strconv.ParseInt(field, 10, 64) // 0 is as good as any
+		n, _ := strconv.ParseInt(field, 10, 64) // 0 if it is not a number
 		busy += time.Duration(n) * tick
 	}
 	return busy
 }
 
-// familyTime is what this process and all processes below it have worked, and
-// those that have ended.
+// familyTime returns the CPU time of this process and its descendants, including ended ones.
 func familyTime() (total time.Duration) {
-	paths, _ := filepath.Glob("/proc/[0-9]*") // the pattern is good
+	paths, _ := filepath.Glob("/proc/[0-9]*") // the pattern is valid
 	parents, used := map[string]string{}, map[string]time.Duration{}
 	for _, path := range paths {
 		pid := filepath.Base(path)
@@ -140,7 +139,7 @@ func familyTime() (total time.Duration) {
 		}
 		parents[pid] = fields[1]
 		for _, field := range fields[11:15] {
-			n, _ := strconv.ParseInt(field, 10, 64) // 0 is as good as any
+			n, _ := strconv.ParseInt(field, 10, 64) // 0 if it is not a number
 			used[pid] += time.Duration(n) * tick
 		}
 	}

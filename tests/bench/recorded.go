@@ -12,8 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
-// recordedAll checks that the complete collections of a namespace's resource are the
-// server's: each object in its version, and the collection at least at version.
+// recordedAll checks that the complete collections of a resource in a namespace have the server's
+// objects in their versions, and at least the given resourceVersion.
 func (b *bench) recordedAll(ctx context.Context, resource, namespace string, version uint64) error {
 	want, err := b.versions(ctx, resource, namespace)
 	if err != nil {
@@ -31,7 +31,7 @@ func (b *bench) recordedAll(ctx context.Context, resource, namespace string, ver
 	return err
 }
 
-// versions are the server's, by name.
+// versions returns the resourceVersions of the server's objects, by name.
 func (b *bench) versions(ctx context.Context, resource, namespace string) (map[string]string, error) {
 	body, err := b.direct.body(ctx, "/api/v1/namespaces/"+namespace+"/"+resource, asJSON)
 	if err != nil {
@@ -50,7 +50,7 @@ func (b *bench) versions(ctx context.Context, resource, namespace string) (map[s
 	return versions, nil
 }
 
-// difference says what is not recorded; "" is nothing.
+// difference returns the first difference between the cache and the server, or "".
 func (b *bench) difference(ctx context.Context, resource, namespace string, version uint64, want map[string]string) (string, error) {
 	c := b.on.sidecar
 	collections, err := c.sql(ctx, fmt.Sprintf("SELECT id, resource_version FROM collection WHERE state = 'complete' AND resource = '%s' AND namespace = '%s'", resource, namespace))

@@ -13,7 +13,7 @@ import (
 	"text/tabwriter"
 )
 
-// report is what comes out of a run.
+// report has the results of a run.
 type report struct {
 	Kernel  string   `json:"kernel"`
 	CPUs    int      `json:"cpus"`
@@ -22,10 +22,10 @@ type report struct {
 	Short   bool     `json:"short"`
 	Rows    []row    `json:"rows"`
 	Load    []load   `json:"load"`
-	Wrong   []string `json:"wrong"` // answers that were not as they should be
+	Wrong   []string `json:"wrong"` // wrong answers and lost events
 }
 
-// row is one line of the table. What does not apply is NaN.
+// row is one line of the table. A value that does not apply is NaN.
 type row struct {
 	Case     string `json:"case"`
 	Measure  string `json:"measure"`
@@ -42,7 +42,7 @@ type row struct {
 // number is a float whose NaN is null in JSON.
 type number float64
 
-// MarshalJSON gives null for what was not measured.
+// MarshalJSON returns null for NaN and infinity.
 func (n number) MarshalJSON() ([]byte, error) {
 	if math.IsNaN(float64(n)) || math.IsInf(float64(n), 0) {
 		return []byte("null"), nil
@@ -65,7 +65,7 @@ func (n number) String() string {
 
 var none = math.NaN()
 
-// compare adds a row of three medians and their ratios.
+// compare adds a row with three medians and their ratios.
 func (r *report) compare(what, measure, unit string, s series) *row {
 	return r.add(row{
 		Case: what, Measure: measure, Unit: unit,
@@ -74,7 +74,7 @@ func (r *report) compare(what, measure, unit string, s series) *row {
 	})
 }
 
-// note adds a row of numbers that have no ratio to direct access.
+// note adds a row without ratios to direct access.
 func (r *report) note(what, measure, unit string, off, on float64) *row {
 	return r.add(row{Case: what, Measure: measure, Unit: unit, Direct: number(none), Off: number(off), On: number(on), OffRatio: number(none), OnRatio: number(none)})
 }
@@ -84,7 +84,7 @@ func (r *report) add(line row) *row {
 	return &r.Rows[len(r.Rows)-1]
 }
 
-// atMost and atLeast judge a value by a target of the project.
+// atMost and atLeast compare a value with a target of the project.
 func (r *row) atMost(value, bound float64, name string) {
 	r.judge(value <= bound, fmt.Sprintf("%s ≤ %v", name, bound))
 }
@@ -100,7 +100,7 @@ func (r *row) judge(ok bool, target string) {
 	}
 }
 
-// wrong notes an answer that is not as it should be.
+// wrong reports a wrong answer.
 func (r *report) wrong(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	r.Wrong = append(r.Wrong, text)
@@ -124,7 +124,7 @@ func (r *report) print(w io.Writer) {
 	for _, l := range r.Rows {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%v\t%v\t%v\t%v\t%v\t%s\t%s\n", l.Case, l.Measure, l.Unit, l.Direct, l.Off, l.On, l.OffRatio, l.OnRatio, l.Target, l.Verdict)
 	}
-	t.Flush() // w says so itself
+	t.Flush() // an error of w is one of the next Fprintln too
 	fmt.Fprintln(w)
 	for _, l := range r.Load {
 		fmt.Fprintln(w, "machine:", l)

@@ -10,9 +10,9 @@ import (
 	"rockpool.dev/tests/bed/link"
 )
 
-// restart measures how soon a sidecar serves that has a full cache and no link, as after a
-// restart of its node: what is in memory is gone. The cache was closed, or its sidecar was
-// killed; then the file is checked first.
+// restart measures how soon a sidecar with a full cache serves offline after a restart of its node,
+// which has cleared its memory. The sidecar has closed the cache or was killed before; after a
+// kill, the next one checks the file first.
 func (b *bench) restart(ctx context.Context) error {
 	if err := b.pods(ctx, someNamespace, someObjects); err != nil {
 		return err
@@ -51,7 +51,7 @@ func (b *bench) restart(ctx context.Context) error {
 	return nil
 }
 
-// fill has the cache recorded, ends its sidecar, and removes what a node loses when it restarts.
+// fill fills the cache, ends its sidecar, and removes the files that a restart of a node removes.
 func (b *bench) fill(ctx context.Context, wan *link.Link, end func(*sidecar)) error {
 	wan.Restore()
 	t, err := b.startRemote(ctx, "restart", wan)
@@ -80,8 +80,8 @@ func (b *bench) fill(ctx context.Context, wan *link.Link, end func(*sidecar)) er
 	return nil
 }
 
-// kill ends the sidecar as a power cut does.
+// kill ends the sidecar as a power loss does.
 func (c *sidecar) kill() {
-	_ = c.cmd.Process.Signal(syscall.SIGKILL) // it may have ended by itself
+	_ = c.cmd.Process.Signal(syscall.SIGKILL) // fails if it has ended
 	<-c.exited
 }

@@ -19,7 +19,7 @@ import (
 	"rockpool.dev/tests/bed/freeport"
 )
 
-// sidecar is a running rockpool-sidecar, a plain process of this machine.
+// sidecar is a running rockpool-sidecar, an ordinary process on this machine.
 type sidecar struct {
 	cmd       *exec.Cmd
 	directory string
@@ -30,12 +30,12 @@ type sidecar struct {
 }
 
 type sidecarOptions struct {
-	name     string // of its directory; the same name starts with the same cache
+	name     string // of its directory; sidecars with the same name use the same cache
 	record   bool   // false: its cache directory does not exist
 	upstream string // host:port; empty: the API server itself
 }
 
-// startSidecar starts a sidecar and returns once it has shaken hands.
+// startSidecar starts a sidecar and returns after the first TLS handshake.
 func (s *stage) startSidecar(ctx context.Context, o sidecarOptions) (*sidecar, error) {
 	c := &sidecar{directory: filepath.Join(s.directory, o.name), exited: make(chan struct{})}
 	if o.upstream == "" {
@@ -69,13 +69,13 @@ func (s *stage) startSidecar(ctx context.Context, o sidecarOptions) (*sidecar, e
 		return nil, err
 	}
 	go func() {
-		_ = c.cmd.Wait() // its log says why
+		_ = c.cmd.Wait() // the reason is in its log
 		close(c.exited)
 	}()
 	err = wait.PollUntilContextTimeout(ctx, time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) {
 		select {
 		case <-c.exited:
-			return false, errors.New("it has ended")
+			return false, errors.New("the sidecar has ended")
 		default:
 		}
 		return c.handshake() == nil, nil
@@ -88,7 +88,7 @@ func (s *stage) startSidecar(ctx context.Context, o sidecarOptions) (*sidecar, e
 	return c, nil
 }
 
-// environment is this process's own without what would configure a sidecar.
+// environment is the environment of this process without variables that configure a sidecar.
 func environment() (env []string) {
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "KUBERNETES_SERVICE_") && !strings.HasPrefix(v, "ROCKPOOL_") {
@@ -121,8 +121,8 @@ func (c *sidecar) pid() int { return c.cmd.Process.Pid }
 
 func (c *sidecar) cpu() (time.Duration, error) { return cpuOf(strconv.Itoa(c.pid())) }
 
-// settled waits until the sidecar has nothing more to do, and returns the CPU time
-// it has used up to then: recording goes on behind the answers.
+// settled waits until the sidecar is idle, since it records after it has answered, and returns the
+// CPU time that it has used.
 func (c *sidecar) settled(ctx context.Context) (cpu time.Duration, err error) {
 	calm := 0
 	last, err := c.cpu()
@@ -138,12 +138,12 @@ func (c *sidecar) settled(ctx context.Context) (cpu time.Duration, err error) {
 			calm = 0
 		}
 		last = cpu
-		return calm >= 4, nil // longer than a group of the recorder waits for others
+		return calm >= 4, nil // longer than the recorder collects a group
 	})
 	return cpu, err
 }
 
-// sql asks the sidecar's cache.
+// sql queries the sidecar's cache.
 func (c *sidecar) sql(ctx context.Context, query string) (string, error) {
 	out, err := exec.CommandContext(ctx, "sqlite3", "-readonly", filepath.Join(c.path("cache"), "0", "rockpool.db"), query).CombinedOutput()
 	if err != nil {
@@ -153,12 +153,12 @@ func (c *sidecar) sql(ctx context.Context, query string) (string, error) {
 }
 
 func (c *sidecar) log() string {
-	text, _ := os.ReadFile(c.path("log")) // it is for a message of an error
+	text, _ := os.ReadFile(c.path("log")) // for an error message
 	return string(text)
 }
 
-// stop ends it. It may be called more than once.
+// stop stops the sidecar. It may be called more than once.
 func (c *sidecar) stop() {
-	_ = c.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
+	_ = c.cmd.Process.Signal(syscall.SIGTERM) // fails if it has ended
 	<-c.exited
 }

@@ -33,13 +33,13 @@ const (
 	creators       = 16
 )
 
-// stage is what the cases measure on.
+// stage is the environment of all cases.
 type stage struct {
 	plane     *cluster.ControlPlane
-	admin     kubernetes.Interface // writes in protobuf: it should cost little
+	admin     kubernetes.Interface // writes protobuf, which costs little
 	directory string
 	binary    string
-	account   string // a service-account directory, as the kubelet makes it
+	account   string // a service-account directory, as from a kubelet
 	token     string
 	made      map[string]bool // namespaces that have their objects
 }
@@ -86,7 +86,7 @@ func newStage(ctx context.Context, o options) (s *stage, err error) {
 	return s, err
 }
 
-// allow lets the program read.
+// allow gives the service account read permission.
 func (s *stage) allow(ctx context.Context) error {
 	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "bench"}, Rules: []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"configmaps", "pods"}, Verbs: []string{"get", "list", "watch"}},
@@ -103,7 +103,7 @@ func (s *stage) allow(ctx context.Context) error {
 	return err
 }
 
-// identity requests a token and lays the service-account directory out.
+// identity requests a token and creates the service-account directory.
 func (s *stage) identity(ctx context.Context) error {
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: ptr.To[int64](7200)}}
 	got, err := s.admin.CoreV1().ServiceAccounts(smallNamespace).CreateToken(ctx, "default", request, metav1.CreateOptions{})
@@ -122,7 +122,7 @@ func (s *stage) identity(ctx context.Context) error {
 	return nil
 }
 
-// pods makes a namespace have n pods, once.
+// pods creates n pods in a namespace, once.
 func (s *stage) pods(ctx context.Context, namespace string, n int) error {
 	if s.made[namespace] {
 		return nil
@@ -140,7 +140,7 @@ func (s *stage) pods(ctx context.Context, namespace string, n int) error {
 	return group.Wait()
 }
 
-// pod is of the size that pods have, about 3 KiB in JSON.
+// pod has the size of a typical pod, about 3 KiB in JSON.
 func pod(i int) *corev1.Pod {
 	app := fmt.Sprintf("app-%d", i%50)
 	limits := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("100m"), corev1.ResourceMemory: resource.MustParse("64Mi")}

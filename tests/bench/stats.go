@@ -24,7 +24,7 @@ func (s series) ratio(of, to string) float64 {
 
 func median(values []float64) float64 { return percentile(values, 50) }
 
-// percentile is the nearest value; NaN of none.
+// percentile returns the nearest value, or NaN if there are no values.
 func percentile(values []float64, p float64) float64 {
 	if len(values) == 0 {
 		return math.NaN()

@@ -17,10 +17,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// stream is one open watch. Events have numbers, and are told by these.
+// stream is one open watch. Numbers identify the events.
 type stream struct {
 	start    time.Time
-	arrived  []atomic.Int64 // ns after start, by number; 0: not yet
+	arrived  []atomic.Int64 // ns after start, by number; 0: not arrived
 	missing  atomic.Int64
 	twice    atomic.Int64
 	complete chan struct{}
@@ -32,11 +32,11 @@ func newStream(events int, start time.Time) *stream {
 	return s
 }
 
-// mark stands before an event's number.
+// mark precedes an event's number.
 var mark = []byte(`"sent":"`)
 
-// read takes events until the body ends. It does not decode them: this program's
-// own work should delay none.
+// read reads events until the body ends. It does not decode them, so that the work of this program
+// delays no event.
 func (s *stream) read(body io.ReadCloser) error {
 	defer body.Close()
 	lines := bufio.NewReaderSize(body, 64<<10)
@@ -44,7 +44,7 @@ func (s *stream) read(body io.ReadCloser) error {
 		line, err := lines.ReadSlice('\n')
 		now := time.Since(s.start)
 		if errors.Is(err, context.Canceled) || errors.Is(err, io.EOF) {
-			return nil // the end of the window; what is missing is counted
+			return nil // the end of the window; missing events are counted
 		}
 		if err != nil {
 			return err
@@ -56,7 +56,7 @@ func (s *stream) read(body io.ReadCloser) error {
 		digits, _, _ := bytes.Cut(rest, []byte(`"`))
 		number, err := strconv.Atoi(string(digits))
 		if !ok || err != nil || number < 0 || number >= len(s.arrived) {
-			continue // a bookmark, or not one of ours
+			continue // a bookmark, or an event of another window
 		}
 		if !s.arrived[number].CompareAndSwap(0, int64(now)) {
 			s.twice.Add(1)
@@ -68,13 +68,13 @@ func (s *stream) read(body io.ReadCloser) error {
 
 func (s *stream) faults() (lost, twice int64) { return s.missing.Load(), s.twice.Load() }
 
-// writer changes ConfigMaps. Each of its hands has one of its own, so that none waits
-// for another.
+// writer changes ConfigMaps with several workers. Each has its own ConfigMap, so that no worker
+// waits for another.
 type writer struct {
 	bench   *bench
 	start   time.Time
 	at      []int64 // ns after start, by number of the event
-	version uint64  // of the last
+	version uint64  // resourceVersion of the last change
 }
 
 const hands = 24
@@ -97,12 +97,12 @@ func (w *writer) prepare(ctx context.Context) error {
 	return nil
 }
 
-// expect begins a window of so many events.
+// expect starts a window with a number of events.
 func (w *writer) expect(events int) { w.start, w.at = time.Now(), make([]int64, events) }
 
 func (w *writer) sent() int { return len(w.at) }
 
-// write makes the events, one by one at the rate or as fast as the server takes them.
+// write causes the events, one by one at the rate, or as fast as the server accepts them.
 func (w *writer) write(ctx context.Context, rate int) (time.Duration, error) {
 	numbers := make(chan int)
 	versions := make([]uint64, hands)
@@ -146,7 +146,7 @@ func (w *writer) write(ctx context.Context, rate int) (time.Duration, error) {
 	return time.Since(begin), err
 }
 
-// until keeps to a timetable.
+// until waits until a time.
 func until(ctx context.Context, due time.Time) error {
 	d := time.Until(due)
 	if d <= 0 {

@@ -21,7 +21,7 @@ const (
 	asProtobuf = "application/vnd.kubernetes.protobuf"
 )
 
-// target is a way to the API.
+// target is an endpoint of the API.
 type target struct {
 	name    string
 	sidecar *sidecar // nil: direct access
@@ -35,13 +35,13 @@ func (s *stage) directTarget() *target {
 	return &target{name: "direct", config: config}
 }
 
-// target is the way through a sidecar.
+// target is access through a sidecar.
 func (s *stage) target(name string, c *sidecar) *target {
 	return &target{name: name, sidecar: c, config: &rest.Config{Host: "https://" + c.address}}
 }
 
-// startRemote starts a sidecar that records and reaches the API server over a link, and returns the target
-// through it, connected. The caller stops the sidecar.
+// startRemote starts a sidecar that records and that reaches the API server over a link, and
+// connects a target to it. The caller stops the sidecar.
 func (s *stage) startRemote(ctx context.Context, name string, over *link.Link) (*target, error) {
 	c, err := s.startSidecar(ctx, sidecarOptions{name: name, record: true, upstream: over.Address()})
 	if err != nil {
@@ -55,7 +55,7 @@ func (s *stage) startRemote(ctx context.Context, name string, over *link.Link) (
 	return t, nil
 }
 
-// ready makes the clients and sends each a first request.
+// ready connects the three targets.
 func (b *bench) ready(ctx context.Context) error {
 	for _, t := range b.targets(0) {
 		if err := b.connect(ctx, t); err != nil {
@@ -65,11 +65,11 @@ func (b *bench) ready(ctx context.Context) error {
 	return nil
 }
 
-// connect makes a target's client and waits until it is answered: for a sidecar,
-// until it knows its API server.
+// connect creates a target's client and waits until it gets an answer: a sidecar first has to reach
+// its API server.
 func (s *stage) connect(ctx context.Context, t *target) (err error) {
 	t.config.BearerToken = s.token
-	t.config.DisableCompression = true // as the API server's own benchmarks: the work is to carry bytes, not to compress them
+	t.config.DisableCompression = true // the measured work is to carry bytes, not to compress them
 	if t.sidecar != nil {
 		if t.config.CAData, err = t.sidecar.ca(); err != nil {
 			return err
@@ -89,15 +89,15 @@ func (s *stage) connect(ctx context.Context, t *target) (err error) {
 	return nil
 }
 
-// fresh is a client with a connection of its own: client-go shares one between
-// equal configurations, unless they dial for themselves.
+// fresh returns a client with its own connection. client-go shares connections between equal
+// configurations, unless they have their own Dial.
 func (t *target) fresh() (*http.Client, error) {
 	config := rest.CopyConfig(t.config)
 	config.Dial = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext
 	return rest.HTTPClientFor(config)
 }
 
-// open sends a GET; the answer is 200.
+// open sends a GET and returns the answer, which must have status 200.
 func (t *target) open(ctx context.Context, client *http.Client, path, accept string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.config.Host+path, nil)
 	if err != nil {
@@ -109,7 +109,7 @@ func (t *target) open(ctx context.Context, client *http.Client, path, accept str
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1000)) // the status says enough
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1000)) // the status is enough
 		return nil, errors.Join(fmt.Errorf("%s: GET %s: %s: %s", t.name, path, resp.Status, text), resp.Body.Close())
 	}
 	if resp.ProtoMajor != 2 {
@@ -118,7 +118,7 @@ func (t *target) open(ctx context.Context, client *http.Client, path, accept str
 	return resp, nil
 }
 
-// fetch reads an answer to its last byte and returns its size; into, if any, gets it.
+// fetch reads an answer up to its last byte and returns its size. into, if not nil, receives it.
 func (t *target) fetch(ctx context.Context, client *http.Client, path, accept string, into *bytes.Buffer) (size int64, err error) {
 	resp, err := t.open(ctx, client, path, accept)
 	if err != nil {
@@ -131,21 +131,21 @@ func (t *target) fetch(ctx context.Context, client *http.Client, path, accept st
 	return io.Copy(io.Discard, resp.Body)
 }
 
-// timed is fetch with the time it took.
+// timed is fetch with its duration.
 func (t *target) timed(ctx context.Context, path, accept string) (took time.Duration, size int64, err error) {
 	start := time.Now()
 	size, err = t.fetch(ctx, t.client, path, accept, nil)
 	return time.Since(start), size, err
 }
 
-// body is a whole answer.
+// body returns a complete answer.
 func (t *target) body(ctx context.Context, path, accept string) ([]byte, error) {
 	var into bytes.Buffer
 	_, err := t.fetch(ctx, t.client, path, accept, &into)
 	return into.Bytes(), err
 }
 
-// sameItems compares two lists but for their heads, in which the resourceVersion is.
+// sameItems compares two lists without their beginning, which has the resourceVersion.
 func sameItems(a, b []byte) bool {
 	const head = 256
 	n := min(len(a), len(b)) - head

@@ -12,28 +12,29 @@ import (
 	"rockpool.dev/tests/bed/link"
 )
 
-// Where an answer comes from.
+// The source of an answer.
 const (
 	fromCache  = true
 	fromServer = false
 )
 
-// probeInterval is the sidecar's default, within which a link that is back is to be
-// known as up.
+// probeInterval is the sidecar's default. When the link is back, the sidecar should notice it
+// within that time.
 const probeInterval = 2 * time.Second
 
-// outage is how long the link stays broken, at least: longer than it takes to be sure of it.
+// outage is the minimum time that the link stays broken: longer than the sidecar takes to notice
+// it.
 const outage = 5 * time.Second
 
-// fault is a way for a link to fail, and how long, in ms, the first cached answer may take then.
+// fault is a failure of the link. target is the target in ms for the first cached answer.
 type fault struct {
 	name   string
 	cause  func()
 	target float64
 }
 
-// verdicts measures how soon the sidecar knows that its link is down, and up again. The
-// client asks without a pause.
+// verdicts measures how soon the sidecar notices that its link fails and returns. The client sends
+// requests without a pause.
 func (b *bench) verdicts(ctx context.Context, t *target, wan *link.Link, f fault) error {
 	var first, later, back []float64
 	for range min(b.rounds, 5) {
@@ -46,7 +47,7 @@ func (b *bench) verdicts(ctx context.Context, t *target, wan *link.Link, f fault
 			return err
 		}
 		first = append(first, took)
-		// At most an interval longer, so that the link comes back anywhere between two probes.
+		// Up to an interval longer, so that the link comes back at any time between two probes.
 		for end := time.Now().Add(outage + rand.N(probeInterval)); time.Now().Before(end); {
 			_, took, err := t.answer(ctx, fromCache)
 			if err != nil {
@@ -70,8 +71,8 @@ func (b *bench) verdicts(ctx context.Context, t *target, wan *link.Link, f fault
 	return nil
 }
 
-// answer asks until an answer comes from where it is to come from. It gives how long all
-// that took, and the last of it, in ms.
+// answer sends requests until one is answered from the wanted source. It returns the durations of
+// all requests together and of the last one, in ms.
 func (t *target) answer(ctx context.Context, cached bool) (all, last float64, err error) {
 	start := time.Now()
 	var failure error
@@ -89,7 +90,7 @@ func (t *target) answer(ctx context.Context, cached bool) (all, last float64, er
 		return (response.Header.Get("Cache-Status") != "") == cached, nil
 	})
 	if err != nil {
-		err = fmt.Errorf("no answer from the cache: %t: %w: %w", cached, err, failure)
+		err = fmt.Errorf("wait for an answer (from the cache: %t): %w: %w", cached, err, failure)
 	}
 	return ms(time.Since(start)), last, err
 }

@@ -13,8 +13,8 @@ import (
 
 const watchPath = "/api/v1/namespaces/" + watchNamespace + "/configmaps"
 
-// watches measures how late events arrive. Direct watchers and those through one
-// sidecar see the same events in the same window; the two sidecars take turns.
+// watches measures the delay of events. Direct watchers and watchers through one sidecar get the
+// same events in the same window. The two sidecars take turns.
 func (b *bench) watches(ctx context.Context) error {
 	last, rounds := 5*time.Second, (b.rounds+2)/3
 	if b.short {
@@ -75,7 +75,7 @@ func (b *bench) watchRounds(ctx context.Context, w *writer, streams, rate int, l
 	return nil
 }
 
-// watched adds a row of which each sidecar has its own direct watchers to compare with.
+// watched adds a row in which each sidecar is compared with its own direct watchers.
 func (r *report) watched(what, measure string, s map[string]series, bound float64) {
 	off, on := s["off"], s["on"]
 	direct := append(append([]float64(nil), off["direct"]...), on["direct"]...)
@@ -93,7 +93,7 @@ type window struct {
 	streams []*stream
 }
 
-// window opens the streams of each side, writes, and waits until all have seen all.
+// window opens the streams of each side, writes, and waits until all streams have all events.
 func (b *bench) window(ctx context.Context, w *writer, sides []*window, streams, rate int, last time.Duration) (achieved float64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, last*4+30*time.Second)
 	defer cancel()
@@ -139,7 +139,7 @@ func (b *bench) window(ctx context.Context, w *writer, sides []*window, streams,
 	return float64(events) / took.Seconds(), readers.Wait()
 }
 
-// latencies are those of all streams, in ms.
+// latencies returns the latencies of all streams, in ms.
 func (w *window) latencies(by *writer) (all []float64) {
 	for _, s := range w.streams {
 		for i := range s.arrived {
@@ -151,7 +151,7 @@ func (w *window) latencies(by *writer) (all []float64) {
 	return all
 }
 
-// behind is by how much the same event arrives later here than there, in ms.
+// behind returns how much later the same event arrives in w than in other, in ms.
 func (w *window) behind(other *window) float64 {
 	var all []float64
 	for i, s := range w.streams {
@@ -168,7 +168,7 @@ func (w *window) behind(other *window) float64 {
 	return median(all)
 }
 
-// listVersion lists, as every client does before it watches.
+// listVersion lists, as clients do before they watch, and returns the resourceVersion.
 func (t *target) listVersion(ctx context.Context, path string) (string, error) {
 	body, err := t.body(ctx, path, asJSON)
 	if err != nil {

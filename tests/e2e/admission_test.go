@@ -16,8 +16,8 @@ import (
 	"rockpool.dev/tests/edge"
 )
 
-// label changes the labels of the site's namespace, before its first pod: the injector
-// believes what it has read of a namespace for a while.
+// label sets a label of the site's namespace. Call it before the first pod: the injector caches
+// namespaces for a while.
 func (s *site) label(key, value string) {
 	s.t.Helper()
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]string{key: value}}})
@@ -29,12 +29,12 @@ func (s *site) label(key, value string) {
 	}
 }
 
-// tried is a pod that is created until the API server has taken notice of something.
-func (s *site) tried(change func(*corev1.Pod)) (*corev1.Pod, error) {
+// tryPod creates a pod that never runs, with a generated name, so that a test can repeat it.
+func (s *site) tryPod(change func(*corev1.Pod)) (*corev1.Pod, error) {
 	pod := edge.Pod(s.namespace, "")
 	pod.GenerateName = "tried-"
 	change(pod)
-	return s.created(pod)
+	return s.createPod(pod)
 }
 
 func cacheVolume(pod *corev1.Pod) *corev1.Volume {
@@ -46,7 +46,7 @@ func cacheVolume(pod *corev1.Pod) *corev1.Volume {
 	return nil
 }
 
-func TestANamespaceAsksForItsPods(t *testing.T) {
+func TestALabelOfTheNamespaceInjectsItsPods(t *testing.T) {
 	s := newSite(t)
 	s.label("rockpool.dev/inject", "true")
 	silent := func(name string) *corev1.Pod {
@@ -54,26 +54,26 @@ func TestANamespaceAsksForItsPods(t *testing.T) {
 		pod.Annotations = nil
 		return pod
 	}
-	s.until("the API server has seen the label", func() bool {
-		pod, err := s.tried(func(pod *corev1.Pod) { pod.Annotations = nil })
+	s.until("the injector knows the label", func() bool {
+		pod, err := s.tryPod(func(pod *corev1.Pod) { pod.Annotations = nil })
 		return err == nil && cacheVolume(pod) != nil
 	})
 	declined := silent("declined")
 	declined.Annotations = map[string]string{"rockpool.dev/inject": "false"}
-	if pod, err := s.created(declined); err != nil || cacheVolume(pod) != nil {
-		t.Errorf("a pod that declines: %v, %+v", err, pod.Spec.Volumes)
+	if pod, err := s.createPod(declined); err != nil || cacheVolume(pod) != nil {
+		t.Errorf("a pod that opts out: %v, %+v", err, pod.Spec.Volumes)
 	}
-	if pod, err := s.created(edge.Pod(s.namespace, "both")); err != nil || len(pod.Spec.InitContainers) != 2 {
-		t.Errorf("a pod that asks as well: %v, %+v", err, pod.Spec.InitContainers)
+	if pod, err := s.createPod(edge.Pod(s.namespace, "both")); err != nil || len(pod.Spec.InitContainers) != 2 {
+		t.Errorf("a pod that opts in too: %v, %+v", err, pod.Spec.InitContainers)
 	}
 	wrong := silent("wrong")
 	wrong.Annotations = map[string]string{"rockpool.dev/port": "80"}
-	if _, err := s.created(wrong); err == nil || !strings.Contains(err.Error(), `rockpool.dev/port: "80"`) {
+	if _, err := s.createPod(wrong); err == nil || !strings.Contains(err.Error(), `rockpool.dev/port: "80"`) {
 		t.Errorf("a wrong annotation: %v", err)
 	}
 }
 
-func TestANamespaceThatForbidsHostPath(t *testing.T) {
+func TestPodsAreInjectedWhereTheNamespaceForbidsHostPath(t *testing.T) {
 	s := newSite(t)
 	s.label("pod-security.kubernetes.io/enforce", "restricted")
 	pod := func(name string) *corev1.Pod {
@@ -87,10 +87,10 @@ func TestANamespaceThatForbidsHostPath(t *testing.T) {
 		return pod
 	}
 	s.until("hostPath is refused", func() bool {
-		_, err := s.tried(func(pod *corev1.Pod) { pod.Annotations["rockpool.dev/cache-volume"] = "hostPath" })
+		_, err := s.tryPod(func(pod *corev1.Pod) { pod.Annotations["rockpool.dev/cache-volume"] = "hostPath" })
 		return err != nil && strings.Contains(err.Error(), `violates PodSecurity "restricted`)
 	})
-	got, err := s.created(pod("web"))
+	got, err := s.createPod(pod("web"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ func TestANamespaceThatForbidsHostPath(t *testing.T) {
 	}
 }
 
-func TestOurContainersUnderLimitRangeAndResourceQuota(t *testing.T) {
+func TestInjectedContainersMeetLimitRangesAndResourceQuotas(t *testing.T) {
 	list := func(cpu, memory string) corev1.ResourceList {
 		return corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu), corev1.ResourceMemory: resource.MustParse(memory)}
 	}
@@ -116,7 +116,7 @@ func TestOurContainersUnderLimitRangeAndResourceQuota(t *testing.T) {
 	}
 	sidecar := func(pod *corev1.Pod) *corev1.Container { return &pod.Spec.InitContainers[1] }
 
-	t.Run("a LimitRange gives them what they lack, and its maximum is met by annotation", func(t *testing.T) {
+	t.Run("a LimitRange sets missing limits, and an annotation meets its maximum", func(t *testing.T) {
 		s := newSite(t)
 		limits := &corev1.LimitRange{ObjectMeta: metav1.ObjectMeta{Name: "limits"}, Spec: corev1.LimitRangeSpec{Limits: []corev1.LimitRangeItem{{
 			Type: corev1.LimitTypeContainer, Default: list("200m", "64Mi"), DefaultRequest: list("50m", "32Mi"), Max: list("1", "128Mi"),
@@ -124,21 +124,21 @@ func TestOurContainersUnderLimitRangeAndResourceQuota(t *testing.T) {
 		if _, err := cluster.Client().CoreV1().LimitRanges(s.namespace).Create(s.ctx, limits, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		s.until("the maximum refuses our usual limit", func() bool {
-			_, err := s.tried(limited)
+		s.until("the maximum refuses the default limit", func() bool {
+			_, err := s.tryPod(limited)
 			return err != nil && strings.Contains(err.Error(), "maximum memory usage per Container is 128Mi, but limit is 192Mi")
 		})
-		pod, err := s.tried(annotated("memory-limit", "96Mi"))
+		pod, err := s.tryPod(annotated("memory-limit", "96Mi"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		got := sidecar(pod).Resources
 		if got.Limits.Memory().String() != "96Mi" || got.Requests.Memory().String() != "48Mi" || got.Requests.Cpu().String() != "20m" || got.Limits.Cpu().String() != "200m" {
-			t.Errorf("the sidecar has %+v; want its own, and the CPU limit of the LimitRange", got)
+			t.Errorf("the sidecar has %+v; want its own values, and the CPU limit of the LimitRange", got)
 		}
 	})
 
-	t.Run("a ResourceQuota on what they lack names them, and an annotation helps", func(t *testing.T) {
+	t.Run("a ResourceQuota requires a missing limit, and an annotation sets it", func(t *testing.T) {
 		s := newSite(t)
 		quotas := cluster.Client().CoreV1().ResourceQuotas(s.namespace)
 		hard := corev1.ResourceList{corev1.ResourceLimitsCPU: resource.MustParse("2")}
@@ -146,22 +146,22 @@ func TestOurContainersUnderLimitRangeAndResourceQuota(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// What the quota controller would write.
+		// The status that the quota controller would write.
 		quota.Status = corev1.ResourceQuotaStatus{Hard: hard, Used: corev1.ResourceList{corev1.ResourceLimitsCPU: resource.MustParse("0")}}
 		if _, err := quotas.UpdateStatus(s.ctx, quota, metav1.UpdateOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		s.until("the quota asks for a limit of our containers", func() bool {
-			_, err := s.tried(limited)
+		s.until("the quota requires a limit for the injected containers", func() bool {
+			_, err := s.tryPod(limited)
 			return err != nil && strings.Contains(err.Error(), "must specify limits.cpu for: rockpool-prepare,rockpool-sidecar")
 		})
-		if _, err := s.tried(annotated("cpu-limit", "500m")); err != nil {
+		if _, err := s.tryPod(annotated("cpu-limit", "500m")); err != nil {
 			t.Error(err)
 		}
 	})
 }
 
-func TestAPodThatTheCommandHasInjected(t *testing.T) {
+func TestTheWebhookKeepsAPodThatTheCommandHasInjected(t *testing.T) {
 	s := newSite(t)
 	s.configMap("greeting", "hello")
 	text, err := yaml.Marshal(edge.Pod(s.namespace, "web"))
@@ -175,7 +175,7 @@ func TestAPodThatTheCommandHasInjected(t *testing.T) {
 	if err := yaml.UnmarshalStrict(text, injected); err != nil {
 		t.Fatal(err)
 	}
-	// It still asks, so the webhook is called.
+	// The pod still has the annotation, so the API server calls the webhook.
 	p := s.pod(func(pod *corev1.Pod) { *pod = *injected })
 	got, err := cluster.Client().CoreV1().Pods(s.namespace).Get(s.ctx, "web", metav1.GetOptions{})
 	if err != nil {
@@ -196,7 +196,7 @@ func TestAPodThatTheCommandHasInjected(t *testing.T) {
 		return all
 	}
 	if diff := cmp.Diff(mounts(injected), mounts(got)); diff != "" {
-		t.Errorf("ServiceAccount plugin or webhook have changed containers or volumes (-command +cluster):\n%s", diff)
+		t.Errorf("the ServiceAccount plugin or the webhook has changed containers or volumes (-command +cluster):\n%s", diff)
 	}
 	p.sees("present", "greeting", "hello")
 	p.offline()

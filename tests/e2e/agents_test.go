@@ -37,11 +37,11 @@ func TestTwoIdenticalInformersInAPodAreRecordedOnce(t *testing.T) {
 		s.configMap("greeting", value)
 		both("updated", "greeting", value)
 	}
-	s.until("all that was read twice is known", func() bool {
+	s.until("the second informer's events are known", func() bool {
 		_, k := count()
 		return k >= known+changes
 	})
-	// The server may have sent a bookmark meanwhile, which moves the version.
+	// The server may have sent a bookmark, which changes the version.
 	if a, _ := count(); a > applied+changes+1 {
 		t.Errorf("%d events were applied for %d changes", a-applied, changes)
 	}
@@ -50,8 +50,7 @@ func TestTwoIdenticalInformersInAPodAreRecordedOnce(t *testing.T) {
 	}
 }
 
-// settings is where the sidecar finds its configuration file, on the node and in
-// its container.
+// settings is the directory of the sidecar's configuration file, on the node and in its container.
 const settings = "/etc/rockpool"
 
 // configure replaces the sidecar's configuration file as an editor does.
@@ -70,8 +69,8 @@ func (s *site) configure(text string) {
 	}
 }
 
-// configurable runs a pod whose sidecar has a directory of the node in place of what the
-// kubelet keeps for it.
+// configurable runs a pod whose sidecar reads its configuration from a directory of the node, not
+// from the ConfigMap volume.
 func (s *site) configurable() *testPod {
 	s.t.Helper()
 	spec, err := cluster.Client().CoreV1().Pods(s.namespace).Create(s.ctx, edge.Pod(s.namespace, "web"), metav1.CreateOptions{})
@@ -90,7 +89,7 @@ func (s *site) configurable() *testPod {
 	return s.started(runner)
 }
 
-func TestWhoseReadingIsRecordedChangesAtRunTime(t *testing.T) {
+func TestTheRecordedAgentsChangeAtRunTime(t *testing.T) {
 	s := newSite(t)
 	s.configMap("greeting", "hello")
 	s.configure(`cache: {agents: "*,!kubectl"}`)
@@ -99,19 +98,20 @@ func TestWhoseReadingIsRecordedChangesAtRunTime(t *testing.T) {
 
 	services := func() string { return s.sql("SELECT count(*) FROM collection WHERE resource = 'services'") }
 	p.kubectl("get", "services", "-o", "name")
-	// What the informer reads after it is recorded after it.
+	// The sidecar records requests in order: when the informer's later read is recorded, an earlier
+	// one of kubectl would be too.
 	changed := s.configMap("greeting", "hello again")
-	s.until("what the informer reads is recorded", func() bool {
+	s.until("the informer's read is recorded", func() bool {
 		return s.sql("SELECT resource_version FROM v_object WHERE name = 'greeting'") == changed.ResourceVersion
 	})
 	if n := services(); n != "0" {
-		t.Fatalf("%s lists of kubectl were recorded", n)
+		t.Fatalf("%s lists of kubectl were recorded, want none", n)
 	}
 
 	s.configure(`cache: {agents: "*"}`)
 	p.sidecarSays(`changed settings are in effect","keys":["cache.agents"]`)
 	p.kubectl("get", "services", "-o", "name")
-	s.until("what kubectl reads is recorded", func() bool { return services() == "1" })
+	s.until("kubectl's read is recorded", func() bool { return services() == "1" })
 	if n := p.restarts("rockpool-sidecar"); n != 0 {
 		t.Errorf("the sidecar was restarted %d times", n)
 	}
@@ -119,7 +119,7 @@ func TestWhoseReadingIsRecordedChangesAtRunTime(t *testing.T) {
 	p.kubectl("get", "services", "-o", "name")
 }
 
-func TestAFileThatIsNotThereYetIsFollowed(t *testing.T) {
+func TestTheConfigurationFileMayAppearAfterTheStart(t *testing.T) {
 	s := newSite(t)
 	p := s.configurable()
 	p.sees("synced")

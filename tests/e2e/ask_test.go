@@ -15,7 +15,7 @@ import (
 //go:embed testdata/ask.py
 var askScript string
 
-// question is a plain HTTP request from inside the pod.
+// question is a plain HTTP request that ask.py sends from inside the pod.
 type question struct {
 	Method  string            `json:"method"`
 	Target  string            `json:"target"`
@@ -23,7 +23,7 @@ type question struct {
 	Body    string            `json:"body,omitempty"`
 }
 
-// reply is what came back.
+// reply is the answer to a question.
 type reply struct {
 	Status  int
 	Headers map[string]string
@@ -31,20 +31,20 @@ type reply struct {
 	Seconds float64
 }
 
-// status reads the body as a Status, which every error of the API is.
+// status decodes the body, which is a Status in every error of the API.
 func (r reply) status(t *testing.T) (s metav1.Status) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(r.Body), &s); err != nil || s.Kind != "Status" || int(s.Code) != r.Status {
-		t.Errorf("the body of a %d is no Status of it: %v %q", r.Status, err, r.Body)
+		t.Errorf("the body of a %d is not its Status: %v %q", r.Status, err, r.Body)
 	}
 	return s
 }
 
-// get asks with the pod's own token.
+// get is a GET with the pod's own token.
 func get(target string) question { return with("GET", target, nil) }
 
-// with asks with the pod's own token and more headers, which may replace it;
-// an empty one is not sent.
+// with is a request with the pod's own token and further headers, which may replace the token. An
+// empty header is not sent.
 func with(method, target string, headers map[string]string) question {
 	q := question{Method: method, Target: target, Headers: map[string]string{"Authorization": "Bearer {token}", "Accept": "application/json"}}
 	for k, v := range headers {
@@ -56,7 +56,7 @@ func with(method, target string, headers map[string]string) question {
 	return q
 }
 
-// ask sends requests from inside the pod, one after the other.
+// ask sends requests from inside the pod, one by one.
 func (p *testPod) ask(questions ...question) []reply {
 	p.site.t.Helper()
 	raw, err := json.Marshal(questions)
@@ -71,7 +71,7 @@ func (p *testPod) ask(questions ...question) []reply {
 	return replies
 }
 
-// in makes a subtest fail, not the test around it.
+// in returns the pod for a subtest: failures are those of t.
 func (p *testPod) in(t *testing.T) *testPod {
 	s := *p.site
 	s.t, s.ctx = t, t.Context()
@@ -80,7 +80,7 @@ func (p *testPod) in(t *testing.T) *testPod {
 	return &q
 }
 
-// shell runs a line of shell in a container and gives its output, which must be one.
+// shell runs a shell command in a container and returns its output, which must not be empty.
 func (p *testPod) shell(container, line string) string {
 	p.site.t.Helper()
 	result, err := p.Exec(p.site.ctx, container, "/bin/sh", "-c", line)
@@ -90,7 +90,7 @@ func (p *testPod) shell(container, line string) string {
 	return result.Stdout
 }
 
-// metric reads one of the sidecar's.
+// metric returns the value of a metric of the sidecar.
 func (p *testPod) metric(name string) int {
 	p.site.t.Helper()
 	all := p.shell("shell", `/usr/bin/python3 -c 'import urllib.request; print(urllib.request.urlopen("http://127.0.0.1:10269/metrics").read().decode())'`)
@@ -106,7 +106,7 @@ func (p *testPod) metric(name string) int {
 	return 0
 }
 
-// token is the pod's own, as the app sees it.
+// token is the pod's own token as the app sees it.
 func (p *testPod) token() string {
 	p.site.t.Helper()
 	return strings.TrimSpace(p.shell("shell", "cat /var/run/secrets/kubernetes.io/serviceaccount/token"))
@@ -115,8 +115,8 @@ func (p *testPod) token() string {
 // configMaps is the path of the namespace's ConfigMaps.
 func (s *site) configMaps() string { return "/api/v1/namespaces/" + s.namespace + "/configmaps" }
 
-// deleted deletes a pod object at once, as when a controller replaces it.
-func (s *site) deleted(name string) {
+// deletePod deletes a pod object at once, without a grace period.
+func (s *site) deletePod(name string) {
 	s.t.Helper()
 	err := cluster.Client().CoreV1().Pods(s.namespace).Delete(s.ctx, name, metav1.DeleteOptions{GracePeriodSeconds: new(int64)})
 	if err != nil {
@@ -124,13 +124,13 @@ func (s *site) deleted(name string) {
 	}
 }
 
-// core is the right to do everything with resources of the core group.
+// core allows everything with resources of the core group.
 func core(resources ...string) rbacv1.PolicyRule {
 	return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: resources, Verbs: []string{"*"}}
 }
 
-// without takes away resources from what the namespace's role allows.
-func (s *site) without(resource string) {
+// revoke removes a resource from the namespace's role.
+func (s *site) revoke(resource string) {
 	s.t.Helper()
 	api := cluster.Client().RbacV1().Roles(s.namespace)
 	role, err := api.Get(s.ctx, "app", metav1.GetOptions{})

@@ -25,40 +25,40 @@ const (
 	protobufMetadataAll = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 )
 
-// inquiry is a GET that tests/programs/asker sends, many at once.
+// inquiry is a GET that tests/programs/asker sends, many of them concurrently.
 type inquiry struct {
 	Target string `json:"target"`
 	Accept string `json:"accept"`
 }
 
-// finding is what came back, to the byte.
+// finding is the answer to an inquiry, byte for byte.
 type finding struct {
 	Status  int
 	Headers map[string]string
 	Body    []byte
 	Error   string
 
-	Question       int // its place among the inquiries
+	Question       int // index of the inquiry
 	Started, Ended time.Time
 }
 
-// cached tells that the API server was not asked.
+// cached reports whether the answer is from the cache.
 func (f finding) cached() bool { return f.Headers["Cache-Status"] != "" }
 
-// brokeOff tells that the answer had begun when the link failed. Its client is told, and asks
-// again; nobody can take back what has begun.
-func (f finding) brokeOff() bool { return f.Error != "" }
+// truncated reports whether the link failed after the answer had begun. The client gets an error
+// and can send the request again.
+func (f finding) truncated() bool { return f.Error != "" }
 
-// took is how long the answer took, to its last byte.
-func (f finding) took() time.Duration { return f.Ended.Sub(f.Started) }
+// duration is the time to the last byte of the answer.
+func (f finding) duration() time.Duration { return f.Ended.Sub(f.Started) }
 
-// form is the Content-Type without what only tells of the connection.
-func (f finding) form() string { return f.Headers["Content-Type"] }
+// contentType is the Content-Type header.
+func (f finding) contentType() string { return f.Headers["Content-Type"] }
 
-// isProtobuf tells in which of the two encodings the body is.
-func (f finding) isProtobuf() bool { return strings.HasPrefix(f.form(), acceptProtobuf) }
+// isProtobuf reports whether the body is protobuf; otherwise it is JSON.
+func (f finding) isProtobuf() bool { return strings.HasPrefix(f.contentType(), acceptProtobuf) }
 
-// text is the body for a message.
+// text is the body, shortened for a message.
 func (f finding) text() string {
 	if len(f.Body) > 1000 {
 		return string(f.Body[:1000]) + "…"
@@ -66,11 +66,11 @@ func (f finding) text() string {
 	return string(f.Body)
 }
 
-// inquire asks the sidecar from inside the pod, several questions at once.
+// inquire sends inquiries to the sidecar from inside the pod, several of them concurrently.
 func (p *testPod) inquire(inquiries []inquiry) []finding { return p.inquireOf(inquiries) }
 
-// inquireDirectly asks the API server itself, from inside the pod and with the
-// pod's token, past the sidecar.
+// inquireDirectly sends inquiries to the API server itself, without the sidecar, from inside the
+// pod and with the pod's token.
 func (p *testPod) inquireDirectly(inquiries []inquiry) []finding {
 	return p.inquireOf(inquiries, "-server=https://"+edge.PublicAddress)
 }
@@ -85,7 +85,7 @@ func (p *testPod) inquireOf(inquiries []inquiry, args ...string) (findings []fin
 		p.site.t.Fatalf("asker: %d %v\n%s", code, err, stderr.String())
 	}
 	if err := json.Unmarshal(stdout.Bytes(), &findings); err != nil || len(findings) != len(inquiries) {
-		p.site.t.Fatalf("asker: %d answers to %d questions, %v", len(findings), len(inquiries), err)
+		p.site.t.Fatalf("asker: %d answers to %d inquiries, %v", len(findings), len(inquiries), err)
 	}
 	return findings
 }
@@ -100,7 +100,7 @@ func (p *testPod) stdin(inquiries []inquiry) io.Reader {
 	return bytes.NewReader(raw)
 }
 
-// polling asks again and again, as a program that polls, one question after the other.
+// polling sends inquiries periodically, one by one, as a program that polls.
 type polling struct {
 	pod    *testPod
 	output output
@@ -108,7 +108,7 @@ type polling struct {
 	ended  chan struct{}
 }
 
-// poll begins to ask, and returns when there is an answer.
+// poll starts a polling, and returns after the first answer.
 func (p *testPod) poll(every time.Duration, inquiries ...inquiry) *polling {
 	p.site.t.Helper()
 	stdin := p.stdin(inquiries)
@@ -116,7 +116,7 @@ func (p *testPod) poll(every time.Duration, inquiries ...inquiry) *polling {
 	x := &polling{pod: p, cancel: cancel, ended: make(chan struct{})}
 	go func() {
 		defer close(x.ended)
-		_, _ = p.ExecStream(ctx, "shell", pod.ExecOptions{ // it is killed
+		_, _ = p.ExecStream(ctx, "shell", pod.ExecOptions{ // stop kills it
 			Argv: []string{"/asker", "-every=" + every.String()}, Stdin: stdin, Stdout: &x.output, Stderr: &x.output,
 		})
 	}()
@@ -128,12 +128,12 @@ func (p *testPod) poll(every time.Duration, inquiries ...inquiry) *polling {
 // stop may be called more than once.
 func (x *polling) stop() { x.cancel(); <-x.ended }
 
-// findings are the answers so far, in their order.
+// findings are the answers so far, in order.
 func (x *polling) findings() (findings []finding) {
 	x.pod.site.t.Helper()
 	for line := range strings.Lines(x.output.String()) {
 		if !strings.HasSuffix(line, "\n") {
-			break // the rest is to come
+			break // the line is incomplete
 		}
 		var f finding
 		if err := json.Unmarshal([]byte(line), &f); err != nil {
@@ -144,7 +144,8 @@ func (x *polling) findings() (findings []finding) {
 	return findings
 }
 
-// until waits for an answer to a question that was sent at since or later, and gives the first.
+// until waits for an answer with a property to an inquiry sent at since or later, and returns the
+// first.
 func (x *polling) until(what string, since time.Time, is func(finding) bool) (first finding) {
 	x.pod.site.t.Helper()
 	x.pod.site.until(what, func() bool {
@@ -159,7 +160,8 @@ func (x *polling) until(what string, since time.Time, is func(finding) bool) (fi
 	return first
 }
 
-// withoutApp has the pod run nothing but the shell: what is recorded is only what the test asks for.
+// withoutApp leaves only the shell in the pod, so that the cache has only the answers to the test's
+// requests.
 func withoutApp(p *corev1.Pod) {
 	p.Spec.Containers[0].Image, p.Spec.Containers[0].Command = "shell:dev", nil
 }

@@ -15,38 +15,38 @@ import (
 	"rockpool.dev/tests/edge"
 )
 
-// program is a container that tells what it sees, line by line.
+// program is a container that prints a line for each event.
 type program struct {
 	*testPod
 	container string
 	output    *edge.Output
-	begun     int // bytes that it had printed when it was last started
+	begun     int // length of its output at its last start
 }
 
 func (p *testPod) program(container string) *program {
 	return &program{testPod: p, container: container, output: edge.NewOutput(p.Runner, container)}
 }
 
-// told is a line of a test program.
-type told struct {
+// programLine is an output line of a test program.
+type programLine struct {
 	Event, Resource, Kind      string
 	Name, UID, ResourceVersion string
 	Data                       map[string]string
 }
 
-// lines are all that the program has said since its last start.
-func (c *program) lines() (all []told) {
+// lines are the lines since the program's last start.
+func (c *program) lines() (all []programLine) {
 	c.site.t.Helper()
 	for line := range strings.Lines(mustLogs(c.site.t, c.testPod, c.container)[c.begun:]) {
-		var l told
-		if json.Unmarshal([]byte(line), &l) == nil { // others are for the log
+		var l programLine
+		if json.Unmarshal([]byte(line), &l) == nil { // others are log lines
 			all = append(all, l)
 		}
 	}
 	return all
 }
 
-// await waits for a line with all of the words, behind what was looked at before.
+// await waits for a line with all words, after the line that the last await found.
 func (c *program) await(words ...string) {
 	c.site.t.Helper()
 	ctx, cancel := context.WithTimeout(c.site.ctx, patience)
@@ -56,8 +56,8 @@ func (c *program) await(words ...string) {
 	}
 }
 
-// again restarts the program and waits until it has synced.
-func (c *program) again() {
+// restartAndSync restarts the program and waits until it has synced.
+func (c *program) restartAndSync() {
 	c.site.t.Helper()
 	if err := c.output.Skip(); err != nil {
 		c.site.t.Fatal(err)
@@ -67,7 +67,7 @@ func (c *program) again() {
 	c.await(`"event":"synced"`)
 }
 
-// present is what the program had when it had synced.
+// present are the objects that the program had when it synced.
 func (c *program) present() map[string]string {
 	c.site.t.Helper()
 	all := map[string]string{}
@@ -79,7 +79,7 @@ func (c *program) present() map[string]string {
 	return all
 }
 
-// count counts lines of one event about an object.
+// count counts the lines about one kind of event of an object.
 func (c *program) count(event, name string) (n int) {
 	c.site.t.Helper()
 	for _, l := range c.lines() {
@@ -90,9 +90,9 @@ func (c *program) count(event, name string) (n int) {
 	return n
 }
 
-// TestUnmodifiedClientsOutliveTheLinkAndRestarts runs a controller-runtime manager,
-// and dynamic and metadata informers, each in both modes of client-go.
-func TestUnmodifiedClientsOutliveTheLinkAndRestarts(t *testing.T) {
+// TestUnmodifiedClientsSurviveOutagesAndRestarts runs a controller-runtime manager and dynamic and
+// metadata informers, each in both modes of client-go.
+func TestUnmodifiedClientsSurviveOutagesAndRestarts(t *testing.T) {
 	for _, mode := range []struct {
 		name string
 		env  []corev1.EnvVar
@@ -110,7 +110,7 @@ func TestUnmodifiedClientsOutliveTheLinkAndRestarts(t *testing.T) {
 			s.widget("steady", "as it was")
 			service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "steady"}, Spec: corev1.ServiceSpec{ClusterIP: "None"}}
 			_, err := cluster.Client().CoreV1().Services(s.namespace).Create(s.ctx, service, metav1.CreateOptions{})
-			s.made(err)
+			s.must(err)
 			clientsOutlive(t, s, mode.env)
 		})
 	}
@@ -127,7 +127,7 @@ func clientsOutlive(t *testing.T, s *site, env []corev1.EnvVar) {
 			informer("metadata", "-client=metadata", "-resource=configmaps.v1.,services.v1.,widgets.v1."+customGroup))
 	})
 	programs := []*program{p.program("manager"), p.program("dynamic"), p.program("metadata")}
-	objects := []int{6, 5, 6} // the cluster's CA is a ConfigMap, too
+	objects := []int{6, 5, 6} // one ConfigMap is the cluster's CA
 
 	online := make([]map[string]string, len(programs))
 	for i, c := range programs {
@@ -138,7 +138,7 @@ func clientsOutlive(t *testing.T, s *site, env []corev1.EnvVar) {
 	}
 	restarted := func(when string) {
 		for i, c := range programs {
-			c.again()
+			c.restartAndSync()
 			if diff := cmp.Diff(online[i], c.present()); diff != "" {
 				t.Errorf("%s, %s (-online +offline):\n%s", c.container, when, diff)
 			}
@@ -160,23 +160,23 @@ func clientsOutlive(t *testing.T, s *site, env []corev1.EnvVar) {
 			return strings.Contains(mustLogs(t, p, c.container)[c.begun:], w.GetResourceVersion()) && c.count("added", "new")+c.count("reconciled", "new") > 0
 		})
 	}
-	s.made(cluster.Client().CoreV1().ConfigMaps(s.namespace).Delete(t.Context(), "new", metav1.DeleteOptions{}))
+	s.must(cluster.Client().CoreV1().ConfigMaps(s.namespace).Delete(t.Context(), "new", metav1.DeleteOptions{}))
 	for _, c := range programs {
 		s.until(c.container+" sees the deletion", func() bool { return c.count("deleted", "new")+c.count("absent", "new") > 0 })
 		seen := 0
 		for _, l := range c.lines() {
 			if l.Name == "steady" && (l.Event == "updated" || l.Event == "added") {
-				t.Errorf("%s is told of what has not changed, as when it lists again: %+v", c.container, l)
+				t.Errorf("%s gets an event of an unchanged object, as after another list: %+v", c.container, l)
 			}
 			if l.Name == "steady" && l.Event == "reconciled" {
 				seen++
 			}
 		}
 		if c.container == "manager" && seen != 3 {
-			t.Errorf("the manager has reconciled the three objects that have not changed %d times, want once each", seen)
+			t.Errorf("the manager has reconciled three unchanged objects %d times, want once each", seen)
 		}
 		if n := c.count("synced", ""); n != 1 || p.restarts(c.container) != 2 {
-			t.Errorf("%s synced %d times since its last start, with %d restarts; want once, and the two of the test", c.container, n, p.restarts(c.container))
+			t.Errorf("%s: %d syncs since its last start and %d restarts, want 1 and 2", c.container, n, p.restarts(c.container))
 		}
 	}
 }

@@ -20,30 +20,30 @@ func TestTheContract(t *testing.T) {
 	p := s.pod()
 	p.sees("synced")
 
-	t.Run("online every refusal is the server's own", func(t *testing.T) { refusalsOnline(t, p.in(t)) })
-	t.Run("online a permission that was taken away is not replaced by the cache", func(t *testing.T) {
+	t.Run("online, every refusal is the server's own", func(t *testing.T) { refusalsOnline(t, p.in(t)) })
+	t.Run("online, the cache does not replace a revoked permission", func(t *testing.T) {
 		p := p.in(t)
 		if r := p.ask(get("/api/v1/namespaces/" + s.namespace + "/events"))[0]; r.Status != http.StatusOK {
-			t.Fatalf("while it is allowed: %+v", r)
+			t.Fatalf("before the permission is revoked: %+v", r)
 		}
-		s.without("events")
+		s.revoke("events")
 		p.site.until("the server refuses", func() bool {
 			r := p.ask(get("/api/v1/namespaces/" + s.namespace + "/events"))[0]
 			return r.Status == http.StatusForbidden && strings.Contains(r.Body, `cannot list resource \"events\"`)
 		})
 	})
-	t.Run("online the port is no forward proxy", func(t *testing.T) { noForwardProxy(t, p.in(t)) })
-	t.Run("only TLS with the pod's own certificate is spoken", func(t *testing.T) { onlyTLS(t, p.in(t)) })
+	t.Run("online, the port is not a forward proxy", func(t *testing.T) { noForwardProxy(t, p.in(t)) })
+	t.Run("the port speaks only TLS, with the pod's own certificate", func(t *testing.T) { onlyTLS(t, p.in(t)) })
 	theirs := with("GET", "/api/v1/namespaces/"+s.namespace+"/services", map[string]string{"Authorization": "Bearer " + other})
 	for _, r := range p.ask(get(s.configMaps()), theirs) {
 		if r.Status != http.StatusOK {
-			t.Fatalf("what is to be recorded: %+v", r)
+			t.Fatalf("a request to record: %+v", r)
 		}
 	}
 
 	p.offline()
-	t.Run("offline nobody is answered without proof of who asks", func(t *testing.T) { proof(t, p.in(t)) })
-	t.Run("offline each account has a cache of its own", func(t *testing.T) {
+	t.Run("offline, callers must prove their identity", func(t *testing.T) { authentication(t, p.in(t)) })
+	t.Run("offline, each service account has its own cache", func(t *testing.T) {
 		services := "/api/v1/namespaces/" + s.namespace + "/services"
 		theirs := map[string]string{"Authorization": "Bearer " + other}
 		p := p.in(t)
@@ -58,12 +58,12 @@ func TestTheContract(t *testing.T) {
 			t.Errorf("kubectl with the other account's token: %+v", result)
 		}
 	})
-	t.Run("offline absent is not unknown and writes are not faked", func(t *testing.T) { known(t, p.in(t)) })
-	t.Run("offline the port is no forward proxy", func(t *testing.T) { noForwardProxy(t, p.in(t)) })
+	t.Run("offline, absent is not unknown and no write is faked", func(t *testing.T) { offlineAnswers(t, p.in(t)) })
+	t.Run("offline, the port is not a forward proxy", func(t *testing.T) { noForwardProxy(t, p.in(t)) })
 }
 
-// otherAccount makes a service account that may do what the default one may, and
-// gives a token of it.
+// otherAccount creates a service account with the permissions of the default one, and returns a
+// token of it.
 func (s *site) otherAccount() string {
 	s.t.Helper()
 	s.account("other")
@@ -78,7 +78,7 @@ func (s *site) otherAccount() string {
 	return s.requestToken("other")
 }
 
-// account makes a service account.
+// account creates a service account.
 func (s *site) account(name string) {
 	s.t.Helper()
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}
@@ -87,7 +87,7 @@ func (s *site) account(name string) {
 	}
 }
 
-// refusalsOnline asks the server directly and through the sidecar.
+// refusalsOnline compares the API server's answers with those through the sidecar.
 func refusalsOnline(t *testing.T, p *testPod) {
 	s := p.site
 	body := `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"greeting","resourceVersion":"1"}}`
@@ -115,17 +115,17 @@ func refusalsOnline(t *testing.T, p *testPod) {
 		status, text := s.direct(q, token)
 		seen[status] = true
 		if r.Status != status || r.Body != text {
-			t.Errorf("%s %s %v: %d %s\nthe server says %d %s", q.Method, q.Target, q.Headers, r.Status, r.Body, status, text)
+			t.Errorf("%s %s %v: %d %s\nwant the server's %d %s", q.Method, q.Target, q.Headers, r.Status, r.Body, status, text)
 		}
 	}
 	for _, status := range []int{400, 401, 403, 404, 406, 409, 422} {
 		if !seen[status] {
-			t.Errorf("no request was answered with %d; this table is not what it should be", status)
+			t.Errorf("no request of this table gets a %d", status)
 		}
 	}
 }
 
-// direct asks the API server itself.
+// direct sends a question to the API server itself.
 func (s *site) direct(q question, token string) (int, string) {
 	s.t.Helper()
 	roots := x509.NewCertPool()
@@ -151,8 +151,8 @@ func (s *site) direct(q question, token string) (int, string) {
 	return resp.StatusCode, string(text)
 }
 
-// known is what the cache may say, and what not.
-func known(t *testing.T, p *testPod) {
+// offlineAnswers checks which requests the cache answers.
+func offlineAnswers(t *testing.T, p *testPod) {
 	s := p.site
 	own := "/api/v1/namespaces/" + s.namespace
 	tests := []struct {
@@ -164,7 +164,7 @@ func known(t *testing.T, p *testPod) {
 		{"a list that was recorded", get(s.configMaps()), 200, `"hello"`},
 		{"a part of it", get(s.configMaps() + "?labelSelector=app%3Dgreeting"), 200, `"hello"`},
 		{"an object in it", get(s.configMaps() + "/greeting"), 200, `"hello"`},
-		{"an object that is proven absent", get(s.configMaps() + "/nope"), 404, `configmaps \"nope\" not found`},
+		{"an object that is not in a recorded list", get(s.configMaps() + "/nope"), 404, `configmaps \"nope\" not found`},
 		{"a list that was not recorded", get(own + "/services"), 503, "not recorded"},
 		{"an object that was not recorded", get(own + "/services/kubernetes"), 503, "not recorded"},
 		{"a list wider than what was recorded", get("/api/v1/configmaps"), 503, "not recorded"},
@@ -172,10 +172,10 @@ func known(t *testing.T, p *testPod) {
 		{"a secret", get(own + "/secrets/nope"), 503, "not recorded"},
 		{"a subresource", get(s.configMaps() + "/greeting/status"), 503, "not recorded"},
 		{"another version of the API", get("/api/v2/namespaces/" + s.namespace + "/configmaps"), 503, "not recorded"},
-		{"a path that means nothing", get("/nowhere"), 503, "not recorded"},
+		{"a path that does not exist", get("/nowhere"), 503, "not recorded"},
 		{"a state newer than what was recorded", get(s.configMaps() + "?resourceVersion=99999999"), 504, "Too large resource version"},
-		{"somebody else's rights", with("GET", s.configMaps(), map[string]string{"Impersonate-User": "admin"}), 503, "impersonation"},
-		{"somebody else's groups", with("GET", s.configMaps(), map[string]string{"Impersonate-Group": "system:masters"}), 503, "impersonation"},
+		{"an impersonated user", with("GET", s.configMaps(), map[string]string{"Impersonate-User": "admin"}), 503, "impersonation"},
+		{"an impersonated group", with("GET", s.configMaps(), map[string]string{"Impersonate-Group": "system:masters"}), 503, "impersonation"},
 		{"creation", question{Method: "POST", Target: s.configMaps(), Headers: get("").Headers, Body: `{}`}, 503, "nothing is written"},
 		{"an update", question{Method: "PUT", Target: s.configMaps() + "/greeting", Headers: get("").Headers, Body: `{}`}, 503, "nothing is written"},
 		{"a patch", question{Method: "PATCH", Target: s.configMaps() + "/greeting", Headers: get("").Headers, Body: `{}`}, 503, "nothing is written"},
@@ -197,7 +197,7 @@ func known(t *testing.T, p *testPod) {
 		if tt.status != 200 {
 			r.status(t)
 		} else if !strings.HasPrefix(r.Headers["Cache-Status"], "rockpool; hit") || r.Headers["Age"] == "" {
-			t.Errorf("%s does not say that it is from the cache: %v", tt.name, r.Headers)
+			t.Errorf("%s has no header of the cache: %v", tt.name, r.Headers)
 		}
 	}
 	heads := p.ask(with("HEAD", s.configMaps()+"/greeting", nil), with("HEAD", s.configMaps()+"/nope", nil), with("HEAD", own+"/services", nil),
@@ -208,6 +208,6 @@ func known(t *testing.T, p *testPod) {
 		}
 	}
 	if _, err := cluster.Client().CoreV1().ConfigMaps(s.namespace).Get(s.ctx, "greeting", metav1.GetOptions{}); err != nil {
-		t.Errorf("what was to be deleted offline is gone: %v", err)
+		t.Errorf("the object of the refused DELETE: %v", err)
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"rockpool.dev/sidecar/api/wire"
 )
 
-// The forms in which the API server gives objects, as Accept headers.
+// The encodings of objects, as Accept headers.
 const (
 	asJSON             = "application/json"
 	asProtobuf         = "application/vnd.kubernetes.protobuf"
@@ -24,12 +24,12 @@ const (
 	asProtobufMetadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 )
 
-// TestOfflineAnswersAreInTheFormThatIsAskedFor records each list in one form only
-// and compares what it becomes offline with what the API server itself says.
-func TestOfflineAnswersAreInTheFormThatIsAskedFor(t *testing.T) {
+// TestOfflineAnswersHaveTheRequestedEncoding records each list in one encoding only, and compares
+// the offline answers in all encodings with those of the API server.
+func TestOfflineAnswersHaveTheRequestedEncoding(t *testing.T) {
 	s := newSite(t)
 	s.allow(core("pods"))
-	s.far()
+	s.populateFar()
 	p := s.pod()
 	p.sees("synced")
 
@@ -66,7 +66,7 @@ func TestOfflineAnswersAreInTheFormThatIsAskedFor(t *testing.T) {
 	}
 	for _, r := range p.ask(record...) {
 		if r.Status != http.StatusOK {
-			t.Fatalf("what is to be recorded: %+v", r)
+			t.Fatalf("a request to record: %+v", r)
 		}
 	}
 	p.offline()
@@ -93,13 +93,13 @@ func TestOfflineAnswersAreInTheFormThatIsAskedFor(t *testing.T) {
 	}
 	for _, target := range []string{path("pods") + far + "&fieldSelector=spec.priority%3D1", path("configmaps") + "?fieldSelector=data.x%3D1"} {
 		if r := p.ask(get(target))[0]; r.Status != http.StatusServiceUnavailable {
-			t.Errorf("%s, which the server refuses: %+v", target, r)
+			t.Errorf("%s, which the server refuses too: %+v", target, r)
 		}
 	}
 }
 
-// far makes objects that nothing in the cluster changes.
-func (s *site) far() {
+// populateFar creates objects that nothing in the cluster changes.
+func (s *site) populateFar() {
 	s.t.Helper()
 	core, ctx := cluster.Client().CoreV1(), s.ctx
 	for name, node := range map[string]string{"far-1": "edge-1", "far-2": "edge-2"} {
@@ -124,7 +124,7 @@ func (s *site) far() {
 	}
 }
 
-// server asks the API server itself, past Rockpool.
+// server sends a GET to the API server itself, without Rockpool.
 func (s *site) server(target, accept string) []byte {
 	s.t.Helper()
 	raw, err := cluster.Client().CoreV1().RESTClient().Get().RequestURI(target).SetHeader("Accept", accept).DoRaw(s.ctx)
@@ -134,8 +134,8 @@ func (s *site) server(target, accept string) []byte {
 	return raw
 }
 
-// objects gives what a body says: the kind, and the objects by their names. Those in
-// JSON are compared as what they mean, those in protobuf byte by byte.
+// objects decodes a body: its kind, and its objects by name. Objects in JSON are decoded, so that
+// they are compared by value; objects in protobuf are compared byte by byte.
 func objects(t *testing.T, body []byte) map[string]any {
 	t.Helper()
 	format := wire.JSON
@@ -159,7 +159,7 @@ func objects(t *testing.T, body []byte) map[string]any {
 		t.Fatalf("%q: %v %v", body, err, errHead)
 	}
 	out["kind"] = head.APIVersion + " " + head.Kind
-	if !head.HasItems { // an object that came alone
+	if !head.HasItems { // a single object
 		m, err := format.ParseMeta(body)
 		if err != nil {
 			t.Fatal(err)

@@ -10,7 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/selection"
 )
 
-// recordedList is a collection that was read as a whole.
+// recordedList is a collection that was read completely.
 type recordedList struct {
 	kind              kind
 	namespace, labels string
@@ -19,7 +19,7 @@ type recordedList struct {
 	version           string
 }
 
-// recorded tells that the answer to a question that was asked online must be there.
+// recorded reports whether a request that was sent online must have an offline answer.
 func (d *differential) recorded(a ask, online outcome) bool {
 	switch {
 	case online.Status != http.StatusOK, a.match == "Exact":
@@ -34,7 +34,7 @@ func (d *differential) recorded(a ask, online outcome) bool {
 	return true
 }
 
-// covered tells that a recorded collection has all that is asked for.
+// covered reports whether a recorded collection has all requested objects.
 func (d *differential) covered(a ask) bool {
 	if a.match == "Exact" {
 		return false
@@ -56,8 +56,8 @@ func (d *differential) covered(a ask) bool {
 	})
 }
 
-// byIdentity tells that the fields of a request are those that are the same for all
-// kinds, and that it does not contradict itself.
+// byIdentity reports whether the field selector of a request has only name and namespace, and does
+// not// contradict itself or the path.
 func byIdentity(a ask) bool {
 	selector, err := fields.ParseSelector(a.fields)
 	if err != nil {
@@ -65,8 +65,8 @@ func byIdentity(a ask) bool {
 	}
 	values := map[string]string{"metadata.namespace": a.namespace, "metadata.name": ""}
 	for _, r := range selector.Requirements() {
-		value, known := values[r.Field]
-		if !known || r.Operator == selection.NotEquals || r.Value == "" || value != "" && value != r.Value {
+		value, found := values[r.Field]
+		if !found || r.Operator == selection.NotEquals || r.Value == "" || value != "" && value != r.Value {
 			return false
 		}
 		values[r.Field] = r.Value
@@ -74,13 +74,13 @@ func byIdentity(a ask) bool {
 	return true
 }
 
-// byMetadata tells that the fields of a request are in the metadata.
+// byMetadata reports whether the fields of a request are in the metadata.
 func byMetadata(a ask) bool {
 	selector, err := fields.ParseSelector(a.fields)
 	return err == nil && !slices.ContainsFunc(selector.Requirements(), func(r fields.Requirement) bool { return !strings.HasPrefix(r.Field, "metadata.") })
 }
 
-// converts tells that a form can be made of another.
+// converts reports whether one form can be converted to another.
 func converts(k kind, from, to form) bool {
 	return (to.metadata || !from.metadata) && (to.metadata || k.Group != customGroup || from.protobuf == to.protobuf)
 }

@@ -13,8 +13,7 @@ import (
 	"k8s.io/client-go/util/retry"
 )
 
-// The custom resources of the tests: one in a namespace, which has two versions, and
-// one that is not.
+// The custom resources of the tests: a namespaced one with two versions, and a cluster-scoped one.
 const customGroup = "edge.example.com"
 
 var (
@@ -23,7 +22,7 @@ var (
 	customVersions = map[string][]string{"Widget": {"v1", "v1beta1"}, "ClusterWidget": {"v1"}}
 )
 
-// dynamicClient is the administrator's.
+// dynamicClient returns an administrator's client.
 func dynamicClient(t *testing.T) dynamic.Interface {
 	t.Helper()
 	client, err := dynamic.NewForConfig(cluster.Config())
@@ -33,7 +32,7 @@ func dynamicClient(t *testing.T) dynamic.Interface {
 	return client
 }
 
-// customResources installs the custom resources; they stay for all tests.
+// customResources installs the custom resources, for all tests.
 func (s *site) customResources() {
 	s.t.Helper()
 	client := dynamicClient(s.t).Resource(definitions)
@@ -67,7 +66,7 @@ func (s *site) customResources() {
 	}
 }
 
-// widget makes or changes a Widget, past the link.
+// widget creates or changes a Widget, not over the link.
 func (s *site) widget(name, value string) *unstructured.Unstructured {
 	s.t.Helper()
 	api := dynamicClient(s.t).Resource(widgets).Namespace(s.namespace)
@@ -81,7 +80,7 @@ func (s *site) widget(name, value string) *unstructured.Unstructured {
 	return out
 }
 
-// allow lets the default service account of the namespace do more, there and nowhere else.
+// allow gives the default service account further permissions in its namespace.
 func (s *site) allow(rules ...rbacv1.PolicyRule) {
 	s.t.Helper()
 	api := cluster.Client().RbacV1().Roles(s.namespace)
@@ -99,7 +98,8 @@ func (s *site) allow(rules ...rbacv1.PolicyRule) {
 	}
 }
 
-// allowEverywhere lets the default service account of the namespace do more in the whole cluster.
+// allowEverywhere gives the default service account of the namespace further permissions in the
+// whole cluster.
 func (s *site) allowEverywhere(rules ...rbacv1.PolicyRule) {
 	s.t.Helper()
 	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: s.namespace}, Rules: rules}
@@ -116,8 +116,8 @@ func (s *site) allowEverywhere(rules ...rbacv1.PolicyRule) {
 	}
 }
 
-// made fails the test when something could not be made.
-func (s *site) made(err error) {
+// must fails the test if err is not nil.
+func (s *site) must(err error) {
 	s.t.Helper()
 	if err != nil {
 		s.t.Fatal(err)

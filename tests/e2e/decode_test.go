@@ -15,13 +15,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// decoded is an answer of the API, cut into its objects by other means than
-// Rockpool's own.
+// decoded is an answer of the API. The tests decode it without Rockpool's code.
 type decoded struct {
 	kind, apiVersion string
 	version, next    string // resourceVersion and continue of a list
 	objects          map[string]decodedObject
-	ended            bool // of a watch: the bookmark behind the initial events has come
+	ended            bool // of a watch: the bookmark after the initial events has come
 }
 
 // decodedObject is one object of an answer.
@@ -33,7 +32,7 @@ type decodedObject struct {
 
 const initialEventsEnd = "k8s.io/initial-events-end"
 
-// decodeObject reads the answer to a GET; which may be a Table of one row.
+// decodeObject decodes the answer to a GET, which may be a Table of one row.
 func decodeObject(f finding) (d decoded, err error) {
 	d.objects = map[string]decodedObject{}
 	if f.isProtobuf() {
@@ -57,7 +56,7 @@ func decodeObject(f finding) (d decoded, err error) {
 	return d, nil
 }
 
-// decodeList reads the answer to a LIST, which may be a Table.
+// decodeList decodes the answer to a LIST, which may be a Table.
 func decodeList(f finding) (d decoded, err error) {
 	d.objects = map[string]decodedObject{}
 	if f.isProtobuf() {
@@ -105,7 +104,7 @@ func decodeList(f finding) (d decoded, err error) {
 	return d, nil
 }
 
-// decodeWatch reads the frames of a watch that has only told of the state it began with.
+// decodeWatch decodes the frames of a watch that has sent only its initial events.
 func decodeWatch(f finding) (d decoded, err error) {
 	d.objects = map[string]decodedObject{}
 	if f.isProtobuf() {
@@ -170,16 +169,16 @@ func (d *decoded) protobufFrames(body []byte) error {
 	return nil
 }
 
-// envelope takes the magic and runtime.Unknown off.
+// envelope removes the magic number and runtime.Unknown.
 func envelope(body []byte) (u runtime.Unknown, err error) {
 	rest, ok := bytes.CutPrefix(body, []byte("k8s\x00"))
 	if !ok {
-		return u, fmt.Errorf("no protobuf of Kubernetes: %.80q", body)
+		return u, fmt.Errorf("not Kubernetes protobuf: %.80q", body)
 	}
 	return u, u.Unmarshal(rest)
 }
 
-// metaOf reads the metadata of a bare message: field 1 of every object.
+// metaOf decodes the metadata of a message without envelope: field 1 of every object.
 func metaOf(message []byte) (m metav1.ObjectMeta, err error) {
 	err = eachField(message, func(number protowire.Number, contents []byte) error {
 		if number == 1 {
@@ -227,7 +226,7 @@ func (d *decoded) addValue(value any) {
 	d.objects[str(m["namespace"])+"/"+str(m["name"])] = decodedObject{uid: str(m["uid"]), version: str(m["resourceVersion"]), value: value}
 }
 
-// decodeJSON keeps numbers as they are written.
+// decodeJSON decodes an object and keeps the text of numbers.
 func decodeJSON(body []byte) (value map[string]any, err error) {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()
@@ -235,7 +234,7 @@ func decodeJSON(body []byte) (value map[string]any, err error) {
 		return nil, err
 	}
 	if rest, err := io.ReadAll(d.Buffered()); err != nil || strings.TrimSpace(string(rest)) != "" {
-		return nil, fmt.Errorf("behind the document: %q %v", rest, err)
+		return nil, fmt.Errorf("data after the document: %q %v", rest, err)
 	}
 	return value, nil
 }
@@ -245,9 +244,9 @@ func str(value any) string {
 	return s
 }
 
-// newest is the greater of two resourceVersions.
+// newest returns the greater of two resourceVersions.
 func newest(a, b string) string {
-	x, _ := strconv.ParseUint(a, 10, 64) // none is 0
+	x, _ := strconv.ParseUint(a, 10, 64) // an empty one is 0
 	y, _ := strconv.ParseUint(b, 10, 64)
 	if x > y {
 		return a

@@ -10,9 +10,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// keysDenied takes the right to read the cluster's signing keys from service accounts, until
-// the test is over.
-func (s *site) keysDenied() {
+// denyKeys revokes, until the end of the test, the permission of service accounts to read the
+// cluster's signing keys.
+func (s *site) denyKeys() {
 	s.t.Helper()
 	const name = "system:service-account-issuer-discovery"
 	api := cluster.Client().RbacV1().ClusterRoleBindings()
@@ -30,15 +30,15 @@ func (s *site) keysDenied() {
 		}
 	})
 	token := s.requestToken("default")
-	s.until("the server keeps its keys to itself", func() bool {
+	s.until("the server refuses its keys", func() bool {
 		status, _ := s.direct(get("/openid/v1/jwks"), token)
 		return status == http.StatusForbidden
 	})
 }
 
-func TestWhereTheClusterKeepsItsKeysToItself(t *testing.T) {
+func TestCallersAreIdentifiedWithoutTheClustersSigningKeys(t *testing.T) {
 	s := newSite(t)
-	s.keysDenied()
+	s.denyKeys()
 	s.configMap("greeting", "hello")
 	other := s.otherAccount()
 	p := s.pod()
@@ -65,12 +65,12 @@ func TestWhereTheClusterKeepsItsKeysToItself(t *testing.T) {
 		status int
 		says   string
 	}{
-		{"the pod's own token, which was never used", get(s.configMaps()), 200, "hello"},
-		{"the one before it", with("GET", s.configMaps(), map[string]string{"Authorization": "Bearer " + before}), 200, "hello"},
-		{"another account, what it has read", with("GET", services, theirs), 200, "ServiceList"},
-		{"another account, what the pod's has read", with("GET", s.configMaps(), theirs), 503, "not recorded"},
+		{"the pod's own new token, which was never used", get(s.configMaps()), 200, "hello"},
+		{"the pod's old token", with("GET", s.configMaps(), map[string]string{"Authorization": "Bearer " + before}), 200, "hello"},
+		{"another account, a list that it has read", with("GET", services, theirs), 200, "ServiceList"},
+		{"another account, a list that only the pod's account has read", with("GET", s.configMaps(), theirs), 503, "not recorded"},
 		{"a token that was never used", with("GET", s.configMaps(), map[string]string{"Authorization": "Bearer " + unused}), 401, "accepted"},
-		{"an account that was never here", with("GET", s.configMaps(), map[string]string{"Authorization": "Bearer " + s.requestToken("stranger")}), 401, "accepted"},
+		{"an account that has never sent a request", with("GET", s.configMaps(), map[string]string{"Authorization": "Bearer " + s.requestToken("stranger")}), 401, "accepted"},
 		{"half a signature", with("GET", s.configMaps(), map[string]string{"Authorization": "Bearer " + before[:len(before)-len(part[2])/2]}), 401, "identified"},
 		{"no token", with("GET", s.configMaps(), map[string]string{"Authorization": ""}), 401, "no bearer token"},
 	}
@@ -88,7 +88,7 @@ func TestWhereTheClusterKeepsItsKeysToItself(t *testing.T) {
 	}
 	disk := s.disk()
 	if !bytes.Contains(disk, []byte("system:serviceaccount:"+s.namespace+":other")) {
-		t.Error("who was let in is not on the disk; this test shows nothing")
+		t.Error("the disk does not have the accepted tokens, so this test shows nothing")
 	}
 	for _, token := range []string{before, other, p.token()} {
 		for part := range strings.SplitSeq(token, ".") {

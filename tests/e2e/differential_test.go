@@ -13,14 +13,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// TestOfflineAnswersAreTheOnlineOnes asks random questions online, cuts the link and asks
-// them again, together with others that a recorded collection covers.
-func TestOfflineAnswersAreTheOnlineOnes(t *testing.T) {
+// TestOfflineAnswersEqualOnlineAnswers sends random requests online and again offline, together
+// with others that a recorded collection covers.
+func TestOfflineAnswersEqualOnlineAnswers(t *testing.T) {
 	s := newSite(t)
 	random := randomOf(t)
 	s.customResources()
 	s.allowEverywhere(rbacv1.PolicyRule{APIGroups: []string{"*"}, Resources: []string{"*"}, Verbs: []string{"get", "list", "watch"}})
-	f := s.fleet(random)
+	f := s.dataset(random)
 	p := s.pod(withoutApp)
 	f.base = p.version()
 
@@ -45,21 +45,21 @@ func TestOfflineAnswersAreTheOnlineOnes(t *testing.T) {
 	offline := func(p *testPod, phase string) {
 		d.t = p.site.t
 		for i, got := range p.answers(asks, p.inquire) {
-			d.judge(phase+", asked before", asks[i], online[i], got, d.recorded(asks[i], online[i]))
+			d.check(phase+", asked before", asks[i], online[i], got, d.recorded(asks[i], online[i]))
 		}
 		for i, got := range p.answers(fresh, p.inquire) {
-			d.judge(phase+", not asked before", fresh[i], direct[i], got, d.covered(fresh[i]))
+			d.check(phase+", not asked before", fresh[i], direct[i], got, d.covered(fresh[i]))
 		}
 	}
 	t.Run("offline", func(t *testing.T) { offline(p.in(t), "offline") })
-	t.Run("offline a page behind the first has expired", func(t *testing.T) { expired(t, p.in(t), asks, online) })
+	t.Run("offline, pages after the first have expired", func(t *testing.T) { expired(t, p.in(t), asks, online) })
 	p.restart("rockpool-sidecar")
 	t.Run("offline after a restart", func(t *testing.T) { offline(p.in(t), "after a restart") })
 	d.t = t
 	d.count()
 }
 
-// version is a resourceVersion of now.
+// version is the present resourceVersion.
 func (p *testPod) version() string {
 	p.site.t.Helper()
 	list, err := cluster.Client().CoreV1().ConfigMaps(p.site.namespace).List(p.site.ctx, metav1.ListOptions{})
@@ -69,9 +69,9 @@ func (p *testPod) version() string {
 	return list.ResourceVersion
 }
 
-// wide are lists over all namespaces, for half of the kinds: what else is asked
-// of them is covered.
-func (f *fleet) wide() (all []ask) {
+// wide are lists over all namespaces, for half of the kinds. They cover all other requests for
+// these kinds.
+func (f *dataset) wide() (all []ask) {
 	for i, k := range f.kinds {
 		if i%2 == 0 {
 			all = append(all, ask{verb: "list", kind: k, variant: pick(f.random, variants[:6]...)}.built())
@@ -80,7 +80,7 @@ func (f *fleet) wide() (all []ask) {
 	return all
 }
 
-// differential compares, and counts what it has compared.
+// differential compares answers and counts them.
 type differential struct {
 	t        *testing.T
 	lists    []recordedList
@@ -88,7 +88,7 @@ type differential struct {
 	answered map[string]int
 }
 
-// learn takes note of what is recorded now.
+// learn notes that an online answer is recorded.
 func (d *differential) learn(a ask, o outcome) {
 	d.t.Helper()
 	if o.problem != "" {
@@ -104,9 +104,8 @@ func (d *differential) learn(a ask, o outcome) {
 	d.lists = append(d.lists, recordedList{a.kind, a.namespace, canonicalLabels(a.labels), canonicalFields(a.fields), formOf(o), o.version})
 }
 
-// judge compares an offline answer with what it should be; must tells that there
-// has to be one.
-func (d *differential) judge(phase string, a ask, want, got outcome, must bool) {
+// check compares an offline answer with the expected one. must says that there has to be an answer.
+func (d *differential) check(phase string, a ask, want, got outcome, must bool) {
 	d.t.Helper()
 	must = must && (want.Status == http.StatusOK || want.Status == http.StatusNotFound)
 	d.answered[fmt.Sprintf("%s: %s %d", phase, a.verb, got.Status)]++
@@ -118,37 +117,37 @@ func (d *differential) judge(phase string, a ask, want, got outcome, must bool) 
 	case got.problem != "":
 		fail("%s", got.problem)
 	case want.problem != "":
-		// Said already.
+		// learn has reported it.
 	case must && want.Status != got.Status:
-		fail("%d in place of %d, though it is recorded: %s", got.Status, want.Status, got.text())
+		fail("status %d, want %d, since it is recorded: %s", got.Status, want.Status, got.text())
 	case got.Status == http.StatusServiceUnavailable && bytes.Contains(got.Body, []byte("not recorded")):
 	case got.Status == http.StatusGone && a.match == "Exact":
 	case got.Status == http.StatusGatewayTimeout && a.version != "" && a.version != "0":
-	case want.Status == http.StatusNotAcceptable && got.Status == http.StatusNotFound: // what is not there has no form
+	case want.Status == http.StatusNotAcceptable && got.Status == http.StatusNotFound: // an absent object has no encoding
 	case a.verb == "watch" && want.Status != http.StatusOK && !a.needsState() && len(got.objects) == 0:
-		// It waits for what comes next; what the server thinks of it, it hears when the link is back.
+		// It waits for events. It gets the server's refusal when the link is back.
 	case want.Status != got.Status:
-		fail("%d in place of %d: %s", got.Status, want.Status, got.text())
+		fail("status %d, want %d: %s", got.Status, want.Status, got.text())
 	case got.Status == http.StatusOK:
 		d.compare(fail, a, want, got)
 	}
 }
 
-// compare compares two answers that are both there.
+// compare compares two answers with status 200.
 func (d *differential) compare(fail func(string, ...any), a ask, want, got outcome) {
 	if a.initial && (want.ended != got.ended) {
-		fail("the initial events have ended: %v in place of %v", got.ended, want.ended)
+		fail("the initial events have ended: %v, want %v", got.ended, want.ended)
 	}
 	if a.verb == "list" || a.initial {
 		if !slices.Contains(d.versions[a.kind.String()], got.version) {
-			fail("resourceVersion %q was never seen online; it is one of %v", got.version, d.versions[a.kind.String()])
+			fail("resourceVersion %q, want one from online: %v", got.version, d.versions[a.kind.String()])
 		}
 		if newest(a.version, got.version) != got.version {
-			fail("resourceVersion %s is older than asked for", got.version)
+			fail("resourceVersion %s is older than the requested one", got.version)
 		}
 	}
 	if diff := want.difference(got.decoded); diff != "" {
-		// In another form only the identities are the same.
+		// Objects in another form have only the same identities.
 		if formOf(want) != formOf(got) || want.kind == "Table" || got.kind == "Table" {
 			if w, g := want.identities(), got.identities(); maps.Equal(w, g) {
 				return
@@ -158,7 +157,7 @@ func (d *differential) compare(fail func(string, ...any), a ask, want, got outco
 	}
 }
 
-// count fails when too few answers were answers.
+// count logs the counts, and fails the test if too few answers have status 200.
 func (d *differential) count() {
 	ok, all := map[string]int{}, map[string]int{}
 	for _, key := range slices.Sorted(maps.Keys(d.answered)) {
@@ -174,12 +173,12 @@ func (d *differential) count() {
 	}
 	for phase, n := range all {
 		if ok[phase]*4 < n {
-			d.t.Errorf("%s: only %d of %d requests are answered with 200; this test shows too little", phase, ok[phase], n)
+			d.t.Errorf("%s: only %d of %d requests get status 200, too few for this test", phase, ok[phase], n)
 		}
 	}
 }
 
-// expired asks offline for second pages of lists whose first page came online.
+// expired requests offline the second pages of lists whose first page came online.
 func expired(t *testing.T, p *testPod, asks []ask, online []outcome) {
 	var following []inquiry
 	for i, a := range asks {
@@ -188,7 +187,7 @@ func expired(t *testing.T, p *testPod, asks []ask, online []outcome) {
 		}
 	}
 	if len(following) == 0 {
-		t.Fatal("no list had a second page; this test shows nothing")
+		t.Fatal("no list has a second page, so this test shows nothing")
 	}
 	for i, f := range p.inquire(following) {
 		if f.Status != http.StatusGone || !bytes.Contains(f.Body, []byte(`Expired`)) {

@@ -13,7 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// documents asks for what the API says of itself, in the forms that clients take.
+// documents are requests for discovery and OpenAPI documents, in the forms that clients accept.
 func documents(t *testing.T, p *testPod) []question {
 	t.Helper()
 	accept := func(target, accept string) question {
@@ -54,16 +54,15 @@ func TestDocumentsAreFetchedOnceAndAnsweredOffline(t *testing.T) {
 		t.Logf("%s (%s): %d bytes, etag %.12s", questions[i].Target, questions[i].Headers["Accept"], len(r.Body), r.Headers["Etag"])
 	}
 	if withETag < 6 {
-		t.Fatalf("only %d documents have an etag; this test shows little", withETag)
+		t.Fatalf("only %d documents have an ETag, too few for this test", withETag)
 	}
-	s.until("all are recorded", func() bool { return s.sql("SELECT count(*) FROM response") == strconv.Itoa(len(questions)) })
+	s.until("all documents are recorded", func() bool { return s.sql("SELECT count(*) FROM response") == strconv.Itoa(len(questions)) })
 
-	before := s.Link.Stats().BytesDown
-	known := p.metric(unchanged)
+	bytes, revalidated := s.Link.Stats().BytesDown, p.metric(unchanged)
 	second := p.ask(questions...)
-	spared := s.Link.Stats().BytesDown - before
-	// On a busy machine the cache may be slower than a request waits for it, now and then.
-	if got := p.metric(unchanged) - known; got < withETag/2 || got > withETag {
+	spared := s.Link.Stats().BytesDown - bytes
+	// On a busy machine the cache is sometimes slower than the time that a request waits for it.
+	if got := p.metric(unchanged) - revalidated; got < withETag/2 || got > withETag {
 		t.Errorf("%d documents were revalidated, want %d", got, withETag)
 	}
 	size := 0
@@ -71,7 +70,7 @@ func TestDocumentsAreFetchedOnceAndAnsweredOffline(t *testing.T) {
 		same(t, questions[i], first[i], r)
 		size += len(r.Body)
 		if r.Headers["Cache-Status"] != "" || r.Headers["Age"] != "" {
-			t.Errorf("%s: an answer of the server's is marked as the cache's: %v", questions[i].Target, r.Headers)
+			t.Errorf("%s: an answer of the server has the header of the cache: %v", questions[i].Target, r.Headers)
 		}
 	}
 	t.Logf("%d bytes of documents cost %d bytes on the link the second time", size, spared)
@@ -79,7 +78,7 @@ func TestDocumentsAreFetchedOnceAndAnsweredOffline(t *testing.T) {
 		t.Errorf("%d bytes of documents cost %d bytes on the link the second time", size, spared)
 	}
 	if r := p.ask(with("GET", "/openapi/v2", map[string]string{"If-None-Match": first[8].Headers["Etag"]}))[0]; r.Status != http.StatusNotModified || r.Body != "" {
-		t.Errorf("to a client that has the document itself: %d, %d bytes", r.Status, len(r.Body))
+		t.Errorf("for a client that has the document: %d, %d bytes", r.Status, len(r.Body))
 	}
 
 	p.offline()
@@ -87,7 +86,7 @@ func TestDocumentsAreFetchedOnceAndAnsweredOffline(t *testing.T) {
 	for i, r := range p.ask(questions...) {
 		same(t, questions[i], first[i], r)
 		if r.Headers["Cache-Status"] == "" || r.Headers["Age"] == "" {
-			t.Errorf("%s offline does not say that it is from the cache: %v", questions[i].Target, r.Headers)
+			t.Errorf("%s offline has no header of the cache: %v", questions[i].Target, r.Headers)
 		}
 	}
 	for _, target := range []string{"/healthz", "/livez", "/readyz", "/api/v1/nodes/x/proxy/metrics", "/openapi/v3/apis/apps/v1?hash=OTHER"} {
@@ -97,7 +96,7 @@ func TestDocumentsAreFetchedOnceAndAnsweredOffline(t *testing.T) {
 	}
 }
 
-// same wants the answer that the server gave, with all that belongs to it.
+// same compares an answer with the server's, headers included.
 func same(t *testing.T, q question, want, got reply) {
 	t.Helper()
 	if got.Status != want.Status || got.Body != want.Body {
@@ -105,7 +104,7 @@ func same(t *testing.T, q question, want, got reply) {
 	}
 	for _, name := range []string{"Content-Type", "Etag", "Vary", "Cache-Control", "Last-Modified"} {
 		if name == "Last-Modified" && want.Headers["Etag"] == "" {
-			continue // the index of OpenAPI v3 is made anew for each request
+			continue // the server generates the index of OpenAPI v3 for each request
 		}
 		if got.Headers[name] != want.Headers[name] {
 			t.Errorf("%s: %s is %q, want %q", q.Target, name, got.Headers[name], want.Headers[name])
@@ -113,11 +112,11 @@ func same(t *testing.T, q question, want, got reply) {
 	}
 }
 
-func TestKubectlExplainsAndDiscoversOverAThinLinkAndOffline(t *testing.T) {
+func TestKubectlDiscoveryIsCheapOnAThinLinkAndWorksOffline(t *testing.T) {
 	s := newSite(t)
 	p := s.pod()
 	p.sees("synced")
-	// Each run has an empty cache of its own, as in a container that has just started.
+	// Each run has its own empty cache directory, as in a new container.
 	run := func(n int) (out string) {
 		cache := fmt.Sprintf("--cache-dir=/tmp/%d", n)
 		return p.kubectl("api-resources", cache, "-o", "name") + p.kubectl("explain", cache, "deployment.spec.template") + p.kubectl("explain", cache, "pod.spec")
@@ -148,7 +147,7 @@ func review(group, kind, spec string) string {
 	return fmt.Sprintf(`{"apiVersion":"%s/v1","kind":%q,"spec":%s}`, group, kind, spec)
 }
 
-func TestQuestionsAreAnsweredOfflineForAWhile(t *testing.T) {
+func TestReviewsAreAnsweredOfflineForAWhile(t *testing.T) {
 	s := newSite(t)
 	binding := &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: s.namespace},
@@ -158,7 +157,7 @@ func TestQuestionsAreAnsweredOfflineForAWhile(t *testing.T) {
 	if _, err := cluster.Client().RbacV1().ClusterRoleBindings().Create(t.Context(), binding, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	p := s.pod(logged)
+	p := s.pod(withDebugLog)
 	p.sees("synced")
 	guest := s.requestToken("default")
 	post := func(target, body string) question {
@@ -178,7 +177,7 @@ func TestQuestionsAreAnsweredOfflineForAWhile(t *testing.T) {
 		}
 	}
 	if !strings.Contains(online[0].Body, `"authenticated":true`) || !strings.Contains(online[0].Body, guest) {
-		t.Fatalf("the server does not repeat the token; this test shows little: %s", online[0].Body)
+		t.Fatalf("the server's answer does not have the token, so this test shows little: %s", online[0].Body)
 	}
 	can := p.run("/kubectl", "auth", "can-i", "list", "configmaps")
 	cannot := p.run("/kubectl", "auth", "can-i", "delete", "secrets")
@@ -193,13 +192,13 @@ func TestQuestionsAreAnsweredOfflineForAWhile(t *testing.T) {
 		}
 	}
 	if got := p.run("/kubectl", "auth", "can-i", "list", "configmaps"); got.Stdout != can.Stdout {
-		t.Errorf("what was allowed: %+v", got)
+		t.Errorf("an allowed action: %+v", got)
 	}
 	if got := p.run("/kubectl", "auth", "can-i", "delete", "secrets"); got.Stdout != cannot.Stdout {
-		t.Errorf("what was not allowed: %+v", got)
+		t.Errorf("a denied action: %+v", got)
 	}
 	if got := p.run("/kubectl", "auth", "can-i", "create", "configmaps"); got.ExitCode == 0 || strings.Contains(got.Stdout, "yes") || !strings.Contains(got.Stderr, "not recorded") {
-		t.Errorf("what was never asked: %+v", got)
+		t.Errorf("an action that was never reviewed: %+v", got)
 	}
 	other := post(tokens, review("authentication.k8s.io", "TokenReview", `{"token":"`+guest+`x"}`))
 	if r := p.ask(other)[0]; r.Status != http.StatusServiceUnavailable {
@@ -207,7 +206,7 @@ func TestQuestionsAreAnsweredOfflineForAWhile(t *testing.T) {
 	}
 	disk, said := s.disk(), mustLogs(t, p, "rockpool-sidecar")
 	if !bytes.Contains(disk, []byte("selfsubjectaccessreviews")) {
-		t.Error("no question is on the disk; this test shows little")
+		t.Error("no review is on the disk, so this test shows little")
 	}
 	for _, private := range []string{guest, "planted-name", "planted-resources"} {
 		if bytes.Contains(disk, []byte(private)) || strings.Contains(said, private) {
@@ -216,10 +215,10 @@ func TestQuestionsAreAnsweredOfflineForAWhile(t *testing.T) {
 	}
 }
 
-func TestAnObjectThatThePodHasSeenGoneIsNotFoundOffline(t *testing.T) {
+func TestAnObjectThatThePodHasSeenDeletedIsNotFoundOffline(t *testing.T) {
 	s := newSite(t)
 	s.allow(core("services", "limitranges"))
-	p := s.pod() // which watches ConfigMaps, and none of these
+	p := s.pod() // it watches ConfigMaps, but none of these resources
 	p.sees("synced")
 	core := "/api/v1/namespaces/" + s.namespace
 	services, limits := core+"/services", core+"/limitranges"
@@ -251,7 +250,7 @@ func TestAnObjectThatThePodHasSeenGoneIsNotFoundOffline(t *testing.T) {
 	s.until("the lists are recorded", func() bool {
 		return s.sql("SELECT count(*) FROM v_collection WHERE state = 'complete' AND (resource = 'v1/services' OR resource = 'v1/limitranges')") == "2"
 	})
-	// A service is given back when it is deleted, of a limit range only a Status says so.
+	// The answer to the DELETE of a Service is the object, to that of a LimitRange only a Status.
 	for _, target := range []string{services, limits} {
 		send("DELETE", target+"/deleted", "")
 		send("DELETE", target+"/tried", `{"apiVersion":"v1","kind":"DeleteOptions","dryRun":["All"]}`)
@@ -287,7 +286,7 @@ func TestAnObjectThatThePodHasSeenGoneIsNotFoundOffline(t *testing.T) {
 		want(target+"/tried", 200, `"tried"`)
 		want(target+"/again", 200, `"again"`)
 		want(target+"/patched", 200, `"by":"me"`)
-		want(target, 200, `"deleted"`) // as it was at its version
+		want(target, 200, `"deleted"`) // the list as it was at its version
 	}
 	want(services+"/held", 200, "deletionTimestamp")
 	want(core+"/events/never", 404, "")

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// cacheDirectory is the pod's on the node, made as prepare would have.
+// cacheDirectory creates the pod's cache directory on the node, as the prepare container would.
 func (s *site) cacheDirectory() string {
 	s.t.Helper()
 	path := filepath.Join(s.Root, "var/lib/rockpool", s.namespace, "default/pod.web")
@@ -22,8 +22,8 @@ func (s *site) cacheDirectory() string {
 	return path
 }
 
-// toSidecar gives files to the sidecar's user. Where the pod runner is not root,
-// that user is this one.
+// toSidecar changes the owner of files to the sidecar's user. If the pod runner is not root, that
+// is the present user.
 func (s *site) toSidecar(paths ...string) {
 	s.t.Helper()
 	if os.Geteuid() != 0 {
@@ -80,7 +80,7 @@ func TestACacheThatCannotBeOpenedDoesNotStopThePod(t *testing.T) {
 	}
 }
 
-func TestASlotThatIsNotOursIsPassedOver(t *testing.T) {
+func TestASlotOfAnotherUserIsSkipped(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs files of another user, which only root can make")
 	}
@@ -94,7 +94,7 @@ func TestASlotThatIsNotOursIsPassedOver(t *testing.T) {
 	p.sidecarSays(`"cache is open","path":"/var/lib/rockpool/1/rockpool.db"`)
 }
 
-func TestADatabaseOfAnotherProgramIsKeptAside(t *testing.T) {
+func TestADatabaseOfAnotherProgramIsMovedAside(t *testing.T) {
 	s := newSite(t)
 	slot := filepath.Join(s.cacheDirectory(), "0")
 	database := filepath.Join(slot, "rockpool.db")
@@ -111,7 +111,7 @@ func TestADatabaseOfAnotherProgramIsKeptAside(t *testing.T) {
 	p.restart("app")
 	p.sees("synced")
 	if got := sqlite(t, database+".foreign", "SELECT x FROM treasure"); got != "gold" {
-		t.Errorf("what was in the other program's database: %q", got)
+		t.Errorf("the other program's database has %q", got)
 	}
 }
 
@@ -124,7 +124,7 @@ func sqlite(t *testing.T, path, query string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// restarts counts those of a container.
+// restarts is the number of restarts of a container.
 func (p *testPod) restarts(container string) int {
 	p.site.t.Helper()
 	status, err := p.Status(container)
@@ -134,13 +134,13 @@ func (p *testPod) restarts(container string) int {
 	return status.RestartCount
 }
 
-func TestADamagedDatabaseIsRecordedAnew(t *testing.T) {
+func TestADamagedDatabaseIsReplaced(t *testing.T) {
 	s := newSite(t)
 	s.configMap("greeting", "hello")
 	p := s.pod()
 	p.sees("synced")
 	s.until("the list is recorded", func() bool { return s.sql("SELECT count(*) FROM object") == "2" })
-	p.gone()
+	p.remove()
 	path, err := s.Database()
 	if err != nil {
 		t.Fatal(err)
@@ -159,7 +159,7 @@ func TestADamagedDatabaseIsRecordedAnew(t *testing.T) {
 				t.Fatal(err)
 			}
 			p := s.pod()
-			defer p.gone()
+			defer p.remove()
 			p.sees("present", "greeting", "hello")
 			p.sees("synced")
 			p.sidecarSays("/var/lib/rockpool/0/rockpool.db: ")
@@ -172,17 +172,17 @@ func TestADamagedDatabaseIsRecordedAnew(t *testing.T) {
 				t.Errorf("the sidecar was restarted %d times", n)
 			}
 			if kept, err := os.ReadFile(path + ".corrupt"); err != nil || !bytes.Equal(kept, damaged) {
-				t.Errorf("the damaged file is not kept: %v", err)
+				t.Errorf("the damaged file has not been moved aside: %v", err)
 			}
 		})
 	}
 }
 
-// gone stops the pod and deletes it, so that another of its name can follow.
-func (p *testPod) gone() {
+// remove stops and deletes the pod, so that another pod can have its name.
+func (p *testPod) remove() {
 	p.site.t.Helper()
 	if err := p.Stop(); err != nil {
 		p.site.t.Fatal(err)
 	}
-	p.site.deleted("web")
+	p.site.deletePod("web")
 }

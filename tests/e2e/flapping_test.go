@@ -12,17 +12,17 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// flapping is how long the link comes and goes, each second.
+// flapping is how long the link flaps, once a second.
 const flapping = 60 * time.Second
 
-// TestAFlappingLinkNeverGivesAWrongAnswer has a writer count in two ConfigMaps, always "ahead" before "behind", so
-// that every state the server ever had tells itself from one that it never had.
+// TestAFlappingLinkNeverGivesAWrongAnswer has a writer that counts in two ConfigMaps, in "ahead"
+// always before "behind", so that a list shows whether the server ever had that state.
 func TestAFlappingLinkNeverGivesAWrongAnswer(t *testing.T) {
-	t.Parallel() // it takes a minute, in which the machine has little to do
+	t.Parallel() // it takes a minute and little processor time
 	s := newSite(t)
 	w := &counter{site: s}
 	w.count()
-	p := s.pod() // with an informer, whose watch is recorded, too
+	p := s.pod() // with an informer, whose watch is also recorded
 	p.sees("synced")
 	x := p.poll(20*time.Millisecond, inquiry{Target: s.configMaps() + "/ahead"}, inquiry{Target: s.configMaps()})
 	defer x.stop()
@@ -44,13 +44,14 @@ func TestAFlappingLinkNeverGivesAWrongAnswer(t *testing.T) {
 	last := w.times[len(w.times)-1]
 	x.until("the present state, from the API server", last, func(f finding) bool { return f.Question == 1 && f.Status == http.StatusOK && !f.cached() })
 	x.stop()
-	w.judge(t, x.findings(), n)
+	w.check(t, x.findings(), n)
 }
 
-// flap breaks and restores the link by turns, each second, until ctx ends. It gives how often it was broken.
+// flap breaks and restores the link once a second until ctx ends. It returns how often it has
+// broken the link.
 func (s *site) flap(ctx context.Context) (broken int) {
 	defer s.Link.Restore()
-	faults := []func(){s.Link.Cut, s.Link.BlackHole, s.Link.Reset, func() { _ = s.Link.Drop() }} // which is BlackHole where it cannot be
+	faults := []func(){s.Link.Cut, s.Link.BlackHole, s.Link.Reset, func() { _ = s.Link.Drop() }} // BlackHole if the machine does not allow it
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
 	for down := true; ctx.Err() == nil; down = !down {
@@ -68,10 +69,10 @@ func (s *site) flap(ctx context.Context) (broken int) {
 	return broken
 }
 
-// counter writes numbers, and knows when.
+// counter writes numbers and notes the times.
 type counter struct {
 	*site
-	times []time.Time // when number i was written, in both
+	times []time.Time // by number: when it was in both ConfigMaps
 }
 
 func (c *counter) count() {
@@ -82,19 +83,19 @@ func (c *counter) count() {
 	c.times = append(c.times, time.Now())
 }
 
-// judge looks at each answer: it is one that the server had, whole; it is not older than what the client has
-// seen; and if it is the server's own it has what was written before the question.
-func (c *counter) judge(t *testing.T, findings []finding, flaps int) {
+// check checks each answer: the server has had that state; it is not older than what the client has
+// seen; and an answer of the API server has the number written before the request.
+func (c *counter) check(t *testing.T, findings []finding, flaps int) {
 	t.Helper()
 	seen := map[int]int{} // by question
-	served, cached, refused, brokenOff := 0, 0, 0, 0
+	served, cached, refused, truncated := 0, 0, 0, 0
 	for _, f := range findings {
 		switch {
 		case f.Status == http.StatusServiceUnavailable:
 			refused++
 			continue
-		case f.brokeOff():
-			brokenOff++
+		case f.truncated():
+			truncated++
 			continue
 		}
 		ahead, err := number(f)
@@ -107,25 +108,26 @@ func (c *counter) judge(t *testing.T, findings []finding, flaps int) {
 		case ahead >= len(c.times):
 			t.Errorf("question %d: %d was never written", f.Question, ahead)
 		case !f.cached() && ahead+1 < len(c.times) && c.times[ahead+1].Before(f.Started):
-			t.Errorf("question %d: the API server's own answer has %d, which is older than the question", f.Question, ahead)
+			t.Errorf("question %d: the API server's answer has %d, which is older than the request", f.Question, ahead)
 		case f.Question == 0 && ahead < seen[1]:
-			t.Errorf("an object is older, %d, than in the list before it, %d; cached: %t", ahead, seen[1], f.cached())
+			t.Errorf("the object has %d, but an earlier list had %d; cached: %t", ahead, seen[1], f.cached())
 		}
 		seen[f.Question] = ahead
 		if served++; f.cached() {
 			cached++
 		}
 	}
-	t.Logf("%d flaps, %d numbers written: %d answers, %d of them from the cache, %d refusals, %d that broke off", flaps, len(c.times), served, cached, refused, brokenOff)
-	if brokenOff > flaps { // the client asks one question at a time
-		t.Errorf("%d answers broke off in %d flaps", brokenOff, flaps)
+	t.Logf("%d flaps, %d numbers written: %d answers, %d of them from the cache, %d refusals, %d truncated answers",
+		flaps, len(c.times), served, cached, refused, truncated)
+	if truncated > flaps { // the client sends one request at a time
+		t.Errorf("%d truncated answers in %d flaps", truncated, flaps)
 	}
 	if cached == 0 || cached == served {
-		t.Errorf("%d of %d answers are from the cache: that is no test", cached, served)
+		t.Errorf("%d of %d answers are from the cache, so this test shows nothing", cached, served)
 	}
 }
 
-// number reads what an answer says of "ahead".
+// number is the value of "ahead" in an answer.
 func number(f finding) (int, error) {
 	if f.Status != http.StatusOK {
 		return 0, fmt.Errorf("%d %s", f.Status, f.text())

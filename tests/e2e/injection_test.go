@@ -14,12 +14,12 @@ import (
 	"rockpool.dev/tests/edge"
 )
 
-// created sends a pod to the API server; nothing runs it.
-func (s *site) created(pod *corev1.Pod) (*corev1.Pod, error) {
+// createPod creates a pod that does not run.
+func (s *site) createPod(pod *corev1.Pod) (*corev1.Pod, error) {
 	return cluster.Client().CoreV1().Pods(s.namespace).Create(s.ctx, pod, metav1.CreateOptions{})
 }
 
-// reviews counts how often the API server has called the injector.
+// reviews is how often the API server has called the injector, by its metrics.
 func (s *site) reviews() string {
 	s.t.Helper()
 	text, err := cluster.Client().CoreV1().RESTClient().Get().AbsPath("/metrics").DoRaw(s.ctx)
@@ -33,12 +33,12 @@ func (s *site) reviews() string {
 		}
 	}
 	if len(count) == 0 {
-		s.t.Fatal("the API server does not count the calls of the webhook")
+		s.t.Fatal("the API server has no metric of webhook calls")
 	}
 	return strings.Join(count, "")
 }
 
-func TestPodsWithAndWithoutTheAnnotation(t *testing.T) {
+func TestOnlyPodsWithTheAnnotationAreInjected(t *testing.T) {
 	s := newSite(t)
 	unannotated := func(name string) *corev1.Pod {
 		pod := edge.Pod(s.namespace, name)
@@ -46,9 +46,9 @@ func TestPodsWithAndWithoutTheAnnotation(t *testing.T) {
 		return pod
 	}
 
-	t.Run("a pod without it is not sent to the injector", func(t *testing.T) {
+	t.Run("the API server does not send a pod without the annotation to the injector", func(t *testing.T) {
 		before := s.reviews()
-		pod, err := s.created(unannotated("plain"))
+		pod, err := s.createPod(unannotated("plain"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -57,17 +57,17 @@ func TestPodsWithAndWithoutTheAnnotation(t *testing.T) {
 		}
 		declined := edge.Pod(s.namespace, "declined")
 		declined.Annotations["rockpool.dev/inject"] = "false"
-		if pod, err = s.created(declined); err != nil || len(pod.Spec.InitContainers) != 0 {
-			t.Errorf("a pod that declines: %v %+v", err, pod.Spec)
+		if pod, err = s.createPod(declined); err != nil || len(pod.Spec.InitContainers) != 0 {
+			t.Errorf("a pod that opts out: %v %+v", err, pod.Spec)
 		}
 		if after := s.reviews(); after != before {
 			t.Errorf("the API server called the webhook:\n%s\n%s", before, after)
 		}
-		if _, err := s.created(edge.Pod(s.namespace, "counted")); err != nil {
+		if _, err := s.createPod(edge.Pod(s.namespace, "counted")); err != nil {
 			t.Fatal(err)
 		}
 		if s.reviews() == before {
-			t.Error("the count stays also when the webhook is called; this test shows nothing")
+			t.Error("the metric does not count webhook calls, so this test shows nothing")
 		}
 	})
 
@@ -77,16 +77,16 @@ func TestPodsWithAndWithoutTheAnnotation(t *testing.T) {
 			if err := cluster.StartInjector(context.WithoutCancel(s.ctx)); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := s.created(edge.Pod(s.namespace, "up-again")); err != nil {
+			if _, err := s.createPod(edge.Pod(s.namespace, "up-again")); err != nil {
 				t.Errorf("with the injector up again: %v", err)
 			}
 		})
-		if _, err := s.created(unannotated("plain-2")); err != nil {
+		if _, err := s.createPod(unannotated("plain-2")); err != nil {
 			t.Errorf("a pod without the annotation is refused: %v", err)
 		}
-		_, err := s.created(edge.Pod(s.namespace, "refused"))
+		_, err := s.createPod(edge.Pod(s.namespace, "refused"))
 		if err == nil || !strings.Contains(err.Error(), `failed calling webhook "inject.rockpool.dev"`) || !strings.Contains(err.Error(), "connection refused") {
-			t.Errorf("a pod with the annotation: %v, want a refusal that names the webhook and why", err)
+			t.Errorf("a pod with the annotation: %v, want a refusal that names the webhook and the reason", err)
 		}
 	})
 
@@ -99,7 +99,7 @@ func TestPodsWithAndWithoutTheAnnotation(t *testing.T) {
 		t.Run(name+" is refused by name", func(t *testing.T) {
 			pod := edge.Pod(s.namespace, "bad")
 			pod.Annotations[tt.key] = tt.value
-			_, err := s.created(pod)
+			_, err := s.createPod(pod)
 			status, ok := err.(apierrors.APIStatus)
 			if !ok || status.Status().Code != http.StatusUnprocessableEntity || !strings.Contains(err.Error(), tt.key) || !strings.Contains(err.Error(), tt.allowed) {
 				t.Errorf("%v, want a refusal with %q and %q", err, tt.key, tt.allowed)
@@ -108,12 +108,12 @@ func TestPodsWithAndWithoutTheAnnotation(t *testing.T) {
 	}
 }
 
-func TestWhatTheAPIServerReturnsOfAnInjectedPod(t *testing.T) {
+func TestAnInjectedPodAsTheAPIServerReturnsIt(t *testing.T) {
 	s := newSite(t)
 	asked := edge.Pod(s.namespace, "")
 	asked.GenerateName = "web-"
 	asked.Spec.InitContainers = []corev1.Container{{Name: "migrate", Image: "shell:dev"}}
-	first, err := s.created(asked)
+	first, err := s.createPod(asked)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func TestWhatTheAPIServerReturnsOfAnInjectedPod(t *testing.T) {
 			env[e.Name] = e.Value
 		}
 		if env["KUBERNETES_SERVICE_HOST"] != "127.0.0.1" || env["KUBERNETES_SERVICE_PORT"] != "10268" {
-			t.Errorf("container %s is told of the API at %q:%q", c.Name, env["KUBERNETES_SERVICE_HOST"], env["KUBERNETES_SERVICE_PORT"])
+			t.Errorf("container %s has the API at %q:%q", c.Name, env["KUBERNETES_SERVICE_HOST"], env["KUBERNETES_SERVICE_PORT"])
 		}
 	}
 
@@ -141,12 +141,12 @@ func TestWhatTheAPIServerReturnsOfAnInjectedPod(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{GenerateName: first.GenerateName, Annotations: first.Annotations, Labels: first.Labels},
 		Spec:       *first.Spec.DeepCopy(),
 	}
-	second, err := s.created(again)
+	second, err := s.createPod(again)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(first.Spec, second.Spec); diff != "" {
-		t.Errorf("injection into an injected pod changes it (-first +second):\n%s", diff)
+		t.Errorf("a second injection changes the pod (-first +second):\n%s", diff)
 	}
 	if diff := cmp.Diff(first.Annotations, second.Annotations); diff != "" {
 		t.Errorf("annotations (-first +second):\n%s", diff)

@@ -48,7 +48,7 @@ func (k kind) pathIn(namespace string) string {
 	return path + "/" + k.Resource
 }
 
-// kinds asks the API server for all resources that can be listed, in all versions.
+// kinds returns all resources of the API server that can be listed, in all versions.
 func (s *site) kinds() (all []kind) {
 	s.t.Helper()
 	_, lists, err := cluster.Client().Discovery().ServerGroupsAndResources()
@@ -70,8 +70,8 @@ func (s *site) kinds() (all []kind) {
 	return all
 }
 
-// populate makes some objects of each kind that there is a manifest for, with
-// random names, labels, annotations and data.
+// populate creates some objects of each kind that has a manifest, with random names, labels,
+// annotations and data.
 func (s *site) populate(random *rand.Rand, kinds []kind) {
 	s.t.Helper()
 	client := dynamicClient(s.t)
@@ -102,7 +102,7 @@ func (s *site) populate(random *rand.Rand, kinds []kind) {
 			}
 			if !k.namespaced {
 				s.t.Cleanup(func() {
-					// What has a finalizer stays, and harms nobody.
+					// An object with a finalizer stays, which does no harm.
 					_ = api.Delete(context.Background(), created.GetName(), metav1.DeleteOptions{})
 				})
 			}
@@ -120,7 +120,7 @@ func kindOf(kinds []kind, o *unstructured.Unstructured) (kind, bool) {
 	return kind{}, false
 }
 
-// seed makes a failure of a test that makes random choices come again.
+// seed repeats the random choices of a failed test.
 var seed = flag.Uint64("seed", 0, "of the tests that make random choices; 0: another one each time")
 
 func randomOf(t *testing.T) *rand.Rand {
@@ -141,7 +141,7 @@ func randomLabels(random *rand.Rand) map[string]string {
 	return labels
 }
 
-// randomAnnotations have values that a careless encoder would change.
+// randomAnnotations have values that a wrong encoder would change.
 func randomAnnotations(random *rand.Rand) map[string]string {
 	parts := [...]string{
 		`"`, `\`, `\"}`, "\n", "\t", "\r\n", "\x01", "\x7f", "<&>", "\u2028\u2029", "é", "漢字", "🦀", "\ufeff", "\u00a0", `{"items":[{"metadata":{"name":"not me"}}]}`,

@@ -1,6 +1,5 @@
-// Package e2e drives the whole of Rockpool on a real API server, with real
-// clients that nobody here wrote, through a link that is broken on purpose.
-// Every pod in it is a pod that the API server returned after admission.
+// Package e2e tests all of Rockpool with a real API server and with unmodified clients, over a link
+// that the tests break. Every pod is a pod that the API server has returned after admission.
 package e2e
 
 import (
@@ -23,7 +22,7 @@ import (
 	"rockpool.dev/tests/edge"
 )
 
-// cluster is shared by all tests; each has a namespace and a node of its own.
+// cluster is shared by all tests. Each test has its own namespace and node.
 var cluster *edge.Edge
 
 func TestMain(m *testing.M) {
@@ -42,7 +41,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// patience bounds each wait. It is never waited for when all is well.
+// patience bounds each wait. A test that passes does not wait that long.
 const patience = 60 * time.Second
 
 // site is a namespace, a node and the pods on it.
@@ -77,7 +76,7 @@ func newSite(t *testing.T) *site {
 	return &site{Node: node, t: t, ctx: t.Context(), namespace: name}
 }
 
-// linkAt lets the pods of this site reach a server at a further address (host:port), over a link of its own.
+// linkAt adds a link to a server, which the pods of this site reach at address (host:port).
 func (s *site) linkAt(address, server string) *link.Link {
 	s.t.Helper()
 	l, err := link.New(server)
@@ -98,7 +97,7 @@ func (s *site) until(what string, f func() bool) {
 	}
 }
 
-// pod runs a pod and waits for it.
+// pod creates a pod and waits until it runs.
 func (s *site) pod(change ...func(*corev1.Pod)) *testPod {
 	s.t.Helper()
 	spec := edge.Pod(s.namespace, "web")
@@ -112,10 +111,10 @@ func (s *site) pod(change ...func(*corev1.Pod)) *testPod {
 	return s.started(runner)
 }
 
-// logged has the sidecar log each request.
-func logged(p *corev1.Pod) { p.Annotations["rockpool.dev/log-level"] = "debug" }
+// withDebugLog makes the sidecar log each request.
+func withDebugLog(p *corev1.Pod) { p.Annotations["rockpool.dev/log-level"] = "debug" }
 
-// started waits for a pod that is run.
+// started waits until a pod runs.
 func (s *site) started(runner *pod.Runner) *testPod {
 	s.t.Helper()
 	p := &testPod{Runner: runner, site: s, output: edge.NewOutput(runner, "app")}
@@ -128,7 +127,7 @@ func (s *site) started(runner *pod.Runner) *testPod {
 	return p
 }
 
-// configMap makes or changes a ConfigMap, past the link.
+// configMap creates or changes a ConfigMap, not over the link.
 func (s *site) configMap(name, value string) *corev1.ConfigMap {
 	s.t.Helper()
 	api := cluster.Client().CoreV1().ConfigMaps(s.namespace)
@@ -161,14 +160,13 @@ func (p *testPod) end() {
 	if err := p.Stop(); err != nil {
 		p.site.t.Error(err)
 	}
-	// The race detector's verdict is in what the sidecar said.
+	// The race detector writes to the sidecar's output.
 	if text, _ := p.Logs("rockpool-sidecar"); strings.Contains(text, "DATA RACE") {
 		p.site.t.Errorf("race in the sidecar:\n%s", text)
 	}
 }
 
-// sees waits until the app prints a line with all of the words, behind what was
-// looked at before.
+// sees waits until the app prints a line with all words, after the line that the last call found.
 func (p *testPod) sees(words ...string) {
 	p.site.t.Helper()
 	ctx, cancel := context.WithTimeout(p.site.ctx, patience)
@@ -178,7 +176,7 @@ func (p *testPod) sees(words ...string) {
 	}
 }
 
-// restart restarts a container and looks at its output from there on.
+// restart restarts a container. After a restart of the app, sees looks only at new lines.
 func (p *testPod) restart(container string) {
 	p.site.t.Helper()
 	if container == "app" {
@@ -205,7 +203,7 @@ func (p *testPod) run(argv ...string) pod.ExecResult {
 	return result
 }
 
-// kubectl runs kubectl in the pod and gives its output; it must succeed.
+// kubectl runs kubectl in the pod and returns its output. It must succeed.
 func (p *testPod) kubectl(args ...string) string {
 	p.site.t.Helper()
 	result := p.run(append([]string{"/kubectl"}, args...)...)
@@ -215,7 +213,7 @@ func (p *testPod) kubectl(args ...string) string {
 	return result.Stdout
 }
 
-// answer is what client.py prints.
+// answer is the output of client.py.
 type answer struct {
 	Status          int
 	Reason, Message string
@@ -244,21 +242,21 @@ func (p *testPod) sidecarSays(text string) {
 	}
 }
 
-// offline breaks the link and waits until the sidecar knows.
+// offline cuts the link and waits until the sidecar is offline.
 func (p *testPod) offline() {
 	p.site.t.Helper()
 	p.site.Link.Cut()
 	p.linkIs("offline")
 }
 
-// online restores the link and waits until the sidecar knows.
+// online restores the link and waits until the sidecar is online.
 func (p *testPod) online() {
 	p.site.t.Helper()
 	p.site.Link.Restore()
 	p.linkIs("online")
 }
 
-// linkIs waits until the history of the link ends so.
+// linkIs waits until the last recorded state of the link is state.
 func (p *testPod) linkIs(state string) {
 	p.site.t.Helper()
 	ctx, cancel := context.WithTimeout(p.site.ctx, patience)
@@ -268,7 +266,7 @@ func (p *testPod) linkIs(state string) {
 	}
 }
 
-// sql asks the cache as a person would.
+// sql queries the cache with the sqlite3 shell.
 func (s *site) sql(query string) string {
 	s.t.Helper()
 	out, err := s.SQL(context.WithoutCancel(s.ctx), query)

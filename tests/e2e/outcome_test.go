@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// outcome is an answer, its pages put together.
+// outcome is an answer, with all its pages.
 type outcome struct {
 	finding
 	decoded
@@ -14,8 +14,8 @@ type outcome struct {
 	pages   int
 }
 
-// answers asks and reads what comes back. Lists in pages are asked for a few at a
-// time: a sidecar that has many unfinished ones forgets the oldest.
+// answers sends requests and decodes the answers. It reads only a few paged lists at a time: a
+// sidecar with many unfinished ones drops the oldest.
 func (p *testPod) answers(asks []ask, inquire func([]inquiry) []finding) []outcome {
 	p.site.t.Helper()
 	out := make([]outcome, len(asks))
@@ -34,7 +34,7 @@ func (p *testPod) answers(asks []ask, inquire func([]inquiry) []finding) []outco
 	return out
 }
 
-// pages asks some questions and follows each list to its last page.
+// pages sends some requests and reads each list up to its last page.
 func (p *testPod) pages(asks []ask, indexes []int, out []outcome, inquire func([]inquiry) []finding) {
 	p.site.t.Helper()
 	inquiries := make([]inquiry, len(indexes))
@@ -56,7 +56,7 @@ func (p *testPod) pages(asks []ask, indexes []int, out []outcome, inquire func([
 	}
 }
 
-// add takes an answer, or the next page of one.
+// add adds an answer or its next page.
 func (o *outcome) add(a ask, f finding) {
 	o.pages++
 	before := o.decoded

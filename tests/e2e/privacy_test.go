@@ -30,7 +30,7 @@ func TestSecretsStayOffTheDisk(t *testing.T) {
 	}
 	s.allow(rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"serviceaccounts/token"}, Verbs: []string{"create"}})
 	p := s.pod(func(p *corev1.Pod) {
-		// At the most talkative level: what it does not say there, it says nowhere.
+		// The most verbose level: other levels log less.
 		p.Annotations["rockpool.dev/log-level"] = "debug"
 		p.Spec.Containers = append(p.Spec.Containers,
 			corev1.Container{Name: "typed", Image: "informer:dev", Command: []string{"/informer", "-resource=secrets.v1."}},
@@ -69,7 +69,7 @@ func TestSecretsStayOffTheDisk(t *testing.T) {
 		t.Fatalf("online: %s", out)
 	}
 	read()
-	// The answer to this write is a token.
+	// The answer to this request is a token.
 	tokens := []string{p.token(), strings.TrimSpace(p.kubectl("create", "token", "default")), s.requestToken("default")}
 	p.ask(with("GET", s.configMaps(), map[string]string{"Authorization": "Bearer " + tokens[2]}))
 	secret.StringData["password"] = changed
@@ -81,14 +81,14 @@ func TestSecretsStayOffTheDisk(t *testing.T) {
 	}
 	encoded = base64.StdEncoding.EncodeToString([]byte(changed))
 
-	t.Run("a rotated token is seen by the app, and requests go on", func(t *testing.T) {
+	t.Run("the app gets a rotated token, and requests continue", func(t *testing.T) {
 		p := p.in(t)
 		if err := p.RotateTokens(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		kubelets := strings.TrimSpace(p.shell("rockpool-sidecar", "cat /var/run/secrets/kubernetes.io/serviceaccount/token"))
 		if kubelets == tokens[0] {
-			t.Fatal("the token was not rotated; this test shows nothing")
+			t.Fatal("the token was not rotated, so this test shows nothing")
 		}
 		p.site.until("the app's copy is the new token", func() bool { return p.token() == kubelets })
 		tokens = append(tokens, kubelets)
@@ -103,12 +103,12 @@ func TestSecretsStayOffTheDisk(t *testing.T) {
 	if out := p.kubectl("get", "configmap", "greeting", "-o", "yaml"); !strings.Contains(out, "behind the rotation") {
 		t.Errorf("offline with the new token: %s", out)
 	}
-	// From memory that the pod has, and the node's disk not.
+	// From the pod's memory, not from the node's disk.
 	if out := p.kubectl("get", "secret", "planted", "-o", "yaml"); !strings.Contains(out, encoded) {
 		t.Errorf("the secret offline, after a restart: %s", out)
 	}
 	for _, c := range informers {
-		c.again()
+		c.restartAndSync()
 		if n := c.count("present", "planted"); n != 1 || !strings.Contains(mustLogs(t, p, c.container)[c.begun:], encoded) {
 			t.Errorf("the informer %s, restarted offline, has the secret %d times", c.container, n)
 		}
@@ -121,25 +121,25 @@ func TestSecretsStayOffTheDisk(t *testing.T) {
 	read()
 
 	private := p.private(tokens, password, changed)
-	t.Run("what is private is neither on the disk nor in the log", func(t *testing.T) {
+	t.Run("private data is neither on the disk nor in the log", func(t *testing.T) {
 		disk := s.disk()
 		if !bytes.Contains(disk, []byte("behind the rotation")) || !bytes.Contains(disk, []byte("this may be on the disk")) || !bytes.Contains(disk, []byte("/rockpool.db-wal")) {
-			t.Error("what may be on the disk is not found there; this test shows nothing")
+			t.Error("the disk does not even have public data, so this test shows nothing")
 		}
 		absent(t, private, "the node's disk", disk)
 		absent(t, private, "the sidecar's log", []byte(mustLogs(t, p, "rockpool-sidecar")))
 	})
-	t.Run("the directories on the node are closed to others", func(t *testing.T) { closedToOthers(t, s) })
-	t.Run("what is private is not on the disk when the pod is gone", func(t *testing.T) {
+	t.Run("other users cannot read the directories on the node", func(t *testing.T) { closedToOthers(t, s) })
+	t.Run("private data is not on the disk after the pod has ended", func(t *testing.T) {
 		p := p.in(t)
 		p.online()
-		read() // what is recorded now is written at the end
-		p.gone()
+		read() // the sidecar writes the last answers at its end
+		p.remove()
 		absent(t, private, "the node's disk", s.disk())
 	})
 }
 
-// private is what nobody else may read, in the forms in which it could leak, by name.
+// private is the private data, by name, in the forms in which it could leak.
 func (p *testPod) private(tokens []string, passwords ...string) map[string][]byte {
 	p.site.t.Helper()
 	private := map[string][]byte{}
@@ -157,7 +157,7 @@ func (p *testPod) private(tokens []string, passwords ...string) map[string][]byt
 	return private
 }
 
-// absent fails when something private is in a place.
+// absent fails the test if a place has private data.
 func absent(t *testing.T, private map[string][]byte, place string, content []byte) {
 	t.Helper()
 	for name, needle := range private {
@@ -167,7 +167,7 @@ func absent(t *testing.T, private map[string][]byte, place string, content []byt
 	}
 }
 
-// privateKeys gives the pod's keys, in the two forms in which they could leak.
+// privateKeys returns the pod's keys in the two forms in which they could leak.
 func (p *testPod) privateKeys() map[string][]byte {
 	p.site.t.Helper()
 	keys := map[string][]byte{}
@@ -179,12 +179,12 @@ func (p *testPod) privateKeys() map[string][]byte {
 		}
 	}
 	if len(keys) != 4 {
-		p.site.t.Fatalf("%d forms of keys, want two of each, the authority's and the server's", len(keys))
+		p.site.t.Fatalf("%d forms of keys, want two of the CA's key and two of the server's", len(keys))
 	}
 	return keys
 }
 
-// disk is all that is on the node's: names, databases with their free pages, logs of writes.
+// disk is the content of the node's disk: names, databases with their free pages, write-ahead logs.
 func (s *site) disk() (all []byte) {
 	s.t.Helper()
 	err := filepath.WalkDir(s.Root, func(path string, entry fs.DirEntry, err error) error {
@@ -203,7 +203,7 @@ func (s *site) disk() (all []byte) {
 }
 
 func closedToOthers(t *testing.T, s *site) {
-	// Where the pod runner is not root, all users of a pod are this one.
+	// If the pod runner is not root, all users of a pod are the present user.
 	sidecar, root := os.Geteuid(), os.Geteuid()
 	if root == 0 {
 		sidecar = 65532

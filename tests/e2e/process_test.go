@@ -14,13 +14,13 @@ import (
 	"k8s.io/client-go/util/cert"
 )
 
-func TestAnUpstreamThatIsNotTheClusterIsNamedAndPassedOver(t *testing.T) {
+func TestAnUpstreamThatIsNotTheClusterIsReportedAndSkipped(t *testing.T) {
 	s := newSite(t)
 	s.configMap("greeting", "hello")
 	answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("intercepted")) })
 	plain, stranger := httptest.NewServer(answer), httptest.NewUnstartedServer(answer)
 	stranger.TLS = selfSigned(t, "203.0.113.21")
-	stranger.Config.ErrorLog = log.New(io.Discard, "", 0) // it would tell of each handshake
+	stranger.Config.ErrorLog = log.New(io.Discard, "", 0) // it would log each handshake
 	stranger.StartTLS()
 	t.Cleanup(plain.Close)
 	t.Cleanup(stranger.Close)
@@ -36,7 +36,7 @@ func TestAnUpstreamThatIsNotTheClusterIsNamedAndPassedOver(t *testing.T) {
 		t.Errorf("kubectl: %q", out)
 	}
 	for server, reason := range map[string]string{"https://203.0.113.20:6443": "does not speak TLS", "https://203.0.113.21:6443": "is not signed by a CA"} {
-		s.until(server+" is named with the reason", func() bool {
+		s.until(server+" is logged with the reason", func() bool {
 			for line := range strings.Lines(mustLogs(t, p, "rockpool-sidecar")) {
 				if strings.Contains(line, "API server does not answer") && strings.Contains(line, `"server":"`+server+`"`) && strings.Contains(line, reason) {
 					return true
@@ -49,7 +49,7 @@ func TestAnUpstreamThatIsNotTheClusterIsNamedAndPassedOver(t *testing.T) {
 	p.sees("updated", "hello again")
 }
 
-// selfSigned is for a server that has the right name and the wrong authority.
+// selfSigned is for a server with the right name and the wrong CA.
 func selfSigned(t *testing.T, host string) *tls.Config {
 	t.Helper()
 	certPEM, keyPEM, err := cert.GenerateSelfSignedCertKey(host, nil, nil)
@@ -63,7 +63,7 @@ func selfSigned(t *testing.T, host string) *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{pair}}
 }
 
-func TestASidecarThatCannotRunSaysWhy(t *testing.T) {
+func TestASidecarThatCannotRunLogsTheReason(t *testing.T) {
 	s := newSite(t)
 	s.configMap("greeting", "hello")
 	p := s.pod()
@@ -86,7 +86,7 @@ func TestASidecarThatCannotRunSaysWhy(t *testing.T) {
 			}
 		})
 	}
-	t.Run("those attempts harm nobody", func(t *testing.T) {
+	t.Run("these attempts do not affect the running sidecar", func(t *testing.T) {
 		p := p.in(t)
 		s.configMap("greeting", "hello again")
 		p.sees("updated", "hello again")
@@ -102,10 +102,10 @@ func TestASidecarThatCannotRunSaysWhy(t *testing.T) {
 			t.Fatal(err)
 		}
 		if now := p.shell("shell", "cat /var/run/secrets/kubernetes.io/serviceaccount/ca.crt"); now != ca {
-			t.Error("ca.crt is another one; running programs have read the old one")
+			t.Error("ca.crt has changed, but running programs have read the old one")
 		}
 	}
-	t.Run("killed online, the app goes on without a restart", func(t *testing.T) {
+	t.Run("after a kill online, the app continues without a restart", func(t *testing.T) {
 		p := p.in(t)
 		kill(t, p)
 		s.configMap("greeting", "after the kill")
@@ -114,7 +114,7 @@ func TestASidecarThatCannotRunSaysWhy(t *testing.T) {
 			return strings.Contains(s.sql("SELECT json FROM v_object"), "after the kill") || s.sql("SELECT count(*) FROM object WHERE instr(payload, 'after the kill')") != "0"
 		})
 	})
-	t.Run("killed offline, the cache answers", func(t *testing.T) {
+	t.Run("after a kill offline, the cache answers", func(t *testing.T) {
 		p := p.in(t)
 		p.offline()
 		kill(t, p)
@@ -126,7 +126,7 @@ func TestASidecarThatCannotRunSaysWhy(t *testing.T) {
 	})
 }
 
-func TestAfterAPowerLossTheNextPodStartsWarm(t *testing.T) {
+func TestThePodStartsWithItsCacheAfterAPowerLoss(t *testing.T) {
 	s := newSite(t)
 	s.configMap("greeting", "hello")
 	p := s.pod()
@@ -138,7 +138,7 @@ func TestAfterAPowerLossTheNextPodStartsWarm(t *testing.T) {
 	if err := p.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	s.deleted("web")
+	s.deletePod("web")
 	s.Link.Cut()
 	p = s.pod()
 	p.sidecarSays(`"cache is open","path":"/var/lib/rockpool/0/rockpool.db"`)

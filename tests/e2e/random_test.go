@@ -9,17 +9,17 @@ import (
 	"strings"
 )
 
-// form is a form of objects: an encoding, and whether only their metadata is there.
+// form is the form of objects in an answer: the encoding, and whether they have only metadata.
 type form struct{ protobuf, metadata bool }
 
-// variant is a way to say what forms a client takes.
+// variant is a set of Accept headers.
 type variant struct {
-	list, get string // the Accept headers of a list, and of anything else
+	list, get string // the Accept headers of lists and of other requests
 	forms     []form // best first
-	table     bool   // a Table is even better
+	table     bool   // prefers a Table
 }
 
-// table is what kubectl would rather have.
+// table is the form that kubectl prefers.
 const table = "application/json;as=Table;v=v1;g=meta.k8s.io"
 
 var variants = []variant{
@@ -49,19 +49,19 @@ type ask struct {
 	initial                   bool // sendInitialEvents
 }
 
-// fleet is what random requests are about.
-type fleet struct {
+// dataset has the objects and parameters for random requests.
+type dataset struct {
 	random     *rand.Rand
 	kinds      []kind
 	namespaces []string
 	names      map[string][]string // of objects, as NAMESPACE/NAME, by resource
-	base       string              // a resourceVersion that all objects are older than
+	base       string              // a resourceVersion greater than those of all objects
 }
 
 func pick[T any](random *rand.Rand, of ...T) T { return of[random.IntN(len(of))] }
 
-// draw makes up a request. Each depends only on the random numbers.
-func (f *fleet) draw() ask {
+// draw returns a random request, which depends only on the random numbers.
+func (f *dataset) draw() ask {
 	r := f.random
 	k := pick(r, f.kinds...)
 	a := ask{kind: k, variant: pick(r, variants...), verb: pick(r, "list", "list", "list", "get", "watch")}
@@ -103,7 +103,7 @@ func (f *fleet) draw() ask {
 	return a.built()
 }
 
-// built puts the request together.
+// built returns the request with its target and Accept header.
 func (a ask) built() ask {
 	query := url.Values{}
 	set := func(name, value string) {
@@ -140,8 +140,8 @@ func (a ask) built() ask {
 	return a
 }
 
-// needsState tells that the answer begins with what is there. Only a watch from a
-// version on, for what comes next, does without.
+// needsState reports whether the answer begins with existing objects: not for a watch from a
+// version on.
 func (a ask) needsState() bool {
 	return a.verb != "watch" || a.initial || a.version == "" || a.version == "0"
 }
@@ -161,7 +161,7 @@ func (a ask) page(token string) inquiry {
 func (a ask) String() string { return fmt.Sprintf("%s %s as %q", a.verb, a.Target, a.Accept) }
 
 // labels is a random label selector.
-func (f *fleet) labels() string {
+func (f *dataset) labels() string {
 	var all []string
 	for range 1 + f.random.IntN(2) {
 		all = append(all, pick(f.random, "app=a", "app==b", "app!=a", "app in (a,b)", "app notin (a,c)", "app", "!tier", "tier=", "tier in (front,)",
@@ -170,8 +170,8 @@ func (f *fleet) labels() string {
 	return strings.Join(all, ",")
 }
 
-// selectable are fields that the API server can select by, with values that some
-// objects have, and the first with one that no object has.
+// selectable are field selectors with values that some objects have. The value of the first is one
+// that no object has.
 var selectable = map[string][]string{
 	"pods": {"spec.nodeName=edge-9", "spec.nodeName=edge-0", "spec.nodeName!=edge-0", "spec.nodeName=", "status.phase=Running", "status.phase!=Running", "status.phase=Pending",
 		"spec.restartPolicy=Always", "spec.schedulerName=default-scheduler", "spec.serviceAccountName=default", "status.podIP=", "spec.hostNetwork=false"},
@@ -183,7 +183,7 @@ var selectable = map[string][]string{
 }
 
 // fields is a random field selector.
-func (f *fleet) fields(k kind) string {
+func (f *dataset) fields(k kind) string {
 	var all []string
 	for range 1 + f.random.IntN(2) {
 		key := pick(f.random, append(slices.Clone(f.names[k.Resource]), "/nope")...)

@@ -14,9 +14,9 @@ import (
 	"rockpool.dev/tests/edge"
 )
 
-// A node that reboots loses what its pods have in memory, and keeps what is on its disk.
-// A kubelet without a link gives a pod the token that it has for it, if it has one.
-func TestANodeThatRebootsWithoutALink(t *testing.T) {
+// A reboot of the node clears the memory of its pods, but not its disk. Offline, the kubelet gives
+// a pod the token that it has cached, if any.
+func TestAPodStartsAfterARebootWithoutALink(t *testing.T) {
 	s := newSite(t)
 	s.configMap("greeting", "hello")
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "planted"}, StringData: map[string]string{"password": "hunter2"}}
@@ -29,7 +29,7 @@ func TestANodeThatRebootsWithoutALink(t *testing.T) {
 	if r := p.ask(get(secrets), get(secrets+"/planted")); r[0].Status != http.StatusOK || r[1].Status != http.StatusOK {
 		t.Fatalf("the secret online: %+v", r)
 	}
-	s.until("it is recorded", func() bool { return s.sql("SELECT count(*) FROM object") == "2" })
+	s.until("the list is recorded", func() bool { return s.sql("SELECT count(*) FROM object") == "2" })
 	s.until("the keys are recorded", func() bool { return s.sql("SELECT count(*) FROM fact WHERE key = 'jwks'") == "1" })
 	p.offline()
 	if r := p.ask(get(secrets))[0]; r.Status != http.StatusOK {
@@ -37,7 +37,7 @@ func TestANodeThatRebootsWithoutALink(t *testing.T) {
 	}
 	old := p.token()
 
-	t.Run("the kubelet has a token for the pod", func(t *testing.T) {
+	t.Run("the kubelet has a cached token", func(t *testing.T) {
 		p = s.started(s.rebooted(p))
 		p := p.in(t)
 		p.sees("present", "greeting", "hello")
@@ -57,7 +57,7 @@ func TestANodeThatRebootsWithoutALink(t *testing.T) {
 		}
 		proved, remembered = p.metric(checked+`{result="signature"}`)-proved, p.metric(checked+`{result="cached"}`)-remembered
 		if proved > 0 || remembered < len(questions) {
-			t.Errorf("of %d requests with one token, %d had its signature checked and %d did not need to", len(questions), proved, remembered)
+			t.Errorf("%d requests with one token: %d signature checks, %d cached results", len(questions), proved, remembered)
 		}
 	})
 	t.Run("the token comes later", func(t *testing.T) {
@@ -78,7 +78,7 @@ func TestANodeThatRebootsWithoutALink(t *testing.T) {
 			t.Errorf("while the token is missing: %s", said)
 		}
 		if status, err := p.Status("app"); err != nil || status.Started {
-			t.Errorf("the app has been started without a token: %+v %v", status, err)
+			t.Errorf("the app has started without a token: %+v %v", status, err)
 		}
 		if err := p.RotateTokens(t.Context()); err != nil {
 			t.Fatal(err)
@@ -99,7 +99,7 @@ func TestANodeThatRebootsWithoutALink(t *testing.T) {
 	})
 }
 
-// rebooted runs the same pod again after its node has lost power.
+// rebooted runs the same pod again after a power loss of its node.
 func (s *site) rebooted(p *testPod) *pod.Runner {
 	s.t.Helper()
 	if err := p.Kill(); err != nil {
@@ -112,7 +112,7 @@ func (s *site) rebooted(p *testPod) *pod.Runner {
 	return runner
 }
 
-// bare asks the sidecar without a service-account directory.
+// bare sends a request to the sidecar without a service-account directory.
 const bare = `
 import http.client, ssl, sys
 conn = http.client.HTTPSConnection("127.0.0.1", 10268, timeout=10, context=ssl._create_unverified_context())

@@ -12,19 +12,19 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 )
 
-// trip is one question of the round trip, and its answers.
+// trip is one request of the round trip, with its answers.
 type trip struct {
 	inquiry
 	kind    kind
 	decode  func(finding) (decoded, error)
 	online  finding
-	derived bool // it is not asked online: the answer comes from a list
+	derived bool // not sent online: the answer comes from a list
 }
 
-// TestWhatIsReplayedIsWhatTheServerSent has every kind that the API server lists
-// recorded in every form, and compares object by object: byte for byte in
-// protobuf, value for value in JSON.
-func TestWhatIsReplayedIsWhatTheServerSent(t *testing.T) {
+// TestReplayedAnswersAreThoseOfTheServer records every kind that the API server lists, in every
+// form, and compares the offline answers object by object: byte for byte in protobuf, by value in
+// JSON.
+func TestReplayedAnswersAreThoseOfTheServer(t *testing.T) {
 	s := newSite(t)
 	random := randomOf(t)
 	s.customResources()
@@ -33,7 +33,7 @@ func TestWhatIsReplayedIsWhatTheServerSent(t *testing.T) {
 	s.populate(random, kinds)
 	p := s.pod(withoutApp)
 
-	trips := map[string][]*trip{} // by kind: objects may only change between kinds
+	trips := map[string][]*trip{} // by kind: while a kind is recorded, its objects must not change
 	filled := 0
 	for i, f := range p.inquireDirectly(listsOf(kinds)) {
 		k := kinds[i]
@@ -50,7 +50,7 @@ func TestWhatIsReplayedIsWhatTheServerSent(t *testing.T) {
 	}
 	t.Logf("%d kinds, %d of them with objects", len(kinds), filled)
 	if len(kinds) < 50 || filled*10 < len(kinds)*9 {
-		t.Errorf("%d of %d kinds have objects; this test shows too little", filled, len(kinds))
+		t.Errorf("%d of %d kinds have objects, too few for this test", filled, len(kinds))
 	}
 
 	asked := p.recordAll(trips)
@@ -67,7 +67,7 @@ func listsOf(kinds []kind) (all []inquiry) {
 	return all
 }
 
-// tripsOf are the questions for one kind, of which there are some objects.
+// tripsOf are the requests for a kind that has objects.
 func tripsOf(k kind, d decoded) (all []*trip) {
 	for _, accept := range []string{acceptJSON, acceptProtobuf, acceptMetadataList, protobufMetadataAll} {
 		all = append(all, &trip{inquiry: inquiry{Target: k.collectionPath(), Accept: accept}, kind: k, decode: decodeList})
@@ -82,13 +82,13 @@ func tripsOf(k kind, d decoded) (all []*trip) {
 	return all
 }
 
-// recordAll asks all questions online and compares each answer with the API
-// server's own, which is asked before and after: a kind of which something has changed
-// meanwhile is asked again. It gives what can be asked offline.
+// recordAll sends all requests online and compares each answer with the API server's own. It
+// requests that before and after, and repeats a kind that has changed in between. It returns the
+// requests that can be sent offline.
 func (p *testPod) recordAll(trips map[string][]*trip) (asked []*trip) {
 	t := p.site.t
 	t.Helper()
-	moved := map[string]string{} // what has changed, by kind
+	moved := map[string]string{} // the change, by kind
 	for range 5 {
 		var all []*trip
 		for _, of := range trips {
@@ -131,11 +131,11 @@ func (p *testPod) recordAll(trips map[string][]*trip) (asked []*trip) {
 			return asked
 		}
 	}
-	t.Errorf("these change all the time: %v", moved)
+	t.Errorf("these kinds change all the time: %v", moved)
 	return asked
 }
 
-// replayed asks everything again without a link.
+// replayed sends the requests again offline.
 func replayed(t *testing.T, p *testPod, asked []*trip) {
 	inquiries := make([]inquiry, len(asked))
 	for i, a := range asked {
@@ -151,7 +151,8 @@ func replayed(t *testing.T, p *testPod, asked []*trip) {
 	for i, f := range p.inquire(inquiries) {
 		a := asked[i]
 		if a.kind.Resource == "componentstatuses" {
-			// They are made up at each request and have no resourceVersion, so there is no snapshot of them.
+			// The server generates these objects at each request, without a resourceVersion, so
+			// there is no snapshot of them.
 			if f.Status != http.StatusServiceUnavailable && f.Status != http.StatusOK {
 				t.Errorf("%s: %d %s", a.Target, f.Status, f.text())
 			}
@@ -166,21 +167,20 @@ func replayed(t *testing.T, p *testPod, asked []*trip) {
 	t.Logf("%d of %d answers are the server's", whole, len(asked))
 }
 
-// difference says how an answer differs from what it should be, in what a client can
-// see. A list's own version is one of those given, if any are: the newest list of a kind
-// may answer for all.
+// difference returns the difference between two answers that a client can see. With versions, the
+// resourceVersion of a list must be one of them: the newest list of a kind may answer all requests.
 func difference(decode func(finding) (decoded, error), want, got finding, versions ...string) string {
 	if want.Error != "" || got.Error != "" {
 		return "the answer broke off: " + want.Error + got.Error
 	}
 	if want.Status != got.Status {
-		return http.StatusText(got.Status) + " in place of " + http.StatusText(want.Status) + ": " + got.text()
+		return http.StatusText(got.Status) + ", want " + http.StatusText(want.Status) + ": " + got.text()
 	}
 	if want.Status != http.StatusOK {
 		return ""
 	}
-	if want.form() != got.form() {
-		return "Content-Type " + got.form() + " in place of " + want.form()
+	if want.contentType() != got.contentType() {
+		return "Content-Type " + got.contentType() + ", want " + want.contentType()
 	}
 	a, err := decode(want)
 	if err != nil {
@@ -191,7 +191,7 @@ func difference(decode func(finding) (decoded, error), want, got finding, versio
 		return err.Error() + ": " + got.text()
 	}
 	if len(versions) > 0 && a.version != "" && (!slices.Contains(versions, b.version) || newest(a.version, b.version) != b.version) {
-		return "resourceVersion " + b.version + " in place of " + a.version
+		return "resourceVersion " + b.version + ", want " + a.version
 	}
 	return a.difference(b)
 }
@@ -199,7 +199,7 @@ func difference(decode func(finding) (decoded, error), want, got finding, versio
 // difference compares kinds and objects.
 func (d decoded) difference(other decoded) string {
 	if d.kind != other.kind || d.apiVersion != other.apiVersion {
-		return other.apiVersion + " " + other.kind + " in place of " + d.apiVersion + " " + d.kind
+		return other.apiVersion + " " + other.kind + ", want " + d.apiVersion + " " + d.kind
 	}
 	if diff := cmp.Diff(d.identities(), other.identities()); diff != "" {
 		return "objects (-want +got):\n" + diff
@@ -216,7 +216,7 @@ func (d decoded) difference(other decoded) string {
 	return ""
 }
 
-// identities are the objects without what is in them.
+// identities are the identities of the objects, without their content.
 func (d decoded) identities() map[string]string {
 	all := map[string]string{}
 	for key, o := range d.objects {

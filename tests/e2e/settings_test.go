@@ -22,8 +22,8 @@ const (
 	podSettings       = "rockpool-sidecar"
 )
 
-// configured is a site of a cluster whose injector follows its ConfigMap.
-func configured(t *testing.T) *site {
+// newConfiguredSite returns a site of a cluster whose injector follows its ConfigMap.
+func newConfiguredSite(t *testing.T) *site {
 	t.Helper()
 	s := newSite(t)
 	cluster.StopInjector()
@@ -39,8 +39,8 @@ func configured(t *testing.T) *site {
 	return s
 }
 
-// clusterIs replaces what holds in the cluster, until the test ends.
-func (s *site) clusterIs(data map[string]string) {
+// setClusterSettings replaces the cluster's settings until the end of the test.
+func (s *site) setClusterSettings(data map[string]string) {
 	s.t.Helper()
 	api := cluster.Client().CoreV1().ConfigMaps(injectorNamespace)
 	object := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: clusterSettings}, Data: data}
@@ -60,8 +60,8 @@ func (s *site) clusterIs(data map[string]string) {
 	}
 }
 
-// published waits until the namespace has settings with all of the words.
-func (s *site) published(words ...string) {
+// awaitSettings waits until the settings in the namespace contain all words.
+func (s *site) awaitSettings(words ...string) {
 	s.t.Helper()
 	s.until("the namespace has the settings", func() bool {
 		object, err := cluster.Client().CoreV1().ConfigMaps(s.namespace).Get(s.ctx, podSettings, metav1.GetOptions{})
@@ -78,15 +78,15 @@ func (s *site) published(words ...string) {
 	})
 }
 
-// volumesSync is the kubelet's next look at the pod's volumes.
-func (p *testPod) volumesSync() {
+// syncVolumes updates the pod's volumes, as the kubelet does periodically.
+func (p *testPod) syncVolumes() {
 	p.site.t.Helper()
 	if err := p.RotateTokens(p.site.ctx); err != nil {
 		p.site.t.Fatal(err)
 	}
 }
 
-// annotate sets an annotation of the pod as it runs; nil removes it.
+// annotate sets an annotation of the running pod. A nil value removes it.
 func (p *testPod) annotate(name string, value any) {
 	p.site.t.Helper()
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{"rockpool.dev/" + name: value}}})
@@ -96,39 +96,39 @@ func (p *testPod) annotate(name string, value any) {
 	if _, err := cluster.Client().CoreV1().Pods(p.site.namespace).Patch(p.site.ctx, p.Pod().Name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
 		p.site.t.Fatal(err)
 	}
-	p.volumesSync()
+	p.syncVolumes()
 }
 
 func TestTheClustersSettingsReachRunningPods(t *testing.T) {
 	const another = "203.0.113.10:6444"
-	s := configured(t)
+	s := newConfiguredSite(t)
 	s.linkAt(another, cluster.Address())
 	s.configMap("greeting", "hello")
 	p := s.pod()
 	p.sees("synced")
-	s.published("servers: https://" + edge.PublicAddress)
+	s.awaitSettings("servers: https://" + edge.PublicAddress)
 
-	// Three settings at once, for a pod that runs.
+	// Change three settings of a running pod at once.
 	started := time.Now()
-	s.clusterIs(map[string]string{"cache_agents": "*,!kubectl", "log_level": "debug", "upstreams": "https://" + another + "\n"})
-	s.published("https://"+another, "level: debug", "'*,!kubectl'")
+	s.setClusterSettings(map[string]string{"cache_agents": "*,!kubectl", "log_level": "debug", "upstreams": "https://" + another + "\n"})
+	s.awaitSettings("https://"+another, "level: debug", "'*,!kubectl'")
 	t.Logf("published %s after the change", time.Since(started))
-	p.volumesSync()
+	p.syncVolumes()
 	p.sidecarSays(`changed settings are in effect","keys":["upstream.servers","cache.agents","log.level"]`)
-	s.Link.Cut() // the way that is no longer in use
+	s.Link.Cut() // this link is no longer in use
 	s.configMap("greeting", "over the other link")
 	p.sees("updated", "over the other link")
 	p.kubectl("get", "services", "-o", "name")
 	p.sidecarSays(`"msg":"request","verb":"list","resource":"v1/services"`)
 	changed := s.configMap("greeting", "recorded after kubectl has read")
-	s.until("what the informer reads is recorded", func() bool {
+	s.until("the informer's read is recorded", func() bool {
 		return s.sql("SELECT resource_version FROM v_object WHERE name = 'greeting'") == changed.ResourceVersion
 	})
 	if n := s.sql("SELECT count(*) FROM collection WHERE resource = 'services'"); n != "0" {
-		t.Errorf("%s lists of kubectl were recorded", n)
+		t.Errorf("%s lists of kubectl were recorded, want none", n)
 	}
 
-	// A new pod has them from the start, before there is any ConfigMap in its namespace.
+	// A new pod has the settings from the start, before its namespace has a ConfigMap.
 	created, err := cluster.Client().CoreV1().Pods(s.namespace).Create(s.ctx, edge.Pod(s.namespace, "next"), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	if err != nil {
 		t.Fatal(err)
@@ -137,19 +137,19 @@ func TestTheClustersSettingsReachRunningPods(t *testing.T) {
 		t.Errorf("the variables of a new pod: %s", env)
 	}
 
-	// What is wrong changes nothing, and is told where somebody sees it.
-	s.clusterIs(map[string]string{"cache_agents": "*", "log_level": "loud"})
-	s.until("an Event about the ConfigMap", func() bool {
+	// Invalid settings change nothing, and an Event reports them.
+	s.setClusterSettings(map[string]string{"cache_agents": "*", "log_level": "loud"})
+	s.until("there is an Event about the ConfigMap", func() bool {
 		events, err := cluster.Client().CoreV1().Events(injectorNamespace).List(s.ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + clusterSettings})
 		return err == nil && len(events.Items) == 1 && events.Items[0].Reason == "InvalidConfiguration" &&
 			strings.Contains(events.Items[0].Message, `log_level: "loud" is unknown; allowed are debug, info, warn, error`)
 	})
-	s.published("https://"+another, "level: debug", "'*,!kubectl'")
+	s.awaitSettings("https://"+another, "level: debug", "'*,!kubectl'")
 	if _, err := cluster.Client().CoreV1().Pods(s.namespace).Create(s.ctx, edge.Pod(s.namespace, "next"), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}); err != nil {
 		t.Errorf("pods are refused: %v", err)
 	}
 
-	// The program may write ConfigMaps, but not this one.
+	// The program may write ConfigMaps, but not those of the settings.
 	refused := p.run("/kubectl", "patch", "configmap", podSettings, "-p", `{"data":{"rockpool.yaml":"upstream: {servers: 'https://192.0.2.1'}"}}`)
 	if refused.ExitCode == 0 || !strings.Contains(refused.Stderr, "this ConfigMap is written by rockpool-injector") {
 		t.Errorf("a program of the pod may change the settings: %+v", refused)
@@ -160,7 +160,7 @@ func TestTheClustersSettingsReachRunningPods(t *testing.T) {
 }
 
 func TestAnnotationsOfARunningPodTakeEffect(t *testing.T) {
-	s := configured(t)
+	s := newConfiguredSite(t)
 	s.configMap("greeting", "hello")
 	p := s.pod(func(p *corev1.Pod) { p.Annotations["rockpool.dev/cache-agents"] = "informer" })
 	p.sees("synced")
@@ -168,27 +168,27 @@ func TestAnnotationsOfARunningPodTakeEffect(t *testing.T) {
 	p.annotate("cache-agents", "*")
 	p.sidecarSays(`changed settings are in effect","keys":["cache.agents"]`)
 	p.kubectl("get", "services", "-o", "name")
-	s.until("what kubectl reads is recorded", func() bool { return s.sql("SELECT count(*) FROM collection WHERE resource = 'services'") == "1" })
+	s.until("kubectl's read is recorded", func() bool { return s.sql("SELECT count(*) FROM collection WHERE resource = 'services'") == "1" })
 
-	// The pod's own wish comes before the cluster's.
+	// The pod's annotation has precedence over the cluster's setting.
 	p.annotate("log-level", "debug")
 	p.sidecarSays(`changed settings are in effect","keys":["log.level"]`)
-	s.clusterIs(map[string]string{"log_level": "error", "upstream_probe_interval": "1s"})
-	s.published("level: error")
-	p.volumesSync()
+	s.setClusterSettings(map[string]string{"log_level": "error", "upstream_probe_interval": "1s"})
+	s.awaitSettings("level: error")
+	p.syncVolumes()
 	p.sidecarSays(`changed settings are in effect","keys":["upstream.probe-interval"]`)
 
 	p.annotate("log-level", "loud")
 	p.sidecarSays(`log.level: \"loud\" is unknown; allowed are debug, info, warn, error (from annotation rockpool.dev/log-level)`)
-	s.until("the metric tells", func() bool { return p.metric("rockpool_config_problems") == 1 })
+	s.until("the metric counts the problem", func() bool { return p.metric("rockpool_config_problems") == 1 })
 	p.kubectl("get", "events", "-o", "name")
 	p.sidecarSays(`"resource":"v1/events"`) // still debug
 
-	// A restart has no settings of before, and must not fail on the word.
+	// After a restart there are no earlier settings, and the invalid annotation must not be fatal.
 	p.restart("rockpool-sidecar")
 	p.kubectl("get", "services", "-o", "name")
 	p.annotate("log-level", nil)
-	s.until("nothing is wrong any more", func() bool { return p.metric("rockpool_config_problems") == 0 })
+	s.until("the metric counts no problem", func() bool { return p.metric("rockpool_config_problems") == 0 })
 	if n := p.restarts("rockpool-sidecar"); n != 1 {
 		t.Errorf("the sidecar was restarted %d times", n)
 	}

@@ -6,9 +6,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// TestAPodBesideAnotherStartsWithWhatThatOneHas has a second pod of a workload start while the first
-// one runs and the link is down, as in a rolling update.
-func TestAPodBesideAnotherStartsWithWhatThatOneHas(t *testing.T) {
+// TestASecondPodStartsWithTheCacheOfTheFirst starts a second pod of a workload offline, while the
+// first pod runs, as in a rolling update.
+func TestASecondPodStartsWithTheCacheOfTheFirst(t *testing.T) {
 	s := newSite(t)
 	s.configMap("greeting", "hello")
 	replica := func(name string) func(*corev1.Pod) {
@@ -23,7 +23,7 @@ func TestAPodBesideAnotherStartsWithWhatThatOneHas(t *testing.T) {
 	second.sees("present", "greeting", "hello")
 	second.sees("synced")
 	if a := first.python("get", "greeting"); a.Data["value"] != "hello" {
-		t.Errorf("the first one: %+v", a)
+		t.Errorf("the first pod: %+v", a)
 	}
 	s.configMap("greeting", "good morning")
 	s.Link.Restore()

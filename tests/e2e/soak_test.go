@@ -13,13 +13,13 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 )
 
-// soak is how long TestSoak goes on. `make soak` asks for ten minutes.
+// soak is the length of TestSoak. `make soak` sets ten minutes.
 var soak = flag.Duration("soak", 0, "how long TestSoak goes on; 0: it is left out")
 
-// TestSoak has all kinds of clients in one pod live through random faults for long. In the first third
-// of the time the sidecar is restarted and killed, too. After that one process has to take it all, and at
-// the end it must have no more goroutines, open files and memory than at the beginning; the clients must
-// have what the server has, and have heard what a shadow has heard.
+// TestSoak has all kinds of clients in one pod, and random faults for a long time. In the first
+// third of the time the sidecar is also restarted and killed. After that a single process gets all
+// faults. At the end it must not have more goroutines, open files and memory than before. The
+// clients must have the state of the server, and the watcher the events of a shadow.
 func TestSoak(t *testing.T) {
 	if *soak == 0 {
 		t.Skip("it takes long: make soak")
@@ -33,43 +33,43 @@ func TestSoak(t *testing.T) {
 	)
 	v := &survival{site: s, random: randomOf(t), made: map[string]bool{}}
 	v.shadows = map[string]*shadow{"": s.shadow(""), selected: s.shadow(selected)}
-	v.pod = s.pod(soaked)
-	crowd := v.crowd()
+	v.pod = s.pod(withAllPrograms)
+	others := v.otherPrograms()
 	v.write(20)
 	v.settle()
-	crowd.settle()
+	others.settle()
 
 	end := time.Now().Add(*soak)
 	rough, faults := time.Now().Add(*soak/3), v.faults()
 	for time.Now().Before(rough) {
-		v.suffer(pick(v.random, faults...))
+		v.apply(pick(v.random, faults...))
 	}
 	v.settle()
-	crowd.settle()
+	others.settle()
 
 	faults = slices.DeleteFunc(faults, func(f fault) bool { return strings.Contains(f.name, "of the sidecar") })
 	restarts := v.pod.restarts("rockpool-sidecar")
-	v.rest()
+	v.awaitIdle()
 	before := v.pod.usage()
 	t.Logf("after the restarts: %v", before)
 	for time.Now().Before(end) {
-		v.suffer(pick(v.random, faults...))
+		v.apply(pick(v.random, faults...))
 	}
 	s.configMap("end", "of the test")
 	v.settle()
-	crowd.settle()
-	v.rest()
+	others.settle()
+	v.awaitIdle()
 	after := v.pod.usage()
 	t.Logf("at the end: %v", after)
 	if n := v.pod.restarts("rockpool-sidecar"); n != restarts {
-		t.Errorf("the sidecar has ended %d times by itself", n-restarts)
+		t.Errorf("the sidecar has crashed %d times", n-restarts)
 	}
-	before.grownInto(t, after)
-	v.judge()
+	before.checkGrowth(t, after)
+	v.check()
 }
 
-// soaked is a pod with one of each of the programs.
-func soaked(p *corev1.Pod) {
+// withAllPrograms adds one container of each program to a pod.
+func withAllPrograms(p *corev1.Pod) {
 	p.Annotations["rockpool.dev/offline-events"], p.Annotations["rockpool.dev/offline-leases"] = "true", "true"
 	p.Spec.Containers[0].Image = "watcher:dev"
 	for name, command := range map[string]string{
@@ -89,8 +89,8 @@ func soaked(p *corev1.Pod) {
 	}
 }
 
-// suffer has something happen among writes.
-func (v *survival) suffer(f fault) {
+// apply applies a fault between writes.
+func (v *survival) apply(f fault) {
 	v.t.Helper()
 	began := time.Now()
 	f.happen()
@@ -101,13 +101,13 @@ func (v *survival) suffer(f fault) {
 	v.t.Logf("%5.1f s  %s", time.Since(began).Seconds(), f.name)
 }
 
-// rest waits until what is over has been let go of.
-func (v *survival) rest() {
+// awaitIdle waits until the numbers of goroutines and open files no longer change.
+func (v *survival) awaitIdle() {
 	v.t.Helper()
 	v.pod.online()
 	quiet := 0
 	last := usage{}
-	v.until("the sidecar has come to rest", func() bool {
+	v.until("the sidecar is idle", func() bool {
 		now := v.pod.usage()
 		if now.goroutines == last.goroutines && now.files == last.files {
 			quiet++
@@ -119,22 +119,22 @@ func (v *survival) rest() {
 	})
 }
 
-// crowd are the programs besides the watcher.
-type crowd struct {
+// programs are all programs but the watcher.
+type programs struct {
 	*survival
 	programs map[string]*program
 }
 
-func (v *survival) crowd() *crowd {
-	c := &crowd{v, map[string]*program{}}
+func (v *survival) otherPrograms() *programs {
+	c := &programs{v, map[string]*program{}}
 	for _, name := range []string{"typed", "lists", "dynamic", "metadata", "manager"} {
 		c.programs[name] = v.pod.program(name)
 	}
 	return c
 }
 
-// settle waits until all of them have the ConfigMaps that the server has.
-func (c *crowd) settle() {
+// settle waits until all programs have the ConfigMaps of the server.
+func (c *programs) settle() {
 	c.t.Helper()
 	_, want := c.shadows[""].list()
 	var behind string
@@ -143,7 +143,7 @@ func (c *crowd) settle() {
 			c.t.Log(behind)
 		}
 	}()
-	c.until("all programs have what the server has", func() bool {
+	c.until("all programs have the ConfigMaps of the server", func() bool {
 		behind = ""
 		for name, p := range c.programs {
 			have := map[string]string{}
@@ -157,7 +157,7 @@ func (c *crowd) settle() {
 				}
 			}
 			if !maps.Equal(have, want) {
-				behind = fmt.Sprintf("%s has %v and the server has %v", name, have, want)
+				behind = fmt.Sprintf("%s has %v, want %v", name, have, want)
 				return false
 			}
 		}
@@ -174,7 +174,7 @@ func (c *crowd) settle() {
 	})
 }
 
-// usage is what the sidecar takes of what must not grow.
+// usage is the sidecar's use of resources, which must not grow.
 type usage struct{ goroutines, files, bytes int }
 
 func (u usage) String() string {
@@ -186,16 +186,17 @@ func (p *testPod) usage() usage {
 	return usage{p.metric("go_goroutines"), p.metric("process_open_fds"), p.metric("process_resident_memory_bytes")}
 }
 
-// grownInto compares two states of rest. Connections come and go, and the race detector keeps memory of its own.
-func (u usage) grownInto(t *testing.T, after usage) {
+// checkGrowth compares the usage of an idle sidecar before and after. The bounds leave room for
+// connections, which come and go, and for the memory of the race detector.
+func (u usage) checkGrowth(t *testing.T, after usage) {
 	t.Helper()
 	if after.goroutines > u.goroutines+u.goroutines/10+10 {
-		t.Errorf("%d goroutines have become %d", u.goroutines, after.goroutines)
+		t.Errorf("%d goroutines, %d before", after.goroutines, u.goroutines)
 	}
 	if after.files > u.files+8 {
-		t.Errorf("%d open files have become %d", u.files, after.files)
+		t.Errorf("%d open files, %d before", after.files, u.files)
 	}
 	if after.bytes > u.bytes+u.bytes/2 {
-		t.Errorf("%d bytes of RSS have become %d", u.bytes, after.bytes)
+		t.Errorf("%d bytes of RSS, %d before", after.bytes, u.bytes)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"rockpool.dev/tests/bed/pod"
 )
 
-func TestAnUnmodifiedInformerOutlivesTheLinkAndRestarts(t *testing.T) {
+func TestAnUnmodifiedInformerSurvivesOutagesAndRestarts(t *testing.T) {
 	for _, mode := range []struct {
 		name  string
 		env   []corev1.EnvVar
@@ -24,10 +24,10 @@ func TestAnUnmodifiedInformerOutlivesTheLinkAndRestarts(t *testing.T) {
 		t.Run(mode.name, func(t *testing.T) {
 			s := newSite(t)
 			s.configMap("greeting", "hello")
-			p := s.pod(logged, func(p *corev1.Pod) { p.Spec.Containers[0].Env = mode.env })
+			p := s.pod(withDebugLog, func(p *corev1.Pod) { p.Spec.Containers[0].Env = mode.env })
 
 			p.sees("present", "greeting", "hello")
-			p.sees("synced", `"count":2`) // the cluster's CA is a ConfigMap, too
+			p.sees("synced", `"count":2`) // one ConfigMap is the cluster's CA
 			changed := s.configMap("greeting", "hello again")
 			p.sees("updated", "greeting", "hello again")
 			s.until("the change is recorded", func() bool {
@@ -52,7 +52,7 @@ func TestAnUnmodifiedInformerOutlivesTheLinkAndRestarts(t *testing.T) {
 			p.sees("updated", "greeting", "good morning")
 			p.sees("added", "new", "arrived")
 			if n := strings.Count(mustLogs(t, p, "app"), `"event":"synced"`); n != 3 {
-				t.Errorf("the informer synced %d times, want once a start: the link's return must not make it begin again", n)
+				t.Errorf("the informer synced %d times, want once per start, and not when the link returns", n)
 			}
 			if err := cluster.Client().CoreV1().ConfigMaps(s.namespace).Delete(t.Context(), "new", metav1.DeleteOptions{}); err != nil {
 				t.Fatal(err)
@@ -78,7 +78,7 @@ func TestAWatchStaysOpenWhileTheLinkIsDown(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t)
-			p := s.pod(logged)
+			p := s.pod(withDebugLog)
 			p.sees("synced")
 			breakLink(p)
 			p.linkIs("offline")
@@ -86,7 +86,7 @@ func TestAWatchStaysOpenWhileTheLinkIsDown(t *testing.T) {
 			p.online()
 			p.sees("added", "meanwhile")
 			if n := strings.Count(mustLogs(t, p, "rockpool-sidecar"), `"verb":"watch"`); n != 0 {
-				t.Errorf("%d watches have ended; the one there is should still be open", n)
+				t.Errorf("%d watches have ended, want the only one still open", n)
 			}
 		})
 	}
@@ -113,7 +113,7 @@ func TestThePythonClientRunsUnmodified(t *testing.T) {
 	}
 	for i := range online.Items {
 		if a, b := online.Items[i], offline.Items[i]; a.Name != b.Name || a.ResourceVersion != b.ResourceVersion {
-			t.Errorf("%+v became %+v", a, b)
+			t.Errorf("%+v offline, %+v online", b, a)
 		}
 	}
 	p.restart("rockpool-sidecar")
@@ -121,7 +121,7 @@ func TestThePythonClientRunsUnmodified(t *testing.T) {
 		t.Errorf("an object: %+v", a)
 	}
 	if a := p.python("get", "nope"); a.Status != 404 || a.Reason != "NotFound" {
-		t.Errorf("an object that is proven absent: %+v", a)
+		t.Errorf("an object that is not in the recorded list: %+v", a)
 	}
 	if a := p.python("create", "offline"); a.Status != 503 || a.Reason != "ServiceUnavailable" || !strings.Contains(a.Message, "link") {
 		t.Errorf("a write: %+v", a)
@@ -132,7 +132,7 @@ func TestThePythonClientRunsUnmodified(t *testing.T) {
 	}
 }
 
-// kubectlOutputs are commands whose output is the same as long as the objects are.
+// kubectlOutputs are commands whose output stays the same while the objects do not change.
 var kubectlOutputs = [][]string{
 	{"get", "configmaps", "-o", "name"},
 	{"get", "configmap", "greeting", "-o", "jsonpath={.data.value}"},
@@ -158,8 +158,8 @@ var kubectlTables = [][]string{
 	{"get", "configmaps", "-l", "app=greeting"},
 }
 
-// kubectlSays runs all of that. The cache of kubectl itself begins empty, so that
-// each document is asked for.
+// kubectlSays runs all these commands. kubectl's own cache is empty, so that it requests each
+// document.
 func (p *testPod) kubectlSays(phase string) (outputs, tables []string) {
 	p.site.t.Helper()
 	fresh := "--cache-dir=/tmp/kube-" + phase
@@ -177,7 +177,7 @@ func (p *testPod) kubectlSays(phase string) (outputs, tables []string) {
 	return outputs, tables
 }
 
-// kubectlWatches starts kubectl get --watch, which goes on until stop is called.
+// kubectlWatches starts kubectl get --watch, which runs until stop is called.
 func (p *testPod) kubectlWatches(args ...string) (stream *output, stop func()) {
 	p.site.t.Helper()
 	ctx, cancel := context.WithCancel(p.site.ctx)
@@ -187,7 +187,7 @@ func (p *testPod) kubectlWatches(args ...string) (stream *output, stop func()) {
 		defer close(ended)
 		_, _ = p.ExecStream(ctx, "shell", pod.ExecOptions{Argv: append([]string{"/kubectl", "get", "--watch"}, args...), Stdout: stream, Stderr: stream})
 	}()
-	p.site.until("kubectl get --watch prints what is there", func() bool {
+	p.site.until("kubectl get --watch prints the existing objects", func() bool {
 		return strings.Contains(stream.String(), "greeting") && strings.Contains(stream.String(), "kube-root-ca.crt")
 	})
 	return stream, func() { cancel(); <-ended }
@@ -225,7 +225,8 @@ func TestKubectlRunsUnmodified(t *testing.T) {
 	p.restart("rockpool-sidecar")
 	same("restarted")
 
-	// Tables that were not asked for online: the server knows the columns, kubectl only the name and the age.
+	// Tables that were not requested online have only the columns name and age, since only the
+	// server knows the others.
 	if out := p.kubectl("get", "configmaps", "-l", "app in (greeting)"); !strings.HasPrefix(out, "NAME") || strings.Contains(out, "DATA") || !strings.Contains(out, "greeting") || strings.Contains(out, "kube-root-ca.crt") {
 		t.Errorf("a table that was not recorded: %s", out)
 	}
@@ -250,8 +251,8 @@ func TestKubectlRunsUnmodified(t *testing.T) {
 	p.online()
 	same("back")
 	s.configMap("greeting", "good morning")
-	s.until("kubectl get --watch goes on", func() bool { return strings.Contains(stream.String(), "greeting good morning") })
+	s.until("kubectl get --watch continues", func() bool { return strings.Contains(stream.String(), "greeting good morning") })
 	if n := strings.Count(stream.String(), "kube-root-ca.crt"); n != 1 {
-		t.Errorf("kubectl get --watch tells %d times of what has not changed: %s", n, stream)
+		t.Errorf("kubectl get --watch prints an unchanged object %d times: %s", n, stream)
 	}
 }

@@ -19,22 +19,22 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// rounds makes the test below longer.
-var rounds = flag.Int("rounds", 1, "how often the faults of TestWatchesSurvive are gone through")
+// rounds sets the length of the test.
+var rounds = flag.Int("rounds", 1, "how often the faults of TestWatchesMissNoEventThroughFaults are gone through")
 
 // selected is the label selector of one of the watcher's clients.
 const selected = "half=a"
 
-// clientsOfWatcher are those of tests/programs/watcher.
+// clientsOfWatcher are the clients of tests/programs/watcher.
 var clientsOfWatcher = []string{"json", "twin", "protobuf", "without bookmarks", selectedClient, "metadata", "for a while"}
 
 const selectedClient = "selected"
 
-// TestWatchesSurvive breaks the link, the sidecar and the server's memory at random while
-// somebody writes. Clients that list and watch through the sidecar must hear what a shadow
-// hears that watches the API server directly: everything, once, and in that order, but
-// for what the server had forgotten before they came back; of that, the difference.
-func TestWatchesSurvive(t *testing.T) {
+// TestWatchesMissNoEventThroughFaults breaks the link, restarts the sidecar and drops the server's
+// history, at random, during writes. Clients that list and watch through the sidecar must get the
+// same events as a shadow that watches the API server directly, each once and in order. For events
+// that the server has dropped before they reconnect, they must get the difference.
+func TestWatchesMissNoEventThroughFaults(t *testing.T) {
 	s := newSite(t)
 	random := randomOf(t)
 	v := &survival{site: s, random: random, made: map[string]bool{}}
@@ -48,26 +48,26 @@ func TestWatchesSurvive(t *testing.T) {
 	for range *rounds {
 		faults := v.faults()
 		for _, i := range random.Perm(len(faults)) {
-			v.suffer(faults[i])
+			v.apply(faults[i])
 		}
 	}
 	v.write(10)
 	s.configMap("end", "of the test")
 	v.settle()
-	v.judge()
+	v.check()
 }
 
-// survival is the test's run.
+// survival is a run of the test.
 type survival struct {
 	*site
 	random  *rand.Rand
 	pod     *testPod
 	shadows map[string]*shadow // by selector
-	made    map[string]bool    // objects that are there, of those that change
+	made    map[string]bool    // by name: whether a changing object exists
 	written int
 }
 
-// write makes n random changes, as fast as the server takes them.
+// write makes n random changes, as fast as the server accepts them.
 func (v *survival) write(n int) {
 	v.t.Helper()
 	api := cluster.Client().CoreV1().ConfigMaps(v.namespace)
@@ -93,24 +93,21 @@ func (v *survival) write(n int) {
 	}
 }
 
-// forget makes the server forget all that was before. Its own memory has to go, too.
-func (v *survival) forget() {
+// dropHistory makes the API server drop its history.
+func (v *survival) dropHistory() {
 	v.t.Helper()
 	for _, h := range v.shadows {
 		h.sync()
 	}
-	if err := cluster.Compact(v.ctx); err != nil {
-		v.t.Fatal(err)
-	}
-	if err := cluster.Restart(v.ctx); err != nil {
+	if err := cluster.DropHistory(v.ctx); err != nil {
 		v.t.Fatal(err)
 	}
 	for _, h := range v.shadows {
-		h.again()
+		h.resume()
 	}
 }
 
-// fault is something that happens while there are writes.
+// fault is an action during writes.
 type fault struct {
 	name   string
 	happen func()
@@ -119,7 +116,7 @@ type fault struct {
 func (v *survival) faults() []fault {
 	link, p := v.Link, v.pod
 	some := func() { v.write(1 + v.random.IntN(30)) }
-	// during breaks something while writes are on their way, and mends it in the midst of others.
+	// during calls down and up between writes.
 	during := func(down, up func()) func() {
 		return func() { some(); down(); some(); up(); some() }
 	}
@@ -155,31 +152,31 @@ func (v *survival) faults() []fault {
 			}
 			some()
 		}},
-		{"a server that forgets", func() { some(); v.forget(); some() }},
-		{"an outage longer than the server's memory", during(func() { p.offline(); some(); v.forget() }, p.online)},
-		{"two of them with nothing between", func() {
+		{"a server that drops its history", func() { some(); v.dropHistory(); some() }},
+		{"an outage longer than the server's history", during(func() { p.offline(); some(); v.dropHistory() }, p.online)},
+		{"two of them without a pause", func() {
 			v.settle()
-			during(func() { p.offline(); v.forget() }, p.online)()
-			during(func() { link.BlackHole(); p.linkIs("offline"); some(); v.forget() }, p.online)()
+			during(func() { p.offline(); v.dropHistory() }, p.online)()
+			during(func() { link.BlackHole(); p.linkIs("offline"); some(); v.dropHistory() }, p.online)()
 		}},
-		{"a restart of the sidecar in an outage longer than the server's memory", during(func() { p.offline(); some(); restart(); v.forget() }, p.online)},
+		{"a restart of the sidecar in an outage longer than the server's history", during(func() { p.offline(); some(); restart(); v.dropHistory() }, p.online)},
 	}
 }
 
-// heard are the lines that the watcher has printed.
-func (v *survival) heard() map[string][]seen {
+// received are the events that the watcher has printed, by client.
+func (v *survival) received() map[string][]watchEvent {
 	v.t.Helper()
-	all := map[string][]seen{}
+	all := map[string][]watchEvent{}
 	for line := range bytes.Lines([]byte(mustLogs(v.t, v.pod, "app"))) {
-		var l seen
-		if json.Unmarshal(line, &l) == nil && l.Client != "" { // others are for the log, or are not whole yet
+		var l watchEvent
+		if json.Unmarshal(line, &l) == nil && l.Client != "" { // others are log lines or incomplete
 			all[l.Client] = append(all[l.Client], l)
 		}
 	}
 	return all
 }
 
-// settle waits until all clients have what the server has.
+// settle waits until all clients have the state of the server.
 func (v *survival) settle() {
 	v.t.Helper()
 	want := map[string]map[string]string{}
@@ -193,12 +190,12 @@ func (v *survival) settle() {
 			v.t.Log(behind)
 		}
 	}()
-	v.until("all clients have what the server has", func() bool {
-		heard := v.heard()
+	v.until("all clients have the state of the server", func() bool {
+		received := v.received()
 		behind = ""
 		for _, name := range clientsOfWatcher {
 			state := map[string]string{}
-			for _, l := range heard[name] {
+			for _, l := range received[name] {
 				if l.Event == "listed" {
 					state = l.listed()
 				}
@@ -220,7 +217,7 @@ func selectorOf(client string) string {
 	return ""
 }
 
-// reasons are why watches ended with 410, as the sidecar tells, and how often.
+// reasons are the reasons why watches ended with 410, by the sidecar's log, and how often.
 func (v *survival) reasons() map[string]int {
 	counts := map[string]int{}
 	for line := range strings.Lines(mustLogs(v.t, v.pod, "rockpool-sidecar")) {
@@ -232,27 +229,27 @@ func (v *survival) reasons() map[string]int {
 	return counts
 }
 
-// judge looks at all that the clients have heard.
-func (v *survival) judge() {
+// check checks all events of the clients.
+func (v *survival) check() {
 	v.t.Helper()
-	told := leaps(mustLogs(v.t, v.pod, "rockpool-sidecar"))
-	heard := v.heard()
-	if names := slices.Sorted(maps.Keys(heard)); len(names) != len(clientsOfWatcher) {
+	sent := catchUps(mustLogs(v.t, v.pod, "rockpool-sidecar"))
+	received := v.received()
+	if names := slices.Sorted(maps.Keys(received)); len(names) != len(clientsOfWatcher) {
 		v.t.Fatalf("clients %v", names)
 	}
 	for _, name := range clientsOfWatcher {
-		f := &follower{shadow: v.shadows[selectorOf(name)], bookmarks: name != "without bookmarks", leaps: told, counts: map[string]int{}}
-		for _, l := range heard[name] {
-			f.take(v.t, l)
+		f := &eventChecker{shadow: v.shadows[selectorOf(name)], bookmarks: name != "without bookmarks", catchUps: sent, counts: map[string]int{}}
+		for _, l := range received[name] {
+			f.check(v.t, l)
 		}
 		_, want := f.list()
 		if !maps.Equal(f.state, want) {
-			v.t.Errorf("%s has at the end %v, and the server has %v", name, f.state, want)
+			v.t.Errorf("%s has %v at the end, want %v", name, f.state, want)
 		}
 		v.t.Logf("%-18s %v", name, f.counts)
 	}
-	v.t.Logf("%d changes; %d differences were told; clients had to list again because %v", v.written, len(told), v.reasons())
-	if len(told) < len(clientsOfWatcher) {
-		v.t.Errorf("only %d differences were told; this test shows too little", len(told))
+	v.t.Logf("%d changes; %d differences were sent; clients had to list again because %v", v.written, len(sent), v.reasons())
+	if len(sent) < len(clientsOfWatcher) {
+		v.t.Errorf("only %d differences were sent, too few for this test", len(sent))
 	}
 }

@@ -14,9 +14,9 @@ import (
 // probeInterval is the sidecar's default.
 const probeInterval = 2 * time.Second
 
-// What is logged here are the figures of a build with the race detector, on a machine
-// that does other things; the bounds are wide for that. The bench measures.
-func TestHowLongAVerdictTakes(t *testing.T) {
+// The build has the race detector and the machine may be busy, so the bounds are wide. The logged
+// times are not measurements: see tests/bench.
+func TestTheSidecarSoonNoticesThatTheLinkFailsAndReturns(t *testing.T) {
 	s := newSite(t)
 	s.configMap("greeting", "hello")
 	p := s.pod(withoutApp)
@@ -29,8 +29,8 @@ func TestHowLongAVerdictTakes(t *testing.T) {
 		firstBound time.Duration
 	}{
 		{"refused", func() error { s.Link.Cut(); return nil }, 2 * time.Second},
-		{"a black hole that accepts", func() error { s.Link.BlackHole(); return nil }, 6 * time.Second},
-		{"a black hole that does not", s.Link.Drop, 6 * time.Second},
+		{"a black hole that accepts connections", func() error { s.Link.BlackHole(); return nil }, 6 * time.Second},
+		{"a black hole that drops SYNs", s.Link.Drop, 6 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := p.in(t)
@@ -39,12 +39,12 @@ func TestHowLongAVerdictTakes(t *testing.T) {
 			defer x.stop()
 			cut := time.Now()
 			if err := tt.fail(); err != nil {
-				t.Log(err) // the link is a hole that accepts, then
+				t.Log(err) // the link is then a black hole that accepts connections
 			}
 			first := x.until("a cached answer", time.Time{}, finding.cached)
 			p.linkIs("offline")
-			later := x.until("a later one", time.Now(), finding.cached)
-			x.until("many later ones", later.Ended.Add(time.Second), finding.cached)
+			later := x.until("a later cached answer", time.Now(), finding.cached)
+			x.until("many later cached answers", later.Ended.Add(time.Second), finding.cached)
 			restored := time.Now()
 			s.Link.Restore()
 			back := x.until("the API server's answer", restored, func(f finding) bool { return !f.cached() })
@@ -53,14 +53,14 @@ func TestHowLongAVerdictTakes(t *testing.T) {
 
 			var cached []time.Duration
 			for _, f := range x.findings() {
-				if f.brokeOff() && f.Started.Before(cut) {
+				if f.truncated() && f.Started.Before(cut) {
 					continue
 				}
 				if f.Status != http.StatusOK || !strings.Contains(string(f.Body), "hello") {
 					t.Errorf("an answer at %s: %d %s %s", f.Started.Sub(cut), f.Status, f.Error, f.text())
 				}
 				if f.cached() && f.Started.After(first.Ended) {
-					cached = append(cached, f.took())
+					cached = append(cached, f.duration())
 				}
 			}
 			slices.Sort(cached)
@@ -84,33 +84,33 @@ func TestHowLongAVerdictTakes(t *testing.T) {
 		outages := s.sql("SELECT count(*) FROM link WHERE state = 'offline'")
 		x := p.poll(5*time.Millisecond, inquiry{Target: greeting})
 		defer x.stop()
-		stranded := time.Now()
+		began := time.Now()
 		s.Link.HalfOpen()
-		after := x.until("an answer over another connection", stranded, func(f finding) bool { return !f.cached() })
+		after := x.until("an answer over another connection", began, func(f finding) bool { return !f.cached() })
 		x.stop()
-		t.Logf("the connection was replaced after %s", after.Ended.Sub(stranded))
+		t.Logf("the connection was replaced after %s", after.Ended.Sub(began))
 		for _, f := range x.findings() {
-			if f.brokeOff() && f.Started.Before(stranded) {
+			if f.truncated() && f.Started.Before(began) {
 				continue
 			}
-			if f.Status != http.StatusOK || f.took() > 6*time.Second {
-				t.Errorf("an answer after %s: %d %s", f.took(), f.Status, f.text())
+			if f.Status != http.StatusOK || f.duration() > 6*time.Second {
+				t.Errorf("an answer after %s: %d %s", f.duration(), f.Status, f.text())
 			}
 		}
 		if got := s.sql("SELECT count(*) FROM link WHERE state = 'offline'"); got != outages {
-			t.Errorf("the link was held to be down: %s", s.sql("SELECT * FROM v_link"))
+			t.Errorf("the link was offline: %s", s.sql("SELECT * FROM v_link"))
 		}
 	})
-	t.Run("pieces that come 200 ms late, one in a hundred", func(t *testing.T) {
+	t.Run("one chunk in a hundred is 200 ms late", func(t *testing.T) {
 		p := p.in(t)
 		p.linkIs("online")
 		s.Link.Stall(0.01, 200*time.Millisecond)
 		defer s.Link.Stall(0, 0)
 		x := p.poll(5*time.Millisecond, inquiry{Target: greeting}, inquiry{Target: s.configMaps()})
 		defer x.stop()
-		late := func(f finding) bool { return f.took() > 150*time.Millisecond }
+		late := func(f finding) bool { return f.duration() > 150*time.Millisecond }
 		x.until("a late answer", time.Time{}, late)
-		x.until("answers behind it", time.Now().Add(3*time.Second), func(finding) bool { return true })
+		x.until("answers after it", time.Now().Add(3*time.Second), func(finding) bool { return true })
 		x.stop()
 		cached, held := 0, 0
 		for _, f := range x.findings() {
@@ -136,8 +136,8 @@ func TestHowLongAVerdictTakes(t *testing.T) {
 	}
 }
 
-// Two addresses of the same API server, as of two gateways.
-func TestOneOfTwoLinksFails(t *testing.T) {
+// The two addresses lead to one API server, as two gateways do.
+func TestTheSidecarSwitchesToTheOtherOfTwoLinks(t *testing.T) {
 	const another = "203.0.113.10:6444"
 	s := newSite(t)
 	second := s.linkAt(another, cluster.Address())
@@ -150,24 +150,24 @@ func TestOneOfTwoLinksFails(t *testing.T) {
 	before := changes()
 	x := p.poll(5*time.Millisecond, inquiry{Target: s.configMaps() + "/greeting"}, inquiry{Target: s.configMaps()})
 	defer x.stop()
-	// answered is how often the sidecar has said so of an address.
+	// answered is how often the sidecar has logged that an address answers.
 	answered := func(address string) int {
 		return strings.Count(mustLogs(t, p, "rockpool-sidecar"), `"API server answers","server":"https://`+address+`"`)
 	}
 	steps := []struct {
-		name       string
-		fail, mend func()
-		over       *link.Link // that answers are to come over
-		broken     string     // address that comes back
+		name         string
+		fail, repair func()
+		over         *link.Link // the link for the answers
+		broken       string     // the address that is repaired
 	}{
 		{"the first is refused", s.Link.Cut, s.Link.Restore, second, edge.PublicAddress},
 		{"the first is a black hole", s.Link.BlackHole, s.Link.Restore, second, edge.PublicAddress},
-		{"the second is one, too, which nobody uses", second.BlackHole, second.Restore, s.Link, another},
-		{"the address list is another one", func() {
+		{"the unused second is a black hole too", second.BlackHole, second.Restore, s.Link, another},
+		{"the list of addresses changes", func() {
 			s.configure("upstream: {servers: [{url: 'https://" + another + "', tls-server-name: kubernetes}]}\n")
 			p.sidecarSays(`changed settings are in effect","keys":["upstream.servers"]`)
 		}, func() {}, second, ""},
-		{"what was removed is cut", s.Link.Cut, s.Link.Restore, second, ""},
+		{"the removed link is cut", s.Link.Cut, s.Link.Restore, second, ""},
 	}
 	for _, step := range steps {
 		since, carried, times := time.Now(), step.over.Stats().BytesDown, answered(step.broken)
@@ -175,31 +175,31 @@ func TestOneOfTwoLinksFails(t *testing.T) {
 		first := x.until("an answer after "+step.name, since, func(f finding) bool { return f.Status == http.StatusOK && !f.cached() })
 		t.Logf("%s: answered after %s", step.name, first.Ended.Sub(since))
 		s.configMap("greeting", step.name)
-		p.sees("updated", step.name) // the watch has moved, or stayed
+		p.sees("updated", step.name) // the watch works, on whichever link
 		s.until(step.name+": bytes come over the other link", func() bool { return step.over.Stats().BytesDown > carried })
 		if step.broken != "" {
-			s.until(step.name+": it is known", func() bool {
+			s.until(step.name+": it is logged", func() bool {
 				return strings.Contains(mustLogs(t, p, "rockpool-sidecar"), `"API server does not answer","server":"https://`+step.broken+`"`)
 			})
 		}
-		step.mend()
+		step.repair()
 		if step.broken != "" {
 			s.until(step.name+": it is used again", func() bool { return answered(step.broken) > times })
 		}
 	}
 	x.stop()
-	brokenOff := 0
+	truncated := 0
 	for _, f := range x.findings() {
-		if f.brokeOff() {
-			brokenOff++
+		if f.truncated() {
+			truncated++
 			continue
 		}
-		if f.Status != http.StatusOK || f.cached() || f.took() > 6*time.Second {
-			t.Errorf("an answer after %s: %d %v %s", f.took(), f.Status, f.Headers, f.text())
+		if f.Status != http.StatusOK || f.cached() || f.duration() > 6*time.Second {
+			t.Errorf("an answer after %s: %d %v %s", f.duration(), f.Status, f.Headers, f.text())
 		}
 	}
-	if brokenOff > len(steps) { // one for each fault, as the client asks one question at a time
-		t.Errorf("%d answers broke off", brokenOff)
+	if truncated > len(steps) { // one for each fault, as the client sends one request at a time
+		t.Errorf("%d truncated answers", truncated)
 	}
 	if got := changes(); got != before {
 		t.Errorf("the state of the link has changed: %s", s.sql("SELECT * FROM v_link"))

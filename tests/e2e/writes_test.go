@@ -18,7 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
-// leader runs the program of that name in place of the informer.
+// leader runs the program leader instead of the informer.
 func (s *site) leader(annotations map[string]string, args ...string) *testPod {
 	s.t.Helper()
 	s.allow(rbacv1.PolicyRule{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}})
@@ -31,7 +31,7 @@ func (s *site) leader(annotations map[string]string, args ...string) *testPod {
 	})
 }
 
-// kill kills the sidecar and waits until it is there again.
+// kill kills the sidecar and waits until it runs again.
 func (p *testPod) kill() {
 	p.site.t.Helper()
 	before := p.restarts("rockpool-sidecar")
@@ -43,14 +43,13 @@ func (p *testPod) kill() {
 	}
 }
 
-// outbox gives the names of the Events that wait, in order.
+// outbox returns the names of the queued Events, in order.
 func (s *site) outbox(where string) []string {
 	s.t.Helper()
 	return strings.Fields(s.sql("SELECT name FROM outbox WHERE " + where + " ORDER BY id"))
 }
 
-// events gives the Events of the namespace, in the order in which the API server has made or
-// changed them.
+// events returns the Events of the namespace in the order of their resourceVersions.
 func (s *site) events() []corev1.Event {
 	s.t.Helper()
 	list, err := cluster.Client().CoreV1().Events(s.namespace).List(s.ctx, metav1.ListOptions{})
@@ -81,13 +80,13 @@ func TestEventsOfAnOutageArriveOnceAndInOrder(t *testing.T) {
 			s.until("Events are queued", func() bool { return len(s.outbox(ticks)) >= 5 })
 			p.kill()
 			before := s.outbox("1")
-			s.until("Events are queued by the sidecar that was started again", func() bool { return len(s.outbox(ticks)) >= 10 })
+			s.until("the restarted sidecar queues Events", func() bool { return len(s.outbox(ticks)) >= 10 })
 			if now := s.outbox("1"); !slices.Equal(now[:len(before)], before) {
-				t.Errorf("queued were %v, after the restart are %v", before, now)
+				t.Errorf("queued before the restart: %v, after it: %v", before, now)
 			}
 			queued := s.outbox(ticks)
 			if n := len(s.outbox("json_extract(object, '$.reason') = 'Beat' AND patch <> ''")); n != 1 {
-				t.Errorf("%d Events Beat are queued, want the one from before the outage", n)
+				t.Errorf("%d Events with the reason Beat are queued, want 1, from before the outage", n)
 			}
 			p.online()
 			s.until("all are delivered", func() bool { return len(s.outbox("1")) == 0 })
@@ -109,9 +108,9 @@ func TestEventsOfAnOutageArriveOnceAndInOrder(t *testing.T) {
 				}
 				return most
 			}
-			// The recorder counts, so all before have arrived with this. The newer recorder
-			// tries again after ten seconds what it could not write while there was no sidecar.
-			s.until("what was told until then arrives", func() bool {
+			// The recorder counts, so with this Event all earlier ones have arrived. The newer
+			// recorder retries after ten seconds the writes that failed while no sidecar ran.
+			s.until("the last Events arrive", func() bool {
 				most := beats()
 				tocks := 0
 				for n := 1; n < last/2; n++ {
@@ -121,16 +120,16 @@ func TestEventsOfAnOutageArriveOnceAndInOrder(t *testing.T) {
 			})
 			for n := 1; n <= last; n++ {
 				if reason := fmt.Sprint("Tick", n); counts[reason] != 1 {
-					t.Errorf("%s is there %d times", reason, counts[reason])
+					t.Errorf("%d Events with the reason %s, want 1", counts[reason], reason)
 				}
 			}
 			for n := 1; n < last/2; n++ {
 				if reason := fmt.Sprint("Tock", n); counts[reason] != 1 {
-					t.Errorf("%s of the newer recorder is there %d times", reason, counts[reason])
+					t.Errorf("%d Events of the newer recorder with the reason %s, want 1", counts[reason], reason)
 				}
 			}
 			if counts["Beat"] != 1 {
-				t.Errorf("Beat is there %d times", counts["Beat"])
+				t.Errorf("%d Events with the reason Beat, want 1", counts["Beat"])
 			}
 			var arrived []string
 			for _, e := range got {
@@ -139,28 +138,28 @@ func TestEventsOfAnOutageArriveOnceAndInOrder(t *testing.T) {
 				}
 			}
 			if !slices.Equal(arrived, queued) {
-				t.Errorf("queued were %v, they have arrived as %v", queued, arrived)
+				t.Errorf("order of arrival: %v, want that of the queue: %v", arrived, queued)
 			}
 			// The newer recorder does not keep the order: it patches an Event that it could not
-			// write yet while there was no sidecar, and is told that nobody knows it.
+			// create while no sidecar ran, and gets an error.
 			for line := range strings.Lines(mustLogs(t, p, "app")) {
 				if strings.Contains(line, "Server rejected") && !strings.Contains(line, "event_broadcaster.go") {
-					t.Errorf("the recorder complains: %s", line)
+					t.Errorf("the recorder logs an error: %s", line)
 				}
 			}
 		})
 	}
 }
 
-// outage is how long the link is down, in terms of the lease.
+// outage is the length of an outage and the timing of the Lease.
 type outage struct {
 	lasts                  time.Duration
 	duration, renew, retry time.Duration
 }
 
-// theOutage is many renewal deadlines long. ROCKPOOL_OUTAGE=3m makes it as long as that, with
-// the defaults of client-go.
-func theOutage(t *testing.T) outage {
+// newOutage returns an outage of many renewal deadlines. With ROCKPOOL_OUTAGE=3m it has that
+// length, and the defaults of client-go.
+func newOutage(t *testing.T) outage {
 	t.Helper()
 	long := os.Getenv("ROCKPOOL_OUTAGE")
 	if long == "" {
@@ -173,7 +172,7 @@ func theOutage(t *testing.T) outage {
 	return outage{lasts: lasts, duration: 15 * time.Second, renew: 10 * time.Second, retry: 2 * time.Second}
 }
 
-// candidate runs a program that leads, and waits until it does.
+// candidate runs a leader and waits until it leads.
 func (o outage) candidate(s *site, annotations map[string]string) *testPod {
 	s.t.Helper()
 	p := s.leader(annotations, "-lease=main", "-lease-duration="+o.duration.String(), "-renew-deadline="+o.renew.String(), "-retry-period="+o.retry.String())
@@ -181,7 +180,7 @@ func (o outage) candidate(s *site, annotations map[string]string) *testPod {
 	return p
 }
 
-// pass waits until the Lease was renewed for as long as the outage lasts.
+// pass waits until the Lease has been renewed for the length of the outage.
 func (o outage) pass(p *testPod) {
 	p.site.t.Helper()
 	began := time.Now()
@@ -206,8 +205,8 @@ func (s *site) mainLease() *coordinationv1.Lease {
 
 var keepsLeases = map[string]string{"rockpool.dev/offline-leases": "true"}
 
-func TestALeaderGoesOnLeadingThroughAnOutage(t *testing.T) {
-	o := theOutage(t)
+func TestALeaderKeepsItsLeaseThroughAnOutage(t *testing.T) {
+	o := newOutage(t)
 	t.Run("with offline-leases", func(t *testing.T) {
 		t.Parallel()
 		s := newSite(t)
@@ -222,21 +221,21 @@ func TestALeaderGoesOnLeadingThroughAnOutage(t *testing.T) {
 		s.until("the API server's Lease is renewed", func() bool { return s.mainLease().Spec.RenewTime.After(before.Spec.RenewTime.Time) })
 		after := s.mainLease()
 		if *after.Spec.HolderIdentity != "edge" || *after.Spec.LeaseTransitions != *before.Spec.LeaseTransitions || !after.Spec.AcquireTime.Equal(before.Spec.AcquireTime) {
-			t.Errorf("%+v became %+v", before.Spec, after.Spec)
+			t.Errorf("%+v, want %+v", after.Spec, before.Spec)
 		}
 		p.sidecarSays("the API server's Lease counts again")
 		if text := mustLogs(t, p, "app"); strings.Contains(text, `"stopped"`) || p.restarts("app") > 0 {
-			t.Errorf("it has stopped:\n%s", text)
+			t.Errorf("the leader has stopped:\n%s", text)
 		}
 	})
-	t.Run("not without", func(t *testing.T) {
+	t.Run("not without offline-leases", func(t *testing.T) {
 		t.Parallel()
 		s := newSite(t)
 		p := o.candidate(s, nil)
 		p.offline()
 		p.sees(`"event":"stopped"`)
 	})
-	t.Run("not when another has the Lease", func(t *testing.T) {
+	t.Run("not when another holder has the Lease", func(t *testing.T) {
 		t.Parallel()
 		s := newSite(t)
 		p := o.candidate(s, keepsLeases)

@@ -17,7 +17,7 @@ import (
 // rockpoolUser is the user of the sidecar, in the image and in the injected pod.
 const rockpoolUser = 65532
 
-func TestWhatIsOnTheNodesDiskIsForTheSidecarOnlyAndNoSecret(t *testing.T) {
+func TestOnlyTheSidecarCanReadTheNodesDiskAndNoSecretIsThere(t *testing.T) {
 	s := newSite(t, "disk")
 	s.kubectl("apply", "-f", "testdata/secrets.yaml")
 	p := s.pod("vault")
@@ -43,13 +43,13 @@ func TestWhatIsOnTheNodesDiskIsForTheSidecarOnlyAndNoSecret(t *testing.T) {
 			return err
 		}
 		if info.Mode().Perm()&0o077 != 0 {
-			t.Errorf("%s: mode %s lets others in", path, info.Mode())
+			t.Errorf("%s: mode %s gives access to others", path, info.Mode())
 		}
 		relative, err := filepath.Rel(root, path)
 		if err != nil {
 			return err
 		}
-		// The namespace and the account are shared by workloads, so no pod may own them.
+		// Workloads share the directories of namespace and service account, so no pod may own them.
 		want := uint32(rockpoolUser)
 		if depth := len(strings.Split(relative, "/")); relative == "." || depth < 2 {
 			want = 0
@@ -73,11 +73,11 @@ func TestWhatIsOnTheNodesDiskIsForTheSidecarOnlyAndNoSecret(t *testing.T) {
 		return nil
 	}))
 	if !looked {
-		t.Error("not even the ConfigMap is found in the files; this test shows nothing")
+		t.Error("the files do not even have the ConfigMap, so this test shows nothing")
 	}
 }
 
-func TestTheSidecarRunsWithAsLittleAsItSays(t *testing.T) {
+func TestTheSidecarRunsWithItsDeclaredPrivilegesOnly(t *testing.T) {
 	s := newSite(t, "rights")
 	s.kubectl("apply", "-f", "testdata/workloads.yaml", "-l", "app=agent")
 	p := s.pod("agent")
@@ -108,7 +108,7 @@ func TestTheSidecarRunsWithAsLittleAsItSays(t *testing.T) {
 	s.try(err)
 	for line := range strings.Lines(string(mounts)) {
 		if f := strings.Fields(line); f[4] == "/" && !strings.HasPrefix(f[5], "ro") {
-			t.Errorf("its root is writable: %s", line)
+			t.Errorf("the root of the sidecar is writable: %s", line)
 		}
 	}
 }

@@ -7,15 +7,15 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-func TestAPodOnTheNodesNetworkHasAPortOfItsOwnThere(t *testing.T) {
+func TestAHostNetworkPodHasItsOwnPort(t *testing.T) {
 	s := newSite(t, "host")
 	s.kubectl("apply", "-f", "testdata/hostnetwork.yaml")
 	p := s.pod("host")
 	p.sees("app", "synced")
-	// The scheduler keeps another pod with this port off the node.
+	// The scheduler then puts no other pod with this port on the node.
 	i := slices.IndexFunc(p.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == "rockpool-sidecar" })
 	if ports := p.Spec.InitContainers[i].Ports; !slices.ContainsFunc(ports, func(port corev1.ContainerPort) bool { return port.HostPort == 20268 }) {
-		t.Errorf("the sidecar's ports are %+v, want 20268 among those of the host", ports)
+		t.Errorf("the sidecar's ports are %+v, want the host port 20268", ports)
 	}
 
 	testEnv.node.Link.Cut()

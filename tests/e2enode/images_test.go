@@ -13,15 +13,15 @@ import (
 	"rockpool.dev/tests/bed/node"
 )
 
-// programsImage has the programs of the tests.
+// programsImage is the image with the test programs.
 const programsImage = "programs:dev"
 
-// writeImages puts into directory the archives that the node imports: Rockpool's image as it is, and
-// those of the test programs and of what holds a pod's namespaces.
+// writeImages writes the archives that the node imports to directory: Rockpool's image, the image
+// of the test programs, and the image that holds a pod's namespaces.
 func writeImages(ctx context.Context, directory, rockpool string) error {
 	content, err := os.ReadFile(rockpool)
 	if err != nil {
-		return fmt.Errorf("the image of Rockpool, which `make image` makes: %w", err)
+		return fmt.Errorf("the image of Rockpool (make image builds it): %w", err)
 	}
 	if err := os.WriteFile(filepath.Join(directory, "rockpool.tar"), content, 0o644); err != nil {
 		return err
@@ -41,7 +41,7 @@ func writeImages(ctx context.Context, directory, rockpool string) error {
 	)
 }
 
-// writeImage writes an image with files in its root, the first of which is the entrypoint.
+// writeImage writes an image with files in its root. The first file is the entrypoint.
 func writeImage(directory, name, user string, paths ...string) error {
 	image := archive.Image{
 		Name: name, Platform: archive.Platform{OS: "linux", Architecture: runtime.GOARCH},

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-func TestTheJanitorRemovesTheCacheOfAWorkloadThatIsGoneAndNoOther(t *testing.T) {
+func TestTheJanitorRemovesTheCacheOfADeletedWorkloadOnly(t *testing.T) {
 	s := newSite(t, "janitor")
 	s.kubectl("apply", "-f", "testdata/workloads.yaml", "-l", "app in (db, agent)")
 	gone, stays := s.pod("db"), s.pod("agent")
@@ -19,7 +19,7 @@ func TestTheJanitorRemovesTheCacheOfAWorkloadThatIsGoneAndNoOther(t *testing.T) 
 	s.kubectl("delete", "statefulset", "db")
 	s.kubectl("wait", "--for=delete", "pod/"+gone.Name, "--timeout=60s")
 	gone.age(60 * 24 * time.Hour)
-	stays.age(60 * 24 * time.Hour) // but in use
+	stays.age(60 * 24 * time.Hour) // old, but in use
 
 	s.admin("apply", "-k", "../../manifests/overlays/janitor")
 	s.t.Cleanup(func() { s.admin("delete", "-k", "../../manifests/overlays/janitor", "--timeout=60s") })
@@ -31,14 +31,14 @@ func TestTheJanitorRemovesTheCacheOfAWorkloadThatIsGoneAndNoOther(t *testing.T) 
 	})
 	s.admin("-n", "rockpool-janitor", "rollout", "status", "daemonset/rockpool-janitor", "--timeout=60s")
 	if slots, err := stays.slots(); err != nil || len(slots) != 1 {
-		t.Errorf("slots of the workload that runs: %v, %v", slots, err)
+		t.Errorf("slots of the running workload: %v, %v", slots, err)
 	}
 	stays.recorded()
 	s.configMap("hello again")
 	stays.sees("app", "updated", "greeting")
 }
 
-// age makes the caches of a workload look as if they had not been written for a time.
+// age makes the caches of a workload look as if they had not been written for some time.
 func (p *pod) age(by time.Duration) {
 	p.site.t.Helper()
 	slots, err := p.slots()

@@ -10,7 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-func TestAJobEndsWithoutALinkAndIsCompleteWhenThatIsBack(t *testing.T) {
+func TestAJobEndsOfflineAndIsCompleteWhenTheLinkIsBack(t *testing.T) {
 	s := newSite(t, "job")
 	s.kubectl("apply", "-f", "testdata/job.yaml")
 	p := s.pod("late")
@@ -22,20 +22,20 @@ func TestAJobEndsWithoutALinkAndIsCompleteWhenThatIsBack(t *testing.T) {
 	s.try(syscall.Kill(p.pid("app"), syscall.SIGUSR1))
 	s.until("the sidecar ends with the app", func(ctx context.Context) error {
 		if pid, err := testEnv.node.PID(ctx, p.Pod, "rockpool-sidecar"); err == nil {
-			return fmt.Errorf("it is process %d", pid)
+			return fmt.Errorf("it still runs as process %d", pid)
 		}
 		return nil
 	})
 	printed, err := lines(p.Pod, "app")
 	s.try(err)
 	if len(printed) != 2 || printed[0].Text != printed[1].Text {
-		t.Errorf("the app got %v, want the same answer online and offline", printed)
+		t.Errorf("the app printed %v, want the same answer online and offline", printed)
 	}
 	testEnv.node.Link.Restore()
 	s.completes("late")
 }
 
-// completes waits for a Job. Its pod ends only if the sidecar does, when the app has.
+// completes waits until a Job is complete. Its pod ends only if the sidecar ends after the app.
 func (s *site) completes(job string) {
 	s.t.Helper()
 	s.until("the Job completes", func(ctx context.Context) error {

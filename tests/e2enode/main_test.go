@@ -1,6 +1,7 @@
-// Package e2enode has Rockpool on a real node: a kubelet, containerd and runc run pods of every kind,
-// with Rockpool installed from manifests/ and its image, behind a link that is cut. `make test-node`
-// runs it; it takes root and minutes, so without that it only says that it has not run.
+// Package e2enode tests Rockpool on a real node, behind a link that the tests cut: a kubelet,
+// containerd and runc run pods of every kind, and Rockpool is installed from manifests/ and its
+// image. The tests need root and minutes, so they run only with `make test-node` and are skipped
+// otherwise.
 package e2enode
 
 import (
@@ -23,16 +24,16 @@ import (
 	"rockpool.dev/tests/bed/node"
 )
 
-// imageVariable names the archive with the image of Rockpool. `make test-node` sets it, and so asks for
-// these tests.
+// imageVariable names the archive with the image of Rockpool. `make test-node` sets it. Without it,
+// the tests are skipped.
 const imageVariable = "ROCKPOOL_NODE_IMAGE"
 
 var keep = flag.Bool("keep", false, "keep the node's directory, with all logs")
 
-// testEnv is shared by all tests; each has a namespace of its own. Nil where there can be none.
+// testEnv is shared by all tests. Each test has its own namespace. Nil: see notRun.
 var testEnv *environment
 
-// notRun says why there is no testEnv.
+// notRun is the reason why the tests do not run, or nil.
 var notRun error
 
 func TestMain(m *testing.M) {
@@ -52,7 +53,7 @@ func run(ctx context.Context, stop func(), m *testing.M) (code int, err error) {
 		return inside(ctx, stop, m)
 	}
 	if os.Getenv(imageVariable) == "" {
-		notRun = errors.New("the tests on a real node run with `make test-node` only")
+		notRun = errors.New("the tests on a real node run only with `make test-node`")
 	} else if notRun = node.Unable(); notRun != nil {
 		fmt.Fprintf(os.Stderr, "\n****\n**** THE TESTS ON A REAL NODE DO NOT RUN HERE: %v\n****\n\n", notRun)
 	}
@@ -62,7 +63,8 @@ func run(ctx context.Context, stop func(), m *testing.M) (code int, err error) {
 	return outside(ctx)
 }
 
-// outside makes all that needs a network, and then runs this program again where the node is.
+// outside builds everything that needs a network, and then runs this program again in the node's
+// namespaces.
 func outside(ctx context.Context) (code int, err error) {
 	if _, err := cluster.FindTools(ctx, os.Stderr); err != nil {
 		return 1, err
@@ -100,11 +102,11 @@ func inside(ctx context.Context, stop func(), m *testing.M) (code int, err error
 		return 1, err
 	}
 	fmt.Fprintf(os.Stderr, "tests/e2enode: Rockpool is installed after %s\n", time.Since(began).Round(time.Second))
-	stop() // from here on an interrupt ends this program, and all in its namespaces with it
+	stop() // from now on an interrupt ends this program, and with it everything in its namespaces
 	return m.Run(), nil
 }
 
-// An environment is a cluster of one node, with Rockpool in it.
+// An environment is a cluster of one node, with Rockpool installed.
 type environment struct {
 	*cluster.ControlPlane
 	node *node.Node
@@ -141,7 +143,7 @@ func (e *environment) stop() error {
 	return nil
 }
 
-// install does what the README tells an admin to do.
+// install installs Rockpool as the README says.
 func (e *environment) install(ctx context.Context) error {
 	for _, argv := range [][]string{
 		{e.Tools().Kubectl, "apply", "-k", "testdata/install"},
@@ -152,7 +154,7 @@ func (e *environment) install(ctx context.Context) error {
 			return fmt.Errorf("%w\n%s", err, events)
 		}
 	}
-	// The API server takes notice of the webhook a moment later.
+	// It takes a moment until the API server calls the webhook.
 	if err := e.CreateNamespace(ctx, "rockpool-check"); err != nil {
 		return err
 	}
@@ -163,13 +165,13 @@ func (e *environment) install(ctx context.Context) error {
 	return poll(ctx, func(ctx context.Context) error {
 		pod, err := e.Client().CoreV1().Pods("rockpool-check").Create(ctx, check, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		if err == nil && len(pod.Spec.InitContainers) == 0 {
-			err = errors.New("the webhook is not called")
+			err = errors.New("the API server does not call the webhook")
 		}
 		return err
 	})
 }
 
-// command runs a program of the admin's.
+// command runs a program with the administrator's kubeconfig.
 func (e *environment) command(ctx context.Context, argv ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+e.Kubeconfig())

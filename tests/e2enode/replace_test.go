@@ -13,9 +13,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// The link goes when the kubelet has all that it needs of the API server, a token above all, and
-// before it has started anything. A little later, and the sidecar might have begun online.
-func TestAPodThatReplacesAnotherStartsWarmWithoutALink(t *testing.T) {
+// The test cuts the link when the kubelet has everything that it needs from the API server, above
+// all a token, and before it starts containers: otherwise the sidecar could start online.
+func TestAReplacementPodStartsOfflineWithTheCache(t *testing.T) {
 	for _, kind := range []struct{ name, app string }{{"of a StatefulSet", "db"}, {"of a DaemonSet", "agent"}} {
 		t.Run(kind.name, func(t *testing.T) {
 			s := newSite(t, "replace-"+kind.app)
@@ -36,11 +36,11 @@ func TestAPodThatReplacesAnotherStartsWarmWithoutALink(t *testing.T) {
 			printed, err := lines(fresh.Pod, "rockpool-sidecar")
 			s.try(err)
 			if len(printed) == 0 || printed[0].Time.Before(cut) {
-				t.Fatalf("the sidecar began before the link was cut at %s; this test shows nothing: %v", cut, printed)
+				t.Fatalf("the sidecar started before the cut at %s, so this test shows nothing: %v", cut, printed)
 			}
 			fresh.linkIs("offline")
 			if slots, err := fresh.slots(); err != nil || len(slots) != 1 || filepath.Base(slots[0]) != "0" {
-				t.Errorf("slots %v, %v, want the one of the pod before", slots, err)
+				t.Errorf("slots %v, %v, want the slot of the replaced pod", slots, err)
 			}
 
 			s.configMap("hello again")
@@ -48,16 +48,16 @@ func TestAPodThatReplacesAnotherStartsWarmWithoutALink(t *testing.T) {
 			fresh.linkIs("online")
 			fresh.sees("app", "updated", "greeting")
 			if now := s.pod(kind.app); now.UID != fresh.UID {
-				t.Errorf("the pod was replaced once more, by %s", now.Name)
+				t.Errorf("the pod was replaced again, by %s", now.Name)
 			}
 		})
 	}
 }
 
-// replacement waits for the pod that a controller makes in place of another.
+// replacement waits for the pod that a controller creates to replace another.
 func (s *site) replacement(old *pod) (found *corev1.Pod) {
 	s.t.Helper()
-	s.until("a pod in its place", func(ctx context.Context) error {
+	s.until("the controller creates another pod", func(ctx context.Context) error {
 		pods, err := testEnv.Client().CoreV1().Pods(s.namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=" + old.Labels["app"]})
 		if err != nil {
 			return err
@@ -72,8 +72,8 @@ func (s *site) replacement(old *pod) (found *corev1.Pod) {
 	return found
 }
 
-// awaitVolumes waits until the kubelet has filled the pod's volumes, for which it needs the link:
-// that with the token, and that with the settings.
+// awaitVolumes waits until the kubelet has filled the volumes with the token and the settings, for
+// which it needs the link.
 func (s *site) awaitVolumes(p *pod) {
 	s.t.Helper()
 	want := 0
@@ -89,7 +89,7 @@ func (s *site) awaitVolumes(p *pod) {
 		if len(filled) == want {
 			return
 		}
-		time.Sleep(2 * time.Millisecond) // the pod starts meanwhile
+		time.Sleep(2 * time.Millisecond) // short, because the pod is about to start
 	}
 	s.t.Fatal(fmt.Errorf("the kubelet does not fill the volumes of %s", p.Name))
 }

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// The kubelet writes the ConfigMap and the annotations anew in its own time: on this node it
-// looks at a pod every ten seconds.
-func TestSettingsReachAPodThatRuns(t *testing.T) {
+// The kubelet updates the volumes of ConfigMap and annotations periodically, on this node every ten
+// seconds.
+func TestSettingsReachARunningPod(t *testing.T) {
 	s := newSite(t, "settings")
 	s.kubectl("apply", "-f", "testdata/workloads.yaml", "-l", "app=web")
 	web := s.pod("web")
@@ -31,10 +31,10 @@ func TestSettingsReachAPodThatRuns(t *testing.T) {
 	s.kubectl("annotate", "--overwrite", "pod", web.Name, "rockpool.dev/cache-agents=a/b")
 	web.sees("rockpool-sidecar", "keeping the settings in effect", "annotation rockpool.dev/cache-agents")
 	if now := web.pid("rockpool-sidecar"); now != before {
-		t.Errorf("the sidecar was process %d and is %d", before, now)
+		t.Errorf("the sidecar is process %d, was %d", now, before)
 	}
 
-	// The same volumes without a link: containers start again all the same.
+	// Offline, containers can restart with the same volumes.
 	testEnv.node.Link.Cut()
 	web.linkIs("offline")
 	web.kill("app")

@@ -23,9 +23,10 @@ import (
 	"rockpool.dev/tests/edge"
 )
 
-// patience bounds each wait. It is never waited for when all is well.
+// patience bounds each wait. A test that passes does not wait that long.
 const patience = 2 * time.Minute
 
+// poll calls ask until it succeeds. The error has the last error of ask.
 func poll(ctx context.Context, ask func(context.Context) error) error {
 	var last error
 	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
@@ -45,7 +46,7 @@ type site struct {
 	namespace string
 }
 
-// newSite makes a namespace with a ConfigMap and a Secret, and the link whole.
+// newSite creates a namespace with a ConfigMap and a Secret. The link is up, also after the test.
 func newSite(t *testing.T, name string) *site {
 	t.Helper()
 	if testEnv == nil {
@@ -61,7 +62,7 @@ func newSite(t *testing.T, name string) *site {
 	t.Cleanup(func() {
 		testEnv.node.Link.Restore()
 		if t.Failed() {
-			s.tell()
+			s.logState()
 		}
 	})
 	return s
@@ -85,8 +86,8 @@ func (s *site) until(what string, ask func(context.Context) error) {
 	}
 }
 
-// tell says what the cluster knows of the pods.
-func (s *site) tell() {
+// logState logs the state and the logs of the pods.
+func (s *site) logState() {
 	ctx := context.WithoutCancel(s.ctx)
 	for _, args := range [][]string{{"get", "pods", "-o", "wide"}, {"get", "events"}, {"describe", "pods"}} {
 		out, err := testEnv.command(ctx, append([]string{testEnv.Tools().Kubectl, "-n", s.namespace}, args...)...)
@@ -110,7 +111,7 @@ func (s *site) tell() {
 	}
 }
 
-// configMap makes or changes the ConfigMap greeting, past the link.
+// configMap creates or changes the ConfigMap greeting, not over the link.
 func (s *site) configMap(value string) {
 	s.t.Helper()
 	api := testEnv.Client().CoreV1().ConfigMaps(s.namespace)
@@ -122,13 +123,13 @@ func (s *site) configMap(value string) {
 	s.try(err)
 }
 
-// kubectl runs kubectl in the namespace; it must succeed.
+// kubectl runs kubectl in the namespace. It must succeed.
 func (s *site) kubectl(args ...string) string {
 	s.t.Helper()
 	return s.admin(append([]string{"-n", s.namespace}, args...)...)
 }
 
-// admin runs kubectl in no particular namespace; it must succeed.
+// admin runs kubectl without a namespace. It must succeed.
 func (s *site) admin(args ...string) string {
 	s.t.Helper()
 	out, err := testEnv.command(context.WithoutCancel(s.ctx), append([]string{testEnv.Tools().Kubectl}, args...)...)
@@ -136,7 +137,7 @@ func (s *site) admin(args ...string) string {
 	return out
 }
 
-// pod waits for the one pod with the label app that is not about to go, and until it is ready.
+// pod waits until the only pod with the label app that is not being deleted is ready.
 func (s *site) pod(app string) *pod {
 	s.t.Helper()
 	var found *corev1.Pod
@@ -153,7 +154,7 @@ func (s *site) pod(app string) *pod {
 	return &pod{Pod: found, site: s}
 }
 
-// find is that pod, whether it is ready or not.
+// find returns that pod, ready or not.
 func (s *site) find(ctx context.Context, app string) (*corev1.Pod, error) {
 	pods, err := testEnv.Client().CoreV1().Pods(s.namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=" + app})
 	if err != nil {
@@ -183,10 +184,10 @@ type pod struct {
 	site *site
 }
 
-// sees waits until a container, as it was started last, prints a line with all of the words.
+// sees waits until a container prints a line with all words after its last start.
 func (p *pod) sees(container string, words ...string) { p.seesAfter(time.Time{}, container, words...) }
 
-// seesAfter waits for such a line that is printed after a time.
+// seesAfter is sees for lines printed after a time.
 func (p *pod) seesAfter(after time.Time, container string, words ...string) {
 	p.site.t.Helper()
 	p.site.until(fmt.Sprintf("%s of %s prints %q", container, p.Name, words), func(context.Context) error {
@@ -199,11 +200,11 @@ func (p *pod) seesAfter(after time.Time, container string, words ...string) {
 				return nil
 			}
 		}
-		return fmt.Errorf("%d lines, none with them", len(lines))
+		return fmt.Errorf("%d lines, none with all words", len(lines))
 	})
 }
 
-// lines are what a container, as it was started last, has printed.
+// lines are the lines of a container since its last start.
 func lines(pod *corev1.Pod, container string) ([]node.Line, error) {
 	log, err := testEnv.node.Log(pod, container)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -216,7 +217,7 @@ func lines(pod *corev1.Pod, container string) ([]node.Line, error) {
 	return log.Lines()
 }
 
-// file is a file as a running container sees it.
+// file returns the content of a file of a running container.
 func (p *pod) file(container, path string) string {
 	p.site.t.Helper()
 	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/root%s", p.pid(container), path))
@@ -224,7 +225,7 @@ func (p *pod) file(container, path string) string {
 	return string(content)
 }
 
-// pid is the process of a running container.
+// pid is the process id of a running container.
 func (p *pod) pid(container string) int {
 	p.site.t.Helper()
 	pid, err := testEnv.node.PID(p.site.ctx, p.Pod, container)
@@ -232,13 +233,13 @@ func (p *pod) pid(container string) int {
 	return pid
 }
 
-// kill kills a container and waits until the kubelet has started it again.
+// kill kills a container and waits until the kubelet has restarted it.
 func (p *pod) kill(container string) {
 	p.site.t.Helper()
 	before, err := testEnv.node.Attempt(p.Pod, container)
 	p.site.try(err)
 	p.site.try(syscall.Kill(p.pid(container), syscall.SIGKILL))
-	p.site.until("the kubelet starts "+container+" again", func(context.Context) error {
+	p.site.until("the kubelet restarts "+container, func(context.Context) error {
 		now, err := testEnv.node.Attempt(p.Pod, container)
 		if err == nil && now <= before {
 			err = fmt.Errorf("attempt %d", now)
@@ -250,21 +251,21 @@ func (p *pod) kill(container string) {
 // linkIs waits until the sidecar has recorded a state of the link.
 func (p *pod) linkIs(state string) {
 	p.site.t.Helper()
-	p.site.until("the sidecar of "+p.Name+" knows that it is "+state, func(ctx context.Context) error {
+	p.site.until("the sidecar of "+p.Name+" is "+state, func(ctx context.Context) error {
 		got, err := p.sql(ctx, "SELECT state FROM link ORDER BY id DESC LIMIT 1")
 		if err == nil && got != state {
-			err = fmt.Errorf("it is %s", got)
+			err = fmt.Errorf("the link is %s", got)
 		}
 		return err
 	})
 }
 
-// slots are the directories on the node's disk of the workload that the pod belongs to.
+// slots are the cache directories of the pod's workload on the node's disk.
 func (p *pod) slots() ([]string, error) {
 	return filepath.Glob(filepath.Join("/var/lib/rockpool", p.Namespace, p.Spec.ServiceAccountName, "*"+p.Labels["app"]+"*", "*"))
 }
 
-// sql asks the newest cache of the workload as a person would.
+// sql queries the newest cache of the workload with the sqlite3 shell.
 func (p *pod) sql(ctx context.Context, query string) (string, error) {
 	slots, err := p.slots()
 	if err == nil && len(slots) == 0 {

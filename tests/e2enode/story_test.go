@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func TestWorkloadsOfEveryKindOutliveTheLink(t *testing.T) {
+func TestWorkloadsOfEveryKindSurviveAnOutage(t *testing.T) {
 	s := newSite(t, "story")
 	s.kubectl("apply", "-f", "testdata/workloads.yaml")
 	web, agent, db := s.pod("web"), s.pod("agent"), s.pod("db")
@@ -25,7 +25,7 @@ func TestWorkloadsOfEveryKindOutliveTheLink(t *testing.T) {
 	for _, p := range running {
 		p.linkIs("offline")
 	}
-	s.configMap("hello again") // which nobody on the node can know
+	s.configMap("hello again") // the node cannot know this value
 	for _, p := range running {
 		p.kill("app")
 		p.sees("app", "present", "greeting")
@@ -51,13 +51,13 @@ func TestWorkloadsOfEveryKindOutliveTheLink(t *testing.T) {
 		t.Errorf("processes of the pods %s before containerd and the kubelet were restarted, %s after", before, after)
 	}
 
-	// A kubelet that has not seen the API server since its start knows of no pods, and starts nothing.
+	// A kubelet that has not reached the API server since its start knows no pods and starts none.
 	died, err := testEnv.node.Attempt(db.Pod, "app")
 	s.try(err)
 	s.try(syscall.Kill(db.pid("app"), syscall.SIGKILL))
 
 	testEnv.node.Link.Restore()
-	s.until("the kubelet starts what has died meanwhile", func(context.Context) error {
+	s.until("the kubelet restarts the killed container", func(context.Context) error {
 		now, err := testEnv.node.Attempt(db.Pod, "app")
 		if err == nil && now == died {
 			err = errors.New("it is not started again")

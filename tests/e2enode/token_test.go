@@ -14,8 +14,9 @@ import (
 
 const accountPath = "/var/run/secrets/kubernetes.io/serviceaccount/"
 
-// A token lives for ten minutes at least, and the kubelet renews it after eight. It also does when it
-// has been restarted, since it keeps tokens in memory only; the way of the new token is the same.
+// A token is valid for at least ten minutes, and the kubelet renews it after eight. It also renews
+// it after a restart of its own, since it keeps tokens in memory only. The test restarts the
+// kubelet: the new token reaches the app in the same way.
 func TestARenewedTokenReachesTheApp(t *testing.T) {
 	s := newSite(t, "token")
 	s.kubectl("apply", "-f", "testdata/workloads.yaml", "-l", "app=web")
@@ -37,20 +38,20 @@ func TestARenewedTokenReachesTheApp(t *testing.T) {
 		}
 		return err
 	})
-	s.until("the app sees it", func(context.Context) error {
+	s.until("the app has the new token", func(context.Context) error {
 		if now := web.file("app", accountPath+"token"); now != renewed {
 			return errors.New("it sees another")
 		}
 		return nil
 	})
 	if now := web.file("app", accountPath+"ca.crt"); now != ca {
-		t.Error("the CA has changed with the token; programs read it once")
+		t.Error("the CA has changed with the token, but programs read it only once")
 	}
 	review := &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: renewed}}
 	review, err := testEnv.Client().AuthenticationV1().TokenReviews().Create(s.ctx, review, metav1.CreateOptions{})
 	s.try(err)
 	if want := "system:serviceaccount:token:default"; review.Status.User.Username != want {
-		t.Errorf("the API server takes the token for %q, want %s", review.Status.User.Username, want)
+		t.Errorf("the token is that of %q, want %s", review.Status.User.Username, want)
 	}
 	s.configMap("hello again")
 	web.seesAfter(time.Now(), "asker", "ConfigMap", "hello again")

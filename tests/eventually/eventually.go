@@ -1,4 +1,5 @@
-// Package eventually waits, in tests, for conditions that other goroutines or processes bring about.
+// Package eventually waits, in tests, for conditions that other goroutines or processes bring
+// about.
 package eventually
 
 import (
@@ -41,9 +42,9 @@ func Receive[T any](t testing.TB, what string, from <-chan T) T {
 	}
 }
 
-// poll calls condition until it returns true, or for as long as limit. Between two calls it pauses for
-// as long as the call took, from 1 to 20 ms: a cheap condition is seen at once, and a costly one
-// leaves the processor to the program under test.
+// poll calls condition until it returns true, or for as long as limit. Between two calls it pauses
+// for as long as the call took, from 1 to 20 ms: a cheap condition is seen at once, and a costly
+// one leaves the processor to the program under test.
 func poll(condition func() bool) bool {
 	for deadline := time.Now().Add(limit); ; {
 		began := time.Now()

@@ -48,7 +48,7 @@ func bundle(t *testing.T) []byte {
 	return config.Webhooks[0].ClientConfig.CABundle
 }
 
-func forget(t *testing.T) {
+func deleteSecret(t *testing.T) {
 	t.Helper()
 	err := plane.Client().CoreV1().Secrets(system).Delete(t.Context(), secretName, metav1.DeleteOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
@@ -56,7 +56,7 @@ func forget(t *testing.T) {
 	}
 }
 
-// optedIn is a pod that asks for Rockpool.
+// optedIn is a pod with Rockpool's annotation.
 func optedIn(namespace string) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, GenerateName: "web-", Annotations: map[string]string{inject.AnnotationInject: "true"}},
@@ -64,24 +64,24 @@ func optedIn(namespace string) *corev1.Pod {
 	}
 }
 
-// admit has the API server admit a pod, but store nothing.
+// admit has the API server admit a pod in a dry run.
 func admit(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, error) {
 	return plane.Client().CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 }
 
-func TestTwoReplicasFromNothing(t *testing.T) {
+func TestTwoReplicasAgreeOnOneCertificate(t *testing.T) {
 	if err := plane.CreateNamespace(t.Context(), "shop"); err != nil {
 		t.Fatal(err)
 	}
-	forget(t)
+	deleteSecret(t)
 	f := newFront(t)
 	kubeconfig := kubeconfig(t, account(t))
 	one, first := replica(t, kubeconfig)
 	two, _ := replica(t, kubeconfig)
 	for _, address := range []string{one, two} {
-		until(t, "replica "+address+" does not become ready", func() error { return ready(address) })
+		until(t, "replica "+address+" is ready", func() error { return ready(address) })
 		if _, err := served(address, bundle(t)); err != nil {
-			t.Errorf("ready, but API servers do not trust it: %v", err)
+			t.Errorf("the ready replica has a certificate that API servers do not trust: %v", err)
 		}
 	}
 	a, err := served(one, bundle(t))
@@ -95,8 +95,8 @@ func TestTwoReplicasFromNothing(t *testing.T) {
 		t.Errorf("the Secret is a %s with labels %v", s.Type, s.Labels)
 	}
 
-	f.lead(one, two)
-	until(t, "no pod is injected", func() error {
+	f.setBackends(one, two)
+	until(t, "pods are injected", func() error {
 		_, err := admit(t.Context(), optedIn("shop"))
 		return err
 	})
@@ -104,22 +104,22 @@ func TestTwoReplicasFromNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = first.Wait()
-	f.lead(two)
+	f.setBackends(two)
 	for range 5 {
 		pod, err := admit(t.Context(), optedIn("shop"))
 		if err != nil || len(pod.Spec.InitContainers) != 2 {
-			t.Fatalf("with one replica left: %v", err)
+			t.Fatalf("with one replica: %v", err)
 		}
 	}
 	plain := optedIn("shop")
 	plain.Annotations = nil
-	f.lead()
+	f.setBackends()
 	f.drop()
 	if _, err := admit(t.Context(), plain); err != nil {
-		t.Errorf("without any replica, a pod that does not ask for Rockpool: %v", err)
+		t.Errorf("without replicas, a pod without the annotation: %v", err)
 	}
 	if _, err := admit(t.Context(), optedIn("shop")); err == nil || !strings.Contains(err.Error(), "failed calling webhook") {
-		t.Errorf("without any replica, a pod that asks for Rockpool: %v", err)
+		t.Errorf("without replicas, a pod with the annotation: %v", err)
 	}
 
 	before := bundle(t)
@@ -131,29 +131,30 @@ func TestTwoReplicasFromNothing(t *testing.T) {
 	}
 }
 
-// TestNoAdmissionFailsDuringARotation takes three replicas through the life of two CAs, an hour in
-// steps of a minute. Each certificate is valid by the API server's clock, too, since it is backdated.
+// TestNoAdmissionFailsDuringARotation has three replicas during the lifetimes of two CAs, an hour
+// in steps of a minute. Certificates are backdated, so each is also valid by the API server's
+// clock.
 func TestNoAdmissionFailsDuringARotation(t *testing.T) {
 	if err := plane.CreateNamespace(t.Context(), "shop"); err != nil {
 		t.Fatal(err)
 	}
-	forget(t)
+	deleteSecret(t)
 	f := newFront(t)
 	policy := certificate.DefaultPolicy("rockpool-injector", system)
 	policy.CAValidity, policy.CARenewal, policy.Validity, policy.Renewal, policy.Settle = 50*time.Minute, 25*time.Minute, 20*time.Minute, 8*time.Minute, 4*time.Minute
 	began := time.Now()
 	config := account(t)
 	var replicas []*inProcess
-	for range 3 { // at once, so they race for the Secret
+	for range 3 { // concurrently, so that they race for the Secret
 		replicas = append(replicas, startInProcess(t, config, policy, began))
 	}
 	var addresses []string
 	for _, r := range replicas {
-		until(t, "not ready", r.server.Ready)
+		until(t, "the replica is ready", r.server.Ready)
 		addresses = append(addresses, r.address)
 	}
-	f.lead(addresses...)
-	until(t, "no pod is injected", func() error {
+	f.setBackends(addresses...)
+	until(t, "pods are injected", func() error {
 		_, err := admit(t.Context(), optedIn("shop"))
 		return err
 	})
@@ -162,11 +163,11 @@ func TestNoAdmissionFailsDuringARotation(t *testing.T) {
 	leaves, most := map[string]bool{}, 0
 	for minute := range 58 {
 		for _, r := range replicas {
-			until(t, "a replica does not wait", r.waiting)
+			until(t, "the replica waits", r.waiting)
 			r.clock.Step(time.Minute)
 		}
 		for _, r := range replicas {
-			until(t, "a replica does not wait", r.waiting)
+			until(t, "the replica waits", r.waiting)
 		}
 		trusted := bundle(t)
 		most = max(most, bytes.Count(trusted, []byte("BEGIN CERTIFICATE")))
@@ -184,10 +185,10 @@ func TestNoAdmissionFailsDuringARotation(t *testing.T) {
 			}
 			f.drop()
 		}
-		if minute == 46 { // somebody deletes it
-			forget(t)
+		if minute == 46 { // the Secret is deleted
+			deleteSecret(t)
 		}
-		if minute == 40 { // somebody damages it, after the rotation
+		if minute == 40 { // the Secret is damaged, after the rotation
 			s := secret(t)
 			s.Data[corev1.TLSPrivateKeyKey] = s.Data[corev1.TLSPrivateKeyKey][:50]
 			if _, err := plane.Client().CoreV1().Secrets(system).Update(t.Context(), s, metav1.UpdateOptions{}); err != nil {
@@ -197,14 +198,14 @@ func TestNoAdmissionFailsDuringARotation(t *testing.T) {
 	}
 	now := secret(t).Data[certificate.KeyCA]
 	if most != 2 || bytes.Contains(now, old) || !bytes.Equal(bundle(t), now) {
-		t.Errorf("at most %d CAs were trusted, and the first one at the end: %t; this shows no whole rotation", most, bytes.Contains(now, old))
+		t.Errorf("no complete rotation: at most %d CAs were trusted, and the first one at the end: %t", most, bytes.Contains(now, old))
 	}
 	if len(leaves) < 5 {
 		t.Errorf("%d certificates were served", len(leaves))
 	}
 }
 
-// inProcess is a replica whose time is ours.
+// inProcess is a replica in this process, whose clock the test sets.
 type inProcess struct {
 	address string
 	server  *webhook.Server
@@ -246,7 +247,7 @@ func startInProcess(t *testing.T, config *rest.Config, policy certificate.Policy
 	return r
 }
 
-func TestTheInjectorMayDoWhatItNeedsAndNoMore(t *testing.T) {
+func TestTheInjectorHasOnlyThePermissionsThatItNeeds(t *testing.T) {
 	type access = authorizationv1.ResourceAttributes
 	const admission = "admissionregistration.k8s.io"
 	for _, tt := range []struct {

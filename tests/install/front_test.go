@@ -25,10 +25,10 @@ import (
 	"rockpool.dev/tests/bed/freeport"
 )
 
-// host is the name that API servers call the injector by.
+// host is the injector's name for API servers.
 const host = "rockpool-injector." + system + ".svc"
 
-// front is what a Service is on a node: it spreads connections over the replicas.
+// front stands for a Service: it distributes connections to the replicas.
 type front struct {
 	listener net.Listener
 	mu       sync.Mutex
@@ -38,8 +38,8 @@ type front struct {
 	group    sync.WaitGroup
 }
 
-// newFront puts a front in the place of the Service: the API server calls Services of type
-// ExternalName by that name.
+// newFront replaces the Service by a front: the API server reaches a Service of type ExternalName
+// by that name.
 func newFront(t *testing.T) *front {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -78,8 +78,8 @@ func newFront(t *testing.T) *front {
 	return f
 }
 
-// lead sends new connections to these.
-func (f *front) lead(backends ...string) {
+// setBackends sets the backends of new connections.
+func (f *front) setBackends(backends ...string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.backends = backends
@@ -112,7 +112,7 @@ func (f *front) accept() {
 	}
 }
 
-// carry returns when the client has closed, or the backend cannot be reached.
+// carry forwards a connection until the client closes it, or the backend cannot be reached.
 func (f *front) carry(client *net.TCPConn, backend string) {
 	server, err := net.Dial("tcp", backend)
 	if err != nil {
@@ -120,7 +120,7 @@ func (f *front) carry(client *net.TCPConn, backend string) {
 	}
 	var group sync.WaitGroup
 	group.Go(func() {
-		_, _ = io.Copy(client, server) // either end may break
+		_, _ = io.Copy(client, server) // both ends may fail
 		_ = client.CloseWrite()
 	})
 	_, _ = io.Copy(server, client)
@@ -128,8 +128,8 @@ func (f *front) carry(client *net.TCPConn, backend string) {
 	group.Wait()
 }
 
-// drop ends all connections that no request is on, so that the next request begins with a
-// handshake. It returns when the API server has taken notice.
+// drop closes all idle connections, so that the next request starts with a handshake. It returns
+// when the API server has closed them too.
 func (f *front) drop() {
 	f.mu.Lock()
 	open := make(map[*net.TCPConn]chan struct{}, len(f.open))
@@ -138,13 +138,13 @@ func (f *front) drop() {
 	}
 	f.mu.Unlock()
 	for c, ended := range open {
-		_ = c.CloseWrite() // it may have ended meanwhile
+		_ = c.CloseWrite() // fails if the connection has ended
 		<-ended
 	}
 }
 
-// account is the configuration of the injector's service account, with the rights that the manifests
-// give it and no others.
+// account is the configuration of the injector's service account, which has only the permissions
+// from the manifests.
 func account(t *testing.T) *rest.Config {
 	t.Helper()
 	token, err := plane.Client().CoreV1().ServiceAccounts(system).CreateToken(t.Context(), "rockpool-injector", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
@@ -168,7 +168,7 @@ func kubeconfig(t *testing.T, config *rest.Config) string {
 	return file
 }
 
-// replica runs the injector as its Deployment does, and returns where it listens.
+// replica runs the injector as its Deployment does, and returns its address.
 func replica(t *testing.T, kubeconfig string) (address string, cmd *exec.Cmd) {
 	t.Helper()
 	address, err := freeport.Address()
@@ -186,7 +186,7 @@ func replica(t *testing.T, kubeconfig string) (address string, cmd *exec.Cmd) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = cmd.Process.Signal(os.Interrupt) // it may have ended
+		_ = cmd.Process.Signal(os.Interrupt) // fails if it has ended
 		_ = cmd.Wait()
 		log.Close()
 		if t.Failed() {
@@ -197,7 +197,7 @@ func replica(t *testing.T, kubeconfig string) (address string, cmd *exec.Cmd) {
 	return address, cmd
 }
 
-// ready probes a replica as the kubelet does, which takes any certificate.
+// ready probes a replica. Like the kubelet, it accepts any certificate.
 func ready(address string) error {
 	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}
 	client := &http.Client{Transport: transport, Timeout: 5 * time.Second}
@@ -212,7 +212,7 @@ func ready(address string) error {
 	return nil
 }
 
-// served makes a handshake as an API server with this bundle, and returns the certificate.
+// served shakes hands as an API server with this bundle, and returns the replica's certificate.
 func served(address string, bundle []byte) (*x509.Certificate, error) {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(bundle)

@@ -1,6 +1,6 @@
-// Package install applies manifests/ to the API server of an empty cluster, as an admin does, and
-// runs the injector with the rights that they give it: what the API server calls is the Service
-// of the manifests, by the certificate that the injector has made.
+// Package install applies manifests/ to the API server of an empty cluster, as an administrator
+// does, and runs the injector with the permissions from the manifests. The API server calls the
+// Service of the manifests, and the injector creates the certificate.
 package install
 
 import (
@@ -23,16 +23,16 @@ import (
 const (
 	manifests = "../../manifests"
 	system    = "rockpool-system"
-	// patience bounds each wait. It is never waited for when all is well.
+	// patience bounds each wait. A test that passes does not wait that long.
 	patience = 60 * time.Second
 )
 
-// plane is shared by all tests.
+// All tests share these.
 var (
 	plane   *cluster.ControlPlane
-	applied string // what the first apply has said
-	changes string // what a second one would change
-	binary  string // rockpool-injector
+	applied string // output of the first apply
+	changes string // changes that a second apply would make
+	binary  string // path of rockpool-injector
 )
 
 func TestMain(m *testing.M) {
@@ -67,13 +67,13 @@ func run(ctx context.Context, m *testing.M) (code int, err error) {
 	if applied, err = kubectl(ctx, "apply", "-k", manifests); err != nil {
 		return 1, err
 	}
-	if changes, err = kubectl(ctx, "diff", "-k", manifests); err != nil { // also if there are any
+	if changes, err = kubectl(ctx, "diff", "-k", manifests); err != nil { // also if there are changes
 		return 1, err
 	}
 	return m.Run(), nil
 }
 
-// kubectl runs kubectl as the cluster's admin, and returns all that it says.
+// kubectl runs kubectl as an administrator and returns its output.
 func kubectl(ctx context.Context, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -95,6 +95,6 @@ func until(t *testing.T, what string, f func() error) {
 		return last == nil, nil
 	})
 	if err != nil {
-		t.Fatalf("%s: %v: %v", what, err, last)
+		t.Fatalf("timed out waiting for: %s: %v: %v", what, err, last)
 	}
 }

@@ -18,7 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 )
 
-// directories are all that `kubectl apply -k` may be given, the one of the README first.
+// directories are all arguments for `kubectl apply -k`, that of the README first.
 func directories(t *testing.T) []string {
 	t.Helper()
 	overlays, err := filepath.Glob(manifests + "/overlays/*")
@@ -47,7 +47,7 @@ func rendered(t *testing.T, directory string) []unstructured.Unstructured {
 	}
 }
 
-// template finds the pod template of a workload; nil if it is none.
+// template returns the pod template of a workload, or nil for other objects.
 func template(t *testing.T, object unstructured.Unstructured) *corev1.PodTemplateSpec {
 	t.Helper()
 	for _, path := range [][]string{{"spec", "template"}, {"spec", "jobTemplate", "spec", "template"}} {
@@ -64,7 +64,7 @@ func template(t *testing.T, object unstructured.Unstructured) *corev1.PodTemplat
 	return nil
 }
 
-func TestEveryObjectOfEveryOverlayIsAsAClusterAdminWants(t *testing.T) {
+func TestObjectsOfAllOverlaysMeetTheRulesOfClusterAdmins(t *testing.T) {
 	help, err := exec.CommandContext(t.Context(), binary, "serve", "--help").CombinedOutput()
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +87,7 @@ func TestEveryObjectOfEveryOverlayIsAsAClusterAdminWants(t *testing.T) {
 				}
 			}
 			if workloads == 0 {
-				t.Error("no workload; this test shows nothing")
+				t.Error("there is no workload, so this test shows nothing")
 			}
 		})
 	}
@@ -102,11 +102,11 @@ func checkLabels(t *testing.T, name string, labels map[string]string) {
 	}
 }
 
-// onTheNode are workloads that do what no restricted pod may, each for a reason that its manifest gives, and
-// what capabilities that takes.
+// onTheNode are the workloads that do more than a restricted pod may, with their capabilities.
+// Their manifests give the reason.
 var onTheNode = map[string][]corev1.Capability{"DaemonSet rockpool-janitor": {"DAC_OVERRIDE"}}
 
-// checkPod holds pods to more than the restricted Pod Security level.
+// checkPod checks a pod against the restricted Pod Security level, and further rules.
 func checkPod(t *testing.T, name string, spec *corev1.PodSpec) {
 	t.Helper()
 	capabilities, root := onTheNode[name]
@@ -127,14 +127,14 @@ func checkPod(t *testing.T, name string, spec *corev1.PodSpec) {
 	}
 }
 
-// checkInjector checks what the overlays say by environment variables.
+// checkInjector checks the environment variables of the overlays.
 func checkInjector(t *testing.T, spec *corev1.PodSpec, help string) {
 	t.Helper()
 	c := spec.Containers[0]
 	for _, e := range c.Env {
 		flag := strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(e.Name, "ROCKPOOL_INJECTOR_"), "_", "-"))
 		if !strings.Contains(help, "--"+flag+" ") {
-			t.Errorf("%s stands for no flag", e.Name)
+			t.Errorf("no flag for the variable %s", e.Name)
 		}
 		if flag == "sidecar-image" && e.Value != c.Image {
 			t.Errorf("the sidecar's image is %s, the injector's %s", e.Value, c.Image)
@@ -142,7 +142,7 @@ func checkInjector(t *testing.T, spec *corev1.PodSpec, help string) {
 	}
 }
 
-func TestOneEditOfTheImageIsEnough(t *testing.T) {
+func TestOneEditSetsTheImage(t *testing.T) {
 	directory := t.TempDir()
 	if err := os.CopyFS(directory, os.DirFS(manifests)); err != nil {
 		t.Fatal(err)
@@ -180,20 +180,20 @@ func TestOneEditOfTheImageIsEnough(t *testing.T) {
 
 func TestApplyOnAnEmptyCluster(t *testing.T) {
 	if strings.Contains(applied, "Warning") || !strings.Contains(applied, "deployment.apps/rockpool-injector created") {
-		t.Errorf("the first apply says:\n%s", applied)
+		t.Errorf("output of the first apply:\n%s", applied)
 	}
 	if changes != "" {
 		t.Errorf("a second apply would change:\n%s", changes)
 	}
 
-	// cert-manager itself is somebody else's; its kinds are enough for the API server.
+	// cert-manager is not installed: its custom resource definitions are enough for the API server.
 	if _, err := kubectl(t.Context(), "apply", "-f", "testdata/cert-manager-crds.yaml"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := kubectl(t.Context(), "wait", "--for=condition=Established", "--timeout=30s", "-f", "testdata/cert-manager-crds.yaml"); err != nil {
 		t.Fatal(err)
 	}
-	// From one to the next, and back: what is running can be changed to each of them.
+	// Each overlay can be applied over each other one.
 	for _, directory := range append(directories(t), manifests) {
 		out, err := kubectl(t.Context(), "apply", "-k", directory)
 		if err != nil || strings.Contains(out, "Warning") {

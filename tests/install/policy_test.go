@@ -26,8 +26,8 @@ import (
 
 var params = inject.Params{Image: "rockpool:dev", CacheHostPath: inject.DefaultCacheHostPath}
 
-// injected is a pod as the injector makes it, of what the ServiceAccount admission plugin has made. It no
-// longer asks for Rockpool, so that the API server does not send it to the injector again, to be restored.
+// injected is a pod after the ServiceAccount admission plugin and the injector. Its annotation is
+// removed, so that the API server does not send it to the injector, which would restore it.
 func injected(t *testing.T, change func(*corev1.Pod)) *corev1.Pod {
 	t.Helper()
 	plain := optedIn("damage")
@@ -72,8 +72,8 @@ func TestDamagedPodsAreRefused(t *testing.T) {
 		return slices.DeleteFunc(mounts, func(m corev1.VolumeMount) bool { return m.MountPath == path })
 	}
 	const accountPath = "/var/run/secrets/kubernetes.io/serviceaccount"
-	// The policy takes effect a moment after it was applied.
-	until(t, "the policy is not in effect", func() error {
+	// It takes a moment until the policy is in effect.
+	until(t, "the policy is in effect", func() error {
 		pod := injected(t, nil)
 		sidecar(pod).RestartPolicy = nil
 		if _, err := admit(t.Context(), pod); err == nil {
@@ -87,38 +87,38 @@ func TestDamagedPodsAreRefused(t *testing.T) {
 		damage func(*corev1.Pod)
 		want   string // "": admitted
 	}{
-		{"a pod as it should be", nil, func(*corev1.Pod) {}, ""},
-		{"what other webhooks may rightly change", nil, func(p *corev1.Pod) {
+		{"a correct pod", nil, func(*corev1.Pod) {}, ""},
+		{"changes that other webhooks may make", nil, func(p *corev1.Pod) {
 			sidecar(p).Image = "mirror.example.com/rockpool:dev"
 			sidecar(p).Env = append(sidecar(p).Env, corev1.EnvVar{Name: "HTTPS_PROXY", Value: "http://proxy"})
 			p.Spec.InitContainers = append([]corev1.Container{{Name: "first", Image: "other:v1", RestartPolicy: ptr.To(corev1.ContainerRestartPolicyAlways)}}, p.Spec.InitContainers...)
 			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "mesh", Image: "mesh:v1", Env: []corev1.EnvVar{{Name: "A", Value: "b"}}})
 		}, ""},
-		{"a container with an address of its own on loopback", func(p *corev1.Pod) {
+		{"a container with its own address on loopback", func(p *corev1.Pod) {
 			p.Spec.Containers[1].Env = []corev1.EnvVar{{Name: "KUBERNETES_SERVICE_HOST", Value: "127.0.0.1"}, {Name: "KUBERNETES_SERVICE_PORT", Value: "8443"}}
 		}, func(*corev1.Pod) {}, ""},
 		{"a pod that has opted out, with a stale status", nil, func(p *corev1.Pod) {
 			p.Annotations[inject.AnnotationInject] = "false"
 			p.Spec.InitContainers = nil
 		}, ""},
-		{"the sidecar is gone", nil, func(p *corev1.Pod) {
+		{"the sidecar is missing", nil, func(p *corev1.Pod) {
 			p.Spec.InitContainers = slices.DeleteFunc(p.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == inject.ContainerSidecar })
 		}, "rockpool-sidecar is gone"},
-		{"all init containers are gone", nil, func(p *corev1.Pod) { p.Spec.InitContainers = nil }, "rockpool-sidecar is gone"},
+		{"all init containers are missing", nil, func(p *corev1.Pod) { p.Spec.InitContainers = nil }, "rockpool-sidecar is gone"},
 		{"the sidecar is an ordinary init container", nil, func(p *corev1.Pod) {
 			sidecar(p).RestartPolicy, sidecar(p).Lifecycle = nil, nil
 		}, "restartPolicy: Always"},
-		{"the sidecar has lost its cache", nil, func(p *corev1.Pod) { sidecar(p).VolumeMounts = without(sidecar(p).VolumeMounts, "/var/lib/rockpool") }, "has lost a volume"},
-		{"a container has lost the address", nil, func(p *corev1.Pod) { p.Spec.Containers[1].Env = nil }, "must have its address, and these have not: log:"},
+		{"the sidecar's cache volume is missing", nil, func(p *corev1.Pod) { sidecar(p).VolumeMounts = without(sidecar(p).VolumeMounts, "/var/lib/rockpool") }, "has lost a volume"},
+		{"a container does not have the address", nil, func(p *corev1.Pod) { p.Spec.Containers[1].Env = nil }, "must have its address, and these have not: log:"},
 		{"an init container has another address", nil, func(p *corev1.Pod) {
 			setEnv(&p.Spec.InitContainers[2], "KUBERNETES_SERVICE_HOST", "10.96.0.1")
 		}, "must have its address, and these have not: migrate:"},
 		{"a container has another port", nil, func(p *corev1.Pod) { setEnv(&p.Spec.Containers[0], "KUBERNETES_SERVICE_PORT", "443") }, "must have its address, and these have not: web:"},
-		// The ServiceAccount admission plugin mounts the token wherever there is nothing.
-		{"a container has lost its service account", nil, func(p *corev1.Pod) {
+		// The ServiceAccount admission plugin mounts the token where no volume is mounted.
+		{"a container does not have its service account", nil, func(p *corev1.Pod) {
 			p.Spec.Containers[0].VolumeMounts = without(p.Spec.Containers[0].VolumeMounts, accountPath)
 		}, "a service account that does not trust it: web:"},
-		{"all have lost it", nil, func(p *corev1.Pod) {
+		{"no container has its service account", nil, func(p *corev1.Pod) {
 			p.Spec.AutomountServiceAccountToken = ptr.To(false)
 			for _, list := range [][]corev1.Container{p.Spec.InitContainers, p.Spec.Containers} {
 				for i := range list {
@@ -140,8 +140,8 @@ func TestDamagedPodsAreRefused(t *testing.T) {
 	}
 }
 
-// TestNoPodThatIsWellInjectedIsRefused takes the pods of the injector's own tests, before injection.
-func TestNoPodThatIsWellInjectedIsRefused(t *testing.T) {
+// TestCorrectlyInjectedPodsAreAdmitted injects the pods of the injector's golden files.
+func TestCorrectlyInjectedPodsAreAdmitted(t *testing.T) {
 	if err := plane.CreateNamespace(t.Context(), "damage"); err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +160,7 @@ func TestNoPodThatIsWellInjectedIsRefused(t *testing.T) {
 			continue
 		}
 		asked := pod.Annotations
-		// Whose pod it is, and where it runs, does not matter here.
+		// The service account and the node do not matter here.
 		pod.ObjectMeta = metav1.ObjectMeta{Namespace: "damage", GenerateName: "web-"}
 		pod.Spec.ServiceAccountName, pod.Spec.NodeName, pod.Spec.PriorityClassName = "default", "", ""
 		seen, err := admit(t.Context(), &pod)
@@ -181,23 +181,23 @@ func TestNoPodThatIsWellInjectedIsRefused(t *testing.T) {
 		admitted++
 	}
 	if admitted < 10 {
-		t.Errorf("only %d pods were admitted; this test shows little", admitted)
+		t.Errorf("only %d pods were admitted, too few for this test", admitted)
 	}
 }
 
-// TestAWebhookAfterOursThatStripsFields is what happens with webhooks that were built for an older API: they
-// send back a pod without what they do not know, also when they are asked again after the injector has
-// restored it.
-func TestAWebhookAfterOursThatStripsFields(t *testing.T) {
+// TestALaterWebhookThatStripsFieldsLeavesNoBrokenPod has a webhook that was built for an older API:
+// it returns a pod without the fields that it does not know, also when it is called again after the
+// injector has restored them.
+func TestALaterWebhookThatStripsFieldsLeavesNoBrokenPod(t *testing.T) {
 	if err := plane.CreateNamespace(t.Context(), "stripped"); err != nil {
 		t.Fatal(err)
 	}
-	forget(t)
+	deleteSecret(t)
 	f := newFront(t)
 	address, _ := replica(t, kubeconfig(t, account(t)))
-	until(t, "the injector does not become ready", func() error { return ready(address) })
-	f.lead(address)
-	until(t, "no pod is injected", func() error {
+	until(t, "the injector is ready", func() error { return ready(address) })
+	f.setBackends(address)
+	until(t, "pods are injected", func() error {
 		_, err := admit(t.Context(), optedIn("stripped"))
 		return err
 	})
@@ -227,9 +227,9 @@ func TestAWebhookAfterOursThatStripsFields(t *testing.T) {
 		policy admissionregistrationv1.ReinvocationPolicyType
 		want   string
 	}{
-		// The injector is asked again, and has the last word.
+		// The API server calls the injector again, as the last webhook.
 		{admissionregistrationv1.NeverReinvocationPolicy, ""},
-		// The other one has it, and the policy refuses what comes of it.
+		// The API server calls the other webhook last, and the policy refuses the pod.
 		{admissionregistrationv1.IfNeededReinvocationPolicy, "restartPolicy: Always"},
 	} {
 		t.Run(string(tt.policy), func(t *testing.T) {
@@ -244,7 +244,7 @@ func TestAWebhookAfterOursThatStripsFields(t *testing.T) {
 					t.Error(err)
 				}
 			}()
-			until(t, "the API server does not call the other webhook", func() error {
+			until(t, "the API server calls the other webhook", func() error {
 				plain := optedIn("stripped")
 				plain.Annotations = nil
 				if pod, err := admit(t.Context(), plain); err != nil || pod.Annotations["stripped"] == "" {
@@ -265,8 +265,8 @@ func TestAWebhookAfterOursThatStripsFields(t *testing.T) {
 	}
 }
 
-// strip answers a review with a patch that removes the restartPolicy of each init container, and marks
-// the pod.
+// strip answers a review with a patch that removes the restartPolicy of each init container, and
+// marks the pod.
 func strip(w http.ResponseWriter, r *http.Request) {
 	var review admissionv1.AdmissionReview
 	var pod corev1.Pod
@@ -302,5 +302,5 @@ func strip(w http.ResponseWriter, r *http.Request) {
 	review.Response = &admissionv1.AdmissionResponse{UID: review.Request.UID, Allowed: true, Patch: text, PatchType: ptr.To(admissionv1.PatchTypeJSONPatch)}
 	review.Request = nil
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(review) // the API server notices
+	_ = json.NewEncoder(w).Encode(review) // the API server reports an error
 }

@@ -104,6 +104,15 @@ func (c *ControlPlane) Compact(ctx context.Context) error {
 	return c.etcdCall(ctx, "/v3/kv/compaction", map[string]any{"revision": now.Header.Revision, "physical": true}, nil)
 }
 
+// DropHistory drops the history of etcd and of the API server's watch cache: watches from before
+// get 410 Gone.
+func (c *ControlPlane) DropHistory(ctx context.Context) error {
+	if err := c.Compact(ctx); err != nil {
+		return err
+	}
+	return c.Restart(ctx)
+}
+
 // etcdCall calls etcd's JSON gateway (https://etcd.io/docs/v3.5/dev-guide/api_grpc_gateway/).
 func (c *ControlPlane) etcdCall(ctx context.Context, path string, input, output any) error {
 	body, err := json.Marshal(input)

@@ -1,8 +1,8 @@
-"""Asks the API as a program without a client library would.
+"""Sends requests to the API without a client library. It knows nothing of Rockpool.
 
-The argument is a JSON list of requests, {method, target, headers, body}; the
-output is a JSON list of what came back, where a body in protobuf is in base64.
-"{token}" in a header stands for the pod's own token. It has never heard of Rockpool.
+The argument is a JSON list of requests, {method, target, headers, body}. The
+output is a JSON list of answers; protobuf bodies are in base64. "{token}" in a
+header stands for the pod's own token.
 """
 
 import base64

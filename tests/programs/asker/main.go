@@ -1,11 +1,9 @@
-// Command asker sends many plain requests to the API, as a program without a
-// client library would, and tells what came back byte for byte. It has never
-// heard of Rockpool.
+// Command asker sends many plain GETs to the API, as a program without a client library would, and
+// prints the answers byte for byte. It knows nothing of Rockpool.
 //
-// Standard input is a JSON list of questions, standard output the JSON list of the
-// answers in the same order; bodies are base64. Several are asked at once. With
-// -every it asks them again and again, one after the other, until it is killed; then each
-// answer is a line of its own.
+// Standard input is a JSON list of requests, standard output the JSON list of the answers in the
+// same order, with bodies in base64. It sends several requests concurrently. With -every it sends
+// them periodically and one by one, until it is killed, and prints each answer on its own line.
 package main
 
 import (
@@ -36,18 +34,18 @@ type answer struct {
 	Status  int               `json:"status"`
 	Headers map[string]string `json:"headers"`
 	Body    []byte            `json:"body"`
-	Error   string            `json:"error,omitempty"` // of a body that broke off, or of a request without an answer
+	Error   string            `json:"error,omitempty"` // of a truncated body, or of a request without an answer
 
-	Question int       `json:"question"` // its place in the list
+	Question int       `json:"question"` // index in the list of requests
 	Started  time.Time `json:"started"`
 	Ended    time.Time `json:"ended"`
 }
 
 func main() {
-	server := flag.String("server", "https://"+net.JoinHostPort(os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")), "whom to ask")
-	parallel := flag.Int("parallel", 16, "how many questions are asked at once")
-	timeout := flag.Duration("timeout", 30*time.Second, "how long an answer may take")
-	every := flag.Duration("every", 0, "how often all are asked; 0: once")
+	server := flag.String("server", "https://"+net.JoinHostPort(os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")), "URL of the API server")
+	parallel := flag.Int("parallel", 16, "number of concurrent requests")
+	timeout := flag.Duration("timeout", 30*time.Second, "timeout of a request")
+	every := flag.Duration("every", 0, "interval between repetitions; 0: send all requests once")
 	flag.Parse()
 	if err := run(*server, *parallel, *timeout, *every); err != nil {
 		log.Fatal(err)
@@ -107,7 +105,7 @@ func run(server string, parallel int, timeout, every time.Duration) error {
 	return json.NewEncoder(os.Stdout).Encode(answers)
 }
 
-// from fills in what comes back.
+// from sends a request and stores its answer.
 func (a *answer) from(client *http.Client, server, token string, q question, timeout time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()

@@ -1,12 +1,10 @@
-// Command informer is an ordinary in-cluster program, as thousands run: it takes
-// rest.InClusterConfig, starts shared informers for ConfigMaps, or whatever
-// -resource names, in its namespace and prints what it sees. It has never heard
-// of Rockpool.
+// Command informer is an ordinary in-cluster program. It takes rest.InClusterConfig, starts shared
+// informers for ConfigMaps, or for the resources of -resource, in its namespace, and prints their
+// events. It knows nothing of Rockpool.
 //
-// Each line on standard output is one JSON object: {"event":"present",…} for each
-// object that is there at the start, {"event":"synced",…} once, and added, updated
-// or deleted for each change. Informers that begin again say updated of what has not
-// changed.
+// Each line on standard output is a JSON object: {"event":"present",…} for each object that exists
+// at the start, {"event":"synced",…} once, and added, updated or deleted for each change. An
+// informer that lists again prints updated for unchanged objects.
 package main
 
 import (
@@ -54,7 +52,7 @@ func main() {
 	flag.StringVar(&s.client, "client", "typed", "typed, dynamic or metadata")
 	flag.StringVar(&s.resources, "resource", "configmaps.v1.", "resources as RESOURCE.VERSION.GROUP, comma-separated")
 	flag.StringVar(&s.selector, "selector", "", "label selector of the objects")
-	flag.StringVar(&s.contentType, "content-type", "", "what to ask the API for; empty for client-go's default")
+	flag.StringVar(&s.contentType, "content-type", "", "content type of requests; empty: client-go's default")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
@@ -110,7 +108,7 @@ func run(ctx context.Context, s settings) error {
 	return nil
 }
 
-// factory is what the three kinds of informer factories have in common.
+// factory is the common interface of the three kinds of informer factories.
 type factory struct {
 	informer func(schema.GroupVersionResource) (cache.SharedIndexInformer, error)
 	start    func(stop <-chan struct{})
@@ -155,7 +153,7 @@ func newFactory(config *rest.Config, s settings, namespace string) (f factory, e
 	return f, fmt.Errorf("-client %q: not typed, dynamic or metadata", s.client)
 }
 
-// printer writes lines; handlers of several informers call it at once.
+// printer writes lines. Handlers of several informers call it concurrently.
 type printer struct {
 	mu  sync.Mutex
 	out *json.Encoder
@@ -175,8 +173,8 @@ func (p *printer) follow(resource string, informer cache.SharedIndexInformer) er
 }
 
 func (p *printer) print(event, resource string, object any, informer cache.SharedIndexInformer) {
-	if gone, ok := object.(cache.DeletedFinalStateUnknown); ok {
-		object = gone.Obj
+	if deleted, ok := object.(cache.DeletedFinalStateUnknown); ok {
+		object = deleted.Obj
 	}
 	m, err := meta.Accessor(object)
 	if err != nil {
@@ -185,7 +183,7 @@ func (p *printer) print(event, resource string, object any, informer cache.Share
 	p.encode(line{event, resource, m.GetName(), string(m.GetUID()), m.GetResourceVersion(), data(object), len(informer.GetStore().ListKeys())})
 }
 
-// data is the field of that name, if there is one.
+// data is the field data of an object, if it has one.
 func data(object any) map[string]string {
 	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
 	if err != nil {

@@ -1,12 +1,11 @@
-// Command leader is an ordinary in-cluster program that leads as long as it holds a Lease,
-// as most controllers do, and tells of what it does by Events. It takes
-// rest.InClusterConfig, and the leader election and the recorders of client-go as they
-// are. It has never heard of Rockpool.
+// Command leader is an ordinary in-cluster program that leads while it holds a Lease, as most
+// controllers do, and reports its actions as Events. It uses rest.InClusterConfig, and the leader
+// election and the recorders of client-go. It knows nothing of Rockpool.
 //
-// Each line on standard output is one JSON object: {"event":"leading"} when it begins to
-// lead, {"event":"stopped"} when it has lost the Lease, upon which it exits with 1, and
-// {"event":"tick","count":N} for each pair of Events: one of its own, with the reason TickN, and
-// one that is the same each time, which the recorder counts.
+// Each line on standard output is a JSON object: {"event":"leading"} when it starts to lead,
+// {"event":"stopped"} when it has lost the Lease, after which it exits with 1, and
+// {"event":"tick","count":N} for each pair of Events: one with the reason TickN, and one that is
+// the same each time, so that the recorder counts it.
 package main
 
 import (
@@ -40,13 +39,13 @@ type settings struct {
 
 func main() {
 	var s settings
-	flag.StringVar(&s.lease, "lease", "", "Lease to lead by; empty: none")
+	flag.StringVar(&s.lease, "lease", "", "name of the Lease; empty: no leader election")
 	flag.StringVar(&s.identity, "identity", "edge", "holder's name")
-	flag.StringVar(&s.contentType, "content-type", "", "what to speak with the API; empty for client-go's default")
+	flag.StringVar(&s.contentType, "content-type", "", "content type of requests; empty: client-go's default")
 	flag.DurationVar(&s.duration, "lease-duration", 15*time.Second, "as in leaderelection.LeaderElectionConfig")
 	flag.DurationVar(&s.renew, "renew-deadline", 10*time.Second, "likewise")
 	flag.DurationVar(&s.retry, "retry-period", 2*time.Second, "likewise")
-	flag.DurationVar(&s.tick, "tick", 0, "how often to tell something by Events; 0: never")
+	flag.DurationVar(&s.tick, "tick", 0, "interval of Events; 0: none")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
@@ -55,7 +54,7 @@ func main() {
 	}
 }
 
-func say(event string, count int) {
+func printLine(event string, count int) {
 	raw, err := json.Marshal(map[string]any{"event": event, "count": count})
 	if err != nil {
 		log.Fatal(err)
@@ -92,10 +91,10 @@ func run(ctx context.Context, s settings) error {
 		},
 		LeaseDuration: s.duration, RenewDeadline: s.renew, RetryPeriod: s.retry,
 		Callbacks: leaderelection.LeaderCallbacks{
-			OnStartedLeading: func(context.Context) { say("leading", 0) },
+			OnStartedLeading: func(context.Context) { printLine("leading", 0) },
 			OnStoppedLeading: func() {
 				if ctx.Err() == nil {
-					say("stopped", 0)
+					printLine("stopped", 0)
 				}
 			},
 		},
@@ -110,9 +109,9 @@ func run(ctx context.Context, s settings) error {
 	return nil
 }
 
-// ticks tells something by both recorders of client-go, until ctx ends.
+// ticks writes Events with both recorders of client-go, until ctx ends.
 func ticks(ctx context.Context, every time.Duration, client kubernetes.Interface, namespace string) {
-	// The recorders' own bounds on Events of one object would end this after 25.
+	// The default burst of the recorder would end the Events of one object after 25.
 	older := record.NewBroadcaster(record.WithContext(ctx), record.WithSleepDuration(time.Second), record.WithCorrelatorOptions(record.CorrelatorOptions{BurstSize: 100_000}))
 	older.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
 	recorder := older.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "leader"})
@@ -133,6 +132,6 @@ func ticks(ctx context.Context, every time.Duration, client kubernetes.Interface
 		recorder.Eventf(clock, corev1.EventTypeNormal, fmt.Sprintf("Tick%d", n), "this is tick %d", n)
 		recorder.Event(clock, corev1.EventTypeNormal, "Beat", "the clock beats")
 		other.Eventf(clock, nil, corev1.EventTypeNormal, fmt.Sprintf("Tock%d", (n+1)/2), "Tick", "the clock has ticked twice")
-		say("tick", n)
+		printLine("tick", n)
 	}
 }

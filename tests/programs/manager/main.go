@@ -1,12 +1,11 @@
-// Command manager is an operator as people write them with controller-runtime: a
-// manager with the in-cluster configuration, a cached client, and a reconciler
-// each for ConfigMaps, for a custom resource, and for Services of which it only
-// wants the metadata. It has never heard of Rockpool.
+// Command manager is a typical operator with controller-runtime: a manager with the in-cluster
+// configuration, a cached client, and one reconciler each for ConfigMaps, for a custom resource,
+// and for the metadata of Services. It knows nothing of Rockpool.
 //
-// Each line on standard output is one JSON object: {"event":"reconciled",…} for each
-// call of a reconciler; once the caches have synced, {"event":"present",…} for each
-// object that the cached client lists, and {"event":"synced",…}. A cache that begins
-// again has objects reconciled that have not changed.
+// Each line on standard output is a JSON object: {"event":"reconciled",…} for each call of a
+// reconciler. When the caches have synced, it prints {"event":"present",…} for each object that the
+// cached client lists, and {"event":"synced",…}. A cache that lists again causes reconciliations of
+// unchanged objects.
 package main
 
 import (
@@ -74,26 +73,26 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t := &teller{client: m.GetClient(), out: json.NewEncoder(os.Stdout)}
-	// A ConfigMap is reconciled also when the Secret of its name changes.
+	p := &printer{client: m.GetClient(), out: json.NewEncoder(os.Stdout)}
+	// A change of a Secret also reconciles the ConfigMap of the same name.
 	err = ctrl.NewControllerManagedBy(m).For(&corev1.ConfigMap{}).
 		WatchesMetadata(partial(secrets), &handler.EnqueueRequestForObject{}).
-		Complete(t.reconciler(configMaps, func() client.Object { return &corev1.ConfigMap{} }))
+		Complete(p.reconciler(configMaps, func() client.Object { return &corev1.ConfigMap{} }))
 	if err != nil {
 		return err
 	}
 	err = ctrl.NewControllerManagedBy(m).Named("widget").For(custom()).
-		Complete(t.reconciler(widgets, func() client.Object { return custom() }))
+		Complete(p.reconciler(widgets, func() client.Object { return custom() }))
 	if err != nil {
 		return err
 	}
 	err = ctrl.NewControllerManagedBy(m).For(&corev1.Service{}, builder.OnlyMetadata).
-		Complete(t.reconciler(services, func() client.Object { return partial(services) }))
+		Complete(p.reconciler(services, func() client.Object { return partial(services) }))
 	if err != nil {
 		return err
 	}
 	// Runnables start when the caches have synced.
-	if err := m.Add(manager.RunnableFunc(t.list)); err != nil {
+	if err := m.Add(manager.RunnableFunc(p.list)); err != nil {
 		return err
 	}
 	return m.Start(ctx)
@@ -111,27 +110,27 @@ func custom() *unstructured.Unstructured {
 	return o
 }
 
-// teller says what the manager sees.
-type teller struct {
+// printer prints a line for each object.
+type printer struct {
 	client client.Client // reads from the caches
 	mu     sync.Mutex
 	out    *json.Encoder
 }
 
-// reconciler reads the object that it is called for, and says what it is.
-func (t *teller) reconciler(kind schema.GroupVersionKind, empty func() client.Object) interface {
+// reconciler returns a reconciler that reads the object and prints it.
+func (p *printer) reconciler(kind schema.GroupVersionKind, empty func() client.Object) interface {
 	Reconcile(context.Context, ctrl.Request) (ctrl.Result, error)
 } {
 	return reconcilerFunc(func(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 		object := empty()
-		err := t.client.Get(ctx, request.NamespacedName, object)
+		err := p.client.Get(ctx, request.NamespacedName, object)
 		if apierrors.IsNotFound(err) {
-			return ctrl.Result{}, t.say(line{Event: "absent", Kind: kind.Kind, Name: request.Name})
+			return ctrl.Result{}, p.print(line{Event: "absent", Kind: kind.Kind, Name: request.Name})
 		}
 		if err != nil {
 			return ctrl.Result{}, err
 		}
-		return ctrl.Result{}, t.say(lineOf("reconciled", kind, object))
+		return ctrl.Result{}, p.print(lineOf("reconciled", kind, object))
 	})
 }
 
@@ -147,20 +146,20 @@ func lineOf(event string, kind schema.GroupVersionKind, o client.Object) line {
 	case *corev1.ConfigMap:
 		l.Data = o.Data
 	case *unstructured.Unstructured:
-		l.Data, _, _ = unstructured.NestedStringMap(o.Object, "data") // whatever is not one is not told
+		l.Data, _, _ = unstructured.NestedStringMap(o.Object, "data") // nil if it is not a map of strings
 	}
 	return l
 }
 
-// list says what is in the caches.
-func (t *teller) list(ctx context.Context) error {
+// list prints the objects in the caches.
+func (p *printer) list(ctx context.Context) error {
 	var cms corev1.ConfigMapList
 	custom := &unstructured.UnstructuredList{}
 	custom.SetGroupVersionKind(widgets.GroupVersion().WithKind("WidgetList"))
 	partial := &metav1.PartialObjectMetadataList{}
 	partial.SetGroupVersionKind(services.GroupVersion().WithKind("ServiceList"))
 	for _, list := range []client.ObjectList{&cms, custom, partial} {
-		if err := t.client.List(ctx, list); err != nil {
+		if err := p.client.List(ctx, list); err != nil {
 			return fmt.Errorf("list %T: %w", list, err)
 		}
 	}
@@ -175,15 +174,15 @@ func (t *teller) list(ctx context.Context) error {
 		lines = append(lines, lineOf("present", services, &partial.Items[i]))
 	}
 	for _, l := range lines {
-		if err := t.say(l); err != nil {
+		if err := p.print(l); err != nil {
 			return err
 		}
 	}
-	return t.say(line{Event: "synced", Count: len(lines)})
+	return p.print(line{Event: "synced", Count: len(lines)})
 }
 
-func (t *teller) say(l line) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.out.Encode(l)
+func (p *printer) print(l line) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.out.Encode(l)
 }

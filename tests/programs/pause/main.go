@@ -1,5 +1,5 @@
 // Command pause holds the namespaces of a pod on the tests' node, as the image of that name does in
-// a cluster: it does nothing until it is told to end.
+// a cluster. It waits for a signal.
 package main
 
 import (

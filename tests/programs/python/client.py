@@ -1,7 +1,7 @@
 """An ordinary in-cluster program for the official Python client.
 
-It loads the in-cluster configuration, does what it is told on the command line
-and prints one JSON object. It has never heard of Rockpool.
+It loads the in-cluster configuration, runs one command and prints a JSON object.
+It knows nothing of Rockpool.
 
     client.py list | get NAME | create NAME | watch RESOURCE_VERSION SECONDS
 """

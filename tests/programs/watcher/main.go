@@ -1,11 +1,10 @@
-// Command watcher is what an informer is made of, laid bare: it lists ConfigMaps in its
-// namespace, watches behind the list, and goes on behind the last event when the stream
-// ends, as client-go's reflector does. When its version is gone it lists again. It has
-// never heard of Rockpool.
+// Command watcher does what client-go's reflector does, and prints all of it: it lists ConfigMaps
+// in its namespace, watches from the list's version on, and watches again from the last event on
+// when the stream ends. When its version has expired, it lists again. It knows nothing of Rockpool.
 //
-// Several clients do that at once, each in its own way. Each line on standard output is
-// one JSON object, in the order in which its client has seen it: "listed" with all objects,
-// "watch" when a stream has begun, the types of events, "gone".
+// Several clients do that concurrently, each in its own form. Each line on standard output is a
+// JSON object, in the order in which its client has received it: "listed" with all objects, "watch"
+// when a stream has started, the types of events, and "gone".
 package main
 
 import (
@@ -34,11 +33,11 @@ import (
 const (
 	asJSON     = "application/json"
 	asProtobuf = "application/vnd.kubernetes.protobuf"
-	// pause is between attempts.
+	// pause is the time between attempts.
 	pause = 100 * time.Millisecond
 )
 
-// line is what is printed.
+// line is an output line.
 type line struct {
 	Client          string            `json:"client"`
 	Event           string            `json:"event"`
@@ -48,12 +47,12 @@ type line struct {
 	Objects         map[string]string `json:"objects,omitempty"` // UID/resourceVersion by name
 }
 
-// client is one way to read.
+// client lists and watches in one form.
 type client struct {
 	name  string
 	list  func(context.Context, metav1.ListOptions) (runtime.Object, error)
 	watch func(context.Context, metav1.ListOptions) (watch.Interface, error)
-	// options are those of all its watches.
+	// options are the options of its watches.
 	options metav1.ListOptions
 	print   func(line)
 }
@@ -77,11 +76,11 @@ func run(ctx context.Context) error {
 		return err
 	}
 	namespace := strings.TrimSpace(string(text))
-	inJSON, err := whole(config, asJSON, namespace)
+	inJSON, err := full(config, asJSON, namespace)
 	if err != nil {
 		return err
 	}
-	inProtobuf, err := whole(config, asProtobuf, namespace)
+	inProtobuf, err := full(config, asProtobuf, namespace)
 	if err != nil {
 		return err
 	}
@@ -116,8 +115,8 @@ func run(ctx context.Context) error {
 	return nil
 }
 
-// whole reads whole objects.
-func whole(config *rest.Config, contentType, namespace string) (client, error) {
+// full reads complete objects.
+func full(config *rest.Config, contentType, namespace string) (client, error) {
 	config = rest.CopyConfig(config)
 	config.ContentType, config.AcceptContentTypes = contentType, contentType
 	all, err := kubernetes.NewForConfig(config)
@@ -131,7 +130,7 @@ func whole(config *rest.Config, contentType, namespace string) (client, error) {
 	}, nil
 }
 
-// partial reads metadata alone.
+// partial reads only metadata.
 func partial(config *rest.Config, namespace string) (client, error) {
 	all, err := metadata.NewForConfig(config)
 	if err != nil {
@@ -162,7 +161,7 @@ func (c *client) run(ctx context.Context) {
 	}
 }
 
-// step lists if nothing is known, and follows one stream to its end.
+// step lists if there is no last version, and reads one stream to its end.
 func (c *client) step(ctx context.Context, last *string) error {
 	options := c.options
 	if *last == "" {
@@ -195,7 +194,7 @@ func (c *client) step(ctx context.Context, last *string) error {
 	return nil
 }
 
-// listed prints a list and gives its version.
+// listed prints a list and returns its version.
 func (c *client) listed(list runtime.Object) (version string, err error) {
 	m, err := meta.ListAccessor(list)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// requestToken has the API server issue a token.
+// requestToken requests a token of a service account from the API server.
 func (s *site) requestToken(account string, audiences ...string) string {
 	s.t.Helper()
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: audiences}}
@@ -24,8 +24,8 @@ func (s *site) requestToken(account string, audiences ...string) string {
 	return issued.Status.Token
 }
 
-// proof tries to be answered offline without a right to it.
-func proof(t *testing.T, p *testPod) {
+// authentication sends offline requests with and without valid tokens.
+func authentication(t *testing.T, p *testPod) {
 	own := p.token()
 	claims := jwt.MapClaims{}
 	parsed, _, err := jwt.NewParser().ParseUnverified(own, claims)
@@ -60,11 +60,11 @@ func proof(t *testing.T, p *testPod) {
 		{"the algorithm none", "Bearer " + forge(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType)},
 		{"the algorithm none with a signature", "Bearer " + none + "." + part[1] + "." + part[2]},
 		{"a shared secret", "Bearer " + forge(jwt.SigningMethodHS256, []byte("secret"))},
-		{"another key under the name of the right one", "Bearer " + forge(jwt.SigningMethodRS256, key)},
-		{"other claims under the right signature", "Bearer " + part[0] + "." + root + "." + part[2]},
+		{"another key with the id of the right one", "Bearer " + forge(jwt.SigningMethodRS256, key)},
+		{"other claims with the right signature", "Bearer " + part[0] + "." + root + "." + part[2]},
 		{"half a signature", "Bearer " + own[:len(own)-len(part[2])/2]},
 		{"another audience", "Bearer " + p.site.requestToken("default", "vault")},
-		{"an account that was never here", "Bearer " + p.site.requestToken("stranger")},
+		{"an account that has never sent a request", "Bearer " + p.site.requestToken("stranger")},
 	}
 	for _, target := range []string{p.site.configMaps(), "/version", "/nowhere"} {
 		questions := []question{get(p.site.configMaps())}
@@ -73,7 +73,7 @@ func proof(t *testing.T, p *testPod) {
 		}
 		replies := p.ask(questions...)
 		if replies[0].Status != http.StatusOK {
-			t.Errorf("the pod's own token: %+v", replies[0])
+			t.Errorf("the pod's own token: %+v, want it accepted", replies[0])
 		}
 		for i, r := range replies[1:] {
 			if status := r.status(t); r.Status != http.StatusUnauthorized || status.Reason != metav1.StatusReasonUnauthorized || strings.Contains(r.Body, part[2]) {
@@ -83,7 +83,7 @@ func proof(t *testing.T, p *testPod) {
 	}
 }
 
-// noForwardProxy asks for what only a forward proxy does.
+// noForwardProxy sends requests that only a forward proxy serves.
 func noForwardProxy(t *testing.T, p *testPod) {
 	replies := p.ask(
 		with("CONNECT", "example.com:443", nil),
@@ -98,7 +98,7 @@ func noForwardProxy(t *testing.T, p *testPod) {
 	}
 }
 
-// plain speaks HTTP without TLS, and TLS with no more than the system's roots.
+// plain speaks HTTP without TLS, and TLS with the system's roots only.
 const plain = `
 import http.client, os, ssl
 host, port = os.environ["KUBERNETES_SERVICE_HOST"], int(os.environ["KUBERNETES_SERVICE_PORT"])

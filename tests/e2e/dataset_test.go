@@ -13,14 +13,14 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// fleet makes objects in two namespaces and tells what there is.
-func (s *site) fleet(random *rand.Rand) *fleet {
+// dataset creates objects in two namespaces.
+func (s *site) dataset(random *rand.Rand) *dataset {
 	s.t.Helper()
 	other := s.namespace + "-b"
 	if err := cluster.Namespace(s.ctx, other); err != nil {
 		s.t.Fatal(err)
 	}
-	f := &fleet{random: random, namespaces: []string{s.namespace, other}, names: map[string][]string{}}
+	f := &dataset{random: random, namespaces: []string{s.namespace, other}, names: map[string][]string{}}
 	wanted := []string{"configmaps", "pods", "events", "widgets", "secrets", "services", "nodes", "namespaces"}
 	for _, k := range s.kinds() {
 		if slices.Contains(wanted, k.Resource) && k.Group != "events.k8s.io" && (k.Group != customGroup || k.Version == "v1") {
@@ -31,14 +31,14 @@ func (s *site) fleet(random *rand.Rand) *fleet {
 	for _, namespace := range f.namespaces {
 		in := *s
 		in.namespace = namespace
-		in.crew(random)
+		in.populateNamespace(random)
 	}
 	for i := range 4 {
-		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("edge-%d", i), Labels: crewLabels(random)}, Spec: corev1.NodeSpec{Unschedulable: i%2 == 0}}
+		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("edge-%d", i), Labels: objectLabels(random)}, Spec: corev1.NodeSpec{Unschedulable: i%2 == 0}}
 		_, err := cluster.Client().CoreV1().Nodes().Create(s.ctx, node, metav1.CreateOptions{})
-		s.made(err)
+		s.must(err)
 		s.t.Cleanup(func() {
-			s.made(cluster.Client().CoreV1().Nodes().Delete(context.Background(), node.Name, metav1.DeleteOptions{}))
+			s.must(cluster.Client().CoreV1().Nodes().Delete(context.Background(), node.Name, metav1.DeleteOptions{}))
 		})
 	}
 	for _, k := range f.kinds {
@@ -55,25 +55,25 @@ func (s *site) fleet(random *rand.Rand) *fleet {
 	return f
 }
 
-// crew makes the objects of one namespace.
-func (s *site) crew(random *rand.Rand) {
+// populateNamespace creates the objects of one namespace.
+func (s *site) populateNamespace(random *rand.Rand) {
 	s.t.Helper()
 	core, create := cluster.Client().CoreV1(), metav1.CreateOptions{}
 	for i := range 12 {
-		m := metav1.ObjectMeta{Name: fmt.Sprintf("cm-%d", i), Labels: crewLabels(random)}
+		m := metav1.ObjectMeta{Name: fmt.Sprintf("cm-%d", i), Labels: objectLabels(random)}
 		_, err := core.ConfigMaps(s.namespace).Create(s.ctx, &corev1.ConfigMap{ObjectMeta: m, Data: map[string]string{"value": m.Name}}, create)
-		s.made(err)
+		s.must(err)
 
-		m = metav1.ObjectMeta{Name: fmt.Sprintf("pod-%d", i), Labels: crewLabels(random)}
+		m = metav1.ObjectMeta{Name: fmt.Sprintf("pod-%d", i), Labels: objectLabels(random)}
 		pod := &corev1.Pod{ObjectMeta: m, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}}}
 		pod.Spec.NodeName = pick(random, "", "edge-0", "edge-1")
 		pod, err = core.Pods(s.namespace).Create(s.ctx, pod, create)
-		s.made(err)
+		s.must(err)
 		pod.Status.Phase = pick(random, corev1.PodRunning, corev1.PodPending, corev1.PodFailed)
 		_, err = core.Pods(s.namespace).UpdateStatus(s.ctx, pod, metav1.UpdateOptions{})
-		s.made(err)
+		s.must(err)
 
-		m = metav1.ObjectMeta{Name: fmt.Sprintf("event-%d", i), Labels: crewLabels(random)}
+		m = metav1.ObjectMeta{Name: fmt.Sprintf("event-%d", i), Labels: objectLabels(random)}
 		about := corev1.ObjectReference{
 			APIVersion: "v1", Kind: pick(random, "Pod", "Node"), Namespace: s.namespace, Name: fmt.Sprintf("pod-%d", i%3), UID: pick[types.UID](random, "u-1", "u-2"),
 			FieldPath: pick(random, "", "spec"),
@@ -82,24 +82,24 @@ func (s *site) crew(random *rand.Rand) {
 			ObjectMeta: m, InvolvedObject: about, Reason: pick(random, "Pulled", "Killed"), Type: pick(random, "Normal", "Warning"),
 			Source: corev1.EventSource{Component: pick(random, "kubelet", "")},
 		}, create)
-		s.made(err)
+		s.must(err)
 	}
 	for i := range 4 {
-		m := metav1.ObjectMeta{Name: fmt.Sprintf("secret-%d", i), Labels: crewLabels(random)}
+		m := metav1.ObjectMeta{Name: fmt.Sprintf("secret-%d", i), Labels: objectLabels(random)}
 		_, err := core.Secrets(s.namespace).Create(s.ctx, &corev1.Secret{ObjectMeta: m, Type: pick[corev1.SecretType](random, "example.com/a", "example.com/b")}, create)
-		s.made(err)
+		s.must(err)
 		m.Name = fmt.Sprintf("service-%d", i)
 		_, err = core.Services(s.namespace).Create(s.ctx, &corev1.Service{ObjectMeta: m, Spec: corev1.ServiceSpec{ClusterIP: "None", Ports: []corev1.ServicePort{{Port: 80}}}}, create)
-		s.made(err)
+		s.must(err)
 		w := &unstructured.Unstructured{Object: map[string]any{"apiVersion": widgets.GroupVersion().String(), "kind": "Widget", "data": map[string]any{"value": m.Name}}}
 		w.SetName(fmt.Sprintf("widget-%d", i))
-		w.SetLabels(crewLabels(random))
+		w.SetLabels(objectLabels(random))
 		_, err = dynamicClient(s.t).Resource(widgets).Namespace(s.namespace).Create(s.ctx, w, create)
-		s.made(err)
+		s.must(err)
 	}
 }
 
-func crewLabels(random *rand.Rand) map[string]string {
+func objectLabels(random *rand.Rand) map[string]string {
 	labels := map[string]string{}
 	if app := pick(random, "", "a", "b", "c"); app != "" {
 		labels["app"] = app
