@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Says which programs the tests and the demo need that this machine lacks; with the argument
-# "node" also what the tests on a real node need, which only root can run.
+# Lists the programs that the tests and the demo need and that this machine does not have; with the
+# argument "node" also those for the tests on a real node, which only root can run.
 set -euo pipefail
 
 missing=()
@@ -11,19 +11,19 @@ need() { # program, Debian package, what for
 }
 
 need go golang "everything; 1.26 or newer, https://go.dev/dl/"
-need gcc gcc "SQLite is C"
-need sqlite3 sqlite3 "the tests and the demo look into the cache as a person would"
+need gcc gcc "to compile SQLite, which is C"
+need sqlite3 sqlite3 "the tests and the demo query the cache with it"
 need openssl openssl "the tests check certificates with it"
 if ! /usr/bin/python3 -c 'import kubernetes' 2>/dev/null; then
-  echo "missing: the Python client of Kubernetes (one of the programs that must run unmodified)" >&2
+  echo "missing: the Python client of Kubernetes (the tests run it unmodified)" >&2
   missing+=(python3-kubernetes)
 fi
 if [ "${1:-}" = node ] && [ "$(id -u)" = 0 ] && ! pkg-config --exists libseccomp 2>/dev/null; then
-  echo "missing: libseccomp (runc, which the tests on a real node build, is made with it)" >&2
+  echo "missing: libseccomp (the tests on a real node build runc with it)" >&2
   missing+=(libseccomp-dev pkg-config)
 fi
 if [ "$(uname -s)" != Linux ]; then
-  echo "missing: Linux (pods run in namespaces of its kernel)" >&2
+  echo "missing: Linux (pods run in kernel namespaces)" >&2
   exit 1
 fi
 if [ ${#missing[@]} -gt 0 ]; then
