@@ -38,7 +38,7 @@ var variants = []variant{
 
 // ask is a random LIST, GET or WATCH.
 type ask struct {
-	inquiry
+	getRequest
 	verb                      string
 	kind                      kind
 	namespace, labels, fields string
@@ -147,7 +147,7 @@ func (a ask) needsState() bool {
 }
 
 // page is the request for the next page.
-func (a ask) page(token string) inquiry {
+func (a ask) page(token string) getRequest {
 	u := url.Values{"continue": {token}, "limit": {strconv.Itoa(max(a.limit, 1))}}
 	if a.labels != "" {
 		u.Set("labelSelector", a.labels)
@@ -155,7 +155,7 @@ func (a ask) page(token string) inquiry {
 	if a.fields != "" {
 		u.Set("fieldSelector", a.fields)
 	}
-	return inquiry{Target: a.kind.pathIn(a.namespace) + "?" + u.Encode(), Accept: a.Accept}
+	return getRequest{Target: a.kind.pathIn(a.namespace) + "?" + u.Encode(), Accept: a.Accept}
 }
 
 func (a ask) String() string { return fmt.Sprintf("%s %s as %q", a.verb, a.Target, a.Accept) }
