@@ -170,8 +170,8 @@ func (f *dataset) labels() string {
 	return strings.Join(all, ",")
 }
 
-// selectable are field selectors with values that some objects have. The value of the first is one
-// that no object has.
+// selectable are field selectors by resource. The value of the first is one that no object has, the
+// others have values of some objects.
 var selectable = map[string][]string{
 	"pods": {"spec.nodeName=edge-9", "spec.nodeName=edge-0", "spec.nodeName!=edge-0", "spec.nodeName=", "status.phase=Running", "status.phase!=Running", "status.phase=Pending",
 		"spec.restartPolicy=Always", "spec.schedulerName=default-scheduler", "spec.serviceAccountName=default", "status.podIP=", "spec.hostNetwork=false"},
