@@ -1,6 +1,5 @@
-// Command image puts static programs into a container image that has nothing
-// else, as a tar to load into containerd, docker or kind. It needs no container
-// engine. `make image` calls it.
+// Command image writes a container image with static programs and no other files, as a tar for
+// containerd, docker or kind. It needs no container engine. `make image` calls it.
 package main
 
 import (
@@ -18,7 +17,7 @@ import (
 	"rockpool.dev/scripts/image/archive"
 )
 
-// user is by number: the kubelet checks runAsNonRoot, and there is no /etc/passwd.
+// user is a number, because the kubelet checks runAsNonRoot, and the image has no /etc/passwd.
 const user = "65532:65532"
 
 func main() {
@@ -59,14 +58,14 @@ func parse(args []string, getenv func(string) string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("image", flag.ContinueOnError)
 	flags.StringVar(&o.name, "name", "rockpool:dev", "name and tag of the image")
-	platform := flags.String("platform", "linux/amd64", "what the programs run on: linux/amd64, linux/arm64 or linux/arm/v7")
+	platform := flags.String("platform", "linux/amd64", "platform of the programs: linux/amd64, linux/arm64 or linux/arm/v7")
 	flags.StringVar(&o.version, "version", "dev", "version of the programs, for the label")
 	flags.StringVar(&o.revision, "revision", "", "commit of the source, for the label")
 	flags.StringVar(&o.output, "output", "", "the tar to write")
 	flags.Usage = func() {
 		fmt.Fprintln(flags.Output(), "Usage: image --output FILE.tar [flags] PROGRAM...\n\n"+
-			"Each program is put into the root of the image under its own name; the first is the entrypoint.\n"+
-			"SOURCE_DATE_EPOCH, in seconds since 1970, is the time of all that is in it (default 0).")
+			"Each program is put into the root of the image under its own name. The first is the entrypoint.\n"+
+			"SOURCE_DATE_EPOCH is the time of the image and its files, in seconds since 1970 (default 0).")
 		flags.PrintDefaults()
 	}
 	if err := flags.Parse(args); err != nil {
@@ -77,13 +76,13 @@ func parse(args []string, getenv func(string) string) (options, error) {
 		return o, fmt.Errorf("--platform: %w", err)
 	}
 	if o.output == "" {
-		return o, errors.New("--output: the tar to write is needed")
+		return o, errors.New("--output: required, the tar to write")
 	}
 	if o.programs = flags.Args(); len(o.programs) == 0 {
-		return o, errors.New("the programs to put into the image are needed")
+		return o, errors.New("no programs: pass those to put into the image")
 	}
 	if epoch := getenv("SOURCE_DATE_EPOCH"); epoch != "" {
-		seconds, err := strconv.ParseUint(epoch, 10, 33) // tar has room for no more
+		seconds, err := strconv.ParseUint(epoch, 10, 33) // the limit of tar
 		if err != nil {
 			return o, fmt.Errorf("SOURCE_DATE_EPOCH=%q: is not a number of seconds since 1970", epoch)
 		}
@@ -125,17 +124,17 @@ func build(o options) (archive.Image, error) {
 
 var machines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64, "arm": elf.EM_ARM}
 
-// static refuses what could not run in an image that has no libraries.
+// static returns an error for a program that cannot run in an image without libraries.
 func static(program []byte, platform archive.Platform) error {
 	file, err := elf.NewFile(bytes.NewReader(program))
 	if err != nil {
-		return fmt.Errorf("is no program for Linux: %w", err)
+		return fmt.Errorf("is not a Linux program: %w", err)
 	}
 	if want := machines[platform.Architecture]; file.Machine != want {
 		return fmt.Errorf("is for %s, not for %s", file.Machine, platform)
 	}
 	if file.Type != elf.ET_EXEC && file.Type != elf.ET_DYN {
-		return fmt.Errorf("is no program but %s", file.Type)
+		return fmt.Errorf("is not a program but %s", file.Type)
 	}
 	for _, p := range file.Progs {
 		if p.Type == elf.PT_INTERP {
@@ -145,7 +144,7 @@ func static(program []byte, platform archive.Platform) error {
 	return nil
 }
 
-// write leaves either the whole tar under its name or what was there before.
+// write writes the tar in one step: an error leaves an existing file as it was.
 func write(output string, image archive.Image) (archive.Summary, error) {
 	file, err := os.CreateTemp(filepath.Dir(output), "."+filepath.Base(output)+".*")
 	if err != nil {

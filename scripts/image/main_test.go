@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// program is an ELF file without code: what its headers say is all that is looked at.
+// program is an ELF file without code: run reads only the headers.
 func program(machine elf.Machine, kind elf.Type, segments ...elf.ProgType) []byte {
 	var text bytes.Buffer
 	header := elf.Header64{
@@ -31,7 +31,7 @@ func program(machine elf.Machine, kind elf.Type, segments ...elf.ProgType) []byt
 	return text.Bytes()
 }
 
-func lay(t *testing.T, directory, name string, content []byte) string {
+func writeFile(t *testing.T, directory, name string, content []byte) string {
 	t.Helper()
 	path := filepath.Join(directory, name)
 	if err := os.WriteFile(path, content, 0o600); err != nil {
@@ -49,20 +49,20 @@ func environment(epoch string) func(string) string {
 	}
 }
 
-func TestTheImageRunsTheSidecarAsAUserWithoutRights(t *testing.T) {
+func TestTheImageRunsTheSidecarAsAnUnprivilegedUser(t *testing.T) {
 	directory := t.TempDir()
 	static := program(elf.EM_X86_64, elf.ET_EXEC, elf.PT_LOAD)
-	sidecar, injector := lay(t, directory, "rockpool-sidecar", static), lay(t, directory, "rockpool-injector", static)
+	sidecar, injector := writeFile(t, directory, "rockpool-sidecar", static), writeFile(t, directory, "rockpool-injector", static)
 	output := filepath.Join(directory, "image.tar")
 	written := func(epoch string) []byte {
 		t.Helper()
-		var said bytes.Buffer
-		err := run([]string{"--name=rockpool:test", "--version=v1", "--revision=abc", "--output=" + output, sidecar, injector}, environment(epoch), &said)
+		var printed bytes.Buffer
+		err := run([]string{"--name=rockpool:test", "--version=v1", "--revision=abc", "--output=" + output, sidecar, injector}, environment(epoch), &printed)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !strings.HasPrefix(said.String(), output+": rockpool:test linux/amd64, 0.0 MiB compressed, ") {
-			t.Errorf("said %q", &said)
+		if !strings.HasPrefix(printed.String(), output+": rockpool:test linux/amd64, 0.0 MiB compressed, ") {
+			t.Errorf("output %q", &printed)
 		}
 		text, err := os.ReadFile(output)
 		if err != nil {
@@ -72,13 +72,13 @@ func TestTheImageRunsTheSidecarAsAUserWithoutRights(t *testing.T) {
 	}
 	first := written("1700000000")
 	if !bytes.Equal(first, written("1700000000")) {
-		t.Error("not the same bytes twice")
+		t.Error("a second run gives other bytes")
 	}
 	if bytes.Equal(first, written("")) {
 		t.Error("SOURCE_DATE_EPOCH changes nothing")
 	}
 	if left, _ := filepath.Glob(filepath.Join(directory, ".*")); len(left) != 0 {
-		t.Errorf("left behind: %q", left)
+		t.Errorf("temporary files remain: %q", left)
 	}
 
 	var config struct{ Config map[string]any }
@@ -115,15 +115,15 @@ func TestTheImageRunsTheSidecarAsAUserWithoutRights(t *testing.T) {
 	}
 }
 
-// The Dockerfile says the same again in its own words.
-func TestTheDockerfileMakesTheSameImage(t *testing.T) {
+// The Dockerfile repeats the configuration of the image.
+func TestTheDockerfileBuildsTheSameImage(t *testing.T) {
 	text, err := os.ReadFile("../../Dockerfile")
 	if err != nil {
 		t.Fatal(err)
 	}
 	directory := t.TempDir()
 	image, err := build(options{version: "$VERSION", programs: []string{
-		lay(t, directory, "rockpool-sidecar", program(elf.EM_NONE, elf.ET_EXEC)), lay(t, directory, "rockpool-injector", program(elf.EM_NONE, elf.ET_EXEC)),
+		writeFile(t, directory, "rockpool-sidecar", program(elf.EM_NONE, elf.ET_EXEC)), writeFile(t, directory, "rockpool-injector", program(elf.EM_NONE, elf.ET_EXEC)),
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -139,29 +139,29 @@ func TestTheDockerfileMakesTheSameImage(t *testing.T) {
 	}
 }
 
-func TestAMistakeIsNamed(t *testing.T) {
+func TestErrorsNameTheMistake(t *testing.T) {
 	directory := t.TempDir()
-	good := lay(t, directory, "good", program(elf.EM_X86_64, elf.ET_EXEC, elf.PT_LOAD))
-	output := lay(t, directory, "image.tar", []byte("what was there"))
+	good := writeFile(t, directory, "good", program(elf.EM_X86_64, elf.ET_EXEC, elf.PT_LOAD))
+	output := writeFile(t, directory, "image.tar", []byte("what was there"))
 	tests := map[string]struct {
 		args  []string
 		epoch string
 		want  string
 	}{
-		"no output":            {args: []string{good}, want: "--output: the tar to write is needed"},
-		"no program":           {args: []string{"--output", output}, want: "the programs to put into the image are needed"},
+		"no output":            {args: []string{good}, want: "--output: required"},
+		"no program":           {args: []string{"--output", output}, want: "no programs"},
 		"an unknown flag":      {args: []string{"--tag=dev"}, want: "flag provided but not defined: -tag"},
-		"an unknown platform":  {args: []string{"--platform=linux/mips", "--output", output, good}, want: `--platform: platform "linux/mips": is none of linux/amd64, linux/arm64, linux/arm/v7`},
+		"an unknown platform":  {args: []string{"--platform=linux/mips", "--output", output, good}, want: `--platform: platform "linux/mips": is not one of linux/amd64, linux/arm64, linux/arm/v7`},
 		"a bad name":           {args: []string{"--name=Rock:dev", "--output", output, good}, want: `name "Rock:dev"`},
-		"a time that is none":  {args: []string{"--output", output, good}, epoch: "now", want: `SOURCE_DATE_EPOCH="now": is not a number`},
+		"not a time":           {args: []string{"--output", output, good}, epoch: "now", want: `SOURCE_DATE_EPOCH="now": is not a number`},
 		"a time before 1970":   {args: []string{"--output", output, good}, epoch: "-1", want: "SOURCE_DATE_EPOCH"},
-		"a program not there":  {args: []string{"--output", output, good + "x"}, want: good + "x: no such file"},
-		"a script":             {args: []string{"--output", output, lay(t, directory, "script", []byte("#!/bin/sh\n"))}, want: "script: is no program for Linux"},
+		"no such program":      {args: []string{"--output", output, good + "x"}, want: good + "x: no such file"},
+		"a script":             {args: []string{"--output", output, writeFile(t, directory, "script", []byte("#!/bin/sh\n"))}, want: "script: is not a Linux program"},
 		"another architecture": {args: []string{"--platform=linux/arm64", "--output", output, good}, want: "good: is for EM_X86_64, not for linux/arm64"},
-		"a dynamic program":    {args: []string{"--output", output, lay(t, directory, "dynamic", program(elf.EM_X86_64, elf.ET_DYN, elf.PT_INTERP))}, want: "dynamic: is linked dynamically"},
-		"an object file":       {args: []string{"--output", output, lay(t, directory, "object", program(elf.EM_X86_64, elf.ET_REL))}, want: "object: is no program but ET_REL"},
-		"one name twice":       {args: []string{"--output", output, good, good}, want: "/good: is there twice"},
-		"nowhere to write":     {args: []string{"--output", directory + "/nowhere/image.tar", good}, want: "nowhere"},
+		"a dynamic program":    {args: []string{"--output", output, writeFile(t, directory, "dynamic", program(elf.EM_X86_64, elf.ET_DYN, elf.PT_INTERP))}, want: "dynamic: is linked dynamically"},
+		"an object file":       {args: []string{"--output", output, writeFile(t, directory, "object", program(elf.EM_X86_64, elf.ET_REL))}, want: "object: is not a program but ET_REL"},
+		"one name twice":       {args: []string{"--output", output, good, good}, want: "/good: more than one file"},
+		"no such directory":    {args: []string{"--output", directory + "/nowhere/image.tar", good}, want: "nowhere"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -170,11 +170,11 @@ func TestAMistakeIsNamed(t *testing.T) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
 			if text, err := os.ReadFile(output); err != nil || string(text) != "what was there" {
-				t.Errorf("the tar that was there is now %q, %v", text, err)
+				t.Errorf("the existing tar is now %q, %v", text, err)
 			}
 		})
 	}
 	if left, _ := filepath.Glob(filepath.Join(directory, ".*")); len(left) != 0 {
-		t.Errorf("left behind: %q", left)
+		t.Errorf("temporary files remain: %q", left)
 	}
 }

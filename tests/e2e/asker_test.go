@@ -25,82 +25,82 @@ const (
 	protobufMetadataAll = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 )
 
-// inquiry is a GET that tests/programs/asker sends, many of them concurrently.
-type inquiry struct {
+// getRequest is a GET that tests/programs/asker sends, many of them concurrently.
+type getRequest struct {
 	Target string `json:"target"`
 	Accept string `json:"accept"`
 }
 
-// finding is the answer to an inquiry, byte for byte.
-type finding struct {
+// getResponse is the answer to a request, byte for byte.
+type getResponse struct {
 	Status  int
 	Headers map[string]string
 	Body    []byte
 	Error   string
 
-	Question       int // index of the inquiry
+	Question       int // index of the request
 	Started, Ended time.Time
 }
 
 // cached reports whether the answer is from the cache.
-func (f finding) cached() bool { return f.Headers["Cache-Status"] != "" }
+func (f getResponse) cached() bool { return f.Headers["Cache-Status"] != "" }
 
 // truncated reports whether the link failed after the answer had begun. The client gets an error
 // and can send the request again.
-func (f finding) truncated() bool { return f.Error != "" }
+func (f getResponse) truncated() bool { return f.Error != "" }
 
 // duration is the time to the last byte of the answer.
-func (f finding) duration() time.Duration { return f.Ended.Sub(f.Started) }
+func (f getResponse) duration() time.Duration { return f.Ended.Sub(f.Started) }
 
 // contentType is the Content-Type header.
-func (f finding) contentType() string { return f.Headers["Content-Type"] }
+func (f getResponse) contentType() string { return f.Headers["Content-Type"] }
 
 // isProtobuf reports whether the body is protobuf; otherwise it is JSON.
-func (f finding) isProtobuf() bool { return strings.HasPrefix(f.contentType(), acceptProtobuf) }
+func (f getResponse) isProtobuf() bool { return strings.HasPrefix(f.contentType(), acceptProtobuf) }
 
 // text is the body, shortened for a message.
-func (f finding) text() string {
+func (f getResponse) text() string {
 	if len(f.Body) > 1000 {
 		return string(f.Body[:1000]) + "…"
 	}
 	return string(f.Body)
 }
 
-// inquire sends inquiries to the sidecar from inside the pod, several of them concurrently.
-func (p *testPod) inquire(inquiries []inquiry) []finding { return p.inquireOf(inquiries) }
+// send sends requests to the sidecar from inside the pod, several of them concurrently.
+func (p *testPod) send(requests []getRequest) []getResponse { return p.runAsker(requests) }
 
-// inquireDirectly sends inquiries to the API server itself, without the sidecar, from inside the
+// sendDirectly sends requests to the API server itself, without the sidecar, from inside the
 // pod and with the pod's token.
-func (p *testPod) inquireDirectly(inquiries []inquiry) []finding {
-	return p.inquireOf(inquiries, "-server=https://"+edge.PublicAddress)
+func (p *testPod) sendDirectly(requests []getRequest) []getResponse {
+	return p.runAsker(requests, "-server=https://"+edge.PublicAddress)
 }
 
-func (p *testPod) inquireOf(inquiries []inquiry, args ...string) (findings []finding) {
+func (p *testPod) runAsker(requests []getRequest, args ...string) (responses []getResponse) {
 	p.site.t.Helper()
 	var stdout, stderr bytes.Buffer
 	code, err := p.ExecStream(p.site.ctx, "shell", pod.ExecOptions{
-		Argv: append([]string{"/asker"}, args...), Stdin: p.stdin(inquiries), Stdout: &stdout, Stderr: &stderr,
+		Argv: append([]string{"/asker"}, args...), Stdin: p.stdin(requests), Stdout: &stdout, Stderr: &stderr,
 	})
 	if err != nil || code != 0 {
 		p.site.t.Fatalf("asker: %d %v\n%s", code, err, stderr.String())
 	}
-	if err := json.Unmarshal(stdout.Bytes(), &findings); err != nil || len(findings) != len(inquiries) {
-		p.site.t.Fatalf("asker: %d answers to %d inquiries, %v", len(findings), len(inquiries), err)
+	if err := json.Unmarshal(stdout.Bytes(), &responses); err != nil || len(responses) != len(requests) {
+		p.site.t.Fatalf("asker: %d answers to %d requests, %v", len(responses), len(requests), err)
 	}
-	return findings
+	return responses
 }
 
 // stdin is the input of asker.
-func (p *testPod) stdin(inquiries []inquiry) io.Reader {
+func (p *testPod) stdin(requests []getRequest) io.Reader {
 	p.site.t.Helper()
-	raw, err := json.Marshal(inquiries)
+	raw, err := json.Marshal(requests)
 	if err != nil {
 		p.site.t.Fatal(err)
 	}
 	return bytes.NewReader(raw)
 }
 
-// polling sends inquiries periodically, one by one, as a program that polls.
+// polling sends requests periodically, one by one, as a program that polls.
 type polling struct {
 	pod    *testPod
 	output output
@@ -109,9 +109,9 @@ type polling struct {
 }
 
 // poll starts a polling, and returns after the first answer.
-func (p *testPod) poll(every time.Duration, inquiries ...inquiry) *polling {
+func (p *testPod) poll(every time.Duration, requests ...getRequest) *polling {
 	p.site.t.Helper()
-	stdin := p.stdin(inquiries)
+	stdin := p.stdin(requests)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(p.site.ctx))
 	x := &polling{pod: p, cancel: cancel, ended: make(chan struct{})}
 	go func() {
@@ -121,35 +121,35 @@ func (p *testPod) poll(every time.Duration, inquiries ...inquiry) *polling {
 		})
 	}()
 	p.site.t.Cleanup(x.stop)
-	x.until("there is an answer", time.Time{}, func(finding) bool { return true })
+	x.until("there is an answer", time.Time{}, func(getResponse) bool { return true })
 	return x
 }
 
 // stop may be called more than once.
 func (x *polling) stop() { x.cancel(); <-x.ended }
 
-// findings are the answers so far, in order.
-func (x *polling) findings() (findings []finding) {
+// responses are the answers so far, in order.
+func (x *polling) responses() (responses []getResponse) {
 	x.pod.site.t.Helper()
 	for line := range strings.Lines(x.output.String()) {
 		if !strings.HasSuffix(line, "\n") {
 			break // the line is incomplete
 		}
-		var f finding
+		var f getResponse
 		if err := json.Unmarshal([]byte(line), &f); err != nil {
 			x.pod.site.t.Fatalf("asker: %q", line)
 		}
-		findings = append(findings, f)
+		responses = append(responses, f)
 	}
-	return findings
+	return responses
 }
 
-// until waits for an answer with a property to an inquiry sent at since or later, and returns the
+// until waits for an answer with a property to a request sent at since or later, and returns the
 // first.
-func (x *polling) until(what string, since time.Time, is func(finding) bool) (first finding) {
+func (x *polling) until(what string, since time.Time, is func(getResponse) bool) (first getResponse) {
 	x.pod.site.t.Helper()
 	x.pod.site.until(what, func() bool {
-		for _, f := range x.findings() {
+		for _, f := range x.responses() {
 			if !f.Started.Before(since) && is(f) {
 				first = f
 				return true

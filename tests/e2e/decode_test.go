@@ -33,7 +33,7 @@ type decodedObject struct {
 const initialEventsEnd = "k8s.io/initial-events-end"
 
 // decodeObject decodes the answer to a GET, which may be a Table of one row.
-func decodeObject(f finding) (d decoded, err error) {
+func decodeObject(f getResponse) (d decoded, err error) {
 	d.objects = map[string]decodedObject{}
 	if f.isProtobuf() {
 		u, err := envelope(f.Body)
@@ -57,7 +57,7 @@ func decodeObject(f finding) (d decoded, err error) {
 }
 
 // decodeList decodes the answer to a LIST, which may be a Table.
-func decodeList(f finding) (d decoded, err error) {
+func decodeList(f getResponse) (d decoded, err error) {
 	d.objects = map[string]decodedObject{}
 	if f.isProtobuf() {
 		u, err := envelope(f.Body)
@@ -105,7 +105,7 @@ func decodeList(f finding) (d decoded, err error) {
 }
 
 // decodeWatch decodes the frames of a watch that has sent only its initial events.
-func decodeWatch(f finding) (d decoded, err error) {
+func decodeWatch(f getResponse) (d decoded, err error) {
 	d.objects = map[string]decodedObject{}
 	if f.isProtobuf() {
 		return d, d.protobufFrames(f.Body)

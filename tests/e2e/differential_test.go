@@ -29,25 +29,25 @@ func TestOfflineAnswersEqualOnlineAnswers(t *testing.T) {
 		asks = append(asks, f.draw())
 	}
 	d := &differential{t: t, answered: map[string]int{}, versions: map[string][]string{}}
-	online := p.answers(asks, p.inquire)
+	online := p.answers(asks, p.send)
 	for i, a := range asks {
 		d.learn(a, online[i])
 	}
 	var fresh []ask
 	for len(fresh) < 120 {
-		if a := f.draw(); !slices.ContainsFunc(asks, func(b ask) bool { return a.inquiry == b.inquiry }) {
+		if a := f.draw(); !slices.ContainsFunc(asks, func(b ask) bool { return a.getRequest == b.getRequest }) {
 			fresh = append(fresh, a)
 		}
 	}
-	direct := p.answers(fresh, p.inquireDirectly)
+	direct := p.answers(fresh, p.sendDirectly)
 
 	p.offline()
 	offline := func(p *testPod, phase string) {
 		d.t = p.site.t
-		for i, got := range p.answers(asks, p.inquire) {
+		for i, got := range p.answers(asks, p.send) {
 			d.check(phase+", asked before", asks[i], online[i], got, d.recorded(asks[i], online[i]))
 		}
-		for i, got := range p.answers(fresh, p.inquire) {
+		for i, got := range p.answers(fresh, p.send) {
 			d.check(phase+", not asked before", fresh[i], direct[i], got, d.covered(fresh[i]))
 		}
 	}
@@ -180,7 +180,7 @@ func (d *differential) count() {
 
 // expired requests offline the second pages of lists whose first page came online.
 func expired(t *testing.T, p *testPod, asks []ask, online []outcome) {
-	var following []inquiry
+	var following []getRequest
 	for i, a := range asks {
 		if online[i].next != "" {
 			following = append(following, a.page(online[i].next))
@@ -189,7 +189,7 @@ func expired(t *testing.T, p *testPod, asks []ask, online []outcome) {
 	if len(following) == 0 {
 		t.Fatal("no list has a second page, so this test shows nothing")
 	}
-	for i, f := range p.inquire(following) {
+	for i, f := range p.send(following) {
 		if f.Status != http.StatusGone || !bytes.Contains(f.Body, []byte(`Expired`)) {
 			t.Errorf("%s as %s: %d %s", following[i].Target, following[i].Accept, f.Status, f.text())
 		}

@@ -24,7 +24,7 @@ func TestAFlappingLinkNeverGivesAWrongAnswer(t *testing.T) {
 	w.count()
 	p := s.pod() // with an informer, whose watch is also recorded
 	p.sees("synced")
-	x := p.poll(20*time.Millisecond, inquiry{Target: s.configMaps() + "/ahead"}, inquiry{Target: s.configMaps()})
+	x := p.poll(20*time.Millisecond, getRequest{Target: s.configMaps() + "/ahead"}, getRequest{Target: s.configMaps()})
 	defer x.stop()
 
 	ctx, cancel := context.WithTimeout(s.ctx, flapping)
@@ -42,9 +42,9 @@ func TestAFlappingLinkNeverGivesAWrongAnswer(t *testing.T) {
 	n := <-flaps
 	w.count()
 	last := w.times[len(w.times)-1]
-	x.until("the present state, from the API server", last, func(f finding) bool { return f.Question == 1 && f.Status == http.StatusOK && !f.cached() })
+	x.until("the present state, from the API server", last, func(f getResponse) bool { return f.Question == 1 && f.Status == http.StatusOK && !f.cached() })
 	x.stop()
-	w.check(t, x.findings(), n)
+	w.check(t, x.responses(), n)
 }
 
 // flap breaks and restores the link once a second until ctx ends. It returns how often it has
@@ -85,11 +85,11 @@ func (c *counter) count() {
 
 // check checks each answer: the server has had that state; it is not older than what the client has
 // seen; and an answer of the API server has the number written before the request.
-func (c *counter) check(t *testing.T, findings []finding, flaps int) {
+func (c *counter) check(t *testing.T, responses []getResponse, flaps int) {
 	t.Helper()
 	seen := map[int]int{} // by question
 	served, cached, refused, truncated := 0, 0, 0, 0
-	for _, f := range findings {
+	for _, f := range responses {
 		switch {
 		case f.Status == http.StatusServiceUnavailable:
 			refused++
@@ -128,7 +128,7 @@ func (c *counter) check(t *testing.T, findings []finding, flaps int) {
 }
 
 // number is the value of "ahead" in an answer.
-func number(f finding) (int, error) {
+func number(f getResponse) (int, error) {
 	if f.Status != http.StatusOK {
 		return 0, fmt.Errorf("%d %s", f.Status, f.text())
 	}

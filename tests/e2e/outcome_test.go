@@ -7,7 +7,7 @@ import (
 
 // outcome is an answer, with all its pages.
 type outcome struct {
-	finding
+	getResponse
 	decoded
 	problem string // with decoding it
 	next    string // the continue of the first page
@@ -16,7 +16,7 @@ type outcome struct {
 
 // answers sends requests and decodes the answers. It reads only a few paged lists at a time: a
 // sidecar with many unfinished ones drops the oldest.
-func (p *testPod) answers(asks []ask, inquire func([]inquiry) []finding) []outcome {
+func (p *testPod) answers(asks []ask, send func([]getRequest) []getResponse) []outcome {
 	p.site.t.Helper()
 	out := make([]outcome, len(asks))
 	var atOnce, paged []int
@@ -27,24 +27,24 @@ func (p *testPod) answers(asks []ask, inquire func([]inquiry) []finding) []outco
 			atOnce = append(atOnce, i)
 		}
 	}
-	p.pages(asks, atOnce, out, inquire)
+	p.pages(asks, atOnce, out, send)
 	for few := range slices.Chunk(paged, 4) {
-		p.pages(asks, few, out, inquire)
+		p.pages(asks, few, out, send)
 	}
 	return out
 }
 
 // pages sends some requests and reads each list up to its last page.
-func (p *testPod) pages(asks []ask, indexes []int, out []outcome, inquire func([]inquiry) []finding) {
+func (p *testPod) pages(asks []ask, indexes []int, out []outcome, send func([]getRequest) []getResponse) {
 	p.site.t.Helper()
-	inquiries := make([]inquiry, len(indexes))
+	requests := make([]getRequest, len(indexes))
 	for n, i := range indexes {
-		inquiries[n] = asks[i].inquiry
+		requests[n] = asks[i].getRequest
 	}
 	for len(indexes) > 0 {
 		var more []int
-		var following []inquiry
-		for n, f := range inquire(inquiries) {
+		var following []getRequest
+		for n, f := range send(requests) {
 			i := indexes[n]
 			o := &out[i]
 			o.add(asks[i], f)
@@ -52,15 +52,15 @@ func (p *testPod) pages(asks []ask, indexes []int, out []outcome, inquire func([
 				more, following = append(more, i), append(following, asks[i].page(o.decoded.next))
 			}
 		}
-		indexes, inquiries = more, following
+		indexes, requests = more, following
 	}
 }
 
 // add adds an answer or its next page.
-func (o *outcome) add(a ask, f finding) {
+func (o *outcome) add(a ask, f getResponse) {
 	o.pages++
 	before := o.decoded
-	o.finding = f
+	o.getResponse = f
 	if f.Error != "" {
 		o.problem = f.Error
 		return

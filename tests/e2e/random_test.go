@@ -38,7 +38,7 @@ var variants = []variant{
 
 // ask is a random LIST, GET or WATCH.
 type ask struct {
-	inquiry
+	getRequest
 	verb                      string
 	kind                      kind
 	namespace, labels, fields string
@@ -147,7 +147,7 @@ func (a ask) needsState() bool {
 }
 
 // page is the request for the next page.
-func (a ask) page(token string) inquiry {
+func (a ask) page(token string) getRequest {
 	u := url.Values{"continue": {token}, "limit": {strconv.Itoa(max(a.limit, 1))}}
 	if a.labels != "" {
 		u.Set("labelSelector", a.labels)
@@ -155,7 +155,7 @@ func (a ask) page(token string) inquiry {
 	if a.fields != "" {
 		u.Set("fieldSelector", a.fields)
 	}
-	return inquiry{Target: a.kind.pathIn(a.namespace) + "?" + u.Encode(), Accept: a.Accept}
+	return getRequest{Target: a.kind.pathIn(a.namespace) + "?" + u.Encode(), Accept: a.Accept}
 }
 
 func (a ask) String() string { return fmt.Sprintf("%s %s as %q", a.verb, a.Target, a.Accept) }
@@ -170,8 +170,8 @@ func (f *dataset) labels() string {
 	return strings.Join(all, ",")
 }
 
-// selectable are field selectors with values that some objects have. The value of the first is one
-// that no object has.
+// selectable are field selectors by resource. The value of the first is one that no object has, the
+// others have values of some objects.
 var selectable = map[string][]string{
 	"pods": {"spec.nodeName=edge-9", "spec.nodeName=edge-0", "spec.nodeName!=edge-0", "spec.nodeName=", "status.phase=Running", "status.phase!=Running", "status.phase=Pending",
 		"spec.restartPolicy=Always", "spec.schedulerName=default-scheduler", "spec.serviceAccountName=default", "status.podIP=", "spec.hostNetwork=false"},

@@ -14,10 +14,10 @@ import (
 
 // trip is one request of the round trip, with its answers.
 type trip struct {
-	inquiry
+	getRequest
 	kind    kind
-	decode  func(finding) (decoded, error)
-	online  finding
+	decode  func(getResponse) (decoded, error)
+	online  getResponse
 	derived bool // not sent online: the answer comes from a list
 }
 
@@ -35,7 +35,7 @@ func TestReplayedAnswersAreThoseOfTheServer(t *testing.T) {
 
 	trips := map[string][]*trip{} // by kind: while a kind is recorded, its objects must not change
 	filled := 0
-	for i, f := range p.inquireDirectly(listsOf(kinds)) {
+	for i, f := range p.sendDirectly(listsOf(kinds)) {
 		k := kinds[i]
 		d, err := decodeList(f)
 		if err != nil || f.Status != http.StatusOK {
@@ -60,9 +60,9 @@ func TestReplayedAnswersAreThoseOfTheServer(t *testing.T) {
 	t.Run("offline after a restart", func(t *testing.T) { replayed(t, p.in(t), asked) })
 }
 
-func listsOf(kinds []kind) (all []inquiry) {
+func listsOf(kinds []kind) (all []getRequest) {
 	for _, k := range kinds {
-		all = append(all, inquiry{Target: k.collectionPath(), Accept: acceptJSON})
+		all = append(all, getRequest{Target: k.collectionPath(), Accept: acceptJSON})
 	}
 	return all
 }
@@ -70,13 +70,13 @@ func listsOf(kinds []kind) (all []inquiry) {
 // tripsOf are the requests for a kind that has objects.
 func tripsOf(k kind, d decoded) (all []*trip) {
 	for _, accept := range []string{acceptJSON, acceptProtobuf, acceptMetadataList, protobufMetadataAll} {
-		all = append(all, &trip{inquiry: inquiry{Target: k.collectionPath(), Accept: accept}, kind: k, decode: decodeList})
+		all = append(all, &trip{getRequest: getRequest{Target: k.collectionPath(), Accept: accept}, kind: k, decode: decodeList})
 	}
 	keys := slices.Sorted(maps.Keys(d.objects))
 	for i, key := range keys[:min(2, len(keys))] {
 		for _, accept := range []string{acceptJSON, acceptProtobuf, acceptMetadata, protobufMetadata} {
 			target := k.objectPath(key)
-			all = append(all, &trip{inquiry: inquiry{Target: target, Accept: accept}, kind: k, decode: decodeObject, derived: i > 0})
+			all = append(all, &trip{getRequest: getRequest{Target: target, Accept: accept}, kind: k, decode: decodeObject, derived: i > 0})
 		}
 	}
 	return all
@@ -94,15 +94,15 @@ func (p *testPod) recordAll(trips map[string][]*trip) (asked []*trip) {
 		for _, of := range trips {
 			all = append(all, of...)
 		}
-		inquiries := make([]inquiry, len(all))
-		var through []inquiry
+		requests := make([]getRequest, len(all))
+		var through []getRequest
 		for i, a := range all {
-			inquiries[i] = a.inquiry
+			requests[i] = a.getRequest
 			if !a.derived {
-				through = append(through, a.inquiry)
+				through = append(through, a.getRequest)
 			}
 		}
-		before, online, after := p.inquireDirectly(inquiries), p.inquire(through), p.inquireDirectly(inquiries)
+		before, online, after := p.sendDirectly(requests), p.send(through), p.sendDirectly(requests)
 		clear(moved)
 		for i, a := range all {
 			if diff := difference(a.decode, before[i], after[i]); diff != "" {
@@ -137,9 +137,9 @@ func (p *testPod) recordAll(trips map[string][]*trip) (asked []*trip) {
 
 // replayed sends the requests again offline.
 func replayed(t *testing.T, p *testPod, asked []*trip) {
-	inquiries := make([]inquiry, len(asked))
+	requests := make([]getRequest, len(asked))
 	for i, a := range asked {
-		inquiries[i] = a.inquiry
+		requests[i] = a.getRequest
 	}
 	versions := map[kind][]string{}
 	for _, a := range asked {
@@ -148,7 +148,7 @@ func replayed(t *testing.T, p *testPod, asked []*trip) {
 		}
 	}
 	whole := 0
-	for i, f := range p.inquire(inquiries) {
+	for i, f := range p.send(requests) {
 		a := asked[i]
 		if a.kind.Resource == "componentstatuses" {
 			// The server generates these objects at each request, without a resourceVersion, so
@@ -169,7 +169,7 @@ func replayed(t *testing.T, p *testPod, asked []*trip) {
 
 // difference returns the difference between two answers that a client can see. With versions, the
 // resourceVersion of a list must be one of them: the newest list of a kind may answer all requests.
-func difference(decode func(finding) (decoded, error), want, got finding, versions ...string) string {
+func difference(decode func(getResponse) (decoded, error), want, got getResponse, versions ...string) string {
 	if want.Error != "" || got.Error != "" {
 		return "the answer broke off: " + want.Error + got.Error
 	}

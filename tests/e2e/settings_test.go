@@ -149,7 +149,7 @@ func TestTheClustersSettingsReachRunningPods(t *testing.T) {
 		t.Errorf("pods are refused: %v", err)
 	}
 
-	// The program may write ConfigMaps, but not those of the settings.
+	// The program may write ConfigMaps, but not that of the settings.
 	refused := p.run("/kubectl", "patch", "configmap", podSettings, "-p", `{"data":{"rockpool.yaml":"upstream: {servers: 'https://192.0.2.1'}"}}`)
 	if refused.ExitCode == 0 || !strings.Contains(refused.Stderr, "this ConfigMap is written by rockpool-injector") {
 		t.Errorf("a program of the pod may change the settings: %+v", refused)

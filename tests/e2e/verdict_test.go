@@ -35,24 +35,24 @@ func TestTheSidecarSoonNoticesThatTheLinkFailsAndReturns(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			p := p.in(t)
 			p.linkIs("online")
-			x := p.poll(5*time.Millisecond, inquiry{Target: greeting})
+			x := p.poll(5*time.Millisecond, getRequest{Target: greeting})
 			defer x.stop()
 			cut := time.Now()
 			if err := tt.fail(); err != nil {
 				t.Log(err) // the link is then a black hole that accepts connections
 			}
-			first := x.until("a cached answer", time.Time{}, finding.cached)
+			first := x.until("a cached answer", time.Time{}, getResponse.cached)
 			p.linkIs("offline")
-			later := x.until("a later cached answer", time.Now(), finding.cached)
-			x.until("many later cached answers", later.Ended.Add(time.Second), finding.cached)
+			later := x.until("a later cached answer", time.Now(), getResponse.cached)
+			x.until("many later cached answers", later.Ended.Add(time.Second), getResponse.cached)
 			restored := time.Now()
 			s.Link.Restore()
-			back := x.until("the API server's answer", restored, func(f finding) bool { return !f.cached() })
+			back := x.until("the API server's answer", restored, func(f getResponse) bool { return !f.cached() })
 			p.linkIs("online")
 			x.stop()
 
 			var cached []time.Duration
-			for _, f := range x.findings() {
+			for _, f := range x.responses() {
 				if f.truncated() && f.Started.Before(cut) {
 					continue
 				}
@@ -82,14 +82,14 @@ func TestTheSidecarSoonNoticesThatTheLinkFailsAndReturns(t *testing.T) {
 		p := p.in(t)
 		p.linkIs("online")
 		outages := s.sql("SELECT count(*) FROM link WHERE state = 'offline'")
-		x := p.poll(5*time.Millisecond, inquiry{Target: greeting})
+		x := p.poll(5*time.Millisecond, getRequest{Target: greeting})
 		defer x.stop()
 		began := time.Now()
 		s.Link.HalfOpen()
-		after := x.until("an answer over another connection", began, func(f finding) bool { return !f.cached() })
+		after := x.until("an answer over another connection", began, func(f getResponse) bool { return !f.cached() })
 		x.stop()
 		t.Logf("the connection was replaced after %s", after.Ended.Sub(began))
-		for _, f := range x.findings() {
+		for _, f := range x.responses() {
 			if f.truncated() && f.Started.Before(began) {
 				continue
 			}
@@ -106,14 +106,14 @@ func TestTheSidecarSoonNoticesThatTheLinkFailsAndReturns(t *testing.T) {
 		p.linkIs("online")
 		s.Link.Stall(0.01, 200*time.Millisecond)
 		defer s.Link.Stall(0, 0)
-		x := p.poll(5*time.Millisecond, inquiry{Target: greeting}, inquiry{Target: s.configMaps()})
+		x := p.poll(5*time.Millisecond, getRequest{Target: greeting}, getRequest{Target: s.configMaps()})
 		defer x.stop()
-		late := func(f finding) bool { return f.duration() > 150*time.Millisecond }
+		late := func(f getResponse) bool { return f.duration() > 150*time.Millisecond }
 		x.until("a late answer", time.Time{}, late)
-		x.until("answers after it", time.Now().Add(3*time.Second), func(finding) bool { return true })
+		x.until("answers after it", time.Now().Add(3*time.Second), func(getResponse) bool { return true })
 		x.stop()
 		cached, held := 0, 0
-		for _, f := range x.findings() {
+		for _, f := range x.responses() {
 			if f.Status != http.StatusOK || !strings.Contains(string(f.Body), "hello") {
 				t.Errorf("an answer: %d %s", f.Status, f.text())
 			}
@@ -124,7 +124,7 @@ func TestTheSidecarSoonNoticesThatTheLinkFailsAndReturns(t *testing.T) {
 				held++
 			}
 		}
-		t.Logf("%d answers, %d late, %d from the cache", len(x.findings()), held, cached)
+		t.Logf("%d answers, %d late, %d from the cache", len(x.responses()), held, cached)
 	})
 	if t.Failed() {
 		return
@@ -148,7 +148,7 @@ func TestTheSidecarSwitchesToTheOtherOfTwoLinks(t *testing.T) {
 	p.linkIs("online")
 	changes := func() string { return s.sql("SELECT count(*) FROM link") }
 	before := changes()
-	x := p.poll(5*time.Millisecond, inquiry{Target: s.configMaps() + "/greeting"}, inquiry{Target: s.configMaps()})
+	x := p.poll(5*time.Millisecond, getRequest{Target: s.configMaps() + "/greeting"}, getRequest{Target: s.configMaps()})
 	defer x.stop()
 	// answered is how often the sidecar has logged that an address answers.
 	answered := func(address string) int {
@@ -172,7 +172,7 @@ func TestTheSidecarSwitchesToTheOtherOfTwoLinks(t *testing.T) {
 	for _, step := range steps {
 		since, carried, times := time.Now(), step.over.Stats().BytesDown, answered(step.broken)
 		step.fail()
-		first := x.until("an answer after "+step.name, since, func(f finding) bool { return f.Status == http.StatusOK && !f.cached() })
+		first := x.until("an answer after "+step.name, since, func(f getResponse) bool { return f.Status == http.StatusOK && !f.cached() })
 		t.Logf("%s: answered after %s", step.name, first.Ended.Sub(since))
 		s.configMap("greeting", step.name)
 		p.sees("updated", step.name) // the watch works, on whichever link
@@ -189,7 +189,7 @@ func TestTheSidecarSwitchesToTheOtherOfTwoLinks(t *testing.T) {
 	}
 	x.stop()
 	truncated := 0
-	for _, f := range x.findings() {
+	for _, f := range x.responses() {
 		if f.truncated() {
 			truncated++
 			continue

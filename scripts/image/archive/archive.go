@@ -1,10 +1,9 @@
-// Package archive writes a container image of a few files into one tar, without
-// a container engine. The tar is two things at once, as what `docker save`
-// writes since version 25: an OCI image layout, which containerd imports, and
-// the older list in manifest.json, which `docker load` and kind read.
+// Package archive writes a container image of a few files as a tar, without a container engine.
+// Like the output of `docker save` since version 25, the tar has two formats at once: an OCI image
+// layout, which containerd imports, and the older manifest.json, which `docker load` and kind read.
 //
-// The same Image gives the same bytes, whenever and wherever it is written by
-// the same Go release (which decides how gzip compresses).
+// The same Image gives the same bytes, at any time and on any machine, with the same Go release,
+// which determines how gzip compresses.
 //
 // https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md
 package archive
@@ -23,25 +22,24 @@ import (
 	"time"
 )
 
-// Image is what to write.
+// Image describes an image.
 type Image struct {
-	// Name is under which name it is loaded, such as "rockpool:dev" or
-	// "registry.example.com/edge/rockpool:v1". Without a tag it is "latest".
+	// Name is the name of the loaded image, such as "rockpool:dev" or
+	// "registry.example.com/edge/rockpool:v1". The default tag is "latest".
 	Name     string
 	Platform Platform
-	// Created is the time of the image and of all files in it, in whole seconds.
-	// The zero time is the year 1970.
+	// Created is the time of the image and of all its files, truncated to seconds. The zero time is
+	// the start of 1970.
 	Created time.Time
-	// Files are all that is in it; their parent directories are made. The order
-	// does not matter.
+	// Files are all files of the image. Parent directories are added. The order does not matter.
 	Files []File
-	// Config is how a container is started when the pod does not say otherwise.
+	// Config has the defaults for containers.
 	Config Config
 }
 
 // Config is the part of the image's configuration that containers inherit.
 type Config struct {
-	User       string            `json:"User,omitempty"` // by number where there is no /etc/passwd
+	User       string            `json:"User,omitempty"` // a number if the image has no /etc/passwd
 	Env        []string          `json:"Env,omitempty"`
 	Entrypoint []string          `json:"Entrypoint,omitempty"`
 	Cmd        []string          `json:"Cmd,omitempty"`
@@ -49,11 +47,11 @@ type Config struct {
 	Labels     map[string]string `json:"Labels,omitempty"`
 }
 
-// Summary tells what was written.
+// Summary describes a written image.
 type Summary struct {
-	ID         string // digest of the configuration, "sha256:…": what docker and crictl call the image's ID
+	ID         string // digest of the configuration, "sha256:…": the image ID of docker and crictl
 	Digest     string // digest of the manifest
-	Compressed int64  // bytes that a registry would keep and a node would pull
+	Compressed int64  // bytes that a registry stores and a node pulls
 	Unpacked   int64  // bytes of the files
 }
 
@@ -105,8 +103,7 @@ type saved struct {
 	Layers   []string
 }
 
-// Write writes the image. An error of the image names what is wrong with it, and
-// comes before the first byte.
+// Write writes the image. It returns errors of the image before it writes the first byte.
 func Write(w io.Writer, image Image) (Summary, error) {
 	name, err := parseName(image.Name)
 	if err != nil {
@@ -163,7 +160,7 @@ func Write(w io.Writer, image Image) (Summary, error) {
 	return summary, a.write(w, created)
 }
 
-// contents are the files of the archive by their path.
+// contents are the files of the archive by path.
 type contents map[string][]byte
 
 func (a contents) blob(mediaType string, content []byte) descriptor {

@@ -44,7 +44,7 @@ func written(t *testing.T, image Image) ([]byte, Summary) {
 	return out.Bytes(), summary
 }
 
-// entries reads a tar; each entry must have the image's time and be root's.
+// entries reads a tar. Each entry must have the image's time and belong to root.
 func entries(t *testing.T, r io.Reader, created time.Time) (map[string]string, []string) {
 	t.Helper()
 	content, list := map[string]string{}, []string{}
@@ -64,7 +64,7 @@ func entries(t *testing.T, r io.Reader, created time.Time) (map[string]string, [
 			t.Fatal(err)
 		}
 		if _, twice := content[header.Name]; twice {
-			t.Errorf("%s is there twice", header.Name)
+			t.Errorf("%s occurs twice", header.Name)
 		}
 		content[header.Name] = string(text)
 		list = append(list, fmt.Sprintf("%c%04o %s", header.Typeflag, header.Mode, header.Name))
@@ -82,9 +82,9 @@ func parse[T any](t *testing.T, text string) T {
 	return v
 }
 
-// TestTheArchiveReadBackIsTheImage follows both ways in, as containerd does from
-// index.json and docker from manifest.json, and checks every digest on them.
-func TestTheArchiveReadBackIsTheImage(t *testing.T) {
+// TestTheArchiveContainsTheImage reads the archive as containerd does, from index.json, and as
+// docker does, from manifest.json, and checks every digest.
+func TestTheArchiveContainsTheImage(t *testing.T) {
 	image := sample()
 	created := image.Created.Truncate(time.Second)
 	text, summary := written(t, image)
@@ -95,9 +95,9 @@ func TestTheArchiveReadBackIsTheImage(t *testing.T) {
 
 	blob := func(d descriptor, mediaType string) string {
 		t.Helper()
-		content, there := files[blobPath(d.Digest)]
-		if !there || digest([]byte(content)) != d.Digest || int64(len(content)) != d.Size || d.MediaType != mediaType {
-			t.Fatalf("descriptor %+v does not fit its blob of %d bytes", d, len(content))
+		content, found := files[blobPath(d.Digest)]
+		if !found || digest([]byte(content)) != d.Digest || int64(len(content)) != d.Size || d.MediaType != mediaType {
+			t.Fatalf("descriptor %+v does not match its blob of %d bytes", d, len(content))
 		}
 		return content
 	}
@@ -135,7 +135,7 @@ func TestTheArchiveReadBackIsTheImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Not through our own type: the names are what a runtime looks for.
+	// Do not decode into type configuration: the names are part of the format.
 	wantConfig := map[string]any{
 		"created": "2026-01-02T03:04:05Z", "os": "linux", "architecture": "arm", "variant": "v7",
 		"config": map[string]any{
@@ -167,7 +167,7 @@ func TestTheSameImageGivesTheSameBytes(t *testing.T) {
 	slices.Reverse(again.Files)
 	again.Created = again.Created.In(time.FixedZone("elsewhere", 3600)).Add(time.Millisecond)
 	if second, _ := written(t, again); !bytes.Equal(first, second) {
-		t.Error("the order of files and the time zone must not show")
+		t.Error("the order of files or the time zone changes the bytes")
 	}
 	for what, change := range map[string]func(*Image){
 		"time":    func(i *Image) { i.Created = i.Created.Add(time.Second) },
@@ -182,18 +182,18 @@ func TestTheSameImageGivesTheSameBytes(t *testing.T) {
 	}
 }
 
-func TestAnImageThatCannotBeIsRefused(t *testing.T) {
+func TestAnInvalidImageIsRefused(t *testing.T) {
 	tests := map[string]struct {
 		change func(*Image)
 		want   string
 	}{
 		"no files":             {func(i *Image) { i.Files = nil }, "no files"},
 		"a bad name":           {func(i *Image) { i.Name = "Rock" }, `name "Rock"`},
-		"no platform":          {func(i *Image) { i.Platform = Platform{} }, "is none of linux/amd64"},
+		"no platform":          {func(i *Image) { i.Platform = Platform{} }, "is not one of linux/amd64"},
 		"a relative path":      {func(i *Image) { i.Files[0].Path = "bin/b" }, `"bin/b": the path must be absolute`},
-		"a path that climbs":   {func(i *Image) { i.Files[0].Path = "/../b" }, "absolute and clean"},
+		"a path with ..":       {func(i *Image) { i.Files[0].Path = "/../b" }, "absolute and clean"},
 		"the root":             {func(i *Image) { i.Files[0].Path = "/" }, "absolute and clean"},
-		"a file twice":         {func(i *Image) { i.Files[0].Path = "/a" }, "/a: is there twice"},
+		"a file twice":         {func(i *Image) { i.Files[0].Path = "/a" }, "/a: more than one file"},
 		"a file below a file":  {func(i *Image) { i.Files[0].Path = "/a/b" }, "/a is not a directory"},
 		"a symbolic link":      {func(i *Image) { i.Files[0].Mode |= fs.ModeSymlink }, "must be a regular file"},
 		"a setuid program":     {func(i *Image) { i.Files[0].Mode |= fs.ModeSetuid }, "without setuid"},
@@ -218,7 +218,7 @@ func TestAnImageThatCannotBeIsRefused(t *testing.T) {
 	}
 }
 
-func TestNames(t *testing.T) {
+func TestImageNamesAreParsed(t *testing.T) {
 	tests := map[string]struct{ short, full, fail string }{
 		"rockpool:dev":                         {short: "rockpool:dev", full: "docker.io/library/rockpool:dev"},
 		"rockpool":                             {short: "rockpool:latest", full: "docker.io/library/rockpool:latest"},
@@ -252,7 +252,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// A name that is taken comes back out of its own two forms.
+// FuzzName checks that the two forms of a valid name are parsed as that name.
 func FuzzName(f *testing.F) {
 	for _, seed := range []string{"rockpool:dev", "a.b/c", "localhost:5000/a/b:c", "x__y", "a:b:c"} {
 		f.Add(seed)
@@ -265,13 +265,13 @@ func FuzzName(f *testing.F) {
 		for _, form := range []string{n.short(), n.full()} {
 			again, err := parseName(form)
 			if err != nil || again.full() != n.full() {
-				t.Errorf("%q: %q is read as %+v, %v", text, form, again, err)
+				t.Errorf("%q: %q is parsed as %+v, %v", text, form, again, err)
 			}
 		}
 	})
 }
 
-func TestPlatforms(t *testing.T) {
+func TestPlatformsAreParsed(t *testing.T) {
 	for _, text := range []string{"linux/amd64", "linux/arm64", "linux/arm/v7"} {
 		if p, err := ParsePlatform(text); err != nil || p.String() != text {
 			t.Errorf("%s: %s, %v", text, p, err)
@@ -279,7 +279,7 @@ func TestPlatforms(t *testing.T) {
 	}
 	for _, text := range []string{"", "linux", "linux/arm", "linux/arm/v6", "linux/amd64/v2", "windows/amd64", "linux/arm/v7/x"} {
 		if p, err := ParsePlatform(text); err == nil || !strings.Contains(err.Error(), "linux/arm/v7") {
-			t.Errorf("%s: %+v, %v; want an error that says what is allowed", text, p, err)
+			t.Errorf("%s: %+v, %v; want an error with the allowed platforms", text, p, err)
 		}
 	}
 }

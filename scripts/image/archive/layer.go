@@ -22,7 +22,7 @@ type File struct {
 // layer is the file system of the image.
 type layer struct {
 	compressed []byte
-	diffID     string // digest of what compressed unpacks to
+	diffID     string // digest of the uncompressed layer
 	unpacked   int64
 }
 
@@ -59,7 +59,7 @@ func newLayer(files []File, modified time.Time) (layer, error) {
 	l.diffID = digest(plain.Bytes())
 
 	var packed bytes.Buffer
-	zip, err := gzip.NewWriterLevel(&packed, gzip.BestCompression) // its header has no time unless one is set
+	zip, err := gzip.NewWriterLevel(&packed, gzip.BestCompression) // its header has no time by default
 	if err != nil {
 		return layer{}, err
 	}
@@ -73,8 +73,8 @@ func newLayer(files []File, modified time.Time) (layer, error) {
 	return l, nil
 }
 
-// withParents checks the files, and adds the directories above them, in the order
-// of their paths, so that each comes after its parent.
+// withParents checks the files and adds their parent directories. It sorts them by path, so that
+// each comes after its parent.
 func withParents(files []File) ([]File, error) {
 	all := map[string]File{}
 	for _, f := range files {
@@ -91,17 +91,17 @@ func withParents(files []File) ([]File, error) {
 			return nil, fmt.Errorf("file %s: a directory has no content", f.Path)
 		}
 		if _, twice := all[f.Path]; twice {
-			return nil, fmt.Errorf("file %s: is there twice", f.Path)
+			return nil, fmt.Errorf("file %s: more than one file has this path", f.Path)
 		}
 		all[f.Path] = f
 	}
 	for _, f := range files {
 		for parent := path.Dir(f.Path); parent != "/"; parent = path.Dir(parent) {
-			p, there := all[parent]
-			if there && !p.Mode.IsDir() {
+			p, found := all[parent]
+			if found && !p.Mode.IsDir() {
 				return nil, fmt.Errorf("file %s: %s is not a directory", f.Path, parent)
 			}
-			if !there {
+			if !found {
 				all[parent] = File{Path: parent, Mode: fs.ModeDir | 0o755}
 			}
 		}

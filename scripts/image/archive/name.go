@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// name is an image's name, taken apart.
+// name is a parsed image name.
 type name struct {
-	registry string // "" when it was not said, which means Docker Hub
+	registry string // "": Docker Hub
 	path     string
 	tag      string
 }
@@ -25,13 +25,13 @@ func parseName(text string) (name, error) {
 		return name{}, fmt.Errorf("name %q: %s; [registry/]path[:tag] is allowed, such as registry.example.com/rockpool:v1", text, why)
 	}
 	if strings.Contains(text, "@") {
-		return refuse("has a digest, which only the finished image has")
+		return refuse("has a digest, which is known only after the image is written")
 	}
 	n := name{path: text, tag: "latest"}
 	if i := strings.LastIndexByte(text, ':'); i > strings.LastIndexByte(text, '/') {
 		n.path, n.tag = text[:i], text[i+1:]
 	}
-	// A first part that could be a host is one: it has a dot, a port, or is localhost.
+	// The first part is a host if it has a dot or a port, or is localhost.
 	if first, rest, found := strings.Cut(n.path, "/"); found && (strings.ContainsAny(first, ".:") || first == "localhost") {
 		n.registry, n.path = first, rest
 	}
@@ -46,7 +46,7 @@ func parseName(text string) (name, error) {
 	return n, nil
 }
 
-// short is how docker prints it.
+// short is the name as docker prints it.
 func (n name) short() string {
 	if n.registry == "" {
 		return n.path + ":" + n.tag
@@ -54,7 +54,7 @@ func (n name) short() string {
 	return n.registry + "/" + n.path + ":" + n.tag
 }
 
-// full is how containerd stores it, and how the kubelet asks for it.
+// full is the name as containerd stores it and the kubelet requests it.
 func (n name) full() string {
 	switch {
 	case n.registry != "":

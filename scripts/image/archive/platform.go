@@ -6,21 +6,21 @@ import (
 	"strings"
 )
 
-// Platform is what the files of an image run on, in Go's words.
+// Platform is the platform of an image, in Go's terms.
 type Platform struct {
 	OS           string `json:"os"`
 	Architecture string `json:"architecture"`
 	Variant      string `json:"variant,omitempty"`
 }
 
-// platforms are those that Rockpool is built for.
+// platforms are the platforms of Rockpool.
 var platforms = []Platform{
 	{OS: "linux", Architecture: "amd64"},
 	{OS: "linux", Architecture: "arm64"},
 	{OS: "linux", Architecture: "arm", Variant: "v7"},
 }
 
-// ParsePlatform reads "linux/amd64", "linux/arm64" or "linux/arm/v7".
+// ParsePlatform parses "linux/amd64", "linux/arm64" or "linux/arm/v7".
 func ParsePlatform(text string) (Platform, error) {
 	parts := strings.SplitN(text, "/", 3)
 	parts = append(parts, "", "", "")
@@ -40,9 +40,9 @@ func (p Platform) validate() error {
 	if slices.Contains(platforms, p) {
 		return nil
 	}
-	var known []string
+	var allowed []string
 	for _, k := range platforms {
-		known = append(known, k.String())
+		allowed = append(allowed, k.String())
 	}
-	return fmt.Errorf("platform %q: is none of %s", p, strings.Join(known, ", "))
+	return fmt.Errorf("platform %q: is not one of %s", p, strings.Join(allowed, ", "))
 }
