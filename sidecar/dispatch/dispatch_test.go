@@ -22,13 +22,14 @@ import (
 	"rockpool.dev/sidecar/cache"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/upstream"
+	"rockpool.dev/sidecar/upstream/upstreamtest"
 	"rockpool.dev/store"
 )
 
 func TestWhatWasReadOnlineIsAnsweredOffline(t *testing.T) {
 	for name, cut := range map[string]func(*harness){
-		"once the link is known to be down": func(g *harness) { g.link.set(false) },
-		"at the first request that fails":   func(g *harness) { g.fails(errDown) },
+		"once the link is known to be down": func(g *harness) { g.link.Cut() },
+		"at the first request that fails":   func(g *harness) { g.fails(upstreamtest.ErrDown) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newHarness(t)
@@ -63,12 +64,12 @@ func TestThePodsOwnLastWriteIsReadOffline(t *testing.T) {
 	g.do(g.request("GET", path))
 	write := func(method, url string, code int, body string) {
 		t.Helper()
-		g.link.set(true)
+		g.link.Restore()
 		g.says(code, body)
 		if got, answer := g.do(g.request(method, url)); got != code || answer != body {
 			t.Fatalf("%s: %d %s", method, got, answer)
 		}
-		g.link.set(false)
+		g.link.Cut()
 	}
 	write("PATCH", path+"/a", 200, object)
 	if code, body := g.do(g.request("GET", path+"/a")); code != 200 || body != object {
@@ -112,7 +113,7 @@ func TestOfflineNothingIsFakedAndNobodyIsBelieved(t *testing.T) {
 	g := newHarness(t)
 	g.says(200, list)
 	g.do(g.request("GET", path))
-	g.link.set(false)
+	g.link.Cut()
 	with := func(method, url string, change func(http.Header)) *http.Request {
 		r := g.request(method, url)
 		change(r.Header)
@@ -151,7 +152,7 @@ func TestACollectionThatLostAnEventIsListedAgain(t *testing.T) {
 		return strings.NewReplacer(`"resourceVersion":"10"`, `"resourceVersion":"20","continue":"`+token+`"`, `"a"`, `"`+name+`"`).Replace(list)
 	}
 	up := newStream()
-	g.link.answer = func(r *http.Request) (*http.Response, error) {
+	g.link.SetAnswer(func(r *http.Request) (*http.Response, error) {
 		body := list
 		switch q := r.URL.Query(); {
 		case q.Has("watch"):
@@ -162,7 +163,7 @@ func TestACollectionThatLostAnEventIsListedAgain(t *testing.T) {
 			body = page("", "c")
 		}
 		return response(200, io.NopCloser(strings.NewReader(body))), nil
-	}
+	})
 	g.heals()
 	g.do(g.request("GET", path))
 	c := g.open(g.request("GET", path+"?watch=true&resourceVersion=15")) // and what was between 10 and 15?
@@ -170,15 +171,15 @@ func TestACollectionThatLostAnEventIsListedAgain(t *testing.T) {
 	c.want(event("ADDED", "z", 16))
 
 	healed := func() bool {
-		g.link.set(false)
-		defer g.link.set(true)
+		g.link.Cut()
+		defer g.link.Restore()
 		_, body := g.do(g.request("GET", path))
 		return strings.Contains(body, `"resourceVersion":"20"`) && strings.Contains(body, `"b"`) && strings.Contains(body, `"c"`) && !strings.Contains(body, `"z"`)
 	}
 	if err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) { return healed(), nil }); err != nil {
 		t.Fatal(err)
 	}
-	for _, r := range g.link.asked {
+	for _, r := range g.link.Requests() {
 		if r.Header.Get("Authorization") != "Bearer "+g.own {
 			t.Errorf("%s was asked with another token", r.URL)
 		}
@@ -188,12 +189,12 @@ func TestACollectionThatLostAnEventIsListedAgain(t *testing.T) {
 func TestWhatIsWatchedIsListedAgainWhenTheCachesFileIsLost(t *testing.T) {
 	g := newHarness(t)
 	up := newStream()
-	g.link.answer = func(r *http.Request) (*http.Response, error) {
+	g.link.SetAnswer(func(r *http.Request) (*http.Response, error) {
 		if r.URL.Query().Has("watch") {
 			return response(200, up), nil
 		}
 		return response(200, io.NopCloser(strings.NewReader(list))), nil
-	}
+	})
 	g.heals()
 	g.do(g.request("GET", path))
 	c := g.open(g.request("GET", path+"?watch=true&resourceVersion=10"))
@@ -206,8 +207,8 @@ func TestWhatIsWatchedIsListedAgainWhenTheCachesFileIsLost(t *testing.T) {
 	go up.send(t, event("ADDED", "z", 16)) // is in the lost file, and the client has it
 	c.want(event("ADDED", "z", 16))
 	again := func() bool {
-		g.link.set(false)
-		defer g.link.set(true)
+		g.link.Cut()
+		defer g.link.Restore()
 		code, body := g.do(g.request("GET", path))
 		return code == 200 && strings.Contains(body, `"resourceVersion":"10"`)
 	}
@@ -234,7 +235,7 @@ func TestWhatTheServerForbidsIsNotAnsweredOffline(t *testing.T) {
 	g.do(g.request("GET", path))
 	g.says(403, `{"kind":"Status","code":403}`)
 	g.do(g.request("GET", path+"?limit=500"))
-	g.link.set(false)
+	g.link.Cut()
 	if code, _ := g.do(g.request("GET", path)); code != 503 {
 		t.Fatalf("%d", code)
 	}
@@ -243,7 +244,7 @@ func TestWhatTheServerForbidsIsNotAnsweredOffline(t *testing.T) {
 func TestWithoutKeysTheCallerIsNotToBlame(t *testing.T) {
 	g := newHarness(t)
 	g.Verifier = keyless{}
-	g.link.set(false)
+	g.link.Cut()
 	if code, message := g.do(g.request("GET", path)); code != 503 || !strings.Contains(message, principal.ErrNoKeys.Error()) {
 		t.Fatalf("%d %s", code, message)
 	}
@@ -260,7 +261,7 @@ func TestWithoutACacheRequestsPassThrough(t *testing.T) {
 	if code, body := g.do(g.request("GET", path)); code != 200 || body != list {
 		t.Fatalf("online: %d %s", code, body)
 	}
-	g.link.set(false)
+	g.link.Cut()
 	if code, message := g.do(g.request("GET", path)); code != 503 || !strings.Contains(message, "cache could not be opened") {
 		t.Fatalf("offline: %d %s", code, message)
 	}
@@ -295,11 +296,11 @@ func TestOnlyChosenClientsAreRecorded(t *testing.T) {
 	g.Agents.Set(app)
 	g.says(200, list)
 	for _, client := range []string{"kubectl/v1.36", "app/v2"} {
-		g.link.set(true)
+		g.link.Restore()
 		r := g.request("GET", path)
 		r.Header.Set("User-Agent", client)
 		g.do(r)
-		g.link.set(false)
+		g.link.Cut()
 		want := 503
 		if client == "app/v2" {
 			want = 200
@@ -323,7 +324,7 @@ func TestWhatIsForMemoryOnlyNeverGoesToTheDisk(t *testing.T) {
 	asTable := g.request("GET", secrets)
 	asTable.Header.Set("Accept", accept)
 	g.do(asTable)
-	g.link.set(false)
+	g.link.Cut()
 	if code, _ := g.do(g.request("GET", secrets)); code != 200 {
 		t.Fatalf("from memory: %d", code)
 	}
@@ -346,14 +347,14 @@ func TestAnAnswerThatIsCompressedOrNotJSONIsNotRecorded(t *testing.T) {
 		"protobuf": {"Content-Type": {"application/vnd.kubernetes.protobuf"}},
 		"gzip":     {"Content-Type": {"application/json"}, "Content-Encoding": {"gzip"}},
 	} {
-		g.link.set(true)
-		g.link.answer = func(*http.Request) (*http.Response, error) {
+		g.link.Restore()
+		g.link.SetAnswer(func(*http.Request) (*http.Response, error) {
 			resp := response(200, io.NopCloser(strings.NewReader(list)))
 			resp.Header = header
 			return resp, nil
-		}
+		})
 		g.do(g.request("GET", path))
-		g.link.set(false)
+		g.link.Cut()
 		if code, _ := g.do(g.request("GET", path)); code != 503 {
 			t.Errorf("%s: %d", name, code)
 		}

@@ -15,15 +15,14 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer/cbor/direct"
 	testclock "k8s.io/utils/clock/testing"
 
+	"rockpool.dev/sidecar/upstream/upstreamtest"
 	"rockpool.dev/store"
 )
 
 // document makes upstream serve one text under an etag, as the API server does.
 func (g *harness) document(text string) {
-	g.link.mu.Lock()
-	defer g.link.mu.Unlock()
 	etag := fmt.Sprintf("%q", text)
-	g.link.answer = func(r *http.Request) (*http.Response, error) {
+	g.link.SetAnswer(func(r *http.Request) (*http.Response, error) {
 		resp := response(200, io.NopCloser(strings.NewReader(text)))
 		resp.Header.Set("ETag", etag)
 		resp.Header.Set("Vary", "Accept")
@@ -32,7 +31,7 @@ func (g *harness) document(text string) {
 			resp.Header.Del("Content-Type")
 		}
 		return resp, nil
-	}
+	})
 }
 
 // flush waits until all that was read is written, and what comes is later: times in
@@ -49,9 +48,7 @@ func (g *harness) flush() {
 
 // condition is the If-None-Match of the latest request upstream.
 func (g *harness) condition() string {
-	g.link.mu.Lock()
-	defer g.link.mu.Unlock()
-	return g.link.asked[len(g.link.asked)-1].Header.Get("If-None-Match")
+	return g.lastRequest().Header.Get("If-None-Match")
 }
 
 func revalidated(result string) float64 {
@@ -93,7 +90,7 @@ func TestADocumentThatHasNotChangedIsNotSentAgain(t *testing.T) {
 	if code, body := g.do(g.request("GET", "/apis")); code != 401 || body != "no" || g.condition() != `"two"` {
 		t.Errorf("a refusal: %d %s", code, body)
 	}
-	g.fails(errDown)
+	g.fails(upstreamtest.ErrDown)
 	if code, body := g.do(g.request("GET", "/apis")); code != 200 || body != "two" {
 		t.Errorf("when the link breaks: %d %s", code, body)
 	}
@@ -138,17 +135,15 @@ func TestADocumentThatTheCacheHasLostIsFetchedAgain(t *testing.T) {
 			g.document("one")
 			g.do(g.request("GET", "/apis"))
 			g.flush()
-			g.link.mu.Lock()
-			serve := g.link.answer
-			g.link.answer = func(r *http.Request) (*http.Response, error) {
+			serve := g.link.Answer()
+			g.link.SetAnswer(func(r *http.Request) (*http.Response, error) {
 				if r.Header.Get("If-None-Match") != "" {
 					if err := g.db.Update(r.Context(), lose); err != nil {
 						return nil, err
 					}
 				}
 				return serve(r)
-			}
-			g.link.mu.Unlock()
+			})
 			before := revalidated("lost")
 			if code, body := g.do(g.request("GET", "/apis")); code != 200 || body != "one" || revalidated("lost") != before+1 || g.condition() != "" {
 				t.Errorf("%d %s", code, body)
@@ -166,10 +161,11 @@ func TestACacheThatHangsHoldsNoRequestUp(t *testing.T) {
 	g.flush()
 	want := func(when, condition string, requests int) {
 		t.Helper()
-		before := len(g.link.asked)
+		before := len(g.link.Requests())
 		code, body := g.do(g.request("GET", "/apis"))
-		if first := g.link.asked[before].Header.Get("If-None-Match"); code != 200 || body != "one" || first != condition || len(g.link.asked) != before+requests {
-			t.Errorf("%s: %d %s, asked %d times, first with %q", when, code, body, len(g.link.asked)-before, first)
+		sent := g.link.Requests()[before:]
+		if first := sent[0].Header.Get("If-None-Match"); code != 200 || body != "one" || first != condition || len(sent) != requests {
+			t.Errorf("%s: %d %s after %d requests, the first with ETag %q", when, code, body, len(sent), first)
 		}
 	}
 	all := g.lookup
@@ -206,14 +202,14 @@ func TestAClientThatGoesAwayLosesNothing(t *testing.T) {
 	g.do(g.request("GET", "/apis"))
 	g.flush()
 	ctx, leave := context.WithCancel(t.Context())
-	serve := g.link.answer
-	g.link.answer = func(r *http.Request) (*http.Response, error) {
+	serve := g.link.Answer()
+	g.link.SetAnswer(func(r *http.Request) (*http.Response, error) {
 		leave()
 		return serve(r)
-	}
-	before, asked := revalidated("lost"), len(g.link.asked)
+	})
+	before, asked := revalidated("lost"), len(g.link.Requests())
 	_, err := g.RoundTrip(g.request("GET", "/apis").WithContext(ctx))
-	if n := len(g.link.asked) - asked; revalidated("lost") != before || n != 1 {
+	if n := len(g.link.Requests()) - asked; revalidated("lost") != before || n != 1 {
 		t.Errorf("asked %d times, lost %v: %v", n, revalidated("lost")-before, err)
 	}
 	if !errors.Is(err, context.Canceled) && err != nil {
@@ -239,7 +235,7 @@ func TestTheClientsOwnConditionIsItsOwn(t *testing.T) {
 	if again, err := g.db.Response(t.Context(), "web", "/apis", ""); err != nil || !again.StoredAt.After(first.StoredAt) {
 		t.Errorf("what the server has confirmed is not younger: %v", err)
 	}
-	g.link.set(false)
+	g.link.Cut()
 	if code, body := g.do(r); code != 304 || body != "" {
 		t.Errorf("offline: %d %s", code, body)
 	}
@@ -277,17 +273,17 @@ func TestWhatCannotBeCutIsAnsweredOfflineForTheIdenticalRequest(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newHarness(t)
-			g.link.answer = func(*http.Request) (*http.Response, error) {
+			g.link.SetAnswer(func(*http.Request) (*http.Response, error) {
 				resp := response(200, io.NopCloser(strings.NewReader(tt.body)))
 				resp.Header.Set("Content-Type", tt.contentType)
 				return resp, nil
-			}
+			})
 			r := g.request("GET", tt.url)
 			r.Header.Set("Accept", tt.accept)
 			if code, body := g.do(r); code != 200 || body != tt.body {
 				t.Fatalf("online: %d %q", code, body)
 			}
-			g.link.set(false)
+			g.link.Cut()
 			if code, body := g.do(r); code != tt.offline || (code == 200 && body != tt.body) {
 				t.Errorf("offline: %d %q", code, body)
 			}
@@ -311,7 +307,7 @@ func TestATableWatchPassesUnrecorded(t *testing.T) {
 	c := g.open(r)
 	go up.send(t, frame)
 	c.want(frame)
-	g.link.set(false)
+	g.link.Cut()
 	if code, body := g.do(g.request("GET", path)); code != 200 || !strings.Contains(body, `"resourceVersion":"10"`) {
 		t.Errorf("%d %s", code, body)
 	}
@@ -352,17 +348,17 @@ func TestAnObjectThatIsGoneIsNotFoundOffline(t *testing.T) {
 			g.do(g.request("GET", path))
 			g.flush()
 			var got string
-			g.link.answer = func(r *http.Request) (*http.Response, error) {
+			g.link.SetAnswer(func(r *http.Request) (*http.Response, error) {
 				raw, err := io.ReadAll(r.Body)
 				got = string(raw)
 				return response(tt.code, io.NopCloser(strings.NewReader(tt.answer))), errors.Join(err, r.Body.Close())
-			}
+			})
 			r := g.request(tt.method, path+"/a"+tt.query)
 			r.Body = io.NopCloser(strings.NewReader(tt.sent))
 			if code, body := g.do(r); code != tt.code || body != tt.answer || got != tt.sent {
 				t.Fatalf("online: %d %s, upstream got %.100q", code, body, got)
 			}
-			g.link.set(false)
+			g.link.Cut()
 			if code, body := g.do(g.request("GET", path+"/a")); code != tt.offline || (tt.answer == held && body != held) {
 				t.Errorf("offline: %d %s", code, body)
 			}
@@ -372,10 +368,10 @@ func TestAnObjectThatIsGoneIsNotFoundOffline(t *testing.T) {
 			if tt.offline != 404 {
 				return
 			}
-			g.link.set(true)
+			g.link.Restore()
 			g.says(201, strings.Replace(object, `"u"`, `"u2"`, 1))
 			g.do(g.request("POST", path))
-			g.link.set(false)
+			g.link.Cut()
 			if code, body := g.do(g.request("GET", path+"/a")); code != 200 || !strings.Contains(body, "u2") {
 				t.Errorf("made anew: %d %s", code, body)
 			}
@@ -388,13 +384,13 @@ func TestAfterAWriteWhoseAnswerCannotBeReadTheObjectIsNotKnown(t *testing.T) {
 	g := newHarness(t)
 	g.says(200, object)
 	g.do(g.request("GET", path+"/a"))
-	g.link.answer = func(*http.Request) (*http.Response, error) {
+	g.link.SetAnswer(func(*http.Request) (*http.Response, error) {
 		resp := response(200, io.NopCloser(strings.NewReader("...")))
 		resp.Header.Set("Content-Type", "application/cbor")
 		return resp, nil
-	}
+	})
 	g.do(g.request("PATCH", path+"/a"))
-	g.link.set(false)
+	g.link.Cut()
 	if code, body := g.do(g.request("GET", path+"/a")); code != 503 {
 		t.Errorf("%d %s", code, body)
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -54,28 +55,27 @@ func (g *harness) write(method, url, body string) *http.Request {
 }
 
 // mayHaveArrived is a link that breaks behind a request.
-var mayHaveArrived = &upstream.LinkError{Servers: errDown.Servers, Sent: true}
+var mayHaveArrived = &upstream.LinkError{Sent: true}
 
 // delivered lets the link come back and gives what is delivered then, as METHOD path body.
 func (g *eventsHarness) delivered(answer func(r *http.Request, body string) (int, string)) (got []string) {
 	g.t.Helper()
-	g.link.mu.Lock()
-	g.link.answer = func(r *http.Request) (*http.Response, error) {
+	var mu sync.Mutex
+	g.link.SetAnswer(func(r *http.Request) (*http.Response, error) {
 		raw, err := io.ReadAll(r.Body)
 		if err != nil {
 			return nil, err
 		}
-		g.link.mu.Lock()
+		mu.Lock()
+		defer mu.Unlock()
 		got = append(got, strings.Join([]string{r.Method, r.URL.Path, string(raw), r.Header.Get("Authorization")}, " "))
-		g.link.mu.Unlock()
 		code, body := answer(r, string(raw))
 		return response(code, io.NopCloser(strings.NewReader(body))), nil
-	}
-	g.link.mu.Unlock()
+	})
 	ctx, cancel := context.WithCancel(g.t.Context())
 	done := make(chan error, 1)
 	go func() { done <- g.outbox.Run(ctx, g.Dispatcher) }()
-	g.link.set(true)
+	g.link.Restore()
 	err := wait.PollUntilContextTimeout(ctx, time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) {
 		rows, err := g.db.Outbox(ctx)
 		return len(rows) == 0, err
@@ -91,7 +91,7 @@ func created(_ *http.Request, body string) (int, string) { return 201, body }
 
 func TestAWriteThatIsNotAcceptedOfflineSaysWhy(t *testing.T) {
 	g := newHarness(t)
-	g.link.set(false)
+	g.link.Cut()
 	for _, r := range []*http.Request{g.write("POST", eventsPath, named), g.write("PUT", leasePath, heldLease("1", 1)), g.write("PATCH", path+"/a", `{}`)} {
 		_, err := g.RoundTrip(r)
 		var status apierrors.APIStatus
@@ -107,7 +107,7 @@ func TestAWriteThatIsNotAcceptedOfflineSaysWhy(t *testing.T) {
 
 func TestEventsAreQueuedOfflineAndDelivered(t *testing.T) {
 	g := newEventsHarness(t)
-	g.link.set(false)
+	g.link.Cut()
 	r := g.write("POST", eventsPath, named)
 	r = r.WithContext(WithTrace(r.Context()))
 	if code, body := g.do(r); code != 201 || !strings.Contains(body, `"name":"a"`) || !TraceOf(r.Context()).Offline {
@@ -146,7 +146,7 @@ func TestEventsAreQueuedOfflineAndDelivered(t *testing.T) {
 	if len(got) != 1 || got[0] != want {
 		t.Errorf("%q, want %q", got, want)
 	}
-	g.link.set(false)
+	g.link.Cut()
 	if code, body := g.do(g.request("GET", eventsPath+"/a")); code != 200 || !strings.Contains(body, `"count":2`) {
 		t.Errorf("what was delivered is not recorded: %d %s", code, body)
 	}
@@ -154,7 +154,7 @@ func TestEventsAreQueuedOfflineAndDelivered(t *testing.T) {
 
 func TestAnotherPrincipalsEventsGoWithItsOwnToken(t *testing.T) {
 	g := newEventsHarness(t)
-	g.link.set(false)
+	g.link.Cut()
 	for _, subject := range []string{"other", "web"} {
 		r := g.write("POST", eventsPath, named)
 		r.Header.Set("Authorization", "Bearer "+token(subject))
@@ -231,9 +231,9 @@ func TestAnEventThatMayHaveArrivedAndCannotBeQueuedIsSaidToBeInDoubt(t *testing.
 
 func TestAWriteThatTheServerRefusesDoesNotStandForAQueuedEvent(t *testing.T) {
 	g := newEventsHarness(t)
-	g.link.set(false)
+	g.link.Cut()
 	g.do(g.write("POST", eventsPath, named))
-	g.link.set(true)
+	g.link.Restore()
 	g.says(404, `{"kind":"Status","code":404}`)
 	if code, _ := g.do(g.write("PATCH", eventsPath+"/a", `{"count":2}`)); code != 404 {
 		t.Fatal(code)
@@ -250,7 +250,7 @@ func TestAnEventFromBeforeTheOutageIsPatched(t *testing.T) {
 	if code, body := g.do(g.write("POST", eventsPath, named)); code != 201 || body != recorded {
 		t.Fatalf("online: %d %s", code, body)
 	}
-	g.link.set(false)
+	g.link.Cut()
 	if code, body := g.do(g.write("PATCH", eventsPath+"/a", `{"count":2}`)); code != 200 || !strings.Contains(body, `"resourceVersion":"7"`) || !strings.Contains(body, `"count":2`) {
 		t.Fatalf("offline: %d %s", code, body)
 	}
@@ -268,9 +268,9 @@ func TestAnEventFromBeforeTheOutageIsPatched(t *testing.T) {
 
 func TestALaterWriteOfTheClientIsNotUndone(t *testing.T) {
 	g := newEventsHarness(t)
-	g.link.set(false)
+	g.link.Cut()
 	g.do(g.write("POST", eventsPath, named))
-	g.link.set(true)
+	g.link.Restore()
 	g.says(201, strings.Replace(named, `"count":1`, `"count":9`, 1))
 	if code, body := g.do(g.write("POST", eventsPath, strings.Replace(named, `"count":1`, `"count":9`, 1))); code != 201 {
 		t.Fatalf("%d %s", code, body)

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,71 +21,11 @@ import (
 	"rockpool.dev/sidecar/api/agent"
 	"rockpool.dev/sidecar/cache"
 	"rockpool.dev/sidecar/principal"
-	"rockpool.dev/sidecar/upstream"
+	"rockpool.dev/sidecar/upstream/upstreamtest"
 	"rockpool.dev/store"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// link stands for the way upstream: what it answers, and whether it is up, is
-// the test's to say. The real one is driven in tests/e2e.
-type link struct {
-	mu      sync.Mutex
-	up      bool
-	changed chan struct{}
-	answer  func(*http.Request) (*http.Response, error)
-	asked   []*http.Request
-	waiting int // callers of WaitOnline
-}
-
-var errDown = &upstream.LinkError{Servers: []upstream.ServerError{{URL: "https://203.0.113.10:6443", Err: errors.New("connection refused")}}}
-
-func (l *link) set(up bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.up = up
-	close(l.changed)
-	l.changed = make(chan struct{})
-}
-
-func (l *link) Online() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.up
-}
-
-func (l *link) WaitOnline(ctx context.Context) error {
-	for {
-		l.mu.Lock()
-		up, changed := l.up, l.changed
-		l.mu.Unlock()
-		if up {
-			return nil
-		}
-		l.wait(1)
-		select {
-		case <-changed:
-			l.wait(-1)
-		case <-ctx.Done():
-			l.wait(-1)
-			return ctx.Err()
-		}
-	}
-}
-
-func (l *link) wait(more int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.waiting += more
-}
-
-func (l *link) RoundTrip(r *http.Request) (*http.Response, error) {
-	l.mu.Lock()
-	l.asked = append(l.asked, r)
-	answer := l.answer
-	l.mu.Unlock()
-	return answer(r)
-}
 
 // verifier believes the subject that the token claims, unless it is a forgery.
 type verifier struct{}
@@ -109,7 +48,7 @@ type harness struct {
 	*Dispatcher
 	t    *testing.T
 	db   *store.DB
-	link *link
+	link *upstreamtest.Link
 	own  string // the pod's own token
 }
 
@@ -134,7 +73,7 @@ func newHarness(t *testing.T) *harness {
 			t.Error(err)
 		}
 	})
-	g := &harness{t: t, db: db, link: &link{up: true, changed: make(chan struct{})}, own: token("web")}
+	g := &harness{t: t, db: db, link: upstreamtest.NewLink(), own: token("web")}
 	g.restart(Options{
 		Upstream: g.link, Agents: agent.NewCurrent(all), Verifier: verifier{}, Logger: log,
 		Caches:      cache.Caches{Disk: disk, Memory: &cache.Cache{}, MemoryOnly: []schema.GroupResource{{Resource: "secrets"}}},
@@ -184,23 +123,25 @@ func (g *harness) do(r *http.Request) (int, string) {
 	return resp.StatusCode, string(raw)
 }
 
+// lastRequest returns the latest request that was sent over the link.
+func (g *harness) lastRequest() *http.Request {
+	all := g.link.Requests()
+	return all[len(all)-1]
+}
+
 func response(code int, body io.ReadCloser) *http.Response {
 	return &http.Response{StatusCode: code, Header: http.Header{"Content-Type": {"application/json"}}, Body: body, ContentLength: -1}
 }
 
 // says makes upstream give one answer to everything.
 func (g *harness) says(code int, body string) {
-	g.link.mu.Lock()
-	defer g.link.mu.Unlock()
-	g.link.answer = func(*http.Request) (*http.Response, error) {
+	g.link.SetAnswer(func(*http.Request) (*http.Response, error) {
 		return response(code, io.NopCloser(strings.NewReader(body))), nil
-	}
+	})
 }
 
 func (g *harness) fails(err error) {
-	g.link.mu.Lock()
-	defer g.link.mu.Unlock()
-	g.link.answer = func(*http.Request) (*http.Response, error) { return nil, err }
+	g.link.SetAnswer(func(*http.Request) (*http.Response, error) { return nil, err })
 }
 
 const (

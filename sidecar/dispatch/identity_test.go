@@ -150,11 +150,9 @@ func (g *harness) as(authorization, method, url string, headers ...string) (int,
 	return resp.StatusCode, metav1.Status{}
 }
 
-// asked counts how often upstream was asked for a path.
-func (l *link) askedFor(path string) (n int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, r := range l.asked {
+// requestsFor counts the requests for a path that were sent over the link.
+func (g *harness) requestsFor(path string) (n int) {
+	for _, r := range g.link.Requests() {
 		if r.URL.Path == path {
 			n++
 		}
@@ -167,11 +165,11 @@ func TestOfflineACallerMustProveWhoItIs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g, c := newHarness(t), newIssuing(t)
 			c.denies = denies
-			g.link.answer = c.answer
+			g.link.SetAnswer(c.answer)
 			own, before, theirs, unused := c.token(web), c.token(web, "jti", "before"), c.token(other), c.token(web, "jti", "unused")
 			onlyVersion := c.token(web, "jti", "version")
 			stop := g.identify(own)
-			until(t, "the keys are asked for", func() bool { return g.link.askedFor("/openid/v1/jwks") > 0 })
+			until(t, "the keys are asked for", func() bool { return g.requestsFor("/openid/v1/jwks") > 0 })
 			if !denies {
 				until(t, "the keys are kept", func() bool {
 					document, _, err := g.db.Fact(t.Context(), "jwks")
@@ -185,7 +183,7 @@ func TestOfflineACallerMustProveWhoItIs(t *testing.T) {
 					}
 				}
 			}
-			g.link.set(false)
+			g.link.Cut()
 
 			claims := jwt.MapClaims{}
 			if _, _, err := jwt.NewParser().ParseUnverified(own, claims); err != nil {

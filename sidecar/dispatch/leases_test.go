@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap/zaptest"
 
+	"rockpool.dev/sidecar/upstream/upstreamtest"
 	"rockpool.dev/sidecar/write"
 	"rockpool.dev/sidecar/write/lease"
 )
@@ -33,8 +34,8 @@ func newLeasesHarness(t *testing.T) *harness {
 
 func TestAHeldLeaseIsRenewedOffline(t *testing.T) {
 	for name, cut := range map[string]func(*harness){
-		"once the link is known to be down": func(g *harness) { g.link.set(false) },
-		"at the first request that fails":   func(g *harness) { g.fails(errDown) },
+		"once the link is known to be down": func(g *harness) { g.link.Cut() },
+		"at the first request that fails":   func(g *harness) { g.fails(upstreamtest.ErrDown) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newLeasesHarness(t)
@@ -68,13 +69,13 @@ func TestAHeldLeaseIsRenewedOffline(t *testing.T) {
 				}
 			}
 
-			g.link.set(true)
+			g.link.Restore()
 			conflict := `{"kind":"Status","code":409}`
 			g.says(409, conflict)
 			if code, body := g.do(g.write("PUT", leasePath, heldLease("2", 30))); code != 409 || body != conflict {
 				t.Fatalf("the server's word: %d %s", code, body)
 			}
-			g.link.set(false)
+			g.link.Cut()
 			if code, body := g.do(g.write("PUT", leasePath, heldLease("2", 31))); code != 503 {
 				t.Errorf("a Lease that was lost is renewed: %d %s", code, body)
 			}
@@ -88,7 +89,7 @@ func TestALinkThatBreaksBehindARenewal(t *testing.T) {
 	if code, body := g.do(g.write("PUT", leasePath, heldLease("2", 10))); code != 504 {
 		t.Errorf("%d %s", code, body)
 	}
-	g.link.set(false)
+	g.link.Cut()
 	if code, body := g.do(g.write("PUT", leasePath, heldLease("2", 11))); code != 200 {
 		t.Errorf("%d %s", code, body)
 	}
@@ -99,7 +100,7 @@ func TestALeaseThatIsNotHeldIsReadFromTheCache(t *testing.T) {
 	g.Acceptors = []write.Acceptor{lease.New(lease.Options{Logger: zaptest.NewLogger(t)})}
 	g.says(200, heldLease("2", 1))
 	g.do(g.request("GET", leasePath))
-	g.link.set(false)
+	g.link.Cut()
 	if code, body := g.do(g.request("GET", leasePath)); code != 200 || body != heldLease("2", 1) {
 		t.Errorf("%d %s", code, body)
 	}
@@ -114,7 +115,7 @@ func TestADeletionOfALeaseThatIsOnlyTriedEndsNoHold(t *testing.T) {
 	if code, body := g.do(g.write("DELETE", leasePath, `{"dryRun":["All"]}`)); code != 200 {
 		t.Fatalf("%d %s", code, body)
 	}
-	g.link.set(false)
+	g.link.Cut()
 	if code, body := g.do(g.write("PUT", leasePath, heldLease("2", 9))); code != 200 {
 		t.Errorf("%d %s", code, body)
 	}
@@ -122,16 +123,14 @@ func TestADeletionOfALeaseThatIsOnlyTriedEndsNoHold(t *testing.T) {
 
 func TestAnAnswerThatBreaksOffIsTheClientsAsItIs(t *testing.T) {
 	g := newLeasesHarness(t)
-	g.link.mu.Lock()
-	g.link.answer = func(*http.Request) (*http.Response, error) {
-		return response(200, io.NopCloser(io.MultiReader(strings.NewReader(heldLease("3", 2)[:40]), failing{errDown}))), nil
-	}
-	g.link.mu.Unlock()
+	g.link.SetAnswer(func(*http.Request) (*http.Response, error) {
+		return response(200, io.NopCloser(io.MultiReader(strings.NewReader(heldLease("3", 2)[:40]), failing{upstreamtest.ErrDown}))), nil
+	})
 	resp, err := g.RoundTrip(g.write("PUT", leasePath, heldLease("2", 2)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if raw, err := io.ReadAll(resp.Body); string(raw) != heldLease("3", 2)[:40] || err != error(errDown) {
+	if raw, err := io.ReadAll(resp.Body); string(raw) != heldLease("3", 2)[:40] || err != upstreamtest.ErrDown {
 		t.Errorf("%s %v", raw, err)
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/relist"
+	"rockpool.dev/sidecar/upstream/upstreamtest"
 )
 
 const (
@@ -40,21 +41,17 @@ func (g *harness) heals() {
 
 // serves makes upstream answer watches with a stream and lists at a version.
 func (g *harness) serves(up stream, rv string) {
-	g.link.mu.Lock()
-	defer g.link.mu.Unlock()
-	g.link.answer = func(r *http.Request) (*http.Response, error) {
+	g.link.SetAnswer(func(r *http.Request) (*http.Response, error) {
 		if r.URL.Query().Has("watch") {
 			return response(200, up), nil
 		}
 		return response(200, io.NopCloser(strings.NewReader(strings.Replace(list, `"resourceVersion":"10"`, `"resourceVersion":"`+rv+`"`, 1)))), nil
-	}
+	})
 }
 
 // lists counts the lists in the background that the server was asked for.
 func (g *harness) lists() (n int) {
-	g.link.mu.Lock()
-	defer g.link.mu.Unlock()
-	for _, r := range g.link.asked {
+	for _, r := range g.link.Requests() {
 		if r.URL.Query().Get("limit") == "500" {
 			n++
 		}
@@ -74,8 +71,8 @@ func (g *harness) flushed() {
 func (g *harness) reaches(rv string) {
 	g.t.Helper()
 	err := wait.PollUntilContextTimeout(g.t.Context(), 50*time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) {
-		g.link.set(false)
-		defer g.link.set(true)
+		g.link.Cut()
+		defer g.link.Restore()
 		_, body := g.do(g.request("GET", path))
 		return strings.Contains(body, `"resourceVersion":"`+rv+`"`), nil
 	})
@@ -109,8 +106,7 @@ func TestAWatchThatBeganOfflineIsListedOnceTheLinkIsBack(t *testing.T) {
 			o := g.Options // a restart: nobody has shown a token since
 			o.Credentials = principal.NewCredentials(func() (string, error) { return g.own, nil }, nil)
 			g.restart(o)
-			g.link.asked = nil
-			g.link.set(false)
+			g.link.Cut()
 			g.heals()
 			c := g.open(g.request("GET", tt.open))
 			for range tt.state {
@@ -118,7 +114,7 @@ func TestAWatchThatBeganOfflineIsListedOnceTheLinkIsBack(t *testing.T) {
 			}
 			up := newStream()
 			g.serves(up, "20")
-			g.link.set(true)
+			g.link.Restore()
 			go up.send(t, event("ADDED", "b", 16)+event("MODIFIED", "b", 17))
 			c.want(event("ADDED", "b", 16) + event("MODIFIED", "b", 17))
 			g.reaches("20")
@@ -199,7 +195,7 @@ func TestAWatchWithoutAVersionIsAnsweredOfflineAndGoesOn(t *testing.T) {
 			go up.send(t, event("DELETED", "a", 21)+event("ADDED", "b", 22))
 			c.want(event("DELETED", "a", 21) + event("ADDED", "b", 22))
 			g.reaches("22")
-			g.link.set(false)
+			g.link.Cut()
 			again := g.open(g.request("GET", path+"?watch=true"+version))
 			again.want(event("ADDED", "b", 22))
 			if n := g.lists(); n != 1 {
@@ -235,15 +231,15 @@ func TestAWatchWithoutAVersionGoesOnOnlyOnceItsStateIsThere(t *testing.T) {
 					go first.send(t, text)
 					c.want(text)
 				}
-				go first.w.CloseWithError(errDown)
+				go first.w.CloseWithError(upstreamtest.ErrDown)
 				if !tt.goesOn {
 					_ = second.w.Close() // ends it if it goes on all the same
-					c.ends(errDown)
+					c.ends(upstreamtest.ErrDown)
 					return
 				}
 				go second.send(t, event("ADDED", "c", 13))
 				c.want(event("ADDED", "c", 13))
-				if q := g.link.asked[1].URL.Query(); q.Get("resourceVersion") != "12" {
+				if q := g.link.Requests()[1].URL.Query(); q.Get("resourceVersion") != "12" {
 					t.Errorf("it went on with %v", q)
 				}
 			})
@@ -326,13 +322,13 @@ func TestACollectionThatCannotBeListedIsTriedAgainLater(t *testing.T) {
 	g.serves(up, "10")
 	g.do(g.request("GET", path))
 	g.flushed()
-	answer := g.link.answer
-	g.link.answer = func(r *http.Request) (*http.Response, error) {
+	answer := g.link.Answer()
+	g.link.SetAnswer(func(r *http.Request) (*http.Response, error) {
 		if r.URL.Query().Get("limit") == "500" { // it may watch, and it may not list
 			return response(403, io.NopCloser(strings.NewReader(`{"kind":"Status","apiVersion":"v1","code":403,"reason":"Forbidden"}`))), nil
 		}
 		return answer(r)
-	}
+	})
 	g.heals()
 	c := g.open(g.request("GET", path+"?watch=true&resourceVersion=15")) // and what was between 10 and 15?
 	go up.send(t, event("ADDED", "z", 16))

@@ -20,6 +20,8 @@ import (
 	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/sidecar/cache"
 	"rockpool.dev/sidecar/record"
+	"rockpool.dev/sidecar/upstream/upstreamtest"
+	"rockpool.dev/tests/eventually"
 )
 
 const (
@@ -89,7 +91,7 @@ func (s *server) answer(r *http.Request) (*http.Response, error) {
 		return text(200, s.pages[page])
 	case q.Get("resourceVersion") == s.knows:
 		if _, ok := s.streams[s.knows]; !ok {
-			return nil, errDown
+			return nil, upstreamtest.ErrDown
 		}
 		return response(200, s.streams[s.knows]), nil
 	case s.inBand:
@@ -104,9 +106,7 @@ func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
 // forgets makes upstream forget everything before knows.
 func (g *harness) forgets(s *server) {
-	g.link.mu.Lock()
-	defer g.link.mu.Unlock()
-	g.link.answer = s.answer
+	g.link.SetAnswer(s.answer)
 }
 
 // outage opens a watch behind a recorded list of a@5, b@6 and c@7, has it see a change of
@@ -121,7 +121,7 @@ func (g *harness) outage(query string, s *server) *client {
 	go first.send(g.t, told("MODIFIED", "b", "ub", 11))
 	c.want(told("MODIFIED", "b", "ub", 11))
 	g.forgets(s)
-	go first.w.CloseWithError(errDown)
+	go first.w.CloseWithError(upstreamtest.ErrDown)
 	return c
 }
 
@@ -171,7 +171,7 @@ func TestAWatchWhoseVersionIsForgottenIsToldWhatItHasMissed(t *testing.T) {
 				go after.w.Close()
 				c.ends(io.EOF)
 
-				g.link.set(false) // and all of it was recorded
+				g.link.Cut() // and all of it was recorded
 				code, body := g.do(g.request("GET", path))
 				var have []string
 				for _, page := range tt.pages {
@@ -274,7 +274,7 @@ func TestWhenItCannotBeKnownWhatAClientHasMissedItHearsThatItsVersionIsGone(t *t
 				tt.change(g, s)
 			}
 			g.forgets(s)
-			go first.w.CloseWithError(errDown)
+			go first.w.CloseWithError(upstreamtest.ErrDown)
 			c.want(goneEvent)
 			c.ends(io.EOF)
 			if len(s.lists) != tt.lists {
@@ -287,7 +287,7 @@ func TestWhenItCannotBeKnownWhatAClientHasMissedItHearsThatItsVersionIsGone(t *t
 func TestAListThatBreaksOffWithTheLinkIsAskedForAgain(t *testing.T) {
 	g := newHarness(t)
 	after := newStream()
-	s := &server{knows: "20", pages: []string{listed(20, "", object("b", "ub", 12))}, breaks: errDown, streams: map[string]stream{"20": after}}
+	s := &server{knows: "20", pages: []string{listed(20, "", object("b", "ub", 12))}, breaks: upstreamtest.ErrDown, streams: map[string]stream{"20": after}}
 	c := g.outage("", s)
 	c.want(told("DELETED", "a", "ua", 11) + told("DELETED", "c", "uc", 11) + told("MODIFIED", "b", "ub", 12))
 	if len(s.lists) != 2 {
@@ -350,7 +350,7 @@ func TestAWatchThatBeganOfflineIsToldWhatItHasMissed(t *testing.T) {
 			}
 			g.says(200, list)
 			g.do(g.request("GET", read))
-			g.link.set(false)
+			g.link.Cut()
 			c := g.open(g.request("GET", url))
 			if url == watchlist {
 				c.line()
@@ -358,7 +358,7 @@ func TestAWatchThatBeganOfflineIsToldWhatItHasMissed(t *testing.T) {
 			}
 			s := &server{knows: "20", pages: []string{listed(20, "", object("b", "ub", 12))}}
 			g.forgets(s)
-			g.link.set(true)
+			g.link.Restore()
 			c.want(told("DELETED", "a", "u", 10) + told("ADDED", "b", "ub", 12))
 		})
 	}
@@ -389,21 +389,14 @@ func TestWatchesAtOnePlaceAreToldByOneList(t *testing.T) {
 			got[i] <- string(buf[:n])
 		}()
 	}
-	g.link.set(false)
+	g.link.Cut()
 	s := &server{knows: "20", inBand: true, pages: []string{listed(20, "", object("b", "ub", 12))}}
 	g.forgets(s)
 	for _, up := range streams {
-		_ = up.w.CloseWithError(errDown)
+		_ = up.w.CloseWithError(upstreamtest.ErrDown)
 	}
-	err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) {
-		g.link.mu.Lock()
-		defer g.link.mu.Unlock()
-		return g.link.waiting == len(streams), nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	g.link.set(true)
+	eventually.True(t, "all watches wait", func() bool { return g.link.Waiting() == len(streams) })
+	g.link.Restore()
 	for i, text := range []string{goneEvent, difference, difference} {
 		if heard := <-got[i]; heard != text {
 			t.Errorf("%d hears %q, want %q", i, heard, text)
@@ -427,7 +420,7 @@ func TestAWatchThatIsBehindAnothersBookmarkIsToldWhatItHasMissed(t *testing.T) {
 	g.flushed()
 	s := &server{knows: "20", inBand: true, pages: []string{listed(20, "", object("b", "ub", 16))}}
 	g.forgets(s)
-	_ = two.w.CloseWithError(errDown)
+	_ = two.w.CloseWithError(upstreamtest.ErrDown)
 	second.want(told("DELETED", "a", "ua", 10) + told("ADDED", "b", "ub", 16) + bookmark(20))
 }
 
@@ -454,7 +447,7 @@ func TestProtobufAndMetadataAreToldInTheirForm(t *testing.T) {
 			asked := map[string]string{}
 			up := newStream()
 			known := "10"
-			g.link.answer = func(r *http.Request) (*http.Response, error) {
+			g.link.SetAnswer(func(r *http.Request) (*http.Response, error) {
 				body := io.ReadCloser(up)
 				mediaType := form.Format.WatchMediaType()
 				q := r.URL.Query()
@@ -470,13 +463,13 @@ func TestProtobufAndMetadataAreToldInTheirForm(t *testing.T) {
 				resp := response(200, body)
 				resp.Header.Set("Content-Type", mediaType)
 				return resp, nil
-			}
+			})
 			g.do(r(path))
 			c := g.open(r(quiet + bookmarks))
 			known = "20"
 			first := up
 			up = newStream()
-			go first.w.CloseWithError(errDown)
+			go first.w.CloseWithError(upstreamtest.ErrDown)
 			kind, api := f.kind()
 			c.want(f.event("DELETED", "a", "ua", "10") + f.event("ADDED", "b", "ub", "12") +
 				string(form.Format.AppendEvent(nil, wire.Bookmark, form.Format.Bookmark(kind, api, "20", false))))
@@ -557,12 +550,10 @@ func TestAWatchThatIsRefusedTheLinkTriesLessAndLessOften(t *testing.T) {
 	first := newStream()
 	g.streams(first)
 	c := g.open(g.request("GET", quiet))
-	g.fails(errDown)
-	go first.w.CloseWithError(errDown)
+	g.fails(upstreamtest.ErrDown)
+	go first.w.CloseWithError(upstreamtest.ErrDown)
 	asked := func() int {
-		g.link.mu.Lock()
-		defer g.link.mu.Unlock()
-		return len(g.link.asked)
+		return len(g.link.Requests())
 	}
 	ended := make(chan struct{})
 	go func() {

@@ -30,15 +30,13 @@ func (g *harness) asks(url, body string) *http.Request {
 
 // decides makes upstream answer reviews; the answer repeats the question, as the server's does.
 func (g *harness) decides(failures ...error) {
-	g.link.mu.Lock()
-	defer g.link.mu.Unlock()
-	g.link.answer = func(r *http.Request) (*http.Response, error) {
+	g.link.SetAnswer(func(r *http.Request) (*http.Response, error) {
 		raw, err := io.ReadAll(r.Body)
 		if len(failures) > 0 {
 			err, failures = failures[0], failures[1:]
 		}
 		return response(201, io.NopCloser(strings.NewReader(decided(string(raw))))), errors.Join(err)
-	}
+	})
 }
 
 func decided(question string) string { return `{"asked":` + question + `,"allowed":true}` }
@@ -57,7 +55,7 @@ func TestAQuestionIsAnsweredOfflineAsItWasOnline(t *testing.T) {
 	if code, body := g.do(g.asks(accessReviews, question)); code != 201 || body != decided(question) {
 		t.Fatalf("online: %d %s", code, body)
 	}
-	g.link.set(false)
+	g.link.Cut()
 	resp, err := g.RoundTrip(g.asks(accessReviews, question))
 	if err != nil {
 		t.Fatal(err)
@@ -146,15 +144,15 @@ func TestATokenThatIsAskedAboutStaysInMemory(t *testing.T) {
 	const question = `{"spec":{"token":"planted-token"}}`
 	g := newReviewHarness(t)
 	g.do(g.asks(tokenReviews, question))
-	g.link.set(false)
+	g.link.Cut()
 	if code, _ := g.do(g.asks(tokenReviews, question)); code != 503 {
 		t.Errorf("without a cache in memory: %d", code)
 	}
 	memory := newHarness(t)
 	g.Caches.Memory = memory.Caches.Disk
-	g.link.set(true)
+	g.link.Restore()
 	g.do(g.asks(tokenReviews, question))
-	g.link.set(false)
+	g.link.Cut()
 	if code, body := g.do(g.asks(tokenReviews, question)); code != 201 || body != decided(question) {
 		t.Errorf("from memory: %d %s", code, body)
 	}
@@ -184,7 +182,7 @@ func TestAQuestionMayBeAskedTwice(t *testing.T) {
 	if code, body := g.do(g.asks(accessReviews, question)); code != 201 || body != decided(question) {
 		t.Fatalf("when all have failed, from the cache: %d %s", code, body)
 	}
-	if n := len(g.link.asked); n != 4 {
+	if n := len(g.link.Requests()); n != 4 {
 		t.Errorf("upstream was asked %d times", n)
 	}
 }
@@ -217,7 +215,7 @@ func TestOnlyDecisionsAreRemembered(t *testing.T) {
 			g := newReviewHarness(t)
 			change(g)
 			g.do(g.asks(accessReviews, question))
-			g.link.set(false)
+			g.link.Cut()
 			if code, body := g.do(g.asks(accessReviews, question)); code != 503 {
 				t.Errorf("%d %.100s", code, body)
 			}
@@ -232,7 +230,7 @@ func TestAnAnswerIsForgottenWhenTheServerDoesNotDecideAnyMore(t *testing.T) {
 		g.do(g.asks(accessReviews, question))
 		g.says(code, `{"kind":"Status"}`)
 		g.do(g.asks(accessReviews, question))
-		g.link.set(false)
+		g.link.Cut()
 		if got, body := g.do(g.asks(accessReviews, question)); got != offline {
 			t.Errorf("behind a %d: %d %.100s", code, got, body)
 		}

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"rockpool.dev/sidecar/upstream/upstreamtest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -32,13 +34,12 @@ func (s stream) send(t *testing.T, raw string) {
 
 // streams makes upstream answer each request with the next of these; *http.Response or error.
 func (g *harness) streams(answers ...any) {
-	g.link.mu.Lock()
-	defer g.link.mu.Unlock()
-	g.link.answer = func(*http.Request) (*http.Response, error) {
-		g.link.mu.Lock()
-		defer g.link.mu.Unlock()
+	var mu sync.Mutex
+	g.link.SetAnswer(func(*http.Request) (*http.Response, error) {
+		mu.Lock()
+		defer mu.Unlock()
 		if len(answers) == 0 {
-			return nil, errDown
+			return nil, upstreamtest.ErrDown
 		}
 		next := answers[0]
 		answers = answers[1:]
@@ -50,7 +51,7 @@ func (g *harness) streams(answers ...any) {
 		default:
 			return nil, next.(error)
 		}
-	}
+	})
 }
 
 func event(kind, name string, rv int) string {
@@ -109,7 +110,7 @@ func (c *client) ends(want error) {
 func TestAWatchOutlivesTheLink(t *testing.T) {
 	g := newHarness(t)
 	first, second := newStream(), newStream()
-	g.streams(first, errDown, second)
+	g.streams(first, upstreamtest.ErrDown, second)
 	c := g.open(g.request("GET", quiet+"&timeoutSeconds=600"))
 	go first.send(t, event("ADDED", "b", 11))
 	c.want(event("ADDED", "b", 11))
@@ -119,12 +120,12 @@ func TestAWatchOutlivesTheLink(t *testing.T) {
 	go func() {
 		defer close(done)
 		first.send(t, event("MODIFIED", "b", 12)+event("MODIFIED", "b", 13)[:20])
-		_ = first.w.CloseWithError(errDown) // in the middle of a frame
+		_ = first.w.CloseWithError(upstreamtest.ErrDown) // in the middle of a frame
 		second.send(t, event("MODIFIED", "b", 13))
 	}()
 	c.want(event("MODIFIED", "b", 12) + event("MODIFIED", "b", 13))
 	<-done
-	r := g.link.asked[len(g.link.asked)-1]
+	r := g.lastRequest()
 	if q := r.URL.Query(); q.Get("resourceVersion") != "12" || q.Get("watch") != "true" || q.Get("timeoutSeconds") == "" {
 		t.Fatalf("it went on with %s", r.URL.RawQuery)
 	}
@@ -142,11 +143,11 @@ func TestAWatchWithoutAVersionOutlivesTheLinkOnceItsStateIsThere(t *testing.T) {
 	c := g.open(g.request("GET", path+"?watch=true"))
 	go func() {
 		first.send(t, event("ADDED", "a", 9)+event("ADDED", "b", 5)+event("MODIFIED", "b", 12))
-		_ = first.w.CloseWithError(errDown)
+		_ = first.w.CloseWithError(upstreamtest.ErrDown)
 		second.send(t, event("ADDED", "c", 13))
 	}()
 	c.want(event("ADDED", "a", 9) + event("ADDED", "b", 5) + event("MODIFIED", "b", 12) + event("ADDED", "c", 13))
-	if q := g.link.asked[1].URL.Query(); q.Get("resourceVersion") != "12" {
+	if q := g.link.Requests()[1].URL.Query(); q.Get("resourceVersion") != "12" {
 		t.Fatalf("it went on with %v", q)
 	}
 }
@@ -159,25 +160,25 @@ func TestAWatchOfAnotherPrincipalKeepsItsToken(t *testing.T) {
 	r.Header.Set("Authorization", "Bearer "+token("other"))
 	c := g.open(r)
 	go func() {
-		_ = first.w.CloseWithError(errDown)
+		_ = first.w.CloseWithError(upstreamtest.ErrDown)
 		second.send(t, event("ADDED", "b", 11))
 	}()
 	c.want(event("ADDED", "b", 11))
-	if got := g.link.asked[1].Header.Get("Authorization"); got != "Bearer "+token("other") {
+	if got := g.link.Requests()[1].Header.Get("Authorization"); got != "Bearer "+token("other") {
 		t.Fatal("it went on with the pod's token")
 	}
 }
 
 func TestAWatchOpensOfflineAndGoesOnOnline(t *testing.T) {
 	g := newHarness(t)
-	g.link.set(false)
+	g.link.Cut()
 	up := newStream()
 	g.streams(up)
 	c := g.open(g.request("GET", quiet))
-	g.link.set(true)
+	g.link.Restore()
 	go up.send(t, event("ADDED", "b", 11))
 	c.want(event("ADDED", "b", 11))
-	if q := g.link.asked[0].URL.Query(); q.Get("resourceVersion") != "10" {
+	if q := g.link.Requests()[0].URL.Query(); q.Get("resourceVersion") != "10" {
 		t.Fatalf("it went on with %v", q)
 	}
 }
@@ -186,22 +187,22 @@ func TestAWatchListIsServedOfflineAndGoesOnOnline(t *testing.T) {
 	g := newHarness(t)
 	g.says(200, list)
 	g.do(g.request("GET", path))
-	g.link.set(false)
+	g.link.Cut()
 	r := g.request("GET", path+"?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true")
 	c := g.open(r)
 	c.want(event("ADDED", "a", 5) + strings.Replace(end, `"resourceVersion":"10",`, `"resourceVersion":"10","creationTimestamp":null,`, 1))
 	up := newStream()
 	g.streams(up)
-	g.link.set(true)
+	g.link.Restore()
 	go up.send(t, event("DELETED", "a", 11))
 	c.want(event("DELETED", "a", 11))
-	if q := g.link.asked[len(g.link.asked)-1].URL.Query(); q.Get("resourceVersion") != "10" || q.Has("sendInitialEvents") || q.Has("resourceVersionMatch") {
+	if q := g.lastRequest().URL.Query(); q.Get("resourceVersion") != "10" || q.Has("sendInitialEvents") || q.Has("resourceVersionMatch") {
 		t.Fatalf("it went on with %v", q)
 	}
 	go up.w.Close()
 	c.ends(io.EOF)
 
-	g.link.set(false) // and what came after was recorded, too
+	g.link.Cut() // and what came after was recorded, too
 	if code, body := g.do(g.request("GET", path)); code != 200 || strings.Contains(body, `"name":"a"`) || !strings.Contains(body, `"resourceVersion":"11"`) {
 		t.Fatalf("%d %s", code, body)
 	}
@@ -214,14 +215,14 @@ func TestAWatchListThatWasRecordedOnlineIsServedOffline(t *testing.T) {
 	c := g.open(g.request("GET", watchlist))
 	go up.send(t, event("ADDED", "a", 5)+end+event("ADDED", "b", 11))
 	c.want(event("ADDED", "a", 5) + end + event("ADDED", "b", 11))
-	g.link.set(false)
+	g.link.Cut()
 	offline := g.open(g.request("GET", watchlist))
 	offline.want(event("ADDED", "a", 5) + event("ADDED", "b", 11))
 }
 
 func TestAWatchOfWhatWasNeverListedIsRefusedOffline(t *testing.T) {
 	g := newHarness(t)
-	g.link.set(false)
+	g.link.Cut()
 	for _, query := range []string{"?watch=true", "?watch=true&resourceVersion=0", "?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"} {
 		if code, message := g.do(g.request("GET", path+query)); code != 503 || !strings.Contains(message, "not recorded") {
 			t.Errorf("%s: %d %s", query, code, message)
@@ -236,10 +237,10 @@ func TestInitialEventsThatBreakOffAreNotPatchedUp(t *testing.T) {
 	c := g.open(g.request("GET", path+"?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"))
 	go func() {
 		up.send(t, event("ADDED", "a", 5))
-		_ = up.w.CloseWithError(errDown)
+		_ = up.w.CloseWithError(upstreamtest.ErrDown)
 	}()
 	c.want(event("ADDED", "a", 5))
-	c.ends(errDown)
+	c.ends(upstreamtest.ErrDown)
 }
 
 func TestGoneReachesTheClientAsTheServerWouldSendIt(t *testing.T) {
@@ -248,7 +249,7 @@ func TestGoneReachesTheClientAsTheServerWouldSendIt(t *testing.T) {
 	first := newStream()
 	g.streams(first, response(410, io.NopCloser(strings.NewReader(gone+"\n"))))
 	c := g.open(g.request("GET", quiet))
-	go first.w.CloseWithError(errDown)
+	go first.w.CloseWithError(upstreamtest.ErrDown)
 	c.want(`{"type":"ERROR","object":` + gone + "}\n")
 	c.ends(io.EOF)
 }
@@ -258,13 +259,13 @@ func TestAWatchThatIsRefusedAtItsReturnEnds(t *testing.T) {
 	first := newStream()
 	g.streams(first, response(403, io.NopCloser(strings.NewReader(`{"kind":"Status"}`))))
 	c := g.open(g.request("GET", quiet))
-	go first.w.CloseWithError(errDown)
+	go first.w.CloseWithError(upstreamtest.ErrDown)
 	c.ends(io.EOF) // the client asks again and hears it itself
 }
 
 func TestTheClientsTimeoutHoldsOffline(t *testing.T) {
 	g := newHarness(t)
-	g.link.set(false)
+	g.link.Cut()
 	start := time.Now()
 	c := g.open(g.request("GET", quiet+"&timeoutSeconds=1"))
 	c.ends(io.EOF)
@@ -275,7 +276,7 @@ func TestTheClientsTimeoutHoldsOffline(t *testing.T) {
 
 func TestAWatchWhoseClientLeftEnds(t *testing.T) {
 	g := newHarness(t)
-	g.link.set(false)
+	g.link.Cut()
 	ctx, cancel := context.WithCancel(t.Context())
 	c := g.open(g.request("GET", quiet).WithContext(ctx))
 	go cancel()
