@@ -130,8 +130,8 @@ func read(body io.Reader) *reader {
 	return r
 }
 
-// waits are the states in which a Read waits. Each function leads a watch that streams to one.
-// The function that it returns tells whether Read has come there.
+// waits are the states in which a Read waits. Each function puts a streaming watch into one state
+// and returns a condition that holds once Read waits there.
 var waits = map[string]func(h *harness, first, second *stream) func() bool{
 	"streaming": func(_ *harness, first, _ *stream) func() bool { return first.reading.Load },
 	"waiting for the link": func(h *harness, first, _ *stream) func() bool {
@@ -139,7 +139,7 @@ var waits = map[string]func(h *harness, first, second *stream) func() bool{
 		first.interrupt()
 		return func() bool { return h.link.Waiting() == 1 }
 	},
-	"waiting for its turn": func(h *harness, first, _ *stream) func() bool {
+	"waiting before its resumption": func(h *harness, first, _ *stream) func() bool {
 		first.interrupt()
 		return h.clock.HasWaiters
 	},
