@@ -214,8 +214,8 @@ func FuzzPatch(f *testing.F) {
 			t.Fatal(err)
 		}
 		both.Apply(together)
-		// One patch merges an object into an object. Two patches can replace it, if the first puts
-		// another value in its place. No field of an API object changes like that.
+		// One patch merges an object into an object. Two patches can replace it, if the
+		// first puts another value in its place. No field of an API object changes like that.
 		if stable(p, next) && string(together.JSON()) != string(o.JSON()) {
 			t.Errorf("%s patched with %s and then %s is %s, patched with %s it is %s", was, first, second, o.JSON(), both.JSON(), together.JSON())
 		}
