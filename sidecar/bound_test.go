@@ -5,17 +5,16 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"go.uber.org/zap"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/util/cert"
 
 	"rockpool.dev/sidecar/cache"
 	"rockpool.dev/sidecar/pod/account"
+	"rockpool.dev/tests/eventually"
 )
 
-// authority is the certificate of a cluster's CA.
+// authority returns a CA certificate of a new cluster.
 func authority(t *testing.T) []byte {
 	t.Helper()
 	certPEM, _, err := cert.GenerateSelfSignedCertKey("kubernetes", nil, nil)
@@ -26,11 +25,11 @@ func authority(t *testing.T) []byte {
 }
 
 // Service accounts of two clusters have the same names, and a node may move from one cluster to
-// the other. Until the cache is bound, it answers nobody.
-func TestNobodyIsAnsweredFromACacheThatMayBeAnotherClusters(t *testing.T) {
+// the other. Until the cache is bound to its cluster, it answers no request.
+func TestACacheAnswersNoRequestUntilItIsBoundToItsCluster(t *testing.T) {
 	first, second := authority(t), authority(t)
 	o := cache.Options{Directory: t.TempDir(), MaxSize: 1 << 20, Logger: zap.NewNop()}
-	var loaded bool // facts of the first cluster, in a later run
+	var loaded bool // whether the latest run has loaded the fact of the first cluster
 	start := func() (s *sidecar, stop func()) {
 		o.Account = filepath.Join(t.TempDir(), "late")
 		c := cache.OpenDisk(t.Context(), o)
@@ -55,7 +54,7 @@ func TestNobodyIsAnsweredFromACacheThatMayBeAnotherClusters(t *testing.T) {
 			c.Close()
 		}
 	}
-	comes := func(name string, content []byte) {
+	mount := func(name string, content []byte) {
 		t.Helper()
 		if err := os.MkdirAll(o.Account, 0o700); err != nil {
 			t.Fatal(err)
@@ -64,38 +63,35 @@ func TestNobodyIsAnsweredFromACacheThatMayBeAnotherClusters(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	known := func(s *sidecar) {
+	waitForToken := func(s *sidecar) {
 		t.Helper()
-		err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, 10*time.Second, true, func(context.Context) (bool, error) {
+		eventually.True(t, "the pod's own token", func() bool {
 			token, err := s.podToken()
-			return err == nil && token == "token", nil
+			return err == nil && token == "token"
 		})
-		if err != nil {
-			t.Fatal("the pod's own token is never known")
-		}
 	}
 
 	s, stop := start()
-	comes(account.CAFile, first)
-	comes(account.TokenFile, []byte("token"))
-	known(s)
+	mount(account.CAFile, first)
+	mount(account.TokenFile, []byte("token"))
+	waitForToken(s)
 	if err := s.disk.Store().PutFact(t.Context(), "of", []byte("the first cluster")); err != nil {
 		t.Fatal(err)
 	}
 	stop()
 
 	s, stop = start()
-	comes(account.TokenFile, []byte("token"))
+	mount(account.TokenFile, []byte("token"))
 	if token, err := s.podToken(); err == nil {
-		t.Errorf("the token is %q while the cluster is not known", token)
+		t.Errorf("the token is %q before the CA certificate is there", token)
 	}
-	comes(account.CAFile, second)
-	known(s)
+	mount(account.CAFile, second)
+	waitForToken(s)
 	if value, _, err := s.disk.Store().Fact(t.Context(), "of"); err != nil || value != nil {
-		t.Errorf("the second cluster finds %q, %v", value, err)
+		t.Errorf("in the second cluster the fact is %q, %v", value, err)
 	}
 	stop()
 	if loaded {
-		t.Error("facts of the first cluster were taken for the second one's")
+		t.Error("the second cluster has loaded the fact of the first")
 	}
 }

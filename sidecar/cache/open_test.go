@@ -14,7 +14,7 @@ import (
 	"rockpool.dev/store"
 )
 
-// authority is the certificate of a cluster's CA.
+// authority returns a CA certificate of a new cluster.
 func authority(t *testing.T) []byte {
 	t.Helper()
 	certPEM, _, err := cert.GenerateSelfSignedCertKey("kubernetes", nil, nil)
@@ -24,8 +24,8 @@ func authority(t *testing.T) []byte {
 	return certPEM
 }
 
-// In a rolling update the new pod starts while the old one still runs, so it takes another slot.
-func TestANewSlotIsSeededByAnotherPodOfItsCluster(t *testing.T) {
+// In a rolling update the new pod starts while the old pod runs, so it takes another slot.
+func TestANewSlotIsSeededFromAnotherPodOfItsCluster(t *testing.T) {
 	o := Options{Directory: t.TempDir(), MaxSize: 1 << 20, Logger: zap.NewNop()}
 	first, second := authority(t), authority(t)
 	open := func(ca []byte) *Disk {
@@ -42,7 +42,7 @@ func TestANewSlotIsSeededByAnotherPodOfItsCluster(t *testing.T) {
 		return c
 	}
 	scope := store.Scope{Principal: "p", Version: "v1", Resource: "configmaps", Representation: "object", MediaType: "application/json"}
-	list := func(c *Disk, resourceVersion string) {
+	putList := func(c *Disk, resourceVersion string) {
 		t.Helper()
 		snapshot := store.NewSnapshot(scope)
 		err := c.db.Update(t.Context(), func(tx *store.Tx) error {
@@ -52,7 +52,7 @@ func TestANewSlotIsSeededByAnotherPodOfItsCluster(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	has := func(c *Disk, want ...string) {
+	wantLists := func(c *Disk, want ...string) {
 		t.Helper()
 		all, err := c.db.Collections(t.Context(), scope.Principal, "", "v1", "configmaps")
 		if err != nil {
@@ -68,21 +68,21 @@ func TestANewSlotIsSeededByAnotherPodOfItsCluster(t *testing.T) {
 	}
 
 	old := open(first)
-	has(old)
-	list(old, "10")
+	wantLists(old)
+	putList(old, "10")
 	fresh := open(first)
-	has(fresh, "10")
-	list(fresh, "20")
-	has(old, "10")
+	wantLists(fresh, "10")
+	putList(fresh, "20")
+	wantLists(old, "10")
 
-	list(old, "30")
+	putList(old, "30")
 	fresh.Close()
-	has(open(first), "20") // its own file, not another copy
-	has(open(second))
+	wantLists(open(first), "20") // the slot's file, not another copy
+	wantLists(open(second))
 }
 
-// A service account that was deleted and created again may be somebody else's.
-func TestACacheIsNotForAnotherAccountOfTheSameName(t *testing.T) {
+// A service account that was deleted and created again may have another owner.
+func TestACacheIsEmptyForAnotherAccountOfTheSameName(t *testing.T) {
 	o := Options{Directory: t.TempDir(), MaxSize: 1 << 20, Account: t.TempDir(), Logger: zap.NewNop()}
 	ca := authority(t)
 	open := func(uid string) *Disk {
@@ -101,12 +101,12 @@ func TestACacheIsNotForAnotherAccountOfTheSameName(t *testing.T) {
 	}
 	for _, step := range []struct {
 		uid  string
-		left bool
+		kept bool // whether the fact of the previous step is still there
 	}{{"one", false}, {"one", true}, {"another", false}} {
 		c := open(step.uid)
 		value, _, err := c.db.Fact(t.Context(), "of")
-		if err != nil || (value != nil) != step.left {
-			t.Errorf("account %s finds %q, %v", step.uid, value, err)
+		if err != nil || (value != nil) != step.kept {
+			t.Errorf("account %s: the fact is %q, %v", step.uid, value, err)
 		}
 		if err := c.db.PutFact(t.Context(), "of", []byte(step.uid)); err != nil {
 			t.Fatal(err)

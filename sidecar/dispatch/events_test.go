@@ -10,26 +10,26 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"go.uber.org/zap/zaptest"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
-
-	"go.uber.org/zap/zaptest"
 
 	"rockpool.dev/sidecar/upstream"
 	"rockpool.dev/sidecar/write"
 	"rockpool.dev/sidecar/write/outbox"
+	"rockpool.dev/tests/eventually"
 )
 
 const (
 	eventsPath = "/api/v1/namespaces/shop/events"
-	named      = `{"kind":"Event","apiVersion":"v1","metadata":{"name":"a","namespace":"shop"},"count":1}`
+	namedEvent = `{"kind":"Event","apiVersion":"v1","metadata":{"name":"a","namespace":"shop"},"count":1}`
 )
 
-// eventsHarness queues Events.
+// eventsHarness is a harness that queues Events.
 type eventsHarness struct {
 	*harness
 	outbox *outbox.Outbox
@@ -43,45 +43,35 @@ func newEventsHarness(t *testing.T) *eventsHarness {
 	return g
 }
 
-// write is a write as a client sends it.
-func (g *harness) write(method, url, body string) *http.Request {
-	r := g.asks(url, body)
-	r.Method = method
-	if method == "PATCH" {
-		r.Header.Set("Content-Type", "application/strategic-merge-patch+json")
-	}
-	return r
-}
+// errInterrupted is the error of a request that may have arrived before the link broke.
+var errInterrupted = &upstream.LinkError{Sent: true}
 
-// mayHaveArrived is a link that breaks behind a request.
-var mayHaveArrived = &upstream.LinkError{Servers: errDown.Servers, Sent: true}
-
-// delivered lets the link come back and gives what is delivered then, as METHOD path body.
-func (g *eventsHarness) delivered(answer func(r *http.Request, body string) (int, string)) (got []string) {
+// restoreAndDeliver restores the link and delivers the queue. It returns the requests as
+// METHOD path body authorization.
+func (g *eventsHarness) restoreAndDeliver(answer func(r *http.Request, body string) (int, string)) (got []string) {
 	g.t.Helper()
-	g.link.mu.Lock()
-	g.link.answer = func(r *http.Request) (*http.Response, error) {
+	var mu sync.Mutex
+	g.link.SetAnswer(func(r *http.Request) (*http.Response, error) {
 		raw, err := io.ReadAll(r.Body)
 		if err != nil {
 			return nil, err
 		}
-		g.link.mu.Lock()
+		mu.Lock()
+		defer mu.Unlock()
 		got = append(got, strings.Join([]string{r.Method, r.URL.Path, string(raw), r.Header.Get("Authorization")}, " "))
-		g.link.mu.Unlock()
 		code, body := answer(r, string(raw))
-		return response(code, io.NopCloser(strings.NewReader(body))), nil
-	}
-	g.link.mu.Unlock()
+		return textResponse(code, body), nil
+	})
 	ctx, cancel := context.WithCancel(g.t.Context())
 	done := make(chan error, 1)
 	go func() { done <- g.outbox.Run(ctx, g.Dispatcher) }()
-	g.link.set(true)
-	err := wait.PollUntilContextTimeout(ctx, time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) {
+	g.link.Restore()
+	eventually.True(g.t, "the outbox is empty", func() bool {
 		rows, err := g.db.Outbox(ctx)
-		return len(rows) == 0, err
+		return err == nil && len(rows) == 0
 	})
 	cancel()
-	if err := errors.Join(err, <-done); err != nil {
+	if err := <-done; err != nil {
 		g.t.Fatal(err)
 	}
 	return got
@@ -89,10 +79,10 @@ func (g *eventsHarness) delivered(answer func(r *http.Request, body string) (int
 
 func created(_ *http.Request, body string) (int, string) { return 201, body }
 
-func TestAWriteThatIsNotAcceptedOfflineSaysWhy(t *testing.T) {
+func TestARefusedOfflineWriteStatesTheReason(t *testing.T) {
 	g := newHarness(t)
-	g.link.set(false)
-	for _, r := range []*http.Request{g.write("POST", eventsPath, named), g.write("PUT", leasePath, heldLease("1", 1)), g.write("PATCH", path+"/a", `{}`)} {
+	g.link.Cut()
+	for _, r := range []*http.Request{g.write("POST", eventsPath, namedEvent), g.write("PUT", leasePath, heldLease("1", 1)), g.write("PATCH", path+"/a", `{}`)} {
 		_, err := g.RoundTrip(r)
 		var status apierrors.APIStatus
 		if !errors.As(err, &status) {
@@ -107,8 +97,8 @@ func TestAWriteThatIsNotAcceptedOfflineSaysWhy(t *testing.T) {
 
 func TestEventsAreQueuedOfflineAndDelivered(t *testing.T) {
 	g := newEventsHarness(t)
-	g.link.set(false)
-	r := g.write("POST", eventsPath, named)
+	g.link.Cut()
+	r := g.write("POST", eventsPath, namedEvent)
 	r = r.WithContext(WithTrace(r.Context()))
 	if code, body := g.do(r); code != 201 || !strings.Contains(body, `"name":"a"`) || !TraceOf(r.Context()).Offline {
 		t.Fatalf("%d %s", code, body)
@@ -117,11 +107,11 @@ func TestEventsAreQueuedOfflineAndDelivered(t *testing.T) {
 		t.Fatalf("%d %s", code, body)
 	}
 	for name, r := range map[string]*http.Request{
-		"an update":                      g.write("PUT", eventsPath+"/a", named),
-		"a create that is only tried":    g.write("POST", eventsPath+"?dryRun=All", named),
-		"a patch of another Event":       g.write("PATCH", eventsPath+"/b", `{"count":2}`),
-		"an Event of more than 64 KiB":   g.write("POST", eventsPath, named+strings.Repeat(" ", maxBody)),
-		"a list, in which it is not yet": g.request("GET", eventsPath),
+		"an update":                    g.write("PUT", eventsPath+"/a", namedEvent),
+		"a dry-run create":             g.write("POST", eventsPath+"?dryRun=All", namedEvent),
+		"a patch of another Event":     g.write("PATCH", eventsPath+"/b", `{"count":2}`),
+		"an Event of more than 64 KiB": g.write("POST", eventsPath, namedEvent+strings.Repeat(" ", maxBody)),
+		"a list, which lacks it":       g.request("GET", eventsPath),
 	} {
 		if code, body := g.do(r); code != 503 {
 			t.Errorf("%s: %d %s", name, code, body)
@@ -140,46 +130,46 @@ func TestEventsAreQueuedOfflineAndDelivered(t *testing.T) {
 			t.Errorf("a token is on the disk: %v", err)
 		}
 	}
-	g.own = token("web") + "-renewed" // as the kubelet does
-	got := g.delivered(created)
-	want := "POST " + eventsPath + ` {"apiVersion":"v1","count":2,"kind":"Event","metadata":{"name":"a","namespace":"shop"}} Bearer ` + g.own
+	g.podToken = token("web") + "-renewed" // as the kubelet renews it
+	got := g.restoreAndDeliver(created)
+	want := "POST " + eventsPath + ` {"apiVersion":"v1","count":2,"kind":"Event","metadata":{"name":"a","namespace":"shop"}} Bearer ` + g.podToken
 	if len(got) != 1 || got[0] != want {
 		t.Errorf("%q, want %q", got, want)
 	}
-	g.link.set(false)
+	g.link.Cut()
 	if code, body := g.do(g.request("GET", eventsPath+"/a")); code != 200 || !strings.Contains(body, `"count":2`) {
-		t.Errorf("what was delivered is not recorded: %d %s", code, body)
+		t.Errorf("the delivered Event is not recorded: %d %s", code, body)
 	}
 }
 
-func TestAnotherPrincipalsEventsGoWithItsOwnToken(t *testing.T) {
+func TestAnotherPrincipalsEventsAreSentWithItsToken(t *testing.T) {
 	g := newEventsHarness(t)
-	g.link.set(false)
+	g.link.Cut()
 	for _, subject := range []string{"other", "web"} {
-		r := g.write("POST", eventsPath, named)
+		r := g.write("POST", eventsPath, namedEvent)
 		r.Header.Set("Authorization", "Bearer "+token(subject))
 		if code, body := g.do(r); code != 201 {
 			t.Fatalf("%d %s", code, body)
 		}
 	}
-	got := g.delivered(created)
+	got := g.restoreAndDeliver(created)
 	if len(got) != 2 || !strings.HasSuffix(got[0], token("other")) || !strings.HasSuffix(got[1], token("web")) {
 		t.Errorf("%q", got)
 	}
 }
 
-func TestALinkThatBreaksBehindAnEvent(t *testing.T) {
+func TestAnInterruptedCreateOfAnEvent(t *testing.T) {
 	for _, tt := range []struct {
 		name, method, path, body string
 		code                     int
 	}{
-		{"that has a name is queued", "POST", eventsPath, named, 201},
-		{"that the server names may be there twice", "POST", eventsPath, `{"metadata":{"generateName":"a-"}}`, 504},
-		{"that cannot be read is not known", "POST", eventsPath, `{`, 504},
+		{"with a name is queued", "POST", eventsPath, namedEvent, 201},
+		{"with a generateName gets 504, as it might be created twice", "POST", eventsPath, `{"metadata":{"generateName":"a-"}}`, 504},
+		{"that is malformed gets 504", "POST", eventsPath, `{`, 504},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			g := newEventsHarness(t)
-			g.fails(mayHaveArrived)
+			g.failAll(errInterrupted)
 			if code, body := g.do(g.write(tt.method, tt.path, tt.body)); code != tt.code {
 				t.Fatalf("%d %s", code, body)
 			}
@@ -190,92 +180,92 @@ func TestALinkThatBreaksBehindAnEvent(t *testing.T) {
 	}
 }
 
-func TestOnlineEventsAreTheServers(t *testing.T) {
+func TestOnlineEventsAreAnsweredByTheAPIServer(t *testing.T) {
 	g := newEventsHarness(t)
 	for _, code := range []int{201, 400, 403, 409, 422, 429, 500} {
 		body := fmt.Sprintf(`{"kind":"Status","code":%d}`, code)
-		g.says(code, body)
-		if got, answer := g.do(g.write("POST", eventsPath, named)); got != code || answer != body {
+		g.answerAll(code, body)
+		if got, answer := g.do(g.write("POST", eventsPath, namedEvent)); got != code || answer != body {
 			t.Errorf("%d became %d %s", code, got, answer)
 		}
 	}
-	g.fails(context.Canceled)
-	if _, err := g.RoundTrip(g.write("POST", eventsPath, named)); !errors.Is(err, context.Canceled) {
-		t.Errorf("a client that left got %v", err)
+	g.failAll(context.Canceled)
+	if _, err := g.RoundTrip(g.write("POST", eventsPath, namedEvent)); !errors.Is(err, context.Canceled) {
+		t.Errorf("a canceled request returned %v", err)
 	}
 	if rows, err := g.db.Outbox(t.Context()); err != nil || len(rows) != 0 {
 		t.Errorf("queued are %v, %v", rows, err)
 	}
 }
 
-func TestAnEventThatMayHaveArrivedAndCannotBeQueuedIsSaidToBeInDoubt(t *testing.T) {
+func TestAnInterruptedWriteThatCannotBeQueuedGets504(t *testing.T) {
 	for name, r := range map[string]func(*harness) *http.Request{
-		"a patch of an Event that nobody knows": func(g *harness) *http.Request { return g.write("PATCH", eventsPath+"/b", `{"count":2}`) },
-		"a patch with a list":                   func(g *harness) *http.Request { return g.write("PATCH", eventsPath+"/b", `{"x":[1]}`) },
+		"a patch of an unknown Event": func(g *harness) *http.Request { return g.write("PATCH", eventsPath+"/b", `{"count":2}`) },
+		"a patch with a list":         func(g *harness) *http.Request { return g.write("PATCH", eventsPath+"/b", `{"x":[1]}`) },
 		"an Event of more than 64 KiB": func(g *harness) *http.Request {
 			return g.write("PATCH", eventsPath+"/b", strings.Repeat(" ", maxBody)+"{}")
 		},
-		"an Event of who cannot be known": func(g *harness) *http.Request {
-			r := g.write("POST", eventsPath, named)
+		"an Event with a forged token": func(g *harness) *http.Request {
+			r := g.write("POST", eventsPath, namedEvent)
 			r.Header.Set("Authorization", "Bearer "+token("forged"))
 			return r
 		},
 	} {
 		g := newEventsHarness(t)
-		g.fails(mayHaveArrived)
+		g.failAll(errInterrupted)
 		if code, message := g.do(r(g.harness)); code != http.StatusGatewayTimeout || !strings.Contains(message, "may have been carried out") {
 			t.Errorf("%s: %d %s", name, code, message)
 		}
 	}
 }
 
-func TestAWriteThatTheServerRefusesDoesNotStandForAQueuedEvent(t *testing.T) {
+func TestARefusedPatchDoesNotReplaceAQueuedEvent(t *testing.T) {
 	g := newEventsHarness(t)
-	g.link.set(false)
-	g.do(g.write("POST", eventsPath, named))
-	g.link.set(true)
-	g.says(404, `{"kind":"Status","code":404}`)
+	g.link.Cut()
+	g.do(g.write("POST", eventsPath, namedEvent))
+	g.link.Restore()
+	g.answerAll(404, `{"kind":"Status","code":404}`)
 	if code, _ := g.do(g.write("PATCH", eventsPath+"/a", `{"count":2}`)); code != 404 {
 		t.Fatal(code)
 	}
-	if got := g.delivered(created); len(got) != 1 || !strings.HasPrefix(got[0], "POST "+eventsPath+" ") {
+	if got := g.restoreAndDeliver(created); len(got) != 1 || !strings.HasPrefix(got[0], "POST "+eventsPath+" ") {
 		t.Errorf("delivered: %q", got)
 	}
 }
 
-func TestAnEventFromBeforeTheOutageIsPatched(t *testing.T) {
+func TestAnEventThatWasCreatedOnlineIsPatchedOffline(t *testing.T) {
 	const recorded = `{"kind":"Event","apiVersion":"v1","metadata":{"name":"a","namespace":"shop","uid":"u","resourceVersion":"7"},"count":1}`
 	g := newEventsHarness(t)
-	g.says(201, recorded)
-	if code, body := g.do(g.write("POST", eventsPath, named)); code != 201 || body != recorded {
+	g.answerAll(201, recorded)
+	if code, body := g.do(g.write("POST", eventsPath, namedEvent)); code != 201 || body != recorded {
 		t.Fatalf("online: %d %s", code, body)
 	}
-	g.link.set(false)
+	g.link.Cut()
 	if code, body := g.do(g.write("PATCH", eventsPath+"/a", `{"count":2}`)); code != 200 || !strings.Contains(body, `"resourceVersion":"7"`) || !strings.Contains(body, `"count":2`) {
 		t.Fatalf("offline: %d %s", code, body)
 	}
-	got := g.delivered(func(r *http.Request, _ string) (int, string) {
+	got := g.restoreAndDeliver(func(r *http.Request, _ string) (int, string) {
 		if r.Method == "POST" {
 			return 409, `{"kind":"Status","code":409,"reason":"AlreadyExists"}`
 		}
 		return 200, strings.NewReplacer(`"7"`, `"8"`, `"count":1`, `"count":2`).Replace(recorded)
 	})
-	bearer := " Bearer " + g.own
+	bearer := " Bearer " + g.podToken
 	if want := []string{"POST " + eventsPath + ` {"apiVersion":"v1","count":2,"kind":"Event","metadata":{"name":"a","namespace":"shop"}}` + bearer, "PATCH " + eventsPath + `/a {"count":2}` + bearer}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
 
-func TestALaterWriteOfTheClientIsNotUndone(t *testing.T) {
+func TestAQueuedEventIsDroppedWhenItsClientWritesItOnline(t *testing.T) {
 	g := newEventsHarness(t)
-	g.link.set(false)
-	g.do(g.write("POST", eventsPath, named))
-	g.link.set(true)
-	g.says(201, strings.Replace(named, `"count":1`, `"count":9`, 1))
-	if code, body := g.do(g.write("POST", eventsPath, strings.Replace(named, `"count":1`, `"count":9`, 1))); code != 201 {
+	g.link.Cut()
+	g.do(g.write("POST", eventsPath, namedEvent))
+	g.link.Restore()
+	g.answerAll(201, strings.Replace(namedEvent, `"count":1`, `"count":9`, 1))
+	if code, body := g.do(g.write("POST", eventsPath, strings.Replace(namedEvent, `"count":1`, `"count":9`, 1))); code != 201 {
 		t.Fatalf("%d %s", code, body)
 	}
-	if got := g.delivered(created); len(got) != 0 {
+	if got := g.restoreAndDeliver(created); len(got) != 0 {
 		t.Errorf("%q", got)
 	}
 }

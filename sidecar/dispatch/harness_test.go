@@ -8,8 +8,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,73 +22,13 @@ import (
 	"rockpool.dev/sidecar/api/agent"
 	"rockpool.dev/sidecar/cache"
 	"rockpool.dev/sidecar/principal"
-	"rockpool.dev/sidecar/upstream"
+	"rockpool.dev/sidecar/upstream/upstreamtest"
 	"rockpool.dev/store"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// link stands for the way upstream: what it answers, and whether it is up, is
-// the test's to say. The real one is driven in tests/e2e.
-type link struct {
-	mu      sync.Mutex
-	up      bool
-	changed chan struct{}
-	answer  func(*http.Request) (*http.Response, error)
-	asked   []*http.Request
-	waiting int // callers of WaitOnline
-}
-
-var errDown = &upstream.LinkError{Servers: []upstream.ServerError{{URL: "https://203.0.113.10:6443", Err: errors.New("connection refused")}}}
-
-func (l *link) set(up bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.up = up
-	close(l.changed)
-	l.changed = make(chan struct{})
-}
-
-func (l *link) Online() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.up
-}
-
-func (l *link) WaitOnline(ctx context.Context) error {
-	for {
-		l.mu.Lock()
-		up, changed := l.up, l.changed
-		l.mu.Unlock()
-		if up {
-			return nil
-		}
-		l.wait(1)
-		select {
-		case <-changed:
-			l.wait(-1)
-		case <-ctx.Done():
-			l.wait(-1)
-			return ctx.Err()
-		}
-	}
-}
-
-func (l *link) wait(more int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.waiting += more
-}
-
-func (l *link) RoundTrip(r *http.Request) (*http.Response, error) {
-	l.mu.Lock()
-	l.asked = append(l.asked, r)
-	answer := l.answer
-	l.mu.Unlock()
-	return answer(r)
-}
-
-// verifier believes the subject that the token claims, unless it is a forgery.
+// verifier accepts the subject that a token claims, unless the subject is "forged".
 type verifier struct{}
 
 func (verifier) Verify(h http.Header) (string, error) {
@@ -104,13 +44,13 @@ func token(subject string) string {
 	return base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"ES256"}`)) + "." + claims + ".c2ln"
 }
 
-// harness is a Dispatcher over a fake link and a real cache.
+// harness is a Dispatcher over a link that the test controls and a real cache.
 type harness struct {
 	*Dispatcher
-	t    *testing.T
-	db   *store.DB
-	link *link
-	own  string // the pod's own token
+	t        *testing.T
+	db       *store.DB
+	link     *upstreamtest.Link
+	podToken string // the token in the pod's service-account directory
 }
 
 func newHarness(t *testing.T) *harness {
@@ -134,23 +74,23 @@ func newHarness(t *testing.T) *harness {
 			t.Error(err)
 		}
 	})
-	g := &harness{t: t, db: db, link: &link{up: true, changed: make(chan struct{})}, own: token("web")}
+	g := &harness{t: t, db: db, link: upstreamtest.NewLink(), podToken: token("web")}
 	g.restart(Options{
 		Upstream: g.link, Agents: agent.NewCurrent(all), Verifier: verifier{}, Logger: log,
 		Caches:      cache.Caches{Disk: disk, Memory: &cache.Cache{}, MemoryOnly: []schema.GroupResource{{Resource: "secrets"}}},
-		Credentials: principal.NewCredentials(func() (string, error) { return g.own, nil }, nil),
+		Credentials: principal.NewCredentials(func() (string, error) { return g.podToken, nil }, nil),
 	})
 	return g
 }
 
-// restart begins with a new Dispatcher, which remembers nothing.
+// restart replaces the Dispatcher by a new one, with an empty memory.
 func (g *harness) restart(o Options) {
 	g.Dispatcher = New(o)
-	g.lookup = lookupTimeout{time.Minute, time.Minute} // whatever the machine is busy with
+	g.lookup = lookupTimeout{time.Minute, time.Minute} // long enough for a busy machine
 }
 
-// at sets the clock.
-func (g *harness) at(c clock.WithTicker) {
+// setClock restarts the Dispatcher with a clock.
+func (g *harness) setClock(c clock.WithTicker) {
 	o := g.Options
 	o.Clock = c
 	g.restart(o)
@@ -162,7 +102,7 @@ func (g *harness) request(method, url string) *http.Request {
 	return r
 }
 
-// do gives the status and body of an answer, or the code of a refusal.
+// do returns the status code and the body of an answer, or the code and message of a Status error.
 func (g *harness) do(r *http.Request) (int, string) {
 	g.t.Helper()
 	resp, err := g.RoundTrip(r)
@@ -174,7 +114,7 @@ func (g *harness) do(r *http.Request) (int, string) {
 		g.t.Fatal(err)
 	}
 	raw, err := io.ReadAll(resp.Body)
-	if errors.Is(err, store.ErrChanged) { // the list was recorded anew meanwhile; clients ask again
+	if errors.Is(err, store.ErrChanged) { // the list was replaced during the read; clients retry
 		_ = resp.Body.Close()
 		return g.do(r)
 	}
@@ -184,27 +124,70 @@ func (g *harness) do(r *http.Request) (int, string) {
 	return resp.StatusCode, string(raw)
 }
 
+// lastRequest returns the latest request that was sent over the link.
+func (g *harness) lastRequest() *http.Request {
+	all := g.link.Requests()
+	return all[len(all)-1]
+}
+
 func response(code int, body io.ReadCloser) *http.Response {
 	return &http.Response{StatusCode: code, Header: http.Header{"Content-Type": {"application/json"}}, Body: body, ContentLength: -1}
 }
 
-// says makes upstream give one answer to everything.
-func (g *harness) says(code int, body string) {
-	g.link.mu.Lock()
-	defer g.link.mu.Unlock()
-	g.link.answer = func(*http.Request) (*http.Response, error) {
-		return response(code, io.NopCloser(strings.NewReader(body))), nil
-	}
+func textResponse(code int, body string) *http.Response {
+	return response(code, io.NopCloser(strings.NewReader(body)))
 }
 
-func (g *harness) fails(err error) {
-	g.link.mu.Lock()
-	defer g.link.mu.Unlock()
-	g.link.answer = func(*http.Request) (*http.Response, error) { return nil, err }
+// answerAll makes the API server give one answer to all requests.
+func (g *harness) answerAll(code int, body string) {
+	g.link.SetAnswer(func(*http.Request) (*http.Response, error) {
+		return textResponse(code, body), nil
+	})
+}
+
+// failAll makes all requests over the link fail.
+func (g *harness) failAll(err error) {
+	g.link.SetAnswer(func(*http.Request) (*http.Response, error) { return nil, err })
 }
 
 const (
-	path  = "/api/v1/namespaces/shop/configmaps"
-	list  = `{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"10"},"items":[{"metadata":{"name":"a","namespace":"shop","uid":"u","resourceVersion":"5"}}]}`
-	quiet = path + "?watch=true&resourceVersion=10"
+	path        = "/api/v1/namespaces/shop/configmaps"
+	list        = `{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"10"},"items":[{"metadata":{"name":"a","namespace":"shop","uid":"u","resourceVersion":"5"}}]}`
+	watchFrom10 = path + "?watch=true&resourceVersion=10"
 )
+
+// flush waits until all answers so far are recorded.
+func (g *harness) flush() {
+	g.t.Helper()
+	if err := g.Caches.Disk.Flush(g.t.Context()); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+// flushAndWait flushes, and returns once later records have a later time in the store, which counts
+// milliseconds.
+func (g *harness) flushAndWait() {
+	g.t.Helper()
+	g.flush()
+	for written := time.Now(); time.Since(written) < 2*time.Millisecond; {
+		runtime.Gosched()
+	}
+}
+
+// post returns a POST of a JSON body.
+func (g *harness) post(url, body string) *http.Request {
+	r := g.request("POST", url)
+	r.Header.Set("Content-Type", "application/json")
+	r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
+	return r
+}
+
+// write returns a write of a JSON body; a PATCH is a strategic merge patch.
+func (g *harness) write(method, url, body string) *http.Request {
+	r := g.post(url, body)
+	r.Method = method
+	if method == "PATCH" {
+		r.Header.Set("Content-Type", "application/strategic-merge-patch+json")
+	}
+	return r
+}

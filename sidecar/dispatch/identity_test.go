@@ -17,36 +17,36 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
 
 	"rockpool.dev/sidecar/principal"
+	"rockpool.dev/tests/eventually"
 )
 
-// issuing is a cluster that signs tokens, and answers only those who have one.
-type issuing struct {
+// cluster is an API server that signs tokens, and answers only requests with one.
+type cluster struct {
 	t       *testing.T
 	key     *ecdsa.PrivateKey
-	denies  bool // its JWKS
-	answers map[string]string
+	denies  bool              // requests for its JWKS get 403
+	answers map[string]string // by path
 }
 
 const (
-	web, other, stranger = "system:serviceaccount:shop:web", "system:serviceaccount:shop:other", "system:serviceaccount:shop:stranger"
-	services             = "/api/v1/namespaces/shop/services"
+	web, other, third = "system:serviceaccount:shop:web", "system:serviceaccount:shop:other", "system:serviceaccount:shop:third"
+	services          = "/api/v1/namespaces/shop/services"
 )
 
-func newIssuing(t *testing.T) *issuing {
+func newCluster(t *testing.T) *cluster {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &issuing{t: t, key: key, answers: map[string]string{
+	return &cluster{t: t, key: key, answers: map[string]string{
 		path: list, services: strings.ReplaceAll(list, "ConfigMap", "Service"), "/version": `{"gitVersion":"v1.36.3"}`,
 	}}
 }
 
-// token is one of a subject, with changes to its claims.
-func (c *issuing) token(subject string, changes ...string) string {
+// token returns a token of a subject, with changes to its claims.
+func (c *cluster) token(subject string, changes ...string) string {
 	claims := jwt.MapClaims{
 		"iss": "https://cluster", "aud": []string{"https://cluster"}, "sub": subject,
 		"iat": time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix(),
@@ -68,8 +68,8 @@ func signed(t *testing.T, method jwt.SigningMethod, key any, claims jwt.Claims) 
 	return text
 }
 
-// answer is the API server's.
-func (c *issuing) answer(r *http.Request) (*http.Response, error) {
+// answer is the upstreamtest.AnswerFunc of the cluster.
+func (c *cluster) answer(r *http.Request) (*http.Response, error) {
 	code, body := 404, ""
 	token, _, _ := principal.Subject(r.Header)
 	_, err := jwt.Parse(token, func(*jwt.Token) (any, error) { return c.key.Public(), nil })
@@ -88,12 +88,12 @@ func (c *issuing) answer(r *http.Request) (*http.Response, error) {
 	case c.answers[r.URL.Path] != "":
 		code, body = 200, c.answers[r.URL.Path]
 	}
-	return response(code, io.NopCloser(strings.NewReader(body))), nil
+	return textResponse(code, body), nil
 }
 
-// identify starts what a sidecar knows its callers by, from what the cache has of an
-// earlier one. stop is the sidecar's end.
-func (g *harness) identify(own string) (stop func()) {
+// startVerifier starts the verification of callers from the state that an earlier sidecar left in
+// the cache. stop ends it, as the end of the sidecar does.
+func (g *harness) startVerifier(own string) (stop func()) {
 	g.t.Helper()
 	mounted := func() (string, error) { return own, nil }
 	keys := principal.NewFetcher(principal.FetcherOptions{Transport: g.link, Token: mounted, Facts: g.db, WaitOnline: g.link.WaitOnline})
@@ -117,8 +117,8 @@ func (g *harness) identify(own string) (stop func()) {
 	}
 }
 
-// as asks with a token and more headers, as the proxy hands requests on.
-func (g *harness) as(authorization, method, url string, headers ...string) (int, metav1.Status) {
+// doAs sends a request with a token and more headers, in a context as the proxy makes it.
+func (g *harness) doAs(authorization, method, url string, headers ...string) (int, metav1.Status) {
 	g.t.Helper()
 	r := g.request(method, url)
 	ctx, cancel := context.WithCancel(WithTrace(r.Context()))
@@ -150,11 +150,9 @@ func (g *harness) as(authorization, method, url string, headers ...string) (int,
 	return resp.StatusCode, metav1.Status{}
 }
 
-// asked counts how often upstream was asked for a path.
-func (l *link) askedFor(path string) (n int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, r := range l.asked {
+// requestsFor counts the requests for a path that were sent over the link.
+func (g *harness) requestsFor(path string) (n int) {
+	for _, r := range g.link.Requests() {
 		if r.URL.Path == path {
 			n++
 		}
@@ -162,30 +160,30 @@ func (l *link) askedFor(path string) (n int) {
 	return n
 }
 
-func TestOfflineACallerMustProveWhoItIs(t *testing.T) {
-	for name, denies := range map[string]bool{"the cluster publishes its keys": false, "the cluster keeps its keys to itself": true} {
+func TestOfflineACallerNeedsAVerifiedToken(t *testing.T) {
+	for name, denies := range map[string]bool{"the API server publishes its keys": false, "the API server denies access to its keys": true} {
 		t.Run(name, func(t *testing.T) {
-			g, c := newHarness(t), newIssuing(t)
+			g, c := newHarness(t), newCluster(t)
 			c.denies = denies
-			g.link.answer = c.answer
+			g.link.SetAnswer(c.answer)
 			own, before, theirs, unused := c.token(web), c.token(web, "jti", "before"), c.token(other), c.token(web, "jti", "unused")
 			onlyVersion := c.token(web, "jti", "version")
-			stop := g.identify(own)
-			until(t, "the keys are asked for", func() bool { return g.link.askedFor("/openid/v1/jwks") > 0 })
+			stop := g.startVerifier(own)
+			eventually.True(t, "the keys are requested", func() bool { return g.requestsFor("/openid/v1/jwks") > 0 })
 			if !denies {
-				until(t, "the keys are kept", func() bool {
+				eventually.True(t, "the keys are stored", func() bool {
 					document, _, err := g.db.Fact(t.Context(), "jwks")
 					return err == nil && document != nil
 				})
 			}
 			for target, tokens := range map[string][]string{path: {own, before}, services: {theirs}, "/version": {onlyVersion}} {
 				for _, token := range tokens {
-					if code, status := g.as("Bearer "+token, "GET", target); code != 200 {
+					if code, status := g.doAs("Bearer "+token, "GET", target); code != 200 {
 						t.Fatalf("online, %s: %d %+v", target, code, status)
 					}
 				}
 			}
-			g.link.set(false)
+			g.link.Cut()
 
 			claims := jwt.MapClaims{}
 			if _, _, err := jwt.NewParser().ParseUnverified(own, claims); err != nil {
@@ -195,30 +193,30 @@ func TestOfflineACallerMustProveWhoItIs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			part, foreign := strings.Split(own, "."), strings.Split(c.token(stranger), ".")
-			unknown := 200
+			part, foreign := strings.Split(own, "."), strings.Split(c.token(third), ".")
+			unusedCode := 200
 			if denies {
-				unknown = 401
+				unusedCode = 401
 			}
 			tests := []struct {
 				name, authorization, target string
 				code                        int
 			}{
 				{"the pod's own token", "Bearer " + own, path, 200},
-				{"one of the same account that was used", "Bearer " + before, path, 200},
-				{"one of the same account that was not used", "Bearer " + unused, path, unknown},
-				{"one that has only read a document", "Bearer " + onlyVersion, path, unknown},
-				{"another account, what it has read", "Bearer " + theirs, services, 200},
-				{"another account, what the pod's has read", "Bearer " + theirs, path, 503},
-				{"another account, an object of what the pod's has read", "Bearer " + theirs, path + "/a", 503},
-				{"another account, an absent one", "Bearer " + theirs, path + "/absent", 503},
-				{"the pod's own, what the other has read", "Bearer " + own, services, 503},
+				{"a used token of the same account", "Bearer " + before, path, 200},
+				{"an unused token of the same account", "Bearer " + unused, path, unusedCode},
+				{"a token that was used for a document only", "Bearer " + onlyVersion, path, unusedCode},
+				{"another account, its own list", "Bearer " + theirs, services, 200},
+				{"another account, a list of the pod's", "Bearer " + theirs, path, 503},
+				{"another account, an object of the pod's list", "Bearer " + theirs, path + "/a", 503},
+				{"another account, an absent object", "Bearer " + theirs, path + "/absent", 503},
+				{"the pod's own token, a list of the other account", "Bearer " + own, services, 503},
 
 				{"no token", "", path, 401},
 				{"no scheme", own, path, 401},
 				{"a password", "Basic YWRtaW46YWRtaW4=", path, 401},
 				{"an opaque token", "Bearer 31ada4fd-adec-460c", path, 401},
-				{"an account that was never here", "Bearer " + c.token(stranger), path, 401},
+				{"an account without a recorded request", "Bearer " + c.token(third), path, 401},
 				{"the claims of another account under the right signature", "Bearer " + part[0] + "." + foreign[1] + "." + part[2], path, 401},
 				{"a forged signature", "Bearer " + signed(t, jwt.SigningMethodES256, forger, claims), path, 401},
 				{"the algorithm none", "Bearer " + signed(t, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, claims), path, 401},
@@ -228,7 +226,7 @@ func TestOfflineACallerMustProveWhoItIs(t *testing.T) {
 			}
 			for _, when := range []string{"offline", "offline, after a restart"} {
 				for _, test := range tests {
-					code, status := g.as(test.authorization, "GET", test.target)
+					code, status := g.doAs(test.authorization, "GET", test.target)
 					if code != test.code {
 						t.Errorf("%s: %s: %d %s, want %d", when, test.name, code, status.Message, test.code)
 					}
@@ -238,34 +236,26 @@ func TestOfflineACallerMustProveWhoItIs(t *testing.T) {
 					if test.code != 401 {
 						continue
 					}
-					for _, verb := range [][2]string{{"GET", path + "/a"}, {"GET", quiet}, {"GET", "/version"}, {"GET", "/nowhere"}, {"POST", path}, {"DELETE", path + "/a"}} {
-						code, status := g.as(test.authorization, verb[0], verb[1])
+					for _, verb := range [][2]string{{"GET", path + "/a"}, {"GET", watchFrom10}, {"GET", "/version"}, {"GET", "/nowhere"}, {"POST", path}, {"DELETE", path + "/a"}} {
+						code, status := g.doAs(test.authorization, verb[0], verb[1])
 						if code != 401 || status.Reason != metav1.StatusReasonUnauthorized || status.Status != metav1.StatusFailure || strings.Contains(status.Message, part[2]) {
 							t.Errorf("%s: %s: %s %s: %d %+v", when, test.name, verb[0], verb[1], code, status)
 						}
 					}
 				}
 				for _, header := range []string{"Impersonate-User", "Impersonate-Group", "Impersonate-Uid", "Impersonate-Extra-Scopes"} {
-					code, status := g.as("Bearer "+own, "GET", path, header, "admin")
+					code, status := g.doAs("Bearer "+own, "GET", path, header, "admin")
 					if code != 503 || status.Reason != metav1.StatusReasonServiceUnavailable || !strings.Contains(status.Message, "impersonation") {
 						t.Errorf("%s: %s: %d %+v", when, header, code, status)
 					}
-					if code, _ := g.as("", "GET", path, header, "admin"); code != 401 {
+					if code, _ := g.doAs("", "GET", path, header, "admin"); code != 401 {
 						t.Errorf("%s: %s without a token: %d", when, header, code)
 					}
 				}
 				stop()
-				stop = g.identify(own)
+				stop = g.startVerifier(own)
 			}
 			stop()
 		})
-	}
-}
-
-func until(t *testing.T, what string, f func() bool) {
-	t.Helper()
-	err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, 10*time.Second, true, func(context.Context) (bool, error) { return f(), nil })
-	if err != nil {
-		t.Fatalf("never: %s", what)
 	}
 }

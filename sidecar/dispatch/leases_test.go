@@ -6,9 +6,11 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"go.uber.org/zap/zaptest"
 
+	"rockpool.dev/sidecar/upstream/upstreamtest"
 	"rockpool.dev/sidecar/write"
 	"rockpool.dev/sidecar/write/lease"
 )
@@ -19,12 +21,12 @@ func heldLease(version string, second int) string {
 	return fmt.Sprintf(`{"kind":"Lease","apiVersion":"coordination.k8s.io/v1","metadata":{"name":"web","namespace":"shop","uid":"u","resourceVersion":%q},"spec":{"holderIdentity":"a","leaseDurationSeconds":3600,"renewTime":"2024-01-01T00:00:%02d.000000Z"}}`, version, second)
 }
 
-// newLeasesHarness has a client that holds a Lease at version 2.
+// newLeasesHarness returns a harness whose client holds a Lease at resourceVersion 2.
 func newLeasesHarness(t *testing.T) *harness {
 	t.Helper()
 	g := newHarness(t)
 	g.Acceptors = []write.Acceptor{lease.New(lease.Options{Logger: zaptest.NewLogger(t)})}
-	g.says(200, heldLease("2", 1))
+	g.answerAll(200, heldLease("2", 1))
 	if code, body := g.do(g.write("PUT", leasePath, heldLease("1", 1))); code != 200 || body != heldLease("2", 1) {
 		t.Fatalf("%d %s", code, body)
 	}
@@ -33,8 +35,8 @@ func newLeasesHarness(t *testing.T) *harness {
 
 func TestAHeldLeaseIsRenewedOffline(t *testing.T) {
 	for name, cut := range map[string]func(*harness){
-		"once the link is known to be down": func(g *harness) { g.link.set(false) },
-		"at the first request that fails":   func(g *harness) { g.fails(errDown) },
+		"once the link is known to be down": func(g *harness) { g.link.Cut() },
+		"at the first request that fails":   func(g *harness) { g.failAll(upstreamtest.ErrDown) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newLeasesHarness(t)
@@ -56,9 +58,9 @@ func TestAHeldLeaseIsRenewedOffline(t *testing.T) {
 				{"another holder", "web", g.write("PUT", leasePath, strings.Replace(heldLease("2", 20), `"a"`, `"b"`, 1)), 503},
 				{"another version", "web", g.write("PUT", leasePath, heldLease("1", 20)), 409},
 				{"another principal", "other", g.write("PUT", leasePath, heldLease("2", 20)), 503},
-				{"another principal that reads", "other", g.request("GET", leasePath), 503},
+				{"a GET by another principal", "other", g.request("GET", leasePath), 503},
 				{"a forged token", "forged", g.write("PUT", leasePath, heldLease("2", 20)), 401},
-				{"an update that is only tried", "web", g.write("PUT", leasePath+"?dryRun=All", heldLease("2", 20)), 503},
+				{"a dry-run update", "web", g.write("PUT", leasePath+"?dryRun=All", heldLease("2", 20)), 503},
 				{"an update of more than 64 KiB", "web", g.write("PUT", leasePath, heldLease("2", 20)+strings.Repeat(" ", maxBody)), 503},
 				{"a deletion", "web", g.write("DELETE", leasePath, ""), 503},
 			} {
@@ -68,38 +70,38 @@ func TestAHeldLeaseIsRenewedOffline(t *testing.T) {
 				}
 			}
 
-			g.link.set(true)
+			g.link.Restore()
 			conflict := `{"kind":"Status","code":409}`
-			g.says(409, conflict)
+			g.answerAll(409, conflict)
 			if code, body := g.do(g.write("PUT", leasePath, heldLease("2", 30))); code != 409 || body != conflict {
-				t.Fatalf("the server's word: %d %s", code, body)
+				t.Fatalf("the API server's conflict: %d %s", code, body)
 			}
-			g.link.set(false)
+			g.link.Cut()
 			if code, body := g.do(g.write("PUT", leasePath, heldLease("2", 31))); code != 503 {
-				t.Errorf("a Lease that was lost is renewed: %d %s", code, body)
+				t.Errorf("a lost Lease is renewed: %d %s", code, body)
 			}
 		})
 	}
 }
 
-func TestALinkThatBreaksBehindARenewal(t *testing.T) {
+func TestAnInterruptedRenewalGets504AndTheNextIsAccepted(t *testing.T) {
 	g := newLeasesHarness(t)
-	g.fails(mayHaveArrived)
+	g.failAll(errInterrupted)
 	if code, body := g.do(g.write("PUT", leasePath, heldLease("2", 10))); code != 504 {
 		t.Errorf("%d %s", code, body)
 	}
-	g.link.set(false)
+	g.link.Cut()
 	if code, body := g.do(g.write("PUT", leasePath, heldLease("2", 11))); code != 200 {
 		t.Errorf("%d %s", code, body)
 	}
 }
 
-func TestALeaseThatIsNotHeldIsReadFromTheCache(t *testing.T) {
+func TestALeaseThatIsNotHeldIsAnsweredFromTheCache(t *testing.T) {
 	g := newHarness(t)
 	g.Acceptors = []write.Acceptor{lease.New(lease.Options{Logger: zaptest.NewLogger(t)})}
-	g.says(200, heldLease("2", 1))
+	g.answerAll(200, heldLease("2", 1))
 	g.do(g.request("GET", leasePath))
-	g.link.set(false)
+	g.link.Cut()
 	if code, body := g.do(g.request("GET", leasePath)); code != 200 || body != heldLease("2", 1) {
 		t.Errorf("%d %s", code, body)
 	}
@@ -108,30 +110,28 @@ func TestALeaseThatIsNotHeldIsReadFromTheCache(t *testing.T) {
 	}
 }
 
-func TestADeletionOfALeaseThatIsOnlyTriedEndsNoHold(t *testing.T) {
+func TestADryRunDeletionKeepsALeaseHeld(t *testing.T) {
 	g := newLeasesHarness(t)
-	g.says(200, heldLease("2", 1))
+	g.answerAll(200, heldLease("2", 1))
 	if code, body := g.do(g.write("DELETE", leasePath, `{"dryRun":["All"]}`)); code != 200 {
 		t.Fatalf("%d %s", code, body)
 	}
-	g.link.set(false)
+	g.link.Cut()
 	if code, body := g.do(g.write("PUT", leasePath, heldLease("2", 9))); code != 200 {
 		t.Errorf("%d %s", code, body)
 	}
 }
 
-func TestAnAnswerThatBreaksOffIsTheClientsAsItIs(t *testing.T) {
+func TestAnInterruptedAnswerIsPassedOn(t *testing.T) {
 	g := newLeasesHarness(t)
-	g.link.mu.Lock()
-	g.link.answer = func(*http.Request) (*http.Response, error) {
-		return response(200, io.NopCloser(io.MultiReader(strings.NewReader(heldLease("3", 2)[:40]), failing{errDown}))), nil
-	}
-	g.link.mu.Unlock()
+	g.link.SetAnswer(func(*http.Request) (*http.Response, error) {
+		return response(200, io.NopCloser(io.MultiReader(strings.NewReader(heldLease("3", 2)[:40]), iotest.ErrReader(upstreamtest.ErrDown)))), nil
+	})
 	resp, err := g.RoundTrip(g.write("PUT", leasePath, heldLease("2", 2)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if raw, err := io.ReadAll(resp.Body); string(raw) != heldLease("3", 2)[:40] || err != error(errDown) {
+	if raw, err := io.ReadAll(resp.Body); string(raw) != heldLease("3", 2)[:40] || err != upstreamtest.ErrDown {
 		t.Errorf("%s %v", raw, err)
 	}
 }

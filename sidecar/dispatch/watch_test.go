@@ -8,11 +8,17 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"rockpool.dev/sidecar/upstream/upstreamtest"
+	"rockpool.dev/tests/eventually"
 )
 
-// stream is a watch body from upstream that the test feeds.
+// stream is the body of a watch from the API server, which the test writes.
 type stream struct {
 	*io.PipeReader
 	w *io.PipeWriter
@@ -30,15 +36,15 @@ func (s stream) send(t *testing.T, raw string) {
 	}
 }
 
-// streams makes upstream answer each request with the next of these; *http.Response or error.
-func (g *harness) streams(answers ...any) {
-	g.link.mu.Lock()
-	defer g.link.mu.Unlock()
-	g.link.answer = func(*http.Request) (*http.Response, error) {
-		g.link.mu.Lock()
-		defer g.link.mu.Unlock()
+// answerInTurn makes the API server answer each request with the next of these: a stream, an
+// *http.Response or an error. Later requests get upstreamtest.ErrDown.
+func (g *harness) answerInTurn(answers ...any) {
+	var mu sync.Mutex
+	g.link.SetAnswer(func(*http.Request) (*http.Response, error) {
+		mu.Lock()
+		defer mu.Unlock()
 		if len(answers) == 0 {
-			return nil, errDown
+			return nil, upstreamtest.ErrDown
 		}
 		next := answers[0]
 		answers = answers[1:]
@@ -50,14 +56,14 @@ func (g *harness) streams(answers ...any) {
 		default:
 			return nil, next.(error)
 		}
-	}
+	})
 }
 
 func event(kind, name string, rv int) string {
 	return fmt.Sprintf(`{"type":%q,"object":{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":%q,"namespace":"shop","uid":"u","resourceVersion":"%d"}}}`, kind, name, rv) + "\n"
 }
 
-const end = `{"type":"BOOKMARK","object":{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":"10","annotations":{"k8s.io/initial-events-end":"true"}}}}` + "\n"
+const initialEventsEnd = `{"type":"BOOKMARK","object":{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":"10","annotations":{"k8s.io/initial-events-end":"true"}}}}` + "\n"
 
 // client reads a watch.
 type client struct {
@@ -79,7 +85,7 @@ func (g *harness) open(r *http.Request) *client {
 	return &client{g.t, resp.Body, &bytes.Buffer{}}
 }
 
-// want reads until the client has all of text, and fails on anything else.
+// want reads until the client has all of text. It fails on anything else.
 func (c *client) want(text string) {
 	c.t.Helper()
 	buf := make([]byte, 4096)
@@ -87,7 +93,7 @@ func (c *client) want(text string) {
 		n, err := c.body.Read(buf)
 		c.buf.Write(buf[:n])
 		if err != nil && c.buf.Len() < len(text) {
-			c.t.Fatalf("%v behind %q", err, c.buf)
+			c.t.Fatalf("%v after %q", err, c.buf)
 		}
 	}
 	if got := string(c.buf.Next(len(text))); got != text {
@@ -95,133 +101,194 @@ func (c *client) want(text string) {
 	}
 }
 
-func (c *client) ends(want error) {
+// readFrame reads one frame.
+func (c *client) readFrame() string {
+	c.t.Helper()
+	buf := make([]byte, 4096)
+	for {
+		if line, err := c.buf.ReadString('\n'); err == nil {
+			return line
+		} else if _, err := c.buf.WriteString(line); err != nil {
+			c.t.Fatal(err)
+		}
+		n, err := c.body.Read(buf)
+		c.buf.Write(buf[:n])
+		if err != nil {
+			c.t.Fatalf("%v after %q", err, c.buf)
+		}
+	}
+}
+
+// wantEnd reads the rest. It fails on a further frame or another error.
+func (c *client) wantEnd(want error) {
 	c.t.Helper()
 	raw, err := io.ReadAll(io.MultiReader(c.buf, c.body))
 	if err == nil {
 		err = io.EOF
 	}
 	if len(raw) > 0 || !errors.Is(err, want) {
-		c.t.Fatalf("%q %v, want the end with %v", raw, err, want)
+		c.t.Fatalf("read %q and %v, want only %v", raw, err, want)
 	}
 }
 
 func TestAWatchOutlivesTheLink(t *testing.T) {
 	g := newHarness(t)
 	first, second := newStream(), newStream()
-	g.streams(first, errDown, second)
-	c := g.open(g.request("GET", quiet+"&timeoutSeconds=600"))
+	g.answerInTurn(first, upstreamtest.ErrDown, second)
+	c := g.open(g.request("GET", watchFrom10+"&timeoutSeconds=600"))
 	go first.send(t, event("ADDED", "b", 11))
 	c.want(event("ADDED", "b", 11))
 
-	g.own = token("web") + "cm90YXRlZA" // a new signature
+	g.podToken = token("web") + "cm90YXRlZA" // the kubelet renews the token
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		first.send(t, event("MODIFIED", "b", 12)+event("MODIFIED", "b", 13)[:20])
-		_ = first.w.CloseWithError(errDown) // in the middle of a frame
+		_ = first.w.CloseWithError(upstreamtest.ErrDown) // in the middle of a frame
 		second.send(t, event("MODIFIED", "b", 13))
 	}()
 	c.want(event("MODIFIED", "b", 12) + event("MODIFIED", "b", 13))
 	<-done
-	r := g.link.asked[len(g.link.asked)-1]
+	r := g.lastRequest()
 	if q := r.URL.Query(); q.Get("resourceVersion") != "12" || q.Get("watch") != "true" || q.Get("timeoutSeconds") == "" {
-		t.Fatalf("it went on with %s", r.URL.RawQuery)
+		t.Fatalf("it resumed with %s", r.URL.RawQuery)
 	}
-	if got := r.Header.Get("Authorization"); got != "Bearer "+g.own {
-		t.Fatal("it went on with the old token")
+	if got := r.Header.Get("Authorization"); got != "Bearer "+g.podToken {
+		t.Fatal("it resumed with the old token")
 	}
 	go second.w.Close()
-	c.ends(io.EOF)
+	c.wantEnd(io.EOF)
 }
 
-func TestAWatchWithoutAVersionOutlivesTheLinkOnceItsStateIsThere(t *testing.T) {
+func TestAWatchResumesFromTheFirstChangeAfterItsInitialState(t *testing.T) {
 	g := newHarness(t)
 	first, second := newStream(), newStream()
-	g.streams(first, second)
+	g.answerInTurn(first, second)
 	c := g.open(g.request("GET", path+"?watch=true"))
 	go func() {
 		first.send(t, event("ADDED", "a", 9)+event("ADDED", "b", 5)+event("MODIFIED", "b", 12))
-		_ = first.w.CloseWithError(errDown)
+		_ = first.w.CloseWithError(upstreamtest.ErrDown)
 		second.send(t, event("ADDED", "c", 13))
 	}()
 	c.want(event("ADDED", "a", 9) + event("ADDED", "b", 5) + event("MODIFIED", "b", 12) + event("ADDED", "c", 13))
-	if q := g.link.asked[1].URL.Query(); q.Get("resourceVersion") != "12" {
-		t.Fatalf("it went on with %v", q)
+	if q := g.link.Requests()[1].URL.Query(); q.Get("resourceVersion") != "12" {
+		t.Fatalf("it resumed with %v", q)
+	}
+}
+
+// Without sendInitialEvents nothing marks the end of the initial state. A watch that resumed
+// after a part of it would never get the rest.
+func TestAWatchWithoutAVersionResumesOnlyAfterItsInitialState(t *testing.T) {
+	const bookmark = `{"type":"BOOKMARK","object":{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":"12"}}}` + "\n"
+	tests := map[string]struct {
+		before, last string // what comes before the link breaks
+		resumes      bool
+	}{
+		"nothing":                       {"", "", false},
+		"only added objects":            {event("ADDED", "b", 9), event("ADDED", "a", 5), false},
+		"a bookmark":                    {event("ADDED", "a", 5), bookmark, true},
+		"a modification":                {event("ADDED", "a", 5), event("MODIFIED", "a", 12), true},
+		"a deletion":                    {event("ADDED", "a", 5), event("DELETED", "a", 12), true},
+		"an object that is added later": {event("DELETED", "a", 11), event("ADDED", "a", 12), true},
+	}
+	for name, tt := range tests {
+		for _, version := range []string{"", "&resourceVersion=0"} {
+			t.Run(name+version, func(t *testing.T) {
+				g := newHarness(t)
+				first, second := newStream(), newStream()
+				g.answerInTurn(first, second)
+				c := g.open(g.request("GET", path+"?watch=true"+version))
+				if text := tt.before + tt.last; text != "" {
+					go first.send(t, text)
+					c.want(text)
+				}
+				go first.w.CloseWithError(upstreamtest.ErrDown)
+				if !tt.resumes {
+					_ = second.w.Close() // so that a watch that resumes ends, too
+					c.wantEnd(upstreamtest.ErrDown)
+					return
+				}
+				go second.send(t, event("ADDED", "c", 13))
+				c.want(event("ADDED", "c", 13))
+				if q := g.link.Requests()[1].URL.Query(); q.Get("resourceVersion") != "12" {
+					t.Errorf("it resumed with %v", q)
+				}
+			})
+		}
 	}
 }
 
 func TestAWatchOfAnotherPrincipalKeepsItsToken(t *testing.T) {
 	g := newHarness(t)
 	first, second := newStream(), newStream()
-	g.streams(first, second)
-	r := g.request("GET", quiet)
+	g.answerInTurn(first, second)
+	r := g.request("GET", watchFrom10)
 	r.Header.Set("Authorization", "Bearer "+token("other"))
 	c := g.open(r)
 	go func() {
-		_ = first.w.CloseWithError(errDown)
+		_ = first.w.CloseWithError(upstreamtest.ErrDown)
 		second.send(t, event("ADDED", "b", 11))
 	}()
 	c.want(event("ADDED", "b", 11))
-	if got := g.link.asked[1].Header.Get("Authorization"); got != "Bearer "+token("other") {
-		t.Fatal("it went on with the pod's token")
+	if got := g.link.Requests()[1].Header.Get("Authorization"); got != "Bearer "+token("other") {
+		t.Fatal("it resumed with the pod's token")
 	}
 }
 
-func TestAWatchOpensOfflineAndGoesOnOnline(t *testing.T) {
+func TestAWatchThatOpensOfflineResumesOnline(t *testing.T) {
 	g := newHarness(t)
-	g.link.set(false)
+	g.link.Cut()
 	up := newStream()
-	g.streams(up)
-	c := g.open(g.request("GET", quiet))
-	g.link.set(true)
+	g.answerInTurn(up)
+	c := g.open(g.request("GET", watchFrom10))
+	g.link.Restore()
 	go up.send(t, event("ADDED", "b", 11))
 	c.want(event("ADDED", "b", 11))
-	if q := g.link.asked[0].URL.Query(); q.Get("resourceVersion") != "10" {
-		t.Fatalf("it went on with %v", q)
+	if q := g.link.Requests()[0].URL.Query(); q.Get("resourceVersion") != "10" {
+		t.Fatalf("it resumed with %v", q)
 	}
 }
 
-func TestAWatchListIsServedOfflineAndGoesOnOnline(t *testing.T) {
+func TestAWatchListThatOpensOfflineResumesOnline(t *testing.T) {
 	g := newHarness(t)
-	g.says(200, list)
+	g.answerAll(200, list)
 	g.do(g.request("GET", path))
-	g.link.set(false)
+	g.link.Cut()
 	r := g.request("GET", path+"?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true")
 	c := g.open(r)
-	c.want(event("ADDED", "a", 5) + strings.Replace(end, `"resourceVersion":"10",`, `"resourceVersion":"10","creationTimestamp":null,`, 1))
+	c.want(event("ADDED", "a", 5) + strings.Replace(initialEventsEnd, `"resourceVersion":"10",`, `"resourceVersion":"10","creationTimestamp":null,`, 1))
 	up := newStream()
-	g.streams(up)
-	g.link.set(true)
+	g.answerInTurn(up)
+	g.link.Restore()
 	go up.send(t, event("DELETED", "a", 11))
 	c.want(event("DELETED", "a", 11))
-	if q := g.link.asked[len(g.link.asked)-1].URL.Query(); q.Get("resourceVersion") != "10" || q.Has("sendInitialEvents") || q.Has("resourceVersionMatch") {
-		t.Fatalf("it went on with %v", q)
+	if q := g.lastRequest().URL.Query(); q.Get("resourceVersion") != "10" || q.Has("sendInitialEvents") || q.Has("resourceVersionMatch") {
+		t.Fatalf("it resumed with %v", q)
 	}
 	go up.w.Close()
-	c.ends(io.EOF)
+	c.wantEnd(io.EOF)
 
-	g.link.set(false) // and what came after was recorded, too
+	g.link.Cut() // the event after the list was recorded, too
 	if code, body := g.do(g.request("GET", path)); code != 200 || strings.Contains(body, `"name":"a"`) || !strings.Contains(body, `"resourceVersion":"11"`) {
 		t.Fatalf("%d %s", code, body)
 	}
 }
 
-func TestAWatchListThatWasRecordedOnlineIsServedOffline(t *testing.T) {
+func TestARecordedWatchListIsAnsweredOffline(t *testing.T) {
 	g := newHarness(t)
 	up := newStream()
-	g.streams(up)
-	c := g.open(g.request("GET", watchlist))
-	go up.send(t, event("ADDED", "a", 5)+end+event("ADDED", "b", 11))
-	c.want(event("ADDED", "a", 5) + end + event("ADDED", "b", 11))
-	g.link.set(false)
-	offline := g.open(g.request("GET", watchlist))
+	g.answerInTurn(up)
+	c := g.open(g.request("GET", watchList))
+	go up.send(t, event("ADDED", "a", 5)+initialEventsEnd+event("ADDED", "b", 11))
+	c.want(event("ADDED", "a", 5) + initialEventsEnd + event("ADDED", "b", 11))
+	g.link.Cut()
+	offline := g.open(g.request("GET", watchList))
 	offline.want(event("ADDED", "a", 5) + event("ADDED", "b", 11))
 }
 
-func TestAWatchOfWhatWasNeverListedIsRefusedOffline(t *testing.T) {
+func TestAWatchOfAnUnrecordedCollectionIsRefusedOffline(t *testing.T) {
 	g := newHarness(t)
-	g.link.set(false)
+	g.link.Cut()
 	for _, query := range []string{"?watch=true", "?watch=true&resourceVersion=0", "?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"} {
 		if code, message := g.do(g.request("GET", path+query)); code != 503 || !strings.Contains(message, "not recorded") {
 			t.Errorf("%s: %d %s", query, code, message)
@@ -229,64 +296,116 @@ func TestAWatchOfWhatWasNeverListedIsRefusedOffline(t *testing.T) {
 	}
 }
 
-func TestInitialEventsThatBreakOffAreNotPatchedUp(t *testing.T) {
+func TestAWatchThatIsInterruptedDuringItsInitialEventsEnds(t *testing.T) {
 	g := newHarness(t)
 	up := newStream()
-	g.streams(up)
+	g.answerInTurn(up)
 	c := g.open(g.request("GET", path+"?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"))
 	go func() {
 		up.send(t, event("ADDED", "a", 5))
-		_ = up.w.CloseWithError(errDown)
+		_ = up.w.CloseWithError(upstreamtest.ErrDown)
 	}()
 	c.want(event("ADDED", "a", 5))
-	c.ends(errDown)
+	c.wantEnd(upstreamtest.ErrDown)
 }
 
-func TestGoneReachesTheClientAsTheServerWouldSendIt(t *testing.T) {
-	g := newHarness(t)
-	const gone = `{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"too old","reason":"Expired","code":410}`
-	first := newStream()
-	g.streams(first, response(410, io.NopCloser(strings.NewReader(gone+"\n"))))
-	c := g.open(g.request("GET", quiet))
-	go first.w.CloseWithError(errDown)
-	c.want(`{"type":"ERROR","object":` + gone + "}\n")
-	c.ends(io.EOF)
-}
-
-func TestAWatchThatIsRefusedAtItsReturnEnds(t *testing.T) {
+func TestA410AnswerReachesTheClientAsAnErrorEvent(t *testing.T) {
 	g := newHarness(t)
 	first := newStream()
-	g.streams(first, response(403, io.NopCloser(strings.NewReader(`{"kind":"Status"}`))))
-	c := g.open(g.request("GET", quiet))
-	go first.w.CloseWithError(errDown)
-	c.ends(io.EOF) // the client asks again and hears it itself
+	g.answerInTurn(first, textResponse(410, expiredStatus+"\n"))
+	c := g.open(g.request("GET", watchFrom10))
+	go first.w.CloseWithError(upstreamtest.ErrDown)
+	c.want(expiredEvent)
+	c.wantEnd(io.EOF)
 }
 
-func TestTheClientsTimeoutHoldsOffline(t *testing.T) {
+func TestAWatchWhoseResumptionIsRefusedEnds(t *testing.T) {
 	g := newHarness(t)
-	g.link.set(false)
+	first := newStream()
+	g.answerInTurn(first, textResponse(403, `{"kind":"Status"}`))
+	c := g.open(g.request("GET", watchFrom10))
+	go first.w.CloseWithError(upstreamtest.ErrDown)
+	c.wantEnd(io.EOF) // the client requests it again, and gets the refusal itself
+}
+
+func TestTimeoutSecondsEndsAWatchOffline(t *testing.T) {
+	g := newHarness(t)
+	g.link.Cut()
 	start := time.Now()
-	c := g.open(g.request("GET", quiet+"&timeoutSeconds=1"))
-	c.ends(io.EOF)
+	c := g.open(g.request("GET", watchFrom10+"&timeoutSeconds=1"))
+	c.wantEnd(io.EOF)
 	if d := time.Since(start); d < 900*time.Millisecond {
 		t.Fatalf("it ended after %v", d)
 	}
 }
 
-func TestAWatchWhoseClientLeftEnds(t *testing.T) {
+func TestAWatchEndsWithTheContextOfItsRequest(t *testing.T) {
 	g := newHarness(t)
-	g.link.set(false)
+	g.link.Cut()
 	ctx, cancel := context.WithCancel(t.Context())
-	c := g.open(g.request("GET", quiet).WithContext(ctx))
+	c := g.open(g.request("GET", watchFrom10).WithContext(ctx))
 	go cancel()
-	c.ends(context.Canceled)
+	c.wantEnd(context.Canceled)
 }
 
-func TestAFrameThatNobodyUnderstandsIsPassedOn(t *testing.T) {
+func TestAnUnknownFrameIsPassedOn(t *testing.T) {
 	g := newHarness(t)
 	up := newStream()
-	g.streams(up)
-	c := g.open(g.request("GET", quiet))
+	g.answerInTurn(up)
+	c := g.open(g.request("GET", watchFrom10))
 	go up.send(t, `{"new":"kind of frame"}`+"\n"+event("ADDED", "b", 11))
 	c.want(`{"new":"kind of frame"}` + "\n" + event("ADDED", "b", 11))
+}
+
+func TestAWatchThatCannotResumeRetriesWithBackoff(t *testing.T) {
+	g := newHarness(t)
+	now := clocktesting.NewFakeClock(time.Now())
+	g.setClock(now)
+	first := newStream()
+	g.answerInTurn(first)
+	c := g.open(g.request("GET", watchFrom10))
+	g.failAll(upstreamtest.ErrDown)
+	go first.w.CloseWithError(upstreamtest.ErrDown)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _ = c.body.Read(make([]byte, 1))
+	}()
+	var waits []time.Duration
+	last := now.Now()
+	for n := 2; n < 8; n++ {
+		eventually.True(t, "the next attempt to resume", func() bool {
+			if len(g.link.Requests()) < n && now.HasWaiters() {
+				now.Step(100 * time.Millisecond)
+			}
+			return len(g.link.Requests()) == n
+		})
+		waits = append(waits, now.Since(last).Round(500*time.Millisecond))
+		last = now.Now()
+	}
+	if got := fmt.Sprint(waits); got != "[0s 500ms 1s 2s 4s 8s]" {
+		t.Error(got)
+	}
+	if err := c.body.Close(); err != nil {
+		t.Error(err)
+	}
+	<-ended
+}
+
+func TestAWatchOfTablesIsNotRecorded(t *testing.T) {
+	const frame = `{"type":"ADDED","object":{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"11"},"rows":[]}}` + "\n"
+	g := newHarness(t)
+	g.answerAll(200, list)
+	g.do(g.request("GET", path))
+	up := newStream()
+	g.answerInTurn(up)
+	r := g.request("GET", watchFrom10)
+	r.Header.Set("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json")
+	c := g.open(r)
+	go up.send(t, frame)
+	c.want(frame)
+	g.link.Cut()
+	if code, body := g.do(g.request("GET", path)); code != 200 || !strings.Contains(body, `"resourceVersion":"10"`) {
+		t.Errorf("%d %s", code, body)
+	}
 }

@@ -5,16 +5,19 @@ import (
 	"time"
 )
 
-func TestAListThatDoesNotHelpIsMadeLessAndLessOften(t *testing.T) {
+func TestTheIntervalOfRepeatedListsDoublesUpToAnHour(t *testing.T) {
 	var last backoff
 	now := time.Now()
-	for i, want := range []time.Duration{30 * time.Second, time.Minute, 2 * time.Minute, 4 * time.Minute, 8 * time.Minute, 16 * time.Minute, 32 * time.Minute, time.Hour, time.Hour} {
+	for i, want := range []time.Duration{
+		30 * time.Second, time.Minute, 2 * time.Minute, 4 * time.Minute, 8 * time.Minute,
+		16 * time.Minute, 32 * time.Minute, time.Hour, time.Hour,
+	} {
 		if last = last.next(now); last.wait != want {
-			t.Errorf("list %d: the next one may come after %s, want %s", i+1, last.wait, want)
+			t.Errorf("after list %d: an interval of %s, want %s", i+1, last.wait, want)
 		}
 		now = now.Add(last.wait + time.Second)
 	}
 	if last = last.next(now.Add(3 * time.Hour)); last.wait != relistInterval {
-		t.Errorf("after a long time without trouble: %s", last.wait)
+		t.Errorf("after 3 hours without a list: an interval of %s", last.wait)
 	}
 }

@@ -13,69 +13,69 @@ import (
 
 var errLink = &upstream.LinkError{}
 
-func TestAMemberThatComparesForItsCohortMayLeaveIt(t *testing.T) {
+func TestTheNextMemberComparesWhenTheFirstIsInterrupted(t *testing.T) {
 	var s cohorts
 	c := s.join(relist.Position{})
 	answer := &relist.Difference{Version: "20"}
 	refused := errors.New("refused")
 	for name, tt := range map[string]struct {
-		first error
-		ctx   bool // it is the first one's context that ends
-		want  error
-		asked int
+		first  error // of the first member's comparison
+		leaves bool  // whether the context of the first member ends
+		want   error // for the second member
+		calls  int   // of compare
 	}{
-		"it has found out":              {nil, false, nil, 1},
-		"its client has left":           {context.Canceled, true, nil, 2},
-		"the link has broken":           {errLink, false, nil, 2},
-		"it has found out that nothing": {refused, false, refused, 1},
+		"the first finds the changes":    {nil, false, nil, 1},
+		"the client of the first leaves": {context.Canceled, true, nil, 2},
+		"the link breaks":                {errLink, false, nil, 2},
+		"the changes are unknown":        {refused, false, refused, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			*c = cohort{turn: make(chan struct{}, 1)}
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			asked := 0
+			calls := 0
 			compare := func(context.Context) (*relist.Difference, error) {
-				if asked++; asked > 1 || tt.first == nil {
+				if calls++; calls > 1 || tt.first == nil {
 					return answer, nil
 				}
-				if tt.ctx {
+				if tt.leaves {
 					cancel()
 				}
 				return nil, tt.first
 			}
 			if _, err := c.difference(ctx, compare); !errors.Is(err, tt.first) {
-				t.Errorf("the first hears %v", err)
+				t.Errorf("the first member gets %v", err)
 			}
 			d, err := c.difference(t.Context(), compare)
-			if !errors.Is(err, tt.want) || (err == nil) != (d == answer) || asked != tt.asked {
-				t.Errorf("the second hears %v %v after %d looks", d, err, asked)
+			if !errors.Is(err, tt.want) || (err == nil) != (d == answer) || calls != tt.calls {
+				t.Errorf("the second member gets %v, %v after %d comparisons", d, err, calls)
 			}
 		})
 	}
-	c.turn <- struct{}{} // somebody is at it
+	c.turn <- struct{}{} // another member compares
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := c.difference(ctx, nil); !errors.Is(err, context.Canceled) {
-		t.Errorf("one that does not wait any more hears %v", err)
+		t.Errorf("a member whose context has ended gets %v", err)
 	}
 }
 
-func TestWatchesThatComeBackAreSpread(t *testing.T) {
+func TestResumptionsAreSpreadOverTime(t *testing.T) {
 	for name, tt := range map[string]struct {
 		watches, failures int
 		random            float64
 		want              time.Duration
 	}{
-		"one comes back at once":                          {1, 0, 0, 0},
-		"or nearly":                                       {1, 0, 0.5, 25 * time.Millisecond},
-		"twenty within a second":                          {20, 0, 0.5, 500 * time.Millisecond},
-		"a thousand within two":                           {1000, 0, 0.5, time.Second},
-		"one that was refused later":                      {1, 1, 0, 500 * time.Millisecond},
-		"twice refused later still":                       {1, 2, 0, time.Second},
-		"and spread, too":                                 {20, 2, 0.5, 1500 * time.Millisecond},
-		"and so on, up to a bound":                        {1, 5, 0, 8 * time.Second},
-		"which stays, however often it tries":             {1, 1 << 30, 0, 8 * time.Second},
-		"together with the bound of many watches' spread": {1000, 1 << 30, 0.5, 9 * time.Second},
+		"one watch resumes at once":                 {1, 0, 0, 0},
+		"one watch, up to 50 ms later":              {1, 0, 0.5, 25 * time.Millisecond},
+		"twenty watches within a second":            {20, 0, 0.5, 500 * time.Millisecond},
+		"a thousand watches within two seconds":     {1000, 0, 0.5, time.Second},
+		"500 ms after the first failure":            {1, 1, 0, 500 * time.Millisecond},
+		"a second after the second failure":         {1, 2, 0, time.Second},
+		"the spread is added to the backoff":        {20, 2, 0.5, 1500 * time.Millisecond},
+		"the backoff doubles up to 8 s":             {1, 5, 0, 8 * time.Second},
+		"the backoff stays at 8 s":                  {1, 1 << 30, 0, 8 * time.Second},
+		"the longest backoff and the widest spread": {1000, 1 << 30, 0.5, 9 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := cohorts{random: func() float64 { return tt.random }}
@@ -90,7 +90,7 @@ func TestWatchesThatComeBackAreSpread(t *testing.T) {
 	}
 }
 
-func TestWatchesThatAreGoneDoNotWait(t *testing.T) {
+func TestACohortEndsWithItsLastMember(t *testing.T) {
 	s := cohorts{random: func() float64 { return 1 }}
 	a, b := s.join(relist.Position{Version: "1"}), s.join(relist.Position{Version: "1"})
 	if a != b {
@@ -98,11 +98,11 @@ func TestWatchesThatAreGoneDoNotWait(t *testing.T) {
 	}
 	s.leave(a)
 	if c := s.join(relist.Position{Version: "1"}); c != b {
-		t.Error("a cohort was forgotten that has a member")
+		t.Error("a cohort that has a member was removed")
 	}
 	s.leave(b)
 	s.leave(b)
 	if len(s.at) != 0 || s.delay(0) != 0 {
-		t.Errorf("%v remains, %s", s.at, s.delay(0))
+		t.Errorf("cohorts %v remain, and the delay is %s", s.at, s.delay(0))
 	}
 }

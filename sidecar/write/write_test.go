@@ -32,7 +32,7 @@ const (
 	mergeType = string(types.MergePatchType)
 )
 
-// kind tells errors apart.
+// kind returns the kind of an error, empty for nil.
 func kind(err error) string {
 	switch {
 	case err == nil:
@@ -45,7 +45,7 @@ func kind(err error) string {
 	return err.Error()
 }
 
-func TestBodiesAreReadAsTheServerReadsThem(t *testing.T) {
+func TestBodiesAreReadAsTheAPIServerReadsThem(t *testing.T) {
 	for _, tt := range []struct{ name, contentType, body, want, kind string }{
 		{"kind and apiVersion are added", "application/json", `{"count":1}`, `{"apiVersion":"v1","count":1,"kind":"Event"}`, ""},
 		{"without a type it is JSON", "", `{}`, `{"apiVersion":"v1","kind":"Event"}`, ""},
@@ -59,7 +59,7 @@ func TestBodiesAreReadAsTheServerReadsThem(t *testing.T) {
 		{"null", "application/json", `null`, "", "bad request"},
 		{"two objects", "application/json", `{}{}`, "", "bad request"},
 		{"half an object", "application/json", `{"kind":`, "", "bad request"},
-		{"no protobuf", "application/vnd.kubernetes.protobuf", `{}`, "", "bad request"},
+		{"malformed protobuf", "application/vnd.kubernetes.protobuf", `{}`, "", "bad request"},
 		{"YAML", "application/yaml", `kind: Event`, "", "needs server"},
 		{"CBOR", "application/cbor", `x`, "", "needs server"},
 	} {
@@ -85,7 +85,7 @@ func protobuf(t *testing.T, o runtime.Object) []byte {
 	return raw
 }
 
-func TestAnObjectInProtobufComesBackInEveryForm(t *testing.T) {
+func TestAnObjectInProtobufIsAnsweredInEveryForm(t *testing.T) {
 	now, holder, seconds := metav1.NewMicroTime(time.Unix(1_700_000_000, 123000)), "web-0", int32(15)
 	for _, object := range []runtime.Object{
 		&corev1.Event{
@@ -150,16 +150,16 @@ func TestAnObjectInProtobufComesBackInEveryForm(t *testing.T) {
 	}
 }
 
-func TestOnlyPatchesThatNeedNoSchemaAreRead(t *testing.T) {
+func TestOnlyPatchesWithoutASchemaAreRead(t *testing.T) {
 	for _, tt := range []struct{ name, contentType, body, kind string }{
 		{"a strategic merge patch", strategic, `{"count":2,"series":{"count":3}}`, ""},
-		{"one that takes away", strategic, `{"series":null}`, ""},
+		{"one that removes a member", strategic, `{"series":null}`, ""},
 		{"one with a list", strategic, `{"metadata":{"finalizers":["a"]}}`, "needs server"},
 		{"one with a directive", strategic, `{"series":{"$patch":"replace"}}`, "needs server"},
 		{"a merge patch with a list", mergeType, `{"metadata":{"finalizers":["a"]}}`, ""},
 		{"a JSON patch", "application/json-patch+json", `[]`, "needs server"},
-		{"an applied configuration", "application/apply-patch+yaml", `{}`, "needs server"},
-		{"no patch", strategic, `[]`, "bad request"},
+		{"a server-side apply", "application/apply-patch+yaml", `{}`, "needs server"},
+		{"a list", strategic, `[]`, "bad request"},
 		{"half a patch", mergeType, `{"a"`, "bad request"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -170,7 +170,7 @@ func TestOnlyPatchesThatNeedNoSchemaAreRead(t *testing.T) {
 	}
 }
 
-// FuzzPatch compares with the libraries that the API server patches with.
+// FuzzPatch compares patches with the results of the libraries that the API server uses.
 func FuzzPatch(f *testing.F) {
 	f.Add(`{"count":1,"series":{"count":1}}`, `{"count":2,"series":null}`, `{"series":{"count":4}}`)
 	f.Add(`{"metadata":{"annotations":{"a":"b"}}}`, `{"metadata":{"annotations":{"a":null,"c":"d"}}}`, `{"metadata":null}`)
@@ -214,15 +214,15 @@ func FuzzPatch(f *testing.F) {
 			t.Fatal(err)
 		}
 		both.Apply(together)
-		// An object in place of what was none cannot be said in one patch to an object
-		// that has one there; no field of an API object is now one and now the other.
+		// One patch merges an object into an object. Two patches can replace it, if the
+		// first puts another value in its place. No field of an API object changes like that.
 		if stable(p, next) && string(together.JSON()) != string(o.JSON()) {
 			t.Errorf("%s patched with %s and then %s is %s, patched with %s it is %s", was, first, second, o.JSON(), both.JSON(), together.JSON())
 		}
 	})
 }
 
-// stable tells that no member is an object in one patch and something else in the other.
+// stable returns whether no member is an object in one patch and another value in the other.
 func stable(a, b map[string]any) bool {
 	for key, x := range a {
 		y, both := b[key]

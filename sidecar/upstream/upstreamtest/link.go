@@ -1,5 +1,6 @@
-// Package upstreamtest has a stand-in for an upstream.Upstream, for unit tests of code that sends requests
-// over the link. Tests of the link itself use real connections: see package upstream and tests/e2e.
+// Package upstreamtest has a stand-in for an upstream.Upstream, for unit tests of code that sends
+// requests over the link. Tests of the link itself use real connections: see package upstream and
+// tests/e2e.
 package upstreamtest
 
 import (
@@ -25,6 +26,7 @@ type Link struct {
 	mu       sync.Mutex
 	online   bool
 	changed  chan struct{} // closed and replaced at each change of online
+	waiting  int           // callers of WaitOnline that wait
 	answer   AnswerFunc
 	requests []*http.Request
 }
@@ -60,19 +62,30 @@ func (l *Link) Online() bool {
 
 // WaitOnline returns nil once the link is online, or the error of ctx.
 func (l *Link) WaitOnline(ctx context.Context) error {
-	for {
-		l.mu.Lock()
-		online, changed := l.online, l.changed
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waiting++
+	defer func() { l.waiting-- }()
+	for !l.online {
+		changed := l.changed
 		l.mu.Unlock()
-		if online {
-			return nil
-		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
+		}
+		l.mu.Lock()
+		if !l.online && ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
+	return nil
+}
+
+// Waiting returns how many callers of WaitOnline are waiting.
+func (l *Link) Waiting() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.waiting
 }
 
 // SetAnswer sets the function that answers requests from now on.

@@ -13,8 +13,8 @@ import (
 	"rockpool.dev/store"
 )
 
-// FuzzAccept sends an Event and a patch of it: what was answered with success is in the
-// store, under its name and in its namespace.
+// FuzzAccept sends an Event and a patch of it. An accepted write must be in the store, under its
+// name and in its namespace.
 func FuzzAccept(f *testing.F) {
 	f.Add("application/json", []byte(event("a")), strategic, []byte(`{"count":2}`))
 	f.Add("", []byte(`{"metadata":{"generateName":"a-"}}`), "application/merge-patch+json", []byte(`{"metadata":null}`))

@@ -12,11 +12,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/upstream/upstreamtest"
 	"rockpool.dev/sidecar/write"
+	"rockpool.dev/tests/eventually"
 )
 
-func TestOnlyWritesOfEventsAreTaken(t *testing.T) {
-	g := newRig(t)
+func TestTheOutboxHandlesOnlyWritesOfEvents(t *testing.T) {
+	g := newHarness(t)
 	for _, tt := range []struct {
 		name, method, path string
 		want               bool
@@ -27,10 +29,10 @@ func TestOnlyWritesOfEventsAreTaken(t *testing.T) {
 		{"an update", "PUT", core + "/a", false},
 		{"a delete", "DELETE", core + "/a", false},
 		{"a read", "GET", core + "/a", false},
-		{"a create that is only tried", "POST", core + "?dryRun=All", false},
-		{"a create in no namespace", "POST", "/api/v1/events", false},
+		{"a dry-run create", "POST", core + "?dryRun=All", false},
+		{"a create without a namespace", "POST", "/api/v1/events", false},
 		{"a create by name", "POST", core + "/a", false},
-		{"a patch of nothing", "PATCH", core, false},
+		{"a patch without a name", "PATCH", core, false},
 		{"a subresource", "PATCH", core + "/a/status", false},
 		{"another version", "POST", "/apis/events.k8s.io/v1beta1/namespaces/shop/events", false},
 		{"another group", "POST", "/apis/example.com/v1/namespaces/shop/events", false},
@@ -45,12 +47,12 @@ func TestOnlyWritesOfEventsAreTaken(t *testing.T) {
 	r.Header.Set("Impersonate-User", "root")
 	info := request.Parse(r)
 	if g.Handles(&info) {
-		t.Error("an Event of somebody else is taken")
+		t.Error("a create with impersonation is handled")
 	}
 }
 
-func TestAnEventIsAcceptedAsTheServerWould(t *testing.T) {
-	g := newRig(t)
+func TestAnEventIsValidatedAsTheAPIServerDoes(t *testing.T) {
+	g := newHarness(t)
 	for _, tt := range []struct {
 		name, path, contentType, body string
 		code                          int
@@ -58,10 +60,10 @@ func TestAnEventIsAcceptedAsTheServerWould(t *testing.T) {
 	}{
 		{"an Event", core, "application/json", event("a"), 201, ""},
 		{"one in the other group", events, "application/json", `{"metadata":{"name":"a"}}`, 201, ""},
-		{"one of the name of another", core, "application/json", event("a"), 409, `events "a" already exists`},
+		{"one with the name of another", core, "application/json", event("a"), 409, `events "a" already exists`},
 		{"one without a name", core, "application/json", `{"metadata":{}}`, 422, "name or generateName is required"},
 		{"one without metadata", core, "application/json", `{}`, 422, "name or generateName is required"},
-		{"a name that is none", core, "application/json", `{"metadata":{"name":"A B"}}`, 422, "metadata.name"},
+		{"an invalid name", core, "application/json", `{"metadata":{"name":"A B"}}`, 422, "metadata.name"},
 		{"another namespace", core, "application/json", `{"metadata":{"name":"b","namespace":"other"}}`, 400, "namespace"},
 		{"another kind", core, "application/json", `{"kind":"Pod"}`, 400, "Pod"},
 		{"no JSON", core, "application/json", `{`, 400, "cannot be read"},
@@ -79,9 +81,9 @@ func TestAnEventIsAcceptedAsTheServerWould(t *testing.T) {
 			if answer.Text("metadata", "name") != "a" || answer.Text("metadata", "namespace") != "shop" || answer.Text("kind") != "Event" {
 				t.Errorf("%s", answer.JSON())
 			}
-			for _, invented := range []string{"uid", "resourceVersion", "creationTimestamp"} {
-				if answer.Metadata()[invented] != nil {
-					t.Errorf("%s is invented: %s", invented, answer.JSON())
+			for _, field := range []string{"uid", "resourceVersion", "creationTimestamp"} {
+				if answer.Metadata()[field] != nil {
+					t.Errorf("%s is made up: %s", field, answer.JSON())
 				}
 			}
 		})
@@ -96,15 +98,15 @@ func TestAnEventIsAcceptedAsTheServerWould(t *testing.T) {
 	}
 	g.Restore()
 	g.run()
-	g.empty()
-	if g.has(core+"/"+first.Text("metadata", "name")) == nil || len(g.events) != 4 {
+	g.waitUntilEmpty()
+	if g.eventAt(core+"/"+first.Text("metadata", "name")) == nil || len(g.events) != 4 {
 		t.Errorf("the server has %v", g.events)
 	}
 }
 
-func TestAPatchChangesWhatIsQueued(t *testing.T) {
-	g := newRig(t)
-	g.post("a")
+func TestAPatchChangesAQueuedEvent(t *testing.T) {
+	g := newHarness(t)
+	g.queue("a")
 	if code, answer := g.patch("a", 2); code != 200 || answer.Text("metadata", "name") != "a" || fmt.Sprint(answer["count"]) != "2" {
 		t.Fatalf("%d %s", code, answer.JSON())
 	}
@@ -113,14 +115,14 @@ func TestAPatchChangesWhatIsQueued(t *testing.T) {
 		code                          int
 		message                       string
 	}{
-		{"of an Event that nobody knows", core + "/b", strategic, `{"count":2}`, 503, "neither queued nor recorded"},
-		{"of one that another group calls so", events + "/a", strategic, `{"count":2}`, 503, "neither queued nor recorded"},
+		{"of an unknown Event", core + "/b", strategic, `{"count":2}`, 503, "neither queued nor recorded"},
+		{"of an Event of that name in another group", events + "/a", strategic, `{"count":2}`, 503, "neither queued nor recorded"},
 		{"of its name", core + "/a", strategic, `{"metadata":{"name":"b"}}`, 400, "cannot be changed"},
 		{"of its kind", core + "/a", strategic, `{"kind":"Pod"}`, 400, "cannot be changed"},
-		{"of one version", core + "/a", strategic, `{"metadata":{"resourceVersion":"1"}}`, 503, "resourceVersion"},
-		{"that is a list of operations", core + "/a", "application/json-patch+json", `[]`, 503, "json-patch"},
-		{"that cannot be read", core + "/a", strategic, `{`, 400, "cannot be read"},
-		{"that makes it too large", core + "/a", strategic, `{"note":"` + strings.Repeat("x", maxEvent/2) + `"}`, 503, "64 KiB"},
+		{"of a resourceVersion", core + "/a", strategic, `{"metadata":{"resourceVersion":"1"}}`, 503, "resourceVersion"},
+		{"that is a JSON patch", core + "/a", "application/json-patch+json", `[]`, 503, "json-patch"},
+		{"that is malformed", core + "/a", strategic, `{`, 400, "cannot be read"},
+		{"that makes the Event too large", core + "/a", strategic, `{"note":"` + strings.Repeat("x", maxEvent/2) + `"}`, 503, "64 KiB"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if code, _, message := g.write("PATCH", tt.path, tt.contentType, tt.body); code != tt.code || !strings.Contains(message, tt.message) {
@@ -133,15 +135,15 @@ func TestAPatchChangesWhatIsQueued(t *testing.T) {
 	}
 	g.Restore()
 	g.run()
-	g.empty()
-	if got := g.has(core + "/a"); got.Int("count") != 2 || !slices.Equal(g.requests(), []string{"POST web " + core}) {
+	g.waitUntilEmpty()
+	if got := g.eventAt(core + "/a"); got.Int("count") != 2 || !slices.Equal(g.requests(), []string{"POST web " + core}) {
 		t.Errorf("the server has %s after %q", got.JSON(), g.requests())
 	}
 }
 
-func TestAnEventThatTheServerHasIsPatchedOrMadeAnew(t *testing.T) {
-	for _, there := range []bool{true, false} {
-		g := newRig(t)
+func TestARecordedEventIsPatchedOrCreatedAgain(t *testing.T) {
+	for _, exists := range []bool{true, false} {
+		g := newHarness(t)
 		code, answer := g.patch("recorded", 2)
 		if code != 200 || answer.Text("metadata", "resourceVersion") != "7" || answer.Text("metadata", "uid") != "u" || answer.Text("reason") != "Began" {
 			t.Fatalf("%d %s", code, answer.JSON())
@@ -150,48 +152,48 @@ func TestAnEventThatTheServerHasIsPatchedOrMadeAnew(t *testing.T) {
 			t.Errorf("the second time: %d %s", code, answer.JSON())
 		}
 		want := []string{"POST web " + core}
-		if there { // by hand, so that only the patch can have changed it
+		if exists { // stored without a request, so that only the patch changes it
 			g.events[core+"/recorded"] = write.Object{"metadata": map[string]any{"name": "recorded", "uid": "u"}, "reason": "Kept"}
 			want = append(want, "PATCH web "+core+"/recorded")
 		}
 		g.Restore()
 		g.run()
-		g.empty()
-		got := g.has(core + "/recorded")
-		if got.Int("count") != 3 || (got.Text("reason") == "Kept") != there || (got.Text("metadata", "uid") == "u") != there || got.Metadata()["resourceVersion"] != nil || !slices.Equal(g.requests(), want) {
-			t.Errorf("there %v: the server has %s after %q", there, got.JSON(), g.requests())
+		g.waitUntilEmpty()
+		got := g.eventAt(core + "/recorded")
+		if got.Int("count") != 3 || (got.Text("reason") == "Kept") != exists || (got.Text("metadata", "uid") == "u") != exists || got.Metadata()["resourceVersion"] != nil || !slices.Equal(g.requests(), want) {
+			t.Errorf("exists %v: the server has %s after %q", exists, got.JSON(), g.requests())
 		}
 	}
 }
 
 func TestEventsArriveInOrderAndAfterARestart(t *testing.T) {
-	g := newRig(t)
-	g.post("a", "b", "c")
+	g := newHarness(t)
+	g.queue("a", "b", "c")
 	stop := g.run()
-	stop() // without having been online
-	g.again()
-	g.post("d")
+	stop() // the link was never online
+	g.restart()
+	g.queue("d")
 	g.patch("b", 5)
 	g.Restore()
 	g.run()
-	g.empty()
+	g.waitUntilEmpty()
 	want := slices.Repeat([]string{"POST web " + core}, 4)
-	if !slices.Equal(g.requests(), want) || g.has(core+"/b").Int("count") != 5 || g.has(core+"/d") == nil {
+	if !slices.Equal(g.requests(), want) || g.eventAt(core+"/b").Int("count") != 5 || g.eventAt(core+"/d") == nil {
 		t.Errorf("%q", g.requests())
 	}
-	g.post("e") // it is woken
-	g.empty()
+	g.queue("e") // wakes the delivery
+	g.waitUntilEmpty()
 }
 
-func TestTheOrderIsThatOfAcceptance(t *testing.T) {
-	g := newRig(t)
+func TestEventsAreDeliveredInTheOrderOfAcceptance(t *testing.T) {
+	g := newHarness(t)
 	names := strings.Split("q w e r t z u i o p", " ")
-	g.post(names...)
+	g.queue(names...)
 	var got []string
-	g.each = func(r *http.Request) (*http.Response, error) {
+	g.intercept = func(r *http.Request) (*http.Response, error) {
 		resp, err := g.serve(r)
 		for _, name := range names {
-			if g.has(core+"/"+name) != nil && !slices.Contains(got, name) {
+			if g.eventAt(core+"/"+name) != nil && !slices.Contains(got, name) {
 				got = append(got, name)
 			}
 		}
@@ -199,56 +201,51 @@ func TestTheOrderIsThatOfAcceptance(t *testing.T) {
 	}
 	g.Restore()
 	g.run()
-	g.empty()
+	g.waitUntilEmpty()
 	if !slices.Equal(got, names) {
 		t.Errorf("%q", got)
 	}
 }
 
-func TestFailuresAreTriedAgainAndRefusalsAreNot(t *testing.T) {
+func TestFailuresAreRetriedAndRefusalsAreNot(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
-		first  func(*server) func(*http.Request) (*http.Response, error)
+		first  upstreamtest.AnswerFunc // nil: the request is carried out, and its answer is lost
 		result string
-		again  bool
+		retry  bool
 	}{
-		{"a link that breaks", func(*server) func(*http.Request) (*http.Response, error) { return fails(errLink) }, "delivered", true},
-		{"a link that breaks behind the request", func(s *server) func(*http.Request) (*http.Response, error) { return s.arrivesAnd(errLink) }, "present", true},
-		{"an API server in trouble", func(*server) func(*http.Request) (*http.Response, error) {
-			return says(500, "InternalError")
-		}, "delivered", true},
-		{"a load balancer without one", func(*server) func(*http.Request) (*http.Response, error) { return says(503, "") }, "delivered", true},
-		{"too many requests", func(*server) func(*http.Request) (*http.Response, error) {
-			return says(429, "TooManyRequests")
-		}, "delivered", true},
-		{"a token that has expired", func(*server) func(*http.Request) (*http.Response, error) {
-			return says(401, "Unauthorized")
-		}, "delivered", true},
-		{"no token", func(*server) func(*http.Request) (*http.Response, error) { return fails(write.ErrNoToken) }, "delivered", true},
-		{"another conflict", func(*server) func(*http.Request) (*http.Response, error) { return says(409, "Conflict") }, "delivered", true},
-		{"an Event that is there", func(*server) func(*http.Request) (*http.Response, error) {
-			return says(409, "AlreadyExists")
-		}, "present", false},
-		{"an Event that is invalid", func(*server) func(*http.Request) (*http.Response, error) { return says(422, "Invalid") }, "refused", false},
-		{"an Event that is forbidden", func(*server) func(*http.Request) (*http.Response, error) { return says(403, "Forbidden") }, "refused", false},
-		{"a namespace that is gone", func(*server) func(*http.Request) (*http.Response, error) { return says(404, "NotFound") }, "refused", false},
+		{"a link that breaks before the request", fail(errLink), "delivered", true},
+		{"a link that breaks after the request", nil, "present", true},
+		{"an API server that fails", respond(500, "InternalError"), "delivered", true},
+		{"a load balancer without an API server", respond(503, ""), "delivered", true},
+		{"too many requests", respond(429, "TooManyRequests"), "delivered", true},
+		{"a token that has expired", respond(401, "Unauthorized"), "delivered", true},
+		{"no token", fail(write.ErrNoToken), "delivered", true},
+		{"another conflict", respond(409, "Conflict"), "delivered", true},
+		{"an Event that exists", respond(409, "AlreadyExists"), "present", false},
+		{"an Event that is invalid", respond(422, "Invalid"), "refused", false},
+		{"an Event that is forbidden", respond(403, "Forbidden"), "refused", false},
+		{"a namespace that was deleted", respond(404, "NotFound"), "refused", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			g := newRig(t)
+			g := newHarness(t)
 			before := testutil.ToFloat64(eventsTotal.WithLabelValues(tt.result))
-			g.post("a", "b")
-			g.will(tt.first(g.server))
+			g.queue("a", "b")
+			if tt.first == nil {
+				tt.first = g.loseAnswer(errLink)
+			}
+			g.answerNext(tt.first)
 			g.Restore()
 			g.run()
-			if tt.again {
+			if tt.retry {
 				g.retry()
 			}
-			g.empty()
-			if g.has(core+"/b") == nil {
-				t.Error("what is behind it does not arrive")
+			g.waitUntilEmpty()
+			if g.eventAt(core+"/b") == nil {
+				t.Error("the next Event does not arrive")
 			}
 			count := 2
-			if tt.again {
+			if tt.retry {
 				count = 3
 			}
 			if n := len(g.requests()); n != count {
@@ -274,113 +271,113 @@ func TestFailuresAreTriedAgainAndRefusalsAreNot(t *testing.T) {
 }
 
 func TestPrincipalsDoNotWaitForEachOther(t *testing.T) {
-	g := newRig(t)
+	g := newHarness(t)
 	g.writeAs("other", "POST", core, "application/json", event("x"))
 	g.writeAs("other", "POST", core, "application/json", event("y"))
-	g.post("a")
-	g.will(fails(write.ErrNoToken))
+	g.queue("a")
+	g.answerNext(fail(write.ErrNoToken))
 	g.Restore()
 	g.run()
-	g.until("the Event of the pod arrives", func() bool { return g.has(core+"/a") != nil })
+	eventually.True(t, "the Event of the pod arrives", func() bool { return g.eventAt(core+"/a") != nil })
 	if want := []string{"POST other " + core, "POST web " + core}; !slices.Equal(g.requests(), want) {
-		t.Errorf("%q, want %q: the others of the principal without a token wait in order", g.requests(), want)
+		t.Errorf("%q, want %q: the Events of the principal without a token wait in order", g.requests(), want)
 	}
 	g.retry()
-	g.empty()
+	g.waitUntilEmpty()
 }
 
-func TestWhatIsChangedWhileItIsSentIsPatched(t *testing.T) {
-	g := newRig(t)
-	g.post("a")
-	g.will(func(r *http.Request) (*http.Response, error) {
+func TestAnEventThatChangesDuringItsDeliveryIsPatched(t *testing.T) {
+	g := newHarness(t)
+	g.queue("a")
+	g.answerNext(func(r *http.Request) (*http.Response, error) {
 		if code, _ := g.patch("a", 2); code != 200 {
-			t.Errorf("it cannot be changed: %d", code)
+			t.Errorf("the patch gets %d", code)
 		}
 		return g.serve(r)
 	})
 	g.Restore()
 	g.run()
-	g.empty()
+	g.waitUntilEmpty()
 	if want := []string{"POST web " + core, "POST web " + core, "PATCH web " + core + "/a"}; !slices.Equal(g.requests(), want) {
 		t.Errorf("%q", g.requests())
 	}
-	if got := g.has(core + "/a"); got.Int("count") != 2 {
+	if got := g.eventAt(core + "/a"); got.Int("count") != 2 {
 		t.Errorf("%s", got.JSON())
 	}
 }
 
-func TestAnEventThatItsClientHasWrittenSinceIsNotReplaced(t *testing.T) {
-	g := newRig(t)
-	g.post("a", "b")
+func TestAQueuedEventDoesNotReplaceALaterOnlineWrite(t *testing.T) {
+	g := newHarness(t)
+	g.queue("a", "b")
 	g.patch("b", 2)
-	newer := func(name string) {
+	writeOnline := func(name string) {
 		info := request.Parse(httptest.NewRequest("POST", core, nil))
 		for _, principal := range []string{"other", "web"} {
 			q := write.Request{Principal: principal, Info: &info, ContentType: "application/json", Body: []byte(event(name))}
 			g.Observe(q, &http.Response{StatusCode: http.StatusCreated})
 		}
 	}
-	newer("a")
-	newer("unknown")
-	g.will(func(*http.Request) (*http.Response, error) {
-		newer("b")
-		return answer(409, "AlreadyExists"), nil
+	writeOnline("a")
+	writeOnline("unknown")
+	g.answerNext(func(*http.Request) (*http.Response, error) {
+		writeOnline("b")
+		return statusResponse(409, "AlreadyExists"), nil
 	})
 	g.Restore()
 	g.run()
-	g.empty()
+	g.waitUntilEmpty()
 	if want := []string{"POST web " + core}; !slices.Equal(g.requests(), want) {
 		t.Errorf("%q", g.requests())
 	}
 }
 
-func TestTheOldestAreDropped(t *testing.T) {
+func TestTheOldestEventsAreDropped(t *testing.T) {
 	crowded, aged := eventsTotal.WithLabelValues("crowded"), eventsTotal.WithLabelValues("aged")
 	beforeCrowded, beforeAged := testutil.ToFloat64(crowded), testutil.ToFloat64(aged)
-	g := newRig(t, func(o *Options) { o.MaxCount = 3 })
-	g.post("a", "b")
+	g := newHarness(t, func(o *Options) { o.MaxCount = 3 })
+	g.queue("a", "b")
 	g.clock.Step(40 * time.Minute)
-	g.post("c", "d")
+	g.queue("c", "d")
 	if got := testutil.ToFloat64(crowded) - beforeCrowded; got != 1 {
-		t.Errorf("%v were too many", got)
+		t.Errorf("%v were dropped for their number, want 1", got)
 	}
 	if got := testutil.ToFloat64(queuedEvents); got != 3 {
-		t.Errorf("%v are queued", got)
+		t.Errorf("%v are queued, want 3", got)
 	}
 	g.clock.Step(30 * time.Minute)
 	g.Restore()
 	g.run()
-	g.empty()
-	if g.has(core+"/a") != nil || g.has(core+"/b") != nil || g.has(core+"/c") == nil || g.has(core+"/d") == nil {
+	g.waitUntilEmpty()
+	if g.eventAt(core+"/a") != nil || g.eventAt(core+"/b") != nil || g.eventAt(core+"/c") == nil || g.eventAt(core+"/d") == nil {
 		t.Errorf("the server has %v", g.events)
 	}
 	if got := testutil.ToFloat64(aged) - beforeAged; got != 1 {
-		t.Errorf("%v were too old", got)
+		t.Errorf("%v were dropped for their age, want 1", got)
 	}
 	if g.logs.FilterMessageSnippet("were dropped").Len() != 2 {
 		t.Errorf("the log says %v", g.logs.All())
 	}
 }
 
-func TestWhatWasAcceptedIsDeliveredAlsoWhenNothingIsAnyMore(t *testing.T) {
-	g := newRig(t)
-	g.post("a", "b")
-	g.again(func(o *Options) { o.MaxCount = 0 })
+func TestAcceptedEventsAreDeliveredAfterTheOutboxIsTurnedOff(t *testing.T) {
+	g := newHarness(t)
+	g.queue("a", "b")
+	g.restart(func(o *Options) { o.MaxCount = 0 })
 	info := request.Parse(httptest.NewRequest("POST", core, nil))
 	if g.Handles(&info) {
-		t.Error("it takes another one")
+		t.Error("the outbox handles another Event")
 	}
 	g.Restore()
 	g.run()
-	g.empty()
+	g.waitUntilEmpty()
 	if len(g.events) != 2 {
 		t.Errorf("the server has %v", g.events)
 	}
 }
 
-func TestADiskThatDoesNotTakeAnEventIsSaid(t *testing.T) {
-	g := newRig(t)
-	g.post("a")
+func TestAnEventThatTheDiskRefusesGets503(t *testing.T) {
+	g := newHarness(t)
+	g.queue("a")
 	if err := g.db.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -388,61 +385,61 @@ func TestADiskThatDoesNotTakeAnEventIsSaid(t *testing.T) {
 		t.Errorf("%d %s", code, message)
 	}
 	if code, _ := g.patch("a", 2); code != 503 {
-		t.Errorf("a queued one is changed: %d", code)
+		t.Errorf("a patch of a queued Event gets %d", code)
 	}
 	if got := g.snapshot(); len(got) != 1 || got[0].changes != 0 {
-		t.Errorf("queued are %v", got)
+		t.Errorf("%v are queued", got)
 	}
 }
 
-func TestAnEventThatTheDiskHasLostIsCounted(t *testing.T) {
+func TestAnEventThatTheDiskLosesIsCounted(t *testing.T) {
 	lost := eventsTotal.WithLabelValues("lost")
 	before := testutil.ToFloat64(lost)
-	g := newRig(t)
-	g.post("a", "b")
+	g := newHarness(t)
+	g.queue("a", "b")
 	if err := g.db.Dequeue(t.Context(), g.snapshot()[0].id); err != nil {
 		t.Fatal(err)
 	}
 	g.Restore()
 	g.run()
-	g.empty()
-	if g.has(core+"/b") == nil || testutil.ToFloat64(lost) != before+1 {
-		t.Errorf("the server has %v, %v are lost", g.events, testutil.ToFloat64(lost)-before)
+	g.waitUntilEmpty()
+	if g.eventAt(core+"/b") == nil || testutil.ToFloat64(lost) != before+1 {
+		t.Errorf("the server has %v, %v were lost", g.events, testutil.ToFloat64(lost)-before)
 	}
 }
 
-// Before it is known whose the store is, what is queued there may be for another cluster.
-func TestWhatWasQueuedBeforeTheStartWaitsUntilItIsLoaded(t *testing.T) {
-	g := newRig(t)
-	g.post("a", "b")
+// Until the cache is bound to its cluster, the queue in the store may be for another cluster.
+func TestEventsOfAnEarlierRunWaitUntilTheyAreLoaded(t *testing.T) {
+	g := newHarness(t)
+	g.queue("a", "b")
 	before := g.Outbox
 	g.Outbox = New(before.Options)
-	g.post("c")
+	g.queue("c")
 	g.Restore()
 	g.run()
-	g.until("what was accepted since is delivered", func() bool { return len(g.snapshot()) == 0 })
+	eventually.True(t, "the Event of this run is delivered", func() bool { return len(g.snapshot()) == 0 })
 	g.Cut()
-	g.post("d")
+	g.queue("d")
 	for range 2 {
 		if err := g.Load(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
 	g.Restore()
-	g.empty()
+	g.waitUntilEmpty()
 	want := []string{"POST web " + core, "POST web " + core, "POST web " + core, "POST web " + core}
 	if got := g.requests(); !slices.Equal(got, want) {
-		t.Errorf("asked: %q", got)
+		t.Errorf("requests: %q", got)
 	}
 	for _, name := range []string{"a", "b", "c", "d"} {
-		if g.has(core+"/"+name) == nil {
+		if g.eventAt(core+"/"+name) == nil {
 			t.Errorf("%s is not delivered", name)
 		}
 	}
 }
 
-func TestAllThatWasPatchedReachesAnEventThatTheServerHas(t *testing.T) {
-	g := newRig(t)
+func TestAllPatchesReachAnExistingEvent(t *testing.T) {
+	g := newHarness(t)
 	path := core + "/recorded"
 	g.events[path] = write.Object{"kind": "Event"}
 	for _, patch := range []string{`{"count":2,"reason":"Goes on"}`, `{"count":3}`, `{"note":"x"}`} {
@@ -452,8 +449,8 @@ func TestAllThatWasPatchedReachesAnEventThatTheServerHas(t *testing.T) {
 	}
 	g.Restore()
 	g.run()
-	g.empty()
-	if got := string(g.has(path).JSON()); got != `{"count":3,"kind":"Event","note":"x","reason":"Goes on"}` {
+	g.waitUntilEmpty()
+	if got := string(g.eventAt(path).JSON()); got != `{"count":3,"kind":"Event","note":"x","reason":"Goes on"}` {
 		t.Errorf("the server has %s", got)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,13 +18,13 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/util/wait"
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/upstream/upstreamtest"
 	"rockpool.dev/sidecar/write"
 	"rockpool.dev/store"
+	"rockpool.dev/tests/eventually"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -33,15 +34,15 @@ const (
 	events = "/apis/events.k8s.io/v1/namespaces/shop/events"
 )
 
-// server stands for the link and the API server behind it. It has Events by path, takes
-// each name once, and does to the next requests what the test says.
+// server is the link and the API server. It creates each name once. The test can replace its
+// answers.
 type server struct {
 	*upstreamtest.Link // offline at first
 	mu                 sync.Mutex
-	events             map[string]write.Object
-	asked              []string // METHOD principal path
-	next               []func(*http.Request) (*http.Response, error)
-	each               func(*http.Request) (*http.Response, error)
+	events             map[string]write.Object // by path
+	sent               []string                // METHOD principal path
+	next               []upstreamtest.AnswerFunc
+	intercept          upstreamtest.AnswerFunc
 }
 
 func newServer() *server {
@@ -50,8 +51,8 @@ func newServer() *server {
 	return s
 }
 
-// will does these to the next requests, in place of what it does by itself.
-func (s *server) will(next ...func(*http.Request) (*http.Response, error)) {
+// answerNext replaces the answers to the next requests.
+func (s *server) answerNext(next ...upstreamtest.AnswerFunc) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.next = append(s.next, next...)
@@ -59,8 +60,8 @@ func (s *server) will(next ...func(*http.Request) (*http.Response, error)) {
 
 func (s *server) Send(principal string, r *http.Request) (*http.Response, error) {
 	s.mu.Lock()
-	s.asked = append(s.asked, r.Method+" "+principal+" "+r.URL.Path)
-	f := s.each
+	s.sent = append(s.sent, r.Method+" "+principal+" "+r.URL.Path)
+	f := s.intercept
 	if len(s.next) > 0 {
 		f, s.next = s.next[0], s.next[1:]
 	}
@@ -71,7 +72,7 @@ func (s *server) Send(principal string, r *http.Request) (*http.Response, error)
 	return s.serve(r)
 }
 
-// serve is what an API server does.
+// serve answers as an API server does.
 func (s *server) serve(r *http.Request) (*http.Response, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -87,39 +88,39 @@ func (s *server) serve(r *http.Request) (*http.Response, error) {
 	case http.MethodPost:
 		path := r.URL.Path + "/" + o.Text("metadata", "name")
 		if s.events[path] != nil {
-			return answer(409, "AlreadyExists"), nil
+			return statusResponse(409, "AlreadyExists"), nil
 		}
 		s.events[path] = o
-		return answer(201, ""), nil
+		return statusResponse(201, ""), nil
 	case http.MethodPatch:
 		have := s.events[r.URL.Path]
 		if have == nil {
-			return answer(404, "NotFound"), nil
+			return statusResponse(404, "NotFound"), nil
 		}
 		write.Patch(o).Apply(have)
-		return answer(200, ""), nil
+		return statusResponse(200, ""), nil
 	}
-	return answer(405, "MethodNotAllowed"), nil
+	return statusResponse(405, "MethodNotAllowed"), nil
 }
 
-func answer(code int, reason string) *http.Response {
+func statusResponse(code int, reason string) *http.Response {
 	body := fmt.Sprintf(`{"kind":"Status","code":%d,"reason":%q,"message":"the-body-of-an-event"}`, code, reason)
 	return &http.Response{StatusCode: code, Body: io.NopCloser(strings.NewReader(body))}
 }
 
-func says(code int, reason string) func(*http.Request) (*http.Response, error) {
-	return func(*http.Request) (*http.Response, error) { return answer(code, reason), nil }
+func respond(code int, reason string) upstreamtest.AnswerFunc {
+	return func(*http.Request) (*http.Response, error) { return statusResponse(code, reason), nil }
 }
 
-func fails(err error) func(*http.Request) (*http.Response, error) {
+func fail(err error) upstreamtest.AnswerFunc {
 	return func(*http.Request) (*http.Response, error) { return nil, err }
 }
 
-// arrivesAnd carries the request out, but its answer is lost.
-func (s *server) arrivesAnd(err error) func(*http.Request) (*http.Response, error) {
+// loseAnswer carries the request out and loses its answer to an error.
+func (s *server) loseAnswer(err error) upstreamtest.AnswerFunc {
 	return func(r *http.Request) (*http.Response, error) {
-		if _, bad := s.serve(r); bad != nil {
-			return nil, bad
+		if _, failure := s.serve(r); failure != nil {
+			return nil, failure
 		}
 		return nil, err
 	}
@@ -127,7 +128,7 @@ func (s *server) arrivesAnd(err error) func(*http.Request) (*http.Response, erro
 
 var errLink = errors.New("the link broke")
 
-type rig struct {
+type harness struct {
 	*Outbox
 	t     *testing.T
 	db    *store.DB
@@ -137,14 +138,19 @@ type rig struct {
 	*server
 }
 
-func newRig(t *testing.T, change ...func(*Options)) *rig {
+func newHarness(t *testing.T, change ...func(*Options)) *harness {
 	t.Helper()
-	g := &rig{t: t, dir: t.TempDir(), clock: clocktesting.NewFakeClock(time.UnixMilli(1_700_000_000_000)), server: newServer()}
+	g := &harness{t: t, dir: t.TempDir(), clock: clocktesting.NewFakeClock(time.UnixMilli(1_700_000_000_000)), server: newServer()}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("requests: %q\nlog: %v", g.requests(), g.logs.All())
+		}
+	})
 	g.open(change...)
 	return g
 }
 
-func (g *rig) open(change ...func(*Options)) {
+func (g *harness) open(change ...func(*Options)) {
 	g.t.Helper()
 	db, err := store.Open(g.t.Context(), g.dir, store.Options{})
 	if err != nil {
@@ -164,8 +170,8 @@ func (g *rig) open(change ...func(*Options)) {
 	}
 }
 
-// again is what a restart of the sidecar leaves.
-func (g *rig) again(change ...func(*Options)) {
+// restart replaces the Outbox, as a restart of the sidecar does.
+func (g *harness) restart(change ...func(*Options)) {
 	g.t.Helper()
 	if err := g.db.Close(); err != nil {
 		g.t.Fatal(err)
@@ -173,8 +179,8 @@ func (g *rig) again(change ...func(*Options)) {
 	g.open(change...)
 }
 
-// run delivers for as long as the test goes, or until the function that it gives is called.
-func (g *rig) run() (stop func()) {
+// run delivers until the test ends or stop is called.
+func (g *harness) run() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- g.Run(ctx, g.server) }()
@@ -188,54 +194,47 @@ func (g *rig) run() (stop func()) {
 	return stop
 }
 
-func (g *rig) until(what string, f func() bool) {
+// retry ends the pause before the next attempt.
+func (g *harness) retry() {
 	g.t.Helper()
-	err := wait.PollUntilContextTimeout(g.t.Context(), time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) { return f(), nil })
-	if err != nil {
-		g.t.Fatalf("%s: %v\nasked: %q\nlogs: %v", what, err, g.requests(), g.logs.All())
-	}
-}
-
-// retry lets the wait before the next attempt pass.
-func (g *rig) retry() {
-	g.t.Helper()
-	g.until("it waits before it tries again", g.clock.HasWaiters)
+	eventually.True(g.t, "the delivery pauses", g.clock.HasWaiters)
 	g.clock.Step(longestRetry)
 }
 
-func (g *rig) empty() {
+func (g *harness) waitUntilEmpty() {
 	g.t.Helper()
-	g.until("the queue is empty", func() bool { return len(g.snapshot()) == 0 })
+	eventually.True(g.t, "the queue is empty", func() bool { return len(g.snapshot()) == 0 })
 	if rows, err := g.db.Outbox(g.t.Context()); err != nil || len(rows) > 0 {
-		g.t.Errorf("in the store are %v, %v", rows, err)
+		g.t.Errorf("%v are in the store, %v", rows, err)
 	}
 }
 
-func (g *rig) requests() []string {
+func (g *harness) requests() []string {
 	g.server.mu.Lock()
 	defer g.server.mu.Unlock()
-	return append([]string(nil), g.asked...)
+	return slices.Clone(g.sent)
 }
 
-func (g *rig) has(path string) write.Object {
+func (g *harness) eventAt(path string) write.Object {
 	g.server.mu.Lock()
 	defer g.server.mu.Unlock()
 	return g.events[path]
 }
 
-// write asks for acceptance and gives the answer, or the code of the refusal.
-func (g *rig) write(method, path, contentType, body string) (code int, answer write.Object, message string) {
+// write returns the answer to a write that is offered to the Outbox, or the code and message of
+// its error.
+func (g *harness) write(method, path, contentType, body string) (code int, answer write.Object, message string) {
 	g.t.Helper()
 	return g.writeAs("web", method, path, contentType, body)
 }
 
 var errNotRecorded = errors.New("not recorded")
 
-func (g *rig) writeAs(principal, method, path, contentType, body string) (code int, answer write.Object, message string) {
+func (g *harness) writeAs(principal, method, path, contentType, body string) (code int, answer write.Object, message string) {
 	g.t.Helper()
 	info := request.Parse(httptest.NewRequest(method, path, nil))
 	if !g.Handles(&info) {
-		g.t.Fatalf("%s %s is not taken", method, path)
+		g.t.Fatalf("%s %s is not handled", method, path)
 	}
 	resp, err := g.Accept(g.t.Context(), write.Request{Principal: principal, Info: &info, ContentType: contentType, Body: []byte(body),
 		Recorded: func(context.Context) ([]byte, error) {
@@ -269,8 +268,8 @@ func event(name string) string {
 	return fmt.Sprintf(`{"kind":"Event","apiVersion":"v1","metadata":{"namespace":"shop","name":%q},"count":1}`, name)
 }
 
-// post queues Events of these names.
-func (g *rig) post(names ...string) {
+// queue queues Events of these names.
+func (g *harness) queue(names ...string) {
 	g.t.Helper()
 	for _, name := range names {
 		if code, _, message := g.write("POST", core, "application/json", event(name)); code != 201 {
@@ -279,7 +278,7 @@ func (g *rig) post(names ...string) {
 	}
 }
 
-func (g *rig) patch(name string, count int) (code int, answer write.Object) {
+func (g *harness) patch(name string, count int) (code int, answer write.Object) {
 	g.t.Helper()
 	code, answer, message := g.write("PATCH", core+"/"+name, strategic, fmt.Sprintf(`{"count":%d}`, count))
 	if message != "" {

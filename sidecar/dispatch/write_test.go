@@ -1,0 +1,142 @@
+package dispatch
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"rockpool.dev/sidecar/upstream"
+)
+
+func TestAGetReturnsThePodsLastWriteOffline(t *testing.T) {
+	const object = `{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a","namespace":"shop","uid":"u","resourceVersion":"12"},"data":{"by":"me"}}`
+	g := newHarness(t)
+	g.answerAll(200, list)
+	g.do(g.request("GET", path))
+	write := func(method, url string, code int, body string) {
+		t.Helper()
+		g.link.Restore()
+		g.answerAll(code, body)
+		if got, answer := g.do(g.request(method, url)); got != code || answer != body {
+			t.Fatalf("%s: %d %s", method, got, answer)
+		}
+		g.link.Cut()
+	}
+	write("PATCH", path+"/a", 200, object)
+	if code, body := g.do(g.request("GET", path+"/a")); code != 200 || body != object {
+		t.Errorf("after a patch: %d %s", code, body)
+	}
+	write("PATCH", path+"/a?dryRun=All", 200, strings.Replace(object, "12", "13", 1))
+	if code, body := g.do(g.request("GET", path+"/a")); code != 200 || body != object {
+		t.Errorf("after a dry-run patch: %d %s", code, body)
+	}
+	write("POST", path, 201, strings.Replace(object, `"a"`, `"new"`, 1))
+	if code, _ := g.do(g.request("GET", path+"/new")); code != 200 {
+		t.Errorf("after a create: %d", code)
+	}
+	write("DELETE", path+"/new", 200, `{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success","details":{"name":"new","kind":"configmaps","uid":"u"}}`)
+	if code, _ := g.do(g.request("GET", path+"/new")); code != 404 {
+		t.Errorf("after a delete: %d", code)
+	}
+	write("PATCH", path+"/a", 409, `{"kind":"Status","apiVersion":"v1","code":409}`)
+	if code, body := g.do(g.request("GET", path+"/a")); code != 200 || body != object {
+		t.Errorf("after a conflict: %d %s", code, body)
+	}
+}
+
+func TestAnInterruptedWriteGets504OnceItWasSent(t *testing.T) {
+	g := newHarness(t)
+	g.failAll(&upstream.LinkError{Sent: true})
+	if code, message := g.do(g.request("POST", path)); code != 504 || !strings.Contains(message, "may have been carried out") {
+		t.Errorf("%d %s", code, message)
+	}
+	g.failAll(&upstream.LinkError{})
+	if code, message := g.do(g.request("POST", path)); code != 503 || !strings.Contains(message, "nothing is written") {
+		t.Errorf("%d %s", code, message)
+	}
+}
+
+func TestADeletedObjectIsNotFoundOffline(t *testing.T) {
+	const object = `{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a","namespace":"shop","uid":"u","resourceVersion":"12"}}`
+	const success = `{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success","details":{"name":"a","kind":"configmaps","uid":"u"}}`
+	const missing = `{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","reason":"NotFound","details":{"name":"a","kind":"configmaps"},"code":404}`
+	held := strings.Replace(object, `"uid"`, `"deletionTimestamp":"2026-01-01T00:00:00Z","finalizers":["x"],"uid"`, 1)
+	for _, tt := range []struct {
+		name, method, query, sent string
+		code                      int
+		answer                    string
+		offline                   int
+	}{
+		{"a delete", "DELETE", "", "", 200, success, 404},
+		{"a delete with options", "DELETE", "", `{"kind":"DeleteOptions","apiVersion":"v1","propagationPolicy":"Background"}`, 200, success, 404},
+		{"a delete that returns the object", "DELETE", "", "", 200, object, 404},
+		{"a delete that is accepted and waits for a finalizer", "DELETE", "", "", 202, held, 200},
+		{"a delete that waits for a finalizer", "DELETE", "", "", 200, held, 200},
+		{"a dry-run delete by the query", "DELETE", "?dryRun=All", "", 200, success, 200},
+		{"a dry-run delete by the JSON body", "DELETE", "", `{"kind":"DeleteOptions","apiVersion":"v1","dryRun":["All"]}`, 200, success, 200},
+		{"a dry-run delete by the protobuf body", "DELETE", "", "k8s\x00\x2a\x03All", 200, success, 200},
+		{"a delete with too large a body to be checked for dry run", "DELETE", "", strings.Repeat(" ", maxBody+1), 200, success, 200},
+		{"a delete of a missing object", "DELETE", "", "", 404, missing, 404},
+		{"a patch of a missing object", "PATCH", "", "{}", 404, missing, 404},
+		{"a patch that removes the last finalizer", "PATCH", "", "{}", 200, strings.Replace(held, `,"finalizers":["x"]`, "", 1), 404},
+		{"a patch that keeps a finalizer", "PATCH", "", "{}", 200, held, 200},
+		{"a delete that is forbidden", "DELETE", "", "", 403, `{"kind":"Status"}`, 200},
+		{"a delete that conflicts", "DELETE", "", "", 409, `{"kind":"Status"}`, 200},
+		{"a GET of a missing object", "GET", "", "", 404, missing, 404},
+		{"a GET of a resource that the API server does not serve", "GET", "", "", 404, "404 page not found", 200},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			g := newHarness(t)
+			g.answerAll(200, list)
+			g.do(g.request("GET", path))
+			g.flushAndWait()
+			var got string
+			g.link.SetAnswer(func(r *http.Request) (*http.Response, error) {
+				raw, err := io.ReadAll(r.Body)
+				got = string(raw)
+				return textResponse(tt.code, tt.answer), errors.Join(err, r.Body.Close())
+			})
+			r := g.request(tt.method, path+"/a"+tt.query)
+			r.Body = io.NopCloser(strings.NewReader(tt.sent))
+			if code, body := g.do(r); code != tt.code || body != tt.answer || got != tt.sent {
+				t.Fatalf("online: %d %s, upstream got %.100q", code, body, got)
+			}
+			g.link.Cut()
+			if code, body := g.do(g.request("GET", path+"/a")); code != tt.offline || (tt.answer == held && body != held) {
+				t.Errorf("offline: %d %s", code, body)
+			}
+			if code, body := g.do(g.request("GET", path)); code != 200 || !strings.Contains(body, `"a"`) {
+				t.Errorf("the list has changed: %d %s", code, body)
+			}
+			if tt.offline != 404 {
+				return
+			}
+			g.link.Restore()
+			g.answerAll(201, strings.Replace(object, `"u"`, `"u2"`, 1))
+			g.do(g.request("POST", path))
+			g.link.Cut()
+			if code, body := g.do(g.request("GET", path+"/a")); code != 200 || !strings.Contains(body, "u2") {
+				t.Errorf("created again: %d %s", code, body)
+			}
+		})
+	}
+}
+
+func TestAnUnreadableAnswerToAWriteInvalidatesTheObject(t *testing.T) {
+	const object = `{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a","namespace":"shop","uid":"u","resourceVersion":"12"}}`
+	g := newHarness(t)
+	g.answerAll(200, object)
+	g.do(g.request("GET", path+"/a"))
+	g.link.SetAnswer(func(*http.Request) (*http.Response, error) {
+		resp := textResponse(200, "...")
+		resp.Header.Set("Content-Type", "application/cbor")
+		return resp, nil
+	})
+	g.do(g.request("PATCH", path+"/a"))
+	g.link.Cut()
+	if code, body := g.do(g.request("GET", path+"/a")); code != 503 {
+		t.Errorf("%d %s", code, body)
+	}
+}
