@@ -13,6 +13,6 @@
 //	                └──▶ ended: sends 410                                     │
 //	                     ended: the server or the client ends the watch ◀─────┘
 //
-// Open.go begins a watch, watch.go is its body, phases.go has the phases, cohort.go the watches
-// that wait at one position.
+// open.go begins a watch, watch.go is its body, phases.go has the phases, expired.go those after a
+// 410, cohort.go the watches that wait at one position.
 package watch
