@@ -60,7 +60,7 @@ func TestACacheThatCannotBeOpenedDoesNotStopThePod(t *testing.T) {
 			tt.spoil(t, s, s.cacheDirectory())
 			p := s.pod()
 			p.sees("synced")
-			for _, text := range append(tt.says, "the cache cannot be opened: requests pass through") {
+			for _, text := range append(tt.says, "cannot open the cache; requests pass through") {
 				p.sidecarSays(text)
 			}
 			if n := p.restarts("rockpool-sidecar"); n != 0 {

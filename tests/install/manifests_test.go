@@ -154,7 +154,7 @@ func TestOneEditSetsTheImage(t *testing.T) {
 	}
 	edited := bytes.Replace(text, []byte("newName: rockpool\n  newTag: dev"), []byte("newName: registry.example.com/rockpool\n  newTag: v1"), 1)
 	edited = bytes.Replace(edited, []byte("- upstreams="), []byte("- upstreams=https://api.example.com"), 1)
-	edited = bytes.Replace(edited, []byte("# components:            # any of them, highly available\n# - components/ha"), []byte("components:\n- components/ha"), 1)
+	edited = bytes.Replace(edited, []byte("# components:            # makes any overlay highly available\n# - components/ha"), []byte("components:\n- components/ha"), 1)
 	if err := os.WriteFile(file, edited, 0o600); err != nil {
 		t.Fatal(err)
 	}
