@@ -123,11 +123,10 @@ func (d *Dispatcher) forward(x *exchange) (*http.Response, error) {
 
 // answered takes note of an answer of the API server, on its way to the client.
 func (d *Dispatcher) answered(x *exchange, resp *http.Response) {
-	d.Credentials.Observe(x.request.Header, x.source.Principal, x.info.IsResource, resp.StatusCode)
-	if x.info.Class == request.ClassWatch {
-		d.watches.Follow(x.watch(), resp)
+	if x.info.Class == request.ClassWatch && !d.watches.Follow(x.watch(), resp) {
 		return
 	}
+	d.Credentials.Observe(x.request.Header, x.source.Principal, x.info.IsResource, resp.StatusCode)
 	x.cache.Record(x.source, resp)
 	if x.acceptor != nil {
 		x.acceptor.Observe(x.write(), resp)

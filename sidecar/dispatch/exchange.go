@@ -23,15 +23,17 @@ type exchange struct {
 	source   record.Source
 	body     body           // of requests that are read here; see readsBody
 	acceptor write.Acceptor // nil: no acceptor handles the request
-	review   *sealedKey     // of a review whose answer may be recorded; nil: it is none
+	reviewed bool           // it is a review, whose answer is recorded
+	review   *sealedKey     // of a review; nil: its body is too large to be recorded
 }
 
 // decide reads a request and decides about it, once.
 func (d *Dispatcher) decide(r *http.Request) (*exchange, error) {
 	x := &exchange{request: r, info: request.Parse(r)}
-	reviewed := x.info.Class == request.ClassReview && !x.info.Unrecorded && d.ReviewLifetime > 0
+	traceOf(r.Context()).Info = x.info
+	x.reviewed = x.info.Class == request.ClassReview && !x.info.Unrecorded && d.ReviewLifetime > 0
 	deletes := r.Method == http.MethodDelete && (x.info.Class == request.ClassWrite || x.info.Class == request.ClassDeleteMany)
-	if reviewed || (deletes && !x.info.Unrecorded) || d.acceptorOf(&x.info) != nil {
+	if x.reviewed || (deletes && !x.info.Unrecorded) || d.acceptorOf(&x.info) != nil {
 		var err error
 		if x.request, x.body, err = readBody(r); err != nil {
 			return nil, err
@@ -40,13 +42,12 @@ func (d *Dispatcher) decide(r *http.Request) (*exchange, error) {
 	if deletes && mayBeDryRun(x.body) {
 		x.info.SetDryRun()
 	}
-	traceOf(r.Context()).Info = x.info
 	x.cache, x.acceptor, x.subject = d.Caches.Of(&x.info), d.acceptorOf(&x.info), d.Credentials.Subject(r.Header)
 	x.source = record.Source{Info: x.info, Path: r.URL.RequestURI(), Started: d.Clock.Now()}
 	if d.Agents.Match(r.UserAgent()) {
 		x.source.Principal = x.subject
 	}
-	if reviewed && !x.body.tooLarge {
+	if x.reviewed && !x.body.tooLarge {
 		key, err := d.reviews.seal(x)
 		if err != nil {
 			return nil, err
@@ -88,7 +89,7 @@ func (x *exchange) attempts() int {
 }
 
 // changes tells that the request may change something.
-func (x *exchange) changes() bool { return !x.info.IsRead() && x.review == nil }
+func (x *exchange) changes() bool { return !x.info.IsRead() && !x.reviewed }
 
 // repeatable tells that a change may be carried out twice.
 func (x *exchange) repeatable() bool { return x.acceptor != nil && x.acceptor.Repeatable(x.write()) }

@@ -48,6 +48,7 @@ type server struct {
 	mu         sync.Mutex
 	version    string            // watches from another resourceVersion get 410
 	asEvent    bool              // 410 comes as an event of the stream
+	after410   string            // comes with that event
 	pages      []string          // of the list
 	listStatus int               // of the answers to lists; 0: 200
 	listErr    error             // interrupts the first list; nil: none
@@ -85,7 +86,7 @@ func (s *server) answer(r *http.Request) (*http.Response, error) {
 		}
 		return response(200, s.streams[s.version]), nil
 	case s.asEvent:
-		return textResponse(200, expiredEvent), nil
+		return textResponse(200, expiredEvent+s.after410), nil
 	}
 	return textResponse(410, expiredStatus+"\n"), nil
 }
@@ -287,6 +288,18 @@ func TestA410EventAfterOtherEventsIsPassedOn(t *testing.T) {
 	}()
 	c.want(event("ADDED", "z", 12) + expiredEvent)
 	c.wantEnd(io.EOF)
+}
+
+func TestEventsThatComeWithA410EventAreTakenFromTheList(t *testing.T) {
+	g := newHarness(t)
+	after := newStream()
+	s := &server{
+		version: "20", asEvent: true, after410: bookmark(19), pages: []string{listOf(20, "", object("b", "ub", 12))},
+		streams: map[string]stream{"20": after},
+	}
+	c := g.interruptedWatch("", s)
+	go after.send(t, event("ADDED", "z", 21))
+	c.want(eventOf("DELETED", "a", "ua", 11) + eventOf("DELETED", "c", "uc", 11) + eventOf("MODIFIED", "b", "ub", 12) + event("ADDED", "z", 21))
 }
 
 func TestAnErrorEventWithAnotherCodeIsPassedOn(t *testing.T) {

@@ -52,13 +52,16 @@ func (d *Dispatcher) authenticate(x *exchange) (subject string, err error) {
 func (d *Dispatcher) accept(x *exchange, subject string) (*http.Response, error) {
 	switch {
 	case x.acceptor != nil:
-		if x.changes() {
-			d.Credentials.Remember(x.request.Header, subject) // it is proven, and the newest one
-		}
 		q := x.write()
 		q.Principal = subject
 		q.Recorded = func(ctx context.Context) ([]byte, error) { return d.recorded(ctx, x, subject) }
-		return x.acceptor.Accept(x.request.Context(), q)
+		resp, err := x.acceptor.Accept(x.request.Context(), q)
+		if err == nil && x.changes() {
+			d.Credentials.Remember(x.request.Header, subject) // it is proven, and the newest one
+		}
+		return resp, err
+	case x.reviewed && x.review == nil:
+		return nil, unavailable("the review is too large to be recorded")
 	case !x.info.IsRead() && !x.info.IsReview():
 		return nil, unavailable("nothing is written while the link is down; try again later")
 	}

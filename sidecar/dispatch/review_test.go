@@ -186,6 +186,10 @@ func TestALargeReviewIsSentOnline(t *testing.T) {
 	if code, body := g.do(g.post(accessReviews, question)); code != 201 || body != reviewAnswer(question) {
 		t.Fatalf("%d, %d bytes", code, len(body))
 	}
+	g.failAll(&upstream.LinkError{Sent: true})
+	if code, body := g.do(g.post(accessReviews, question)); code != 503 || !strings.Contains(body, "too large to be recorded") {
+		t.Errorf("a review changes nothing, so it is never in doubt: %d %s", code, body)
+	}
 }
 
 func TestOnlyDecisionsAreRecorded(t *testing.T) {

@@ -71,8 +71,8 @@ type Client struct {
 	Info request.Info
 	// At is where the client is.
 	At Position
-	// List lists what the watch selects, as its principal, in its form.
-	List *http.Request
+	// List makes a request that lists what the watch selects, as its principal, in its form.
+	List func(context.Context) *http.Request
 }
 
 // Difference finds the changes that the client has missed. An error that is neither the link's

@@ -16,8 +16,9 @@ const pageSize = 500
 // pages reads a list page by page, with limit and continue
 // (https://kubernetes.io/docs/reference/using-api/api-concepts/#retrieving-large-results-sets-in-chunks).
 type pages struct {
-	// request is for the list as a whole.
-	request *http.Request
+	// request makes a request for the list as a whole. It is called for each page, because a
+	// token may expire during a long list.
+	request func(context.Context) *http.Request
 	// send sends the request for one page.
 	send func(*http.Request) (*http.Response, error)
 	// item is called with each item, and with as much of the list's metadata as came before
@@ -29,10 +30,14 @@ type pages struct {
 
 // read reads the list to its end.
 func (p *pages) read(ctx context.Context) error {
-	query := p.request.URL.Query()
-	query.Set("limit", strconv.Itoa(pageSize))
+	next := ""
 	for {
-		page := p.request.Clone(ctx)
+		page := p.request(ctx)
+		query := page.URL.Query()
+		query.Set("limit", strconv.Itoa(pageSize))
+		if next != "" {
+			query.Set("continue", next)
+		}
 		page.URL.RawQuery = query.Encode()
 		resp, err := p.send(page)
 		if err != nil {
@@ -45,7 +50,7 @@ func (p *pages) read(ctx context.Context) error {
 		if err != nil || list.Continue == "" {
 			return err
 		}
-		query.Set("continue", list.Continue)
+		next = list.Continue
 	}
 }
 

@@ -138,15 +138,17 @@ func (r *Refresher) relist(ctx context.Context, c collection, to *cache.Cache) e
 			query.Set(name, value)
 		}
 	}
-	list, err := http.NewRequestWithContext(ctx, http.MethodGet, (&url.URL{Path: c.path, RawQuery: query.Encode()}).String(), http.NoBody)
+	list, err := http.NewRequest(http.MethodGet, (&url.URL{Path: c.path, RawQuery: query.Encode()}).String(), http.NoBody)
 	if err != nil {
 		return err
 	}
-	list.Header = http.Header{
-		"Accept": {c.accept}, "Authorization": {r.Credentials.Authorization(c.principal, seen)}, "User-Agent": {"rockpool-sidecar"},
-	}
+	list.Header = http.Header{"Accept": {c.accept}, "User-Agent": {"rockpool-sidecar"}}
 	p := pages{
-		request: list,
+		request: func(ctx context.Context) *http.Request {
+			page := list.Clone(ctx)
+			page.Header.Set("Authorization", r.Credentials.Authorization(c.principal, seen))
+			return page
+		},
 		send: func(page *http.Request) (*http.Response, error) {
 			source := record.Source{Principal: c.principal, Info: request.Parse(page), Path: page.URL.RequestURI(), Started: r.Clock.Now()}
 			resp, err := r.Upstream.RoundTrip(page)
@@ -156,8 +158,13 @@ func (r *Refresher) relist(ctx context.Context, c collection, to *cache.Cache) e
 			}
 			return resp, err
 		},
-		// Waiting for the recorder after each page lets even a slow disk take a whole list.
-		ended: func(ctx context.Context, _ wire.ListMeta) error { return to.Flush(ctx) },
+		// Waiting for the recorder between pages lets even a slow disk take a whole list.
+		ended: func(ctx context.Context, list wire.ListMeta) error {
+			if list.Continue == "" {
+				return nil
+			}
+			return to.Flush(ctx)
+		},
 	}
 	return p.read(ctx)
 }

@@ -58,7 +58,7 @@ func (p *expired) difference(ctx context.Context, w *watch) (*relist.Difference,
 	}
 	cohort := p.wait.cohort
 	return cohort.difference(ctx, func(ctx context.Context) (*relist.Difference, error) {
-		c := relist.Client{Upstream: w.Upstream, Cache: w.Cache, Info: w.Info, At: cohort.position, List: w.list(ctx)}
+		c := relist.Client{Upstream: w.Upstream, Cache: w.Cache, Info: w.Info, At: cohort.position, List: w.list}
 		return c.Difference(ctx)
 	})
 }

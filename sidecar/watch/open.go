@@ -52,16 +52,17 @@ type Request struct {
 	HTTP  *http.Request
 	Info  request.Info
 	Cache *cache.Cache
-	// Source names the recorded stream. Its principal is empty when nothing is recorded.
+	// Source names the recorded stream. Its principal is empty when nothing is recorded. The
+	// client's timeoutSeconds count from when it was sent.
 	Source record.Source
 }
 
 // Follow makes the body of the API server's answer a watch that outlives the link. An answer
-// that is no stream of events stays as it is.
-func (s *Watches) Follow(q Request, resp *http.Response) {
+// that is no stream of events stays as it is; Follow reports false for it.
+func (s *Watches) Follow(q Request, resp *http.Response) bool {
 	format := streamOf(resp)
 	if format == nil {
-		return
+		return false
 	}
 	form := request.Form{Format: format, Representation: request.Object}
 	if i := slices.IndexFunc(q.Info.Forms(), func(f request.Form) bool { return f.Format == format }); i >= 0 {
@@ -74,6 +75,7 @@ func (s *Watches) Follow(q Request, resp *http.Response) {
 	w.events = q.Cache.Watch(q.Source, format)
 	w.phase = newStreaming(w, resp.Body, nil)
 	resp.Body, resp.ContentLength = w, -1
+	return true
 }
 
 // Replay opens a watch without a link, for a principal that has proven who it is. A watch for
@@ -113,7 +115,7 @@ func (s *Watches) newWatch(q Request, form request.Form) *watch {
 	w := &watch{Watches: s, Request: q, form: form}
 	w.ctx, w.cancel = context.WithCancel(q.HTTP.Context())
 	if q.Info.Timeout > 0 {
-		w.deadline = s.Clock.Now().Add(q.Info.Timeout)
+		w.deadline = q.Source.Started.Add(q.Info.Timeout)
 	}
 	return w
 }

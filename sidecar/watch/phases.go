@@ -94,10 +94,10 @@ func (p *streaming) step(w *watch) phase {
 		err = malformed
 	case p.expired != nil:
 		return (&expired{p.after, p.expired}).step(w)
+	case w.ctx.Err() != nil: // a server that sees that may end its stream as if all was sent
+		err = w.ctx.Err()
 	case errors.Is(err, io.EOF) && !p.split.Partial():
 		err = io.EOF // the API server has ended the watch
-	case w.ctx.Err() != nil:
-		err = w.ctx.Err()
 	case w.served:
 		w.Logger.Debug("watch waits for the link", zap.String("path", w.Info.Path), zap.String("resourceVersion", w.version), zap.Error(err))
 		if p.after != nil {
@@ -113,6 +113,9 @@ func (p *streaming) step(w *watch) phase {
 
 // frame takes a whole frame from upstream.
 func (p *streaming) frame(w *watch, raw []byte) error {
+	if p.expired != nil {
+		return nil // the watch goes on behind a list, which has it
+	}
 	format := w.form.Format
 	e, err := format.ParseEvent(raw)
 	if p.after != nil {
