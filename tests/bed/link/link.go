@@ -1,4 +1,5 @@
-// Package link is the network link from an edge to a server, which a test can break and repair.
+// Package link is the network link from an edge to a server, which a test can make thin, break and
+// repair. A Link forwards in this process, for any user. A Kernel is shaped by the kernel, for root.
 package link
 
 import (
