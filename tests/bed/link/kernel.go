@@ -30,8 +30,9 @@ type Kernel struct {
 	client, server string // namespaces
 }
 
-// NewKernel makes both namespaces. Close removes them. The error is an errors.ErrUnsupported if
-// this machine cannot have a Kernel of these shapes, and says why.
+// NewKernel makes both namespaces, and Close removes them. A test that is killed leaves them behind.
+// The error is an errors.ErrUnsupported if this machine cannot have a Kernel of these shapes, and
+// says why.
 func NewKernel(ctx context.Context, up, down Shape) (*Kernel, error) {
 	if os.Geteuid() != 0 {
 		return nil, fmt.Errorf("network namespaces with tc need root: %w", errors.ErrUnsupported)
@@ -195,7 +196,7 @@ func run(ctx context.Context, name string, args ...string) error {
 		return nil
 	}
 	err = fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(string(output)))
-	for _, refusal := range []string{"unknown", "Unknown", "not permitted", "not supported", "Permission denied"} {
+	for _, refusal := range []string{"unknown", "Unknown", "not permitted", "not supported", "denied", "Read-only"} {
 		if strings.Contains(string(output), refusal) {
 			return fmt.Errorf("%w (%w)", err, errors.ErrUnsupported)
 		}

@@ -1,5 +1,6 @@
 // Package link is the network link from an edge to a server, which a test can make thin, break and
-// repair. A Link forwards in this process, for any user. A Kernel is shaped by the kernel, for root.
+// repair. A Link forwards in this process, for any user. A Kernel is a link that the kernel makes
+// thin, for root.
 package link
 
 import (

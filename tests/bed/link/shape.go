@@ -14,14 +14,22 @@ import (
 // connect, which the kernel completes at once. Instead it holds the first bytes of the client
 // until the SYN would have gone up and the answer to it come down.
 //
-// Besides the queue, each direction of a connection buffers up to 16 KiB at either side of the
-// Link, of which the first part holds back the sender, and the second waits for a receiver that
-// does not read. The sender's own kernel buffers more, as on a real link: about 120 KiB if the
-// connection has carried bulk. A sender is never slower than the Link: nothing simulates slow
-// start. Acknowledgements take nothing of the rate of the other direction.
+// Besides the queue, the sockets of the Link buffer at most 16 KiB of each direction of a
+// connection on either side. The buffer before the queue fills when the queue is full, and then
+// holds back the sender. The buffer after the queue fills only if the receiver does not read. The
+// sender's own kernel buffers some hundred KiB of bulk, as before a real link, and more if the
+// connection was faster earlier. Bytes of a connection that has ended stay in the queue; Cut
+// empties it. A reset overtakes the bytes before it.
+//
+// Nothing simulates slow start, so a queue that the kernel's TCP would fill and drain in turns is
+// always full. Acknowledgements take nothing of the rate of the other direction.
 func (l *Link) SetShape(up, down Shape) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.setShape(up, down)
+}
+
+func (l *Link) setShape(up, down Shape) {
 	now := l.now()
 	l.up.schedule.reshape(now, up)
 	l.down.schedule.reshape(now, down)
@@ -32,10 +40,10 @@ func (l *Link) SetShape(up, down Shape) {
 // arrive d after they were sent, and the throughput stays. Zero ends the delay.
 func (l *Link) Delay(d time.Duration) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	up, down := l.up.schedule.shape, l.down.schedule.shape
-	l.mu.Unlock()
 	up.RoundTrip, down.RoundTrip = 2*d, 2*d
-	l.SetShape(up, down)
+	l.setShape(up, down)
 }
 
 // A direction of a Link. The fields are guarded by link.mu.

@@ -184,7 +184,6 @@ func TestSocketBuffersDoNotHideTheQueue(t *testing.T) {
 	if n > 512<<10 {
 		t.Errorf("a sender was rid of %d bytes before a link that is full", n)
 	}
-	t.Logf("%d bytes", n)
 }
 
 func TestAQueueDrainsWhenTheRateEnds(t *testing.T) {
