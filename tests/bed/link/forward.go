@@ -95,8 +95,9 @@ func (l *Link) carry(client *net.TCPConn) {
 
 // limitDialed limits the buffers of a connection before it is dialled.
 func limitDialed(_, _ string, conn syscall.RawConn) error {
-	var err error
-	return errors.Join(conn.Control(func(fd uintptr) { err = limitBuffers(int(fd)) }), err)
+	var limited error
+	err := conn.Control(func(fd uintptr) { limited = limitBuffers(int(fd)) })
+	return errors.Join(err, limited)
 }
 
 // setServer sets the connection to the server. It reports whether the forward goes on.
