@@ -104,8 +104,9 @@ func TestTheSidecarSoonNoticesThatTheLinkFailsAndReturns(t *testing.T) {
 	t.Run("one chunk in a hundred is 200 ms late", func(t *testing.T) {
 		p := p.in(t)
 		p.linkIs("online")
-		s.Link.Stall(0.01, 200*time.Millisecond)
-		defer s.Link.Stall(0, 0)
+		lossy := link.Shape{Loss: 0.01} // at least 200 ms late
+		s.Link.SetShape(lossy, lossy)
+		defer s.Link.SetShape(link.Shape{}, link.Shape{})
 		x := p.poll(5*time.Millisecond, getRequest{Target: greeting}, getRequest{Target: s.configMaps()})
 		defer x.stop()
 		late := func(f getResponse) bool { return f.duration() > 150*time.Millisecond }
