@@ -10,6 +10,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"rockpool.dev/sidecar/api/agent"
+	"rockpool.dev/sidecar/api/origin"
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/cache"
 	"rockpool.dev/sidecar/principal"
@@ -121,8 +122,14 @@ func (d *Dispatcher) forward(x *exchange) (*http.Response, error) {
 	return resp, nil
 }
 
-// answered takes note of an answer of the API server, on its way to the client.
+// answered takes note of an answer on its way to the client, if it is the API server's. A gateway's
+// or captive portal's passes to the client, and nothing is learned from it.
 func (d *Dispatcher) answered(x *exchange, resp *http.Response) {
+	origin.OnAPIServer(resp, func(resp *http.Response) { d.believe(x, resp) })
+}
+
+// believe learns from an answer of the API server.
+func (d *Dispatcher) believe(x *exchange, resp *http.Response) {
 	d.Credentials.Observe(x.request.Header, x.source.Principal, x.info.IsResource, resp.StatusCode)
 	if x.info.Class == request.ClassWatch {
 		d.watches.Follow(x.watch(), resp)

@@ -185,7 +185,7 @@ func (g *harness) do(r *http.Request) (int, string) {
 }
 
 func response(code int, body io.ReadCloser) *http.Response {
-	return &http.Response{StatusCode: code, Header: http.Header{"Content-Type": {"application/json"}}, Body: body, ContentLength: -1}
+	return &http.Response{StatusCode: code, Header: http.Header{"Content-Type": {"application/json"}, "Audit-Id": {"1"}}, Body: body, ContentLength: -1}
 }
 
 // says makes upstream give one answer to everything.

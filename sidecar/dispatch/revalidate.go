@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"go.uber.org/zap"
 
+	"rockpool.dev/sidecar/api/origin"
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/replay"
 )
@@ -65,7 +66,8 @@ func (d *Dispatcher) revalidate(x *exchange, etag string) (*http.Response, error
 		revalidationsTotal.WithLabelValues("failed").Inc()
 		return nil, err
 	}
-	if resp.StatusCode != http.StatusNotModified {
+	switch {
+	case resp.StatusCode != http.StatusNotModified:
 		result := "failed"
 		if resp.StatusCode == http.StatusOK {
 			result = "changed"
@@ -73,6 +75,10 @@ func (d *Dispatcher) revalidate(x *exchange, etag string) (*http.Response, error
 		revalidationsTotal.WithLabelValues(result).Inc()
 		d.answered(x, resp)
 		return resp, nil
+	case !origin.FromAPIServer(resp): // what it says is unchanged may be its own page
+		resp.Body.Close()
+		revalidationsTotal.WithLabelValues("failed").Inc()
+		return d.forward(x)
 	}
 	defer resp.Body.Close()
 	recorded, err := within(ctx, d.lookup.body, func(ctx context.Context) (*http.Response, error) {

@@ -16,12 +16,12 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"rockpool.dev/sidecar/api/origin"
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/relist"
 	"rockpool.dev/sidecar/replay"
-	"rockpool.dev/sidecar/upstream"
 )
 
 var resumptions = promauto.NewCounterVec(prometheus.CounterOpts{
@@ -202,6 +202,10 @@ func (p *waiting) step(w *watch) phase {
 		r := w.resumption()
 		resp, err := w.Upstream.RoundTrip(r)
 		switch {
+		case err == nil && !fromAPIServer(ctx, resp):
+			w.Logger.Debug("something else answers in the API server's place; the watch waits on",
+				zap.String("path", w.Info.Path), zap.Int("status", resp.StatusCode))
+			resp.Body.Close()
 		case err == nil && streamOf(resp) == w.form.Format:
 			w.Credentials.Observe(r.Header, w.Source.Principal, w.Info.IsResource, resp.StatusCode)
 			return newStreaming(w, resp.Body, p)
@@ -211,6 +215,15 @@ func (p *waiting) step(w *watch) phase {
 			return p.end(w, w.over())
 		}
 	}
+}
+
+// fromAPIServer reports whether an answer is the API server's. It waits for the first bytes of the
+// body if they must tell, until ctx ends.
+func fromAPIServer(ctx context.Context, resp *http.Response) bool {
+	body := resp.Body
+	stop := context.AfterFunc(ctx, func() { _ = body.Close() })
+	defer stop()
+	return origin.FromAPIServer(resp)
 }
 
 func (p *waiting) end(w *watch, next phase) phase {
@@ -291,7 +304,7 @@ func (p *expired) step(w *watch) phase {
 	case err == nil:
 	case ctx.Err() != nil:
 		return p.wait.end(w, w.over())
-	case upstream.IsLinkError(err):
+	case unanswered(err):
 		return p.wait // the API server is asked again when the link is back
 	default:
 		resumptions.WithLabelValues("gone").Inc()
