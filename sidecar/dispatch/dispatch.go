@@ -14,6 +14,7 @@ import (
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/cache"
 	"rockpool.dev/sidecar/principal"
+	"rockpool.dev/sidecar/tally"
 	"rockpool.dev/sidecar/upstream"
 	"rockpool.dev/sidecar/watch"
 	"rockpool.dev/sidecar/write"
@@ -39,6 +40,7 @@ type Options struct {
 	// refused then.
 	Acceptors []write.Acceptor
 	Logger    *zap.Logger
+	Repeated  *tally.Log       // for lines that each request may repeat; nil: one of its own
 	Clock     clock.WithTicker // nil means the real one
 }
 
@@ -57,6 +59,9 @@ var _ http.RoundTripper = (*Dispatcher)(nil)
 func New(o Options) *Dispatcher {
 	if o.Clock == nil {
 		o.Clock = clock.RealClock{}
+	}
+	if o.Repeated == nil {
+		o.Repeated = tally.New(o.Logger, o.Clock)
 	}
 	return &Dispatcher{
 		Options: o, reviews: newReviewSealer(), lookup: defaultLookupTimeout,

@@ -14,6 +14,7 @@ import (
 	"rockpool.dev/sidecar/api/origin"
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/replay"
+	"rockpool.dev/sidecar/tally"
 )
 
 // lookupTimeout bounds how long a request waits for the cache before it goes upstream, and
@@ -90,7 +91,10 @@ func (d *Dispatcher) revalidate(x *exchange, etag string) (*http.Response, error
 	case err != nil:
 		d.skipCacheAfter(err)
 		revalidationsTotal.WithLabelValues("lost").Inc()
-		d.Logger.Warn("cannot read an unchanged document from the cache; fetching it again", zap.String("path", x.info.Path), zap.Error(err))
+		d.Repeated.Write(tally.Line{
+			Level: zap.WarnLevel, Message: "cannot read an unchanged document from the cache; fetching it again",
+			Fields: []zap.Field{zap.String("path", x.info.Path)}, Err: err,
+		})
 		return d.forward(x)
 	}
 	revalidationsTotal.WithLabelValues("unchanged").Inc()
