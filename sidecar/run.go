@@ -28,6 +28,7 @@ import (
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/proxy"
 	"rockpool.dev/sidecar/relist"
+	"rockpool.dev/sidecar/tally"
 	"rockpool.dev/sidecar/upstream"
 	"rockpool.dev/sidecar/write/lease"
 	"rockpool.dev/sidecar/write/outbox"
@@ -48,6 +49,8 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 		return err
 	}
 	defer log.Sync() //nolint:errcheck // stderr may not be syncable
+	repeated := tally.New(log, clock.RealClock{})
+	defer repeated.Flush()
 	log.Info("starting", zap.String("version", describe()))
 
 	// First what can only fail for good, so that it is seen at once.
@@ -79,7 +82,7 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	defer memory.Close() //nolint:errcheck // nothing of it is needed any more
 
 	s := &sidecar{
-		cfg: cfg, flags: flags, log: log, level: level, agents: agent.NewCurrent(cfg.Cache.Agents), mirror: mirror,
+		cfg: cfg, flags: flags, log: log, repeated: repeated, level: level, agents: agent.NewCurrent(cfg.Cache.Agents), mirror: mirror,
 		disk: disk, caches: cache.Caches{Disk: disk.Cache, Memory: memory, MemoryOnly: cfg.Cache.MemoryOnly},
 	}
 	if err := s.connect(settings); err != nil {
@@ -88,7 +91,7 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	s.newDispatcher()
 	s.proxy, err = proxy.New(proxy.Options{
 		Transport: s.dispatcher, Upgrade: s.upstream.HTTP1(), TLS: authority.TLSConfig(),
-		ConnectHosts: connectHosts(settings.Servers), Context: dispatch.WithTrace, Observe: accessLog(log),
+		ConnectHosts: connectHosts(settings.Servers), Context: dispatch.WithTrace, Observe: accessLog(log, repeated),
 		Buffered: func(r *http.Request) bool { info := dispatch.TraceOf(r.Context()).Info; return info.IsUnary() },
 		Grace:    cfg.Shutdown.Grace, Logger: log,
 	})
@@ -103,6 +106,7 @@ type sidecar struct {
 	cfg         config.Config // as at the start
 	flags       *pflag.FlagSet
 	log         *zap.Logger
+	repeated    *tally.Log      // for lines that an outage repeats
 	level       zap.AtomicLevel // of log
 	agents      *agent.Current
 	mirror      *account.Mirror
@@ -145,7 +149,7 @@ func (s *sidecar) connect(settings upstream.Settings) (err error) {
 		Settings:  settings,
 		CAFile:    filepath.Join(s.cfg.Account.Source, account.CAFile),
 		TokenFile: filepath.Join(s.cfg.Account.Source, account.TokenFile),
-		OnChange:  func(state upstream.State, reason string) { s.disk.Link(state.String(), reason) },
+		OnChange:  s.linkChanged,
 		Logger:    s.log,
 	})
 	if err != nil {
@@ -161,12 +165,21 @@ func (s *sidecar) connect(settings upstream.Settings) (err error) {
 	return nil
 }
 
+// linkChanged takes note of a new state of the link.
+func (s *sidecar) linkChanged(state upstream.State, reason string) {
+	s.disk.Link(state.String(), reason)
+	if state == upstream.Online {
+		s.repeated.End()
+	}
+}
+
 func (s *sidecar) newDispatcher() {
 	o := dispatch.Options{
 		Upstream: s.upstream, Caches: s.caches, Agents: s.agents, Credentials: s.credentials,
 		Verifier:       principal.NewVerifier(principal.Options{Keys: s.keys, Own: s.podToken, Accepted: s.accepted, Grace: s.cfg.Offline.TokenGrace}),
 		ReviewLifetime: s.cfg.Offline.ReviewLifetime,
 		Logger:         s.log,
+		Repeated:       s.repeated,
 	}
 	if s.outbox = s.newOutbox(); s.outbox != nil {
 		o.Acceptors = append(o.Acceptors, s.outbox)
@@ -188,7 +201,7 @@ func (s *sidecar) newOutbox() *outbox.Outbox {
 	if db == nil {
 		return nil
 	}
-	o := outbox.Options{Store: db, MaxAge: s.cfg.Offline.EventsMaxAge, Logger: s.log}
+	o := outbox.Options{Store: db, MaxAge: s.cfg.Offline.EventsMaxAge, Logger: s.log, Repeated: s.repeated}
 	if s.cfg.Offline.Events {
 		o.MaxCount = s.cfg.Offline.EventsMaxCount
 	}

@@ -144,7 +144,7 @@ func Keys() []Key {
 			"Whether the pod can keep renewing a Lease that it held when the link went down; meanwhile another client may take the Lease at the API server.",
 			func(c *Config, v string) (err error) { c.Offline.Leases, err = boolean(v); return }},
 		{"log.level", "debug|info|warn|error", "info", atRunTime,
-			"Lowest severity to log; debug logs every request, info only failed ones.",
+			"Lowest severity to log; debug logs every request; info the first of failed ones that are alike, then their count.",
 			func(c *Config, v string) (err error) { c.Log.Level, err = level(v); return }},
 		{"log.format", "json|console", "json", atStart,
 			"Format of log lines.",

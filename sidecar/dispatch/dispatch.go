@@ -10,9 +10,11 @@ import (
 	"k8s.io/utils/clock"
 
 	"rockpool.dev/sidecar/api/agent"
+	"rockpool.dev/sidecar/api/origin"
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/cache"
 	"rockpool.dev/sidecar/principal"
+	"rockpool.dev/sidecar/tally"
 	"rockpool.dev/sidecar/upstream"
 	"rockpool.dev/sidecar/watch"
 	"rockpool.dev/sidecar/write"
@@ -38,6 +40,7 @@ type Options struct {
 	// refused then.
 	Acceptors []write.Acceptor
 	Logger    *zap.Logger
+	Repeated  *tally.Log       // for lines that each request may repeat; nil: one of its own
 	Clock     clock.WithTicker // nil means the real one
 }
 
@@ -56,6 +59,9 @@ var _ http.RoundTripper = (*Dispatcher)(nil)
 func New(o Options) *Dispatcher {
 	if o.Clock == nil {
 		o.Clock = clock.RealClock{}
+	}
+	if o.Repeated == nil {
+		o.Repeated = tally.New(o.Logger, o.Clock)
 	}
 	return &Dispatcher{
 		Options: o, reviews: newReviewSealer(), lookup: defaultLookupTimeout,
@@ -121,8 +127,14 @@ func (d *Dispatcher) forward(x *exchange) (*http.Response, error) {
 	return resp, nil
 }
 
-// answered takes note of an answer of the API server, on its way to the client.
+// answered takes note of an answer on its way to the client, if it is the API server's. A gateway's
+// or captive portal's passes to the client, and nothing is learned from it.
 func (d *Dispatcher) answered(x *exchange, resp *http.Response) {
+	origin.OnAPIServer(resp, func(resp *http.Response) { d.believe(x, resp) })
+}
+
+// believe learns from an answer of the API server.
+func (d *Dispatcher) believe(x *exchange, resp *http.Response) {
 	if x.info.Class == request.ClassWatch && !d.watches.Follow(x.watch(), resp) {
 		return
 	}

@@ -2,9 +2,11 @@ package watch
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
+	"rockpool.dev/sidecar/api/origin"
 	"rockpool.dev/sidecar/relist"
 	"rockpool.dev/sidecar/upstream"
 )
@@ -80,6 +82,12 @@ func (s *cohorts) delay(failures int) time.Duration {
 	return d
 }
 
+// unanswered reports whether an error says that the API server has not been heard: the link broke,
+// or something on the way to it has answered.
+func unanswered(err error) bool {
+	return upstream.IsLinkError(err) || errors.Is(err, origin.ErrForeign)
+}
+
 // difference gives the changes that the cohort has missed. The first member to ask finds them
 // with compare; if the link breaks meanwhile, or that member's client leaves, the next member
 // does.
@@ -97,7 +105,7 @@ func (c *cohort) difference(ctx context.Context, compare func(context.Context) (
 	switch {
 	case err == nil:
 		c.found = found
-	case ctx.Err() == nil && !upstream.IsLinkError(err):
+	case ctx.Err() == nil && !unanswered(err):
 		c.failure = err
 	}
 	return found, err

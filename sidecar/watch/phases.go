@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"go.uber.org/zap"
 
+	"rockpool.dev/sidecar/api/origin"
 	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/replay"
@@ -200,6 +201,10 @@ func (p *waiting) step(w *watch) phase {
 		r := w.resumption()
 		resp, err := w.Upstream.RoundTrip(r)
 		switch {
+		case err == nil && !fromAPIServer(ctx, resp):
+			w.Logger.Debug("something else answers in the API server's place; the watch waits on",
+				zap.String("path", w.Info.Path), zap.Int("status", resp.StatusCode))
+			resp.Body.Close()
 		case err == nil && streamOf(resp) == w.form.Format:
 			w.Credentials.Observe(r.Header, w.Source.Principal, w.Info.IsResource, resp.StatusCode)
 			return newStreaming(w, resp.Body, p)
@@ -209,6 +214,15 @@ func (p *waiting) step(w *watch) phase {
 			return p.end(w, w.over())
 		}
 	}
+}
+
+// fromAPIServer reports whether an answer is the API server's. It waits for the first bytes of the
+// body if they must tell, until ctx ends.
+func fromAPIServer(ctx context.Context, resp *http.Response) bool {
+	body := resp.Body
+	stop := context.AfterFunc(ctx, func() { _ = body.Close() })
+	defer stop()
+	return origin.FromAPIServer(resp)
 }
 
 func (p *waiting) end(w *watch, next phase) phase {
