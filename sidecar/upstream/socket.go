@@ -10,7 +10,7 @@ import (
 
 // keepAlive detects that the peer of an idle connection has vanished. It is for HTTP/1.1 upgrades:
 // HTTP/2 has its pings.
-var keepAlive = net.KeepAliveConfig{Enable: true, Idle: pingAfter, Interval: pingTimeout, Count: 2}
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 2}
 
 // userTimeout returns a Control for net.Dialer. With it the kernel ends a connection on which bytes
 // or keep-alive probes were not acknowledged for d (TCP_USER_TIMEOUT, tcp(7)). Without it the
