@@ -120,7 +120,8 @@ type sidecar struct {
 // upstreamSettings gives the settings in the terms of package upstream.
 func upstreamSettings(cfg config.Config) (upstream.Settings, error) {
 	settings := upstream.Settings{
-		ProbeInterval: cfg.Upstream.ProbeInterval, ProbeTimeout: cfg.Upstream.ProbeTimeout, ConnectTimeout: cfg.Upstream.ConnectTimeout,
+		ConnectTimeout: cfg.Upstream.ConnectTimeout, KeepaliveInterval: cfg.Upstream.KeepaliveInterval, RetryInterval: cfg.Upstream.RetryInterval,
+		ProbeInterval: cfg.Upstream.ProbeInterval, ProbeTimeout: cfg.Upstream.ProbeTimeout,
 		FailureThreshold: cfg.Upstream.FailureThreshold, SuccessThreshold: cfg.Upstream.SuccessThreshold,
 	}
 	if cfg.Upstream.Mode == config.ModeRoundRobin {
@@ -145,6 +146,7 @@ func (s *sidecar) connect(settings upstream.Settings) (err error) {
 		Settings:  settings,
 		CAFile:    filepath.Join(s.cfg.Account.Source, account.CAFile),
 		TokenFile: filepath.Join(s.cfg.Account.Source, account.TokenFile),
+		IsStream:  func(r *http.Request) bool { return proxy.IsWatch(r) || r.URL.Query().Get("follow") == "true" },
 		OnChange:  func(state upstream.State, reason string) { s.disk.Link(state.String(), reason) },
 		Logger:    s.log,
 	})

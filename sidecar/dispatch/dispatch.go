@@ -23,9 +23,16 @@ type Verifier interface {
 	Verify(header http.Header) (subject string, err error)
 }
 
+// Upstream is the way to the API server.
+type Upstream interface {
+	watch.Upstream
+	// Wake says that a program asks while the link is down: its return should be noticed soon.
+	Wake()
+}
+
 // Options of New.
 type Options struct {
-	Upstream watch.Upstream
+	Upstream Upstream
 	Caches   cache.Caches
 	// Agents are the clients whose reading is recorded. A request is judged when it is sent;
 	// that counts for all of its answer, also for a watch.
@@ -91,6 +98,7 @@ func (d *Dispatcher) RoundTrip(r *http.Request) (*http.Response, error) {
 func (d *Dispatcher) online(x *exchange) (resp *http.Response, err error) {
 	for range x.attempts() {
 		if !d.Upstream.Online() {
+			d.Upstream.Wake()
 			return nil, errOffline
 		}
 		if resp, err = d.send(x); err == nil || !upstream.IsLinkError(err) {
@@ -128,6 +136,7 @@ func (d *Dispatcher) answered(x *exchange, resp *http.Response) {
 		d.watches.Follow(x.watch(), resp)
 		return
 	}
+	d.watches.Asked()
 	x.cache.Record(x.source, resp)
 	if x.acceptor != nil {
 		x.acceptor.Observe(x.write(), resp)
