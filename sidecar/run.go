@@ -88,7 +88,7 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	s.newDispatcher()
 	s.proxy, err = proxy.New(proxy.Options{
 		Transport: s.dispatcher, Upgrade: s.upstream.HTTP1(), TLS: authority.TLSConfig(),
-		ConnectHosts: connectHosts(settings.Servers), Context: dispatch.WithTrace, Observe: accessLog(log),
+		ConnectHosts: connectHosts, Context: dispatch.WithTrace, Observe: accessLog(log),
 		Buffered: func(r *http.Request) bool { info := dispatch.TraceOf(r.Context()).Info; return info.IsUnary() },
 		Grace:    cfg.Shutdown.Grace, Logger: log,
 	})
@@ -230,9 +230,6 @@ func (s *sidecar) apply(cfg config.Config) error {
 	if err != nil {
 		return err
 	}
-	if err := s.proxy.SetConnectHosts(connectHosts(settings.Servers)); err != nil {
-		return err
-	}
 	if err := s.upstream.Update(settings); err != nil {
 		return err
 	}
@@ -288,19 +285,10 @@ func (s *sidecar) serve(ctx context.Context, l *listeners) error {
 	return err
 }
 
-// connectHosts are the names under which a client that uses a forward proxy may
-// look for the API.
-func connectHosts(servers []upstream.Server) []string {
-	hosts := []string{"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"}
-	for _, s := range servers {
-		port := s.URL.Port()
-		if port == "" {
-			port = "443"
-		}
-		hosts = append(hosts, net.JoinHostPort(s.URL.Hostname(), port))
-	}
-	return hosts
-}
+// connectHosts are the names of the API that the pod's own certificate has. A client that asks the
+// forward proxy for another name of the API server gets a tunnel, because it would refuse the
+// certificate.
+var connectHosts = []string{"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"}
 
 // listeners are the sidecar's open ports.
 type listeners struct{ api, connect, metrics net.Listener }
