@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -21,10 +22,16 @@ import (
 
 // Connections to one address.
 const (
-	idleConnTimeout   = 90 * time.Second // below the usual limits of load balancers
-	idleConnsPerHost  = 16               // HTTP/1.1 only: HTTP/2 shares one connection
-	sessionCache      = 4                // TLS sessions to resume, which saves bytes on a thin link
-	writeStallTimeout = 15 * time.Second // for sent bytes that are not acknowledged
+	idleConnTimeout  = 90 * time.Second // below the usual limits of load balancers
+	idleConnsPerHost = 16               // HTTP/1.1 only: HTTP/2 shares one connection
+	sessionCache     = 4                // TLS sessions to resume, which saves bytes on a thin link
+	receiveBuffer    = 1 << 20          // bytes of one response that wait for a slow client
+	// ackTimeout is for sent bytes that are not acknowledged. It is longer than the queue of a thin
+	// link: 256 KiB at 64 kbit/s take 33 s.
+	ackTimeout = 60 * time.Second
+	// maxDials is how many connections one request may wait for. More than one is needed when the
+	// API server allows few streams on a connection.
+	maxDials = 8
 )
 
 const (
@@ -43,78 +50,114 @@ type address struct {
 	logger  *zap.Logger
 	clock   clock.WithTickerAndDelayedExecution
 	dialer  net.Dialer
-	changed func() // the evidence has
-	wanted  func() bool
-	// http2 uses the connections of this address as its pool. It is the one HTTP/2 client that can
-	// send a PING when it is asked to; http.ClientConn cannot.
+	resolve func(ctx context.Context, network, host string) ([]netip.Addr, error)
+	// lastSegment is the function of that name, for tests whose clock is not the kernel's.
+	lastSegment func(net.Conn) (time.Duration, bool)
+	changed     func() // the evidence has
+	wanted      func() bool
+	// http2 uses the connections of this address as its pool. It is deprecated in favour of
+	// net/http, whose ClientConn has no Ping: only this one sends a PING when it is asked to.
 	http2 *http2.Transport //nolint:staticcheck
 	http1 *http.Transport
 	ctx   context.Context // the life of the address
 	end   context.CancelFunc
 	goes  sync.WaitGroup
-	heard atomic.Int64  // when the latest byte came over a verified connection, ns since 1970
+	heard instant       // the latest byte over a verified connection
 	look  chan struct{} // has a value when the retries should look at the evidence again
-	woken chan bool     // has a value when an attempt is wanted soon; true: at once
+	woken chan struct{} // has a value when an attempt is wanted soon
 	used  atomic.Bool   // by a request, since it was last asked whether it is ready
 
 	mu          sync.Mutex
 	settings    Settings
 	conns       []*conn
-	dialing     *dialing // nil: no connection is on its way
-	tried       time.Time
-	failures    int // dials that have failed in succession
-	failed      time.Time
+	dialing     *dialing  // nil: no connection is on its way
+	tried       time.Time // when the latest dial began
+	failures    int       // dials that have failed in succession
+	failed      time.Time // see Evidence
 	rtt         time.Duration
 	http1Only   bool
 	sessions    tls.ClientSessionCache
 	sessionsOf  *roots
-	unready     int   // answers of /readyz in succession that were none or a 5xx
+	unready     int   // answers of /readyz in succession that contradict ready
 	ready       bool  // by /readyz; only chooses among several addresses
 	closeReason error // not nil once the address is closed for good
 	lastErr     error // nil before the first failure and after a verified connection
 	lastLogged  string
 }
 
-func newAddress(server Server, trust *trust, settings Settings, u *Upstream) *address {
+func newAddress(server Server, trust *trust, settings Settings, u *Upstream) (*address, error) {
 	a := &address{
 		server: server, name: server.URL.String(), trust: trust, settings: settings,
 		logger: u.logger, clock: u.clock, changed: u.refresh,
-		dialer: net.Dialer{KeepAliveConfig: keepAlive, Control: userTimeout(writeStallTimeout)},
-		look:   make(chan struct{}, 1), woken: make(chan bool, 1), ready: true,
+		resolve: net.DefaultResolver.LookupNetIP, lastSegment: lastSegment,
+		dialer: net.Dialer{KeepAlive: -1, Control: userTimeout(ackTimeout)},
+		look:   make(chan struct{}, 1), woken: make(chan struct{}, 1), ready: true,
 	}
 	a.wanted = func() bool { return u.plan.Load().wanted(a) }
-	a.ctx, a.end = context.WithCancel(context.Background())
-	a.http2 = &http2.Transport{ //nolint:staticcheck // see the field
-		ConnPool: pool{a}, IdleConnTimeout: idleConnTimeout, WriteByteTimeout: writeStallTimeout,
-		StrictMaxConcurrentStreams: false,
+	// Only through an http.Transport can x/net/http2 be told how much memory a stream may take.
+	var err error
+	if a.http2, err = http2.ConfigureTransports(&http.Transport{
+		HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: receiveBuffer}, IdleConnTimeout: idleConnTimeout,
+	}); err != nil {
+		return nil, err
 	}
+	a.http2.ConnPool = pool{a} //nolint:staticcheck // see the field
 	a.http1 = &http.Transport{
-		Proxy: nil, // the environment's proxy is meant for the application
-		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			c, err := a.dial(ctx, &dialing{progress: a.clock.Now()}, "http/1.1")
-			if a.dialed(err); err != nil {
-				return nil, &dialError{err}
-			}
-			return c, nil
-		},
+		Proxy:               nil, // the environment's proxy is meant for the application
+		DialTLSContext:      a.dialHTTP1,
 		MaxIdleConnsPerHost: idleConnsPerHost, IdleConnTimeout: idleConnTimeout,
 	}
+	a.ctx, a.end = context.WithCancel(context.Background())
 	a.goes.Go(a.retry)
-	return a
+	return a, nil
+}
+
+// begin tells whether the address is open. If it is, goes.Done must be called.
+func (a *address) begin() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closeReason == nil {
+		a.goes.Add(1)
+	}
+	return a.closeReason == nil
+}
+
+// run runs f in a goroutine that ends before the address is closed. False: it is closed already.
+func (a *address) run(f func()) bool {
+	if !a.begin() {
+		return false
+	}
+	go func() {
+		defer a.goes.Done()
+		f()
+	}()
+	return true
+}
+
+func (a *address) reasonToClose() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.closeReason
 }
 
 // pool lets the HTTP/2 transport use the connections of an address.
 type pool struct{ *address }
 
-// GetClientConn gives the connection for a request, which may have to wait for it.
+// errUnused is for API servers, or gateways before them, that end each connection at once.
+var errUnused = errors.New("it closes connections before they can be used")
+
+// GetClientConn gives the connection for a request, which may have to wait for it. The transport
+// calls it again for a request that the API server says it has not begun.
 func (p pool) GetClientConn(r *http.Request, _ string) (*http2.ClientConn, error) {
 	a := p.address
-	for {
+	x := attemptOf(r.Context())
+	x.again()
+	for range maxDials {
 		a.mu.Lock()
 		for _, c := range slices.Backward(a.conns) {
-			if c.http2 != nil && c.usable() && c.http2.ReserveNewRequest() {
+			if c.usable() && c.http2.ReserveNewRequest() {
 				a.mu.Unlock()
-				attemptOf(r.Context()).on(c)
+				x.on(c)
 				return c.http2, nil
 			}
 		}
@@ -136,6 +179,7 @@ func (p pool) GetClientConn(r *http.Request, _ string) (*http2.ClientConn, error
 			return nil, errNotHTTP2
 		}
 	}
+	return nil, &dialError{errUnused}
 }
 
 // MarkDead is part of the interface; a connection that is closed takes itself out.
@@ -153,17 +197,20 @@ func (a *address) speaksHTTP1() bool {
 // add takes a verified connection into the list.
 func (a *address) add(c *conn) error {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.closeReason != nil {
-		_ = c.socket.Conn.Close()
-		return a.closeReason
+	reason := a.closeReason
+	if reason == nil && !c.removed {
+		a.conns = append(a.conns, c)
 	}
-	a.conns = append(a.conns, c)
-	return nil
+	a.mu.Unlock()
+	if reason != nil {
+		c.end(reason)
+	}
+	return reason
 }
 
 func (a *address) remove(c *conn) {
 	a.mu.Lock()
+	c.removed = true
 	a.conns = slices.DeleteFunc(a.conns, func(other *conn) bool { return other == c })
 	a.mu.Unlock()
 	a.changed()
@@ -180,28 +227,22 @@ func (a *address) all() []*conn {
 func (a *address) evidence() Evidence {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	e := Evidence{Heard: a.lastHeard(), Failed: a.failed, RoundTrip: a.rtt}
-	for _, c := range a.conns {
-		e.Usable = e.Usable || c.usable() || (c.http2 == nil && a.http1Only && a.failed.IsZero())
-	}
-	return e
+	return Evidence{Usable: a.usable(), Heard: a.heard.time(), Failed: a.failed, RoundTrip: a.rtt}
 }
+
+// usable tells whether a connection takes new requests. The lock is held.
+func (a *address) usable() bool { return slices.ContainsFunc(a.conns, (*conn).usable) }
 
 func (a *address) verdict() Verdict { return a.evidence().Verdict(a.clock.Now()) }
 
-// lastHeard is when the latest byte came over a verified connection, zero if none has.
-func (a *address) lastHeard() time.Time {
-	if ns := a.heard.Load(); ns != 0 {
-		return time.Unix(0, ns)
-	}
-	return time.Time{}
-}
-
-// measured takes a measured round trip.
-func (a *address) measured(took time.Duration) {
+// measured takes the round trip of a PING. One that may have waited in a queue can only show that
+// the link is faster than thought.
+func (a *address) measured(took time.Duration, alone bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.rtt = smooth(a.rtt, took)
+	if alone || took < a.rtt {
+		a.rtt = smooth(a.rtt, took)
+	}
 }
 
 func (a *address) roundTrip() time.Duration {
@@ -217,106 +258,116 @@ func (a *address) keepalive() time.Duration {
 }
 
 // sessionsFor gives the TLS sessions to resume. They live as long as the roots by which they were
-// verified. The lock is held.
+// verified.
 func (a *address) sessionsFor(r *roots) tls.ClientSessionCache {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	if a.sessionsOf != r {
 		a.sessions, a.sessionsOf = tls.NewLRUClientSessionCache(sessionCache), r
 	}
 	return a.sessions
 }
 
-// reloadTrust reads the CA file again. With other roots new requests use new connections.
+// reloadTrust reads the CA file again. With other roots new requests use new connections. Requests
+// in flight go on.
 func (a *address) reloadTrust() {
 	changed, err := a.trust.reload()
 	if err != nil {
 		a.logger.Debug("cannot read the CA file; keeping the certificates loaded before", zap.Error(err))
 	}
-	if !changed {
-		return
+	if changed {
+		a.logger.Info("CA file loaded", zap.String("file", a.trust.file))
 	}
-	a.logger.Info("CA file loaded", zap.String("file", a.trust.file))
+	roots, _ := a.trust.current()
 	for _, c := range a.all() {
-		c.retire()
+		switch {
+		case c.roots == roots:
+		case c.http2 != nil:
+			c.http2.SetDoNotReuse()
+		default:
+			a.http1.CloseIdleConnections()
+		}
 	}
-	a.http1.CloseIdleConnections()
 }
 
-// retry tries an address again that is down, until the address is closed.
+// retry tries again to connect while that fails and no connection takes requests, until the address
+// is closed.
 func (a *address) retry() {
-	for failures := 0; ; {
-		var timer clock.Timer
-		var due <-chan time.Time
-		down := a.verdict() == Down && a.wanted()
-		if down {
-			longest := min(firstRetry<<min(failures, 10), a.retryInterval())
-			timer = a.clock.NewTimer(rand.N(longest)) //nolint:gosec // many sidecars come back at the same time
-			due = timer.C()
-		} else {
-			failures = 0
+	var due time.Time // of the next attempt; zero: none is needed
+	for failures := 0; a.ctx.Err() == nil; {
+		now := a.clock.Now()
+		a.mu.Lock()
+		longest, tried := min(firstRetry<<min(failures, 10), a.settings.RetryInterval), a.tried
+		a.mu.Unlock()
+		e := a.evidence()
+		switch {
+		case e.Usable || e.Failed.IsZero() || !a.wanted():
+			due, failures = time.Time{}, 0
+		case due.IsZero():
+			due = latest(now, tried.Add(rand.N(longest))) //nolint:gosec // many sidecars come back at the same time
 		}
-		try := false
+		var next <-chan time.Time
+		stop := func() bool { return true }
+		if !due.IsZero() {
+			timer := a.clock.NewTimer(due.Sub(now))
+			next, stop = timer.C(), timer.Stop
+		}
 		select {
-		case <-due:
-			try = true
-		case atOnce := <-a.woken:
-			try = down && (atOnce || a.rested())
+		case <-next:
+			failures++
+			due = time.Time{}
+			a.tryAgain()
+		case <-a.woken:
+			if soon := latest(now, tried.Add(wakeInterval)); soon.Before(due) {
+				due = soon
+			}
 		case <-a.look:
 		case <-a.ctx.Done():
 		}
-		if timer != nil {
-			timer.Stop()
-		}
-		if a.ctx.Err() != nil {
-			return
-		}
-		if try {
-			failures++
-			a.mu.Lock()
-			d := a.connect()
-			a.mu.Unlock()
-			<-d.done
-		}
+		stop()
 	}
 }
 
-// rested waits until another attempt may be woken. It reports false when the address is closed.
-func (a *address) rested() bool {
+// tryAgain dials, and waits for the end of that. In a black hole the kernel repeats its SYN after
+// 1, 3, 7 and 15 s. Whoever wakes the address meanwhile has another SYN sent.
+func (a *address) tryAgain() {
 	a.mu.Lock()
-	left := wakeInterval - a.clock.Since(a.tried)
-	a.mu.Unlock()
-	if left <= 0 {
-		return true
+	if a.closeReason != nil {
+		a.mu.Unlock()
+		return
 	}
-	timer := a.clock.NewTimer(left)
-	defer timer.Stop()
+	d := a.connect()
+	a.mu.Unlock()
+	var soon <-chan time.Time
 	for {
 		select {
-		case <-timer.C():
-			return true
-		case atOnce := <-a.woken:
-			if atOnce {
-				return true
+		case <-d.done:
+			return
+		case <-a.woken:
+			if soon == nil {
+				a.mu.Lock()
+				soon = a.clock.After(wakeInterval - a.clock.Since(a.tried))
+				a.mu.Unlock()
 			}
-		case <-a.ctx.Done():
-			return false
+		case <-soon:
+			soon = nil
+			a.mu.Lock()
+			a.tried = a.clock.Now()
+			a.mu.Unlock()
+			select {
+			case d.again <- struct{}{}:
+			default:
+			}
 		}
 	}
 }
 
-func (a *address) retryInterval() time.Duration {
+// notReady notes that a gateway has answered a request for want of an API server. That only counts
+// where there are several addresses.
+func (a *address) notReady() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.settings.RetryInterval
-}
-
-// answered notes whether the API server itself has answered a request, and not a gateway for want
-// of one. It only counts where there are several addresses.
-func (a *address) answered(itself bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if !itself {
-		a.ready = false
-	}
+	a.ready = false
 }
 
 // reach finds out, by a new connection, whether the address answers.
@@ -328,10 +379,10 @@ func (a *address) reach() {
 	}
 }
 
-// wake has the address tried again if it is down: at once, or as soon as requests may ask for it.
-func (a *address) wake(atOnce bool) {
+// wake has the address tried again soon if it is down.
+func (a *address) wake() {
 	select {
-	case a.woken <- atOnce:
+	case a.woken <- struct{}{}:
 	default:
 	}
 }

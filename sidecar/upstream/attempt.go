@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"sync"
-	"sync/atomic"
 )
 
 // maxReplay bounds, in bytes, a request body that is kept so that it can be sent again. What the
@@ -20,7 +19,11 @@ type upload struct {
 	whole  bool      // kept is all of it
 	rest   io.Reader // what comes after kept; nil: nothing
 	source io.Closer // nil: no body
-	begun  atomic.Bool
+
+	mu     sync.Mutex
+	reader *part // of the latest attempt; the ones before get no bytes any more
+	begun  bool  // something of a body that is not whole was read
+	failed error // by the client
 }
 
 // newUpload reads a body up to maxReplay. A client that breaks off its own body fails here, before
@@ -57,23 +60,54 @@ func (u *upload) give(r *http.Request) {
 		}
 		return
 	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.reader = &part{io.MultiReader(bytes.NewReader(u.kept), u.rest), u}
 	r.GetBody = nil
-	r.Body = io.NopCloser(&begun{io.MultiReader(bytes.NewReader(u.kept), u.rest), &u.begun})
+	r.Body = io.NopCloser(u.reader)
 }
 
-// begun notes that something was read.
-type begun struct {
-	io.Reader
-	flag *atomic.Bool
+// part is a body that is not whole, for one attempt.
+type part struct {
+	source io.Reader
+	upload *upload
 }
 
-func (b *begun) Read(p []byte) (int, error) {
-	b.flag.Store(true)
-	return b.Reader.Read(p)
+func (p *part) Read(b []byte) (int, error) {
+	u := p.upload
+	u.mu.Lock()
+	current := u.reader == p
+	u.begun = u.begun || current
+	u.mu.Unlock()
+	if !current {
+		return 0, io.ErrUnexpectedEOF
+	}
+	n, err := p.source.Read(b)
+	if err != nil && err != io.EOF {
+		u.mu.Lock()
+		u.failed = err
+		u.mu.Unlock()
+	}
+	return n, err
 }
 
-// repeatable tells that the body can be sent again.
-func (u *upload) repeatable() bool { return u.whole || !u.begun.Load() }
+// repeatable tells that the body can be sent again. If so, the attempt before reads none of it any
+// more.
+func (u *upload) repeatable() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !u.begun {
+		u.reader = nil
+	}
+	return !u.begun
+}
+
+// broken is the error of the client's body, nil if there was none.
+func (u *upload) broken() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.failed
+}
 
 func (u *upload) close() {
 	if u.source != nil {
@@ -98,8 +132,17 @@ func attemptOf(ctx context.Context) *attempt {
 	return x
 }
 
-// on notes the connection that the request uses. A transport that sends it again, because the API
-// server has not begun it, comes with another one.
+// again notes that nothing has arrived so far: the API server says that it has not begun the request.
+func (x *attempt) again() {
+	if x == nil {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.sent = false
+}
+
+// on notes the connection that the request uses now.
 func (x *attempt) on(c *conn) {
 	if x == nil || c == nil {
 		return

@@ -16,40 +16,74 @@ import (
 // or a firewall may have forgotten it, or the link is down.
 var errSilent = errors.New("nothing was heard on the connection, not even an answer to a PING")
 
+// closeTimeout is how long the TLS goodbye of a connection may take.
+const closeTimeout = 250 * time.Millisecond
+
+// instant is a time that several goroutines move forward. Its zero value is no time.
+type instant struct{ ns atomic.Int64 }
+
+func (i *instant) advance(to time.Time) {
+	for at := to.UnixNano(); ; {
+		before := i.ns.Load()
+		if at <= before || i.ns.CompareAndSwap(before, at) {
+			return
+		}
+	}
+}
+
+func (i *instant) time() time.Time {
+	if ns := i.ns.Load(); ns != 0 {
+		return time.Unix(0, ns)
+	}
+	return time.Time{}
+}
+
 // socket is the TCP connection below TLS. It notes when bytes come.
 type socket struct {
 	net.Conn
 	address  *address
-	verified atomic.Bool  // the handshake is done: what comes now comes from the API server
-	heard    atomic.Int64 // when the latest byte came after that, in ns since 1970
+	dialing  *dialing
+	verified atomic.Bool // the handshake is done: later bytes come from the API server
+	heard    instant     // the latest byte after that
+	reads    atomic.Int64
 }
 
 func (s *socket) Read(p []byte) (int, error) {
 	n, err := s.Conn.Read(p)
-	if n > 0 && s.verified.Load() {
-		s.stamp()
+	if n > 0 {
+		s.reads.Add(1)
+		s.hear(s.address.clock.Now())
 	}
 	return n, err
 }
 
-func (s *socket) stamp() {
-	now := s.address.clock.Now().UnixNano()
-	s.heard.Store(now)
-	s.address.heard.Store(now)
+// hear notes that something came. Before the handshake is verified it is progress of the dial only.
+func (s *socket) hear(at time.Time) {
+	if !s.verified.Load() {
+		s.dialing.progress.advance(at)
+		return
+	}
+	s.heard.advance(at)
+	s.address.heard.advance(at)
 }
 
-// conn is one verified connection.
+// conn is one verified connection. Locks are taken in the order Upstream.eventMu, conn.mu,
+// address.mu. No lock is held when the HTTP transports, or Upstream.refresh, are called.
 type conn struct {
 	*tls.Conn
 	socket  *socket
 	address *address
+	roots   *roots
 	http2   *http2.ClientConn // nil: HTTP/1.1
+	closing atomic.Bool
+	removed bool // guarded by the lock of the address
 
 	mu      sync.Mutex
 	waiters map[*waiter]struct{}
 	streams int // open responses
 	pinged  time.Time
 	timer   clock.Timer // of the next look; nil: none
+	due     time.Time   // of that look
 	closed  error       // why it was closed here; nil: it was not
 }
 
@@ -62,7 +96,7 @@ type waiter struct {
 // silence is the evidence. The lock is held.
 func (c *conn) silence() Silence {
 	s := Silence{
-		Heard: time.Unix(0, c.socket.heard.Load()), Pinged: c.pinged, Streams: c.streams > 0,
+		Heard: c.socket.heard.time(), Pinged: c.pinged, Streams: c.streams > 0,
 		CanPing: c.http2 != nil, RoundTrip: c.address.roundTrip(),
 	}
 	for w := range c.waiters {
@@ -77,11 +111,10 @@ func (c *conn) silence() Silence {
 func (c *conn) wait() *waiter {
 	w := &waiter{c, c.address.clock.Now()}
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.waiters[w] = struct{}{}
-	look := c.timer == nil || len(c.waiters) == 1
-	c.mu.Unlock()
-	if look {
-		c.look()
+	if c.timer == nil || c.due.After(w.since.Add(askAfter)) {
+		c.lookLocked()
 	}
 	return w
 }
@@ -98,11 +131,10 @@ func (w *waiter) done() {
 // stream notes that a response is open, or no more.
 func (c *conn) stream(more int) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.streams += more
-	look := more > 0 && c.timer == nil
-	c.mu.Unlock()
-	if look {
-		c.look()
+	if more > 0 && c.timer == nil {
+		c.lookLocked()
 	}
 }
 
@@ -110,19 +142,26 @@ func (c *conn) stream(more int) {
 func (c *conn) look() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.timer != nil {
-		c.timer.Stop()
-		c.timer = nil
-	}
-	if c.closed != nil {
+	c.lookLocked()
+}
+
+func (c *conn) lookLocked() {
+	c.stopTimer()
+	if c.closing.Load() {
 		return
 	}
-	now := c.address.clock.Now()
-	todo, at := c.silence().next(now, c.address.keepalive())
+	now, keepalive := c.address.clock.Now(), c.address.keepalive()
+	todo, at := c.silence().next(now, keepalive)
+	if todo == closeConn {
+		if ago, ok := c.address.lastSegment(c.socket.Conn); ok {
+			c.socket.hear(now.Add(-ago))
+			todo, at = c.silence().next(now, keepalive)
+		}
+	}
 	switch todo {
 	case sendPing:
 		c.ping(now)
-		_, at = c.silence().next(now, c.address.keepalive())
+		_, at = c.silence().next(now, keepalive)
 	case askDial:
 		c.address.reach()
 		at = now.Add(http1Interval)
@@ -131,50 +170,42 @@ func (c *conn) look() {
 		return
 	}
 	if !at.IsZero() {
+		c.due = at
 		c.timer = c.address.clock.AfterFunc(at.Sub(now), c.look)
 	}
 }
 
 // ping sends a PING, whose answer measures the round trip. The lock is held.
 func (c *conn) ping(now time.Time) {
-	if c.http2 == nil || !c.pinged.IsZero() {
+	if c.http2 == nil || !c.pinged.IsZero() || c.closing.Load() {
 		return
 	}
-	c.pinged = now
-	c.address.goes.Go(func() {
+	reads := c.socket.reads.Load()
+	if c.address.run(func() {
 		err := c.http2.Ping(c.address.ctx)
 		c.mu.Lock()
+		defer c.mu.Unlock()
 		c.pinged = time.Time{}
-		c.mu.Unlock()
 		if err == nil {
-			c.address.measured(c.address.clock.Since(now))
-			c.look()
+			// An answer that came after other bytes may have waited for them in a queue.
+			alone := c.socket.reads.Load() == reads+1
+			c.address.measured(c.address.clock.Since(now), alone)
+			c.lookLocked()
 		}
-	})
-}
-
-// ask asks for a sign of life.
-func (c *conn) ask() {
-	c.mu.Lock()
-	if c.closed == nil {
-		c.ping(c.address.clock.Now())
+	}) {
+		c.pinged = now
 	}
-	c.mu.Unlock()
-	c.look()
 }
 
-// close ends the connection for a reason. The lock is held.
+// close ends the connection for a reason. The lock is held. TLS does not say goodbye: that would
+// wait for a peer that may be gone.
 func (c *conn) close(reason error) {
-	if c.closed != nil {
+	if c.closing.Swap(true) {
 		return
 	}
 	c.closed = reason
-	if c.timer != nil {
-		c.timer.Stop()
-		c.timer = nil
-	}
-	// TLS would wait for the peer to take its goodbye.
-	c.address.goes.Go(func() { _ = c.socket.Close() })
+	c.stopTimer()
+	_ = c.socket.Close()
 }
 
 // end closes the connection for a reason.
@@ -182,6 +213,13 @@ func (c *conn) end(reason error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.close(reason)
+}
+
+func (c *conn) stopTimer() {
+	if c.timer != nil {
+		c.timer.Stop()
+		c.timer = nil
+	}
 }
 
 // reason is why the connection was closed here; nil: it was not, or there is none.
@@ -196,37 +234,30 @@ func (c *conn) reason() error {
 
 // Close is called by the HTTP transport that uses the connection.
 func (c *conn) Close() error {
-	c.address.remove(c)
 	c.mu.Lock()
-	if c.timer != nil {
-		c.timer.Stop()
-		c.timer = nil
-	}
+	c.closing.Store(true)
+	c.stopTimer()
 	c.mu.Unlock()
+	c.address.remove(c)
+	force := time.AfterFunc(closeTimeout, func() { _ = c.socket.Close() })
+	defer force.Stop()
 	return c.Conn.Close()
 }
 
-// usable tells that the connection takes new requests.
+// usable tells that the connection takes new requests. It takes no lock of this package.
 func (c *conn) usable() bool {
-	return c.http2 != nil && c.reason() == nil && c.http2.CanTakeNewRequest()
-}
-
-// retire lets requests in flight go on, and has new ones use another connection.
-func (c *conn) retire() {
-	if c.http2 != nil {
-		c.http2.SetDoNotReuse()
-	}
+	return c.http2 != nil && !c.closing.Load() && c.http2.CanTakeNewRequest()
 }
 
 // down is called when the address is: nobody shall wait longer than for an answer to a PING.
 func (c *conn) down() {
 	c.mu.Lock()
-	waited := len(c.waiters) > 0
-	c.mu.Unlock()
+	defer c.mu.Unlock()
 	switch {
 	case c.http2 != nil:
-		c.ask()
-	case waited:
-		c.end(errSilent)
+		c.ping(c.address.clock.Now())
+		c.lookLocked()
+	case len(c.waiters) > 0:
+		c.close(errSilent)
 	}
 }

@@ -22,7 +22,14 @@ const attemptDelay = 250 * time.Millisecond
 type dialing struct {
 	done     chan struct{}
 	err      error
-	progress time.Time // when its latest step ended; guarded by the lock of the address
+	progress instant       // when its latest step ended, or a byte came
+	again    chan struct{} // has a value when TCP should begin once more, beside the attempts before
+}
+
+func newDialing(now time.Time) *dialing {
+	d := &dialing{done: make(chan struct{}), again: make(chan struct{}, 1)}
+	d.progress.advance(now)
+	return d
 }
 
 // dialError is the error of a request that got no connection, so that nothing of it was sent.
@@ -31,22 +38,24 @@ type dialError struct{ err error }
 func (e *dialError) Error() string { return e.err.Error() }
 func (e *dialError) Unwrap() error { return e.err }
 
-// connect gives the connection on its way, or begins one. The lock is held.
+// connect gives the connection on its way, or begins one. The lock is held, and the address is not
+// closed.
 func (a *address) connect() *dialing {
 	if a.dialing != nil {
 		return a.dialing
 	}
-	d := &dialing{done: make(chan struct{}), progress: a.clock.Now()}
-	a.dialing, a.tried = d, d.progress
+	a.tried = a.clock.Now()
+	d := newDialing(a.tried)
+	a.dialing = d
 	a.goes.Go(func() {
 		c, err := a.dial(a.ctx, d, http2.NextProtoTLS, "http/1.1")
 		if err == nil {
 			err = a.serve(c)
 		}
 		a.mu.Lock()
-		d.err, a.dialing = err, nil
+		d.err, a.dialing = cmp.Or(a.closeReason, err), nil
 		a.mu.Unlock()
-		a.dialed(err)
+		a.dialed(d.err)
 		close(d.done)
 	})
 	return d
@@ -55,45 +64,66 @@ func (a *address) connect() *dialing {
 // serve lets requests use a new connection. When the API server, or a gateway before it, speaks
 // HTTP/1.1 only, the address uses the transport that is made for that.
 func (a *address) serve(c *conn) error {
-	if c.ConnectionState().NegotiatedProtocol != http2.NextProtoTLS {
-		a.mu.Lock()
-		a.http1Only = true
-		a.mu.Unlock()
-		return c.Close()
-	}
-	client, err := a.http2.NewClientConn(c) //nolint:staticcheck // see address.http2
-	if err != nil {
-		_ = c.Close()
-		return err
+	isHTTP2 := c.ConnectionState().NegotiatedProtocol == http2.NextProtoTLS
+	if isHTTP2 {
+		client, err := a.http2.NewClientConn(c) //nolint:staticcheck // see address.http2
+		if err != nil {
+			return err
+		}
+		c.http2 = client
 	}
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	c.http2, a.http1Only = client, false
-	return nil
+	a.http1Only = !isHTTP2
+	a.mu.Unlock()
+	if !isHTTP2 {
+		return c.Close()
+	}
+	return a.add(c)
 }
 
-// dialed notes how a dial ended. That the client of a request has left says nothing.
+// dialHTTP1 makes a connection for the HTTP/1.1 transport.
+func (a *address) dialHTTP1(ctx context.Context, _, _ string) (net.Conn, error) {
+	if !a.begin() {
+		return nil, &dialError{a.reasonToClose()}
+	}
+	defer a.goes.Done()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(a.ctx, cancel)()
+	c, err := a.dial(ctx, newDialing(a.clock.Now()), "http/1.1")
+	if err == nil {
+		err = a.add(c)
+	}
+	if a.dialed(err); err != nil {
+		return nil, &dialError{err}
+	}
+	return c, nil
+}
+
+// dialed notes how a dial ended. It says nothing if the client of a request has left, or if another
+// connection takes requests.
 func (a *address) dialed(err error) {
 	a.mu.Lock()
 	switch {
-	case errors.Is(err, context.Canceled):
+	case errors.Is(err, context.Canceled), a.closeReason != nil:
 	case err == nil:
 		a.failures, a.failed, a.lastErr = 0, time.Time{}, nil
 		if a.lastLogged != "up" {
 			a.lastLogged = "up"
 			a.logger.Info("API server answers", a.field())
 		}
-	case a.closeReason == nil:
-		a.failures++
-		a.failed = a.clock.Now()
+	default:
 		a.recordFailure(err)
+		if !a.usable() {
+			a.failures++
+			a.failed = a.clock.Now()
+		}
 	}
 	a.mu.Unlock()
 	a.changed()
 }
 
-// dial makes a verified connection. It gives up when nothing is heard for the budget: no progress
-// of its own, and no byte over any other connection of the address.
+// dial makes a verified connection.
 func (a *address) dial(ctx context.Context, d *dialing, protocols ...string) (*conn, error) {
 	a.reloadTrust()
 	roots, err := a.trust.current()
@@ -101,23 +131,12 @@ func (a *address) dial(ctx context.Context, d *dialing, protocols ...string) (*c
 		return nil, err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var look func()
-	look = func() {
-		if ctx.Err() != nil {
-			return
-		}
-		a.mu.Lock()
-		budget := dialBudget(a.settings.ConnectTimeout, a.rtt, a.failures)
-		since := latest(d.progress, a.lastHeard())
-		a.mu.Unlock()
-		if left := budget - a.clock.Since(since); left > 0 {
-			a.clock.AfterFunc(left, look)
-			return
-		}
-		cancel(noAnswer{budget})
-	}
-	look()
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		a.watch(ctx, cancel, d)
+	}()
+	defer func() { cancel(nil); <-watched }()
 	c, err := a.verified(ctx, d, roots, protocols)
 	if late := (noAnswer{}); err != nil && errors.As(context.Cause(ctx), &late) {
 		return nil, late
@@ -125,20 +144,45 @@ func (a *address) dial(ctx context.Context, d *dialing, protocols ...string) (*c
 	return c, err
 }
 
-// verified does TCP and TLS.
+// watch ends a dial for which nothing is heard within the budget: no progress of its own, and no
+// byte over any other connection of the address. Those bytes prolong it up to maxBudget.
+func (a *address) watch(ctx context.Context, cancel context.CancelCauseFunc, d *dialing) {
+	a.mu.Lock()
+	budget := dialBudget(a.settings.ConnectTimeout, a.rtt, a.failures)
+	a.mu.Unlock()
+	begun := d.progress.time()
+	for {
+		heard := d.progress.time()
+		if other := a.heard.time(); other.Before(begun.Add(maxBudget)) {
+			heard = latest(heard, other)
+		}
+		left := budget - a.clock.Since(heard)
+		if left <= 0 {
+			cancel(noAnswer{budget})
+			return
+		}
+		timer := a.clock.NewTimer(left)
+		select {
+		case <-timer.C():
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+	}
+}
+
+// verified does TCP and TLS. The handshake of TLS measures the round trip: that of TCP may end at a
+// proxy of the satellite's modem.
 func (a *address) verified(ctx context.Context, d *dialing, roots *roots, protocols []string) (*conn, error) {
-	raw, took, err := a.dialTCP(ctx)
+	raw, err := a.dialTCP(ctx, d)
 	if err != nil {
 		return nil, err
 	}
-	a.mu.Lock()
-	d.progress = a.clock.Now()
-	a.rtt = smooth(a.rtt, took)
-	sessions := a.sessionsFor(roots)
-	a.mu.Unlock()
-	s := &socket{Conn: raw, address: a}
+	began := a.clock.Now()
+	d.progress.advance(began)
+	s := &socket{Conn: raw, address: a, dialing: d}
 	secure := tls.Client(s, &tls.Config{
-		RootCAs: roots.pool, ClientSessionCache: sessions, NextProtos: protocols,
+		RootCAs: roots.pool, ClientSessionCache: a.sessionsFor(roots), NextProtos: protocols,
 		ServerName: cmp.Or(a.server.TLSServerName, strings.TrimSuffix(a.server.URL.Hostname(), ".")),
 	})
 	if err := secure.HandshakeContext(ctx); err != nil {
@@ -146,97 +190,103 @@ func (a *address) verified(ctx context.Context, d *dialing, roots *roots, protoc
 		return nil, err
 	}
 	s.verified.Store(true)
-	s.stamp()
-	c := &conn{Conn: secure, socket: s, address: a, waiters: map[*waiter]struct{}{}}
-	return c, a.add(c)
+	s.hear(a.clock.Now())
+	a.mu.Lock()
+	if a.failures == 0 || a.rtt == 0 { // else it may have waited for the link to return
+		a.rtt = smooth(a.rtt, a.clock.Since(began))
+	}
+	a.mu.Unlock()
+	if tcp, ok := raw.(*net.TCPConn); ok && secure.ConnectionState().NegotiatedProtocol != http2.NextProtoTLS {
+		_ = tcp.SetKeepAliveConfig(keepAlive)
+	}
+	return &conn{Conn: secure, socket: s, address: a, roots: roots, waiters: map[*waiter]struct{}{}}, nil
 }
 
-// dialTCP connects to one of the IP addresses of the host, and gives the time of the round trip.
-// Silent addresses do not delay the others for long (RFC 8305).
-func (a *address) dialTCP(ctx context.Context) (net.Conn, time.Duration, error) {
-	ips, err := lookup(ctx, a.server.URL.Hostname())
+// dialTCP connects to one of the IP addresses of the host. Silent addresses do not delay the others
+// for long (RFC 8305).
+func (a *address) dialTCP(ctx context.Context, d *dialing) (net.Conn, error) {
+	ips, err := a.lookup(ctx, a.server.URL.Hostname())
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
+	d.progress.advance(a.clock.Now())
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type result struct {
 		conn net.Conn
-		took time.Duration
 		err  error
 	}
-	results := make(chan result, len(ips))
-	port := cmp.Or(a.server.URL.Port(), "443")
-	begin := func(ip netip.Addr) {
-		started := a.clock.Now()
-		a.goes.Go(func() {
-			c, err := a.dialer.DialContext(ctx, "tcp", net.JoinHostPort(ip.String(), port))
-			results <- result{c, a.clock.Since(started), err}
-		})
-	}
-	var failure error
-	for begun, ended := 0, 0; ended < len(ips); {
-		next := a.clock.NewTimer(attemptDelay)
-		if begun < len(ips) && (begun == ended) {
-			begin(ips[begun])
-			begun++
+	results := make(chan result)
+	attempt := func(ip netip.Addr) {
+		c, err := a.dialer.DialContext(ctx, "tcp", net.JoinHostPort(ip.String(), cmp.Or(a.server.URL.Port(), "443")))
+		select {
+		case results <- result{c, err}:
+		case <-ctx.Done(): // another was faster
+			if err == nil {
+				_ = c.Close()
+			}
 		}
+	}
+	all, left := ips, ips
+	running := 0
+	begin := func() {
+		go attempt(left[0])
+		left = left[1:]
+		running++
+	}
+	begin()
+	var failure error
+	for running > 0 {
+		timer := a.clock.NewTimer(attemptDelay)
 		select {
 		case r := <-results:
-			if ended++; r.err == nil {
-				a.goes.Go(func() { // connections that come too late
-					for ; ended < begun; ended++ {
-						if late := <-results; late.err == nil {
-							_ = late.conn.Close()
-						}
-					}
-				})
-				next.Stop()
-				return r.conn, r.took, nil
+			if r.err == nil {
+				timer.Stop()
+				return r.conn, nil
 			}
-			if failure == nil {
-				failure = r.err
+			failure = cmp.Or(failure, r.err)
+			if running--; running == 0 && len(left) > 0 {
+				begin()
 			}
-		case <-next.C():
-			if begun < len(ips) {
-				begin(ips[begun])
-				begun++
+		case <-timer.C():
+			if len(left) > 0 {
+				begin()
 			}
+		case <-d.again:
+			left = all
+			begin()
+		case <-ctx.Done():
+			failure = ctx.Err()
+			running = 0
 		}
-		next.Stop()
+		timer.Stop()
 	}
-	return nil, 0, failure
+	return nil, failure
 }
 
 // lookup gives the IP addresses of a host, the families in turn.
-func lookup(ctx context.Context, host string) ([]netip.Addr, error) {
+func (a *address) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{ip}, nil
 	}
-	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	found, err := a.resolve(ctx, "ip", host)
 	if err != nil {
 		return nil, err
 	}
 	if len(found) == 0 {
 		return nil, fmt.Errorf("%s has no address", host)
 	}
-	var first, second []netip.Addr
+	var first, second, ips []netip.Addr
 	for _, ip := range found {
-		ip = ip.Unmap()
-		if ip.Is4() == found[0].Unmap().Is4() {
+		if ip = ip.Unmap(); ip.Is4() == found[0].Unmap().Is4() {
 			first = append(first, ip)
 		} else {
 			second = append(second, ip)
 		}
 	}
-	var ips []netip.Addr
 	for i := range max(len(first), len(second)) {
-		if i < len(first) {
-			ips = append(ips, first[i])
-		}
-		if i < len(second) {
-			ips = append(ips, second[i])
-		}
+		ips = append(ips, first[min(i, len(first)):min(i+1, len(first))]...)
+		ips = append(ips, second[min(i, len(second)):min(i+1, len(second))]...)
 	}
 	return ips, nil
 }

@@ -101,7 +101,7 @@ type plan struct {
 
 // newPlan makes the plan of the settings. An address that the plan before, if any, reached in the
 // same way is kept, with its connections and its evidence.
-func (u *Upstream) newPlan(s Settings, before *plan) *plan {
+func (u *Upstream) newPlan(s Settings, before *plan) (*plan, error) {
 	p := &plan{Settings: s}
 	var known []*address
 	if before != nil {
@@ -114,9 +114,13 @@ func (u *Upstream) newPlan(s Settings, before *plan) *plan {
 			p.addresses = append(p.addresses, known[i])
 			continue
 		}
-		p.addresses = append(p.addresses, newAddress(server, trustOf(slices.Concat(p.addresses, known), file), s, u))
+		a, err := newAddress(server, trustOf(slices.Concat(p.addresses, known), file), s, u)
+		if err != nil {
+			return nil, err
+		}
+		p.addresses = append(p.addresses, a)
 	}
-	return p
+	return p, nil
 }
 
 // trustOf returns the trust of a file, which the addresses with the same file share.
@@ -196,7 +200,10 @@ func (u *Upstream) Update(s Settings) error {
 	if reflect.DeepEqual(before.Settings, s) {
 		return nil
 	}
-	after := u.newPlan(s, before)
+	after, err := u.newPlan(s, before)
+	if err != nil {
+		return err
+	}
 	u.plan.Store(after)
 	for _, a := range before.addresses {
 		if !slices.Contains(after.addresses, a) {

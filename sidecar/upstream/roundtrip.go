@@ -1,8 +1,10 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptrace"
 	"slices"
@@ -37,6 +39,7 @@ const attemptsEach = 2
 
 func (u *Upstream) roundTrip(r *http.Request, http1 bool) (*http.Response, error) {
 	if u.State() == Offline {
+		u.Wake()
 		if r.Body != nil {
 			_ = r.Body.Close()
 		}
@@ -46,6 +49,15 @@ func (u *Upstream) roundTrip(r *http.Request, http1 bool) (*http.Response, error
 	if err != nil {
 		return nil, err
 	}
+	response, err := u.tryAll(r, body, http1)
+	if err != nil {
+		body.close()
+	}
+	return response, err
+}
+
+// tryAll sends the request to one address after the other.
+func (u *Upstream) tryAll(r *http.Request, body *upload, http1 bool) (*http.Response, error) {
 	failures := &LinkError{}
 	turn := u.requestCount.Add(1)
 	tried := map[*address]int{}
@@ -60,8 +72,10 @@ func (u *Upstream) roundTrip(r *http.Request, http1 bool) (*http.Response, error
 			return response, nil
 		}
 		if ctxErr := r.Context().Err(); ctxErr != nil {
-			body.close()
 			return nil, ctxErr
+		}
+		if broken := body.broken(); broken != nil {
+			return nil, fmt.Errorf("read request body: %w", broken)
 		}
 		var undialed *dialError
 		var foreign unavailable
@@ -71,34 +85,26 @@ func (u *Upstream) roundTrip(r *http.Request, http1 bool) (*http.Response, error
 			err = undialed.err
 		case errors.As(err, &foreign):
 			tried[a] = attemptsEach
+		case strings.Contains(err.Error(), "request header list larger than peer's advertised limit"):
+			return nil, &RequestError{metav1.Status{
+				Status: metav1.StatusFailure, Code: http.StatusRequestHeaderFieldsTooLarge, Reason: metav1.StatusReasonBadRequest,
+				Message: "the header of the request is larger than the API server takes",
+			}}
 		case !isConnectionError(err):
-			body.close()
-			return nil, u.ownFault(a, err)
+			return nil, &addressError{a.name, err}
 		default:
 			tried[a]++
 		}
 		failures.Servers = append(failures.Servers, ServerError{a.name, err})
 		failures.Sent = failures.Sent || x.arrived()
-		if !body.repeatable() || x.arrived() && !safe(r.Method) {
+		if x.arrived() && !safe(r.Method) || !body.repeatable() {
 			break // the API server may have executed the request
 		}
 	}
-	body.close()
 	if len(failures.Servers) == 0 {
-		failures = u.linkError()
+		return nil, u.linkError()
 	}
 	return nil, failures
-}
-
-// ownFault is the error of a request that failed by itself, over a link that works.
-func (u *Upstream) ownFault(a *address, err error) error {
-	if strings.Contains(err.Error(), "request header list larger than peer's advertised limit") {
-		return &RequestError{metav1.Status{
-			Status: metav1.StatusFailure, Code: http.StatusRequestHeaderFieldsTooLarge, Reason: metav1.StatusReasonBadRequest,
-			Message: "the header of the request is larger than the API server takes",
-		}}
-	}
-	return &addressError{a.name, err}
 }
 
 // addressError names the address of an error.
@@ -154,20 +160,18 @@ func (u *Upstream) attempt(r *http.Request, body *upload, a *address, http1 bool
 		response, err = a.http1.RoundTrip(out)
 	}
 	if err == nil {
-		err = refuseBalancer(r.Method, response)
-		a.answered(err == nil)
+		if err = refuseBalancer(r.Method, response); err != nil {
+			a.notReady()
+		}
 	}
 	c := x.answered()
 	if err != nil {
 		cancel()
-		if c != nil {
-			if reason := c.reason(); reason != nil {
-				err = reason
-			}
-		}
-		return nil, x, err
+		return nil, x, cmp.Or(c.reason(), err)
 	}
 	response.Request = r
-	response.Body = guardBody(response.Body, &guard{conn: c, address: a, clientCtx: r.Context(), stream: x.stream, end: func() { cancel(); body.close() }})
+	response.Body = guardBody(response.Body, &guard{
+		conn: c, address: a, clientCtx: r.Context(), stream: x.stream, end: func() { cancel(); body.close() },
+	})
 	return response, x, nil
 }

@@ -27,9 +27,7 @@ func (u *Upstream) followRoutes(ctx context.Context) {
 		if _, err := messages.Read(buffer); err != nil && !errors.Is(err, unix.ENOBUFS) {
 			return
 		}
-		if !u.Online() {
-			u.wake(true)
-		}
+		u.Wake()
 	}
 }
 

@@ -99,7 +99,11 @@ func New(options Options) (*Upstream, error) {
 	}
 	u := &Upstream{options: options, logger: options.Logger, clock: options.Clock, online: make(chan struct{})}
 	close(u.online)
-	u.plan.Store(u.newPlan(options.Settings, nil))
+	p, err := u.newPlan(options.Settings, nil)
+	if err != nil {
+		return nil, err
+	}
+	u.plan.Store(p)
 	stateGauge.Set(gaugeValue[Suspect])
 	return u, nil
 }
@@ -112,30 +116,25 @@ func (u *Upstream) Online() bool { return u.State().online() }
 
 // WaitOnline returns nil as soon as Online() is true, or the error of ctx.
 func (u *Upstream) WaitOnline(ctx context.Context) error {
-	for {
-		u.mu.Lock()
-		online := u.online
-		u.mu.Unlock()
-		select {
-		case <-online:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	u.mu.Lock()
+	online := u.online
+	u.mu.Unlock()
+	select {
+	case <-online:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
 // Wake says that a program asks while the link is down. The addresses are tried at once, unless
 // that was done less than two seconds ago.
 func (u *Upstream) Wake() {
-	if !u.Online() {
-		u.wake(false)
+	if u.Online() {
+		return
 	}
-}
-
-func (u *Upstream) wake(atOnce bool) {
 	for _, a := range u.plan.Load().addresses {
-		a.wake(atOnce)
+		a.wake()
 	}
 }
 

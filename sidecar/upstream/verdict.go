@@ -23,9 +23,10 @@ const (
 	minPatience = time.Second
 	// patienceRoundTrips is how many round trips that silence lasts on a slow link.
 	patienceRoundTrips = 4
-	// dialRoundTrips is how many round trips each step of a dial may take: TCP, then TLS. A lost
-	// packet costs one more.
+	// dialRoundTrips is how many round trips each step of a dial may take: TCP, then TLS.
 	dialRoundTrips = 3
+	// minBudget is the least that each step may take. The kernel repeats a lost SYN after 1 s.
+	minBudget = 1100 * time.Millisecond
 	// maxBudget bounds the steps of a dial that is tried again and again.
 	maxBudget = 20 * time.Second
 )
@@ -88,7 +89,8 @@ func (s Silence) next(now time.Time, keepalive time.Duration) (action, time.Time
 	}
 	due := s.Heard.Add(keepalive)
 	if !s.Waiting.IsZero() {
-		due = latest(s.Heard, s.Waiting).Add(askAfter)
+		// Before one and a half round trips nothing can have come.
+		due = latest(s.Heard, s.Waiting).Add(max(askAfter, s.RoundTrip*3/2))
 	}
 	switch {
 	case now.Before(due):
@@ -104,7 +106,7 @@ func (s Silence) next(now time.Time, keepalive time.Duration) (action, time.Time
 func dialBudget(setting, roundTrip time.Duration, failures int) time.Duration {
 	budget := setting
 	if roundTrip > 0 {
-		budget = max(minPatience, dialRoundTrips*roundTrip)
+		budget = max(minBudget, dialRoundTrips*roundTrip)
 	}
 	return min(budget<<min(failures, 5), max(budget, maxBudget))
 }
