@@ -328,8 +328,8 @@ func (a *address) retry() {
 	}
 }
 
-// tryAgain dials, and waits for the end of that. In a black hole the kernel repeats its SYN after
-// 1, 3, 7 and 15 s. Whoever wakes the address meanwhile has another SYN sent.
+// tryAgain dials, and waits for the end of that. Whoever wakes the address meanwhile has another
+// attempt begin.
 func (a *address) tryAgain() {
 	a.mu.Lock()
 	if a.closeReason != nil {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -23,7 +24,7 @@ type dialing struct {
 	done     chan struct{}
 	err      error
 	progress instant       // when its latest step ended, or a byte came
-	again    chan struct{} // has a value when TCP should begin once more, beside the attempts before
+	again    chan struct{} // has a value when another attempt should begin beside those before
 }
 
 func newDialing(now time.Time) *dialing {
@@ -123,7 +124,8 @@ func (a *address) dialed(err error) {
 	a.changed()
 }
 
-// dial makes a verified connection.
+// dial makes a verified connection. While it goes on, another attempt can be asked for: in a black
+// hole the kernel repeats a SYN only after 1, 3, 7 and 15 s.
 func (a *address) dial(ctx context.Context, d *dialing, protocols ...string) (*conn, error) {
 	a.reloadTrust()
 	roots, err := a.trust.current()
@@ -131,17 +133,48 @@ func (a *address) dial(ctx context.Context, d *dialing, protocols ...string) (*c
 		return nil, err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		a.watch(ctx, cancel, d)
-	}()
-	defer func() { cancel(nil); <-watched }()
-	c, err := a.verified(ctx, d, roots, protocols)
-	if late := (noAnswer{}); err != nil && errors.As(context.Cause(ctx), &late) {
+	var parts sync.WaitGroup
+	defer func() { cancel(nil); parts.Wait() }()
+	parts.Go(func() { a.watch(ctx, cancel, d) })
+	results := make(chan dialResult)
+	begin := func() {
+		parts.Go(func() {
+			c, err := a.verified(ctx, d, roots, protocols)
+			select {
+			case results <- dialResult{c, err}:
+			case <-ctx.Done(): // another was faster
+				if err == nil {
+					_ = c.socket.Close()
+				}
+			}
+		})
+	}
+	begin()
+	for running := 1; running > 0; {
+		select {
+		case r := <-results:
+			if r.err == nil {
+				return r.conn, nil
+			}
+			running--
+			err = cmp.Or(err, r.err)
+		case <-d.again:
+			running++
+			begin()
+		case <-ctx.Done():
+			running, err = 0, ctx.Err()
+		}
+	}
+	if late := (noAnswer{}); errors.As(context.Cause(ctx), &late) {
 		return nil, late
 	}
-	return c, err
+	return nil, err
+}
+
+// dialResult is how one attempt ended.
+type dialResult struct {
+	conn *conn
+	err  error
 }
 
 // watch ends a dial for which nothing is heard within the budget: no progress of its own, and no
@@ -174,7 +207,7 @@ func (a *address) watch(ctx context.Context, cancel context.CancelCauseFunc, d *
 // verified does TCP and TLS. The handshake of TLS measures the round trip: that of TCP may end at a
 // proxy of the satellite's modem.
 func (a *address) verified(ctx context.Context, d *dialing, roots *roots, protocols []string) (*conn, error) {
-	raw, err := a.dialTCP(ctx, d)
+	raw, err := a.dialTCP(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -204,12 +237,11 @@ func (a *address) verified(ctx context.Context, d *dialing, roots *roots, protoc
 
 // dialTCP connects to one of the IP addresses of the host. Silent addresses do not delay the others
 // for long (RFC 8305).
-func (a *address) dialTCP(ctx context.Context, d *dialing) (net.Conn, error) {
+func (a *address) dialTCP(ctx context.Context) (net.Conn, error) {
 	ips, err := a.lookup(ctx, a.server.URL.Hostname())
 	if err != nil {
 		return nil, err
 	}
-	d.progress.advance(a.clock.Now())
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type result struct {
@@ -217,22 +249,21 @@ func (a *address) dialTCP(ctx context.Context, d *dialing) (net.Conn, error) {
 		err  error
 	}
 	results := make(chan result)
-	attempt := func(ip netip.Addr) {
-		c, err := a.dialer.DialContext(ctx, "tcp", net.JoinHostPort(ip.String(), cmp.Or(a.server.URL.Port(), "443")))
-		select {
-		case results <- result{c, err}:
-		case <-ctx.Done(): // another was faster
-			if err == nil {
-				_ = c.Close()
-			}
-		}
-	}
-	all, left := ips, ips
 	running := 0
 	begin := func() {
-		go attempt(left[0])
-		left = left[1:]
+		host := net.JoinHostPort(ips[0].String(), cmp.Or(a.server.URL.Port(), "443"))
+		ips = ips[1:]
 		running++
+		go func() {
+			c, err := a.dialer.DialContext(ctx, "tcp", host)
+			select {
+			case results <- result{c, err}:
+			case <-ctx.Done(): // another was faster
+				if err == nil {
+					_ = c.Close()
+				}
+			}
+		}()
 	}
 	begin()
 	var failure error
@@ -245,19 +276,15 @@ func (a *address) dialTCP(ctx context.Context, d *dialing) (net.Conn, error) {
 				return r.conn, nil
 			}
 			failure = cmp.Or(failure, r.err)
-			if running--; running == 0 && len(left) > 0 {
+			if running--; running == 0 && len(ips) > 0 {
 				begin()
 			}
 		case <-timer.C():
-			if len(left) > 0 {
+			if len(ips) > 0 {
 				begin()
 			}
-		case <-d.again:
-			left = all
-			begin()
 		case <-ctx.Done():
-			failure = ctx.Err()
-			running = 0
+			running, failure = 0, ctx.Err()
 		}
 		timer.Stop()
 	}

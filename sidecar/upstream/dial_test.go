@@ -83,8 +83,8 @@ func TestIPAddressesOfBothFamiliesAreTriedInTurn(t *testing.T) {
 	}
 }
 
-// TestAWokenAddressSendsAnotherSYN: the kernel would repeat a lost one after up to 16 s.
-func TestAWokenAddressSendsAnotherSYN(t *testing.T) {
+// TestAWokenAddressDialsBesideTheDialBefore: the kernel would repeat a lost SYN after up to 16 s.
+func TestAWokenAddressDialsBesideTheDialBefore(t *testing.T) {
 	server := newServer(t, true, respond("ok"))
 	clock := newFakeClock()
 	r := newHarness(t, Options{Settings: Settings{Servers: []Server{server.asServer()}}, Clock: clock})

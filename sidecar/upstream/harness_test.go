@@ -118,13 +118,33 @@ type harness struct {
 	reasons []string
 }
 
-// fakeClock is a FakeClock whose callbacks may use the clock.
+// fakeClock is a FakeClock whose callbacks may use the clock, and whose timers may be due at once.
 type fakeClock struct{ *clocktesting.FakeClock }
 
 func newFakeClock() fakeClock { return fakeClock{clocktesting.NewFakeClock(time.Now())} }
 
 func (c fakeClock) AfterFunc(d time.Duration, f func()) clock.Timer {
-	return c.FakeClock.AfterFunc(d, func() { go f() })
+	timer := c.FakeClock.AfterFunc(d, func() { go f() })
+	c.fire(d)
+	return timer
+}
+
+func (c fakeClock) NewTimer(d time.Duration) clock.Timer {
+	timer := c.FakeClock.NewTimer(d)
+	c.fire(d)
+	return timer
+}
+
+func (c fakeClock) After(d time.Duration) <-chan time.Time {
+	timer := c.FakeClock.After(d)
+	c.fire(d)
+	return timer
+}
+
+func (c fakeClock) fire(d time.Duration) {
+	if d <= 0 {
+		c.Step(0)
+	}
 }
 
 // fastOptions are options that keep tests short.
@@ -210,6 +230,9 @@ func (r *harness) states() []State {
 func (r *harness) fail(i int, err error) {
 	a := r.address(i)
 	a.heard.ns.Store(0)
+	a.mu.Lock()
+	a.tried = a.clock.Now()
+	a.mu.Unlock()
 	for _, c := range a.all() {
 		if c.http2 != nil {
 			c.http2.SetDoNotReuse()

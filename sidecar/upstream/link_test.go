@@ -161,7 +161,7 @@ func TestABlackHoleIsToldInTime(t *testing.T) {
 // TestSlowLinksWork: at start, after GOAWAY beside a quiet watch, and after a connection has ended.
 func TestSlowLinksWork(t *testing.T) {
 	t.Parallel()
-	for _, roundTrip := range []time.Duration{400 * time.Millisecond, 2 * time.Second} {
+	for _, roundTrip := range []time.Duration{400 * time.Millisecond, 1200 * time.Millisecond} {
 		t.Run(roundTrip.String(), func(t *testing.T) {
 			t.Parallel()
 			event := make(chan struct{})
@@ -200,6 +200,19 @@ func TestSlowLinksWork(t *testing.T) {
 				t.Errorf("changes (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestTheFirstRequestOverASatelliteIsAnswered(t *testing.T) {
+	t.Parallel()
+	server := newServer(t, true, respond("ok"))
+	server.link.setRoundTrip(2 * time.Second)
+	r := newHarness(t, Options{Settings: Settings{Servers: []Server{server.asServer()}}}).run()
+	if got := r.text(http.MethodGet, "/"); got != "ok" || server.link.dials() != 1 {
+		t.Errorf("%q over %d connections", got, server.link.dials())
+	}
+	if diff := cmp.Diff([]State{Online}, r.states()); diff != "" {
+		t.Errorf("changes (-want +got):\n%s", diff)
 	}
 }
 
