@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -16,7 +15,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/net/http2"
 	"k8s.io/utils/clock"
 )
 
@@ -25,21 +23,9 @@ const (
 	idleConnTimeout  = 90 * time.Second // below the usual limits of load balancers
 	idleConnsPerHost = 16               // HTTP/1.1 only: HTTP/2 shares one connection
 	sessionCache     = 4                // TLS sessions to resume, which saves bytes on a thin link
-	receiveBuffer    = 1 << 20          // bytes of one response that wait for a slow client
 	// ackTimeout is for sent bytes that are not acknowledged. It is longer than the queue of a thin
 	// link: 256 KiB at 64 kbit/s take 33 s.
 	ackTimeout = 60 * time.Second
-	// maxDials is how many connections one request may wait for. More than one is needed when the
-	// API server allows few streams on a connection.
-	maxDials = 8
-)
-
-const (
-	// firstRetry is the longest wait before an address that is down is tried again. It doubles with
-	// each failure, up to Settings.RetryInterval. The wait is a random part of that.
-	firstRetry = time.Second
-	// wakeInterval is the shortest time between two attempts that requests wake.
-	wakeInterval = 2 * time.Second
 )
 
 // address is one address of the API server: its connections and their evidence.
@@ -55,17 +41,16 @@ type address struct {
 	lastSegment func(net.Conn) (time.Duration, bool)
 	changed     func() // the evidence has
 	wanted      func() bool
-	// http2 uses the connections of this address as its pool. It is deprecated in favour of
-	// net/http, whose ClientConn has no Ping: only this one sends a PING when it is asked to.
-	http2 *http2.Transport //nolint:staticcheck
-	http1 *http.Transport
-	ctx   context.Context // the life of the address
-	end   context.CancelFunc
-	goes  sync.WaitGroup
-	heard instant       // the latest byte over a verified connection
-	look  chan struct{} // has a value when the retries should look at the evidence again
-	woken chan struct{} // has a value when an attempt is wanted soon
-	used  atomic.Bool   // by a request, since it was last asked whether it is ready
+	http2       http.RoundTripper // over conns, see pool
+	onConn      func(net.Conn) (*http2Conn, error)
+	http1       *http.Transport
+	ctx         context.Context // the life of the address
+	end         context.CancelFunc
+	goes        sync.WaitGroup
+	heard       instant       // the latest byte over a verified connection
+	look        chan struct{} // has a value when the retries should look at the evidence again
+	woken       chan struct{} // has a value when an attempt is wanted soon
+	used        atomic.Bool   // by a request, since it was last asked whether it is ready
 
 	mu          sync.Mutex
 	settings    Settings
@@ -94,14 +79,9 @@ func newAddress(server Server, trust *trust, settings Settings, u *Upstream) (*a
 		look:   make(chan struct{}, 1), woken: make(chan struct{}, 1), ready: true,
 	}
 	a.wanted = func() bool { return u.plan.Load().wanted(a) }
-	// Only through an http.Transport can x/net/http2 be told how much memory a stream may take.
-	var err error
-	if a.http2, err = http2.ConfigureTransports(&http.Transport{
-		HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: receiveBuffer}, IdleConnTimeout: idleConnTimeout,
-	}); err != nil {
+	if err := a.useHTTP2(); err != nil {
 		return nil, err
 	}
-	a.http2.ConnPool = pool{a} //nolint:staticcheck // see the field
 	a.http1 = &http.Transport{
 		Proxy:               nil, // the environment's proxy is meant for the application
 		DialTLSContext:      a.dialHTTP1,
@@ -138,60 +118,6 @@ func (a *address) reasonToClose() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.closeReason
-}
-
-// pool lets the HTTP/2 transport use the connections of an address.
-type pool struct{ *address }
-
-// errUnused is for API servers, or gateways before them, that end each connection at once.
-var errUnused = errors.New("it closes connections before they can be used")
-
-// GetClientConn gives the connection for a request, which may have to wait for it. The transport
-// calls it again for a request that the API server says it has not begun.
-func (p pool) GetClientConn(r *http.Request, _ string) (*http2.ClientConn, error) {
-	a := p.address
-	x := attemptOf(r.Context())
-	x.again()
-	for range maxDials {
-		a.mu.Lock()
-		for _, c := range slices.Backward(a.conns) {
-			if c.usable() && c.http2.ReserveNewRequest() {
-				a.mu.Unlock()
-				x.on(c)
-				return c.http2, nil
-			}
-		}
-		if a.closeReason != nil {
-			a.mu.Unlock()
-			return nil, &dialError{a.closeReason}
-		}
-		d := a.connect()
-		a.mu.Unlock()
-		select {
-		case <-d.done:
-		case <-r.Context().Done():
-			return nil, &dialError{r.Context().Err()}
-		}
-		switch {
-		case d.err != nil:
-			return nil, &dialError{d.err}
-		case a.speaksHTTP1():
-			return nil, errNotHTTP2
-		}
-	}
-	return nil, &dialError{errUnused}
-}
-
-// MarkDead is part of the interface; a connection that is closed takes itself out.
-func (pool) MarkDead(*http2.ClientConn) {}
-
-// errNotHTTP2 says that an address speaks HTTP/1.1 only.
-var errNotHTTP2 = errors.New("it does not speak HTTP/2")
-
-func (a *address) speaksHTTP1() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.http1Only
 }
 
 // add takes a verified connection into the list.
@@ -290,78 +216,6 @@ func (a *address) reloadTrust() {
 	}
 }
 
-// retry tries again to connect while that fails and no connection takes requests, until the address
-// is closed.
-func (a *address) retry() {
-	var due time.Time // of the next attempt; zero: none is needed
-	for failures := 0; a.ctx.Err() == nil; {
-		now := a.clock.Now()
-		a.mu.Lock()
-		longest, tried := min(firstRetry<<min(failures, 10), a.settings.RetryInterval), a.tried
-		a.mu.Unlock()
-		e := a.evidence()
-		switch {
-		case e.Usable || e.Failed.IsZero() || !a.wanted():
-			due, failures = time.Time{}, 0
-		case due.IsZero():
-			due = latest(now, tried.Add(rand.N(longest))) //nolint:gosec // many sidecars come back at the same time
-		}
-		var next <-chan time.Time
-		stop := func() bool { return true }
-		if !due.IsZero() {
-			timer := a.clock.NewTimer(due.Sub(now))
-			next, stop = timer.C(), timer.Stop
-		}
-		select {
-		case <-next:
-			failures++
-			due = time.Time{}
-			a.tryAgain()
-		case <-a.woken:
-			if soon := latest(now, tried.Add(wakeInterval)); soon.Before(due) {
-				due = soon
-			}
-		case <-a.look:
-		case <-a.ctx.Done():
-		}
-		stop()
-	}
-}
-
-// tryAgain dials, and waits for the end of that. Whoever wakes the address meanwhile has another
-// attempt begin.
-func (a *address) tryAgain() {
-	a.mu.Lock()
-	if a.closeReason != nil {
-		a.mu.Unlock()
-		return
-	}
-	d := a.connect()
-	a.mu.Unlock()
-	var soon <-chan time.Time
-	for {
-		select {
-		case <-d.done:
-			return
-		case <-a.woken:
-			if soon == nil {
-				a.mu.Lock()
-				soon = a.clock.After(wakeInterval - a.clock.Since(a.tried))
-				a.mu.Unlock()
-			}
-		case <-soon:
-			soon = nil
-			a.mu.Lock()
-			a.tried = a.clock.Now()
-			a.mu.Unlock()
-			select {
-			case d.again <- struct{}{}:
-			default:
-			}
-		}
-	}
-}
-
 // notReady notes that a gateway has answered a request for want of an API server. That only counts
 // where there are several addresses.
 func (a *address) notReady() {
@@ -376,22 +230,6 @@ func (a *address) reach() {
 	defer a.mu.Unlock()
 	if a.closeReason == nil {
 		a.connect()
-	}
-}
-
-// wake has the address tried again soon if it is down.
-func (a *address) wake() {
-	select {
-	case a.woken <- struct{}{}:
-	default:
-	}
-}
-
-// reconsider has the retries look at the evidence again.
-func (a *address) reconsider() {
-	select {
-	case a.look <- struct{}{}:
-	default:
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/net/http2"
 	"k8s.io/utils/clock"
 )
 
@@ -74,7 +73,7 @@ type conn struct {
 	socket  *socket
 	address *address
 	roots   *roots
-	http2   *http2.ClientConn // nil: HTTP/1.1
+	http2   *http2Conn // nil: HTTP/1.1
 	closing atomic.Bool
 	removed bool // guarded by the lock of the address
 

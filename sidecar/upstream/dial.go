@@ -67,7 +67,7 @@ func (a *address) connect() *dialing {
 func (a *address) serve(c *conn) error {
 	isHTTP2 := c.ConnectionState().NegotiatedProtocol == http2.NextProtoTLS
 	if isHTTP2 {
-		client, err := a.http2.NewClientConn(c) //nolint:staticcheck // see address.http2
+		client, err := a.onConn(c)
 		if err != nil {
 			return err
 		}

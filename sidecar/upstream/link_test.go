@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -570,4 +572,85 @@ func TestAnInClusterAddressAloneWorks(t *testing.T) {
 	r.await(Offline)
 	server.link.restore()
 	r.await(Online)
+}
+
+// TestAnAcknowledgedUploadIsNotSilent: the answer comes after the upload, which a thin link takes
+// long to carry. Only the kernel hears of the peer meanwhile.
+func TestAnAcknowledgedUploadIsNotSilent(t *testing.T) {
+	t.Parallel()
+	server := newServer(t, true, respond("ok"))
+	r := newHarness(t, fastOptions(server.asServer()))
+	r.text(http.MethodGet, "/")
+	var acknowledged atomic.Bool
+	acknowledged.Store(true)
+	r.address(0).lastSegment = func(net.Conn) (time.Duration, bool) { return 0, acknowledged.Load() }
+	server.link.blackhole()
+	failed := make(chan error, 1)
+	request := r.request(http.MethodPost, "/", strings.NewReader("x"))
+	go func() { _, err := r.RoundTrip(request); failed <- err }()
+	time.Sleep(3 * time.Second)
+	if len(failed) != 0 {
+		t.Fatalf("the request failed with %v", <-failed)
+	}
+	acknowledged.Store(false)
+	if err := eventually.Receive(t, "the end of the request", failed); !errors.Is(err, errSilent) || !MayHaveArrived(err) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestAFlappingLink has requests, watches and updates of the settings on a link that breaks in all
+// ways. It must neither lock up nor stay broken.
+func TestAFlappingLink(t *testing.T) {
+	t.Parallel()
+	for _, v := range versions {
+		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
+			server, other := newServer(t, v.h2, answerName("1")), newServer(t, v.h2, answerName("2"))
+			settings := fastOptions(server.asServer(), other.asServer()).Settings
+			settings.Mode = RoundRobin
+			settings.ConnectTimeout = 300 * time.Millisecond
+			r := newHarness(t, Options{Settings: settings}).run()
+			ctx, cancel := context.WithCancel(t.Context())
+			var group sync.WaitGroup
+			for i := range 8 {
+				path := []string{"/", "/watch"}[i%2]
+				group.Go(func() {
+					for ctx.Err() == nil {
+						request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://x"+path, http.NoBody)
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						response, err := r.RoundTrip(request)
+						if err == nil {
+							_, err = io.Copy(io.Discard, response.Body)
+							_ = response.Body.Close()
+						}
+						if err != nil {
+							r.Wake()
+							time.Sleep(10 * time.Millisecond)
+						}
+					}
+				})
+			}
+			for i := range 24 {
+				broken := []*apiServer{server, other}[i%2].link
+				[]func(){broken.refuse, broken.blackhole, broken.forgetConns}[i/2%3]()
+				time.Sleep(time.Duration(i%5) * 60 * time.Millisecond)
+				settings.ProbeTimeout++
+				if err := r.Update(settings); err != nil {
+					t.Error(err)
+				}
+				broken.restore()
+			}
+			cancel()
+			group.Wait()
+			eventually.True(t, "both to answer again", func() bool {
+				return r.address(0).verdict() == Well && r.address(1).verdict() == Well && r.State() == Online
+			})
+			for range 4 {
+				r.text(http.MethodGet, "/")
+			}
+		})
+	}
 }

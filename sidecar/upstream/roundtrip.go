@@ -153,7 +153,7 @@ func (u *Upstream) attempt(r *http.Request, body *upload, a *address, http1 bool
 	var response *http.Response
 	err := errNotHTTP2
 	if !http1 && !a.speaksHTTP1() {
-		response, err = a.http2.RoundTrip(out) //nolint:staticcheck // see address.http2
+		response, err = a.http2.RoundTrip(out)
 	}
 	if errors.Is(err, errNotHTTP2) {
 		body.give(out)
