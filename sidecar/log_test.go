@@ -28,6 +28,8 @@ type link struct{ up bool }
 
 func (l *link) Online() bool                     { return l.up }
 func (l *link) WaitOnline(context.Context) error { return nil }
+func (l *link) Outage() time.Duration            { return 0 }
+func (l *link) Wake()                            {}
 func (l *link) RoundTrip(*http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Audit-Id": {"1"}}, Body: http.NoBody}, nil
 }

@@ -91,7 +91,7 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	s.newDispatcher()
 	s.proxy, err = proxy.New(proxy.Options{
 		Transport: s.dispatcher, Upgrade: s.upstream.HTTP1(), TLS: authority.TLSConfig(),
-		ConnectHosts: connectHosts(settings.Servers), Context: dispatch.WithTrace, Observe: accessLog(log, repeated),
+		ConnectHosts: connectHosts, Context: dispatch.WithTrace, Observe: accessLog(log, repeated),
 		Buffered: func(r *http.Request) bool { info := dispatch.TraceOf(r.Context()).Info; return info.IsUnary() },
 		Grace:    cfg.Shutdown.Grace, Logger: log,
 	})
@@ -124,7 +124,8 @@ type sidecar struct {
 // upstreamSettings gives the settings in the terms of package upstream.
 func upstreamSettings(cfg config.Config) (upstream.Settings, error) {
 	settings := upstream.Settings{
-		ProbeInterval: cfg.Upstream.ProbeInterval, ProbeTimeout: cfg.Upstream.ProbeTimeout, ConnectTimeout: cfg.Upstream.ConnectTimeout,
+		ConnectTimeout: cfg.Upstream.ConnectTimeout, KeepaliveInterval: cfg.Upstream.KeepaliveInterval, RetryInterval: cfg.Upstream.RetryInterval,
+		ProbeInterval: cfg.Upstream.ProbeInterval, ProbeTimeout: cfg.Upstream.ProbeTimeout,
 		FailureThreshold: cfg.Upstream.FailureThreshold, SuccessThreshold: cfg.Upstream.SuccessThreshold,
 	}
 	if cfg.Upstream.Mode == config.ModeRoundRobin {
@@ -149,6 +150,7 @@ func (s *sidecar) connect(settings upstream.Settings) (err error) {
 		Settings:  settings,
 		CAFile:    filepath.Join(s.cfg.Account.Source, account.CAFile),
 		TokenFile: filepath.Join(s.cfg.Account.Source, account.TokenFile),
+		IsStream:  func(r *http.Request) bool { return proxy.IsWatch(r) || r.URL.Query().Get("follow") == "true" },
 		OnChange:  s.linkChanged,
 		Logger:    s.log,
 	})
@@ -241,9 +243,6 @@ func (s *sidecar) apply(cfg config.Config) error {
 	if err != nil {
 		return err
 	}
-	if err := s.proxy.SetConnectHosts(connectHosts(settings.Servers)); err != nil {
-		return err
-	}
 	if err := s.upstream.Update(settings); err != nil {
 		return err
 	}
@@ -299,19 +298,10 @@ func (s *sidecar) serve(ctx context.Context, l *listeners) error {
 	return err
 }
 
-// connectHosts are the names under which a client that uses a forward proxy may
-// look for the API.
-func connectHosts(servers []upstream.Server) []string {
-	hosts := []string{"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"}
-	for _, s := range servers {
-		port := s.URL.Port()
-		if port == "" {
-			port = "443"
-		}
-		hosts = append(hosts, net.JoinHostPort(s.URL.Hostname(), port))
-	}
-	return hosts
-}
+// connectHosts are the names of the API that the pod's own certificate has. A client that asks the
+// forward proxy for another name of the API server gets a tunnel, because it would refuse the
+// certificate.
+var connectHosts = []string{"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"}
 
 // listeners are the sidecar's open ports.
 type listeners struct{ api, connect, metrics net.Listener }

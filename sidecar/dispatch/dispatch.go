@@ -25,9 +25,16 @@ type Verifier interface {
 	Verify(header http.Header) (subject string, err error)
 }
 
+// Upstream is the way to the API server.
+type Upstream interface {
+	watch.Upstream
+	// Wake says that a program asks while the link is down: its return should be noticed soon.
+	Wake()
+}
+
 // Options of New.
 type Options struct {
-	Upstream watch.Upstream
+	Upstream Upstream
 	Caches   cache.Caches
 	// Agents are the clients whose reading is recorded. A request is judged when it is sent;
 	// that counts for all of its answer, also for a watch.
@@ -97,6 +104,7 @@ func (d *Dispatcher) RoundTrip(r *http.Request) (*http.Response, error) {
 func (d *Dispatcher) online(x *exchange) (resp *http.Response, err error) {
 	for range x.attempts() {
 		if !d.Upstream.Online() {
+			d.Upstream.Wake()
 			return nil, errOffline
 		}
 		if resp, err = d.send(x); err == nil || !upstream.IsLinkError(err) {
@@ -139,6 +147,10 @@ func (d *Dispatcher) believe(x *exchange, resp *http.Response) {
 		return
 	}
 	d.Credentials.Observe(x.request.Header, x.source.Principal, x.info.IsResource, resp.StatusCode)
+	if x.info.Class == request.ClassWatch {
+		return
+	}
+	d.watches.Asked()
 	x.cache.Record(x.source, resp)
 	if x.acceptor != nil {
 		x.acceptor.Observe(x.write(), resp)

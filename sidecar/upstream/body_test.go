@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/url"
 	"strings"
 	"testing"
 
@@ -28,8 +27,8 @@ func TestBodyErrors(t *testing.T) {
 			if _, err := response.Body.Read(make([]byte, 1)); !IsLinkError(err) {
 				t.Errorf("got %v", err)
 			}
-			if r.State() != Suspect || len(r.probeWanted) != 1 {
-				t.Errorf("the state is %s, %d probes wanted", r.State(), len(r.probeWanted))
+			if r.State() != Online { // nothing has failed but this connection
+				t.Errorf("the state is %s", r.State())
 			}
 		})
 		t.Run("a client that cancels or closes is not a link error over "+v.name, func(t *testing.T) {
@@ -68,7 +67,7 @@ func TestBodyErrors(t *testing.T) {
 			panic(http.ErrAbortHandler)
 		})
 		r := newHarness(t, fastOptions(server.asServer()))
-		r.event(roundSucceeded, r.linkErrorText)
+		r.text(http.MethodGet, "/readyz")
 		if _, err := r.RoundTrip(r.request(http.MethodGet, "/early", nil)); err == nil || IsLinkError(err) {
 			t.Errorf("before the header: %v", err)
 		}
@@ -83,11 +82,18 @@ func TestBodyErrors(t *testing.T) {
 	t.Run("an upload that the client aborts is not a link error", func(t *testing.T) {
 		server := newServer(t, true, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
 		r := newHarness(t, fastOptions(server.asServer()))
-		r.event(roundSucceeded, r.linkErrorText)
+		r.text(http.MethodGet, "/readyz")
 		broken := errors.New("client aborted")
-		body := io.MultiReader(strings.NewReader("x"), failing{broken})
-		if _, err := r.RoundTrip(r.request(http.MethodPost, "/", io.NopCloser(body))); !errors.Is(err, broken) || IsLinkError(err) {
-			t.Errorf("got %v", err)
+		for _, size := range []int{1, 3 * maxReplay} {
+			body := io.MultiReader(strings.NewReader(strings.Repeat("x", size)), failing{broken})
+			if _, err := r.RoundTrip(r.request(http.MethodPost, "/", io.NopCloser(body))); !errors.Is(err, broken) || IsLinkError(err) {
+				t.Errorf("after %d bytes: %v", size, err)
+			}
+			if _, err := r.HTTP1().RoundTrip(r.request(http.MethodPost, "/", io.NopCloser(
+				io.MultiReader(strings.NewReader(strings.Repeat("x", size)), failing{broken}),
+			))); !errors.Is(err, broken) || IsLinkError(err) {
+				t.Errorf("over HTTP/1.1 after %d bytes: %v", size, err)
+			}
 		}
 		if r.State() != Online {
 			t.Errorf("the state is %s", r.State())
@@ -98,24 +104,31 @@ func TestBodyErrors(t *testing.T) {
 func TestEOFAfterTheContextEndsIsNotComplete(t *testing.T) {
 	cancelled, cancel := context.WithCancel(context.Background())
 	cancel()
-	ended, interrupt := context.WithCancelCause(context.Background())
-	interrupt(interrupted{errors.New("down")})
 	cases := []struct {
-		name         string
-		client, link context.Context
-		isLink       bool
-		is           error
+		name   string
+		client context.Context
+		closed error // why the connection was closed
+		isLink bool
+		is     error
 	}{
-		{"the client cancelled", cancelled, context.Background(), false, context.Canceled},
-		{"the address went down", context.Background(), ended, true, nil},
-		{"neither", context.Background(), context.Background(), false, io.EOF},
+		{"the client cancelled", cancelled, nil, false, context.Canceled},
+		{"the connection was closed as silent", context.Background(), errSilent, true, errSilent},
+		{"neither", context.Background(), nil, false, io.EOF},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			r := newHarness(t, fastOptions(Server{URL: &url.URL{Scheme: "https", Host: "a"}}))
-			body := guardBody(io.NopCloser(strings.NewReader("")), &guard{r.Upstream, r.address(0), nil, c.client, c.link, func() {}, func() {}})
+			server := newServer(t, true, nil)
+			r := newHarness(t, fastOptions(server.asServer()))
+			r.text(http.MethodGet, "/")
+			used := r.address(0).all()[0]
+			if c.closed != nil {
+				used.end(c.closed)
+			}
+			body := guardBody(io.NopCloser(strings.NewReader("")), &guard{
+				conn: used, address: r.address(0), clientCtx: c.client, end: func() {},
+			})
 			for range 2 {
-				if _, err := body.Read(make([]byte, 1)); IsLinkError(err) != c.isLink || c.is != nil && !errors.Is(err, c.is) {
+				if _, err := body.Read(make([]byte, 1)); IsLinkError(err) != c.isLink || !errors.Is(err, c.is) {
 					t.Errorf("got %v", err)
 				}
 			}

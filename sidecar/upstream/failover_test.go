@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -10,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	clocktesting "k8s.io/utils/clock/testing"
+	"github.com/google/go-cmp/cmp"
 
 	"rockpool.dev/tests/eventually"
 )
@@ -38,9 +37,11 @@ func (r *harness) watch(place string) io.Reader {
 }
 
 func TestRequestsMoveOnWhenOneOfTwoServersDies(t *testing.T) {
+	t.Parallel()
 	for _, v := range versions {
 		for name, die := range map[string]func(*link){"with a reset": (*link).refuse, "silently": (*link).blackhole} {
 			t.Run(name+" over "+v.name, func(t *testing.T) {
+				t.Parallel()
 				asked := make(chan struct{}, 1)
 				first := newServer(t, v.h2, func(w http.ResponseWriter, r *http.Request) {
 					if r.URL.Path == "/slow" {
@@ -53,7 +54,6 @@ func TestRequestsMoveOnWhenOneOfTwoServersDies(t *testing.T) {
 				second := newServer(t, v.h2, answerName("2"))
 				// The settings are the defaults: the test is about how long a request takes.
 				r := newHarness(t, Options{Settings: Settings{Servers: []Server{first.asServer(), second.asServer()}}}).run()
-				r.await(Online)
 				watch := r.watch("1")
 				started := time.Now()
 				slow := make(chan string, 1)
@@ -71,48 +71,23 @@ func TestRequestsMoveOnWhenOneOfTwoServersDies(t *testing.T) {
 				if took > 5*time.Second {
 					t.Errorf("that is too slow")
 				}
-				if _, err := watch.Read(make([]byte, 1)); !IsLinkError(err) {
-					t.Errorf("the watch ended with %v", err)
+				if v.h2 || name == "with a reset" { // without a PING, TCP finds out about a watch
+					if _, err := watch.Read(make([]byte, 1)); !IsLinkError(err) {
+						t.Errorf("the watch ended with %v", err)
+					}
 				}
 				r.watch("2") // at once, as a resumed watch would
-				if got := r.states(); len(got) != 1 {
-					t.Errorf("the state of the link has changed though the second server answers: %v", got)
+				// Suspect until the second one, which was never asked, has answered.
+				if diff := cmp.Diff([]State{Online, Suspect, Online}, r.states()); diff != "" {
+					t.Errorf("changes (-want +got):\n%s", diff)
 				}
 			})
 		}
 	}
 }
 
-func TestABodyWithoutAFirstByteAsksForAProbe(t *testing.T) {
-	for _, begins := range []bool{false, true} {
-		t.Run(fmt.Sprintf("first byte: %t", begins), func(t *testing.T) {
-			server := newServer(t, true, func(w http.ResponseWriter, r *http.Request) {
-				w.(http.Flusher).Flush()
-				if begins {
-					_, _ = io.WriteString(w, "x")
-					w.(http.Flusher).Flush()
-				}
-				<-r.Context().Done()
-			})
-			clock := clocktesting.NewFakeClock(time.Now())
-			r := newHarness(t, Options{Settings: Settings{Servers: []Server{server.asServer()}}, Clock: clock})
-			response := r.send(http.MethodGet, "/watch")
-			if begins {
-				if _, err := response.Body.Read(make([]byte, 1)); err != nil {
-					t.Fatal(err)
-				}
-				if clock.HasWaiters() {
-					t.Error("the request is still going to ask for a probe")
-				}
-				return
-			}
-			clock.Step(DefaultProbeTimeout / 2)
-			eventually.Receive(t, "a probe to be wanted", r.probeWanted)
-		})
-	}
-}
-
 func TestASilentConnectionIsClosedWhileAnotherAnswers(t *testing.T) {
+	t.Parallel()
 	answer := make(chan struct{})
 	var slowRequests atomic.Int32
 	server := newServer(t, true, func(w http.ResponseWriter, r *http.Request) {
@@ -133,7 +108,6 @@ func TestASilentConnectionIsClosedWhileAnotherAnswers(t *testing.T) {
 		answerName("1")(w, r)
 	})
 	r := newHarness(t, fastOptions(server.asServer())).run()
-	r.await(Online)
 	watch := r.watch("1")
 	slow, written := make(chan string, 1), make(chan error, 1)
 	go func() { slow <- r.text(http.MethodGet, "/slow") }()
@@ -142,14 +116,14 @@ func TestASilentConnectionIsClosedWhileAnotherAnswers(t *testing.T) {
 	go func() { _, err := r.RoundTrip(post); written <- err }()
 
 	server.link.forgetConns()
-	if _, err := watch.Read(make([]byte, 1)); !errors.Is(err, errClosedSilent) || !IsLinkError(err) {
+	if _, err := watch.Read(make([]byte, 1)); !errors.Is(err, errSilent) || !IsLinkError(err) {
 		t.Errorf("the watch ended with %v", err)
 	}
 	eventually.Receive(t, "the slow request to come again", answer)
 	if got := eventually.Receive(t, "its answer", slow); got != "1" {
 		t.Errorf("the slow request: %q", got)
 	}
-	if err := eventually.Receive(t, "the write", written); !errors.Is(err, errClosedSilent) || !MayHaveArrived(err) {
+	if err := eventually.Receive(t, "the write", written); !errors.Is(err, errSilent) || !MayHaveArrived(err) {
 		t.Errorf("the write ended with %v", err)
 	}
 	r.watch("1")
@@ -157,54 +131,5 @@ func TestASilentConnectionIsClosedWhileAnotherAnswers(t *testing.T) {
 		if s == Offline {
 			t.Errorf("offline though the server answers: %v", r.states())
 		}
-	}
-}
-
-func TestAConnectionThatReceivesBytesIsNotClosedAsSilent(t *testing.T) {
-	say := make(chan struct{})
-	server := newServer(t, true, func(w http.ResponseWriter, r *http.Request) {
-		w.(http.Flusher).Flush()
-		if r.URL.Path == "/watch" {
-			<-say
-		}
-		_, _ = io.WriteString(w, "late")
-	})
-	r := newHarness(t, fastOptions(server.asServer()))
-	response := r.send(http.MethodGet, "/watch")
-	for used := range r.address(0).conns {
-		used.silent.Store(true) // as if a probe had timed out on it
-		r.address(0).probeTimedOut(used)
-	}
-	close(say)
-	got, err := io.ReadAll(response.Body)
-	r.address(0).recordProbe(nil)
-	if err != nil || string(got) != "late" || r.text(http.MethodGet, "/") != "late" || server.link.dials() != 1 {
-		t.Errorf("%q, %v, %d connections", got, err, server.link.dials())
-	}
-}
-
-func TestSlowResponsesMayArriveWhileProbesAreAnswered(t *testing.T) {
-	for _, v := range versions {
-		t.Run(v.name, func(t *testing.T) {
-			var server *apiServer
-			server = newServer(t, v.h2, func(w http.ResponseWriter, r *http.Request) {
-				for enough := server.probeCount() + 12; server.probeCount() < enough && r.Context().Err() == nil; {
-					time.Sleep(time.Millisecond)
-				}
-				_, _ = io.WriteString(w, "late")
-			})
-			r := newHarness(t, fastOptions(server.asServer())).run()
-			r.await(Online)
-			started := time.Now()
-			if got := r.text(http.MethodGet, "/slow"); got != "late" {
-				t.Errorf("got %q", got)
-			}
-			if took := time.Since(started); took < 500*time.Millisecond {
-				t.Errorf("the response took only %s, which is too fast for this test", took)
-			}
-			if got := r.states(); len(got) != 1 {
-				t.Errorf("states %v", got)
-			}
-		})
 	}
 }

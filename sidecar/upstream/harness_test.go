@@ -4,8 +4,9 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/pem"
-	"errors"
+	"flag"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -20,13 +21,20 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
+	"k8s.io/utils/clock"
+	clocktesting "k8s.io/utils/clock/testing"
 
 	"rockpool.dev/tests/eventually"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain lets many tests run at the same time: they wait for links that do not answer.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	_ = flag.Set("test.parallel", "16")
+	goleak.VerifyTestMain(m)
+}
 
-const patience = 10 * time.Second
+const requestTimeout = 20 * time.Second
 
 // apiServer is a real TLS server behind a link that can fail.
 type apiServer struct {
@@ -40,6 +48,12 @@ type apiServer struct {
 
 // newServer starts a server. Its /readyz answers 200 until ready is changed.
 func newServer(t *testing.T, h2 bool, handler http.HandlerFunc) *apiServer {
+	t.Helper()
+	return newServerWithConfig(t, h2, handler, func(*http.Server) {})
+}
+
+// newServerWithConfig starts a server whose http.Server configure changes.
+func newServerWithConfig(t *testing.T, h2 bool, handler http.HandlerFunc, configure func(*http.Server)) *apiServer {
 	t.Helper()
 	s := &apiServer{ready: http.StatusOK}
 	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -56,6 +70,7 @@ func newServer(t *testing.T, h2 bool, handler http.HandlerFunc) *apiServer {
 	}))
 	s.EnableHTTP2 = h2
 	s.Config.ErrorLog = discardLog
+	configure(s.Config)
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	s.link = newLink(t, s.Listener.Addr().String())
@@ -71,6 +86,12 @@ func newServerWith(t *testing.T, cert tls.Certificate, handler http.Handler) *ur
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	return &url.URL{Scheme: "https", Host: s.Listener.Addr().String()}
+}
+
+func (s *apiServer) setReady(status int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ready = status
 }
 
 func (s *apiServer) probeCount() int {
@@ -97,6 +118,35 @@ type harness struct {
 	reasons []string
 }
 
+// fakeClock is a FakeClock whose callbacks may use the clock, and whose timers may be due at once.
+type fakeClock struct{ *clocktesting.FakeClock }
+
+func newFakeClock() fakeClock { return fakeClock{clocktesting.NewFakeClock(time.Now())} }
+
+func (c fakeClock) AfterFunc(d time.Duration, f func()) clock.Timer {
+	timer := c.FakeClock.AfterFunc(d, func() { go f() })
+	c.fire(d)
+	return timer
+}
+
+func (c fakeClock) NewTimer(d time.Duration) clock.Timer {
+	timer := c.FakeClock.NewTimer(d)
+	c.fire(d)
+	return timer
+}
+
+func (c fakeClock) After(d time.Duration) <-chan time.Time {
+	timer := c.FakeClock.After(d)
+	c.fire(d)
+	return timer
+}
+
+func (c fakeClock) fire(d time.Duration) {
+	if d <= 0 {
+		c.Step(0)
+	}
+}
+
 // fastOptions are options that keep tests short.
 func fastOptions(servers ...Server) Options {
 	return Options{Settings: Settings{
@@ -104,6 +154,7 @@ func fastOptions(servers ...Server) Options {
 		ProbeInterval:  100 * time.Millisecond,
 		ProbeTimeout:   500 * time.Millisecond,
 		ConnectTimeout: 5 * time.Second,
+		RetryInterval:  200 * time.Millisecond,
 	}}
 }
 
@@ -118,6 +169,9 @@ func newHarness(t *testing.T, options Options) *harness {
 		options.CAFile = r.caFile
 	}
 	options.Logger = zap.New(core)
+	if options.IsStream == nil {
+		options.IsStream = func(r *http.Request) bool { return r.URL.Path == "/watch" }
+	}
 	options.OnChange = func(s State, reason string) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -128,6 +182,11 @@ func newHarness(t *testing.T, options Options) *harness {
 		t.Fatal(err)
 	}
 	r.Upstream = u
+	if _, fake := options.Clock.(fakeClock); fake {
+		for _, a := range u.plan.Load().addresses {
+			a.lastSegment = func(net.Conn) (time.Duration, bool) { return 0, false }
+		}
+	}
 	t.Cleanup(u.stop)
 	return r
 }
@@ -167,11 +226,19 @@ func (r *harness) states() []State {
 	return slices.Clone(r.changes)
 }
 
-// failProbes records failed probes of an address.
-func (r *harness) failProbes(i, times int) {
-	for range times {
-		r.address(i).recordProbe(errors.New("no"))
+// fail makes an address down: as if an attempt to connect had failed long after the last byte.
+func (r *harness) fail(i int, err error) {
+	a := r.address(i)
+	a.heard.ns.Store(0)
+	a.mu.Lock()
+	a.tried = a.clock.Now()
+	a.mu.Unlock()
+	for _, c := range a.all() {
+		if c.http2 != nil {
+			c.http2.SetDoNotReuse()
+		}
 	}
+	a.dialed(err)
 }
 
 func (r *harness) await(want State) {
@@ -181,7 +248,7 @@ func (r *harness) await(want State) {
 
 func (r *harness) request(method, path string, body io.Reader) *http.Request {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	r.t.Cleanup(cancel)
 	request, err := http.NewRequestWithContext(ctx, method, "https://kubernetes.default.svc"+path, body)
 	if err != nil {
@@ -209,6 +276,21 @@ func (r *harness) text(method, path string) string {
 		r.t.Fatal(err)
 	}
 	return string(data)
+}
+
+// try sends a GET in the background.
+func (r *harness) try(path string) chan error {
+	failed := make(chan error, 1)
+	request := r.request(http.MethodGet, path, nil)
+	go func() {
+		response, err := r.RoundTrip(request)
+		if err == nil {
+			_, err = io.Copy(io.Discard, response.Body)
+			_ = response.Body.Close()
+		}
+		failed <- err
+	}()
+	return failed
 }
 
 // selfSigned returns a certificate for the names, valid around now, and its PEM.

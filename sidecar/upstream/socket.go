@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// keepAlive detects that the peer of an idle connection has vanished. It is for HTTP/1.1 upgrades:
-// HTTP/2 has its pings.
-var keepAlive = net.KeepAliveConfig{Enable: true, Idle: pingAfter, Interval: pingTimeout, Count: 2}
+// keepAlive finds that the peer of a quiet HTTP/1.1 connection has vanished, such as that of an
+// upgrade. HTTP/2 connections have none: a PING asks when somebody needs to know.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3}
 
 // userTimeout returns a Control for net.Dialer. With it the kernel ends a connection on which bytes
 // or keep-alive probes were not acknowledged for d (TCP_USER_TIMEOUT, tcp(7)). Without it the
@@ -25,4 +25,26 @@ func userTimeout(d time.Duration) func(network, address string, raw syscall.RawC
 		}
 		return err
 	}
+}
+
+// lastSegment returns how long ago the kernel got a TCP segment of a connection. Segments come
+// without bytes to read while an upload is acknowledged, and while a lost segment is on its way
+// again behind a long queue. False: the kernel does not say.
+func lastSegment(c net.Conn) (time.Duration, bool) {
+	conn, ok := c.(syscall.Conn)
+	if !ok {
+		return 0, false
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, false
+	}
+	var info *unix.TCPInfo
+	controlErr := raw.Control(func(fd uintptr) {
+		info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	})
+	if controlErr != nil || err != nil {
+		return 0, false
+	}
+	return time.Duration(min(info.Last_ack_recv, info.Last_data_recv)) * time.Millisecond, true
 }
