@@ -229,6 +229,9 @@ func (r *harness) states() []State {
 // fail makes an address down: as if an attempt to connect had failed long after the last byte.
 func (r *harness) fail(i int, err error) {
 	a := r.address(i)
+	for _, c := range a.all() {
+		c.socket.verified.Store(false) // its bytes count no more
+	}
 	a.heard.ns.Store(0)
 	a.mu.Lock()
 	a.tried = a.clock.Now()

@@ -160,7 +160,7 @@ func TestABlackHoleIsToldInTime(t *testing.T) {
 	}
 }
 
-// TestSlowLinksWork: at start, after GOAWAY beside a quiet watch, and after a connection has ended.
+// TestSlowLinksWork: at start, after GOAWAY while a watch is quiet, and after a connection has ended.
 func TestSlowLinksWork(t *testing.T) {
 	t.Parallel()
 	for _, roundTrip := range []time.Duration{400 * time.Millisecond, 1200 * time.Millisecond} {
@@ -646,7 +646,7 @@ func TestAFlappingLink(t *testing.T) {
 			cancel()
 			group.Wait()
 			eventually.True(t, "both to answer again", func() bool {
-				return r.address(0).verdict() == Well && r.address(1).verdict() == Well && r.State() == Online
+				return r.address(0).verdict() == Up && r.address(1).verdict() == Up && r.State() == Online
 			})
 			for range 4 {
 				r.text(http.MethodGet, "/")
