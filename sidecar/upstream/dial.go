@@ -124,8 +124,8 @@ func (a *address) dialed(err error) {
 	a.changed()
 }
 
-// dial makes a verified connection. While it goes on, d.again begins one more attempt: in a black hole
-// the kernel repeats a SYN only after 1, 3, 7 and 15 s.
+// dial makes a verified connection. While it goes on, d.again begins one more attempt: in a black
+// hole the kernel repeats a SYN only after 1, 3, 7 and 15 s.
 func (a *address) dial(ctx context.Context, d *dialing, protocols ...string) (*conn, error) {
 	a.reloadTrust()
 	roots, err := a.trust.current()

@@ -43,6 +43,7 @@ func TestManyRequestsAtOnceDialOnce(t *testing.T) {
 }
 
 func TestASilentIPAddressDelaysTheNextForAQuarterOfASecond(t *testing.T) {
+	t.Parallel()
 	server := newServer(t, true, respond("ok"))
 	entry := server.asServer()
 	_, port, _ := net.SplitHostPort(entry.URL.Host)
@@ -83,8 +84,9 @@ func TestIPAddressesOfBothFamiliesAreTriedInTurn(t *testing.T) {
 	}
 }
 
-// TestAWokenAddressDialsBesideTheDialBefore: the kernel would repeat a lost SYN after up to 16 s.
-func TestAWokenAddressDialsBesideTheDialBefore(t *testing.T) {
+// TestAWokenAddressBeginsOneMoreAttempt: the kernel would repeat a lost SYN after up to 16 s.
+func TestAWokenAddressBeginsOneMoreAttempt(t *testing.T) {
+	t.Parallel()
 	server := newServer(t, true, respond("ok"))
 	clock := newFakeClock()
 	r := newHarness(t, Options{Settings: Settings{Servers: []Server{server.asServer()}}, Clock: clock})
@@ -111,6 +113,7 @@ func TestAWokenAddressDialsBesideTheDialBefore(t *testing.T) {
 }
 
 func TestSessionsAreResumedAfterAnOutage(t *testing.T) {
+	t.Parallel()
 	var resumed []bool
 	server := newServer(t, true, func(_ http.ResponseWriter, r *http.Request) { resumed = append(resumed, r.TLS.DidResume) })
 	r := newHarness(t, fastOptions(server.asServer())).run()
@@ -127,6 +130,7 @@ func TestSessionsAreResumedAfterAnOutage(t *testing.T) {
 }
 
 func TestACAFileThatAppearsLateIsUsed(t *testing.T) {
+	t.Parallel()
 	server := newServer(t, true, respond("ok"))
 	options := fastOptions(server.asServer())
 	options.CAFile = filepath.Join(t.TempDir(), "ca.crt")

@@ -23,10 +23,10 @@
 // when all addresses are down: no connection takes requests, the latest dial failed, and no byte
 // came within the patience. Requests then fail without being tried.
 //
-// A request that waits in silence has a PING sent, and the connection ends when not even the PING is
+// A request that waits in silence has a PING sent. The connection ends when not even the PING is
 // answered within the patience, which follows the measured round trip. While bytes come, however
-// slowly, a request waits as it would without a sidecar. A segment that only the kernel sees, such as
-// an acknowledgement, counts too.
+// slowly, a request waits as it would without a sidecar. A segment that only the kernel sees, such
+// as an acknowledgement, counts too.
 //
 // These things are never done:
 //
@@ -35,7 +35,7 @@
 //   - Without streams and waiting requests nothing is sent. With streams only, a PING is sent after
 //     the keepalive interval.
 //   - The address of last resort is not dialed while another one answers requests.
-//   - A request that the API server may have executed is not sent again.
+//   - A request that the API server may have executed is not sent again, unless its method is safe.
 //
 // An address has one dial at a time. While it is down it is tried again after a random part of a
 // wait that doubles from one second up to a setting; requests (Wake) and changes of the node's

@@ -377,6 +377,7 @@ func TestNothingIsSentAfterRunReturns(t *testing.T) {
 }
 
 func TestTheEndOfRunEndsWhatWaits(t *testing.T) {
+	t.Parallel()
 	for _, v := range versions {
 		t.Run(v.name, func(t *testing.T) {
 			server := newServer(t, v.h2, nil)
@@ -397,6 +398,7 @@ func TestTheEndOfRunEndsWhatWaits(t *testing.T) {
 }
 
 func TestAClientThatLeavesSaysNothingOfTheLink(t *testing.T) {
+	t.Parallel()
 	server := newServer(t, true, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	for _, connected := range []bool{false, true} {
 		r := newHarness(t, fastOptions(server.asServer()))
@@ -496,8 +498,9 @@ func TestRequestsWakeAtMostOneAttemptInTwoSeconds(t *testing.T) {
 	}
 }
 
-// TestTheLastResortIsNotAskedWhileAnotherIsWell also says when it is.
-func TestTheLastResortIsNotAskedWhileAnotherIsWell(t *testing.T) {
+// TestTheLastResortIsNotAskedWhileAnotherIsUp also says when it is.
+func TestTheLastResortIsNotAskedWhileAnotherIsUp(t *testing.T) {
+	t.Parallel()
 	first, last := newServer(t, true, answerName("1")), newServer(t, true, answerName("last"))
 	entry := last.asServer()
 	entry.LastResort = true
@@ -560,6 +563,7 @@ func TestTheLastResortKeepsTheLinkSuspectUntilItFails(t *testing.T) {
 }
 
 func TestAnInClusterAddressAloneWorks(t *testing.T) {
+	t.Parallel()
 	server := newServer(t, true, respond("ok"))
 	entry := server.asServer()
 	entry.LastResort = true

@@ -201,6 +201,7 @@ func TestUpdate(t *testing.T) {
 }
 
 func TestUpdateWhileTheLinkIsDown(t *testing.T) {
+	t.Parallel()
 	for name, breakLink := range map[string]func(*link){"refused": (*link).refuse, "black hole": (*link).blackhole} {
 		t.Run(name, func(t *testing.T) {
 			wrong, right := newServer(t, true, respond("wrong")), newServer(t, true, respond("right"))
