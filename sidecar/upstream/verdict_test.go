@@ -218,3 +218,17 @@ func TestSmoothedRoundTrip(t *testing.T) {
 		}
 	}
 }
+
+// TestAnInstantKeepsTheMonotonicClock: the node's time may be set while the sidecar runs.
+func TestAnInstantKeepsTheMonotonicClock(t *testing.T) {
+	var i instant
+	if !i.time().IsZero() {
+		t.Errorf("before the first time: %s", i.time())
+	}
+	now := time.Now()
+	i.advance(now)
+	i.advance(now.Add(-time.Second))
+	if got := i.time(); got != epoch.Add(now.Sub(epoch)) || got.Round(0) == got {
+		t.Errorf("%s, want %s", got, now)
+	}
+}
