@@ -132,7 +132,7 @@ func attemptOf(ctx context.Context) *attempt {
 	return x
 }
 
-// again notes that nothing has arrived so far: the API server says that it has not begun the request.
+// again notes that nothing has arrived so far: the API server says that it has not begun.
 func (x *attempt) again() {
 	if x == nil {
 		return

@@ -18,21 +18,25 @@ var errSilent = errors.New("nothing was heard on the connection, not even an ans
 // closeTimeout is how long the TLS goodbye of a connection may take.
 const closeTimeout = 250 * time.Millisecond
 
+// epoch is when the process began. Times are kept as their distance from it, because a node without
+// a clock of its own sets its time after it has started.
+var epoch = time.Now()
+
 // instant is a time that several goroutines move forward. Its zero value is no time.
-type instant struct{ ns atomic.Int64 }
+type instant struct{ sinceEpoch atomic.Int64 }
 
 func (i *instant) advance(to time.Time) {
-	for at := to.UnixNano(); ; {
-		before := i.ns.Load()
-		if at <= before || i.ns.CompareAndSwap(before, at) {
+	for at := int64(to.Sub(epoch)); ; {
+		before := i.sinceEpoch.Load()
+		if at <= before || i.sinceEpoch.CompareAndSwap(before, at) {
 			return
 		}
 	}
 }
 
 func (i *instant) time() time.Time {
-	if ns := i.ns.Load(); ns != 0 {
-		return time.Unix(0, ns)
+	if at := i.sinceEpoch.Load(); at != 0 {
+		return epoch.Add(time.Duration(at))
 	}
 	return time.Time{}
 }

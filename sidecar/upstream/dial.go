@@ -15,8 +15,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// attemptDelay is how long one IP address of a name may be silent before the next is tried as well
-// (RFC 8305 §5).
+// attemptDelay is how long one IP address of a name may be silent before the next one is
+// tried too (RFC 8305 §5).
 const attemptDelay = 250 * time.Millisecond
 
 // dialing is a connection on its way. All requests that need a connection wait for the same one.
@@ -24,7 +24,7 @@ type dialing struct {
 	done     chan struct{}
 	err      error
 	progress instant       // when its latest step ended, or a byte came
-	again    chan struct{} // has a value when another attempt should begin beside those before
+	again    chan struct{} // has a value when one more attempt should begin
 }
 
 func newDialing(now time.Time) *dialing {
@@ -124,7 +124,7 @@ func (a *address) dialed(err error) {
 	a.changed()
 }
 
-// dial makes a verified connection. While it goes on, another attempt can be asked for: in a black
+// dial makes a verified connection. While it goes on, d.again begins one more attempt: in a black
 // hole the kernel repeats a SYN only after 1, 3, 7 and 15 s.
 func (a *address) dial(ctx context.Context, d *dialing, protocols ...string) (*conn, error) {
 	a.reloadTrust()
@@ -206,7 +206,9 @@ func (a *address) watch(ctx context.Context, cancel context.CancelCauseFunc, d *
 
 // verified does TCP and TLS. The handshake of TLS measures the round trip: that of TCP may end at a
 // proxy of the satellite's modem.
-func (a *address) verified(ctx context.Context, d *dialing, roots *roots, protocols []string) (*conn, error) {
+func (a *address) verified(
+	ctx context.Context, d *dialing, roots *roots, protocols []string,
+) (*conn, error) {
 	raw, err := a.dialTCP(ctx)
 	if err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,6 +44,7 @@ func TestManyRequestsAtOnceDialOnce(t *testing.T) {
 }
 
 func TestASilentIPAddressDelaysTheNextForAQuarterOfASecond(t *testing.T) {
+	t.Parallel()
 	server := newServer(t, true, respond("ok"))
 	entry := server.asServer()
 	_, port, _ := net.SplitHostPort(entry.URL.Host)
@@ -83,8 +85,9 @@ func TestIPAddressesOfBothFamiliesAreTriedInTurn(t *testing.T) {
 	}
 }
 
-// TestAWokenAddressDialsBesideTheDialBefore: the kernel would repeat a lost SYN after up to 16 s.
-func TestAWokenAddressDialsBesideTheDialBefore(t *testing.T) {
+// TestAWokenAddressBeginsOneMoreAttempt: the kernel would repeat a lost SYN after up to 16 s.
+func TestAWokenAddressBeginsOneMoreAttempt(t *testing.T) {
+	t.Parallel()
 	server := newServer(t, true, respond("ok"))
 	clock := newFakeClock()
 	r := newHarness(t, Options{Settings: Settings{Servers: []Server{server.asServer()}}, Clock: clock})
@@ -111,6 +114,7 @@ func TestAWokenAddressDialsBesideTheDialBefore(t *testing.T) {
 }
 
 func TestSessionsAreResumedAfterAnOutage(t *testing.T) {
+	t.Parallel()
 	var resumed []bool
 	server := newServer(t, true, func(_ http.ResponseWriter, r *http.Request) { resumed = append(resumed, r.TLS.DidResume) })
 	r := newHarness(t, fastOptions(server.asServer())).run()
@@ -127,6 +131,7 @@ func TestSessionsAreResumedAfterAnOutage(t *testing.T) {
 }
 
 func TestACAFileThatAppearsLateIsUsed(t *testing.T) {
+	t.Parallel()
 	server := newServer(t, true, respond("ok"))
 	options := fastOptions(server.asServer())
 	options.CAFile = filepath.Join(t.TempDir(), "ca.crt")
@@ -163,14 +168,14 @@ func TestAHeaderThatIsTooLargeIsTheRequestsFault(t *testing.T) {
 	}
 }
 
-// TestAConnectionThatEndsAtOnceIsNotDialedForEver: the handshake succeeds, and nothing follows.
-func TestAConnectionThatEndsAtOnceIsNotDialedForEver(t *testing.T) {
+// newHTTP2Server serves each connection, after the TLS handshake, with a function. It returns a
+// harness that uses the server.
+func newHTTP2Server(t *testing.T, serve func(net.Listener, net.Conn)) *harness {
 	cert, ca := selfSigned(t, "127.0.0.1")
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{http2.NextProtoTLS}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var dials atomic.Int32
 	var group sync.WaitGroup
 	group.Go(func() {
 		for {
@@ -178,25 +183,61 @@ func TestAConnectionThatEndsAtOnceIsNotDialedForEver(t *testing.T) {
 			if err != nil {
 				return
 			}
-			dials.Add(1)
 			_ = c.(*tls.Conn).Handshake()
+			serve(listener, c)
 			_ = c.Close()
 		}
 	})
 	t.Cleanup(func() { _ = listener.Close(); group.Wait() })
-	server := newServer(t, true, nil).asServer()
-	server.URL.Host = listener.Addr().String()
-	options := fastOptions(server)
+	options := fastOptions(Server{URL: &url.URL{Scheme: "https", Host: listener.Addr().String()}})
 	options.CAFile = filepath.Join(t.TempDir(), "ca.crt")
 	if err := os.WriteFile(options.CAFile, ca, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r := newHarness(t, options)
+	return newHarness(t, options)
+}
+
+// TestAConnectionThatEndsAtOnceIsNotDialedForEver: the handshake succeeds, and nothing follows.
+func TestAConnectionThatEndsAtOnceIsNotDialedForEver(t *testing.T) {
+	var dials atomic.Int32
+	r := newHTTP2Server(t, func(net.Listener, net.Conn) { dials.Add(1) })
 	if _, err := r.RoundTrip(r.request(http.MethodGet, "/", nil)); !IsLinkError(err) {
 		t.Errorf("got %v", err)
 	}
 	if n := dials.Load(); n > attemptsEach*maxDials {
 		t.Errorf("%d connections for one request", n)
+	}
+}
+
+// TestAWriteThatWasNotBegunDidNotArrive: the server says so by GOAWAY, and then goes.
+func TestAWriteThatWasNotBegunDidNotArrive(t *testing.T) {
+	for _, begun := range []bool{false, true} {
+		r := newHTTP2Server(t, func(listener net.Listener, c net.Conn) {
+			framer := http2.NewFramer(c, c)
+			_, _ = io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
+			_ = framer.WriteSettings()
+			for {
+				frame, err := framer.ReadFrame()
+				if err != nil {
+					return
+				}
+				if headers, ok := frame.(*http2.HeadersFrame); ok {
+					_ = listener.Close()
+					last := uint32(0)
+					if begun {
+						last = headers.StreamID
+					}
+					_ = framer.WriteGoAway(last, http2.ErrCodeNo, nil)
+					if begun {
+						return
+					}
+				}
+			}
+		})
+		_, err := r.RoundTrip(r.request(http.MethodPost, "/", strings.NewReader("x")))
+		if !IsLinkError(err) || MayHaveArrived(err) != begun {
+			t.Errorf("begun: %t: %v, may have arrived: %t", begun, err, MayHaveArrived(err))
+		}
 	}
 }
 
@@ -286,5 +327,20 @@ func TestLargeBodiesStream(t *testing.T) {
 				t.Errorf("%s, %v", data, err)
 			}
 		})
+	}
+}
+
+// TestAResponseThatNobodyReadsHoldsLittleMemory: one stream gets a window of 1 MiB.
+func TestAResponseThatNobodyReadsHoldsLittleMemory(t *testing.T) {
+	server := newServer(t, true, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 8<<20)) })
+	r := newHarness(t, fastOptions(server.asServer()))
+	response := r.send(http.MethodGet, "/")
+	eventually.True(t, "the window to be full", func() bool { return server.link.forwarded() >= receiveBuffer })
+	time.Sleep(100 * time.Millisecond)
+	if got := server.link.forwarded(); got > receiveBuffer*5/4 {
+		t.Errorf("%d bytes were sent", got)
+	}
+	if n, err := io.Copy(io.Discard, response.Body); n != 8<<20 || err != nil {
+		t.Errorf("%d bytes, %v", n, err)
 	}
 }

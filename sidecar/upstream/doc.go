@@ -9,7 +9,7 @@
 //
 // Only the first one decides about the link:
 //
-//	bytes of any response, ─────▶ Evidence ─── Verdict ──▶ Well ────┐
+//	bytes of any response, ─────▶ Evidence ─── Verdict ──▶ Up ──────┐
 //	answers to PINGs,             of one                  Unknown ──┼── judge ──▶ online
 //	dials                         address                 Down ─────┘             suspect
 //	                                                                              offline
@@ -19,23 +19,23 @@
 //	no answer                     connection
 //
 // Verdict, next and judge are pure functions of the evidence and the time (verdict.go). The link is
-// online while one address is well: it was reached, and no later dial has failed. It is offline when
-// all addresses are down: no connection takes requests, the latest dial failed, and no byte came for
-// the patience of a round trip. Requests then fail without being tried.
+// online while one address is up: it was reached, and no later dial has failed. The link is offline
+// when all addresses are down: no connection takes requests, the latest dial failed, and no byte
+// came within the patience. Requests then fail without being tried.
 //
-// A request that waits in silence has a PING sent, and the connection ends when not even the PING is
+// A request that waits in silence has a PING sent. The connection ends when not even the PING is
 // answered within the patience, which follows the measured round trip. While bytes come, however
-// slowly, a request waits as it would without a sidecar. A segment that only the kernel has seen,
-// such as an acknowledgement, counts as well.
+// slowly, a request waits as it would without a sidecar. A segment that only the kernel sees, such
+// as an acknowledgement, counts too.
 //
 // These things are never done:
 //
-//   - A connection is not ended for the silence of another, for an answer of /readyz, or for a status.
+//   - A connection does not end for the silence of another one, for /readyz, or for a status.
 //   - An answer to a request, or its client's leaving, does not change the state.
 //   - Without streams and waiting requests nothing is sent. With streams only, a PING is sent after
 //     the keepalive interval.
-//   - The address of last resort is not dialed while another is well, and does its work.
-//   - A request that the API server may have executed is not sent again.
+//   - The address of last resort is not dialed while another one answers requests.
+//   - A request that the API server may have executed is not sent again, unless its method is safe.
 //
 // An address has one dial at a time. While it is down it is tried again after a random part of a
 // wait that doubles from one second up to a setting; requests (Wake) and changes of the node's

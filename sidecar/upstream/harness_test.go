@@ -226,10 +226,14 @@ func (r *harness) states() []State {
 	return slices.Clone(r.changes)
 }
 
-// fail makes an address down: as if an attempt to connect had failed long after the last byte.
-func (r *harness) fail(i int, err error) {
-	a := r.address(i)
-	a.heard.ns.Store(0)
+func (r *harness) fail(i int, err error) { failAddress(r.address(i), err) }
+
+// failAddress makes an address down: as if a dial had failed now, long after the last byte.
+func failAddress(a *address, err error) {
+	for _, c := range a.all() {
+		c.socket.verified.Store(false) // its bytes count no more
+	}
+	a.heard.sinceEpoch.Store(0)
 	a.mu.Lock()
 	a.tried = a.clock.Now()
 	a.mu.Unlock()

@@ -160,7 +160,7 @@ func TestABlackHoleIsToldInTime(t *testing.T) {
 	}
 }
 
-// TestSlowLinksWork: at start, after GOAWAY beside a quiet watch, and after a connection has ended.
+// TestSlowLinksWork: at start, after GOAWAY while a watch is quiet, and after a connection has ended.
 func TestSlowLinksWork(t *testing.T) {
 	t.Parallel()
 	for _, roundTrip := range []time.Duration{400 * time.Millisecond, 1200 * time.Millisecond} {
@@ -377,6 +377,7 @@ func TestNothingIsSentAfterRunReturns(t *testing.T) {
 }
 
 func TestTheEndOfRunEndsWhatWaits(t *testing.T) {
+	t.Parallel()
 	for _, v := range versions {
 		t.Run(v.name, func(t *testing.T) {
 			server := newServer(t, v.h2, nil)
@@ -397,6 +398,7 @@ func TestTheEndOfRunEndsWhatWaits(t *testing.T) {
 }
 
 func TestAClientThatLeavesSaysNothingOfTheLink(t *testing.T) {
+	t.Parallel()
 	server := newServer(t, true, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	for _, connected := range []bool{false, true} {
 		r := newHarness(t, fastOptions(server.asServer()))
@@ -496,8 +498,9 @@ func TestRequestsWakeAtMostOneAttemptInTwoSeconds(t *testing.T) {
 	}
 }
 
-// TestTheLastResortIsNotAskedWhileAnotherIsWell also says when it is.
-func TestTheLastResortIsNotAskedWhileAnotherIsWell(t *testing.T) {
+// TestTheLastResortIsNotAskedWhileAnotherIsUp also says when it is.
+func TestTheLastResortIsNotAskedWhileAnotherIsUp(t *testing.T) {
+	t.Parallel()
 	first, last := newServer(t, true, answerName("1")), newServer(t, true, answerName("last"))
 	entry := last.asServer()
 	entry.LastResort = true
@@ -560,6 +563,7 @@ func TestTheLastResortKeepsTheLinkSuspectUntilItFails(t *testing.T) {
 }
 
 func TestAnInClusterAddressAloneWorks(t *testing.T) {
+	t.Parallel()
 	server := newServer(t, true, respond("ok"))
 	entry := server.asServer()
 	entry.LastResort = true
@@ -646,7 +650,7 @@ func TestAFlappingLink(t *testing.T) {
 			cancel()
 			group.Wait()
 			eventually.True(t, "both to answer again", func() bool {
-				return r.address(0).verdict() == Well && r.address(1).verdict() == Well && r.State() == Online
+				return r.address(0).verdict() == Up && r.address(1).verdict() == Up && r.State() == Online
 			})
 			for range 4 {
 				r.text(http.MethodGet, "/")

@@ -33,9 +33,9 @@ func TestOrderOfAddresses(t *testing.T) {
 	}{
 		{"all are healthy", func(_, _, _, _ *address) {}, "abcz abcz abcz", "abcz bcaz cabz"},
 		{"one that is not ready comes after the others", func(_, b, _, _ *address) { ready(b, false) }, "acbz acbz acbz", "acbz cabz acbz"},
-		{"one that is down is not tried", func(a, _, _, _ *address) { a.dialed(failure) }, "cbz cbz cbz", "cbz cbz cbz"},
+		{"one that is down is not tried", func(a, _, _, _ *address) { failAddress(a, failure) }, "cbz cbz cbz", "cbz cbz cbz"},
 		{"the last resort comes after those that are not ready", func(_, _, c, _ *address) { ready(c, false) }, "bcz bcz bcz", "bcz cbz bcz"},
-		{"the last resort is not tried either when it is down", func(_, _, _, z *address) { z.dialed(failure) }, "bc bc bc", "bc cb bc"},
+		{"the last resort is not tried either when it is down", func(_, _, _, z *address) { failAddress(z, failure) }, "bc bc bc", "bc cb bc"},
 		{"all that are reached and ready return to their places", func(a, b, c, z *address) {
 			for _, each := range []*address{a, b, c, z} {
 				each.dialed(nil)
@@ -44,7 +44,7 @@ func TestOrderOfAddresses(t *testing.T) {
 		}, "abcz abcz abcz", "abcz bcaz cabz"},
 		{"only the last resort is left", func(a, b, c, _ *address) {
 			for _, each := range []*address{a, b, c} {
-				each.dialed(failure)
+				failAddress(each, failure)
 			}
 		}, "z z z", "z z z"},
 	}
@@ -201,6 +201,7 @@ func TestUpdate(t *testing.T) {
 }
 
 func TestUpdateWhileTheLinkIsDown(t *testing.T) {
+	t.Parallel()
 	for name, breakLink := range map[string]func(*link){"refused": (*link).refuse, "black hole": (*link).blackhole} {
 		t.Run(name, func(t *testing.T) {
 			wrong, right := newServer(t, true, respond("wrong")), newServer(t, true, respond("right"))

@@ -13,6 +13,7 @@ import (
 )
 
 func TestOneAddressIsNeverAskedWhetherItIsReady(t *testing.T) {
+	t.Parallel()
 	server := newServer(t, true, answerName("1"))
 	server.setReady(http.StatusInternalServerError)
 	options := fastOptions(server.asServer())
@@ -34,6 +35,7 @@ func TestOneAddressIsNeverAskedWhetherItIsReady(t *testing.T) {
 }
 
 func TestAnAddressThatIsNotReadyComesAfterTheOthers(t *testing.T) {
+	t.Parallel()
 	first, second := newServer(t, true, answerName("1")), newServer(t, true, answerName("2"))
 	r := newHarness(t, fastOptions(first.asServer(), second.asServer())).run()
 	watch := r.watch("1")

@@ -73,6 +73,7 @@ func TestEnvironmentProxyIsNotUsed(t *testing.T) {
 }
 
 func TestAddressesAreTriedInOrder(t *testing.T) {
+	t.Parallel()
 	first, second := newServer(t, true, respond("first")), newServer(t, true, respond("second"))
 	r := newHarness(t, fastOptions(first.asServer(), second.asServer())).run()
 	if got := r.text(http.MethodGet, "/"); got != "first" {
@@ -97,6 +98,7 @@ func TestAddressesAreTriedInOrder(t *testing.T) {
 }
 
 func TestABlackHoleAtOneAddressDoesNotBlockRequests(t *testing.T) {
+	t.Parallel()
 	asked := make(chan struct{}, 1)
 	first := newServer(t, true, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/watch" {

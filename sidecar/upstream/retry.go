@@ -27,7 +27,8 @@ func (a *address) retry() {
 		case e.Usable || e.Failed.IsZero() || !a.wanted():
 			due, failures = time.Time{}, 0
 		case due.IsZero():
-			due = latest(now, tried.Add(rand.N(longest))) //nolint:gosec // many sidecars come back at the same time
+			// Many sidecars come back at the same time.
+			due = latest(now, tried.Add(rand.N(longest))) //nolint:gosec // no secret
 		}
 		var next <-chan time.Time
 		stop := func() bool { return true }

@@ -14,6 +14,7 @@ import (
 )
 
 func TestUnacknowledgedBytesEndAConnection(t *testing.T) {
+	t.Parallel()
 	var config net.ListenConfig
 	config.SetMultipathTCP(false) // its sockets take no filter
 	listener, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -100,6 +101,7 @@ func TestOptionsOfConnections(t *testing.T) {
 
 // TestAnAcknowledgementIsASegment: while an upload is acknowledged, the peer is there.
 func TestAnAcknowledgementIsASegment(t *testing.T) {
+	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

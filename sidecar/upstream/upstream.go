@@ -145,7 +145,7 @@ func (u *Upstream) Outage() time.Duration {
 	return u.outage
 }
 
-// refresh judges the evidence anew and moves the state.
+// refresh judges the evidence and moves the state. No lock may be held.
 func (u *Upstream) refresh() {
 	p := u.plan.Load()
 	if p == nil { // the first plan is being made

@@ -7,8 +7,8 @@ type Verdict int
 
 // The verdicts, the best first.
 const (
-	// Well: the address was reached, and nothing has failed since.
-	Well Verdict = iota
+	// Up: the address was reached, and nothing has failed since.
+	Up Verdict = iota
 	// Unknown: the address was never reached, or bytes came just before an attempt failed.
 	Unknown
 	// Down: no connection takes requests, an attempt to connect has failed, and nothing was
@@ -21,10 +21,10 @@ const (
 	askAfter = 500 * time.Millisecond
 	// minPatience is the shortest silence that ends a connection on which somebody waits.
 	minPatience = time.Second
-	// patienceRoundTrips is how many round trips that silence lasts on a slow link.
-	patienceRoundTrips = 4
-	// dialRoundTrips is how many round trips each step of a dial may take: TCP, then TLS.
-	dialRoundTrips = 3
+	// roundTrips is how many round trips that silence lasts on a slow link, and how many each step
+	// of a dial may take: TCP, then TLS. With four, a black hole on a link of 300 ms would be told
+	// only after three seconds.
+	roundTrips = 3
 	// minBudget is the least that each step may take. The kernel repeats a lost SYN after 1 s.
 	minBudget = 1100 * time.Millisecond
 	// maxBudget bounds the steps of a dial that is tried again and again.
@@ -33,7 +33,7 @@ const (
 
 // patience is how long a connection may be silent while somebody waits on it.
 func patience(roundTrip time.Duration) time.Duration {
-	return max(minPatience, patienceRoundTrips*roundTrip)
+	return max(minPatience, roundTrips*roundTrip)
 }
 
 // Verdict judges an address. It never says Down within the patience of the last byte: while bytes
@@ -41,7 +41,7 @@ func patience(roundTrip time.Duration) time.Duration {
 func (e Evidence) Verdict(now time.Time) Verdict {
 	switch {
 	case e.Usable:
-		return Well
+		return Up
 	case !e.Failed.IsZero():
 		if !e.Heard.IsZero() && now.Sub(e.Heard) < patience(e.RoundTrip) {
 			return Unknown
@@ -50,7 +50,7 @@ func (e Evidence) Verdict(now time.Time) Verdict {
 	case e.Heard.IsZero():
 		return Unknown
 	}
-	return Well
+	return Up
 }
 
 // changes is when the verdict becomes another by the passing of time alone. Zero: never.
@@ -106,7 +106,7 @@ func (s Silence) next(now time.Time, keepalive time.Duration) (action, time.Time
 func dialBudget(setting, roundTrip time.Duration, failures int) time.Duration {
 	budget := setting
 	if roundTrip > 0 {
-		budget = max(minBudget, dialRoundTrips*roundTrip)
+		budget = max(minBudget, roundTrips*roundTrip)
 	}
 	return min(budget<<min(failures, 5), max(budget, maxBudget))
 }
@@ -118,7 +118,7 @@ func judge(verdicts []Verdict) State {
 		best = min(best, v)
 	}
 	switch best {
-	case Well:
+	case Up:
 		return Online
 	case Unknown:
 		return Suspect
