@@ -51,6 +51,7 @@ type address struct {
 	look        chan struct{} // has a value when the retries should look at the evidence again
 	woken       chan struct{} // has a value when an attempt is wanted soon
 	used        atomic.Bool   // by a request, since it was last asked whether it is ready
+	http1Only   atomic.Bool   // it does not speak HTTP/2
 
 	mu          sync.Mutex
 	settings    Settings
@@ -60,7 +61,6 @@ type address struct {
 	failures    int       // dials that have failed in succession
 	failed      time.Time // see Evidence
 	rtt         time.Duration
-	http1Only   bool
 	sessions    tls.ClientSessionCache
 	sessionsOf  *roots
 	unready     int   // answers of /readyz in succession that contradict ready
