@@ -28,10 +28,10 @@ func userTimeout(d time.Duration) func(network, address string, raw syscall.RawC
 }
 
 // segments is what the kernel knows of the TCP segments of a connection. Some bring no byte to read:
-// those that acknowledge an upload, and those that overtook a lost one, which is on its way again
-// behind a long queue.
+// those that acknowledge an upload, and those that overtook a lost one. That one is on its way
+// again, at the end of a long queue.
 type segments struct {
-	progress uint64        // counts acknowledged bytes, and segments out of order
+	progress uint64        // counts our segments that arrived, and theirs that came out of order
 	ago      time.Duration // since the latest segment
 }
 
@@ -47,7 +47,7 @@ func segmentsOf(c net.Conn) (s segments) {
 	}
 	_ = raw.Control(func(fd uintptr) {
 		if i, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
-			s.progress = i.Bytes_acked + uint64(i.Rcv_ooopack)
+			s.progress = uint64(i.Delivered) + uint64(i.Rcv_ooopack)
 			s.ago = time.Duration(min(i.Last_ack_recv, i.Last_data_recv)) * time.Millisecond
 		}
 	})
