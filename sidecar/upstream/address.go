@@ -37,20 +37,21 @@ type address struct {
 	clock   clock.WithTickerAndDelayedExecution
 	dialer  net.Dialer
 	resolve func(ctx context.Context, network, host string) ([]netip.Addr, error)
-	// lastSegment is the function of that name, for tests whose clock is not the kernel's.
-	lastSegment func(net.Conn) (time.Duration, bool)
-	changed     func() // the evidence has
-	wanted      func() bool
-	http2       http.RoundTripper // over conns, see pool
-	onConn      func(net.Conn) (*http2Conn, error)
-	http1       *http.Transport
-	ctx         context.Context // the life of the address
-	end         context.CancelFunc
-	goes        sync.WaitGroup
-	heard       instant       // the latest byte over a verified connection
-	look        chan struct{} // has a value when the retries should look at the evidence again
-	woken       chan struct{} // has a value when an attempt is wanted soon
-	used        atomic.Bool   // by a request, since it was last asked whether it is ready
+	// segments is segmentsOf, except in tests whose clock is not the kernel's.
+	segments  func(net.Conn) segments
+	changed   func() // the evidence has
+	wanted    func() bool
+	http2     http.RoundTripper // over conns, see pool
+	onConn    func(net.Conn) (*http2Conn, error)
+	http1     *http.Transport
+	ctx       context.Context // the life of the address
+	end       context.CancelFunc
+	goes      sync.WaitGroup
+	heard     instant       // the latest byte over a verified connection
+	look      chan struct{} // has a value when the retries should look at the evidence again
+	woken     chan struct{} // has a value when an attempt is wanted soon
+	used      atomic.Bool   // by a request, since it was last asked whether it is ready
+	http1Only atomic.Bool   // it does not speak HTTP/2
 
 	mu          sync.Mutex
 	settings    Settings
@@ -60,7 +61,6 @@ type address struct {
 	failures    int       // dials that have failed in succession
 	failed      time.Time // see Evidence
 	rtt         time.Duration
-	http1Only   bool
 	sessions    tls.ClientSessionCache
 	sessionsOf  *roots
 	unready     int   // answers of /readyz in succession that contradict ready
@@ -74,7 +74,7 @@ func newAddress(server Server, trust *trust, settings Settings, u *Upstream) (*a
 	a := &address{
 		server: server, name: server.URL.String(), trust: trust, settings: settings,
 		logger: u.logger, clock: u.clock, changed: u.refresh,
-		resolve: net.DefaultResolver.LookupNetIP, lastSegment: lastSegment,
+		resolve: net.DefaultResolver.LookupNetIP, segments: segmentsOf,
 		dialer: net.Dialer{KeepAlive: -1, Control: userTimeout(ackTimeout)},
 		look:   make(chan struct{}, 1), woken: make(chan struct{}, 1), ready: true,
 	}

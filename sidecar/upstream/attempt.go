@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 )
 
 // maxReplay bounds, in bytes, a request body that is kept so that it can be sent again. What the
@@ -117,12 +118,12 @@ func (u *upload) close() {
 
 // attempt is a request on its way over one address.
 type attempt struct {
-	stream bool // its body may be silent for long
+	stream bool        // its body may be silent for long
+	sent   atomic.Bool // something of it may have arrived
 
 	mu     sync.Mutex
 	conn   *conn // that it uses; nil: none yet
 	waiter *waiter
-	sent   bool // something of it may have arrived
 }
 
 type attemptKey struct{}
@@ -132,21 +133,8 @@ func attemptOf(ctx context.Context) *attempt {
 	return x
 }
 
-// again notes that nothing has arrived so far: the API server says that it has not begun.
-func (x *attempt) again() {
-	if x == nil {
-		return
-	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.sent = false
-}
-
 // on notes the connection that the request uses now.
 func (x *attempt) on(c *conn) {
-	if x == nil || c == nil {
-		return
-	}
 	w := c.wait()
 	x.mu.Lock()
 	before := x.waiter
@@ -162,17 +150,4 @@ func (x *attempt) answered() *conn {
 	x.waiter.done()
 	x.waiter = nil
 	return x.conn
-}
-
-// wrote notes that the header was sent.
-func (x *attempt) wrote() {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.sent = true
-}
-
-func (x *attempt) arrived() bool {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.sent
 }

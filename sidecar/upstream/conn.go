@@ -81,13 +81,14 @@ type conn struct {
 	closing atomic.Bool
 	removed bool // guarded by the lock of the address
 
-	mu      sync.Mutex
-	waiters map[*waiter]struct{}
-	streams int // open responses
-	pinged  time.Time
-	timer   clock.Timer // of the next look; nil: none
-	due     time.Time   // of that look
-	closed  error       // why it was closed here; nil: it was not
+	mu       sync.Mutex
+	waiters  map[*waiter]struct{}
+	streams  int // open responses
+	pinged   time.Time
+	progress uint64      // of its segments, when the PING was sent or later
+	timer    clock.Timer // of the next look; nil: none
+	due      time.Time   // of that look
+	closed   error       // why it was closed here; nil: it was not
 }
 
 // waiter is somebody who waits for bytes on a connection.
@@ -156,8 +157,10 @@ func (c *conn) lookLocked() {
 	now, keepalive := c.address.clock.Now(), c.address.keepalive()
 	todo, at := c.silence().next(now, keepalive)
 	if todo == closeConn {
-		if ago, ok := c.address.lastSegment(c.socket.Conn); ok {
-			c.socket.hear(now.Add(-ago))
+		// A segment that the peer only repeats does not tell that ours arrive.
+		if s := c.address.segments(c.socket.Conn); s.progress != c.progress {
+			c.progress = s.progress
+			c.socket.hear(now.Add(-s.ago))
 			todo, at = c.silence().next(now, keepalive)
 		}
 	}
@@ -184,6 +187,7 @@ func (c *conn) ping(now time.Time) {
 		return
 	}
 	reads := c.socket.reads.Load()
+	c.progress = c.address.segments(c.socket.Conn).progress
 	if c.address.run(func() {
 		err := c.http2.Ping(c.address.ctx)
 		c.mu.Lock()

@@ -73,9 +73,7 @@ func (a *address) serve(c *conn) error {
 		}
 		c.http2 = client
 	}
-	a.mu.Lock()
-	a.http1Only = !isHTTP2
-	a.mu.Unlock()
+	a.http1Only.Store(!isHTTP2)
 	if !isHTTP2 {
 		return c.Close()
 	}

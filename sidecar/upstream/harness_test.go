@@ -184,7 +184,7 @@ func newHarness(t *testing.T, options Options) *harness {
 	r.Upstream = u
 	if _, fake := options.Clock.(fakeClock); fake {
 		for _, a := range u.plan.Load().addresses {
-			a.lastSegment = func(net.Conn) (time.Duration, bool) { return 0, false }
+			a.segments = func(net.Conn) segments { return segments{} }
 		}
 	}
 	t.Cleanup(u.stop)

@@ -587,7 +587,13 @@ func TestAnAcknowledgedUploadIsNotSilent(t *testing.T) {
 	r.text(http.MethodGet, "/")
 	var acknowledged atomic.Bool
 	acknowledged.Store(true)
-	r.address(0).lastSegment = func(net.Conn) (time.Duration, bool) { return 0, acknowledged.Load() }
+	var bytes atomic.Uint64
+	r.address(0).segments = func(net.Conn) segments {
+		if acknowledged.Load() {
+			bytes.Add(1000)
+		}
+		return segments{progress: bytes.Load()} // the latest just now
+	}
 	server.link.blackhole()
 	failed := make(chan error, 1)
 	request := r.request(http.MethodPost, "/", strings.NewReader("x"))

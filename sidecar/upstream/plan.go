@@ -39,8 +39,8 @@ type Settings struct {
 	// RetryInterval is the longest time until an address that is down is tried again when nobody
 	// asks. Zero means DefaultRetryInterval.
 	RetryInterval time.Duration
-	// ProbeInterval is how often /readyz is asked of the addresses in use, when there are several.
-	// Zero means DefaultProbeInterval.
+	// ProbeInterval is how often /readyz is asked of the addresses in use, when there are several,
+	// and how often CA files are read again. Zero means DefaultProbeInterval.
 	ProbeInterval time.Duration
 	// ProbeTimeout is how long /readyz may take. Zero means DefaultProbeTimeout.
 	ProbeTimeout time.Duration

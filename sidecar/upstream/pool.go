@@ -47,7 +47,7 @@ var errUnused = errors.New("it closes connections before they can be used")
 func (p pool) GetClientConn(r *http.Request, _ string) (*http2Conn, error) {
 	a := p.address
 	x := attemptOf(r.Context())
-	x.again()
+	x.sent.Store(false)
 	for range maxDials {
 		a.mu.Lock()
 		for _, c := range slices.Backward(a.conns) {
@@ -71,7 +71,7 @@ func (p pool) GetClientConn(r *http.Request, _ string) (*http2Conn, error) {
 		switch {
 		case d.err != nil:
 			return nil, &dialError{d.err}
-		case a.speaksHTTP1():
+		case a.http1Only.Load():
 			return nil, errNotHTTP2
 		}
 	}
@@ -83,9 +83,3 @@ func (pool) MarkDead(*http2Conn) {}
 
 // errNotHTTP2 says that an address speaks HTTP/1.1 only.
 var errNotHTTP2 = errors.New("it does not speak HTTP/2")
-
-func (a *address) speaksHTTP1() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.http1Only
-}

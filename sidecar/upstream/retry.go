@@ -52,16 +52,20 @@ func (a *address) retry() {
 	}
 }
 
-// tryAgain dials, and waits for the end of that. Whoever wakes the address meanwhile has another
-// attempt begin.
+// tryAgain dials, and waits for the end of that. A dial that is on its way already, and whoever wakes
+// the address meanwhile, have one more attempt begin.
 func (a *address) tryAgain() {
 	a.mu.Lock()
 	if a.closeReason != nil {
 		a.mu.Unlock()
 		return
 	}
+	joined := a.dialing != nil
 	d := a.connect()
 	a.mu.Unlock()
+	if joined {
+		a.hurry(d)
+	}
 	var soon <-chan time.Time
 	for {
 		select {
@@ -75,14 +79,19 @@ func (a *address) tryAgain() {
 			}
 		case <-soon:
 			soon = nil
-			a.mu.Lock()
-			a.tried = a.clock.Now()
-			a.mu.Unlock()
-			select {
-			case d.again <- struct{}{}:
-			default:
-			}
+			a.hurry(d)
 		}
+	}
+}
+
+// hurry has a dial begin one more attempt.
+func (a *address) hurry(d *dialing) {
+	a.mu.Lock()
+	a.tried = a.clock.Now()
+	a.mu.Unlock()
+	select {
+	case d.again <- struct{}{}:
+	default:
 	}
 }
 

@@ -96,8 +96,8 @@ func (u *Upstream) tryAll(r *http.Request, body *upload, http1 bool) (*http.Resp
 			tried[a]++
 		}
 		failures.Servers = append(failures.Servers, ServerError{a.name, err})
-		failures.Sent = failures.Sent || x.arrived()
-		if x.arrived() && !safe(r.Method) || !body.repeatable() {
+		failures.Sent = failures.Sent || x.sent.Load()
+		if x.sent.Load() && !safe(r.Method) || !body.repeatable() {
 			break // the API server may have executed the request
 		}
 	}
@@ -140,7 +140,7 @@ func (u *Upstream) attempt(r *http.Request, body *upload, a *address, http1 bool
 				x.on(c)
 			}
 		},
-		WroteHeaders: x.wrote,
+		WroteHeaders: func() { x.sent.Store(true) },
 	}))
 	out := r.WithContext(ctx)
 	out.URL = a.target(r.URL)
@@ -152,7 +152,7 @@ func (u *Upstream) attempt(r *http.Request, body *upload, a *address, http1 bool
 	body.give(out)
 	var response *http.Response
 	err := errNotHTTP2
-	if !http1 && !a.speaksHTTP1() {
+	if !http1 && !a.http1Only.Load() {
 		response, err = a.http2.RoundTrip(out)
 	}
 	if errors.Is(err, errNotHTTP2) {

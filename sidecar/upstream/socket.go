@@ -27,24 +27,29 @@ func userTimeout(d time.Duration) func(network, address string, raw syscall.RawC
 	}
 }
 
-// lastSegment returns how long ago the kernel got a TCP segment of a connection. Segments come
-// without bytes to read while an upload is acknowledged, and while a lost segment is on its way
-// again behind a long queue. False: the kernel does not say.
-func lastSegment(c net.Conn) (time.Duration, bool) {
+// segments is what the kernel knows of the TCP segments of a connection. Some bring no byte to read:
+// those that acknowledge an upload, and those that overtook a lost one. That one is on its way
+// again, at the end of a long queue.
+type segments struct {
+	progress uint64        // counts our segments that arrived, and theirs that came out of order
+	ago      time.Duration // since the latest segment
+}
+
+// segmentsOf asks the kernel. A connection of another kind than TCP has none.
+func segmentsOf(c net.Conn) (s segments) {
 	conn, ok := c.(syscall.Conn)
 	if !ok {
-		return 0, false
+		return s
 	}
 	raw, err := conn.SyscallConn()
 	if err != nil {
-		return 0, false
+		return s
 	}
-	var info *unix.TCPInfo
-	controlErr := raw.Control(func(fd uintptr) {
-		info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	_ = raw.Control(func(fd uintptr) {
+		if i, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			s.progress = uint64(i.Delivered) + uint64(i.Rcv_ooopack)
+			s.ago = time.Duration(min(i.Last_ack_recv, i.Last_data_recv)) * time.Millisecond
+		}
 	})
-	if controlErr != nil || err != nil {
-		return 0, false
-	}
-	return time.Duration(min(info.Last_ack_recv, info.Last_data_recv)) * time.Millisecond, true
+	return s
 }

@@ -99,8 +99,8 @@ func TestOptionsOfConnections(t *testing.T) {
 	}
 }
 
-// TestAnAcknowledgementIsASegment: while an upload is acknowledged, the peer is there.
-func TestAnAcknowledgementIsASegment(t *testing.T) {
+// TestAnAcknowledgementIsProgress: while an upload is acknowledged, the peer is there.
+func TestAnAcknowledgementIsProgress(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -113,12 +113,15 @@ func TestAnAcknowledgementIsASegment(t *testing.T) {
 	}
 	defer conn.Close()
 	time.Sleep(300 * time.Millisecond)
-	silent, ok := lastSegment(conn)
-	if !ok || silent < 250*time.Millisecond || silent > 5*time.Second {
-		t.Fatalf("after a pause: %s, %t", silent, ok)
+	before := segmentsOf(conn)
+	if before.ago < 250*time.Millisecond || before.ago > 5*time.Second {
+		t.Fatalf("after a pause: %+v", before)
 	}
 	if _, err := conn.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	eventually.True(t, "the acknowledgement", func() bool { ago, _ := lastSegment(conn); return ago < 250*time.Millisecond })
+	eventually.True(t, "the acknowledgement", func() bool {
+		now := segmentsOf(conn)
+		return now.ago < 250*time.Millisecond && now.progress == before.progress+1
+	})
 }
