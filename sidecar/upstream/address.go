@@ -38,20 +38,21 @@ type address struct {
 	dialer  net.Dialer
 	resolve func(ctx context.Context, network, host string) ([]netip.Addr, error)
 	// segments is segmentsOf, except in tests whose clock is not the kernel's.
-	segments  func(net.Conn) segments
-	changed   func() // the evidence has
-	wanted    func() bool
-	http2     http.RoundTripper // over conns, see pool
-	onConn    func(net.Conn) (*http2Conn, error)
-	http1     *http.Transport
-	ctx       context.Context // the life of the address
-	end       context.CancelFunc
-	goes      sync.WaitGroup
-	heard     instant       // the latest byte over a verified connection
-	look      chan struct{} // has a value when the retries should look at the evidence again
-	woken     chan struct{} // has a value when an attempt is wanted soon
-	used      atomic.Bool   // by a request, since it was last asked whether it is ready
-	http1Only atomic.Bool   // it does not speak HTTP/2
+	segments   func(net.Conn) segments
+	changed    func()            // the evidence has
+	wanted     func() bool       // see plan
+	isOnlyHope func() bool       // see plan
+	http2      http.RoundTripper // over conns, see pool
+	onConn     func(net.Conn) (*http2Conn, error)
+	http1      *http.Transport
+	ctx        context.Context // the life of the address
+	end        context.CancelFunc
+	goes       sync.WaitGroup
+	heard      instant       // the latest byte over a verified connection
+	look       chan struct{} // has a value when the retries should look at the evidence again
+	woken      chan struct{} // has a value when an attempt is wanted soon
+	used       atomic.Bool   // by a request, since it was last asked whether it is ready
+	http1Only  atomic.Bool   // it does not speak HTTP/2
 
 	mu          sync.Mutex
 	settings    Settings
@@ -79,6 +80,7 @@ func newAddress(server Server, trust *trust, settings Settings, u *Upstream) (*a
 		look:   make(chan struct{}, 1), woken: make(chan struct{}, 1), ready: true,
 	}
 	a.wanted = func() bool { return u.plan.Load().wanted(a) }
+	a.isOnlyHope = func() bool { return u.plan.Load().isOnlyHope(a) }
 	if err := a.useHTTP2(); err != nil {
 		return nil, err
 	}

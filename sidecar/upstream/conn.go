@@ -3,6 +3,7 @@ package upstream
 import (
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -49,6 +50,7 @@ type socket struct {
 	verified atomic.Bool // the handshake is done: later bytes come from the API server
 	heard    instant     // the latest byte after that
 	reads    atomic.Int64
+	broke    atomic.Bool // it was reset, or the kernel gave it up
 }
 
 func (s *socket) Read(p []byte) (int, error) {
@@ -56,6 +58,9 @@ func (s *socket) Read(p []byte) (int, error) {
 	if n > 0 {
 		s.reads.Add(1)
 		s.hear(s.address.clock.Now())
+	}
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+		s.broke.Store(true)
 	}
 	return n, err
 }
@@ -246,6 +251,9 @@ func (c *conn) Close() error {
 	c.stopTimer()
 	c.mu.Unlock()
 	c.address.remove(c)
+	if c.socket.broke.Load() && c.reason() == nil {
+		c.address.reach() // it may have been the link, which nobody else may notice
+	}
 	force := time.AfterFunc(closeTimeout, func() { _ = c.socket.Close() })
 	defer force.Stop()
 	return c.Conn.Close()

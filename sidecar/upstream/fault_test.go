@@ -176,11 +176,16 @@ func (l *link) forwarded() int {
 	return l.bytes
 }
 
-// refuse closes the port and all connections.
+// refuse closes the port and resets all connections.
 func (l *link) refuse() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	_ = l.listener.Close()
+	for c := range l.conns { // before their forwarders close them
+		if tcp, ok := c.(*net.TCPConn); ok {
+			_ = tcp.SetLinger(0)
+		}
+	}
 	select {
 	case <-l.passing:
 	default:
@@ -192,9 +197,6 @@ func (l *link) refuse() {
 		close(l.released)
 	}
 	for c := range l.conns {
-		if tcp, ok := c.(*net.TCPConn); ok {
-			_ = tcp.SetLinger(0)
-		}
 		_ = c.Close()
 	}
 }

@@ -513,7 +513,6 @@ func TestTheLastResortIsNotAskedWhileAnotherIsUp(t *testing.T) {
 		if got := r.text(http.MethodGet, "/"); got != "1" {
 			t.Errorf("got %q", got)
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 	if last.link.dials() != 0 {
 		t.Errorf("%d connections to the last resort", last.link.dials())
@@ -535,6 +534,46 @@ func TestTheLastResortIsNotAskedWhileAnotherIsUp(t *testing.T) {
 		if line.Level.String() != "info" {
 			t.Errorf("the last resort is logged as %s: %s", line.Level, line.Message)
 		}
+	}
+}
+
+func TestAConnectionThatIsResetHasTheLinkTriedWithoutARequest(t *testing.T) {
+	t.Parallel()
+	server := newServer(t, true, answerName("1"))
+	r := newHarness(t, fastOptions(server.asServer())).run()
+	if got := r.text(http.MethodGet, "/"); got != "1" {
+		t.Errorf("got %q", got)
+	}
+	server.link.refuse()
+	r.await(Offline)
+	server.link.restore()
+	r.await(Online)
+}
+
+// Nobody asks after the first address has failed.
+func TestTheLastResortIsTriedOnceTheOthersAreDown(t *testing.T) {
+	t.Parallel()
+	for name, works := range map[string]bool{"it answers": true, "it does not answer": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			first, last := newServer(t, true, answerName("1")), newServer(t, true, answerName("last"))
+			entry := last.asServer()
+			entry.LastResort = true
+			want := Online
+			if !works {
+				last.link.refuse()
+				want = Offline
+			}
+			r := newHarness(t, fastOptions(first.asServer(), entry)).run()
+			if got := r.text(http.MethodGet, "/"); got != "1" {
+				t.Errorf("got %q", got)
+			}
+			first.link.refuse()
+			r.address(0).reach()
+			eventually.True(t, "the last resort to be tried", func() bool {
+				return r.State() == want && last.link.dials() > 0 == works
+			})
+		})
 	}
 }
 

@@ -173,6 +173,12 @@ func (p *plan) next(turn uint64, tried map[*address]int) *address {
 	return nil
 }
 
+// isOnlyHope tells whether an address of last resort is the only one that is not down. If it was
+// never tried, nobody knows whether the link is up.
+func (p *plan) isOnlyHope(a *address) bool {
+	return p != nil && a.server.LastResort && len(p.addresses) > 1 && p.wanted(a)
+}
+
 // wanted tells whether an address that is down should be tried again: one of last resort only while
 // all others are down.
 func (p *plan) wanted(a *address) bool {
