@@ -24,8 +24,8 @@ var thinLinks = map[string]struct {
 	kbit, queue int
 	roundTrip   time.Duration
 }{
-	"1 Mbit/s, a queue of 64 KiB, 40 ms": {1000, 64 << 10, 40 * time.Millisecond},
-	"half a megabit":                     {512, 256 << 10, 400 * time.Millisecond},
+	"megabit":        {1000, 64 << 10, 40 * time.Millisecond},
+	"half a megabit": {512, 256 << 10, 400 * time.Millisecond},
 }
 
 // On a full link all answers are late. Only silence says that a link is down.
