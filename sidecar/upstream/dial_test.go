@@ -24,6 +24,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"rockpool.dev/tests/eventually"
+	"rockpool.dev/tests/fakeclock"
 )
 
 func TestManyRequestsAtOnceDialOnce(t *testing.T) {
@@ -89,7 +90,7 @@ func TestIPAddressesOfBothFamiliesAreTriedInTurn(t *testing.T) {
 func TestAWokenAddressBeginsOneMoreAttempt(t *testing.T) {
 	t.Parallel()
 	server := newServer(t, true, respond("ok"))
-	clock := newFakeClock()
+	clock := fakeclock.New()
 	r := newHarness(t, Options{Settings: Settings{Servers: []Server{server.asServer()}}, Clock: clock})
 	var lost atomic.Bool
 	var attempts atomic.Int32

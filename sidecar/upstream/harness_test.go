@@ -21,10 +21,9 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
-	"k8s.io/utils/clock"
-	clocktesting "k8s.io/utils/clock/testing"
 
 	"rockpool.dev/tests/eventually"
+	"rockpool.dev/tests/fakeclock"
 )
 
 // TestMain lets many tests run at the same time: they wait for links that do not answer.
@@ -118,35 +117,6 @@ type harness struct {
 	reasons []string
 }
 
-// fakeClock is a FakeClock whose callbacks may use the clock, and whose timers may be due at once.
-type fakeClock struct{ *clocktesting.FakeClock }
-
-func newFakeClock() fakeClock { return fakeClock{clocktesting.NewFakeClock(time.Now())} }
-
-func (c fakeClock) AfterFunc(d time.Duration, f func()) clock.Timer {
-	timer := c.FakeClock.AfterFunc(d, func() { go f() })
-	c.fire(d)
-	return timer
-}
-
-func (c fakeClock) NewTimer(d time.Duration) clock.Timer {
-	timer := c.FakeClock.NewTimer(d)
-	c.fire(d)
-	return timer
-}
-
-func (c fakeClock) After(d time.Duration) <-chan time.Time {
-	timer := c.FakeClock.After(d)
-	c.fire(d)
-	return timer
-}
-
-func (c fakeClock) fire(d time.Duration) {
-	if d <= 0 {
-		c.Step(0)
-	}
-}
-
 // fastOptions are options that keep tests short.
 func fastOptions(servers ...Server) Options {
 	return Options{Settings: Settings{
@@ -182,7 +152,7 @@ func newHarness(t *testing.T, options Options) *harness {
 		t.Fatal(err)
 	}
 	r.Upstream = u
-	if _, fake := options.Clock.(fakeClock); fake {
+	if _, fake := options.Clock.(fakeclock.Clock); fake {
 		for _, a := range u.plan.Load().addresses {
 			a.segments = func(net.Conn) segments { return segments{} }
 		}

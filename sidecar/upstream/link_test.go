@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"rockpool.dev/tests/eventually"
+	"rockpool.dev/tests/fakeclock"
 )
 
 var versions = []struct {
@@ -100,7 +101,7 @@ func TestLinkFailsAndReturns(t *testing.T) {
 
 func TestStateChangesAreCountedAndLogged(t *testing.T) {
 	server := newServer(t, true, respond("ok"))
-	clock := newFakeClock()
+	clock := fakeclock.New()
 	options := fastOptions(server.asServer())
 	options.Clock = clock
 	options.RetryInterval = time.Hour
@@ -328,7 +329,7 @@ func TestAQuietLinkCostsNothing(t *testing.T) {
 func TestRequestsWhileOfflineAreNotTried(t *testing.T) {
 	server := newServer(t, true, respond("ok"))
 	options := fastOptions(server.asServer())
-	options.Clock = newFakeClock()
+	options.Clock = fakeclock.New()
 	r := newHarness(t, options)
 	r.fail(0, errors.New("no"))
 	closed := &closing{Reader: strings.NewReader("x")}
@@ -419,7 +420,7 @@ func TestAClientThatLeavesSaysNothingOfTheLink(t *testing.T) {
 }
 
 // elapsed steps the clock until the condition holds, and returns how far that was.
-func elapsed(t *testing.T, clock fakeClock, what string, condition func() bool) time.Duration {
+func elapsed(t *testing.T, clock fakeclock.Clock, what string, condition func() bool) time.Duration {
 	t.Helper()
 	began := clock.Now()
 	eventually.True(t, what, func() bool {
@@ -447,7 +448,7 @@ func TestAReturnIsUsedSoon(t *testing.T) {
 			t.Parallel()
 			server := newServer(t, true, respond("ok"))
 			server.link.refuse()
-			clock := newFakeClock()
+			clock := fakeclock.New()
 			r := newHarness(t, Options{Settings: Settings{Servers: []Server{server.asServer()}}, Clock: clock})
 			if err := eventually.Receive(t, "the first request", r.try("/")); !IsLinkError(err) || r.State() != Offline {
 				t.Fatalf("%v, %s", err, r.State())
@@ -484,7 +485,7 @@ func TestRequestsWakeAtMostOneAttemptInTwoSeconds(t *testing.T) {
 	t.Parallel()
 	server := newServer(t, true, nil)
 	server.link.refuse()
-	clock := newFakeClock()
+	clock := fakeclock.New()
 	r := newHarness(t, Options{Settings: Settings{Servers: []Server{server.asServer()}, RetryInterval: time.Hour}, Clock: clock})
 	eventually.Receive(t, "the first request", r.try("/"))
 	began := clock.Now()
@@ -582,7 +583,7 @@ func TestTheLastResortKeepsTheLinkSuspectUntilItFails(t *testing.T) {
 		return Server{URL: &url.URL{Scheme: "https", Host: host}, LastResort: last}
 	}
 	options := fastOptions(parse("a", false), parse("z", true))
-	options.Clock = newFakeClock()
+	options.Clock = fakeclock.New()
 	r := newHarness(t, options)
 	for _, step := range []struct {
 		address int

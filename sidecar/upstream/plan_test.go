@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"rockpool.dev/tests/eventually"
+	"rockpool.dev/tests/fakeclock"
 )
 
 func TestOrderOfAddresses(t *testing.T) {
@@ -54,7 +55,7 @@ func TestOrderOfAddresses(t *testing.T) {
 	} {
 		options := fastOptions(servers...)
 		options.Mode = mode
-		options.Clock = newFakeClock()
+		options.Clock = fakeclock.New()
 		r := newHarness(t, options)
 		for i, s := range steps {
 			s.do(r.address(0), r.address(1), r.address(2), r.address(3))
@@ -116,7 +117,7 @@ func TestServersHaveNamesAndCAsOfTheirOwn(t *testing.T) {
 		servers = append(servers, Server{URL: server, TLSServerName: name + ".example", CAFile: file})
 	}
 	options := fastOptions(servers...)
-	options.Clock = newFakeClock()
+	options.Clock = fakeclock.New()
 	r := newHarness(t, options)
 	if got := r.text(http.MethodGet, "/"); got != "one" {
 		t.Errorf("got %q", got)
@@ -148,7 +149,7 @@ func TestServersHaveNamesAndCAsOfTheirOwn(t *testing.T) {
 
 func TestUpdate(t *testing.T) {
 	stays, goes, comes := newServer(t, true, answerName("stays")), newServer(t, true, answerName("goes")), newServer(t, true, answerName("comes"))
-	clock := newFakeClock()
+	clock := fakeclock.New()
 	settings := fastOptions(goes.asServer(), stays.asServer()).Settings
 	r := newHarness(t, Options{Settings: settings, Clock: clock})
 	moved := r.watch("goes")

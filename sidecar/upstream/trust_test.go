@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"rockpool.dev/tests/fakeclock"
 	"strings"
 	"testing"
 	"time"
@@ -75,7 +76,7 @@ func TestEachFailureOfAServerIsLoggedOnce(t *testing.T) {
 			if err := os.WriteFile(options.CAFile, ca, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			options.Clock = newFakeClock()
+			options.Clock = fakeclock.New()
 			r := newHarness(t, options)
 			for range 3 {
 				r.reach(0)
@@ -136,7 +137,7 @@ func (r *harness) reach(i int) {
 func TestAFailureOfAnotherKindIsLogged(t *testing.T) {
 	server := newServer(t, true, nil)
 	options := fastOptions(server.asServer())
-	options.Clock = newFakeClock()
+	options.Clock = fakeclock.New()
 	r := newHarness(t, options)
 	badCA := func() {
 		if err := os.WriteFile(r.caFile, []byte("nothing"), 0o600); err != nil {
@@ -190,7 +191,7 @@ func TestARotatedCAIsLoaded(t *testing.T) {
 
 	options := fastOptions(Server{URL: &url.URL{Scheme: "https", Host: server.Listener.Addr().String()}})
 	options.CAFile = filepath.Join(t.TempDir(), "ca.crt")
-	options.Clock = newFakeClock()
+	options.Clock = fakeclock.New()
 	r := newHarness(t, options) // the file does not exist yet
 	if _, err := r.RoundTrip(r.request(http.MethodGet, "/", nil)); !IsLinkError(err) || !strings.Contains(err.Error(), "read CA file") {
 		t.Errorf("without a CA file: %v", err)
