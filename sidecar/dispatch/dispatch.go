@@ -107,7 +107,11 @@ func (d *Dispatcher) online(x *exchange) (resp *http.Response, err error) {
 			d.Upstream.Wake()
 			return nil, errOffline
 		}
-		if resp, err = d.send(x); err == nil || !upstream.IsLinkError(err) {
+		resp, err = d.send(x)
+		if err == nil && x.info.IsRead() && x.info.Class != request.ClassWatch {
+			d.watches.Asked()
+		}
+		if err == nil || !upstream.IsLinkError(err) {
 			return resp, err
 		}
 		d.Logger.Debug("cannot reach the API server", zap.String("path", x.info.Path), zap.Error(err))
@@ -147,10 +151,6 @@ func (d *Dispatcher) believe(x *exchange, resp *http.Response) {
 		return
 	}
 	d.Credentials.Observe(x.request.Header, x.source.Principal, x.info.IsResource, resp.StatusCode)
-	if x.info.Class == request.ClassWatch {
-		return
-	}
-	d.watches.Asked()
 	x.cache.Record(x.source, resp)
 	if x.acceptor != nil {
 		x.acceptor.Observe(x.write(), resp)

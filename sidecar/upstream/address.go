@@ -158,8 +158,8 @@ func (a *address) evidence() Evidence {
 	return Evidence{Usable: a.usable(), Heard: a.heard.time(), Failed: a.failed, RoundTrip: a.rtt}
 }
 
-// usable tells whether a connection takes new requests. The lock is held.
-func (a *address) usable() bool { return slices.ContainsFunc(a.conns, (*conn).usable) }
+// usable tells whether requests have a connection, or will have when others end. The lock is held.
+func (a *address) usable() bool { return slices.ContainsFunc(a.conns, (*conn).open) }
 
 func (a *address) verdict() Verdict { return a.evidence().Verdict(a.clock.Now()) }
 
@@ -191,9 +191,29 @@ func (a *address) sessionsFor(r *roots) tls.ClientSessionCache {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.sessionsOf != r {
-		a.sessions, a.sessionsOf = tls.NewLRUClientSessionCache(sessionCache), r
+		a.sessions, a.sessionsOf = &sessions{ClientSessionCache: tls.NewLRUClientSessionCache(sessionCache)}, r
 	}
 	return a.sessions
+}
+
+// sessions keeps a TLS session although a handshake with it fails: crypto/tls deletes it then, but
+// mostly the link has failed. A session that fails again and again is deleted.
+type sessions struct {
+	tls.ClientSessionCache
+	deletions atomic.Int32 // since the latest session came
+}
+
+// maxDeletions is how often a session may fail.
+const maxDeletions = 20
+
+// Put is called with a new session, or with nil to delete one.
+func (s *sessions) Put(key string, session *tls.ClientSessionState) {
+	if session != nil {
+		s.deletions.Store(0)
+	} else if s.deletions.Add(1) < maxDeletions {
+		return
+	}
+	s.ClientSessionCache.Put(key, session)
 }
 
 // reloadTrust reads the CA file again. With other roots new requests use new connections. Requests

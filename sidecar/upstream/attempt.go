@@ -2,12 +2,14 @@ package upstream
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // maxReplay bounds, in bytes, a request body that is kept so that it can be sent again. What the
@@ -16,10 +18,11 @@ const maxReplay = 1 << 20
 
 // upload is the body of a request, over several attempts.
 type upload struct {
-	kept   []byte    // all of it, or its beginning
-	whole  bool      // kept is all of it
-	rest   io.Reader // what comes after kept; nil: nothing
+	kept   []byte    // all of it; nil: it is not kept
+	whole  bool      // it is kept
+	rest   io.Reader // a body that is not kept
 	source io.Closer // nil: no body
+	length int64     // negative: not known
 
 	mu     sync.Mutex
 	reader *part // of the latest attempt; the ones before get no bytes any more
@@ -27,23 +30,58 @@ type upload struct {
 	failed error // by the client
 }
 
-// newUpload reads a body up to maxReplay. A client that breaks off its own body fails here, before
-// anything of it is sent.
+// maxKept bounds, in bytes, all bodies together that are kept. A body that finds no room is sent as
+// it comes, and cannot be sent again.
+const maxKept = 16 << 20
+
+var keptBytes atomic.Int64
+
+// newUpload reads a body whose length is known, up to maxReplay. A client that breaks off its own
+// body fails here, before anything of it is sent. Other bodies are sent as they come: their client
+// may wait for an answer before it goes on.
 func newUpload(r *http.Request) (*upload, error) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return &upload{whole: true}, nil
 	}
-	u := &upload{source: r.Body}
-	var err error
-	u.kept, err = io.ReadAll(io.LimitReader(r.Body, maxReplay+1))
-	if err != nil {
-		_ = r.Body.Close()
+	u := &upload{source: r.Body, length: r.ContentLength}
+	if u.length <= 0 || u.length > maxReplay || !keep(u.length) {
+		u.length, u.rest = cmp.Or(u.length, -1), r.Body // as in http.Request, 0 is not known either
+		return u, nil
+	}
+	u.whole, u.kept = true, make([]byte, u.length)
+	if _, err := io.ReadFull(r.Body, u.kept); err != nil {
+		u.close()
 		return nil, fmt.Errorf("read request body: %w", err)
 	}
-	if u.whole = len(u.kept) <= maxReplay; !u.whole {
-		u.rest = r.Body
-	}
 	return u, nil
+}
+
+// keep takes room for a body, if there is any.
+func keep(length int64) bool {
+	if keptBytes.Add(length) <= maxKept {
+		return true
+	}
+	keptBytes.Add(-length)
+	return false
+}
+
+// duration is how long the body may be on its way over the thinnest link.
+func (u *upload) duration() time.Duration {
+	switch {
+	case u.source == nil:
+		return 0
+	case u.length < 0:
+		return ackTimeout
+	}
+	return min(time.Duration(u.length)*time.Second/thinnestLink, ackTimeout)
+}
+
+// forget lets go of the bytes: the request has been answered.
+func (u *upload) forget() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	keptBytes.Add(-int64(len(u.kept)))
+	u.kept = nil
 }
 
 // give puts the body into a request that is about to be sent.
@@ -53,17 +91,15 @@ func (u *upload) give(r *http.Request) {
 		return
 	}
 	if u.whole {
-		r.ContentLength = int64(len(u.kept))
-		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(u.kept)), nil }
+		r.ContentLength = u.length
+		kept := u.kept
+		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(kept)), nil }
 		r.Body, _ = r.GetBody()
-		if len(u.kept) == 0 {
-			r.Body = http.NoBody
-		}
 		return
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.reader = &part{io.MultiReader(bytes.NewReader(u.kept), u.rest), u}
+	u.reader = &part{u.rest, u}
 	r.GetBody = nil
 	r.Body = io.NopCloser(u.reader)
 }
@@ -111,6 +147,7 @@ func (u *upload) broken() error {
 }
 
 func (u *upload) close() {
+	u.forget()
 	if u.source != nil {
 		_ = u.source.Close()
 	}
@@ -118,8 +155,9 @@ func (u *upload) close() {
 
 // attempt is a request on its way over one address.
 type attempt struct {
-	stream bool        // its body may be silent for long
-	sent   atomic.Bool // something of it may have arrived
+	stream bool          // its body may be silent for long
+	upload time.Duration // see Silence
+	sent   atomic.Bool   // something of it may have arrived
 
 	mu     sync.Mutex
 	conn   *conn // that it uses; nil: none yet
@@ -135,7 +173,7 @@ func attemptOf(ctx context.Context) *attempt {
 
 // on notes the connection that the request uses now.
 func (x *attempt) on(c *conn) {
-	w := c.wait()
+	w := c.wait(x.upload)
 	x.mu.Lock()
 	before := x.waiter
 	x.conn, x.waiter = c, w
@@ -147,6 +185,10 @@ func (x *attempt) on(c *conn) {
 func (x *attempt) answered() *conn {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if x.waiter != nil {
+		// The API server's own time is in it, so it only shows that the link is faster than thought.
+		x.conn.address.measured(x.conn.address.clock.Since(x.waiter.since), false)
+	}
 	x.waiter.done()
 	x.waiter = nil
 	return x.conn

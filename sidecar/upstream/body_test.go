@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -99,6 +100,71 @@ func TestBodyErrors(t *testing.T) {
 			t.Errorf("the state is %s", r.State())
 		}
 	})
+}
+
+// TestABodyOfUnknownLengthIsSentAsItComes: its client may wait for an answer before it goes on.
+func TestABodyOfUnknownLengthIsSentAsItComes(t *testing.T) {
+	t.Parallel()
+	server := newServer(t, true, func(w http.ResponseWriter, r *http.Request) {
+		buffer := make([]byte, 1)
+		for {
+			if _, err := io.ReadFull(r.Body, buffer); err != nil {
+				return
+			}
+			_, _ = w.Write(buffer)
+			w.(http.Flusher).Flush()
+		}
+	})
+	r := newHarness(t, fastOptions(server.asServer()))
+	body, client := io.Pipe()
+	go func() { _, _ = client.Write([]byte("a")) }()
+	response, err := r.RoundTrip(r.request(http.MethodPost, "/", body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	echo := make([]byte, 1)
+	for _, want := range []string{"a", "b", "c"} {
+		if want != "a" {
+			_, _ = client.Write([]byte(want))
+		}
+		if _, err := io.ReadFull(response.Body, echo); err != nil || string(echo) != want {
+			t.Fatalf("got %q, %v, want %q", echo, err, want)
+		}
+	}
+	_ = client.Close()
+	if rest, err := io.ReadAll(response.Body); len(rest) > 0 || err != nil {
+		t.Errorf("the end: %q, %v", rest, err)
+	}
+}
+
+// TestBodiesThatAreKeptHaveABound: many large writes at the same time shall not fill the memory.
+func TestBodiesThatAreKeptHaveABound(t *testing.T) {
+	request := func(length int) *http.Request {
+		return httptest.NewRequest(http.MethodPost, "/", strings.NewReader(strings.Repeat("x", length)))
+	}
+	var uploads []*upload
+	for range maxKept/maxReplay + 3 {
+		u, err := newUpload(request(maxReplay))
+		if err != nil {
+			t.Fatal(err)
+		}
+		uploads = append(uploads, u)
+	}
+	if last := uploads[len(uploads)-1]; last.whole {
+		t.Errorf("%d bytes are kept", keptBytes.Load())
+	}
+	for _, u := range uploads {
+		u.close()
+		u.close()
+	}
+	if u, err := newUpload(request(maxReplay)); err != nil || !u.whole {
+		t.Errorf("after the others have ended: kept: %t, %v", u.whole, err)
+	} else {
+		u.close()
+	}
+	if u, err := newUpload(request(maxReplay + 1)); err != nil || u.whole {
+		t.Errorf("a longer one: kept: %t, %v", u.whole, err)
+	}
 }
 
 func TestEOFAfterTheContextEndsIsNotComplete(t *testing.T) {

@@ -3,7 +3,6 @@ package upstream
 import (
 	"crypto/tls"
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -50,7 +49,6 @@ type socket struct {
 	verified atomic.Bool // the handshake is done: later bytes come from the API server
 	heard    instant     // the latest byte after that
 	reads    atomic.Int64
-	broke    atomic.Bool // it was reset, or the kernel gave it up
 }
 
 func (s *socket) Read(p []byte) (int, error) {
@@ -58,9 +56,6 @@ func (s *socket) Read(p []byte) (int, error) {
 	if n > 0 {
 		s.reads.Add(1)
 		s.hear(s.address.clock.Now())
-	}
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
-		s.broke.Store(true)
 	}
 	return n, err
 }
@@ -98,8 +93,9 @@ type conn struct {
 
 // waiter is somebody who waits for bytes on a connection.
 type waiter struct {
-	conn  *conn
-	since time.Time
+	conn   *conn
+	since  time.Time
+	upload time.Duration // see Silence
 }
 
 // silence is the evidence. The lock is held.
@@ -112,13 +108,14 @@ func (c *conn) silence() Silence {
 		if s.Waiting.IsZero() || w.since.Before(s.Waiting) {
 			s.Waiting = w.since
 		}
+		s.Upload = max(s.Upload, w.upload)
 	}
 	return s
 }
 
 // wait is called by somebody who waits for bytes; done must be called.
-func (c *conn) wait() *waiter {
-	w := &waiter{c, c.address.clock.Now()}
+func (c *conn) wait(upload time.Duration) *waiter {
+	w := &waiter{c, c.address.clock.Now(), upload}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.waiters[w] = struct{}{}
@@ -251,17 +248,22 @@ func (c *conn) Close() error {
 	c.stopTimer()
 	c.mu.Unlock()
 	c.address.remove(c)
-	if c.socket.broke.Load() && c.reason() == nil {
-		c.address.reach() // it may have been the link, which nobody else may notice
-	}
 	force := time.AfterFunc(closeTimeout, func() { _ = c.socket.Close() })
 	defer force.Stop()
 	return c.Conn.Close()
 }
 
-// usable tells that the connection takes new requests. It takes no lock of this package.
-func (c *conn) usable() bool {
-	return c.http2 != nil && !c.closing.Load() && c.http2.CanTakeNewRequest()
+// usable tells that the connection takes a new request now. It takes no lock of this package.
+func (c *conn) usable() bool { return c.open() && c.http2.CanTakeNewRequest() }
+
+// open tells that the connection takes new requests, if not now then when others have ended. One
+// over HTTP/1.1 never says so: it carries one request at a time. It takes no lock of this package.
+func (c *conn) open() bool {
+	if c.closing.Load() || c.http2 == nil {
+		return false
+	}
+	state := c.http2.State()
+	return !state.Closed && !state.Closing
 }
 
 // down is called when the address is: nobody shall wait longer than for an answer to a PING.

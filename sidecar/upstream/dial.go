@@ -207,7 +207,7 @@ func (a *address) watch(ctx context.Context, cancel context.CancelCauseFunc, d *
 func (a *address) verified(
 	ctx context.Context, d *dialing, roots *roots, protocols []string,
 ) (*conn, error) {
-	raw, err := a.dialTCP(ctx)
+	raw, err := a.dialTCP(ctx, d)
 	if err != nil {
 		return nil, err
 	}
@@ -237,11 +237,12 @@ func (a *address) verified(
 
 // dialTCP connects to one of the IP addresses of the host. Silent addresses do not delay the others
 // for long (RFC 8305).
-func (a *address) dialTCP(ctx context.Context) (net.Conn, error) {
+func (a *address) dialTCP(ctx context.Context, d *dialing) (net.Conn, error) {
 	ips, err := a.lookup(ctx, a.server.URL.Hostname())
 	if err != nil {
 		return nil, err
 	}
+	d.progress.advance(a.clock.Now())
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type result struct {

@@ -267,7 +267,9 @@ func TestGOAWAYLosesNothing(t *testing.T) {
 		group.Go(func() {
 			for i := range each {
 				body := fmt.Sprintf("%20s", fmt.Sprint(writer, "/", i)) + strings.Repeat("x", rand.IntN(60_000))
-				response, err := r.RoundTrip(r.request(http.MethodPatch, "/", &closing{Reader: strings.NewReader(body)}))
+				request := r.request(http.MethodPatch, "/", &closing{Reader: strings.NewReader(body)})
+				request.ContentLength = int64(len(body))
+				response, err := r.RoundTrip(request)
 				if err != nil {
 					t.Errorf("writer %d, request %d: %v", writer, i, err)
 					continue
@@ -343,5 +345,21 @@ func TestAResponseThatNobodyReadsHoldsLittleMemory(t *testing.T) {
 	}
 	if n, err := io.Copy(io.Discard, response.Body); n != 8<<20 || err != nil {
 		t.Errorf("%d bytes, %v", n, err)
+	}
+}
+
+// TestATLSSessionOutlivesAFailedLink: crypto/tls deletes a session when a handshake with it fails.
+func TestATLSSessionOutlivesAFailedLink(t *testing.T) {
+	cache := &sessions{ClientSessionCache: tls.NewLRUClientSessionCache(1)}
+	cache.Put("key", &tls.ClientSessionState{})
+	for failure := 1; failure < maxDeletions; failure++ {
+		cache.Put("key", nil)
+		if _, kept := cache.Get("key"); !kept {
+			t.Fatalf("the session is gone after %d failures", failure)
+		}
+	}
+	cache.Put("key", nil)
+	if _, kept := cache.Get("key"); kept {
+		t.Errorf("the session is still used after %d failures", maxDeletions)
 	}
 }

@@ -28,6 +28,10 @@ type Silence struct {
 	Pinged time.Time
 	// Streams tells that a response is open, such as a watch's.
 	Streams bool
+	// Upload is how long the body that somebody who waits has sent may be on its way. A PING may be
+	// behind it in a queue of which the kernel knows nothing: a proxy on the way has acknowledged
+	// the body already.
+	Upload time.Duration
 	// CanPing is false for HTTP/1.1, which has no PING.
 	CanPing bool
 	// RoundTrip is that of the address.

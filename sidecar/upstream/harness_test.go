@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"encoding/pem"
 	"flag"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -30,7 +31,13 @@ import (
 func TestMain(m *testing.M) {
 	flag.Parse()
 	_ = flag.Set("test.parallel", "16")
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if left := keptBytes.Load(); left != 0 {
+			fmt.Fprintf(os.Stderr, "%d bytes of request bodies are still accounted for\n", left)
+			code = 1
+		}
+		os.Exit(code)
+	}))
 }
 
 const requestTimeout = 20 * time.Second

@@ -538,19 +538,6 @@ func TestTheLastResortIsNotAskedWhileAnotherIsUp(t *testing.T) {
 	}
 }
 
-func TestAConnectionThatIsResetHasTheLinkTriedWithoutARequest(t *testing.T) {
-	t.Parallel()
-	server := newServer(t, true, answerName("1"))
-	r := newHarness(t, fastOptions(server.asServer())).run()
-	if got := r.text(http.MethodGet, "/"); got != "1" {
-		t.Errorf("got %q", got)
-	}
-	server.link.refuse()
-	r.await(Offline)
-	server.link.restore()
-	r.await(Online)
-}
-
 // Nobody asks after the first address has failed.
 func TestTheLastResortIsTriedOnceTheOthersAreDown(t *testing.T) {
 	t.Parallel()

@@ -24,7 +24,7 @@ func (a *address) retry() {
 		a.mu.Unlock()
 		e := a.evidence()
 		switch {
-		case e.Usable || !a.wanted() || (e.Failed.IsZero() && !(e.Heard.IsZero() && a.isOnlyHope())):
+		case e.Usable || !a.wanted() || (e.Failed.IsZero() && (!e.Heard.IsZero() || !a.isOnlyHope())):
 			due, failures = time.Time{}, 0
 		case due.IsZero():
 			// Many sidecars come back at the same time.

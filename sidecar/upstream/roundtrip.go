@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptrace"
 	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
 )
 
 // RoundTrip implements http.RoundTripper. Scheme, host and Host of the request do not matter. The
@@ -38,6 +40,9 @@ func (o overHTTP1) RoundTrip(r *http.Request) (*http.Response, error) {
 const attemptsEach = 2
 
 func (u *Upstream) roundTrip(r *http.Request, http1 bool) (*http.Response, error) {
+	if u.State() == Offline {
+		u.refresh() // time alone may have changed it
+	}
 	if u.State() == Offline {
 		u.Wake()
 		if r.Body != nil {
@@ -67,7 +72,9 @@ func (u *Upstream) tryAll(r *http.Request, body *upload, http1 bool) (*http.Resp
 			break
 		}
 		a.used.Store(true)
+		prepared := u.prepareNext(a, turn, tried)
 		response, x, err := u.attempt(r, body, a, http1)
+		prepared.Stop()
 		if err == nil {
 			return response, nil
 		}
@@ -107,6 +114,23 @@ func (u *Upstream) tryAll(r *http.Request, body *upload, http1 bool) (*http.Resp
 	return nil, failures
 }
 
+// prepareNext has the next address dialed while a request still waits for this one, when nothing is
+// heard from it, not even an answer to a PING. Otherwise each silent address would cost the request
+// its whole patience.
+func (u *Upstream) prepareNext(a *address, turn uint64, tried map[*address]int) clock.Timer {
+	began := u.clock.Now()
+	tried = maps.Clone(tried)
+	tried[a] = attemptsEach
+	return u.clock.AfterFunc(askAfter+patience(a.roundTrip())/2, func() {
+		if a.heard.time().After(began) {
+			return
+		}
+		if next := u.plan.Load().next(turn, tried); next != nil && !next.evidence().Usable {
+			next.reach()
+		}
+	})
+}
+
 // addressError names the address of an error.
 type addressError struct {
 	name string
@@ -132,7 +156,7 @@ func safe(method string) bool {
 
 // attempt sends the request to one address.
 func (u *Upstream) attempt(r *http.Request, body *upload, a *address, http1 bool) (*http.Response, *attempt, error) {
-	x := &attempt{stream: u.options.IsStream != nil && u.options.IsStream(r)}
+	x := &attempt{stream: u.options.IsStream != nil && u.options.IsStream(r), upload: body.duration()}
 	ctx := context.WithValue(r.Context(), attemptKey{}, x)
 	ctx, cancel := context.WithCancel(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) {
@@ -169,6 +193,7 @@ func (u *Upstream) attempt(r *http.Request, body *upload, a *address, http1 bool
 		cancel()
 		return nil, x, cmp.Or(c.reason(), err)
 	}
+	body.forget()
 	response.Request = r
 	response.Body = guardBody(response.Body, &guard{
 		conn: c, address: a, clientCtx: r.Context(), stream: x.stream, end: func() { cancel(); body.close() },

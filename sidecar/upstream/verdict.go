@@ -19,6 +19,10 @@ const (
 const (
 	// askAfter is how long a request waits in silence before it asks for a PING.
 	askAfter = 500 * time.Millisecond
+	// longAsk is the longest time until a request that has waited for long asks for another PING.
+	longAsk = 5 * time.Second
+	// thinnestLink is the rate, in bytes per second, at which an upload may take its time.
+	thinnestLink = 8 << 10
 	// minPatience is the shortest silence that ends a connection on which somebody waits.
 	minPatience = time.Second
 	// roundTrips is how many round trips that silence lasts on a slow link, and how many each step
@@ -81,7 +85,7 @@ func (s Silence) next(now time.Time, keepalive time.Duration) (action, time.Time
 		return doNothing, time.Time{}
 	}
 	if !s.Pinged.IsZero() {
-		end := latest(s.Heard, s.Pinged).Add(patience(s.RoundTrip))
+		end := latest(s.Heard, s.Pinged).Add(patience(s.RoundTrip) + s.Upload)
 		if now.Before(end) {
 			return doNothing, end
 		}
@@ -89,8 +93,10 @@ func (s Silence) next(now time.Time, keepalive time.Duration) (action, time.Time
 	}
 	due := s.Heard.Add(keepalive)
 	if !s.Waiting.IsZero() {
-		// Before one and a half round trips nothing can have come.
-		due = latest(s.Heard, s.Waiting).Add(max(askAfter, s.RoundTrip*3/2))
+		// Before one and a half round trips nothing can have come. Who has waited for long, with all
+		// PINGs answered, waits for the API server and not for the link.
+		answered := min(s.Heard.Sub(s.Waiting)/2, longAsk)
+		due = latest(s.Heard, s.Waiting).Add(max(askAfter, s.RoundTrip*3/2, answered))
 	}
 	switch {
 	case now.Before(due):

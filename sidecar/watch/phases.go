@@ -253,15 +253,12 @@ func fromAPIServer(ctx context.Context, resp *http.Response) bool {
 // the watch's lifetime has ended.
 func (p *waiting) pause(ctx context.Context, w *watch) bool {
 	var outage time.Duration
-	if p.outage {
-		outage = w.Upstream.Outage()
+	var asked <-chan struct{}
+	if p.outage { // once
+		p.outage, outage, asked = false, w.Upstream.Outage(), w.cohorts.hurried()
 	}
 	timer := w.Clock.NewTimer(max(w.cohorts.delay(p.failures, outage), p.retryAfter))
 	defer timer.Stop()
-	var asked <-chan struct{}
-	if p.failures == 0 {
-		asked = w.cohorts.hurried()
-	}
 	select {
 	case <-timer.C():
 	case <-asked:
