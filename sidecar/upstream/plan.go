@@ -218,6 +218,10 @@ func (u *Upstream) Update(s Settings) error {
 			u.clock.AfterFunc(drainTimeout, func() { u.closeRemoved(a) })
 		}
 	}
+	select {
+	case u.updated <- struct{}{}:
+	default:
+	}
 	u.refresh()
 	return nil
 }

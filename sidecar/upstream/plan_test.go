@@ -226,3 +226,20 @@ func TestUpdateWhileTheLinkIsDown(t *testing.T) {
 		})
 	}
 }
+
+func TestAShorterProbeIntervalHoldsAtOnce(t *testing.T) {
+	t.Parallel()
+	first, second := newServer(t, true, nil), newServer(t, true, nil)
+	options := fastOptions(first.asServer(), second.asServer())
+	options.ProbeInterval = time.Hour
+	r := newHarness(t, options).run()
+	r.text(http.MethodGet, "/")
+	options.ProbeInterval = 5 * time.Millisecond
+	if err := r.Update(options.Settings); err != nil {
+		t.Fatal(err)
+	}
+	eventually.True(t, "/readyz to be asked", func() bool {
+		r.text(http.MethodGet, "/") // what nobody uses is not asked
+		return first.probeCount() > 0
+	})
+}

@@ -82,6 +82,7 @@ type Upstream struct {
 	updateMu sync.Mutex
 	removed  []*address // may still have requests in flight
 	stopped  bool
+	updated  chan struct{} // tells Run of other settings
 }
 
 var _ http.RoundTripper = (*Upstream)(nil)
@@ -99,6 +100,7 @@ func New(options Options) (*Upstream, error) {
 	}
 	u := &Upstream{options: options, logger: options.Logger, clock: options.Clock, online: make(chan struct{})}
 	close(u.online)
+	u.updated = make(chan struct{}, 1)
 	p, err := u.newPlan(options.Settings, nil)
 	if err != nil {
 		return nil, err
@@ -234,10 +236,12 @@ func (u *Upstream) Run(ctx context.Context) error {
 		select {
 		case <-timer.C():
 			u.lookAround(ctx)
+		case <-u.updated: // the interval may be another one
 		case <-ctx.Done():
 			timer.Stop()
 			return nil
 		}
+		timer.Stop()
 	}
 }
 
