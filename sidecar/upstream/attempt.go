@@ -1,9 +1,9 @@
 package upstream
 
 import (
-	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,39 +16,40 @@ import (
 // API server says it has not begun is sent again on a new connection.
 const maxReplay = 1 << 20
 
-// upload is the body of a request, over several attempts.
-type upload struct {
-	kept   []byte    // all of it; nil: it is not kept
-	whole  bool      // it is kept
-	rest   io.Reader // a body that is not kept
-	source io.Closer // nil: no body
-	length int64     // negative: not known
-
-	mu     sync.Mutex
-	reader *part // of the latest attempt; the ones before get no bytes any more
-	begun  bool  // something of a body that is not whole was read
-	failed error // by the client
-}
-
-// maxKept bounds, in bytes, all bodies together that are kept. A body that finds no room is sent as
-// it comes, and cannot be sent again.
+// maxKept bounds, in bytes, all bodies together that are kept. What finds no room is sent as it
+// comes, and cannot be sent again.
 const maxKept = 16 << 20
 
 var keptBytes atomic.Int64
 
+// upload is the body of a request, over several attempts.
+type upload struct {
+	source io.ReadCloser // nil: no body
+	length int64         // negative: not known
+
+	reading sync.Mutex // held while source is read
+	mu      sync.Mutex
+	read    int    // bytes of source that were read
+	kept    []byte // all of them, or nil if lost
+	lost    bool   // they cannot be sent again
+	end     error  // of source: io.EOF, or the client's error
+	reader  *part  // of the latest attempt; the ones before get no bytes any more
+}
+
 // newUpload reads a body whose length is known, up to maxReplay. A client that breaks off its own
-// body fails here, before anything of it is sent. Other bodies are sent as they come: their client
-// may wait for an answer before it goes on.
+// body fails here, before anything of it is sent. Other bodies are read as they are sent: their
+// client may wait for an answer before it goes on.
 func newUpload(r *http.Request) (*upload, error) {
 	if r.Body == nil || r.Body == http.NoBody {
-		return &upload{whole: true}, nil
+		return &upload{}, nil
 	}
 	u := &upload{source: r.Body, length: r.ContentLength}
-	if u.length <= 0 || u.length > maxReplay || !keep(u.length) {
-		u.length, u.rest = cmp.Or(u.length, -1), r.Body // as in http.Request, 0 is not known either
+	if u.length <= 0 || u.length > maxReplay || !keep(int(u.length)) {
+		u.length = cmp.Or(u.length, -1) // as in http.Request, 0 is not known either
+		u.lost = u.length > 0
 		return u, nil
 	}
-	u.whole, u.kept = true, make([]byte, u.length)
+	u.kept, u.read, u.end = make([]byte, u.length), int(u.length), io.EOF
 	if _, err := io.ReadFull(r.Body, u.kept); err != nil {
 		u.close()
 		return nil, fmt.Errorf("read request body: %w", err)
@@ -56,12 +57,12 @@ func newUpload(r *http.Request) (*upload, error) {
 	return u, nil
 }
 
-// keep takes room for a body, if there is any.
-func keep(length int64) bool {
-	if keptBytes.Add(length) <= maxKept {
+// keep takes room for bytes of a body, if there is any.
+func keep(n int) bool {
+	if keptBytes.Add(int64(n)) <= maxKept {
 		return true
 	}
-	keptBytes.Add(-length)
+	keptBytes.Add(-int64(n))
 	return false
 }
 
@@ -76,12 +77,19 @@ func (u *upload) duration() time.Duration {
 	return min(time.Duration(u.length)*time.Second/thinnestLink, ackTimeout)
 }
 
-// forget lets go of the bytes: the request has been answered.
+// forget lets go of the bytes: the request has been answered. Its body may go on.
 func (u *upload) forget() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if u.reader == nil || u.reader.at >= len(u.kept) {
+		u.lose()
+	}
+}
+
+// lose is called with the lock held.
+func (u *upload) lose() {
 	keptBytes.Add(-int64(len(u.kept)))
-	u.kept = nil
+	u.kept, u.lost = nil, true
 }
 
 // give puts the body into a request that is about to be sent.
@@ -90,42 +98,68 @@ func (u *upload) give(r *http.Request) {
 		r.Body, r.ContentLength = http.NoBody, 0
 		return
 	}
-	if u.whole {
-		r.ContentLength = u.length
-		kept := u.kept
-		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(kept)), nil }
-		r.Body, _ = r.GetBody()
-		return
-	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.reader = &part{u.rest, u}
-	r.GetBody = nil
-	r.Body = io.NopCloser(u.reader)
+	r.ContentLength, r.GetBody = u.length, u.again
+	r.Body = u.begin()
 }
 
-// part is a body that is not whole, for one attempt.
+// begin gives the body from its beginning. Whoever read it before gets no bytes any more.
+func (u *upload) begin() io.ReadCloser {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.reader = &part{upload: u}
+	return io.NopCloser(u.reader)
+}
+
+// again is http.Request.GetBody.
+func (u *upload) again() (io.ReadCloser, error) {
+	if !u.repeatable() {
+		return nil, errors.New("the body of the request is not kept, so that it cannot be sent again")
+	}
+	return u.begin(), nil
+}
+
+// part is the body for one attempt.
 type part struct {
-	source io.Reader
 	upload *upload
+	at     int // how many bytes were read, under the lock of upload
 }
 
 func (p *part) Read(b []byte) (int, error) {
 	u := p.upload
+	u.reading.Lock()
+	defer u.reading.Unlock()
+	if n, err := p.readKept(b); n > 0 || err != nil || len(b) == 0 {
+		return n, err
+	}
+	n, err := u.source.Read(b)
 	u.mu.Lock()
-	current := u.reader == p
-	u.begun = u.begun || current
-	u.mu.Unlock()
-	if !current {
-		return 0, io.ErrUnexpectedEOF
+	defer u.mu.Unlock()
+	if !u.lost && u.read+n <= maxReplay && keep(n) {
+		u.kept = append(u.kept, b[:n]...)
+	} else {
+		u.lose()
 	}
-	n, err := p.source.Read(b)
-	if err != nil && err != io.EOF {
-		u.mu.Lock()
-		u.failed = err
-		u.mu.Unlock()
-	}
+	u.read += n
+	p.at += n
+	u.end = err
 	return n, err
+}
+
+// readKept gives what was read from the source before. Nothing and no error: the source has to be
+// read.
+func (p *part) readKept(b []byte) (int, error) {
+	u := p.upload
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch {
+	case u.reader != p || u.lost && p.at != u.read:
+		return 0, io.ErrUnexpectedEOF
+	case p.at < len(u.kept):
+		n := copy(b, u.kept[p.at:])
+		p.at += n
+		return n, nil
+	}
+	return 0, u.end
 }
 
 // repeatable tells that the body can be sent again. If so, the attempt before reads none of it any
@@ -133,21 +167,28 @@ func (p *part) Read(b []byte) (int, error) {
 func (u *upload) repeatable() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if !u.begun {
-		u.reader = nil
+	if u.lost && u.read > 0 {
+		return false
 	}
-	return !u.begun
+	u.reader = nil
+	return true
 }
 
 // broken is the error of the client's body, nil if there was none.
 func (u *upload) broken() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.failed
+	if u.end == io.EOF {
+		return nil
+	}
+	return u.end
 }
 
 func (u *upload) close() {
-	u.forget()
+	u.mu.Lock()
+	u.lose()
+	u.reader = nil
+	u.mu.Unlock()
 	if u.source != nil {
 		_ = u.source.Close()
 	}

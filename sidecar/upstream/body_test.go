@@ -150,20 +150,20 @@ func TestBodiesThatAreKeptHaveABound(t *testing.T) {
 		}
 		uploads = append(uploads, u)
 	}
-	if last := uploads[len(uploads)-1]; last.whole {
+	if last := uploads[len(uploads)-1]; !last.lost {
 		t.Errorf("%d bytes are kept", keptBytes.Load())
 	}
 	for _, u := range uploads {
 		u.close()
 		u.close()
 	}
-	if u, err := newUpload(request(maxReplay)); err != nil || !u.whole {
-		t.Errorf("after the others have ended: kept: %t, %v", u.whole, err)
+	if u, err := newUpload(request(maxReplay)); err != nil || u.lost {
+		t.Errorf("after the others have ended: kept: %t, %v", !u.lost, err)
 	} else {
 		u.close()
 	}
-	if u, err := newUpload(request(maxReplay + 1)); err != nil || u.whole {
-		t.Errorf("a longer one: kept: %t, %v", u.whole, err)
+	if u, err := newUpload(request(maxReplay + 1)); err != nil || !u.lost {
+		t.Errorf("a longer one: kept: %t, %v", !u.lost, err)
 	}
 }
 

@@ -268,7 +268,9 @@ func TestGOAWAYLosesNothing(t *testing.T) {
 			for i := range each {
 				body := fmt.Sprintf("%20s", fmt.Sprint(writer, "/", i)) + strings.Repeat("x", rand.IntN(60_000))
 				request := r.request(http.MethodPatch, "/", &closing{Reader: strings.NewReader(body)})
-				request.ContentLength = int64(len(body))
+				if i%2 == 0 { // the length of the others is not known
+					request.ContentLength = int64(len(body))
+				}
 				response, err := r.RoundTrip(request)
 				if err != nil {
 					t.Errorf("writer %d, request %d: %v", writer, i, err)

@@ -84,7 +84,7 @@ func (u *Upstream) askReadyz(ctx context.Context, a *address, p *plan) error {
 	if token := u.token(); token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
-	body := &upload{whole: true}
+	body := &upload{}
 	response, _, err := u.attempt(r, body, a, false)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
