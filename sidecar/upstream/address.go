@@ -158,8 +158,8 @@ func (a *address) evidence() Evidence {
 	return Evidence{Usable: a.usable(), Heard: a.heard.time(), Failed: a.failed, RoundTrip: a.rtt}
 }
 
-// usable tells whether requests have a connection, or will have when others end. The lock is held.
-func (a *address) usable() bool { return slices.ContainsFunc(a.conns, (*conn).open) }
+// usable tells whether a connection takes new requests. The lock is held.
+func (a *address) usable() bool { return slices.ContainsFunc(a.conns, (*conn).usable) }
 
 func (a *address) verdict() Verdict { return a.evidence().Verdict(a.clock.Now()) }
 

@@ -59,22 +59,27 @@ func newUpload(r *http.Request) (*upload, error) {
 
 // keep takes room for bytes of a body, if there is any.
 func keep(n int) bool {
-	if keptBytes.Add(int64(n)) <= maxKept {
-		return true
+	for {
+		before := keptBytes.Load()
+		if n > 0 && before+int64(n) > maxKept {
+			return false
+		}
+		if keptBytes.CompareAndSwap(before, before+int64(n)) {
+			return true
+		}
 	}
-	keptBytes.Add(-int64(n))
-	return false
 }
 
-// duration is how long the body may be on its way over the thinnest link.
+// duration is how long the body, as far as it is known, may be on its way over the thinnest link.
 func (u *upload) duration() time.Duration {
-	switch {
-	case u.source == nil:
+	if u == nil {
 		return 0
-	case u.length < 0:
-		return ackTimeout
 	}
-	return min(time.Duration(u.length)*time.Second/thinnestLink, ackTimeout)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	// In this order it does not overflow.
+	seconds := min(max(u.length, int64(u.read))/thinnestLink, int64(longestUpload/time.Second))
+	return time.Duration(seconds) * time.Second
 }
 
 // forget lets go of the bytes: the request has been answered. Its body may go on.
@@ -196,9 +201,9 @@ func (u *upload) close() {
 
 // attempt is a request on its way over one address.
 type attempt struct {
-	stream bool          // its body may be silent for long
-	upload time.Duration // see Silence
-	sent   atomic.Bool   // something of it may have arrived
+	stream bool // its body may be silent for long
+	upload *upload
+	sent   atomic.Bool // something of it may have arrived
 
 	mu     sync.Mutex
 	conn   *conn // that it uses; nil: none yet
@@ -222,11 +227,12 @@ func (x *attempt) on(c *conn) {
 	before.done()
 }
 
-// answered notes that the first bytes of the answer are here.
-func (x *attempt) answered() *conn {
+// ended notes that the first bytes of the answer are here, or that none will come. It gives the
+// connection, or nil.
+func (x *attempt) ended(answered bool) *conn {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.waiter != nil {
+	if x.waiter != nil && answered {
 		// The API server's own time is in it, so it only shows that the link is faster than thought.
 		x.conn.address.measured(x.conn.address.clock.Since(x.waiter.since), false)
 	}

@@ -71,7 +71,7 @@ func (b *guardedBody) Read(p []byte) (int, error) {
 	}
 	var w *waiter
 	if b.guard.conn != nil && !b.guard.stream {
-		w = b.guard.conn.wait(0)
+		w = b.guard.conn.wait(nil)
 	}
 	n, err := b.source.Read(p)
 	w.done()

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"rockpool.dev/tests/eventually"
 )
@@ -205,3 +206,21 @@ func TestEOFAfterTheContextEndsIsNotComplete(t *testing.T) {
 type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+func TestHowLongAnUploadMayTake(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		u    *upload
+		want time.Duration
+	}{
+		{"no body", nil, 0},
+		{"16 KiB", &upload{length: 16 << 10}, 2 * time.Second},
+		{"of unknown length, 16 KiB so far", &upload{length: -1, read: 16 << 10}, 2 * time.Second},
+		{"of unknown length, nothing so far", &upload{length: -1}, 0},
+		{"more than there is", &upload{length: 1 << 62}, longestUpload},
+	} {
+		if got := c.u.duration(); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+	}
+}

@@ -95,26 +95,33 @@ type conn struct {
 type waiter struct {
 	conn   *conn
 	since  time.Time
-	upload time.Duration // see Silence
+	upload *upload // nil: none
 }
 
-// silence is the evidence. The lock is held.
+// silence is the evidence, without Upload. The lock is held.
 func (c *conn) silence() Silence {
 	s := Silence{
 		Heard: c.socket.heard.time(), Pinged: c.pinged, Streams: c.streams > 0,
 		CanPing: c.http2 != nil, RoundTrip: c.address.roundTrip(),
 	}
 	for w := range c.waiters {
-		if s.Waiting.IsZero() || w.since.Before(s.Waiting) {
+		if s.Waiting.IsZero() || s.asks(w.since).Before(s.asks(s.Waiting)) {
 			s.Waiting = w.since
 		}
-		s.Upload = max(s.Upload, w.upload)
 	}
 	return s
 }
 
+// upload is the longest of those who wait. The lock is held.
+func (c *conn) upload() (longest time.Duration) {
+	for w := range c.waiters {
+		longest = max(longest, w.upload.duration())
+	}
+	return longest
+}
+
 // wait is called by somebody who waits for bytes; done must be called.
-func (c *conn) wait(upload time.Duration) *waiter {
+func (c *conn) wait(upload *upload) *waiter {
 	w := &waiter{c, c.address.clock.Now(), upload}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -160,11 +167,16 @@ func (c *conn) lookLocked() {
 	todo, at := c.silence().next(now, keepalive)
 	if todo == closeConn {
 		// A segment that the peer only repeats does not tell that ours arrive.
-		if s := c.address.segments(c.socket.Conn); s.progress != c.progress {
-			c.progress = s.progress
-			c.socket.hear(now.Add(-s.ago))
-			todo, at = c.silence().next(now, keepalive)
+		kernel := c.address.segments(c.socket.Conn)
+		if kernel.progress != c.progress {
+			c.progress = kernel.progress
+			c.socket.hear(now.Add(-kernel.ago))
 		}
+		s := c.silence()
+		if kernel.arrived {
+			s.Upload = c.upload()
+		}
+		todo, at = s.next(now, keepalive)
 	}
 	switch todo {
 	case sendPing:
@@ -253,17 +265,10 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// usable tells that the connection takes a new request now. It takes no lock of this package.
-func (c *conn) usable() bool { return c.open() && c.http2.CanTakeNewRequest() }
-
-// open tells that the connection takes new requests, if not now then when others have ended. One
-// over HTTP/1.1 never says so: it carries one request at a time. It takes no lock of this package.
-func (c *conn) open() bool {
-	if c.closing.Load() || c.http2 == nil {
-		return false
-	}
-	state := c.http2.State()
-	return !state.Closed && !state.Closing
+// usable tells that the connection takes new requests. It waits for no writer: the HTTP transport's
+// own State does, and a writer may wait for a dead link.
+func (c *conn) usable() bool {
+	return c.http2 != nil && !c.closing.Load() && c.http2.CanTakeNewRequest()
 }
 
 // down is called when the address is: nobody shall wait longer than for an answer to a PING.

@@ -21,16 +21,16 @@ type Evidence struct {
 type Silence struct {
 	// Heard is when the latest byte came, or when the handshake was verified.
 	Heard time.Time
-	// Waiting is since when somebody waits: the oldest request without the first byte of its
-	// response, or the oldest read of a body. Zero: nobody waits.
+	// Waiting is since when somebody waits, for the first byte of a response or for more of its
+	// body: of all who wait, the one who asks first. Zero: nobody waits.
 	Waiting time.Time
 	// Pinged is when the PING was sent that has no answer yet. Zero: none is on its way.
 	Pinged time.Time
 	// Streams tells that a response is open, such as a watch's.
 	Streams bool
-	// Upload is how long the body that somebody who waits has sent may be on its way. A PING may be
-	// behind it in a queue of which the kernel knows nothing: a proxy on the way has acknowledged
-	// the body already.
+	// Upload is how long the body that somebody who waits has sent may be on its way although all
+	// of it is acknowledged. A proxy on the way may have done that, and the PING waits behind the
+	// body in a queue of which the kernel knows nothing.
 	Upload time.Duration
 	// CanPing is false for HTTP/1.1, which has no PING.
 	CanPing bool

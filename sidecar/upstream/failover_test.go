@@ -1,10 +1,13 @@
 package upstream
 
 import (
+	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -136,5 +139,74 @@ func TestASilentConnectionIsClosedWhileAnotherAnswers(t *testing.T) {
 		if s == Offline {
 			t.Errorf("offline though the server answers: %v", r.states())
 		}
+	}
+}
+
+// TestAnUploadIntoABlackHoleHoldsNobodyUp: a writer waits for the dead link, and keeps what only
+// writers need.
+func TestAnUploadIntoABlackHoleHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	server := func(name string) *apiServer {
+		return newServer(t, true, func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			answerName(name)(w, r)
+		})
+	}
+	first, second := server("1"), server("2")
+	r := newHarness(t, Options{Settings: Settings{Servers: []Server{first.asServer(), second.asServer()}}}).run()
+	if got := r.text(http.MethodGet, "/"); got != "1" {
+		t.Errorf("got %q", got)
+	}
+	if err := r.address(0).all()[0].socket.Conn.(*net.TCPConn).SetWriteBuffer(4 << 10); err != nil {
+		t.Fatal(err)
+	}
+	first.link.ignoreAll()
+	var uploads sync.WaitGroup
+	defer uploads.Wait()
+	for range 10 {
+		request := r.request(http.MethodPost, "/", strings.NewReader(strings.Repeat("x", maxReplay)))
+		uploads.Go(func() {
+			if response, err := r.RoundTrip(request); err == nil {
+				_ = response.Body.Close()
+			} else if !IsLinkError(err) {
+				t.Errorf("an upload ended with %v", err)
+			}
+		})
+	}
+	began := time.Now()
+	if got := r.text(http.MethodGet, "/"); got != "2" {
+		t.Errorf("got %q", got)
+	}
+	t.Logf("the second server answered after %s", time.Since(began))
+}
+
+func TestARequestWithoutAnAnswerSaysNothingOfTheRoundTrip(t *testing.T) {
+	t.Parallel()
+	asked := make(chan struct{})
+	server := newServer(t, true, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			asked <- struct{}{}
+			<-r.Context().Done()
+		}
+	})
+	r := newHarness(t, fastOptions(server.asServer()))
+	r.text(http.MethodGet, "/")
+	a := r.address(0)
+	a.mu.Lock()
+	a.rtt = 2 * time.Second
+	a.mu.Unlock()
+	ctx, leave := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := r.RoundTrip(r.request(http.MethodGet, "/slow", nil).WithContext(ctx))
+		ended <- err
+	}()
+	eventually.Receive(t, "the request", asked)
+	leave()
+	if err := eventually.Receive(t, "the request to end", ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("it ended with %v", err)
+	}
+	if got := a.roundTrip(); got != 2*time.Second {
+		t.Errorf("the round trip is taken for %s", got)
 	}
 }

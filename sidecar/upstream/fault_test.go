@@ -208,6 +208,16 @@ func (l *link) blackhole() {
 	l.passing = make(chan struct{})
 }
 
+// ignoreAll makes a black hole that does not even acknowledge.
+func (l *link) ignoreAll() {
+	l.blackhole()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.conns {
+		ignoreAll(l.t, c)
+	}
+}
+
 // forgetConns forgets the open connections, like a restarted NAT gateway: they forward nothing and
 // are not reset.
 func (l *link) forgetConns() {

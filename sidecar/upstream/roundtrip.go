@@ -121,7 +121,8 @@ func (u *Upstream) prepareNext(a *address, turn uint64, tried map[*address]int) 
 	began := u.clock.Now()
 	tried = maps.Clone(tried)
 	tried[a] = attemptsEach
-	return u.clock.AfterFunc(askAfter+patience(a.roundTrip())/2, func() {
+	roundTrip := a.roundTrip()
+	return u.clock.AfterFunc(max(askAfter, roundTrip*3/2)+patience(roundTrip)/2, func() {
 		if a.heard.time().After(began) {
 			return
 		}
@@ -156,7 +157,7 @@ func safe(method string) bool {
 
 // attempt sends the request to one address.
 func (u *Upstream) attempt(r *http.Request, body *upload, a *address, http1 bool) (*http.Response, *attempt, error) {
-	x := &attempt{stream: u.options.IsStream != nil && u.options.IsStream(r), upload: body.duration()}
+	x := &attempt{stream: u.options.IsStream != nil && u.options.IsStream(r), upload: body}
 	ctx := context.WithValue(r.Context(), attemptKey{}, x)
 	ctx, cancel := context.WithCancel(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) {
@@ -188,7 +189,7 @@ func (u *Upstream) attempt(r *http.Request, body *upload, a *address, http1 bool
 			a.notReady()
 		}
 	}
-	c := x.answered()
+	c := x.ended(err == nil)
 	if err != nil {
 		cancel()
 		return nil, x, cmp.Or(c.reason(), err)

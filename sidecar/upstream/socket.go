@@ -33,6 +33,7 @@ func userTimeout(d time.Duration) func(network, address string, raw syscall.RawC
 type segments struct {
 	progress uint64        // counts our segments that arrived, and theirs that came out of order
 	ago      time.Duration // since the latest segment
+	arrived  bool          // the peer, or a proxy on the way, has acknowledged all of ours
 }
 
 // segmentsOf asks the kernel. A connection of another kind than TCP has none.
@@ -48,6 +49,7 @@ func segmentsOf(c net.Conn) (s segments) {
 	_ = raw.Control(func(fd uintptr) {
 		if i, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
 			s.progress = uint64(i.Delivered) + uint64(i.Rcv_ooopack)
+			s.arrived = i.Unacked == 0 && i.Notsent_bytes == 0
 			s.ago = time.Duration(min(i.Last_ack_recv, i.Last_data_recv)) * time.Millisecond
 		}
 	})

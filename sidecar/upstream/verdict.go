@@ -21,8 +21,10 @@ const (
 	askAfter = 500 * time.Millisecond
 	// longAsk is the longest time until a request that has waited for long asks for another PING.
 	longAsk = 5 * time.Second
-	// thinnestLink is the rate, in bytes per second, at which an upload may take its time.
-	thinnestLink = 8 << 10
+	// thinnestLink is the rate, in bytes per second, at which an upload may take its time, and
+	// longestUpload is the longest such time.
+	thinnestLink  = 8 << 10
+	longestUpload = 10 * time.Second
 	// minPatience is the shortest silence that ends a connection on which somebody waits.
 	minPatience = time.Second
 	// roundTrips is how many round trips that silence lasts on a slow link, and how many each step
@@ -93,10 +95,7 @@ func (s Silence) next(now time.Time, keepalive time.Duration) (action, time.Time
 	}
 	due := s.Heard.Add(keepalive)
 	if !s.Waiting.IsZero() {
-		// Before one and a half round trips nothing can have come. Who has waited for long, with all
-		// PINGs answered, waits for the API server and not for the link.
-		answered := min(s.Heard.Sub(s.Waiting)/2, longAsk)
-		due = latest(s.Heard, s.Waiting).Add(max(askAfter, s.RoundTrip*3/2, answered))
+		due = s.asks(s.Waiting)
 	}
 	switch {
 	case now.Before(due):
@@ -105,6 +104,14 @@ func (s Silence) next(now time.Time, keepalive time.Duration) (action, time.Time
 		return askDial, time.Time{}
 	}
 	return sendPing, time.Time{}
+}
+
+// asks is when somebody who waits since then asks for a PING. Before one and a half round trips
+// nothing can have come. Who has waited for long, with all PINGs answered, waits for the API server
+// and not for the link.
+func (s Silence) asks(since time.Time) time.Time {
+	answered := min(s.Heard.Sub(since)/2, longAsk)
+	return latest(s.Heard, since).Add(max(askAfter, s.RoundTrip*3/2, answered))
 }
 
 // dialBudget is how long a step of a dial may take without an answer: at the first contact as long

@@ -237,3 +237,20 @@ func TestAnInstantKeepsTheMonotonicClock(t *testing.T) {
 		t.Errorf("%s, want %s", got, now)
 	}
 }
+
+func TestWhoHasWaitedForLongAsksSeldom(t *testing.T) {
+	s := Silence{Heard: at(20_000), CanPing: true}
+	for _, c := range []struct {
+		name        string
+		since, asks int
+	}{
+		{"a request that has just begun", 20_100, 20_600},
+		{"one that has heard the answer to one PING", 19_000, 20_500},
+		{"one that has waited for six seconds", 14_000, 23_000},
+		{"one that has waited for long", 1000, 25_000},
+	} {
+		if got := s.asks(at(c.since)); !got.Equal(at(c.asks)) {
+			t.Errorf("%s asks at %s, want %s", c.name, got, at(c.asks))
+		}
+	}
+}
