@@ -19,7 +19,7 @@ SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := build
-.PHONY: help build image need need-node tools test test-node unit e2e bench lint fmt fuzz soak demo clean
+.PHONY: help build image need need-node tools test test-node unit e2e bench lint fmt fuzz soak thin demo clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ e2e: tools ## Run the end-to-end tests
 
 soak: tools ## Run all kinds of clients through random faults for ten minutes (SOAK=1h for longer)
 	$(GO) test -race -count=1 -v -timeout 24h ./tests/e2e -run '^TestSoak$$' -soak $(SOAK)
+
+thin: tools ## Have a list fill each of 18 thin links beside a watch, then a black hole (minutes)
+	$(GO) test -race -count=1 -v -timeout 60m ./tests/e2e -run '^TestAFullThinLink' -thin -parallel 4
 
 demo: tools ## Show the main use: online, link cut, restarts, link restored
 	@$(GO) run ./tests/demo

@@ -12,6 +12,7 @@ import (
 	"rockpool.dev/sidecar/config"
 	"rockpool.dev/sidecar/dispatch"
 	"rockpool.dev/sidecar/proxy"
+	"rockpool.dev/sidecar/tally"
 )
 
 // version is set by the linker: -ldflags "-X main.version=v1.2.3". Empty = the module's.
@@ -40,45 +41,51 @@ func newLogger(cfg config.Log) (*zap.Logger, zap.AtomicLevel, error) {
 	return log, c.Level, err
 }
 
-// accessLog writes one line for each request, without headers. Requests without an answer and
-// those answered 5xx are logged at level info. All others are logged at debug, because an
-// application that polls would wear out the node's flash.
-func accessLog(log *zap.Logger) func(proxy.Exchange) {
+// accessLog logs requests, without headers. Requests without an answer and those answered 5xx are
+// logged at level info: of those that are alike the first, and then how many there were. All
+// requests are logged at debug, because an application that polls would wear out the node's flash.
+func accessLog(log *zap.Logger, failed *tally.Log) func(proxy.Exchange) {
 	return func(x proxy.Exchange) {
-		level := zapcore.DebugLevel
 		if x.Err != nil || x.Status >= http.StatusInternalServerError {
-			level = zapcore.InfoLevel
-		}
-		line := log.Check(level, "request")
-		if line == nil {
+			failed.Write(accessLine(&x))
 			return
 		}
-		trace := dispatch.TraceOf(x.Context)
-		link := "online"
-		if trace.Offline {
-			link = "offline"
+		failed.Due()
+		if entry := log.Check(zapcore.DebugLevel, accessMessage); entry != nil {
+			line := accessLine(&x)
+			entry.Write(append(line.Kind, line.Fields...)...)
 		}
-		verb := trace.Info.Verb
-		if verb == "" { // rejected, or upgraded
-			verb = strings.ToLower(x.Method)
-		}
-		fields := []zap.Field{zap.String("verb", verb)}
-		if trace.Info.IsResource {
-			fields = append(fields, zap.String("resource", resource(trace)),
-				zap.String("namespace", trace.Info.Namespace), zap.String("name", trace.Info.Name))
-		} else {
-			fields = append(fields, zap.String("method", x.Method), zap.String("path", x.Path))
-		}
-		fields = append(fields, zap.String("userAgent", x.UserAgent), zap.Int("status", x.Status), zap.String("link", link),
-			zap.Duration("ms", x.Duration), zap.Int64("bytes", x.Bytes), zap.String("protocol", x.Proto))
-		if x.Upgrade != "" {
-			fields = append(fields, zap.String("upgrade", x.Upgrade))
-		}
-		if x.Err != nil {
-			fields = append(fields, zap.Error(x.Err))
-		}
-		line.Write(fields...)
 	}
+}
+
+const accessMessage = "request"
+
+// accessLine is the line for one request. Failed requests are alike if they ask for the same
+// resource and are answered alike.
+func accessLine(x *proxy.Exchange) tally.Line {
+	trace := dispatch.TraceOf(x.Context)
+	link := "online"
+	if trace.Offline {
+		link = "offline"
+	}
+	verb := trace.Info.Verb
+	if verb == "" { // rejected, or upgraded
+		verb = strings.ToLower(x.Method)
+	}
+	line := tally.Line{Level: zapcore.InfoLevel, Message: accessMessage, Err: x.Err, Kind: []zap.Field{zap.String("verb", verb)}}
+	if trace.Info.IsResource {
+		line.Kind = append(line.Kind, zap.String("resource", resource(trace)))
+		line.Fields = append(line.Fields, zap.String("namespace", trace.Info.Namespace), zap.String("name", trace.Info.Name))
+	} else {
+		line.Kind = append(line.Kind, zap.String("method", x.Method), zap.String("path", x.Path))
+	}
+	line.Kind = append(line.Kind, zap.Int("status", x.Status), zap.String("link", link))
+	line.Fields = append(line.Fields, zap.String("userAgent", x.UserAgent), zap.Duration("ms", x.Duration),
+		zap.Int64("bytes", x.Bytes), zap.String("protocol", x.Proto))
+	if x.Upgrade != "" {
+		line.Fields = append(line.Fields, zap.String("upgrade", x.Upgrade))
+	}
+	return line
 }
 
 // resource is group/version/resource/subresource.

@@ -28,6 +28,7 @@ import (
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/proxy"
 	"rockpool.dev/sidecar/relist"
+	"rockpool.dev/sidecar/tally"
 	"rockpool.dev/sidecar/upstream"
 	"rockpool.dev/sidecar/write/lease"
 	"rockpool.dev/sidecar/write/outbox"
@@ -48,6 +49,8 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 		return err
 	}
 	defer log.Sync() //nolint:errcheck // stderr may not be syncable
+	repeated := tally.New(log, clock.RealClock{})
+	defer repeated.Flush()
 	log.Info("starting", zap.String("version", describe()))
 
 	// First what can only fail for good, so that it is seen at once.
@@ -79,7 +82,7 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	defer memory.Close() //nolint:errcheck // nothing of it is needed any more
 
 	s := &sidecar{
-		cfg: cfg, flags: flags, log: log, level: level, agents: agent.NewCurrent(cfg.Cache.Agents), mirror: mirror,
+		cfg: cfg, flags: flags, log: log, repeated: repeated, level: level, agents: agent.NewCurrent(cfg.Cache.Agents), mirror: mirror,
 		disk: disk, caches: cache.Caches{Disk: disk.Cache, Memory: memory, MemoryOnly: cfg.Cache.MemoryOnly},
 	}
 	if err := s.connect(settings); err != nil {
@@ -88,7 +91,7 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	s.newDispatcher()
 	s.proxy, err = proxy.New(proxy.Options{
 		Transport: s.dispatcher, Upgrade: s.upstream.HTTP1(), TLS: authority.TLSConfig(),
-		ConnectHosts: connectHosts(settings.Servers), Context: dispatch.WithTrace, Observe: accessLog(log),
+		ConnectHosts: connectHosts, Context: dispatch.WithTrace, Observe: accessLog(log, repeated),
 		Buffered: func(r *http.Request) bool { info := dispatch.TraceOf(r.Context()).Info; return info.IsUnary() },
 		Grace:    cfg.Shutdown.Grace, Logger: log,
 	})
@@ -103,6 +106,7 @@ type sidecar struct {
 	cfg         config.Config // as at the start
 	flags       *pflag.FlagSet
 	log         *zap.Logger
+	repeated    *tally.Log      // for lines that an outage repeats
 	level       zap.AtomicLevel // of log
 	agents      *agent.Current
 	mirror      *account.Mirror
@@ -120,7 +124,8 @@ type sidecar struct {
 // upstreamSettings gives the settings in the terms of package upstream.
 func upstreamSettings(cfg config.Config) (upstream.Settings, error) {
 	settings := upstream.Settings{
-		ProbeInterval: cfg.Upstream.ProbeInterval, ProbeTimeout: cfg.Upstream.ProbeTimeout, ConnectTimeout: cfg.Upstream.ConnectTimeout,
+		ConnectTimeout: cfg.Upstream.ConnectTimeout, KeepaliveInterval: cfg.Upstream.KeepaliveInterval, RetryInterval: cfg.Upstream.RetryInterval,
+		ProbeInterval: cfg.Upstream.ProbeInterval, ProbeTimeout: cfg.Upstream.ProbeTimeout,
 		FailureThreshold: cfg.Upstream.FailureThreshold, SuccessThreshold: cfg.Upstream.SuccessThreshold,
 	}
 	if cfg.Upstream.Mode == config.ModeRoundRobin {
@@ -145,7 +150,8 @@ func (s *sidecar) connect(settings upstream.Settings) (err error) {
 		Settings:  settings,
 		CAFile:    filepath.Join(s.cfg.Account.Source, account.CAFile),
 		TokenFile: filepath.Join(s.cfg.Account.Source, account.TokenFile),
-		OnChange:  func(state upstream.State, reason string) { s.disk.Link(state.String(), reason) },
+		IsStream:  func(r *http.Request) bool { return proxy.IsWatch(r) || r.URL.Query().Get("follow") == "true" },
+		OnChange:  s.linkChanged,
 		Logger:    s.log,
 	})
 	if err != nil {
@@ -161,12 +167,21 @@ func (s *sidecar) connect(settings upstream.Settings) (err error) {
 	return nil
 }
 
+// linkChanged takes note of a new state of the link.
+func (s *sidecar) linkChanged(state upstream.State, reason string) {
+	s.disk.Link(state.String(), reason)
+	if state == upstream.Online {
+		s.repeated.End()
+	}
+}
+
 func (s *sidecar) newDispatcher() {
 	o := dispatch.Options{
 		Upstream: s.upstream, Caches: s.caches, Agents: s.agents, Credentials: s.credentials,
 		Verifier:       principal.NewVerifier(principal.Options{Keys: s.keys, Own: s.podToken, Accepted: s.accepted, Grace: s.cfg.Offline.TokenGrace}),
 		ReviewLifetime: s.cfg.Offline.ReviewLifetime,
 		Logger:         s.log,
+		Repeated:       s.repeated,
 	}
 	if s.outbox = s.newOutbox(); s.outbox != nil {
 		o.Acceptors = append(o.Acceptors, s.outbox)
@@ -188,7 +203,7 @@ func (s *sidecar) newOutbox() *outbox.Outbox {
 	if db == nil {
 		return nil
 	}
-	o := outbox.Options{Store: db, MaxAge: s.cfg.Offline.EventsMaxAge, Logger: s.log}
+	o := outbox.Options{Store: db, MaxAge: s.cfg.Offline.EventsMaxAge, Logger: s.log, Repeated: s.repeated}
 	if s.cfg.Offline.Events {
 		o.MaxCount = s.cfg.Offline.EventsMaxCount
 	}
@@ -226,9 +241,6 @@ func (s *sidecar) podToken() (string, error) {
 func (s *sidecar) apply(cfg config.Config) error {
 	settings, err := upstreamSettings(cfg)
 	if err != nil {
-		return err
-	}
-	if err := s.proxy.SetConnectHosts(connectHosts(settings.Servers)); err != nil {
 		return err
 	}
 	if err := s.upstream.Update(settings); err != nil {
@@ -286,19 +298,10 @@ func (s *sidecar) serve(ctx context.Context, l *listeners) error {
 	return err
 }
 
-// connectHosts are the names under which a client that uses a forward proxy may
-// look for the API.
-func connectHosts(servers []upstream.Server) []string {
-	hosts := []string{"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"}
-	for _, s := range servers {
-		port := s.URL.Port()
-		if port == "" {
-			port = "443"
-		}
-		hosts = append(hosts, net.JoinHostPort(s.URL.Hostname(), port))
-	}
-	return hosts
-}
+// connectHosts are the names of the API that the pod's own certificate has. A client that asks the
+// forward proxy for another name of the API server gets a tunnel, because it would refuse the
+// certificate.
+var connectHosts = []string{"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"}
 
 // listeners are the sidecar's open ports.
 type listeners struct{ api, connect, metrics net.Listener }

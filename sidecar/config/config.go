@@ -59,14 +59,19 @@ const (
 	ModeRoundRobin = "round-robin"
 )
 
-// Upstream says where the API servers are and how the link to them is probed.
+// Upstream says where the API servers are and how they are reached.
 type Upstream struct {
-	Servers          []Server // in order, each once; see Config.UpstreamServers for the full list
-	TLSServerName    string   // for Servers without their own; empty = the host of each URL
-	Mode             string   // ModePriority or ModeRoundRobin
+	Servers       []Server // in order, each once; see Config.UpstreamServers for the full list
+	TLSServerName string   // for Servers without their own; empty = the host of each URL
+	Mode          string   // ModePriority or ModeRoundRobin
+
+	ConnectTimeout    time.Duration
+	KeepaliveInterval time.Duration
+	RetryInterval     time.Duration
+
+	// For /readyz, which only chooses among several Servers.
 	ProbeInterval    time.Duration
 	ProbeTimeout     time.Duration
-	ConnectTimeout   time.Duration
 	FailureThreshold int
 	SuccessThreshold int
 }

@@ -371,8 +371,8 @@ func TestTheRuntimeKeysAreMarked(t *testing.T) {
 		}
 	})
 	want := []string{
-		"cache.agents", "log.level", "upstream.connect-timeout", "upstream.failure-threshold", "upstream.mode", "upstream.probe-interval",
-		"upstream.probe-timeout", "upstream.servers", "upstream.success-threshold", "upstream.tls-server-name",
+		"cache.agents", "log.level", "upstream.connect-timeout", "upstream.failure-threshold", "upstream.keepalive-interval", "upstream.mode",
+		"upstream.probe-interval", "upstream.probe-timeout", "upstream.retry-interval", "upstream.servers", "upstream.success-threshold", "upstream.tls-server-name",
 	}
 	if !slices.Equal(marked, want) {
 		t.Errorf("%v, want %v", marked, want)

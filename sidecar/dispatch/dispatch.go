@@ -10,9 +10,11 @@ import (
 	"k8s.io/utils/clock"
 
 	"rockpool.dev/sidecar/api/agent"
+	"rockpool.dev/sidecar/api/origin"
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/cache"
 	"rockpool.dev/sidecar/principal"
+	"rockpool.dev/sidecar/tally"
 	"rockpool.dev/sidecar/upstream"
 	"rockpool.dev/sidecar/watch"
 	"rockpool.dev/sidecar/write"
@@ -23,9 +25,16 @@ type Verifier interface {
 	Verify(header http.Header) (subject string, err error)
 }
 
+// Upstream is the way to the API server.
+type Upstream interface {
+	watch.Upstream
+	// Wake says that a program asks while the link is down: its return should be noticed soon.
+	Wake()
+}
+
 // Options of New.
 type Options struct {
-	Upstream watch.Upstream
+	Upstream Upstream
 	Caches   cache.Caches
 	// Agents are the clients whose reading is recorded. A request is judged when it is sent;
 	// that counts for all of its answer, also for a watch.
@@ -38,6 +47,7 @@ type Options struct {
 	// refused then.
 	Acceptors []write.Acceptor
 	Logger    *zap.Logger
+	Repeated  *tally.Log       // for lines that each request may repeat; nil: one of its own
 	Clock     clock.WithTicker // nil means the real one
 }
 
@@ -56,6 +66,9 @@ var _ http.RoundTripper = (*Dispatcher)(nil)
 func New(o Options) *Dispatcher {
 	if o.Clock == nil {
 		o.Clock = clock.RealClock{}
+	}
+	if o.Repeated == nil {
+		o.Repeated = tally.New(o.Logger, o.Clock)
 	}
 	return &Dispatcher{
 		Options: o, reviews: newReviewSealer(), lookup: defaultLookupTimeout,
@@ -91,9 +104,14 @@ func (d *Dispatcher) RoundTrip(r *http.Request) (*http.Response, error) {
 func (d *Dispatcher) online(x *exchange) (resp *http.Response, err error) {
 	for range x.attempts() {
 		if !d.Upstream.Online() {
+			d.Upstream.Wake()
 			return nil, errOffline
 		}
-		if resp, err = d.send(x); err == nil || !upstream.IsLinkError(err) {
+		resp, err = d.send(x)
+		if err == nil && x.info.IsRead() && x.info.Class != request.ClassWatch {
+			d.watches.Asked()
+		}
+		if err == nil || !upstream.IsLinkError(err) {
 			return resp, err
 		}
 		d.Logger.Debug("cannot reach the API server", zap.String("path", x.info.Path), zap.Error(err))
@@ -121,8 +139,14 @@ func (d *Dispatcher) forward(x *exchange) (*http.Response, error) {
 	return resp, nil
 }
 
-// answered takes note of an answer of the API server, on its way to the client.
+// answered takes note of an answer on its way to the client, if it is the API server's. A gateway's
+// or captive portal's passes to the client, and nothing is learned from it.
 func (d *Dispatcher) answered(x *exchange, resp *http.Response) {
+	origin.OnAPIServer(resp, func(resp *http.Response) { d.believe(x, resp) })
+}
+
+// believe learns from an answer of the API server.
+func (d *Dispatcher) believe(x *exchange, resp *http.Response) {
 	if x.info.Class == request.ClassWatch && !d.watches.Follow(x.watch(), resp) {
 		return
 	}

@@ -9,4 +9,5 @@
 // The door decides once what the request is, see exchange.go; RoundTrip reads from there. Of a
 // recorded document only the ETag is compared with the API server, see revalidate.go. A POST
 // that only asks is recorded under a sealed key, see seal.go. A watch goes on in package watch.
+// A page of a gateway passes to the client, and nothing is learned from it, see package origin.
 package dispatch

@@ -131,7 +131,7 @@ func (g *harness) lastRequest() *http.Request {
 }
 
 func response(code int, body io.ReadCloser) *http.Response {
-	return &http.Response{StatusCode: code, Header: http.Header{"Content-Type": {"application/json"}}, Body: body, ContentLength: -1}
+	return &http.Response{StatusCode: code, Header: http.Header{"Content-Type": {"application/json"}, "Audit-Id": {"1"}}, Body: body, ContentLength: -1}
 }
 
 func textResponse(code int, body string) *http.Response {

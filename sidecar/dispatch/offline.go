@@ -13,6 +13,7 @@ import (
 	"rockpool.dev/sidecar/cache"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/replay"
+	"rockpool.dev/sidecar/tally"
 	"rockpool.dev/sidecar/write"
 	"rockpool.dev/store"
 )
@@ -102,7 +103,11 @@ func (d *Dispatcher) flush(ctx context.Context, c *cache.Cache) {
 	ctx, cancel := context.WithTimeout(ctx, cache.FlushTimeout)
 	defer cancel()
 	if err := c.Flush(ctx); err != nil {
-		d.Logger.Warn("cannot write the latest answers in time; answering from what is written", zap.Error(err))
+		d.Repeated.Write(tally.Line{
+			Level:   zap.WarnLevel,
+			Message: "cannot write the latest answers in time; answering from what is written",
+			Err:     err,
+		})
 	}
 }
 
@@ -116,6 +121,9 @@ func (d *Dispatcher) refusal(info request.Info, err error) error {
 	case errors.Is(err, store.ErrGone): // the recorder has logged it, once
 		return unavailable("the file of the cache was lost and there is no new one yet")
 	}
-	d.Logger.Error("cannot answer from the cache; answering 503", zap.String("path", info.Path), zap.Error(err))
+	d.Repeated.Write(tally.Line{
+		Level: zap.ErrorLevel, Message: "cannot answer from the cache; answering 503",
+		Fields: []zap.Field{zap.String("path", info.Path)}, Err: err,
+	})
 	return unavailable("the cache cannot be read")
 }

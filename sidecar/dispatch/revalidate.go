@@ -11,8 +11,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"go.uber.org/zap"
 
+	"rockpool.dev/sidecar/api/origin"
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/replay"
+	"rockpool.dev/sidecar/tally"
 )
 
 // lookupTimeout bounds how long a request waits for the cache before it goes upstream, and
@@ -65,7 +67,8 @@ func (d *Dispatcher) revalidate(x *exchange, etag string) (*http.Response, error
 		revalidationsTotal.WithLabelValues("failed").Inc()
 		return nil, err
 	}
-	if resp.StatusCode != http.StatusNotModified {
+	switch {
+	case resp.StatusCode != http.StatusNotModified:
 		result := "failed"
 		if resp.StatusCode == http.StatusOK {
 			result = "changed"
@@ -73,6 +76,10 @@ func (d *Dispatcher) revalidate(x *exchange, etag string) (*http.Response, error
 		revalidationsTotal.WithLabelValues(result).Inc()
 		d.answered(x, resp)
 		return resp, nil
+	case !origin.FromAPIServer(resp): // what it says is unchanged may be its own page
+		resp.Body.Close()
+		revalidationsTotal.WithLabelValues("failed").Inc()
+		return d.forward(x)
 	}
 	defer resp.Body.Close()
 	recorded, err := within(ctx, d.lookup.body, func(ctx context.Context) (*http.Response, error) {
@@ -84,7 +91,10 @@ func (d *Dispatcher) revalidate(x *exchange, etag string) (*http.Response, error
 	case err != nil:
 		d.skipCacheAfter(err)
 		revalidationsTotal.WithLabelValues("lost").Inc()
-		d.Logger.Warn("cannot read an unchanged document from the cache; fetching it again", zap.String("path", x.info.Path), zap.Error(err))
+		d.Repeated.Write(tally.Line{
+			Level: zap.WarnLevel, Message: "cannot read an unchanged document from the cache; fetching it again",
+			Fields: []zap.Field{zap.String("path", x.info.Path)}, Err: err,
+		})
 		return d.forward(x)
 	}
 	revalidationsTotal.WithLabelValues("unchanged").Inc()

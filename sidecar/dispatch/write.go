@@ -2,8 +2,10 @@ package dispatch
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 
+	"rockpool.dev/sidecar/api/origin"
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/write"
@@ -13,7 +15,8 @@ import (
 func (d *Dispatcher) WaitOnline(ctx context.Context) error { return d.Upstream.WaitOnline(ctx) }
 
 // Send sends a write that an acceptor has taken, with the principal's current token, and has the
-// answer recorded. The error is write.ErrNoToken when no token is at hand.
+// answer recorded. The error is write.ErrNoToken when no token is at hand, and origin.ErrForeign
+// when something else has answered in the API server's place.
 func (d *Dispatcher) Send(principal string, r *http.Request) (*http.Response, error) {
 	seen, _ := d.Credentials.Seen(principal)
 	authorization := d.Credentials.Authorization(principal, seen)
@@ -22,8 +25,13 @@ func (d *Dispatcher) Send(principal string, r *http.Request) (*http.Response, er
 	}
 	r.Header.Set("Authorization", authorization)
 	info := request.Parse(r)
-	return d.forward(&exchange{
+	resp, err := d.forward(&exchange{
 		request: r, info: info, cache: d.Caches.Of(&info),
 		source: record.Source{Principal: principal, Info: info, Path: r.URL.RequestURI(), Started: d.Clock.Now()},
 	})
+	if err == nil && !origin.FromAPIServer(resp) {
+		resp.Body.Close()
+		return nil, fmt.Errorf("%w: status %d", origin.ErrForeign, resp.StatusCode)
+	}
+	return resp, err
 }

@@ -15,6 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"go.uber.org/zap"
 	"k8s.io/utils/clock"
+
+	"rockpool.dev/sidecar/api/origin"
 )
 
 const (
@@ -235,6 +237,9 @@ func (f *Fetcher) get(ctx context.Context) ([]byte, error) {
 		return nil, fmt.Errorf("GET %s: %w", request.URL.Path, err)
 	}
 	defer response.Body.Close()
+	if !origin.FromAPIServer(response) {
+		return nil, fmt.Errorf("GET %s: status %d: %w", request.URL.Path, response.StatusCode, origin.ErrForeign)
+	}
 	if response.StatusCode != http.StatusOK {
 		err := fmt.Errorf("GET %s: status %d", request.URL.Path, response.StatusCode)
 		if response.StatusCode == http.StatusForbidden || response.StatusCode == http.StatusUnauthorized {

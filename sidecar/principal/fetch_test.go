@@ -14,6 +14,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 	clocktesting "k8s.io/utils/clock/testing"
+
+	"rockpool.dev/sidecar/api/origin"
 )
 
 // server is a transport that answers as an API server. asked receives a value for each request.
@@ -35,8 +37,12 @@ func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 func (s *server) respondWith(status int, body []byte) {
+	s.respond(status, http.Header{origin.AuditID: {"1"}}, body)
+}
+
+func (s *server) respond(status int, header http.Header, body []byte) {
 	s.set(func() (*http.Response, error) {
-		return &http.Response{StatusCode: status, Body: io.NopCloser(bytes.NewReader(body))}, nil
+		return &http.Response{StatusCode: status, Header: header, Body: io.NopCloser(bytes.NewReader(body))}, nil
 	})
 }
 
@@ -218,13 +224,16 @@ func TestInvalidAnswersDoNotReplaceTheKeys(t *testing.T) {
 		"the link is down":     {func(s *server) { s.failWith(errors.New("link is down")) }, "link is down"},
 		"the cluster denies":   {func(s *server) { s.respondWith(403, []byte("secret body")) }, "status 403; bind the ClusterRole"},
 		"a redirect":           {func(s *server) { s.respondWith(302, nil) }, "status 302"},
-		"a captive portal":     {func(s *server) { s.respondWith(200, []byte("<html>secret body")) }, "not a JSON document"},
+		"a page":               {func(s *server) { s.respondWith(200, []byte("<html>secret body")) }, "not a JSON document"},
+		"a captive portal":     {func(s *server) { s.respond(200, nil, []byte("<html>secret body")) }, "status 200: something on the way"},
+		"a gateway denies":     {func(s *server) { s.respond(403, nil, []byte("secret body")) }, "status 403: something on the way"},
+		"a gateway's own keys": {func(s *server) { s.respond(200, nil, jwksOf(t, ecSigner("2", 2))) }, "status 200: something on the way"},
 		"no keys":              {func(s *server) { s.respondWith(200, []byte(`{"keys":[]}`)) }, "no RSA or EC key"},
 		"a document too large": {func(s *server) { s.respondWith(200, bytes.Repeat([]byte(" "), maxDocument+1)) }, "larger than"},
 		"a truncated body": {func(s *server) {
 			s.set(func() (*http.Response, error) {
 				body := io.MultiReader(bytes.NewReader(good), brokenReader{})
-				return &http.Response{StatusCode: 200, Body: io.NopCloser(body)}, nil
+				return &http.Response{StatusCode: 200, Header: http.Header{origin.AuditID: {"1"}}, Body: io.NopCloser(body)}, nil
 			})
 		}, "cable pulled"},
 	}

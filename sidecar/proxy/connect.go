@@ -97,7 +97,7 @@ func newConnectEngine(s *Server, apiConns *handover, tunnels *tunnels) *goproxy.
 	}
 	tunnel := &goproxy.ConnectAction{Action: goproxy.ConnectAccept}
 	engine.OnRequest().HandleConnectFunc(func(host string, _ *goproxy.ProxyCtx) (*goproxy.ConnectAction, string) {
-		if matchAny(*s.connectHosts.Load(), host) {
+		if matchAny(s.options.ConnectHosts, host) {
 			return hijack, host
 		}
 		return tunnel, host
@@ -124,17 +124,6 @@ func (w *connectWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	tracked := w.tunnels.add(conn, early)
 	return tracked, buffered, nil
-}
-
-// SetConnectHosts replaces Options.ConnectHosts for new connections.
-func (s *Server) SetConnectHosts(patterns []string) error {
-	for _, pattern := range patterns {
-		if err := checkPattern(pattern); err != nil {
-			return err
-		}
-	}
-	s.connectHosts.Store(&patterns)
-	return nil
 }
 
 // checkPattern rejects patterns that can never match.

@@ -36,40 +36,6 @@ func (r *harness) connectStop(names ...string) (string, func() error) {
 	return listener.Addr().String(), stop
 }
 
-func TestConnectHostsCanChange(t *testing.T) {
-	r := start(t, true, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "here") }, nil)
-	options := r.server.options
-	options.ConnectHosts = []string{"old.example"}
-	server, err := New(options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	listener := listen(t)
-	serve(t, func(ctx context.Context) error { return server.ServeConnect(ctx, listener) })
-	if err := server.SetConnectHosts([]string{"a.*.b"}); err == nil {
-		t.Error("SetConnectHosts accepts a pattern that can never match")
-	}
-	// Only connections to the API's name end in this server and get its certificate.
-	for _, host := range []string{"old.example", "kubernetes"} {
-		if err := server.SetConnectHosts([]string{host}); err != nil {
-			t.Fatal(err)
-		}
-		transport := r.plainTransport(true)
-		transport.Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: listener.Addr().String()})
-		client := &http.Client{Transport: transport}
-		for _, other := range []string{"old.example", "kubernetes"} {
-			response, err := client.Get("https://" + other + ":6443/")
-			if (err == nil) != (other == host) {
-				t.Errorf("while %s is the API, %s: %v", host, other, err)
-			}
-			if err == nil {
-				_ = response.Body.Close()
-			}
-		}
-		transport.CloseIdleConnections()
-	}
-}
-
 func TestConnectToTheAPIIsServed(t *testing.T) {
 	for _, p := range protocols {
 		t.Run("with "+p.name, func(t *testing.T) {

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/elazarl/goproxy"
@@ -59,7 +58,7 @@ type Options struct {
 
 	// ConnectHosts are the names under which clients of ServeConnect know the API: "host" (any
 	// port), "host:port", and "*.domain" with or without a port. Connections to other hosts are
-	// tunnelled. SetConnectHosts replaces them.
+	// tunnelled. Options.TLS must have a certificate for each of them.
 	ConnectHosts []string
 
 	// LongRunning reports whether a request gets no grace: it ends cleanly as soon as shutdown
@@ -106,11 +105,10 @@ type Exchange struct {
 
 // Server proxies one application's API traffic. Use New.
 type Server struct {
-	options      Options
-	engine       *goproxy.ProxyHttpServer
-	upgrade      http.Handler
-	logger       *zap.Logger
-	connectHosts atomic.Pointer[[]string]
+	options Options
+	engine  *goproxy.ProxyHttpServer
+	upgrade http.Handler
+	logger  *zap.Logger
 }
 
 // New checks the options and returns a Server that is not yet serving.
@@ -134,8 +132,10 @@ func New(options Options) (*Server, error) {
 		options.Logger = zap.NewNop()
 	}
 	s := &Server{options: options, logger: options.Logger}
-	if err := s.SetConnectHosts(options.ConnectHosts); err != nil {
-		return nil, err
+	for _, pattern := range options.ConnectHosts {
+		if err := checkPattern(pattern); err != nil {
+			return nil, err
+		}
 	}
 	s.engine = newEngine(s)
 	s.upgrade = newUpgrade(s)

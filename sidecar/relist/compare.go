@@ -75,8 +75,8 @@ type Client struct {
 	List func(context.Context) *http.Request
 }
 
-// Difference finds the changes that the client has missed. An error that is neither the link's
-// nor the context's says that they cannot be known.
+// Difference finds the changes that the client has missed. An error that is neither the link's,
+// nor the context's, nor origin.ErrForeign says that they cannot be known.
 func (c *Client) Difference(ctx context.Context) (*Difference, error) {
 	sent, err := c.sent(ctx)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"rockpool.dev/sidecar/api/origin"
 	"rockpool.dev/sidecar/api/wire"
 )
 
@@ -54,9 +55,12 @@ func (p *pages) read(ctx context.Context) error {
 	}
 }
 
-// readPage reads a page to its end.
+// readPage reads a page to its end. The error is origin.ErrForeign if it is not the API server's.
 func (p *pages) readPage(resp *http.Response) (wire.ListMeta, error) {
 	defer resp.Body.Close()
+	if !origin.FromAPIServer(resp) {
+		return wire.ListMeta{}, fmt.Errorf("%w: status %d", origin.ErrForeign, resp.StatusCode)
+	}
 	format := wire.FormatOf(resp.Header.Get("Content-Type"))
 	if resp.StatusCode != http.StatusOK || format == nil || resp.Header.Get("Content-Encoding") != "" {
 		return wire.ListMeta{}, fmt.Errorf("the API server answers %s", resp.Status)

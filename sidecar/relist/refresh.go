@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 	"k8s.io/utils/clock"
 
+	"rockpool.dev/sidecar/api/origin"
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/sidecar/cache"
@@ -153,7 +154,7 @@ func (r *Refresher) relist(ctx context.Context, c collection, to *cache.Cache) e
 			source := record.Source{Principal: c.principal, Info: request.Parse(page), Path: page.URL.RequestURI(), Started: r.Clock.Now()}
 			resp, err := r.Upstream.RoundTrip(page)
 			// That the principal may not list says nothing about what it may watch.
-			if err == nil && resp.StatusCode == http.StatusOK {
+			if err == nil && resp.StatusCode == http.StatusOK && origin.FromAPIServer(resp) {
 				to.Record(source, resp)
 			}
 			return resp, err

@@ -3,132 +3,256 @@ package upstream
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
+	"k8s.io/utils/clock"
 )
 
 // Connections to one address.
 const (
-	idleConnTimeout   = 90 * time.Second // below the usual limits of load balancers
-	idleConnsPerHost  = 16               // HTTP/1.1 only: HTTP/2 shares one connection
-	expectContinue    = time.Second      // for an upload with Expect: 100-continue
-	sessionCache      = 4                // TLS sessions to resume, which saves bytes on a thin link
-	pingTimeout       = 5 * time.Second
-	writeStallTimeout = 15 * time.Second // for sent bytes that are not acknowledged
-	// pingAfter is the silence on an HTTP/2 connection after which a PING is sent. Probes notice a
-	// dead connection sooner, but they see only the newest one.
-	pingAfter = 10 * time.Second
-	// receiveBuffer is how many bytes of a response may wait for their reader. net/http's default
-	// of 4 MiB is a lot for a pod of 30 MiB. Responses arrive compressed, so 1 MiB holds a large
-	// list.
-	receiveBuffer = 1 << 20
+	idleConnTimeout  = 90 * time.Second // below the usual limits of load balancers
+	idleConnsPerHost = 16               // HTTP/1.1 only: HTTP/2 shares one connection
+	sessionCache     = 4                // TLS sessions to resume, which saves bytes on a thin link
+	// ackTimeout is for sent bytes that are not acknowledged. It is longer than the queue of a thin
+	// link: 256 KiB at 64 kbit/s take 33 s.
+	ackTimeout = 60 * time.Second
 )
 
-// address is one address of the API server: its connections and its health.
+// address is one address of the API server: its connections and their evidence.
 type address struct {
-	server Server
-	name   string // the URL as configured
-	trust  *trust
-	logger *zap.Logger
-	dialer net.Dialer
+	server  Server
+	name    string // the URL as configured
+	trust   *trust
+	logger  *zap.Logger
+	clock   clock.WithTickerAndDelayedExecution
+	dialer  net.Dialer
+	resolve func(ctx context.Context, network, host string) ([]netip.Addr, error)
+	// segments is segmentsOf, except in tests whose clock is not the kernel's.
+	segments   func(net.Conn) segments
+	changed    func()            // the evidence has
+	wanted     func() bool       // see plan
+	isOnlyHope func() bool       // see plan
+	http2      http.RoundTripper // over conns, see pool
+	onConn     func(net.Conn) (*http2Conn, error)
+	http1      *http.Transport
+	ctx        context.Context // the life of the address
+	end        context.CancelFunc
+	goes       sync.WaitGroup
+	heard      instant       // the latest byte over a verified connection
+	look       chan struct{} // has a value when the retries should look at the evidence again
+	woken      chan struct{} // has a value when an attempt is wanted soon
+	used       atomic.Bool   // by a request, since it was last asked whether it is ready
+	http1Only  atomic.Bool   // it does not speak HTTP/2
 
-	probing atomic.Bool // a probe is in flight
-
-	mu           sync.Mutex
-	pool         *pool
-	conns        map[*conn]struct{}
-	silentConns  []*conn         // a probe timed out on them, and none was answered since
-	closeReason  error           // not nil once the address is closed for good
-	ctx          context.Context // ends when the address is down; its cause is an interrupted
-	interrupt    context.CancelCauseFunc
-	failedProbes int    // in succession
-	degraded     bool   // a request failed since the last answered probe
-	lastErr      error  // nil before the first failure and after an answered probe
-	lastLogged   string // kind of the last log line: "" at first, "up" while healthy
+	mu          sync.Mutex
+	settings    Settings
+	conns       []*conn
+	dialing     *dialing  // nil: no connection is on its way
+	tried       time.Time // when the latest dial began
+	failures    int       // dials that have failed in succession
+	failed      time.Time // see Evidence
+	rtt         time.Duration
+	sessions    tls.ClientSessionCache
+	sessionsOf  *roots
+	unready     int   // answers of /readyz in succession that contradict ready
+	ready       bool  // by /readyz; only chooses among several addresses
+	closeReason error // not nil once the address is closed for good
+	lastErr     error // nil before the first failure and after a verified connection
+	lastLogged  string
 }
 
-// pool is the connections that were made with one set of roots and without a failed probe between.
-type pool struct{ http2, http1 *http.Transport }
-
-func newAddress(server Server, trust *trust, connectTimeout time.Duration, logger *zap.Logger) *address {
+func newAddress(server Server, trust *trust, settings Settings, u *Upstream) (*address, error) {
 	a := &address{
-		server: server,
-		name:   server.URL.String(),
-		trust:  trust,
-		logger: logger,
-		dialer: net.Dialer{
-			Timeout:         connectTimeout,
-			KeepAliveConfig: keepAlive,
-			Control:         userTimeout(writeStallTimeout),
-		},
-		conns: map[*conn]struct{}{},
+		server: server, name: server.URL.String(), trust: trust, settings: settings,
+		logger: u.logger, clock: u.clock, changed: u.refresh,
+		resolve: net.DefaultResolver.LookupNetIP, segments: segmentsOf,
+		dialer: net.Dialer{KeepAlive: -1, Control: userTimeout(ackTimeout)},
+		look:   make(chan struct{}, 1), woken: make(chan struct{}, 1), ready: true,
 	}
-	a.ctx, a.interrupt = context.WithCancelCause(context.Background())
-	a.renewPool()
-	return a
+	a.wanted = func() bool { return u.plan.Load().wanted(a) }
+	a.isOnlyHope = func() bool { return u.plan.Load().isOnlyHope(a) }
+	if err := a.useHTTP2(); err != nil {
+		return nil, err
+	}
+	a.http1 = &http.Transport{
+		Proxy:               nil, // the environment's proxy is meant for the application
+		DialTLSContext:      a.dialHTTP1,
+		MaxIdleConnsPerHost: idleConnsPerHost, IdleConnTimeout: idleConnTimeout,
+	}
+	a.ctx, a.end = context.WithCancel(context.Background())
+	a.goes.Go(a.retry)
+	return a, nil
 }
 
-// renewPool makes new requests use new connections. Requests in flight keep theirs.
-func (a *address) renewPool() {
-	roots, err := a.trust.roots()
-	if err != nil {
-		return // no connection is made before there are roots
-	}
-	fresh := &pool{http2: a.transport(roots, true), http1: a.transport(roots, false)}
-	a.mu.Lock()
-	old := a.pool
-	a.pool = fresh
-	a.mu.Unlock()
-	old.close()
-}
-
-func (p *pool) close() {
-	if p != nil {
-		p.http2.CloseIdleConnections()
-		p.http1.CloseIdleConnections()
-	}
-}
-
-func (a *address) transport(roots *x509.CertPool, h2 bool) *http.Transport {
-	t := &http.Transport{
-		Proxy:       nil, // the environment's proxy is meant for the application
-		DialContext: a.dial,
-		TLSClientConfig: &tls.Config{
-			RootCAs:            roots,
-			ServerName:         a.server.TLSServerName,
-			ClientSessionCache: tls.NewLRUClientSessionCache(sessionCache),
-		},
-		TLSHandshakeTimeout:   a.dialer.Timeout,
-		MaxIdleConnsPerHost:   idleConnsPerHost,
-		IdleConnTimeout:       idleConnTimeout,
-		ExpectContinueTimeout: expectContinue,
-		Protocols:             new(http.Protocols),
-		HTTP2: &http.HTTP2Config{
-			SendPingTimeout:           pingAfter,
-			PingTimeout:               pingTimeout,
-			WriteByteTimeout:          writeStallTimeout,
-			MaxReceiveBufferPerStream: receiveBuffer,
-		},
-	}
-	t.Protocols.SetHTTP1(true)
-	t.Protocols.SetHTTP2(h2)
-	return t
-}
-
-// current returns the connections to use, and the context that ends when the address is down.
-func (a *address) current() (*pool, context.Context) {
+// begin tells whether the address is open. If it is, goes.Done must be called.
+func (a *address) begin() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.pool, a.ctx
+	if a.closeReason == nil {
+		a.goes.Add(1)
+	}
+	return a.closeReason == nil
+}
+
+// run runs f in a goroutine that ends before the address is closed. False: it is closed already.
+func (a *address) run(f func()) bool {
+	if !a.begin() {
+		return false
+	}
+	go func() {
+		defer a.goes.Done()
+		f()
+	}()
+	return true
+}
+
+func (a *address) reasonToClose() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.closeReason
+}
+
+// add takes a verified connection into the list.
+func (a *address) add(c *conn) error {
+	a.mu.Lock()
+	reason := a.closeReason
+	if reason == nil && !c.removed {
+		a.conns = append(a.conns, c)
+	}
+	a.mu.Unlock()
+	if reason != nil {
+		c.end(reason)
+	}
+	return reason
+}
+
+func (a *address) remove(c *conn) {
+	a.mu.Lock()
+	c.removed = true
+	a.conns = slices.DeleteFunc(a.conns, func(other *conn) bool { return other == c })
+	a.mu.Unlock()
+	a.changed()
+}
+
+// all gives the open connections.
+func (a *address) all() []*conn {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.conns)
+}
+
+// evidence collects what is known.
+func (a *address) evidence() Evidence {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return Evidence{Usable: a.usable(), Heard: a.heard.time(), Failed: a.failed, RoundTrip: a.rtt}
+}
+
+// usable tells whether a connection takes new requests. The lock is held.
+func (a *address) usable() bool { return slices.ContainsFunc(a.conns, (*conn).usable) }
+
+func (a *address) verdict() Verdict { return a.evidence().Verdict(a.clock.Now()) }
+
+// measured takes the round trip of a PING. One that may have waited in a queue can only show that
+// the link is faster than thought.
+func (a *address) measured(took time.Duration, alone bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if alone || took < a.rtt {
+		a.rtt = smooth(a.rtt, took)
+	}
+}
+
+func (a *address) roundTrip() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.rtt
+}
+
+func (a *address) keepalive() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.settings.KeepaliveInterval
+}
+
+// sessionsFor gives the TLS sessions to resume. They live as long as the roots by which they were
+// verified.
+func (a *address) sessionsFor(r *roots) tls.ClientSessionCache {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.sessionsOf != r {
+		a.sessions, a.sessionsOf = &sessions{ClientSessionCache: tls.NewLRUClientSessionCache(sessionCache)}, r
+	}
+	return a.sessions
+}
+
+// sessions keeps a TLS session although a handshake with it fails: crypto/tls deletes it then, but
+// mostly the link has failed. A session that fails again and again is deleted.
+type sessions struct {
+	tls.ClientSessionCache
+	deletions atomic.Int32 // since the latest session came
+}
+
+// maxDeletions is how often a session may fail.
+const maxDeletions = 20
+
+// Put is called with a new session, or with nil to delete one.
+func (s *sessions) Put(key string, session *tls.ClientSessionState) {
+	if session != nil {
+		s.deletions.Store(0)
+	} else if s.deletions.Add(1) < maxDeletions {
+		return
+	}
+	s.ClientSessionCache.Put(key, session)
+}
+
+// reloadTrust reads the CA file again. With other roots new requests use new connections. Requests
+// in flight go on.
+func (a *address) reloadTrust() {
+	changed, err := a.trust.reload()
+	if err != nil {
+		a.logger.Debug("cannot read the CA file; keeping the certificates loaded before", zap.Error(err))
+	}
+	if changed {
+		a.logger.Info("CA file loaded", zap.String("file", a.trust.file))
+	}
+	roots, _ := a.trust.current()
+	for _, c := range a.all() {
+		switch {
+		case c.roots == roots:
+		case c.http2 != nil:
+			c.http2.SetDoNotReuse()
+		default:
+			a.http1.CloseIdleConnections()
+		}
+	}
+}
+
+// notReady notes that a gateway has answered a request for want of an API server. That only counts
+// where there are several addresses.
+func (a *address) notReady() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ready = false
+}
+
+// reach finds out, by a new connection, whether the address answers.
+func (a *address) reach() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closeReason == nil {
+		a.connect()
+	}
 }
 
 // Reasons to close an address.
@@ -137,70 +261,21 @@ var (
 	errRemoved = errors.New("upstream.servers was changed")
 )
 
-// interruptAll ends all requests in flight and closes all connections.
-func (a *address) interruptAll(reason error) { a.disconnect(reason, false) }
-
-// close does the same as interruptAll. Afterwards no new connections are made.
-func (a *address) close(reason error) { a.disconnect(reason, true) }
-
-func (a *address) disconnect(reason error, forGood bool) {
+// close ends all requests and connections for a reason. Afterwards no new connections are made.
+func (a *address) close(reason error) {
 	a.mu.Lock()
-	a.interrupt(interrupted{reason})
-	if forGood {
-		a.closeReason = reason
-	}
-	a.ctx, a.interrupt = context.WithCancelCause(context.Background())
-	a.silentConns = nil
-	open := make([]*conn, 0, len(a.conns))
-	for each := range a.conns {
-		open = append(open, each)
-	}
-	old := a.pool
+	a.closeReason = reason
 	a.mu.Unlock()
-	for _, each := range open {
-		_ = each.Close()
+	for _, c := range a.all() {
+		c.end(reason)
 	}
-	old.close()
+	a.end()
+	a.http1.CloseIdleConnections()
+	a.goes.Wait()
 }
 
-// recordProbe records the outcome of a probe. Enough failures in succession make the address down.
-func (a *address) recordProbe(err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if err == nil {
-		for _, each := range a.silentConns {
-			each.closeIfSilent()
-		}
-		a.failedProbes, a.degraded, a.lastErr, a.silentConns = 0, false, nil, nil
-		if a.lastLogged != "up" {
-			a.lastLogged = "up"
-			a.logger.Info("API server answers", zap.String("server", a.name))
-		}
-		return
-	}
-	a.failedProbes++
-	a.recordFailure(err)
-}
-
-// requestFailed makes other addresses preferred until a probe of this one is answered.
-func (a *address) requestFailed(err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.degraded = true
-	a.recordFailure(err)
-}
-
-// requestAnswered restarts the count of failed probes, as an answer does for the state of the link.
-// An address that is down stays down until a probe is answered.
-func (a *address) requestAnswered(threshold int) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.failedProbes < threshold {
-		a.failedProbes = 0
-	}
-}
-
-// recordFailure keeps the error, and logs it if it is of another kind than the one before.
+// recordFailure keeps the error, and logs it if it is of another kind than the one before. The lock
+// is held.
 func (a *address) recordFailure(err error) {
 	a.lastErr = err
 	kind, advice := diagnose(err, a.trust.file)
@@ -208,30 +283,14 @@ func (a *address) recordFailure(err error) {
 		return
 	}
 	a.lastLogged = kind
-	a.logger.Warn("API server does not answer",
-		zap.String("server", a.name), zap.Error(err), zap.String("check", advice))
-}
-
-// health is the state of one address, the best first.
-type health int
-
-const (
-	healthy  health = iota // nothing has failed since the last answered probe
-	degraded               // a request or a probe has failed
-	down                   // as many probes in succession have failed as the threshold says
-)
-
-func (a *address) health(threshold int) health {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	switch {
-	case a.failedProbes >= threshold:
-		return down
-	case a.failedProbes > 0 || a.degraded:
-		return degraded
+	log := a.logger.Warn
+	if a.server.LastResort { // it is only tried when the others have failed, which says it already
+		log = a.logger.Info
 	}
-	return healthy
+	log("API server does not answer", a.field(), zap.Error(err), zap.String("check", advice))
 }
+
+func (a *address) field() zap.Field { return zap.String("server", a.name) }
 
 // serverError returns the address with its last error.
 func (a *address) serverError() ServerError {

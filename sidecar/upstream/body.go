@@ -12,40 +12,45 @@ import (
 	"sync/atomic"
 )
 
-// guard belongs to a response body. It tells failures of the link from those of the client, and
-// ends the request's context.
+// guard belongs to a response body. It tells failures of the link from those of the client.
 type guard struct {
-	upstream   *Upstream
-	address    *address
-	conn       *conn // nil if unknown
-	clientCtx  context.Context
-	addressCtx context.Context // ends when the address is down; its cause is an interrupted
-	firstByte  func()          // called when the first part of the body has arrived
-	end        func()
+	conn      *conn // nil if unknown
+	address   *address
+	clientCtx context.Context
+	stream    bool // nobody expects a byte at any time
+	end       func()
+	once      sync.Once
 }
 
-// failed returns the error to report for a read error, or for an io.EOF that cannot be trusted.
+// finish is called when the body has ended, however it did.
+func (g *guard) finish() {
+	g.once.Do(func() {
+		if g.conn != nil {
+			g.conn.stream(-1)
+		}
+		g.end()
+	})
+}
+
+// failed returns the error to report for a read error.
 func (g *guard) failed(err error) error {
-	defer g.end()
-	var interruption interrupted
-	switch {
+	defer g.finish()
+	switch reason := g.conn.reason(); {
 	case g.clientCtx.Err() != nil:
 		return g.clientCtx.Err()
-	case errors.As(context.Cause(g.addressCtx), &interruption):
-		return &LinkError{Servers: []ServerError{{g.address.name, interruption.reason}}}
-	case g.conn != nil && g.conn.closedSilent.Load():
-		return &LinkError{Servers: []ServerError{{g.address.name, errClosedSilent}}}
+	case reason != nil:
+		err = reason
 	case !isConnectionError(err):
 		return err
 	}
-	link := &LinkError{Servers: []ServerError{{g.address.name, err}}}
-	g.address.requestFailed(err)
-	g.upstream.requestFailed(link)
-	return link
+	return &LinkError{Servers: []ServerError{{g.address.name, err}}}
 }
 
 // guardBody wraps a body. The wrapped body of a 101 stays writable.
 func guardBody(body io.ReadCloser, g *guard) io.ReadCloser {
+	if g.conn != nil {
+		g.conn.stream(1)
+	}
 	guarded := &guardedBody{source: body, guard: g}
 	if writer, ok := body.(io.ReadWriteCloser); ok {
 		return &guardedConn{guardedBody: guarded, writer: writer}
@@ -54,30 +59,30 @@ func guardBody(body io.ReadCloser, g *guard) io.ReadCloser {
 }
 
 type guardedBody struct {
-	source  io.ReadCloser
-	guard   *guard
-	started bool        // the first byte has arrived
-	err     error       // returned by Read, and again by each Read after it
-	closed  atomic.Bool // by the caller: a pending Read then fails, but the link has not failed
+	source io.ReadCloser
+	guard  *guard
+	err    error       // returned by Read, and again by each Read after it
+	closed atomic.Bool // by the caller: a pending Read then fails, but the link has not failed
 }
 
 func (b *guardedBody) Read(p []byte) (int, error) {
 	if b.err != nil {
 		return 0, b.err
 	}
-	n, err := b.source.Read(p)
-	if !b.started && n > 0 {
-		b.started = true
-		b.guard.firstByte()
+	var w *waiter
+	if b.guard.conn != nil && !b.guard.stream {
+		w = b.guard.conn.wait(nil)
 	}
+	n, err := b.source.Read(p)
+	w.done()
 	if err == nil {
 		return n, nil
 	}
 	switch {
 	case b.closed.Load():
-		b.guard.end()
-	case err == io.EOF && b.guard.clientCtx.Err() == nil && b.guard.addressCtx.Err() == nil:
-		b.guard.end()
+		b.guard.finish()
+	case err == io.EOF && b.guard.clientCtx.Err() == nil && b.guard.conn.reason() == nil:
+		b.guard.finish()
 	default:
 		// A server that sees the cancellation may end its response normally, and its EOF may arrive
 		// before the connection is closed. The response must not look complete.
@@ -90,12 +95,12 @@ func (b *guardedBody) Read(p []byte) (int, error) {
 func (b *guardedBody) Close() error {
 	b.closed.Store(true)
 	err := b.source.Close()
-	b.guard.end()
+	b.guard.finish()
 	return err
 }
 
 // guardedConn is the body of a 101. After the switch of protocols the connection no longer depends
-// on the request's context. It ends when either side closes it, or when the address goes down.
+// on the request. It ends when either side closes it, or when the kernel finds its peer gone.
 type guardedConn struct {
 	*guardedBody
 	writer io.Writer
@@ -106,7 +111,7 @@ var _ io.ReadWriteCloser = (*guardedConn)(nil)
 func (c *guardedConn) Read(p []byte) (int, error) {
 	n, err := c.source.Read(p)
 	if err != nil {
-		c.guard.end()
+		c.guard.finish()
 	}
 	return n, err
 }
@@ -166,87 +171,4 @@ func isStatus(contentType string, data []byte) bool {
 		APIVersion string `json:"apiVersion"`
 	}
 	return json.Unmarshal(data, &object) == nil && object.Kind == "Status" && object.APIVersion == "v1"
-}
-
-// upload is a request body over several attempts. http.Transport closes the body of a failed
-// attempt. The client's body stays open while nothing was read from it and another attempt may
-// follow.
-type upload struct {
-	source io.ReadCloser // nil if there is no body
-
-	mu       sync.Mutex
-	read     bool
-	released bool // no attempt will follow
-	closed   bool // the last attempt closed it, or there was no attempt
-	err      error
-}
-
-func newUpload(body io.ReadCloser) *upload {
-	if body == http.NoBody {
-		body = nil
-	}
-	return &upload{source: body, closed: true}
-}
-
-// body returns the body to send. Without a source it returns the original, because http.Transport
-// looks for http.NoBody.
-func (u *upload) body(original io.ReadCloser) io.ReadCloser {
-	if u.source == nil {
-		return original
-	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.closed = false
-	return u
-}
-
-func (u *upload) Read(p []byte) (int, error) {
-	u.mu.Lock()
-	u.read = true
-	u.mu.Unlock()
-	n, err := u.source.Read(p)
-	if err != nil && err != io.EOF {
-		u.mu.Lock()
-		u.err = err
-		u.mu.Unlock()
-	}
-	return n, err
-}
-
-func (u *upload) Close() error {
-	u.mu.Lock()
-	u.closed = true
-	last := u.released || u.read
-	u.mu.Unlock()
-	if last {
-		return u.source.Close()
-	}
-	return nil
-}
-
-// release is called when roundTrip returns: no attempt will follow.
-func (u *upload) release() {
-	if u.source == nil {
-		return
-	}
-	u.mu.Lock()
-	u.released = true
-	closeNow := u.closed
-	u.mu.Unlock()
-	if closeNow {
-		_ = u.source.Close() // perhaps for the second time, which a body must allow
-	}
-}
-
-func (u *upload) started() bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.read
-}
-
-// failure returns the error of reading the client's body, or nil.
-func (u *upload) failure() error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.err
 }

@@ -5,9 +5,10 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/url"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"rockpool.dev/tests/eventually"
 )
@@ -28,8 +29,8 @@ func TestBodyErrors(t *testing.T) {
 			if _, err := response.Body.Read(make([]byte, 1)); !IsLinkError(err) {
 				t.Errorf("got %v", err)
 			}
-			if r.State() != Suspect || len(r.probeWanted) != 1 {
-				t.Errorf("the state is %s, %d probes wanted", r.State(), len(r.probeWanted))
+			if r.State() != Online { // nothing has failed but this connection
+				t.Errorf("the state is %s", r.State())
 			}
 		})
 		t.Run("a client that cancels or closes is not a link error over "+v.name, func(t *testing.T) {
@@ -68,7 +69,7 @@ func TestBodyErrors(t *testing.T) {
 			panic(http.ErrAbortHandler)
 		})
 		r := newHarness(t, fastOptions(server.asServer()))
-		r.event(roundSucceeded, r.linkErrorText)
+		r.text(http.MethodGet, "/readyz")
 		if _, err := r.RoundTrip(r.request(http.MethodGet, "/early", nil)); err == nil || IsLinkError(err) {
 			t.Errorf("before the header: %v", err)
 		}
@@ -83,11 +84,18 @@ func TestBodyErrors(t *testing.T) {
 	t.Run("an upload that the client aborts is not a link error", func(t *testing.T) {
 		server := newServer(t, true, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
 		r := newHarness(t, fastOptions(server.asServer()))
-		r.event(roundSucceeded, r.linkErrorText)
+		r.text(http.MethodGet, "/readyz")
 		broken := errors.New("client aborted")
-		body := io.MultiReader(strings.NewReader("x"), failing{broken})
-		if _, err := r.RoundTrip(r.request(http.MethodPost, "/", io.NopCloser(body))); !errors.Is(err, broken) || IsLinkError(err) {
-			t.Errorf("got %v", err)
+		for _, size := range []int{1, 3 * maxReplay} {
+			body := io.MultiReader(strings.NewReader(strings.Repeat("x", size)), failing{broken})
+			if _, err := r.RoundTrip(r.request(http.MethodPost, "/", io.NopCloser(body))); !errors.Is(err, broken) || IsLinkError(err) {
+				t.Errorf("after %d bytes: %v", size, err)
+			}
+			if _, err := r.HTTP1().RoundTrip(r.request(http.MethodPost, "/", io.NopCloser(
+				io.MultiReader(strings.NewReader(strings.Repeat("x", size)), failing{broken}),
+			))); !errors.Is(err, broken) || IsLinkError(err) {
+				t.Errorf("over HTTP/1.1 after %d bytes: %v", size, err)
+			}
 		}
 		if r.State() != Online {
 			t.Errorf("the state is %s", r.State())
@@ -95,27 +103,99 @@ func TestBodyErrors(t *testing.T) {
 	})
 }
 
+// TestABodyOfUnknownLengthIsSentAsItComes: its client may wait for an answer before it goes on.
+func TestABodyOfUnknownLengthIsSentAsItComes(t *testing.T) {
+	t.Parallel()
+	server := newServer(t, true, func(w http.ResponseWriter, r *http.Request) {
+		buffer := make([]byte, 1)
+		for {
+			if _, err := io.ReadFull(r.Body, buffer); err != nil {
+				return
+			}
+			_, _ = w.Write(buffer)
+			w.(http.Flusher).Flush()
+		}
+	})
+	r := newHarness(t, fastOptions(server.asServer()))
+	body, client := io.Pipe()
+	go func() { _, _ = client.Write([]byte("a")) }()
+	response, err := r.RoundTrip(r.request(http.MethodPost, "/", body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	echo := make([]byte, 1)
+	for _, want := range []string{"a", "b", "c"} {
+		if want != "a" {
+			_, _ = client.Write([]byte(want))
+		}
+		if _, err := io.ReadFull(response.Body, echo); err != nil || string(echo) != want {
+			t.Fatalf("got %q, %v, want %q", echo, err, want)
+		}
+	}
+	_ = client.Close()
+	if rest, err := io.ReadAll(response.Body); len(rest) > 0 || err != nil {
+		t.Errorf("the end: %q, %v", rest, err)
+	}
+}
+
+// TestBodiesThatAreKeptHaveABound: many large writes at the same time shall not fill the memory.
+func TestBodiesThatAreKeptHaveABound(t *testing.T) {
+	request := func(length int) *http.Request {
+		return httptest.NewRequest(http.MethodPost, "/", strings.NewReader(strings.Repeat("x", length)))
+	}
+	var uploads []*upload
+	for range maxKept/maxReplay + 3 {
+		u, err := newUpload(request(maxReplay))
+		if err != nil {
+			t.Fatal(err)
+		}
+		uploads = append(uploads, u)
+	}
+	if last := uploads[len(uploads)-1]; !last.lost {
+		t.Errorf("%d bytes are kept", keptBytes.Load())
+	}
+	for _, u := range uploads {
+		u.close()
+		u.close()
+	}
+	if u, err := newUpload(request(maxReplay)); err != nil || u.lost {
+		t.Errorf("after the others have ended: kept: %t, %v", !u.lost, err)
+	} else {
+		u.close()
+	}
+	if u, err := newUpload(request(maxReplay + 1)); err != nil || !u.lost {
+		t.Errorf("a longer one: kept: %t, %v", !u.lost, err)
+	}
+}
+
 func TestEOFAfterTheContextEndsIsNotComplete(t *testing.T) {
 	cancelled, cancel := context.WithCancel(context.Background())
 	cancel()
-	ended, interrupt := context.WithCancelCause(context.Background())
-	interrupt(interrupted{errors.New("down")})
 	cases := []struct {
-		name         string
-		client, link context.Context
-		isLink       bool
-		is           error
+		name   string
+		client context.Context
+		closed error // why the connection was closed
+		isLink bool
+		is     error
 	}{
-		{"the client cancelled", cancelled, context.Background(), false, context.Canceled},
-		{"the address went down", context.Background(), ended, true, nil},
-		{"neither", context.Background(), context.Background(), false, io.EOF},
+		{"the client cancelled", cancelled, nil, false, context.Canceled},
+		{"the connection was closed as silent", context.Background(), errSilent, true, errSilent},
+		{"neither", context.Background(), nil, false, io.EOF},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			r := newHarness(t, fastOptions(Server{URL: &url.URL{Scheme: "https", Host: "a"}}))
-			body := guardBody(io.NopCloser(strings.NewReader("")), &guard{r.Upstream, r.address(0), nil, c.client, c.link, func() {}, func() {}})
+			server := newServer(t, true, nil)
+			r := newHarness(t, fastOptions(server.asServer()))
+			r.text(http.MethodGet, "/")
+			used := r.address(0).all()[0]
+			if c.closed != nil {
+				used.end(c.closed)
+			}
+			body := guardBody(io.NopCloser(strings.NewReader("")), &guard{
+				conn: used, address: r.address(0), clientCtx: c.client, end: func() {},
+			})
 			for range 2 {
-				if _, err := body.Read(make([]byte, 1)); IsLinkError(err) != c.isLink || c.is != nil && !errors.Is(err, c.is) {
+				if _, err := body.Read(make([]byte, 1)); IsLinkError(err) != c.isLink || !errors.Is(err, c.is) {
 					t.Errorf("got %v", err)
 				}
 			}
@@ -126,3 +206,21 @@ func TestEOFAfterTheContextEndsIsNotComplete(t *testing.T) {
 type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+func TestHowLongAnUploadMayTake(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		u    *upload
+		want time.Duration
+	}{
+		{"no body", nil, 0},
+		{"16 KiB", &upload{length: 16 << 10}, 2 * time.Second},
+		{"of unknown length, 16 KiB so far", &upload{length: -1, read: 16 << 10}, 2 * time.Second},
+		{"of unknown length, nothing so far", &upload{length: -1}, 0},
+		{"more than there is", &upload{length: 1 << 62}, longestUpload},
+	} {
+		if got := c.u.duration(); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+	}
+}

@@ -1,78 +1,285 @@
 package upstream
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"net"
+	"sync"
 	"sync/atomic"
+	"time"
+
+	"k8s.io/utils/clock"
 )
 
-// conn is a TCP connection to an address. It can be closed while reads and writes wait on it.
-type conn struct {
+// errSilent ends a connection that gave no sign of life while somebody waited on it. A NAT gateway
+// or a firewall may have forgotten it, or the link is down.
+var errSilent = errors.New("nothing was heard on the connection, not even an answer to a PING")
+
+// closeTimeout is how long the TLS goodbye of a connection may take.
+const closeTimeout = 250 * time.Millisecond
+
+// epoch is when the process began. Times are kept as their distance from it, because a node without
+// a clock of its own sets its time after it has started.
+var epoch = time.Now()
+
+// instant is a time that several goroutines move forward. Its zero value is no time.
+type instant struct{ sinceEpoch atomic.Int64 }
+
+func (i *instant) advance(to time.Time) {
+	for at := int64(to.Sub(epoch)); ; {
+		before := i.sinceEpoch.Load()
+		if at <= before || i.sinceEpoch.CompareAndSwap(before, at) {
+			return
+		}
+	}
+}
+
+func (i *instant) time() time.Time {
+	if at := i.sinceEpoch.Load(); at != 0 {
+		return epoch.Add(time.Duration(at))
+	}
+	return time.Time{}
+}
+
+// socket is the TCP connection below TLS. It notes when bytes come.
+type socket struct {
 	net.Conn
-	address      *address
-	silent       atomic.Bool // nothing was read since a probe was sent over it
-	closedSilent atomic.Bool // it was closed because it was silent
+	address  *address
+	dialing  *dialing
+	verified atomic.Bool // the handshake is done: later bytes come from the API server
+	heard    instant     // the latest byte after that
+	reads    atomic.Int64
 }
 
-// errClosedSilent is a connection whose other end vanished without a reset while the address
-// answers over another connection: a NAT gateway or a firewall has forgotten it, for example. A
-// slow connection can be mistaken for one if the link was silent for as long as a probe may take.
-// Safe requests on it are then sent again.
-var errClosedSilent = errors.New("the connection was silent while another one was answered")
-
-// connOf returns the conn below TLS, or nil if the connection was not dialed by this package.
-func connOf(c net.Conn) *conn {
-	if secure, ok := c.(*tls.Conn); ok {
-		c = secure.NetConn()
-	}
-	raw, _ := c.(*conn)
-	return raw
-}
-
-func (a *address) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	raw, err := a.dialer.DialContext(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	tracked := &conn{Conn: raw, address: a}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.closeReason != nil {
-		_ = raw.Close()
-		return nil, a.closeReason
-	}
-	a.conns[tracked] = struct{}{}
-	return tracked, nil
-}
-
-func (c *conn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if n > 0 && c.silent.Load() {
-		c.silent.Store(false)
+func (s *socket) Read(p []byte) (int, error) {
+	n, err := s.Conn.Read(p)
+	if n > 0 {
+		s.reads.Add(1)
+		s.hear(s.address.clock.Now())
 	}
 	return n, err
 }
 
-// closeIfSilent closes a connection that is still silent after a probe over another was answered.
-func (c *conn) closeIfSilent() {
-	if c.silent.Load() {
-		c.closedSilent.Store(true)
-		_ = c.Conn.Close() // its reader calls Close, which takes it off the list
+// hear notes that something came. Before the handshake is verified it is progress of the dial only.
+func (s *socket) hear(at time.Time) {
+	if !s.verified.Load() {
+		s.dialing.progress.advance(at)
+		return
+	}
+	s.heard.advance(at)
+	s.address.heard.advance(at)
+}
+
+// conn is one verified connection. Locks are taken in the order Upstream.eventMu, conn.mu,
+// address.mu. No lock is held when the HTTP transports, or Upstream.refresh, are called.
+type conn struct {
+	*tls.Conn
+	socket  *socket
+	address *address
+	roots   *roots
+	http2   *http2Conn // nil: HTTP/1.1
+	closing atomic.Bool
+	removed bool // guarded by the lock of the address
+
+	mu       sync.Mutex
+	waiters  map[*waiter]struct{}
+	streams  int // open responses
+	pinged   time.Time
+	progress uint64      // of its segments, when the PING was sent or later
+	timer    clock.Timer // of the next look; nil: none
+	due      time.Time   // of that look
+	closed   error       // why it was closed here; nil: it was not
+}
+
+// waiter is somebody who waits for bytes on a connection.
+type waiter struct {
+	conn   *conn
+	since  time.Time
+	upload *upload // nil: none
+}
+
+// silence is the evidence, without Upload. The lock is held.
+func (c *conn) silence() Silence {
+	s := Silence{
+		Heard: c.socket.heard.time(), Pinged: c.pinged, Streams: c.streams > 0,
+		CanPing: c.http2 != nil, RoundTrip: c.address.roundTrip(),
+	}
+	for w := range c.waiters {
+		if s.Waiting.IsZero() || s.asks(w.since).Before(s.asks(s.Waiting)) {
+			s.Waiting = w.since
+		}
+	}
+	return s
+}
+
+// upload is the longest of those who wait. The lock is held.
+func (c *conn) upload() (longest time.Duration) {
+	for w := range c.waiters {
+		longest = max(longest, w.upload.duration())
+	}
+	return longest
+}
+
+// wait is called by somebody who waits for bytes; done must be called.
+func (c *conn) wait(upload *upload) *waiter {
+	w := &waiter{c, c.address.clock.Now(), upload}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiters[w] = struct{}{}
+	if c.timer == nil || c.due.After(w.since.Add(askAfter)) {
+		c.lookLocked()
+	}
+	return w
+}
+
+func (w *waiter) done() {
+	if w == nil {
+		return
+	}
+	w.conn.mu.Lock()
+	defer w.conn.mu.Unlock()
+	delete(w.conn.waiters, w)
+}
+
+// stream notes that a response is open, or no more.
+func (c *conn) stream(more int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.streams += more
+	if more > 0 && c.timer == nil {
+		c.lookLocked()
 	}
 }
 
+// look judges the connection and does what it needs.
+func (c *conn) look() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lookLocked()
+}
+
+func (c *conn) lookLocked() {
+	c.stopTimer()
+	if c.closing.Load() {
+		return
+	}
+	now, keepalive := c.address.clock.Now(), c.address.keepalive()
+	todo, at := c.silence().next(now, keepalive)
+	if todo == closeConn {
+		// A segment that the peer only repeats does not tell that ours arrive.
+		kernel := c.address.segments(c.socket.Conn)
+		if kernel.progress != c.progress {
+			c.progress = kernel.progress
+			c.socket.hear(now.Add(-kernel.ago))
+		}
+		s := c.silence()
+		if kernel.arrived {
+			s.Upload = c.upload()
+		}
+		todo, at = s.next(now, keepalive)
+	}
+	switch todo {
+	case sendPing:
+		c.ping(now)
+		_, at = c.silence().next(now, keepalive)
+	case askDial:
+		c.address.reach()
+		at = now.Add(http1Interval)
+	case closeConn:
+		c.close(errSilent)
+		return
+	}
+	if !at.IsZero() {
+		c.due = at
+		c.timer = c.address.clock.AfterFunc(at.Sub(now), c.look)
+	}
+}
+
+// ping sends a PING, whose answer measures the round trip. The lock is held.
+func (c *conn) ping(now time.Time) {
+	if c.http2 == nil || !c.pinged.IsZero() || c.closing.Load() {
+		return
+	}
+	reads := c.socket.reads.Load()
+	c.progress = c.address.segments(c.socket.Conn).progress
+	if c.address.run(func() {
+		err := c.http2.Ping(c.address.ctx)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.pinged = time.Time{}
+		if err == nil {
+			// An answer that came after other bytes may have waited for them in a queue.
+			alone := c.socket.reads.Load() == reads+1
+			c.address.measured(c.address.clock.Since(now), alone)
+			c.lookLocked()
+		}
+	}) {
+		c.pinged = now
+	}
+}
+
+// close ends the connection for a reason. The lock is held. TLS does not say goodbye: that would
+// wait for a peer that may be gone.
+func (c *conn) close(reason error) {
+	if c.closing.Swap(true) {
+		return
+	}
+	c.closed = reason
+	c.stopTimer()
+	_ = c.socket.Close()
+}
+
+// end closes the connection for a reason.
+func (c *conn) end(reason error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.close(reason)
+}
+
+func (c *conn) stopTimer() {
+	if c.timer != nil {
+		c.timer.Stop()
+		c.timer = nil
+	}
+}
+
+// reason is why the connection was closed here; nil: it was not, or there is none.
+func (c *conn) reason() error {
+	if c == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
+}
+
+// Close is called by the HTTP transport that uses the connection.
 func (c *conn) Close() error {
-	c.address.mu.Lock()
-	delete(c.address.conns, c)
-	c.address.mu.Unlock()
+	c.mu.Lock()
+	c.closing.Store(true)
+	c.stopTimer()
+	c.mu.Unlock()
+	c.address.remove(c)
+	force := time.AfterFunc(closeTimeout, func() { _ = c.socket.Close() })
+	defer force.Stop()
 	return c.Conn.Close()
 }
 
-// probeTimedOut records the connection over which a probe got no answer.
-func (a *address) probeTimedOut(silent *conn) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.silentConns = append(a.silentConns, silent)
+// usable tells that the connection takes new requests. It waits for no writer: the HTTP transport's
+// own State does, and a writer may wait for a dead link.
+func (c *conn) usable() bool {
+	return c.http2 != nil && !c.closing.Load() && c.http2.CanTakeNewRequest()
+}
+
+// down is called when the address is: nobody shall wait longer than for an answer to a PING.
+func (c *conn) down() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.http2 != nil:
+		c.ping(c.address.clock.Now())
+		c.lookLocked()
+	case len(c.waiters) > 0:
+		c.close(errSilent)
+	}
 }

@@ -1,27 +1,49 @@
 // Package upstream sends requests to the API server. It knows the addresses under which the API
 // server may be reached, which of them answer, and whether any does: that is the state of the link.
 //
-//	          request fails,               2nd round of
-//	          a round of probes fails      probes fails
-//	Online ─────────────▶ Suspect ─────────────▶ Offline
-//	  ▲ ◀───────────────────┘                      │ ▲
-//	  │      an answer                   an answer ▼ │ no answer
-//	  └────────────────────────────────────── Recovering
-//	            another answer
+// Three facts are kept apart:
 //
-// The picture shows the default numbers of rounds and answers; both are settings. Addresses are
-// tried in the order given, or in turn, and those of last resort after the others. If an address
-// fails before any response, the request goes to the next one, unless it could be executed twice.
-// When an address stops answering, its requests fail at once instead of waiting for TCP to give up.
-// When no address answers any more, requests fail without being tried.
+//   - reachable: a byte came over a connection whose handshake was verified, or a dial has failed
+//   - ready: what /readyz said, which only chooses among several addresses
+//   - what a request got, which is that request's own affair
 //
-// No request is aborted only because it is slow. A waiting request asks for a probe, and only the
-// probe has a timeout: while probes are answered, a LIST may take minutes. HTTP/2 pings, TCP
-// keep-alive and TCP's user timeout find what probes cannot see: a connection that is dead while
-// others to the same address work.
+// Only the first one decides about the link:
+//
+//	bytes of any response, ─────▶ Evidence ─── Verdict ──▶ Up ──────┐
+//	answers to PINGs,             of one                  Unknown ──┼── judge ──▶ online
+//	dials                         address                 Down ─────┘             suspect
+//	                                                                              offline
+//
+//	a request or the read of a ─▶ Silence ──── next ─────▶ nothing, PING, dial, close
+//	body waits; a PING has        of one
+//	no answer                     connection
+//
+// Verdict, next and judge are pure functions of the evidence and the time (verdict.go). The link is
+// online while one address is up: it was reached, and no later dial has failed. The link is offline
+// when all addresses are down: no connection takes requests, the latest dial failed, and no byte
+// came within the patience. Requests then fail without being tried.
+//
+// A request that waits in silence has a PING sent. The connection ends when not even the PING is
+// answered within the patience, which follows the measured round trip. While bytes come, however
+// slowly, a request waits as it would without a sidecar. A segment that only the kernel sees, such
+// as an acknowledgement, counts too.
+//
+// These things are never done:
+//
+//   - A connection does not end for the silence of another one, for /readyz, or for a status.
+//   - An answer to a request, or its client's leaving, does not change the state.
+//   - Without streams and waiting requests nothing is sent. With streams only, a PING is sent after
+//     the keepalive interval.
+//   - The address of last resort is not dialed while another one answers requests.
+//   - A request that the API server may have executed is not sent again, unless its method is safe.
+//
+// An address has one dial at a time. While it is down it is tried again after a random part of a
+// wait that doubles from one second up to a setting; requests (Wake) and changes of the node's
+// routes shorten that to two seconds.
 //
 // All settings can change at run time, see Update.
 //
 // The package knows HTTP, TLS and time. It does not know what requests mean to a cache: it does not
-// parse paths, and reads bodies only to tell an API server's own 503 from a load balancer's.
+// parse paths, and reads bodies only to keep those of requests, and to tell an API server's own 503
+// from a load balancer's.
 package upstream

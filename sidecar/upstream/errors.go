@@ -79,10 +79,10 @@ func MayHaveArrived(err error) bool {
 	return errors.As(err, &link) && link.Sent
 }
 
-// noAnswer is the error of a probe that timed out.
+// noAnswer is the error of an attempt to connect, or of /readyz, that timed out.
 type noAnswer struct{ after time.Duration }
 
-func (e noAnswer) Error() string { return fmt.Sprintf("no answer to GET /readyz within %s", e.after) }
+func (e noAnswer) Error() string { return fmt.Sprintf("no answer within %s", e.after) }
 
 // unavailable is a 5xx that does not come from a working API server.
 type unavailable struct{ status string }
@@ -90,12 +90,6 @@ type unavailable struct{ status string }
 func (e unavailable) Error() string {
 	return "answered " + e.status + ", which does not come from a working API server"
 }
-
-// interrupted is the cause of an address's context after its requests were interrupted: the address
-// is down, was removed, or the Upstream stops.
-type interrupted struct{ reason error }
-
-func (i interrupted) Error() string { return i.reason.Error() }
 
 // isConnectionError reports whether an exchange failed because the connection did. Otherwise the
 // server aborted this one stream, or sent a body that cannot be decompressed, over a connection

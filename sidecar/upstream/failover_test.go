@@ -1,16 +1,18 @@
 package upstream
 
 import (
+	"context"
 	"errors"
-	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	clocktesting "k8s.io/utils/clock/testing"
+	"github.com/google/go-cmp/cmp"
 
 	"rockpool.dev/tests/eventually"
 )
@@ -38,9 +40,11 @@ func (r *harness) watch(place string) io.Reader {
 }
 
 func TestRequestsMoveOnWhenOneOfTwoServersDies(t *testing.T) {
+	t.Parallel()
 	for _, v := range versions {
 		for name, die := range map[string]func(*link){"with a reset": (*link).refuse, "silently": (*link).blackhole} {
 			t.Run(name+" over "+v.name, func(t *testing.T) {
+				t.Parallel()
 				asked := make(chan struct{}, 1)
 				first := newServer(t, v.h2, func(w http.ResponseWriter, r *http.Request) {
 					if r.URL.Path == "/slow" {
@@ -53,7 +57,6 @@ func TestRequestsMoveOnWhenOneOfTwoServersDies(t *testing.T) {
 				second := newServer(t, v.h2, answerName("2"))
 				// The settings are the defaults: the test is about how long a request takes.
 				r := newHarness(t, Options{Settings: Settings{Servers: []Server{first.asServer(), second.asServer()}}}).run()
-				r.await(Online)
 				watch := r.watch("1")
 				started := time.Now()
 				slow := make(chan string, 1)
@@ -71,48 +74,28 @@ func TestRequestsMoveOnWhenOneOfTwoServersDies(t *testing.T) {
 				if took > 5*time.Second {
 					t.Errorf("that is too slow")
 				}
-				if _, err := watch.Read(make([]byte, 1)); !IsLinkError(err) {
-					t.Errorf("the watch ended with %v", err)
+				if v.h2 || name == "with a reset" { // without a PING, TCP finds out about a watch
+					if _, err := watch.Read(make([]byte, 1)); !IsLinkError(err) {
+						t.Errorf("the watch ended with %v", err)
+					}
 				}
 				r.watch("2") // at once, as a resumed watch would
-				if got := r.states(); len(got) != 1 {
-					t.Errorf("the state of the link has changed though the second server answers: %v", got)
+				// Suspect until the second one, which was never asked, has answered. After a silence it
+				// has a connection before the first one is given up.
+				want := []State{Online, Suspect, Online}
+				if v.h2 && name == "silently" {
+					want = []State{Online}
+				}
+				if diff := cmp.Diff(want, r.states()); diff != "" {
+					t.Errorf("changes (-want +got):\n%s", diff)
 				}
 			})
 		}
 	}
 }
 
-func TestABodyWithoutAFirstByteAsksForAProbe(t *testing.T) {
-	for _, begins := range []bool{false, true} {
-		t.Run(fmt.Sprintf("first byte: %t", begins), func(t *testing.T) {
-			server := newServer(t, true, func(w http.ResponseWriter, r *http.Request) {
-				w.(http.Flusher).Flush()
-				if begins {
-					_, _ = io.WriteString(w, "x")
-					w.(http.Flusher).Flush()
-				}
-				<-r.Context().Done()
-			})
-			clock := clocktesting.NewFakeClock(time.Now())
-			r := newHarness(t, Options{Settings: Settings{Servers: []Server{server.asServer()}}, Clock: clock})
-			response := r.send(http.MethodGet, "/watch")
-			if begins {
-				if _, err := response.Body.Read(make([]byte, 1)); err != nil {
-					t.Fatal(err)
-				}
-				if clock.HasWaiters() {
-					t.Error("the request is still going to ask for a probe")
-				}
-				return
-			}
-			clock.Step(DefaultProbeTimeout / 2)
-			eventually.Receive(t, "a probe to be wanted", r.probeWanted)
-		})
-	}
-}
-
 func TestASilentConnectionIsClosedWhileAnotherAnswers(t *testing.T) {
+	t.Parallel()
 	answer := make(chan struct{})
 	var slowRequests atomic.Int32
 	server := newServer(t, true, func(w http.ResponseWriter, r *http.Request) {
@@ -133,7 +116,6 @@ func TestASilentConnectionIsClosedWhileAnotherAnswers(t *testing.T) {
 		answerName("1")(w, r)
 	})
 	r := newHarness(t, fastOptions(server.asServer())).run()
-	r.await(Online)
 	watch := r.watch("1")
 	slow, written := make(chan string, 1), make(chan error, 1)
 	go func() { slow <- r.text(http.MethodGet, "/slow") }()
@@ -142,14 +124,14 @@ func TestASilentConnectionIsClosedWhileAnotherAnswers(t *testing.T) {
 	go func() { _, err := r.RoundTrip(post); written <- err }()
 
 	server.link.forgetConns()
-	if _, err := watch.Read(make([]byte, 1)); !errors.Is(err, errClosedSilent) || !IsLinkError(err) {
+	if _, err := watch.Read(make([]byte, 1)); !errors.Is(err, errSilent) || !IsLinkError(err) {
 		t.Errorf("the watch ended with %v", err)
 	}
 	eventually.Receive(t, "the slow request to come again", answer)
 	if got := eventually.Receive(t, "its answer", slow); got != "1" {
 		t.Errorf("the slow request: %q", got)
 	}
-	if err := eventually.Receive(t, "the write", written); !errors.Is(err, errClosedSilent) || !MayHaveArrived(err) {
+	if err := eventually.Receive(t, "the write", written); !errors.Is(err, errSilent) || !MayHaveArrived(err) {
 		t.Errorf("the write ended with %v", err)
 	}
 	r.watch("1")
@@ -160,51 +142,71 @@ func TestASilentConnectionIsClosedWhileAnotherAnswers(t *testing.T) {
 	}
 }
 
-func TestAConnectionThatReceivesBytesIsNotClosedAsSilent(t *testing.T) {
-	say := make(chan struct{})
-	server := newServer(t, true, func(w http.ResponseWriter, r *http.Request) {
-		w.(http.Flusher).Flush()
-		if r.URL.Path == "/watch" {
-			<-say
-		}
-		_, _ = io.WriteString(w, "late")
-	})
-	r := newHarness(t, fastOptions(server.asServer()))
-	response := r.send(http.MethodGet, "/watch")
-	for used := range r.address(0).conns {
-		used.silent.Store(true) // as if a probe had timed out on it
-		r.address(0).probeTimedOut(used)
+// TestAnUploadIntoABlackHoleHoldsNobodyUp: a writer waits for the dead link, and keeps what only
+// writers need.
+func TestAnUploadIntoABlackHoleHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	server := func(name string) *apiServer {
+		return newServer(t, true, func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			answerName(name)(w, r)
+		})
 	}
-	close(say)
-	got, err := io.ReadAll(response.Body)
-	r.address(0).recordProbe(nil)
-	if err != nil || string(got) != "late" || r.text(http.MethodGet, "/") != "late" || server.link.dials() != 1 {
-		t.Errorf("%q, %v, %d connections", got, err, server.link.dials())
+	first, second := server("1"), server("2")
+	r := newHarness(t, Options{Settings: Settings{Servers: []Server{first.asServer(), second.asServer()}}}).run()
+	if got := r.text(http.MethodGet, "/"); got != "1" {
+		t.Errorf("got %q", got)
 	}
-}
-
-func TestSlowResponsesMayArriveWhileProbesAreAnswered(t *testing.T) {
-	for _, v := range versions {
-		t.Run(v.name, func(t *testing.T) {
-			var server *apiServer
-			server = newServer(t, v.h2, func(w http.ResponseWriter, r *http.Request) {
-				for enough := server.probeCount() + 12; server.probeCount() < enough && r.Context().Err() == nil; {
-					time.Sleep(time.Millisecond)
-				}
-				_, _ = io.WriteString(w, "late")
-			})
-			r := newHarness(t, fastOptions(server.asServer())).run()
-			r.await(Online)
-			started := time.Now()
-			if got := r.text(http.MethodGet, "/slow"); got != "late" {
-				t.Errorf("got %q", got)
-			}
-			if took := time.Since(started); took < 500*time.Millisecond {
-				t.Errorf("the response took only %s, which is too fast for this test", took)
-			}
-			if got := r.states(); len(got) != 1 {
-				t.Errorf("states %v", got)
+	if err := r.address(0).all()[0].socket.Conn.(*net.TCPConn).SetWriteBuffer(4 << 10); err != nil {
+		t.Fatal(err)
+	}
+	first.link.ignoreAll()
+	var uploads sync.WaitGroup
+	defer uploads.Wait()
+	for range 10 {
+		request := r.request(http.MethodPost, "/", strings.NewReader(strings.Repeat("x", maxReplay)))
+		uploads.Go(func() {
+			if response, err := r.RoundTrip(request); err == nil {
+				_ = response.Body.Close()
+			} else if !IsLinkError(err) {
+				t.Errorf("an upload ended with %v", err)
 			}
 		})
+	}
+	began := time.Now()
+	if got := r.text(http.MethodGet, "/"); got != "2" {
+		t.Errorf("got %q", got)
+	}
+	t.Logf("the second server answered after %s", time.Since(began))
+}
+
+func TestARequestWithoutAnAnswerSaysNothingOfTheRoundTrip(t *testing.T) {
+	t.Parallel()
+	asked := make(chan struct{})
+	server := newServer(t, true, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			asked <- struct{}{}
+			<-r.Context().Done()
+		}
+	})
+	r := newHarness(t, fastOptions(server.asServer()))
+	r.text(http.MethodGet, "/")
+	a := r.address(0)
+	a.mu.Lock()
+	a.rtt = 2 * time.Second
+	a.mu.Unlock()
+	ctx, leave := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := r.RoundTrip(r.request(http.MethodGet, "/slow", nil).WithContext(ctx))
+		ended <- err
+	}()
+	eventually.Receive(t, "the request", asked)
+	leave()
+	if err := eventually.Receive(t, "the request to end", ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("it ended with %v", err)
+	}
+	if got := a.roundTrip(); got != 2*time.Second {
+		t.Errorf("the round trip is taken for %s", got)
 	}
 }

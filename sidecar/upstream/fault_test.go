@@ -4,9 +4,11 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 )
 
-// link forwards TCP. It can refuse connections, and it can accept them and forward nothing.
+// link forwards TCP. It can refuse connections, it can accept them and forward nothing, and it can
+// delay bytes.
 type link struct {
 	t       *testing.T
 	address string
@@ -19,6 +21,9 @@ type link struct {
 	released  chan struct{} // closed when forgotten connections end
 	forgotten int           // this many connections, the oldest, forward nothing
 	accepted  int
+	bytes     int           // forwarded, both ways
+	delay     time.Duration // of each byte, each way
+	rate      int           // in bytes per second, each way, with an endless queue; 0: no limit
 	group     sync.WaitGroup
 }
 
@@ -68,10 +73,41 @@ func (l *link) forward(near net.Conn, number int) {
 	l.conns[near], l.conns[far] = struct{}{}, struct{}{}
 	l.mu.Unlock()
 	done := make(chan struct{}, 2)
+	type parcel struct {
+		data []byte
+		due  time.Time
+		last bool
+	}
 	copyAll := func(to, from net.Conn) {
-		buffer := make([]byte, 32<<10)
-		for {
-			n, err := from.Read(buffer)
+		parcels := make(chan parcel, 10_000)
+		l.group.Go(func() {
+			var free time.Time // when the queue is empty
+			for {
+				buffer := make([]byte, 32<<10)
+				n, err := from.Read(buffer)
+				l.mu.Lock()
+				l.bytes += n
+				delay, rate := l.delay, l.rate
+				l.mu.Unlock()
+				for rest := buffer[:n]; ; {
+					part := rest[:min(len(rest), 1<<10)]
+					rest = rest[len(part):]
+					if free = latest(free, time.Now()); rate > 0 {
+						free = free.Add(time.Duration(len(part)) * time.Second / time.Duration(rate))
+					}
+					parcels <- parcel{part, free.Add(delay), err != nil && len(rest) == 0}
+					if len(rest) == 0 {
+						break
+					}
+				}
+				if err != nil {
+					return
+				}
+			}
+		})
+		broken := false
+		for p := range parcels {
+			time.Sleep(time.Until(p.due))
 			l.mu.Lock()
 			passing := l.passing
 			if number <= l.forgotten {
@@ -79,7 +115,15 @@ func (l *link) forward(near net.Conn, number int) {
 			}
 			l.mu.Unlock()
 			<-passing
-			if _, werr := to.Write(buffer[:n]); err != nil || werr != nil {
+			if !broken {
+				_, err := to.Write(p.data)
+				broken = err != nil
+			}
+			if broken || p.last {
+				_ = to.Close()
+				_ = from.Close()
+			}
+			if p.last {
 				break
 			}
 		}
@@ -111,11 +155,37 @@ func (l *link) open() int {
 	return len(l.conns)
 }
 
-// refuse closes the port and all connections.
+// setRate limits the bytes per second, each way.
+func (l *link) setRate(rate int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rate = rate
+}
+
+// setRoundTrip delays all bytes from now on.
+func (l *link) setRoundTrip(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.delay = d / 2
+}
+
+// forwarded returns how many bytes were forwarded so far, both ways.
+func (l *link) forwarded() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.bytes
+}
+
+// refuse closes the port and resets all connections.
 func (l *link) refuse() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	_ = l.listener.Close()
+	for c := range l.conns { // before their forwarders close them
+		if tcp, ok := c.(*net.TCPConn); ok {
+			_ = tcp.SetLinger(0)
+		}
+	}
 	select {
 	case <-l.passing:
 	default:
@@ -127,9 +197,6 @@ func (l *link) refuse() {
 		close(l.released)
 	}
 	for c := range l.conns {
-		if tcp, ok := c.(*net.TCPConn); ok {
-			_ = tcp.SetLinger(0)
-		}
 		_ = c.Close()
 	}
 }
@@ -139,6 +206,16 @@ func (l *link) blackhole() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.passing = make(chan struct{})
+}
+
+// ignoreAll makes a black hole that does not even acknowledge.
+func (l *link) ignoreAll() {
+	l.blackhole()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.conns {
+		ignoreAll(l.t, c)
+	}
 }
 
 // forgetConns forgets the open connections, like a restarted NAT gateway: they forward nothing and

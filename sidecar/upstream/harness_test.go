@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/pem"
-	"errors"
+	"flag"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -22,11 +24,23 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"rockpool.dev/tests/eventually"
+	"rockpool.dev/tests/fakeclock"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain lets many tests run at the same time: they wait for links that do not answer.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	_ = flag.Set("test.parallel", "16")
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if left := keptBytes.Load(); left != 0 {
+			fmt.Fprintf(os.Stderr, "%d bytes of request bodies are still accounted for\n", left)
+			code = 1
+		}
+		os.Exit(code)
+	}))
+}
 
-const patience = 10 * time.Second
+const requestTimeout = 20 * time.Second
 
 // apiServer is a real TLS server behind a link that can fail.
 type apiServer struct {
@@ -40,6 +54,12 @@ type apiServer struct {
 
 // newServer starts a server. Its /readyz answers 200 until ready is changed.
 func newServer(t *testing.T, h2 bool, handler http.HandlerFunc) *apiServer {
+	t.Helper()
+	return newServerWithConfig(t, h2, handler, func(*http.Server) {})
+}
+
+// newServerWithConfig starts a server whose http.Server configure changes.
+func newServerWithConfig(t *testing.T, h2 bool, handler http.HandlerFunc, configure func(*http.Server)) *apiServer {
 	t.Helper()
 	s := &apiServer{ready: http.StatusOK}
 	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -56,6 +76,7 @@ func newServer(t *testing.T, h2 bool, handler http.HandlerFunc) *apiServer {
 	}))
 	s.EnableHTTP2 = h2
 	s.Config.ErrorLog = discardLog
+	configure(s.Config)
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	s.link = newLink(t, s.Listener.Addr().String())
@@ -71,6 +92,12 @@ func newServerWith(t *testing.T, cert tls.Certificate, handler http.Handler) *ur
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	return &url.URL{Scheme: "https", Host: s.Listener.Addr().String()}
+}
+
+func (s *apiServer) setReady(status int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ready = status
 }
 
 func (s *apiServer) probeCount() int {
@@ -104,6 +131,7 @@ func fastOptions(servers ...Server) Options {
 		ProbeInterval:  100 * time.Millisecond,
 		ProbeTimeout:   500 * time.Millisecond,
 		ConnectTimeout: 5 * time.Second,
+		RetryInterval:  200 * time.Millisecond,
 	}}
 }
 
@@ -118,6 +146,9 @@ func newHarness(t *testing.T, options Options) *harness {
 		options.CAFile = r.caFile
 	}
 	options.Logger = zap.New(core)
+	if options.IsStream == nil {
+		options.IsStream = func(r *http.Request) bool { return r.URL.Path == "/watch" }
+	}
 	options.OnChange = func(s State, reason string) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -128,6 +159,11 @@ func newHarness(t *testing.T, options Options) *harness {
 		t.Fatal(err)
 	}
 	r.Upstream = u
+	if _, fake := options.Clock.(fakeclock.Clock); fake {
+		for _, a := range u.plan.Load().addresses {
+			a.segments = func(net.Conn) segments { return segments{} }
+		}
+	}
 	t.Cleanup(u.stop)
 	return r
 }
@@ -167,11 +203,23 @@ func (r *harness) states() []State {
 	return slices.Clone(r.changes)
 }
 
-// failProbes records failed probes of an address.
-func (r *harness) failProbes(i, times int) {
-	for range times {
-		r.address(i).recordProbe(errors.New("no"))
+func (r *harness) fail(i int, err error) { failAddress(r.address(i), err) }
+
+// failAddress makes an address down: as if a dial had failed now, long after the last byte.
+func failAddress(a *address, err error) {
+	for _, c := range a.all() {
+		c.socket.verified.Store(false) // its bytes count no more
 	}
+	a.heard.sinceEpoch.Store(0)
+	a.mu.Lock()
+	a.tried = a.clock.Now()
+	a.mu.Unlock()
+	for _, c := range a.all() {
+		if c.http2 != nil {
+			c.http2.SetDoNotReuse()
+		}
+	}
+	a.dialed(err)
 }
 
 func (r *harness) await(want State) {
@@ -181,7 +229,7 @@ func (r *harness) await(want State) {
 
 func (r *harness) request(method, path string, body io.Reader) *http.Request {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	r.t.Cleanup(cancel)
 	request, err := http.NewRequestWithContext(ctx, method, "https://kubernetes.default.svc"+path, body)
 	if err != nil {
@@ -209,6 +257,21 @@ func (r *harness) text(method, path string) string {
 		r.t.Fatal(err)
 	}
 	return string(data)
+}
+
+// try sends a GET in the background.
+func (r *harness) try(path string) chan error {
+	failed := make(chan error, 1)
+	request := r.request(http.MethodGet, path, nil)
+	go func() {
+		response, err := r.RoundTrip(request)
+		if err == nil {
+			_, err = io.Copy(io.Discard, response.Body)
+			_ = response.Body.Close()
+		}
+		failed <- err
+	}()
+	return failed
 }
 
 // selfSigned returns a certificate for the names, valid around now, and its PEM.

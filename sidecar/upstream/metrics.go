@@ -12,9 +12,9 @@ var (
 	}, []string{"to"})
 	stateGauge = promauto.NewGauge(prometheus.GaugeOpts{
 		Name: "rockpool_link_state",
-		Help: "State of the link to the API server: 0 offline, 1 recovering, 2 suspect, 3 online.",
+		Help: "State of the link to the API server: 0 offline, 2 suspect, 3 online.",
 	})
 )
 
 // gaugeValue orders the states from worst to best.
-var gaugeValue = map[State]float64{Offline: 0, Recovering: 1, Suspect: 2, Online: 3}
+var gaugeValue = map[State]float64{Offline: 0, Suspect: 2, Online: 3}

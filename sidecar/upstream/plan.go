@@ -1,7 +1,7 @@
 package upstream
 
 import (
-	"context"
+	"cmp"
 	"errors"
 	"fmt"
 	"reflect"
@@ -30,18 +30,24 @@ type Settings struct {
 	// Servers are in order of preference.
 	Servers []Server
 	Mode    Mode
-	// ProbeInterval is the longest time from the start of one probe to the start of the next. Zero
-	// means DefaultProbeInterval.
-	ProbeInterval time.Duration
-	// ProbeTimeout is how long a probe may take. Zero means DefaultProbeTimeout.
-	ProbeTimeout time.Duration
-	// ConnectTimeout bounds the TCP connection, and again the TLS handshake. Zero means
-	// DefaultConnectTimeout.
+	// ConnectTimeout is how long TCP, and again TLS, may take without an answer, before the round
+	// trip was measured. Zero means DefaultConnectTimeout.
 	ConnectTimeout time.Duration
-	// FailureThreshold is how many probes of an address must fail in succession until it is down,
-	// and how many rounds of probes until the link is. Zero means DefaultFailureThreshold.
+	// KeepaliveInterval is the silence on a connection with open streams after which a PING is
+	// sent. Zero means DefaultKeepaliveInterval.
+	KeepaliveInterval time.Duration
+	// RetryInterval is the longest time until an address that is down is tried again when nobody
+	// asks. Zero means DefaultRetryInterval.
+	RetryInterval time.Duration
+	// ProbeInterval is how often /readyz is asked of the addresses in use, when there are several,
+	// and how often CA files are read again. Zero means DefaultProbeInterval.
+	ProbeInterval time.Duration
+	// ProbeTimeout is how long /readyz may take. Zero means DefaultProbeTimeout.
+	ProbeTimeout time.Duration
+	// FailureThreshold is how many answers of /readyz must fail in succession until another address
+	// is preferred. Zero means DefaultFailureThreshold.
 	FailureThreshold int
-	// SuccessThreshold is how many answers bring a link from Offline to Online. Zero means
+	// SuccessThreshold is how many must succeed until the address is preferred again. Zero means
 	// DefaultSuccessThreshold.
 	SuccessThreshold int
 }
@@ -59,6 +65,8 @@ func (s *Settings) complete() error {
 	orDefault(&s.ProbeInterval, DefaultProbeInterval)
 	orDefault(&s.ProbeTimeout, DefaultProbeTimeout)
 	orDefault(&s.ConnectTimeout, DefaultConnectTimeout)
+	orDefault(&s.KeepaliveInterval, DefaultKeepaliveInterval)
+	orDefault(&s.RetryInterval, DefaultRetryInterval)
 	orDefault(&s.FailureThreshold, DefaultFailureThreshold)
 	orDefault(&s.SuccessThreshold, DefaultSuccessThreshold)
 	return nil
@@ -89,91 +97,102 @@ func checkServer(server Server) error {
 type plan struct {
 	Settings
 	addresses []*address
-	trusts    []*trust        // of the addresses, each once
-	ctx       context.Context // ends when the plan is replaced
-	end       context.CancelFunc
 }
 
 // newPlan makes the plan of the settings. An address that the plan before, if any, reached in the
-// same way is kept, with its connections and its health.
-func newPlan(s Settings, before *plan, o *Options) *plan {
+// same way is kept, with its connections and its evidence.
+func (u *Upstream) newPlan(s Settings, before *plan) (*plan, error) {
 	p := &plan{Settings: s}
-	p.ctx, p.end = context.WithCancel(context.Background())
-	var trusts []*trust
-	var addresses []*address
+	var known []*address
 	if before != nil {
-		trusts, addresses = before.trusts, before.addresses
+		known = before.addresses
 	}
 	for _, server := range s.Servers {
-		file := server.CAFile
-		if file == "" {
-			file = o.CAFile
-		}
-		i := slices.IndexFunc(addresses, func(a *address) bool { return a.matches(server, file, s.ConnectTimeout) })
-		if i >= 0 {
-			p.add(addresses[i])
+		file := cmp.Or(server.CAFile, u.options.CAFile)
+		if i := slices.IndexFunc(known, func(a *address) bool { return a.matches(server, file) }); i >= 0 {
+			known[i].configure(s)
+			p.addresses = append(p.addresses, known[i])
 			continue
 		}
-		p.add(newAddress(server, trustOf(slices.Concat(p.trusts, trusts), file), s.ConnectTimeout, o.Logger))
+		a, err := newAddress(server, trustOf(slices.Concat(p.addresses, known), file), s, u)
+		if err != nil {
+			return nil, err
+		}
+		p.addresses = append(p.addresses, a)
 	}
-	return p
+	return p, nil
 }
 
-func (p *plan) add(a *address) {
-	p.addresses = append(p.addresses, a)
-	if !slices.Contains(p.trusts, a.trust) {
-		p.trusts = append(p.trusts, a.trust)
-	}
-}
-
-// trustOf returns the trust of a file. It reads the file unless that was done already.
-func trustOf(loaded []*trust, file string) *trust {
-	if i := slices.IndexFunc(loaded, func(t *trust) bool { return t.file == file }); i >= 0 {
-		return loaded[i]
+// trustOf returns the trust of a file, which the addresses with the same file share.
+func trustOf(known []*address, file string) *trust {
+	if i := slices.IndexFunc(known, func(a *address) bool { return a.trust.file == file }); i >= 0 {
+		return known[i].trust
 	}
 	t := &trust{file: file}
-	_, _ = t.reload() // requests and probes report an error; the file may appear later
+	_, _ = t.reload() // requests report an error; the file may appear later
 	return t
 }
 
 // matches reports whether newAddress would make an equal address from these arguments.
-func (a *address) matches(server Server, caFile string, connectTimeout time.Duration) bool {
+func (a *address) matches(server Server, caFile string) bool {
 	return a.name == server.URL.String() && a.server.TLSServerName == server.TLSServerName &&
-		a.server.LastResort == server.LastResort &&
-		a.trust.file == caFile && a.dialer.Timeout == connectTimeout
+		a.server.LastResort == server.LastResort && a.trust.file == caFile
 }
 
-// order returns the addresses to try: the healthy ones, then the degraded ones. An address that is
-// down would only make the request wait; its probes find out when it is back. turn counts requests.
-func (p *plan) order(turn uint64) []*address {
-	// for each health the usual addresses, then those of last resort
-	var groups [2 * down][]*address
+func (a *address) configure(s Settings) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.settings = s
+}
+
+// next returns the address to try next for a request, nil if there is none left. turn counts
+// requests, tried the attempts of this one. Ready addresses come first. The last resort comes when
+// all others are down, or have failed this request.
+func (p *plan) next(turn uint64, tried map[*address]int) *address {
+	var ready, unready, last []*address
 	for _, a := range p.addresses {
-		h := a.health(p.FailureThreshold)
-		if h == down {
+		switch {
+		case tried[a] >= attemptsEach || a.verdict() == Down:
+		case a.server.LastResort:
+			last = append(last, a)
+		case a.isReady():
+			ready = append(ready, a)
+		default:
+			unready = append(unready, a)
+		}
+	}
+	for _, group := range [][]*address{ready, unready, last} {
+		if len(group) == 0 {
 			continue
 		}
-		group := &groups[2*h]
-		if a.server.LastResort {
-			group = &groups[2*h+1]
+		if p.Mode == RoundRobin {
+			return group[turn%uint64(len(group))]
 		}
-		*group = append(*group, a)
+		return group[0]
 	}
-	order := make([]*address, 0, len(p.addresses))
-	for _, group := range groups {
-		first := 0
-		if p.Mode == RoundRobin && len(group) > 0 {
-			first = int(turn % uint64(len(group)))
-		}
-		order = append(append(order, group[first:]...), group[:first]...)
+	return nil
+}
+
+// isOnlyHope tells whether an address of last resort is the only one that is not down. If it was
+// never tried, nobody knows whether the link is up.
+func (p *plan) isOnlyHope(a *address) bool {
+	return p != nil && a.server.LastResort && len(p.addresses) > 1 && p.wanted(a)
+}
+
+// wanted tells whether an address that is down should be tried again: one of last resort only while
+// all others are down.
+func (p *plan) wanted(a *address) bool {
+	if p == nil || !a.server.LastResort {
+		return true
 	}
-	return order
+	return !slices.ContainsFunc(p.addresses, func(other *address) bool {
+		return !other.server.LastResort && other.verdict() != Down
+	})
 }
 
 // Update replaces the settings without a pause. Addresses that stay keep their connections and
 // their requests in flight. Requests on other addresses may continue for ten seconds; then they are
-// interrupted as if the link had failed, so that watches move to another address. Update asks for a
-// probe at once.
+// interrupted as if the link had failed, so that watches move to another address.
 func (u *Upstream) Update(s Settings) error {
 	if err := s.complete(); err != nil {
 		return err
@@ -187,12 +206,11 @@ func (u *Upstream) Update(s Settings) error {
 	if reflect.DeepEqual(before.Settings, s) {
 		return nil
 	}
-	after := newPlan(s, before, &u.options)
-	u.eventMu.Lock()
-	u.machine.failureThreshold, u.machine.successThreshold = s.FailureThreshold, s.SuccessThreshold
-	u.eventMu.Unlock()
+	after, err := u.newPlan(s, before)
+	if err != nil {
+		return err
+	}
 	u.plan.Store(after)
-	before.end()
 	for _, a := range before.addresses {
 		if !slices.Contains(after.addresses, a) {
 			u.logger.Info("API server removed or reconfigured", zap.String("server", a.name))
@@ -200,7 +218,11 @@ func (u *Upstream) Update(s Settings) error {
 			u.clock.AfterFunc(drainTimeout, func() { u.closeRemoved(a) })
 		}
 	}
-	u.probeNow()
+	select {
+	case u.updated <- struct{}{}:
+	default:
+	}
+	u.refresh()
 	return nil
 }
 

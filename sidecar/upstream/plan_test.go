@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	clocktesting "k8s.io/utils/clock/testing"
 
 	"rockpool.dev/tests/eventually"
+	"rockpool.dev/tests/fakeclock"
 )
 
 func TestOrderOfAddresses(t *testing.T) {
@@ -21,21 +21,33 @@ func TestOrderOfAddresses(t *testing.T) {
 	for _, name := range []string{"a", "b", "c", "z"} {
 		servers = append(servers, Server{URL: &url.URL{Scheme: "https", Host: name}, LastResort: name == "z"})
 	}
+	failure := errors.New("no")
+	ready := func(x *address, is bool) {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.ready = is
+	}
 	steps := []struct {
 		name                 string
 		do                   func(a, b, c, z *address)
 		priority, roundRobin string // of three requests
 	}{
 		{"all are healthy", func(_, _, _, _ *address) {}, "abcz abcz abcz", "abcz bcaz cabz"},
-		{"one whose request failed comes last", func(_, b, _, _ *address) { b.requestFailed(errors.New("no")) }, "aczb aczb aczb", "aczb cazb aczb"},
-		{"one that is down is not tried", func(a, _, _, _ *address) { a.recordProbe(errors.New("no")); a.recordProbe(errors.New("no")) }, "czb czb czb", "czb czb czb"},
-		{"the last resort is not rotated with the others", func(_, _, c, _ *address) { c.requestFailed(errors.New("no")) }, "zbc zbc zbc", "zbc zcb zbc"},
-		{"nor when it is degraded too", func(_, _, _, z *address) { z.requestFailed(errors.New("no")) }, "bcz bcz bcz", "bcz cbz bcz"},
-		{"one whose probe is answered returns to its place", func(a, b, c, z *address) {
+		{"one that is not ready comes after the others", func(_, b, _, _ *address) { ready(b, false) }, "acbz acbz acbz", "acbz cabz acbz"},
+		{"one that is down is not tried", func(a, _, _, _ *address) { failAddress(a, failure) }, "cbz cbz cbz", "cbz cbz cbz"},
+		{"the last resort comes after those that are not ready", func(_, _, c, _ *address) { ready(c, false) }, "bcz bcz bcz", "bcz cbz bcz"},
+		{"the last resort is not tried either when it is down", func(_, _, _, z *address) { failAddress(z, failure) }, "bc bc bc", "bc cb bc"},
+		{"all that are reached and ready return to their places", func(a, b, c, z *address) {
 			for _, each := range []*address{a, b, c, z} {
-				each.recordProbe(nil)
+				each.dialed(nil)
+				ready(each, true)
 			}
 		}, "abcz abcz abcz", "abcz bcaz cabz"},
+		{"only the last resort is left", func(a, b, c, _ *address) {
+			for _, each := range []*address{a, b, c} {
+				failAddress(each, failure)
+			}
+		}, "z z z", "z z z"},
 	}
 	for mode, want := range map[Mode]func(i int) string{
 		Priority:   func(i int) string { return steps[i].priority },
@@ -43,14 +55,16 @@ func TestOrderOfAddresses(t *testing.T) {
 	} {
 		options := fastOptions(servers...)
 		options.Mode = mode
+		options.Clock = fakeclock.New()
 		r := newHarness(t, options)
 		for i, s := range steps {
 			s.do(r.address(0), r.address(1), r.address(2), r.address(3))
 			var got []string
 			for turn := range uint64(3) {
-				order := ""
-				for _, c := range r.plan.Load().order(turn) {
-					order += c.server.URL.Host
+				order, tried := "", map[*address]int{}
+				for a := r.plan.Load().next(turn, tried); a != nil; a = r.plan.Load().next(turn, tried) {
+					order += a.server.URL.Host
+					tried[a] = attemptsEach
 				}
 				got = append(got, order)
 			}
@@ -68,7 +82,6 @@ func TestRoundRobinSharesRequests(t *testing.T) {
 	options := fastOptions(first.asServer(), second.asServer(), entry)
 	options.Mode = RoundRobin
 	r := newHarness(t, options).run()
-	r.await(Online)
 	count := func() map[string]int {
 		answers := map[string]int{}
 		for range 20 {
@@ -103,11 +116,13 @@ func TestServersHaveNamesAndCAsOfTheirOwn(t *testing.T) {
 		server := newServerWith(t, cert, respond(name))
 		servers = append(servers, Server{URL: server, TLSServerName: name + ".example", CAFile: file})
 	}
-	r := newHarness(t, fastOptions(servers...))
+	options := fastOptions(servers...)
+	options.Clock = fakeclock.New()
+	r := newHarness(t, options)
 	if got := r.text(http.MethodGet, "/"); got != "one" {
 		t.Errorf("got %q", got)
 	}
-	r.failProbes(0, 2)
+	r.fail(0, errors.New("no"))
 	if got := r.text(http.MethodGet, "/"); got != "two" {
 		t.Errorf("got %q", got)
 	}
@@ -126,7 +141,7 @@ func TestServersHaveNamesAndCAsOfTheirOwn(t *testing.T) {
 	if err := r.Update(fastOptions(servers[0]).Settings); err != nil {
 		t.Fatal(err)
 	}
-	r.round(t.Context()) // reads the files
+	r.lookAround(t.Context()) // reads the files
 	if got := r.text(http.MethodGet, "/"); got != "one" {
 		t.Errorf("got %q", got)
 	}
@@ -134,22 +149,17 @@ func TestServersHaveNamesAndCAsOfTheirOwn(t *testing.T) {
 
 func TestUpdate(t *testing.T) {
 	stays, goes, comes := newServer(t, true, answerName("stays")), newServer(t, true, answerName("goes")), newServer(t, true, answerName("comes"))
-	clock := clocktesting.NewFakeClock(time.Now())
+	clock := fakeclock.New()
 	settings := fastOptions(goes.asServer(), stays.asServer()).Settings
 	r := newHarness(t, Options{Settings: settings, Clock: clock})
-	r.round(t.Context())
 	moved := r.watch("goes")
-	r.failProbes(0, 2)
+	r.fail(0, errors.New("no"))
 	kept := r.watch("stays")
-	r.round(t.Context())
 	dials := stays.link.dials()
 
 	settings.Servers = []Server{comes.asServer(), stays.asServer()}
 	if err := r.Update(settings); err != nil {
 		t.Fatal(err)
-	}
-	if len(r.probeWanted) != 1 {
-		t.Error("Update does not ask for a probe")
 	}
 	if got := r.text(http.MethodGet, "/"); got != "comes" {
 		t.Errorf("a request after the update: %q", got)
@@ -167,7 +177,7 @@ func TestUpdate(t *testing.T) {
 	r.watch("comes")
 	eventually.True(t, "no connection to the removed address", func() bool { return goes.link.open() == 0 })
 
-	r.failProbes(0, 2)
+	r.fail(0, errors.New("no"))
 	if got := r.text(http.MethodGet, "/"); got != "stays" || stays.link.dials() != dials {
 		t.Errorf("the address that stays: %q, over another connection", got)
 	}
@@ -192,23 +202,44 @@ func TestUpdate(t *testing.T) {
 }
 
 func TestUpdateWhileTheLinkIsDown(t *testing.T) {
+	t.Parallel()
 	for name, breakLink := range map[string]func(*link){"refused": (*link).refuse, "black hole": (*link).blackhole} {
 		t.Run(name, func(t *testing.T) {
 			wrong, right := newServer(t, true, respond("wrong")), newServer(t, true, respond("right"))
 			breakLink(wrong.link)
 			settings := fastOptions(wrong.asServer()).Settings
-			settings.ProbeInterval = time.Hour // only the update asks for a probe
-			settings.FailureThreshold = 1
+			settings.RetryInterval = time.Hour
+			settings.ConnectTimeout = 200 * time.Millisecond
 			r := newHarness(t, Options{Settings: settings}).run()
+			r.try("/")
 			r.await(Offline)
 			settings.Servers = []Server{right.asServer()}
 			if err := r.Update(settings); err != nil {
 				t.Fatal(err)
 			}
-			r.await(Online)
+			if !r.Online() {
+				t.Error("an address that was never tried is not tried")
+			}
 			if got := r.text(http.MethodGet, "/"); got != "right" {
 				t.Errorf("got %q", got)
 			}
 		})
 	}
+}
+
+func TestAShorterProbeIntervalHoldsAtOnce(t *testing.T) {
+	t.Parallel()
+	first, second := newServer(t, true, nil), newServer(t, true, nil)
+	options := fastOptions(first.asServer(), second.asServer())
+	options.ProbeInterval = time.Hour
+	r := newHarness(t, options).run()
+	r.text(http.MethodGet, "/")
+	options.ProbeInterval = 5 * time.Millisecond
+	if err := r.Update(options.Settings); err != nil {
+		t.Fatal(err)
+	}
+	eventually.True(t, "/readyz to be asked", func() bool {
+		r.text(http.MethodGet, "/") // what nobody uses is not asked
+		return first.probeCount() > 0
+	})
 }

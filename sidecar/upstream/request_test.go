@@ -64,7 +64,7 @@ func TestEnvironmentProxyIsNotUsed(t *testing.T) {
 	entry.URL.Host = "localhost:" + port
 	entry.TLSServerName = "127.0.0.1"
 	r := newHarness(t, fastOptions(entry))
-	if r.address(0).pool.http2.Proxy != nil || r.address(0).pool.http1.Proxy != nil {
+	if r.address(0).http1.Proxy != nil {
 		t.Error("a proxy is set")
 	}
 	if got := r.text(http.MethodGet, "/"); got != "ok" {
@@ -73,9 +73,9 @@ func TestEnvironmentProxyIsNotUsed(t *testing.T) {
 }
 
 func TestAddressesAreTriedInOrder(t *testing.T) {
+	t.Parallel()
 	first, second := newServer(t, true, respond("first")), newServer(t, true, respond("second"))
 	r := newHarness(t, fastOptions(first.asServer(), second.asServer())).run()
-	r.await(Online)
 	if got := r.text(http.MethodGet, "/"); got != "first" {
 		t.Errorf("got %q", got)
 	}
@@ -83,9 +83,8 @@ func TestAddressesAreTriedInOrder(t *testing.T) {
 	if got := r.text(http.MethodGet, "/"); got != "second" {
 		t.Errorf("got %q in the call that found the first down", got)
 	}
-	eventually.True(t, "the first to be known as down", func() bool { return r.address(0).health(2) == down })
-	dials := first.link.dials()
-	if got := r.text(http.MethodGet, "/"); got != "second" || first.link.dials() != dials {
+	eventually.True(t, "the first to be known as down", func() bool { return r.address(0).verdict() == Down })
+	if got := r.text(http.MethodGet, "/"); got != "second" {
 		t.Errorf("got %q", got)
 	}
 	first.link.restore()
@@ -98,39 +97,8 @@ func TestAddressesAreTriedInOrder(t *testing.T) {
 	}
 }
 
-func TestHealthyAddressesArePreferred(t *testing.T) {
-	var servers []Server
-	for _, name := range []string{"a", "b", "c"} {
-		servers = append(servers, Server{URL: &url.URL{Scheme: "https", Host: name}})
-	}
-	r := newHarness(t, fastOptions(servers...))
-	a, b := r.address(0), r.address(1)
-	failure := errors.New("no")
-	steps := []struct {
-		name string
-		do   func()
-		want string
-	}{
-		{"in the order given", func() {}, "a b c"},
-		{"one whose request failed comes last", func() { b.requestFailed(failure) }, "a c b"},
-		{"so does one whose probe failed", func() { a.recordProbe(failure) }, "c a b"},
-		{"one that is down is not tried", func() { a.recordProbe(failure) }, "c b"},
-		{"one whose probe is answered returns to its place", func() { a.recordProbe(nil) }, "a c b"},
-		{"and so is the other", func() { b.recordProbe(nil) }, "a b c"},
-	}
-	for _, s := range steps {
-		s.do()
-		var got []string
-		for _, c := range r.plan.Load().order(0) {
-			got = append(got, c.server.URL.Host)
-		}
-		if strings.Join(got, " ") != s.want {
-			t.Errorf("%s: %v", s.name, got)
-		}
-	}
-}
-
 func TestABlackHoleAtOneAddressDoesNotBlockRequests(t *testing.T) {
+	t.Parallel()
 	asked := make(chan struct{}, 1)
 	first := newServer(t, true, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/watch" {
@@ -141,7 +109,6 @@ func TestABlackHoleAtOneAddressDoesNotBlockRequests(t *testing.T) {
 	})
 	second := newServer(t, true, respond("second"))
 	r := newHarness(t, fastOptions(first.asServer(), second.asServer())).run()
-	r.await(Online)
 	watch := r.send(http.MethodGet, "/watch")
 	<-asked
 	got := make(chan string, 1)
@@ -300,7 +267,9 @@ func TestUpgradesGoOverHTTP1(t *testing.T) {
 				}
 			}
 			if down {
-				r.address(0).interruptAll(errors.New("down"))
+				for _, c := range r.address(0).all() {
+					c.end(errors.New("down"))
+				}
 				if _, err := reader.ReadByte(); err == nil {
 					t.Error("the connection is open")
 				}

@@ -1,14 +1,18 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptrace"
 	"slices"
-	"sync/atomic"
-	"time"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
 )
 
 // RoundTrip implements http.RoundTripper. Scheme, host and Host of the request do not matter. The
@@ -16,10 +20,9 @@ import (
 // retry.
 //
 // The error is a *LinkError if no address answered. Reading a body that ends early because the link
-// failed returns a *LinkError too. A request whose own context has ended gets that context's error,
-// which does not count against the link.
+// failed returns a *LinkError too. A request whose own context has ended gets that context's error.
 func (u *Upstream) RoundTrip(r *http.Request) (*http.Response, error) {
-	return u.roundTrip(r, func(p *pool) *http.Transport { return p.http2 })
+	return u.roundTrip(r, false)
 }
 
 // HTTP1 returns a RoundTripper to the same addresses that never speaks HTTP/2, because HTTP/2 has
@@ -29,141 +32,172 @@ func (u *Upstream) HTTP1() http.RoundTripper { return overHTTP1{u} }
 type overHTTP1 struct{ upstream *Upstream }
 
 func (o overHTTP1) RoundTrip(r *http.Request) (*http.Response, error) {
-	return o.upstream.roundTrip(r, func(p *pool) *http.Transport { return p.http1 })
+	return o.upstream.roundTrip(r, true)
 }
 
-func (u *Upstream) roundTrip(r *http.Request, transport func(*pool) *http.Transport) (*http.Response, error) {
-	up := newUpload(r.Body)
-	defer up.release()
+// attemptsEach is how often one address is tried for one request: once over a connection that may
+// be dead, and once over a new one.
+const attemptsEach = 2
+
+func (u *Upstream) roundTrip(r *http.Request, http1 bool) (*http.Response, error) {
+	if u.State() == Offline {
+		u.refresh() // time alone may have changed it
+	}
+	if u.State() == Offline {
+		u.Wake()
+		if r.Body != nil {
+			_ = r.Body.Close()
+		}
+		return nil, u.linkError()
+	}
+	body, err := newUpload(r)
+	if err != nil {
+		return nil, err
+	}
+	response, err := u.tryAll(r, body, http1)
+	if err != nil {
+		body.close()
+	}
+	return response, err
+}
+
+// tryAll sends the request to one address after the other.
+func (u *Upstream) tryAll(r *http.Request, body *upload, http1 bool) (*http.Response, error) {
 	failures := &LinkError{}
 	turn := u.requestCount.Add(1)
-	var tried []*address
-	for u.State() != Offline {
-		p := u.plan.Load() // may differ from the plan of the previous attempt
-		a := p.nextUntried(turn, tried)
+	tried := map[*address]int{}
+	for {
+		a := u.plan.Load().next(turn, tried)
 		if a == nil {
 			break
 		}
-		tried = append(tried, a)
-		response, sent, err := u.attempt(r, up, a, p.ProbeTimeout/2, transport)
+		a.used.Store(true)
+		prepared := u.prepareNext(a, turn, tried)
+		response, x, err := u.attempt(r, body, a, http1)
+		prepared.Stop()
 		if err == nil {
-			a.requestAnswered(p.FailureThreshold)
-			u.event(requestSucceeded, func() string { return a.name + " answers" })
 			return response, nil
 		}
 		if ctxErr := r.Context().Err(); ctxErr != nil {
 			return nil, ctxErr
 		}
-		if uploadErr := up.failure(); uploadErr != nil {
-			return nil, fmt.Errorf("read request body: %w", uploadErr)
+		if broken := body.broken(); broken != nil {
+			return nil, fmt.Errorf("read request body: %w", broken)
 		}
-		var interruption interrupted
+		var undialed *dialError
+		var foreign unavailable
 		switch {
-		case errors.As(err, &interruption):
-			err = interruption.reason // recorded already
-		case errors.Is(err, errClosedSilent):
-			tried = tried[:len(tried)-1] // the address answers over another connection
+		case errors.As(err, &undialed):
+			tried[a] = attemptsEach
+			err = undialed.err
+		case errors.As(err, &foreign):
+			tried[a] = attemptsEach
+		case strings.Contains(err.Error(), "request header list larger than peer's advertised limit"):
+			return nil, &RequestError{metav1.Status{
+				Status: metav1.StatusFailure, Code: http.StatusRequestHeaderFieldsTooLarge, Reason: metav1.StatusReasonBadRequest,
+				Message: "the header of the request is larger than the API server takes",
+			}}
 		case !isConnectionError(err):
-			return nil, fmt.Errorf("%s: %w", a.name, err)
+			return nil, &addressError{a.name, err}
 		default:
-			a.requestFailed(err)
-			u.probeNow()
+			tried[a]++
 		}
 		failures.Servers = append(failures.Servers, ServerError{a.name, err})
-		failures.Sent = failures.Sent || sent || up.started()
-		if up.started() || sent && !safe(r.Method) {
+		failures.Sent = failures.Sent || x.sent.Load()
+		if x.sent.Load() && !safe(r.Method) || !body.repeatable() {
 			break // the API server may have executed the request
 		}
 	}
 	if len(failures.Servers) == 0 {
-		failures = u.linkError()
+		return nil, u.linkError()
 	}
-	u.requestFailed(failures)
 	return nil, failures
 }
 
-// requestFailed moves the state after a failed request. While any address is healthy, the failure
-// concerns one address and not the link.
-func (u *Upstream) requestFailed(err *LinkError) {
-	p := u.plan.Load()
-	if slices.ContainsFunc(p.addresses, func(a *address) bool { return a.health(p.FailureThreshold) == healthy }) {
-		u.probeNow()
-		return
-	}
-	u.event(requestFailed, err.Error)
+// prepareNext has the next address dialed while a request still waits for this one, when nothing is
+// heard from it, not even an answer to a PING. Otherwise each silent address would cost the request
+// its whole patience.
+func (u *Upstream) prepareNext(a *address, turn uint64, tried map[*address]int) clock.Timer {
+	began := u.clock.Now()
+	tried = maps.Clone(tried)
+	tried[a] = attemptsEach
+	roundTrip := a.roundTrip()
+	return u.clock.AfterFunc(max(askAfter, roundTrip*3/2)+patience(roundTrip)/2, func() {
+		if a.heard.time().After(began) {
+			return
+		}
+		if next := u.plan.Load().next(turn, tried); next != nil && !next.evidence().Usable {
+			next.reach()
+		}
+	})
 }
 
-// nextUntried returns the best address that is not in tried, or nil.
-func (p *plan) nextUntried(turn uint64, tried []*address) *address {
-	for _, a := range p.order(turn) {
-		if !slices.Contains(tried, a) {
-			return a
-		}
-	}
-	return nil
+// addressError names the address of an error.
+type addressError struct {
+	name string
+	err  error
 }
+
+func (e *addressError) Error() string { return e.name + ": " + e.err.Error() }
+func (e *addressError) Unwrap() error { return e.err }
+
+// RequestError is the answer to a request that cannot be sent as it is.
+type RequestError struct{ status metav1.Status }
+
+func (e *RequestError) Error() string { return e.status.Message }
+
+// Status returns the Status for the client.
+func (e *RequestError) Status() metav1.Status { return e.status }
 
 // safe reports whether a method is safe (RFC 9110 §9.2.1), so that a request may be sent twice.
 // Other idempotent methods do not qualify: the second answer to a DELETE is a 404.
 func safe(method string) bool {
-	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions:
-		return true
-	}
-	return false
+	return slices.Contains([]string{http.MethodGet, http.MethodHead, http.MethodOptions}, method)
 }
 
-// attempt sends the request to one address, and asks for a probe after it has waited for slow. sent
-// reports whether any part of the request may have arrived.
-func (u *Upstream) attempt(
-	r *http.Request, up *upload, a *address, slow time.Duration, transport func(*pool) *http.Transport,
-) (_ *http.Response, sent bool, _ error) {
-	if _, err := a.trust.roots(); err != nil {
-		return nil, false, err
-	}
-	connections, addressCtx := a.current()
-	ctx, cancel := context.WithCancelCause(r.Context())
-	stopInterrupts := context.AfterFunc(addressCtx, func() { cancel(context.Cause(addressCtx)) })
-	// A request that waits for the first byte of its body asks for a probe, unless a round of
-	// probes was answered meanwhile. The request itself continues: its answer may just take long.
-	started := u.clock.Now().UnixNano()
-	waiting := u.clock.AfterFunc(slow, func() {
-		if u.lastAnswered.Load() < started {
-			u.probeNow()
-		}
-	})
-	end := func() { waiting.Stop(); stopInterrupts(); cancel(nil) }
-
-	var connected atomic.Bool
-	var used atomic.Pointer[conn]
-	out := r.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+// attempt sends the request to one address.
+func (u *Upstream) attempt(r *http.Request, body *upload, a *address, http1 bool) (*http.Response, *attempt, error) {
+	x := &attempt{stream: u.options.IsStream != nil && u.options.IsStream(r), upload: body}
+	ctx := context.WithValue(r.Context(), attemptKey{}, x)
+	ctx, cancel := context.WithCancel(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) {
-			connected.Store(true)
-			used.Store(connOf(info.Conn))
+			if c, ok := info.Conn.(*conn); ok && c.http2 == nil {
+				x.on(c)
+			}
 		},
+		WroteHeaders: func() { x.sent.Store(true) },
 	}))
+	out := r.WithContext(ctx)
 	out.URL = a.target(r.URL)
 	out.Host = out.URL.Host
-	out.Body = up.body(r.Body)
-	response, err := transport(connections).RoundTrip(out)
+	if out.Header.Get("Expect") != "" { // the body is here
+		out.Header = out.Header.Clone()
+		out.Header.Del("Expect")
+	}
+	body.give(out)
+	var response *http.Response
+	err := errNotHTTP2
+	if !http1 && !a.http1Only.Load() {
+		response, err = a.http2.RoundTrip(out)
+	}
+	if errors.Is(err, errNotHTTP2) {
+		body.give(out)
+		response, err = a.http1.RoundTrip(out)
+	}
 	if err == nil {
-		err = refuseBalancer(r.Method, response)
+		if err = refuseBalancer(r.Method, response); err != nil {
+			a.notReady()
+		}
 	}
+	c := x.ended(err == nil)
 	if err != nil {
-		var interruption interrupted
-		if raw := used.Load(); raw != nil && raw.closedSilent.Load() {
-			err = errClosedSilent
-		}
-		if errors.As(context.Cause(addressCtx), &interruption) {
-			err = interruption
-		}
-		end()
-		return nil, connected.Load(), err
+		cancel()
+		return nil, x, cmp.Or(c.reason(), err)
 	}
+	body.forget()
 	response.Request = r
 	response.Body = guardBody(response.Body, &guard{
-		upstream: u, address: a, conn: used.Load(), clientCtx: r.Context(), addressCtx: addressCtx,
-		firstByte: func() { waiting.Stop() }, end: end,
+		conn: c, address: a, clientCtx: r.Context(), stream: x.stream, end: func() { cancel(); body.close() },
 	})
-	return response, true, nil
+	return response, x, nil
 }

@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// keepAlive detects that the peer of an idle connection has vanished. It is for HTTP/1.1 upgrades:
-// HTTP/2 has its pings.
-var keepAlive = net.KeepAliveConfig{Enable: true, Idle: pingAfter, Interval: pingTimeout, Count: 2}
+// keepAlive finds that the peer of a quiet HTTP/1.1 connection has vanished, such as that of an
+// upgrade. HTTP/2 connections have none: a PING asks when somebody needs to know.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3}
 
 // userTimeout returns a Control for net.Dialer. With it the kernel ends a connection on which bytes
 // or keep-alive probes were not acknowledged for d (TCP_USER_TIMEOUT, tcp(7)). Without it the
@@ -25,4 +25,33 @@ func userTimeout(d time.Duration) func(network, address string, raw syscall.RawC
 		}
 		return err
 	}
+}
+
+// segments is what the kernel knows of the TCP segments of a connection. Some bring no byte to read:
+// those that acknowledge an upload, and those that overtook a lost one. That one is on its way
+// again, at the end of a long queue.
+type segments struct {
+	progress uint64        // counts our segments that arrived, and theirs that came out of order
+	ago      time.Duration // since the latest segment
+	arrived  bool          // the peer, or a proxy on the way, has acknowledged all of ours
+}
+
+// segmentsOf asks the kernel. A connection of another kind than TCP has none.
+func segmentsOf(c net.Conn) (s segments) {
+	conn, ok := c.(syscall.Conn)
+	if !ok {
+		return s
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return s
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if i, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			s.progress = uint64(i.Delivered) + uint64(i.Rcv_ooopack)
+			s.arrived = i.Unacked == 0 && i.Notsent_bytes == 0
+			s.ago = time.Duration(min(i.Last_ack_recv, i.Last_data_recv)) * time.Millisecond
+		}
+	})
+	return s
 }

@@ -14,6 +14,7 @@ import (
 )
 
 func TestUnacknowledgedBytesEndAConnection(t *testing.T) {
+	t.Parallel()
 	var config net.ListenConfig
 	config.SetMultipathTCP(false) // its sockets take no filter
 	listener, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -59,27 +60,68 @@ func ignoreAll(t *testing.T, conn net.Conn) {
 	}
 }
 
-func TestConnectionsHaveKeepAliveAndUserTimeout(t *testing.T) {
-	server := newServer(t, true, nil)
-	r := newHarness(t, fastOptions(server.asServer()))
-	conn, err := r.address(0).dial(t.Context(), "tcp", server.link.address)
+func TestOptionsOfConnections(t *testing.T) {
+	type option struct{ level, name, want int }
+	for _, v := range []struct {
+		name     string
+		protocol string
+		want     map[string]option
+	}{
+		{"HTTP/2 sends nothing by itself", "h2", map[string]option{
+			"keep-alive probes":  {unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0},
+			"user timeout in ms": {unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 60000},
+		}},
+		{"HTTP/1.1 has keep-alive probes", "http/1.1", map[string]option{
+			"keep-alive probes":        {unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+			"silence before the first": {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 30},
+			"user timeout in ms":       {unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 60000},
+		}},
+	} {
+		t.Run(v.name, func(t *testing.T) {
+			r := newHarness(t, fastOptions(newServer(t, true, nil).asServer()))
+			conn, err := r.address(0).dial(t.Context(), newDialing(time.Now()), v.protocol)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			raw, err := conn.socket.Conn.(*net.TCPConn).SyscallConn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, o := range v.want {
+				var got int
+				_ = raw.Control(func(fd uintptr) { got, err = unix.GetsockoptInt(int(fd), o.level, o.name) })
+				if got != o.want || err != nil {
+					t.Errorf("%s: %d, %v, want %d", name, got, err, o.want)
+				}
+			}
+		})
+	}
+}
+
+// TestAnAcknowledgementIsProgress: while an upload is acknowledged, the peer is there.
+func TestAnAcknowledgementIsProgress(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	conn, err := net.Dial("tcp", listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	raw, err := connOf(conn).Conn.(*net.TCPConn).SyscallConn()
-	if err != nil {
+	time.Sleep(300 * time.Millisecond)
+	before := segmentsOf(conn)
+	if before.ago < 250*time.Millisecond || before.ago > 5*time.Second {
+		t.Fatalf("after a pause: %+v", before)
+	}
+	if _, err := conn.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	for name, o := range map[string]struct{ level, option, want int }{
-		"keep-alive probes":        {unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-		"silence before the first": {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 10},
-		"user timeout, in ms":      {unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 15000},
-	} {
-		var got int
-		_ = raw.Control(func(fd uintptr) { got, err = unix.GetsockoptInt(int(fd), o.level, o.option) })
-		if got != o.want || err != nil {
-			t.Errorf("%s: %d, %v, want %d", name, got, err, o.want)
-		}
-	}
+	eventually.True(t, "the acknowledgement", func() bool {
+		now := segmentsOf(conn)
+		return now.ago < 250*time.Millisecond && now.progress == before.progress+1
+	})
 }

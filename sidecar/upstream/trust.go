@@ -14,11 +14,15 @@ import (
 type trust struct {
 	file string // "" for the system's roots
 
-	mu   sync.Mutex
-	data []byte
-	pool *x509.CertPool
-	err  error // of the last read
+	mu    sync.Mutex
+	data  []byte
+	roots *roots // nil: none were ever read
+	err   error  // of the last read
 }
+
+// roots are the CA certificates by which connections are verified: one value for one content of the
+// file.
+type roots struct{ pool *x509.CertPool } // nil pool: the system's
 
 // trustError is a CA file that cannot be used.
 type trustError struct{ err error }
@@ -26,8 +30,8 @@ type trustError struct{ err error }
 func (e *trustError) Error() string { return e.err.Error() }
 func (e *trustError) Unwrap() error { return e.err }
 
-// reload reads the file and reports whether there are new roots. If the file has become unusable,
-// the roots stay.
+// reload reads the file and reports whether other roots take the place of the ones before. If the
+// file has become unusable, the roots stay.
 func (t *trust) reload() (changed bool, err error) {
 	if t.file == "" {
 		return false, nil
@@ -35,7 +39,7 @@ func (t *trust) reload() (changed bool, err error) {
 	data, err := os.ReadFile(t.file)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err == nil && bytes.Equal(data, t.data) && t.pool != nil {
+	if err == nil && bytes.Equal(data, t.data) && t.roots != nil {
 		t.err = nil
 		return false, nil
 	}
@@ -46,24 +50,27 @@ func (t *trust) reload() (changed bool, err error) {
 	case !pool.AppendCertsFromPEM(data):
 		t.err = &trustError{fmt.Errorf("read CA file: %w", &os.PathError{Op: "parse", Path: t.file, Err: errNoCertificate})}
 	default:
-		t.data, t.pool, t.err = data, pool, nil
-		return true, nil
+		changed = t.roots != nil
+		t.data, t.roots, t.err = data, &roots{pool}, nil
+		return changed, nil
 	}
 	return false, t.err
 }
 
 var errNoCertificate = errors.New("no PEM certificate in the file")
 
-// roots returns the CA certificates, nil for the system's. It returns an error if none were ever
-// read.
-func (t *trust) roots() (*x509.CertPool, error) {
+// current returns the roots. It returns an error if none were ever read.
+func (t *trust) current() (*roots, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.pool == nil && t.file != "" {
-		if t.err != nil {
-			return nil, t.err
-		}
-		return nil, &trustError{fmt.Errorf("CA file %s has not been read", t.file)}
+	switch {
+	case t.roots != nil:
+		return t.roots, nil
+	case t.file == "":
+		t.roots = &roots{}
+		return t.roots, nil
+	case t.err != nil:
+		return nil, t.err
 	}
-	return t.pool, nil
+	return nil, &trustError{fmt.Errorf("CA file %s has not been read", t.file)}
 }

@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"context"
 	"crypto/tls"
 	"io"
 	"net"
@@ -10,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"rockpool.dev/tests/fakeclock"
 	"strings"
 	"testing"
 	"time"
@@ -76,9 +76,10 @@ func TestEachFailureOfAServerIsLoggedOnce(t *testing.T) {
 			if err := os.WriteFile(options.CAFile, ca, 0o600); err != nil {
 				t.Fatal(err)
 			}
+			options.Clock = fakeclock.New()
 			r := newHarness(t, options)
 			for range 3 {
-				r.round(context.Background())
+				r.reach(0)
 			}
 			if r.State() != Offline {
 				t.Errorf("the state is %s", r.State())
@@ -124,26 +125,42 @@ func notHTTP(t *testing.T) string {
 	return listener.Addr().String()
 }
 
+// reach dials an address and waits for the end of that.
+func (r *harness) reach(i int) {
+	a := r.address(i)
+	a.mu.Lock()
+	d := a.connect()
+	a.mu.Unlock()
+	<-d.done
+}
+
 func TestAFailureOfAnotherKindIsLogged(t *testing.T) {
 	server := newServer(t, true, nil)
-	r := newHarness(t, fastOptions(server.asServer()))
+	options := fastOptions(server.asServer())
+	options.Clock = fakeclock.New()
+	r := newHarness(t, options)
+	badCA := func() {
+		if err := os.WriteFile(r.caFile, []byte("nothing"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.address(0).trust.roots = nil
+	}
 	steps := []func(){
-		func() {},                                      // info
-		func() { server.ready = 500 },                  // warning
-		func() { server.ready = 500 },                  // same kind, no line
-		func() { server.ready = 502 },                  // warning
-		func() { server.link.refuse() },                // warning
-		func() { server.link.refuse() },                // same kind, no line
-		func() { server.ready = 200 },                  // same kind, no line
-		func() { server.link.restore() },               // info
-		func() { server.ready = 401 },                  // an answer too, no line
-		func() { server.ready = 500 },                  // warning
-		func() { server.link.restore() },               // same kind, no line
-		func() { server.ready = http.StatusNoContent }, // info
+		func() {},                       // info
+		server.link.refuse,              // warning
+		func() {},                       // same kind, no line
+		badCA,                           // warning
+		func() {},                       // same kind, no line
+		func() { writeCA(t, r.caFile) }, // warning: refused again
+		server.link.restore,             // info
+		func() {},                       // up already, no line
 	}
 	for _, step := range steps {
 		step()
-		r.round(context.Background())
+		for _, c := range r.address(0).all() {
+			_ = c.Close()
+		}
+		r.reach(0)
 	}
 	var got []string
 	for _, line := range r.logs.All() {
@@ -151,7 +168,7 @@ func TestAFailureOfAnotherKindIsLogged(t *testing.T) {
 			got = append(got, line.Level.String())
 		}
 	}
-	if want := "info warn warn warn info warn info"; strings.Join(got, " ") != want {
+	if want := "info warn warn warn info"; strings.Join(got, " ") != want {
 		t.Errorf("log lines about the server: %v, want %s", got, want)
 	}
 }
@@ -174,8 +191,8 @@ func TestARotatedCAIsLoaded(t *testing.T) {
 
 	options := fastOptions(Server{URL: &url.URL{Scheme: "https", Host: server.Listener.Addr().String()}})
 	options.CAFile = filepath.Join(t.TempDir(), "ca.crt")
+	options.Clock = fakeclock.New()
 	r := newHarness(t, options) // the file does not exist yet
-	r.round(context.Background())
 	if _, err := r.RoundTrip(r.request(http.MethodGet, "/", nil)); !IsLinkError(err) || !strings.Contains(err.Error(), "read CA file") {
 		t.Errorf("without a CA file: %v", err)
 	}
@@ -184,7 +201,8 @@ func TestARotatedCAIsLoaded(t *testing.T) {
 		if err := os.WriteFile(options.CAFile, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		r.round(context.Background())
+		r.lookAround(t.Context())
+		r.reach(0) // as it is tried again
 	}
 	write(firstCA)
 	if got := r.text(http.MethodGet, "/"); got != "ok" {
@@ -192,7 +210,9 @@ func TestARotatedCAIsLoaded(t *testing.T) {
 	}
 	<-current
 	current <- second
-	r.address(0).interruptAll(io.EOF)
+	for _, c := range r.address(0).all() {
+		_ = c.Close()
+	}
 	if _, err := r.RoundTrip(r.request(http.MethodGet, "/", nil)); !IsLinkError(err) {
 		t.Errorf("with a certificate of another CA: %v", err)
 	}

@@ -2,9 +2,9 @@ package upstream
 
 import (
 	"context"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,14 +13,16 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// Defaults. With them a request into a black hole fails with a LinkError after 2.5 seconds, and a
-// black hole on a link without requests is detected after 4 seconds at most.
+// Defaults. With them a request into a black hole fails with a LinkError after at most three
+// seconds, on a link with a round trip of up to 300 ms.
 const (
-	DefaultProbeInterval    = 2 * time.Second
-	DefaultProbeTimeout     = time.Second
-	DefaultConnectTimeout   = 2 * time.Second
-	DefaultFailureThreshold = 2
-	DefaultSuccessThreshold = 2
+	DefaultProbeInterval     = 10 * time.Second
+	DefaultProbeTimeout      = 5 * time.Second
+	DefaultConnectTimeout    = 2500 * time.Millisecond
+	DefaultKeepaliveInterval = 30 * time.Second
+	DefaultRetryInterval     = 30 * time.Second
+	DefaultFailureThreshold  = 2
+	DefaultSuccessThreshold  = 2
 )
 
 // Server is one address of the API server.
@@ -33,20 +35,22 @@ type Server struct {
 	// CAFile has the PEM certificates of this server's CAs. It is read again when it changes, and
 	// may be missing at first. Empty means Options.CAFile.
 	CAFile string
-	// LastResort marks an address that is used only while no other one has the same health, in any
-	// mode.
+	// LastResort marks an address that is only tried while all others are down, in any mode.
 	LastResort bool
 }
 
-// Options say where the API server is and how it is probed.
+// Options say where the API server is and how it is reached.
 type Options struct {
 	Settings
 	// CAFile has the PEM certificates of the cluster's CAs. It is read again when it changes, and
 	// may be missing at first. Empty means the system's.
 	CAFile string
-	// TokenFile has the bearer token for probes. It is read for each probe, and may be missing.
-	// Empty means no token.
+	// TokenFile has the bearer token for /readyz. It is read each time, and may be missing. Empty
+	// means no token.
 	TokenFile string
+	// IsStream tells that nobody expects the body of a response to have a byte at any time, as a
+	// watch's. Nil: no response is a stream.
+	IsStream func(*http.Request) bool
 	// OnChange, if not nil, is called for each change of the state with a reason, one call at a
 	// time. It must return soon, and must not send requests through the Upstream or call
 	// WaitOnline.
@@ -54,7 +58,7 @@ type Options struct {
 	// Logger logs each change of the state, and each new failure of an address once. Nil logs
 	// nothing.
 	Logger *zap.Logger
-	// Clock is the clock of the probes. Nil means the real one.
+	// Clock is the clock of all waits. Nil means the real one.
 	Clock clock.WithTickerAndDelayedExecution
 }
 
@@ -65,15 +69,12 @@ type Upstream struct {
 	clock        clock.WithTickerAndDelayedExecution
 	plan         atomic.Pointer[plan]
 	requestCount atomic.Uint64
-	probeWanted  chan struct{} // holds a value while a probe is wanted at once
-	jitter       func() float64
-	lastAnswered atomic.Int64   // start of the latest answered round, in nanoseconds
-	probes       sync.WaitGroup // in flight
 
-	state atomic.Int32 // copy of machine.state, for readers
-
-	eventMu sync.Mutex // held from an event to the end of its OnChange
-	machine machine
+	state   atomic.Int32 // copy of the state, for readers
+	eventMu sync.Mutex   // held from a change to the end of its OnChange
+	since   time.Time    // when the state was entered
+	outage  time.Duration
+	timer   clock.Timer // of a verdict that changes by time alone
 
 	mu     sync.Mutex
 	online chan struct{} // closed while Online() is true
@@ -81,6 +82,7 @@ type Upstream struct {
 	updateMu sync.Mutex
 	removed  []*address // may still have requests in flight
 	stopped  bool
+	updated  chan struct{} // tells Run of other settings
 }
 
 var _ http.RoundTripper = (*Upstream)(nil)
@@ -96,17 +98,14 @@ func New(options Options) (*Upstream, error) {
 	if options.Clock == nil {
 		options.Clock = clock.RealClock{}
 	}
-	u := &Upstream{
-		options:     options,
-		logger:      options.Logger,
-		clock:       options.Clock,
-		probeWanted: make(chan struct{}, 1),
-		jitter:      rand.Float64,
-		machine:     machine{failureThreshold: options.FailureThreshold, successThreshold: options.SuccessThreshold},
-		online:      make(chan struct{}),
-	}
+	u := &Upstream{options: options, logger: options.Logger, clock: options.Clock, online: make(chan struct{})}
 	close(u.online)
-	u.plan.Store(newPlan(options.Settings, nil, &u.options))
+	u.updated = make(chan struct{}, 1)
+	p, err := u.newPlan(options.Settings, nil)
+	if err != nil {
+		return nil, err
+	}
+	u.plan.Store(p)
 	stateGauge.Set(gaugeValue[Suspect])
 	return u, nil
 }
@@ -117,64 +116,101 @@ func (u *Upstream) State() State { return State(u.state.Load()) }
 // Online reports whether requests should be tried: in Online and in Suspect.
 func (u *Upstream) Online() bool { return u.State().online() }
 
-func (s State) online() bool { return s == Online || s == Suspect }
-
 // WaitOnline returns nil as soon as Online() is true, or the error of ctx.
 func (u *Upstream) WaitOnline(ctx context.Context) error {
-	for {
-		u.mu.Lock()
-		online := u.online
-		u.mu.Unlock()
-		select {
-		case <-online:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	u.mu.Lock()
+	online := u.online
+	u.mu.Unlock()
+	select {
+	case <-online:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
-// event moves the state. reason is for the log and OnChange.
-func (u *Upstream) event(e event, reason func() string) {
-	if e == requestSucceeded && u.State() == Online {
-		return // the common case, without a lock
+// Wake says that a program asks while the link is down. The addresses are tried at once, unless
+// that was done less than two seconds ago.
+func (u *Upstream) Wake() {
+	if u.Online() {
+		return
+	}
+	for _, a := range u.plan.Load().addresses {
+		a.wake()
+	}
+}
+
+// Outage is how long the link was down before it came back last. Zero: it was never down.
+func (u *Upstream) Outage() time.Duration {
+	u.eventMu.Lock()
+	defer u.eventMu.Unlock()
+	return u.outage
+}
+
+// refresh judges the evidence and moves the state. No lock may be held.
+func (u *Upstream) refresh() {
+	p := u.plan.Load()
+	if p == nil { // the first plan is being made
+		return
 	}
 	u.eventMu.Lock()
 	defer u.eventMu.Unlock()
-	before := u.machine.state
-	after, probe := u.machine.next(e)
-	u.machine = after
-	if probe {
-		u.probeNow()
+	now := u.clock.Now()
+	var verdicts []Verdict
+	var again time.Time
+	for _, a := range p.addresses {
+		e := a.evidence()
+		v := e.Verdict(now)
+		if v == Down {
+			for _, c := range a.all() {
+				c.down()
+			}
+		}
+		if at := e.changes(now); !at.IsZero() && (again.IsZero() || at.Before(again)) {
+			again = at
+		}
+		verdicts = append(verdicts, v)
+		a.reconsider()
 	}
-	if after.state == before {
+	if u.timer != nil {
+		u.timer.Stop()
+		u.timer = nil
+	}
+	if !again.IsZero() {
+		u.timer = u.clock.AfterFunc(again.Sub(now), u.refresh)
+	}
+	u.enter(judge(verdicts), now)
+}
+
+// enter moves the state. eventMu is held.
+func (u *Upstream) enter(after State, now time.Time) {
+	before := u.State()
+	if after == before {
 		return
 	}
-	u.state.Store(int32(after.state))
+	if before == Offline {
+		u.outage = now.Sub(u.since)
+	}
+	u.since = now
+	u.state.Store(int32(after))
 	u.mu.Lock()
-	switch was, is := before.online(), after.state.online(); {
+	switch was, is := before.online(), after.online(); {
 	case is && !was:
 		close(u.online)
 	case was && !is:
 		u.online = make(chan struct{})
 	}
 	u.mu.Unlock()
-
-	transitions.WithLabelValues(after.state.String()).Inc()
-	stateGauge.Set(gaugeValue[after.state])
-	why := reason()
-	u.logger.Info("link state changed",
-		zap.Stringer("from", before), zap.Stringer("to", after.state), zap.String("reason", why))
-	if u.options.OnChange != nil {
-		u.options.OnChange(after.state, why)
+	transitions.WithLabelValues(after.String()).Inc()
+	stateGauge.Set(gaugeValue[after])
+	reason := "an API server answers"
+	if after != Online {
+		reason = u.linkError().Error()
 	}
-}
-
-// probeNow asks for a probe at once.
-func (u *Upstream) probeNow() {
-	select {
-	case u.probeWanted <- struct{}{}:
-	default: // a probe is wanted already
+	u.logger.Info("link state changed",
+		zap.Stringer("from", before), zap.Stringer("to", after), zap.String("reason", reason))
+	if u.options.OnChange != nil {
+		u.options.OnChange(after, reason)
 	}
 }
 
@@ -187,4 +223,47 @@ func (u *Upstream) linkError() *LinkError {
 	return e
 }
 
-func (u *Upstream) linkErrorText() string { return u.linkError().Error() }
+// Run keeps what needs attention without requests until ctx ends: which of several addresses is
+// ready, CA files, and the node's routes. Then it ends all requests in flight and returns nil. The
+// Upstream cannot be used afterwards.
+func (u *Upstream) Run(ctx context.Context) error {
+	defer u.stop()
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	parts.Go(func() { u.followRoutes(ctx) })
+	for {
+		timer := u.clock.NewTimer(u.plan.Load().ProbeInterval)
+		select {
+		case <-timer.C():
+			u.lookAround(ctx)
+		case <-u.updated: // the interval may be another one
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		}
+		timer.Stop()
+	}
+}
+
+// lookAround reads CA files again, and asks which of several addresses is ready.
+func (u *Upstream) lookAround(ctx context.Context) {
+	p := u.plan.Load()
+	for _, a := range p.addresses {
+		a.reloadTrust()
+	}
+	p.askReady(ctx, u)
+}
+
+func (u *Upstream) stop() {
+	u.updateMu.Lock()
+	defer u.updateMu.Unlock()
+	u.stopped = true
+	for _, a := range slices.Concat(u.plan.Load().addresses, u.removed) {
+		a.close(errStopped)
+	}
+	u.eventMu.Lock()
+	defer u.eventMu.Unlock()
+	if u.timer != nil {
+		u.timer.Stop()
+	}
+}

@@ -2,9 +2,11 @@ package watch
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
+	"rockpool.dev/sidecar/api/origin"
 	"rockpool.dev/sidecar/relist"
 	"rockpool.dev/sidecar/upstream"
 )
@@ -14,6 +16,10 @@ const (
 	// back: 20 watches within a second. spreadMost bounds it.
 	spreadEach = 50 * time.Millisecond
 	spreadMost = 2 * time.Second
+	// outagePart is the part of an outage over which watches come back: other pods of the site, and
+	// other sites, wait for the same link. spreadOutage bounds it.
+	outagePart   = 10
+	spreadOutage = 30 * time.Second
 	// retryFirst is how much longer a watch waits when the link is said to be up but refuses
 	// it. It doubles with each time, up to retryLongest.
 	retryFirst   = 500 * time.Millisecond
@@ -27,6 +33,7 @@ type cohorts struct {
 	mu    sync.Mutex
 	at    map[relist.Position]*cohort
 	count int
+	asked chan struct{} // closed and replaced when a program asks; nil: nobody waits for that
 }
 
 // cohort is the watches that wait at one position. If the API server has forgotten its version,
@@ -68,16 +75,42 @@ func (s *cohorts) leave(c *cohort) {
 }
 
 // delay is how long a watch waits although the link is up. So many watches do not come back in
-// one burst, and a watch that is refused does not try again and again.
-func (s *cohorts) delay(failures int) time.Duration {
+// one burst after an outage, and a watch that is refused does not try again and again.
+func (s *cohorts) delay(failures int, outage time.Duration) time.Duration {
 	s.mu.Lock()
-	spread := min(time.Duration(s.count)*spreadEach, spreadMost)
+	spread := max(min(time.Duration(s.count)*spreadEach, spreadMost), min(outage/outagePart, spreadOutage))
 	s.mu.Unlock()
 	d := time.Duration(s.random() * float64(spread))
 	if failures > 0 {
 		d += min(retryFirst<<min(failures-1, 10), retryLongest)
 	}
 	return d
+}
+
+// unanswered reports whether an error says that the API server has not been heard: the link broke,
+// or something on the way to it has answered.
+func unanswered(err error) bool {
+	return upstream.IsLinkError(err) || errors.Is(err, origin.ErrForeign)
+}
+
+// hurry lets all waiting watches come back now: their program asks, so it wants the present state.
+func (s *cohorts) hurry() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asked != nil {
+		close(s.asked)
+		s.asked = nil
+	}
+}
+
+// hurried gives a channel that hurry closes.
+func (s *cohorts) hurried() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asked == nil {
+		s.asked = make(chan struct{})
+	}
+	return s.asked
 }
 
 // difference gives the changes that the cohort has missed. The first member to ask finds them
@@ -97,7 +130,7 @@ func (c *cohort) difference(ctx context.Context, compare func(context.Context) (
 	switch {
 	case err == nil:
 		c.found = found
-	case ctx.Err() == nil && !upstream.IsLinkError(err):
+	case ctx.Err() == nil && !unanswered(err):
 		c.failure = err
 	}
 	return found, err

@@ -65,17 +65,21 @@ func TestResumptionsAreSpreadOverTime(t *testing.T) {
 		watches, failures int
 		random            float64
 		want              time.Duration
+		outage            time.Duration
 	}{
-		"one watch resumes at once":                 {1, 0, 0, 0},
-		"one watch, up to 50 ms later":              {1, 0, 0.5, 25 * time.Millisecond},
-		"twenty watches within a second":            {20, 0, 0.5, 500 * time.Millisecond},
-		"a thousand watches within two seconds":     {1000, 0, 0.5, time.Second},
-		"500 ms after the first failure":            {1, 1, 0, 500 * time.Millisecond},
-		"a second after the second failure":         {1, 2, 0, time.Second},
-		"the spread is added to the backoff":        {20, 2, 0.5, 1500 * time.Millisecond},
-		"the backoff doubles up to 8 s":             {1, 5, 0, 8 * time.Second},
-		"the backoff stays at 8 s":                  {1, 1 << 30, 0, 8 * time.Second},
-		"the longest backoff and the widest spread": {1000, 1 << 30, 0.5, 9 * time.Second},
+		"one watch resumes at once":                 {1, 0, 0, 0, 0},
+		"one watch, up to 50 ms later":              {1, 0, 0.5, 25 * time.Millisecond, 0},
+		"twenty watches within a second":            {20, 0, 0.5, 500 * time.Millisecond, 0},
+		"a thousand watches within two seconds":     {1000, 0, 0.5, time.Second, 0},
+		"500 ms after the first failure":            {1, 1, 0, 500 * time.Millisecond, 0},
+		"a second after the second failure":         {1, 2, 0, time.Second, 0},
+		"the spread is added to the backoff":        {20, 2, 0.5, 1500 * time.Millisecond, 0},
+		"the backoff doubles up to 8 s":             {1, 5, 0, 8 * time.Second, 0},
+		"the backoff stays at 8 s":                  {1, 1 << 30, 0, 8 * time.Second, 0},
+		"the longest backoff and the widest spread": {1000, 1 << 30, 0.5, 9 * time.Second, 0},
+		"a tenth of an outage":                      {1, 0, 0.5, 3 * time.Second, time.Minute},
+		"thirty seconds after a long outage":        {1, 0, 0.5, 15 * time.Second, 24 * time.Hour},
+		"many watches after a short outage":         {20, 0, 0.5, 500 * time.Millisecond, time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := cohorts{random: func() float64 { return tt.random }}
@@ -83,7 +87,7 @@ func TestResumptionsAreSpreadOverTime(t *testing.T) {
 				c := s.join(relist.Position{Version: fmt.Sprint(i / 2)})
 				defer s.leave(c)
 			}
-			if got := s.delay(tt.failures); got != tt.want {
+			if got := s.delay(tt.failures, tt.outage); got != tt.want {
 				t.Errorf("%s, want %s", got, tt.want)
 			}
 		})
@@ -102,7 +106,7 @@ func TestACohortEndsWithItsLastMember(t *testing.T) {
 	}
 	s.leave(b)
 	s.leave(b)
-	if len(s.at) != 0 || s.delay(0) != 0 {
-		t.Errorf("cohorts %v remain, and the delay is %s", s.at, s.delay(0))
+	if len(s.at) != 0 || s.delay(0, 0) != 0 {
+		t.Errorf("cohorts %v remain, and the delay is %s", s.at, s.delay(0, 0))
 	}
 }

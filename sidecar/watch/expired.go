@@ -13,7 +13,6 @@ import (
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/sidecar/relist"
-	"rockpool.dev/sidecar/upstream"
 )
 
 // expired has the API server's word that it has forgotten the version.
@@ -34,7 +33,7 @@ func (p *expired) step(w *watch) phase {
 	case err == nil:
 	case ctx.Err() != nil:
 		return p.wait.end(w, w.over())
-	case upstream.IsLinkError(err):
+	case unanswered(err):
 		return p.wait // the API server is asked again when the link is back
 	default:
 		resumptions.WithLabelValues("gone").Inc()

@@ -26,6 +26,8 @@ type Upstream interface {
 	Online() bool
 	// WaitOnline returns when they are, or with the error of the context.
 	WaitOnline(context.Context) error
+	// Outage is how long the link was down before it came back last.
+	Outage() time.Duration
 }
 
 // Options of New.
@@ -46,6 +48,10 @@ type Watches struct {
 func New(o Options) *Watches {
 	return &Watches{Options: o, cohorts: cohorts{random: rand.Float64}}
 }
+
+// Asked says that a program of the pod has asked the API server for something else. Watches that
+// wait for their turn after an outage come back now.
+func (s *Watches) Asked() { s.cohorts.hurry() }
 
 // Request is a request for a watch.
 type Request struct {

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"go.uber.org/zap"
 
+	"rockpool.dev/sidecar/api/origin"
 	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/replay"
@@ -171,11 +172,33 @@ type waiting struct {
 	cohort *cohort
 	// failures counts the attempts to go on since the last frame, or since the link was down.
 	failures int
+	// outage tells that the link was down meanwhile.
+	outage bool
+	// retryAfter is how long the API server has asked to wait.
+	retryAfter time.Duration
+}
+
+// maxRetryAfter bounds how long a watch waits because the API server has asked for it.
+const maxRetryAfter = time.Minute
+
+// isTemporary tells that the API server may let the watch go on later.
+func isTemporary(status int) bool {
+	return status == http.StatusTooManyRequests || status >= http.StatusInternalServerError
+}
+
+// retryAfter reads the header of that name (RFC 9110 §10.2.3), in seconds as the API server
+// gives it.
+func retryAfter(resp *http.Response) time.Duration {
+	seconds, err := strconv.Atoi(resp.Header.Get("Retry-After"))
+	if err != nil {
+		return 0
+	}
+	return min(time.Duration(max(seconds, 0))*time.Second, maxRetryAfter)
 }
 
 // wait begins to wait at the watch's position.
 func (w *watch) wait(failures int) *waiting {
-	return &waiting{w.cohorts.join(w.position()), failures}
+	return &waiting{cohort: w.cohorts.join(w.position()), failures: failures}
 }
 
 func (p *waiting) leave(w *watch) { w.cohorts.leave(p.cohort) }
@@ -186,29 +209,63 @@ func (p *waiting) step(w *watch) phase {
 	defer cancel()
 	for {
 		if !w.Upstream.Online() {
-			p.failures = 0 // the outage explains them; the link's return is worth a try
+			// The outage explains the failures; the link's return is worth a try.
+			p.failures, p.outage = 0, true
 		}
 		if err := w.Upstream.WaitOnline(ctx); err != nil {
 			return p.end(w, w.over())
 		}
-		select {
-		case <-w.Clock.After(w.cohorts.delay(p.failures)):
-		case <-ctx.Done():
+		if !p.pause(ctx, w) {
 			return p.end(w, w.over())
 		}
-		p.failures++
+		p.failures, p.retryAfter = p.failures+1, 0
 		r := w.resumption()
 		resp, err := w.Upstream.RoundTrip(r)
 		switch {
+		case err == nil && !fromAPIServer(ctx, resp):
+			w.Logger.Debug("something else answers in the API server's place; the watch waits on",
+				zap.String("path", w.Info.Path), zap.Int("status", resp.StatusCode))
+			resp.Body.Close()
 		case err == nil && streamOf(resp) == w.form.Format:
 			w.Credentials.Observe(r.Header, w.Source.Principal, w.Info.IsResource, resp.StatusCode)
 			return newStreaming(w, resp.Body, p)
+		case err == nil && isTemporary(resp.StatusCode):
+			p.retryAfter = retryAfter(resp)
+			_ = resp.Body.Close()
 		case err == nil:
 			return p.refused(w, resp)
 		case w.ctx.Err() != nil:
 			return p.end(w, w.over())
 		}
 	}
+}
+
+// fromAPIServer reports whether an answer is the API server's. It waits for the first bytes of the
+// body if they must tell, until ctx ends.
+func fromAPIServer(ctx context.Context, resp *http.Response) bool {
+	body := resp.Body
+	stop := context.AfterFunc(ctx, func() { _ = body.Close() })
+	defer stop()
+	return origin.FromAPIServer(resp)
+}
+
+// pause lets other watches of the site and of other sites come back as well. It reports false when
+// the watch's lifetime has ended.
+func (p *waiting) pause(ctx context.Context, w *watch) bool {
+	var outage time.Duration
+	var asked <-chan struct{}
+	if p.outage { // once
+		p.outage, outage, asked = false, w.Upstream.Outage(), w.cohorts.hurried()
+	}
+	timer := w.Clock.NewTimer(max(w.cohorts.delay(p.failures, outage), p.retryAfter))
+	defer timer.Stop()
+	select {
+	case <-timer.C():
+	case <-asked:
+	case <-ctx.Done():
+		return false
+	}
+	return true
 }
 
 func (p *waiting) end(w *watch, next phase) phase {

@@ -53,7 +53,7 @@ func (s *stream) interrupt() { _ = s.server.CloseWithError(upstreamtest.ErrDown)
 
 // response is a successful answer to a watch.
 func (s *stream) response() *http.Response {
-	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Body: s}
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}, "Audit-Id": {"1"}}, Body: s}
 }
 
 // harness is a Watches without a cache, over a link that the test controls.

@@ -78,6 +78,8 @@ var cases = []benchCase{
 	{"offline", (*bench).offline},
 	{"admission", (*bench).admission},
 	{"cuts", (*bench).cuts},
+	{"thin", (*bench).thin},
+	{"day", (*bench).day},
 }
 
 func caseNames() (names []string) {

@@ -89,7 +89,7 @@ func newStage(ctx context.Context, o options) (s *stage, err error) {
 // allow gives the service account read permission.
 func (s *stage) allow(ctx context.Context) error {
 	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "bench"}, Rules: []rbacv1.PolicyRule{
-		{APIGroups: []string{""}, Resources: []string{"configmaps", "pods"}, Verbs: []string{"get", "list", "watch"}},
+		{APIGroups: []string{""}, Resources: []string{"configmaps", "pods", "services", "endpoints", "secrets"}, Verbs: []string{"get", "list", "watch"}},
 	}}
 	if _, err := s.admin.RbacV1().ClusterRoles().Create(ctx, role, metav1.CreateOptions{}); err != nil {
 		return err

@@ -18,9 +18,10 @@ const (
 	fromServer = false
 )
 
-// probeInterval is the sidecar's default. When the link is back, the sidecar should notice it
+// wakeInterval is the shortest time between two attempts of the sidecar to reach the API server that
+// requests cause. When the link is back while a program asks, the sidecar should notice it
 // within that time.
-const probeInterval = 2 * time.Second
+const wakeInterval = 2 * time.Second
 
 // outage is the minimum time that the link stays broken: longer than the sidecar takes to notice
 // it.
@@ -47,8 +48,8 @@ func (b *bench) verdicts(ctx context.Context, t *target, wan *link.Link, f fault
 			return err
 		}
 		first = append(first, took)
-		// Up to an interval longer, so that the link comes back at any time between two probes.
-		for end := time.Now().Add(outage + rand.N(probeInterval)); time.Now().Before(end); {
+		// Up to an interval longer, so that the link comes back at any time between two attempts.
+		for end := time.Now().Add(outage + rand.N(wakeInterval)); time.Now().Before(end); {
 			_, took, err := t.answer(ctx, fromCache)
 			if err != nil {
 				return err
@@ -67,7 +68,7 @@ func (b *bench) verdicts(ctx context.Context, t *target, wan *link.Link, f fault
 	r = b.report.note("link "+f.name, "later cached answers, p99", "ms", none, percentile(later, 99))
 	r.atMost(percentile(later, 99), 10, "on")
 	r = b.report.note("link "+f.name, "back: first answer of the API server, longest", "ms", none, percentile(back, 100))
-	r.atMost(percentile(back, 100), ms(probeInterval), "on")
+	r.atMost(percentile(back, 100), ms(wakeInterval), "on")
 	return nil
 }
 

@@ -159,7 +159,7 @@ func (d *demo) online(ctx context.Context) error {
 func (d *demo) cut(ctx context.Context) error {
 	d.phase("Phase 2, link cut: the program continues, its watch stays open, and no write is faked")
 	d.node.Link.Cut()
-	if err := d.node.AwaitLink(ctx, "offline"); err != nil {
+	if err := d.node.AwaitLink(ctx, d.pod, "offline"); err != nil {
 		return err
 	}
 	if err := d.greet(ctx, "good morning"); err != nil {
@@ -223,7 +223,7 @@ func (d *demo) back(ctx context.Context) error {
 	if err := d.sees(ctx, `"updated"`, "good morning"); err != nil {
 		return err
 	}
-	if err := d.node.AwaitLink(ctx, "online"); err != nil {
+	if err := d.node.AwaitLink(ctx, d.pod, "online"); err != nil {
 		return err
 	}
 	if err := d.kubectl(ctx, 0, "created", "create", "configmap", "written"); err != nil {

@@ -261,7 +261,7 @@ func (p *testPod) linkIs(state string) {
 	p.site.t.Helper()
 	ctx, cancel := context.WithTimeout(p.site.ctx, patience)
 	defer cancel()
-	if err := p.site.AwaitLink(ctx, state); err != nil {
+	if err := p.site.AwaitLink(ctx, p.Runner, state); err != nil {
 		p.site.t.Fatal(err)
 	}
 }

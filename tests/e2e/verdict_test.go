@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -11,8 +12,8 @@ import (
 	"rockpool.dev/tests/edge"
 )
 
-// probeInterval is the sidecar's default.
-const probeInterval = 2 * time.Second
+// wakeInterval is the shortest time between two attempts to reach the API server that requests cause.
+const wakeInterval = 2 * time.Second
 
 // The build has the race detector and the machine may be busy, so the bounds are wide. The logged
 // times are not measurements: see tests/bench.
@@ -73,8 +74,8 @@ func TestTheSidecarSoonNoticesThatTheLinkFailsAndReturns(t *testing.T) {
 			if p50 > 100*time.Millisecond {
 				t.Errorf("later answers take %s", p50)
 			}
-			if got := back.Ended.Sub(restored); got > 2*probeInterval {
-				t.Errorf("the API server answers %s after the link is back, want at most %s", got, 2*probeInterval)
+			if got := back.Ended.Sub(restored); got > 2*wakeInterval {
+				t.Errorf("the API server answers %s after the link is back, want at most %s", got, 2*wakeInterval)
 			}
 		})
 	}
@@ -104,8 +105,9 @@ func TestTheSidecarSoonNoticesThatTheLinkFailsAndReturns(t *testing.T) {
 	t.Run("one chunk in a hundred is 200 ms late", func(t *testing.T) {
 		p := p.in(t)
 		p.linkIs("online")
-		s.Link.Stall(0.01, 200*time.Millisecond)
-		defer s.Link.Stall(0, 0)
+		lossy := link.Shape{Loss: 0.01} // at least 200 ms late
+		s.Link.SetShape(lossy, lossy)
+		defer s.Link.SetShape(link.Shape{}, link.Shape{})
 		x := p.poll(5*time.Millisecond, getRequest{Target: greeting}, getRequest{Target: s.configMaps()})
 		defer x.stop()
 		late := func(f getResponse) bool { return f.duration() > 150*time.Millisecond }
@@ -130,7 +132,7 @@ func TestTheSidecarSoonNoticesThatTheLinkFailsAndReturns(t *testing.T) {
 		return
 	}
 	rows := s.sql("SELECT count(*) FROM link WHERE state = 'offline'")
-	logged := strings.Count(mustLogs(t, p, "rockpool-sidecar"), `"msg":"link state changed","from":"suspect","to":"offline"`)
+	logged := len(regexp.MustCompile(`"msg":"link state changed","from":"[a-z]+","to":"offline"`).FindAllString(mustLogs(t, p, "rockpool-sidecar"), -1))
 	if counted := p.metric(`rockpool_link_transitions_total{to="offline"}`); logged != 3 || counted != 3 || rows != "3" {
 		t.Errorf("the link was down 3 times: %d lines in the log, %d in the metric, %s rows in the history", logged, counted, rows)
 	}
@@ -146,8 +148,6 @@ func TestTheSidecarSwitchesToTheOtherOfTwoLinks(t *testing.T) {
 	p := s.configurable()
 	p.sees("synced")
 	p.linkIs("online")
-	changes := func() string { return s.sql("SELECT count(*) FROM link") }
-	before := changes()
 	x := p.poll(5*time.Millisecond, getRequest{Target: s.configMaps() + "/greeting"}, getRequest{Target: s.configMaps()})
 	defer x.stop()
 	// answered is how often the sidecar has logged that an address answers.
@@ -162,7 +162,7 @@ func TestTheSidecarSwitchesToTheOtherOfTwoLinks(t *testing.T) {
 	}{
 		{"the first is refused", s.Link.Cut, s.Link.Restore, second, edge.PublicAddress},
 		{"the first is a black hole", s.Link.BlackHole, s.Link.Restore, second, edge.PublicAddress},
-		{"the unused second is a black hole too", second.BlackHole, second.Restore, s.Link, another},
+		{"the unused second is a black hole too, and nobody asks it", second.BlackHole, second.Restore, s.Link, ""},
 		{"the list of addresses changes", func() {
 			s.configure("upstream: {servers: [{url: 'https://" + another + "', tls-server-name: kubernetes}]}\n")
 			p.sidecarSays(`changed settings are in effect","keys":["upstream.servers"]`)
@@ -201,8 +201,8 @@ func TestTheSidecarSwitchesToTheOtherOfTwoLinks(t *testing.T) {
 	if truncated > len(steps) { // one for each fault, as the client sends one request at a time
 		t.Errorf("%d truncated answers", truncated)
 	}
-	if got := changes(); got != before {
-		t.Errorf("the state of the link has changed: %s", s.sql("SELECT * FROM v_link"))
+	if got := s.sql("SELECT count(*) FROM link WHERE state = 'offline'"); got != "0" {
+		t.Errorf("the link was offline: %s", s.sql("SELECT * FROM v_link"))
 	}
 	if n := strings.Count(mustLogs(t, p, "app"), `"event":"synced"`); n != 1 || p.restarts("rockpool-sidecar") != 0 {
 		t.Errorf("the informer synced %d times", n)

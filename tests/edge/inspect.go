@@ -111,9 +111,18 @@ func (n *Node) AwaitRows(ctx context.Context, from string) error {
 	return nil
 }
 
-// AwaitLink waits until the last recorded state of the link is state.
-func (n *Node) AwaitLink(ctx context.Context, state string) error {
+// AwaitLink waits until the last recorded state of the link is state. It makes a program of the
+// pod send a request each second: a sidecar that nobody asks does not look at its link.
+func (n *Node) AwaitLink(ctx context.Context, runner *pod.Runner, state string) error {
+	asked := time.Now()
 	err := poll(ctx, func() (bool, error) {
+		if time.Since(asked) > time.Second {
+			asked = time.Now()
+			// Offline the request fails.
+			if _, err := runner.Exec(ctx, "shell", "/kubectl", "get", "--raw", "/livez"); err != nil {
+				return false, err
+			}
+		}
 		got, err := n.SQL(ctx, "SELECT state FROM link ORDER BY id DESC LIMIT 1")
 		return got == state, err
 	})

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"time"
 
 	"rockpool.dev/sidecar/upstream"
 )
@@ -29,6 +30,8 @@ type Link struct {
 	waiting  int           // callers of WaitOnline that wait
 	answer   AnswerFunc
 	requests []*http.Request
+	wakes    int
+	outage   time.Duration
 }
 
 // NewLink returns a Link that is online. Its requests fail with ErrDown until SetAnswer.
@@ -116,4 +119,32 @@ func (l *Link) Requests() []*http.Request {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.requests)
+}
+
+// Wake counts that a program has asked while the link was offline.
+func (l *Link) Wake() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.wakes++
+}
+
+// Wakes returns the number of calls of Wake.
+func (l *Link) Wakes() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.wakes
+}
+
+// SetOutage sets the duration of the last outage.
+func (l *Link) SetOutage(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.outage = d
+}
+
+// Outage returns the duration of the last outage.
+func (l *Link) Outage() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.outage
 }

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"time"
 
-	"go.uber.org/zap"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/rand"
@@ -175,7 +174,7 @@ func (b *Outbox) base(ctx context.Context, w write.Request, e *entry) (o write.O
 		before, err = write.DecodePatch(q.Patch)
 	}
 	if err != nil {
-		b.Logger.Warn("a queued Event cannot be read", zap.String("path", e.path), zap.String("name", e.name), zap.Error(err))
+		b.warn("a queued Event cannot be read", e.key, err)
 		return nil, nil, fmt.Errorf("%w: the queued Event cannot be read", write.ErrNeedsServer)
 	}
 	return o, before, nil
@@ -194,7 +193,7 @@ func (b *Outbox) queue(ctx context.Context, e *entry, k key, o write.Object, p w
 	defer cancel()
 	id, err := b.Store.Enqueue(ctx, q)
 	if err != nil {
-		b.Logger.Warn("an Event cannot be queued", zap.String("path", k.path), zap.String("name", k.name), zap.Error(err))
+		b.warn("an Event cannot be queued", k, err)
 		return fmt.Errorf("%w: the Event could not be written to the disk%s", write.ErrNeedsServer, because(err))
 	}
 	if e != nil {

@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"rockpool.dev/sidecar/tally"
 	"rockpool.dev/sidecar/write"
 	"rockpool.dev/store"
 )
@@ -92,10 +93,13 @@ func (b *Outbox) deliver(ctx context.Context, courier Sender) (all bool) {
 		switch {
 		case errors.Is(err, write.ErrNoToken), errors.Is(err, errHolds):
 			held[e.principal] = true
-			b.Logger.Warn("queued Events wait for a token", zap.String("principal", e.principal), zap.Error(err))
+			b.Repeated.Write(tally.Line{
+				Level: zap.WarnLevel, Message: "queued Events wait for a token",
+				Kind: []zap.Field{zap.String("principal", e.principal)}, Err: err,
+			})
 		case err != nil:
 			if ctx.Err() == nil {
-				b.Logger.Warn("a queued Event cannot be delivered yet", zap.String("path", e.path), zap.String("name", e.name), zap.Error(err))
+				b.warn("a queued Event cannot be delivered yet", e.key, err)
 			}
 			return false
 		default:
@@ -122,7 +126,7 @@ func (b *Outbox) send(ctx context.Context, courier Sender, e *entry) (result str
 	q, err := b.Store.Queued(ctx, e.id)
 	switch {
 	case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrCorrupt):
-		b.Logger.Warn("a queued Event is lost", zap.String("path", e.path), zap.String("name", e.name), zap.Error(err))
+		b.warn("a queued Event is lost", e.key, err)
 		return "lost", nil
 	case err != nil:
 		return "", err
@@ -177,8 +181,11 @@ func (b *Outbox) verdict(status metav1.Status, err error, e *entry) (string, err
 	case code == http.StatusRequestTimeout, code == http.StatusTooManyRequests, code == http.StatusConflict, code < 400, code >= 500:
 		return "", fmt.Errorf("the API server answers %d %s", code, status.Reason)
 	}
-	b.Logger.Warn("the API server refuses a queued Event; it is dropped", zap.String("path", e.path), zap.String("name", e.name),
-		zap.Int32("code", status.Code), zap.String("reason", string(status.Reason)))
+	b.Repeated.Write(tally.Line{
+		Level: zap.WarnLevel, Message: "the API server refuses a queued Event; it is dropped",
+		Kind:   []zap.Field{zap.Int32("code", status.Code), zap.String("reason", string(status.Reason))},
+		Fields: []zap.Field{zap.String("path", e.path), zap.String("name", e.name)},
+	})
 	return "refused", nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/tally"
 	"rockpool.dev/sidecar/write"
 	"rockpool.dev/store"
 )
@@ -38,7 +39,9 @@ type Options struct {
 	// MaxAge is how long an Event waits at most, by the node's clock.
 	MaxAge time.Duration
 	Logger *zap.Logger
-	Clock  clock.Clock // nil means the real one
+	// Repeated is for lines that each Event may repeat; nil: one of its own.
+	Repeated *tally.Log
+	Clock    clock.Clock // nil means the real one
 }
 
 // Outbox holds Events until they are delivered. Its methods may be called from several
@@ -70,6 +73,9 @@ type entry struct {
 // Events are delivered to, and Run.
 func New(opts Options) *Outbox {
 	opts.Clock = cmp.Or[clock.Clock](opts.Clock, clock.RealClock{})
+	if opts.Repeated == nil {
+		opts.Repeated = tally.New(opts.Logger, opts.Clock)
+	}
 	return &Outbox{Options: opts, wake: make(chan struct{}, 1)}
 }
 
@@ -176,7 +182,7 @@ func (b *Outbox) state(e *entry) (changes int, superseded, waits bool) {
 // a restart, which does no harm.
 func (b *Outbox) drop(ctx context.Context, e *entry, result string) {
 	if err := b.Store.Dequeue(context.WithoutCancel(ctx), e.id); err != nil {
-		b.Logger.Warn("a queued Event that is done cannot be removed from the cache", zap.String("path", e.path), zap.String("name", e.name), zap.Error(err))
+		b.warn("a queued Event that is done cannot be removed from the cache", e.key, err)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -201,6 +207,17 @@ func (b *Outbox) bound(ctx context.Context) {
 		}
 	}
 	if crowded+aged > 0 {
-		b.Logger.Warn("queued Events were dropped, the oldest first", zap.Int("beyond offline.events-max-count", crowded), zap.Int("beyond offline.events-max-age", aged))
+		b.Repeated.Write(tally.Line{
+			Level: zap.WarnLevel, Message: "queued Events were dropped, the oldest first",
+			Fields: []zap.Field{zap.Int("beyond offline.events-max-count", crowded), zap.Int("beyond offline.events-max-age", aged)},
+		})
 	}
+}
+
+// warn logs a line about an Event that others may repeat.
+func (b *Outbox) warn(message string, k key, err error) {
+	b.Repeated.Write(tally.Line{
+		Level: zap.WarnLevel, Message: message,
+		Fields: []zap.Field{zap.String("path", k.path), zap.String("name", k.name)}, Err: err,
+	})
 }

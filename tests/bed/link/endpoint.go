@@ -11,6 +11,9 @@ import (
 	"rockpool.dev/tests/bed/freeport"
 )
 
+// bufferSize is that of each socket buffer of the Link. The kernel doubles it for its overhead.
+const bufferSize = 8 << 10
+
 // An endpoint is one listener of a Link.
 type endpoint struct {
 	link     *Link
@@ -31,7 +34,7 @@ func (l *Link) Listen(ctx context.Context, address string) error {
 	if err != nil {
 		return err
 	}
-	_, err = l.listen(listener.(*net.TCPListener))
+	_, err = l.listen(listener.(*net.TCPListener), limitBuffers)
 	return err
 }
 
@@ -39,15 +42,16 @@ func (l *Link) Listen(ctx context.Context, address string) error {
 // network namespace of a pod. The Link owns the listener. remove closes it; the connections that
 // it has accepted stay open.
 func (l *Link) AcceptFrom(listener *net.TCPListener) (remove func(), err error) {
-	e, err := l.listen(listener)
+	e, err := l.listen(listener, limitBuffers)
 	if err != nil {
 		return nil, err
 	}
 	return e.close, nil
 }
 
-// listen adds a listener, which the Link owns from now on.
-func (l *Link) listen(listener *net.TCPListener) (*endpoint, error) {
+// listen adds a listener, which the Link owns from now on. Its connections inherit the options
+// that prepare sets.
+func (l *Link) listen(listener *net.TCPListener, prepare func(socket int) error) (*endpoint, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -55,6 +59,10 @@ func (l *Link) listen(listener *net.TCPListener) (*endpoint, error) {
 		return nil, net.ErrClosed
 	}
 	e := &endpoint{link: l, listener: listener}
+	if err := e.control(prepare); err != nil {
+		listener.Close()
+		return nil, fmt.Errorf("limit buffers of %s: %w", listener.Addr(), err)
+	}
 	l.endpoints = append(l.endpoints, e)
 	e.apply(l.state)
 	l.running.Go(e.accept)
@@ -154,6 +162,18 @@ func (e *endpoint) applySocket(socket int, s state) error {
 		return fmt.Errorf("listen: %w", err)
 	}
 	return nil
+}
+
+// limitBuffers makes a socket, before it connects or listens, one of a link with an MTU of 1500
+// bytes, and its buffers small: bytes then wait in the Link's queue and at their sender. The size
+// of packets bounds the sender's buffer too, whose first size on loopback is 2.5 MiB otherwise.
+func limitBuffers(socket int) error {
+	const timestamps = 12 // bytes of the option in each packet
+	return errors.Join(
+		unix.SetsockoptInt(socket, unix.IPPROTO_TCP, unix.TCP_MAXSEG, segmentSize+timestamps),
+		unix.SetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_RCVBUF, bufferSize),
+		unix.SetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_SNDBUF, bufferSize),
+	)
 }
 
 // dropAll attaches a socket filter that drops every packet, SYNs first of all.

@@ -1,10 +1,10 @@
-// Package link is the network link from an edge to a server, which a test can break and repair.
+// Package link is the network link from an edge to a server, which a test can make thin, break and
+// repair. A Link forwards in this process, for any user. A Kernel is a link that the kernel makes
+// thin, for root.
 package link
 
 import (
-	"context"
 	"fmt"
-	"net"
 	"sync"
 	"time"
 )
@@ -13,23 +13,23 @@ import (
 // It forwards from any number of listeners, on the host and inside pods, to one target. All methods
 // may be called at any time, by several goroutines.
 //
-// The states exclude each other: Cut, BlackHole, Drop and Restore each end the state before. Delay,
-// Stall and HalfOpen are independent of the state.
+// The states exclude each other: Cut, BlackHole, Drop and Restore each end the state before.
+// SetShape, Delay and HalfOpen are independent of the state.
 type Link struct {
 	target string
 	host   *endpoint
 
-	mu               sync.Mutex
-	changed          chan struct{} // closed and replaced when the state changes
-	state            state
-	delay            time.Duration
-	stall            time.Duration // of a chunk, with stallProbability
-	endpoints        []*endpoint
-	conns            map[*forward]struct{}
-	stats            Stats
-	closed           bool
-	stallProbability float64
-	running          sync.WaitGroup // accept loops and forwards
+	mu        sync.Mutex
+	changed   chan struct{} // closed and replaced when a state or a shape changes
+	state     state
+	elapsed   time.Duration // what the clock showed at the last change of state
+	since     time.Time     // the last change of state
+	up, down  direction
+	endpoints []*endpoint
+	conns     map[*forward]struct{}
+	ended     Stats // Accepted, and packets of connections that have ended
+	closed    bool
+	running   sync.WaitGroup // accept loops and forwards
 }
 
 type state int
@@ -41,23 +41,15 @@ const (
 	stateDrop
 )
 
-// Stats count the traffic of a Link since New.
-type Stats struct {
-	// Accepted counts connections, Open those of them that are still open.
-	Accepted, Open int
-	// BytesUp counts bytes delivered to the target, BytesDown bytes delivered to clients.
-	BytesUp, BytesDown int64
-}
-
 // New returns a Link to target (host:port). It is up and listens on a free loopback port of the
 // host.
 func New(target string) (*Link, error) {
-	l := &Link{target: target, changed: make(chan struct{}), conns: map[*forward]struct{}{}}
+	l := &Link{target: target, changed: make(chan struct{}), since: time.Now(), conns: map[*forward]struct{}{}}
 	listener, err := listenLoopback()
 	if err != nil {
 		return nil, err
 	}
-	if l.host, err = l.listen(listener); err != nil {
+	if l.host, err = l.listen(listener, limitBuffers); err != nil {
 		return nil, err
 	}
 	return l, nil
@@ -98,7 +90,7 @@ func (l *Link) tryDrop() error {
 	return nil
 }
 
-// Restore returns the link to normal, except for Delay, Stall and HalfOpen.
+// Restore returns the link to normal, except for SetShape, Delay and HalfOpen.
 func (l *Link) Restore() { l.enter(stateUp) }
 
 // Reset resets all existing connections. The state stays.
@@ -106,23 +98,6 @@ func (l *Link) Reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.resetAll()
-}
-
-// Delay delivers bytes d after they were sent, from now on and each way: a round trip takes 2d
-// longer. The throughput stays. Zero ends the delay.
-func (l *Link) Delay(d time.Duration) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.delay = d
-}
-
-// Stats returns the counters up to now.
-func (l *Link) Stats() Stats {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	stats := l.stats
-	stats.Open = len(l.conns)
-	return stats
 }
 
 // Close resets all connections, closes all listeners and waits for the Link's goroutines to end.
@@ -146,9 +121,12 @@ func (l *Link) enter(s state) {
 	if l.closed {
 		return
 	}
+	l.elapsed, l.since = l.now(), time.Now()
 	l.state = s
 	if s == stateCut {
 		l.resetAll()
+		l.up.schedule.clear()
+		l.down.schedule.clear()
 	}
 	for _, e := range l.endpoints {
 		e.apply(s)
@@ -164,25 +142,5 @@ func (l *Link) notify() {
 func (l *Link) resetAll() {
 	for f := range l.conns {
 		f.abort()
-	}
-}
-
-// wait blocks until ok returns true for the state. It fails when ctx or the Link has ended.
-func (l *Link) wait(ctx context.Context, ok func(state) bool) error {
-	for {
-		l.mu.Lock()
-		current, closed, changed := l.state, l.closed, l.changed
-		l.mu.Unlock()
-		if closed {
-			return net.ErrClosed
-		}
-		if ok(current) {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-changed:
-		}
 	}
 }

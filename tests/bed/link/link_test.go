@@ -97,7 +97,9 @@ func TestALinkForwardsAndCountsBytes(t *testing.T) {
 	}
 	want := Stats{Accepted: 1, Open: 1, BytesUp: 5, BytesDown: 5}
 	eventually.NoError(t, "the link counts the bytes", func() error {
-		if got := link.Stats(); got != want {
+		got := link.Stats()
+		got.PacketsUp, got.PacketsDown = 0, 0
+		if got != want {
 			return fmt.Errorf("%+v, want %+v", got, want)
 		}
 		return nil
@@ -234,28 +236,6 @@ func TestDropLeavesNewConnectionsUnanswered(t *testing.T) {
 	}
 }
 
-func TestDelayAddsToEachDirection(t *testing.T) {
-	link := echoLink(t)
-	conn := dial(t, link)
-	const delay = 100 * time.Millisecond
-	link.Delay(delay)
-	started := time.Now()
-	if err := echo(conn, "slow", 2*time.Second); err != nil {
-		t.Fatal(err)
-	}
-	if took := time.Since(started); took < 2*delay {
-		t.Errorf("round trip took %s, want at least %s", took, 2*delay)
-	}
-	link.Delay(0)
-	started = time.Now()
-	if err := echo(conn, "fast", 2*time.Second); err != nil {
-		t.Fatal(err)
-	}
-	if took := time.Since(started); took >= 2*delay {
-		t.Errorf("round trip without delay took %s", took)
-	}
-}
-
 func TestHalfOpenSilencesExistingConnectionsOnly(t *testing.T) {
 	link := echoLink(t)
 	old := dial(t, link)
@@ -273,28 +253,6 @@ func TestHalfOpenSilencesExistingConnectionsOnly(t *testing.T) {
 	link.Restore()
 	if err := receive(old, "old", short); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("existing connection after Restore: %v, want silence", err)
-	}
-}
-
-func TestStallDelaysAStream(t *testing.T) {
-	const stall = 100 * time.Millisecond
-	link := echoLink(t)
-	conn := dial(t, link)
-	link.Stall(1, stall)
-	started := time.Now()
-	if err := echo(conn, "slow", 2*time.Second); err != nil {
-		t.Fatal(err)
-	}
-	if took := time.Since(started); took < 2*stall {
-		t.Errorf("took %s, want at least %s", took, 2*stall)
-	}
-	link.Stall(0, stall)
-	started = time.Now()
-	if err := echo(conn, "fast", 2*time.Second); err != nil {
-		t.Fatal(err)
-	}
-	if took := time.Since(started); took >= 2*stall {
-		t.Errorf("took %s without a stall", took)
 	}
 }
 

@@ -1,0 +1,242 @@
+package upstream
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// maxReplay bounds, in bytes, a request body that is kept so that it can be sent again. What the
+// API server says it has not begun is sent again on a new connection.
+const maxReplay = 1 << 20
+
+// maxKept bounds, in bytes, all bodies together that are kept. What finds no room is sent as it
+// comes, and cannot be sent again.
+const maxKept = 16 << 20
+
+var keptBytes atomic.Int64
+
+// upload is the body of a request, over several attempts.
+type upload struct {
+	source io.ReadCloser // nil: no body
+	length int64         // negative: not known
+
+	reading sync.Mutex // held while source is read
+	mu      sync.Mutex
+	read    int    // bytes of source that were read
+	kept    []byte // all of them, or nil if lost
+	lost    bool   // they cannot be sent again
+	end     error  // of source: io.EOF, or the client's error
+	reader  *part  // of the latest attempt; the ones before get no bytes any more
+}
+
+// newUpload reads a body whose length is known, up to maxReplay. A client that breaks off its own
+// body fails here, before anything of it is sent. Other bodies are read as they are sent: their
+// client may wait for an answer before it goes on.
+func newUpload(r *http.Request) (*upload, error) {
+	if r.Body == nil || r.Body == http.NoBody {
+		return &upload{}, nil
+	}
+	u := &upload{source: r.Body, length: r.ContentLength}
+	if u.length <= 0 || u.length > maxReplay || !keep(int(u.length)) {
+		u.length = cmp.Or(u.length, -1) // as in http.Request, 0 is not known either
+		u.lost = u.length > 0
+		return u, nil
+	}
+	u.kept, u.read, u.end = make([]byte, u.length), int(u.length), io.EOF
+	if _, err := io.ReadFull(r.Body, u.kept); err != nil {
+		u.close()
+		return nil, fmt.Errorf("read request body: %w", err)
+	}
+	return u, nil
+}
+
+// keep takes room for bytes of a body, if there is any.
+func keep(n int) bool {
+	for {
+		before := keptBytes.Load()
+		if n > 0 && before+int64(n) > maxKept {
+			return false
+		}
+		if keptBytes.CompareAndSwap(before, before+int64(n)) {
+			return true
+		}
+	}
+}
+
+// duration is how long the body, as far as it is known, may be on its way over the thinnest link.
+func (u *upload) duration() time.Duration {
+	if u == nil {
+		return 0
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	// In this order it does not overflow.
+	seconds := min(max(u.length, int64(u.read))/thinnestLink, int64(longestUpload/time.Second))
+	return time.Duration(seconds) * time.Second
+}
+
+// forget lets go of the bytes: the request has been answered. Its body may go on.
+func (u *upload) forget() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.reader == nil || u.reader.at >= len(u.kept) {
+		u.lose()
+	}
+}
+
+// lose is called with the lock held.
+func (u *upload) lose() {
+	keptBytes.Add(-int64(len(u.kept)))
+	u.kept, u.lost = nil, true
+}
+
+// give puts the body into a request that is about to be sent.
+func (u *upload) give(r *http.Request) {
+	if u.source == nil {
+		r.Body, r.ContentLength = http.NoBody, 0
+		return
+	}
+	r.ContentLength, r.GetBody = u.length, u.again
+	r.Body = u.begin()
+}
+
+// begin gives the body from its beginning. Whoever read it before gets no bytes any more.
+func (u *upload) begin() io.ReadCloser {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.reader = &part{upload: u}
+	return io.NopCloser(u.reader)
+}
+
+// again is http.Request.GetBody.
+func (u *upload) again() (io.ReadCloser, error) {
+	if !u.repeatable() {
+		return nil, errors.New("the body of the request is not kept, so that it cannot be sent again")
+	}
+	return u.begin(), nil
+}
+
+// part is the body for one attempt.
+type part struct {
+	upload *upload
+	at     int // how many bytes were read, under the lock of upload
+}
+
+func (p *part) Read(b []byte) (int, error) {
+	u := p.upload
+	u.reading.Lock()
+	defer u.reading.Unlock()
+	if n, err := p.readKept(b); n > 0 || err != nil || len(b) == 0 {
+		return n, err
+	}
+	n, err := u.source.Read(b)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !u.lost && u.read+n <= maxReplay && keep(n) {
+		u.kept = append(u.kept, b[:n]...)
+	} else {
+		u.lose()
+	}
+	u.read += n
+	p.at += n
+	u.end = err
+	return n, err
+}
+
+// readKept gives what was read from the source before. Nothing and no error: the source has to be
+// read.
+func (p *part) readKept(b []byte) (int, error) {
+	u := p.upload
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch {
+	case u.reader != p || u.lost && p.at != u.read:
+		return 0, io.ErrUnexpectedEOF
+	case p.at < len(u.kept):
+		n := copy(b, u.kept[p.at:])
+		p.at += n
+		return n, nil
+	}
+	return 0, u.end
+}
+
+// repeatable tells that the body can be sent again. If so, the attempt before reads none of it any
+// more.
+func (u *upload) repeatable() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.lost && u.read > 0 {
+		return false
+	}
+	u.reader = nil
+	return true
+}
+
+// broken is the error of the client's body, nil if there was none.
+func (u *upload) broken() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.end == io.EOF {
+		return nil
+	}
+	return u.end
+}
+
+func (u *upload) close() {
+	u.mu.Lock()
+	u.lose()
+	u.reader = nil
+	u.mu.Unlock()
+	if u.source != nil {
+		_ = u.source.Close()
+	}
+}
+
+// attempt is a request on its way over one address.
+type attempt struct {
+	stream bool // its body may be silent for long
+	upload *upload
+	sent   atomic.Bool // something of it may have arrived
+
+	mu     sync.Mutex
+	conn   *conn // that it uses; nil: none yet
+	waiter *waiter
+}
+
+type attemptKey struct{}
+
+func attemptOf(ctx context.Context) *attempt {
+	x, _ := ctx.Value(attemptKey{}).(*attempt)
+	return x
+}
+
+// on notes the connection that the request uses now.
+func (x *attempt) on(c *conn) {
+	w := c.wait(x.upload)
+	x.mu.Lock()
+	before := x.waiter
+	x.conn, x.waiter = c, w
+	x.mu.Unlock()
+	before.done()
+}
+
+// ended notes that the first bytes of the answer are here, or that none will come. It gives the
+// connection, or nil.
+func (x *attempt) ended(answered bool) *conn {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.waiter != nil && answered {
+		// The API server's own time is in it, so it only shows that the link is faster than thought.
+		x.conn.address.measured(x.conn.address.clock.Since(x.waiter.since), false)
+	}
+	x.waiter.done()
+	x.waiter = nil
+	return x.conn
+}

@@ -1,0 +1,367 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/net/http2"
+
+	"rockpool.dev/tests/eventually"
+	"rockpool.dev/tests/fakeclock"
+)
+
+func TestManyRequestsAtOnceDialOnce(t *testing.T) {
+	server := newServer(t, true, respond("ok"))
+	r := newHarness(t, fastOptions(server.asServer()))
+	var answers []chan error
+	for range 50 {
+		answers = append(answers, r.try("/"))
+	}
+	for _, answer := range answers {
+		if err := eventually.Receive(t, "an answer", answer); err != nil {
+			t.Error(err)
+		}
+	}
+	if server.link.dials() != 1 {
+		t.Errorf("%d connections", server.link.dials())
+	}
+}
+
+func TestASilentIPAddressDelaysTheNextForAQuarterOfASecond(t *testing.T) {
+	t.Parallel()
+	server := newServer(t, true, respond("ok"))
+	entry := server.asServer()
+	_, port, _ := net.SplitHostPort(entry.URL.Host)
+	entry.URL.Host, entry.TLSServerName = "api.example.:"+port, "127.0.0.1"
+	r := newHarness(t, fastOptions(entry))
+	a := r.address(0)
+	a.resolve = func(_ context.Context, _, host string) ([]netip.Addr, error) {
+		if host != "api.example." {
+			t.Errorf("asked for %q", host)
+		}
+		return []netip.Addr{netip.MustParseAddr("127.0.0.2"), netip.MustParseAddr("127.0.0.1")}, nil
+	}
+	a.dialer.ControlContext = func(ctx context.Context, _, address string, _ syscall.RawConn) error {
+		if strings.HasPrefix(address, "127.0.0.2") {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		return nil
+	}
+	began := time.Now()
+	r.text(http.MethodGet, "/")
+	if took := time.Since(began); took < attemptDelay || took > attemptDelay+500*time.Millisecond {
+		t.Errorf("the answer took %s", took)
+	}
+}
+
+func TestIPAddressesOfBothFamiliesAreTriedInTurn(t *testing.T) {
+	a := &address{resolve: func(context.Context, string, string) ([]netip.Addr, error) {
+		var ips []netip.Addr
+		for _, ip := range []string{"2001:db8::1", "2001:db8::2", "2001:db8::3", "::ffff:192.0.2.1"} {
+			ips = append(ips, netip.MustParseAddr(ip))
+		}
+		return ips, nil
+	}}
+	got, err := a.lookup(t.Context(), "api.example")
+	if want := "[2001:db8::1 192.0.2.1 2001:db8::2 2001:db8::3]"; fmt.Sprint(got) != want || err != nil {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
+// TestAWokenAddressBeginsOneMoreAttempt: the kernel would repeat a lost SYN after up to 16 s.
+func TestAWokenAddressBeginsOneMoreAttempt(t *testing.T) {
+	t.Parallel()
+	server := newServer(t, true, respond("ok"))
+	clock := fakeclock.New()
+	r := newHarness(t, Options{Settings: Settings{Servers: []Server{server.asServer()}}, Clock: clock})
+	var lost atomic.Bool
+	var attempts atomic.Int32
+	r.address(0).dialer.ControlContext = func(ctx context.Context, _, _ string, _ syscall.RawConn) error {
+		attempts.Add(1)
+		if lost.Load() {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		return nil
+	}
+	r.fail(0, errors.New("no"))
+	lost.Store(true)
+	elapsed(t, clock, "an attempt", func() bool { return attempts.Load() == 1 })
+	lost.Store(false)
+	if took := elapsed(t, clock, "the return", func() bool { r.Wake(); return r.State() == Online }); took > wakeInterval+time.Second {
+		t.Errorf("the return was used after %s", took)
+	}
+	if attempts.Load() != 2 || server.link.dials() != 1 {
+		t.Errorf("%d attempts, %d connections", attempts.Load(), server.link.dials())
+	}
+}
+
+func TestSessionsAreResumedAfterAnOutage(t *testing.T) {
+	t.Parallel()
+	var resumed []bool
+	server := newServer(t, true, func(_ http.ResponseWriter, r *http.Request) { resumed = append(resumed, r.TLS.DidResume) })
+	r := newHarness(t, fastOptions(server.asServer())).run()
+	r.text(http.MethodGet, "/")
+	server.link.refuse()
+	r.try("/")
+	r.await(Offline)
+	server.link.restore()
+	r.await(Online)
+	r.text(http.MethodGet, "/")
+	if diff := cmp.Diff([]bool{false, true}, resumed); diff != "" {
+		t.Errorf("resumed (-want +got):\n%s", diff)
+	}
+}
+
+func TestACAFileThatAppearsLateIsUsed(t *testing.T) {
+	t.Parallel()
+	server := newServer(t, true, respond("ok"))
+	options := fastOptions(server.asServer())
+	options.CAFile = filepath.Join(t.TempDir(), "ca.crt")
+	r := newHarness(t, options).run()
+	for _, way := range []http.RoundTripper{r, r.HTTP1()} {
+		if _, err := way.RoundTrip(r.request(http.MethodGet, "/", nil)); !errors.Is(err, os.ErrNotExist) || !IsLinkError(err) {
+			t.Errorf("without a CA file: %v", err)
+		}
+	}
+	writeCA(t, options.CAFile)
+	r.await(Online)
+	if got := r.text(http.MethodGet, "/"); got != "ok" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// TestAHeaderThatIsTooLargeIsTheRequestsFault also for the connection and the state.
+func TestAHeaderThatIsTooLargeIsTheRequestsFault(t *testing.T) {
+	server := newServerWithConfig(t, true, respond("ok"), func(s *http.Server) { s.MaxHeaderBytes = 16 << 10 })
+	r := newHarness(t, fastOptions(server.asServer()))
+	r.text(http.MethodGet, "/")
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		request := r.request(method, "/", strings.NewReader("x"))
+		request.Header.Set("X-Large", strings.Repeat("x", 40<<10))
+		_, err := r.RoundTrip(request)
+		var own *RequestError
+		if !errors.As(err, &own) || own.Status().Code != http.StatusRequestHeaderFieldsTooLarge || IsLinkError(err) {
+			t.Errorf("%s: %v", method, err)
+		}
+	}
+	r.text(http.MethodGet, "/")
+	if diff := cmp.Diff([]State{Online}, r.states()); diff != "" || server.link.dials() != 1 {
+		t.Errorf("%d connections, changes (-want +got):\n%s", server.link.dials(), diff)
+	}
+}
+
+// newHTTP2Server serves each connection, after the TLS handshake, with a function. It returns a
+// harness that uses the server.
+func newHTTP2Server(t *testing.T, serve func(net.Listener, net.Conn)) *harness {
+	cert, ca := selfSigned(t, "127.0.0.1")
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{http2.NextProtoTLS}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	group.Go(func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.(*tls.Conn).Handshake()
+			serve(listener, c)
+			_ = c.Close()
+		}
+	})
+	t.Cleanup(func() { _ = listener.Close(); group.Wait() })
+	options := fastOptions(Server{URL: &url.URL{Scheme: "https", Host: listener.Addr().String()}})
+	options.CAFile = filepath.Join(t.TempDir(), "ca.crt")
+	if err := os.WriteFile(options.CAFile, ca, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return newHarness(t, options)
+}
+
+// TestAConnectionThatEndsAtOnceIsNotDialedForEver: the handshake succeeds, and nothing follows.
+func TestAConnectionThatEndsAtOnceIsNotDialedForEver(t *testing.T) {
+	var dials atomic.Int32
+	r := newHTTP2Server(t, func(net.Listener, net.Conn) { dials.Add(1) })
+	if _, err := r.RoundTrip(r.request(http.MethodGet, "/", nil)); !IsLinkError(err) {
+		t.Errorf("got %v", err)
+	}
+	if n := dials.Load(); n > attemptsEach*maxDials {
+		t.Errorf("%d connections for one request", n)
+	}
+}
+
+// TestAWriteThatWasNotBegunDidNotArrive: the server says so by GOAWAY, and then goes.
+func TestAWriteThatWasNotBegunDidNotArrive(t *testing.T) {
+	for _, begun := range []bool{false, true} {
+		r := newHTTP2Server(t, func(listener net.Listener, c net.Conn) {
+			framer := http2.NewFramer(c, c)
+			_, _ = io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
+			_ = framer.WriteSettings()
+			for {
+				frame, err := framer.ReadFrame()
+				if err != nil {
+					return
+				}
+				if headers, ok := frame.(*http2.HeadersFrame); ok {
+					_ = listener.Close()
+					last := uint32(0)
+					if begun {
+						last = headers.StreamID
+					}
+					_ = framer.WriteGoAway(last, http2.ErrCodeNo, nil)
+					if begun {
+						return
+					}
+				}
+			}
+		})
+		_, err := r.RoundTrip(r.request(http.MethodPost, "/", strings.NewReader("x")))
+		if !IsLinkError(err) || MayHaveArrived(err) != begun {
+			t.Errorf("begun: %t: %v, may have arrived: %t", begun, err, MayHaveArrived(err))
+		}
+	}
+}
+
+// TestGOAWAYLosesNothing: a server sends GOAWAY at random to writers. No request fails, none is
+// carried out twice.
+func TestGOAWAYLosesNothing(t *testing.T) {
+	t.Parallel()
+	const writers, each = 8, 60
+	var mu sync.Mutex
+	done := map[string]int{}
+	server := newServer(t, true, func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		mu.Lock()
+		done[string(body[:20])]++
+		mu.Unlock()
+		if rand.IntN(20) == 0 {
+			w.Header().Set("Connection", "close")
+		}
+	})
+	r := newHarness(t, fastOptions(server.asServer()))
+	var group sync.WaitGroup
+	for writer := range writers {
+		group.Go(func() {
+			for i := range each {
+				body := fmt.Sprintf("%20s", fmt.Sprint(writer, "/", i)) + strings.Repeat("x", rand.IntN(60_000))
+				request := r.request(http.MethodPatch, "/", &closing{Reader: strings.NewReader(body)})
+				if i%2 == 0 { // the length of the others is not known
+					request.ContentLength = int64(len(body))
+				}
+				response, err := r.RoundTrip(request)
+				if err != nil {
+					t.Errorf("writer %d, request %d: %v", writer, i, err)
+					continue
+				}
+				_ = response.Body.Close()
+			}
+		})
+	}
+	group.Wait()
+	mu.Lock()
+	defer mu.Unlock()
+	if len(done) != writers*each {
+		t.Errorf("%d of %d requests were carried out", len(done), writers*each)
+	}
+	for name, times := range done {
+		if times != 1 {
+			t.Errorf("%s was carried out %d times", name, times)
+		}
+	}
+	if diff := cmp.Diff([]State{Online}, r.states()); diff != "" || server.link.dials() < 5 {
+		t.Errorf("%d connections, changes (-want +got):\n%s", server.link.dials(), diff)
+	}
+}
+
+func TestLargeBodiesStream(t *testing.T) {
+	for _, v := range versions {
+		t.Run(v.name, func(t *testing.T) {
+			began := make(chan struct{})
+			server := newServer(t, v.h2, func(w http.ResponseWriter, r *http.Request) {
+				first := make([]byte, 10)
+				if _, err := io.ReadFull(r.Body, first); err != nil {
+					t.Error(err)
+				}
+				close(began)
+				n, err := io.Copy(io.Discard, r.Body)
+				if err != nil {
+					t.Error(err)
+				}
+				fmt.Fprint(w, n+10)
+			})
+			r := newHarness(t, fastOptions(server.asServer()))
+			reader, writer := io.Pipe()
+			var group sync.WaitGroup
+			group.Go(func() {
+				chunk := make([]byte, 2*maxReplay)
+				_, _ = writer.Write(chunk)
+				<-began // while the client still writes
+				_, _ = writer.Write(chunk)
+				_ = writer.Close()
+			})
+			response, err := r.RoundTrip(r.request(http.MethodPost, "/", reader))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			group.Wait()
+			if data, err := io.ReadAll(response.Body); string(data) != fmt.Sprint(4*maxReplay) || err != nil {
+				t.Errorf("%s, %v", data, err)
+			}
+		})
+	}
+}
+
+// TestAResponseThatNobodyReadsHoldsLittleMemory: one stream gets a window of 1 MiB.
+func TestAResponseThatNobodyReadsHoldsLittleMemory(t *testing.T) {
+	server := newServer(t, true, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 8<<20)) })
+	r := newHarness(t, fastOptions(server.asServer()))
+	response := r.send(http.MethodGet, "/")
+	eventually.True(t, "the window to be full", func() bool { return server.link.forwarded() >= receiveBuffer })
+	time.Sleep(100 * time.Millisecond)
+	if got := server.link.forwarded(); got > receiveBuffer*5/4 {
+		t.Errorf("%d bytes were sent", got)
+	}
+	if n, err := io.Copy(io.Discard, response.Body); n != 8<<20 || err != nil {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+}
+
+// TestATLSSessionOutlivesAFailedLink: crypto/tls deletes a session when a handshake with it fails.
+func TestATLSSessionOutlivesAFailedLink(t *testing.T) {
+	cache := &sessions{ClientSessionCache: tls.NewLRUClientSessionCache(1)}
+	cache.Put("key", &tls.ClientSessionState{})
+	for failure := 1; failure < maxDeletions; failure++ {
+		cache.Put("key", nil)
+		if _, kept := cache.Get("key"); !kept {
+			t.Fatalf("the session is gone after %d failures", failure)
+		}
+	}
+	cache.Put("key", nil)
+	if _, kept := cache.Get("key"); kept {
+		t.Errorf("the session is still used after %d failures", maxDeletions)
+	}
+}

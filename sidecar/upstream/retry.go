@@ -1,0 +1,112 @@
+package upstream
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+const (
+	// firstRetry is the longest wait before an address that is down is tried again. It doubles with
+	// each failure, up to Settings.RetryInterval. The wait is a random part of that.
+	firstRetry = time.Second
+	// wakeInterval is the shortest time between two attempts that requests wake.
+	wakeInterval = 2 * time.Second
+)
+
+// retry tries again to connect while that fails and no connection takes requests, until the address
+// is closed.
+func (a *address) retry() {
+	var due time.Time // of the next attempt; zero: none is needed
+	for failures := 0; a.ctx.Err() == nil; {
+		now := a.clock.Now()
+		a.mu.Lock()
+		longest, tried := min(firstRetry<<min(failures, 10), a.settings.RetryInterval), a.tried
+		a.mu.Unlock()
+		e := a.evidence()
+		switch {
+		case e.Usable || !a.wanted() || (e.Failed.IsZero() && (!e.Heard.IsZero() || !a.isOnlyHope())):
+			due, failures = time.Time{}, 0
+		case due.IsZero():
+			// Many sidecars come back at the same time.
+			due = latest(now, tried.Add(rand.N(longest))) //nolint:gosec // no secret
+		}
+		var next <-chan time.Time
+		stop := func() bool { return true }
+		if !due.IsZero() {
+			timer := a.clock.NewTimer(due.Sub(now))
+			next, stop = timer.C(), timer.Stop
+		}
+		select {
+		case <-next:
+			failures++
+			due = time.Time{}
+			a.tryAgain()
+		case <-a.woken:
+			if soon := latest(now, tried.Add(wakeInterval)); soon.Before(due) {
+				due = soon
+			}
+		case <-a.look:
+		case <-a.ctx.Done():
+		}
+		stop()
+	}
+}
+
+// tryAgain dials, and waits for the end of that. A dial that is on its way already, and whoever wakes
+// the address meanwhile, have one more attempt begin.
+func (a *address) tryAgain() {
+	a.mu.Lock()
+	if a.closeReason != nil {
+		a.mu.Unlock()
+		return
+	}
+	joined := a.dialing != nil
+	d := a.connect()
+	a.mu.Unlock()
+	if joined {
+		a.hurry(d)
+	}
+	var soon <-chan time.Time
+	for {
+		select {
+		case <-d.done:
+			return
+		case <-a.woken:
+			if soon == nil {
+				a.mu.Lock()
+				soon = a.clock.After(wakeInterval - a.clock.Since(a.tried))
+				a.mu.Unlock()
+			}
+		case <-soon:
+			soon = nil
+			a.hurry(d)
+		}
+	}
+}
+
+// hurry has a dial begin one more attempt.
+func (a *address) hurry(d *dialing) {
+	a.mu.Lock()
+	a.tried = a.clock.Now()
+	a.mu.Unlock()
+	select {
+	case d.again <- struct{}{}:
+	default:
+	}
+}
+
+// wake has the address tried again soon if it is down.
+func (a *address) wake() {
+	select {
+	case a.woken <- struct{}{}:
+	default:
+	}
+}
+
+// reconsider has the retries look at the evidence again.
+func (a *address) reconsider() {
+	select {
+	case a.look <- struct{}{}:
+	default:
+	}
+}
