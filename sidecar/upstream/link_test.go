@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -632,6 +633,34 @@ func TestAnAcknowledgedUploadIsNotSilent(t *testing.T) {
 	acknowledged.Store(false)
 	if err := eventually.Receive(t, "the end of the request", failed); !errors.Is(err, errSilent) || !MayHaveArrived(err) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestAnUploadMayTakeItsTimeBehindAProxy: a proxy on the way takes the whole body at once, and passes
+// it on over a thin link. The kernel hears nothing meanwhile, and the PING is behind the body.
+func TestAnUploadMayTakeItsTimeBehindAProxy(t *testing.T) {
+	t.Parallel()
+	server := newServer(t, true, func(w http.ResponseWriter, r *http.Request) {
+		n, _ := io.Copy(io.Discard, r.Body)
+		_, _ = fmt.Fprint(w, n)
+	})
+	r := newHarness(t, fastOptions(server.asServer()))
+	r.text(http.MethodGet, "/")
+	server.link.setRate(8 << 10)
+	for _, length := range []int64{24 << 10, -1} { // three seconds
+		request := r.request(http.MethodPost, "/", io.NopCloser(strings.NewReader(strings.Repeat("x", 24<<10))))
+		request.ContentLength = length
+		response, err := r.RoundTrip(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(response.Body); string(got) != fmt.Sprint(24<<10) || err != nil {
+			t.Errorf("the API server got %s bytes, %v", got, err)
+		}
+		_ = response.Body.Close()
+	}
+	if diff := cmp.Diff([]State{Online}, r.states()); diff != "" || server.link.dials() != 1 {
+		t.Errorf("%d connections; changes (-want +got):\n%s", server.link.dials(), diff)
 	}
 }
 
