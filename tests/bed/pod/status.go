@@ -34,15 +34,19 @@ func (p *Runner) WaitRunning(ctx context.Context) error {
 	return p.explain("wait for the pod to run", err)
 }
 
-// WaitExit waits until a container has ended for good.
-func (p *Runner) WaitExit(ctx context.Context, name string) (ContainerStatus, error) {
-	return p.waitStatus(ctx, name, func(s ContainerStatus) bool { return s.State == Terminated })
-}
-
 // WaitRestarted waits until a container runs and has been restarted at least count times.
 func (p *Runner) WaitRestarted(ctx context.Context, name string, count int) error {
-	_, err := p.waitStatus(ctx, name, func(s ContainerStatus) bool { return s.Started && s.RestartCount >= count })
-	return err
+	err := p.await(ctx, func() (bool, error) {
+		c, err := p.find(name)
+		if err != nil {
+			return false, err
+		}
+		if c.status.Reason == "CreateContainerError" {
+			return false, errors.New(c.status.Message)
+		}
+		return c.status.Started && c.status.RestartCount >= count, nil
+	})
+	return p.explain("wait for container "+name, err)
 }
 
 // WaitDone waits until the pod has ended without Stop, and returns Succeeded or Failed.
@@ -70,22 +74,6 @@ func (p *Runner) WaitLog(ctx context.Context, name, text string) error {
 		case <-ticker.C:
 		}
 	}
-}
-
-func (p *Runner) waitStatus(ctx context.Context, name string, ok func(ContainerStatus) bool) (ContainerStatus, error) {
-	var status ContainerStatus
-	err := p.await(ctx, func() (bool, error) {
-		c, err := p.find(name)
-		if err != nil {
-			return false, err
-		}
-		status = c.status
-		if status.Reason == "CreateContainerError" {
-			return false, errors.New(status.Message)
-		}
-		return ok(status), nil
-	})
-	return status, p.explain("wait for container "+name, err)
 }
 
 // explain adds the state of each container to an error.
