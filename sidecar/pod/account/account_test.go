@@ -510,7 +510,7 @@ func TestRunReadsAtIntervals(t *testing.T) {
 		t.Fatal(err)
 	}
 	fake.Step(DefaultInterval)
-	eventually.True(t, "the copy is mended", shown(m, "1"))
+	eventually.True(t, "the copy to be repaired", shown(m, "1"))
 }
 
 func TestRunRetriesSoon(t *testing.T) {
