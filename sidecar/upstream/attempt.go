@@ -22,18 +22,24 @@ const maxKept = 16 << 20
 
 var keptBytes atomic.Int64
 
-// upload is the body of a request, over several attempts.
+// chunkSize is how many bytes of a body are read at once, if they are read as they are sent.
+const chunkSize = 32 << 10
+
+// upload is the body of a request, over several attempts. An attempt can end while its client sends
+// nothing: fill reads the client's body, and only fill waits for it.
 type upload struct {
 	source io.ReadCloser // nil: no body
 	length int64         // negative: not known
 
-	reading sync.Mutex // held while source is read
 	mu      sync.Mutex
-	read    int    // bytes of source that were read
-	kept    []byte // all of them, or nil if lost
-	lost    bool   // they cannot be sent again
-	end     error  // of source: io.EOF, or the client's error
-	reader  *part  // of the latest attempt; the ones before get no bytes any more
+	changed sync.Cond // any of the fields below
+	read    int       // bytes of source that were read
+	bytes   []byte    // the latest of them: all, or if lost those that came last
+	lost    bool      // they cannot be sent again
+	end     error     // of source: io.EOF, or the client's error
+	reader  *part     // of the latest attempt; the ones before get no bytes any more
+	filling bool      // fill runs
+	chunk   []byte    // used by fill
 }
 
 // newUpload reads a body whose length is known, up to maxReplay. A client that breaks off its own
@@ -44,13 +50,14 @@ func newUpload(r *http.Request) (*upload, error) {
 		return &upload{}, nil
 	}
 	u := &upload{source: r.Body, length: r.ContentLength}
+	u.changed.L = &u.mu
 	if u.length <= 0 || u.length > maxReplay || !keep(int(u.length)) {
 		u.length = cmp.Or(u.length, -1) // as in http.Request, 0 is not known either
 		u.lost = u.length > 0
 		return u, nil
 	}
-	u.kept, u.read, u.end = make([]byte, u.length), int(u.length), io.EOF
-	if _, err := io.ReadFull(r.Body, u.kept); err != nil {
+	u.bytes, u.read, u.end = make([]byte, u.length), int(u.length), io.EOF
+	if _, err := io.ReadFull(r.Body, u.bytes); err != nil {
 		u.close()
 		return nil, fmt.Errorf("read request body: %w", err)
 	}
@@ -86,15 +93,17 @@ func (u *upload) duration() time.Duration {
 func (u *upload) forget() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.reader == nil || u.reader.at >= len(u.kept) {
+	if u.reader == nil || u.reader.at >= u.read {
 		u.lose()
 	}
 }
 
 // lose is called with the lock held.
 func (u *upload) lose() {
-	keptBytes.Add(-int64(len(u.kept)))
-	u.kept, u.lost = nil, true
+	if !u.lost {
+		keptBytes.Add(-int64(len(u.bytes)))
+	}
+	u.bytes, u.lost = nil, true
 }
 
 // give puts the body into a request that is about to be sent.
@@ -108,11 +117,22 @@ func (u *upload) give(r *http.Request) {
 }
 
 // begin gives the body from its beginning. Whoever read it before gets no bytes any more.
-func (u *upload) begin() io.ReadCloser {
+func (u *upload) begin() *part {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.reader = &part{upload: u}
-	return io.NopCloser(u.reader)
+	u.changed.Broadcast()
+	return u.reader
+}
+
+// current is the body for the latest attempt, nil if there is none.
+func (u *upload) current() *part {
+	if u == nil {
+		return nil
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.reader
 }
 
 // again is http.Request.GetBody.
@@ -123,6 +143,23 @@ func (u *upload) again() (io.ReadCloser, error) {
 	return u.begin(), nil
 }
 
+// fill reads from the source once. It ends when the client sends something, or when the client's
+// request ends.
+func (u *upload) fill() {
+	n, err := u.source.Read(u.chunk)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.filling, u.end = false, err
+	u.read += n
+	if !u.lost && u.read <= maxReplay && keep(n) {
+		u.bytes = append(u.bytes, u.chunk[:n]...)
+	} else {
+		u.lose()
+		u.bytes = u.chunk[:n]
+	}
+	u.changed.Broadcast()
+}
+
 // part is the body for one attempt.
 type part struct {
 	upload *upload
@@ -131,40 +168,42 @@ type part struct {
 
 func (p *part) Read(b []byte) (int, error) {
 	u := p.upload
-	u.reading.Lock()
-	defer u.reading.Unlock()
-	if n, err := p.readKept(b); n > 0 || err != nil || len(b) == 0 {
-		return n, err
-	}
-	n, err := u.source.Read(b)
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if !u.lost && u.read+n <= maxReplay && keep(n) {
-		u.kept = append(u.kept, b[:n]...)
-	} else {
-		u.lose()
+	for {
+		switch behind := u.read - p.at; {
+		case u.reader != p || behind > len(u.bytes):
+			return 0, io.ErrUnexpectedEOF
+		case behind > 0 || len(b) == 0:
+			n := copy(b, u.bytes[len(u.bytes)-behind:])
+			p.at += n
+			return n, nil
+		case u.end != nil:
+			return 0, u.end
+		case !u.filling:
+			if u.chunk == nil {
+				u.chunk = make([]byte, chunkSize)
+			}
+			u.filling = true
+			go u.fill()
+		}
+		u.changed.Wait()
 	}
-	u.read += n
-	p.at += n
-	u.end = err
-	return n, err
 }
 
-// readKept gives what was read from the source before. Nothing and no error: the source has to be
-// read.
-func (p *part) readKept(b []byte) (int, error) {
+// Close ends a Read that waits for the client. It is called when the connection has ended.
+func (p *part) Close() error {
+	if p == nil {
+		return nil
+	}
 	u := p.upload
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	switch {
-	case u.reader != p || u.lost && p.at != u.read:
-		return 0, io.ErrUnexpectedEOF
-	case p.at < len(u.kept):
-		n := copy(b, u.kept[p.at:])
-		p.at += n
-		return n, nil
+	if u.reader == p {
+		u.reader = nil
+		u.changed.Broadcast()
 	}
-	return 0, u.end
+	return nil
 }
 
 // repeatable tells that the body can be sent again. If so, the attempt before reads none of it any
@@ -176,6 +215,7 @@ func (u *upload) repeatable() bool {
 		return false
 	}
 	u.reader = nil
+	u.changed.Broadcast()
 	return true
 }
 
@@ -193,6 +233,7 @@ func (u *upload) close() {
 	u.mu.Lock()
 	u.lose()
 	u.reader = nil
+	u.changed.Broadcast()
 	u.mu.Unlock()
 	if u.source != nil {
 		_ = u.source.Close()

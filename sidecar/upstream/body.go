@@ -92,11 +92,12 @@ func (b *guardedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Close cancels the request first: closing a stream would wait for a writer, which may wait for a
+// dead link.
 func (b *guardedBody) Close() error {
 	b.closed.Store(true)
-	err := b.source.Close()
 	b.guard.finish()
-	return err
+	return b.source.Close()
 }
 
 // guardedConn is the body of a 101. After the switch of protocols the connection no longer depends

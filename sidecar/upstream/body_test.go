@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -137,6 +138,89 @@ func TestABodyOfUnknownLengthIsSentAsItComes(t *testing.T) {
 		t.Errorf("the end: %q, %v", rest, err)
 	}
 }
+
+// TestAnUploadThatStallsEndsWithItsConnection: its client sends nothing more, and waits for an answer.
+func TestAnUploadThatStallsEndsWithItsConnection(t *testing.T) {
+	t.Parallel()
+	for _, v := range versions {
+		for _, length := range []int64{-1, 3 * maxReplay} {
+			t.Run(fmt.Sprintf("of length %d over %s", length, v.name), func(t *testing.T) {
+				t.Parallel()
+				first := make(chan struct{})
+				server := newServer(t, v.h2, func(_ http.ResponseWriter, r *http.Request) {
+					_, _ = r.Body.Read(make([]byte, 1))
+					close(first)
+					_, _ = io.Copy(io.Discard, r.Body)
+				})
+				r := newHarness(t, fastOptions(server.asServer()))
+				body, client := io.Pipe()
+				defer client.Close()
+				request := r.request(http.MethodPost, "/", body)
+				request.ContentLength = length
+				failed := make(chan error, 1)
+				go func() { _, err := r.RoundTrip(request); failed <- err }()
+				_, _ = client.Write([]byte("a"))
+				eventually.Receive(t, "the first byte", first)
+				server.link.refuse()
+				if err := eventually.Receive(t, "the request to fail", failed); !IsLinkError(err) || !MayHaveArrived(err) {
+					t.Errorf("got %v", err)
+				}
+				if _, err := client.Write([]byte("b")); err == nil {
+					t.Error("the client's body is left open")
+				}
+			})
+		}
+	}
+}
+
+// TestAnUploadGoesOnOverANewConnection: the bytes that a dead attempt asked for are not lost.
+func TestAnUploadGoesOnOverANewConnection(t *testing.T) {
+	source, client := io.Pipe()
+	u, err := newUpload(httptest.NewRequest(http.MethodPost, "/", source))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.close()
+	first := u.begin()
+	ended := make(chan error, 1)
+	go func() { _, err := first.Read(make([]byte, 10)); ended <- err }()
+	eventually.True(t, "the first attempt to wait for the client", func() bool {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		return u.filling
+	})
+	_ = first.Close()
+	if err := eventually.Receive(t, "the first attempt to end", ended); err == nil {
+		t.Error("it goes on")
+	}
+	second, err := u.again()
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _, _ = io.WriteString(client, "all of it"); _ = client.Close() }()
+	if got, err := io.ReadAll(second); string(got) != "all of it" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// TestCloseCancelsFirst: until then, closing a stream may wait for a dead link.
+func TestCloseCancelsFirst(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	body := guardBody(&stuckBody{until: ctx.Done()}, &guard{clientCtx: t.Context(), end: cancel})
+	closed := make(chan error, 1)
+	go func() { closed <- body.Close() }()
+	if err := eventually.Receive(t, "Close", closed); err != nil {
+		t.Error(err)
+	}
+}
+
+// stuckBody can be closed only once a channel is.
+type stuckBody struct {
+	io.Reader
+	until <-chan struct{}
+}
+
+func (b *stuckBody) Close() error { <-b.until; return nil }
 
 // TestBodiesThatAreKeptHaveABound: many large writes at the same time shall not fill the memory.
 func TestBodiesThatAreKeptHaveABound(t *testing.T) {

@@ -71,7 +71,7 @@ func (s *socket) hear(at time.Time) {
 }
 
 // conn is one verified connection. Locks are taken in the order Upstream.eventMu, conn.mu,
-// address.mu. No lock is held when the HTTP transports, or Upstream.refresh, are called.
+// address.mu or upload.mu. No lock is held when the HTTP transports, or Upstream.refresh, are called.
 type conn struct {
 	*tls.Conn
 	socket  *socket
@@ -96,6 +96,7 @@ type waiter struct {
 	conn   *conn
 	since  time.Time
 	upload *upload // nil: none
+	body   *part   // of it, for this connection
 }
 
 // silence is the evidence, without Upload. The lock is held.
@@ -122,10 +123,13 @@ func (c *conn) upload() (longest time.Duration) {
 
 // wait is called by somebody who waits for bytes; done must be called.
 func (c *conn) wait(upload *upload) *waiter {
-	w := &waiter{c, c.address.clock.Now(), upload}
+	w := &waiter{c, c.address.clock.Now(), upload, upload.current()}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.waiters[w] = struct{}{}
+	if c.closing.Load() {
+		_ = w.body.Close()
+	}
 	if c.timer == nil || c.due.After(w.since.Add(askAfter)) {
 		c.lookLocked()
 	}
@@ -253,11 +257,15 @@ func (c *conn) reason() error {
 	return c.closed
 }
 
-// Close is called by the HTTP transport that uses the connection.
+// Close is called by the HTTP transport that uses the connection. The transport waits for those who
+// read bodies of requests, and those may wait for their clients.
 func (c *conn) Close() error {
 	c.mu.Lock()
 	c.closing.Store(true)
 	c.stopTimer()
+	for w := range c.waiters {
+		_ = w.body.Close()
+	}
 	c.mu.Unlock()
 	c.address.remove(c)
 	force := time.AfterFunc(closeTimeout, func() { _ = c.socket.Close() })
