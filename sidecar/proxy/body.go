@@ -84,6 +84,7 @@ type upload struct {
 	source io.ReadCloser
 	mu     sync.Mutex
 	closed bool
+	ended  bool // all of it was read, or its client has gone
 }
 
 func (u *upload) Read(p []byte) (int, error) {
@@ -93,7 +94,23 @@ func (u *upload) Read(p []byte) (int, error) {
 	if closed {
 		return 0, http.ErrBodyReadAfterClose
 	}
-	return u.source.Read(p)
+	n, err := u.source.Read(p)
+	if err != nil {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.ended = true
+	}
+	return n, err
+}
+
+// pending tells that there is more to read.
+func (u *upload) pending() bool {
+	if u == nil {
+		return false
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return !u.ended
 }
 
 func (u *upload) Close() error {

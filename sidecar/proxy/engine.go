@@ -66,6 +66,9 @@ func (x *exchange) forward(r *http.Request) {
 		up := &upload{source: r.Body}
 		defer up.Close() // the transport may still read after it has answered
 		out.Body = up
+		if r.ProtoMajor == 1 {
+			x.upload = up
+		}
 	}
 
 	x.server.engine.ServeHTTP(&x.out, out)
@@ -118,6 +121,11 @@ func (x *exchange) roundTrip(r *http.Request) (*http.Response, error) {
 		response = statusResponse(r, statusOf(err))
 	}
 	x.prepareResponse(r, response)
+	if err != nil && x.upload.pending() {
+		// Otherwise net/http's server waits for the rest of the body before it answers, and the client
+		// may wait for the answer.
+		response.Header.Set("Connection", "close")
+	}
 	return response, nil
 }
 

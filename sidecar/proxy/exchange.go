@@ -15,7 +15,8 @@ type exchange struct {
 	run    *run
 	ctx    context.Context
 	out    writer
-	body   *body // of upstream's response; nil if it has none
+	body   *body   // of upstream's response; nil if it has none
+	upload *upload // of an HTTP/1.1 client; nil if it has none
 	err    error
 	abort  bool // the response cannot be completed
 }

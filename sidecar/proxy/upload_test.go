@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -92,3 +93,35 @@ func (w *watermark) Read(p []byte) (int, error) {
 type gateReader struct{ gate func() }
 
 func (g *gateReader) Read([]byte) (int, error) { g.gate(); return 0, io.EOF }
+
+// TestAClientThatStallsGetsTheAnswer: upstream has failed while the client waits in the middle of
+// its upload.
+func TestAClientThatStallsGetsTheAnswer(t *testing.T) {
+	for _, h2 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("over HTTP/2: %t", h2), func(t *testing.T) {
+			r := start(t, true, nil, func(o *Options) { o.Transport = brokenUpload{} })
+			body, client := io.Pipe()
+			defer client.Close()
+			go func() { _, _ = client.Write([]byte("a")) }()
+			if got := r.do(h2, r.request(http.MethodPost, "/", body)).StatusCode; got != http.StatusBadGateway {
+				t.Errorf("status %d", got)
+			}
+		})
+	}
+}
+
+// brokenUpload fails while it reads a body.
+type brokenUpload struct{}
+
+func (brokenUpload) RoundTrip(r *http.Request) (*http.Response, error) {
+	if _, err := io.ReadFull(r.Body, make([]byte, 1)); err != nil {
+		return nil, err
+	}
+	reading := make(chan struct{})
+	go func() {
+		close(reading)
+		_, _ = r.Body.Read(make([]byte, 1))
+	}()
+	<-reading
+	return nil, errors.New("the connection broke")
+}
