@@ -155,7 +155,10 @@ func (a *address) all() []*conn {
 func (a *address) evidence() Evidence {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return Evidence{Usable: a.usable(), Heard: a.heard.time(), Failed: a.failed, RoundTrip: a.rtt}
+	return Evidence{
+		Usable: a.usable(), Open: slices.ContainsFunc(a.conns, (*conn).open),
+		Heard: a.heard.time(), Failed: a.failed, RoundTrip: a.rtt,
+	}
 }
 
 // usable tells whether a connection takes new requests. The lock is held.

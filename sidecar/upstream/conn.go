@@ -273,21 +273,26 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
+// open tells that PINGs can show whether the connection is alive.
+func (c *conn) open() bool { return c.http2 != nil && !c.closing.Load() }
+
 // usable tells that the connection takes new requests. It waits for no writer: the HTTP transport's
 // own State does, and a writer may wait for a dead link.
-func (c *conn) usable() bool {
-	return c.http2 != nil && !c.closing.Load() && c.http2.CanTakeNewRequest()
+func (c *conn) usable() bool { return c.open() && c.http2.CanTakeNewRequest() }
+
+// doubt is called when a new connection has failed: this one ends unless a PING is answered.
+func (c *conn) doubt() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ping(c.address.clock.Now())
+	c.lookLocked()
 }
 
-// down is called when the address is: nobody shall wait longer than for an answer to a PING.
+// down is called when the address is. HTTP/1.1 has no PING that could tell who waits in vain.
 func (c *conn) down() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch {
-	case c.http2 != nil:
-		c.ping(c.address.clock.Now())
-		c.lookLocked()
-	case len(c.waiters) > 0:
+	if c.http2 == nil && len(c.waiters) > 0 {
 		c.close(errSilent)
 	}
 }

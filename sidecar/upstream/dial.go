@@ -119,6 +119,11 @@ func (a *address) dialed(err error) {
 		}
 	}
 	a.mu.Unlock()
+	if err != nil {
+		for _, c := range a.all() {
+			c.doubt()
+		}
+	}
 	a.changed()
 }
 

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -41,6 +42,107 @@ func TestManyRequestsAtOnceDialOnce(t *testing.T) {
 	}
 	if server.link.dials() != 1 {
 		t.Errorf("%d connections", server.link.dials())
+	}
+}
+
+// TestASecondConnectionIsDialedWhenStreamsRunOut also says that the first one is still alive when
+// there can be no second.
+func TestASecondConnectionIsDialedWhenStreamsRunOut(t *testing.T) {
+	t.Parallel()
+	for _, second := range []bool{true, false} {
+		t.Run(fmt.Sprintf("and can be made: %t", second), func(t *testing.T) {
+			t.Parallel()
+			const streams, requests = 30, 50
+			asked, answer := make(chan struct{}, requests), make(chan struct{})
+			server := newServerWithConfig(t, true, func(_ http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/held" {
+					asked <- struct{}{}
+					<-answer
+				}
+			}, func(s *http.Server) { s.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: streams} })
+			r := newHarness(t, fastOptions(server.asServer()))
+			var held, failed []chan error
+			if second {
+				for range requests {
+					held = append(held, r.try("/held"))
+				}
+				for range requests {
+					eventually.Receive(t, "a request to arrive", asked)
+				}
+			} else {
+				r.text(http.MethodGet, "/") // the settings are here
+				for range streams {
+					held = append(held, r.try("/held"))
+					eventually.Receive(t, "a request to arrive", asked)
+				}
+				server.link.refuseNew()
+				for range 3 {
+					failed = append(failed, r.try("/"))
+				}
+			}
+			for _, f := range failed {
+				if err := eventually.Receive(t, "a request that finds no stream", f); !IsLinkError(err) {
+					t.Errorf("it ended with %v", err)
+				}
+			}
+			if want := map[bool]int{true: 2, false: 1}[second]; server.link.dials() != want {
+				t.Errorf("%d connections", server.link.dials())
+			}
+			eventually.True(t, "no answer to be awaited but those", func() bool { return !r.address(0).pinging() })
+			if slices.Contains(r.states(), Offline) {
+				t.Errorf("states %v", r.states())
+			}
+			close(answer)
+			for _, h := range held {
+				if err := eventually.Receive(t, "an answer", h); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+// TestAWatchAfterGOAWAYKeepsTheLinkSuspect while no new connection can be made: the state does not
+// alternate.
+func TestAWatchAfterGOAWAYKeepsTheLinkSuspect(t *testing.T) {
+	t.Parallel()
+	events := make(chan string)
+	server := newServer(t, true, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/goaway" {
+			w.Header().Set("Connection", "close")
+			return
+		}
+		w.(http.Flusher).Flush()
+		for text := range events {
+			_, _ = io.WriteString(w, text)
+			w.(http.Flusher).Flush()
+		}
+	})
+	clock := fakeclock.New()
+	r := newHarness(t, Options{Settings: Settings{Servers: []Server{server.asServer()}}, Clock: clock})
+	watch := r.send(http.MethodGet, "/watch")
+	r.text(http.MethodGet, "/goaway")
+	server.link.refuseNew()
+	if err := eventually.Receive(t, "a request", r.try("/")); !IsLinkError(err) {
+		t.Errorf("a request ended with %v", err)
+	}
+	began, attempts := clock.Now(), r.address(0).failureCount()
+	eventually.True(t, "five minutes", func() bool {
+		if !r.address(0).pinging() { // whose answer takes real time
+			clock.Step(time.Second / 2)
+		}
+		return clock.Since(began) > 5*time.Minute
+	})
+	if more := r.address(0).failureCount() - attempts; more < 3 {
+		t.Errorf("%d attempts in five minutes", more)
+	}
+	events <- "x"
+	if _, err := io.ReadFull(watch.Body, make([]byte, 1)); err != nil {
+		t.Errorf("the watch: %v", err)
+	}
+	close(events)
+	if diff := cmp.Diff([]State{Online, Suspect}, r.states()); diff != "" {
+		t.Errorf("changes (-want +got):\n%s", diff)
 	}
 }
 

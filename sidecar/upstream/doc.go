@@ -20,8 +20,9 @@
 //
 // Verdict, next and judge are pure functions of the evidence and the time (verdict.go). The link is
 // online while one address is up: it was reached, and no later dial has failed. The link is offline
-// when all addresses are down: no connection takes requests, the latest dial failed, and no byte
-// came within the patience. Requests then fail without being tried.
+// when all addresses are down: no connection is open, the latest dial failed, and no byte came
+// within the patience. Requests then fail without being tried. In between the link is suspect, for
+// example while a watch goes on after a GOAWAY and no new connection can be made.
 //
 // A request that waits in silence has a PING sent. The connection ends when not even the PING is
 // answered within the patience, which follows the measured round trip. While bytes come, however

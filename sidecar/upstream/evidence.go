@@ -7,6 +7,9 @@ import "time"
 type Evidence struct {
 	// Usable tells that a verified connection takes new requests.
 	Usable bool
+	// Open tells that an HTTP/2 connection is open, such as one that takes no new requests after a
+	// GOAWAY, or because all its streams are taken. It is asked by PINGs, and ends if it is dead.
+	Open bool
 	// Heard is when the latest byte came over any connection of the address whose handshake was
 	// verified. Zero: never.
 	Heard time.Time

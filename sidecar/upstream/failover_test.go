@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,22 @@ func answerName(name string) http.HandlerFunc {
 			<-r.Context().Done()
 		}
 	}
+}
+
+// pinging tells that a PING has no answer yet.
+func (a *address) pinging() bool {
+	return slices.ContainsFunc(a.all(), func(c *conn) bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return !c.pinged.IsZero()
+	})
+}
+
+// failureCount is how many dials have failed in succession.
+func (a *address) failureCount() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.failures
 }
 
 // watch opens a watch, which must come from the server of that name.

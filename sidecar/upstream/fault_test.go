@@ -201,6 +201,13 @@ func (l *link) refuse() {
 	}
 }
 
+// refuseNew closes the port. Open connections go on.
+func (l *link) refuseNew() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_ = l.listener.Close()
+}
+
 // blackhole still accepts connections, but forwards nothing.
 func (l *link) blackhole() {
 	l.mu.Lock()

@@ -209,16 +209,13 @@ func (r *harness) fail(i int, err error) { failAddress(r.address(i), err) }
 func failAddress(a *address, err error) {
 	for _, c := range a.all() {
 		c.socket.verified.Store(false) // its bytes count no more
+		c.end(err)
+		a.remove(c)
 	}
 	a.heard.sinceEpoch.Store(0)
 	a.mu.Lock()
 	a.tried = a.clock.Now()
 	a.mu.Unlock()
-	for _, c := range a.all() {
-		if c.http2 != nil {
-			c.http2.SetDoNotReuse()
-		}
-	}
 	a.dialed(err)
 }
 

@@ -454,11 +454,7 @@ func TestAReturnIsUsedSoon(t *testing.T) {
 			if err := eventually.Receive(t, "the first request", r.try("/")); !IsLinkError(err) || r.State() != Offline {
 				t.Fatalf("%v, %s", err, r.State())
 			}
-			failures := func() int {
-				r.address(0).mu.Lock()
-				defer r.address(0).mu.Unlock()
-				return r.address(0).failures
-			}
+			failures := r.address(0).failureCount
 			for range 7 {
 				before := failures()
 				if took := elapsed(t, clock, "another attempt", func() bool { return failures() > before }); took > DefaultRetryInterval+time.Second {
@@ -491,9 +487,7 @@ func TestRequestsWakeAtMostOneAttemptInTwoSeconds(t *testing.T) {
 	eventually.Receive(t, "the first request", r.try("/"))
 	began := clock.Now()
 	elapsed(t, clock, "a minute", func() bool { r.Wake(); return clock.Since(began) >= time.Minute })
-	r.address(0).mu.Lock()
-	failures := r.address(0).failures
-	r.address(0).mu.Unlock()
+	failures := r.address(0).failureCount()
 	// The first few come by themselves.
 	if failures < 10 || failures > 36 {
 		t.Errorf("%d attempts in a minute", failures)

@@ -153,7 +153,7 @@ func TestUpdate(t *testing.T) {
 	settings := fastOptions(goes.asServer(), stays.asServer()).Settings
 	r := newHarness(t, Options{Settings: settings, Clock: clock})
 	moved := r.watch("goes")
-	r.fail(0, errors.New("no"))
+	r.address(0).notReady()
 	kept := r.watch("stays")
 	dials := stays.link.dials()
 

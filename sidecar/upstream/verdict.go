@@ -9,10 +9,11 @@ type Verdict int
 const (
 	// Up: the address was reached, and nothing has failed since.
 	Up Verdict = iota
-	// Unknown: the address was never reached, or bytes came just before an attempt failed.
+	// Unknown: the address was never reached, or an attempt to connect has failed although an older
+	// connection is alive.
 	Unknown
-	// Down: no connection takes requests, an attempt to connect has failed, and nothing was
-	// heard for as long as a round trip may take.
+	// Down: no connection is open, an attempt to connect has failed, and nothing was heard for as
+	// long as a round trip may take.
 	Down
 )
 
@@ -42,14 +43,15 @@ func patience(roundTrip time.Duration) time.Duration {
 	return max(minPatience, roundTrips*roundTrip)
 }
 
-// Verdict judges an address. It never says Down within the patience of the last byte: while bytes
-// come over any connection, the link carries them, however slowly.
+// Verdict judges an address. It never says Down within the patience of the last byte, nor before a
+// connection is found to be dead: while bytes come over any connection, the link carries them,
+// however slowly.
 func (e Evidence) Verdict(now time.Time) Verdict {
 	switch {
 	case e.Usable:
 		return Up
 	case !e.Failed.IsZero():
-		if !e.Heard.IsZero() && now.Sub(e.Heard) < patience(e.RoundTrip) {
+		if e.Open || !e.Heard.IsZero() && now.Sub(e.Heard) < patience(e.RoundTrip) {
 			return Unknown
 		}
 		return Down
@@ -61,7 +63,7 @@ func (e Evidence) Verdict(now time.Time) Verdict {
 
 // changes is when the verdict becomes another by the passing of time alone. Zero: never.
 func (e Evidence) changes(now time.Time) time.Time {
-	if e.Failed.IsZero() || e.Verdict(now) != Unknown {
+	if e.Failed.IsZero() || e.Open || e.Verdict(now) != Unknown {
 		return time.Time{}
 	}
 	return e.Heard.Add(patience(e.RoundTrip))

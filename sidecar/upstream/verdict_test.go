@@ -21,7 +21,8 @@ func TestVerdictOverSequencesOfEvidence(t *testing.T) {
 	connected := func(ms int) func(*Evidence) {
 		return func(e *Evidence) { e.Usable, e.Heard, e.Failed = true, at(ms), time.Time{} }
 	}
-	closed := func(e *Evidence) { e.Usable = false }
+	closed := func(e *Evidence) { e.Usable, e.Open = false, false }
+	full := func(e *Evidence) { e.Usable, e.Open = false, true } // or after a GOAWAY
 	failed := func(ms int) func(*Evidence) {
 		return func(e *Evidence) { e.Usable, e.Failed = false, at(ms) }
 	}
@@ -60,6 +61,23 @@ func TestVerdictOverSequencesOfEvidence(t *testing.T) {
 			{"none comes for a second", 2800, nothing, Down},
 			{"one comes again", 4000, heard(4000), Unknown},
 		}},
+		{"a watch that goes on after a GOAWAY, while no new connection can be made", 40 * time.Millisecond, []step{
+			{"it is reached", 0, connected(0), Up},
+			{"a GOAWAY comes", 1000, full, Up},
+			{"a dial fails", 2100, failed(2100), Unknown},
+			{"an event comes", 5000, heard(5000), Unknown},
+			{"none comes for half a minute", 34_900, nothing, Unknown},
+			{"a PING is answered", 35_000, heard(35_000), Unknown},
+			{"another dial fails", 60_000, failed(60_000), Unknown},
+			{"the last PING had no answer", 70_000, closed, Down},
+		}},
+		{"a connection whose streams are all taken, and no second one", 40 * time.Millisecond, []step{
+			{"it is reached", 0, connected(0), Up},
+			{"all its streams are taken", 100, full, Up},
+			{"the dial of a second one fails", 1200, failed(1200), Unknown},
+			{"an hour passes", 3600_000, nothing, Unknown},
+			{"a stream ends", 3600_100, connected(3600_100), Up},
+		}},
 		{"a satellite's patience is longer", 2 * time.Second, []step{
 			{"it is reached", 0, connected(0), Up},
 			{"the dial fails", 5999, failed(5999), Unknown},
@@ -91,12 +109,12 @@ func TestAnAddressIsNeverDownWithinItsPatience(t *testing.T) {
 			return now.Add(-time.Duration(random.Int64N(int64(10 * time.Second))))
 		}
 		e := Evidence{
-			Usable: random.IntN(3) == 0, Heard: past(), Failed: past(),
+			Usable: random.IntN(3) == 0, Open: random.IntN(3) == 0, Heard: past(), Failed: past(),
 			RoundTrip: time.Duration(random.Int64N(int64(3 * time.Second))),
 		}
 		verdict := e.Verdict(now)
 		silent := e.Heard.IsZero() || now.Sub(e.Heard) >= max(time.Second, 3*e.RoundTrip)
-		if want := !e.Usable && !e.Failed.IsZero() && silent; (verdict == Down) != want {
+		if want := !e.Usable && !e.Open && !e.Failed.IsZero() && silent; (verdict == Down) != want {
 			t.Fatalf("%+v at %s: %d", e, now, verdict)
 		}
 		if change := e.changes(now); !change.IsZero() {
