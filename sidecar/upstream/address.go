@@ -42,9 +42,9 @@ type address struct {
 	changed    func()            // the evidence has
 	wanted     func() bool       // see plan
 	isOnlyHope func() bool       // see plan
-	http2      http.RoundTripper // over conns, see pool
+	overHTTP2  http.RoundTripper // over conns, see pool
 	onConn     func(net.Conn) (*http2Conn, error)
-	http1      *http.Transport
+	overHTTP1  *http.Transport
 	ctx        context.Context // the life of the address
 	end        context.CancelFunc
 	goes       sync.WaitGroup
@@ -52,7 +52,7 @@ type address struct {
 	look       chan struct{} // has a value when the retries should look at the evidence again
 	woken      chan struct{} // has a value when an attempt is wanted soon
 	used       atomic.Bool   // by a request, since it was last asked whether it is ready
-	http1Only  atomic.Bool   // it does not speak HTTP/2
+	http1      atomic.Bool   // it chose HTTP/1.1 for the latest connection
 
 	mu          sync.Mutex
 	settings    Settings
@@ -84,7 +84,7 @@ func newAddress(server Server, trust *trust, settings Settings, u *Upstream) (*a
 	if err := a.useHTTP2(); err != nil {
 		return nil, err
 	}
-	a.http1 = &http.Transport{
+	a.overHTTP1 = &http.Transport{
 		Proxy:               nil, // the environment's proxy is meant for the application
 		DialTLSContext:      a.dialHTTP1,
 		MaxIdleConnsPerHost: idleConnsPerHost, IdleConnTimeout: idleConnTimeout,
@@ -236,7 +236,7 @@ func (a *address) reloadTrust() {
 		case c.http2 != nil:
 			c.http2.SetDoNotReuse()
 		default:
-			a.http1.CloseIdleConnections()
+			a.overHTTP1.CloseIdleConnections()
 		}
 	}
 }
@@ -273,7 +273,7 @@ func (a *address) close(reason error) {
 		c.end(reason)
 	}
 	a.end()
-	a.http1.CloseIdleConnections()
+	a.overHTTP1.CloseIdleConnections()
 	a.goes.Wait()
 }
 

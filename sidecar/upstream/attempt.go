@@ -242,9 +242,10 @@ func (u *upload) close() {
 
 // attempt is a request on its way over one address.
 type attempt struct {
-	stream bool // its body may be silent for long
-	upload *upload
-	sent   atomic.Bool // something of it may have arrived
+	stream  bool // its body may be silent for long
+	upgrade bool // it needs HTTP/1.1
+	upload  *upload
+	sent    atomic.Bool // something of it may have arrived
 
 	mu     sync.Mutex
 	conn   *conn // that it uses; nil: none yet

@@ -53,6 +53,9 @@ func (a *address) connect() *dialing {
 		if err == nil {
 			err = a.serve(c)
 		}
+		if err == nil && c.http2 == nil {
+			err = c.Close() // the HTTP/1.1 transport makes its own
+		}
 		a.mu.Lock()
 		d.err, a.dialing = cmp.Or(a.closeReason, err), nil
 		a.mu.Unlock()
@@ -62,8 +65,8 @@ func (a *address) connect() *dialing {
 	return d
 }
 
-// serve lets requests use a new connection. When the API server, or a gateway before it, speaks
-// HTTP/1.1 only, the address uses the transport that is made for that.
+// serve lets requests use a new connection, for which the API server, or a gateway before it, had the
+// choice of the protocol. Later requests use the transport of that protocol.
 func (a *address) serve(c *conn) error {
 	isHTTP2 := c.ConnectionState().NegotiatedProtocol == http2.NextProtoTLS
 	if isHTTP2 {
@@ -73,14 +76,12 @@ func (a *address) serve(c *conn) error {
 		}
 		c.http2 = client
 	}
-	a.http1Only.Store(!isHTTP2)
-	if !isHTTP2 {
-		return c.Close()
-	}
+	a.http1.Store(!isHTTP2)
 	return a.add(c)
 }
 
-// dialHTTP1 makes a connection for the HTTP/1.1 transport.
+// dialHTTP1 makes a connection for the HTTP/1.1 transport. Unless it is for an upgrade, the API
+// server may choose HTTP/2 all the same, as after an upgrade of a gateway.
 func (a *address) dialHTTP1(ctx context.Context, _, _ string) (net.Conn, error) {
 	if !a.begin() {
 		return nil, &dialError{a.reasonToClose()}
@@ -89,12 +90,20 @@ func (a *address) dialHTTP1(ctx context.Context, _, _ string) (net.Conn, error) 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(a.ctx, cancel)()
-	c, err := a.dial(ctx, newDialing(a.clock.Now()), "http/1.1")
-	if err == nil {
-		err = a.add(c)
+	protocols, use := []string{"http/1.1"}, a.add
+	if x := attemptOf(ctx); x != nil && !x.upgrade {
+		protocols, use = []string{http2.NextProtoTLS, "http/1.1"}, a.serve
 	}
-	if a.dialed(err); err != nil {
+	c, err := a.dial(ctx, newDialing(a.clock.Now()), protocols...)
+	if err == nil {
+		err = use(c)
+	}
+	a.dialed(err)
+	switch {
+	case err != nil:
 		return nil, &dialError{err}
+	case c.http2 != nil:
+		return nil, errHTTP2
 	}
 	return c, nil
 }

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"os"
@@ -59,7 +60,7 @@ func TestASecondConnectionIsDialedWhenStreamsRunOut(t *testing.T) {
 					asked <- struct{}{}
 					<-answer
 				}
-			}, func(s *http.Server) { s.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: streams} })
+			}, func(s *httptest.Server) { s.Config.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: streams} })
 			r := newHarness(t, fastOptions(server.asServer()))
 			var held, failed []chan error
 			if second {
@@ -253,7 +254,7 @@ func TestACAFileThatAppearsLateIsUsed(t *testing.T) {
 
 // TestAHeaderThatIsTooLargeIsTheRequestsFault also for the connection and the state.
 func TestAHeaderThatIsTooLargeIsTheRequestsFault(t *testing.T) {
-	server := newServerWithConfig(t, true, respond("ok"), func(s *http.Server) { s.MaxHeaderBytes = 16 << 10 })
+	server := newServerWithConfig(t, true, respond("ok"), func(s *httptest.Server) { s.Config.MaxHeaderBytes = 16 << 10 })
 	r := newHarness(t, fastOptions(server.asServer()))
 	r.text(http.MethodGet, "/")
 	for _, method := range []string{http.MethodGet, http.MethodPost} {

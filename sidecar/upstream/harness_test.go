@@ -55,11 +55,11 @@ type apiServer struct {
 // newServer starts a server. Its /readyz answers 200 until ready is changed.
 func newServer(t *testing.T, h2 bool, handler http.HandlerFunc) *apiServer {
 	t.Helper()
-	return newServerWithConfig(t, h2, handler, func(*http.Server) {})
+	return newServerWithConfig(t, h2, handler, func(*httptest.Server) {})
 }
 
-// newServerWithConfig starts a server whose http.Server configure changes.
-func newServerWithConfig(t *testing.T, h2 bool, handler http.HandlerFunc, configure func(*http.Server)) *apiServer {
+// newServerWithConfig starts a server that configure changes.
+func newServerWithConfig(t *testing.T, h2 bool, handler http.HandlerFunc, configure func(*httptest.Server)) *apiServer {
 	t.Helper()
 	s := &apiServer{ready: http.StatusOK}
 	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -76,7 +76,7 @@ func newServerWithConfig(t *testing.T, h2 bool, handler http.HandlerFunc, config
 	}))
 	s.EnableHTTP2 = h2
 	s.Config.ErrorLog = discardLog
-	configure(s.Config)
+	configure(s.Server)
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	s.link = newLink(t, s.Listener.Addr().String())

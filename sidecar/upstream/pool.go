@@ -32,7 +32,7 @@ func (a *address) useHTTP2() error {
 		return err
 	}
 	transport.ConnPool = pool{a}
-	a.http2, a.onConn = transport, transport.NewClientConn
+	a.overHTTP2, a.onConn = transport, transport.NewClientConn
 	return nil
 }
 
@@ -71,8 +71,8 @@ func (p pool) GetClientConn(r *http.Request, _ string) (*http2Conn, error) {
 		switch {
 		case d.err != nil:
 			return nil, &dialError{d.err}
-		case a.http1Only.Load():
-			return nil, errNotHTTP2
+		case a.http1.Load():
+			return nil, errHTTP1
 		}
 	}
 	return nil, &dialError{errUnused}
@@ -81,5 +81,8 @@ func (p pool) GetClientConn(r *http.Request, _ string) (*http2Conn, error) {
 // MarkDead is part of the interface; a connection that is closed takes itself out.
 func (pool) MarkDead(*http2Conn) {}
 
-// errNotHTTP2 says that an address speaks HTTP/1.1 only.
-var errNotHTTP2 = errors.New("it does not speak HTTP/2")
+// The API server has chosen another protocol than the one of the transport.
+var (
+	errHTTP1 = errors.New("it speaks HTTP/1.1")
+	errHTTP2 = errors.New("it speaks HTTP/2")
+)

@@ -3,13 +3,16 @@ package upstream
 import (
 	"bufio"
 	"compress/gzip"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -64,7 +67,7 @@ func TestEnvironmentProxyIsNotUsed(t *testing.T) {
 	entry.URL.Host = "localhost:" + port
 	entry.TLSServerName = "127.0.0.1"
 	r := newHarness(t, fastOptions(entry))
-	if r.address(0).http1.Proxy != nil {
+	if r.address(0).overHTTP1.Proxy != nil {
 		t.Error("a proxy is set")
 	}
 	if got := r.text(http.MethodGet, "/"); got != "ok" {
@@ -275,6 +278,43 @@ func TestUpgradesGoOverHTTP1(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestEachConnectionHasTheProtocolThatTheServerChose: a gateway may learn or forget HTTP/2.
+func TestEachConnectionHasTheProtocolThatTheServerChose(t *testing.T) {
+	t.Parallel()
+	var speaksHTTP2 atomic.Bool
+	server := newServerWithConfig(t, true, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, r.Proto)
+	}, func(s *httptest.Server) {
+		s.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			config := s.TLS.Clone()
+			if !speaksHTTP2.Load() {
+				config.NextProtos = []string{"http/1.1"}
+			}
+			return config, nil
+		}}
+	})
+	r := newHarness(t, fastOptions(server.asServer()))
+	for i, want := range []string{"HTTP/1.1", "HTTP/2.0", "HTTP/1.1", "HTTP/2.0"} {
+		speaksHTTP2.Store(want == "HTTP/2.0")
+		for _, c := range r.address(0).all() {
+			_ = c.Close()
+		}
+		for range 2 {
+			if got := r.text(http.MethodGet, "/"); got != want {
+				t.Errorf("with connection %d: %s, want %s", i, got, want)
+			}
+		}
+		if response, err := r.HTTP1().RoundTrip(r.request(http.MethodGet, "/", nil)); err != nil || response.ProtoMajor != 1 {
+			t.Errorf("an upgrade: %v", err)
+		} else {
+			_ = response.Body.Close()
+		}
+	}
+	if diff := cmp.Diff([]State{Online}, r.states()); diff != "" {
+		t.Errorf("changes (-want +got):\n%s", diff)
 	}
 }
 

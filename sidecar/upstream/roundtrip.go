@@ -39,7 +39,7 @@ func (o overHTTP1) RoundTrip(r *http.Request) (*http.Response, error) {
 // be dead, and once over a new one.
 const attemptsEach = 2
 
-func (u *Upstream) roundTrip(r *http.Request, http1 bool) (*http.Response, error) {
+func (u *Upstream) roundTrip(r *http.Request, upgrade bool) (*http.Response, error) {
 	if u.State() == Offline {
 		u.refresh() // time alone may have changed it
 	}
@@ -54,7 +54,7 @@ func (u *Upstream) roundTrip(r *http.Request, http1 bool) (*http.Response, error
 	if err != nil {
 		return nil, err
 	}
-	response, err := u.tryAll(r, body, http1)
+	response, err := u.tryAll(r, body, upgrade)
 	if err != nil {
 		body.close()
 	}
@@ -62,7 +62,7 @@ func (u *Upstream) roundTrip(r *http.Request, http1 bool) (*http.Response, error
 }
 
 // tryAll sends the request to one address after the other.
-func (u *Upstream) tryAll(r *http.Request, body *upload, http1 bool) (*http.Response, error) {
+func (u *Upstream) tryAll(r *http.Request, body *upload, upgrade bool) (*http.Response, error) {
 	failures := &LinkError{}
 	turn := u.requestCount.Add(1)
 	tried := map[*address]int{}
@@ -73,7 +73,7 @@ func (u *Upstream) tryAll(r *http.Request, body *upload, http1 bool) (*http.Resp
 		}
 		a.used.Store(true)
 		prepared := u.prepareNext(a, turn, tried)
-		response, x, err := u.attempt(r, body, a, http1)
+		response, x, err := u.attempt(r, body, a, upgrade)
 		prepared.Stop()
 		if err == nil {
 			return response, nil
@@ -156,8 +156,8 @@ func safe(method string) bool {
 }
 
 // attempt sends the request to one address.
-func (u *Upstream) attempt(r *http.Request, body *upload, a *address, http1 bool) (*http.Response, *attempt, error) {
-	x := &attempt{stream: u.options.IsStream != nil && u.options.IsStream(r), upload: body}
+func (u *Upstream) attempt(r *http.Request, body *upload, a *address, upgrade bool) (*http.Response, *attempt, error) {
+	x := &attempt{stream: u.options.IsStream != nil && u.options.IsStream(r), upgrade: upgrade, upload: body}
 	ctx := context.WithValue(r.Context(), attemptKey{}, x)
 	ctx, cancel := context.WithCancel(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) {
@@ -174,15 +174,20 @@ func (u *Upstream) attempt(r *http.Request, body *upload, a *address, http1 bool
 		out.Header = out.Header.Clone()
 		out.Header.Del("Expect")
 	}
-	body.give(out)
-	var response *http.Response
-	err := errNotHTTP2
-	if !http1 && !a.http1Only.Load() {
-		response, err = a.http2.RoundTrip(out)
-	}
-	if errors.Is(err, errNotHTTP2) {
+	send := func(transport http.RoundTripper) (*http.Response, error) {
 		body.give(out)
-		response, err = a.http1.RoundTrip(out)
+		return transport.RoundTrip(out)
+	}
+	var response *http.Response
+	err := errHTTP1
+	if !upgrade && !a.http1.Load() {
+		response, err = send(a.overHTTP2)
+	}
+	if errors.Is(err, errHTTP1) {
+		response, err = send(a.overHTTP1)
+	}
+	if errors.Is(err, errHTTP2) {
+		response, err = send(a.overHTTP2)
 	}
 	if err == nil {
 		if err = refuseBalancer(r.Method, response); err != nil {
