@@ -199,6 +199,13 @@ func (a *address) sessionsFor(r *roots) tls.ClientSessionCache {
 	return a.sessions
 }
 
+// dropSessions is called when the peer has refused a handshake: it may have been the session.
+func (a *address) dropSessions() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.sessionsOf = nil
+}
+
 // sessions keeps a TLS session although a handshake with it fails: crypto/tls deletes it then, but
 // mostly the link has failed. A session that fails again and again is deleted.
 type sessions struct {

@@ -1,15 +1,14 @@
 package upstream
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
+
+	"rockpool.dev/sidecar/api/origin"
 )
 
 // guard belongs to a response body. It tells failures of the link from those of the client.
@@ -127,49 +126,15 @@ func (c *guardedConn) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// maxStatusBody is larger than any Status.
-const maxStatusBody = 64 << 10
-
-// refuseBalancer returns an error for a 502, 503 or 504 whose body shows that a load balancer sent
-// it. If the API server sent it, it is an answer and goes to the client.
-func refuseBalancer(method string, response *http.Response) error {
+// refuseBalancer returns an error for a 502, 503 or 504 that a load balancer sent. If the API server
+// sent it, it is an answer and goes to the client.
+func refuseBalancer(response *http.Response) error {
 	switch response.StatusCode {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-	default:
-		return nil
+		if !origin.FromAPIServer(response) {
+			_ = response.Body.Close()
+			return unavailable{response.Status}
+		}
 	}
-	// kube-apiserver sets Audit-Id on every response, also on those in plain text, such as a 503
-	// for an aggregated API without a backend.
-	if method == http.MethodHead || response.Header.Get("Audit-Id") != "" {
-		return nil
-	}
-	data, err := io.ReadAll(io.LimitReader(response.Body, maxStatusBody))
-	if err != nil {
-		_ = response.Body.Close()
-		return err
-	}
-	if !isStatus(response.Header.Get("Content-Type"), data) {
-		_ = response.Body.Close()
-		return unavailable{response.Status}
-	}
-	response.Body = &prefixedBody{Reader: io.MultiReader(bytes.NewReader(data), response.Body), Closer: response.Body}
 	return nil
-}
-
-type prefixedBody struct {
-	io.Reader
-	io.Closer
-}
-
-// isStatus recognises a Status in JSON, and any message in Kubernetes' protobuf, which only API
-// servers send.
-func isStatus(contentType string, data []byte) bool {
-	if strings.HasPrefix(contentType, "application/vnd.kubernetes.protobuf") {
-		return bytes.HasPrefix(data, []byte("k8s\x00"))
-	}
-	var object struct {
-		Kind       string `json:"kind"`
-		APIVersion string `json:"apiVersion"`
-	}
-	return json.Unmarshal(data, &object) == nil && object.Kind == "Status" && object.APIVersion == "v1"
 }

@@ -234,6 +234,9 @@ func (a *address) verified(
 	})
 	if err := secure.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()
+		if !isLinkFailure(err) {
+			a.dropSessions()
+		}
 		return nil, err
 	}
 	s.verified.Store(true)

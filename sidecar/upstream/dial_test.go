@@ -453,6 +453,36 @@ func TestAResponseThatNobodyReadsHoldsLittleMemory(t *testing.T) {
 	}
 }
 
+// TestARefusedTLSSessionIsNotOfferedAgain: the alert may be about the session.
+func TestARefusedTLSSessionIsNotOfferedAgain(t *testing.T) {
+	t.Parallel()
+	var refuse atomic.Bool
+	var resumed []bool
+	server := newServerWithConfig(t, true, func(_ http.ResponseWriter, r *http.Request) {
+		resumed = append(resumed, r.TLS.DidResume)
+	}, func(s *httptest.Server) {
+		s.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			if refuse.Load() {
+				return nil, errors.New("refused")
+			}
+			return nil, nil
+		}}
+	})
+	r := newHarness(t, fastOptions(server.asServer()))
+	for _, refused := range []bool{false, false, true, false} {
+		refuse.Store(refused)
+		if _, err := r.RoundTrip(r.request(http.MethodGet, "/", nil)); (err != nil) != refused {
+			t.Errorf("refused: %t: %v", refused, err)
+		}
+		for _, c := range r.address(0).all() {
+			_ = c.Close()
+		}
+	}
+	if diff := cmp.Diff([]bool{false, true, false}, resumed); diff != "" {
+		t.Errorf("resumed (-want +got):\n%s", diff)
+	}
+}
+
 // TestATLSSessionOutlivesAFailedLink: crypto/tls deletes a session when a handshake with it fails.
 func TestATLSSessionOutlivesAFailedLink(t *testing.T) {
 	cache := &sessions{ClientSessionCache: tls.NewLRUClientSessionCache(1)}

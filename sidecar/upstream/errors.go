@@ -3,10 +3,12 @@ package upstream
 import (
 	"compress/flate"
 	"compress/gzip"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -99,6 +101,21 @@ func isConnectionError(err error) bool {
 	var corrupt flate.CorruptInputError
 	return !errors.As(err, &stream) && !errors.As(err, &corrupt) &&
 		!errors.Is(err, gzip.ErrHeader) && !errors.Is(err, gzip.ErrChecksum)
+}
+
+// isLinkFailure reports whether a TLS handshake failed because the connection did, or because nobody
+// waits for it any more. Otherwise one side has refused the other.
+func isLinkFailure(err error) bool {
+	var op *net.OpError // crypto/tls has one for alerts, too
+	if errors.As(err, &op) {
+		return op.Op == "read" || op.Op == "write"
+	}
+	for _, target := range []error{io.EOF, io.ErrUnexpectedEOF, context.Canceled, context.DeadlineExceeded} {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
 }
 
 // diagnose returns the kind of a failure, by which repeated failures are recognised, and advice on

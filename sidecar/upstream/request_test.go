@@ -195,6 +195,7 @@ func TestGatewayErrors(t *testing.T) {
 	}{
 		{"a Status with 503 is an answer", 503, nil, status, true},
 		{"a Status with 504 is an answer", 504, nil, status, true},
+		{"a Status after white space is an answer", 503, nil, strings.Repeat(" ", 3000) + status, true},
 		{"a Status in protobuf is an answer", 503, http.Header{"Content-Type": {"application/vnd.kubernetes.protobuf"}}, "k8s\x00...", true},
 		{"plain text with an Audit-Id is an answer", 503, http.Header{"Audit-Id": {"1"}}, "service unavailable", true},
 		{"500 in HTML is an answer", 500, nil, "<html>", true},

@@ -190,7 +190,7 @@ func (u *Upstream) attempt(r *http.Request, body *upload, a *address, upgrade bo
 		response, err = send(a.overHTTP2)
 	}
 	if err == nil {
-		if err = refuseBalancer(r.Method, response); err != nil {
+		if err = refuseBalancer(response); err != nil {
 			a.notReady()
 		}
 	}
