@@ -265,6 +265,23 @@ func (a *address) reach() {
 	}
 }
 
+// check finds out whether the address answers: by a PING, and soon also by a new connection.
+func (a *address) check() {
+	e, began := a.evidence(), a.clock.Now()
+	if !e.Usable {
+		a.reach()
+		return
+	}
+	for _, c := range a.all() {
+		c.doubt()
+	}
+	a.clock.AfterFunc(patience(e.RoundTrip)/2, func() {
+		if !a.heard.time().After(began) {
+			a.reach()
+		}
+	})
+}
+
 // Reasons to close an address.
 var (
 	errStopped = errors.New("the sidecar is shutting down")

@@ -269,6 +269,13 @@ func (x *attempt) on(c *conn) {
 	before.done()
 }
 
+// used tells that the request had a connection.
+func (x *attempt) used() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.conn != nil
+}
+
 // ended notes that the first bytes of the answer are here, or that none will come. It gives the
 // connection, or nil.
 func (x *attempt) ended(answered bool) *conn {

@@ -91,8 +91,13 @@ func (a *address) dialHTTP1(ctx context.Context, _, _ string) (net.Conn, error) 
 	defer cancel()
 	defer context.AfterFunc(a.ctx, cancel)()
 	protocols, use := []string{"http/1.1"}, a.add
-	if x := attemptOf(ctx); x != nil && !x.upgrade {
-		protocols, use = []string{http2.NextProtoTLS, "http/1.1"}, a.serve
+	if x := attemptOf(ctx); x != nil {
+		if x.used() && a.verdict() == Down { // the transport tries again by itself
+			return nil, &dialError{a.serverError().Err}
+		}
+		if !x.upgrade {
+			protocols, use = []string{http2.NextProtoTLS, "http/1.1"}, a.serve
+		}
 	}
 	c, err := a.dial(ctx, newDialing(a.clock.Now()), protocols...)
 	if err == nil {
@@ -111,6 +116,7 @@ func (a *address) dialHTTP1(ctx context.Context, _, _ string) (net.Conn, error) 
 // dialed notes how a dial ended. It says nothing if the client of a request has left, or if another
 // connection takes requests.
 func (a *address) dialed(err error) {
+	failed := false
 	a.mu.Lock()
 	switch {
 	case errors.Is(err, context.Canceled), a.closeReason != nil:
@@ -121,6 +127,7 @@ func (a *address) dialed(err error) {
 			a.logger.Info("API server answers", a.field())
 		}
 	default:
+		failed = true
 		a.recordFailure(err)
 		if !a.usable() {
 			a.failures++
@@ -128,10 +135,11 @@ func (a *address) dialed(err error) {
 		}
 	}
 	a.mu.Unlock()
-	if err != nil {
+	if failed {
 		for _, c := range a.all() {
 			c.doubt()
 		}
+		a.overHTTP1.CloseIdleConnections() // which cannot be asked
 	}
 	a.changed()
 }

@@ -162,6 +162,39 @@ func TestABlackHoleIsToldInTime(t *testing.T) {
 	}
 }
 
+// TestManyBlackHolesAreToldInTime: each of the addresses has been used, and looks alive.
+func TestManyBlackHolesAreToldInTime(t *testing.T) {
+	t.Parallel()
+	for _, v := range versions {
+		for _, roundTrip := range []time.Duration{0, 300 * time.Millisecond} {
+			t.Run(fmt.Sprintf("over %s, round trip %s", v.name, roundTrip), func(t *testing.T) {
+				t.Parallel()
+				var servers []*apiServer
+				settings := Settings{Mode: RoundRobin}
+				for range 4 {
+					server := newServer(t, v.h2, respond("ok"))
+					server.link.setRoundTrip(roundTrip)
+					servers, settings.Servers = append(servers, server), append(settings.Servers, server.asServer())
+				}
+				r := newHarness(t, Options{Settings: settings}).run()
+				for range servers {
+					r.text(http.MethodGet, "/")
+				}
+				for _, server := range servers {
+					server.link.blackhole()
+				}
+				began := time.Now()
+				_, err := r.RoundTrip(r.request(http.MethodGet, "/", nil))
+				took := time.Since(began)
+				t.Logf("failed after %s", took)
+				if !IsLinkError(err) || took > 3*time.Second || r.State() != Offline {
+					t.Errorf("failed after %s, %s, with %v", took, r.State(), err)
+				}
+			})
+		}
+	}
+}
+
 // TestSlowLinksWork: at start, after GOAWAY while a watch is quiet, and after a connection has ended.
 func TestSlowLinksWork(t *testing.T) {
 	t.Parallel()

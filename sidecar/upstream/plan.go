@@ -149,7 +149,21 @@ func (a *address) configure(s Settings) {
 // requests, tried the attempts of this one. Ready addresses come first. The last resort comes when
 // all others are down, or have failed this request.
 func (p *plan) next(turn uint64, tried map[*address]int) *address {
-	var ready, unready, last []*address
+	ready, unready, last := p.left(tried)
+	for _, group := range [][]*address{ready, unready, last} {
+		if len(group) == 0 {
+			continue
+		}
+		if p.Mode == RoundRobin {
+			return group[turn%uint64(len(group))]
+		}
+		return group[0]
+	}
+	return nil
+}
+
+// left gives the addresses that are left for a request.
+func (p *plan) left(tried map[*address]int) (ready, unready, last []*address) {
 	for _, a := range p.addresses {
 		switch {
 		case tried[a] >= attemptsEach || a.verdict() == Down:
@@ -161,16 +175,7 @@ func (p *plan) next(turn uint64, tried map[*address]int) *address {
 			unready = append(unready, a)
 		}
 	}
-	for _, group := range [][]*address{ready, unready, last} {
-		if len(group) == 0 {
-			continue
-		}
-		if p.Mode == RoundRobin {
-			return group[turn%uint64(len(group))]
-		}
-		return group[0]
-	}
-	return nil
+	return ready, unready, last
 }
 
 // isOnlyHope tells whether an address of last resort is the only one that is not down. If it was

@@ -6,12 +6,23 @@ import (
 )
 
 const (
-	// firstRetry is the longest wait before an address that is down is tried again. It doubles with
-	// each failure, up to Settings.RetryInterval. The wait is a random part of that.
+	// firstRetry is the longest wait before an address that is down is tried again, see retryWait.
 	firstRetry = time.Second
 	// wakeInterval is the shortest time between two attempts that requests wake.
 	wakeInterval = 2 * time.Second
 )
+
+// retryWait is how long to wait after some failures before an address that is down is tried again: a
+// random part of a time that doubles up to most, once a random part of most, and then most. Many
+// sidecars come back at the same time. By then their attempts are spread evenly over most, and a
+// steady interval keeps them so, with half as many attempts as more random waits would take.
+func retryWait(failures int, most time.Duration) time.Duration {
+	longest := firstRetry << min(failures, 12)
+	if longest >= 2*most {
+		return most
+	}
+	return rand.N(min(longest, most)) //nolint:gosec // no secret
+}
 
 // retry tries again to connect while that fails and no connection takes requests, until the address
 // is closed.
@@ -20,15 +31,14 @@ func (a *address) retry() {
 	for failures := 0; a.ctx.Err() == nil; {
 		now := a.clock.Now()
 		a.mu.Lock()
-		longest, tried := min(firstRetry<<min(failures, 10), a.settings.RetryInterval), a.tried
+		most, tried := a.settings.RetryInterval, a.tried
 		a.mu.Unlock()
 		e := a.evidence()
 		switch {
 		case e.Usable || !a.wanted() || (e.Failed.IsZero() && (!e.Heard.IsZero() || !a.isOnlyHope())):
 			due, failures = time.Time{}, 0
 		case due.IsZero():
-			// Many sidecars come back at the same time.
-			due = latest(now, tried.Add(rand.N(longest))) //nolint:gosec // no secret
+			due = latest(now, tried.Add(retryWait(failures, most)))
 		}
 		var next <-chan time.Time
 		stop := func() bool { return true }

@@ -72,7 +72,7 @@ func (u *Upstream) tryAll(r *http.Request, body *upload, upgrade bool) (*http.Re
 			break
 		}
 		a.used.Store(true)
-		prepared := u.prepareNext(a, turn, tried)
+		prepared := u.prepareOthers(a, tried)
 		response, x, err := u.attempt(r, body, a, upgrade)
 		prepared.Stop()
 		if err == nil {
@@ -114,10 +114,10 @@ func (u *Upstream) tryAll(r *http.Request, body *upload, upgrade bool) (*http.Re
 	return nil, failures
 }
 
-// prepareNext has the next address dialed while a request still waits for this one, when nothing is
-// heard from it, not even an answer to a PING. Otherwise each silent address would cost the request
-// its whole patience.
-func (u *Upstream) prepareNext(a *address, turn uint64, tried map[*address]int) clock.Timer {
+// prepareOthers has the other addresses looked at, all at the same time, while a request still waits
+// for this one and nothing is heard from it, not even an answer to a PING. Otherwise each silent
+// address would cost the request its whole patience.
+func (u *Upstream) prepareOthers(a *address, tried map[*address]int) clock.Timer {
 	began := u.clock.Now()
 	tried = maps.Clone(tried)
 	tried[a] = attemptsEach
@@ -126,8 +126,12 @@ func (u *Upstream) prepareNext(a *address, turn uint64, tried map[*address]int) 
 		if a.heard.time().After(began) {
 			return
 		}
-		if next := u.plan.Load().next(turn, tried); next != nil && !next.evidence().Usable {
-			next.reach()
+		ready, unready, others := u.plan.Load().left(tried)
+		if len(ready)+len(unready) > 0 {
+			others = slices.Concat(ready, unready)
+		}
+		for _, other := range others {
+			other.check()
 		}
 	})
 }
