@@ -60,7 +60,7 @@ e2e: tools ## Run the end-to-end tests
 soak: tools ## Run all kinds of clients through random faults for ten minutes (SOAK=1h for longer)
 	$(GO) test -race -count=1 -v -timeout 24h ./tests/e2e -run '^TestSoak$$' -soak $(SOAK)
 
-thin: tools ## Have a list fill each of 18 thin links beside a watch, then a black hole (minutes)
+thin: tools ## Fill 18 thin links with a list beside a watch, and two for ten minutes (takes about 20 minutes)
 	$(GO) test -race -count=1 -v -timeout 60m ./tests/e2e -run '^TestAFullThinLink' -thin -parallel 4
 
 demo: tools ## Show the main use: online, link cut, restarts, link restored

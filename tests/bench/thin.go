@@ -63,64 +63,6 @@ func (b *bench) remotes(ctx context.Context, name string) (all []*remote, err er
 	return all, nil
 }
 
-// day counts what a pod that does nothing costs its link a day: with three quiet watches, as
-// client-go opens them, and without any. It counts for a while and multiplies.
-func (b *bench) day(ctx context.Context) error {
-	window := 10 * time.Minute
-	if b.short {
-		window = 3 * time.Minute
-	}
-	all, err := b.remotes(ctx, "day")
-	if err != nil {
-		return err
-	}
-	watching, stop := context.WithCancel(ctx)
-	defer stop()
-	for _, r := range all {
-		defer r.close()
-		for _, resource := range []string{"configmaps", "services", "endpoints"} {
-			path := "/api/v1/namespaces/" + someNamespace + "/" + resource + "?watch=true&allowWatchBookmarks=true&resourceVersion=0"
-			resp, err := r.open(watching, r.client, path, asJSON)
-			if err != nil {
-				return err
-			}
-			defer resp.Body.Close()
-		}
-	}
-	count := func() (s series, err error) {
-		if err := pause(ctx, 15*time.Second); err != nil { // what was just opened
-			return nil, err
-		}
-		marks := make([]link.Stats, len(all))
-		for i, r := range all {
-			marks[i] = r.wan.Stats()
-		}
-		if err := pause(ctx, window); err != nil {
-			return nil, err
-		}
-		s = series{}
-		for i, r := range all {
-			bytes := r.wan.Stats().Since(marks[i]).Wire()
-			s.add(r.name, float64(bytes)*float64(24*time.Hour)/float64(window)/1e6)
-		}
-		return s, nil
-	}
-	s, err := count()
-	if err != nil {
-		return err
-	}
-	b.report.compare("a day, 3 quiet watches", "bytes on the link, both ways", "MB", s).atMost(s.median("on"), 1, "on")
-	stop()
-	if err := pause(ctx, 2*time.Minute); err != nil { // connections end
-		return err
-	}
-	if s, err = count(); err != nil {
-		return err
-	}
-	b.report.compare("a day, no stream, no request", "bytes on the link, both ways", "MB", s).atMost(s.median("on"), 0, "on")
-	return nil
-}
-
 // thin measures a list that fills a thin link.
 func (b *bench) thin(ctx context.Context) error {
 	const path = "/api/v1/namespaces/" + someNamespace + "/secrets?labelSelector=bulk"

@@ -21,6 +21,7 @@ type question struct {
 	Target  string            `json:"target"`
 	Headers map[string]string `json:"headers"`
 	Body    string            `json:"body,omitempty"`
+	Padding int               `json:"padding,omitempty"` // blanks after the body
 }
 
 // reply is the answer to a question.

@@ -76,14 +76,7 @@ func TestAFullThinLinkIsNotTakenForADeadOne(t *testing.T) {
 			if r.Seconds > 1.5*direct.Seconds()+2 { // the watch's events share the link
 				t.Errorf("the list took %.1f s, and directly %.1f s", r.Seconds, direct.Seconds())
 			}
-			for _, result := range []string{"resumed", "compared", "gone"} {
-				if n := p.metric(`rockpool_watch_resumptions_total{result="` + result + `"}`); n != 0 {
-					t.Errorf("%d watches were cut (%s)", n, result)
-				}
-			}
-			if got := s.sql("SELECT count(*) FROM v_link"); got != changes {
-				t.Errorf("the state of the link has changed: %s", s.sql("SELECT * FROM v_link"))
-			}
+			s.keptLink(p, changes)
 
 			s.Link.BlackHole()
 			first := p.ask(get(s.configMaps() + "/greeting"))[0]
@@ -97,6 +90,89 @@ func TestAFullThinLinkIsNotTakenForADeadOne(t *testing.T) {
 			}
 			p.linkIs("offline")
 		})
+	}
+}
+
+// For ten minutes all answers are late, and so are those of PINGs.
+func TestAFullThinLinkStaysOnlineForTenMinutes(t *testing.T) {
+	if !*thinMatrix {
+		t.Skip("takes ten minutes; make thin runs it")
+	}
+	for name, thin := range map[string]thinLink{
+		"megabit":           {1000, 64 << 10, 40 * time.Millisecond, 20 * time.Second},
+		"quarter a megabit": {256, 256 << 10, 400 * time.Millisecond, 20 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			s.configMap("greeting", "hello")
+			p := s.pod()
+			p.sees("synced")
+			s.bulk(int(float64(thin.kbit) * 1000 / 8 * thin.list.Seconds()))
+			p.linkIs("online")
+			changes := s.sql("SELECT count(*) FROM v_link")
+			shape := link.Shape{Rate: thin.kbit * 1000 / 8, Queue: thin.queue, RoundTrip: thin.roundTrip}
+			s.Link.SetShape(shape, shape)
+			stop := s.change("greeting", 100*time.Millisecond)
+			lists := 0
+			for began := time.Now(); time.Since(began) < 10*time.Minute; lists++ {
+				if r := p.ask(get(s.secrets()))[0]; r.Status != http.StatusOK || r.Headers["Cache-Status"] != "" {
+					t.Errorf("list %d: %d after %.1f s, %v", lists, r.Status, r.Seconds, r.Headers)
+				}
+			}
+			stop()
+			t.Logf("%d lists", lists)
+			s.keptLink(p, changes)
+		})
+	}
+}
+
+// A body that fills the link for 17 s delays all answers, and has no answer of its own meanwhile.
+func TestAnUploadThatFillsAThinLinkPasses(t *testing.T) {
+	for name, queue := range map[string]int{"with a short queue": 64 << 10, "with a long queue": 256 << 10} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const size = 2 << 20
+			s := newSite(t)
+			s.configMap("greeting", "hello")
+			p := s.pod()
+			p.sees("synced")
+			p.linkIs("online")
+			changes := s.sql("SELECT count(*) FROM v_link")
+			shape := link.Shape{Rate: 1_000_000 / 8, Queue: queue, RoundTrip: 40 * time.Millisecond}
+			s.Link.SetShape(shape, shape)
+			stop := s.change("greeting", time.Second)
+			write := func(method, target, value string, want int) {
+				q := with(method, target, map[string]string{"Content-Type": "application/json"})
+				q.Body, q.Padding = `{"metadata":{"name":"large"},"data":{"value":"`+value+`"}}`, size
+				r := p.ask(q)[0]
+				t.Logf("%s: %d after %.1f s", method, r.Status, r.Seconds)
+				if r.Status != want {
+					t.Errorf("%s: %d %s", method, r.Status, r.Body)
+				}
+			}
+			write("POST", s.configMaps(), "posted", http.StatusCreated)
+			write("PUT", s.configMaps()+"/large", "put", http.StatusOK)
+			stop()
+			got, err := cluster.Client().CoreV1().ConfigMaps(s.namespace).Get(s.ctx, "large", metav1.GetOptions{})
+			if err != nil || got.Data["value"] != "put" {
+				t.Errorf("the API server has %v, %v", got.Data, err)
+			}
+			s.keptLink(p, changes)
+		})
+	}
+}
+
+// keptLink tells that no watch was cut and the state of the link has not changed.
+func (s *site) keptLink(p *testPod, changes string) {
+	s.t.Helper()
+	for _, result := range []string{"resumed", "compared", "gone"} {
+		if n := p.metric(`rockpool_watch_resumptions_total{result="` + result + `"}`); n != 0 {
+			s.t.Errorf("%d watches were cut (%s)", n, result)
+		}
+	}
+	if got := s.sql("SELECT count(*) FROM v_link"); got != changes {
+		s.t.Errorf("the state of the link has changed: %s", s.sql("SELECT * FROM v_link"))
 	}
 }
 

@@ -1,7 +1,7 @@
 """Sends requests to the API without a client library. It knows nothing of Rockpool.
 
-The argument is a JSON list of requests, {method, target, headers, body}. The
-output is a JSON list of answers; protobuf bodies are in base64. "{token}" in a
+The argument is a JSON list of requests, {method, target, headers, body,
+padding}; padding is a number of blanks after the body. The output is a JSON list of answers; protobuf bodies are in base64. "{token}" in a
 header stands for the pod's own token.
 """
 
@@ -29,8 +29,11 @@ def ask(question):
         context=ssl.create_default_context(cafile=ACCOUNT + "ca.crt"),
         timeout=30,
     )
+    body = question.get("body")
+    if "padding" in question:
+        body += " " * question["padding"]
     start = time.monotonic()
-    server.request(question["method"], question["target"], body=question.get("body"), headers=headers)
+    server.request(question["method"], question["target"], body=body, headers=headers)
     response = server.getresponse()
     body = response.read()
     if "protobuf" in response.getheader("Content-Type", ""):
