@@ -440,11 +440,15 @@ func TestLargeBodiesStream(t *testing.T) {
 
 // TestAResponseThatNobodyReadsHoldsLittleMemory: one stream gets a window of 1 MiB.
 func TestAResponseThatNobodyReadsHoldsLittleMemory(t *testing.T) {
-	server := newServer(t, true, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 8<<20)) })
+	server := newServer(t, true, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/large" {
+			_, _ = w.Write(make([]byte, 8<<20))
+		}
+	})
 	r := newHarness(t, fastOptions(server.asServer()))
-	response := r.send(http.MethodGet, "/")
+	response := r.send(http.MethodGet, "/large")
 	eventually.True(t, "the window to be full", func() bool { return server.link.forwarded() >= receiveBuffer })
-	time.Sleep(100 * time.Millisecond)
+	r.text(http.MethodGet, "/small") // comes after what the server could send before
 	if got := server.link.forwarded(); got > receiveBuffer*5/4 {
 		t.Errorf("%d bytes were sent", got)
 	}

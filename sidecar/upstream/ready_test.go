@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -16,15 +15,13 @@ func TestOneAddressIsNeverAskedWhetherItIsReady(t *testing.T) {
 	t.Parallel()
 	server := newServer(t, true, answerName("1"))
 	server.setReady(http.StatusInternalServerError)
-	options := fastOptions(server.asServer())
-	options.ProbeInterval = 10 * time.Millisecond
-	r := newHarness(t, options).run()
+	r := newHarness(t, fastOptions(server.asServer()))
 	watch := r.watch("1")
 	cut := make(chan error, 1)
 	go func() { _, err := watch.Read(make([]byte, 1)); cut <- err }()
 	for range 20 {
 		r.text(http.MethodGet, "/")
-		time.Sleep(10 * time.Millisecond)
+		r.lookAround(t.Context())
 	}
 	if server.probeCount() != 0 || len(cut) != 0 {
 		t.Errorf("asked %d times; the watch ended: %t", server.probeCount(), len(cut) != 0)

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"testing"
 	"testing/iotest"
-	"time"
 )
 
 // tracked is a body that notes that it was closed.
@@ -102,7 +101,8 @@ func (blocked) Read([]byte) (int, error) { select {} }
 func TestCloseEndsAReadThatWaitsForTheFirstBytes(t *testing.T) {
 	r, w := io.Pipe()
 	defer w.Close()
-	resp := &http.Response{StatusCode: 200, Body: r, ContentLength: -1}
+	reading := make(chan struct{})
+	resp := &http.Response{StatusCode: 200, Body: &announced{r, reading}, ContentLength: -1}
 	OnAPIServer(resp, func(*http.Response) { t.Error("nothing was said") })
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -110,7 +110,7 @@ func TestCloseEndsAReadThatWaitsForTheFirstBytes(t *testing.T) {
 			t.Error("it goes on")
 		}
 	})
-	time.Sleep(10 * time.Millisecond)
+	<-reading
 	if err := resp.Body.Close(); err != nil {
 		t.Error(err)
 	}
@@ -119,6 +119,14 @@ func TestCloseEndsAReadThatWaitsForTheFirstBytes(t *testing.T) {
 		t.Error("it can be read after Close")
 	}
 }
+
+// announced closes a channel when it is read.
+type announced struct {
+	io.ReadCloser
+	reading chan struct{}
+}
+
+func (b *announced) Read(p []byte) (int, error) { close(b.reading); return b.ReadCloser.Read(p) }
 
 func TestABodyPassesAsItComes(t *testing.T) {
 	for text, first := range map[string]int{
