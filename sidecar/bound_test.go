@@ -7,27 +7,17 @@ import (
 	"testing"
 
 	"go.uber.org/zap"
-	"k8s.io/client-go/util/cert"
 
 	"rockpool.dev/sidecar/cache"
 	"rockpool.dev/sidecar/pod/account"
+	"rockpool.dev/tests/authority"
 	"rockpool.dev/tests/eventually"
 )
-
-// authority returns a CA certificate of a new cluster.
-func authority(t *testing.T) []byte {
-	t.Helper()
-	certPEM, _, err := cert.GenerateSelfSignedCertKey("kubernetes", nil, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return certPEM
-}
 
 // Service accounts of two clusters have the same names, and a node may move from one cluster to
 // the other. Until the cache is bound to its cluster, it answers no request.
 func TestACacheAnswersNoRequestUntilItIsBoundToItsCluster(t *testing.T) {
-	first, second := authority(t), authority(t)
+	first, second := authority.New(t), authority.New(t)
 	o := cache.Options{Directory: t.TempDir(), MaxSize: 1 << 20, Logger: zap.NewNop()}
 	var loaded bool // whether the latest run has loaded the fact of the first cluster
 	start := func() (s *sidecar, stop func()) {

@@ -8,26 +8,16 @@ import (
 	"testing"
 
 	"go.uber.org/zap"
-	"k8s.io/client-go/util/cert"
 
 	"rockpool.dev/sidecar/pod/account"
 	"rockpool.dev/store"
+	"rockpool.dev/tests/authority"
 )
-
-// authority returns a CA certificate of a new cluster.
-func authority(t *testing.T) []byte {
-	t.Helper()
-	certPEM, _, err := cert.GenerateSelfSignedCertKey("kubernetes", nil, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return certPEM
-}
 
 // In a rolling update the new pod starts while the old pod runs, so it takes another slot.
 func TestANewSlotIsSeededFromAnotherPodOfItsCluster(t *testing.T) {
 	o := Options{Directory: t.TempDir(), MaxSize: 1 << 20, Logger: zap.NewNop()}
-	first, second := authority(t), authority(t)
+	first, second := authority.New(t), authority.New(t)
 	open := func(ca []byte) *Disk {
 		t.Helper()
 		o.Account = t.TempDir()
@@ -84,7 +74,7 @@ func TestANewSlotIsSeededFromAnotherPodOfItsCluster(t *testing.T) {
 // A service account that was deleted and created again may have another owner.
 func TestACacheIsEmptyForAnotherAccountOfTheSameName(t *testing.T) {
 	o := Options{Directory: t.TempDir(), MaxSize: 1 << 20, Account: t.TempDir(), Logger: zap.NewNop()}
-	ca := authority(t)
+	ca := authority.New(t)
 	open := func(uid string) *Disk {
 		t.Helper()
 		claims := base64.RawURLEncoding.EncodeToString([]byte(`{"sub":"system:serviceaccount:a:b","kubernetes.io":{"serviceaccount":{"uid":"` + uid + `"}}}`))
