@@ -69,6 +69,7 @@ func TestTheLastResortIsTriedOnceTheOthersAreDown(t *testing.T) {
 				t.Errorf("got %q", got)
 			}
 			first.link.refuse()
+			eventually.True(t, "its connection to end", func() bool { return len(r.address(0).all()) == 0 })
 			r.address(0).reach()
 			eventually.True(t, "the last resort to be tried", func() bool {
 				return r.State() == want && last.link.dials() > 0 == works

@@ -164,28 +164,33 @@ func TestABlackHoleIsToldInTime(t *testing.T) {
 func TestManyBlackHolesAreToldInTime(t *testing.T) {
 	t.Parallel()
 	for _, v := range versions {
-		for _, roundTrip := range []time.Duration{0, 300 * time.Millisecond} {
+		for _, roundTrip := range []time.Duration{40 * time.Millisecond, 300 * time.Millisecond} {
 			t.Run(fmt.Sprintf("over %s, round trip %s", v.name, roundTrip), func(t *testing.T) {
 				t.Parallel()
-				var servers []*apiServer
+				clock := fakeclock.New()
 				settings := Settings{Mode: RoundRobin}
+				var links []*link
 				for range 4 {
 					server := newServer(t, v.h2, respond("ok"))
-					server.link.setRoundTrip(roundTrip)
-					servers, settings.Servers = append(servers, server), append(settings.Servers, server.asServer())
+					links, settings.Servers = append(links, server.link), append(settings.Servers, server.asServer())
 				}
-				r := newHarness(t, Options{Settings: settings}).run()
-				for range servers {
+				r := newHarness(t, Options{Settings: settings, Clock: clock})
+				for range links {
 					r.text(http.MethodGet, "/")
 				}
-				for _, server := range servers {
-					server.link.blackhole()
+				for i, link := range links {
+					link.blackhole()
+					a := r.address(i)
+					a.mu.Lock()
+					a.rtt = roundTrip
+					a.mu.Unlock()
 				}
-				began := time.Now()
-				_, err := r.RoundTrip(r.request(http.MethodGet, "/", nil))
-				took := time.Since(began)
+				clock.Step(time.Minute) // since a byte came
+				failed := r.try("/")
+				took := elapsed(t, clock, "the request to fail", func() bool { return len(failed) > 0 })
 				t.Logf("failed after %s", took)
-				if !IsLinkError(err) || took > 3*time.Second || r.State() != Offline {
+				// The clock runs on while goroutines begin.
+				if err := <-failed; !IsLinkError(err) || took > 3500*time.Millisecond || r.State() != Offline {
 					t.Errorf("failed after %s, %s, with %v", took, r.State(), err)
 				}
 			})

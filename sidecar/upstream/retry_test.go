@@ -40,7 +40,7 @@ func elapsed(t *testing.T, clock fakeclock.Clock, what string, condition func() 
 		if condition() {
 			return true
 		}
-		clock.Step(50 * time.Millisecond)
+		clock.Step(25 * time.Millisecond)
 		return condition()
 	})
 	return clock.Since(began)
