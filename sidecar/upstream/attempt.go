@@ -267,6 +267,9 @@ func (x *attempt) on(c *conn) {
 	x.conn, x.waiter = c, w
 	x.mu.Unlock()
 	before.done()
+	if c.address.verdict() == Down { // since the address was chosen
+		c.down()
+	}
 }
 
 // used tells that the request had a connection.
