@@ -72,6 +72,7 @@ func mustLogs(t *testing.T, p *testPod, container string) string {
 }
 
 func TestAWatchStaysOpenWhileTheLinkIsDown(t *testing.T) {
+	t.Parallel()
 	for name, breakLink := range map[string]func(*testPod){
 		"cut":        func(p *testPod) { p.site.Link.Cut() },
 		"black hole": func(p *testPod) { p.site.Link.BlackHole() },
@@ -93,6 +94,7 @@ func TestAWatchStaysOpenWhileTheLinkIsDown(t *testing.T) {
 }
 
 func TestThePythonClientRunsUnmodified(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.configMap("greeting", "hello")
 	p := s.pod()
@@ -194,6 +196,7 @@ func (p *testPod) kubectlWatches(args ...string) (stream *output, stop func()) {
 }
 
 func TestKubectlRunsUnmodified(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.allowEverywhere(rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"get", "list", "watch"}})
 	s.configMap("greeting", "hello")

@@ -113,6 +113,7 @@ func same(t *testing.T, q question, want, got reply) {
 }
 
 func TestKubectlDiscoveryIsCheapOnAThinLinkAndWorksOffline(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	p := s.pod()
 	p.sees("synced")
@@ -148,6 +149,7 @@ func review(group, kind, spec string) string {
 }
 
 func TestReviewsAreAnsweredOfflineForAWhile(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	binding := &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: s.namespace},
@@ -216,6 +218,7 @@ func TestReviewsAreAnsweredOfflineForAWhile(t *testing.T) {
 }
 
 func TestAnObjectThatThePodHasSeenDeletedIsNotFoundOffline(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.allow(core("services", "limitranges"))
 	p := s.pod() // it watches ConfigMaps, but none of these resources

@@ -135,6 +135,7 @@ func (p *testPod) restarts(container string) int {
 }
 
 func TestADamagedDatabaseIsReplaced(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.configMap("greeting", "hello")
 	p := s.pod()

@@ -18,6 +18,7 @@ import (
 )
 
 func TestSecretsStayOffTheDisk(t *testing.T) {
+	t.Parallel()
 	const (
 		password = "correct horse battery staple, planted by a test"
 		changed  = "Tr0ub4dor&3, planted by a test, too"

@@ -127,6 +127,7 @@ func TestASidecarThatCannotRunLogsTheReason(t *testing.T) {
 }
 
 func TestThePodStartsWithItsCacheAfterAPowerLoss(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.configMap("greeting", "hello")
 	p := s.pod()

@@ -17,6 +17,7 @@ import (
 // A reboot of the node clears the memory of its pods, but not its disk. Offline, the kubelet gives
 // a pod the token that it has cached, if any.
 func TestAPodStartsAfterARebootWithoutALink(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.configMap("greeting", "hello")
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "planted"}, StringData: map[string]string{"password": "hunter2"}}

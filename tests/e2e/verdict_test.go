@@ -138,13 +138,14 @@ func TestTheSidecarSoonNoticesThatTheLinkFailsAndReturns(t *testing.T) {
 	}
 }
 
-// The two addresses lead to one API server, as two gateways do.
+// The two addresses lead to one API server, as two gateways do. An address that is down is tried
+// every two seconds, so that the test is short.
 func TestTheSidecarSwitchesToTheOtherOfTwoLinks(t *testing.T) {
 	const another = "203.0.113.10:6444"
 	s := newSite(t)
 	second := s.linkAt(another, cluster.Address())
 	s.configMap("greeting", "hello")
-	s.configure("upstream: {servers: [https://" + edge.PublicAddress + ", https://" + another + "]}\n")
+	s.configure("upstream: {retry-interval: 2s, servers: [https://" + edge.PublicAddress + ", https://" + another + "]}\n")
 	p := s.configurable()
 	p.sees("synced")
 	p.linkIs("online")
@@ -164,7 +165,7 @@ func TestTheSidecarSwitchesToTheOtherOfTwoLinks(t *testing.T) {
 		{"the first is a black hole", s.Link.BlackHole, s.Link.Restore, second, edge.PublicAddress},
 		{"the unused second is a black hole too, and nobody asks it", second.BlackHole, second.Restore, s.Link, ""},
 		{"the list of addresses changes", func() {
-			s.configure("upstream: {servers: [{url: 'https://" + another + "', tls-server-name: kubernetes}]}\n")
+			s.configure("upstream: {retry-interval: 2s, servers: [{url: 'https://" + another + "', tls-server-name: kubernetes}]}\n")
 			p.sidecarSays(`changed settings are in effect","keys":["upstream.servers"]`)
 		}, func() {}, second, ""},
 		{"the removed link is cut", s.Link.Cut, s.Link.Restore, second, ""},
