@@ -39,8 +39,12 @@
 //   - A request that the API server may have executed is not sent again, unless its method is safe.
 //
 // An address has one dial at a time. While it is down it is tried again after a random part of a
-// wait that doubles from one second up to a setting; requests (Wake) and changes of the node's
-// routes shorten that to two seconds.
+// wait that doubles from one second up to a setting, and then at that interval. Requests (Wake) and
+// changes of the node's routes shorten that to two seconds.
+//
+// HTTP/1.1 has no PING. A request that waits in silence has a new connection made instead. If that
+// fails, connections on which requests wait are closed, and idle ones too. A quiet watch ends when
+// the kernel's keep-alive probes find no answer, after about a minute.
 //
 // All settings can change at run time, see Update.
 //
