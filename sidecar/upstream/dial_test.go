@@ -124,8 +124,13 @@ func TestAWatchAfterGOAWAYKeepsTheLinkSuspect(t *testing.T) {
 	watch := r.send(http.MethodGet, "/watch")
 	r.text(http.MethodGet, "/goaway")
 	server.link.refuseNew()
-	if err := eventually.Receive(t, "a request", r.try("/")); !IsLinkError(err) {
-		t.Errorf("a request ended with %v", err)
+	for range 10 {
+		if err := eventually.Receive(t, "a request", r.try("/")); !IsLinkError(err) {
+			t.Errorf("a request ended with %v", err)
+		}
+	}
+	if n := r.address(0).failureCount(); n != 1 {
+		t.Errorf("ten requests within two seconds made %d attempts", n)
 	}
 	began, attempts := clock.Now(), r.address(0).failureCount()
 	eventually.True(t, "five minutes", func() bool {

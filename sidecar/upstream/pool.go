@@ -61,6 +61,10 @@ func (p pool) GetClientConn(r *http.Request, _ string) (*http2Conn, error) {
 			a.mu.Unlock()
 			return nil, &dialError{a.closeReason}
 		}
+		if a.hasJustFailed() {
+			defer a.mu.Unlock()
+			return nil, &dialError{a.lastErr}
+		}
 		d := a.connect()
 		a.mu.Unlock()
 		select {
@@ -76,6 +80,14 @@ func (p pool) GetClientConn(r *http.Request, _ string) (*http2Conn, error) {
 		}
 	}
 	return nil, &dialError{errUnused}
+}
+
+// hasJustFailed tells that no new connection should be tried yet for a request. While an old
+// connection keeps the link from being offline, as after a GOAWAY, each request would try one. The
+// lock is held.
+func (a *address) hasJustFailed() bool {
+	return a.dialing == nil && !a.failed.IsZero() && a.clock.Since(a.tried) < wakeInterval &&
+		slices.ContainsFunc(a.conns, (*conn).open)
 }
 
 // MarkDead is part of the interface; a connection that is closed takes itself out.
