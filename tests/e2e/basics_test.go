@@ -196,7 +196,6 @@ func (p *testPod) kubectlWatches(args ...string) (stream *output, stop func()) {
 }
 
 func TestKubectlRunsUnmodified(t *testing.T) {
-	t.Parallel()
 	s := newSite(t)
 	s.allowEverywhere(rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"get", "list", "watch"}})
 	s.configMap("greeting", "hello")
