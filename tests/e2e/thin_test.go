@@ -41,7 +41,7 @@ func thinLinks() map[string]thinLink {
 	for _, kbit := range []int{64, 256, 1000} {
 		for _, queue := range []int{64 << 10, 256 << 10} {
 			for _, ms := range []time.Duration{40, 400, 1200} {
-				name := fmt.Sprintf("%d kbit, %d KiB, %d ms", kbit, queue>>10, ms)
+				name := fmt.Sprintf("%dk %dK %dms", kbit, queue>>10, ms) // short, and of letters that a namespace may have
 				all[name] = thinLink{kbit, queue, ms * time.Millisecond, 20 * time.Second}
 			}
 		}
