@@ -237,6 +237,24 @@ func TestGatewayErrors(t *testing.T) {
 	}
 }
 
+// TestAnAnswerWithoutABodyIsTheAPIServersIfItSaysSo: that to a HEAD has nothing else to tell by.
+func TestAnAnswerWithoutABodyIsTheAPIServersIfItSaysSo(t *testing.T) {
+	for _, audited := range []bool{true, false} {
+		first := newServer(t, true, func(w http.ResponseWriter, _ *http.Request) {
+			if audited {
+				w.Header().Set("Audit-Id", "1")
+			}
+			w.WriteHeader(http.StatusServiceUnavailable)
+		})
+		second := newServer(t, true, respond("second"))
+		r := newHarness(t, fastOptions(first.asServer(), second.asServer()))
+		want := map[bool]int{true: http.StatusServiceUnavailable, false: http.StatusOK}[audited]
+		if got := r.send(http.MethodHead, "/").StatusCode; got != want {
+			t.Errorf("with Audit-Id: %t: %d", audited, got)
+		}
+	}
+}
+
 func TestUpgradesGoOverHTTP1(t *testing.T) {
 	server := newServer(t, true, nil)
 	server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
