@@ -2,9 +2,12 @@ package upstream
 
 import (
 	"net"
+	"net/netip"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // link forwards TCP. It can refuse connections, it can accept them and forward nothing, and it can
@@ -16,6 +19,7 @@ type link struct {
 
 	mu        sync.Mutex
 	listener  net.Listener
+	reserved  int // a socket that keeps the port while nobody listens; 0: none
 	conns     map[net.Conn]struct{}
 	passing   chan struct{} // closed while bytes pass
 	released  chan struct{} // closed when forgotten connections end
@@ -33,6 +37,9 @@ func newLink(t *testing.T, target string) *link {
 	l.listen("127.0.0.1:0")
 	t.Cleanup(func() {
 		l.refuse()
+		l.mu.Lock()
+		l.release()
+		l.mu.Unlock()
 		l.group.Wait()
 	})
 	return l
@@ -180,7 +187,7 @@ func (l *link) forwarded() int {
 func (l *link) refuse() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_ = l.listener.Close()
+	l.closePort()
 	for c := range l.conns { // before their forwarders close them
 		if tcp, ok := c.(*net.TCPConn); ok {
 			_ = tcp.SetLinger(0)
@@ -205,7 +212,35 @@ func (l *link) refuse() {
 func (l *link) refuseNew() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.closePort()
+}
+
+// closePort ends the listener and keeps its port from other tests, whose servers have the same
+// certificate. The lock is held.
+func (l *link) closePort() {
 	_ = l.listener.Close()
+	if l.reserved != 0 {
+		return
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	at := netip.MustParseAddrPort(l.address)
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) != nil ||
+		unix.Bind(fd, &unix.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().As4()}) != nil {
+		_ = unix.Close(fd)
+		return
+	}
+	l.reserved = fd
+}
+
+// release gives up the port. The lock is held.
+func (l *link) release() {
+	if l.reserved != 0 {
+		_ = unix.Close(l.reserved)
+		l.reserved = 0
+	}
 }
 
 // blackhole still accepts connections, but forwards nothing.
@@ -242,6 +277,7 @@ func (l *link) restore() {
 		close(l.passing)
 	}
 	address := l.address
+	l.release()
 	l.mu.Unlock()
 	_ = l.listener.Close()
 	l.listen(address)
