@@ -265,6 +265,7 @@ func TestIsWatch(t *testing.T) {
 		{"GET", "/api/v1/pods", false},
 		{"DELETE", "/api/v1/pods?watch=true", false},
 		{"GET", "/api/v1/watch/pods", true},
+		{"GET", "/api/v1/watch/pods?watch=false", true},
 		{"GET", "/apis/apps/v1/watch/deployments", true},
 		{"GET", "/apis/watch/v1/deployments", false},
 		{"GET", "/api/v1/namespaces/watch/pods", false},

@@ -175,8 +175,6 @@ func IsWatch(r *http.Request) bool {
 	if r.Method != http.MethodGet {
 		return false
 	}
-	if values, ok := r.URL.Query()["watch"]; ok {
-		return values[0] != "0" && !strings.EqualFold(values[0], "false")
-	}
-	return watchPath(r.URL.Path)
+	values, ok := r.URL.Query()["watch"]
+	return ok && values[0] != "0" && !strings.EqualFold(values[0], "false") || watchPath(r.URL.Path)
 }

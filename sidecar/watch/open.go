@@ -2,6 +2,7 @@ package watch
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -95,6 +96,10 @@ func (s *Watches) Replay(q Request, proven replay.Request) (*http.Response, erro
 	w := s.newWatch(q, form)
 	var state *replay.State
 	if q.Info.SendInitialEvents || version == "" || version == "0" {
+		if q.Info.Narrowed {
+			w.cancel()
+			return nil, fmt.Errorf("%w: a watch with parameters that only the API server understands", replay.ErrNotRecorded)
+		}
 		var err error
 		if state, err = q.Cache.State(w.ctx, proven); err != nil {
 			w.cancel()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"sync"
 	"time"
@@ -304,16 +305,17 @@ func (w *watch) resumption() *http.Request {
 	return r
 }
 
-// list is the request that lists what the watch selects, in its form.
+// list is the request that lists what the watch selects, in its form. Its path is not that of a
+// deprecated watch path, which would make it a watch again.
 func (w *watch) list(ctx context.Context) *http.Request {
 	r := w.request(ctx)
-	query := r.URL.Query()
-	for name := range query {
-		if name != "labelSelector" && name != "fieldSelector" || query.Get(name) == "" {
-			query.Del(name)
+	query := url.Values{}
+	for name, value := range map[string]string{"labelSelector": w.Info.LabelSelector, "fieldSelector": w.Info.FieldSelector} {
+		if value != "" {
+			query.Set(name, value)
 		}
 	}
-	r.URL.RawQuery = query.Encode()
+	r.URL.Path, r.URL.RawPath, r.URL.RawQuery = w.Info.Path, "", query.Encode()
 	r.Header.Set("Accept", w.form.AcceptList())
 	return r
 }

@@ -11,7 +11,8 @@ const (
 	ClassOpaque Class = iota
 	// ClassDiscovery reads a document by which the API describes itself.
 	ClassDiscovery
-	// ClassVerbatim reads a scale or status. Only the identical request gets that answer again.
+	// ClassVerbatim reads a scale or status, or with a parameter that may narrow the answer. Only
+	// the identical request gets that answer again.
 	ClassVerbatim
 	// ClassGet reads one object.
 	ClassGet
@@ -63,16 +64,17 @@ func (i *Info) classifyRead() Class {
 	default: // log, exec, attach, portforward, proxy: streams; others are unknown
 		return ClassOpaque
 	}
-	switch i.Verb {
-	case Get:
-		return ClassGet
-	case List:
-		return ClassList
-	}
-	if len(i.Forms()) == 0 {
+	switch {
+	case i.Verb == Watch && len(i.Forms()) == 0:
 		return ClassOpaque
+	case i.Verb == Watch:
+		return ClassWatch
+	case i.Narrowed:
+		return ClassVerbatim
+	case i.Verb == Get:
+		return ClassGet
 	}
-	return ClassWatch
+	return ClassList
 }
 
 func (i *Info) classifyWrite() Class {
@@ -91,7 +93,8 @@ func (i *Info) classifyWrite() Class {
 // the API, or says it to somebody else.
 func (i *Info) unrecorded() bool {
 	old := i.ResourceVersionMatch == "Exact" && (i.Class == ClassGet || i.Class == ClassList)
-	return i.Impersonated || old || (i.DryRun && !i.IsRead())
+	part := i.Narrowed && i.Class == ClassWatch
+	return i.Impersonated || old || part || (i.DryRun && !i.IsRead())
 }
 
 // SetDryRun notes that the body of a request says that nothing shall be changed.

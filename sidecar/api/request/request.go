@@ -33,7 +33,8 @@ const (
 // Info describes a request.
 type Info struct {
 	Verb string
-	// Path is the URL's path.
+	// Path is the URL's path, but without the prefix and the name of a deprecated watch path:
+	// it is the path of a list of the same objects.
 	Path string
 	// IsResource means that the path names an API resource. Otherwise the fields of the next group
 	// are empty.
@@ -50,13 +51,14 @@ type Info struct {
 	RawAccept string
 	// Impersonated means that the request asks to act as another user.
 	Impersonated bool
-	// Legacy marks the deprecated /watch/ and /proxy/ path prefixes.
+	// Legacy marks the deprecated /proxy/ path prefix, and a /watch/ prefix that does not make a
+	// watch.
 	Legacy bool
 
 	// Class is what the request is to Rockpool.
 	Class Class
 	// Unrecorded tells that the answer is not recorded: the request acts as somebody else,
-	// is only tried, or asks for an old state.
+	// is only tried, asks for an old state, or watches an unknown part of a collection.
 	Unrecorded bool
 }
 
@@ -75,6 +77,9 @@ type Options struct {
 	// Invalid means that a parameter does not parse as its type. Only the API server can answer
 	// such a request, because only it knows the right error.
 	Invalid bool
+	// Narrowed means that a parameter may choose a part of the answer, or change it, in a way
+	// that Rockpool does not know.
+	Narrowed bool
 }
 
 // Parse parses a request. It never fails: a path that it does not understand is not a resource.
@@ -90,19 +95,24 @@ func Parse(r *http.Request) Info {
 			info.Impersonated = true
 		}
 	}
-	query := r.URL.Query()
+	query, err := url.ParseQuery(r.URL.RawQuery)
 	info.Options = parseOptions(query)
-	info.parsePath()
+	info.Narrowed = err != nil || mayNarrow(query) // an API server may read more than url does
+	prefix := info.parsePath()
 	if info.IsResource {
 		info.Verb = info.verb(r.Method, query)
+	}
+	if prefix == "watch" && r.Method == http.MethodGet {
+		info.parseWatchPath()
 	}
 	info.Class = info.classify()
 	info.Unrecorded = info.unrecorded()
 	return info
 }
 
-// parsePath parses /api/VERSION/… and /apis/GROUP/VERSION/….
-func (i *Info) parsePath() {
+// parsePath parses /api/VERSION/… and /apis/GROUP/VERSION/…. It returns the deprecated prefix, watch
+// or proxy, if the path has one.
+func (i *Info) parsePath() (prefix string) {
 	parts := strings.Split(strings.Trim(i.Path, "/"), "/")
 	var rest []string
 	switch {
@@ -111,13 +121,13 @@ func (i *Info) parsePath() {
 	case parts[0] == "apis" && len(parts) > 3:
 		i.Group, i.Version, rest = parts[1], parts[2], parts[3:]
 	default:
-		return
+		return ""
 	}
 	i.IsResource = true
 	if rest[0] == "watch" || rest[0] == "proxy" {
-		i.Legacy = true
+		prefix, i.Legacy = rest[0], true
 		if rest = rest[1:]; len(rest) == 0 {
-			return
+			return prefix
 		}
 	}
 	if rest[0] == "namespaces" && len(rest) > 1 {
@@ -138,6 +148,44 @@ func (i *Info) parsePath() {
 	if i.Group == "" && i.Resource == "namespaces" {
 		i.Namespace = "" // namespaces are cluster-scoped
 	}
+	return prefix
+}
+
+// parseWatchPath makes a GET of a deprecated /watch/ path what it means: a watch of the collection,
+// or of the one object that the path names
+// (https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes).
+// The name counts as a field selector, and contradicts another one.
+func (i *Info) parseWatchPath() {
+	switch i.Resource {
+	case "", "watch", "proxy": // the last two have no ordinary path
+		return
+	}
+	if i.Subresource != "" {
+		return
+	}
+	if i.Name != "" {
+		named := fields.OneTermEqualSelector("metadata.name", i.Name).String()
+		switch selected, err := fields.ParseSelector(i.FieldSelector); {
+		case i.FieldSelector == "":
+			i.FieldSelector = named
+		case err != nil || !selects(selected, i.Name):
+			i.Invalid = true
+		}
+	}
+	i.Legacy, i.Name = false, ""
+	i.Path = "/api/" + i.Version
+	if i.Group != "" {
+		i.Path = "/apis/" + i.Group + "/" + i.Version
+	}
+	if i.Namespace != "" {
+		i.Path += "/namespaces/" + i.Namespace
+	}
+	i.Path += "/" + i.Resource
+}
+
+func selects(s fields.Selector, name string) bool {
+	value, ok := s.RequiresExactMatch("metadata.name")
+	return ok && value == name
 }
 
 func (i *Info) verb(method string, query url.Values) string {
@@ -160,8 +208,7 @@ func (i *Info) verb(method string, query url.Values) string {
 		if i.Name != "" {
 			return Get
 		}
-		// Python clients send False, which the API server accepts too.
-		if watch := query.Get("watch"); query.Has("watch") && watch != "0" && !strings.EqualFold(watch, "false") {
+		if flag(query, "watch") {
 			return Watch
 		}
 		return List
@@ -195,25 +242,27 @@ func parseOptions(query url.Values) Options {
 			o.FieldSelector = selector.String()
 		}
 	}
-	if s := query.Get("limit"); s != "" {
-		n, err := strconv.ParseInt(s, 10, 64)
+	if query.Has("limit") {
+		n, err := strconv.ParseInt(query.Get("limit"), 10, 64)
 		valid(err == nil && n >= 0)
 		o.Limit = n
 	}
-	if s := query.Get("timeoutSeconds"); s != "" {
-		n, err := strconv.ParseInt(s, 10, 32)
+	if query.Has("timeoutSeconds") {
+		n, err := strconv.ParseInt(query.Get("timeoutSeconds"), 10, 32)
 		valid(err == nil && n >= 0)
 		o.Timeout = time.Duration(n) * time.Second
 	}
-	flag := func(name string) bool {
-		s := query.Get(name)
-		on, err := strconv.ParseBool(s)
-		valid(s == "" || err == nil)
-		return on
-	}
-	o.SendInitialEvents = flag("sendInitialEvents")
-	o.AllowWatchBookmarks = flag("allowWatchBookmarks")
+	o.SendInitialEvents = flag(query, "sendInitialEvents")
+	o.AllowWatchBookmarks = flag(query, "allowWatchBookmarks")
 	return o
+}
+
+// flag reads a boolean parameter as the API server does
+// (runtime.Convert_Slice_string_To_bool): 0 and false in any case, such as Python's False, mean
+// no. Any other value means yes, also an empty one.
+func flag(query url.Values, name string) bool {
+	value := query.Get(name)
+	return query.Has(name) && value != "0" && !strings.EqualFold(value, "false")
 }
 
 // IsRead reports whether the request only reads.

@@ -1,8 +1,10 @@
 package request
 
 import (
+	gocmp "cmp"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"testing"
 	"time"
 
@@ -39,8 +41,30 @@ func TestParseRequest(t *testing.T) {
 			Info{Verb: List, IsResource: true, Version: "v1", Resource: "pods"}},
 		{"watch=False, as Python sends it, is a list", "GET", "/api/v1/pods?watch=False",
 			Info{Verb: List, IsResource: true, Version: "v1", Resource: "pods"}},
-		{"a deprecated watch path", "GET", "/api/v1/watch/namespaces/shop/pods",
-			Info{Verb: Watch, IsResource: true, Legacy: true, Version: "v1", Resource: "pods", Namespace: "shop"}},
+		{"any other value of watch is a watch", "GET", "/api/v1/pods?watch=yes",
+			Info{Verb: Watch, IsResource: true, Version: "v1", Resource: "pods"}},
+		{"watch without a value is a watch", "GET", "/api/v1/pods?watch",
+			Info{Verb: Watch, IsResource: true, Version: "v1", Resource: "pods"}},
+		{"other flags are read like watch", "GET", "/api/v1/pods?watch&sendInitialEvents&allowWatchBookmarks=False",
+			Info{Verb: Watch, IsResource: true, Version: "v1", Resource: "pods", Options: Options{SendInitialEvents: true}}},
+		{"the first of two values counts", "GET", "/api/v1/pods?watch=0&watch=1",
+			Info{Verb: List, IsResource: true, Version: "v1", Resource: "pods", Options: Options{Narrowed: true}}},
+		{"a deprecated watch path", "GET", "/api/v1/watch/namespaces/shop/pods?resourceVersion=5",
+			Info{Verb: Watch, Path: "/api/v1/namespaces/shop/pods", IsResource: true, Version: "v1", Resource: "pods", Namespace: "shop", Options: Options{ResourceVersion: "5"}}},
+		{"a deprecated watch path of a group called watch", "GET", "/apis/watch/v1/watch/pods",
+			Info{Verb: Watch, Path: "/apis/watch/v1/pods", IsResource: true, Group: "watch", Version: "v1", Resource: "pods"}},
+		{"a deprecated watch path of a resource called watch, which has no other path", "GET", "/apis/g/v1/watch/watch",
+			Info{Verb: Watch, IsResource: true, Legacy: true, Group: "g", Version: "v1", Resource: "watch"}},
+		{"a deprecated watch path of one object", "GET", "/apis/apps/v1/watch/namespaces/shop/deployments/web",
+			Info{Verb: Watch, Path: "/apis/apps/v1/namespaces/shop/deployments", IsResource: true, Group: "apps", Version: "v1", Resource: "deployments", Namespace: "shop", Options: Options{FieldSelector: "metadata.name=web"}}},
+		{"a deprecated watch path of one object whose name is escaped", "GET", "/apis/rbac.authorization.k8s.io/v1/watch/clusterroles/system%3Aa%2Cb",
+			Info{Verb: Watch, Path: "/apis/rbac.authorization.k8s.io/v1/clusterroles", IsResource: true, Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterroles", Options: Options{FieldSelector: `metadata.name=system:a\,b`}}},
+		{"a deprecated watch path of one object with a selector of it", "GET", "/api/v1/watch/namespaces/shop/pods/web?fieldSelector=status.phase%3DRunning,metadata.name%3Dweb",
+			Info{Verb: Watch, Path: "/api/v1/namespaces/shop/pods", IsResource: true, Version: "v1", Resource: "pods", Namespace: "shop", Options: Options{FieldSelector: "metadata.name=web,status.phase=Running"}}},
+		{"a deprecated watch path of a namespace", "GET", "/api/v1/watch/namespaces/shop",
+			Info{Verb: Watch, Path: "/api/v1/namespaces", IsResource: true, Version: "v1", Resource: "namespaces", Options: Options{FieldSelector: "metadata.name=shop"}}},
+		{"a deprecated watch path of all namespaces", "GET", "/api/v1/watch/namespaces/",
+			Info{Verb: Watch, Path: "/api/v1/namespaces", IsResource: true, Version: "v1", Resource: "namespaces"}},
 		{"selectors are sorted", "GET", "/api/v1/pods?labelSelector=b%3D2,a+in+(y,x)&fieldSelector=status.phase%3DRunning,metadata.name%3Dx",
 			Info{Verb: List, IsResource: true, Version: "v1", Resource: "pods", Options: Options{LabelSelector: "a in (x,y),b=2", FieldSelector: "metadata.name=x,status.phase=Running"}}},
 		{"a selector that does not parse is invalid", "GET", "/api/v1/pods?labelSelector=%3D%3D%3D",
@@ -50,7 +74,7 @@ func TestParseRequest(t *testing.T) {
 		{"a create", "POST", "/api/v1/namespaces/shop/events",
 			Info{Verb: Create, IsResource: true, Version: "v1", Resource: "events", Namespace: "shop"}},
 		{"a dry run", "POST", "/api/v1/namespaces/shop/events?dryRun=All",
-			Info{Verb: Create, IsResource: true, Version: "v1", Resource: "events", Namespace: "shop", Options: Options{DryRun: true}}},
+			Info{Verb: Create, IsResource: true, Version: "v1", Resource: "events", Namespace: "shop", Options: Options{DryRun: true, Narrowed: true}}},
 		{"a patch", "PATCH", "/apis/apps/v1/namespaces/shop/deployments/web/scale",
 			Info{Verb: Patch, IsResource: true, Group: "apps", Version: "v1", Resource: "deployments", Namespace: "shop", Name: "web", Subresource: "scale"}},
 		{"a delete of a collection", "DELETE", "/api/v1/namespaces/shop/pods",
@@ -64,7 +88,7 @@ func TestParseRequest(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			r := httptest.NewRequest(tt.method, tt.url, nil)
-			tt.want.Path, tt.want.Accept = r.URL.Path, any
+			tt.want.Path, tt.want.Accept = gocmp.Or(tt.want.Path, r.URL.Path), any
 			got := Parse(r)
 			got.Class, got.Unrecorded = 0, false // see TestEachRequestHasAClass
 			if d := cmp.Diff(tt.want, got, cmp.AllowUnexported(MediaType{})); d != "" {
@@ -166,6 +190,8 @@ func FuzzParse(f *testing.F) {
 	f.Add("GET", "/api/v1/namespaces/a/pods/b/log", "watch=1&labelSelector=a", "application/json;as=Table")
 	f.Add("DELETE", "/apis/a/b/c", "limit=-1", "*/*;q=0.1")
 	f.Add("GET", "/api/v1/watch/", "", "")
+	f.Add("GET", "/apis/g/v1/watch/namespaces/n/things/x,y", "fieldSelector=metadata.name%3Dx&watch=0", "")
+	f.Add("GET", "/api/v1/watch/watch/watch", "shardSelector=x;limit=5&limit=6", "application/json")
 	f.Fuzz(func(t *testing.T, method, path, query, accept string) {
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.Method, r.URL.Path, r.URL.RawQuery = method, path, query
@@ -176,6 +202,17 @@ func FuzzParse(f *testing.F) {
 		}
 		for _, form := range info.Forms() {
 			info.AcceptForm(form)
+		}
+		if info.Class != ClassWatch {
+			return
+		}
+		// The list that the sidecar makes of a watch must be of the same objects.
+		r.URL.Path = info.Path
+		r.URL.RawQuery = url.Values{"labelSelector": {info.LabelSelector}, "fieldSelector": {info.FieldSelector}}.Encode()
+		list := Parse(r)
+		if list.Class != ClassList || list.Group != info.Group || list.Version != info.Version || list.Resource != info.Resource ||
+			list.Namespace != info.Namespace || list.LabelSelector != info.LabelSelector || list.FieldSelector != info.FieldSelector {
+			t.Fatalf("a watch of %+v is listed by %+v", info, list)
 		}
 	})
 }
