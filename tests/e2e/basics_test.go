@@ -179,20 +179,27 @@ func (p *testPod) kubectlSays(phase string) (outputs, tables []string) {
 	return outputs, tables
 }
 
-// kubectlWatches starts kubectl get --watch, which runs until stop is called.
-func (p *testPod) kubectlWatches(args ...string) (stream *output, stop func()) {
+// kubectlStreams starts kubectl, which runs until stop is called.
+func (p *testPod) kubectlStreams(args ...string) (stream *output, stop func()) {
 	p.site.t.Helper()
 	ctx, cancel := context.WithCancel(p.site.ctx)
 	stream = &output{}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_, _ = p.ExecStream(ctx, "shell", pod.ExecOptions{Argv: append([]string{"/kubectl", "get", "--watch"}, args...), Stdout: stream, Stderr: stream})
+		_, _ = p.ExecStream(ctx, "shell", pod.ExecOptions{Argv: append([]string{"/kubectl"}, args...), Stdout: stream, Stderr: stream})
 	}()
+	return stream, func() { cancel(); <-ended }
+}
+
+// kubectlWatches starts kubectl get --watch, which runs until stop is called.
+func (p *testPod) kubectlWatches(args ...string) (stream *output, stop func()) {
+	p.site.t.Helper()
+	stream, stop = p.kubectlStreams(append([]string{"get", "--watch"}, args...)...)
 	p.site.until("kubectl get --watch prints the existing objects", func() bool {
 		return strings.Contains(stream.String(), "greeting") && strings.Contains(stream.String(), "kube-root-ca.crt")
 	})
-	return stream, func() { cancel(); <-ended }
+	return stream, stop
 }
 
 func TestKubectlRunsUnmodified(t *testing.T) {
