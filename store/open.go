@@ -45,7 +45,8 @@ type Options struct {
 
 // Open opens the cache in directory dir, and creates it if it is missing. Open renames a
 // file that is corrupt or belongs to another program, and creates a new one. A file with
-// another schema version it deletes and replaces.
+// another schema version it deletes and replaces. The queued writes of a database that Seed has
+// replaced it adopts.
 func Open(ctx context.Context, dir string, opts Options) (*DB, error) {
 	if opts.MaxSize == 0 {
 		opts.MaxSize = DefaultMaxSize
@@ -84,6 +85,7 @@ func Open(ctx context.Context, dir string, opts Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
+	db.adoptPrevious(ctx)
 	return db, nil
 }
 

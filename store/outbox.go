@@ -38,6 +38,14 @@ func putQueued(tx *sql.Tx, newID int64, q Queued) (id int64, err error) {
 	return id, err
 }
 
+// adoptQueued writes a row of another database. If the same object is queued here, that stays.
+func adoptQueued(tx *sql.Tx, newID int64, q Queued) error {
+	_, err := tx.Exec(`INSERT INTO outbox (id, principal, path, name, queued_at, object, patch, checksum) VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?)
+		ON CONFLICT (principal, path, name) DO NOTHING`,
+		newID, q.Principal, q.Path, q.Name, q.At.UnixMilli(), nonNil(q.Object), nonNil(q.Patch), q.checksum())
+	return err
+}
+
 // nonNil returns an empty slice for nil: the columns are NOT NULL.
 func nonNil(p []byte) []byte {
 	if p == nil {

@@ -13,17 +13,25 @@ import (
 // seedSuffix marks the name of an unfinished copy.
 const seedSuffix = ".seed"
 
-// Seed copies the database in directory from to directory dir, which has none. Another process
-// may be using the source, which does not change. The copy lacks the rows that only the other
-// process can use: its queued writes, its unfinished lists, its reviews, its link history.
-// Seed returns ErrNotFound if the source has no complete collection. After an error, and when
-// ctx ends first, dir has no database.
+// Seed copies the database in directory from to directory dir. Another process may be using the
+// source, which does not change. The copy lacks the rows that only the other process can use: its
+// queued writes, its unfinished lists, its reviews, its link history. The copy replaces the database
+// in dir, if there is one, whose queued writes the next Open of dir adopts.
+//
+// Seed returns ErrNotFound if the source has no complete collection. After an error, and when ctx
+// ends first, dir has the database that it had.
 func Seed(ctx context.Context, dir, from string) error {
 	path, source := filepath.Join(dir, FileName), filepath.Join(from, FileName)
 	partial := path + seedSuffix
+	_, err := os.Lstat(path)
+	replaces := err == nil
 	// An interrupted process may have left half a copy, or the log of a database that it was
 	// removing. SQLite would apply that log to the new database.
-	if err := errors.Join(removeDatabase(partial), removeAuxiliary(path)); err != nil {
+	err = removeDatabase(partial)
+	if !replaces {
+		err = errors.Join(err, removeAuxiliary(path))
+	}
+	if err != nil {
 		return fmt.Errorf("seed: %w", err)
 	}
 	if _, err := os.Lstat(source); err != nil {
@@ -32,9 +40,12 @@ func Seed(ctx context.Context, dir, from string) error {
 		}
 		return fmt.Errorf("seed: %w", err)
 	}
-	err := vacuumInto(ctx, source, partial)
+	err = vacuumInto(ctx, source, partial)
 	if err == nil {
 		err = dropPrivate(ctx, partial)
+	}
+	if err == nil && replaces {
+		err = setPrevious(ctx, path)
 	}
 	if err == nil {
 		err = os.Rename(partial, path)
@@ -44,6 +55,30 @@ func Seed(ctx context.Context, dir, from string) error {
 		return translate("seed from "+source, err)
 	}
 	return nil
+}
+
+// setPrevious gives a database that is about to be replaced a second name, with its log merged into
+// it. So there is a database at path at every instant.
+func setPrevious(ctx context.Context, path string) error {
+	if _, err := os.Lstat(path + previousSuffix); !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(errors.New("the queued writes of an earlier database are not adopted yet"), err)
+	}
+	db := openOther(path, "mode=rw")
+	var appID int
+	err := db.QueryRowContext(ctx, "SELECT application_id FROM pragma_application_id").Scan(&appID)
+	if err == nil && appID != applicationID {
+		err = fmt.Errorf("%w (application_id %#x)", ErrForeign, appID)
+	}
+	if err == nil {
+		_, err = db.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
+	}
+	if err := errors.Join(err, db.Close()); err != nil {
+		return err
+	}
+	if wal, err := os.Stat(path + "-wal"); err == nil && wal.Size() > 0 {
+		return errors.New("the log of the database that is replaced cannot be merged")
+	}
+	return errors.Join(removeAuxiliary(path), os.Link(path, path+previousSuffix))
 }
 
 // vacuumInto writes one consistent state of a database into a new file.
