@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"strings"
@@ -14,7 +15,8 @@ type chunkBuffer struct {
 	failure    error
 }
 
-// write calls step with the input until step consumes nothing, which means that it needs more.
+// write calls step with the input until step consumes nothing, which means that it needs more. It
+// copies each byte once at most, also of a unit that many writes bring.
 func (s *chunkBuffer) write(p []byte, step func([]byte) (int, error)) (int, error) {
 	if s.failure != nil {
 		return 0, s.failure
@@ -39,7 +41,9 @@ func (s *chunkBuffer) write(p []byte, step func([]byte) (int, error)) (int, erro
 		}
 		input = input[n:]
 	}
-	s.unfinished = append(s.unfinished[:0], input...) // they may overlap: append copies correctly
+	if len(input) != len(s.unfinished) || len(input) == 0 || &input[0] != &s.unfinished[0] {
+		s.unfinished = append(s.unfinished[:0], input...) // they may overlap: append copies correctly
+	}
 	return total, nil
 }
 
@@ -202,8 +206,15 @@ type protobufFrames struct {
 
 const frameHeader = 4
 
-func (f *protobufFrames) Write(p []byte) (int, error) { return f.in.write(p, f.step) }
-func (f *protobufFrames) Partial() bool               { return len(f.in.unfinished) > 0 }
+func (f *protobufFrames) Write(p []byte) (int, error) {
+	n, err := f.in.write(p, f.step)
+	if held := f.in.unfinished; cap(held) > keptBuffer && len(held) <= keptBuffer {
+		f.in.unfinished = bytes.Clone(held)
+	}
+	return n, err
+}
+
+func (f *protobufFrames) Partial() bool { return len(f.in.unfinished) > 0 }
 
 func (f *protobufFrames) step(p []byte) (int, error) {
 	if len(p) < frameHeader {

@@ -2,6 +2,10 @@ package wire
 
 import "fmt"
 
+// keptBuffer is the largest buffer, in bytes, that a watch keeps after a frame. A watch may be quiet
+// for hours.
+const keptBuffer = 64 << 10
+
 // Frames splits a JSON watch body, a sequence of {"type":…,"object":…}, into frames while it is
 // written.
 type Frames struct {
@@ -63,7 +67,9 @@ func (f *Frames) step(p []byte) (int, error) {
 	}
 	f.inside = false
 	err = f.Frame(raw)
-	f.buf = f.buf[:0]
+	if f.buf = f.buf[:0]; cap(f.buf) > keptBuffer {
+		f.buf = nil
+	}
 	return n, err
 }
 
