@@ -34,7 +34,7 @@ func TestACacheAnswersNoRequestUntilItIsBoundToItsCluster(t *testing.T) {
 			done <- c.Follow(ctx, func(ctx context.Context) {
 				value, _, err := c.Store().Fact(ctx, "of")
 				loaded = err == nil && value != nil
-			})
+			}, func(context.Context) {})
 		}()
 		return s, func() {
 			cancel()

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -116,7 +117,9 @@ type sidecar struct {
 	keys        *principal.Fetcher
 	accepted    *principal.Accepted
 	credentials *principal.Credentials
-	outbox      *outbox.Outbox // nil: there is no cache to queue Events in
+	outbox      *outbox.Outbox
+	queueOnDisk bool        // the outbox is in the cache on the disk
+	loaded      atomic.Bool // loadState was called
 	dispatcher  *dispatch.Dispatcher
 	proxy       *proxy.Server
 }
@@ -157,12 +160,10 @@ func (s *sidecar) connect(settings upstream.Settings) (err error) {
 	if err != nil {
 		return err
 	}
-	o := principal.FetcherOptions{Transport: s.upstream, Token: s.mirror.Token, WaitOnline: s.upstream.WaitOnline, Logger: s.log}
-	if db := s.disk.Store(); db != nil {
-		o.Facts = db
-	}
-	s.keys = principal.NewFetcher(o)
-	s.accepted = principal.NewAccepted(principal.AcceptedOptions{Keys: s.keys, Facts: o.Facts, Logger: s.log})
+	s.keys = principal.NewFetcher(principal.FetcherOptions{
+		Transport: s.upstream, Facts: s.disk, Token: s.mirror.Token, WaitOnline: s.upstream.WaitOnline, Logger: s.log,
+	})
+	s.accepted = principal.NewAccepted(principal.AcceptedOptions{Keys: s.keys, Facts: s.disk, Logger: s.log})
 	s.credentials = principal.NewCredentials(s.mirror.Token, s.accepted.Add)
 	return nil
 }
@@ -183,9 +184,8 @@ func (s *sidecar) newDispatcher() {
 		Logger:         s.log,
 		Repeated:       s.repeated,
 	}
-	if s.outbox = s.newOutbox(); s.outbox != nil {
-		o.Acceptors = append(o.Acceptors, s.outbox)
-	}
+	s.outbox = s.newOutbox()
+	o.Acceptors = append(o.Acceptors, s.outbox)
 	if s.cfg.Offline.Leases {
 		o.Acceptors = append(o.Acceptors, lease.New(lease.Options{Logger: s.log}))
 	}
@@ -196,32 +196,35 @@ func (s *sidecar) newDispatcher() {
 // not be written there. Events that were accepted are delivered even when offline.events is off
 // by now.
 func (s *sidecar) newOutbox() *outbox.Outbox {
-	db := s.disk.Store()
+	c := s.disk.Cache
 	if slices.ContainsFunc(s.cfg.Cache.MemoryOnly, func(r schema.GroupResource) bool { return r.Resource == "events" }) {
-		db = s.caches.Memory.Store()
+		c = s.caches.Memory
 	}
-	if db == nil {
-		return nil
-	}
-	o := outbox.Options{Store: db, MaxAge: s.cfg.Offline.EventsMaxAge, Logger: s.log, Repeated: s.repeated}
+	s.queueOnDisk = c == s.disk.Cache
+	o := outbox.Options{Store: c, MaxAge: s.cfg.Offline.EventsMaxAge, Logger: s.log, Repeated: s.repeated}
 	if s.cfg.Offline.Events {
 		o.MaxCount = s.cfg.Offline.EventsMaxCount
 	}
 	return outbox.New(o)
 }
 
-// loadState loads what an earlier run has left in the cache, once the cache is known to be this
-// cluster's.
+// loadState loads what an earlier run has left in the cache, once the cache is open and known to be
+// this cluster's. A further call does nothing.
 func (s *sidecar) loadState(ctx context.Context) {
+	if s.loaded.Swap(true) {
+		return
+	}
 	if err := s.keys.Load(ctx); err != nil {
 		s.log.Warn("cannot load the recorded signing keys; fetching them again", zap.Error(err))
 	}
 	if err := s.accepted.Load(ctx); err != nil {
 		s.log.Warn("cannot load the tokens accepted before the restart", zap.Error(err))
 	}
-	if s.outbox == nil {
-		return
-	}
+	s.loadQueue(ctx)
+}
+
+// loadQueue loads the Events that were queued in the cache by somebody else.
+func (s *sidecar) loadQueue(ctx context.Context) {
 	if err := s.outbox.Load(ctx); err != nil {
 		s.log.Error("cannot load the Events queued before the start; not delivering them", zap.Error(err))
 	}
@@ -254,7 +257,7 @@ func (s *sidecar) apply(cfg config.Config) error {
 // serve runs all parts until ctx ends or one fails. The servers stop first; what
 // they were recording is written after that.
 func (s *sidecar) serve(ctx context.Context, l *listeners) error {
-	if s.disk.Bound() {
+	if s.disk.Ready() {
 		s.loadState(ctx)
 	}
 	// The mirror comes before the first connection: its ca.crt is what clients
@@ -272,13 +275,15 @@ func (s *sidecar) serve(ctx context.Context, l *listeners) error {
 	parts.Go(func() error { return s.accepted.Run(behind) })
 	refresher := relist.Refresher{Upstream: s.upstream, Caches: s.caches, Credentials: s.credentials, Logger: s.log, Clock: clock.RealClock{}}
 	parts.Go(func() error { return refresher.Run(behind) })
-	if s.outbox != nil {
-		parts.Go(func() error { return s.outbox.Run(behind, s.dispatcher) })
-	}
+	parts.Go(func() error { return s.outbox.Run(behind, s.dispatcher) })
 	parts.Go(func() error {
 		return config.Follow(behind, config.FollowOptions{Flags: s.flags, Config: s.cfg, Apply: s.apply, Logger: s.log})
 	})
-	parts.Go(func() error { return s.disk.Follow(behind, s.loadState) })
+	adopted := s.loadQueue
+	if !s.queueOnDisk {
+		adopted = nil
+	}
+	parts.Go(func() error { return s.disk.Follow(behind, s.loadState, adopted) })
 	parts.Go(func() error { return s.caches.Disk.Run(behind) })
 	parts.Go(func() error { return s.caches.Memory.Run(behind) })
 

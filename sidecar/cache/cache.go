@@ -2,8 +2,8 @@
 // or nowhere. It opens a cache, keeps it bound to the pod's cluster and service account, and
 // says which cache a request belongs to.
 //
-// A cache that could not be opened is closed. A closed cache records nothing and answers
-// ErrClosed, so that its users need no second way.
+// A cache that could not be opened is closed, until a later attempt succeeds. A closed cache records
+// nothing and answers ErrClosed, so that its users need no second way.
 package cache
 
 import (
@@ -11,6 +11,8 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -33,15 +35,44 @@ const FlushTimeout = time.Second
 // Cache records answers and replays them. The zero value is closed. Its methods may be called
 // from several goroutines.
 type Cache struct {
-	db       *store.DB // nil: closed
+	open atomic.Pointer[parts] // nil: closed
+
+	opener *opener // opens it; nil: nobody does
+
+	mu   sync.Mutex
+	link *linkChange // the last one while the cache was closed
+	late map[*lateEvents]struct{}
+}
+
+// parts are what an open cache consists of.
+type parts struct {
+	db       *store.DB
 	recorder *record.Recorder
 	replayer *replay.Replayer
 }
 
+type linkChange struct{ state, reason string }
+
 // New makes a cache of a database. Its name is a label of metrics: disk or memory.
 func New(db *store.DB, name string, log *zap.Logger) *Cache {
+	c := &Cache{}
+	c.use(db, name, log)
+	return c
+}
+
+// use makes the cache one of this database, with all that was noted while it was closed.
+func (c *Cache) use(db *store.DB, name string, log *zap.Logger) {
 	recorder := record.New(record.Options{DB: db, Name: name, Logger: log})
-	return &Cache{db: db, recorder: recorder, replayer: replay.New(db, nil, recorder.Used)}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open.Store(&parts{db: db, recorder: recorder, replayer: replay.New(db, nil, recorder.Used)})
+	if c.link != nil {
+		recorder.Link(c.link.state, c.link.reason)
+	}
+	for e := range c.late {
+		e.begin(recorder)
+	}
+	c.late = nil
 }
 
 // Caches are the two caches of a pod.
@@ -62,27 +93,37 @@ func (c Caches) Of(info *request.Info) *Cache {
 }
 
 // Store is the database below; nil when the cache is closed.
-func (c *Cache) Store() *store.DB { return c.db }
-
-// Run writes what is recorded until ctx ends.
-func (c *Cache) Run(ctx context.Context) error {
-	if c.db == nil {
-		return nil
+func (c *Cache) Store() *store.DB {
+	if o := c.open.Load(); o != nil {
+		return o.db
 	}
-	return c.recorder.Run(ctx)
+	return nil
+}
+
+// Run opens the cache if it is closed and can be opened, and writes what is recorded, until ctx
+// ends.
+func (c *Cache) Run(ctx context.Context) error {
+	o := c.open.Load()
+	if o == nil {
+		if c.opener == nil || !c.opener.retry(ctx) {
+			return nil
+		}
+		o = c.open.Load()
+	}
+	return o.recorder.Run(ctx)
 }
 
 // Record has the answer to a request recorded while its body is read.
 func (c *Cache) Record(source record.Source, resp *http.Response) {
-	if c.db != nil {
-		c.recorder.Record(source, resp)
+	if o := c.open.Load(); o != nil {
+		o.recorder.Record(source, resp)
 	}
 }
 
 // Renewed records that the API server has said 304 to a request with this ETag.
 func (c *Cache) Renewed(source record.Source, etag string) {
-	if c.db != nil {
-		c.recorder.Renewed(source, etag)
+	if o := c.open.Load(); o != nil {
+		o.recorder.Renewed(source, etag)
 	}
 }
 
@@ -99,10 +140,13 @@ type Events interface {
 // Watch begins to record the events of a watch, whose objects come in a format. Nothing is
 // recorded of a watch whose principal is not known.
 func (c *Cache) Watch(source record.Source, format wire.Format) Events {
-	if c.db == nil || source.Principal == "" || source.Info.Unrecorded {
+	if source.Principal == "" || source.Info.Unrecorded {
 		return discard{}
 	}
-	return c.recorder.Watch(source, format)
+	if o := c.open.Load(); o != nil {
+		return o.recorder.Watch(source, format)
+	}
+	return c.watchLate(source, format)
 }
 
 // discard records nothing.
@@ -114,81 +158,94 @@ func (discard) Close()                             {}
 
 // Link records a change of the link.
 func (c *Cache) Link(state, reason string) {
-	if c.db != nil {
-		c.recorder.Link(state, reason)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if o := c.open.Load(); o != nil {
+		o.recorder.Link(state, reason)
+		return
 	}
+	c.link = &linkChange{state, reason}
 }
 
 // Stale gives the collections that should be listed again; nil when the cache is closed.
 func (c *Cache) Stale() <-chan record.Stale {
-	if c.db == nil {
+	o := c.open.Load()
+	if o == nil {
 		return nil
 	}
-	return c.recorder.Stale()
+	return o.recorder.Stale()
 }
 
 // Flush waits until all that was read before the call is written, so that no client sees an
 // older state than it has seen already.
 func (c *Cache) Flush(ctx context.Context) error {
-	if c.db == nil {
+	o := c.open.Load()
+	if o == nil {
 		return nil
 	}
-	return c.recorder.Flush(ctx)
+	return o.recorder.Flush(ctx)
 }
 
 // Answer answers a GET or LIST; see replay.Replayer.
 func (c *Cache) Answer(ctx context.Context, q replay.Request) (*http.Response, error) {
-	if c.db == nil {
+	o := c.open.Load()
+	if o == nil {
 		return nil, ErrClosed
 	}
-	return c.replayer.Answer(ctx, q)
+	return o.replayer.Answer(ctx, q)
 }
 
 // Review gives the recorded answer to a review that is named by its sealed key.
 func (c *Cache) Review(ctx context.Context, q replay.Request, name string, lifetime time.Duration, unseal func([]byte) ([]byte, error)) (*http.Response, error) {
-	if c.db == nil {
+	o := c.open.Load()
+	if o == nil {
 		return nil, ErrClosed
 	}
-	return c.replayer.Review(ctx, q, name, lifetime, unseal)
+	return o.replayer.Review(ctx, q, name, lifetime, unseal)
 }
 
 // ETag gives the ETag of the recorded answer to a request, empty if it has none.
 func (c *Cache) ETag(ctx context.Context, q replay.Request) (string, error) {
-	if c.db == nil {
+	o := c.open.Load()
+	if o == nil {
 		return "", ErrClosed
 	}
-	return c.replayer.ETag(ctx, q)
+	return o.replayer.ETag(ctx, q)
 }
 
 // Unchanged puts the recorded body in place of a 304; see replay.Replayer.
 func (c *Cache) Unchanged(ctx context.Context, q replay.Request, etag string, notModified *http.Response) (*http.Response, error) {
-	if c.db == nil {
+	o := c.open.Load()
+	if o == nil {
 		return nil, ErrClosed
 	}
-	return c.replayer.Unchanged(ctx, q, etag, notModified)
+	return o.replayer.Unchanged(ctx, q, etag, notModified)
 }
 
 // State gives the state that a watch begins with.
 func (c *Cache) State(ctx context.Context, q replay.Request) (*replay.State, error) {
-	if c.db == nil {
+	o := c.open.Load()
+	if o == nil {
 		return nil, ErrClosed
 	}
-	return c.replayer.State(ctx, q)
+	return o.replayer.State(ctx, q)
 }
 
 // Form gives the form in which a client watches that has the recorded list.
 func (c *Cache) Form(ctx context.Context, q replay.Request) (request.Form, bool) {
-	if c.db == nil {
+	o := c.open.Load()
+	if o == nil {
 		return request.Form{}, false
 	}
-	return c.replayer.Form(ctx, q)
+	return o.replayer.Form(ctx, q)
 }
 
 // StateAt gives the recorded state of what a watch reads at a resourceVersion. The objects are
 // in the form of the watch.
 func (c *Cache) StateAt(ctx context.Context, q replay.Request, form request.Form, resourceVersion string) (*replay.StateAt, error) {
-	if c.db == nil {
+	o := c.open.Load()
+	if o == nil {
 		return nil, ErrClosed
 	}
-	return c.replayer.StateAt(ctx, q, form, func(known store.Collection) bool { return c.recorder.EqualsStateAt(known, resourceVersion) })
+	return o.replayer.StateAt(ctx, q, form, func(known store.Collection) bool { return o.recorder.EqualsStateAt(known, resourceVersion) })
 }

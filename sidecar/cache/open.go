@@ -2,6 +2,7 @@ package cache
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
@@ -19,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"go.uber.org/zap"
+	"k8s.io/utils/clock"
 
 	"rockpool.dev/sidecar/pod/account"
 	"rockpool.dev/sidecar/pod/slot"
@@ -40,6 +42,7 @@ type Options struct {
 	// Account is the pod's service-account directory. Only a cache on the disk needs it.
 	Account string
 	Logger  *zap.Logger
+	Clock   clock.WithTicker // nil means the real one
 }
 
 // Disk is a cache on the node's disk. It outlives the pod, so it must not answer for another
@@ -52,94 +55,101 @@ type Disk struct {
 }
 
 // OpenDisk opens the pod's cache on the node's disk. A cache that cannot be opened must not keep
-// the pod from working: it is closed then, and the log says why.
+// the pod from working: it is closed then, the log says why, and Run tries again.
 func OpenDisk(ctx context.Context, o Options) *Disk {
 	syscall.Umask(0o077) // also for the files that SQLite makes
+	o.Clock = cmp.Or[clock.WithTicker](o.Clock, clock.RealClock{})
 	d := &Disk{Cache: &Cache{}, options: o}
-	if err := d.open(ctx); err != nil {
-		d.Close()
-		o.Logger.Error("cannot open the cache; requests pass through, and nothing is recorded",
-			zap.String("cache.directory", o.Directory), zap.Error(err))
-		return &Disk{Cache: &Cache{}, options: o}
-	}
-	cacheOpen.Set(1)
-	o.Logger.Info("cache is open", zap.String("path", d.db.Path()))
+	d.opener = newOpener(o, d.open, "cannot open the cache; requests pass through, and nothing is recorded until it can be opened")
+	d.opener.try(ctx)
 	return d
 }
 
 func (d *Disk) open(ctx context.Context) (err error) {
-	if d.slot, err = slot.Acquire(d.options.Directory); err != nil {
+	if d.slot, err = slot.Acquire(d.options.Directory, principal.PodUID(d.token())); err != nil {
 		return err
 	}
-	seed(ctx, d.slot, d.options.Logger)
-	if d.Cache, err = open(ctx, "disk", d.slot.Path, d.options); err != nil {
-		return err
+	d.seed(ctx)
+	db, err := openStore(ctx, d.slot.Path, d.options)
+	if err == nil {
+		if err = d.bind(ctx, db); err != nil {
+			err = errors.Join(err, db.Close())
+		}
 	}
-	return d.bind(ctx)
+	if err != nil {
+		return errors.Join(err, d.slot.Close())
+	}
+	d.use(db, "disk", d.options.Logger)
+	cacheOpen.Set(1)
+	d.options.Logger.Info("cache is open", zap.String("path", db.Path()))
+	return nil
 }
 
 // OpenMemory opens the cache of the resources that are never written to the disk. It lives as
 // long as the pod, like the memory-backed directory that holds it.
 func OpenMemory(ctx context.Context, o Options) *Cache {
-	err := os.MkdirAll(o.Directory, 0o700)
-	if err == nil {
-		var c *Cache
-		if c, err = open(ctx, "memory", o.Directory, o); err == nil {
-			return c
+	o.Clock = cmp.Or[clock.WithTicker](o.Clock, clock.RealClock{})
+	c := &Cache{}
+	open := func(ctx context.Context) error {
+		if err := os.MkdirAll(o.Directory, 0o700); err != nil {
+			return err
 		}
+		db, err := openStore(ctx, o.Directory, o)
+		if err == nil {
+			c.use(db, "memory", o.Logger)
+		}
+		return err
 	}
-	o.Logger.Error("cannot open the cache in memory; requests for resources in cache.memory-only pass through unrecorded",
-		zap.String("directory", o.Directory), zap.Error(err))
-	return &Cache{}
+	c.opener = newOpener(o, open, "cannot open the cache in memory; requests for resources in cache.memory-only pass through unrecorded until it can be opened")
+	c.opener.try(ctx)
+	return c
 }
 
-func open(ctx context.Context, name, directory string, o Options) (*Cache, error) {
-	db, err := store.Open(ctx, directory, store.Options{MaxSize: o.MaxSize, Notice: func(what string) { o.Logger.Warn(what) }})
-	if err != nil {
-		return &Cache{}, err
-	}
-	return New(db, name, o.Logger), nil
+func openStore(ctx context.Context, directory string, o Options) (*store.DB, error) {
+	return store.Open(ctx, directory, store.Options{MaxSize: o.MaxSize, Notice: func(what string) { o.Logger.Warn(what) }})
 }
 
 // Close closes the database. It must not be used any more.
 func (c *Cache) Close() error {
-	if c.db == nil {
-		return nil
+	if db := c.Store(); db != nil {
+		return db.Close()
 	}
-	return c.db.Close()
+	return nil
 }
 
 // Close closes the database, and frees the slot for the pod that comes next.
 func (d *Disk) Close() {
-	err := d.Cache.Close()
-	if d.slot != nil {
-		err = errors.Join(err, d.slot.Close())
+	if d.Store() == nil {
+		return
 	}
-	if err != nil {
+	if err := errors.Join(d.Cache.Close(), d.slot.Close()); err != nil {
 		d.options.Logger.Warn("cannot close the cache", zap.Error(err))
 	}
 }
 
 // Bound tells that nothing in the cache is another cluster's, or another service account's.
-func (d *Disk) Bound() bool { return d.db == nil || d.bound.Load() }
+func (d *Disk) Bound() bool { return d.Store() == nil || d.bound.Load() }
 
-// seedTimeout bounds how long a new slot waits for a copy of another pod's cache. Without the
-// copy the pod starts all the same, with an empty cache.
+// Ready tells that the cache is open and bound.
+func (d *Disk) Ready() bool { return d.Store() != nil && d.bound.Load() }
+
+// seedTimeout bounds how long a slot waits for a copy of another pod's cache. Without the copy the
+// pod starts all the same, with what is in the slot.
 const seedTimeout = 2 * time.Second
 
-// seed fills a new slot with a copy of the first sibling that has recorded anything. In a
-// rolling update the new pod starts while the old one still runs, and perhaps without a link.
-func seed(ctx context.Context, s *slot.Slot, log *zap.Logger) {
-	if _, err := os.Lstat(filepath.Join(s.Path, store.FileName)); !errors.Is(err, fs.ErrNotExist) {
-		return
-	}
+// seed fills an empty slot, or one that is out of date, with a copy of the first other slot that has
+// recorded anything. In a rolling update the new pod starts while the old one still runs, and
+// perhaps without a link.
+func (d *Disk) seed(ctx context.Context) {
+	log := d.options.Logger
+	_, err := os.Lstat(filepath.Join(d.slot.Path, store.FileName))
 	ctx, cancel := context.WithTimeout(ctx, seedTimeout)
 	defer cancel()
-	for _, sibling := range s.Siblings() {
-		err := store.Seed(ctx, s.Path, sibling)
+	for _, from := range d.slot.Sources(errors.Is(err, fs.ErrNotExist)) {
+		err := store.Seed(ctx, d.slot.Path, from)
 		switch {
 		case err == nil:
-			log.Info("the cache begins with a copy of another pod of the workload", zap.String("from", sibling))
+			log.Info("the cache begins with a copy of another pod of the workload", zap.String("from", from))
 			return
 		case errors.Is(err, store.ErrNotFound):
 		default:
@@ -151,31 +161,39 @@ func seed(ctx context.Context, s *slot.Slot, log *zap.Logger) {
 	}
 }
 
+// token is the pod's own token; empty: there is none yet.
+func (d *Disk) token() string {
+	token, err := os.ReadFile(filepath.Join(d.options.Account, account.TokenFile))
+	if err != nil {
+		return ""
+	}
+	return string(bytes.TrimSpace(token))
+}
+
 // bind empties a cache that another cluster has written, or a deleted service account of the
 // same name. While there is no service-account directory nobody can tell, and bound stays false.
-func (d *Disk) bind(ctx context.Context) error {
+func (d *Disk) bind(ctx context.Context, db *store.DB) error {
 	owner := store.Owner{Authorities: clusterDigests(filepath.Join(d.options.Account, account.CAFile))}
 	if len(owner.Authorities) == 0 {
 		return nil // the mirror reports the fault of the directory
 	}
-	token, noToken := os.ReadFile(filepath.Join(d.options.Account, account.TokenFile))
-	if noToken == nil {
-		owner.Account = principal.AccountUID(string(bytes.TrimSpace(token)))
-	}
-	emptied, err := d.db.Bind(ctx, owner)
-	if err == nil && noToken == nil {
+	token := d.token()
+	owner.Account = principal.AccountUID(token)
+	emptied, err := db.Bind(ctx, owner)
+	if err == nil && token != "" {
 		d.bound.Store(true)
 	}
 	if emptied {
-		d.options.Logger.Warn("the cache was written for another cluster or service account and has been emptied", zap.String("path", d.db.Path()))
+		d.options.Logger.Warn("the cache was written for another cluster or service account and has been emptied", zap.String("path", db.Path()))
 	}
 	return err
 }
 
 const (
-	// rebindInterval is how often the cache learns the cluster's authorities. During a
-	// rotation, the old and the new one are valid together for much longer.
-	rebindInterval = 10 * time.Minute
+	// followInterval is how often the cache learns the cluster's authorities, and looks for slots
+	// that other pods have left. During a rotation, the old and the new authorities are valid
+	// together for much longer.
+	followInterval = time.Minute
 	// bindInterval is how often a service-account directory is looked for that was missing
 	// when the cache was opened.
 	bindInterval = time.Second
@@ -183,37 +201,64 @@ const (
 
 // Follow keeps the cache bound until ctx ends. Without it, a pod that has run through a
 // rotation of the authorities would take its own cache for another cluster's. When the cache
-// becomes bound, Follow calls bound.
-func (d *Disk) Follow(ctx context.Context, bound func(context.Context)) error {
-	if d.db == nil {
+// is open and bound, Follow calls bound.
+//
+// It also takes over the writes that are queued in slots that other pods have left, and then calls
+// adopted. Nil: the writes stay there, because this pod would not deliver them.
+func (d *Disk) Follow(ctx context.Context, bound, adopted func(context.Context)) error {
+	if !d.opener.wait(ctx) {
 		return nil
 	}
+	db := d.Store()
 	var failing string
+	ready := false
 	for {
-		interval := rebindInterval
-		if !d.Bound() {
-			interval = bindInterval
-		}
-		timer := time.NewTimer(interval)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return nil
-		}
-		before := d.Bound()
-		err := d.bind(ctx)
-		if !before && d.Bound() {
+		err := d.bind(ctx, db)
+		if !ready && d.Ready() {
+			ready = true
 			bound(ctx)
 		}
+		if ready {
+			err = errors.Join(err, d.slot.Advance(func(left string) error { return d.adopt(ctx, db, left, adopted) }))
+		}
 		switch {
+		case ctx.Err() != nil:
+			return nil
 		case err == nil:
 			failing = ""
 		case failing != err.Error():
 			failing = err.Error()
-			d.options.Logger.Warn("cannot note the cluster's authorities in the cache; trying again", zap.Error(err))
+			d.options.Logger.Warn("cannot keep the cache's files up to date; trying again", zap.Error(err))
+		}
+		interval := followInterval
+		if !ready {
+			interval = bindInterval
+		}
+		timer := d.options.Clock.NewTimer(interval)
+		select {
+		case <-timer.C():
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
 		}
 	}
+}
+
+// adopt takes over the writes that are queued in a slot that another pod has left.
+func (d *Disk) adopt(ctx context.Context, db *store.DB, left string, adopted func(context.Context)) error {
+	if adopted == nil {
+		return nil
+	}
+	n, err := db.Adopt(ctx, left)
+	if n > 0 {
+		d.options.Logger.Info("Events that a pod of the workload has left are delivered by this one", zap.String("from", left), zap.Int("count", n))
+		adopted(ctx)
+	}
+	if errors.Is(err, store.ErrOwner) {
+		d.options.Logger.Warn("a pod of another cluster or service account has left Events; they are not delivered", zap.String("from", left))
+		return nil
+	}
+	return err
 }
 
 // clusterDigests identifies a cluster by the public keys of the authorities in a PEM file. The

@@ -1,17 +1,29 @@
 package cache
 
 import (
+	"context"
 	"encoding/base64"
+	"errors"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+	testclock "k8s.io/utils/clock/testing"
 
+	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/sidecar/pod/account"
+	"rockpool.dev/sidecar/record"
 	"rockpool.dev/store"
 	"rockpool.dev/tests/authority"
+	"rockpool.dev/tests/eventually"
 )
 
 // In a rolling update the new pod starts while the old pod runs, so it takes another slot.
@@ -25,7 +37,7 @@ func TestANewSlotIsSeededFromAnotherPodOfItsCluster(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := OpenDisk(t.Context(), o)
-		if c.db == nil {
+		if c.Store() == nil {
 			t.Fatal("the cache is not open")
 		}
 		t.Cleanup(c.Close)
@@ -35,7 +47,7 @@ func TestANewSlotIsSeededFromAnotherPodOfItsCluster(t *testing.T) {
 	putList := func(c *Disk, resourceVersion string) {
 		t.Helper()
 		snapshot := store.NewSnapshot(scope)
-		err := c.db.Update(t.Context(), func(tx *store.Tx) error {
+		err := c.Store().Update(t.Context(), func(tx *store.Tx) error {
 			return snapshot.Commit(tx, store.CollectionMeta{Kind: "ConfigMap", APIVersion: "v1", Envelope: "{}", ResourceVersion: resourceVersion})
 		})
 		if err != nil {
@@ -44,7 +56,7 @@ func TestANewSlotIsSeededFromAnotherPodOfItsCluster(t *testing.T) {
 	}
 	wantLists := func(c *Disk, want ...string) {
 		t.Helper()
-		all, err := c.db.Collections(t.Context(), scope.Principal, "", "v1", "configmaps")
+		all, err := c.Store().Collections(t.Context(), scope.Principal, "", "v1", "configmaps")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -84,7 +96,7 @@ func TestACacheIsEmptyForAnotherAccountOfTheSameName(t *testing.T) {
 			}
 		}
 		c := OpenDisk(t.Context(), o)
-		if c.db == nil || !c.Bound() {
+		if c.Store() == nil || !c.Bound() {
 			t.Fatal("the cache is not open, or not bound")
 		}
 		return c
@@ -94,13 +106,93 @@ func TestACacheIsEmptyForAnotherAccountOfTheSameName(t *testing.T) {
 		kept bool // whether the fact of the previous step is still there
 	}{{"one", false}, {"one", true}, {"another", false}} {
 		c := open(step.uid)
-		value, _, err := c.db.Fact(t.Context(), "of")
+		value, _, err := c.Store().Fact(t.Context(), "of")
 		if err != nil || (value != nil) != step.kept {
 			t.Errorf("account %s: the fact is %q, %v", step.uid, value, err)
 		}
-		if err := c.db.PutFact(t.Context(), "of", []byte(step.uid)); err != nil {
+		if err := c.Store().PutFact(t.Context(), "of", []byte(step.uid)); err != nil {
 			t.Fatal(err)
 		}
 		c.Close()
 	}
+}
+
+// A volume may be mounted late, a disk full for a while.
+func TestACacheThatCouldNotBeOpenedIsTriedAgain(t *testing.T) {
+	core, logs := observer.New(zap.InfoLevel)
+	clock := testclock.NewFakeClock(time.Now())
+	o := Options{Directory: filepath.Join(t.TempDir(), "late"), MaxSize: 1 << 20, Account: t.TempDir(), Logger: zap.New(core), Clock: clock}
+	for name, content := range map[string][]byte{account.CAFile: authority.New(t), account.TokenFile: []byte("token")} {
+		if err := os.WriteFile(filepath.Join(o.Account, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cacheOpen.Set(0)
+	c := OpenDisk(t.Context(), o)
+	defer c.Close()
+	if c.Store() != nil || c.Ready() || !c.Bound() {
+		t.Fatal("the cache is open")
+	}
+	// What goes on meanwhile is not lost for good.
+	c.Link("offline", "a reason")
+	source := record.Source{Principal: "p", Info: request.Parse(httptest.NewRequest("GET", "/api/v1/configmaps?watch=true&resourceVersion=10", nil))}
+	watch := c.Watch(source, wire.JSON)
+	watch.Event(wire.Event{Type: wire.Added}, wire.Meta{ResourceVersion: "11", Kind: "ConfigMap"})
+	ended := c.Watch(source, wire.JSON)
+	ended.Close()
+	if _, err := c.Enqueue(t.Context(), store.Queued{}); !errors.Is(err, ErrClosed) {
+		t.Errorf("a closed cache queues an Event: %v", err)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	bound := make(chan struct{})
+	var running sync.WaitGroup
+	running.Go(func() { _ = c.Run(ctx) })
+	running.Go(func() { _ = c.Follow(ctx, func(context.Context) { close(bound) }, nil) })
+	for _, wait := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60} {
+		eventually.True(t, "the next attempt waits", clock.HasWaiters)
+		if clock.Step(wait*time.Second - 1); !clock.HasWaiters() {
+			t.Fatalf("an attempt before %d s", wait)
+		}
+		clock.Step(1)
+	}
+	eventually.True(t, "the next attempt waits", clock.HasWaiters)
+	if err := os.Mkdir(o.Directory, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	clock.Step(longestRetry)
+	<-bound
+	if c.Store() == nil || !c.Ready() || testutil.ToFloat64(cacheOpen) != 1 {
+		t.Error("the cache is not open")
+	}
+	watch.Event(wire.Event{Type: wire.Bookmark}, wire.Meta{ResourceVersion: "12", Kind: "ConfigMap"})
+	stale := <-c.Stale()
+	if got := stale.Source.Info; got.Resource != "configmaps" || got.ResourceVersion != "11" {
+		t.Errorf("%s is listed from %s", got.Resource, got.ResourceVersion)
+	}
+	watch.Close()
+	if err := c.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var messages []string
+	for _, entry := range logs.All() {
+		messages = append(messages, entry.Message)
+	}
+	want := []string{"cannot open the cache; requests pass through, and nothing is recorded until it can be opened", "cache is open"}
+	if !slices.Equal(messages, want) {
+		t.Errorf("the log has %q", messages)
+	}
+	cancel()
+	running.Wait()
+}
+
+func TestACacheThatIsNeverOpenedEndsWithItsContext(t *testing.T) {
+	o := Options{Directory: filepath.Join(t.TempDir(), "never"), Logger: zap.NewNop()}
+	c := OpenDisk(t.Context(), o)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := errors.Join(c.Run(ctx), c.Follow(ctx, nil, nil), (&Cache{}).Run(ctx)); err != nil {
+		t.Error(err)
+	}
+	c.Close()
 }

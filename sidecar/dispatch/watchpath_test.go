@@ -117,6 +117,11 @@ func TestAWatchWithAParameterThatMayNarrowOutlivesTheLinkAndFollowsNoList(t *tes
 	if code, body := g.do(g.request("GET", path)); code != http.StatusOK || !strings.Contains(body, `"name":"a"`) {
 		t.Errorf("the list is %d %s", code, body)
 	}
+	for _, url := range []string{path + "?shardSelector=x", path + "?watch=true&shardSelector=x"} {
+		if code, body := g.do(g.request("GET", url)); code != http.StatusServiceUnavailable {
+			t.Errorf("a part of the list: %d %s", code, body)
+		}
+	}
 	// It may open without the link as well, from a version.
 	g.open(g.request("GET", watchFrom10+"&shardSelector=x"))
 }

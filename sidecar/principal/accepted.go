@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"net/http"
 	"sync"
@@ -169,17 +168,27 @@ func (a *Accepted) hasTokens() bool {
 	return len(a.tokens) > 0
 }
 
+func (a *Accepted) hasAny() bool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return len(a.subjects)+len(a.tokens) > 0
+}
+
 // acceptedDocument is the document in Facts.
 type acceptedDocument struct {
 	Subjects []string         `json:"subjects"`
 	Tokens   map[digest]int64 `json:"tokens,omitempty"` // as in Accepted
 }
 
-// Load adds the callers that an earlier run has saved in Facts. An error means that the document
-// cannot be used; the next save replaces it.
+// Load adds the callers that an earlier run has saved in Facts, and has those of this run saved:
+// Facts may have been opened since. An error means that the document cannot be used; the next save
+// replaces it.
 func (a *Accepted) Load(ctx context.Context) error {
 	if a.o.Facts == nil {
 		return nil
+	}
+	if a.hasAny() {
+		defer a.update(func() {})
 	}
 	document, _, err := a.o.Facts.Fact(ctx, acceptedFact)
 	if err != nil {
@@ -195,9 +204,15 @@ func (a *Accepted) Load(ctx context.Context) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, subject := range saved.Subjects {
-		a.subjects[subject] = struct{}{}
+		if len(a.subjects) < maxAccepted {
+			a.subjects[subject] = struct{}{}
+		}
 	}
-	maps.Copy(a.tokens, saved.Tokens)
+	for d, expires := range saved.Tokens {
+		if len(a.tokens) < maxAccepted {
+			a.tokens[d] = expires
+		}
+	}
 	return nil
 }
 

@@ -256,6 +256,34 @@ func TestAcceptedTokensSurviveAFailingDisk(t *testing.T) {
 	}
 }
 
+// The cache may be opened after the first requests.
+func TestCallersThatWereAcceptedBeforeALateLoadAreSaved(t *testing.T) {
+	e := ecSigner("e", 1)
+	before := &facts{}
+	first := NewAccepted(AcceptedOptions{Facts: before})
+	saved, current := e.sign(t, claims()), e.sign(t, claims("jti", "another"))
+	first.Add(withToken(saved), subject)
+	if err := first.save(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	store := &facts{values: before.values}
+	a := NewAccepted(AcceptedOptions{Facts: &facts{}})
+	a.Add(withToken(current), subject)
+	if err := a.save(t.Context()); err != nil { // as a closed cache does
+		t.Fatal(err)
+	}
+	a.o.Facts = store
+	stop := runAccepted(t, a)
+	if err := a.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	again := NewAccepted(AcceptedOptions{Facts: store})
+	if err := again.Load(t.Context()); err != nil || !again.hasToken(digestOf(saved)) || !again.hasToken(digestOf(current)) {
+		t.Errorf("%v, %d tokens are saved", err, len(again.tokens))
+	}
+}
+
 func TestTheSavedTokensAreValidated(t *testing.T) {
 	many := acceptedDocument{Tokens: map[digest]int64{}}
 	for n := range maxAccepted + 1 {

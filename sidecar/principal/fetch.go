@@ -106,7 +106,8 @@ func (f *Fetcher) Refresh() {
 }
 
 // Load takes the keys of an earlier run from Facts, if there are any and no keys have been fetched
-// yet. An error means that the saved document cannot be used; the next fetch replaces it.
+// yet. Otherwise it saves those that have been fetched: Facts may have been opened since. An error
+// means that the saved document cannot be used; the next fetch replaces it.
 func (f *Fetcher) Load(ctx context.Context) error {
 	if f.o.Facts == nil {
 		return nil
@@ -115,6 +116,12 @@ func (f *Fetcher) Load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("recorded signing keys: %w", err)
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.saved = document
+	if fetched := f.current.Load(); fetched != nil {
+		return f.save(ctx, fetched.document)
+	}
 	if len(document) == 0 {
 		return nil
 	}
@@ -122,10 +129,7 @@ func (f *Fetcher) Load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("recorded signing keys: %w", err)
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.saved = document
-	f.current.CompareAndSwap(nil, &keyDocument{document, set})
+	f.current.Store(&keyDocument{document, set})
 	return nil
 }
 
@@ -208,6 +212,11 @@ func (f *Fetcher) fetch(ctx context.Context) error {
 	} else {
 		fetches.WithLabelValues("unchanged").Inc()
 	}
+	return f.save(ctx, document)
+}
+
+// save saves a document unless Facts has it. The caller holds the lock.
+func (f *Fetcher) save(ctx context.Context, document []byte) error {
 	if f.o.Facts == nil || bytes.Equal(f.saved, document) {
 		return nil
 	}

@@ -302,6 +302,29 @@ func TestRunEndsWhileTheLinkIsDown(t *testing.T) {
 	runFetcher(t, f) // its cleanup waits for Run to return
 }
 
+// The cache may be opened after the first fetch.
+func TestKeysThatWereFetchedBeforeALateLoadAreSaved(t *testing.T) {
+	old, current := jwksOf(t, ecSigner("old", 1)), jwksOf(t, ecSigner("current", 2))
+	for name, recorded := range map[string][]byte{"nothing": nil, "older keys": old, "the same keys": current} {
+		t.Run(name+" was recorded", func(t *testing.T) {
+			s := newServer()
+			s.respondWith(http.StatusOK, current)
+			f := NewFetcher(FetcherOptions{Transport: s, Token: ownToken, Facts: &facts{}})
+			if err := f.fetch(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			store := &facts{values: map[string][]byte{keysFact: recorded}}
+			f.o.Facts = store
+			if err := f.Load(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got, _ := store.state(); got != string(current) || !bytes.Equal(f.current.Load().document, current) {
+				t.Errorf("saved %s", got)
+			}
+		})
+	}
+}
+
 func TestTheSavedKeysAreValidated(t *testing.T) {
 	tests := map[string]*facts{
 		"a damaged document":          {values: map[string][]byte{keysFact: []byte("{")}},

@@ -97,21 +97,35 @@ func claimedSubject(token string) (string, error) {
 // AccountUID returns the UID of the token's service account, from the claims of a bound token or of
 // a token from a Secret. It is empty if the token has none. Nothing is verified.
 func AccountUID(token string) string {
+	claims := uidsOf(token)
+	return cmp.Or(claims.Bound.Account.UID, claims.Secret)
+}
+
+// PodUID returns the UID of the pod that the token is bound to. It is empty if the token has none.
+// Nothing is verified.
+func PodUID(token string) string { return uidsOf(token).Bound.Pod.UID }
+
+// uidClaims are the claims of a service account's token that have UIDs.
+type uidClaims struct {
+	Bound struct {
+		Account object `json:"serviceaccount"`
+		Pod     object `json:"pod"`
+	} `json:"kubernetes.io"`
+	Secret string `json:"kubernetes.io/serviceaccount/service-account.uid"`
+}
+
+type object struct {
+	UID string `json:"uid"`
+}
+
+func uidsOf(token string) (claims uidClaims) {
 	if _, err := claimedSubject(token); err != nil {
-		return ""
-	}
-	var claims struct {
-		Bound struct {
-			Account struct {
-				UID string `json:"uid"`
-			} `json:"serviceaccount"`
-		} `json:"kubernetes.io"`
-		Secret string `json:"kubernetes.io/serviceaccount/service-account.uid"`
+		return claims
 	}
 	if decode(strings.Split(token, ".")[1], &claims) != nil {
-		return ""
+		return uidClaims{}
 	}
-	return cmp.Or(claims.Bound.Account.UID, claims.Secret)
+	return claims
 }
 
 // notCompact matches characters that no token contains. Go's base64 would skip newlines.

@@ -93,23 +93,23 @@ func BenchmarkSubject(b *testing.B) {
 	}
 }
 
-func TestAccountUID(t *testing.T) {
+func TestUIDs(t *testing.T) {
 	raw := func(payload string) string {
 		e := base64.RawURLEncoding
 		return e.EncodeToString([]byte(`{"alg":"RS256"}`)) + "." + e.EncodeToString([]byte(payload)) + ".x"
 	}
-	for name, test := range map[string]struct{ token, want string }{
-		"of a pod":               {raw(`{"sub":"system:serviceaccount:a:b","kubernetes.io":{"namespace":"a","serviceaccount":{"name":"b","uid":"u-1"}}}`), "u-1"},
-		"from a Secret":          {raw(`{"sub":"system:serviceaccount:a:b","kubernetes.io/serviceaccount/service-account.uid":"u-2"}`), "u-2"},
-		"that names none":        {raw(`{"sub":"system:serviceaccount:a:b"}`), ""},
-		"that names it wrongly":  {raw(`{"sub":"a","kubernetes.io":{"serviceaccount":"b"}}`), ""},
-		"that is not a JWT":      {"opaque", ""},
-		"that is missing":        {"", ""},
-		"that has a bad payload": {"e30.e30.x", ""},
+	for name, test := range map[string]struct{ token, account, pod string }{
+		"of a pod":               {raw(`{"sub":"system:serviceaccount:a:b","kubernetes.io":{"namespace":"a","serviceaccount":{"name":"b","uid":"u-1"},"pod":{"name":"p","uid":"u-3"}}}`), "u-1", "u-3"},
+		"from a Secret":          {raw(`{"sub":"system:serviceaccount:a:b","kubernetes.io/serviceaccount/service-account.uid":"u-2"}`), "u-2", ""},
+		"that names none":        {raw(`{"sub":"system:serviceaccount:a:b"}`), "", ""},
+		"that names it wrongly":  {raw(`{"sub":"a","kubernetes.io":{"serviceaccount":"b"}}`), "", ""},
+		"that is not a JWT":      {"opaque", "", ""},
+		"that is missing":        {"", "", ""},
+		"that has a bad payload": {"e30.e30.x", "", ""},
 	} {
 		t.Run("a token "+name, func(t *testing.T) {
-			if got := AccountUID(test.token); got != test.want {
-				t.Errorf("%q, want %q", got, test.want)
+			if account, pod := AccountUID(test.token), PodUID(test.token); account != test.account || pod != test.pod {
+				t.Errorf("account %q, pod %q", account, pod)
 			}
 		})
 	}

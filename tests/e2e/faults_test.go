@@ -76,6 +76,23 @@ func TestACacheThatCannotBeOpenedDoesNotStopThePod(t *testing.T) {
 			s.configMap("meanwhile", "in the cloud")
 			s.Link.Restore()
 			p.sees("added", "meanwhile")
+
+			// The sidecar tries again while it runs.
+			for n := range 64 {
+				if err := os.RemoveAll(filepath.Join(s.cacheDirectory(), strconv.Itoa(n))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			p.sidecarSays("cache is open")
+			s.configMap("recorded", "by the informer's old watch")
+			p.sees("added", "recorded")
+			s.until("the informer's collection is listed and recorded", func() bool {
+				return strings.Contains(s.sql("SELECT json FROM v_object WHERE name = 'recorded'"), "old watch") || s.sql("SELECT count(*) FROM object WHERE name = 'recorded'") != "0"
+			})
+			p.offline()
+			if r := p.ask(get(s.configMaps()))[0]; r.Status != http.StatusOK || !strings.Contains(r.Body, "old watch") {
+				t.Errorf("offline, with the cache opened late: %+v", r)
+			}
 		})
 	}
 }

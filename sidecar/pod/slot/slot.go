@@ -1,8 +1,10 @@
-// Package slot picks the pod's directory in the cache of its workload: 0, 1, 2, ... the first
-// that no other pod on the node holds. So a replacement pod starts with the recordings of its
-// predecessor, and two replicas on one node do not write the same database.
+// Package slot picks the pod's directory in the cache of its workload: 0, 1, 2, ... So a replacement
+// pod starts with the recordings of its predecessor, and two replicas on one node do not write the
+// same database. A pod takes the slot that it had before, else the freshest one that no other pod
+// holds.
 //
-// The package holds the lock only. The files in the directory belong to the store.
+// The package holds the lock and counts the age of the slots; see age.go. The other files in the
+// directory belong to the store.
 package slot
 
 import (
@@ -11,7 +13,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"time"
 
@@ -31,7 +32,11 @@ type Slot struct {
 	// Path is the directory, mode 0700.
 	Path string
 
-	lock *os.File
+	lock   *os.File
+	pod    string
+	before age         // of the slot when it was acquired
+	epoch  uint64      // of the slot now; 0: Advance was not called
+	left   map[int]age // the slots that the last Advance found free, by number
 }
 
 // ErrBusy means that other pods hold all slots.
@@ -46,9 +51,10 @@ func Is(name string) bool {
 	return err == nil && n >= 0 && n < Max && strconv.Itoa(n) == name
 }
 
-// Acquire takes the first free slot in directory, which must exist. It does not wait. An
-// error names the path; the caller then runs without recording.
-func Acquire(directory string) (*Slot, error) {
+// Acquire takes the slot that the pod with this UID used last, else the freshest free one in
+// directory, which must exist. An empty UID is unknown. Acquire does not wait. An error names the
+// path; the caller then runs without recording.
+func Acquire(directory, pod string) (*Slot, error) {
 	if info, err := os.Stat(directory); err != nil {
 		return nil, fmt.Errorf("cache directory: %w", err)
 	} else if !info.IsDir() {
@@ -60,18 +66,18 @@ func Acquire(directory string) (*Slot, error) {
 	}
 	defer workload.Close()
 	var unusable error
-	for n := range Max {
-		path := filepath.Join(directory, strconv.Itoa(n))
-		lock, err := claim(workload, path)
+	for _, n := range preferred(agesOf(directory), pod) {
+		s := &Slot{Path: filepath.Join(directory, strconv.Itoa(n)), pod: pod}
+		s.lock, err = claim(workload, s.Path)
 		switch {
 		case err == nil:
-			s := &Slot{Path: path, lock: lock}
+			s.before = ageOf(s.Path)
 			s.touch()
 			return s, nil
 		case errors.Is(err, errNoSlots):
 			return nil, fmt.Errorf("make cache slot: %w", err)
 		case !errors.Is(err, ErrHeld) && unusable == nil:
-			unusable = fmt.Errorf("%s: %w", path, err) // try the next slot
+			unusable = fmt.Errorf("%s: %w", s.Path, err) // try the next slot
 		}
 	}
 	if unusable != nil {
@@ -179,39 +185,6 @@ func isCurrent(file *os.File, workload *os.Root, name string) (bool, error) {
 // file. The janitor takes the newest modification time as the last use of the slot.
 func (s *Slot) touch() {
 	_ = os.Chtimes(filepath.Join(s.Path, lockName), time.Time{}, time.Now()) // also on a full disk
-}
-
-// Siblings returns the directories of the workload's other slots, the most recently changed
-// first. A pod with a new, empty slot can start from their recordings.
-func (s *Slot) Siblings() []string {
-	type sibling struct {
-		path    string
-		changed time.Time
-	}
-	var all []sibling
-	for n := range Max {
-		path := filepath.Join(filepath.Dir(s.Path), strconv.Itoa(n))
-		if path == s.Path {
-			continue
-		}
-		files, err := os.ReadDir(path)
-		if err != nil {
-			continue
-		}
-		s := sibling{path: path}
-		for _, f := range files {
-			if info, err := f.Info(); err == nil && info.ModTime().After(s.changed) {
-				s.changed = info.ModTime()
-			}
-		}
-		all = append(all, s)
-	}
-	slices.SortStableFunc(all, func(a, b sibling) int { return b.changed.Compare(a.changed) })
-	paths := make([]string, len(all))
-	for i, s := range all {
-		paths[i] = s.path
-	}
-	return paths
 }
 
 // Close releases the slot. The directory stays for the next pod.

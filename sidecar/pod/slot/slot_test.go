@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +14,7 @@ import (
 // TestMain lets the test binary be the other pod: it holds a slot until killed.
 func TestMain(m *testing.M) {
 	if directory := os.Getenv("SLOT_TEST_HOLD"); directory != "" {
-		s, err := Acquire(directory)
+		s, err := Acquire(directory, "")
 		if err != nil {
 			os.Stdout.WriteString(err.Error() + "\n")
 			os.Exit(1)
@@ -29,7 +28,7 @@ func TestMain(m *testing.M) {
 
 func acquire(t *testing.T, directory, want string) *Slot {
 	t.Helper()
-	s, err := Acquire(directory)
+	s, err := Acquire(directory, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,13 +91,13 @@ func TestAKilledPodReleasesItsSlot(t *testing.T) {
 func TestAllSlotsHeld(t *testing.T) {
 	directory := t.TempDir()
 	for range Max {
-		s, err := Acquire(directory)
+		s, err := Acquire(directory, "")
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer s.Close()
 	}
-	_, err := Acquire(directory)
+	_, err := Acquire(directory, "")
 	if !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), directory) {
 		t.Errorf("got %v, want ErrBusy with the path", err)
 	}
@@ -189,7 +188,7 @@ func TestAcquireInSpiteOfObstacles(t *testing.T) {
 				}
 				return
 			}
-			s, err := Acquire(directory)
+			s, err := Acquire(directory, "")
 			if err == nil {
 				s.Close()
 				t.Fatal("no error")
@@ -247,7 +246,7 @@ func TestLockAndAcquireExcludeEachOther(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	acquire(t, directory, "1").Close()
+	acquire(t, directory, "1")
 	lock.Close()
 	acquire(t, directory, "0")
 }
@@ -274,35 +273,5 @@ func write(t *testing.T, path string) {
 	t.Helper()
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
-	}
-}
-
-func TestSiblingsAreTheOtherSlotsLatestFirst(t *testing.T) {
-	workload := t.TempDir()
-	var slots []*Slot
-	for range 3 {
-		s, err := Acquire(workload)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer s.Close()
-		slots = append(slots, s)
-	}
-	if err := os.Mkdir(filepath.Join(workload, "1.removed"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	for i, age := range []time.Duration{3 * time.Hour, time.Hour, 2 * time.Hour} {
-		if err := os.Chtimes(filepath.Join(slots[i].Path, "lock"), time.Time{}, time.Now().Add(-age)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for i, want := range [][]int{{1, 2}, {2, 0}, {1, 0}} {
-		var paths []string
-		for _, n := range want {
-			paths = append(paths, slots[n].Path)
-		}
-		if got := slots[i].Siblings(); !slices.Equal(got, paths) {
-			t.Errorf("of %d: %v, want %v", i, got, paths)
-		}
 	}
 }

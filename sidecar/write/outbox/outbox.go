@@ -30,9 +30,17 @@ var (
 	}, []string{"result"})
 )
 
+// Store keeps the queued Events; see store.DB.
+type Store interface {
+	Enqueue(context.Context, store.Queued) (id int64, err error)
+	Queued(ctx context.Context, id int64) (store.Queued, error)
+	Outbox(context.Context) ([]store.Queued, error)
+	Dequeue(ctx context.Context, id int64) error
+}
+
 // Options of New.
 type Options struct {
-	Store *store.DB
+	Store Store
 	// MaxCount is how many Events are queued at most; 0 means that none is accepted,
 	// while those that were accepted before are still delivered.
 	MaxCount int
@@ -79,8 +87,8 @@ func New(opts Options) *Outbox {
 	return &Outbox{Options: opts, wake: make(chan struct{}, 1)}
 }
 
-// Load takes over what is queued in the store. An error means that what was queued there
-// before is not delivered.
+// Load takes over what is queued in the store and not known yet. An error means that what was
+// queued there before is not delivered.
 func (b *Outbox) Load(ctx context.Context) error {
 	b.accepting.Lock()
 	defer b.accepting.Unlock()
@@ -97,7 +105,7 @@ func (b *Outbox) Load(ctx context.Context) error {
 	}
 	if len(before) > 0 {
 		b.add(before...)
-		b.Logger.Info("Events wait for the link from before the start", zap.Int("count", len(before)))
+		b.Logger.Info("Events that were queued before wait for the link", zap.Int("count", len(before)))
 	}
 	return nil
 }

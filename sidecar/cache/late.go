@@ -1,0 +1,82 @@
+package cache
+
+import (
+	"sync"
+
+	"rockpool.dev/sidecar/api/wire"
+	"rockpool.dev/sidecar/record"
+)
+
+// lateEvents are the events of a watch that began while the cache was closed. They are recorded once
+// it is open. The state that the watch's client has by then is not recorded, so its collection is
+// listed with the next event.
+type lateEvents struct {
+	cache *Cache
+
+	mu     sync.Mutex // held after the lock of the cache
+	source record.Source
+	format wire.Format
+	events Events // nil: the cache is closed
+	ended  bool
+}
+
+// watchLate waits for the cache to be opened, on behalf of a watch.
+func (c *Cache) watchLate(source record.Source, format wire.Format) Events {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if o := c.open.Load(); o != nil { // meanwhile
+		return o.recorder.Watch(source, format)
+	}
+	if c.opener == nil {
+		return discard{}
+	}
+	e := &lateEvents{cache: c, source: source, format: format}
+	if c.late == nil {
+		c.late = map[*lateEvents]struct{}{}
+	}
+	c.late[e] = struct{}{}
+	return e
+}
+
+// begin begins to record where the client is.
+func (e *lateEvents) begin(recorder *record.Recorder) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.ended {
+		return
+	}
+	e.source.Replayed, e.source.Info.SendInitialEvents = true, false
+	e.events = recorder.Watch(e.source, e.format)
+}
+
+func (e *lateEvents) Event(event wire.Event, m wire.Meta) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case e.events != nil:
+		e.events.Event(event, m)
+	case event.Type != wire.Error && m.ResourceVersion != "":
+		e.source.Info.ResourceVersion = m.ResourceVersion
+	}
+}
+
+func (e *lateEvents) Difference(changes []record.Change, resourceVersion string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.events != nil {
+		e.events.Difference(changes, resourceVersion)
+		return
+	}
+	e.source.Info.ResourceVersion = resourceVersion
+}
+
+func (e *lateEvents) Close() {
+	e.cache.mu.Lock()
+	delete(e.cache.late, e)
+	e.cache.mu.Unlock()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.ended = true; e.events != nil {
+		e.events.Close()
+	}
+}
