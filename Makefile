@@ -6,6 +6,8 @@ GO          ?= go
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS     := -s -w -X main.version=$(VERSION)
 SOAK        ?= 10m
+# false builds the soak's sidecar without the race detector, whose memory grows with time.
+RACE        ?= true
 # The image's name, tag and architecture (amd64, arm64 or arm). They are not taken from the
 # environment, because some systems set NAME there.
 NAME        := rockpool
@@ -57,8 +59,8 @@ unit: ## Run the tests that need no API server
 e2e: tools ## Run the end-to-end tests
 	$(GO) test -race -count=1 -v -timeout 20m ./tests/e2e
 
-soak: tools ## Run all kinds of clients through random faults for ten minutes (SOAK=1h for longer)
-	$(GO) test -race -count=1 -v -timeout 24h ./tests/e2e -run '^TestSoak$$' -soak $(SOAK)
+soak: tools ## Run all kinds of clients through random faults for ten minutes (SOAK=1h for longer; RACE=false checks memory)
+	$(GO) test -race -count=1 -v -timeout 24h ./tests/e2e -run '^TestSoak$$' -soak $(SOAK) -race-detector=$(RACE)
 
 thin: tools ## Fill 18 thin links with a list beside a watch, and two for ten minutes (takes about 20 minutes)
 	$(GO) test -race -count=1 -v -timeout 60m ./tests/e2e -run '^TestAFullThinLink' -thin -parallel 4

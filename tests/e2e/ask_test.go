@@ -3,6 +3,8 @@ package e2e
 import (
 	_ "embed"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -94,17 +96,37 @@ func (p *testPod) shell(container, line string) string {
 // metric returns the value of a metric of the sidecar.
 func (p *testPod) metric(name string) int {
 	p.site.t.Helper()
-	all := p.shell("shell", `/usr/bin/python3 -c 'import urllib.request; print(urllib.request.urlopen("http://127.0.0.1:10269/metrics").read().decode())'`)
-	for line := range strings.Lines(all) {
-		if value, ok := strings.CutPrefix(strings.TrimSpace(line), name+" "); ok {
-			n, err := strconv.ParseFloat(value, 64)
-			if err != nil {
-				p.site.t.Fatal(err)
-			}
-			return int(n)
-		}
+	all, err := p.metrics()
+	if err != nil {
+		p.site.t.Fatal(err)
 	}
-	return 0
+	return all[name]
+}
+
+// metrics returns all metrics of the sidecar.
+func (p *testPod) metrics() (map[string]int, error) {
+	const script = `import urllib.request; print(urllib.request.urlopen("http://127.0.0.1:10269/metrics").read().decode())`
+	result, err := p.Exec(p.site.ctx, "shell", "/usr/bin/python3", "-c", script)
+	if err == nil && result.ExitCode != 0 {
+		err = errors.New(result.Stderr)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the sidecar's metrics: %w", err)
+	}
+	all := map[string]int{}
+	for line := range strings.Lines(result.Stdout) {
+		line = strings.TrimSpace(line)
+		i := strings.LastIndex(line, " ")
+		if i < 0 || line[0] == '#' {
+			continue
+		}
+		n, err := strconv.ParseFloat(line[i+1:], 64)
+		if err != nil {
+			return nil, err
+		}
+		all[line[:i]] = int(n)
+	}
+	return all, nil
 }
 
 // token is the pod's own token as the app sees it.

@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
@@ -22,14 +23,18 @@ import (
 	"rockpool.dev/tests/edge"
 )
 
+// race builds Rockpool and the test programs with the race detector, whose memory grows with time.
+var race = flag.Bool("race-detector", true, "build Rockpool with the race detector")
+
 // cluster is shared by all tests. Each test has its own namespace and node.
 var cluster *edge.Edge
 
 func TestMain(m *testing.M) {
+	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	var err error
-	if cluster, err = edge.Start(ctx, edge.Options{Race: true, Programs: []string{"asker", "leader", "manager", "watcher"}}); err != nil {
+	if cluster, err = edge.Start(ctx, edge.Options{Race: *race, Programs: []string{"asker", "leader", "manager", "watcher"}}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -149,12 +154,15 @@ type testPod struct {
 	output *edge.Output // of the app
 }
 
+// shownOutput bounds what a failed test shows of each container's output, in bytes.
+const shownOutput = 256 << 10
+
 func (p *testPod) end() {
 	if p.site.t.Failed() {
 		p.site.t.Logf("cache:\n%s", p.site.sql("SELECT * FROM v_collection; SELECT collection_id, name, resource_version FROM v_object; SELECT path, accept FROM response; SELECT * FROM v_link"))
 		for _, c := range p.Statuses() {
 			text, _ := p.Logs(c.Name)
-			p.site.t.Logf("--- %s %+v\n%s", c.Name, c, text)
+			p.site.t.Logf("--- %s %+v\n%s", c.Name, c, text[max(0, len(text)-shownOutput):])
 		}
 	}
 	if err := p.Stop(); err != nil {

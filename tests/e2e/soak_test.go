@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"maps"
@@ -19,7 +20,8 @@ var soak = flag.Duration("soak", 0, "how long TestSoak goes on; 0: it is left ou
 // TestSoak has all kinds of clients in one pod, and random faults for a long time. In the first
 // third of the time the sidecar is also restarted and killed. After that a single process gets all
 // faults. At the end it must not have more goroutines, open files and memory than before. The
-// clients must have the state of the server, and the watcher the events of a shadow.
+// clients must have the state of the server, and the watchers the events of a shadow. The verdict is
+// due within a minute after the last fault.
 func TestSoak(t *testing.T) {
 	if *soak == 0 {
 		t.Skip("it takes long: make soak")
@@ -31,16 +33,22 @@ func TestSoak(t *testing.T) {
 		rbacv1.PolicyRule{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
 		rbacv1.PolicyRule{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"get", "create", "update"}},
 	)
-	v := &survival{site: s, random: randomOf(t), made: map[string]bool{}}
-	v.shadows = map[string]*shadow{"": s.shadow(""), selected: s.shadow(selected)}
-	v.pod = s.pod(withAllPrograms)
+	random := randomOf(t)
+	v := newSurvival(s, random, 24, clientsOfWatcher)
+	all := corners(s, random)
+	p := s.pod(withAllPrograms, withCorners(all))
+	v.runs(p, "app")
+	for _, c := range all {
+		c.runs(p, c.container())
+	}
+	v.corners = all
 	others := v.otherPrograms()
 	v.write(20)
 	v.settle()
 	others.settle()
 
 	end := time.Now().Add(*soak)
-	rough, faults := time.Now().Add(*soak/3), v.faults()
+	rough, faults := time.Now().Add(*soak/3), append(v.faults(), fault{"an outage in which the pod reads what it was told", v.outage})
 	for time.Now().Before(rough) {
 		v.apply(pick(v.random, faults...))
 	}
@@ -52,9 +60,13 @@ func TestSoak(t *testing.T) {
 	v.awaitIdle()
 	before := v.pod.usage()
 	t.Logf("after the restarts: %v", before)
+	series := v.pod.sample(10 * time.Second)
 	for time.Now().Before(end) {
 		v.apply(pick(v.random, faults...))
 	}
+	samples := series.stop()
+	last := time.Now()
+	v.outage()
 	s.configMap("end", "of the test")
 	v.settle()
 	others.settle()
@@ -65,7 +77,16 @@ func TestSoak(t *testing.T) {
 		t.Errorf("the sidecar has crashed %d times", n-restarts)
 	}
 	before.checkGrowth(t, after)
+	checkMemory(t, samples)
 	v.check()
+	if n := s.refusedLists(); n > 0 {
+		t.Errorf("the API server has refused %d lists, which no program has asked for", n)
+	}
+	took := time.Since(last)
+	t.Logf("the verdict took %.1f s after the last fault", took.Seconds())
+	if took > time.Minute {
+		t.Errorf("the verdict took %s, due within a minute", took)
+	}
 }
 
 // withAllPrograms adds one container of each program to a pod.
@@ -122,15 +143,42 @@ func (v *survival) awaitIdle() {
 // programs are all programs but the watcher.
 type programs struct {
 	*survival
-	programs map[string]*program
+	outputs map[string]*tail
+	have    map[string]map[string]string // ConfigMaps by program
+	leading bool
 }
 
 func (v *survival) otherPrograms() *programs {
-	c := &programs{v, map[string]*program{}}
-	for _, name := range []string{"typed", "lists", "dynamic", "metadata", "manager"} {
-		c.programs[name] = v.pod.program(name)
+	c := &programs{survival: v, outputs: map[string]*tail{}, have: map[string]map[string]string{}}
+	for _, name := range []string{"typed", "lists", "dynamic", "metadata", "manager", "leader"} {
+		c.outputs[name] = &tail{pod: v.pod, container: name}
+		if name != "leader" {
+			c.have[name] = map[string]string{}
+		}
 	}
 	return c
+}
+
+// read reads what the programs have printed since the last call.
+func (c *programs) read() {
+	c.t.Helper()
+	for name, output := range c.outputs {
+		for _, line := range output.next() {
+			var l programLine
+			if json.Unmarshal([]byte(line), &l) != nil {
+				continue // a log line
+			}
+			switch {
+			case l.Event == "leading", l.Event == "stopped":
+				c.leading = l.Event == "leading"
+			case name == "leader", l.Kind != "" && l.Kind != "ConfigMap":
+			case slices.Contains([]string{"present", "added", "updated", "reconciled"}, l.Event):
+				c.have[name][l.Name] = l.UID + "/" + l.ResourceVersion
+			case l.Event == "deleted", l.Event == "absent":
+				delete(c.have[name], l.Name)
+			}
+		}
+	}
 }
 
 // settle waits until all programs have the ConfigMaps of the server.
@@ -144,18 +192,8 @@ func (c *programs) settle() {
 		}
 	}()
 	c.until("all programs have the ConfigMaps of the server", func() bool {
-		behind = ""
-		for name, p := range c.programs {
-			have := map[string]string{}
-			for _, l := range p.lines() {
-				switch {
-				case l.Kind != "" && l.Kind != "ConfigMap":
-				case slices.Contains([]string{"present", "added", "updated", "reconciled"}, l.Event):
-					have[l.Name] = l.UID + "/" + l.ResourceVersion
-				case l.Event == "deleted", l.Event == "absent":
-					delete(have, l.Name)
-				}
-			}
+		c.read()
+		for name, have := range c.have {
 			if !maps.Equal(have, want) {
 				behind = fmt.Sprintf("%s has %v, want %v", name, have, want)
 				return false
@@ -163,15 +201,7 @@ func (c *programs) settle() {
 		}
 		return true
 	})
-	c.until("there is a leader", func() bool {
-		last := ""
-		for _, l := range c.pod.program("leader").lines() {
-			if l.Event == "leading" || l.Event == "stopped" {
-				last = l.Event
-			}
-		}
-		return last == "leading"
-	})
+	c.until("there is a leader", func() bool { c.read(); return c.leading })
 }
 
 // usage is the sidecar's use of resources, which must not grow.

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"flag"
@@ -17,6 +16,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"rockpool.dev/tests/history"
 )
 
 // rounds sets the length of the test.
@@ -25,10 +26,13 @@ var rounds = flag.Int("rounds", 1, "how often the faults of TestWatchesMissNoEve
 // selected is the label selector of one of the watcher's clients.
 const selected = "half=a"
 
-// clientsOfWatcher are the clients of tests/programs/watcher.
-var clientsOfWatcher = []string{"json", "twin", "protobuf", "without bookmarks", selectedClient, "metadata", "for a while"}
+// clientsOfWatcher are the clients of tests/programs/watcher, and their label selectors.
+var clientsOfWatcher = map[string]string{
+	"json": "", "twin": "", "protobuf": "", "without bookmarks": "", "selected": selected, "metadata": "", "for a while": "",
+}
 
-const selectedClient = "selected"
+// withoutBookmarks are the clients that do not ask for bookmarks.
+var withoutBookmarks = []string{"without bookmarks", "python", "ruby", "single"}
 
 // TestWatchesMissNoEventThroughFaults breaks the link, restarts the sidecar and drops the server's
 // history, at random, during writes. Clients that list and watch through the sidecar must get the
@@ -37,12 +41,11 @@ const selectedClient = "selected"
 func TestWatchesMissNoEventThroughFaults(t *testing.T) {
 	s := newSite(t)
 	random := randomOf(t)
-	v := &survival{site: s, random: random, made: map[string]bool{}}
 	for i := range 520 { // more than a page of the sidecar's own list
 		s.configMap(fmt.Sprintf("still-%03d", i), "unchanged")
 	}
-	v.shadows = map[string]*shadow{"": s.shadow(""), selected: s.shadow(selected)}
-	v.pod = s.pod(func(p *corev1.Pod) { p.Spec.Containers[0].Image = "watcher:dev" })
+	v := newSurvival(s, random, 24, clientsOfWatcher)
+	v.runs(s.pod(func(p *corev1.Pod) { p.Spec.Containers[0].Image = "watcher:dev" }), "app")
 	v.write(20)
 	v.settle()
 	for range *rounds {
@@ -55,25 +58,62 @@ func TestWatchesMissNoEventThroughFaults(t *testing.T) {
 	s.configMap("end", "of the test")
 	v.settle()
 	v.check()
+	if n := len(catchUps(mustLogs(t, v.pod, "rockpool-sidecar"), s.namespace)); n < len(v.clients) {
+		t.Errorf("only %d differences were sent, too few for this test", n)
+	}
 }
 
-// survival is a run of the test.
+// survival is a run of the test: the objects of a namespace, the clients that read them, and a
+// shadow for each selector.
 type survival struct {
 	*site
 	random  *rand.Rand
 	pod     *testPod
+	clients map[string]string  // their selectors, by name
 	shadows map[string]*shadow // by selector
 	made    map[string]bool    // by name: whether a changing object exists
+	names   int                // of changing objects
 	written int
+	corners []*corner
+
+	output   tail // of the clients
+	received map[string][]history.Event
+	state    map[string]map[string]string // by client
 }
 
-// write makes n random changes, as fast as the server accepts them.
+func newSurvival(s *site, random *rand.Rand, names int, clients map[string]string) *survival {
+	s.t.Helper()
+	v := &survival{
+		site: s, random: random, clients: clients, shadows: map[string]*shadow{}, made: map[string]bool{}, names: names,
+		received: map[string][]history.Event{}, state: map[string]map[string]string{},
+	}
+	for client, selector := range clients {
+		v.state[client] = map[string]string{}
+		if v.shadows[selector] == nil {
+			v.shadows[selector] = s.shadow(metav1.ListOptions{LabelSelector: selector})
+		}
+	}
+	return v
+}
+
+// runs sets the pod and the container of the clients.
+func (v *survival) runs(p *testPod, container string) {
+	v.pod, v.output = p, tail{pod: p, container: container}
+}
+
+// changing is the name of a changing object.
+func changing(i int) string { return fmt.Sprintf("changing-%02d", i) }
+
+// write makes n random changes, as fast as the server accepts them, and some in each corner.
 func (v *survival) write(n int) {
 	v.t.Helper()
+	for _, c := range v.corners {
+		c.write((n + 3) / 4)
+	}
 	api := cluster.Client().CoreV1().ConfigMaps(v.namespace)
 	for range n {
 		v.written++
-		name := fmt.Sprintf("changing-%02d", v.random.IntN(24))
+		name := changing(v.random.IntN(v.names))
 		o := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"half": pick(v.random, "a", "b")}},
 			Data: map[string]string{"n": fmt.Sprint(v.written), "pad": strings.Repeat("x", v.random.IntN(2000))}}
 		var err error
@@ -96,13 +136,17 @@ func (v *survival) write(n int) {
 // dropHistory makes the API server drop its history.
 func (v *survival) dropHistory() {
 	v.t.Helper()
-	for _, h := range v.shadows {
+	all := slices.Collect(maps.Values(v.shadows))
+	for _, c := range v.corners {
+		all = slices.AppendSeq(all, maps.Values(c.shadows))
+	}
+	for _, h := range all {
 		h.sync()
 	}
 	if err := cluster.DropHistory(v.ctx); err != nil {
 		v.t.Fatal(err)
 	}
-	for _, h := range v.shadows {
+	for _, h := range all {
 		h.resume()
 	}
 }
@@ -163,17 +207,19 @@ func (v *survival) faults() []fault {
 	}
 }
 
-// received are the events that the watcher has printed, by client.
-func (v *survival) received() map[string][]watchEvent {
+// read reads what the clients have printed since the last call.
+func (v *survival) read() {
 	v.t.Helper()
-	all := map[string][]watchEvent{}
-	for line := range bytes.Lines([]byte(mustLogs(v.t, v.pod, "app"))) {
-		var l watchEvent
-		if json.Unmarshal(line, &l) == nil && l.Client != "" { // others are log lines or incomplete
-			all[l.Client] = append(all[l.Client], l)
+	for _, line := range v.output.next() {
+		var l history.Event
+		if json.Unmarshal([]byte(line), &l) != nil {
+			continue // a log line
+		}
+		if _, ok := v.clients[l.Client]; ok {
+			v.received[l.Client] = append(v.received[l.Client], l)
+			v.state[l.Client] = history.Fold(v.state[l.Client], l)
 		}
 	}
-	return all
 }
 
 // settle waits until all clients have the state of the server.
@@ -181,8 +227,7 @@ func (v *survival) settle() {
 	v.t.Helper()
 	want := map[string]map[string]string{}
 	for selector, h := range v.shadows {
-		h.sync()
-		_, want[selector] = h.list()
+		want[selector] = h.sync()
 	}
 	var behind string
 	defer func() {
@@ -191,30 +236,18 @@ func (v *survival) settle() {
 		}
 	}()
 	v.until("all clients have the state of the server", func() bool {
-		received := v.received()
-		behind = ""
-		for _, name := range clientsOfWatcher {
-			state := map[string]string{}
-			for _, l := range received[name] {
-				if l.Event == "listed" {
-					state = l.listed()
-				}
-				fold(state, l)
-			}
-			if !maps.Equal(state, want[selectorOf(name)]) {
-				behind = fmt.Sprintf("%s has not what the server has (-):\n%s", name, cmp.Diff(want[selectorOf(name)], state))
+		v.read()
+		for name, selector := range v.clients {
+			if !maps.Equal(v.state[name], want[selector]) {
+				behind = fmt.Sprintf("%s has not what the server has (-):\n%s", name, cmp.Diff(want[selector], v.state[name]))
 				return false
 			}
 		}
 		return true
 	})
-}
-
-func selectorOf(client string) string {
-	if client == selectedClient {
-		return selected
+	for _, c := range v.corners {
+		c.settle()
 	}
-	return ""
 }
 
 // reasons are the reasons why watches ended with 410, by the sidecar's log, and how often.
@@ -229,27 +262,26 @@ func (v *survival) reasons() map[string]int {
 	return counts
 }
 
-// check checks all events of the clients.
+// check checks all events of the clients. Of each it reports the first violation.
 func (v *survival) check() {
 	v.t.Helper()
-	sent := catchUps(mustLogs(v.t, v.pod, "rockpool-sidecar"))
-	received := v.received()
-	if names := slices.Sorted(maps.Keys(received)); len(names) != len(clientsOfWatcher) {
-		v.t.Fatalf("clients %v", names)
-	}
-	for _, name := range clientsOfWatcher {
-		f := &eventChecker{shadow: v.shadows[selectorOf(name)], bookmarks: name != "without bookmarks", catchUps: sent, counts: map[string]int{}}
-		for _, l := range received[name] {
-			f.check(v.t, l)
+	sent := catchUps(mustLogs(v.t, v.pod, "rockpool-sidecar"), v.namespace)
+	for _, name := range slices.Sorted(maps.Keys(v.clients)) {
+		h := v.shadows[v.clients[name]]
+		f := history.NewChecker(h.History, !slices.Contains(withoutBookmarks, name), sent)
+		for i, l := range v.received[name] {
+			if err := f.Check(l); err != nil {
+				v.t.Errorf("line %d of %d: %v; the sidecar has sent the differences %v", i, len(v.received[name]), err, sent)
+				break
+			}
 		}
-		_, want := f.list()
-		if !maps.Equal(f.state, want) {
-			v.t.Errorf("%s has %v at the end, want %v", name, f.state, want)
+		if _, want := h.list(); !maps.Equal(v.state[name], want) {
+			v.t.Errorf("%s has %v at the end, want %v", name, v.state[name], want)
 		}
-		v.t.Logf("%-18s %v", name, f.counts)
+		v.t.Logf("%-18s %v", name, f.Counts)
 	}
 	v.t.Logf("%d changes; %d differences were sent; clients had to list again because %v", v.written, len(sent), v.reasons())
-	if len(sent) < len(clientsOfWatcher) {
-		v.t.Errorf("only %d differences were sent, too few for this test", len(sent))
+	for _, c := range v.corners {
+		c.check()
 	}
 }

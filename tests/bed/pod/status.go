@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -114,17 +115,28 @@ func (p *Runner) Statuses() []ContainerStatus {
 }
 
 // Logs returns all output of a container to stdout and stderr, across restarts.
-func (p *Runner) Logs(name string) (string, error) {
+func (p *Runner) Logs(name string) (string, error) { return p.LogsFrom(name, 0) }
+
+// LogsFrom is Logs without its first bytes.
+func (p *Runner) LogsFrom(name string, offset int64) (string, error) {
 	p.mu.Lock()
 	c, err := p.find(name)
 	p.mu.Unlock()
 	if err != nil {
 		return "", err
 	}
-	content, err := os.ReadFile(c.log)
+	file, err := os.Open(c.log)
 	if errors.Is(err, os.ErrNotExist) {
 		return "", nil // not started yet
 	}
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	if _, err := file.Seek(offset, io.SeekStart); err != nil {
+		return "", err
+	}
+	content, err := io.ReadAll(file)
 	return string(content), err
 }
 

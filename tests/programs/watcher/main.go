@@ -4,12 +4,17 @@
 //
 // Several clients do that concurrently, each in its own form. Each line on standard output is a
 // JSON object, in the order in which its client has received it: "listed" with all objects, "watch"
-// when a stream has started, the types of events, and "gone".
+// when a stream has started, the types of events, "absent" for a 404 and "gone".
+//
+// Two more clients read other namespaces if they are named: -ruby=NAMESPACE watches by the deprecated
+// path /api/v1/watch/…, as the Ruby client of fluentd does, and -single=NAMESPACE/NAME gets one object
+// and watches it by its name.
 package main
 
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"log"
 	"os"
 	"os/signal"
@@ -25,6 +30,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
@@ -54,10 +60,19 @@ type client struct {
 	watch func(context.Context, metav1.ListOptions) (watch.Interface, error)
 	// options are the options of its watches.
 	options metav1.ListOptions
+	// renews begins without a version after a 410: the version of an object that does not change
+	// stays expired.
+	renews, gone bool
 	print   func(line)
 }
 
+var (
+	ruby   = flag.String("ruby", "", "the namespace of the client that uses the path /api/v1/watch")
+	single = flag.String("single", "", "namespace and name of the object of the client that watches one object")
+)
+
 func main() {
+	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	if err := run(ctx); err != nil {
@@ -111,6 +126,20 @@ func run(ctx context.Context) error {
 	start(inProtobuf, "selected", metav1.ListOptions{AllowWatchBookmarks: true, LabelSelector: "half=a"})
 	start(partial, "metadata", bookmarks)
 	start(inJSON, "for a while", metav1.ListOptions{AllowWatchBookmarks: true, TimeoutSeconds: ptr.To[int64](5)})
+	if *ruby != "" {
+		c, err := deprecated(config, *ruby)
+		if err != nil {
+			return err
+		}
+		start(c, "ruby", metav1.ListOptions{})
+	}
+	if namespace, name, ok := strings.Cut(*single, "/"); ok {
+		c, err := ofOne(config, namespace, name)
+		if err != nil {
+			return err
+		}
+		start(c, "single", metav1.ListOptions{FieldSelector: "metadata.name=" + name})
+	}
 	running.Wait()
 	return nil
 }
@@ -143,6 +172,40 @@ func partial(config *rest.Config, namespace string) (client, error) {
 	}, nil
 }
 
+// deprecated watches by the path that has been deprecated since 1.11.
+func deprecated(config *rest.Config, namespace string) (client, error) {
+	c, err := full(config, asJSON, namespace)
+	if err != nil {
+		return client{}, err
+	}
+	config = rest.CopyConfig(config)
+	config.ContentType, config.AcceptContentTypes = asJSON, asJSON
+	config.APIPath, config.GroupVersion, config.NegotiatedSerializer = "/api", &corev1.SchemeGroupVersion, scheme.Codecs.WithoutConversion()
+	api, err := rest.RESTClientFor(config)
+	c.watch = func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+		return api.Get().AbsPath("/api/v1/watch/namespaces", namespace, "configmaps").Param("resourceVersion", o.ResourceVersion).Watch(ctx)
+	}
+	return c, err
+}
+
+// ofOne gets one object instead of a list.
+func ofOne(config *rest.Config, namespace, name string) (client, error) {
+	c, err := full(config, asJSON, namespace)
+	if err != nil {
+		return client{}, err
+	}
+	all, err := kubernetes.NewForConfig(config)
+	c.renews = true
+	c.list = func(ctx context.Context, _ metav1.ListOptions) (runtime.Object, error) {
+		o, err := all.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return nil, err
+		}
+		return &corev1.ConfigMapList{ListMeta: metav1.ListMeta{ResourceVersion: o.ResourceVersion}, Items: []corev1.ConfigMap{*o}}, nil
+	}
+	return c, err
+}
+
 // run lists and watches until ctx ends.
 func (c *client) run(ctx context.Context) {
 	last := ""
@@ -150,6 +213,7 @@ func (c *client) run(ctx context.Context) {
 		err := c.step(ctx, &last)
 		if apierrors.IsGone(err) || apierrors.IsResourceExpired(err) {
 			last = ""
+			c.gone = true
 			c.print(line{Event: "gone"})
 		} else if err != nil {
 			log.Printf("%s: %v", c.name, err)
@@ -166,11 +230,18 @@ func (c *client) step(ctx context.Context, last *string) error {
 	options := c.options
 	if *last == "" {
 		list, err := c.list(ctx, metav1.ListOptions{LabelSelector: options.LabelSelector})
+		if apierrors.IsNotFound(err) {
+			c.print(line{Event: "absent"})
+			return nil
+		}
 		if err != nil {
 			return err
 		}
 		if *last, err = c.listed(list); err != nil {
 			return err
+		}
+		if c.renews && c.gone {
+			*last = ""
 		}
 	}
 	options.ResourceVersion = *last
