@@ -9,13 +9,13 @@ import (
 // CatchUp is a difference between two versions that the sidecar has sent to a client.
 type CatchUp struct{ From, To uint64 }
 
-// Checker checks that a client gets the events of a history, each once and in order, or a difference
-// that the sidecar has logged. A client never steps back: a list, or a stream that begins with the
-// present state, is not older than anything that it was told before.
+// Checker checks that a client gets the events of a history, each once and in order, or a
+// difference that the sidecar has logged. A client never steps back: a list, or a stream that begins
+// with the present state, is not older than anything that it was told before.
 type Checker struct {
 	history     *History
 	bookmarks   bool
-	catchUps    map[uint64][]uint64 // versions To by From, each once
+	catchUps    map[uint64][]uint64 // versions To by From
 	from        []uint64            // the keys of catchUps, in order
 	differences map[CatchUp][]Event
 	positions   []position // the client is at one of them
@@ -47,7 +47,7 @@ func NewChecker(h *History, bookmarks bool, sent []CatchUp) *Checker {
 		State: map[string]string{}, Counts: map[string]int{},
 	}
 	for _, s := range sent {
-		if s.To > s.From && !slices.Contains(c.catchUps[s.From], s.To) {
+		if s.To > s.From {
 			c.catchUps[s.From] = append(c.catchUps[s.From], s.To)
 		}
 	}
@@ -211,6 +211,7 @@ func (c *Checker) next(possible []position, p position, e Event) []position {
 	return possible
 }
 
+// add adds a position once: two ways to one position would be four after the next event.
 func (c *Checker) add(p position) {
 	if !slices.Contains(c.positions, p) {
 		c.positions = append(c.positions, p)

@@ -63,7 +63,7 @@ type client struct {
 	// renews begins without a version after a 410: the version of an object that does not change
 	// stays expired.
 	renews, gone bool
-	print   func(line)
+	print        func(line)
 }
 
 var (
