@@ -91,6 +91,18 @@ func (c *corner) container() string {
 	return "app"
 }
 
+// listOnce has another program of the pod list the objects, once and for all: the client that
+// watches without a list tells all that changes after that.
+func (c *corner) listOnce() {
+	c.t.Helper()
+	if c.client != "python" {
+		return
+	}
+	if r := c.pod.send([]getRequest{{Target: c.configMaps(), Accept: acceptJSON}})[0]; r.Status != http.StatusOK {
+		c.t.Fatalf("%s: %d %s", c.configMaps(), r.Status, r.text())
+	}
+}
+
 func (c *corner) violated(what, format string, args ...any) {
 	if c.violations[what] == nil {
 		c.violations[what] = &violation{first: fmt.Sprintf(format, args...)}

@@ -46,6 +46,9 @@ func TestSoak(t *testing.T) {
 	v.write(20)
 	v.settle()
 	others.settle()
+	for _, c := range all {
+		c.listOnce()
+	}
 
 	end := time.Now().Add(*soak)
 	rough, faults := time.Now().Add(*soak/3), append(v.faults(), fault{"an outage in which the pod reads what it was told", v.outage})
@@ -213,7 +216,9 @@ func (u usage) String() string {
 
 func (p *testPod) usage() usage {
 	p.site.t.Helper()
-	return usage{p.metric("go_goroutines"), p.metric("process_open_fds"), p.metric("process_resident_memory_bytes")}
+	all, err := p.metrics()
+	p.site.must(err)
+	return usage{all["go_goroutines"], all["process_open_fds"], all["process_resident_memory_bytes"]}
 }
 
 // checkGrowth compares the usage of an idle sidecar before and after. The bounds leave room for
