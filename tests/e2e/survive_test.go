@@ -271,7 +271,8 @@ func (v *survival) check() {
 		f := history.NewChecker(h.History, !slices.Contains(withoutBookmarks, name), sent)
 		for i, l := range v.received[name] {
 			if err := f.Check(l); err != nil {
-				v.t.Errorf("line %d of %d: %v; the sidecar has sent the differences %v", i, len(v.received[name]), err, sent)
+				before := v.received[name][max(0, i-10):i]
+				v.t.Errorf("line %d of %d: %v; before it %v; the sidecar has sent the differences %v", i, len(v.received[name]), err, before, sent)
 				break
 			}
 		}

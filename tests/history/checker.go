@@ -123,8 +123,8 @@ func (c *Checker) event(e Event) error {
 		return nil
 	}
 	if within != nil {
-		return fmt.Errorf("%s gets %v behind %d initial events, which tell a state before one of the events %d to %d of the shadow: %v",
-			e.Client, e, len(c.State), within.first, within.last, c.around(within.first))
+		return fmt.Errorf("%s gets %v behind %d initial events; it was told %d, and they tell a state before one of the events %d to %d of the shadow: %v",
+			e.Client, e, len(c.State), c.told, within.first, within.last, c.around(within.first))
 	}
 	if len(before) == 0 {
 		return fmt.Errorf("%s gets %v without a list or a stream", e.Client, e)
