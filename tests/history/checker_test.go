@@ -72,17 +72,17 @@ func TestALongHistoryIsCheckedInSeconds(t *testing.T) {
 		switch i / every % 8 {
 		case 0:
 			lines = append(lines, events[i:i+every]...)
-		default: // one behind the other, as a link that is down again and again has it
-			for range clients {
-				sent = append(sent, CatchUp{from, to})
-			}
-			lines = append(lines, h.difference(CatchUp{from, to}, true)...)
 		case 6:
 			lines = append(lines, Event{Event: "gone"}, listed(h, from))
 			lines = append(lines, events[i:i+every]...)
 		case 7:
 			lines = append(lines, burstOf(h, from)...)
 			lines = append(lines, events[i:i+every]...)
+		default: // one behind the other, as a link that is down again and again has it
+			for range clients {
+				sent = append(sent, CatchUp{from, to})
+			}
+			lines = append(lines, h.difference(CatchUp{from, to}, true)...)
 		}
 	}
 	began := time.Now()
