@@ -6,6 +6,7 @@ GO          ?= go
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS     := -s -w -X main.version=$(VERSION)
 SOAK        ?= 10m
+HISTORIES   ?= 100000
 # false builds the soak's sidecar without the race detector, whose memory grows with time.
 RACE        ?= true
 # The image's name, tag and architecture (amd64, arm64 or arm). They are not taken from the
@@ -21,7 +22,7 @@ SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := build
-.PHONY: help build image need need-node tools test test-node unit e2e bench lint fmt fuzz soak thin demo clean
+.PHONY: help build image need need-node tools test test-node unit e2e bench lint fmt fuzz model soak thin demo clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +59,9 @@ unit: ## Run the tests that need no API server
 
 e2e: tools ## Run the end-to-end tests
 	$(GO) test -race -count=1 -v -timeout 20m ./tests/e2e
+
+model: ## Judge offline answers after 100,000 random histories (HISTORIES=1000 for fewer)
+	$(GO) test -count=1 -v -timeout 3h ./tests/model -run '^TestRandomHistories$$' -model.histories $(HISTORIES)
 
 soak: tools ## Run all kinds of clients through random faults for ten minutes (SOAK=1h for longer; RACE=false checks memory)
 	$(GO) test -race -count=1 -v -timeout 24h ./tests/e2e -run '^TestSoak$$' -soak $(SOAK) -race-detector=$(RACE)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -77,13 +78,13 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	memory := &cache.Cache{}
 	if len(cfg.Cache.MemoryOnly) > 0 {
 		memory = cache.OpenMemory(ctx, cache.Options{
-			Directory: filepath.Join(cfg.Private.Directory, "cache"), MaxSize: cfg.Cache.MemoryMaxSize, Logger: log,
+			Directory: filepath.Join(cfg.Private.Directory, "cache"), MaxSize: cmp.Or(cfg.Cache.MemoryMaxSize, cache.MemorySize()), Logger: log,
 		})
 	}
 	defer memory.Close() //nolint:errcheck // nothing of it is needed any more
 
 	s := &sidecar{
-		cfg: cfg, flags: flags, log: log, repeated: repeated, level: level, agents: agent.NewCurrent(cfg.Cache.Agents), mirror: mirror,
+		cfg: cfg, flags: flags, log: log, repeated: repeated, level: level, mirror: mirror,
 		disk: disk, caches: cache.Caches{Disk: disk.Cache, Memory: memory, MemoryOnly: cfg.Cache.MemoryOnly},
 	}
 	if err := s.connect(settings); err != nil {
@@ -109,7 +110,6 @@ type sidecar struct {
 	log         *zap.Logger
 	repeated    *tally.Log      // for lines that an outage repeats
 	level       zap.AtomicLevel // of log
-	agents      *agent.Current
 	mirror      *account.Mirror
 	disk        *cache.Disk
 	caches      cache.Caches // disk and memory
@@ -178,7 +178,7 @@ func (s *sidecar) linkChanged(state upstream.State, reason string) {
 
 func (s *sidecar) newDispatcher() {
 	o := dispatch.Options{
-		Upstream: s.upstream, Caches: s.caches, Agents: s.agents, Credentials: s.credentials,
+		Upstream: s.upstream, Caches: s.caches, Agents: agent.NewCurrent(s.cfg.Cache.Agents), Credentials: s.credentials,
 		Verifier:       principal.NewVerifier(principal.Options{Keys: s.keys, Own: s.podToken, Accepted: s.accepted, Grace: s.cfg.Offline.TokenGrace}),
 		ReviewLifetime: s.cfg.Offline.ReviewLifetime,
 		Logger:         s.log,
@@ -250,7 +250,7 @@ func (s *sidecar) apply(cfg config.Config) error {
 		return err
 	}
 	s.level.SetLevel(cfg.Log.Level)
-	s.agents.Set(cfg.Cache.Agents)
+	s.dispatcher.SetAgents(cfg.Cache.Agents)
 	return nil
 }
 

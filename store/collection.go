@@ -3,10 +3,14 @@ package store
 import (
 	"context"
 	"database/sql"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 )
+
+// Resource identifies the objects that evidence is about, in every form and API version.
+type Resource struct{ Principal, Group, Resource string }
 
 // Scope identifies a collection: who read which objects, in which form.
 type Scope struct {
@@ -19,6 +23,16 @@ type Scope struct {
 	MediaType                string
 }
 
+// Of is the resource of the scope.
+func (s Scope) Of() Resource { return Resource{s.Principal, s.Group, s.Resource} }
+
+// Selects reports whether the scope has a selector, so that an object may be missing from its
+// collection although it exists.
+func (s Scope) Selects() bool { return s.LabelSelector != "" || s.FieldSelector != "" }
+
+// form is what objects of the scope are recorded as: those of one form can stand for each other.
+func (s Scope) form() string { return s.Version + " " + s.Representation + " " + s.MediaType }
+
 // State of a collection.
 type State string
 
@@ -26,7 +40,7 @@ type State string
 const (
 	Complete State = "complete"
 	Filling  State = "filling"
-	Single   State = "seen" // of singles: objects read by GET alone
+	Single   State = "seen" // of singles: objects that were read, written or told by an event alone
 )
 
 // CollectionMeta describes a collection, apart from its objects.
@@ -41,19 +55,33 @@ type Collection struct {
 	ID int64
 	Scope
 	CollectionMeta
-	State    State
-	Revision int64     // counts the changes to this collection
-	SyncedAt time.Time // when it last equalled the server's state
-	UsedAt   time.Time // when it was last recorded or replayed
+	State State
+	// ListVersion, Asked, Told and Read are of the list that the collection comes from; see
+	// Evidence.
+	ListVersion string
+	Asked, Told int64
+	Read        Read
+	Moved       int64     // DB.Next when the last event was applied; 0: none since the list
+	Changed     string    // version of the last change; later versions only move the collection on
+	Revision    int64     // counts the changes to this collection
+	SyncedAt    time.Time // when it last equalled the server's state
+	UsedAt      time.Time // when it was last recorded or replayed
 }
 
 const collectionColumns = `id, principal, api_group, version, resource, representation, namespace, label_selector, field_selector, media_type,
-	state, kind, api_version, envelope, resource_version, revision, synced_at, used_at`
+	state, kind, api_version, envelope, resource_version, list_version, asked, told, read, moved, changed_version, revision, synced_at, used_at`
+
+// columnsOf returns collectionColumns of a table with another name.
+func columnsOf(table string) string {
+	return table + "." + strings.ReplaceAll(strings.Join(strings.Fields(collectionColumns), " "), ", ", ", "+table+".")
+}
+
+func fromMilli(ms int64) time.Time { return time.UnixMilli(ms) }
 
 func scanCollection(scan func(...any) error) (c Collection, err error) {
 	var synced, used int64
 	err = scan(&c.ID, &c.Principal, &c.Group, &c.Version, &c.Resource, &c.Representation, &c.Namespace, &c.LabelSelector, &c.FieldSelector, &c.MediaType,
-		&c.State, &c.Kind, &c.APIVersion, &c.Envelope, &c.ResourceVersion, &c.Revision, &synced, &used)
+		&c.State, &c.Kind, &c.APIVersion, &c.Envelope, &c.ResourceVersion, &c.ListVersion, &c.Asked, &c.Told, &c.Read, &c.Moved, &c.Changed, &c.Revision, &synced, &used)
 	c.SyncedAt, c.UsedAt = time.UnixMilli(synced), time.UnixMilli(used)
 	return c, err
 }
@@ -148,17 +176,36 @@ func (tx *Tx) create(s Scope, state State) (int64, error) {
 	return id, tx.wrapErr("create collection", err)
 }
 
+// Move is a step of a collection to a later version.
+type Move struct {
+	ResourceVersion string
+	Changed         string // version of the last change of an object; empty: none has changed
+	Told            int64  // DB.Next when the last event came
+}
+
 // Advance records that the collection, with the changes of this transaction, equals the
-// server's state at resourceVersion.
-func (tx *Tx) Advance(id int64, resourceVersion string) error {
+// server's state at the version of the move.
+func (tx *Tx) Advance(id int64, m Move) error {
 	now := tx.nowMilli()
-	_, err := tx.stmt(tx.file.stmts.advance).Exec(resourceVersion, now, now, id)
+	_, err := tx.stmt(tx.file.stmts.advance).Exec(m.ResourceVersion, m.Told, m.Changed, m.Changed, now, now, id)
 	return tx.wrapErr("advance collection", err)
+}
+
+// Position is the evidence that a complete collection gives of an object that it lacks.
+func (c *Collection) Position() Evidence {
+	return Evidence{
+		Says: Gone, Version: c.ResourceVersion, Asked: c.Asked, Told: max(c.Told, c.Moved), Read: c.Read, Moved: c.Moved > c.Told,
+	}
+}
+
+// listed is the evidence of the list that the collection comes from.
+func (c *Collection) listed() Evidence {
+	return Evidence{Says: Present, Version: c.ListVersion, Asked: c.Asked, Told: c.Told, Read: c.Read}
 }
 
 // touch counts a change that leaves the resourceVersion as it is.
 func (tx *Tx) touch(id int64) error {
-	_, err := tx.tx.Exec(`UPDATE collection SET revision = revision + 1, used_at = ? WHERE id = ?`, tx.nowMilli(), id)
+	_, err := tx.tx.Exec(`UPDATE collection SET revision = revision + 1, moved = ?, used_at = ? WHERE id = ?`, tx.db.next.Load(), tx.nowMilli(), id)
 	return tx.wrapErr("touch collection", err)
 }
 
@@ -166,4 +213,23 @@ func (tx *Tx) touch(id int64) error {
 func (tx *Tx) dropCollection(id int64) error {
 	_, err := tx.tx.Exec(`DELETE FROM collection WHERE id = ?`, id)
 	return tx.wrapErr("drop collection", err)
+}
+
+// Complete returns the complete collections of a resource that have objects of a namespace; empty:
+// all of them.
+func (tx *Tx) Complete(res Resource, namespace string) (out []Collection, err error) {
+	rows, err := tx.tx.Query(`SELECT `+collectionColumns+` FROM collection WHERE principal = ?1 AND api_group = ?2 AND resource = ?3 AND state = 'complete'
+		AND (?4 = '' OR namespace IN ('', ?4))`, res.Principal, res.Group, res.Resource, namespace)
+	if err != nil {
+		return nil, tx.wrapErr("list collections", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		c, err := scanCollection(rows.Scan)
+		if err != nil {
+			return nil, tx.wrapErr("list collections", err)
+		}
+		out = append(out, c)
+	}
+	return out, tx.wrapErr("list collections", rows.Err())
 }

@@ -20,6 +20,9 @@ type DB struct {
 	opts       Options
 	lastID     atomic.Int64 // of collections, in this file and its predecessors
 	lastQueued atomic.Int64 // of queued writes, likewise
+	next       atomic.Int64 // the sequence number that Next gave last, likewise
+	observed   atomic.Int64 // counts observations, for pruneObservations
+	known      knownVersions
 	carryOver  carryOver
 	fileErr    error // why file is nil: Recreate has failed, or the DB is closed
 
@@ -40,6 +43,23 @@ type file struct {
 
 	collections collectionCache
 }
+
+// Next returns the next sequence number. It orders requests and answers, also across restarts:
+// it is above every number in the file.
+func (db *DB) Next() int64 { return db.next.Add(1) }
+
+// Skip has Next return numbers above n.
+func (db *DB) Skip(n int64) {
+	for {
+		at := db.next.Load()
+		if at >= n || db.next.CompareAndSwap(at, n) {
+			return
+		}
+	}
+}
+
+// MaxSize is Options.MaxSize.
+func (db *DB) MaxSize() int64 { return db.opts.MaxSize }
 
 // Path is the path of the database file.
 func (db *DB) Path() string { return db.path }

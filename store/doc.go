@@ -12,9 +12,9 @@
 //
 // The tables, and the files with their statements (schema.sql has all columns and views):
 //
-//	collection  collection.go  one LIST/WATCH scope, or the singles: objects read by GET alone
+//	collection  collection.go  one LIST/WATCH scope, or the singles: objects that were told alone
 //	object      object.go      the objects of collections
-//	tombstone   tombstone.go   objects that the server has reported absent
+//	observation observation.go evidence about objects that were not shown
 //	response    response.go    complete responses, for the identical request
 //	fact        fact.go        facts about the cluster
 //	link        link.go        the history of the link
@@ -23,16 +23,18 @@
 //
 //	snapshot.go makes a list the complete collection of its scope
 //	evict.go    deletes least recently used rows, and shrinks the file
-//	drop.go     deletes rows that the server has made invalid
+//	evidence.go says which of two answers of the server is newer, for rows and observations alike
+//	known.go    reads all that is known of an object, or has overtaken a list
 //
 // The file itself: open.go opens or creates it, db.go holds it open, tx.go has its
 // transactions, recreate.go replaces a lost or corrupt one, carryover.go has the rows that
-// survive that, seed.go copies the file of another pod, errors.go has the kinds of errors.
+// survive that, seed.go copies the file of another pod, adopt.go takes queued writes out of one
+// that nobody uses, errors.go has the kinds of errors.
 //
 // A crash loses the last commits, never half of one. A transaction on a full disk fails
 // as a whole. A damaged file gives ErrCorrupt, and Recreate replaces it with an empty one.
-// SQLite detects damage to the structure of the file, and a checksum detects damage to an
-// object's payload; payloads are nearly all of most files. Of a response only the size is
+// SQLite detects damage to the structure of the file. A checksum detects damage to an object's
+// payload, which costs its collection alone (ErrDamaged); payloads are nearly all of most files. Of a response only the size is
 // checked. A bit that a flash card flips inside a response, a name, a version or a label
 // stays undetected: checksums of pages would need a file system of our own below SQLite.
 // A new list or response repairs it, because the recorder compares it with the rows.

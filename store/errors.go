@@ -17,6 +17,8 @@ var (
 	ErrChanged = errors.New("the collection changed while it was read")
 	// ErrCorrupt: the file is damaged or is not an SQLite database.
 	ErrCorrupt = errors.New("database is corrupt")
+	// ErrDamaged: the checksum of a payload is wrong. The rest of the file is good.
+	ErrDamaged = errors.New("a payload is damaged")
 	// ErrForeign: the file is the database of another program.
 	ErrForeign = errors.New("database belongs to another program")
 	// ErrFull: the disk, or the quota, is full.

@@ -23,46 +23,179 @@ func (db *DB) pages(ctx context.Context) (all, free int64, err error) {
 	return all, free, file.wrapErr("count pages", err)
 }
 
-// Evict deletes the least recently used collections, and then the oldest responses, until at
-// most target bytes are used. It skips filling collections, and scopes for which keep is
-// true. It returns the number of collections and responses that it deleted.
-func (db *DB) Evict(ctx context.Context, target int64, keep func(Scope) bool) (evicted int, err error) {
-	candidates, err := db.leastRecentlyUsed(ctx)
-	if err != nil {
-		return 0, err
+const (
+	// singleShare is the part of the target that singles may take before complete collections
+	// are evicted: a program may write many objects that it never reads.
+	singleShare = 4
+	// evictRows is how many singles or responses are evicted at once.
+	evictRows = 200
+	// smallDocuments is the part of the quota that the smallest responses always keep. Discovery
+	// documents are small, and programs need them to start.
+	smallDocuments = 8
+)
+
+// Evict deletes rows until at most target bytes are used: first the oldest singles, as far as
+// they take more than their share; then the least recently used collections, without the filling
+// ones and those for which keep is true; then the other singles; then the largest responses. It
+// returns the number of collections, singles and responses that it deleted.
+func (db *DB) Evict(ctx context.Context, target int64, keep func(Collection) bool) (evicted int, err error) {
+	excess := func() int64 {
+		var used int64
+		if err == nil {
+			used, _, err = db.Usage(ctx)
+		}
+		if err != nil {
+			return 0
+		}
+		return used - target
 	}
+	evict := func(f func(*Tx) (int, error)) (n int) {
+		err = db.Update(ctx, func(tx *Tx) (err error) {
+			n, err = f(tx)
+			return err
+		})
+		evicted += n
+		return n
+	}
+	for n, free := 1, excess(); n > 0 && free > 0; free = excess() {
+		n = evict(func(tx *Tx) (int, error) { return tx.evictSingles(target/singleShare, free) })
+	}
+	candidates, errFind := db.leastRecentlyUsed(ctx)
+	err = errors.Join(err, errFind)
 	for _, c := range candidates {
-		if used, _, err := db.Usage(ctx); err != nil || used <= target {
-			return evicted, err
+		if excess() <= 0 {
+			break
 		}
-		if keep(c.Scope) {
-			continue
+		if !keep(c) {
+			evict(func(tx *Tx) (int, error) { return 1, tx.evictCollection(c) })
 		}
-		if err := db.Update(ctx, func(tx *Tx) error { return tx.dropCollection(c.ID) }); err != nil {
-			return evicted, err
-		}
-		evicted++
 	}
-	for {
-		if used, _, err := db.Usage(ctx); err != nil || used <= target {
-			return evicted, err
-		}
-		dropped, err := db.dropOldestResponse(ctx)
-		if err != nil || !dropped {
-			return evicted, err
-		}
-		evicted++
+	for n, free := 1, excess(); n > 0 && free > 0; free = excess() {
+		n = evict(func(tx *Tx) (int, error) { return tx.evictSingles(0, free) })
 	}
+	for n, free := 1, excess(); n > 0 && free > 0; free = excess() {
+		n = evict(func(tx *Tx) (int, error) { return tx.evictResponses(db.opts.MaxSize/smallDocuments, free) })
+	}
+	return evicted, err
 }
 
-// leastRecentlyUsed returns all collections that can be read, the least recently used first.
+// leastRecentlyUsed returns the complete collections, the least recently used first.
 func (db *DB) leastRecentlyUsed(ctx context.Context) ([]Collection, error) {
 	file, release, err := db.acquire()
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	return file.findCollections(ctx, "list least recently used collections", `WHERE state <> 'filling' ORDER BY used_at, id`)
+	return file.findCollections(ctx, "list least recently used collections", `WHERE state = 'complete' ORDER BY used_at, id`)
+}
+
+// evictCollection deletes a complete collection. What its client was told by it stays a fact:
+// nothing older of the scope counts any more.
+func (tx *Tx) evictCollection(c Collection) error {
+	if err := tx.dropCollection(c.ID); err != nil {
+		return err
+	}
+	e := c.Position()
+	e.Says, e.Version = Unknown, c.Changed
+	return tx.Observe(c.Of(), Key{Namespace: c.Namespace}, e)
+}
+
+// Forget deletes a complete collection. What its client was told by it stays a fact.
+func (tx *Tx) Forget(c Collection) error { return tx.evictCollection(c) }
+
+// DropDamaged deletes a collection with a damaged payload. What its client was told by it stays a
+// fact. It returns ErrNotFound if the collection is gone.
+func (tx *Tx) DropDamaged(id int64) (c Collection, err error) {
+	c, err = scanCollection(tx.tx.QueryRow(`SELECT `+collectionColumns+` FROM collection WHERE id = ?`, id).Scan)
+	if err != nil {
+		return c, tx.wrapErr("find collection", err)
+	}
+	if c.State == Complete {
+		return c, tx.evictCollection(c)
+	}
+	if err := tx.dropCollection(id); err != nil {
+		return c, err
+	}
+	now := tx.db.next.Load()
+	return c, tx.Observe(c.Of(), Key{}, Evidence{Says: Unknown, Asked: now, Told: now, Read: Latest})
+}
+
+// evictSingles deletes the oldest singles, at most evictRows, until it has freed a number of bytes,
+// or until all that are left have at most another number. What is older of an object does not count
+// after that.
+func (tx *Tx) evictSingles(most, free int64) (int, error) {
+	var size int64
+	if err := tx.tx.QueryRow(`SELECT coalesce(sum(o.size), 0) FROM collection c JOIN object o ON o.collection_id = c.id WHERE c.state = 'seen'`).Scan(&size); err != nil || size <= most {
+		return 0, tx.wrapErr("evict single objects", err)
+	}
+	type single struct {
+		id       int64
+		resource Resource
+		object   Object
+	}
+	rows, err := tx.tx.Query(`SELECT o.id, c.principal, c.api_group, c.resource, o.namespace, o.name, o.uid, o.resource_version, o.asked, o.told, o.read, o.size
+		FROM collection c JOIN object o ON o.collection_id = c.id WHERE c.state = 'seen' ORDER BY o.told LIMIT ?`, evictRows)
+	if err != nil {
+		return 0, tx.wrapErr("evict single objects", err)
+	}
+	var drop []single
+	for free > 0 && size > most && rows.Next() {
+		var s single
+		var n int64
+		o := &s.object
+		if err := rows.Scan(&s.id, &s.resource.Principal, &s.resource.Group, &s.resource.Resource, &o.Namespace, &o.Name, &o.UID, &o.ResourceVersion, &o.Asked, &o.Told, &o.Read, &n); err != nil {
+			return 0, tx.wrapErr("evict single objects", errors.Join(err, rows.Close()))
+		}
+		drop, size, free = append(drop, s), size-n, free-n
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return 0, tx.wrapErr("evict single objects", err)
+	}
+	for _, s := range drop {
+		if err := tx.evictSingle(s.id, s.resource, &s.object); err != nil {
+			return 0, err
+		}
+	}
+	return len(drop), nil
+}
+
+func (tx *Tx) evictSingle(id int64, res Resource, o *Object) error {
+	if err := tx.removeRow(id); err != nil {
+		return err
+	}
+	e := o.evidence()
+	e.Says = Exists
+	return tx.Observe(res, Key{o.Namespace, o.Name}, e)
+}
+
+// evictResponses deletes the largest responses, at most evictRows, until it has freed a number of
+// bytes, or until all that are left have at most another number.
+func (tx *Tx) evictResponses(most, free int64) (int, error) {
+	var size int64
+	if err := tx.tx.QueryRow(`SELECT coalesce(sum(size), 0) FROM response`).Scan(&size); err != nil {
+		return 0, tx.wrapErr("evict responses", err)
+	}
+	rows, err := tx.tx.Query(`SELECT rowid, size FROM response ORDER BY size DESC, stored_at LIMIT ?`, evictRows)
+	if err != nil {
+		return 0, tx.wrapErr("evict responses", err)
+	}
+	var drop []int64
+	for free > 0 && size > most && rows.Next() {
+		var id, n int64
+		if err := rows.Scan(&id, &n); err != nil {
+			return 0, tx.wrapErr("evict responses", errors.Join(err, rows.Close()))
+		}
+		drop, size, free = append(drop, id), size-n, free-n
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return 0, tx.wrapErr("evict responses", err)
+	}
+	for _, id := range drop {
+		if _, err := tx.tx.Exec(`DELETE FROM response WHERE rowid = ?`, id); err != nil {
+			return 0, tx.wrapErr("evict responses", err)
+		}
+	}
+	return len(drop), nil
 }
 
 // Shrink works in steps, because each moves pages from the end of the file and writes them.
@@ -99,19 +232,6 @@ func (db *DB) Shrink(ctx context.Context) error {
 	// it was opened, that size is still the bound.
 	_, err = file.write.ExecContext(ctx, maxPageCount(db.opts.MaxSize))
 	return file.wrapErr("shrink", err)
-}
-
-func (db *DB) dropOldestResponse(ctx context.Context) (dropped bool, err error) {
-	err = db.Update(ctx, func(tx *Tx) error {
-		res, err := tx.tx.Exec(`DELETE FROM response WHERE rowid = (SELECT rowid FROM response ORDER BY stored_at LIMIT 1)`)
-		if err != nil {
-			return tx.wrapErr("drop response", err)
-		}
-		n, err := res.RowsAffected()
-		dropped = n > 0
-		return tx.wrapErr("drop response", err)
-	})
-	return dropped, err
 }
 
 // Use records that a collection was replayed.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -26,9 +27,19 @@ type Object struct {
 	Labels               string // JSON object; empty means {}
 	Encoding             Encoding
 	Payload              []byte
-	// UpdatedAt is when the object came from the server; a tombstone's time is compared
-	// with it. Zero: when Put is called.
+	// UpdatedAt is when the object came from the server. Zero: when Put is called.
 	UpdatedAt time.Time
+	// Asked, Told and Read say how the object came; see Evidence.
+	Asked, Told int64
+	Read        Read
+}
+
+// Key identifies the object.
+func (o *Object) Key() Key { return Key{o.Namespace, o.Name} }
+
+// evidence is what the object, as it came alone or by an event, says.
+func (o *Object) evidence() Evidence {
+	return Evidence{Says: Present, Version: o.ResourceVersion, Asked: o.Asked, Told: o.Told, Read: o.Read, UIDs: []string{o.UID}}
 }
 
 // Put adds or replaces an object.
@@ -40,7 +51,10 @@ func (tx *Tx) Put(collection int64, o Object) error {
 	if !o.UpdatedAt.IsZero() {
 		updated = o.UpdatedAt.UnixMilli()
 	}
-	_, err := tx.stmt(tx.file.stmts.put).Exec(collection, o.Namespace, o.Name, o.ResourceVersion, o.UID, updated, o.Labels, len(o.Payload), checksum(o.Payload), o.Encoding, o.Payload)
+	if o.Read == "" {
+		o.Read = Lagging
+	}
+	_, err := tx.stmt(tx.file.stmts.put).Exec(collection, o.Namespace, o.Name, o.ResourceVersion, o.UID, updated, o.Asked, o.Told, o.Read, o.Labels, len(o.Payload), checksum(o.Payload), o.Encoding, o.Payload)
 	return tx.wrapErr("put object", err)
 }
 
@@ -52,7 +66,7 @@ func checksum(payload []byte) int64 { return int64(crc32.Checksum(payload, casta
 
 func verifyChecksum(payload []byte, sum int64) error {
 	if checksum(payload) != sum {
-		return fmt.Errorf("%w: the checksum of a payload is wrong", ErrCorrupt)
+		return fmt.Errorf("%w: wrong checksum", ErrDamaged)
 	}
 	return nil
 }
@@ -70,27 +84,58 @@ func (tx *Tx) Version(collection int64, namespace, name string) (version string,
 	return version, ignoreNotFound(tx.wrapErr("find version", err))
 }
 
-// PutSingle records a single, an object read by GET alone. The scope's namespace and
-// selectors must be empty: the singles of a resource share one collection.
-func (tx *Tx) PutSingle(s Scope, kind, apiVersion string, o Object) error {
+// PutSingle records a single: an object that was read by GET, written, or told by an event
+// alone. The scope's namespace and selectors must be empty: the singles of a resource share one
+// collection. PutSingle does nothing if something newer is recorded of the object, and deletes
+// what is older. symptom reports whether the version is older than the recorded one: perhaps the
+// cluster was restored from a backup.
+func (tx *Tx) PutSingle(s Scope, kind, apiVersion string, o Object) (symptom bool, err error) {
+	key, e := o.Key(), o.evidence()
+	rows, err := tx.allRows(s.Of(), key)
+	if err != nil {
+		return false, err
+	}
+	for _, row := range rows {
+		if row.evidence.Newer(e) && !row.evidence.Agrees(e) {
+			return e.Read == Lagging && e.Asked > row.evidence.Told && NewerVersion(row.evidence.Version, e.Version), nil
+		}
+	}
+	if superseded, err := tx.settle(s.Of(), key, e, ""); superseded || err != nil {
+		return false, err
+	}
+	tx.said = append(tx.said, Said{s.Of(), key, e.Version})
+	for _, row := range rows {
+		if row.state == Single && row.form == s.form() && row.evidence.Agrees(e) {
+			if renewed, err := tx.renew(row.id, &o); renewed || err != nil {
+				return false, err
+			}
+		}
+	}
 	id, err := tx.singles(s)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if _, err := tx.tx.Exec(`UPDATE collection SET kind = ?, api_version = ? WHERE id = ?`, kind, apiVersion, id); err != nil {
-		return tx.wrapErr("put single object", err)
+		return false, tx.wrapErr("put single object", err)
 	}
 	if err := tx.Put(id, o); err != nil {
-		return err
+		return false, err
 	}
-	return tx.touch(id)
+	return false, tx.touch(id)
 }
 
-// DropSingle deletes a single, in every form of the scope's resource.
-func (tx *Tx) DropSingle(s Scope, namespace, name string) error {
-	_, err := tx.tx.Exec(`DELETE FROM object WHERE namespace = ? AND name = ? AND collection_id IN (
-		SELECT id FROM collection WHERE principal = ? AND api_group = ? AND resource = ? AND state = 'seen')`, namespace, name, s.Principal, s.Group, s.Resource)
-	return tx.wrapErr("drop single object", err)
+// renew notes that an object has come again, unchanged. It reports false if the payload differs.
+func (tx *Tx) renew(id int64, o *Object) (renewed bool, err error) {
+	res, err := tx.tx.Exec(`UPDATE object SET asked = ?, told = ?, read = ?, updated_at = ? WHERE id = ? AND size = ? AND checksum = ?`,
+		o.Asked, o.Told, o.Read, o.UpdatedAt.UnixMilli(), id, len(o.Payload), checksum(o.Payload))
+	if err != nil {
+		return false, tx.wrapErr("renew object", err)
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return false, tx.wrapErr("renew object", err)
+	}
+	_, err = tx.tx.Exec(`UPDATE collection SET moved = ? WHERE id = (SELECT collection_id FROM object WHERE id = ?)`, tx.db.next.Load(), id)
+	return true, tx.wrapErr("renew object", err)
 }
 
 // singles returns the scope's collection of singles, and creates it if it is missing.
@@ -105,37 +150,13 @@ func (tx *Tx) singles(s Scope) (int64, error) {
 	return tx.create(s, Single)
 }
 
-// Object reads one object of a collection, and the collection's resourceVersion at the same
-// instant: together they can prove that the object is absent. It returns ErrNotFound if the
-// object is not in the collection, and ErrChanged if the collection is gone.
-func (db *DB) Object(ctx context.Context, collection int64, namespace, name string) (o Object, resourceVersion string, err error) {
-	var (
-		found                          sql.NullString
-		updated, sum                   sql.NullInt64
-		uid, version, labels, encoding sql.NullString
-	)
-	err = db.read("read object", func(read *sql.DB) error {
-		// One statement reads one state of the database.
-		err := read.QueryRowContext(ctx, `SELECT c.resource_version, o.name, o.uid, o.resource_version, o.labels, o.encoding, o.updated_at, CAST(o.payload AS BLOB), o.checksum
-			FROM collection c LEFT JOIN object o ON o.collection_id = c.id AND o.namespace = ? AND o.name = ? WHERE c.id = ?`, namespace, name, collection).
-			Scan(&resourceVersion, &found, &uid, &version, &labels, &encoding, &updated, &o.Payload, &sum)
-		switch {
-		case errors.Is(err, sql.ErrNoRows):
-			return ErrChanged
-		case err != nil:
-			return err
-		case !found.Valid:
-			return sql.ErrNoRows
-		}
-		return verifyChecksum(o.Payload, sum.Int64)
-	})
-	o.Namespace, o.Name, o.UID, o.ResourceVersion = namespace, name, uid.String, version.String
-	o.Labels, o.Encoding, o.UpdatedAt = labels.String, Encoding(encoding.String), time.UnixMilli(updated.Int64)
-	return o, resourceVersion, err
-}
-
 // Key identifies an object in its collection.
 type Key struct{ Namespace, Name string }
+
+// compare orders keys as the index of the objects does.
+func (k Key) compare(other Key) int {
+	return cmp.Or(cmp.Compare(k.Namespace, other.Namespace), cmp.Compare(k.Name, other.Name))
+}
 
 // Range selects objects of a collection. The zero value selects all of them.
 type Range struct {
@@ -199,15 +220,20 @@ func (db *DB) List(ctx context.Context, collection, revision int64, r Range, f f
 
 // where returns the range as an SQL condition.
 func (r Range) where(collection int64) (sql string, args []any) {
-	sql, args = ` WHERE collection_id = ?`, []any{collection}
+	sql, args = r.conditions("object")
+	return ` WHERE collection_id = ?` + sql, append([]any{collection}, args...)
+}
+
+// conditions returns the range as further SQL conditions on a table.
+func (r Range) conditions(table string) (sql string, args []any) {
 	if r.Namespace != "" {
-		sql, args = sql+` AND namespace = ?`, append(args, r.Namespace)
+		sql, args = sql+` AND `+table+`.namespace = ?`, append(args, r.Namespace)
 	}
 	if r.Name != "" {
-		sql, args = sql+` AND name = ?`, append(args, r.Name)
+		sql, args = sql+` AND `+table+`.name = ?`, append(args, r.Name)
 	}
 	if r.After != nil {
-		sql, args = sql+` AND (namespace, name) > (?, ?)`, append(args, r.After.Namespace, r.After.Name)
+		sql, args = sql+` AND (`+table+`.namespace, `+table+`.name) > (?, ?)`, append(args, r.After.Namespace, r.After.Name)
 	}
 	return sql, args
 }

@@ -24,7 +24,7 @@ const (
 	applicationID = 0x52706f6c
 	// schemaVersion counts incompatible schemas. A new file replaces a file of another
 	// version, which is only a cache. The outbox is not, and is carried over.
-	schemaVersion = 3
+	schemaVersion = 4
 
 	pageSize   = 4096
 	maxReaders = 3
@@ -34,8 +34,9 @@ const (
 
 // Options of Open. The zero value is ready to use.
 type Options struct {
-	// MaxSize bounds the database file, in bytes; 0 means DefaultMaxSize. The
-	// write-ahead log takes a few MiB more.
+	// MaxSize is the size, in bytes, above which Evict is needed; 0 means DefaultMaxSize. The
+	// database file never has more than twice as much: a list that comes in needs room beside
+	// the one that it replaces. The write-ahead log takes a few MiB more.
 	MaxSize int64
 	// Now returns the time; nil means time.Now.
 	Now func() time.Time
@@ -177,8 +178,10 @@ func (db *DB) open(ctx context.Context) error {
 	return nil
 }
 
-// maxPageCount is the pragma that bounds the file to size bytes.
-func maxPageCount(size int64) string { return fmt.Sprintf("PRAGMA max_page_count = %d", size/pageSize) }
+// maxPageCount is the pragma that bounds the file to twice a size in bytes.
+func maxPageCount(size int64) string {
+	return fmt.Sprintf("PRAGMA max_page_count = %d", 2*size/pageSize)
+}
 
 func dsn(path, params string) string {
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + params
@@ -223,9 +226,13 @@ func (db *DB) initialize(ctx context.Context, write *sql.DB, unclean bool) error
 			}
 		}
 	}
-	var last, queued int64
-	err := write.QueryRowContext(ctx, "SELECT (SELECT coalesce(max(id), 0) FROM collection), (SELECT coalesce(max(id), 0) FROM outbox)").Scan(&last, &queued)
+	var last, queued, next int64
+	// A row of an object is not newer than its collection's last change.
+	err := write.QueryRowContext(ctx, `SELECT (SELECT coalesce(max(id), 0) FROM collection), (SELECT coalesce(max(id), 0) FROM outbox),
+		max((SELECT coalesce(max(max(told, moved)), 0) FROM collection), (SELECT coalesce(max(told), 0) FROM observation), (SELECT coalesce(max(told), 0) FROM response))`).
+		Scan(&last, &queued, &next)
 	db.lastID.Store(last)
 	db.lastQueued.Store(queued)
+	db.next.Store(max(db.next.Load(), next))
 	return translate(op, err)
 }

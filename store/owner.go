@@ -49,7 +49,7 @@ func (db *DB) Bind(ctx context.Context, owner Owner) (emptied bool, err error) {
 			return err
 		}
 		if emptied {
-			for _, table := range []string{"collection", "tombstone", "response", "fact", "outbox"} {
+			for _, table := range []string{"collection", "observation", "response", "fact", "outbox"} {
 				if _, err := tx.tx.Exec(`DELETE FROM ` + table); err != nil {
 					return tx.wrapErr("clear "+table, err)
 				}

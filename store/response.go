@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
@@ -19,7 +20,21 @@ type Response struct {
 	ETag      string
 	Headers   string // JSON object of other headers of the body; empty means {}
 	StoredAt  time.Time
-	Body      []byte
+	// Version is the resourceVersion of the object or list; empty: unknown. Asked, Told and Read
+	// say how the response came; see Evidence.
+	Version     string
+	Asked, Told int64
+	Read        Read
+	Body        []byte
+}
+
+// Evidence is what the response says about an object, or about all objects of a list.
+func (r *Response) Evidence() Evidence {
+	e := Evidence{Says: Exists, Version: r.Version, Asked: r.Asked, Told: r.Told, Read: r.Read}
+	if r.Version == "" {
+		e.Says = Unknown
+	}
+	return e
 }
 
 // PutResponse adds or replaces a response. It does not write a body that has not changed.
@@ -27,46 +42,56 @@ func (tx *Tx) PutResponse(r Response) error {
 	if r.Headers == "" {
 		r.Headers = "{}"
 	}
+	r.Read = cmp.Or(r.Read, Lagging)
 	now := tx.nowMilli()
-	res, err := tx.tx.Exec(`UPDATE response SET stored_at = ?, status = ?, media_type = ?, etag = ?, headers = ?
+	res, err := tx.tx.Exec(`UPDATE response SET stored_at = ?, version = ?, asked = ?, told = ?, read = ?, status = ?, media_type = ?, etag = ?, headers = ?
 		WHERE principal = ? AND path = ? AND accept = ? AND question = ? AND CAST(body AS BLOB) = ?`,
-		now, r.Status, r.MediaType, r.ETag, r.Headers, r.Principal, r.Path, r.Accept, r.Question, r.Body)
+		now, r.Version, r.Asked, r.Told, r.Read, r.Status, r.MediaType, r.ETag, r.Headers, r.Principal, r.Path, r.Accept, r.Question, r.Body)
 	if err != nil {
 		return tx.wrapErr("put response", err)
 	}
 	if n, err := res.RowsAffected(); err != nil || n > 0 {
 		return tx.wrapErr("put response", err)
 	}
-	_, err = tx.tx.Exec(`INSERT OR REPLACE INTO response (principal, path, accept, question, status, media_type, etag, headers, stored_at, size, body)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, r.Principal, r.Path, r.Accept, r.Question, r.Status, r.MediaType, r.ETag, r.Headers, now, len(r.Body), r.Body)
+	_, err = tx.tx.Exec(`INSERT OR REPLACE INTO response (principal, path, accept, question, status, media_type, etag, headers, stored_at, version, asked, told, read, size, body)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, r.Principal, r.Path, r.Accept, r.Question, r.Status, r.MediaType, r.ETag, r.Headers, now, r.Version, r.Asked, r.Told, r.Read, len(r.Body), r.Body)
 	return tx.wrapErr("put response", err)
 }
 
 // RenewResponse records that the server has confirmed the response to a GET, if the stored
-// one has this etag.
-func (tx *Tx) RenewResponse(principal, path, accept, etag string) error {
-	_, err := tx.tx.Exec(`UPDATE response SET stored_at = ? WHERE principal = ? AND path = ? AND accept = ? AND question = '' AND etag = ?`,
-		tx.nowMilli(), principal, path, accept, etag)
+// one has this etag. told is DB.Next when it did.
+func (tx *Tx) RenewResponse(principal, path, accept, etag string, told int64) error {
+	_, err := tx.tx.Exec(`UPDATE response SET stored_at = ?, told = ? WHERE principal = ? AND path = ? AND accept = ? AND question = '' AND etag = ?`,
+		tx.nowMilli(), told, principal, path, accept, etag)
 	return tx.wrapErr("renew response", err)
 }
+
+// The queries below give paths as ranges, for the index: '@' follows '?', and '0' follows '/'.
 
 // RemoveResponse deletes the responses for a path, which is given without a query: for every
 // Accept header and every query.
 func (tx *Tx) RemoveResponse(principal, path string) error {
-	_, err := tx.tx.Exec(`DELETE FROM response WHERE principal = ?1 AND (path = ?2 OR substr(path, 1, length(?2) + 1) = ?2 || '?')`, principal, path)
+	_, err := tx.tx.Exec(`DELETE FROM response WHERE principal = ?1 AND (path = ?2 OR path >= ?2 || '?' AND path < ?2 || '@')`, principal, path)
 	return tx.wrapErr("remove response", err)
 }
 
 // RemoveResponsesBelow deletes the responses for all paths below a path.
 func (tx *Tx) RemoveResponsesBelow(principal, path string) error {
-	_, err := tx.tx.Exec(`DELETE FROM response WHERE principal = ?1 AND substr(path, 1, length(?2) + 1) = ?2 || '/'`, principal, path)
+	_, err := tx.tx.Exec(`DELETE FROM response WHERE principal = ?1 AND path >= ?2 || '/' AND path < ?2 || '0'`, principal, path)
+	return tx.wrapErr("remove responses", err)
+}
+
+// RemoveNotFound deletes the responses with the status 404 for a path and all paths below it: the
+// API is served again.
+func (tx *Tx) RemoveNotFound(principal, path string) error {
+	_, err := tx.tx.Exec(`DELETE FROM response WHERE principal = ?1 AND status = 404 AND (path = ?2 OR path >= ?2 || '/' AND path < ?2 || '0' OR path >= ?2 || '?' AND path < ?2 || '@')`, principal, path)
 	return tx.wrapErr("remove responses", err)
 }
 
 // ReplaceResponses deletes the responses for a path whose query differs from the query of
 // keep, which is a path with its query.
 func (tx *Tx) ReplaceResponses(principal, path, keep string) error {
-	_, err := tx.tx.Exec(`DELETE FROM response WHERE principal = ?1 AND substr(path, 1, length(?2) + 1) = ?2 || '?' AND path <> ?3`, principal, path, keep)
+	_, err := tx.tx.Exec(`DELETE FROM response WHERE principal = ?1 AND path >= ?2 || '?' AND path < ?2 || '@' AND path <> ?3`, principal, path, keep)
 	return tx.wrapErr("replace responses", err)
 }
 
@@ -89,9 +114,9 @@ func (db *DB) Review(ctx context.Context, principal, path, accept, question stri
 	var stored int64
 	var size int
 	err := db.read("read response", func(read *sql.DB) error {
-		err := read.QueryRowContext(ctx, `SELECT status, media_type, etag, headers, stored_at, size, CAST(body AS BLOB) FROM response
+		err := read.QueryRowContext(ctx, `SELECT status, media_type, etag, headers, stored_at, version, asked, told, read, size, CAST(body AS BLOB) FROM response
 			WHERE principal = ? AND path = ? AND accept = ? AND question = ?`, principal, path, accept, question).
-			Scan(&r.Status, &r.MediaType, &r.ETag, &r.Headers, &stored, &size, &r.Body)
+			Scan(&r.Status, &r.MediaType, &r.ETag, &r.Headers, &stored, &r.Version, &r.Asked, &r.Told, &r.Read, &size, &r.Body)
 		if err == nil && size != len(r.Body) {
 			err = fmt.Errorf("%w: response of %d bytes has %d", ErrCorrupt, size, len(r.Body))
 		}

@@ -30,11 +30,11 @@ func TestRevalidationRenewsAResponse(t *testing.T) {
 	defer db.Close()
 	update(t, db, func(tx *Tx) error { return tx.PutResponse(doc("/apis", `"1"`, "groups")) })
 	now = clock.Add(time.Hour)
-	update(t, db, func(tx *Tx) error { return tx.RenewResponse("web", "/apis", "", `"another"`) })
+	update(t, db, func(tx *Tx) error { return tx.RenewResponse("web", "/apis", "", `"another"`, db.Next()) })
 	if r, err := db.Response(t.Context(), "web", "/apis", ""); err != nil || !r.StoredAt.Equal(clock) || r.Headers != `{"Vary":["Accept"]}` {
 		t.Fatalf("renewed for another etag: %+v %v", r, err)
 	}
-	update(t, db, func(tx *Tx) error { return tx.RenewResponse("web", "/apis", "", `"1"`) })
+	update(t, db, func(tx *Tx) error { return tx.RenewResponse("web", "/apis", "", `"1"`, db.Next()) })
 	if r, err := db.Response(t.Context(), "web", "/apis", ""); err != nil || !r.StoredAt.Equal(now) || string(r.Body) != "groups" {
 		t.Fatalf("%+v %v", r, err)
 	}

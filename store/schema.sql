@@ -10,7 +10,7 @@ CREATE TABLE meta (
 -- One recorded LIST/WATCH scope. state:
 --   complete  every object of the scope as it was at resource_version
 --   filling   being recorded; never read
---   seen      singles: objects read by GET alone; proves nothing about others
+--   seen      singles: objects that were read, written or told alone; proves nothing about others
 CREATE TABLE collection (
   id               INTEGER PRIMARY KEY,
   principal        TEXT NOT NULL,
@@ -27,6 +27,14 @@ CREATE TABLE collection (
   api_version      TEXT NOT NULL DEFAULT '',      -- of one object
   envelope         TEXT NOT NULL DEFAULT '{}',    -- the list without items and resourceVersion
   resource_version TEXT NOT NULL DEFAULT '',
+  -- Of the list that it comes from: its version, the sequence numbers when it was asked for and
+  -- when its answer came, and how current it had to be.
+  list_version     TEXT NOT NULL DEFAULT '',
+  asked            INTEGER NOT NULL DEFAULT 0,
+  told             INTEGER NOT NULL DEFAULT 0,
+  read             TEXT NOT NULL DEFAULT 'lagging' CHECK (read IN ('latest', 'lagging', 'stream')),
+  moved            INTEGER NOT NULL DEFAULT 0,    -- sequence number of the last event; 0: none since the list
+  changed_version  TEXT NOT NULL DEFAULT '',      -- of the last change; later versions only move it on
   revision         INTEGER NOT NULL DEFAULT 0,    -- counts the changes to this collection
   synced_at        INTEGER NOT NULL DEFAULT 0,    -- ms since 1970: last equal to the server's state
   used_at          INTEGER NOT NULL DEFAULT 0     -- ms since 1970: last recorded or replayed
@@ -35,6 +43,8 @@ CREATE TABLE collection (
 CREATE UNIQUE INDEX collection_scope ON collection (
   principal, api_group, version, resource, representation, namespace, label_selector, field_selector, media_type, state
 ) WHERE state <> 'filling';
+CREATE INDEX collection_resource ON collection (principal, api_group, resource, namespace);
+CREATE INDEX collection_state ON collection (state);
 
 CREATE TABLE object (
   id               INTEGER PRIMARY KEY,
@@ -44,6 +54,9 @@ CREATE TABLE object (
   resource_version TEXT NOT NULL,
   uid              TEXT NOT NULL,
   updated_at       INTEGER NOT NULL,              -- ms since 1970
+  asked            INTEGER NOT NULL,              -- sequence number when it was asked for
+  told             INTEGER NOT NULL,              -- sequence number when the answer came
+  read             TEXT NOT NULL CHECK (read IN ('latest', 'lagging', 'stream')),
   labels           TEXT NOT NULL,                 -- JSON object
   size             INTEGER NOT NULL,              -- bytes of payload
   checksum         INTEGER NOT NULL,              -- CRC-32C of payload: SQLite stores none
@@ -52,25 +65,36 @@ CREATE TABLE object (
   payload          ANY NOT NULL,
   UNIQUE (collection_id, namespace, name)
 ) STRICT;
+CREATE INDEX object_key ON object (name, namespace);
+CREATE INDEX object_told ON object (collection_id, told, size);
 
--- Objects that the server has reported absent, for every form and API version. A row
--- supersedes records of the object from before at: those with one of the uids, which never
--- come back, and those with a resourceVersion up to resource_version.
-CREATE TABLE tombstone (
+-- What the server has said about objects without showing them, for every form and API version:
+--   exists    there is such an object
+--   gone      there is none
+--   unknown   it may be anything: nothing from before counts any more
+--   refused   of a scope: it may not be listed
+-- A row without a name is about all objects of the namespace, or of the resource. Which of two
+-- pieces of evidence is newer is decided by the program alone (store/evidence.go).
+CREATE TABLE observation (
   id               INTEGER PRIMARY KEY,
   principal        TEXT NOT NULL,
   api_group        TEXT NOT NULL,
   resource         TEXT NOT NULL,
   namespace        TEXT NOT NULL,
   name             TEXT NOT NULL,
-  uids             TEXT NOT NULL,                 -- JSON array
-  resource_version TEXT NOT NULL,                 -- the newest recorded at that time; empty: none
-  at               INTEGER NOT NULL,              -- ms since 1970: when it was absent
+  says             TEXT NOT NULL CHECK (says IN ('exists', 'gone', 'unknown', 'refused')),
+  version          TEXT NOT NULL,                 -- since when; empty: unknown
+  floor            TEXT NOT NULL,                 -- the highest version that was known then
+  asked            INTEGER NOT NULL,              -- sequence number when it was asked for
+  told             INTEGER NOT NULL,              -- sequence number when the answer came
+  read             TEXT NOT NULL CHECK (read IN ('latest', 'lagging', 'stream')),
+  uids             TEXT NOT NULL,                 -- JSON array: of the object that is gone
+  at               INTEGER NOT NULL,              -- ms since 1970
   UNIQUE (principal, api_group, resource, namespace, name)
 ) STRICT;
 
--- Complete responses, for the identical request: discovery, OpenAPI, version, Tables, and
--- reviews, which are POSTs that change nothing. Of a review, neither the request nor the
+-- Complete responses, for the identical request: discovery, OpenAPI, version, Tables, the 404 for
+-- an API that is not served, and reviews, which are POSTs that change nothing. Of a review, neither the request nor the
 -- response can be read here: question is a digest, and body is encrypted.
 CREATE TABLE response (
   principal  TEXT NOT NULL,
@@ -82,10 +106,15 @@ CREATE TABLE response (
   etag       TEXT NOT NULL,
   headers    TEXT NOT NULL,                       -- JSON object: other headers of the body
   stored_at  INTEGER NOT NULL,                    -- ms since 1970
+  version    TEXT NOT NULL,                       -- resourceVersion of the object or list; empty: unknown
+  asked      INTEGER NOT NULL,                    -- sequence number when it was asked for
+  told       INTEGER NOT NULL,                    -- sequence number when the answer came
+  read       TEXT NOT NULL CHECK (read IN ('latest', 'lagging', 'stream')),
   size       INTEGER NOT NULL,
   body       ANY NOT NULL,
   PRIMARY KEY (principal, path, accept, question)
 ) STRICT;
+CREATE INDEX response_size ON response (size DESC, stored_at);
 CREATE INDEX response_review ON response (stored_at) WHERE question <> '';
 
 -- Facts about the cluster, such as the keys that verify tokens.
@@ -130,7 +159,7 @@ CREATE VIEW v_collection AS
 
 CREATE VIEW v_object AS
   SELECT o.collection_id, c.resource, o.namespace, o.name, o.resource_version, o.uid,
-         datetime(o.updated_at / 1000, 'unixepoch') AS updated, o.size,
+         datetime(o.updated_at / 1000, 'unixepoch') AS updated, o.asked, o.told, o.read, o.size,
          CASE WHEN typeof(o.payload) = 'text' THEN o.payload END AS json
   FROM object o JOIN collection c ON c.id = o.collection_id;
 
@@ -138,13 +167,13 @@ CREATE VIEW v_label AS
   SELECT o.collection_id, o.namespace, o.name, l.key AS label, l.value
   FROM object o, json_each(o.labels) l;
 
-CREATE VIEW v_tombstone AS
-  SELECT principal, CASE api_group WHEN '' THEN '' ELSE api_group || '/' END || resource AS resource, namespace, name, uids, resource_version,
-         datetime(at / 1000, 'unixepoch') AS at
-  FROM tombstone;
+CREATE VIEW v_observation AS
+  SELECT principal, CASE api_group WHEN '' THEN '' ELSE api_group || '/' END || resource AS resource, namespace, name, says, version, floor, asked, told, read,
+         uids, datetime(at / 1000, 'unixepoch') AS at
+  FROM observation;
 
 CREATE VIEW v_response AS
-  SELECT principal, path, accept, question <> '' AS review, status, media_type, etag, size, datetime(stored_at / 1000, 'unixepoch') AS stored,
+  SELECT principal, path, accept, question <> '' AS review, status, media_type, etag, version, asked, told, read, size, datetime(stored_at / 1000, 'unixepoch') AS stored,
          CASE WHEN question = '' AND media_type LIKE 'application/json%' THEN CAST(body AS TEXT) END AS json
   FROM response;
 

@@ -1,55 +1,38 @@
 package store
 
 import (
-	"database/sql"
 	"errors"
 	"fmt"
-	"hash/maphash"
+	"math/bits"
+	"slices"
+	"time"
 )
 
 // Snapshot records a list in any number of transactions. The last one makes the list the
 // scope's complete collection. Until then readers see the previous collection. Only objects
 // that differ from the previous collection are written.
 //
+// A Snapshot keeps about one bit in memory for each object of the previous collection.
+//
 // A Snapshot is for one goroutine. When one of its transactions fails, call Abort.
 type Snapshot struct {
-	scope Scope
-	file  *file // in which it was begun; nil: not begun
-	base  int64 // the complete collection, where unchanged objects stay; 0: none
-	fill  int64 // the filling collection, of objects that differ from base; 0: none yet
-	items map[Key]itemState
+	scope     Scope
+	when      Evidence // Asked, Told and Read of the list
+	file      *file    // in which it was begun; nil: not begun
+	base      int64    // the complete collection, where unchanged objects stay; 0: none
+	fill      int64    // the filling collection, of objects that differ from base; 0: none yet
+	unchanged idSet    // the objects of base that the list has, unchanged
+	ahead     lookahead
+	filled    int64 // bytes of the objects that were written to fill
 }
 
-// itemState is the state of an object in base and in the list.
-type itemState struct {
-	fingerprint fingerprint
-	recorded    bool // in base
-	listed      bool
-}
+// Filled is how many bytes the list takes beside the previous collection.
+func (s *Snapshot) Filled() int64 { return s.filled }
 
-// fingerprint stands for an object's content. It includes the payload: after a restore from
-// a backup, the same resourceVersion can stand for other content.
-type fingerprint struct {
-	version  uint64 // hash of uid, resourceVersion and encoding
-	checksum uint32 // of the payload
-	size     uint32
-}
-
-var hashSeed = maphash.MakeSeed()
-
-func fingerprintOf(uid, resourceVersion string, encoding Encoding, checksum int64, size int) fingerprint {
-	var h maphash.Hash
-	h.SetSeed(hashSeed)
-	for _, s := range [...]string{uid, resourceVersion, string(encoding)} {
-		_, _ = h.WriteString(s) // never fails
-		_ = h.WriteByte(0)
-	}
-	return fingerprint{h.Sum64(), uint32(checksum), uint32(size)}
-}
-
-// NewSnapshot starts to record a list of scope. It writes nothing before Add.
-func NewSnapshot(scope Scope) *Snapshot {
-	return &Snapshot{scope: scope, items: map[Key]itemState{}}
+// NewSnapshot starts to record a list of scope. Of when, Asked, Told and Read count. It writes
+// nothing before Add.
+func NewSnapshot(scope Scope, when Evidence) *Snapshot {
+	return &Snapshot{scope: scope, when: when, unchanged: idSet{}}
 }
 
 // ErrBaseGone: the collection that the snapshot builds on, or its file, was replaced.
@@ -66,35 +49,8 @@ func (s *Snapshot) begin(tx *Tx) error {
 	if ignoreNotFound(err) != nil {
 		return err
 	}
-	if s.base, s.file = c.ID, tx.file; s.base == 0 {
-		return nil
-	}
-	return s.load(tx)
-}
-
-// load reads the objects of base at once: one query an object costs several times as much.
-// Events may change base meanwhile. Such a change is older than the list, and is written
-// twice, or it makes the list too old to be committed.
-func (s *Snapshot) load(tx *Tx) error {
-	rows, err := tx.tx.Query(`SELECT namespace, name, uid, resource_version, encoding, checksum, size FROM object WHERE collection_id = ?`, s.base)
-	if err != nil {
-		return tx.wrapErr("load collection", err)
-	}
-	defer rows.Close()
-	var (
-		key          Key
-		uid, version sql.RawBytes
-		encoding     Encoding
-		sum          int64
-		size         int
-	)
-	for rows.Next() {
-		if err := rows.Scan(&key.Namespace, &key.Name, &uid, &version, &encoding, &sum, &size); err != nil {
-			return tx.wrapErr("load collection", err)
-		}
-		s.items[key] = itemState{fingerprint: fingerprintOf(string(uid), string(version), encoding, sum, size), recorded: true}
-	}
-	return tx.wrapErr("load collection", rows.Err())
+	s.base, s.file = c.ID, tx.file
+	return nil
 }
 
 // Add records an item of the list.
@@ -102,15 +58,25 @@ func (s *Snapshot) Add(tx *Tx, o Object) error {
 	if err := s.begin(tx); err != nil {
 		return err
 	}
-	key := Key{o.Namespace, o.Name}
-	before := s.items[key]
-	s.items[key] = itemState{before.fingerprint, before.recorded, true}
-	if before.recorded && before.fingerprint == fingerprintOf(o.UID, o.ResourceVersion, o.Encoding, checksum(o.Payload), len(o.Payload)) {
-		return nil
+	known, err := s.ahead.find(tx, s.base, Key{o.Namespace, o.Name})
+	if err != nil {
+		return err
+	}
+	if known != nil && known.equals(&o) {
+		s.unchanged.add(known.id)
+		if s.fill == 0 {
+			return nil
+		}
+		return tx.Remove(s.fill, o.Namespace, o.Name) // a bad list may have an object twice
+	}
+	if known != nil {
+		s.unchanged.remove(known.id)
 	}
 	if err := s.beginFill(tx); err != nil {
 		return err
 	}
+	o.Asked, o.Told, o.Read = s.when.Asked, s.when.Told, s.when.Read
+	s.filled += int64(len(o.Payload))
 	return tx.Put(s.fill, o)
 }
 
@@ -136,58 +102,219 @@ func (s *Snapshot) Commit(tx *Tx, meta CollectionMeta) error {
 	if current.ID != s.base {
 		return fmt.Errorf("commit snapshot: %w", ErrBaseGone)
 	}
-	target := s.base
+	target, changed := s.base, true
 	if target == 0 {
 		if err := s.beginFill(tx); err != nil {
 			return err
 		}
 		target = s.fill
-	} else if err := s.merge(tx); err != nil {
+	} else if changed, err = s.merge(tx); err != nil {
 		return err
 	}
+	if changed || current.Changed == "" || NewerVersion(current.Changed, meta.ResourceVersion) {
+		current.Changed = meta.ResourceVersion
+	}
 	now := tx.nowMilli()
-	_, err = tx.tx.Exec(`UPDATE collection SET state = 'complete', kind = ?, api_version = ?, envelope = ?, resource_version = ?,
-		revision = revision + 1, synced_at = ?, used_at = ? WHERE id = ?`, meta.Kind, meta.APIVersion, meta.Envelope, meta.ResourceVersion, now, now, target)
-	return tx.wrapErr("commit snapshot", err)
+	_, err = tx.tx.Exec(`UPDATE collection SET state = 'complete', kind = ?, api_version = ?, envelope = ?, resource_version = ?, list_version = ?,
+		asked = ?, told = ?, read = ?, moved = 0, changed_version = ?, revision = revision + 1, synced_at = ?, used_at = ? WHERE id = ?`,
+		meta.Kind, meta.APIVersion, meta.Envelope, meta.ResourceVersion, meta.ResourceVersion,
+		s.when.Asked, s.when.Told, s.when.Read, current.Changed, now, now, target)
+	if err != nil {
+		return tx.wrapErr("commit snapshot", err)
+	}
+	return tx.settleList(s.scope)
 }
 
-// merge moves the objects of fill into base, and deletes the objects that the list lacks.
-func (s *Snapshot) merge(tx *Tx) error {
-	deleted, err := s.unlisted(tx)
+// merge moves the objects of fill into base, and deletes the objects that the list lacks. It
+// reports whether base has changed.
+func (s *Snapshot) merge(tx *Tx) (changed bool, err error) {
+	changed, err = s.dropUnlisted(tx)
+	if err != nil {
+		return false, err
+	}
+	var moved int64
+	if s.fill != 0 {
+		res, err := tx.tx.Exec(`UPDATE OR REPLACE object SET collection_id = ? WHERE collection_id = ?`, s.base, s.fill)
+		if err == nil {
+			moved, err = res.RowsAffected()
+		}
+		if err != nil {
+			return false, tx.wrapErr("merge snapshot", err)
+		}
+		if err := tx.dropCollection(s.fill); err != nil {
+			return false, err
+		}
+	}
+	// Damage to an index may have hidden a row.
+	var rows int64
+	if err := tx.tx.QueryRow(`SELECT count(*) FROM object WHERE collection_id = ?`, s.base).Scan(&rows); err != nil {
+		return false, tx.wrapErr("check snapshot", err)
+	}
+	if listed := s.unchanged.len() + moved; rows != listed {
+		return false, tx.wrapErr("check snapshot", fmt.Errorf("%w: %d rows of a list of %d objects", ErrCorrupt, rows, listed))
+	}
+	return changed || s.fill != 0, nil
+}
+
+// dropUnlisted deletes the objects of base that are neither unchanged nor in fill: the list lacks
+// them.
+func (s *Snapshot) dropUnlisted(tx *Tx) (changed bool, err error) {
+	const batch = 1000 // so that the rows are not all in memory
+	var after Key
+	for rows := batch; rows == batch; {
+		var drop []int64
+		if rows, drop, err = s.unlisted(tx, &after, batch); err != nil {
+			return false, err
+		}
+		for _, id := range drop {
+			if err := tx.removeRow(id); err != nil {
+				return false, err
+			}
+		}
+		changed = changed || len(drop) > 0
+	}
+	return changed, nil
+}
+
+// unlisted returns the objects that the list lacks among the next objects of base after a key,
+// which it advances. rows is the number of objects that it has read.
+func (s *Snapshot) unlisted(tx *Tx, after *Key, most int) (rows int, drop []int64, err error) {
+	found, err := tx.tx.Query(`SELECT id, namespace, name, EXISTS (SELECT 1 FROM object f WHERE f.collection_id = ?1 AND f.namespace = o.namespace AND f.name = o.name)
+		FROM object o WHERE collection_id = ?2 AND (namespace, name) > (?3, ?4) ORDER BY namespace, name LIMIT ?5`, s.fill, s.base, after.Namespace, after.Name, most)
+	if err != nil {
+		return 0, nil, tx.wrapErr("compare snapshot", err)
+	}
+	defer found.Close()
+	for ; found.Next(); rows++ {
+		var id int64
+		var refilled bool
+		if err := found.Scan(&id, &after.Namespace, &after.Name, &refilled); err != nil {
+			return 0, nil, tx.wrapErr("compare snapshot", err)
+		}
+		if !refilled && !s.unchanged.has(id) {
+			drop = append(drop, id)
+		}
+	}
+	return rows, drop, tx.wrapErr("compare snapshot", found.Err())
+}
+
+// maxGivenUp bounds the objects that GiveUp and Split record alone.
+const maxGivenUp = 1000
+
+// GiveUp records the objects that were added, and differ from the previous collection, as singles:
+// the rest of the list will not come. The singles' scope and the kind are those of PutSingle. If
+// there are too many, the scope becomes doubtful instead.
+func (s *Snapshot) GiveUp(tx *Tx, singles Scope, kind, apiVersion string) error {
+	if s.fill == 0 || s.file != tx.file {
+		return nil
+	}
+	ids, err := s.rows(tx, s.fill)
 	if err != nil {
 		return err
 	}
-	for _, key := range deleted {
-		if err := tx.Remove(s.base, key.Namespace, key.Name); err != nil {
+	if len(ids) > maxGivenUp {
+		if err := s.doubt(tx); err != nil {
 			return err
 		}
+		ids = nil
 	}
-	if s.fill == 0 {
-		return nil
-	}
-	if _, err := tx.tx.Exec(`UPDATE OR REPLACE object SET collection_id = ? WHERE collection_id = ?`, s.base, s.fill); err != nil {
-		return tx.wrapErr("merge snapshot", err)
+	if err := s.putAlone(tx, ids, singles, kind, apiVersion); err != nil {
+		return err
 	}
 	return tx.dropCollection(s.fill)
 }
 
-// unlisted returns the objects of base that the list lacks.
-func (s *Snapshot) unlisted(tx *Tx) (deleted []Key, err error) {
-	rows, err := tx.tx.Query(`SELECT namespace, name FROM object WHERE collection_id = ?`, s.base)
+// Split records the objects that were added as singles, but not more than maxGivenUp: the list is
+// too large to be kept as a whole. It takes the place of the previous collection all the same:
+// nothing older of the scope counts any more.
+func (s *Snapshot) Split(tx *Tx, singles Scope, kind, apiVersion string) error {
+	if err := s.begin(tx); errors.Is(err, ErrBaseGone) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	base, err := tx.Collection(s.scope, Complete)
+	if ignoreNotFound(err) != nil {
+		return err
+	}
+	list := s.when
+	list.Says = Present
+	if err == nil && !list.Newer(base.Position()) && base.Position().Newer(list) {
+		return s.Abort(tx)
+	}
+	ids, err := s.rows(tx, s.fill)
 	if err != nil {
-		return nil, tx.wrapErr("compare snapshot", err)
+		return err
+	}
+	unchanged, err := s.rows(tx, s.base)
+	if err != nil {
+		return err
+	}
+	unchanged = slices.DeleteFunc(unchanged, func(id int64) bool { return !s.unchanged.has(id) })
+	if ids = append(ids, unchanged...); len(ids) > maxGivenUp {
+		ids = ids[:maxGivenUp]
+	}
+	if err := s.putAlone(tx, ids, singles, kind, apiVersion); err != nil {
+		return err
+	}
+	for _, id := range []int64{s.fill, base.ID} {
+		if err := tx.dropCollection(id); err != nil {
+			return err
+		}
+	}
+	return s.doubt(tx)
+}
+
+// doubt records that nothing older than the list counts of its scope.
+func (s *Snapshot) doubt(tx *Tx) error {
+	e := s.when
+	e.Says = Unknown
+	return tx.Observe(s.scope.Of(), Key{Namespace: s.scope.Namespace}, e)
+}
+
+// rows returns the ids of the objects of a collection, but not many more than maxGivenUp.
+func (s *Snapshot) rows(tx *Tx, collection int64) (ids []int64, err error) {
+	rows, err := tx.tx.Query(`SELECT id FROM object WHERE collection_id = ? LIMIT ?`, collection, maxGivenUp+1)
+	if err != nil {
+		return nil, tx.wrapErr("read snapshot", err)
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var key Key
-		if err := rows.Scan(&key.Namespace, &key.Name); err != nil {
-			return nil, tx.wrapErr("compare snapshot", err)
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, tx.wrapErr("read snapshot", err)
 		}
-		if !s.items[key].listed {
-			deleted = append(deleted, key)
+		ids = append(ids, id)
+	}
+	return ids, tx.wrapErr("read snapshot", rows.Err())
+}
+
+// putAlone records objects of the list as singles.
+func (s *Snapshot) putAlone(tx *Tx, ids []int64, singles Scope, kind, apiVersion string) error {
+	for _, id := range ids {
+		o := Object{Asked: s.when.Asked, Told: s.when.Told, Read: s.when.Read}
+		var updated int64
+		err := tx.tx.QueryRow(`SELECT namespace, name, uid, resource_version, labels, encoding, updated_at, CAST(payload AS BLOB) FROM object WHERE id = ?`, id).
+			Scan(&o.Namespace, &o.Name, &o.UID, &o.ResourceVersion, &o.Labels, &o.Encoding, &updated, &o.Payload)
+		if err != nil {
+			return tx.wrapErr("read snapshot", err)
+		}
+		o.UpdatedAt = time.UnixMilli(updated)
+		if _, err := tx.PutSingle(singles, kind, apiVersion, o); err != nil {
+			return err
 		}
 	}
-	return deleted, tx.wrapErr("compare snapshot", rows.Err())
+	return nil
+}
+
+// Confirm records that a list, which events have overtaken while it came in, was asked for later
+// than the list that the collection comes from. The collection includes it.
+func (tx *Tx) Confirm(c Collection, list Evidence) error {
+	_, err := tx.tx.Exec(`UPDATE collection SET asked = ?, told = ?, read = ?, list_version = ? WHERE id = ?`, list.Asked, list.Told, list.Read, list.Version, c.ID)
+	if err != nil {
+		return tx.wrapErr("confirm collection", err)
+	}
+	return tx.settleList(c.Scope)
 }
 
 // Abort deletes the rows recorded so far.
@@ -196,4 +323,92 @@ func (s *Snapshot) Abort(tx *Tx) error {
 		return nil
 	}
 	return tx.dropCollection(s.fill)
+}
+
+// baseRow is an object of base without its payload.
+type baseRow struct {
+	Key
+	id           int64
+	uid, version string
+	encoding     Encoding
+	checksum     int64
+	size         int
+}
+
+// equals reports whether the object is unchanged. That includes the payload: after a restore from a
+// backup, the same resourceVersion can stand for other content.
+func (r *baseRow) equals(o *Object) bool {
+	return r.uid == o.UID && r.version == o.ResourceVersion && r.encoding == o.Encoding && r.size == len(o.Payload) && r.checksum == checksum(o.Payload)
+}
+
+// maxLookahead bounds the rows that a lookahead reads at once.
+const maxLookahead = 256
+
+// lookahead finds objects of base by their keys. The items of a list come in nearly the order of
+// the index, so it reads many objects at once: one query an object costs several times as much. Out
+// of order it reads few.
+//
+// Events may change base meanwhile. Such a change is older than the list, and is written twice, or
+// it makes the list too old to be committed.
+type lookahead struct {
+	rows  []baseRow // in the order of the index, without gaps
+	last  bool      // there are none after them
+	most  int       // how many were read at once
+	found int       // how many of them were found
+}
+
+// find returns the object of base with a key, nil if there is none.
+func (l *lookahead) find(tx *Tx, base int64, key Key) (*baseRow, error) {
+	if base == 0 {
+		return nil, nil
+	}
+	i, found := slices.BinarySearchFunc(l.rows, key, func(r baseRow, key Key) int { return r.compare(key) })
+	before, after := i == 0 && !found, i == len(l.rows)
+	if before || after && !l.last {
+		if l.most = min(2*l.most, maxLookahead); 2*l.found < len(l.rows) || l.most == 0 {
+			l.most = 1
+		}
+		if err := l.read(tx, base, key); err != nil {
+			return nil, err
+		}
+		i, found = 0, len(l.rows) > 0 && l.rows[0].Key == key
+	}
+	if !found {
+		return nil, nil
+	}
+	l.found++
+	return &l.rows[i], nil
+}
+
+func (l *lookahead) read(tx *Tx, base int64, from Key) error {
+	l.rows, l.found = l.rows[:0], 0
+	rows, err := tx.tx.Query(`SELECT id, namespace, name, uid, resource_version, encoding, checksum, size FROM object
+		WHERE collection_id = ? AND (namespace, name) >= (?, ?) ORDER BY namespace, name LIMIT ?`, base, from.Namespace, from.Name, l.most)
+	if err != nil {
+		return tx.wrapErr("load collection", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var r baseRow
+		if err := rows.Scan(&r.id, &r.Namespace, &r.Name, &r.uid, &r.version, &r.encoding, &r.checksum, &r.size); err != nil {
+			return tx.wrapErr("load collection", err)
+		}
+		l.rows = append(l.rows, r)
+	}
+	l.last = len(l.rows) < l.most
+	return tx.wrapErr("load collection", rows.Err())
+}
+
+// idSet is a set of row ids. Rows that were written together take one bit each.
+type idSet map[int64]uint64 // by id / 64
+
+func (s idSet) add(id int64)      { s[id>>6] |= 1 << (id & 63) }
+func (s idSet) remove(id int64)   { s[id>>6] &^= 1 << (id & 63) }
+func (s idSet) has(id int64) bool { return s[id>>6]>>(id&63)&1 == 1 }
+
+func (s idSet) len() (n int64) {
+	for _, word := range s {
+		n += int64(bits.OnesCount64(word))
+	}
+	return n
 }

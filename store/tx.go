@@ -12,7 +12,18 @@ type Tx struct {
 	db   *DB
 	file *file
 	tx   *sql.Tx
+	said []Said
 }
+
+// Said is evidence, recorded in a transaction, that lists of the objects may lack.
+type Said struct {
+	Resource
+	Key            // without a name: all objects of the namespace
+	Version string // since when; empty: unknown
+}
+
+// Said returns what may have overtaken lists in this transaction so far.
+func (tx *Tx) Said() []Said { return tx.said }
 
 // Update runs f in one transaction: it commits all changes or none. There is one writer at a
 // time. f must return the first error that it meets: when the disk is full, SQLite rolls
@@ -128,7 +139,7 @@ func (db *DB) nowMilli() int64 { return db.opts.Now().UnixMilli() }
 // statements are prepared once on the writing connection, for work that is done for each
 // object.
 type statements struct {
-	findCollection, advance, put, remove, version *sql.Stmt
+	findCollection, advance, put, remove, version, observation, singles *sql.Stmt
 }
 
 func prepareStatements(ctx context.Context, db *sql.DB) (*statements, error) {
@@ -139,13 +150,15 @@ func prepareStatements(ctx context.Context, db *sql.DB) (*statements, error) {
 	}{
 		{&s.findCollection, `SELECT ` + collectionColumns + ` FROM collection WHERE principal = ? AND api_group = ? AND version = ? AND resource = ?
 			AND representation = ? AND namespace = ? AND label_selector = ? AND field_selector = ? AND media_type = ? AND state = ? AND state <> 'filling'`},
-		{&s.advance, `UPDATE collection SET resource_version = ?, revision = revision + 1, synced_at = ?, used_at = ? WHERE id = ?`},
-		{&s.put, `INSERT INTO object (collection_id, namespace, name, resource_version, uid, updated_at, labels, size, checksum, encoding, payload)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?10, CASE ?10 WHEN 'protobuf' THEN ?11 ELSE CAST(?11 AS TEXT) END)
+		{&s.advance, `UPDATE collection SET resource_version = ?, moved = ?, changed_version = CASE ? WHEN '' THEN changed_version ELSE ? END, revision = revision + 1, synced_at = ?, used_at = ? WHERE id = ?`},
+		{&s.put, `INSERT INTO object (collection_id, namespace, name, resource_version, uid, updated_at, asked, told, read, labels, size, checksum, encoding, payload)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?13, CASE ?13 WHEN 'protobuf' THEN ?14 ELSE CAST(?14 AS TEXT) END)
 			ON CONFLICT (collection_id, namespace, name) DO UPDATE SET resource_version = excluded.resource_version, uid = excluded.uid,
-			updated_at = excluded.updated_at, labels = excluded.labels, size = excluded.size, checksum = excluded.checksum, encoding = excluded.encoding, payload = excluded.payload`},
+			updated_at = excluded.updated_at, asked = excluded.asked, told = excluded.told, read = excluded.read, labels = excluded.labels, size = excluded.size, checksum = excluded.checksum, encoding = excluded.encoding, payload = excluded.payload`},
 		{&s.remove, `DELETE FROM object WHERE collection_id = ? AND namespace = ? AND name = ?`},
 		{&s.version, `SELECT resource_version FROM object WHERE collection_id = ? AND namespace = ? AND name = ?`},
+		{&s.observation, `SELECT ` + observationColumns + ` FROM observation WHERE principal = ? AND api_group = ? AND resource = ? AND namespace = ? AND name = ?`},
+		{&s.singles, rowsOf + ` AND c.state = 'seen'`},
 	} {
 		stmt, err := db.PrepareContext(ctx, p.text)
 		if err != nil {
@@ -157,5 +170,5 @@ func prepareStatements(ctx context.Context, db *sql.DB) (*statements, error) {
 }
 
 func (s *statements) close() error {
-	return errors.Join(s.findCollection.Close(), s.advance.Close(), s.put.Close(), s.remove.Close(), s.version.Close())
+	return errors.Join(s.findCollection.Close(), s.advance.Close(), s.put.Close(), s.remove.Close(), s.version.Close(), s.observation.Close(), s.singles.Close())
 }

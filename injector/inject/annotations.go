@@ -20,6 +20,8 @@ const (
 	AnnotationCacheVolume = AnnotationPrefix + "cache-volume"
 	// AnnotationCacheSize limits the disk space of the recordings.
 	AnnotationCacheSize = AnnotationPrefix + "cache-size"
+	// AnnotationCacheMemorySize limits the memory of those recordings that are not on the disk.
+	AnnotationCacheMemorySize = AnnotationPrefix + "cache-memory-size"
 	// AnnotationCacheAgents selects the clients whose reads are recorded.
 	AnnotationCacheAgents = AnnotationPrefix + "cache-agents"
 	// AnnotationUpstreams lists the URLs at which this pod reaches the API server.
@@ -64,6 +66,7 @@ const (
 type Annotations struct {
 	Inject            bool
 	CacheVolume       CacheVolume
+	CacheMemorySize   string
 	Port              int32
 	ExcludeContainers []string
 	Resources         corev1.ResourceRequirements

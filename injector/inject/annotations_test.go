@@ -27,10 +27,10 @@ func TestParseAnnotations(t *testing.T) {
 		{name: "all", in: map[string]string{
 			AnnotationInject: "true", AnnotationCacheVolume: "emptyDir", AnnotationImage: "rockpool:dev", AnnotationLogLevel: "warn",
 			AnnotationOfflineEvents: "true", AnnotationOfflineLeases: "false",
-			AnnotationCacheSize: "1Gi", AnnotationCacheAgents: "kube*, !kubectl", AnnotationPort: "20268", AnnotationExcludeContainers: "mesh, log",
+			AnnotationCacheSize: "1Gi", AnnotationCacheMemorySize: "24Mi", AnnotationCacheAgents: "kube*, !kubectl", AnnotationPort: "20268", AnnotationExcludeContainers: "mesh, log",
 			AnnotationCPURequest: "50m", AnnotationMemoryLimit: "256Mi",
 			AnnotationUpstreams: "https://a:6443 , https://b",
-		}, want: Annotations{Inject: true, CacheVolume: CacheEmptyDir, Image: "rockpool:dev", Port: 20268, ExcludeContainers: []string{"mesh", "log"},
+		}, want: Annotations{Inject: true, CacheVolume: CacheEmptyDir, CacheMemorySize: "24Mi", Image: "rockpool:dev", Port: 20268, ExcludeContainers: []string{"mesh", "log"},
 			Resources: corev1.ResourceRequirements{
 				Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("50m")},
 				Limits:   corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("256Mi")},
@@ -44,7 +44,7 @@ func TestParseAnnotations(t *testing.T) {
 		{name: "upstreams that conflict", in: map[string]string{AnnotationUpstreams: "https://a,https://a;ca-file=/b"}, wantErr: "is given before with another"},
 		{name: "an image with spaces", in: map[string]string{AnnotationImage: "a b"}, wantErr: `rockpool.dev/image: "a b"`},
 		{name: "an unknown key; the error lists the known ones", in: map[string]string{"rockpool.dev/upstream": "https://a"},
-			wantErr: "rockpool.dev/upstream: unknown annotation (allowed: rockpool.dev/inject, rockpool.dev/cache-volume, rockpool.dev/cache-size, rockpool.dev/cache-agents, rockpool.dev/upstreams, rockpool.dev/port, rockpool.dev/exclude-containers, rockpool.dev/offline-events, rockpool.dev/offline-leases, rockpool.dev/log-level, rockpool.dev/cpu-request, rockpool.dev/cpu-limit, rockpool.dev/memory-request, rockpool.dev/memory-limit, rockpool.dev/image)"},
+			wantErr: "rockpool.dev/upstream: unknown annotation (allowed: rockpool.dev/inject, rockpool.dev/cache-volume, rockpool.dev/cache-size, rockpool.dev/cache-memory-size, rockpool.dev/cache-agents, rockpool.dev/upstreams, rockpool.dev/port, rockpool.dev/exclude-containers, rockpool.dev/offline-events, rockpool.dev/offline-leases, rockpool.dev/log-level, rockpool.dev/cpu-request, rockpool.dev/cpu-limit, rockpool.dev/memory-request, rockpool.dev/memory-limit, rockpool.dev/image)"},
 		{name: "a cache that is too small", in: map[string]string{AnnotationCacheSize: "1Mi"}, wantErr: `rockpool.dev/cache-size: "1Mi" is out of range (allowed: a quantity from 4Mi to 1Pi, like 256Mi)`},
 		{name: "a cache in thousandths of a byte", in: map[string]string{AnnotationCacheSize: "256000000m"}, wantErr: `rockpool.dev/cache-size: "256000000m" is not a quantity of bytes`},
 		{name: "an agent with its version", in: map[string]string{AnnotationCacheAgents: "kubectl/v1"}, wantErr: `rockpool.dev/cache-agents: "kubectl/v1" is not a User-Agent's name`},

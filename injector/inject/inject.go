@@ -55,7 +55,7 @@ func Inject(pod *corev1.Pod, facts Facts, params Params) (*corev1.Pod, Result) {
 		assignedUser: cache == CacheEmptyDir && facts.assignsUsers(),
 		env:          sidecarEnv(params.Settings, ask.Port), resources: sidecarResources(spec, resources),
 	})
-	spec.Volumes = addVolumes(spec.Volumes, volumes(cache, params.CacheHostPath))
+	spec.Volumes = addVolumes(spec.Volumes, volumes(cache, params.CacheHostPath, cmp.Or(ask.CacheMemorySize, params.Settings["cache.memory-max-size"])))
 	annotate(patched, !injected, before)
 	writeStatus(patched, status, !injected, params.Version, before)
 

@@ -35,6 +35,10 @@ var settings = []setting{
 	{AnnotationCacheSize, "a quantity from 4Mi to 1Pi, like 256Mi", func(_ *Annotations, value string) error {
 		return validateCacheSize(value)
 	}},
+	{AnnotationCacheMemorySize, "a quantity from 4Mi to 1Pi, like 32Mi", func(a *Annotations, value string) error {
+		a.CacheMemorySize = value
+		return validateCacheSize(value)
+	}},
 	{AnnotationCacheAgents, "names of User-Agents separated by commas, with wildcards, ! before an exception", func(_ *Annotations, value string) error {
 		if strings.Trim(value, " ,") == "" {
 			return errors.New("no name is given")
@@ -117,7 +121,7 @@ func onOneLine(err error) error {
 	return errors.New(strings.ReplaceAll(err.Error(), "\n", "; "))
 }
 
-// validateCacheSize checks for the range of the sidecar's cache.max-size.
+// validateCacheSize checks for the range of the sidecar's cache.max-size and cache.memory-max-size.
 func validateCacheSize(value string) error {
 	q, err := resource.ParseQuantity(value)
 	if err != nil || strings.HasSuffix(value, "m") {

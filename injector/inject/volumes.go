@@ -1,6 +1,8 @@
 package inject
 
 import (
+	"cmp"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/utils/ptr"
@@ -33,7 +35,9 @@ func ownVolume(name string) bool {
 	return name == VolumeCache || name == VolumePrivate || name == VolumeAccount || name == VolumeConfig || name == VolumeToken
 }
 
-func volumes(kind CacheVolume, hostPath string) []corev1.Volume {
+// volumes returns the volumes of a pod. memorySize is the setting cache.memory-max-size, empty if it
+// follows the memory limit.
+func volumes(kind CacheVolume, hostPath, memorySize string) []corev1.Volume {
 	cache := corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}
 	if kind == CacheHostPath {
 		cache = corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{
@@ -44,8 +48,8 @@ func volumes(kind CacheVolume, hostPath string) []corev1.Volume {
 	return []corev1.Volume{
 		{Name: VolumeCache, VolumeSource: cache},
 		// Both hold keys or tokens, which must not reach the node's disk.
-		{Name: VolumePrivate, VolumeSource: memory("16Mi")},
-		{Name: VolumeAccount, VolumeSource: memory("1Mi")},
+		{Name: VolumePrivate, VolumeSource: memory(privateSize(memorySize))},
+		{Name: VolumeAccount, VolumeSource: memory(resource.MustParse("1Mi"))},
 		configVolume(),
 	}
 }
@@ -68,10 +72,20 @@ func configVolume() corev1.Volume {
 	}}}
 }
 
-func memory(limit string) corev1.VolumeSource {
+// privateSize is the limit of the volume of keys, which also has the recordings in memory: their
+// file may have twice the setting, and its log a few MiB. The setting is valid.
+func privateSize(memorySize string) resource.Quantity {
+	const highestDefault = "64Mi"
+	size := resource.MustParse(cmp.Or(memorySize, highestDefault))
+	size.Add(size)
+	size.Add(resource.MustParse("16Mi"))
+	return size
+}
+
+func memory(limit resource.Quantity) corev1.VolumeSource {
 	return corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{
 		Medium:    corev1.StorageMediumMemory,
-		SizeLimit: ptr.To(resource.MustParse(limit)),
+		SizeLimit: &limit,
 	}}
 }
 

@@ -39,9 +39,10 @@ type Cache struct {
 
 	opener *opener // opens it; nil: nobody does
 
-	mu   sync.Mutex
-	link *linkChange // the last one while the cache was closed
-	late map[*lateEvents]struct{}
+	mu    sync.Mutex
+	link  *linkChange // the last one while the cache was closed
+	late  map[*lateEvents]struct{}
+	asked atomic.Int64 // the last number of Ask while it is closed
 }
 
 // parts are what an open cache consists of.
@@ -55,17 +56,27 @@ type linkChange struct{ state, reason string }
 
 // New makes a cache of a database. Its name is a label of metrics: disk or memory.
 func New(db *store.DB, name string, log *zap.Logger) *Cache {
+	return NewOf(record.Options{DB: db, Name: name, Logger: log})
+}
+
+// NewOf makes a cache whose recorder has these options. Their clock also tells the age of answers.
+func NewOf(o record.Options) *Cache {
 	c := &Cache{}
-	c.use(db, name, log)
+	c.use(o)
 	return c
 }
 
-// use makes the cache one of this database, with all that was noted while it was closed.
-func (c *Cache) use(db *store.DB, name string, log *zap.Logger) {
-	recorder := record.New(record.Options{DB: db, Name: name, Logger: log})
+// use makes the cache one of a database, with all that was noted while it was closed.
+func (c *Cache) use(o record.Options) {
+	var now func() time.Time // nil: the real time
+	if o.Clock != nil {
+		now = o.Clock.Now
+	}
+	recorder := record.New(o)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.open.Store(&parts{db: db, recorder: recorder, replayer: replay.New(db, nil, recorder.Used)})
+	o.DB.Skip(c.asked.Load())
+	c.open.Store(&parts{db: o.DB, recorder: recorder, replayer: replay.New(o.DB, now, recorder)})
 	if c.link != nil {
 		recorder.Link(c.link.state, c.link.reason)
 	}
@@ -98,6 +109,14 @@ func (c *Cache) Store() *store.DB {
 		return o.db
 	}
 	return nil
+}
+
+// Ask returns the sequence number of a request that is about to be sent; see record.Source.Asked.
+func (c *Cache) Ask() int64 {
+	if o := c.open.Load(); o != nil {
+		return o.db.Next()
+	}
+	return c.asked.Add(1)
 }
 
 // Run opens the cache if it is closed and can be opened, and writes what is recorded, until ctx
@@ -149,6 +168,16 @@ func (c *Cache) Watch(source record.Source, format wire.Format) Events {
 	return c.watchLate(source, format)
 }
 
+// Resume begins to record the events of a watch that has run for a while; see record.Recorder. A
+// closed cache does so when it is open.
+func (c *Cache) Resume(source record.Source, format wire.Format) Events {
+	if o := c.open.Load(); o != nil && !source.Info.Unrecorded {
+		return o.recorder.Resume(source, format)
+	}
+	source.Info.SendInitialEvents = false
+	return c.Watch(source, format)
+}
+
 // discard records nothing.
 type discard struct{}
 
@@ -176,6 +205,16 @@ func (c *Cache) Stale() <-chan record.Stale {
 	return o.recorder.Stale()
 }
 
+// Overtaken reports whether a collection is behind what is known of its objects; see
+// replay.Replayer.
+func (c *Cache) Overtaken(ctx context.Context, s record.Stale) (bool, error) {
+	o := c.open.Load()
+	if o == nil {
+		return false, ErrClosed
+	}
+	return o.replayer.Overtaken(ctx, s.Scope())
+}
+
 // Flush waits until all that was read before the call is written, so that no client sees an
 // older state than it has seen already.
 func (c *Cache) Flush(ctx context.Context) error {
@@ -192,7 +231,18 @@ func (c *Cache) Answer(ctx context.Context, q replay.Request) (*http.Response, e
 	if o == nil {
 		return nil, ErrClosed
 	}
+	if err := o.settle(ctx, q); err != nil {
+		return nil, err
+	}
 	return o.replayer.Answer(ctx, q)
+}
+
+// settle records what a client was told by lists that the API server will not continue.
+func (o *parts) settle(ctx context.Context, q replay.Request) error {
+	if o.recorder.GiveUp(store.Resource{Principal: q.Principal, Group: q.Info.Group, Resource: q.Info.Resource}) {
+		return o.recorder.Flush(ctx)
+	}
+	return nil
 }
 
 // Review gives the recorded answer to a review that is named by its sealed key.
@@ -227,6 +277,9 @@ func (c *Cache) State(ctx context.Context, q replay.Request) (*replay.State, err
 	o := c.open.Load()
 	if o == nil {
 		return nil, ErrClosed
+	}
+	if err := o.settle(ctx, q); err != nil {
+		return nil, err
 	}
 	return o.replayer.State(ctx, q)
 }

@@ -8,8 +8,8 @@ import (
 )
 
 // lateEvents are the events of a watch that began while the cache was closed. They are recorded once
-// it is open. The state that the watch's client has by then is not recorded, so its collection is
-// listed with the next event.
+// it is open. If the state that the watch's client has by then is not recorded, its collection is
+// listed.
 type lateEvents struct {
 	cache *Cache
 
@@ -45,8 +45,7 @@ func (e *lateEvents) begin(recorder *record.Recorder) {
 	if e.ended {
 		return
 	}
-	e.source.Replayed, e.source.Info.SendInitialEvents = true, false
-	e.events = recorder.Watch(e.source, e.format)
+	e.events = recorder.Resume(e.source, e.format)
 }
 
 func (e *lateEvents) Event(event wire.Event, m wire.Meta) {

@@ -25,6 +25,7 @@ import (
 	"rockpool.dev/sidecar/pod/account"
 	"rockpool.dev/sidecar/pod/slot"
 	"rockpool.dev/sidecar/principal"
+	"rockpool.dev/sidecar/record"
 	"rockpool.dev/store"
 )
 
@@ -79,7 +80,7 @@ func (d *Disk) open(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(err, d.slot.Close())
 	}
-	d.use(db, "disk", d.options.Logger)
+	d.use(record.Options{DB: db, Name: "disk", Setting: "cache.max-size", Logger: d.options.Logger})
 	cacheOpen.Set(1)
 	d.options.Logger.Info("cache is open", zap.String("path", db.Path()))
 	return nil
@@ -96,7 +97,7 @@ func OpenMemory(ctx context.Context, o Options) *Cache {
 		}
 		db, err := openStore(ctx, o.Directory, o)
 		if err == nil {
-			c.use(db, "memory", o.Logger)
+			c.use(record.Options{DB: db, Name: "memory", Setting: "cache.memory-max-size", Logger: o.Logger})
 		}
 		return err
 	}

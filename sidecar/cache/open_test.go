@@ -46,7 +46,7 @@ func TestANewSlotIsSeededFromAnotherPodOfItsCluster(t *testing.T) {
 	scope := store.Scope{Principal: "p", Version: "v1", Resource: "configmaps", Representation: "object", MediaType: "application/json"}
 	putList := func(c *Disk, resourceVersion string) {
 		t.Helper()
-		snapshot := store.NewSnapshot(scope)
+		snapshot := store.NewSnapshot(scope, store.Evidence{Asked: c.Ask(), Told: c.Ask(), Read: store.Latest})
 		err := c.Store().Update(t.Context(), func(tx *store.Tx) error {
 			return snapshot.Commit(tx, store.CollectionMeta{Kind: "ConfigMap", APIVersion: "v1", Envelope: "{}", ResourceVersion: resourceVersion})
 		})

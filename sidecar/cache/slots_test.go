@@ -98,7 +98,7 @@ func (p *pod) isIn(slot string) {
 func (p *pod) record(resourceVersion string) {
 	p.t.Helper()
 	scope := store.Scope{Principal: "p", Version: "v1", Resource: "configmaps", Representation: "object", MediaType: "application/json"}
-	snapshot := store.NewSnapshot(scope)
+	snapshot := store.NewSnapshot(scope, store.Evidence{Asked: p.Ask(), Told: p.Ask(), Read: store.Latest})
 	err := p.Store().Update(p.t.Context(), func(tx *store.Tx) error {
 		return snapshot.Commit(tx, store.CollectionMeta{Kind: "ConfigMap", APIVersion: "v1", Envelope: "{}", ResourceVersion: resourceVersion})
 	})

@@ -17,6 +17,7 @@ const annotationPrefix = "rockpool.dev/"
 // read by the injector alone, when it admits the pod.
 var annotations = []struct{ name, key string }{
 	{"rockpool.dev/cache-agents", "cache.agents"},
+	{"rockpool.dev/cache-memory-size", "cache.memory-max-size"},
 	{"rockpool.dev/cache-size", "cache.max-size"},
 	{"rockpool.dev/cache-volume", ""},
 	{"rockpool.dev/cpu-limit", ""},

@@ -93,7 +93,7 @@ type Cache struct {
 	MaxSize       int64  // bytes
 	Agents        agent.Selector
 	MemoryOnly    []schema.GroupResource
-	MemoryMaxSize int64 // bytes
+	MemoryMaxSize int64 // bytes; 0 = by the container's memory limit
 }
 
 // Offline says which requests are accepted while the link is down.

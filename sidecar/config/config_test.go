@@ -78,7 +78,7 @@ func defaults() Config {
 		Private: Private{Directory: "/var/run/rockpool/private"},
 		Cache: Cache{
 			Directory: "/var/lib/rockpool", MaxSize: 256 << 20,
-			Agents: agents("*"), MemoryOnly: []schema.GroupResource{{Resource: "secrets"}}, MemoryMaxSize: 8 << 20,
+			Agents: agents("*"), MemoryOnly: []schema.GroupResource{{Resource: "secrets"}},
 		},
 		Offline:  Offline{TokenGrace: 720 * time.Hour, ReviewLifetime: 10 * time.Minute, EventsMaxCount: 1000, EventsMaxAge: 24 * time.Hour},
 		Log:      Log{Level: zapcore.InfoLevel, Format: FormatJSON},

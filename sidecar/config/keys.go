@@ -128,9 +128,14 @@ func Keys() []Key {
 		{"cache.memory-only", "resources", "secrets", atStart,
 			"Resources to record in memory only (below private.directory), comma-separated, each as RESOURCE or RESOURCE.GROUP; empty = all on the disk.",
 			func(c *Config, v string) (err error) { c.Cache.MemoryOnly, err = resources(v); return }},
-		{"cache.memory-max-size", "size", "8Mi", atStart,
-			"Memory limit for the recordings of cache.memory-only, as a Kubernetes quantity.",
-			func(c *Config, v string) (err error) { c.Cache.MemoryMaxSize, err = size(v); return }},
+		{"cache.memory-max-size", "size", "", atStart,
+			"Memory limit for the recordings of cache.memory-only, as a Kubernetes quantity; twice as much while a list replaces another; empty = a quarter of the container's memory limit, from 8Mi to 64Mi.",
+			func(c *Config, v string) (err error) {
+				if c.Cache.MemoryMaxSize = 0; v != "" {
+					c.Cache.MemoryMaxSize, err = size(v)
+				}
+				return
+			}},
 		{"offline.token-grace", "duration", "720h", atStart,
 			"How long a token is accepted after its expiry while the link is down; 0s = expired tokens are refused.",
 			duration(0, maxGrace, func(c *Config) *time.Duration { return &c.Offline.TokenGrace })},

@@ -36,8 +36,8 @@ type Upstream interface {
 type Options struct {
 	Upstream Upstream
 	Caches   cache.Caches
-	// Agents are the clients whose reading is recorded. A request is judged when it is sent;
-	// that counts for all of its answer, also for a watch.
+	// Agents are the clients whose reading is recorded. A request is judged when it is sent. A
+	// watch that was not recorded then is, once its client is selected; see SetAgents.
 	Agents      *agent.Current
 	Verifier    Verifier
 	Credentials *principal.Credentials
@@ -74,6 +74,12 @@ func New(o Options) *Dispatcher {
 		Options: o, reviews: newReviewSealer(), lookup: defaultLookupTimeout,
 		watches: watch.New(watch.Options{Upstream: o.Upstream, Credentials: o.Credentials, Logger: o.Logger, Clock: o.Clock}),
 	}
+}
+
+// SetAgents replaces the selection of clients whose reading is recorded.
+func (d *Dispatcher) SetAgents(s agent.Selector) {
+	d.Agents.Set(s)
+	d.watches.Reselect()
 }
 
 // errOffline says that the link was down before a request was sent.
@@ -147,12 +153,14 @@ func (d *Dispatcher) answered(x *exchange, resp *http.Response) {
 
 // believe learns from an answer of the API server.
 func (d *Dispatcher) believe(x *exchange, resp *http.Response) {
-	if x.info.Class == request.ClassWatch && !d.watches.Follow(x.watch(), resp) {
+	if x.info.Class == request.ClassWatch && !d.watches.Follow(x.watch(d.Agents), resp) && resp.StatusCode == http.StatusOK {
 		return
 	}
 	d.Credentials.Observe(x.request.Header, x.source.Principal, x.info.IsResource, resp.StatusCode)
 	x.cache.Record(x.source, resp)
 	if x.acceptor != nil {
-		x.acceptor.Observe(x.write(), resp)
+		q := x.write()
+		q.Told = x.cache.Ask()
+		x.acceptor.Observe(q, resp)
 	}
 }

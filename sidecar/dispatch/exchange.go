@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/http"
 
+	"rockpool.dev/sidecar/api/agent"
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/cache"
 	"rockpool.dev/sidecar/record"
@@ -43,7 +44,7 @@ func (d *Dispatcher) decide(r *http.Request) (*exchange, error) {
 		x.info.SetDryRun()
 	}
 	x.cache, x.acceptor, x.subject = d.Caches.Of(&x.info), d.acceptorOf(&x.info), d.Credentials.Subject(r.Header)
-	x.source = record.Source{Info: x.info, Path: r.URL.RequestURI(), Started: d.Clock.Now()}
+	x.source = record.Source{Info: x.info, Path: r.URL.RequestURI(), Started: d.Clock.Now(), Asked: x.cache.Ask()}
 	if d.Agents.Match(r.UserAgent()) {
 		x.source.Principal = x.subject
 	}
@@ -97,12 +98,16 @@ func (x *exchange) repeatable() bool { return x.acceptor != nil && x.acceptor.Re
 // write is the request for its acceptor.
 func (x *exchange) write() write.Request {
 	return write.Request{
-		Principal: x.subject, Info: &x.info, Sent: x.source.Started,
+		Principal: x.subject, Info: &x.info, Sent: x.source.Started, Asked: x.source.Asked,
 		ContentType: x.request.Header.Get("Content-Type"), Body: x.body.bytes, TooLarge: x.body.tooLarge,
 	}
 }
 
 // watch is the request as one for a watch.
-func (x *exchange) watch() watch.Request {
-	return watch.Request{HTTP: x.request, Info: x.info, Cache: x.cache, Source: x.source}
+func (x *exchange) watch(agents *agent.Current) watch.Request {
+	q := watch.Request{HTTP: x.request, Info: x.info, Cache: x.cache, Source: x.source}
+	if x.source.Principal == "" {
+		q.Excluded = &watch.Excluded{Subject: x.subject, Ended: func() bool { return agents.Match(x.request.UserAgent()) }}
+	}
+	return q
 }

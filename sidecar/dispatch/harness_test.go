@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -161,16 +160,6 @@ func (g *harness) flush() {
 	g.t.Helper()
 	if err := g.Caches.Disk.Flush(g.t.Context()); err != nil {
 		g.t.Fatal(err)
-	}
-}
-
-// flushAndWait flushes, and returns once later records have a later time in the store, which counts
-// milliseconds.
-func (g *harness) flushAndWait() {
-	g.t.Helper()
-	g.flush()
-	for written := time.Now(); time.Since(written) < 2*time.Millisecond; {
-		runtime.Gosched()
 	}
 }
 

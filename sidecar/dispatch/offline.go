@@ -76,7 +76,7 @@ func (d *Dispatcher) replay(x *exchange, subject string) (*http.Response, error)
 	q := replay.Request{Principal: subject, Info: x.info, Path: x.source.Path, IfNoneMatch: x.request.Header.Get("If-None-Match")}
 	switch {
 	case x.info.Class == request.ClassWatch:
-		return d.watches.Replay(x.watch(), q)
+		return d.watches.Replay(x.watch(d.Agents), q)
 	case x.review != nil:
 		return x.cache.Review(ctx, q, x.review.name, d.ReviewLifetime, x.review.open)
 	}

@@ -81,7 +81,7 @@ func TestAPageOfAGatewayReachesTheClientAndChangesNothing(t *testing.T) {
 					t.Fatalf("%s: %d %s", url, code, got)
 				}
 			}
-			g.flushAndWait()
+			g.flush()
 			before := accepted.Load()
 			g.answersWith(p)
 			for what, request := range requests {
@@ -99,7 +99,7 @@ func TestAPageOfAGatewayReachesTheClientAndChangesNothing(t *testing.T) {
 					t.Errorf("%s: %d %s", what, resp.StatusCode, raw)
 				}
 			}
-			g.flushAndWait()
+			g.flush()
 			if seen, _ := g.Credentials.Seen("web"); accepted.Load() != before || seen != "Bearer "+token("web") {
 				t.Error("the page made a token believed")
 			}
@@ -152,7 +152,7 @@ func TestADocumentThatAGatewayCallsUnchangedIsFetched(t *testing.T) {
 	g := newHarness(t)
 	g.serveDocument("one")
 	g.do(g.request("GET", "/apis"))
-	g.flushAndWait()
+	g.flush()
 	var asked []string
 	g.link.SetAnswer(func(r *http.Request) (*http.Response, error) {
 		asked = append(asked, r.Header.Get("If-None-Match"))

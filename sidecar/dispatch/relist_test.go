@@ -11,6 +11,7 @@ import (
 
 	clocktesting "k8s.io/utils/clock/testing"
 
+	"rockpool.dev/sidecar/api/agent"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/relist"
 	"rockpool.dev/tests/eventually"
@@ -46,10 +47,10 @@ func (g *harness) serveCollection(up stream, rv string) {
 	})
 }
 
-// backgroundLists counts the requests of the Refresher.
+// backgroundLists counts the requests of the Refresher for the collection.
 func (g *harness) backgroundLists() (n int) {
 	for _, r := range g.link.Requests() {
-		if r.URL.Query().Get("limit") == "500" {
+		if r.URL.Query().Get("limit") == "500" && r.URL.Path == path {
 			n++
 		}
 	}
@@ -84,9 +85,11 @@ func TestAWatchThatOpenedOfflineIsListedOnceTheLinkReturns(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			g := newHarness(t)
-			for url, body := range tt.recorded {
-				g.answerAll(200, body)
-				g.do(g.request("GET", url))
+			for _, url := range []string{path, allNamespaces} {
+				if body, ok := tt.recorded[url]; ok {
+					g.answerAll(200, body)
+					g.do(g.request("GET", url))
+				}
 			}
 			g.flush()
 			o := g.Options // as after a restart, before any token was used
@@ -114,6 +117,60 @@ func TestAWatchThatOpenedOfflineIsListedOnceTheLinkReturns(t *testing.T) {
 	}
 }
 
+func TestAWatchIsRecordedOnceItsClientIsSelected(t *testing.T) {
+	choose := func(g *harness, list string) {
+		g.t.Helper()
+		s, err := agent.Parse(list)
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		g.SetAgents(s)
+	}
+	for name, tt := range map[string]struct {
+		url     string
+		initial string // events
+		lists   int    // in the background
+	}{
+		"from a resourceVersion": {watchFrom10, event("MODIFIED", "b", 17), 1},
+		"without events":         {watchFrom10, "", 1},
+		"from the latest state":  {path + "?watch=true", event("ADDED", "a", 5), 1},
+		"of one object":          {path + "?watch=true&resourceVersion=10&fieldSelector=metadata.name%3Db", event("MODIFIED", "b", 17), 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newHarness(t)
+			choose(g, "other")
+			g.runRefresher()
+			up := newStream()
+			g.serveCollection(up, "20")
+			c := g.open(g.request("GET", tt.url))
+			if tt.initial != "" {
+				go up.send(t, tt.initial)
+				c.want(tt.initial)
+			}
+			g.flush()
+			if all, err := g.db.Collections(t.Context(), "web", "", "v1", "configmaps"); err != nil || len(all) > 0 {
+				t.Fatalf("a client that is not selected was recorded: %v %v", all, err)
+			}
+			choose(g, "*")
+			choose(g, "*") // nothing is recorded twice
+			if tt.lists > 0 {
+				g.waitForVersion("20")
+			}
+			go up.send(t, event("MODIFIED", "b", 21))
+			c.want(event("MODIFIED", "b", 21))
+			eventually.True(t, "the event is recorded", func() bool {
+				g.link.Cut()
+				defer g.link.Restore()
+				_, body := g.do(g.request("GET", path+"/b"))
+				return strings.Contains(body, `"resourceVersion":"21"`)
+			})
+			if n := g.backgroundLists(); n != tt.lists {
+				t.Errorf("%d background lists, want %d", n, tt.lists)
+			}
+		})
+	}
+}
+
 func TestWatchesWhoseCollectionMustBeListed(t *testing.T) {
 	tests := map[string]struct {
 		recorded string // the list; empty: none
@@ -121,7 +178,8 @@ func TestWatchesWhoseCollectionMustBeListed(t *testing.T) {
 		events   string
 		want     int
 	}{
-		"not one from a resourceVersion":               {"", watchFrom10, event("ADDED", "b", 11), 0},
+		"one from a resourceVersion":                   {"", watchFrom10, event("ADDED", "b", 11), 1},
+		"not one of a single object":                   {"", path + "?watch=true&fieldSelector=metadata.name%3Db", event("ADDED", "b", 11), 0},
 		"one from the latest state":                    {"", path + "?watch=true", event("ADDED", "a", 5), 1},
 		"one from any state":                           {"", path + "?watch=true&resourceVersion=0", event("ADDED", "a", 5), 1},
 		"not when the list has all events":             {list, path + "?watch=true", event("ADDED", "a", 5) + event("MODIFIED", "c", 10), 0},
@@ -142,11 +200,22 @@ func TestWatchesWhoseCollectionMustBeListed(t *testing.T) {
 			go up.send(t, tt.events)
 			c.want(tt.events)
 			g.flush()
-			if n := len(g.Caches.Disk.Stale()); n != tt.want {
+			if n := g.mustBeListed(); n != tt.want {
 				t.Errorf("%d collections are to be listed, want %d", n, tt.want)
 			}
 		})
 	}
+}
+
+// mustBeListed counts the collections that are reported as stale, whatever comes meanwhile.
+func (g *harness) mustBeListed() int {
+	paths := map[string]bool{}
+	for len(g.Caches.Disk.Stale()) > 0 {
+		if s := <-g.Caches.Disk.Stale(); !s.IfOvertaken {
+			paths[s.Source.Info.Path] = true
+		}
+	}
+	return len(paths)
 }
 
 func TestAWatchWithoutAVersionIsListedAndAnsweredOffline(t *testing.T) {
@@ -200,7 +269,6 @@ func TestARefusedBackgroundListIsRetriedLater(t *testing.T) {
 		})
 	}
 	waitForLists(1)
-	g.waitForVersion("10") // the old list is still recorded
 	refused := now.Now()
 	g.serveCollection(up, "20")
 	waitForLists(2)

@@ -149,7 +149,7 @@ func TestTheTokenOfATokenReviewStaysInMemory(t *testing.T) {
 	if code, body := g.do(g.post(tokenReviews, question)); code != 201 || body != reviewAnswer(question) {
 		t.Errorf("from memory: %d %s", code, body)
 	}
-	g.flushAndWait()
+	g.flush()
 	for _, db := range []*harness{g, memory} {
 		for _, suffix := range []string{"", "-wal"} {
 			raw, err := os.ReadFile(db.db.Path() + suffix)

@@ -25,9 +25,10 @@ func (d *Dispatcher) Send(principal string, r *http.Request) (*http.Response, er
 	}
 	r.Header.Set("Authorization", authorization)
 	info := request.Parse(r)
+	to := d.Caches.Of(&info)
 	resp, err := d.forward(&exchange{
-		request: r, info: info, cache: d.Caches.Of(&info),
-		source: record.Source{Principal: principal, Info: info, Path: r.URL.RequestURI(), Started: d.Clock.Now()},
+		request: r, info: info, cache: to,
+		source: record.Source{Principal: principal, Info: info, Path: r.URL.RequestURI(), Started: d.Clock.Now(), Asked: to.Ask()},
 	})
 	if err == nil && !origin.FromAPIServer(resp) {
 		resp.Body.Close()

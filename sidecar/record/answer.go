@@ -28,24 +28,32 @@ var listeners = map[request.Class]map[int]listener{
 	request.ClassGet: {
 		http.StatusOK:          (*Recorder).teeObject,
 		http.StatusNotModified: (*Recorder).notModified,
-		http.StatusNotFound:    (*Recorder).teeNotFound,
+		http.StatusNotFound:    (*Recorder).teeStatus,
 		http.StatusGone:        withoutBody((*Recorder).invalidate),
 		http.StatusForbidden:   withoutBody((*Recorder).forbidden),
 	},
 	request.ClassList: {
 		http.StatusOK:          (*Recorder).teeList,
 		http.StatusNotModified: (*Recorder).notModified,
+		http.StatusNotFound:    (*Recorder).notServed,
 		http.StatusForbidden:   withoutBody((*Recorder).forbidden),
+	},
+	request.ClassWatch: {
+		http.StatusNotFound:  (*Recorder).notServed,
+		http.StatusForbidden: withoutBody((*Recorder).forbidden),
 	},
 	request.ClassWrite: {
 		http.StatusOK:       (*Recorder).teeWrite,
 		http.StatusCreated:  (*Recorder).teeWrite,
 		http.StatusAccepted: (*Recorder).teeWrite, // a DELETE that finalizers or a grace period hold up
-		http.StatusNotFound: (*Recorder).teeNotFound,
+		http.StatusNotFound: (*Recorder).teeStatus,
+		http.StatusConflict: (*Recorder).teeStatus,
 	},
-	request.ClassScale: {
-		http.StatusOK:      withoutBody((*Recorder).scaled),
-		http.StatusCreated: withoutBody((*Recorder).scaled),
+	request.ClassIndirect: {
+		http.StatusOK:       (*Recorder).teeIndirect,
+		http.StatusCreated:  (*Recorder).teeIndirect,
+		http.StatusAccepted: (*Recorder).teeIndirect,
+		http.StatusNotFound: (*Recorder).teeStatus,
 	},
 	request.ClassDeleteMany: {
 		http.StatusOK: withoutBody((*Recorder).deletedMany),
@@ -58,6 +66,7 @@ func (r *Recorder) Record(source Source, resp *http.Response) {
 	if source.Principal == "" || source.Info.Unrecorded || resp.Header.Get("Content-Encoding") != "" {
 		return
 	}
+	source.told = r.db.Next()
 	record := listeners[source.Info.Class][resp.StatusCode]
 	if source.Info.Class == request.ClassReview {
 		record = (*Recorder).teeReview
@@ -71,7 +80,7 @@ func (r *Recorder) Record(source Source, resp *http.Response) {
 var documents = map[int]listener{
 	http.StatusOK:          (*Recorder).teeDocument,
 	http.StatusNotModified: (*Recorder).notModified,
-	http.StatusNotFound:    withoutBody((*Recorder).invalidate),
+	http.StatusNotFound:    (*Recorder).teeAbsence,
 	http.StatusGone:        withoutBody((*Recorder).invalidate),
 	http.StatusForbidden:   withoutBody((*Recorder).forbidden),
 }

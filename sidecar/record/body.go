@@ -15,11 +15,12 @@ type bodyBuffer struct {
 	max      int
 	buf      bytes.Buffer
 	over     bool
+	source   *Source // what is doubtful if the body does not fit; nil: nothing
 	done     func([]byte)
 }
 
-func (r *Recorder) bodyBuffer(limit int, done func([]byte)) *bodyBuffer {
-	return &bodyBuffer{recorder: r, max: limit, done: done}
+func (r *Recorder) bodyBuffer(limit int, source *Source, done func([]byte)) *bodyBuffer {
+	return &bodyBuffer{recorder: r, max: limit, source: source, done: done}
 }
 
 func (b *bodyBuffer) write(p []byte) {
@@ -46,7 +47,12 @@ func (b *bodyBuffer) free() {
 func (b *bodyBuffer) end(complete bool) {
 	raw := b.buf.Bytes()
 	b.free()
-	if complete && !b.over && len(raw) > 0 {
+	switch {
+	case !complete:
+	case b.over && b.source != nil:
+		droppedTotal.WithLabelValues("size").Inc()
+		b.recorder.doubtOf(b.source)
+	case !b.over && len(raw) > 0:
 		b.done(raw)
 	}
 }

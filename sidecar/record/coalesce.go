@@ -39,6 +39,12 @@ const stepOverhead = 192
 
 // enqueueEvent adds an event, which supersedes the queued event of the same object.
 func (r *Recorder) enqueueEvent(e *event) {
+	if !r.addEvent(e) {
+		e.lost()
+	}
+}
+
+func (r *Recorder) addEvent(e *event) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	waiting := e.stream.waiting
@@ -49,7 +55,7 @@ func (r *Recorder) enqueueEvent(e *event) {
 	}
 	if !r.admit(e.size()-freed, r.max) {
 		clear(waiting)
-		return
+		return false
 	}
 	if old != nil {
 		old.superseded, old.object = true, nil
@@ -60,6 +66,7 @@ func (r *Recorder) enqueueEvent(e *event) {
 		waiting[e.key] = e
 	}
 	r.push(e)
+	return true
 }
 
 // dequeued ends the time in which the event may be superseded.
@@ -87,9 +94,13 @@ type deferredWrite struct {
 // to be committed together with it.
 func (r *Recorder) enqueueDifference(d *difference) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	clear(d.stream.waiting)
-	if r.admit(d.size(), r.max) {
+	ok := r.admit(d.size(), r.max)
+	if ok {
 		r.push(d)
+	}
+	r.mu.Unlock()
+	if !ok {
+		d.lost()
 	}
 }

@@ -156,6 +156,9 @@ func TestACompleteCollectionIsTheServersStateAtEveryCommit(t *testing.T) {
 				h.write(t.Context(), h.take())
 				h.max = DefaultMaxPending
 				for _, got := range h.recorded("configmaps") {
+					if strings.HasPrefix(got, "seen") {
+						continue // told alone, behind a gap
+					}
 					var version int
 					if _, err := fmt.Sscanf(got, "complete shop/@%d:", &version); err != nil {
 						t.Fatal(got, err)
@@ -226,7 +229,7 @@ func TestAnEventAfterAGapSupersedesNoneBeforeIt(t *testing.T) {
 	h.max = DefaultMaxPending
 	h.events(w, "MODIFIED a 13")
 	h.write(t.Context(), h.take())
-	if got := strings.Join(h.recorded("configmaps"), "\n"); got != "complete shop/@11: a@11" {
+	if got := strings.Join(h.recorded("configmaps"), "\n"); got != "complete shop/@11: a@11\nseen /@: a@13" {
 		t.Errorf("recorded %s", got)
 	}
 	select {

@@ -45,7 +45,7 @@ func TestADifferenceMovesTheCollectionInOneStep(t *testing.T) {
 			}
 			w.Difference(tt.changes, "20")
 			h.want(tt.want)
-			if n := len(h.Stale()); n != tt.stale {
+			if n := h.mustBeListed(); n != tt.stale {
 				t.Errorf("%d collections are stale, want %d", n, tt.stale)
 			}
 			if tt.list == 0 {
@@ -71,10 +71,10 @@ func TestADifferenceThatDoesNotFitIsAGap(t *testing.T) {
 	h.max = DefaultMaxPending
 	h.events(w, "MODIFIED a 21")
 	write()
-	if got := h.recorded("configmaps"); !slices.Equal(got, []string{"complete shop/@11: a@11"}) {
+	if got := h.recorded("configmaps"); !slices.Equal(got, []string{"complete shop/@11: a@11", "seen /@: a@21"}) {
 		t.Errorf("recorded %v", got)
 	}
-	if n := len(h.Stale()); n != 1 {
+	if n := h.mustBeListed(); n != 1 {
 		t.Errorf("%d collections are stale, want 1", n)
 	}
 }
@@ -104,7 +104,7 @@ func TestADifferenceConfirmsTheFormOfAWatchWithoutEvents(t *testing.T) {
 	}
 }
 
-func TestADifferenceWithoutACollectionIsNotRecorded(t *testing.T) {
+func TestADifferenceWithoutACollectionIsRecordedAlone(t *testing.T) {
 	h := newHarness(t, 0)
 	table := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
 	table.Difference([]Change{{wire.Event{Type: wire.Added, Object: []byte(`{"kind":"Table"}`)}, wire.Meta{Kind: "Table"}}}, "20")
@@ -112,8 +112,8 @@ func TestADifferenceWithoutACollectionIsNotRecorded(t *testing.T) {
 	unlisted.Difference([]Change{changed(t, wire.Modified, "a", 15)}, "20")
 	table.Close()
 	unlisted.Close()
-	unlisted.Difference([]Change{changed(t, wire.Modified, "a", 15)}, "30")
-	h.want()
+	unlisted.Difference([]Change{changed(t, wire.Modified, "a", 25)}, "30") // it is closed
+	h.want("seen /@: a@15")
 }
 
 func TestAWatchedCollectionKnowsSinceWhenItIsUnchanged(t *testing.T) {

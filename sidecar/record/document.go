@@ -29,7 +29,7 @@ const (
 func (s *Source) response(mediaType string) store.Response {
 	return store.Response{
 		Principal: s.Principal, Path: s.Path, Accept: s.Info.RawAccept,
-		Status: http.StatusOK, MediaType: mediaType,
+		Status: http.StatusOK, MediaType: mediaType, Asked: s.Asked, Told: s.told, Read: s.evidence(store.Exists, "").Read,
 	}
 }
 
@@ -57,20 +57,61 @@ func describingHeaders(h http.Header) string {
 
 // documentBuffer records a verbatim response when its body is complete.
 func (r *Recorder) documentBuffer(source Source, answer store.Response) *bodyBuffer {
-	return r.bodyBuffer(maxDocument, func(raw []byte) { r.recordDocument(&source, answer, raw) })
+	return r.bodyBuffer(maxDocument, nil, func(raw []byte) { r.recordDocument(&source, answer, raw) })
+}
+
+// teeAbsence records the 404 for a document, or for the list of a resource that is not served.
+// Programs look for optional APIs at their start, and go on without them.
+func (r *Recorder) teeAbsence(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
+	r.invalidatePath(&source)
+	if source.Info.Name != "" { // a scale or status: its object may be missing
+		return r.teeStatus(source, format, resp)
+	}
+	if source.Info.Class == request.ClassWatch {
+		return resp.Body
+	}
+	answer := source.response(resp.Header.Get("Content-Type"))
+	answer.Status = resp.StatusCode
+	return newTee(resp, r.bodyBuffer(maxStatus, nil, func(raw []byte) {
+		answer.Body = raw
+		r.enqueue(putResponse{response: answer})
+	}))
+}
+
+// invalidate drops what is recorded of the object or document of the request.
+func (r *Recorder) invalidate(source Source) {
+	r.invalidatePath(&source)
+	if source.Info.IsResource {
+		r.doubtOf(&source)
+	}
 }
 
 // recordDocument records a verbatim response.
 func (r *Recorder) recordDocument(source *Source, answer store.Response, raw []byte) {
-	if len(raw) > maxDocument || (source.Info.IsResource && !isComplete(source, answer.MediaType, raw)) {
+	if len(raw) > maxDocument {
 		return
 	}
 	answer.Body = raw
-	r.enqueue(putResponse{response: answer})
-	// An object that was read in any form, or whose status or scale was read, exists.
-	if source.Info.Verb == request.Get && source.Info.Name != "" && source.wantsLatest() {
-		r.enqueue(dropTombstone(source, source.Info.Namespace, source.Info.Name))
+	if format := wire.FormatOf(answer.MediaType); format != nil && source.Info.IsResource {
+		if m, err := format.ParseMeta(raw); err == nil {
+			answer.Version = m.ResourceVersion
+		}
 	}
+	whole := !source.Info.IsResource || isComplete(source, answer.MediaType, raw)
+	switch {
+	case !source.Info.IsResource:
+		r.enqueue(dropNotFound(source, strings.TrimSuffix(source.barePath(), "/")))
+	case source.Info.Name == "":
+		r.observeList(source, answer, raw, whole)
+	case isTable(raw), source.Info.Class == request.ClassVerbatim:
+		r.observe(source, source.key(), source.evidence(store.Exists, answer.Version))
+	default: // it was shown in a form that cannot be parsed
+		r.doubtOf(source)
+	}
+	if !whole {
+		return
+	}
+	r.enqueue(putResponse{response: answer})
 	// The document at a hash never changes (KEP-2896). A new hash means that the server has a new
 	// document, and nobody asks for the old one any more.
 	path, query, _ := strings.Cut(source.Path, "?")
@@ -131,7 +172,7 @@ func (r *Recorder) teeReview(source Source, _ wire.Format, resp *http.Response) 
 	}
 	answer := source.response(resp.Header.Get("Content-Type"))
 	answer.Status, answer.Question = resp.StatusCode, source.Review.Question
-	return newTee(resp, r.bodyBuffer(maxReviewSize, func(raw []byte) {
+	return newTee(resp, r.bodyBuffer(maxReviewSize, nil, func(raw []byte) {
 		answer.Body = source.Review.Seal(raw)
 		r.enqueue(putResponse{response: answer})
 		r.enqueue(dropReviews(r.clock.Now().Add(-source.Review.Lifetime)))

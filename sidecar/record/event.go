@@ -1,6 +1,9 @@
 package record
 
 import (
+	"slices"
+	"strings"
+
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/store"
@@ -14,14 +17,19 @@ type stream struct {
 	scope    store.Scope
 	// waiting has the last queued event of each object. The recorder's lock guards it.
 	waiting map[store.Key]*event
+	behind  heldEvents // of Run
 }
 
 type event struct {
 	base
 	stream        *stream
 	prev, version string
+	told          int64 // store.DB.Next when it came
 	kind          string
-	key           store.Key     // of the object; zero: a bookmark
+	key           store.Key // of the object; zero: a bookmark
+	uid           string
+	objectKind    string        // kind and apiVersion of the object
+	apiVersion    string        //
 	object        *store.Object // nil: deleted, superseded, or a bookmark
 	superseded    bool          // a later event of the object is in the queue
 	supersedes    bool          // it superseded an event when it was queued
@@ -44,7 +52,7 @@ func (e *event) apply(g *group) error {
 	if err != nil {
 		return err
 	}
-	v := p.verdict(e.prev, e.version)
+	v := p.verdict(e.prev, e.version, e.stream.source.told)
 	if v == duplicate && e.object != nil {
 		if v, err = e.checkDuplicate(g, p.id); err != nil {
 			return err
@@ -54,40 +62,98 @@ func (e *event) apply(g *group) error {
 		v = superseded
 	}
 	e.stream.conclude(v)
-	switch {
-	case v == contradiction:
-		id := p.id
+	switch v {
+	case contradiction:
+		c, err := g.tx.Collection(e.stream.scope, store.Complete)
+		if err != nil {
+			return err
+		}
 		p.id, p.moved = 0, false
-		return g.tx.Forget(id)
+		if err := g.tx.Forget(c); err != nil {
+			return err
+		}
+		return e.alone(g)
+	case duplicate:
+		return nil
+	case applied, superseded:
+		return e.move(g, p, v)
+	}
+	if v != unlisted || !e.stream.watchesOne() { // otherwise no list will come
+		e.stream.behind.hold(e)
+	}
+	return e.alone(g)
+}
+
+// move moves a collection to the event's version.
+func (e *event) move(g *group, p *position, v verdict) (err error) {
+	switch {
 	case v == superseded:
 		g.deferred[deferredWrite{p.id, e.key}] = struct{}{}
-	case v != applied:
-		return nil
 	case e.object != nil:
-		err = g.tx.Put(p.id, *e.object)
+		err = g.tx.PutEvent(p.id, e.stream.scope, *e.object)
 	case e.kind == wire.Deleted:
-		err = g.tx.Remove(p.id, e.key.Namespace, e.key.Name)
+		err = g.tx.RemoveEvent(p.id, e.stream.scope, e.key, e.evidence(store.Gone))
 	}
 	if e.key != (store.Key{}) {
 		g.openWatches.setChanged(e.stream.scope, e.version)
+		p.changed = e.version
 	}
-	p.version, p.moved = e.version, true
+	p.version, p.told, p.moved = e.version, e.told, true
 	return err
+}
+
+// evidence is what the event says about its object.
+func (e *event) evidence(says store.Says) store.Evidence {
+	return store.Evidence{Says: says, Version: e.version, Asked: e.told, Told: e.told, Read: store.Stream, UIDs: []string{e.uid}}
+}
+
+// alone records what the event says about its object, without a collection: its client was told.
+func (e *event) alone(g *group) error {
+	switch {
+	case e.key == (store.Key{}), e.superseded:
+		return nil
+	case e.object != nil:
+		scope := e.stream.source.singleScope(e.stream.form)
+		_, err := g.tx.PutSingle(scope, e.objectKind, e.apiVersion, *e.object)
+		return err
+	case e.stream.source.Info.Narrowed, e.stream.scope.Hides(e.key.Name):
+		return g.tx.Observe(e.stream.scope.Of(), e.key, e.evidence(store.Unknown))
+	}
+	return g.tx.Observe(e.stream.scope.Of(), e.key, e.evidence(store.Gone))
+}
+
+// eventAlone records an event of an unknown part of a collection.
+type eventAlone struct {
+	base
+	event *event
+}
+
+func (e eventAlone) size() int            { return e.event.size() }
+func (e eventAlone) apply(g *group) error { return e.event.alone(g) }
+func (e eventAlone) lost()                { e.event.lost() }
+
+// lost makes the object doubtful, or all objects of the watch if the event was a bookmark.
+func (e *event) lost() {
+	if e.key != (store.Key{}) {
+		e.stream.recorder.doubt(e.stream.scope.Of(), e.key, e.told)
+	}
 }
 
 // conclude counts an event or a difference, and reports its collection if that must be relisted.
 func (s *stream) conclude(v verdict) {
 	eventsTotal.WithLabelValues(string(v)).Inc()
-	relist := v == gap || v == contradiction
-	if v == unlisted {
-		// There may have been a collection, which was dropped because versions contradicted each
-		// other or lost with the cache file; or the client got its state from elsewhere. A client
-		// that only ever watches needs no list, and should not cause the traffic of one.
-		relist = s.recorder.openWatches.wasListed(s.scope) || s.source.needsRelist()
+	// A watch of one object needs no list: its events say all. Its client may not be allowed to
+	// list.
+	// Another list of a collection that is too large would not help.
+	if v == gap || v == contradiction || v == unlisted && !s.watchesOne() && !s.recorder.oversized.has(s.scope) {
+		s.recorder.report(Stale{Source: s.source, Form: s.form})
 	}
-	if relist {
-		s.recorder.report(&s.source, s.form)
-	}
+}
+
+// watchesOne reports whether the watch is of one object.
+func (s *stream) watchesOne() bool {
+	name, ok := strings.CutPrefix(s.scope.FieldSelector, "metadata.name=")
+	return ok && !strings.Contains(name, ",")
 }
 
 // checkDuplicate checks that an event that ought to be recorded already really is.
@@ -96,7 +162,7 @@ func (e *event) checkDuplicate(g *group, collection int64) (verdict, error) {
 		return duplicate, nil
 	}
 	have, err := g.tx.Version(collection, e.key.Namespace, e.key.Name)
-	if o, ok := compareVersions(have, e.version); err == nil && have != "" && ok && o < 0 {
+	if o, ok := store.CompareVersions(have, e.version); err == nil && have != "" && ok && o < 0 {
 		return contradiction, nil
 	}
 	return duplicate, err
@@ -105,12 +171,14 @@ func (e *event) checkDuplicate(g *group, collection int64) (verdict, error) {
 // difference is the operation of Difference. deleted is applied before objects, because an object
 // that was deleted and created again is in both.
 type difference struct {
-	base          // lost does nothing: the next event finds the gap
-	stream        *stream
-	prev, version string
-	deleted       []store.Key
-	objects       []store.Object
-	bytes         int
+	base
+	stream           *stream
+	prev, version    string
+	told             int64 // store.DB.Next when the list came
+	deleted          []store.Key
+	objects          []store.Object
+	kind, apiVersion string // of the objects
+	bytes            int
 }
 
 func (d *difference) size() int { return d.bytes + overhead*(1+len(d.deleted)+len(d.objects)) }
@@ -120,28 +188,69 @@ func (d *difference) apply(g *group) error {
 	if err != nil {
 		return err
 	}
-	v := p.verdict(d.prev, d.version)
+	v := p.verdict(d.prev, d.version, d.stream.source.told)
 	// The difference leads from prev to version, and from no version in between.
 	if v == applied && p.version != d.prev {
 		v = gap
 	}
 	d.stream.conclude(v)
 	if v != applied {
-		return nil
+		return d.alone(g)
 	}
 	if len(d.deleted)+len(d.objects) > 0 {
 		g.openWatches.setChanged(d.stream.scope, d.version)
+		p.changed = d.version
 	}
 	for _, key := range d.deleted {
-		if err := g.tx.Remove(p.id, key.Namespace, key.Name); err != nil {
+		remove := func() error { return g.tx.RemoveEvent(p.id, d.stream.scope, key, d.evidence(store.Gone)) }
+		if d.recreated(key) {
+			remove = func() error { return g.tx.Remove(p.id, key.Namespace, key.Name) }
+		}
+		if err := remove(); err != nil {
 			return err
 		}
 	}
 	for _, o := range d.objects {
-		if err := g.tx.Put(p.id, o); err != nil {
+		if err := g.tx.PutEvent(p.id, d.stream.scope, o); err != nil {
 			return err
 		}
 	}
-	p.version, p.moved = d.version, true
+	p.version, p.told, p.moved = d.version, d.told, true
 	return nil
+}
+
+// recreated reports whether a deleted object is there again, with another uid.
+func (d *difference) recreated(key store.Key) bool {
+	return slices.ContainsFunc(d.objects, func(o store.Object) bool { return o.Key() == key })
+}
+
+func (d *difference) evidence(says store.Says) store.Evidence {
+	return store.Evidence{Says: says, Version: d.version, Asked: d.told, Told: d.told, Read: store.Stream}
+}
+
+// alone records what the difference says about its objects, without a collection.
+func (d *difference) alone(g *group) error {
+	says := store.Gone
+	if d.stream.scope.LabelSelector != "" || d.stream.scope.FieldSelector != "" && !d.stream.watchesOne() {
+		says = store.Unknown // not selected any more
+	}
+	for _, key := range d.deleted {
+		if d.recreated(key) {
+			continue
+		}
+		if err := g.tx.Observe(d.stream.scope.Of(), key, d.evidence(says)); err != nil {
+			return err
+		}
+	}
+	for _, o := range d.objects {
+		if _, err := g.tx.PutSingle(d.stream.source.singleScope(d.stream.form), d.kind, d.apiVersion, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lost makes all objects of the watch doubtful.
+func (d *difference) lost() {
+	d.stream.recorder.doubt(d.stream.scope.Of(), store.Key{Namespace: d.stream.scope.Namespace}, d.told)
 }

@@ -144,11 +144,11 @@ func TestRecordingContinuesInANewFileWhenTheOldOneIsLost(t *testing.T) {
 			}
 			h.events(unlisted, "ADDED z 11")
 			h.events(w, "ADDED a 11")
-			h.want()
-			h.wantStale(configmaps)
+			h.want("seen /@: a@11 z@11")
+			h.wantStale("/api/v1/namespaces/other/configmaps", configmaps)
 			h.list(configmaps, listOf(11, configMap("a", 11)))
 			h.events(w, "MODIFIED a 12")
-			h.want("complete shop/@12: a@12")
+			h.want("seen /@:", "complete shop/@12: a@12")
 			h.wantStale()
 
 			// Once more, too soon.

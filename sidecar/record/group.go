@@ -14,17 +14,27 @@ type group struct {
 	positions   map[store.Scope]*position
 	used        map[int64]struct{}         // collections that were replayed
 	deferred    map[deferredWrite]struct{} // objects of which a step was applied
+	stale       []Stale                    // collections to relist once the group is written
 }
 
 type position struct {
 	id      int64 // 0: there is no complete collection
 	version string
+	asked   int64  // of its list; 0: it was allowed to lag
+	changed string // version of the last event that changed an object; empty: none
+	told    int64  // of the last event
 	moved   bool
 }
 
-func (p *position) verdict(prev, rv string) verdict {
+// verdict decides about an event at version rv behind version prev. In the initial state of a watch
+// prev is unknown; opened is when that watch was answered. A list that was asked for since has all
+// of the initial state, so that what is newer came behind it.
+func (p *position) verdict(prev, rv string, opened int64) verdict {
 	if p.id == 0 {
 		return unlisted
+	}
+	if prev == "" && p.asked > opened && store.NewerVersion(rv, p.version) {
+		prev = p.version
 	}
 	return verdictOf(prev, rv, p.version)
 }
@@ -38,6 +48,9 @@ func (g *group) position(s store.Scope) (*position, error) {
 		return nil, err
 	}
 	p := &position{id: c.ID, version: c.ResourceVersion}
+	if c.Read == store.Latest {
+		p.asked = c.Asked
+	}
 	g.positions[s] = p
 	if p.id != 0 {
 		g.openWatches.setListed(s)
@@ -49,7 +62,7 @@ func (g *group) position(s store.Scope) (*position, error) {
 func (g *group) settle() error {
 	for _, p := range g.positions {
 		if p.moved {
-			if err := g.tx.Advance(p.id, p.version); err != nil {
+			if err := g.tx.Advance(p.id, store.Move{ResourceVersion: p.version, Changed: p.changed, Told: p.told}); err != nil {
 				return err
 			}
 		}
@@ -65,6 +78,40 @@ func (g *group) finish() error {
 	for id := range g.used {
 		if err := g.tx.Use(id); err != nil {
 			return err
+		}
+	}
+	return g.overtaken()
+}
+
+// restored asks for a relist of the collections of a resource: an answer is older than what is
+// recorded. The API server's cache may lag, or the cluster was restored from a backup. It returns
+// the number of collections.
+func (g *group) restored(res store.Resource) (int, error) {
+	complete, err := g.tx.Complete(res, "")
+	for _, c := range complete {
+		g.stale = append(g.stale, staleOf(c.Scope))
+	}
+	return len(complete), err
+}
+
+// overtaken asks for a relist of the collections that may be older than what the group has recorded
+// of their objects. Often the next event of a watch comes before that.
+func (g *group) overtaken() error {
+	seen := map[int64]bool{}
+	for _, said := range g.tx.Said() {
+		complete, err := g.tx.Complete(said.Resource, said.Namespace)
+		if err != nil {
+			return err
+		}
+		for _, c := range complete {
+			order, ok := store.CompareVersions(said.Version, c.ResourceVersion)
+			if included := ok && order <= 0 && said.Version != ""; included || seen[c.ID] {
+				continue
+			}
+			seen[c.ID] = true
+			stale := staleOf(c.Scope)
+			stale.IfOvertaken = true
+			g.stale = append(g.stale, stale)
 		}
 	}
 	return nil

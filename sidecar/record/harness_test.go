@@ -94,7 +94,9 @@ type harnessClock struct {
 func (c harnessClock) Now() time.Time { return c.h.now }
 
 func (h *harness) source(url string) Source {
-	return sourceOf(url, h.now)
+	s := sourceOf(url, h.now)
+	s.Asked, s.told = h.db.Next(), h.db.Next()
+	return s
 }
 
 func sourceOf(url string, at time.Time) Source {
@@ -133,15 +135,17 @@ func (h *harness) recorded(resource string) (out []string) {
 	}
 	for _, c := range all {
 		line := fmt.Sprintf("%s %s/%s@%s:", c.State, c.Namespace, c.LabelSelector, c.ResourceVersion)
-		_, err := h.db.List(h.t.Context(), c.ID, c.Revision, store.Range{}, func(o store.Object) error {
-			if !json.Valid(o.Payload) || strings.Contains(string(o.Payload), `"kind":"ConfigMap"`) {
-				h.t.Errorf("payload %s", o.Payload)
+		for r, more := (store.Range{}), true; more; more = r.After != nil {
+			r.After, err = h.db.List(h.t.Context(), c.ID, c.Revision, r, func(o store.Object) error {
+				if !json.Valid(o.Payload) || strings.Contains(string(o.Payload), `"kind":"ConfigMap"`) {
+					h.t.Errorf("payload %s", o.Payload)
+				}
+				line += " " + o.Name + "@" + o.ResourceVersion
+				return nil
+			})
+			if err != nil {
+				h.t.Fatal(err)
 			}
-			line += " " + o.Name + "@" + o.ResourceVersion
-			return nil
-		})
-		if err != nil {
-			h.t.Fatal(err)
 		}
 		out = append(out, line)
 	}
@@ -222,14 +226,27 @@ func (h *harness) hasResponse(url string) bool {
 	return err == nil
 }
 
-func (h *harness) tombstone(name string) (store.Tombstone, bool) {
+// observed returns what is observed of a ConfigMap, if anything is; without a name, of all.
+func (h *harness) observed(name string) (store.Observation, bool) {
 	h.t.Helper()
 	h.flush()
-	tombstone, err := h.db.Tombstone(h.t.Context(), who, "", "configmaps", "shop", name)
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
+	return h.known(name)
+}
+
+// known is observed, of what is written.
+func (h *harness) known(name string) (o store.Observation, ok bool) {
+	h.t.Helper()
+	key := store.Key{Namespace: "shop", Name: name}
+	known, err := h.db.Known(h.t.Context(), store.Resource{Principal: who, Resource: "configmaps"}, key)
+	if err != nil {
 		h.t.Fatal(err)
 	}
-	return tombstone, err == nil
+	for _, o := range known.Observations {
+		if o.Key == key {
+			return o, true
+		}
+	}
+	return o, false
 }
 
 const configmaps = "/api/v1/namespaces/shop/configmaps"
@@ -287,4 +304,15 @@ func counter(t testing.TB, m prometheus.Metric) float64 {
 		t.Fatal(err)
 	}
 	return out.GetCounter().GetValue() + out.GetGauge().GetValue()
+}
+
+// mustBeListed counts the collections that are reported as stale, whatever comes meanwhile.
+func (h *harness) mustBeListed() int {
+	stale := map[store.Scope]bool{}
+	for len(h.stale) > 0 {
+		if s := <-h.stale; !s.IfOvertaken {
+			stale[s.Scope()] = true
+		}
+	}
+	return len(stale)
 }

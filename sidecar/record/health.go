@@ -67,6 +67,6 @@ func (r *Recorder) recreated(corrupt bool, cause error) {
 	r.log.Warn("lost the cache file; recording into a new, empty one",
 		zap.String("path", r.db.Path()), zap.String("reason", reason), zap.Error(cause))
 	for _, s := range r.openWatches.listed() {
-		r.report(&s.source, s.form)
+		r.report(Stale{Source: s.source, Form: s.form})
 	}
 }

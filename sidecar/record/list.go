@@ -15,6 +15,7 @@ import (
 // cannot be split into objects, such as a Table, a verbatim response.
 func (r *Recorder) teeList(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
 	if format == nil { // CBOR, YAML: it cannot be split
+		r.doubtOf(&source)
 		return r.teeDocument(source, format, resp)
 	}
 	l := &list{recorder: r, source: source}
@@ -58,7 +59,8 @@ func (l *list) item(raw []byte) error {
 	if l.kind == "" {
 		l.kind, l.api = m.Kind, m.APIVersion
 	}
-	l.snap.add(l.recorder, itemRow(l.form, raw, m))
+	kind, api := l.itemKind(l.split.Peek())
+	l.snap.add(l.recorder, itemRow(l.form, raw, m), kind, api)
 	return nil
 }
 
@@ -83,7 +85,7 @@ func (l *list) begin(meta wire.ListMeta) error {
 		l.snap, l.kind, l.api, l.version = before.snap, before.kind, before.api, before.version
 		return nil
 	}
-	l.snap = newSnapshot(&l.source, l.form)
+	l.snap = newSnapshot(l.recorder, &l.source, l.form)
 	return nil
 }
 
@@ -96,27 +98,35 @@ func (l *list) end(complete bool) {
 	}
 	// Pages of different versions do not make one state.
 	if !complete || (l.version != "" && l.version != meta.ResourceVersion) {
-		if l.snap != nil {
+		switch {
+		case l.snap == nil:
+		case l.version == "" || l.source.Background:
 			l.recorder.enqueue(abort{l.snap})
+		default:
+			l.recorder.enqueue(giveUp{l.snap, l.kind, l.api})
 		}
 		return
 	}
+	kind, api := l.itemKind(meta)
 	if meta.Continue != "" {
 		l.recorder.pageRead(l.snap)
-		paged := pagedList{snap: l.snap, kind: l.kind, api: l.api, version: meta.ResourceVersion, token: meta.Continue}
-		for _, snap := range l.recorder.pages.put(paged, l.recorder.clock.Now()) {
-			l.recorder.enqueue(abort{snap})
-		}
+		paged := pagedList{snap: l.snap, kind: kind, api: api, version: meta.ResourceVersion, token: meta.Continue}
+		l.recorder.giveUp(l.recorder.pages.put(paged, l.recorder.clock.Now()))
 		return
 	}
 	c := store.CollectionMeta{
-		Kind: l.kind, APIVersion: l.api, ResourceVersion: meta.ResourceVersion,
+		Kind: kind, APIVersion: api, ResourceVersion: meta.ResourceVersion,
 		Envelope: envelope(meta.Kind, meta.APIVersion, meta.Metadata),
 	}
-	if c.Kind == "" {
-		c.Kind, c.APIVersion = itemKind(meta.Kind), meta.APIVersion
+	l.snap.end(c)
+}
+
+// itemKind is the kind and apiVersion of the items. Those of a typed list have none of their own.
+func (l *list) itemKind(meta wire.ListMeta) (kind, apiVersion string) {
+	if l.kind == "" {
+		return itemKind(meta.Kind), meta.APIVersion
 	}
-	l.recorder.enqueue(commit{snapshot: l.snap, meta: c})
+	return l.kind, l.api
 }
 
 // envelope is a list's own JSON without the fields that differ in each response.

@@ -8,7 +8,7 @@ import (
 var (
 	listsTotal = promauto.NewCounterVec(prometheus.CounterOpts{
 		Name: "rockpool_record_lists_total",
-		Help: "Lists, by result: complete, stale (older than the recorded one), aborted.",
+		Help: "Lists, by result: complete, stale (older than the recorded one), aborted, too-large (for the cache).",
 	}, []string{"result"})
 	eventsTotal = promauto.NewCounterVec(prometheus.CounterOpts{
 		Name: "rockpool_record_events_total",
@@ -21,11 +21,21 @@ var (
 	droppedTotal = promauto.NewCounterVec(prometheus.CounterOpts{
 		Name: "rockpool_record_dropped_total",
 		Help: "Operations that were not recorded, by reason: " +
-			"queue (the store is slower than the network), store (it failed).",
+			"queue (the store is slower than the network), store (it failed), " +
+			"size (a body did not fit into memory).",
 	}, []string{"reason"})
 	evictedTotal = promauto.NewCounter(prometheus.CounterOpts{
 		Name: "rockpool_record_evicted_total",
 		Help: "Collections and responses that were evicted to stay below cache.max-size.",
+	})
+	oversizedBytes = promauto.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "rockpool_record_oversized_bytes",
+		Help: "Size of each collection that does not fit into its cache and cannot be listed offline. " +
+			"The limit is cache.max-size for the cache disk, and cache.memory-max-size for memory.",
+	}, []string{"cache", "collection"})
+	damagedTotal = promauto.NewCounter(prometheus.CounterOpts{
+		Name: "rockpool_record_damaged_total",
+		Help: "Collections that were dropped because the disk has damaged a payload of theirs.",
 	})
 	recreatedTotal = promauto.NewCounterVec(prometheus.CounterOpts{
 		Name: "rockpool_cache_recreated_total",

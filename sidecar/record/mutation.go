@@ -11,6 +11,7 @@ import (
 
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/api/wire"
+	"rockpool.dev/store"
 )
 
 // maxStatus bounds a Status, in bytes.
@@ -20,127 +21,201 @@ const maxStatus = 64 << 10
 // deletion. Offline, the pod then reads its own last write, even if its watch has not delivered it.
 func (r *Recorder) teeWrite(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
 	if format == nil { // CBOR, YAML: it cannot be parsed
-		if source.Info.Name != "" {
-			r.invalidate(source)
-		}
+		r.invalidateResponses(&source)
+		r.doubtOf(&source)
 		return resp.Body
 	}
-	return newTee(resp, r.bodyBuffer(wire.MaxValue, func(raw []byte) {
+	return newTee(resp, r.bodyBuffer(wire.MaxValue, &source, func(raw []byte) {
+		r.invalidateResponses(&source)
 		m, err := format.ParseMeta(raw)
 		if err != nil {
+			r.doubtOf(&source)
 			return
 		}
-		if uid, ok := deletion(source.Info.Verb, format, raw, m); ok {
-			r.invalidateResponses(&source)
-			r.enqueue(putTombstone(&source, uid, r.clock.Now()))
-			return
-		}
-		if r.recordSingle(source, format, raw, m) {
-			r.invalidateResponses(&source)
+		switch uid, says := outcome(&source.Info, format, raw, m); {
+		case says == store.Gone:
+			gone := source.evidence(store.Gone, "")
+			gone.UIDs = []string{uid}
+			r.observe(&source, source.key(), gone)
+		case m.Kind == "Table" && m.ResourceVersion != "": // it has the new version of the object
+			table := source.evidence(store.Exists, m.ResourceVersion)
+			if source.Info.Name == "" {
+				table.Says = store.Unknown
+			}
+			r.observe(&source, source.key(), table)
+		case says == store.Unknown, !r.recordSingle(source, format, raw, m):
+			r.doubtOf(&source)
 		}
 	}))
 }
 
-// scaled records that a write has changed an object's scale. The recorded scale is then outdated.
-func (r *Recorder) scaled(source Source) { r.invalidatePath(&source) }
+// teeIndirect records the response to a write that changes an object without showing it. A scale
+// has the new version of its object.
+func (r *Recorder) teeIndirect(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
+	r.invalidateResponses(&source)
+	if format == nil {
+		r.doubtOf(&source)
+		return resp.Body
+	}
+	return newTee(resp, r.bodyBuffer(maxStatus, &source, func(raw []byte) {
+		m, err := format.ParseMeta(raw)
+		if err != nil || m.Kind != "Scale" || m.ResourceVersion == "" || m.Name != source.Info.Name {
+			r.doubtOf(&source)
+			return
+		}
+		r.observe(&source, source.key(), source.evidence(store.Exists, m.ResourceVersion))
+	}))
+}
 
 // deletedMany records that one request has deleted objects. Its response lists them as they were
 // before. It does not say which are gone: a finalizer may hold an object, and a pod takes time to
-// stop. The watch tells, or the next list. Until then lists stay unchanged, and single objects are
-// dropped in every form.
-func (r *Recorder) deletedMany(source Source) { r.enqueue(dropSingles(&source)) }
+// stop. So nothing from before counts, until the next list.
+func (r *Recorder) deletedMany(source Source) {
+	r.enqueue(dropResponsesBelow(&source))
+	r.enqueue(dropResponses(source.Principal, source.barePath()))
+	r.doubtOf(&source)
+	r.enqueue(relistAll{resource: source.resource()})
+}
+
+// doubtOf records that nothing from before counts of the object of the request, or of all objects
+// of its scope if it names none.
+func (r *Recorder) doubtOf(source *Source) {
+	r.observe(source, source.key(), source.latest(store.Unknown))
+}
+
+func (r *Recorder) observe(source *Source, key store.Key, e store.Evidence) {
+	op := observe{recorder: r, resource: source.resource(), key: key, evidence: e}
+	if !r.enqueue(op) {
+		op.lost()
+	}
+}
 
 // invalidateResponses drops the verbatim responses that the write of an object has made outdated.
 func (r *Recorder) invalidateResponses(source *Source) {
-	if source.Info.Verb == request.Create {
+	path := source.barePath()
+	if source.Info.Verb == request.Create && source.Info.Subresource == "" {
 		return // it had no path before
 	}
-	path := strings.TrimSuffix(source.barePath(), "/"+source.Info.Subresource)
+	if source.Info.Subresource != "" {
+		path = strings.TrimSuffix(path, "/"+source.Info.Subresource)
+	}
 	for _, sub := range []string{"", "/scale", "/status"} {
 		r.enqueue(dropResponses(source.Principal, path+sub))
 	}
 }
 
-// teeNotFound records the body of a 404 while it is read. If the API server says it about the very
-// object of the request, at the time of the request, the object is absent. Any other 404, for
-// example for a resource that is not served (yet), only invalidates what is recorded.
-func (r *Recorder) teeNotFound(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
-	if source.Info.Name == "" { // of a POST: about its namespace or its resource
-		return resp.Body
-	}
+// teeStatus records a Status that says whether an object exists: 404, or 409.
+func (r *Recorder) teeStatus(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
 	if format == nil {
-		r.invalidate(source)
+		r.invalidatePath(&source)
+		r.doubtOf(&source)
 		return resp.Body
 	}
-	return newTee(resp, r.bodyBuffer(maxStatus, func(raw []byte) {
-		info := &source.Info
+	return newTee(resp, r.bodyBuffer(maxStatus, &source, func(raw []byte) {
 		var status metav1.Status
 		m, err := format.ParseMeta(raw)
 		if err == nil && m.Kind == "Status" {
 			err = decode(format, raw, &status)
 		}
-		proof := err == nil && info.Name != "" && info.Subresource == "" && source.wantsLatest() &&
-			status.Reason == metav1.StatusReasonNotFound && status.Details != nil &&
-			status.Details.Name == info.Name && status.Details.Kind == info.Resource && status.Details.Group == info.Group
-		if !proof {
-			r.invalidate(source)
-			return
+		details := metav1.StatusDetails{}
+		if err == nil && status.Details != nil {
+			details = *status.Details
 		}
-		r.invalidateResponses(&source)
-		r.enqueue(putTombstone(&source, "", source.Started))
+		conflict := resp.StatusCode == http.StatusConflict
+		info := &source.Info
+		same := details.Group == info.Group && (details.Kind == info.Resource || details.Kind == info.Resource+"/"+info.Subresource)
+		switch key := (store.Key{Namespace: info.Namespace, Name: details.Name}); {
+		case conflict && same && status.Reason == metav1.StatusReasonAlreadyExists && key.Name != "":
+			r.observe(&source, key, source.evidence(store.Exists, ""))
+		case conflict: // somebody else has changed the object; it is not said how
+		case same && status.Reason == metav1.StatusReasonNotFound && info.Name != "" && key.Name == info.Name:
+			r.invalidateResponses(&source)
+			r.observe(&source, key, source.evidence(store.Gone, ""))
+		case info.Verb == request.Create && info.Subresource == "", details.Kind == "namespaces":
+			// The namespace or the resource is missing, which says nothing about one object.
+		case info.Subresource != "" && details.Name == "": // the object has no such subresource
+			r.invalidatePath(&source)
+		default: // the resource is not served (yet)
+			r.invalidatePath(&source)
+			r.doubtOf(&source)
+		}
 	}))
 }
 
-// invalidate drops what is recorded of one object from GETs.
-func (r *Recorder) invalidate(source Source) {
-	r.invalidatePath(&source)
-	r.enqueue(dropSingle(&source, source.Info.Namespace, source.Info.Name))
+// notServed records that the API server does not serve a collection: its resource does not exist.
+func (r *Recorder) notServed(source Source, _ wire.Format, resp *http.Response) io.ReadCloser {
+	r.observe(&source, store.Key{}, source.latest(store.Unknown))
+	return r.teeAbsence(source, nil, resp)
 }
 
 // forbidden records that the API server does not allow the request any more. The cache then answers
 // from nothing that was allowed before, not even with a 404.
 func (r *Recorder) forbidden(source Source) {
-	switch source.Info.Verb {
-	case request.List, request.Watch:
-		r.enqueue(forbid(&source))
-	case request.Get:
-		r.invalidateObject(&source, source.Info.Namespace, source.Info.Name)
-	}
 	r.invalidatePath(&source)
-}
-
-// invalidateObject drops both the single object and the tombstone.
-func (r *Recorder) invalidateObject(source *Source, namespace, name string) {
-	r.enqueue(dropSingle(source, namespace, name))
-	r.enqueue(dropTombstone(source, namespace, name))
-}
-
-// deletion parses the response to a successful write and reports whether it deleted the object. The
-// response to a DELETE is either a Status with the uid of the deleted object, or the object: in its
-// last state, or in its current one while finalizers or its grace period hold it
-// (https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/). Another write
-// deletes an object when it removes its last finalizer.
-func deletion(verb string, format wire.Format, raw []byte, m wire.Meta) (uid string, ok bool) {
-	if verb == request.Create || (verb != request.Delete && m.Kind == "Status") {
-		return "", false
+	switch {
+	case !source.Info.IsResource:
+	case source.Info.Verb == request.Get:
+		r.doubtOf(&source)
+	default: // RBAC allows a list whatever it selects, except by names
+		r.observe(&source, source.key(), source.latest(store.Refused))
 	}
+}
+
+// relistAll asks for a relist of all collections of a resource.
+type relistAll struct {
+	base
+	resource store.Resource
+}
+
+func (o relistAll) apply(g *group) error {
+	_, err := g.restored(o.resource)
+	return err
+}
+
+// outcome parses the response to a successful write and returns what it says about the object. It
+// is store.Gone, with the uid if that is known, if the object is deleted. The response to a DELETE
+// is either a Status with the uid of the deleted object, or the object: in its last state, or in
+// its current one while finalizers or its grace period hold it
+// (https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/). Another write
+// deletes an object when it removes its last finalizer. It is store.Unknown if that is unknown.
+func outcome(info *request.Info, format wire.Format, raw []byte, m wire.Meta) (uid string, says store.Says) {
 	if m.Kind == "Status" {
 		var status metav1.Status
-		if err := decode(format, raw, &status); err == nil && status.Details != nil {
+		if err := decode(format, raw, &status); err != nil || status.Status != metav1.StatusSuccess || info.Verb != request.Delete {
+			return "", store.Unknown
+		}
+		if status.Details != nil {
 			uid = string(status.Details.UID)
 		}
-		return uid, status.Status == metav1.StatusSuccess
+		return uid, store.Gone
 	}
 	// In protobuf every object has its metadata in the same field as this type.
 	var o metav1.PartialObjectMetadata
-	if err := decode(format, raw, &o); err != nil || o.Name == "" || len(o.Finalizers) > 0 {
-		return "", false
+	if err := decode(format, raw, &o); err != nil || o.Name == "" {
+		return "", store.Unknown
 	}
+	gone := len(o.Finalizers) == 0
 	terminating, grace := o.DeletionTimestamp != nil, o.DeletionGracePeriodSeconds
-	if verb == request.Delete {
-		return string(o.UID), !terminating || (grace != nil && *grace == 0)
+	switch info.Verb {
+	case request.Create:
+		return "", store.Present
+	case request.Delete:
+		gone = gone && (!terminating || (grace != nil && *grace == 0))
+	default:
+		gone = gone && terminating && (grace == nil || *grace == 0)
 	}
-	return string(o.UID), terminating && (grace == nil || *grace == 0)
+	switch {
+	case !gone:
+		return "", store.Present
+	case info.Group == "" && info.Resource == "namespaces":
+		// A namespace has finalizers in its spec as well. A request to finalize it may remove the
+		// last of them.
+		if info.Verb == request.Delete || info.Subresource == "finalize" {
+			return "", store.Unknown
+		}
+		return "", store.Present
+	}
+	return string(o.UID), store.Gone
 }
 
 func decode(format wire.Format, raw []byte, into interface{ Unmarshal([]byte) error }) error {

@@ -13,6 +13,7 @@ import (
 
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/api/wire"
+	"rockpool.dev/store"
 )
 
 // inProtobuf wraps a message in the envelope.
@@ -77,9 +78,9 @@ func TestTheResponseToAWriteShowsWhetherTheObjectIsDeleted(t *testing.T) {
 			source := h.source(configmaps + "/a")
 			source.Info.Verb = tt.verb
 			h.read(h.teeWrite(source, tt.format, answer(strings.NewReader(tt.body))))
-			tombstone, got := h.tombstone("a")
-			if got != tt.deleted || (got && (len(tombstone.UIDs) != 1 || tombstone.UIDs[0] != "u-a" || tombstone.ResourceVersion != "10")) {
-				t.Errorf("it is deleted: %v %+v", got, tombstone)
+			o, _ := h.observed("a")
+			if got := o.Says == store.Gone; got != tt.deleted || got && (!slices.Equal(o.UIDs, []string{"u-a"}) || o.Floor != "10") {
+				t.Errorf("it is deleted: %v %+v", got, o)
 			}
 		})
 	}
@@ -102,7 +103,8 @@ func TestA404ProvesAbsenceOnlyIfItIsAboutTheObject(t *testing.T) {
 		"about another group":          {"/a", wire.JSON, replace(`"kind":"configmaps"`, `"group":"x","kind":"configmaps"`), false},
 		"the resource is not served":   {"/a", wire.JSON, `{"kind":"Status","apiVersion":"v1","reason":"NotFound","details":{},"code":404}`, false},
 		"the path is not served":       {"/a", nil, "404 page not found", false},
-		"a subresource is not there":   {"/a/status", wire.JSON, status, false},
+		"about the object of a scale":  {"/a/scale", wire.JSON, replace("configmaps", "configmaps/scale"), true},
+		"a subresource is not there":   {"/a/scale", wire.JSON, `{"kind":"Status","apiVersion":"v1","reason":"NotFound","details":{},"code":404}`, false},
 		"from a watch cache":           {"/a?resourceVersion=0", wire.JSON, status, false},
 		"not a Status":                 {"/a", wire.JSON, cm("a", 1), false},
 	} {
@@ -111,16 +113,15 @@ func TestA404ProvesAbsenceOnlyIfItIsAboutTheObject(t *testing.T) {
 			h.read(h.teeObject(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
 			h.flush()
 			h.now = h.now.Add(time.Second)
-			h.read(h.teeNotFound(h.source(configmaps+tt.url), tt.format, answer(strings.NewReader(tt.body))))
-			if tombstone, got := h.tombstone("a"); got != tt.proof || (got && !tombstone.At.Equal(h.now)) {
-				t.Errorf("it is proven: %v %+v", got, tombstone)
+			h.read(h.teeStatus(h.source(configmaps+tt.url), tt.format, answer(strings.NewReader(tt.body))))
+			if o, ok := h.observed("a"); (o.Says == store.Gone && o.Read == store.Latest) != tt.proof || ok && !o.At.Equal(h.now) {
+				t.Errorf("it is proven: %+v", o)
 			}
-			h.want("seen /@:") // not answered in either case
 		})
 	}
 }
 
-func TestANewerResponseDropsTheTombstone(t *testing.T) {
+func TestANewerResponseReplacesAnObservation(t *testing.T) {
 	object := func(h *harness, url string, rv int) {
 		h.read(h.teeObject(h.source(configmaps+url), wire.JSON, answer(strings.NewReader(cm("a", rv)))))
 	}
@@ -131,39 +132,48 @@ func TestANewerResponseDropsTheTombstone(t *testing.T) {
 		h.read(h.teeDocument(h.source(configmaps+url), nil, resp))
 	}
 	for name, tt := range map[string]struct {
-		then   func(*harness)
-		exists bool
+		then func(*harness)
+		says store.Says // empty: the observation is superseded
 	}{
 		"the object was read as a table": {func(h *harness) {
 			h.read(h.teeObject(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(table))))
-		}, false},
-		"a watch cache returned it as a table": {func(h *harness) {
-			h.read(h.teeObject(h.source(configmaps+"/a?resourceVersion=0"), wire.JSON, answer(strings.NewReader(table))))
-		}, true},
-		"the object was read in YAML":        {func(h *harness) { verbatim(h, "/a", "application/yaml", "kind: ConfigMap") }, false},
-		"its scale was read":                 {func(h *harness) { verbatim(h, "/a/scale", "application/json", `{"kind":"Scale"}`) }, false},
-		"another object was read as a table": {func(h *harness) { verbatim(h, "/b", "application/json", table) }, true},
-		"a table of the collection":          {func(h *harness) { verbatim(h, "", "application/json", table) }, true},
-		"the object was read again":          {func(h *harness) { object(h, "/a", 9) }, false},
-		"a watch cache returned it":          {func(h *harness) { object(h, "/a?resourceVersion=0", 9) }, true},
-		"a list of the namespace":            {func(h *harness) { h.list(configmaps, listOf(20)) }, false},
-		"a list of all namespaces":           {func(h *harness) { h.list("/api/v1/configmaps", listOf(20)) }, false},
-		"a selection":                        {func(h *harness) { h.list(configmaps+"?labelSelector=x", listOf(20)) }, true},
-		"a list from a watch cache":          {func(h *harness) { h.list(configmaps+"?resourceVersion=0", listOf(20)) }, true},
-		"the server forbids reading it":      {func(h *harness) { h.forbidden(h.source(configmaps + "/a")) }, false},
+		}, store.Exists},
+		"the object was read in YAML":        {func(h *harness) { verbatim(h, "/a", "application/yaml", "kind: ConfigMap") }, store.Unknown},
+		"its scale was read":                 {func(h *harness) { verbatim(h, "/a/scale", "application/json", `{"kind":"Scale"}`) }, store.Unknown},
+		"another object was read as a table": {func(h *harness) { verbatim(h, "/b", "application/json", table) }, store.Gone},
+		"a table of the collection":          {func(h *harness) { verbatim(h, "", "application/json", table) }, store.Gone},
+		"the object was read again":          {func(h *harness) { object(h, "/a", 9) }, ""},
+		"a watch cache returned it":          {func(h *harness) { object(h, "/a?resourceVersion=0", 9) }, store.Gone},
+		"a list of the namespace":            {func(h *harness) { h.list(configmaps, listOf(20)) }, ""},
+		"a list of all namespaces":           {func(h *harness) { h.list("/api/v1/configmaps", listOf(20)) }, ""},
+		"a selection":                        {func(h *harness) { h.list(configmaps+"?labelSelector=x", listOf(20)) }, store.Gone},
+		"a selection that has the object":    {func(h *harness) { h.list(configmaps+"?labelSelector=x", listOf(20, configMap("a", 9))) }, ""},
+		"a list from a watch cache":          {func(h *harness) { h.list(configmaps+"?resourceVersion=0", listOf(20)) }, store.Gone},
+		"the server forbids reading it":      {func(h *harness) { h.forbidden(h.source(configmaps + "/a")) }, store.Unknown},
+		"it exists already":                  {func(h *harness) { h.exists("a") }, store.Unknown},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHarness(t, 0)
 			source := h.source(configmaps + "/a")
-			h.enqueue(putTombstone(&source, "u-a", h.now))
+			h.observe(&source, source.key(), source.evidence(store.Gone, ""))
 			h.flush()
-			h.now = h.now.Add(time.Second)
+			h.now = h.now.Add(-time.Hour) // the clock does not matter
 			tt.then(h)
-			if _, exists := h.tombstone("a"); exists != tt.exists {
-				t.Errorf("there is a tombstone: %v", exists)
+			if o, _ := h.observed("a"); o.Says != tt.says {
+				t.Errorf("it is %q", o.Says)
 			}
 		})
 	}
+}
+
+// exists has the API server refuse to create a ConfigMap.
+func (h *harness) exists(name string) {
+	source := h.source(configmaps)
+	source.Info.Verb, source.Info.Class = request.Create, request.ClassWrite
+	resp := answer(strings.NewReader(
+		`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"AlreadyExists","details":{"name":"` + name + `","kind":"configmaps"},"code":409}`))
+	resp.StatusCode = http.StatusConflict
+	h.read(h.teeStatus(source, wire.JSON, resp))
 }
 
 func TestAWriteDropsVerbatimResponses(t *testing.T) {
@@ -177,7 +187,8 @@ func TestAWriteDropsVerbatimResponses(t *testing.T) {
 			"/a", []bool{true, false, false, false, false, true}},
 		"of the status": {func(h *harness, s Source) { h.read(h.teeWrite(s, wire.JSON, answer(strings.NewReader(cm("a", 9))))) },
 			"/a/status?fieldManager=x", []bool{true, false, false, false, false, true}},
-		"of the scale": {func(h *harness, s Source) { h.scaled(s) }, "/a/scale?x=1", []bool{true, true, true, false, true, true}},
+		"of the scale": {func(h *harness, s Source) { h.read(h.teeIndirect(s, wire.JSON, answer(strings.NewReader(`{}`)))) },
+			"/a/scale?x=1", []bool{true, false, false, false, false, true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHarness(t, 0)
@@ -197,7 +208,7 @@ func TestAWriteDropsVerbatimResponses(t *testing.T) {
 	}
 }
 
-func TestADeleteCollectionDropsSingleObjects(t *testing.T) {
+func TestADeleteCollectionMakesItsNamespaceDoubtful(t *testing.T) {
 	h := newHarness(t, 0)
 	h.list(configmaps, listOf(10, configMap("a", 1)))
 	h.read(h.teeObject(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
@@ -208,18 +219,18 @@ func TestADeleteCollectionDropsSingleObjects(t *testing.T) {
 		h.read(h.teeDocument(h.source(url), nil, resp))
 	}
 	h.deletedMany(h.source(configmaps + "?labelSelector=x"))
-	h.want("complete shop/@10: a@1", "seen /@:")
-	for url, want := range map[string]bool{configmaps: true, configmaps + "/a": false, configmaps + "/a?pretty=1": false, configmaps + "/a/status": false, another: true} {
+	h.want("complete shop/@10: a@1", "seen /@: a@7")
+	for url, want := range map[string]bool{configmaps: false, configmaps + "/a": false, configmaps + "/a?pretty=1": false, configmaps + "/a/status": false, another: true} {
 		if got := h.hasResponse(url); got != want {
 			t.Errorf("%s is recorded: %v", url, got)
 		}
 	}
-	if _, exists := h.tombstone("a"); exists {
-		t.Error("there is a tombstone without proof")
+	if o, ok := h.observed(""); !ok || o.Says != store.Unknown || o.Floor != "10" {
+		t.Errorf("the namespace is %+v", o)
 	}
 }
 
-func TestATombstoneCoversRowsThatWereReceivedBeforeIt(t *testing.T) {
+func TestADeletionCoversRowsThatWereReceivedBeforeIt(t *testing.T) {
 	for name, receive := range map[string]func(*harness){
 		"read by GET": func(h *harness) {
 			h.read(h.teeObject(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
@@ -238,13 +249,12 @@ func TestATombstoneCoversRowsThatWereReceivedBeforeIt(t *testing.T) {
 			h := idleHarness(t, t.TempDir(), 0)
 			receive(h)
 			h.now = h.now.Add(30 * time.Millisecond)
-			h.read(h.teeNotFound(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(
+			h.read(h.teeStatus(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(
 				`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","details":{"name":"a","kind":"configmaps"},"code":404}`))))
 			h.now = h.now.Add(time.Second) // both wait in the queue
 			h.write(t.Context(), h.take())
-			tombstone, err := h.db.Tombstone(t.Context(), who, "", "configmaps", "shop", "a")
-			if err != nil || !slices.Equal(tombstone.UIDs, []string{"u-a"}) {
-				t.Errorf("hidden uids: %v %v", tombstone.UIDs, err)
+			if o, _ := h.known("a"); !slices.Equal(o.UIDs, []string{"u-a"}) {
+				t.Errorf("hidden uids: %v", o.UIDs)
 			}
 			if got := h.recorded("configmaps"); strings.HasPrefix(got[0], "seen") && strings.Contains(got[0], "a@7") {
 				t.Errorf("recorded %v", got)

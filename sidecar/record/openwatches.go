@@ -2,6 +2,7 @@ package record
 
 import (
 	"cmp"
+	"slices"
 	"sync"
 
 	"rockpool.dev/store"
@@ -15,9 +16,8 @@ type openWatches struct {
 }
 
 type openWatch struct {
-	count  int // of open watches
-	stream *stream
-	listed bool // there was a complete collection while it was watched
+	streams []*stream
+	listed  bool // there was a complete collection while it was watched
 	// changed is the version of the last change of the collection; later versions only move it on.
 	// Empty: it is unknown.
 	changed string
@@ -27,21 +27,23 @@ func (w *openWatches) add(s *stream) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.open[s.scope] == nil {
-		w.open[s.scope] = &openWatch{stream: s}
+		w.open[s.scope] = &openWatch{}
 	}
-	w.open[s.scope].count++
+	o := w.open[s.scope]
+	o.streams = append(o.streams, s)
 }
 
 func (w *openWatches) remove(s *stream) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	o := w.open[s.scope]
-	if o.count--; o.count == 0 {
+	o.streams = slices.DeleteFunc(o.streams, func(open *stream) bool { return open == s })
+	if len(o.streams) == 0 {
 		delete(w.open, s.scope)
 	}
 }
 
-// get returns the open watches of a scope; their count may be 0.
+// get returns the open watches of a scope; there may be none.
 func (w *openWatches) get(s store.Scope) openWatch {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -60,15 +62,12 @@ func (w *openWatches) update(s store.Scope, f func(*openWatch)) {
 	}
 }
 
-func (w *openWatches) contains(s store.Scope) bool { return w.get(s).count > 0 }
+func (w *openWatches) contains(s store.Scope) bool { return len(w.get(s).streams) > 0 }
 
 // setListed notes that the scope has a complete collection.
 func (w *openWatches) setListed(s store.Scope) {
 	w.update(s, func(o *openWatch) { o.listed = true })
 }
-
-// wasListed reports whether a scope had a complete collection while it was watched.
-func (w *openWatches) wasListed(s store.Scope) bool { return w.get(s).listed }
 
 // setChanged notes that the collection of a scope has changed at a version.
 func (w *openWatches) setChanged(s store.Scope, version string) {
@@ -83,7 +82,7 @@ func (w *openWatches) setInitial(s store.Scope, version string) {
 // unchangedSince reports whether a scope's collection is unchanged since one of its versions.
 func (w *openWatches) unchangedSince(s store.Scope, since string) bool {
 	changed := w.get(s).changed
-	order, ok := compareVersions(changed, since)
+	order, ok := store.CompareVersions(changed, since)
 	return changed != "" && ok && order <= 0
 }
 
@@ -93,25 +92,48 @@ func (w *openWatches) listed() (out []*stream) {
 	defer w.mu.Unlock()
 	for _, o := range w.open {
 		if o.listed {
-			out = append(out, o.stream)
+			out = append(out, o.streams[0])
 		}
 	}
 	return out
+}
+
+// applyHeld applies the events that the watches of a scope have held for its new list.
+func (w *openWatches) applyHeld(g *group, scope store.Scope, list store.Evidence) error {
+	w.mu.Lock()
+	var streams []*stream
+	if o := w.open[scope]; o != nil {
+		streams = slices.Clone(o.streams)
+	}
+	w.mu.Unlock()
+	for _, s := range streams {
+		if err := s.behind.apply(g, list); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // watchOpened notes at which version of its collection a watch begins.
 type watchOpened struct {
 	base
 	*stream
+	resumed bool // see Resume
 }
 
 func (watchOpened) size() int { return 0 }
 func (o watchOpened) apply(g *group) error {
 	p, err := g.position(o.scope)
-	if err == nil && p.id != 0 {
+	switch {
+	case err != nil:
+		return err
+	case p.id != 0:
 		g.openWatches.setInitial(o.scope, p.version)
 	}
-	return err
+	if o.resumed && (p.id == 0 || p.version != o.source.Info.ResourceVersion) && !o.watchesOne() && !o.recorder.oversized.has(o.scope) {
+		g.stale = append(g.stale, Stale{Source: o.source, Form: o.form})
+	}
+	return nil
 }
 
 // EqualsStateAt reports whether a collection, as recorded, equals its state at a resourceVersion:
@@ -120,6 +142,6 @@ func (r *Recorder) EqualsStateAt(c store.Collection, resourceVersion string) boo
 	if c.ResourceVersion == resourceVersion {
 		return true
 	}
-	order, ok := compareVersions(c.ResourceVersion, resourceVersion)
+	order, ok := store.CompareVersions(c.ResourceVersion, resourceVersion)
 	return ok && order > 0 && r.openWatches.unchangedSince(c.Scope, resourceVersion)
 }

@@ -5,8 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"rockpool.dev/sidecar/api/request"
-	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/store"
 )
 
@@ -53,52 +51,29 @@ type change struct {
 
 func (c change) apply(g *group) error { return c.do(g) }
 
-// anyForm is for operations that concern an object, or a collection, in every form.
-var anyForm = request.Form{Format: wire.JSON, Representation: request.Object}
-
-// putTombstone records that the object of the request was absent at a time.
-func putTombstone(s *Source, uid string, at time.Time) operation {
-	d := store.Deletion{
-		Scope: s.singleScope(anyForm), Namespace: s.Info.Namespace, Name: s.Info.Name,
-		UID: uid, Asked: s.Started, At: at,
-	}
-	return change{do: func(g *group) error { return g.tx.PutTombstone(d) }}
+// observe records evidence about an object that is not shown, or about a scope.
+type observe struct {
+	base
+	recorder *Recorder
+	resource store.Resource
+	key      store.Key
+	evidence store.Evidence
 }
 
-// dropTombstone drops the tombstone of an object that may exist as of the request.
-func dropTombstone(s *Source, namespace, name string) operation {
-	scope, before := s.singleScope(anyForm), s.Started
-	return change{do: func(g *group) error { return g.tx.DropTombstone(scope, namespace, name, before) }}
+func (o observe) apply(g *group) error { return g.tx.Observe(o.resource, o.key, o.evidence) }
+
+func (o observe) lost() { o.recorder.doubt(o.resource, o.key, o.evidence.Told) }
+
+// dropResponsesBelow drops the verbatim responses for the paths below the request's.
+func dropResponsesBelow(s *Source) operation {
+	principal, path := s.Principal, strings.TrimSuffix(s.barePath(), "/")
+	return change{do: func(g *group) error { return g.tx.RemoveResponsesBelow(principal, path) }}
 }
 
-// dropSingle drops an object from the single objects.
-func dropSingle(s *Source, namespace, name string) operation {
-	scope := s.singleScope(anyForm)
-	return change{do: func(g *group) error { return g.tx.DropSingle(scope, namespace, name) }}
-}
-
-// dropSingles drops the single objects in the namespace of the request, which is for a
-// collection, and the verbatim responses for the paths below it.
-func dropSingles(s *Source) operation {
-	scope, path := s.scope(anyForm), strings.TrimSuffix(s.barePath(), "/")
-	return change{do: func(g *group) error {
-		if err := g.tx.RemoveResponsesBelow(scope.Principal, path); err != nil {
-			return err
-		}
-		return g.tx.DropSingles(scope)
-	}}
-}
-
-// forbid drops the collections that the principal may not list any more.
-func forbid(s *Source) operation {
-	scope := s.scope(anyForm)
-	return change{do: func(g *group) error {
-		// The group cannot tell which of its positions belong to the dropped collections.
-		if err := g.settle(); err != nil {
-			return err
-		}
-		return g.tx.Forbid(scope)
-	}}
+// dropNotFound drops the recorded 404s for an API that is served, as a response shows.
+func dropNotFound(s *Source, path string) operation {
+	principal := s.Principal
+	return change{do: func(g *group) error { return g.tx.RemoveNotFound(principal, path) }}
 }
 
 // dropResponses drops the verbatim responses for a path, with any query and Accept header.
@@ -114,8 +89,8 @@ func dropOtherQueries(s *Source) operation {
 
 // renewResponse records that the response with this ETag is still current.
 func renewResponse(s *Source, etag string) operation {
-	principal, path, accept := s.Principal, s.Path, s.Info.RawAccept
-	return change{do: func(g *group) error { return g.tx.RenewResponse(principal, path, accept, etag) }}
+	principal, path, accept, told := s.Principal, s.Path, s.Info.RawAccept, s.told
+	return change{do: func(g *group) error { return g.tx.RenewResponse(principal, path, accept, etag, told) }}
 }
 
 // dropReviews drops the review responses from before a time, and the oldest beyond maxReviews.
@@ -142,25 +117,35 @@ type putResponse struct {
 func (p putResponse) size() int            { return len(p.response.Body) + overhead }
 func (p putResponse) apply(g *group) error { return g.tx.PutResponse(p.response) }
 
-// putSingle records an object that was read by a GET, not from a collection.
+// putSingle records an object that was read by a GET or written, not from a collection.
 type putSingle struct {
 	base
+	recorder         *Recorder
 	scope            store.Scope
 	kind, apiVersion string
 	object           store.Object
-	source           *Source
 }
 
 func (p putSingle) size() int { return len(p.object.Payload) + len(p.object.Labels) + overhead }
 
 func (p putSingle) apply(g *group) error {
-	// A lagging watch cache of the API server may return an object that is already deleted.
-	if p.source.wantsLatest() {
-		if err := dropTombstone(p.source, p.object.Namespace, p.object.Name).apply(g); err != nil {
+	symptom, err := g.tx.PutSingle(p.scope, p.kind, p.apiVersion, p.object)
+	switch {
+	case err != nil:
+		return err
+	case symptom:
+		relisted, err := g.restored(p.scope.Of())
+		if relisted > 0 || err != nil {
 			return err
 		}
+		// No list will tell which of the two answers is right.
+		return g.tx.Observe(p.scope.Of(), p.object.Key(), store.Evidence{Says: store.Unknown, Asked: p.object.Asked, Told: p.object.Told, Read: store.Latest})
 	}
-	return g.tx.PutSingle(p.scope, p.kind, p.apiVersion, p.object)
+	return nil
+}
+
+func (p putSingle) lost() {
+	p.recorder.doubt(p.scope.Of(), p.object.Key(), p.object.Told)
 }
 
 // singleKey names the object of a putSingle.
@@ -175,7 +160,7 @@ func (p putSingle) key() singleKey { return singleKey{p.scope, p.object.Namespac
 // events follow. Applications that poll cause many of these.
 func (p putSingle) repeats(queued putSingle) bool {
 	a, b := p.object, queued.object
-	return a.UID == b.UID && a.ResourceVersion == b.ResourceVersion &&
+	return a.UID == b.UID && a.ResourceVersion == b.ResourceVersion && a.Read == b.Read &&
 		a.Encoding == b.Encoding && bytes.Equal(a.Payload, b.Payload)
 }
 

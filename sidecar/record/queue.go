@@ -37,8 +37,10 @@ const (
 type Options struct {
 	DB *store.DB
 	// Name identifies the cache in metrics and logs.
-	Name   string
-	Logger *zap.Logger
+	Name string
+	// Setting is the name of the setting that bounds the cache's size.
+	Setting string
+	Logger  *zap.Logger
 	// MaxPending bounds the bytes that wait for the store. There is a reserve beyond it for
 	// operations without a payload. 0 means DefaultMaxPending.
 	MaxPending int
@@ -50,16 +52,19 @@ type Options struct {
 type Recorder struct {
 	db          *store.DB
 	name        string
+	setting     string
 	log         *zap.Logger
 	max         int
 	clock       clock.Clock
 	pages       pages
+	oversized   oversized
 	openWatches openWatches
 	metrics     gauges
 
 	groupOps int // the constant, except in tests
 	stale    chan Stale
 	buffered atomic.Int64 // bytes of all bodyBuffers
+	doubts   doubts
 
 	mu       sync.Mutex
 	queue    []operation
@@ -71,21 +76,24 @@ type Recorder struct {
 	used     map[int64]time.Time // when the use of a collection was last recorded
 	urgent   bool                // somebody waits in Flush: hold no group back
 	ended    bool
-	wake     chan struct{} // capacity 1
-	health   health        // of Run
-	orphaned []*snapshot   // of Run: lost their end with a failed group; their rows are still there
+	wake     chan struct{}          // capacity 1
+	health   health                 // of Run
+	open     map[*snapshot]struct{} // of Run: have rows, but are not committed
+	orphaned []*snapshot            // of Run: lost their end with a failed group; their rows are still there
 }
 
 // New makes a Recorder. It writes nothing before Run.
 func New(opts Options) *Recorder {
 	return &Recorder{
-		db: opts.DB, name: opts.Name, log: opts.Logger.With(zap.String("cache", opts.Name)),
+		db: opts.DB, name: opts.Name, setting: opts.Setting, log: opts.Logger.With(zap.String("cache", opts.Name)),
 		max: cmp.Or(opts.MaxPending, DefaultMaxPending), groupOps: groupOps,
 		clock: cmp.Or[clock.Clock](opts.Clock, clock.RealClock{}), metrics: gaugesOf(opts.Name),
 		openWatches: openWatches{open: map[store.Scope]*openWatch{}},
+		oversized:   oversized{cache: opts.Name, of: map[store.Scope]int64{}},
+		open:        map[*snapshot]struct{}{},
 		wake:        make(chan struct{}, 1), stale: make(chan Stale, maxStale),
 		incoming: map[*snapshot]struct{}{}, singles: map[singleKey]putSingle{},
-		used: map[int64]time.Time{},
+		used: map[int64]time.Time{}, doubts: doubts{of: map[doubt]int64{}},
 	}
 }
 
@@ -226,7 +234,7 @@ func (r *Recorder) listIncoming() bool {
 func (r *Recorder) Flush(ctx context.Context) error {
 	done := make(chan struct{})
 	r.mu.Lock()
-	if r.ended || len(r.queue) == 0 && !r.busy {
+	if r.ended || len(r.queue) == 0 && !r.busy && r.doubts.empty() {
 		r.mu.Unlock()
 		return nil
 	}

@@ -32,17 +32,58 @@ func (r *Recorder) enforceQuota(ctx context.Context, full bool) error {
 	r.metrics.used.Set(float64(used))
 	r.metrics.max.Set(float64(bound))
 	// A group may fail to fit into a cache that is mostly empty, because it is too large or because
-	// the disk is full. Then the recorded data is worth more than the lost group.
-	if used <= bound/10*fullTenths && (!full || used <= bound/2) {
+	// the disk is full. Then the recorded data is worth more than the lost group. A list that comes in
+	// takes room beside the collection that it replaces, for which the file may have twice the quota.
+	filling := r.filling()
+	if used-filling <= bound/10*fullTenths && used <= 2*bound/10*fullTenths && (!full || used <= bound/2) {
 		return r.shrink(ctx)
 	}
-	n, err := r.db.Evict(ctx, min(used, bound)/10*targetTenths, r.openWatches.contains)
+	r.dropWaiting(ctx)
+	filling = r.filling()
+	target := min(used-filling, bound)/10*targetTenths + filling
+	n, err := r.db.Evict(ctx, min(target, 2*bound/10*targetTenths), func(c store.Collection) bool {
+		return r.openWatches.contains(c.Scope) || r.isFilling(c.Scope)
+	})
+	// Events have made a watched collection too large. The next list of it shows how large.
+	if left, _, errUsage := r.db.Usage(ctx); err == nil && errUsage == nil && left > 2*bound/10*fullTenths {
+		var watched int
+		watched, err = r.db.Evict(ctx, bound/10*targetTenths+filling, func(c store.Collection) bool { return r.isFilling(c.Scope) })
+		n += watched
+	}
 	evictedTotal.Add(float64(n))
 	if n > 0 {
-		r.log.Info("the cache is full; evicted the least recently used collections and responses",
+		r.log.Info("the cache is full; evicted the oldest objects, collections and responses",
 			zap.Int("deleted", n), zap.Int64("usedBytes", used), zap.Int64("maxBytes", bound))
 	}
 	return errors.Join(err, r.shrink(ctx))
+}
+
+// dropWaiting gives up the lists that wait for their next page: they may never be whole.
+func (r *Recorder) dropWaiting(ctx context.Context) {
+	for _, l := range r.pages.drop(func(pagedList) bool { return true }) {
+		r.doubt(l.snap.scope.Of(), store.Key{Namespace: l.snap.scope.Namespace}, l.snap.source.told)
+		r.orphaned = append(r.orphaned, l.snap)
+		delete(r.open, l.snap)
+	}
+	r.dropOrphaned(ctx)
+}
+
+// filling is how many bytes the lists take that are not committed yet.
+func (r *Recorder) filling() (bytes int64) {
+	for s := range r.open {
+		bytes += s.rows.Filled()
+	}
+	return bytes
+}
+
+// isFilling reports whether a list of a scope is not committed yet: it builds on the collection.
+func (r *Recorder) isFilling(scope store.Scope) bool {
+	for s := range r.open {
+		if s.scope == scope {
+			return true
+		}
+	}
+	return false
 }
 
 // shrink gives free space back to the disk. A nearly full disk may have no room for that. That

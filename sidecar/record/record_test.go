@@ -57,30 +57,40 @@ func TestPagesMakeOneSnapshot(t *testing.T) {
 	h.want("complete shop/@20: b@2 c@3 d@4")
 }
 
-func TestInterruptedPagingKeepsTheOldSnapshot(t *testing.T) {
-	for name, rest := range map[string]func(*harness){
-		"the next page never comes": func(*harness) {},
-		"a page is truncated": func(h *harness) {
+func TestInterruptedPagingKeepsTheOldSnapshotAndWhatTheClientWasTold(t *testing.T) {
+	const none = ""
+	for name, tt := range map[string]struct {
+		rest  func(*harness)
+		alone string // the objects that are recorded alone
+	}{
+		"the next page never comes": {func(*harness) {}, none},
+		"the link breaks":           {func(h *harness) { h.GiveUp(store.Resource{Principal: who, Resource: "configmaps"}) }, "seen /@: b@2"},
+		"a page is truncated": {func(h *harness) {
 			body := listOf(20, configMap("c", 3))
 			h.list(configmaps+"?limit=1&continue=one", body[:len(body)-2])
 			h.list(configmaps+"?limit=1&continue=one", listOf(20, configMap("c", 3)))
-		},
-		"a page has another version":       func(h *harness) { h.list(configmaps+"?limit=1&continue=one", listOf(21, configMap("c", 3))) },
-		"a page was skipped":               func(h *harness) { h.list(configmaps+"?limit=1&continue=two", listOf(20, configMap("c", 3))) },
-		"the page belongs to another list": func(h *harness) { h.list(configmaps+"?labelSelector=x&continue=one", listOf(20, configMap("c", 3))) },
-		"too many other lists wait for pages": func(h *harness) {
+		}, "seen /@: b@2 c@3"},
+		"a page has another version":       {func(h *harness) { h.list(configmaps+"?limit=1&continue=one", listOf(21, configMap("c", 3))) }, "seen /@: b@2 c@3"},
+		"a page was skipped":               {func(h *harness) { h.list(configmaps+"?limit=1&continue=two", listOf(20, configMap("c", 3))) }, none},
+		"the page belongs to another list": {func(h *harness) { h.list(configmaps+"?labelSelector=x&continue=one", listOf(20, configMap("c", 3))) }, none},
+		"another list of the scope begins": {func(h *harness) { h.list(configmaps+"?limit=1", page(22, "two", configMap("b", 21))) }, "seen /@: b@2"},
+		"too many other lists wait for pages": {func(h *harness) {
 			for i := range maxPaged {
 				h.list(fmt.Sprintf("%s?limit=1&labelSelector=n%%3D%d", configmaps, i), page(20, "other", configMap("z", 3)))
 			}
 			h.list(configmaps+"?limit=1&continue=one", listOf(20, configMap("c", 3)))
-		},
+		}, "seen /@: b@2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHarness(t, 0)
 			h.list(configmaps, listOf(10, configMap("a", 1)))
 			h.list(configmaps+"?limit=1", page(20, "one", configMap("b", 2)))
-			rest(h)
-			h.want("complete shop/@10: a@1")
+			tt.rest(h)
+			want := []string{"complete shop/@10: a@1"}
+			if tt.alone != none {
+				want = append(want, tt.alone)
+			}
+			h.want(want...)
 		})
 	}
 }
@@ -122,20 +132,20 @@ func TestAnEventAfterAGapIsNotApplied(t *testing.T) {
 	h.list(configmaps, listOf(10, configMap("a", 1)))
 	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=15"), wire.JSON) // changes between 10 and 15 are unknown
 	h.events(w, "MODIFIED a 16", "BOOKMARK x 17")
-	h.want("complete shop/@10: a@1")
+	h.want("complete shop/@10: a@1", "seen /@: a@16")
 	h.list(configmaps, listOf(17, configMap("a", 16)))
 	h.events(w, "ADDED b 18")
-	h.want("complete shop/@18: a@16 b@18")
+	h.want("complete shop/@18: a@16 b@18", "seen /@:")
 }
 
-func TestAWatchWithoutAKnownVersionIsNotRecorded(t *testing.T) {
+func TestTheEventsOfAWatchWithoutAKnownVersionAreRecordedAlone(t *testing.T) {
 	h := newHarness(t, 0)
 	h.list(configmaps, listOf(10, configMap("a", 1)))
 	for _, from := range []string{"", "&resourceVersion=0"} {
 		w := h.Watch(h.source(configmaps+"?watch=true"+from), wire.JSON)
 		h.events(w, "ADDED b 5", "ADDED c 12")
 	}
-	h.want("complete shop/@10: a@1")
+	h.want("complete shop/@10: a@1", "seen /@: c@12") // the list is newer than b@5
 }
 
 func TestAWatchListIsRecordedAtItsBookmark(t *testing.T) {
@@ -199,7 +209,7 @@ func TestAVersionThatIsAssignedTwiceIsAContradiction(t *testing.T) {
 	h.list(configmaps+"?resourceVersion=0", listOf(60, configMap("a", 50))) // restored, but from a watch cache, which proves nothing
 	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=60"), wire.JSON)
 	h.events(w, "ADDED new 70", "MODIFIED a 99", "ADDED newer 101")
-	h.want()
+	h.want("seen /@: a@99 newer@101")
 }
 
 func TestTwoFirstListsAtOnceAreBothComplete(t *testing.T) {
@@ -228,7 +238,7 @@ func TestInitialEventsOtherThanAddedEndTheRecording(t *testing.T) {
 	h.want()
 }
 
-func TestA403DropsCollections(t *testing.T) {
+func TestA403HidesTheCollectionsOfItsNamespace(t *testing.T) {
 	h := newHarness(t, 0)
 	h.list("/api/v1/configmaps", listOf(10, configMap("a", 1)))
 	h.list(configmaps, listOf(11, configMap("a", 1)))
@@ -236,7 +246,10 @@ func TestA403DropsCollections(t *testing.T) {
 	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=11"), wire.JSON)
 	h.events(w, "ADDED b 13")
 	h.forbidden(h.source(configmaps + "?limit=500"))
-	h.want("complete other/@12:")
+	h.want("complete /@10: a@1", "complete shop/@13: a@1 b@13", "complete other/@12:")
+	if o, ok := h.observed(""); !ok || o.Says != store.Refused {
+		t.Errorf("the namespace is %+v", o)
+	}
 }
 
 func TestAPageOfATableIsNotRecorded(t *testing.T) {
@@ -329,7 +342,7 @@ func TestAFullQueueStillTakesInvalidations(t *testing.T) {
 		read(name, cm(name, 7))
 	}
 	deleted := h.source(configmaps + "/d")
-	h.enqueue(putTombstone(&deleted, "", h.now))
+	h.observe(&deleted, deleted.key(), deleted.evidence(store.Gone, ""))
 	write()
 	h.now = h.now.Add(time.Second)
 
@@ -340,16 +353,18 @@ func TestAFullQueueStillTakesInvalidations(t *testing.T) {
 	if n := h.pending; n < most-2*len(long) {
 		t.Fatalf("the queue has only %d bytes", n)
 	}
-	read("a", strings.Replace(cm("a", 9), "v9", long, 1)) // this drops the older rows
+	read("a", strings.Replace(cm("a", 9), "v9", long, 1)) // the client was told
 	read("d", strings.Replace(cm("d", 9), "v9", long, 1))
 	h.invalidate(h.source(configmaps + "/b"))
 	h.forbidden(h.source(configmaps))
 	write()
-	if got := h.recorded("configmaps"); !slices.Equal(got, []string{"seen /@: c@7"}) {
-		t.Errorf("recorded %v", got)
+	for _, name := range []string{"a", "b", "d"} {
+		if o, _ := h.known(name); o.Says != store.Unknown {
+			t.Errorf("%s is %q", name, o.Says)
+		}
 	}
-	if _, err := h.db.Tombstone(t.Context(), who, "", "configmaps", "shop", "d"); !errors.Is(err, store.ErrNotFound) {
-		t.Errorf("there is still a tombstone: %v", err)
+	if o, _ := h.known(""); o.Says != store.Refused {
+		t.Errorf("the namespace is %q", o.Says)
 	}
 
 	for range 2 * reserve / overhead {
@@ -363,9 +378,13 @@ func TestAFullQueueStillTakesInvalidations(t *testing.T) {
 func TestAFailingStoreKeepsTheOldSnapshot(t *testing.T) {
 	h := newHarness(t, 0)
 	h.list(configmaps, listOf(10, configMap("a", 1)))
-	huge := strings.Replace(configMap("huge", 2), "v2", strings.Repeat("x", 5<<20), 1)
 	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
-	h.list(configmaps, listOf(20, configMap("a", 1), huge)) // larger than the quota
+	body := h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(20, configMap("a", 1), configMap("b", 2)))))
+	if _, err := io.CopyN(io.Discard, body, 200); err != nil {
+		t.Fatal(err)
+	}
+	h.enqueue(broken{})
+	h.read(body)
 	h.want("complete shop/@10: a@1")
 	h.events(w, "MODIFIED a 11")
 	h.want("complete shop/@11: a@11")
@@ -495,7 +514,7 @@ func TestRepeatedReadsOfAnObjectAreRecordedOnceAGroup(t *testing.T) {
 	read(8)
 	queued(2)
 	source := h.source(configmaps + "/a")
-	h.enqueue(dropSingle(&source, "shop", "a"))
+	h.invalidatePath(&source)
 	read(8) // records it again
 	queued(4)
 	h.drain(t.Context())

@@ -17,9 +17,12 @@ func (r *Recorder) teeObject(source Source, format wire.Format, resp *http.Respo
 	if format == nil { // CBOR, YAML: it cannot be parsed
 		return r.teeDocument(source, format, resp)
 	}
-	return newTee(resp, r.bodyBuffer(wire.MaxValue, func(raw []byte) {
+	return newTee(resp, r.bodyBuffer(wire.MaxValue, &source, func(raw []byte) {
 		m, err := format.ParseMeta(raw)
-		if err == nil && !r.recordSingle(source, format, raw, m) {
+		switch {
+		case err != nil:
+			r.doubtOf(&source)
+		case !r.recordSingle(source, format, raw, m):
 			r.recordDocument(&source, source.response(format.MediaType()), raw)
 		}
 	}))
@@ -32,13 +35,23 @@ func (r *Recorder) recordSingle(source Source, format wire.Format, raw []byte, m
 		return false
 	}
 	form := request.Form{Format: format, Representation: rep}
-	o := objectRow(form, raw, m)
-	o.UpdatedAt = r.clock.Now()
-	op := putSingle{scope: source.singleScope(form), kind: m.Kind, apiVersion: m.APIVersion, object: o, source: &source}
-	if !r.enqueueSingle(op) && source.wantsLatest() {
-		r.invalidateObject(&source, o.Namespace, o.Name)
+	o, e := objectRow(form, raw, m), source.evidence(store.Present, m.ResourceVersion)
+	o.UpdatedAt, o.Asked, o.Told, o.Read = r.clock.Now(), e.Asked, e.Told, e.Read
+	op := putSingle{recorder: r, scope: source.singleScope(form), kind: m.Kind, apiVersion: m.APIVersion, object: o}
+	if !r.enqueueSingle(op) {
+		op.lost()
 	}
 	return true
+}
+
+// isTable reports whether a body is a Table, in JSON or protobuf.
+func isTable(raw []byte) bool {
+	for _, format := range []wire.Format{wire.JSON, wire.Protobuf} {
+		if m, err := format.ParseMeta(raw); err == nil && m.Kind == "Table" {
+			return true
+		}
+	}
+	return false
 }
 
 // representation is that of the objects, or lists, of a kind, or false if they have no rows.

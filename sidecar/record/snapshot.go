@@ -3,7 +3,6 @@ package record
 import (
 	"errors"
 	"sync/atomic"
-	"time"
 
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/store"
@@ -11,33 +10,57 @@ import (
 
 // snapshot is a list that is being recorded. Its producer adds items; Run's goroutine owns rows.
 type snapshot struct {
-	base   // of item, commit and abort
-	scope  store.Scope
-	source *Source
-	form   request.Form
-	broken atomic.Bool // an item was lost: the list must be given up
-	rows   *store.Snapshot
+	base     // of item, commit and abort
+	recorder *Recorder
+	scope    store.Scope
+	source   *Source
+	form     request.Form
+	broken   atomic.Bool // an item was lost: the list must be given up
+	rows     *store.Snapshot
+	bytes    int64 // of the items
+	tooLarge bool  // they do not fit into the cache
 }
 
-func newSnapshot(source *Source, form request.Form) *snapshot {
+func newSnapshot(r *Recorder, source *Source, form request.Form) *snapshot {
 	scope := source.scope(form)
-	return &snapshot{scope: scope, source: source, form: form, rows: store.NewSnapshot(scope)}
+	return &snapshot{recorder: r, scope: scope, source: source, form: form, rows: store.NewSnapshot(scope, source.evidence(store.Present, ""))}
 }
 
-// add records an item, unless an earlier one was lost.
-func (s *snapshot) add(r *Recorder, o store.Object) {
-	if s.broken.Load() {
+// add records an item, unless an earlier one was lost. kind and apiVersion are of the items.
+func (s *snapshot) add(r *Recorder, o store.Object, kind, apiVersion string) {
+	s.bytes += int64(len(o.Payload))
+	if s.tooLarge || s.broken.Load() {
+		return
+	}
+	if s.bytes > r.db.MaxSize()/10*fullTenths {
+		s.tooLarge = true
+		r.enqueue(split{s, kind, apiVersion})
 		return
 	}
 	o.UpdatedAt = r.clock.Now()
 	if !r.enqueue(item{snapshot: s, object: o}) {
-		s.broken.Store(true)
+		s.lost()
 		r.discard(s)
-		r.report(s.source, s.form)
 	}
 }
 
-func (s *snapshot) lost()        { s.broken.Store(true) }
+// end makes the items the scope's collection, unless they are too many.
+func (s *snapshot) end(meta store.CollectionMeta) {
+	if s.tooLarge {
+		s.recorder.tooLarge(s.scope, s.bytes)
+		return
+	}
+	s.recorder.enqueue(commit{snapshot: s, meta: meta})
+}
+
+// lost gives the list up. Its client has the items, so that nothing older of the scope counts.
+func (s *snapshot) lost() {
+	if !s.broken.Swap(true) {
+		s.recorder.doubt(s.scope.Of(), store.Key{Namespace: s.scope.Namespace}, s.source.told)
+		s.recorder.report(Stale{Source: *s.source, Form: s.form})
+	}
+}
+
 func (*snapshot) soloSafe() bool { return false } // its earlier rows were rolled back
 
 type item struct {
@@ -74,7 +97,7 @@ func (c commit) apply(g *group) error {
 	if c.broken.Load() {
 		return abort{c.snapshot}.apply(g)
 	}
-	// DropRolledBack may drop collections whose positions the group has.
+	// Positions of the group may be of collections that the list supersedes.
 	if err := g.settle(); err != nil {
 		return err
 	}
@@ -82,40 +105,62 @@ func (c commit) apply(g *group) error {
 	if err != nil && !isNotFound(err) {
 		return err
 	}
-	if err == nil && c.outdated(current) {
+	list := c.source.evidence(store.Present, c.meta.ResourceVersion)
+	if err == nil && !list.Newer(current.Position()) && list.Version != current.ResourceVersion {
 		listsTotal.WithLabelValues("stale").Inc()
-		return c.rows.Abort(g.tx)
+		return c.stale(g, current, list)
 	}
-	if version, ok := parseVersion(c.meta.ResourceVersion); ok && c.source.wantsLatest() {
-		if err := g.tx.DropRolledBack(c.scope, version, c.asked(), current.ID); err != nil {
-			return err
-		}
+	older, err := g.tx.IsOlder(c.scope.Of(), list)
+	if err != nil {
+		return err
 	}
 	err = c.rows.Commit(g.tx, c.meta)
 	if errors.Is(err, store.ErrBaseGone) {
 		return abort{c.snapshot}.apply(g)
 	}
-	if err == nil && c.source.wantsLatest() && c.scope.LabelSelector == "" && c.scope.FieldSelector == "" {
-		err = g.tx.DropTombstones(c.scope, c.asked())
+	if err == nil {
+		err = g.tx.DropRolledBack(c.scope, list)
+	}
+	if err == nil && older {
+		_, err = g.restored(c.scope.Of())
+	}
+	if err == nil { // the API is served
+		err = g.tx.RemoveNotFound(c.scope.Principal, apiPath(c.scope.Group, c.scope.Version))
 	}
 	if err == nil {
 		listsTotal.WithLabelValues("complete").Inc()
+		c.recorder.oversized.remove(c.scope)
 		g.openWatches.setListed(c.scope)
 		g.openWatches.setChanged(c.scope, c.meta.ResourceVersion)
+		err = g.openWatches.applyHeld(g, c.scope, list)
 	}
 	return err
 }
 
-// outdated reports whether the list is older than the recorded one. It is not, if it is of the
-// latest state and was requested after the recorded one was known to be current: then the cluster
-// was restored from a backup.
-func (c commit) outdated(current store.Collection) bool {
-	order, ok := compareVersions(c.meta.ResourceVersion, current.ResourceVersion)
-	return ok && order < 0 && (!c.source.wantsLatest() || !c.asked().After(current.SyncedAt))
+// stale gives up a list that is not newer than the recorded one.
+func (c commit) stale(g *group, current store.Collection, list store.Evidence) error {
+	if err := c.rows.Abort(g.tx); err != nil {
+		return err
+	}
+	order, ok := store.CompareVersions(list.Version, current.Changed)
+	if ok && order >= 0 {
+		return nil // nothing has changed in between
+	}
+	if !ok { // the client was told something that may be newer
+		list.Says, list.Version, list.Read = store.Unknown, "", store.Latest
+		if err := g.tx.Observe(c.scope.Of(), store.Key{Namespace: c.scope.Namespace}, list); err != nil {
+			return err
+		}
+	}
+	switch {
+	case ok && list.Read == store.Latest: // events have overtaken it; the collection includes it
+		return g.tx.Confirm(current, list)
+	case list.Asked < current.Position().Told:
+		return nil // they were under way together
+	}
+	_, err := g.restored(c.scope.Of())
+	return err
 }
-
-// asked is when the list was requested, in the store's precision.
-func (c commit) asked() time.Time { return c.source.Started.Truncate(time.Millisecond) }
 
 // abort gives a snapshot up.
 type abort struct{ *snapshot }

@@ -16,11 +16,15 @@ type Source struct {
 	Path string
 	// Started is when the request was sent upstream.
 	Started time.Time
-	// Replayed is set if a watch began with a state from the cache. That state may come from a
-	// wider collection than the one of the watch's events, or from one in another form.
-	Replayed bool
+	// Asked is store.DB.Next at that time. It orders what is known; Started only counts for the
+	// client's own deadlines.
+	Asked int64
+	// Background is set for requests of the sidecar's own, whose answers no client is told.
+	Background bool
 	// Review says how the response to a review is recorded. If nil, it is not.
 	Review *Review
+
+	told int64 // store.DB.Next when the answer came
 }
 
 // scope is the scope of the collection that the response belongs to.
@@ -41,6 +45,23 @@ func (s *Source) barePath() string {
 	return path
 }
 
+// apiPath is the path of an API: /api/VERSION or /apis/GROUP/VERSION.
+func apiPath(group, version string) string {
+	if group == "" {
+		return "/api/" + version
+	}
+	return "/apis/" + group + "/" + version
+}
+
+// listPath is the path of a scope's list.
+func listPath(s store.Scope) string {
+	path := apiPath(s.Group, s.Version)
+	if s.Namespace != "" {
+		path += "/namespaces/" + s.Namespace
+	}
+	return path + "/" + s.Resource
+}
+
 // singleScope is the scope of the resource's single objects, which were read by GET alone.
 func (s *Source) singleScope(f request.Form) store.Scope {
 	scope := s.scope(f)
@@ -48,14 +69,26 @@ func (s *Source) singleScope(f request.Form) store.Scope {
 	return scope
 }
 
-// wantsLatest reports whether the request asked for the state at its own time, not for any state
-// that the API server had at hand.
-func (s *Source) wantsLatest() bool { return s.Info.ResourceVersion == "" }
-
-// needsRelist reports whether a watch's client begins with a state that is not recorded as a
-// collection of its own. Such a collection must then be listed. Otherwise everything that the
-// client reads from there on would be lost, and offline it would see an older state again.
-func (s *Source) needsRelist() bool {
-	rv := s.Info.ResourceVersion
-	return s.Replayed || (!s.Info.SendInitialEvents && (rv == "" || rv == "0"))
+// evidence is what the answer says about its object or scope.
+func (s *Source) evidence(says store.Says, version string) store.Evidence {
+	e := store.Evidence{Says: says, Version: version, Asked: s.Asked, Told: s.told, Read: store.Latest}
+	if s.Info.ResourceVersion != "" { // any state that the API server has at hand will do
+		e.Read = store.Lagging
+	}
+	return e
 }
+
+// latest is evidence that counts from now on, whatever version was asked for.
+func (s *Source) latest(says store.Says) store.Evidence {
+	e := s.evidence(says, "")
+	e.Read = store.Latest
+	return e
+}
+
+// resource is what the evidence is about.
+func (s *Source) resource() store.Resource {
+	return store.Resource{Principal: s.Principal, Group: s.Info.Group, Resource: s.Info.Resource}
+}
+
+// key names the object of the request; without a name, all objects of its namespace.
+func (s *Source) key() store.Key { return store.Key{Namespace: s.Info.Namespace, Name: s.Info.Name} }

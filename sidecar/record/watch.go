@@ -13,6 +13,7 @@ import (
 type Watch struct {
 	*stream       // in openWatches, unless unrecorded
 	phase         phase
+	resumed       bool // see Resume
 	formConfirmed bool // the server has sent an object in the stream's form
 	snap          *snapshot
 	prev          string // version of the last event; while listing: the highest so far
@@ -25,12 +26,27 @@ const (
 	initial                 // the initial events of sendInitialEvents=true
 	listing                 // the initial state of a watch without a resourceVersion
 	following               // events after a known version
+	alone                   // events of an unknown part of a collection
 )
+
+// Resume begins the recording of a watch that has run for a while. Its client is at the source's
+// resourceVersion. If the recorded collection is not, it is listed.
+func (r *Recorder) Resume(source Source, format wire.Format) *Watch {
+	source.Info.SendInitialEvents = false
+	return r.watch(source, format, true)
+}
 
 // Watch begins the recording of a watch.
 func (r *Recorder) Watch(source Source, format wire.Format) *Watch {
-	w := &Watch{}
+	return r.watch(source, format, false)
+}
+
+func (r *Recorder) watch(source Source, format wire.Format, resumed bool) *Watch {
+	w := &Watch{resumed: resumed}
+	source.told = r.db.Next()
 	switch rv := source.Info.ResourceVersion; {
+	case source.Info.Narrowed:
+		w.phase = alone
 	case source.Info.SendInitialEvents:
 		w.phase = initial
 	case rv != "" && rv != "0":
@@ -51,8 +67,10 @@ func (r *Recorder) Watch(source Source, format wire.Format) *Watch {
 
 func (w *Watch) begin(r *Recorder, source Source, form request.Form) {
 	w.stream = &stream{recorder: r, source: source, form: form, scope: source.scope(form), waiting: map[store.Key]*event{}}
-	r.openWatches.add(w.stream)
-	r.enqueue(watchOpened{stream: w.stream})
+	if w.phase != alone {
+		r.openWatches.add(w.stream)
+		r.enqueue(watchOpened{stream: w.stream, resumed: w.resumed})
+	}
 }
 
 // Event records the next event. Its bytes are only used during the call.
@@ -68,17 +86,37 @@ func (w *Watch) Event(e wire.Event, m wire.Meta) {
 		w.listedEvent(e, m)
 		return
 	}
-	ev := &event{stream: w.stream, prev: w.prev, version: m.ResourceVersion, kind: e.Type}
+	ev := w.event(e, m)
+	if w.phase == alone {
+		if op := (eventAlone{event: ev}); !w.recorder.enqueue(op) {
+			op.lost()
+		}
+		return
+	}
+	ev.prev, w.prev = w.prev, m.ResourceVersion
+	w.recorder.enqueueEvent(ev)
+}
+
+func (w *Watch) event(e wire.Event, m wire.Meta) *event {
+	ev := &event{
+		stream: w.stream, version: m.ResourceVersion, told: w.recorder.db.Next(), kind: e.Type,
+		uid: m.UID, objectKind: m.Kind, apiVersion: m.APIVersion,
+	}
 	switch e.Type {
 	case wire.Added, wire.Modified:
-		o := objectRow(w.form, e.Object, m)
-		o.UpdatedAt = w.recorder.clock.Now()
+		o := w.row(e, m, ev.told)
 		ev.key, ev.object = store.Key{Namespace: o.Namespace, Name: o.Name}, &o
 	case wire.Deleted:
 		ev.key = store.Key{Namespace: m.Namespace, Name: m.Name}
 	}
-	w.prev = m.ResourceVersion
-	w.recorder.enqueueEvent(ev)
+	return ev
+}
+
+// row makes a row of the object of an event.
+func (w *Watch) row(e wire.Event, m wire.Meta, told int64) store.Object {
+	o := objectRow(w.form, e.Object, m)
+	o.UpdatedAt, o.Asked, o.Told, o.Read = w.recorder.clock.Now(), told, told, store.Stream
+	return o
 }
 
 // confirmForm sets the stream's form by an object's kind, and closes the watch if it has no form.
@@ -92,7 +130,7 @@ func (w *Watch) confirmForm(kind string) bool {
 		return false
 	}
 	if w.formConfirmed = true; rep != w.form.Representation {
-		w.recorder.openWatches.remove(w.stream)
+		w.leave()
 		w.begin(w.recorder, w.source, request.Form{Format: w.form.Format, Representation: rep})
 	}
 	return true
@@ -101,16 +139,16 @@ func (w *Watch) confirmForm(kind string) bool {
 // initialEvent records an event of the initial state of a watch list (KEP-3157).
 func (w *Watch) initialEvent(e wire.Event, m wire.Meta) {
 	if w.snap == nil {
-		w.snap = newSnapshot(&w.source, w.form)
+		w.snap = newSnapshot(w.recorder, &w.source, w.form)
 	}
 	switch {
 	case e.Type == wire.Added:
-		w.snap.add(w.recorder, objectRow(w.form, e.Object, m))
+		w.snap.add(w.recorder, objectRow(w.form, e.Object, m), m.Kind, m.APIVersion)
 	case e.Type == wire.Bookmark && m.InitialEventsEnd:
-		w.recorder.enqueue(commit{snapshot: w.snap, meta: store.CollectionMeta{
+		w.snap.end(store.CollectionMeta{
 			Kind: m.Kind, APIVersion: m.APIVersion, ResourceVersion: m.ResourceVersion,
 			Envelope: envelope(listKind(m.Kind), m.APIVersion, nil),
-		}})
+		})
 		w.snap, w.phase, w.prev = nil, following, m.ResourceVersion
 	case e.Type != wire.Bookmark:
 		// This violates KEP-3157, so the state is unknown.
@@ -120,14 +158,14 @@ func (w *Watch) initialEvent(e wire.Event, m wire.Meta) {
 
 // listedEvent records an event of the initial state of a watch whose resourceVersion is "" or "0".
 // These are ADDED events, not ordered by version. The first event of another type shows that the
-// state is over. Nothing marks its end, so it does not make a snapshot. But an object that is newer
-// than the collection shows that the client is ahead of the collection.
+// state is over. Nothing marks its end, so it does not make a snapshot. But its objects are known,
+// and one that is newer than the collection shows that the client is ahead of the collection.
 func (w *Watch) listedEvent(e wire.Event, m wire.Meta) {
-	if o, ok := compareVersions(m.ResourceVersion, w.prev); e.Type == wire.Added && ok && o <= 0 {
-		return // adds nothing to the earlier ones
+	ev := w.event(e, m)
+	if e.Type != wire.Added || store.NewerVersion(ev.version, w.prev) || w.prev == "" {
+		w.prev = ev.version
 	}
-	w.prev = m.ResourceVersion
-	w.recorder.enqueue(&event{stream: w.stream, version: m.ResourceVersion, kind: e.Type})
+	w.recorder.enqueueEvent(ev)
 	if e.Type != wire.Added {
 		w.phase = following
 	}
@@ -139,11 +177,17 @@ func (w *Watch) Close() {
 		return
 	}
 	if w.snap != nil {
-		w.recorder.enqueue(abort{w.snap})
+		w.recorder.enqueue(abort{w.snap}) // a client that has not seen the end of a state has none
 		w.snap = nil
 	}
-	w.recorder.openWatches.remove(w.stream)
+	w.leave()
 	w.phase = unrecorded
+}
+
+func (w *Watch) leave() {
+	if w.phase != alone {
+		w.recorder.openWatches.remove(w.stream)
+	}
 }
 
 // Change is the last change of one object.
@@ -162,14 +206,14 @@ func (w *Watch) Difference(changes []Change, resourceVersion string) {
 	if w.phase != following {
 		return
 	}
-	d := &difference{stream: w.stream, prev: w.prev, version: resourceVersion}
+	d := &difference{stream: w.stream, prev: w.prev, version: resourceVersion, told: w.recorder.db.Next()}
 	for _, c := range changes {
 		if c.Type == wire.Deleted {
 			d.deleted = append(d.deleted, store.Key{Namespace: c.Namespace, Name: c.Name})
 			continue
 		}
-		o := objectRow(w.form, c.Object, c.Meta)
-		o.UpdatedAt = w.recorder.clock.Now()
+		o := w.row(c.Event, c.Meta, d.told)
+		d.kind, d.apiVersion = c.Kind, c.APIVersion
 		d.objects = append(d.objects, o)
 		d.bytes += len(o.Payload) + len(o.Labels)
 	}

@@ -12,9 +12,15 @@ import (
 
 // Run writes until the context ends, and then writes the rest of the queue. Call it once.
 func (r *Recorder) Run(ctx context.Context) error {
+	expiry := r.clock.NewTimer(pageLife)
+	defer expiry.Stop()
 	for {
 		select {
 		case <-r.wake:
+		case <-expiry.C():
+			r.giveUp(r.pages.expire(r.clock.Now()))
+			expiry.Reset(pageLife)
+			continue
 		case <-ctx.Done():
 			r.mu.Lock()
 			r.ended = true
@@ -75,21 +81,37 @@ func (r *Recorder) write(ctx context.Context, ops []operation) {
 			r.markLost(op)
 		}
 	}
+	for _, op := range ops {
+		if s := op.opens(); s != nil {
+			r.open[s] = struct{}{}
+		}
+		delete(r.open, op.closes())
+	}
 	// A failed eviction does not undo what was written before it.
 	if err == nil || errors.Is(err, store.ErrFull) {
 		err = errors.Join(err, r.enforceQuota(ctx, err != nil))
 	}
 	r.updateHealth(ctx, err)
+	if err != nil && !r.doubts.empty() {
+		_ = r.commit(ctx, nil) // the eviction may have made room for the doubts; else the next group tries
+	}
 	for _, op := range ops {
 		op.done()
 	}
 }
 
 func (r *Recorder) commit(ctx context.Context, ops []operation) error {
-	return r.db.Update(ctx, func(tx *store.Tx) error {
-		g := &group{
+	var g *group
+	doubts := r.doubts.all()
+	err := r.db.Update(ctx, func(tx *store.Tx) error {
+		g = &group{
 			tx: tx, openWatches: &r.openWatches, positions: map[store.Scope]*position{},
 			used: map[int64]struct{}{}, deferred: map[deferredWrite]struct{}{},
+		}
+		for d, told := range doubts {
+			if err := tx.Observe(d.Resource, d.Key, d.evidence(told)); err != nil {
+				return err
+			}
 		}
 		for _, op := range ops {
 			if err := op.apply(g); err != nil {
@@ -98,6 +120,14 @@ func (r *Recorder) commit(ctx context.Context, ops []operation) error {
 		}
 		return g.finish()
 	})
+	if err != nil {
+		return err
+	}
+	r.doubts.remove(doubts)
+	for _, s := range g.stale {
+		r.report(s)
+	}
+	return nil
 }
 
 // isFileError reports whether an error would fail any operation, not only one.

@@ -55,6 +55,7 @@ type collection struct{ principal, path, labelSelector, fieldSelector, accept st
 // pendingRelist is a collection that waits to be listed.
 type pendingRelist struct {
 	cache *cache.Cache
+	stale record.Stale
 	due   time.Time
 }
 
@@ -84,14 +85,16 @@ func (r *Refresher) Run(ctx context.Context) error {
 	add := func(c *cache.Cache, s record.Stale) {
 		info := &s.Source.Info
 		key := collection{s.Source.Principal, info.Path, info.LabelSelector, info.FieldSelector, s.Form.AcceptList()}
-		if _, ok := pending[key]; ok {
+		if p, ok := pending[key]; ok {
+			p.stale.IfOvertaken = p.stale.IfOvertaken && s.IfOvertaken
+			pending[key] = p
 			return
 		}
 		due := r.Clock.Now().Add(relistDelay)
 		if earliest := last[key].earliest(); earliest.After(due) {
 			due = earliest
 		}
-		pending[key] = pendingRelist{c, due}
+		pending[key] = pendingRelist{c, s, due}
 	}
 	for {
 		select {
@@ -108,6 +111,12 @@ func (r *Refresher) Run(ctx context.Context) error {
 				continue
 			}
 			delete(pending, key)
+			if p.stale.IfOvertaken {
+				overtaken, err := p.cache.Overtaken(ctx, p.stale)
+				if err == nil && !overtaken {
+					continue // the event of a watch has come meanwhile
+				}
+			}
 			last[key] = last[key].next(r.Clock.Now())
 			err := r.relist(ctx, key, p.cache)
 			if err == nil {
@@ -151,10 +160,9 @@ func (r *Refresher) relist(ctx context.Context, c collection, to *cache.Cache) e
 			return page
 		},
 		send: func(page *http.Request) (*http.Response, error) {
-			source := record.Source{Principal: c.principal, Info: request.Parse(page), Path: page.URL.RequestURI(), Started: r.Clock.Now()}
+			source := record.Source{Principal: c.principal, Info: request.Parse(page), Path: page.URL.RequestURI(), Started: r.Clock.Now(), Asked: to.Ask(), Background: true}
 			resp, err := r.Upstream.RoundTrip(page)
-			// That the principal may not list says nothing about what it may watch.
-			if err == nil && resp.StatusCode == http.StatusOK && origin.FromAPIServer(resp) {
+			if err == nil && origin.FromAPIServer(resp) {
 				to.Record(source, resp)
 			}
 			return resp, err

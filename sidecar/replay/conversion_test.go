@@ -208,7 +208,7 @@ func TestAWatchBeginsInAFormThatTheClientAccepts(t *testing.T) {
 func TestACustomResourceHasNoProtobuf(t *testing.T) {
 	h := newHarness(t)
 	const url = "/apis/example.com/v1/foos"
-	snap := store.NewSnapshot(scope(url))
+	snap := store.NewSnapshot(scope(url), h.asked())
 	h.update(func(tx *store.Tx) error {
 		o := store.Object{Name: "a", UID: "u", ResourceVersion: "1", Encoding: store.JSON, Payload: []byte(`{"apiVersion":"example.com/v1","kind":"Foo","metadata":{"name":"a"},"spec":{}}`)}
 		return errors.Join(snap.Add(tx, o), snap.Commit(tx, store.CollectionMeta{Kind: "Foo", APIVersion: "example.com/v1", ResourceVersion: "10", Envelope: `{"kind":"FooList","apiVersion":"example.com/v1"}`}))
@@ -231,7 +231,7 @@ func TestAnInvalidPayloadIsAnErrorAndNotAShorterList(t *testing.T) {
 	h := newHarness(t)
 	s := scope("/api/v1/pods")
 	s.MediaType = wire.MediaTypeProtobuf
-	snap := store.NewSnapshot(s)
+	snap := store.NewSnapshot(s, h.asked())
 	h.update(func(tx *store.Tx) error {
 		return errors.Join(snap.Add(tx, store.Object{Name: "a", UID: "u", ResourceVersion: "1", Encoding: store.Protobuf, Payload: []byte("\xff")}),
 			snap.Commit(tx, store.CollectionMeta{Kind: "Pod", APIVersion: "v1", ResourceVersion: "10", Envelope: `{"kind":"PodList","apiVersion":"v1"}`}))

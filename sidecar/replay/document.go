@@ -2,6 +2,7 @@ package replay
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,14 +16,17 @@ import (
 	"rockpool.dev/store"
 )
 
-// document returns the verbatim response to the identical request.
-func (r *Replayer) document(ctx context.Context, q Request) (answer, error) {
+// document returns the verbatim response to the identical request, unless something newer is known.
+func (r *Replayer) document(ctx context.Context, q Request) (*http.Response, error) {
 	doc, err := r.db.Response(ctx, q.Principal, q.Path, q.Info.RawAccept)
 	if errors.Is(err, store.ErrNotFound) {
-		return answer{}, fmt.Errorf("%w: no response to this request", ErrNotRecorded)
+		return nil, fmt.Errorf("%w: no response to this request", ErrNotRecorded)
 	}
 	if err != nil {
-		return answer{}, err
+		return nil, err
+	}
+	if current, err := r.isCurrent(ctx, q, &doc); !current || err != nil {
+		return nil, cmp.Or(err, fmt.Errorf("%w: the latest response to this request", ErrNotRecorded))
 	}
 	header := http.Header{}
 	setHeaders(header, doc)
@@ -30,6 +34,34 @@ func (r *Replayer) document(ctx context.Context, q Request) (answer, error) {
 		return r.response(http.StatusNotModified, header, doc.StoredAt, nil), nil
 	}
 	return r.response(doc.Status, header, doc.StoredAt, doc.Body), nil
+}
+
+// isCurrent reports whether nothing newer is known than a response about objects.
+func (r *Replayer) isCurrent(ctx context.Context, q Request, doc *store.Response) (bool, error) {
+	switch {
+	case !q.Info.IsResource:
+		return true, nil
+	case q.Info.Name == "":
+		if r.rec.Doubtful(q.resource(), store.Key{Namespace: q.Info.Namespace}) {
+			return false, nil
+		}
+		newer, err := r.db.Superseded(ctx, q.resource(), q.Info.Namespace, doc.Evidence(), doc.Status == http.StatusNotFound)
+		return !newer, err
+	}
+	known, err := r.known(ctx, q)
+	if err != nil {
+		return false, err
+	}
+	// It is as current as an object of its version.
+	for i := range known.States {
+		s := &known.States[i]
+		if doc.Version != "" && s.Object.ResourceVersion == doc.Version {
+			if current, err := known.current(s); current || err != nil {
+				return current, err
+			}
+		}
+	}
+	return known.holds(doc.Evidence(), nil), nil
 }
 
 // setHeaders sets the headers of a recorded body that are not set yet. It always sets Vary, because
@@ -109,5 +141,5 @@ func (r *Replayer) Review(
 		return nil, err
 	}
 	header := http.Header{"Content-Type": {doc.MediaType}}
-	return r.response(doc.Status, header, doc.StoredAt, body).Response, nil
+	return r.response(doc.Status, header, doc.StoredAt, body), nil
 }

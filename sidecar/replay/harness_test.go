@@ -25,12 +25,12 @@ const who = "system:serviceaccount:shop:web"
 
 type harness struct {
 	*Replayer
-	t   *testing.T
+	t   testing.TB
 	db  *store.DB
 	now time.Time
 }
 
-func newHarness(t *testing.T) *harness {
+func newHarness(t testing.TB) *harness {
 	t.Helper()
 	h := &harness{t: t, now: time.UnixMilli(1_700_000_000_000)}
 	db, err := store.Open(t.Context(), t.TempDir(), store.Options{Now: func() time.Time { return h.now }})
@@ -38,8 +38,28 @@ func newHarness(t *testing.T) *harness {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	h.db, h.Replayer = db, New(db, func() time.Time { return h.now }, nil)
+	h.db, h.Replayer = db, New(db, func() time.Time { return h.now }, unrecorded{})
 	return h
+}
+
+// unrecorded is a recorder that has nothing to say.
+type unrecorded struct{}
+
+func (unrecorded) Used(int64)                              {}
+func (unrecorded) Doubtful(store.Resource, store.Key) bool { return false }
+func (unrecorded) Oversized(store.Resource, string) string { return "" }
+func (unrecorded) Damaged(int64)                           {}
+
+// asked is when a list of the latest state was asked for and came: now.
+func (h *harness) asked() store.Evidence {
+	return store.Evidence{Asked: h.db.Next(), Told: h.db.Next(), Read: store.Latest}
+}
+
+// putSingle records an object that was read alone, now.
+func (h *harness) putSingle(tx *store.Tx, s store.Scope, kind, apiVersion string, o store.Object) error {
+	o.Asked, o.Told, o.Read = h.db.Next(), h.db.Next(), store.Latest
+	_, err := tx.PutSingle(s, kind, apiVersion, o)
+	return err
 }
 
 func (h *harness) update(f func(*store.Tx) error) {
@@ -63,7 +83,7 @@ func bare(namespace, name string, rv int) store.Object {
 
 func (h *harness) record(url string, rv int, objects ...store.Object) {
 	h.t.Helper()
-	snap := store.NewSnapshot(scope(url))
+	snap := store.NewSnapshot(scope(url), h.asked())
 	h.update(func(tx *store.Tx) error {
 		for _, o := range objects {
 			if err := snap.Add(tx, o); err != nil {
@@ -160,7 +180,7 @@ func (h *harness) recordIn(form request.Form, url string, rv int, pods ...*corev
 	h.t.Helper()
 	s := scope(url)
 	s.MediaType, s.Representation = form.Format.MediaType(), string(form.Representation)
-	snap := store.NewSnapshot(s)
+	snap := store.NewSnapshot(s, h.asked())
 	head := store.CollectionMeta{Kind: "Pod", APIVersion: "v1", ResourceVersion: fmt.Sprint(rv), Envelope: `{"kind":"PodList","apiVersion":"v1","metadata":{"selfLink":"kept"}}`}
 	if form.Representation == request.Metadata {
 		head.Kind, head.APIVersion, head.Envelope = wire.PartialKind, wire.PartialAPIVersion, `{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{}}`

@@ -11,37 +11,41 @@ import (
 	"rockpool.dev/store"
 )
 
-func (r *Replayer) list(ctx context.Context, q Request) (answer, error) {
+func (r *Replayer) list(ctx context.Context, q Request) (*http.Response, error) {
 	s, err := r.cover(ctx, q)
 	if err != nil {
-		return answer{}, err
+		return nil, err
 	}
-	body := &listBody{pages: pages{ctx: ctx, db: r.db, selection: s}, write: &jsonList{}}
+	body := &listBody{pages: r.pages(ctx, s), write: &jsonList{}}
 	if s.to.Format == wire.Protobuf {
 		body.write = &protobufList{}
 	}
 	if body.buf, err = body.write.begin(&body.pages); err != nil {
-		return answer{}, err
+		return nil, err
 	}
 	header := http.Header{"Content-Type": {s.to.Format.MediaType()}}
-	a := r.response(http.StatusOK, header, s.collection.SyncedAt, nil)
-	a.Body, a.ContentLength = body, -1
-	return a, nil
+	resp := r.response(http.StatusOK, header, s.collection.SyncedAt, nil)
+	resp.Body, resp.ContentLength = body, -1
+	return resp, nil
 }
 
 // pages reads a selection page by page. It holds a context because a body's Read has none.
 type pages struct {
-	ctx context.Context
-	db  *store.DB
+	ctx      context.Context
+	replayer *Replayer
 	selection
 	buf  []byte // of the object that is being converted
 	done bool
 }
 
+func (r *Replayer) pages(ctx context.Context, s selection) pages {
+	return pages{ctx: ctx, replayer: r, selection: s}
+}
+
 // next calls f with each selected object of the next page, in the form that the client accepts. The
 // payload is only valid during the call.
 func (p *pages) next(f func(store.Object) error) error {
-	key, err := p.db.List(p.ctx, p.collection.ID, p.collection.Revision, p.within, func(o store.Object) error {
+	key, err := p.replayer.db.List(p.ctx, p.collection.ID, p.collection.Revision, p.within, func(o store.Object) error {
 		if ok, err := p.matches(o); err != nil || !ok {
 			return err
 		}
@@ -55,14 +59,14 @@ func (p *pages) next(f func(store.Object) error) error {
 		return f(o)
 	})
 	p.within.After, p.done = key, key == nil
-	return err
+	return p.replayer.damaged(p.collection.ID, err)
 }
 
 // measure adds up the sizes of the items in a protobuf list, without moving on. It reads payloads
 // only to select by a field or to convert; the conversion is then done twice.
 func (p *pages) measure() (total int, err error) {
 	if p.convert == nil && len(p.fields) == 0 {
-		err = p.db.Measure(p.ctx, p.collection.ID, p.collection.Revision, p.within, func(object string, size, count int) error {
+		err = p.replayer.db.Measure(p.ctx, p.collection.ID, p.collection.Revision, p.within, func(object string, size, count int) error {
 			ok, err := p.matchesLabels(object)
 			if ok {
 				total += count * wire.ItemSize(size)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -23,21 +24,31 @@ var ErrNotRecorded = errors.New("not recorded")
 
 // Replayer answers requests from a store.
 type Replayer struct {
-	db   *store.DB
-	now  func() time.Time
-	used func(collection int64)
+	db  *store.DB
+	now func() time.Time
+	rec Recorder
 }
 
-// New makes a Replayer. now is for the age of responses; nil means time.Now. used is called with
-// the collections that have answered; nil means that nobody is told.
-func New(db *store.DB, now func() time.Time, used func(collection int64)) *Replayer {
+// Recorder is what the Replayer needs of the recorder of its store.
+type Recorder interface {
+	// Used is told which collection has answered.
+	Used(collection int64)
+	// Doubtful reports whether a client was told something of the objects that the store does not
+	// have. A key without a name is for a namespace, and one without that for the resource.
+	Doubtful(store.Resource, store.Key) bool
+	// Oversized says which collection of the objects is too large for the cache, and what to change;
+	// empty: none.
+	Oversized(res store.Resource, namespace string) string
+	// Damaged is told which collection has a damaged payload.
+	Damaged(collection int64)
+}
+
+// New makes a Replayer. now is for the age of responses; nil means time.Now.
+func New(db *store.DB, now func() time.Time, rec Recorder) *Replayer {
 	if now == nil {
 		now = time.Now
 	}
-	if used == nil {
-		used = func(int64) {}
-	}
-	return &Replayer{db: db, now: now, used: used}
+	return &Replayer{db: db, now: now, rec: rec}
 }
 
 // Request is the request to answer.
@@ -47,8 +58,10 @@ type Request struct {
 	Path      string // the URL's path and query
 	// IfNoneMatch is the header of that name.
 	IfNoneMatch string
+}
 
-	tombstone *store.Tombstone // of the object of the request; nil: none
+func (q *Request) resource() store.Resource {
+	return store.Resource{Principal: q.Principal, Group: q.Info.Group, Resource: q.Info.Resource}
 }
 
 // Answer returns the response to a GET or LIST. An error is ErrNotRecorded, an apierrors.APIStatus
@@ -65,150 +78,141 @@ func (r *Replayer) Answer(ctx context.Context, q Request) (*http.Response, error
 }
 
 func (r *Replayer) answer(ctx context.Context, q Request) (*http.Response, error) {
-	doc, err := r.document(ctx, q)
-	if err != nil && !errors.Is(err, ErrNotRecorded) {
-		return nil, err
+	// The client prefers a verbatim response, for example a Table, unless something newer is known.
+	resp, err := r.document(ctx, q)
+	if !errors.Is(err, ErrNotRecorded) {
+		return resp, err
 	}
-	rows, errRows := answer{}, fmt.Errorf("%w: no response to this request", ErrNotRecorded)
 	switch q.Info.Class {
 	case request.ClassGet:
 		// A cancelable context costs a goroutine for each query, and these are short.
-		rows, errRows = r.get(context.WithoutCancel(ctx), q)
+		return r.get(context.WithoutCancel(ctx), q)
 	case request.ClassList:
-		rows, errRows = r.list(ctx, q)
+		return r.list(ctx, q)
 	}
-	var refusal apierrors.APIStatus
-	if errRows != nil && !errors.Is(errRows, ErrNotRecorded) && !errors.As(errRows, &refusal) {
-		return nil, errRows // it is unknown which is newer
-	}
-	// The client prefers a verbatim response, for example a Table, unless the rows are newer.
-	if err == nil && (errors.Is(errRows, ErrNotRecorded) || !rows.at.After(doc.at)) {
-		return doc.Response, nil
-	}
-	return rows.Response, errRows
+	return nil, err
 }
 
-// answer is a response, or the time for which the object is proven absent.
-type answer struct {
-	*http.Response
-	at time.Time
-}
-
-// get returns the newest recorded state of an object, in a form that the client accepts or that can
-// be converted to one. The object is absent if its newest state in any form is absence, proven by a
-// complete list without it or by the API server's 404 or DELETE for this very object.
-func (r *Replayer) get(ctx context.Context, q Request) (answer, error) {
-	all, err := r.db.Collections(ctx, q.Principal, q.Info.Group, q.Info.Version, q.Info.Resource)
+// get returns the recorded state of an object, in a form that the client accepts or that can be
+// converted to one. It is a state that is newer than all that contradicts it, in any form and API
+// version. The object is absent if that is newer than all that contradicts it.
+func (r *Replayer) get(ctx context.Context, q Request) (*http.Response, error) {
+	known, err := r.known(ctx, q)
 	if err != nil {
-		return answer{}, err
+		return nil, err
 	}
-	if q.tombstone, err = r.tombstone(ctx, q); err != nil {
-		return answer{}, err
-	}
-	found, err := r.candidates(ctx, q, all)
-	if err != nil {
-		return answer{}, err
-	}
-	latest := newest(found, nil, func(store.Collection) (conversion, bool) { return conversion{}, true })
-	notFound := apierrors.NewNotFound(schema.GroupResource{Group: q.Info.Group, Resource: q.Info.Resource}, q.Info.Name)
-	switch {
-	case latest == nil && q.tombstone != nil:
-		return answer{at: q.tombstone.At}, notFound
-	case latest != nil && latest.absent:
-		r.used(latest.collection.ID)
-		return answer{at: latest.collection.SyncedAt}, notFound
-	}
-	var best *candidate
-	forms := q.Info.Forms()
-	for _, converting := range []bool{false, true} {
-		best = newest(found, best, func(c store.Collection) (conversion, bool) { return findConversion(c, forms, converting) })
-	}
-	if best == nil || best.absent {
-		return answer{}, fmt.Errorf("%w: neither %s %q nor a list that would contain it",
-			ErrNotRecorded, q.Info.Resource, q.Info.Name)
-	}
-	o, err := best.converted(nil, best.object)
-	if err != nil {
-		return answer{}, fmt.Errorf("collection %d: %s/%s: %w", best.collection.ID, o.Namespace, o.Name, err)
-	}
-	r.used(best.collection.ID)
-	header := http.Header{"Content-Type": {best.to.Format.MediaType()}}
-	return r.response(http.StatusOK, header, best.collection.SyncedAt, best.typed(nil, o)), nil
-}
-
-// candidate is the state of an object in one collection.
-type candidate struct {
-	collection store.Collection
-	conversion
-	object  store.Object
-	absent  bool   // proven
-	version string // the version of this state
-}
-
-// candidates returns the states of an object in all collections.
-func (r *Replayer) candidates(ctx context.Context, q Request, all []store.Collection) (found []candidate, err error) {
-	for _, c := range all {
-		if c.Namespace != "" && c.Namespace != q.Info.Namespace {
-			continue
+	if version, ok := known.absent(); ok {
+		if isOlder(version, q.Info.ResourceVersion) {
+			return nil, tooLarge()
 		}
-		s := candidate{collection: c}
-		s.object, s.version, err = r.db.Object(ctx, c.ID, q.Info.Namespace, q.Info.Name)
-		switch {
-		case errors.Is(err, store.ErrNotFound):
-			// A selection without the object does not prove its absence.
-			if c.State != store.Complete || c.LabelSelector != "" || c.FieldSelector != "" {
+		return nil, apierrors.NewNotFound(schema.GroupResource{Group: q.Info.Group, Resource: q.Info.Resource}, q.Info.Name)
+	}
+	best, ok, err := current(known, q.Info)
+	switch {
+	case err != nil:
+		return nil, err
+	case !ok && len(known.all)+len(known.scopes) > 0:
+		return nil, fmt.Errorf("%w: the latest state of %s %q, or not in a form that the client accepts%s", ErrNotRecorded, q.Info.Resource, q.Info.Name, r.oversized(q))
+	case !ok:
+		return nil, fmt.Errorf("%w: neither %s %q nor a list that would contain it%s", ErrNotRecorded, q.Info.Resource, q.Info.Name, r.oversized(q))
+	case isOlder(best.version(), q.Info.ResourceVersion):
+		return nil, tooLarge()
+	}
+	o := best.Object
+	if o.Payload, err = r.db.Payload(ctx, &best.ObjectState); err != nil {
+		return nil, r.damaged(best.Collection.ID, err)
+	}
+	if o, err = best.converted(nil, o); err != nil {
+		return nil, fmt.Errorf("collection %d: %s/%s: %w", best.Collection.ID, o.Namespace, o.Name, err)
+	}
+	r.rec.Used(best.Collection.ID)
+	at := best.Collection.SyncedAt
+	if best.Collection.State == store.Single {
+		at = o.UpdatedAt
+	}
+	header := http.Header{"Content-Type": {best.to.Format.MediaType()}}
+	return r.response(http.StatusOK, header, at, best.typed(nil, o)), nil
+}
+
+// known returns what is known of the object of a request.
+func (r *Replayer) known(ctx context.Context, q Request) (*knowledge, error) {
+	key := store.Key{Namespace: q.Info.Namespace, Name: q.Info.Name}
+	if r.rec.Doubtful(q.resource(), key) {
+		return nil, fmt.Errorf("%w: %s %q has changed, and that could not be recorded", ErrNotRecorded, q.Info.Resource, q.Info.Name)
+	}
+	found, err := r.db.Known(ctx, q.resource(), key)
+	if err != nil {
+		return nil, err
+	}
+	return newKnowledge(found, q.Info.Namespace), nil
+}
+
+// isOlder reports whether a state that is known up to a version may be older than a client asks for.
+func isOlder(version, asked string) bool {
+	return asked != "" && asked != "0" && (version == "" || store.NewerVersion(asked, version))
+}
+
+// state is a recorded state of an object, and its conversion for the client.
+type state struct {
+	store.ObjectState
+	conversion
+}
+
+// version is the version up to which the state is known.
+func (s *state) version() string {
+	if s.Collection.State == store.Complete {
+		return s.Collection.ResourceVersion
+	}
+	return s.Object.ResourceVersion
+}
+
+// current finds the state of an object that holds, in the form that the client prefers: unconverted
+// if possible.
+func current(known *knowledge, info request.Info) (best state, ok bool, err error) {
+	forms := info.Forms()
+	for _, converting := range []bool{false, true} {
+		for _, s := range known.States {
+			if ok && converting || s.Collection.Version != info.Version {
 				continue
 			}
-			s.absent = true
-		case err != nil:
-			return nil, err
-		case c.State == store.Single:
-			s.version = s.object.ResourceVersion
-			s.collection.SyncedAt = s.object.UpdatedAt
-		}
-		if !supersedes(q.tombstone, s) {
-			found = append(found, s)
-		}
-	}
-	return found, nil
-}
-
-// newest returns the newest of best and of the candidates that have a conversion for the client.
-func newest(found []candidate, best *candidate, conversionOf func(store.Collection) (conversion, bool)) *candidate {
-	for _, s := range found {
-		if best != nil && !newer(s.version, best.version) {
-			continue
-		}
-		var ok bool
-		if s.conversion, ok = conversionOf(s.collection); ok {
-			best = &s
+			conversion, found := findConversion(s.Collection, forms, converting)
+			if !found || ok && slices.Index(forms, conversion.to) >= slices.Index(forms, best.to) {
+				continue
+			}
+			holds, err := known.current(&s)
+			if err != nil {
+				return best, false, err
+			}
+			if holds {
+				best, ok = state{s, conversion}, true
+			}
 		}
 	}
-	return best
+	return best, ok, nil
 }
 
-// newer reports whether a is a higher resourceVersion than b. If one of them is not a number, it is
-// not, so that the first candidate stays.
-func newer(a, b string) bool {
-	x, errX := strconv.ParseUint(a, 10, 64)
-	y, errY := strconv.ParseUint(b, 10, 64)
-	return errX == nil && errY == nil && x > y
+// damaged notes that a payload is damaged. Only its collection is lost.
+func (r *Replayer) damaged(collection int64, err error) error {
+	if errors.Is(err, store.ErrDamaged) {
+		r.rec.Damaged(collection)
+	}
+	return err
 }
 
 // response makes a response with the headers that say that it comes from a cache, and how old it is
 // (RFC 9111 §5.1, RFC 9211).
-func (r *Replayer) response(status int, header http.Header, at time.Time, raw []byte) answer {
+func (r *Replayer) response(status int, header http.Header, at time.Time, raw []byte) *http.Response {
 	header.Set("Cache-Status", "rockpool; hit")
 	header.Set("Age", strconv.FormatInt(max(0, int64(r.now().Sub(at)/time.Second)), 10))
 	var body io.ReadCloser = http.NoBody
 	if len(raw) > 0 {
 		body = io.NopCloser(bytes.NewReader(raw))
 	}
-	return answer{&http.Response{
+	return &http.Response{
 		Status: fmt.Sprintf("%d %s", status, http.StatusText(status)), StatusCode: status,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: header, Body: body, ContentLength: int64(len(raw)),
-	}, at}
+	}
 }
 
 // tooLarge is the API server's error for a future resourceVersion. Clients retry without one.

@@ -25,12 +25,12 @@ func TestAnswers(t *testing.T) {
 		url, accept string
 		want        string
 	}{
-		{"the recorded list", "/api/v1/namespaces/shop/pods?limit=500", "", "PodList@20 a@1 b@19"},
+		{"the recorded list", "/api/v1/namespaces/shop/pods?limit=500", "", "PodList@20 a@1 b@2"},
 		{"all namespaces", "/api/v1/pods", "", "PodList@10 x@3 a@1 b@2"},
 		{"one namespace of a list of all", "/api/v1/namespaces/bar/pods", "", "PodList@10 x@3"},
 		{"an empty namespace", "/api/v1/namespaces/empty/pods", "", "PodList@10"},
-		{"a label selector on the newest list", "/api/v1/namespaces/shop/pods?labelSelector=app%3Db", "", "PodList@20 b@19"},
-		{"a label selector whose own list is newest", "/api/v1/pods?labelSelector=app+in+(x)", "", "PodList@30 x@25"},
+		{"a label selector on the newest list", "/api/v1/namespaces/shop/pods?labelSelector=app%3Db", "", "PodList@20 b@2"},
+		{"a label selector whose own list is newest", "/api/v1/pods?labelSelector=app+in+(x)", "", "PodList@30 x@3"},
 		{"a label selector, not from the list of another selector", "/api/v1/namespaces/bar/pods?labelSelector=app", "", "PodList@10 x@3"},
 		{"a name as a field selector", "/api/v1/namespaces/shop/pods?fieldSelector=metadata.name%3Da", "", "PodList@20 a@1"},
 		{"a namespace as a field selector", "/api/v1/pods?fieldSelector=metadata.namespace%3Dbar", "", "PodList@10 x@3"},
@@ -38,11 +38,11 @@ func TestAnswers(t *testing.T) {
 		{"two names at once", "/api/v1/pods?fieldSelector=metadata.name%3Da,metadata.name%3Db", "", "PodList@10"},
 		{"all names but one", "/api/v1/pods?fieldSelector=metadata.name!%3Da", "", "PodList@10 x@3 b@2"},
 		{"a field that no object has", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn", "", "PodList@10"},
-		{"a field, a label and a namespace", "/api/v1/namespaces/shop/pods?fieldSelector=spec.nodeName!%3Dn,spec.hostNetwork%3D%3Dfalse&labelSelector=app%3Db", "", "PodList@20 b@19"},
+		{"a field, a label and a namespace", "/api/v1/namespaces/shop/pods?fieldSelector=spec.nodeName!%3Dn,spec.hostNetwork%3D%3Dfalse&labelSelector=app%3Db", "", "PodList@20 b@2"},
 		{"a field that is not selectable", "/api/v1/pods?fieldSelector=spec.priority%3D1", "", "not recorded"},
 		{"a resource that was never listed", "/api/v1/services", "", "not recorded"},
 		{"another version of the group", "/apis/x.io/v1/pods", "", "not recorded"},
-		{"kubectl prefers a table and accepts the list", "/api/v1/namespaces/shop/pods", table + ",application/json", "PodList@20 a@1 b@19"},
+		{"kubectl prefers a table and accepts the list", "/api/v1/namespaces/shop/pods", table + ",application/json", "PodList@20 a@1 b@2"},
 		{"a table only", "/api/v1/namespaces/shop/pods", table, "not recorded"},
 		{"a further page", "/api/v1/pods?continue=abc", "", "410 Expired"},
 		{"any version", "/api/v1/pods?resourceVersion=0", "", "PodList@10 x@3 a@1 b@2"},
@@ -50,9 +50,9 @@ func TestAnswers(t *testing.T) {
 		{"newer than the recorded version", "/api/v1/pods?resourceVersion=11", "", "504 Timeout"},
 		{"exactly the recorded version", "/api/v1/pods?resourceVersion=10&resourceVersionMatch=Exact", "", "PodList@10 x@3 a@1 b@2"},
 		{"exactly another version", "/api/v1/pods?resourceVersion=9&resourceVersionMatch=Exact", "", "410 Expired"},
-		{"an object, from the newest list", "/api/v1/namespaces/shop/pods/b", "", "Pod b@19"},
-		{"an object whose newest state is in a selection", "/api/v1/namespaces/bar/pods/x", "", "Pod x@25"},
-		{"an object read by GET after the lists", "/api/v1/namespaces/shop/pods/a", "", "Pod a@50"},
+		{"an object, from the newest list", "/api/v1/namespaces/shop/pods/b", "", "Pod b@2"},
+		{"an object whose newest state is in a selection", "/api/v1/namespaces/bar/pods/x", "", "Pod x@3"},
+		{"an object read by GET as it is in the lists", "/api/v1/namespaces/shop/pods/a", "", "Pod a@1"},
 		{"an absent object", "/api/v1/namespaces/bar/pods/nope", "", "404 NotFound"},
 		{"an object read by GET, of a resource never listed", "/api/v1/namespaces/shop/services/s", "", "Pod s@5"},
 		{"an object of a resource never listed", "/api/v1/namespaces/shop/services/t", "", "not recorded"},
@@ -61,10 +61,10 @@ func TestAnswers(t *testing.T) {
 	}
 	h := newHarness(t)
 	h.record("/api/v1/pods", 10, bare("shop", "a", 1), bare("shop", "b", 2), bare("bar", "x", 3))
-	h.record("/api/v1/namespaces/shop/pods", 20, bare("shop", "a", 1), bare("shop", "b", 19))
-	h.record("/api/v1/pods?labelSelector=app+in+(x)", 30, bare("bar", "x", 25))
+	h.record("/api/v1/namespaces/shop/pods", 20, bare("shop", "a", 1), bare("shop", "b", 2))
+	h.record("/api/v1/pods?labelSelector=app+in+(x)", 30, bare("bar", "x", 3))
 	h.update(func(tx *store.Tx) error {
-		return errors.Join(tx.PutSingle(scope("/api/v1/pods"), "Pod", "v1", bare("shop", "a", 50)), tx.PutSingle(scope("/api/v1/services"), "Pod", "v1", bare("shop", "s", 5)))
+		return errors.Join(h.putSingle(tx, scope("/api/v1/pods"), "Pod", "v1", bare("shop", "a", 1)), h.putSingle(tx, scope("/api/v1/services"), "Pod", "v1", bare("shop", "s", 5)))
 	})
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -193,8 +193,12 @@ func TestANewerListIsPreferredToAnOlderTable(t *testing.T) {
 	h.record(list, 10, bare("shop", "a", 1))
 	h.now = h.now.Add(time.Second)
 	h.update(func(tx *store.Tx) error {
-		table := store.Response{Principal: who, Accept: accept, Status: 200, MediaType: "application/json", Body: []byte(`{"kind":"Table"}`)}
+		table := store.Response{Principal: who, Told: h.db.Next(), Accept: accept, Status: 200, MediaType: "application/json", Body: []byte(`{"kind":"Table"}`)}
+		table.Version, table.Asked, table.Read = "10", table.Told, store.Latest
 		for _, table.Path = range []string{list, one} {
+			if table.Path == one {
+				table.Version = "1"
+			}
 			if err := tx.PutResponse(table); err != nil {
 				return err
 			}
@@ -219,10 +223,10 @@ func TestAnObjectInOneFormOverridesAbsenceInAnother(t *testing.T) {
 	h := newHarness(t)
 	partial := scope("/api/v1/pods")
 	partial.Representation = "metadata"
-	snap := store.NewSnapshot(partial)
+	snap := store.NewSnapshot(partial, h.asked())
 	h.update(func(tx *store.Tx) error {
 		return errors.Join(snap.Commit(tx, store.CollectionMeta{Kind: "PartialObjectMetadata", APIVersion: "meta.k8s.io/v1", ResourceVersion: "10", Envelope: `{}`}),
-			tx.PutSingle(scope("/api/v1/pods"), "Pod", "v1", bare("shop", "z", 20)))
+			h.putSingle(tx, scope("/api/v1/pods"), "Pod", "v1", bare("shop", "z", 20)))
 	})
 	const metadata = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 	if got := h.answer(ask("/api/v1/namespaces/shop/pods/z", metadata+",application/json")); got != "PartialObjectMetadata z@20" {
@@ -235,7 +239,7 @@ func TestAnObjectInOneFormOverridesAbsenceInAnother(t *testing.T) {
 		t.Errorf("a client that accepts only metadata: %s", got)
 	}
 	h.update(func(tx *store.Tx) error {
-		return tx.PutSingle(partial, "PartialObjectMetadata", "meta.k8s.io/v1", store.Object{Namespace: "shop", Name: "y", ResourceVersion: "30", Encoding: store.JSON, Payload: []byte(`{}`)})
+		return h.putSingle(tx, partial, "PartialObjectMetadata", "meta.k8s.io/v1", store.Object{Namespace: "shop", Name: "y", ResourceVersion: "30", Encoding: store.JSON, Payload: []byte(`{}`)})
 	})
 	if got := h.answer(ask("/api/v1/namespaces/shop/pods/y", "application/json")); got != "not recorded" {
 		t.Errorf("a client of objects whose metadata alone is recorded: %s", got)
@@ -305,7 +309,7 @@ func TestAVerbatimResponseDoesNotHideCorruptRows(t *testing.T) {
 	if err := errors.Join(err, raw.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if resp, err := h.Answer(t.Context(), ask(url, "")); !errors.Is(err, store.ErrCorrupt) {
+	if resp, err := h.Answer(t.Context(), ask(url, "")); !errors.Is(err, store.ErrDamaged) {
 		t.Errorf("it answers %v, %v", resp, err)
 	}
 }
@@ -317,5 +321,36 @@ func TestAWatchOfMetadataDoesNotBeginInTheFormOfAnotherClientsList(t *testing.T)
 	form, ok := h.Form(t.Context(), ask("/api/v1/pods?watch=true", metadata+",application/json"))
 	if !ok || form.Representation != request.Metadata {
 		t.Errorf("%v %v, want metadata", form, ok)
+	}
+}
+
+// full is a recorder of a cache into which the Secrets do not fit.
+type full struct{ unrecorded }
+
+func (full) Oversized(res store.Resource, _ string) string {
+	if res.Resource != "secrets" {
+		return ""
+	}
+	return "raise cache.memory-max-size"
+}
+
+func TestTheErrorSaysThatAListDoesNotFit(t *testing.T) {
+	h := newHarness(t)
+	h.rec = full{}
+	for url, want := range map[string]bool{
+		"/api/v1/namespaces/shop/secrets":    true,
+		"/api/v1/secrets?watch=true":         true,
+		"/api/v1/namespaces/shop/secrets/a":  true,
+		"/api/v1/namespaces/shop/configmaps": false,
+	} {
+		t.Run(url, func(t *testing.T) {
+			_, err := h.Answer(t.Context(), ask(url, ""))
+			if strings.Contains(url, "watch") {
+				_, err = h.State(t.Context(), ask(url, ""))
+			}
+			if !errors.Is(err, ErrNotRecorded) || strings.HasSuffix(err.Error(), "; raise cache.memory-max-size") != want {
+				t.Errorf("%v", err)
+			}
+		})
 	}
 }

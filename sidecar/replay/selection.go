@@ -29,16 +29,96 @@ func (r *Replayer) cover(ctx context.Context, q Request) (selection, error) {
 		return selection{}, apierrors.NewResourceExpired("The provided continue parameter is " +
 			"from before the link to the API server went down. Start the list without it.")
 	}
+	if info.Narrowed {
+		return selection{}, fmt.Errorf("%w: no response to this request, whose parameters are not known", ErrNotRecorded)
+	}
 	all, err := r.db.Collections(ctx, q.Principal, info.Group, info.Version, info.Resource)
 	if err != nil {
 		return selection{}, err
 	}
 	s, ok := choose(all, info)
 	if !ok {
-		return selection{}, fmt.Errorf("%w: no complete list of %s covers this request", ErrNotRecorded, info.Resource)
+		return selection{}, fmt.Errorf("%w: no complete list of %s covers this request%s", ErrNotRecorded, info.Resource, r.oversized(q))
 	}
-	r.used(s.collection.ID)
-	return s, atVersion(s.collection, info)
+	if r.rec.Doubtful(q.resource(), store.Key{Namespace: info.Namespace}) {
+		return selection{}, fmt.Errorf("%w: %s have changed, and that could not be recorded", ErrNotRecorded, info.Resource)
+	}
+	if err := atVersion(s.collection, info); err != nil {
+		return selection{}, err
+	}
+	r.rec.Used(s.collection.ID)
+	if info.ResourceVersionMatch == "Exact" && info.ResourceVersion != "" {
+		return s, nil // the client asks for that very state
+	}
+	by, err := r.db.Overtaken(ctx, s.collection, s.whole(info))
+	if err == nil && by != "" {
+		err = fmt.Errorf("%w: the latest list of %s (%s)%s", ErrNotRecorded, info.Resource, by, r.oversized(q))
+	}
+	return s, err
+}
+
+// oversized says which collection is too large for the cache, behind a semicolon; empty: none.
+func (r *Replayer) oversized(q Request) string {
+	if text := r.rec.Oversized(q.resource(), q.Info.Namespace); text != "" {
+		return "; " + text
+	}
+	return ""
+}
+
+// whole says which objects, of any collection, the requested part is of.
+func (s *selection) whole(info request.Info) store.Selection {
+	selector, err := labels.Parse(info.LabelSelector)
+	conditions, known := parseConditions(info)
+	whole := store.Selection{Range: s.within, Matches: matchesSelector, Labels: func(object string) (bool, error) {
+		return matches(selector, object)
+	}}
+	if err != nil {
+		whole.Labels = func(string) (bool, error) { return true, nil }
+	}
+	if known {
+		whole.Fields = func(c store.Collection, o store.Object) (bool, error) {
+			for _, cond := range conditions {
+				if !cond.ofMetadata() && c.Representation != string(request.Object) {
+					continue // the recorded form does not have the field
+				}
+				if ok, err := cond.matches(formOf(c).Format, o); !ok || err != nil {
+					return ok, err
+				}
+			}
+			return true, nil
+		}
+	}
+	return whole
+}
+
+func matchesSelector(selector, object string) (bool, error) {
+	parsed, err := parseSelector(selector)
+	if err != nil {
+		return false, err
+	}
+	return matches(parsed, object)
+}
+
+func matches(selector labels.Selector, object string) (bool, error) {
+	set, err := parseLabels(object)
+	return err == nil && selector.Matches(set), err
+}
+
+// parseSelector parses a recorded label selector.
+func parseSelector(selector string) (labels.Selector, error) {
+	parsed, err := labels.Parse(selector)
+	if err != nil {
+		return nil, fmt.Errorf("label selector %q: %w: %w", selector, store.ErrCorrupt, err)
+	}
+	return parsed, nil
+}
+
+// parseLabels parses the recorded labels of an object.
+func parseLabels(object string) (set labels.Set, err error) {
+	if err := json.Unmarshal([]byte(object), &set); err != nil {
+		return nil, fmt.Errorf("labels: %w: %w", store.ErrCorrupt, err)
+	}
+	return set, nil
 }
 
 // choose finds the newest complete collection that contains everything requested, in a form that
@@ -49,7 +129,7 @@ func choose(all []store.Collection, info request.Info) (best selection, ok bool)
 	for _, converting := range []bool{false, true} {
 		for _, c := range all {
 			needsNewer := converting && ok && best.convert == nil
-			if c.State != store.Complete || needsNewer && !newer(c.ResourceVersion, best.collection.ResourceVersion) {
+			if c.State != store.Complete || needsNewer && !newer(c, best.collection) {
 				continue
 			}
 			s, found := narrow(c, info)
@@ -69,12 +149,19 @@ func choose(all []store.Collection, info request.Info) (best selection, ok bool)
 func (s *selection) better(other *selection, info request.Info, forms []request.Form) bool {
 	a, b := s.collection, other.collection
 	switch {
-	case a.ResourceVersion != b.ResourceVersion:
-		return newer(a.ResourceVersion, b.ResourceVersion)
+	case newer(a, b):
+		return true
+	case newer(b, a):
+		return false
 	case exact(a, info) != exact(b, info):
 		return exact(a, info)
 	}
 	return slices.Index(forms, s.to) < slices.Index(forms, other.to)
+}
+
+// newer reports whether a collection is of a later state than another.
+func newer(a, b store.Collection) bool {
+	return a.ResourceVersion != b.ResourceVersion && a.Position().Newer(b.Position())
 }
 
 func exact(c store.Collection, info request.Info) bool {
@@ -134,7 +221,7 @@ func atVersion(c store.Collection, info request.Info) error {
 		}
 		return nil
 	}
-	if newer(rv, c.ResourceVersion) {
+	if isOlder(c.ResourceVersion, rv) {
 		return tooLarge()
 	}
 	return nil
@@ -157,9 +244,5 @@ func (s *selection) matchesLabels(object string) (bool, error) {
 	if s.labels == nil {
 		return true, nil
 	}
-	var set labels.Set
-	if err := json.Unmarshal([]byte(object), &set); err != nil {
-		return false, fmt.Errorf("collection %d: labels: %w: %w", s.collection.ID, store.ErrCorrupt, err)
-	}
-	return s.labels.Matches(set), nil
+	return matches(s.labels, object)
 }

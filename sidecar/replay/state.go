@@ -35,7 +35,7 @@ func (r *Replayer) State(ctx context.Context, q Request) (*State, error) {
 		ResourceVersion: s.collection.ResourceVersion,
 		Form:            s.to,
 		Header:          r.response(http.StatusOK, header, s.collection.SyncedAt, nil).Header,
-		pages:           pages{ctx: ctx, db: r.db, selection: s},
+		pages:           r.pages(ctx, s),
 		bookmark:        q.Info.SendInitialEvents,
 	}, nil
 }

@@ -32,8 +32,8 @@ func (r *Replayer) StateAt(ctx context.Context, q Request, form request.Form, eq
 		return nil, fmt.Errorf("%w: no complete list of %s at that version covers this request",
 			ErrNotRecorded, info.Resource)
 	}
-	r.used(selected.collection.ID)
-	return &StateAt{pages: pages{ctx: ctx, db: r.db, selection: selected}}, nil
+	r.rec.Used(selected.collection.ID)
+	return &StateAt{pages: r.pages(ctx, selected)}, nil
 }
 
 // Each calls f with each object. It returns store.ErrChanged if something newer was recorded. The

@@ -66,7 +66,7 @@ func (p *expired) difference(ctx context.Context, w *watch) (*relist.Difference,
 // that the state that the client was sent can be known. The position says too little of a
 // client that acts as somebody else, or takes a Table.
 func (w *watch) comparable() bool {
-	if w.Source.Principal == "" || w.Info.Unrecorded {
+	if w.Source.Principal == "" || w.Info.Unrecorded || w.Info.Narrowed {
 		return false
 	}
 	return w.accept != "" || !slices.ContainsFunc(w.Info.Accept, func(m request.MediaType) bool {

@@ -2,10 +2,10 @@ package watch
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -43,11 +43,14 @@ type Options struct {
 type Watches struct {
 	Options
 	cohorts cohorts
+
+	mu       sync.Mutex // held before the lock of an excludedEvents
+	excluded map[*excludedEvents]struct{}
 }
 
 // New makes a Watches.
 func New(o Options) *Watches {
-	return &Watches{Options: o, cohorts: cohorts{random: rand.Float64}}
+	return &Watches{Options: o, cohorts: cohorts{random: rand.Float64}, excluded: map[*excludedEvents]struct{}{}}
 }
 
 // Asked says that a program of the pod has asked the API server for something else. Watches that
@@ -62,6 +65,8 @@ type Request struct {
 	// Source names the recorded stream. Its principal is empty when nothing is recorded. The
 	// client's timeoutSeconds count from when it was sent.
 	Source record.Source
+	// Excluded is why the principal is empty, if that may change; nil: it is not.
+	Excluded *Excluded
 }
 
 // Follow makes the body of the API server's answer a watch that outlives the link. An answer
@@ -79,7 +84,7 @@ func (s *Watches) Follow(q Request, resp *http.Response) bool {
 	if rv := q.Info.ResourceVersion; !q.Info.SendInitialEvents && rv != "" && rv != "0" {
 		w.served, w.version = true, rv
 	}
-	w.events = q.Cache.Watch(q.Source, format)
+	w.events = s.record(q, q.Source, format)
 	w.phase = newStreaming(w, resp.Body, nil)
 	resp.Body, resp.ContentLength = w, -1
 	return true
@@ -89,17 +94,13 @@ func (s *Watches) Follow(q Request, resp *http.Response) bool {
 // the coming changes only opens and stays quiet. A watch that begins with the present state
 // needs the cache.
 func (s *Watches) Replay(q Request, proven replay.Request) (*http.Response, error) {
-	q.Source.Info.SendInitialEvents, q.Source.Replayed = false, true
+	q.Source.Info.SendInitialEvents = false
 	form := openingForm(q, proven)
 	header := http.Header{"Content-Type": {form.Format.WatchMediaType()}, "Cache-Status": {"rockpool; hit"}}
 	version := q.Info.ResourceVersion
 	w := s.newWatch(q, form)
 	var state *replay.State
 	if q.Info.SendInitialEvents || version == "" || version == "0" {
-		if q.Info.Narrowed {
-			w.cancel()
-			return nil, fmt.Errorf("%w: a watch with parameters that only the API server understands", replay.ErrNotRecorded)
-		}
 		var err error
 		if state, err = q.Cache.State(w.ctx, proven); err != nil {
 			w.cancel()
@@ -109,7 +110,7 @@ func (s *Watches) Replay(q Request, proven replay.Request) (*http.Response, erro
 	}
 	w.served, w.version, w.accept = true, version, q.Info.AcceptForm(w.form)
 	w.Source.Info.ResourceVersion = version
-	w.events = q.Cache.Watch(w.Source, w.form.Format)
+	w.events = s.record(q, w.Source, w.form.Format)
 	if state != nil {
 		w.phase = &replaying{state}
 	} else {

@@ -18,6 +18,7 @@ import (
 	"rockpool.dev/sidecar/api/origin"
 	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/sidecar/principal"
+	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/replay"
 )
 
@@ -220,7 +221,8 @@ func (p *waiting) step(w *watch) phase {
 			return p.end(w, w.over())
 		}
 		p.failures, p.retryAfter = p.failures+1, 0
-		r := w.resumption()
+		r, source := w.resumption(), w.Source
+		source.Asked = w.Cache.Ask()
 		resp, err := w.Upstream.RoundTrip(r)
 		switch {
 		case err == nil && !fromAPIServer(ctx, resp):
@@ -234,7 +236,7 @@ func (p *waiting) step(w *watch) phase {
 			p.retryAfter = retryAfter(resp)
 			_ = resp.Body.Close()
 		case err == nil:
-			return p.refused(w, resp)
+			return p.refused(w, source, resp)
 		case w.ctx.Err() != nil:
 			return p.end(w, w.over())
 		}
@@ -276,7 +278,8 @@ func (p *waiting) end(w *watch, next phase) phase {
 
 // refused takes an answer that is no stream. If the version is forgotten, the watch may go on
 // all the same. For any other answer the client asks again, and gets it itself.
-func (p *waiting) refused(w *watch, resp *http.Response) phase {
+func (p *waiting) refused(w *watch, source record.Source, resp *http.Response) phase {
+	w.Cache.Record(source, resp)
 	defer resp.Body.Close()
 	format := w.form.Format
 	if wire.FormatOf(resp.Header.Get("Content-Type")) == format {

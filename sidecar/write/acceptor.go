@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/store"
 )
 
 // ErrNoToken says that no token of a principal is at hand.
@@ -28,6 +29,15 @@ type Acceptor interface {
 	Accept(context.Context, Request) (*http.Response, error)
 }
 
+// Evidence is what the API server's answer to the request says.
+func (r *Request) Evidence(says store.Says, resourceVersion string) store.Evidence {
+	e := store.Evidence{Says: says, Version: resourceVersion, Asked: r.Asked, Told: r.Told, Read: store.Latest}
+	if r.Info.IsRead() && r.Info.ResourceVersion != "" {
+		e.Read = store.Lagging
+	}
+	return e
+}
+
 // Request is a request that an acceptor handles, with its body.
 type Request struct {
 	// Principal is the subject of the caller's token. Accept is only called when the caller
@@ -36,6 +46,8 @@ type Request struct {
 	Info      *request.Info
 	// Sent is when the request went to the API server.
 	Sent time.Time
+	// Asked and Told are store.DB.Next when it went, and when its answer came.
+	Asked, Told int64
 	// ContentType is that of Body.
 	ContentType string
 	Body        []byte

@@ -22,8 +22,8 @@ const (
 	ClassWatch
 	// ClassWrite creates, changes or deletes one object. Its answer has the object.
 	ClassWrite
-	// ClassScale changes an object's scale. Its answer does not have the object.
-	ClassScale
+	// ClassIndirect changes an object without showing it: its scale, an eviction, a binding.
+	ClassIndirect
 	// ClassDeleteMany deletes a collection.
 	ClassDeleteMany
 	// ClassReview is a POST that only asks.
@@ -79,13 +79,12 @@ func (i *Info) classifyRead() Class {
 
 func (i *Info) classifyWrite() Class {
 	switch i.Subresource {
-	case "", "status":
+	case "", "status", "approval", "ephemeralcontainers", "finalize", "resize": // the answer is the object
 		return ClassWrite
-	case "scale":
-		return ClassScale
+	case "scale", "eviction", "binding":
+		return ClassIndirect
 	}
-	// The watch tells the effect of an eviction or a binding. The answer to a request for a
-	// token is a token.
+	// The answer to a request for a token is a token.
 	return ClassOpaque
 }
 
@@ -93,8 +92,7 @@ func (i *Info) classifyWrite() Class {
 // the API, or says it to somebody else.
 func (i *Info) unrecorded() bool {
 	old := i.ResourceVersionMatch == "Exact" && (i.Class == ClassGet || i.Class == ClassList)
-	part := i.Narrowed && i.Class == ClassWatch
-	return i.Impersonated || old || part || (i.DryRun && !i.IsRead())
+	return i.Impersonated || old || (i.DryRun && !i.IsRead())
 }
 
 // SetDryRun notes that the body of a request says that nothing shall be changed.

@@ -58,7 +58,7 @@ type Info struct {
 	// Class is what the request is to Rockpool.
 	Class Class
 	// Unrecorded tells that the answer is not recorded: the request acts as somebody else,
-	// is only tried, asks for an old state, or watches an unknown part of a collection.
+	// is only tried, or asks for an old state.
 	Unrecorded bool
 }
 

@@ -33,12 +33,19 @@ type harness struct {
 	t     *testing.T
 	clock *clocktesting.FakePassiveClock
 	logs  *observer.ObservedLogs
+	next  int64
 }
 
 func newHarness(t *testing.T) *harness {
 	core, logs := observer.New(zap.DebugLevel)
 	c := clocktesting.NewFakePassiveClock(time.Unix(1_700_000_000, 0))
-	return &harness{New(Options{Logger: zap.New(core), Clock: c}), t, c, logs}
+	return &harness{New(Options{Logger: zap.New(core), Clock: c}), t, c, logs, 0}
+}
+
+// ask gives the next sequence number.
+func (g *harness) ask() int64 {
+	g.next++
+	return g.next
 }
 
 func (g *harness) advance(d time.Duration) { g.clock.SetTime(g.clock.Now().Add(d)) }
@@ -65,7 +72,8 @@ func (g *harness) exchangeAs(principal, method, url, contentType, body string, c
 	if !g.Handles(info) {
 		g.t.Fatalf("%s %s is not handled", method, url)
 	}
-	g.Observe(write.Request{Principal: principal, Info: info, Sent: g.clock.Now(), ContentType: contentType, Body: []byte(body)}, response(code, asJSON, answer))
+	asked := g.ask()
+	g.Observe(write.Request{Principal: principal, Info: info, Sent: g.clock.Now(), Asked: asked, Told: g.ask(), ContentType: contentType, Body: []byte(body)}, response(code, asJSON, answer))
 }
 
 func response(code int, contentType, body string) *http.Response {
@@ -373,4 +381,42 @@ func FuzzRenew(f *testing.F) {
 		info := parse(method, path)
 		g.Observe(write.Request{Principal: "me", Info: info, ContentType: contentType, Body: body}, response(200, contentType, string(body)))
 	})
+}
+
+func TestAnAnswerThatWasOvertakenDoesNotEndTheHold(t *testing.T) {
+	const missing = `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404}`
+	for name, late := range map[string]func(g *harness){
+		"a GET that was sent before the renewal": func(g *harness) {
+			asked := g.ask()
+			g.exchange("PUT", path, object("a", "2", 2), 200, object("a", "3", 2))
+			g.Observe(write.Request{Principal: "me", Info: parse("GET", path), Asked: asked, Told: g.ask()}, response(200, asJSON, object("a", "2", 1)))
+		},
+		"a 404 to a GET that was sent before the renewal": func(g *harness) {
+			asked := g.ask()
+			g.exchange("PUT", path, object("a", "2", 2), 200, object("a", "3", 2))
+			g.Observe(write.Request{Principal: "me", Info: parse("GET", path), Asked: asked, Told: g.ask()}, response(404, asJSON, missing))
+		},
+		"a GET from a cache of the API server": func(g *harness) {
+			g.exchange("PUT", path, object("a", "2", 2), 200, object("a", "3", 2))
+			g.exchange("GET", path+"?resourceVersion=0", "", 200, object("a", "2", 1))
+		},
+		"a 404 from a cache of the API server": func(g *harness) {
+			g.exchange("PUT", path, object("a", "2", 2), 200, object("a", "3", 2))
+			g.exchange("GET", path+"?resourceVersion=0", "", 404, missing)
+		},
+		"a renewal whose answer comes behind that of the next": func(g *harness) {
+			asked := g.ask()
+			g.exchange("PUT", path, object("a", "2", 2), 200, object("a", "3", 2))
+			g.Observe(write.Request{Principal: "me", Info: parse("PUT", path), Asked: asked, Told: g.ask(), ContentType: asJSON, Body: []byte(object("a", "1", 1))},
+				response(200, asJSON, object("a", "2", 1)))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newHolder(t)
+			late(g)
+			if got := g.offline("PUT", path, asJSON, object("a", "3", 9)); got != "a@3 09" {
+				t.Errorf("the renewal offline: %s", got)
+			}
+		})
+	}
 }

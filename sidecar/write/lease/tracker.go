@@ -13,6 +13,7 @@ import (
 	"rockpool.dev/sidecar/api/convert"
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/write"
+	"rockpool.dev/store"
 )
 
 var writesTotal = promauto.NewCounterVec(prometheus.CounterOpts{
@@ -51,10 +52,11 @@ type key struct{ principal, namespace, name string }
 
 // lease is what a principal knows of one.
 type lease struct {
-	object  write.Object // as the server gave it, or as it was renewed here
-	held    bool         // its holder has written it through this process
-	renewed time.Time    // when that was last asked for
-	local   bool         // the server does not know of the last renewal
+	object  write.Object   // as the server gave it, or as it was renewed here
+	known   store.Evidence // of the server's answer
+	held    bool           // its holder has written it through this process
+	renewed time.Time      // when that was last asked for
+	local   bool           // the server does not know of the last renewal
 }
 
 func (l *lease) holder() string { return l.object.Text("spec", "holderIdentity") }
@@ -107,7 +109,13 @@ func (k *Tracker) Observe(x write.Request, resp *http.Response) {
 	defer k.mu.Unlock()
 	at := key{x.Principal, x.Info.Namespace, x.Info.Name}
 	reads := x.Info.Verb == request.Get
+	superseded := func(e store.Evidence) bool { // an answer that was overtaken, or comes from a cache
+		old := k.leases[at]
+		return old != nil && !e.Newer(old.known) && !e.Agrees(old.known)
+	}
 	switch {
+	case resp.StatusCode == http.StatusNotFound && superseded(x.Evidence(store.Gone, "")):
+		return
 	case resp.StatusCode == http.StatusNotFound, x.Info.Verb == request.Delete && resp.StatusCode < 300:
 		k.end(at, "it is gone", resp.StatusCode)
 		delete(k.leases, at)
@@ -126,12 +134,16 @@ func (k *Tracker) Observe(x write.Request, resp *http.Response) {
 		return
 	}
 	at.name = o.Text("metadata", "name")
+	known := x.Evidence(store.Present, o.Text("metadata", "resourceVersion"))
+	if superseded(known) {
+		return
+	}
 	old := k.leases[at]
 	if old == nil {
 		k.makeRoom()
 		old = &lease{}
 	}
-	now := &lease{object: o, held: old.held && old.holder() != "" && old.holder() == o.Text("spec", "holderIdentity"), renewed: old.renewed}
+	now := &lease{object: o, known: known, held: old.held && old.holder() != "" && old.holder() == o.Text("spec", "holderIdentity"), renewed: old.renewed}
 	if !reads && now.holder() != "" && renews(x, o, renewTime(old.object)) {
 		now.held, now.renewed = true, x.Sent
 	}

@@ -1,0 +1,77 @@
+package record
+
+import (
+	"maps"
+	"sync"
+
+	"rockpool.dev/store"
+)
+
+// maxDoubts bounds the doubts about single objects; more make their namespaces doubtful.
+const maxDoubts = 1024
+
+// doubts are about objects that clients were told of, but the store was not: the queue was full, or
+// the store has failed. They are written with the next group. Until then Doubtful has them.
+type doubts struct {
+	mu sync.Mutex
+	of map[doubt]int64 // store.DB.Next when it was told
+}
+
+// doubt names an object, or a scope if its key has no name.
+type doubt struct {
+	store.Resource
+	store.Key
+}
+
+func (doubt) evidence(told int64) store.Evidence {
+	return store.Evidence{Says: store.Unknown, Asked: told, Told: told, Read: store.Latest}
+}
+
+// doubt notes that nothing from before counts of an object or scope.
+func (r *Recorder) doubt(res store.Resource, key store.Key, told int64) {
+	r.doubts.mu.Lock()
+	defer r.doubts.mu.Unlock()
+	if len(r.doubts.of) >= maxDoubts {
+		key.Name = ""
+	}
+	d := doubt{res, key}
+	r.doubts.of[d] = max(r.doubts.of[d], told)
+}
+
+func (d *doubts) empty() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.of) == 0
+}
+
+func (d *doubts) all() map[doubt]int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return maps.Clone(d.of)
+}
+
+// remove removes what is written, unless there is a newer doubt of the same.
+func (d *doubts) remove(written map[doubt]int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for k, told := range written {
+		if d.of[k] == told {
+			delete(d.of, k)
+		}
+	}
+}
+
+// Doubtful reports whether a client was told something of the objects that the store does not have.
+// Without a name they are all objects of the namespace, and without a namespace of the resource.
+func (r *Recorder) Doubtful(res store.Resource, key store.Key) bool {
+	r.doubts.mu.Lock()
+	defer r.doubts.mu.Unlock()
+	for d := range r.doubts.of {
+		if d.Resource == res && overlaps(d.Namespace, key.Namespace) && overlaps(d.Name, key.Name) {
+			return true
+		}
+	}
+	return false
+}
+
+func overlaps(a, b string) bool { return a == "" || b == "" || a == b }

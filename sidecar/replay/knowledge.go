@@ -1,0 +1,104 @@
+package replay
+
+import (
+	"cmp"
+	"slices"
+
+	"rockpool.dev/store"
+)
+
+// knowledge is what is known about one object.
+type knowledge struct {
+	store.Known
+	namespace string              // of the object
+	all       []store.Evidence    // about the object
+	scopes    []store.Observation // about all objects of its namespace or resource
+}
+
+func newKnowledge(known store.Known, namespace string) *knowledge {
+	k := &knowledge{Known: known, namespace: namespace}
+	for _, o := range known.Observations {
+		if o.Name == "" {
+			k.scopes = append(k.scopes, o)
+		} else {
+			k.all = append(k.all, o.Evidence)
+		}
+	}
+	for i := range k.States {
+		k.all = append(k.all, k.States[i].Evidence())
+	}
+	for i := range k.Lists {
+		if k.Lists[i].LabelSelector == "" {
+			k.all = append(k.all, k.Lists[i].Position())
+		}
+	}
+	// What lists say that may not be read any more is no answer, but it was said.
+	k.States = slices.DeleteFunc(k.States, func(s store.ObjectState) bool { return k.refused(&s.Collection) })
+	k.Lists = slices.DeleteFunc(k.Lists, func(c store.Collection) bool { return k.refused(&c) })
+	return k
+}
+
+func (k *knowledge) refused(c *store.Collection) bool {
+	return c.State == store.Complete && slices.ContainsFunc(k.scopes, func(o store.Observation) bool {
+		return o.Says == store.Refused && c.Doubted(o, k.namespace)
+	})
+}
+
+// holds reports whether evidence is true as far as all is known. It is from a collection, or nil.
+func (k *knowledge) holds(e store.Evidence, from *store.Collection) bool {
+	if !e.Holds(k.all) {
+		return false
+	}
+	return !slices.ContainsFunc(k.scopes, func(o store.Observation) bool {
+		if o.Says == store.Refused || from != nil && from.State == store.Complete && !from.Doubted(o, k.namespace) {
+			return false
+		}
+		return !e.Newer(o.Evidence) && (e.Asked != o.Asked || e.Told != o.Told)
+	})
+}
+
+// current reports whether a recorded state of the object holds. A list that selects by labels, and
+// lacks the object, contradicts the states with such labels.
+func (k *knowledge) current(s *store.ObjectState) (bool, error) {
+	e := s.Evidence()
+	set, err := parseLabels(s.Object.Labels)
+	if err != nil {
+		return false, err
+	}
+	for i := range k.Lists {
+		list := &k.Lists[i]
+		if list.LabelSelector == "" || e.Newer(list.Position()) {
+			continue
+		}
+		if selector, err := parseSelector(list.LabelSelector); err != nil || selector.Matches(set) {
+			return false, err
+		}
+	}
+	return k.holds(e, &s.Collection), nil
+}
+
+// absent reports whether it holds that there is no such object, and up to which version that is
+// known; empty: unknown.
+func (k *knowledge) absent() (version string, ok bool) {
+	consider := func(e store.Evidence, from *store.Collection) {
+		if e.Says != store.Gone || !k.holds(e, from) {
+			return
+		}
+		at := cmp.Or(e.Version, e.Floor)
+		if !ok || version == "" || store.NewerVersion(at, version) {
+			version = at
+		}
+		ok = true
+	}
+	for i := range k.Lists {
+		if k.Lists[i].LabelSelector == "" {
+			consider(k.Lists[i].Position(), &k.Lists[i])
+		}
+	}
+	for _, o := range k.Observations {
+		if o.Name != "" {
+			consider(o.Evidence, nil)
+		}
+	}
+	return version, ok
+}

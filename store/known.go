@@ -1,0 +1,424 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Known is everything that is recorded about one object.
+type Known struct {
+	States       []ObjectState
+	Lists        []Collection  // complete ones that lack the object: their selectors and positions
+	Observations []Observation // of the object, its namespace, and its resource
+}
+
+// ObjectState is one recorded state of an object.
+type ObjectState struct {
+	Collection Collection
+	Object     Object // without its payload; see Payload
+	row        int64
+}
+
+// Evidence is what the state says.
+func (s *ObjectState) Evidence() Evidence { return s.Collection.evidenceOf(&s.Object) }
+
+// Doubted reports whether an observation of a scope makes the collection's list doubtful for the
+// objects in a namespace; empty: of all namespaces.
+func (c *Collection) Doubted(o Observation, namespace string) bool {
+	if o.Name != "" || o.Namespace != "" && namespace != "" && o.Namespace != namespace {
+		return false
+	}
+	if o.Says == Refused && o.Namespace == "" && c.Namespace != "" {
+		return false // the lists of single namespaces may still be allowed
+	}
+	if order, ok := CompareVersions(c.ResourceVersion, o.Version); ok && o.Version != "" && order >= 0 {
+		return order > 0 && o.Newer(c.Position()) // in a restored cluster
+	}
+	return !c.listed().Newer(o.Evidence)
+}
+
+// Known returns everything that is recorded about one object, in every form and API version.
+func (db *DB) Known(ctx context.Context, res Resource, key Key) (k Known, err error) {
+	err = db.view(ctx, "find object", func(tx *sql.Tx) error {
+		k = Known{}
+		if err := k.states(ctx, tx, res, key); err != nil {
+			return err
+		}
+		if err := k.lists(ctx, tx, res, key); err != nil {
+			return err
+		}
+		k.Observations, err = observations(ctx, tx, ` AND namespace IN (?, '') AND name IN (?, '')`, res, key.Namespace, key.Name)
+		k.Observations = slices.DeleteFunc(k.Observations, func(o Observation) bool { return o.Name != "" && o.Namespace != key.Namespace })
+		return err
+	})
+	return k, err
+}
+
+func (k *Known) states(ctx context.Context, tx *sql.Tx, res Resource, key Key) error {
+	rows, err := tx.QueryContext(ctx, `SELECT o.id, o.uid, o.resource_version, o.labels, o.encoding, o.updated_at, o.asked, o.told, o.read, `+columnsOf("c")+`
+		FROM object o CROSS JOIN collection c ON c.id = o.collection_id
+		WHERE o.namespace = ? AND o.name = ? AND c.principal = ? AND c.api_group = ? AND c.resource = ? AND c.state <> 'filling'`,
+		key.Namespace, key.Name, res.Principal, res.Group, res.Resource)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		s := ObjectState{Object: Object{Namespace: key.Namespace, Name: key.Name}}
+		o, updated := &s.Object, int64(0)
+		s.Collection, err = scanCollection(func(into ...any) error {
+			return rows.Scan(append([]any{&s.row, &o.UID, &o.ResourceVersion, &o.Labels, &o.Encoding, &updated, &o.Asked, &o.Told, &o.Read}, into...)...)
+		})
+		if err != nil {
+			return err
+		}
+		o.UpdatedAt = fromMilli(updated)
+		k.States = append(k.States, s)
+	}
+	return rows.Err()
+}
+
+// lists reads of each list only what Lists needs: there may be a thousand.
+func (k *Known) lists(ctx context.Context, tx *sql.Tx, res Resource, key Key) error {
+	rows, err := tx.QueryContext(ctx, `SELECT namespace, label_selector, field_selector, resource_version, list_version, asked, told, read, moved FROM collection c
+		WHERE principal = ? AND api_group = ? AND resource = ? AND namespace IN (?, '') AND state = 'complete' AND field_selector IN ('', ?)
+		AND NOT EXISTS (SELECT 1 FROM object o WHERE o.collection_id = c.id AND o.namespace = ? AND o.name = ?)`,
+		res.Principal, res.Group, res.Resource, key.Namespace, "metadata.name="+key.Name, key.Namespace, key.Name)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		c := Collection{State: Complete, Scope: Scope{Principal: res.Principal, Group: res.Group, Resource: res.Resource}}
+		if err := rows.Scan(&c.Namespace, &c.LabelSelector, &c.FieldSelector, &c.ResourceVersion, &c.ListVersion, &c.Asked, &c.Told, &c.Read, &c.Moved); err != nil {
+			return err
+		}
+		k.Lists = append(k.Lists, c)
+	}
+	return rows.Err()
+}
+
+func observations(ctx context.Context, tx *sql.Tx, where string, res Resource, args ...any) (out []Observation, err error) {
+	rows, err := tx.QueryContext(ctx, `SELECT `+observationColumns+` FROM observation WHERE principal = ? AND api_group = ? AND resource = ?`+where,
+		append([]any{res.Principal, res.Group, res.Resource}, args...)...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		o, err := scanObservation(rows.Scan)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, o)
+	}
+	return out, rows.Err()
+}
+
+// Payload reads the payload of a state, or returns ErrChanged if another one has replaced it.
+func (db *DB) Payload(ctx context.Context, s *ObjectState) (payload []byte, err error) {
+	err = db.read("read object", func(read *sql.DB) error {
+		var sum int64
+		err := read.QueryRowContext(ctx, `SELECT CAST(payload AS BLOB), checksum FROM object WHERE id = ? AND resource_version = ? AND told = ?`,
+			s.row, s.Object.ResourceVersion, s.Object.Told).Scan(&payload, &sum)
+		if errors.Is(err, sql.ErrNoRows) {
+			return ErrChanged
+		}
+		if err != nil {
+			return err
+		}
+		return verifyChecksum(payload, sum)
+	})
+	return payload, err
+}
+
+// Selection says which objects of a resource a list is of.
+type Selection struct {
+	Range
+	// Labels reports whether labels, a JSON object, are selected.
+	Labels func(labels string) (bool, error)
+	// Matches reports whether labels, a JSON object, match a label selector.
+	Matches func(selector, labels string) (bool, error)
+	// Fields reports whether the object is selected by its fields, as recorded in a collection.
+	Fields func(Collection, Object) (bool, error)
+}
+
+// Overtaken reports whether something newer than the collection is known about any object of a
+// selection, which is a part of the collection. Then the collection is an older state than its
+// client has seen. by says what is newer.
+func (db *DB) Overtaken(ctx context.Context, c Collection, s Selection) (by string, err error) {
+	if s.Namespace == "" {
+		s.Namespace = c.Namespace
+	}
+	if c.Namespace != "" && s.Namespace != c.Namespace {
+		return "", nil // the selection is empty
+	}
+	err = db.view(ctx, "compare collection", func(tx *sql.Tx) error {
+		if err := checkRevision(ctx, tx, c.ID, c.Revision); err != nil {
+			return err
+		}
+		for _, find := range []func(context.Context, *sql.Tx, Collection, Selection) (string, error){overtakenByScope, overtakenByObservation, overtakenByObject, overtakenByAbsence} {
+			if by, err = find(ctx, tx, c, s); by != "" || err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return by, err
+}
+
+// overtakenByScope finds an observation of the scope that is newer than the collection's list.
+func overtakenByScope(ctx context.Context, tx *sql.Tx, c Collection, s Selection) (string, error) {
+	doubts, err := observations(ctx, tx, ` AND name = ''`, c.Of())
+	for _, o := range doubts {
+		if c.Doubted(o, s.Namespace) {
+			return fmt.Sprintf("since then the server has said of it: %s", o.Says), nil
+		}
+	}
+	return "", err
+}
+
+// overtakenByObservation finds an observation of an object that contradicts the collection.
+func overtakenByObservation(ctx context.Context, tx *sql.Tx, c Collection, s Selection) (string, error) {
+	where, args := s.conditions("t")
+	rows, err := tx.QueryContext(ctx, `SELECT t.namespace, t.name, t.says, t.version, t.floor, t.asked, t.told, t.read, t.uids, t.at,
+			o.uid, o.resource_version, o.asked, o.told, o.read, coalesce(o.labels, '')
+		FROM observation t LEFT JOIN object o ON o.collection_id = ? AND o.namespace = t.namespace AND o.name = t.name
+		WHERE t.name <> '' AND t.principal = ? AND t.api_group = ? AND t.resource = ?`+where,
+		append([]any{c.ID, c.Principal, c.Group, c.Resource}, args...)...)
+	if err != nil {
+		return "", err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var item nullObject
+		var labels string
+		o, err := scanObservation(func(into ...any) error {
+			return rows.Scan(append(into, &item.uid, &item.version, &item.asked, &item.told, &item.read, &labels)...)
+		})
+		if err != nil {
+			return "", err
+		}
+		mine, ok := c.about(o.Key, item)
+		if !ok {
+			mine = c.Position() // for a selection, an object that is not selected is as good as gone
+			if c.knew(o.Version) {
+				continue
+			}
+		}
+		if mine.Agrees(o.Evidence) || mine.Newer(o.Evidence) {
+			continue
+		}
+		if item.uid.Valid && o.Says == Gone {
+			if selected, err := s.Labels(labels); err != nil {
+				return "", callbackError{err}
+			} else if !selected {
+				continue
+			}
+		}
+		return fmt.Sprintf("since then the server has said of %s/%s: %s", o.Namespace, o.Name, o.Says), nil
+	}
+	return "", rows.Err()
+}
+
+// overtakenByObject finds an object in another collection that is newer than in this one.
+func overtakenByObject(ctx context.Context, tx *sql.Tx, c Collection, s Selection) (string, error) {
+	others, err := otherCollections(ctx, tx, c, s)
+	if err != nil {
+		return "", err
+	}
+	for _, other := range others {
+		if by, err := overtakenIn(ctx, tx, c, other, s); by != "" || err != nil {
+			return by, err
+		}
+	}
+	return "", nil
+}
+
+// otherCollections returns the collections that may have anything newer about the selection.
+func otherCollections(ctx context.Context, tx *sql.Tx, c Collection, s Selection) (out []Collection, err error) {
+	rows, err := tx.QueryContext(ctx, `SELECT `+collectionColumns+` FROM collection WHERE principal = ? AND api_group = ? AND resource = ? AND state <> 'filling' AND id <> ?`,
+		c.Principal, c.Group, c.Resource, c.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		other, err := scanCollection(rows.Scan)
+		if err != nil {
+			return nil, err
+		}
+		if other.Namespace != "" && s.Namespace != "" && other.Namespace != s.Namespace {
+			continue
+		}
+		if other.State != Complete || !c.includes(other) {
+			out = append(out, other)
+		}
+	}
+	return out, rows.Err()
+}
+
+// knew reports whether the collection is of a state in which an object had a version already.
+func (c *Collection) knew(version string) bool {
+	order, ok := CompareVersions(version, c.ResourceVersion)
+	return ok && order <= 0 && version != ""
+}
+
+// includes reports whether all that another list has said is older than the collection.
+func (c *Collection) includes(other Collection) bool {
+	mine, theirs := c.Position(), other.Position()
+	if theirs.Read == Latest && theirs.Asked > mine.Told {
+		return false // the cluster may have been restored since
+	}
+	order, ok := CompareVersions(other.Changed, c.ResourceVersion)
+	return ok && (order < 0 || order == 0 && theirs.Told <= mine.Told)
+}
+
+func overtakenIn(ctx context.Context, tx *sql.Tx, c, other Collection, s Selection) (string, error) {
+	where, args := s.conditions("t")
+	rows, err := tx.QueryContext(ctx, `SELECT t.id, t.namespace, t.name, t.uid, t.resource_version, t.labels, t.encoding, t.asked, t.told, t.read,
+			o.uid, o.resource_version, o.asked, o.told, o.read, coalesce(o.labels, '')
+		FROM object t LEFT JOIN object o ON o.collection_id = ? AND o.namespace = t.namespace AND o.name = t.name WHERE t.collection_id = ?`+where,
+		append([]any{c.ID, other.ID}, args...)...)
+	if err != nil {
+		return "", err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id int64
+		var t Object
+		var item nullObject
+		var labels string
+		if err := rows.Scan(&id, &t.Namespace, &t.Name, &t.UID, &t.ResourceVersion, &t.Labels, &t.Encoding, &t.Asked, &t.Told, &t.Read,
+			&item.uid, &item.version, &item.asked, &item.told, &item.read, &labels); err != nil {
+			return "", err
+		}
+		theirs := other.evidenceOf(&t)
+		mine, ok := c.about(Key{t.Namespace, t.Name}, item)
+		if !ok {
+			mine = c.Position()
+			if c.FieldSelector != "" && c.knew(t.ResourceVersion) {
+				continue
+			}
+		}
+		if mine.Agrees(theirs) || !theirs.Newer(mine) && (mine.Newer(theirs) || c.Selects()) {
+			continue
+		}
+		selected := false
+		if item.uid.Valid {
+			if selected, err = s.Labels(labels); err != nil {
+				return "", callbackError{err}
+			}
+		}
+		if !selected {
+			if selected, err = s.selects(ctx, tx, other, t, id); err != nil {
+				return "", err
+			}
+		}
+		if selected {
+			return fmt.Sprintf("%s/%s is newer than the list", t.Namespace, t.Name), nil
+		}
+	}
+	return "", rows.Err()
+}
+
+// selects reports whether an object that is not in the collection would be selected.
+func (s *Selection) selects(ctx context.Context, tx *sql.Tx, in Collection, o Object, id int64) (bool, error) {
+	if ok, err := s.Labels(o.Labels); !ok || err != nil || s.Fields == nil {
+		return ok, wrapCallback(err)
+	}
+	if err := tx.QueryRowContext(ctx, `SELECT CAST(payload AS BLOB) FROM object WHERE id = ?`, id).Scan(&o.Payload); err != nil {
+		return false, err
+	}
+	ok, err := s.Fields(in, o)
+	return ok, wrapCallback(err)
+}
+
+func wrapCallback(err error) error {
+	if err == nil {
+		return nil
+	}
+	return callbackError{err}
+}
+
+// overtakenByAbsence finds an object of the collection that a newer list lacks.
+func overtakenByAbsence(ctx context.Context, tx *sql.Tx, c Collection, s Selection) (string, error) {
+	others, err := otherCollections(ctx, tx, c, s)
+	if err != nil {
+		return "", err
+	}
+	var where string
+	var args []any
+	for _, other := range others {
+		if other.State != Complete {
+			continue
+		}
+		if other.Namespace != "" && s.Namespace == "" {
+			where, args = Range{Namespace: other.Namespace, Name: s.Name}.conditions("t")
+		} else {
+			where, args = s.conditions("t")
+		}
+		rows, err := tx.QueryContext(ctx, `SELECT t.namespace, t.name, t.uid, t.resource_version, t.asked, t.told, t.read, t.labels FROM object t WHERE t.collection_id = ? AND ? IN ('', t.namespace)`+where+`
+			AND NOT EXISTS (SELECT 1 FROM object o WHERE o.collection_id = ? AND o.namespace = t.namespace AND o.name = t.name)`,
+			append(append([]any{c.ID, other.Namespace}, args...), other.ID)...)
+		if err != nil {
+			return "", err
+		}
+		for rows.Next() {
+			var t Object
+			if err := rows.Scan(&t.Namespace, &t.Name, &t.UID, &t.ResourceVersion, &t.Asked, &t.Told, &t.Read, &t.Labels); err != nil {
+				return "", errors.Join(err, rows.Close())
+			}
+			if other.FieldSelector != "" && other.FieldSelector != c.FieldSelector && other.FieldSelector != "metadata.name="+t.Name {
+				continue // it may be there, without the field
+			}
+			selected, err := s.Labels(t.Labels)
+			if err == nil && selected && other.LabelSelector != "" {
+				selected, err = s.Matches(other.LabelSelector, t.Labels)
+			}
+			if err != nil {
+				return "", errors.Join(callbackError{err}, rows.Close())
+			}
+			if selected && !c.evidenceOf(&t).Newer(other.Position()) && !c.Position().Newer(other.Position()) {
+				return fmt.Sprintf("%s/%s is missing in a newer list", t.Namespace, t.Name), rows.Close()
+			}
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			return "", err
+		}
+	}
+	return "", nil
+}
+
+// Superseded reports whether anything newer is known of the objects of a resource in a namespace,
+// empty: in all of them, than a list that is recorded only as a whole. Which objects are in it is
+// unknown. absent means that it says that there is no such resource, which doubts do not contradict.
+func (db *DB) Superseded(ctx context.Context, res Resource, namespace string, list Evidence, absent bool) (newer bool, err error) {
+	err = db.view(ctx, "compare response", func(tx *sql.Tx) error {
+		rows, err := tx.QueryContext(ctx, `SELECT changed_version, '', asked, max(told, moved), read FROM collection
+				WHERE principal = ?1 AND api_group = ?2 AND resource = ?3 AND state = 'complete' AND (namespace = '' OR ?4 IN ('', namespace))
+			UNION ALL SELECT o.resource_version, '', o.asked, o.told, o.read FROM collection c JOIN object o ON o.collection_id = c.id
+				WHERE c.principal = ?1 AND c.api_group = ?2 AND c.resource = ?3 AND c.state = 'seen' AND ?4 IN ('', o.namespace)
+			UNION ALL SELECT version, floor, asked, told, read FROM observation
+				WHERE NOT ?5 AND principal = ?1 AND api_group = ?2 AND resource = ?3 AND (namespace = '' OR ?4 IN ('', namespace))`,
+			res.Principal, res.Group, res.Resource, namespace, absent)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() && !newer {
+			e := Evidence{Says: Unknown}
+			if err := rows.Scan(&e.Version, &e.Floor, &e.Asked, &e.Told, &e.Read); err != nil {
+				return err
+			}
+			order, ok := CompareVersions(e.Version, list.Version)
+			included := ok && order <= 0 && e.Version != ""
+			newer = !included && !list.Newer(e) && (e.Asked != list.Asked || e.Told != list.Told)
+		}
+		return rows.Err()
+	})
+	return newer, err
+}
