@@ -23,6 +23,7 @@ type DB struct {
 	next       atomic.Int64 // the sequence number that Next gave last, likewise
 	observed   atomic.Int64 // counts observations, for pruneObservations
 	known      knownVersions
+	renewals   renewals
 	carryOver  carryOver
 	fileErr    error // why file is nil: Recreate has failed, or the DB is closed
 

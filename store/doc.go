@@ -24,6 +24,8 @@
 //	snapshot.go makes a list the complete collection of its scope
 //	evict.go    deletes least recently used rows, and shrinks the file
 //	evidence.go says which of two answers of the server is newer, for rows and observations alike
+//	settle.go   deletes what newer evidence supersedes
+//	versions.go has the highest version of each resource that is known
 //	known.go    reads all that is known of an object, or has overtaken a list
 //
 // The file itself: open.go opens or creates it, db.go holds it open, tx.go has its

@@ -50,7 +50,7 @@ func (db *DB) Known(ctx context.Context, res Resource, key Key) (k Known, err er
 		if err := k.lists(ctx, tx, res, key); err != nil {
 			return err
 		}
-		k.Observations, err = observations(ctx, tx, ` AND namespace IN (?, '') AND name IN (?, '')`, res, key.Namespace, key.Name)
+		k.Observations, err = db.observations(ctx, tx, ` AND namespace IN (?, '') AND name IN (?, '')`, res, key.Namespace, key.Name)
 		k.Observations = slices.DeleteFunc(k.Observations, func(o Observation) bool { return o.Name != "" && o.Namespace != key.Namespace })
 		return err
 	})
@@ -101,7 +101,7 @@ func (k *Known) lists(ctx context.Context, tx *sql.Tx, res Resource, key Key) er
 	return rows.Err()
 }
 
-func observations(ctx context.Context, tx *sql.Tx, where string, res Resource, args ...any) (out []Observation, err error) {
+func (db *DB) observations(ctx context.Context, tx *sql.Tx, where string, res Resource, args ...any) (out []Observation, err error) {
 	rows, err := tx.QueryContext(ctx, `SELECT `+observationColumns+` FROM observation WHERE principal = ? AND api_group = ? AND resource = ?`+where,
 		append([]any{res.Principal, res.Group, res.Resource}, args...)...)
 	if err != nil {
@@ -113,6 +113,7 @@ func observations(ctx context.Context, tx *sql.Tx, where string, res Resource, a
 		if err != nil {
 			return nil, err
 		}
+		db.renewals.apply(res, &o)
 		out = append(out, o)
 	}
 	return out, rows.Err()
@@ -160,7 +161,7 @@ func (db *DB) Overtaken(ctx context.Context, c Collection, s Selection) (by stri
 		if err := checkRevision(ctx, tx, c.ID, c.Revision); err != nil {
 			return err
 		}
-		for _, find := range []func(context.Context, *sql.Tx, Collection, Selection) (string, error){overtakenByScope, overtakenByObservation, overtakenByObject, overtakenByAbsence} {
+		for _, find := range []func(context.Context, *sql.Tx, Collection, Selection) (string, error){db.overtakenByScope, db.overtakenByObservation, overtakenByObject, overtakenByAbsence} {
 			if by, err = find(ctx, tx, c, s); by != "" || err != nil {
 				return err
 			}
@@ -171,8 +172,8 @@ func (db *DB) Overtaken(ctx context.Context, c Collection, s Selection) (by stri
 }
 
 // overtakenByScope finds an observation of the scope that is newer than the collection's list.
-func overtakenByScope(ctx context.Context, tx *sql.Tx, c Collection, s Selection) (string, error) {
-	doubts, err := observations(ctx, tx, ` AND name = ''`, c.Of())
+func (db *DB) overtakenByScope(ctx context.Context, tx *sql.Tx, c Collection, s Selection) (string, error) {
+	doubts, err := db.observations(ctx, tx, ` AND name = ''`, c.Of())
 	for _, o := range doubts {
 		if c.Doubted(o, s.Namespace) {
 			return fmt.Sprintf("since then the server has said of it: %s", o.Says), nil
@@ -182,7 +183,7 @@ func overtakenByScope(ctx context.Context, tx *sql.Tx, c Collection, s Selection
 }
 
 // overtakenByObservation finds an observation of an object that contradicts the collection.
-func overtakenByObservation(ctx context.Context, tx *sql.Tx, c Collection, s Selection) (string, error) {
+func (db *DB) overtakenByObservation(ctx context.Context, tx *sql.Tx, c Collection, s Selection) (string, error) {
 	where, args := s.conditions("t")
 	rows, err := tx.QueryContext(ctx, `SELECT t.namespace, t.name, t.says, t.version, t.floor, t.asked, t.told, t.read, t.uids, t.at,
 			o.uid, o.resource_version, o.asked, o.told, o.read, coalesce(o.labels, '')
@@ -202,6 +203,7 @@ func overtakenByObservation(ctx context.Context, tx *sql.Tx, c Collection, s Sel
 		if err != nil {
 			return "", err
 		}
+		db.renewals.apply(c.Of(), &o)
 		mine, ok := c.about(o.Key, item)
 		if !ok {
 			mine = c.Position() // for a selection, an object that is not selected is as good as gone

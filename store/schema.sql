@@ -168,8 +168,8 @@ CREATE VIEW v_label AS
   FROM object o, json_each(o.labels) l;
 
 CREATE VIEW v_observation AS
-  SELECT principal, CASE api_group WHEN '' THEN '' ELSE api_group || '/' END || resource AS resource, namespace, name, says, version, floor, asked, told, read,
-         uids, datetime(at / 1000, 'unixepoch') AS at
+  SELECT principal, CASE api_group WHEN '' THEN '' ELSE api_group || '/' END || resource AS resource,
+         namespace, name, says, version, floor, asked, told, read, uids, datetime(at / 1000, 'unixepoch') AS at
   FROM observation;
 
 CREATE VIEW v_response AS

@@ -109,12 +109,16 @@ func (g *group) overtaken() error {
 				continue
 			}
 			seen[c.ID] = true
-			stale := staleOf(c.Scope)
-			stale.IfOvertaken = true
-			g.stale = append(g.stale, stale)
+			g.relistIfOvertaken(c.Scope)
 		}
 	}
 	return nil
+}
+
+func (g *group) relistIfOvertaken(s store.Scope) {
+	stale := staleOf(s)
+	stale.IfOvertaken = true
+	g.stale = append(g.stale, stale)
 }
 
 func isNotFound(err error) bool { return errors.Is(err, store.ErrNotFound) }

@@ -134,6 +134,13 @@ func (c commit) apply(g *group) error {
 		g.openWatches.setChanged(c.scope, c.meta.ResourceVersion)
 		err = g.openWatches.applyHeld(g, c.scope, list)
 	}
+	if err != nil {
+		return err
+	}
+	unsettled, err := g.tx.Unsettled(c.scope)
+	if unsettled {
+		g.relistIfOvertaken(c.scope)
+	}
 	return err
 }
 

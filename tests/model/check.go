@@ -61,7 +61,8 @@ func (o outcome) String() string {
 
 // cut cuts the link: the programs ask, and each answer is judged.
 func (w *world) cut(n int) error {
-	if w.history.Plain {
+	healed := w.history.Plain || n%3 == 0 && w.canHeal()
+	if healed {
 		for _, p := range w.programs {
 			for slot := range p.streams {
 				if err := w.deliver(p, slot, 1000, false); err != nil {
@@ -85,12 +86,24 @@ func (w *world) cut(n int) error {
 	}
 	for _, p := range w.programs {
 		for _, a := range w.questions(n) {
-			if err := w.check(p, a); err != nil {
+			if err := w.check(p, a, healed); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// canHeal reports whether an informer is up to date once its events have come, and the sidecar has
+// listed what is stale: nothing is too large, and versions tell the order.
+func (w *world) canHeal() bool {
+	h := w.history
+	return !h.Lenient && !h.Opaque && h.QueueSize == 0 && h.DiskSize == 0 && w.server.restored == 0
+}
+
+// mayList reports whether the sidecar may list what is asked.
+func (w *world) mayList(p *program, a ask) bool {
+	return a.verb == list && len(p.refusals) == 0 && !w.server.latest().refuses(p.principal, a) && !w.server.latest().unserved[a.kind()]
 }
 
 // questions are what a program asks offline; n chooses the forms.
@@ -125,7 +138,7 @@ func (w *world) questions(n int) (out []ask) {
 }
 
 // check asks the cache, and judges the answer.
-func (w *world) check(p *program, a ask) error {
+func (w *world) check(p *program, a ask, healed bool) error {
 	got, err := w.answerer(w, p, a)
 	v := violation{program: p.principal, ask: a, answer: got.String()}
 	switch {
@@ -139,7 +152,7 @@ func (w *world) check(p *program, a ask) error {
 		v.rule, v.why = w.judgeAbsence(p, a)
 	case got.code == http.StatusNotFound:
 		v.rule, v.why = w.judgeNoResource(p, a)
-	case w.history.Plain && p.informs(a):
+	case w.history.Plain && p.informs(a), healed && p.informs(a) && w.mayList(p, a):
 		v.rule, v.why = notKnown, "the program lists and watches this, and was told all"
 	}
 	switch got.code {

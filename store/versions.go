@@ -1,0 +1,69 @@
+package store
+
+import (
+	"strconv"
+	"sync"
+)
+
+// knownVersions has the highest version of each resource that is known, as far as versions are
+// numbers. It only grows, except after a restore from a backup: a transaction that fails has told
+// the client all the same.
+type knownVersions struct {
+	mu sync.Mutex
+	of map[Resource]uint64
+}
+
+func (k *knownVersions) raise(res Resource, version string) {
+	n, ok := ParseVersion(version)
+	if !ok {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if old, known := k.of[res]; known { // else floor reads the rows first
+		k.of[res] = max(old, n)
+	}
+}
+
+func (k *knownVersions) forget(res Resource) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.of, res)
+}
+
+// floor returns the highest version of a resource that is known; empty: none.
+func (tx *Tx) floor(res Resource) (string, error) {
+	k := &tx.db.known
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	highest, ok := k.of[res]
+	if !ok {
+		rows, err := tx.tx.Query(`SELECT resource_version FROM collection WHERE principal = ?1 AND api_group = ?2 AND resource = ?3 AND state = 'complete'
+			UNION ALL SELECT o.resource_version FROM collection c JOIN object o ON o.collection_id = c.id WHERE c.principal = ?1 AND c.api_group = ?2 AND c.resource = ?3 AND c.state = 'seen'
+			UNION ALL SELECT version FROM observation WHERE principal = ?1 AND api_group = ?2 AND resource = ?3
+			UNION ALL SELECT floor FROM observation WHERE principal = ?1 AND api_group = ?2 AND resource = ?3`, res.Principal, res.Group, res.Resource)
+		if err != nil {
+			return "", tx.wrapErr("find highest version", err)
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var version string
+			if err := rows.Scan(&version); err != nil {
+				return "", tx.wrapErr("find highest version", err)
+			}
+			n, _ := ParseVersion(version)
+			highest = max(highest, n)
+		}
+		if err := rows.Err(); err != nil {
+			return "", tx.wrapErr("find highest version", err)
+		}
+		if k.of == nil {
+			k.of = map[Resource]uint64{}
+		}
+		k.of[res] = highest
+	}
+	if highest == 0 {
+		return "", nil
+	}
+	return strconv.FormatUint(highest, 10), nil
+}
