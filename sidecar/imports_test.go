@@ -12,7 +12,7 @@ import (
 // picture.
 var layers = [][]string{
 	{"sidecar"},
-	{"sidecar/dispatch"},
+	{"sidecar/dispatch", "sidecar/socket"},
 	{"sidecar/watch"},
 	{"sidecar/relist"},
 	{"sidecar/cache"},

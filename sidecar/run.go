@@ -30,6 +30,7 @@ import (
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/proxy"
 	"rockpool.dev/sidecar/relist"
+	"rockpool.dev/sidecar/socket"
 	"rockpool.dev/sidecar/tally"
 	"rockpool.dev/sidecar/upstream"
 	"rockpool.dev/sidecar/write/lease"
@@ -92,7 +93,7 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	}
 	s.newDispatcher()
 	s.proxy, err = proxy.New(proxy.Options{
-		Transport: s.dispatcher, Upgrade: s.upstream.HTTP1(), TLS: authority.TLSConfig(),
+		Transport: s.dispatcher, Front: socket.Handler, Upgrade: s.upstream.HTTP1(), TLS: authority.TLSConfig(),
 		ConnectHosts: connectHosts, Context: dispatch.WithTrace, Observe: accessLog(log, repeated),
 		Buffered: func(r *http.Request) bool { info := dispatch.TraceOf(r.Context()).Info; return info.IsUnary() },
 		Grace:    cfg.Shutdown.Grace, Logger: log,

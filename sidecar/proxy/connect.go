@@ -30,7 +30,7 @@ func (s *Server) ServeConnect(ctx context.Context, listener net.Listener) error 
 	front := &connectFront{engine: newConnectEngine(s, apiConns, tunnels), tunnels: tunnels}
 	run := newRun(ctx)
 	server := &http.Server{
-		Handler:           run.track(front.handle),
+		Handler:           run.track(http.HandlerFunc(front.handle)),
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
@@ -61,7 +61,7 @@ type connectFront struct {
 	tunnels *tunnels
 }
 
-func (f *connectFront) handle(_ *run, w http.ResponseWriter, r *http.Request) {
+func (f *connectFront) handle(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodConnect {
 		writeStatus(w, failure(http.StatusMethodNotAllowed, metav1.StatusReasonMethodNotAllowed,
 			"only CONNECT is served here: plain HTTP is not proxied"))

@@ -1,8 +1,8 @@
 // Package proxy is the HTTP engine of the sidecar. It terminates the application's TLS, hands each
 // request to one http.RoundTripper, and streams the response back without delay.
 //
-//	app ──TLS h2/h1──▶ Server ──▶ goproxy ──▶ Options.Transport      every ordinary request
-//	                      └─────▶ httputil.ReverseProxy ──▶ Options.Upgrade   SPDY, WebSocket
+//	app ──TLS h2/h1──▶ Front ──▶ Server ──▶ goproxy ──▶ Options.Transport   every ordinary request
+//	                                └─────▶ httputil.ReverseProxy ──▶ Options.Upgrade   exec, …
 //	app ──CONNECT────▶ ServeConnect ──▶ the TLS server above          names of the API
 //	                      └─────▶ a plain TCP tunnel                  all other names
 //

@@ -43,12 +43,17 @@ func dropHopByHop(h http.Header) {
 }
 
 // upgradeProtocol returns the protocol that an HTTP/1.1 request wants to switch to, or "" (RFC 9110
-// §7.8: an Upgrade that Connection does not name has no effect; HTTP/2 has neither field).
+// §7.8: an Upgrade that Connection does not name has no effect; HTTP/2 has neither field). It
+// ignores protocols other than SPDY and WebSocket, as a server may: Java's HTTP client offers h2c.
 func upgradeProtocol(r *http.Request) string {
 	if r.ProtoMajor != 1 || !httpguts.HeaderValuesContainsToken(r.Header["Connection"], "Upgrade") {
 		return ""
 	}
-	return r.Header.Get("Upgrade")
+	protocol := r.Header.Get("Upgrade")
+	if name, _, _ := strings.Cut(protocol, "/"); !strings.EqualFold(name, "spdy") && !strings.EqualFold(protocol, "websocket") {
+		return ""
+	}
+	return protocol
 }
 
 // keepUserAgentAbsent keeps http.Transport from sending Go's User-Agent where the client sent none.

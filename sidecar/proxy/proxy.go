@@ -47,8 +47,12 @@ type Options struct {
 	// becomes a 502, or a 504 if it is a timeout.
 	Transport http.RoundTripper
 
-	// Upgrade answers requests with an Upgrade header (exec, attach, port-forward). It must speak
-	// HTTP/1.1 only, and the body of its 101 response must be an io.ReadWriteCloser, as that of
+	// Front, if not nil, stands before all requests. It may make another request of one, and bring
+	// the answer into another form.
+	Front func(http.Handler) http.Handler
+
+	// Upgrade answers requests to switch to SPDY or WebSocket (exec, attach, port-forward). It must
+	// speak HTTP/1.1 only, and the body of its 101 response must be an io.ReadWriteCloser, as that of
 	// http.Transport is. Nil refuses upgrades with 501.
 	Upgrade http.RoundTripper
 
@@ -148,8 +152,12 @@ func New(options Options) (*Server, error) {
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	defer listener.Close() // ServeTLS leaves it open if the certificate is unusable
 	run := newRun(ctx)
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.handle(run, w, r) }))
+	if s.options.Front != nil {
+		handler = s.options.Front(handler)
+	}
 	server := &http.Server{
-		Handler:           run.track(s.handle),
+		Handler:           run.track(handler),
 		TLSConfig:         s.options.TLS.Clone(),
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,

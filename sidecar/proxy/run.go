@@ -33,7 +33,7 @@ func newRun(ctx context.Context) *run {
 }
 
 // track counts running handlers. http.Server counts connections, and forgets hijacked ones.
-func (r *run) track(handle func(*run, http.ResponseWriter, *http.Request)) http.Handler {
+func (r *run) track(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r.mu.Lock()
 		if r.active++; r.active == 1 {
@@ -47,7 +47,7 @@ func (r *run) track(handle func(*run, http.ResponseWriter, *http.Request)) http.
 			}
 			r.mu.Unlock()
 		}()
-		handle(r, w, req)
+		handler.ServeHTTP(w, req)
 	})
 }
 

@@ -170,7 +170,7 @@ func TestShutdownEndsUpgradesWhoseClientKeepsItsHalfOpen(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nbye")
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nbye")
 		_ = conn.Close()
 	}, func(o *Options) { o.Grace = -1 })
 	conn, err := tls.Dial("tcp", strings.TrimPrefix(r.url, "https://"), &tls.Config{RootCAs: r.roots, ServerName: "127.0.0.1"})
@@ -178,7 +178,7 @@ func TestShutdownEndsUpgradesWhoseClientKeepsItsHalfOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_, _ = io.WriteString(conn, "GET /exec HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+	_, _ = io.WriteString(conn, "GET /exec HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 	if got := readAll(t, conn); !strings.HasPrefix(got, "HTTP/1.1 101 ") || !strings.HasSuffix(got, "\r\n\r\nbye") {
 		t.Errorf("got %q", got)
 	}
@@ -232,6 +232,24 @@ func TestARefusedUpgradeIsForwarded(t *testing.T) {
 	response := r.do(false, request)
 	if got := readAll(t, response.Body); response.StatusCode != http.StatusForbidden || got != `{"kind":"Status"}` {
 		t.Errorf("%s %q", response.Status, got)
+	}
+}
+
+func TestAnUpgradeToAnotherProtocolIsAnOrdinaryRequest(t *testing.T) {
+	for _, protocol := range []string{"h2c", "TLS/1.0", "spdyish", "websocket/2"} {
+		r := start(t, true, func(w http.ResponseWriter, req *http.Request) {
+			if len(req.Header["Upgrade"])+len(req.Header["Connection"])+len(req.Header["Http2-Settings"]) > 0 {
+				t.Errorf("%s: header %v", protocol, req.Header)
+			}
+			_, _ = io.WriteString(w, "ordinary")
+		}, func(o *Options) { o.Upgrade = nil })
+		response := r.raw("GET /api/v1/pods HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: " + protocol + "\r\nHTTP2-Settings: AAMAAABk\r\n\r\n")
+		if got := readAll(t, response.Body); response.StatusCode != http.StatusOK || got != "ordinary" {
+			t.Errorf("%s: %s %q", protocol, response.Status, got)
+		}
+		if x := r.exchange(0); x.Upgrade != "" {
+			t.Errorf("observed an upgrade to %q", x.Upgrade)
+		}
 	}
 }
 

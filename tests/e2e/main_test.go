@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	var err error
-	if cluster, err = edge.Start(ctx, edge.Options{Race: *race, Programs: []string{"asker", "leader", "manager", "watcher"}}); err != nil {
+	if cluster, err = edge.Start(ctx, edge.Options{Race: *race, Programs: []string{"asker", "leader", "manager", "socket", "watcher"}}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
