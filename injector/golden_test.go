@@ -139,11 +139,61 @@ func TestTheSidecarAcceptsItsConfiguration(t *testing.T) {
 			}
 		})
 	}
-	for _, name := range []string{"ROCKPOOL_CONFIG", "ROCKPOOL_LISTEN_ADDRESS", "ROCKPOOL_DEFAULT_UPSTREAM_SERVERS"} {
+	for _, name := range []string{"ROCKPOOL_CONFIG", "ROCKPOOL_LISTEN_ADDRESS", "ROCKPOOL_LISTEN_SERVICE_ADDRESS", "ROCKPOOL_DEFAULT_UPSTREAM_SERVERS"} {
 		if !taken[name] {
 			t.Errorf("no golden pod has %s", name)
 		}
 	}
+}
+
+// TestIPv6 injects every golden pod as in a cluster whose API server has an IPv6 address.
+func TestIPv6(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no golden files: %v", err)
+	}
+	params := goldenParams
+	params.IPv6 = true
+	for _, file := range files {
+		if strings.HasSuffix(file, ".injected.yaml") {
+			continue
+		}
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
+			pod, facts := decodePod(t, readYAML(t, file)), readFacts(t, file)
+			if _, again := pod.Annotations[inject.AnnotationStatus]; again {
+				t.Skip("it was injected in another cluster")
+			}
+			patched, result := inject.Inject(pod, facts, params)
+			if result.Outcome != inject.Injected {
+				return
+			}
+			spec := string(must(json.Marshal(patched.Spec)))
+			for _, want := range []string{`"name":"KUBERNETES_SERVICE_HOST","value":"::1"`, `"value":"tcp://[::1]:`, `"name":"ROCKPOOL_LISTEN_ADDRESS","value":"[::1]:`} {
+				if !strings.Contains(spec, want) {
+					t.Errorf("%s is missing in %s", want, spec)
+				}
+			}
+			if before := string(must(json.Marshal(pod.Spec))); strings.Count(spec, "127.0.0.1") != strings.Count(before, "127.0.0.1") {
+				t.Errorf("127.0.0.1 is added: %s", spec)
+			}
+			if strings.Contains(spec, "ROCKPOOL_LISTEN_SERVICE_ADDRESS") != strings.Contains(spec, `"ip":"::1"`) {
+				t.Errorf("service address and aliases do not fit: %s", spec)
+			}
+			if _, again := inject.Inject(patched, facts, goldenParams); again.Outcome != inject.Unchanged {
+				t.Errorf("injected again it is %s", again.Outcome)
+			}
+			if restored, _ := inject.Uninject(patched); !cmp.Equal(pod, restored, cmpopts.EquateEmpty()) {
+				t.Errorf("Uninject does not restore the pod (-before +after):\n%s", cmp.Diff(pod, restored, cmpopts.EquateEmpty()))
+			}
+		})
+	}
+}
+
+func must(text []byte, err error) []byte {
+	if err != nil {
+		panic(err)
+	}
+	return text
 }
 
 // describe returns the text of a golden file: the decision as comments, then the pod.

@@ -99,6 +99,7 @@ func TestErrorsNameTheFlag(t *testing.T) {
 		{"the port of the metrics in use", []string{"--metrics-listen=" + taken.Addr().String()}, nil, []string{"--metrics-listen: ", "address already in use"}},
 		{"a missing kubeconfig with certificate files", []string{"--kubeconfig=" + missing}, nil, []string{"--kubeconfig: ", missing}},
 		{"an unknown kind of cache volume", []string{"--cache-volume=ram"}, nil, []string{`--cache-volume: "ram" is not hostPath or emptyDir`}},
+		{"an unknown choice of names", []string{"--api-names=yes"}, nil, []string{`--api-names: "yes" is not auto, true or false`}},
 		{"a bad log level", []string{"--log-level=loud"}, nil, []string{`--log-level: "loud"`}},
 		{"a bad log format", []string{"--log-format=xml"}, nil, []string{`--log-format: "xml"`}},
 		{"a bad environment variable", nil, map[string]string{"ROCKPOOL_INJECTOR_SHUTDOWN_GRACE": "soon"}, []string{"ROCKPOOL_INJECTOR_SHUTDOWN_GRACE", `"soon"`}},

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -39,6 +40,8 @@ type options struct {
 type sidecarOptions struct {
 	image                      string
 	upstreams                  []string
+	apiNames                   string
+	ipv6                       bool
 	cacheVolume, cacheHostPath string
 	cpuRequest, cpuLimit       string
 	memoryRequest, memoryLimit string
@@ -66,6 +69,9 @@ func (o *options) addTo(flags *pflag.FlagSet) {
 func (o *sidecarOptions) addTo(flags *pflag.FlagSet) {
 	flags.StringVar(&o.image, "sidecar-image", "", "`image` of the injected containers. Required; serve can also take it from --config-map")
 	flags.StringSliceVar(&o.upstreams, "upstream", nil, "https `URLs` at which pods at the edge reach the API server, separated by commas or in repeated\nflags; tried in order, with the in-cluster address as the last one")
+	flags.StringVar(&o.apiNames, "api-names", string(inject.APINamesAuto), "whether the sidecar also answers at the names of the API server's Service and at port 443:\n`auto`, true or false, unless a pod chooses by annotation")
+	service, err := netip.ParseAddr(os.Getenv("KUBERNETES_SERVICE_HOST"))
+	flags.BoolVar(&o.ipv6, "ipv6", err == nil && service.Is6(), "pods find their sidecar at ::1 instead of 127.0.0.1; default: as the Service of the API server has\nan IPv6 address, by KUBERNETES_SERVICE_HOST")
 	flags.StringVar(&o.cacheVolume, "cache-volume", string(inject.CacheHostPath), "`kind` of the cache volume, hostPath or emptyDir, unless a pod chooses by annotation")
 	flags.StringVar(&o.cacheHostPath, "cache-host-path", inject.DefaultCacheHostPath, "`path` of the directory with the caches on each node")
 	flags.StringVar(&o.cpuRequest, "sidecar-cpu-request", "20m", "CPU request of injected containers, a `quantity`; empty: none")
@@ -110,6 +116,7 @@ func (o *sidecarOptions) params(needImage bool) (inject.Params, error) {
 	if len(o.upstreams) > 0 {
 		check("upstream", inject.ValidateUpstreams(strings.Join(o.upstreams, ",")))
 	}
+	check("api-names", inject.ValidateAPINames(inject.APINames(o.apiNames)))
 	check("cache-volume", inject.ValidateCacheVolume(inject.CacheVolume(o.cacheVolume)))
 	check("cache-host-path", inject.ValidateCacheHostPath(o.cacheHostPath))
 	resources := corev1.ResourceRequirements{Requests: corev1.ResourceList{}, Limits: corev1.ResourceList{}}
@@ -141,7 +148,7 @@ func (o *sidecarOptions) params(needImage bool) (inject.Params, error) {
 		defaults["upstream.servers"] = strings.Join(o.upstreams, ",")
 	}
 	return inject.Params{
-		Version: buildVersion(), Image: o.image, Settings: defaults,
+		Version: buildVersion(), Image: o.image, Settings: defaults, APINames: inject.APINames(o.apiNames), IPv6: o.ipv6,
 		CacheVolume: inject.CacheVolume(o.cacheVolume), CacheHostPath: o.cacheHostPath, Resources: resources,
 	}, errors.Join(errs...)
 }

@@ -117,6 +117,7 @@ func randomPod(r *rand.Rand) *corev1.Pod {
 		key, value string
 	}{
 		{20, "rockpool.dev/cache-volume", "emptyDir"}, {20, "rockpool.dev/cache-volume", "hostPath"}, {20, "rockpool.dev/upstreams", "https://192.0.2.1"},
+		{10, "rockpool.dev/api-names", "true"}, {10, "rockpool.dev/api-names", "false"},
 		{10, "rockpool.dev/port", "20268"}, {10, "rockpool.dev/exclude-containers", "c1, mesh"}, {10, "rockpool.dev/memory-request", "64Mi"},
 		{5, "rockpool.dev/cpu-limit", "1"}, {5, "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes", ""}, {5, "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes", "rockpool-cache"},
 		{10, "rockpool.dev/log-level", "debug"}, {5, "rockpool.dev/unknown", "x"}, {4, "rockpool.dev/inject", "false"},
@@ -131,6 +132,12 @@ func randomPod(r *rand.Rand) *corev1.Pod {
 	spec.HostNetwork = chance(8)
 	if chance(20) {
 		spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: ptr.To[int64](1000), FSGroup: []*int64{nil, nil, ptr.To[int64](2000)}[r.IntN(3)]}
+	}
+	if chance(10) {
+		spec.HostAliases = []corev1.HostAlias{{IP: []string{"127.0.0.1", "192.0.2.1"}[r.IntN(2)], Hostnames: []string{"kubernetes", "local"}}}
+	}
+	if chance(10) {
+		spec.SecurityContext = &corev1.PodSecurityContext{Sysctls: []corev1.Sysctl{{Name: "net.ipv4.ip_unprivileged_port_start", Value: []string{"0", "1024"}[r.IntN(2)]}}}
 	}
 	spec.ShareProcessNamespace = []*bool{nil, ptr.To(true)}[r.IntN(2)]
 	for i := range r.IntN(4) {
@@ -172,8 +179,13 @@ func randomPod(r *rand.Rand) *corev1.Pod {
 		case automount:
 			c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: tokenVolume, MountPath: tokenPath, ReadOnly: true})
 		}
-		if chance(3) {
-			c.Ports = append(c.Ports, corev1.ContainerPort{ContainerPort: 10268})
+		for _, port := range []int32{10268, 443} {
+			if chance(3) {
+				c.Ports = append(c.Ports, corev1.ContainerPort{ContainerPort: port})
+			}
+		}
+		if chance(20) {
+			c.Args = []string{"--server=https://kubernetes.default.svc"}
 		}
 		if guaranteed || chance(20) {
 			c.Resources.Limits = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("500m"), corev1.ResourceMemory: resource.MustParse("64Mi")}

@@ -61,13 +61,13 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	if err != nil {
 		return err
 	}
-	listeners, err := listen(ctx, cfg)
+	listeners, err := listen(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
 	defer listeners.close()
 
-	authority, err := certs.Open(certs.Options{Directory: cfg.Private.Directory, Logger: log})
+	authority, err := certs.Open(certs.Options{Directory: cfg.Private.Directory, Names: config.APINames(cfg.Cluster.Domain), Logger: log})
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,9 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	s.newDispatcher()
 	s.proxy, err = proxy.New(proxy.Options{
 		Transport: s.dispatcher, Front: socket.Handler, Upgrade: s.upstream.HTTP1(), TLS: authority.TLSConfig(),
-		ConnectHosts: connectHosts, Context: dispatch.WithTrace, Observe: accessLog(log, repeated),
+		// For another name of the API server, a client of the forward proxy gets a tunnel, because
+		// it would refuse the pod's own certificate.
+		ConnectHosts: config.APINames(cfg.Cluster.Domain), Context: dispatch.WithTrace, Observe: accessLog(log, repeated),
 		Buffered: func(r *http.Request) bool { info := dispatch.TraceOf(r.Context()).Info; return info.IsUnary() },
 		Grace:    cfg.Shutdown.Grace, Logger: log,
 	})
@@ -290,6 +292,9 @@ func (s *sidecar) serve(ctx context.Context, l *listeners) error {
 
 	front, ctx := errgroup.WithContext(ctx)
 	front.Go(func() error { return s.proxy.Serve(ctx, l.api) })
+	if l.service != nil {
+		front.Go(func() error { return s.proxy.Serve(ctx, l.service) })
+	}
 	if l.connect != nil {
 		front.Go(func() error { return s.proxy.ServeConnect(ctx, l.connect) })
 	}
@@ -304,15 +309,10 @@ func (s *sidecar) serve(ctx context.Context, l *listeners) error {
 	return err
 }
 
-// connectHosts are the names of the API that the pod's own certificate has. A client that asks the
-// forward proxy for another name of the API server gets a tunnel, because it would refuse the
-// certificate.
-var connectHosts = []string{"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"}
-
 // listeners are the sidecar's open ports.
-type listeners struct{ api, connect, metrics net.Listener }
+type listeners struct{ api, service, connect, metrics net.Listener }
 
-func listen(ctx context.Context, cfg config.Config) (*listeners, error) {
+func listen(ctx context.Context, cfg config.Config, log *zap.Logger) (*listeners, error) {
 	l := &listeners{}
 	for _, x := range []struct {
 		key, address string
@@ -334,11 +334,19 @@ func listen(ctx context.Context, cfg config.Config) (*listeners, error) {
 			return nil, fmt.Errorf("%s: %w", x.key, err)
 		}
 	}
+	if address := cfg.Listen.ServiceAddress; address != "" {
+		var err error
+		// A server of the pod may need the port on all addresses.
+		if l.service, err = (&net.ListenConfig{}).Listen(ctx, "tcp", address); err != nil {
+			log.Error("listen.service-address: cannot listen there; programs that use the API server's name or port 443 are refused, "+
+				"or reach another program", zap.String("address", address), zap.Error(err))
+		}
+	}
 	return l, nil
 }
 
 func (l *listeners) close() {
-	for _, x := range []net.Listener{l.api, l.connect, l.metrics} {
+	for _, x := range []net.Listener{l.api, l.service, l.connect, l.metrics} {
 		if x != nil {
 			_ = x.Close() // the servers have closed theirs
 		}

@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"net/netip"
 	"slices"
 	"strconv"
 
@@ -10,17 +11,22 @@ import (
 // listenPort is the default port of the sidecar. Its metrics are on the next port.
 const listenPort = 10268
 
-// loopback is the address of the sidecar for the containers of its pod.
-const loopback = "127.0.0.1"
+// loopback returns the IP address of the sidecar for the containers of its pod.
+func loopback(ipv6 bool) netip.Addr {
+	if ipv6 {
+		return netip.IPv6Loopback()
+	}
+	return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+}
 
 // addressEnv returns the variables that the kubelet sets in every container for the Service
 // "kubernetes", but with the sidecar's address. The names with 443 are for clients that expect
 // the Service's usual port number.
-func addressEnv(listen int32) []corev1.EnvVar {
-	port := strconv.Itoa(int(listen))
-	url := "tcp://" + loopback + ":" + port
+func addressEnv(sidecar netip.AddrPort) []corev1.EnvVar {
+	host, port := sidecar.Addr().String(), strconv.Itoa(int(sidecar.Port()))
+	url := "tcp://" + sidecar.String()
 	env := []corev1.EnvVar{
-		{Name: "KUBERNETES_SERVICE_HOST", Value: loopback},
+		{Name: "KUBERNETES_SERVICE_HOST", Value: host},
 		{Name: "KUBERNETES_SERVICE_PORT", Value: port},
 		{Name: "KUBERNETES_SERVICE_PORT_HTTPS", Value: port},
 		{Name: "KUBERNETES_PORT", Value: url},
@@ -31,7 +37,7 @@ func addressEnv(listen int32) []corev1.EnvVar {
 			corev1.EnvVar{Name: prefix, Value: url},
 			corev1.EnvVar{Name: prefix + "_PROTO", Value: "tcp"},
 			corev1.EnvVar{Name: prefix + "_PORT", Value: port},
-			corev1.EnvVar{Name: prefix + "_ADDR", Value: loopback},
+			corev1.EnvVar{Name: prefix + "_ADDR", Value: host},
 		)
 	}
 	return env

@@ -29,6 +29,9 @@ const (
 	// AnnotationPort is the sidecar's port on the pod's loopback interface; its metrics are on
 	// the next port. A pod in the node's network must have this annotation.
 	AnnotationPort = AnnotationPrefix + "port"
+	// AnnotationAPINames chooses whether the sidecar also answers at the names of the API server's
+	// Service, and at port 443, see [APINames].
+	AnnotationAPINames = AnnotationPrefix + "api-names"
 	// AnnotationExcludeContainers names containers that the injector leaves alone.
 	AnnotationExcludeContainers = AnnotationPrefix + "exclude-containers"
 	// AnnotationOfflineEvents queues Events written while the link is down ("true").
@@ -60,6 +63,20 @@ const (
 	CacheEmptyDir CacheVolume = "emptyDir"
 )
 
+// APINames is whether the sidecar also answers where programs look for the API server that do not
+// read KUBERNETES_SERVICE_PORT: at the names of its Service, such as kubernetes.default.svc, and at
+// port 443.
+type APINames string
+
+// The values of APINames.
+const (
+	// APINamesAuto: if a container is seen to need it, and nothing speaks against it.
+	APINamesAuto APINames = "auto"
+	// APINamesOn: unless a container needs port 443, or the pod uses the node's network.
+	APINamesOn  APINames = "true"
+	APINamesOff APINames = "false"
+)
+
 // Annotations are the annotations for the injector, each field named after its annotation. The
 // zero value of a field means that the annotation is absent. The injector only checks the
 // other annotations: the sidecar reads them itself, whenever they change.
@@ -68,6 +85,7 @@ type Annotations struct {
 	CacheVolume       CacheVolume
 	CacheMemorySize   string
 	Port              int32
+	APINames          APINames
 	ExcludeContainers []string
 	Resources         corev1.ResourceRequirements
 	Image             string

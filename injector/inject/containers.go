@@ -2,7 +2,7 @@ package inject
 
 import (
 	"maps"
-	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 
@@ -34,7 +34,7 @@ type sidecar struct {
 	image        string
 	directory    string // below the root of the cache volume; "" = the volume is this pod's alone
 	account      string // the original service-account volume
-	port         int32
+	address      netip.AddrPort
 	hostPorts    bool // the pod uses the node's ports
 	assignedUser bool // the namespace assigns the container's user
 	env          []corev1.EnvVar
@@ -112,9 +112,10 @@ func (s *sidecar) ports() []corev1.ContainerPort {
 	if !s.hostPorts {
 		return nil
 	}
+	port := int32(s.address.Port())
 	return []corev1.ContainerPort{
-		{ContainerPort: s.port, HostPort: s.port, Protocol: corev1.ProtocolTCP},
-		{ContainerPort: s.port + 1, HostPort: s.port + 1, Protocol: corev1.ProtocolTCP},
+		{ContainerPort: port, HostPort: port, Protocol: corev1.ProtocolTCP},
+		{ContainerPort: port + 1, HostPort: port + 1, Protocol: corev1.ProtocolTCP},
 	}
 }
 
@@ -133,12 +134,17 @@ func restrictedContext() *corev1.SecurityContext {
 // changeable configuration is. The present settings follow as defaults, for the time until the
 // pod's ConfigMap exists. Annotations are not included: the sidecar reads them itself, and a
 // variable would override them.
-func sidecarEnv(settings map[string]string, port int32) []corev1.EnvVar {
+func sidecarEnv(settings map[string]string, address netip.AddrPort, names bool) []corev1.EnvVar {
 	var env []corev1.EnvVar
-	if port != 0 {
-		env = append(env,
-			corev1.EnvVar{Name: envListen, Value: net.JoinHostPort(loopback, strconv.Itoa(int(port)))},
-			corev1.EnvVar{Name: "ROCKPOOL_METRICS_ADDRESS", Value: net.JoinHostPort(loopback, strconv.Itoa(int(port)+1))})
+	listen := func(variable string, port uint16) {
+		env = append(env, corev1.EnvVar{Name: variable, Value: netip.AddrPortFrom(address.Addr(), port).String()})
+	}
+	if address != defaultAddress {
+		listen(envListen, address.Port())
+		listen("ROCKPOOL_METRICS_ADDRESS", address.Port()+1)
+	}
+	if names {
+		listen("ROCKPOOL_LISTEN_SERVICE_ADDRESS", servicePort)
 	}
 	env = append(env, corev1.EnvVar{Name: "ROCKPOOL_CONFIG", Value: configPath})
 	for _, key := range slices.Sorted(maps.Keys(settings)) {
@@ -150,16 +156,19 @@ func sidecarEnv(settings map[string]string, port int32) []corev1.EnvVar {
 // envListen has the sidecar's address when it is not the default.
 const envListen = "ROCKPOOL_LISTEN_ADDRESS"
 
-// portOf returns the port of a sidecar.
-func portOf(c *corev1.Container) int32 {
-	for _, v := range c.Env {
-		if _, port, err := net.SplitHostPort(v.Value); v.Name == envListen && err == nil {
-			if n, err := strconv.ParseInt(port, 10, 32); err == nil {
-				return int32(n)
+// defaultAddress is the sidecar's address unless envListen has another.
+var defaultAddress = netip.AddrPortFrom(loopback(false), listenPort)
+
+// addressOf returns the address of the pod's sidecar, if it has one.
+func addressOf(spec *corev1.PodSpec) netip.AddrPort {
+	for _, c := range spec.InitContainers {
+		for _, v := range c.Env {
+			if address, err := netip.ParseAddrPort(v.Value); c.Name == ContainerSidecar && v.Name == envListen && err == nil {
+				return address
 			}
 		}
 	}
-	return listenPort
+	return defaultAddress
 }
 
 // restore resets those fields of our container that it needs to work. It keeps legitimate

@@ -3,6 +3,7 @@ package inject
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -39,8 +40,13 @@ func Inject(pod *corev1.Pod, facts Facts, params Params) (*corev1.Pod, Result) {
 	}
 
 	before := status.Before.clone()
+	ip := loopback(params.IPv6)
+	if injected {
+		ip = addressOf(spec).Addr()
+	}
+	address := netip.AddrPortFrom(ip, uint16(cmp.Or(ask.Port, listenPort)))
 	r := redirection{
-		env: addressEnv(cmp.Or(ask.Port, listenPort)), account: account, exclude: ask.ExcludeContainers,
+		sidecar: ip, env: addressEnv(address), account: account, exclude: ask.ExcludeContainers,
 		before: before, firstTime: !injected,
 	}
 	r.apply(spec)
@@ -48,16 +54,23 @@ func Inject(pod *corev1.Pod, facts Facts, params Params) (*corev1.Pod, Result) {
 	if !r.served {
 		return pod, Result{Outcome: Skipped, Cause: Notice{Reason: ReasonNothingToServe}, Notices: notices}
 	}
+	names := status.Names
+	if !injected {
+		var off []Notice
+		names, off = chooseNames(spec, cmp.Or(ask.APINames, params.APINames), params.Settings, r.left)
+		notices = append(notices, off...)
+	}
+	names.apply(spec, ip)
 	before.recordModes(openVolumes(spec, account, !injected))
 	addContainers(spec, &sidecar{
 		image: cmp.Or(ask.Image, params.Image), directory: directory, account: account,
-		port: cmp.Or(ask.Port, listenPort), hostPorts: spec.HostNetwork,
+		address: address, hostPorts: spec.HostNetwork,
 		assignedUser: cache == CacheEmptyDir && facts.assignsUsers(),
-		env:          sidecarEnv(params.Settings, ask.Port), resources: sidecarResources(spec, resources),
+		env:          sidecarEnv(params.Settings, address, names != nil), resources: sidecarResources(spec, resources),
 	})
 	spec.Volumes = addVolumes(spec.Volumes, volumes(cache, params.CacheHostPath, cmp.Or(ask.CacheMemorySize, params.Settings["cache.memory-max-size"])))
 	annotate(patched, !injected, before)
-	writeStatus(patched, status, !injected, params.Version, before)
+	writeStatus(patched, status, !injected, params.Version, names, before)
 
 	result := Result{Outcome: Injected, Notices: notices}
 	if equality.Semantic.DeepEqual(pod, patched) {

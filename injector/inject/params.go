@@ -29,6 +29,11 @@ type Params struct {
 	// sidecar/config). They are the defaults of a pod, which its annotations and later changes
 	// of the cluster's settings override.
 	Settings map[string]string
+	// IPv6 means that pods find their sidecar at ::1 instead of 127.0.0.1: the Service of the API
+	// server has an IPv6 address, so pods may have no other.
+	IPv6 bool
+	// APINames of pods without the annotation. Empty: [APINamesAuto].
+	APINames APINames
 	// CacheVolume of pods without the annotation. Empty: [CacheHostPath].
 	CacheVolume CacheVolume
 	// CacheHostPath is the directory on the node with the caches. Required.
@@ -36,6 +41,14 @@ type Params struct {
 	// Resources of the prepare and sidecar containers. A pod of Guaranteed QoS gets
 	// requests equal to the limits, see [sidecarResources].
 	Resources corev1.ResourceRequirements
+}
+
+// ValidateAPINames accepts auto, true and false.
+func ValidateAPINames(choice APINames) error {
+	if _, err := oneOf(choice, APINamesAuto, APINamesOn, APINamesOff); err != nil {
+		return fmt.Errorf("%q is not %s, %s or %s", choice, APINamesAuto, APINamesOn, APINamesOff)
+	}
+	return nil
 }
 
 // ValidateCacheVolume accepts the kinds of cache volume.

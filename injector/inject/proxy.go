@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -25,7 +26,7 @@ type exemption struct {
 
 // exemptFromProxy adds the sidecar's address to the container's lists, in place. If the
 // container has no list, it returns both.
-func exemptFromProxy(c *corev1.Container) exemption {
+func exemptFromProxy(c *corev1.Container, sidecar netip.Addr) exemption {
 	var e exemption
 	if !setsProxy(c.Env) {
 		return e
@@ -38,33 +39,33 @@ func exemptFromProxy(c *corev1.Container) exemption {
 			continue
 		case v.ValueFrom != nil:
 			e.unknown = true
-		case exempts(v.Value):
+		case exempts(v.Value, sidecar):
 			e.exempt = append(e.exempt, v.Name)
 		default:
-			v.Value += "," + loopback
+			v.Value += "," + sidecar.String()
 		}
 		found = true
 	}
 	if !found {
 		for _, name := range exemptVariables {
-			e.added = append(e.added, corev1.EnvVar{Name: name, Value: loopback})
+			e.added = append(e.added, corev1.EnvVar{Name: name, Value: sidecar.String()})
 		}
 	}
 	return e
 }
 
 // restoreProxy undoes exemptFromProxy, except for the variables in keep.
-func restoreProxy(env []corev1.EnvVar, keep []string) []corev1.EnvVar {
+func restoreProxy(env []corev1.EnvVar, sidecar netip.Addr, keep []string) []corev1.EnvVar {
 	if !setsProxy(env) {
 		return env
 	}
 	ours := func(v *corev1.EnvVar) bool {
 		return slices.Contains(exemptVariables, v.Name) && v.ValueFrom == nil && !slices.Contains(keep, v.Name)
 	}
-	env = slices.DeleteFunc(env, func(v corev1.EnvVar) bool { return ours(&v) && v.Value == loopback })
+	env = slices.DeleteFunc(env, func(v corev1.EnvVar) bool { return ours(&v) && v.Value == sidecar.String() })
 	for i := range env {
 		if ours(&env[i]) {
-			env[i].Value = strings.TrimSuffix(env[i].Value, ","+loopback)
+			env[i].Value = strings.TrimSuffix(env[i].Value, ","+sidecar.String())
 		}
 	}
 	return env
@@ -77,8 +78,9 @@ func setsProxy(env []corev1.EnvVar) bool {
 }
 
 // exempts reports whether a list exempts the sidecar's address, or all addresses.
-func exempts(list string) bool {
+func exempts(list string, sidecar netip.Addr) bool {
 	return slices.ContainsFunc(splitList(list), func(entry string) bool {
-		return entry == loopback || entry == "*" || entry == "127.0.0.0/8"
+		network, err := netip.ParsePrefix(entry)
+		return entry == sidecar.String() || entry == "*" || err == nil && network.Contains(sidecar)
 	})
 }

@@ -39,6 +39,7 @@ const (
 	ReasonAssignedUsers   Reason = "namespace-assigns-users"
 	ReasonNoSuchContainer Reason = "no-such-container"
 	ReasonProxy           Reason = "container-uses-proxy"
+	ReasonAPINames        Reason = "api-names-not-served"
 )
 
 // messages has one sentence for each reason.
@@ -60,7 +61,8 @@ var messages = map[Reason]string{
 	ReasonPodSecurity:       "the namespace's Pod Security level forbids hostPath; the cache is an emptyDir and is lost with the pod",
 	ReasonAssignedUsers:     "the namespace assigns user IDs and allows no hostPath; the cache is an emptyDir and is lost with the pod",
 	ReasonNoSuchContainer:   "no container of the pod has this name; the entry excludes nothing",
-	ReasonProxy:             "the container uses a proxy, and its NO_PROXY comes from a valueFrom; make sure that it includes 127.0.0.1",
+	ReasonProxy:             "the container uses a proxy, and its NO_PROXY comes from a valueFrom; make sure that it includes the sidecar, 127.0.0.1 (::1 in an IPv6 cluster)",
+	ReasonAPINames:          "the sidecar does not answer at the names of the API server's Service and at port 443 in this pod; see rockpool.dev/api-names",
 }
 
 // Message returns the sentence that explains r.

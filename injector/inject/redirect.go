@@ -2,6 +2,7 @@ package inject
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -9,12 +10,14 @@ import (
 
 // redirection points the containers of the application at the sidecar.
 type redirection struct {
+	sidecar netip.Addr
 	env     []corev1.EnvVar // names the sidecar, see [addressEnv]
 	account string          // the service-account volume, which only the sidecar will mount
 	exclude []string        // names of containers to leave alone
 
 	before  *Before  // what Uninject needs to know
 	notices []Notice // about containers that are left alone
+	left    []string // names of the containers that are left alone
 	served  bool     // a container with the token is redirected
 	// firstTime means that values like ours in a container come from its author.
 	firstTime bool
@@ -26,8 +29,13 @@ func (r *redirection) apply(spec *corev1.PodSpec) {
 			if ownContainer(list[i].Name) {
 				continue
 			}
-			if notice := r.redirect(&list[i]); notice != nil {
-				r.notices = append(r.notices, *notice)
+			notice := r.redirect(&list[i])
+			if notice == nil {
+				continue
+			}
+			r.notices = append(r.notices, *notice)
+			if notice.Reason != ReasonProxy {
+				r.left = append(r.left, list[i].Name)
 			}
 		}
 	}
@@ -63,7 +71,7 @@ func (r *redirection) redirect(c *corev1.Container) *Notice {
 		return notice(ReasonOwnAddress)
 	}
 	missing := missingFrom(c.Env, r.env)
-	proxied := exemptFromProxy(c)
+	proxied := exemptFromProxy(c, r.sidecar)
 	if r.firstTime || len(missing) > 0 {
 		// The container has not been redirected before.
 		for _, ours := range r.env {

@@ -59,6 +59,10 @@ var settings = []setting{
 		a.Port = int32(port)
 		return nil
 	}},
+	{AnnotationAPINames, "auto, true, false", func(a *Annotations, value string) error {
+		a.APINames = APINames(value)
+		return ValidateAPINames(a.APINames)
+	}},
 	{AnnotationExcludeContainers, "names of containers separated by commas", func(a *Annotations, value string) error {
 		for _, name := range splitList(value) {
 			if len(validation.IsDNS1123Label(name)) > 0 || ownContainer(name) {

@@ -24,6 +24,7 @@ type Status struct {
 	Version    string   `json:"version"`
 	Containers []string `json:"containers"`
 	Volumes    []string `json:"volumes"`
+	Names      *Names   `json:"names,omitempty"`
 	Before     *Before  `json:"before,omitempty"`
 }
 
@@ -139,7 +140,7 @@ func readStatus(pod *corev1.Pod) (status Status, injected bool) {
 
 // writeStatus records the additions when the pod is injected for the first time; status is
 // empty then. Later injections can only extend status.Before.
-func writeStatus(pod *corev1.Pod, status Status, firstTime bool, version string, before *Before) {
+func writeStatus(pod *corev1.Pod, status Status, firstTime bool, version string, names *Names, before *Before) {
 	if !firstTime && equality.Semantic.DeepEqual(status.Before.clone(), before) {
 		return
 	}
@@ -147,7 +148,7 @@ func writeStatus(pod *corev1.Pod, status Status, firstTime bool, version string,
 		status.Before = before
 	}
 	if firstTime {
-		status.Version = version
+		status.Version, status.Names = version, names
 		for _, c := range pod.Spec.InitContainers {
 			if ownContainer(c.Name) {
 				status.Containers = append(status.Containers, c.Name)

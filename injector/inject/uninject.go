@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"net/netip"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,10 +17,10 @@ func Uninject(pod *corev1.Pod) (*corev1.Pod, bool) {
 	before := status.Before.clone()
 	restored := pod.DeepCopy()
 	spec := &restored.Spec
-	u := undo{before: before, env: addressEnv(listenPort)}
+	address := addressOf(spec)
+	u := undo{before: before, sidecar: address.Addr(), env: addressEnv(address)}
 	for i := range spec.InitContainers {
 		if c := &spec.InitContainers[i]; c.Name == ContainerSidecar {
-			u.env = addressEnv(portOf(c))
 			if m := mountAt(c.VolumeMounts, accountPath); m != nil {
 				u.account = m.Name
 			}
@@ -38,12 +39,14 @@ func Uninject(pod *corev1.Pod) (*corev1.Pod, bool) {
 			*defaultMode(v) = &mode
 		}
 	}
+	status.Names.undo(spec, u.sidecar)
 	unannotate(restored, before.Annotations)
 	return restored, true
 }
 
 // undo is the reverse of a [redirection].
 type undo struct {
+	sidecar netip.Addr
 	env     []corev1.EnvVar
 	account string
 	before  *Before
@@ -56,7 +59,7 @@ func (u *undo) restore(c *corev1.Container) {
 		c.Env = slices.DeleteFunc(c.Env, func(e corev1.EnvVar) bool {
 			return !slices.Contains(keep, e.Name) && slices.ContainsFunc(u.env, func(ours corev1.EnvVar) bool { return ours.Name == e.Name })
 		})
-		c.Env = restoreProxy(c.Env, keep)
+		c.Env = restoreProxy(c.Env, u.sidecar, keep)
 	}
 	for i := range c.VolumeMounts {
 		if m := &c.VolumeMounts[i]; m.Name == VolumeAccount {

@@ -32,6 +32,10 @@ func Keys() []Key {
 			p.Image = v
 			return inject.ValidateImage(v)
 		}},
+		{Name: "api_names", set: func(p *inject.Params, v string) error {
+			p.APINames = inject.APINames(v)
+			return inject.ValidateAPINames(p.APINames)
+		}},
 		{Name: "cache_volume", set: func(p *inject.Params, v string) error {
 			p.CacheVolume = inject.CacheVolume(v)
 			return inject.ValidateCacheVolume(p.CacheVolume)

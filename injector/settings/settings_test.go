@@ -53,6 +53,9 @@ func TestApply(t *testing.T) {
 				p.Settings[key] = value
 			}
 		}},
+		"the names of the API server, and the domain": {map[string]string{"api_names": "false", "cluster_domain": "edge.example"}, func(p *inject.Params) {
+			p.APINames, p.Settings["cluster.domain"] = inject.APINamesOff, "edge.example"
+		}},
 		"the volume": {map[string]string{"cache_volume": "emptyDir", "cache_host_path": "/data/rockpool"}, func(p *inject.Params) {
 			p.CacheVolume, p.CacheHostPath = inject.CacheEmptyDir, "/data/rockpool"
 		}},
@@ -84,7 +87,7 @@ func TestApplyRejects(t *testing.T) {
 		data map[string]string
 		want []string
 	}{
-		"an unknown key, with the known ones":     {map[string]string{"cache-agents": "*"}, []string{"cache-agents: unknown key; allowed are image, cache_volume,", " upstreams,", " log_level,"}},
+		"an unknown key, with the known ones":     {map[string]string{"cache-agents": "*"}, []string{"cache-agents: unknown key; allowed are image, api_names, cache_volume,", " upstreams,", " log_level,"}},
 		"a key for an address or path in the pod": {map[string]string{"listen_address": "127.0.0.1:1", "cache_directory": "/x"}, []string{"listen_address: unknown key", "cache_directory: unknown key"}},
 		"an upstream among several":               {map[string]string{"upstreams": "https://a\nhttp://b"}, []string{`upstreams: entry 2: url: "http://b" is not https; an https URL`}},
 		"a word":                                  {map[string]string{"log_level": "loud"}, []string{`log_level: "loud" is unknown; allowed are debug, info, warn, error`}},

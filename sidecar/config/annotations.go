@@ -16,6 +16,7 @@ const annotationPrefix = "rockpool.dev/"
 // annotations lists the pod annotations and the key that each sets. Those without a key are
 // read by the injector alone, when it admits the pod.
 var annotations = []struct{ name, key string }{
+	{"rockpool.dev/api-names", ""},
 	{"rockpool.dev/cache-agents", "cache.agents"},
 	{"rockpool.dev/cache-memory-size", "cache.memory-max-size"},
 	{"rockpool.dev/cache-size", "cache.max-size"},

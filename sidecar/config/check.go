@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -12,6 +13,7 @@ import (
 func (c Config) conflicts() (problems []error) {
 	listeners := []struct{ key, address string }{
 		{"listen.address", c.Listen.Address},
+		{"listen.service-address", c.Listen.ServiceAddress},
 		{"connect.address", c.Connect.Address},
 		{"metrics.address", c.Metrics.Address},
 	}
@@ -76,13 +78,14 @@ func wildcard(host string) bool {
 }
 
 // notSelf rejects the sidecar's own listener as its upstream: requests would loop until the
-// ports run out.
+// ports run out. With a service address, the names of the API server's Service mean the sidecar in
+// the whole pod.
 func (c Config) notSelf(u *url.URL) error {
-	for _, own := range []string{c.Listen.Address, c.Connect.Address} {
-		if own != "" && sameListener(u.Host, own) {
-			return fmt.Errorf("%q is this sidecar's own listener (%s); the address of a kube-apiserver is allowed",
-				u.Host, own)
-		}
+	self := slices.ContainsFunc([]string{c.Listen.Address, c.Listen.ServiceAddress, c.Connect.Address}, func(own string) bool {
+		return own != "" && sameListener(u.Host, own)
+	})
+	if self || c.Listen.ServiceAddress != "" && slices.Contains(APINames(c.Cluster.Domain), u.Hostname()) {
+		return fmt.Errorf("%q is this sidecar's own listener; the address of a kube-apiserver is allowed", u.Host)
 	}
 	return nil
 }

@@ -30,6 +30,7 @@ type Config struct {
 	Connect  Connect
 	Metrics  Metrics
 	Upstream Upstream
+	Cluster  Cluster
 	Account  Account
 	Private  Private
 	Cache    Cache
@@ -40,7 +41,8 @@ type Config struct {
 
 // Listen is the HTTPS listener for the pod's applications.
 type Listen struct {
-	Address string // host:port; host is 127.0.0.1, ::1 or localhost
+	Address        string // host:port; host is 127.0.0.1, ::1 or localhost
+	ServiceAddress string // likewise, with the Service's port; empty = off
 }
 
 // Connect is the forward proxy for applications that use HTTPS_PROXY.
@@ -74,6 +76,16 @@ type Upstream struct {
 	ProbeTimeout     time.Duration
 	FailureThreshold int
 	SuccessThreshold int
+}
+
+// Cluster is the cluster that the pod belongs to.
+type Cluster struct {
+	Domain string // DNS domain, such as cluster.local
+}
+
+// APINames returns the names of the API server's Service in a cluster with this DNS domain.
+func APINames(domain string) []string {
+	return []string{"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + domain}
 }
 
 // Account is the service-account directory and its copy.

@@ -71,6 +71,7 @@ func defaults() Config {
 			FailureThreshold: 2,
 			SuccessThreshold: 2,
 		},
+		Cluster: Cluster{Domain: "cluster.local"},
 		Account: Account{
 			Source: "/var/run/secrets/kubernetes.io/serviceaccount",
 			Mirror: "/var/run/rockpool/serviceaccount",
@@ -270,13 +271,23 @@ func TestLoadRejects(t *testing.T) {
 		"metrics on an invalid host":              {args: []string{"--metrics.address=a_b:9090"}, want: []string{"metrics.address:", `"a_b"`}},
 		"two listeners at one address":            {args: []string{"--metrics.address=localhost:10268"}, want: []string{"metrics.address:", "taken by listen.address"}},
 
-		"a server that is not https":          {args: []string{"--upstream.servers=http://a"}, want: []string{"upstream.servers:", `"http://a" is not https`}},
-		"a server without scheme":             {args: []string{"--upstream.servers=a:6443"}, want: []string{"upstream.servers:", "not https"}},
-		"a server with a path":                {args: []string{"--upstream.servers=https://a/k8s"}, want: []string{"has a path"}},
-		"a server with a query":               {args: []string{"--upstream.servers=https://a?x=1"}, want: []string{"has a query"}},
-		"a server with a bad port":            {args: []string{"--upstream.servers=https://a:99999"}, want: []string{"1 to 65535"}},
-		"a server with a password is hidden":  {args: []string{"--upstream.servers=https://me:hunter2@a"}, want: []string{"user or password"}, lack: "hunter2"},
-		"two bad servers are both reported":   {args: []string{"--upstream.servers=http://a,https://b/x"}, want: []string{"http://a", "https://b/x"}},
+		"a server that is not https":         {args: []string{"--upstream.servers=http://a"}, want: []string{"upstream.servers:", `"http://a" is not https`}},
+		"a server without scheme":            {args: []string{"--upstream.servers=a:6443"}, want: []string{"upstream.servers:", "not https"}},
+		"a server with a path":               {args: []string{"--upstream.servers=https://a/k8s"}, want: []string{"has a path"}},
+		"a server with a query":              {args: []string{"--upstream.servers=https://a?x=1"}, want: []string{"has a query"}},
+		"a server with a bad port":           {args: []string{"--upstream.servers=https://a:99999"}, want: []string{"1 to 65535"}},
+		"a server with a password is hidden": {args: []string{"--upstream.servers=https://me:hunter2@a"}, want: []string{"user or password"}, lack: "hunter2"},
+		"two bad servers are both reported":  {args: []string{"--upstream.servers=http://a,https://b/x"}, want: []string{"http://a", "https://b/x"}},
+		"a server at the sidecar's service address": {
+			args: []string{"--listen.service-address=127.0.0.1:443", "--upstream.servers=https://127.0.0.1"}, want: []string{"upstream.servers:", "own listener"},
+		},
+		"a server at a name that means the sidecar": {
+			args: []string{"--listen.service-address=127.0.0.1:443", "--cluster.domain=edge.example", "--upstream.servers=https://kubernetes.default.svc.edge.example"},
+			want: []string{"upstream.servers:", "own listener"},
+		},
+		"a service address outside the pod":   {args: []string{"--listen.service-address=0.0.0.0:443"}, want: []string{"listen.service-address:", "outside the pod"}},
+		"two listeners at the service's port": {args: []string{"--listen.service-address=127.0.0.1:10268"}, want: []string{"listen.service-address:", "a port of its own"}},
+		"a bad cluster domain":                {args: []string{"--cluster.domain=.local"}, want: []string{"cluster.domain:", "not a DNS domain"}},
 		"a server that is the sidecar itself": {args: []string{"--upstream.servers=https://127.0.0.1:10268"}, want: []string{"upstream.servers:", "own listener"}},
 		"an unknown field of a server": {
 			args: []string{"--upstream.servers=https://a,https://b:6443;ca=/x"},

@@ -70,6 +70,14 @@ func loopback(v string) (string, error) {
 		"only 127.0.0.1, [::1] and localhost are allowed, because the cache is for this pod alone", v)
 }
 
+// domain checks a DNS domain.
+func domain(v string) (string, error) {
+	if v != strings.ToLower(v) || !isName(v) {
+		return "", fmt.Errorf("%q is not a DNS domain in lower case; cluster.local is one", v)
+	}
+	return v, nil
+}
+
 func isName(v string) bool {
 	return len(validation.IsDNS1123Subdomain(strings.ToLower(v))) == 0
 }

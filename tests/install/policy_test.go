@@ -88,6 +88,18 @@ func TestDamagedPodsAreRefused(t *testing.T) {
 		want   string // "": admitted
 	}{
 		{"a correct pod", nil, func(*corev1.Pod) {}, ""},
+		{"a pod in which the sidecar answers at the API server's names", func(p *corev1.Pod) { p.Annotations[inject.AnnotationAPINames] = "true" }, func(p *corev1.Pod) {
+			if len(p.Spec.HostAliases) != 1 || len(p.Spec.SecurityContext.Sysctls) != 1 {
+				t.Errorf("host aliases %v, security context %v", p.Spec.HostAliases, p.Spec.SecurityContext)
+			}
+		}, ""},
+		{"a pod of an IPv6 cluster", nil, func(p *corev1.Pod) {
+			for _, list := range [][]corev1.Container{p.Spec.InitContainers, p.Spec.Containers} {
+				for i := range list {
+					setEnv(&list[i], "KUBERNETES_SERVICE_HOST", "::1")
+				}
+			}
+		}, ""},
 		{"changes that other webhooks may make", nil, func(p *corev1.Pod) {
 			sidecar(p).Image = "mirror.example.com/rockpool:dev"
 			sidecar(p).Env = append(sidecar(p).Env, corev1.EnvVar{Name: "HTTPS_PROXY", Value: "http://proxy"})

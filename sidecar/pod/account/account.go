@@ -1,5 +1,5 @@
 // Package account maintains the service-account directory that the pod's applications see: a
-// copy of the kubelet's directory, with the pod's own CA added to ca.crt, so that
+// copy of the kubelet's directory, with the pod's own CA as the first in ca.crt, so that
 // applications trust the sidecar.
 //
 // The kubelet rotates tokens while the pod runs, and the copy follows. Its layout is that of
@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -51,7 +52,7 @@ var syncs = promauto.NewCounterVec(prometheus.CounterOpts{
 type Options struct {
 	Source   string           // the kubelet's directory
 	Mirror   string           // the copy; created if missing; nothing else may write there
-	CAPEM    []byte           // the pod's own CA, added to ca.crt
+	CAPEM    []byte           // the pod's own CA, put first into ca.crt; ends with a newline
 	Interval time.Duration    // 0 = DefaultInterval
 	Clock    clock.WithTicker // nil = the system's
 	Logger   *zap.Logger      // nil = none
@@ -124,22 +125,14 @@ func (m *Mirror) sync() (changed bool, err error) {
 	if len(missing) > 0 && published(m.o.Mirror) {
 		return false, errors.Join(missing...)
 	}
-	files[CAFile] = joinPEM(files[CAFile], m.o.CAPEM)
+	// The pod's CA is the first, because some libraries read only one certificate: keytool,
+	// Java's generateCertificate, .NET's X509Certificate2.
+	files[CAFile] = slices.Concat(m.o.CAPEM, files[CAFile])
 	changed, err = publish(m.o.Mirror, files, m.o.Clock.Now())
 	if err != nil {
 		missing = append(missing, fmt.Errorf("copy of the service-account directory: %w", err))
 	}
 	return changed, errors.Join(missing...)
-}
-
-// joinPEM starts the pod's certificate on a new line, even if the cluster's file does not end
-// with a newline.
-func joinPEM(cluster, pod []byte) []byte {
-	joined := append([]byte(nil), cluster...)
-	if len(joined) > 0 && joined[len(joined)-1] != '\n' {
-		joined = append(joined, '\n')
-	}
-	return append(joined, pod...)
 }
 
 // explain adds a hint to an error that has one usual cause.

@@ -80,7 +80,7 @@ func account(token string) map[string]string {
 }
 
 func mirrored(token string) map[string]string {
-	return map[string]string{"token": token, "namespace": "shop", "ca.crt": "cluster CA\npod CA\n"}
+	return map[string]string{"token": token, "namespace": "shop", "ca.crt": "pod CA\ncluster CA\n"}
 }
 
 func newMirror(t *testing.T, source string) *Mirror {
@@ -168,10 +168,10 @@ func TestSync(t *testing.T) {
 		want  map[string]string
 	}{
 		"the first copy": {func(k *kubelet, _ string) { k.write(account("1")) }, mirrored("1")},
-		"a CA without newline stays separate from the pod's": {
+		"the pod's CA comes before several of the cluster's": {
 			func(k *kubelet, _ string) {
-				k.write(map[string]string{"token": "1", "ca.crt": "cluster CA"})
-			}, map[string]string{"token": "1", "ca.crt": "cluster CA\npod CA\n"},
+				k.write(map[string]string{"token": "1", "ca.crt": "cluster CA\nits next CA"})
+			}, map[string]string{"token": "1", "ca.crt": "pod CA\ncluster CA\nits next CA"},
 		},
 		"further files, also in directories": {
 			func(k *kubelet, _ string) {
@@ -295,7 +295,7 @@ func TestSyncFails(t *testing.T) {
 		},
 		"no token: the rest is copied": {
 			func(k *kubelet, _ *Mirror) { k.write(map[string]string{"namespace": "shop", "ca.crt": "cluster CA\n"}) },
-			[]string{"source/token", "automountServiceAccountToken"}, map[string]string{"namespace": "shop", "ca.crt": "cluster CA\npod CA\n"},
+			[]string{"source/token", "automountServiceAccountToken"}, map[string]string{"namespace": "shop", "ca.crt": "pod CA\ncluster CA\n"},
 		},
 		"an empty token counts as missing": {
 			func(k *kubelet, _ *Mirror) { k.write(account("\n")) }, []string{"source/token"}, mirrored("\n"),
@@ -422,7 +422,7 @@ func TestReadersNeverSeeAMix(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			if string(token) != string(namespace) || string(ca) != string(token)+"\n"+podCA {
+			if string(token) != string(namespace) || string(ca) != podCA+string(token)+"\n" {
 				t.Errorf("a mix: token %.8q, namespace %.8q, ca.crt %.8q", token, namespace, ca)
 				return
 			}

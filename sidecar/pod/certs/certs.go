@@ -4,7 +4,8 @@
 // Applications find the authority in the ca.crt of the service-account mirror, and most read
 // that file once. So the authority lives as long as the pod: a restarted sidecar loads it
 // from a private directory in memory. It never leaves the pod. If its key leaks, name
-// constraints make it worthless outside the pod's own loopback.
+// constraints make it worthless for the DNS names of other servers. Addresses are not constrained,
+// because some TLS libraries cannot read such a constraint.
 //
 // The package issues no other certificates and calls no API.
 package certs
@@ -24,9 +25,6 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// DefaultClusterDomain is the DNS domain of most clusters.
-const DefaultClusterDomain = "cluster.local"
-
 // Files in the private directory. Each holds a certificate and its key: one rename replaces
 // both, so that they always match.
 const (
@@ -36,10 +34,10 @@ const (
 
 // Options configure Open.
 type Options struct {
-	Directory     string             // mode 0700, created if missing; in memory, not on a disk
-	ClusterDomain string             // empty = DefaultClusterDomain
-	Clock         clock.PassiveClock // nil = the system's
-	Logger        *zap.Logger        // nil = none
+	Directory string             // mode 0700, created if missing; in memory, not on a disk
+	Names     []string           // DNS names of the API server, besides localhost
+	Clock     clock.PassiveClock // nil = the system's
+	Logger    *zap.Logger        // nil = none
 }
 
 // Authority is the pod's CA with its serving certificate. It does not change
@@ -49,9 +47,9 @@ type Authority struct {
 }
 
 // Open loads the certificates from the directory. It replaces a certificate that is missing,
-// damaged, expired or for other names, and logs why. A new serving certificate is signed by the
-// present CA. Open replaces the CA itself only if it is unusable, because running applications
-// have already read it.
+// damaged, near its end or for other names, and logs why. A new serving certificate is signed by
+// the present CA. Running applications have already read the CA's certificate, so Open renews that
+// for the same key and name. It makes a new key only if there is no CA that it could renew.
 //
 // A read-only directory is not an error: the certificates then exist in the process only.
 // Open logs that, because applications will distrust the sidecar after its next restart.
@@ -62,21 +60,27 @@ func Open(o Options) (*Authority, error) {
 	if o.Clock == nil {
 		o.Clock = clock.RealClock{}
 	}
-	if o.ClusterDomain == "" {
-		o.ClusterDomain = DefaultClusterDomain
+	// The addresses are those that the injector may put into KUBERNETES_SERVICE_HOST.
+	want := subjects{
+		dns: append([]string{"localhost"}, o.Names...),
+		ips: []net.IP{net.IPv4(127, 0, 0, 1).To4(), net.IPv6loopback},
 	}
-	want := names(o.ClusterDomain)
 	now := o.Clock.Now()
 
 	a := &Authority{}
 	var err error
 	a.ca, err = load(filepath.Join(o.Directory, caFile))
 	if err == nil {
-		err = a.ca.usableCA(want, now)
+		err = a.ca.isCA()
+	}
+	makeOrRenew := makeCA
+	if err == nil {
+		err = a.ca.isCurrent(want, now)
+		makeOrRenew = a.ca.renewCA
 	}
 	if err != nil {
 		logMaking(o.Logger, "making the pod's certificate authority", err)
-		if a.ca, err = makeCA(want, now); err != nil {
+		if a.ca, err = makeOrRenew(want, now); err != nil {
 			return nil, fmt.Errorf("make the pod's certificate authority: %w", err)
 		}
 		saveOrLog(o, caFile, a.ca)
@@ -133,40 +137,16 @@ func (a *Authority) TLSConfig() *tls.Config {
 	}
 }
 
-// subjects are the names in the serving certificate, and the only ones that the CA permits.
+// subjects are the names in the serving certificate. The CA permits no other DNS names.
 type subjects struct {
 	dns []string
 	ips []net.IP
 }
 
-// names returns the names that programs use for the API server: the addresses that the
-// injector puts into KUBERNETES_SERVICE_HOST, and the names of the Service.
-func names(clusterDomain string) subjects {
-	return subjects{
-		dns: []string{
-			"localhost",
-			"kubernetes",
-			"kubernetes.default",
-			"kubernetes.default.svc",
-			"kubernetes.default.svc." + clusterDomain,
-		},
-		ips: []net.IP{net.IPv4(127, 0, 0, 1).To4(), net.IPv6loopback},
-	}
-}
-
-// permitted returns each address as a range of one (RFC 5280, 4.2.1.10).
-func (s subjects) permitted() (ranges []*net.IPNet) {
-	for _, ip := range s.ips {
-		bits := 8 * len(ip)
-		ranges = append(ranges, &net.IPNet{IP: ip, Mask: net.CIDRMask(bits, bits)})
-	}
-	return ranges
-}
-
-// constrain reports whether the CA certificate permits exactly these names.
+// constrain reports whether the CA certificate has exactly these names as its constraints, in the
+// form that every TLS library accepts.
 func (s subjects) constrain(cert *x509.Certificate) bool {
-	return cert.PermittedDNSDomainsCritical && slices.Equal(cert.PermittedDNSDomains, s.dns) &&
-		slices.EqualFunc(cert.PermittedIPRanges, s.permitted(), func(a, b *net.IPNet) bool { return a.String() == b.String() })
+	return !cert.PermittedDNSDomainsCritical && len(cert.PermittedIPRanges) == 0 && slices.Equal(cert.PermittedDNSDomains, s.dns)
 }
 
 // name reports whether the certificate has exactly these names.

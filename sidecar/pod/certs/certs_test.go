@@ -2,6 +2,7 @@ package certs
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -28,6 +29,9 @@ var today = time.Date(2026, time.November, 22, 0, 0, 0, 0, time.UTC)
 
 func open(t *testing.T, o Options) *Authority {
 	t.Helper()
+	if o.Names == nil {
+		o.Names = apiNames("cluster.local")
+	}
 	if o.Clock == nil {
 		o.Clock = clocktesting.NewFakePassiveClock(today)
 	}
@@ -52,6 +56,10 @@ func verify(t *testing.T, roots []byte, a *Authority, host string, at time.Time)
 	return err
 }
 
+func apiNames(domain string) []string {
+	return []string{"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + domain}
+}
+
 var ownHosts = []string{
 	"127.0.0.1", "::1", "localhost", "kubernetes", "kubernetes.default",
 	"kubernetes.default.svc", "kubernetes.default.svc.cluster.local",
@@ -73,7 +81,7 @@ func TestTheCertificateIsForThePodOnly(t *testing.T) {
 
 func TestTheAuthorityIsWorthlessForOtherNames(t *testing.T) {
 	a := open(t, Options{Directory: t.TempDir()})
-	for _, host := range []string{"example.com", "metrics.kube-system.svc", "10.96.0.1", "127.0.0.2", "fd00::1"} {
+	for _, host := range []string{"example.com", "metrics.kube-system.svc", "kubernetes.default.svc.other.domain"} {
 		rogue := &Authority{ca: a.ca, leaf: issueWithStolenKey(t, a, host)}
 		if err := verify(t, a.CAPEM(), rogue, host, today); err == nil {
 			t.Errorf("a certificate for %s is accepted", host)
@@ -83,8 +91,9 @@ func TestTheAuthorityIsWorthlessForOtherNames(t *testing.T) {
 	if !a.ca.cert.MaxPathLenZero || a.ca.cert.MaxPathLen != 0 || !a.ca.cert.IsCA || a.leaf.cert.IsCA {
 		t.Error("the path length must be 0, and the leaf must not be a CA")
 	}
-	if !a.ca.cert.PermittedDNSDomainsCritical {
-		t.Error("name constraints must be critical")
+	// BoringSSL and mbedTLS would refuse it otherwise.
+	if a.ca.cert.PermittedDNSDomainsCritical || len(a.ca.cert.PermittedIPRanges) > 0 {
+		t.Error("the name constraints must not be critical, and have no addresses")
 	}
 	if got := a.leaf.cert.PublicKey.(*ecdsa.PublicKey).Curve; got != elliptic.P256() {
 		t.Errorf("curve %v", got)
@@ -92,7 +101,7 @@ func TestTheAuthorityIsWorthlessForOtherNames(t *testing.T) {
 }
 
 func TestAnotherClusterDomain(t *testing.T) {
-	a := open(t, Options{Directory: t.TempDir(), ClusterDomain: "edge.example"})
+	a := open(t, Options{Directory: t.TempDir(), Names: apiNames("edge.example")})
 	if err := verify(t, a.CAPEM(), a, "kubernetes.default.svc.edge.example", today); err != nil {
 		t.Error(err)
 	}
@@ -131,6 +140,7 @@ func TestRestart(t *testing.T) {
 		later            time.Duration
 		domain           string
 		keptCA, keptLeaf bool
+		keptKey          bool   // the CA's, so that programs which have read the old CA go on
 		why              string // the log has it
 	}{
 		"both are kept":                               {damage: func(*testing.T, string) {}, keptCA: true, keptLeaf: true},
@@ -156,8 +166,11 @@ func TestRestart(t *testing.T) {
 		"a crash left a half-written temporary file": {
 			damage: write("."+caFile+".next", []byte("half")), keptCA: true, keptLeaf: true,
 		},
-		"they are near their end": {damage: func(*testing.T, string) {}, later: 10*365*24*time.Hour - margin/2, why: "expires at 2036"},
-		"another cluster domain":  {damage: func(*testing.T, string) {}, domain: "edge.example", why: "constrained to other names"},
+		"they are near their end": {damage: func(*testing.T, string) {}, later: 10*365*24*time.Hour - margin/2, keptKey: true, why: "expires at 2036"},
+		"another cluster domain":  {damage: func(*testing.T, string) {}, domain: "edge.example", keptKey: true, why: "other name constraints"},
+		"the CA is an older version's, with constraints that BoringSSL and mbedTLS refuse": {
+			damage: constrainAddresses, keptKey: true, keptLeaf: true, why: "other name constraints",
+		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -166,7 +179,7 @@ func TestRestart(t *testing.T) {
 			test.damage(t, directory)
 			core, logs := observer.New(zap.WarnLevel)
 			second := open(t, Options{
-				Directory: directory, ClusterDomain: test.domain, Logger: zap.New(core),
+				Directory: directory, Names: apiNames(cmp.Or(test.domain, "cluster.local")), Logger: zap.New(core),
 				Clock: clocktesting.NewFakePassiveClock(today.Add(test.later)),
 			})
 			if sameCA(first, second) != test.keptCA || sameLeaf(first, second) != test.keptLeaf {
@@ -175,10 +188,14 @@ func TestRestart(t *testing.T) {
 			if err := verify(t, second.CAPEM(), second, "127.0.0.1", today.Add(test.later)); err != nil {
 				t.Error(err)
 			}
-			if test.keptCA {
+			// With another domain, the CA that a program has read does not permit the new name.
+			if (test.keptCA || test.keptKey) && test.domain == "" {
 				if err := verify(t, first.CAPEM(), second, "::1", today); err != nil {
 					t.Errorf("an application that read ca.crt before the restart: %v", err)
 				}
+			}
+			if test.keptKey != (!test.keptCA && first.ca.key.Equal(second.ca.key)) {
+				t.Errorf("renewed for the same key: %v", !test.keptKey)
 			}
 			var said strings.Builder
 			for _, e := range logs.All() {
@@ -190,7 +207,7 @@ func TestRestart(t *testing.T) {
 			if strings.Contains(said.String(), "BEGIN") {
 				t.Error("the log quotes the file")
 			}
-			third := open(t, Options{Directory: directory, ClusterDomain: test.domain, Clock: clocktesting.NewFakePassiveClock(today.Add(test.later))})
+			third := open(t, Options{Directory: directory, Names: apiNames(cmp.Or(test.domain, "cluster.local")), Clock: clocktesting.NewFakePassiveClock(today.Add(test.later))})
 			if !sameCA(second, third) || !sameLeaf(second, third) {
 				t.Error("the replaced certificates are not stored")
 			}
@@ -282,7 +299,7 @@ func issueWithStolenKey(t *testing.T, a *Authority, host string) pair {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: notBefore, NotAfter: today.AddDate(1, 0, 0),
+		SerialNumber: big.NewInt(1), NotBefore: notBefore, NotAfter: a.ca.cert.NotAfter,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	if ip := net.ParseIP(host); ip != nil {
@@ -295,6 +312,27 @@ func issueWithStolenKey(t *testing.T, a *Authority, host string) pair {
 		t.Fatal(err)
 	}
 	return p
+}
+
+// constrainAddresses replaces the CA's certificate by one as older versions have made it.
+func constrainAddresses(t *testing.T, dir string) {
+	t.Helper()
+	ca, err := load(filepath.Join(dir, caFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := *ca.cert
+	template.PermittedDNSDomainsCritical = true
+	for _, ip := range []net.IP{net.IPv4(127, 0, 0, 1).To4(), net.IPv6loopback} {
+		template.PermittedIPRanges = append(template.PermittedIPRanges, &net.IPNet{IP: ip, Mask: net.CIDRMask(8*len(ip), 8*len(ip))})
+	}
+	old, err := sign(&template, &template, ca.key, ca.key)
+	if err == nil {
+		err = old.save(filepath.Join(dir, caFile))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func remove(name string) func(*testing.T, string) {

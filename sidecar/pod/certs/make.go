@@ -42,11 +42,26 @@ func makeCA(names subjects, now time.Time) (pair, error) {
 	if err != nil {
 		return pair{}, err
 	}
+	// Each CA has a unique name: verifiers look up issuers by name.
+	name := pkix.Name{CommonName: "rockpool pod CA " + hex.EncodeToString(serial.Bytes()[:8])}
+	return signCA(key, name, serial, names, now)
+}
+
+// renewCA makes a new certificate for the key and name of a CA. What the CA has signed, and will
+// sign, is accepted by programs that have read the former certificate, and by those that read the
+// new one.
+func (p pair) renewCA(names subjects, now time.Time) (pair, error) {
+	_, serial, err := keyAndSerial()
+	if err != nil {
+		return pair{}, err
+	}
+	return signCA(p.key, p.cert.Subject, serial, names, now)
+}
+
+func signCA(key *ecdsa.PrivateKey, name pkix.Name, serial *big.Int, names subjects, now time.Time) (pair, error) {
 	template := &x509.Certificate{
-		SerialNumber: serial,
-		// Each CA has a unique name: verifiers look up issuers by name, and the same file may
-		// contain the cluster's CA and a replaced one.
-		Subject:               pkix.Name{CommonName: "rockpool pod CA " + hex.EncodeToString(serial.Bytes()[:8])},
+		SerialNumber:          serial,
+		Subject:               name,
 		NotBefore:             notBefore,
 		NotAfter:              notAfter(now),
 		BasicConstraintsValid: true,
@@ -55,9 +70,9 @@ func makeCA(names subjects, now time.Time) (pair, error) {
 		KeyUsage:              x509.KeyUsageCertSign,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 
-		PermittedDNSDomainsCritical: true, // for addresses too: one extension has both
-		PermittedDNSDomains:         names.dns,
-		PermittedIPRanges:           names.permitted(),
+		// Not critical, and without addresses: BoringSSL rejects a chain with constraints on
+		// addresses, and mbedTLS a CA with critical constraints of any kind.
+		PermittedDNSDomains: names.dns,
 	}
 	return sign(template, template, key, key)
 }

@@ -97,15 +97,21 @@ func (p pair) save(path string) (err error) {
 	return os.Rename(next, path)
 }
 
-// usableCA returns an error unless the pair can be the pod's CA for these names.
-func (p pair) usableCA(want subjects, now time.Time) error {
+// isCA returns an error unless the pair is a CA of a pod, whatever its names and lifetime.
+func (p pair) isCA() error {
 	switch {
 	case !p.cert.IsCA || p.cert.KeyUsage&x509.KeyUsageCertSign == 0 || !p.cert.MaxPathLenZero:
 		return errors.New("the stored certificate is not a CA certificate")
-	case !want.constrain(p.cert):
-		return errors.New("the stored CA is constrained to other names")
 	case p.cert.CheckSignatureFrom(p.cert) != nil:
 		return errors.New("the stored CA is not self-signed")
+	}
+	return nil
+}
+
+// isCurrent returns an error if the certificate of a CA needs to be renewed.
+func (p pair) isCurrent(want subjects, now time.Time) error {
+	if !want.constrain(p.cert) {
+		return errors.New("the stored CA has other name constraints")
 	}
 	return checkValidity(p.cert, now)
 }
