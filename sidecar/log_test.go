@@ -30,6 +30,9 @@ func (l *link) Online() bool                     { return l.up }
 func (l *link) WaitOnline(context.Context) error { return nil }
 func (l *link) Outage() time.Duration            { return 0 }
 func (l *link) Wake()                            {}
+func (l *link) Patiently(r *http.Request, _ time.Duration) (*http.Response, error) {
+	return l.RoundTrip(r)
+}
 func (l *link) RoundTrip(*http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Audit-Id": {"1"}}, Body: http.NoBody}, nil
 }

@@ -98,6 +98,7 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 		// it would refuse the pod's own certificate.
 		ConnectHosts: config.APINames(cfg.Cluster.Domain), Context: dispatch.WithTrace, Observe: accessLog(log, repeated),
 		Buffered: func(r *http.Request) bool { info := dispatch.TraceOf(r.Context()).Info; return info.IsUnary() },
+		Pretty:   func(r *http.Request) bool { return dispatch.TraceOf(r.Context()).Info.Pretty },
 		Grace:    cfg.Shutdown.Grace, Logger: log,
 	})
 	if err != nil {
@@ -184,6 +185,7 @@ func (s *sidecar) newDispatcher() {
 		Upstream: s.upstream, Caches: s.caches, Agents: agent.NewCurrent(s.cfg.Cache.Agents), Credentials: s.credentials,
 		Verifier:       principal.NewVerifier(principal.Options{Keys: s.keys, Own: s.podToken, Accepted: s.accepted, Grace: s.cfg.Offline.TokenGrace}),
 		ReviewLifetime: s.cfg.Offline.ReviewLifetime,
+		WritePatience:  s.cfg.Offline.WritePatience,
 		Logger:         s.log,
 		Repeated:       s.repeated,
 	}

@@ -38,6 +38,8 @@ const (
 	AnnotationOfflineEvents = AnnotationPrefix + "offline-events"
 	// AnnotationOfflineLeases renews held Leases while the link is down ("true").
 	AnnotationOfflineLeases = AnnotationPrefix + "offline-leases"
+	// AnnotationOfflineWritePatience is how long a write waits for a link that flaps ("2s").
+	AnnotationOfflineWritePatience = AnnotationPrefix + "offline-write-patience"
 	// AnnotationLogLevel is the log level of the sidecar.
 	AnnotationLogLevel = AnnotationPrefix + "log-level"
 	// Annotations that replace parts of [Params.Resources] for this pod.

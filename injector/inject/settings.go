@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -79,6 +80,12 @@ var settings = []setting{
 	{AnnotationOfflineLeases, "true, false", func(_ *Annotations, value string) error {
 		_, err := oneOf(value, "true", "false")
 		return err
+	}},
+	{AnnotationOfflineWritePatience, "a duration from 0s to 30s, like 2s", func(_ *Annotations, value string) error {
+		if patience, err := time.ParseDuration(value); err != nil || patience < 0 || patience > 30*time.Second {
+			return fmt.Errorf("%q is not such a duration", value)
+		}
+		return nil
 	}},
 	{AnnotationLogLevel, "debug, info, warn, error", func(_ *Annotations, value string) error {
 		_, err := oneOf(value, "debug", "info", "warn", "error")

@@ -284,6 +284,15 @@ func (c *Cache) State(ctx context.Context, q replay.Request) (*replay.State, err
 	return o.replayer.State(ctx, q)
 }
 
+// CheckVersion returns the API server's error for a resourceVersion that is no number.
+func (c *Cache) CheckVersion(ctx context.Context, q replay.Request) error {
+	o := c.open.Load()
+	if o == nil {
+		return nil
+	}
+	return o.replayer.CheckVersion(ctx, q)
+}
+
 // Form gives the form in which a client watches that has the recorded list.
 func (c *Cache) Form(ctx context.Context, q replay.Request) (request.Form, bool) {
 	o := c.open.Load()

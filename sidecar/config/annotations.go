@@ -31,6 +31,7 @@ var annotations = []struct{ name, key string }{
 	{"rockpool.dev/memory-request", ""},
 	{"rockpool.dev/offline-events", "offline.events"},
 	{"rockpool.dev/offline-leases", "offline.leases"},
+	{"rockpool.dev/offline-write-patience", "offline.write-patience"},
 	{"rockpool.dev/port", ""}, // also in the applications' environment
 	{"rockpool.dev/status", ""},
 	{"rockpool.dev/upstreams", "upstream.servers"},

@@ -115,7 +115,8 @@ type Offline struct {
 	// API server and kubelet keep the answers of such webhooks for at most five minutes. The
 	// default is twice that, so that a program whose own copy has expired still gets one.
 	ReviewLifetime time.Duration
-	Events         bool // Events are queued
+	WritePatience  time.Duration // 0 = a write does not wait for the link
+	Events         bool          // Events are queued
 	EventsMaxCount int
 	EventsMaxAge   time.Duration
 	Leases         bool // held Leases can be renewed

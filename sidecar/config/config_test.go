@@ -81,7 +81,7 @@ func defaults() Config {
 			Directory: "/var/lib/rockpool", MaxSize: 256 << 20,
 			Agents: agents("*"), MemoryOnly: []schema.GroupResource{{Resource: "secrets"}},
 		},
-		Offline:  Offline{TokenGrace: 720 * time.Hour, ReviewLifetime: 10 * time.Minute, EventsMaxCount: 1000, EventsMaxAge: 24 * time.Hour},
+		Offline:  Offline{TokenGrace: 720 * time.Hour, ReviewLifetime: 10 * time.Minute, WritePatience: 2 * time.Second, EventsMaxCount: 1000, EventsMaxAge: 24 * time.Hour},
 		Log:      Log{Level: zapcore.InfoLevel, Format: FormatJSON},
 		Shutdown: Shutdown{Grace: 10 * time.Second},
 	}
@@ -322,6 +322,7 @@ func TestLoadRejects(t *testing.T) {
 		"a size that is too small": {args: []string{"--cache.max-size=1Mi"}, want: []string{"out of range", "4Mi"}},
 		"a size beyond all disks":  {args: []string{"--cache.max-size=100Ei"}, want: []string{"out of range"}},
 		"a switch with a number":   {args: []string{"--offline.events=1"}, want: []string{"offline.events:", `"1" is unknown; allowed are true, false`}},
+		"too much patience":        {args: []string{"--offline.write-patience=31s"}, want: []string{"offline.write-patience:", `"31s" is out of range`, "from 0s to 30s"}},
 		"no Events at all":         {args: []string{"--offline.events-max-count=0"}, want: []string{"offline.events-max-count:", `"0"`, "1 to 10000"}},
 		"half an Event":            {args: []string{"--offline.events-max-count=0.5"}, want: []string{"offline.events-max-count:", `"0.5"`}},
 		"an interval of zero":      {args: []string{"--upstream.probe-interval=0s"}, want: []string{"out of range", "100ms"}},

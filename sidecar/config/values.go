@@ -25,6 +25,7 @@ const (
 	maxGrace     = 10 * 365 * 24 * time.Hour
 	// For this long, a revoked permission or an expired token still counts as valid.
 	maxReviewLifetime = 24 * time.Hour
+	maxWritePatience  = 30 * time.Second
 	maxEvents         = 10_000  // the outbox lists them in memory
 	minSize           = 4 << 20 // the least for the schema and one cycle of the write-ahead log
 	maxSize           = 1 << 50

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"errors"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,6 +29,8 @@ type Verifier interface {
 // Upstream is the way to the API server.
 type Upstream interface {
 	watch.Upstream
+	// Patiently sends a request that may wait for the link; see upstream.Upstream.
+	Patiently(r *http.Request, patience time.Duration) (*http.Response, error)
 	// Wake says that a program asks while the link is down: its return should be noticed soon.
 	Wake()
 }
@@ -43,6 +46,8 @@ type Options struct {
 	Credentials *principal.Credentials
 	// ReviewLifetime is how long the answer to a review is given again offline; 0: never.
 	ReviewLifetime time.Duration
+	// WritePatience is how long a write that was not sent waits for the link; 0: not at all.
+	WritePatience time.Duration
 	// Acceptors take some writes while the link is down. A write that none of them handles is
 	// refused then.
 	Acceptors []write.Acceptor
@@ -57,6 +62,7 @@ type Dispatcher struct {
 	watches   *watch.Watches
 	reviews   reviewSealer
 	lookup    lookupTimeout
+	yamlMu    sync.Mutex   // held while an answer is converted to YAML
 	skipUntil atomic.Int64 // until when documents are not looked up in the cache, ns since 1970
 }
 
@@ -109,7 +115,7 @@ func (d *Dispatcher) RoundTrip(r *http.Request) (*http.Response, error) {
 // online has the API server answer. errOffline and link errors say that it has not.
 func (d *Dispatcher) online(x *exchange) (resp *http.Response, err error) {
 	for range x.attempts() {
-		if !d.Upstream.Online() {
+		if !d.Upstream.Online() && d.patience(x) == 0 {
 			d.Upstream.Wake()
 			return nil, errOffline
 		}
@@ -137,12 +143,21 @@ func (d *Dispatcher) send(x *exchange) (*http.Response, error) {
 
 // forward sends a request upstream as it is and has the answer recorded.
 func (d *Dispatcher) forward(x *exchange) (*http.Response, error) {
-	resp, err := d.Upstream.RoundTrip(x.again())
+	resp, err := d.Upstream.Patiently(x.again(), d.patience(x))
 	if err != nil {
 		return nil, err
 	}
 	d.answered(x, resp)
 	return resp, nil
+}
+
+// patience is how long a request may wait for the link. Only writes have no other answer. Those that
+// an acceptor handles have one.
+func (d *Dispatcher) patience(x *exchange) time.Duration {
+	if !x.changes() || x.acceptor != nil {
+		return 0
+	}
+	return d.WritePatience
 }
 
 // answered takes note of an answer on its way to the client, if it is the API server's. A gateway's

@@ -7,6 +7,8 @@ import (
 	"net/http"
 
 	"go.uber.org/zap"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/api/wire"
@@ -32,6 +34,9 @@ func (d *Dispatcher) offline(x *exchange) (*http.Response, error) {
 	if err != nil {
 		return nil, d.refusal(x.info, err)
 	}
+	if x.info.Pretty && x.info.Class != request.ClassWatch && wire.FormatOf(resp.Header.Get("Content-Type")) == wire.JSON {
+		resp.Body, resp.ContentLength = wire.Indent(resp.Body), -1
+	}
 	return resp, nil
 }
 
@@ -52,6 +57,10 @@ func (d *Dispatcher) authenticate(x *exchange) (subject string, err error) {
 // accept has an acceptor answer. It gives nil when the cache must answer.
 func (d *Dispatcher) accept(x *exchange, subject string) (*http.Response, error) {
 	switch {
+	case x.info.Unclean:
+		return nil, unavailable("the cache does not answer for a path with an empty or a dot segment")
+	case x.info.Head && x.info.IsBuiltin() && x.info.Subresource == "":
+		return nil, apierrors.NewGenericServerResponse(http.StatusMethodNotAllowed, "", schema.GroupResource{}, "", "", 0, false)
 	case x.acceptor != nil:
 		q := x.write()
 		q.Principal = subject
@@ -80,7 +89,12 @@ func (d *Dispatcher) replay(x *exchange, subject string) (*http.Response, error)
 	case x.review != nil:
 		return x.cache.Review(ctx, q, x.review.name, d.ReviewLifetime, x.review.open)
 	}
-	return x.cache.Answer(ctx, q)
+	resp, err := x.cache.Answer(ctx, q)
+	if asJSON, ok := q.Info.YAMLAsJSON(); ok && errors.Is(err, replay.ErrNotRecorded) {
+		q.Info = asJSON
+		return d.yaml(x.cache.Answer(ctx, q))
+	}
+	return resp, err
 }
 
 // recorded gives an object as the cache has it, in JSON.

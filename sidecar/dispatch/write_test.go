@@ -6,8 +6,11 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"rockpool.dev/sidecar/upstream"
+	"rockpool.dev/sidecar/write"
+	"rockpool.dev/sidecar/write/outbox"
 )
 
 func TestAGetReturnsThePodsLastWriteOffline(t *testing.T) {
@@ -142,5 +145,38 @@ func TestAnUnreadableAnswerToAWriteInvalidatesTheObject(t *testing.T) {
 	g.link.Cut()
 	if code, body := g.do(g.request("GET", path+"/a")); code != 503 {
 		t.Errorf("%d %s", code, body)
+	}
+}
+
+func TestOnlyWritesWithoutAnOfflineAnswerWaitForTheLink(t *testing.T) {
+	const patience = 2 * time.Second
+	for _, tt := range []struct {
+		name, method, url string
+		want              time.Duration
+	}{
+		{"a PUT", "PUT", path + "/a", patience},
+		{"a POST", "POST", path, patience},
+		{"a DELETE", "DELETE", path + "/a", patience},
+		{"a request for a token", "POST", "/api/v1/namespaces/shop/serviceaccounts/web/token", patience},
+		{"a GET", "GET", path + "/a", 0},
+		{"a review", "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", 0},
+		{"an Event that is queued", "POST", "/api/v1/namespaces/shop/events", 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			g := newHarness(t)
+			o := g.Options
+			o.WritePatience, o.ReviewLifetime, o.Acceptors = patience, time.Minute, []write.Acceptor{outbox.New(outbox.Options{MaxCount: 1})}
+			g.restart(o)
+			g.answerAll(200, "{}")
+			g.do(g.request(tt.method, tt.url))
+			if got := g.link.Patience(); got != tt.want {
+				t.Errorf("it may wait for %s, not %s", got, tt.want)
+			}
+			g.link.Cut()
+			sent := len(g.link.Requests())
+			if g.do(g.request(tt.method, tt.url)); len(g.link.Requests()) != sent {
+				t.Error("it was sent offline")
+			}
+		})
 	}
 }

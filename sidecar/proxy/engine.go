@@ -118,7 +118,7 @@ func (x *exchange) roundTrip(r *http.Request) (*http.Response, error) {
 	}
 	if err != nil {
 		x.err = err
-		response = statusResponse(r, statusOf(err))
+		response = statusResponse(r, statusOf(err), x.server.options.Pretty != nil && x.server.options.Pretty(r))
 	}
 	x.prepareResponse(r, response)
 	if err != nil && x.upload.pending() {

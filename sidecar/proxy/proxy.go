@@ -75,6 +75,10 @@ type Options struct {
 	// is flushed after every read. Nil means that no response is buffered.
 	Buffered func(*http.Request) bool
 
+	// Pretty, if not nil, is called when the Transport has failed. It reports whether the Status is
+	// indented for the client.
+	Pretty func(*http.Request) bool
+
 	// Context, if not nil, derives the context of a request. Observe gets it back as
 	// Exchange.Context.
 	Context func(context.Context) context.Context

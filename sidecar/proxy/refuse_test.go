@@ -183,3 +183,16 @@ func TestFailedHandshakesAndNonTLSDoNotStopTheServer(t *testing.T) {
 		t.Errorf("got %s", response.Status)
 	}
 }
+
+func TestAStatusIsIndentedForThoseWhoWantIt(t *testing.T) {
+	failing := roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, linkDown{} })
+	r := start(t, true, nil, func(o *Options) {
+		o.Transport, o.Pretty = failing, func(r *http.Request) bool { return r.URL.RawQuery == "pretty=true" }
+	})
+	for query, want := range map[string]string{"": `{"kind":"Status",`, "?pretty=true": "{\n  \"kind\": \"Status\",\n"} {
+		raw, err := io.ReadAll(r.do(true, r.request(http.MethodGet, "/api/v1/pods"+query, nil)).Body)
+		if err != nil || !strings.HasPrefix(string(raw), want) {
+			t.Errorf("%q: %s %v", query, raw, err)
+		}
+	}
+}

@@ -65,8 +65,13 @@ func header(status metav1.Status, length int) http.Header {
 }
 
 // statusResponse returns the Status as a response of the Transport.
-func statusResponse(r *http.Request, status metav1.Status) *http.Response {
+func statusResponse(r *http.Request, status metav1.Status, pretty bool) *http.Response {
 	data := encode(status)
+	if pretty {
+		var indented bytes.Buffer
+		_ = json.Indent(&indented, data, "", "  ") // it is JSON
+		data = indented.Bytes()
+	}
 	response := &http.Response{
 		StatusCode:    int(status.Code),
 		Status:        strconv.Itoa(int(status.Code)) + " " + http.StatusText(int(status.Code)),

@@ -78,6 +78,9 @@ func (r *Replayer) Answer(ctx context.Context, q Request) (*http.Response, error
 }
 
 func (r *Replayer) answer(ctx context.Context, q Request) (*http.Response, error) {
+	if err := r.CheckVersion(ctx, q); err != nil {
+		return nil, err
+	}
 	// The client prefers a verbatim response, for example a Table, unless something newer is known.
 	resp, err := r.document(ctx, q)
 	if !errors.Is(err, ErrNotRecorded) {

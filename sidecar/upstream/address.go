@@ -39,20 +39,22 @@ type address struct {
 	resolve func(ctx context.Context, network, host string) ([]netip.Addr, error)
 	// segments is segmentsOf, except in tests whose clock is not the kernel's.
 	segments   func(net.Conn) segments
-	changed    func()            // the evidence has
-	wanted     func() bool       // see plan
-	isOnlyHope func() bool       // see plan
-	overHTTP2  http.RoundTripper // over conns, see pool
-	onConn     func(net.Conn) (*http2Conn, error)
-	overHTTP1  *http.Transport
-	ctx        context.Context // the life of the address
-	end        context.CancelFunc
-	goes       sync.WaitGroup
-	heard      instant       // the latest byte over a verified connection
-	look       chan struct{} // has a value when the retries should look at the evidence again
-	woken      chan struct{} // has a value when an attempt is wanted soon
-	used       atomic.Bool   // by a request, since it was last asked whether it is ready
-	http1      atomic.Bool   // it chose HTTP/1.1 for the latest connection
+	changed    func()      // the evidence has
+	wanted     func() bool // see plan
+	isOnlyHope func() bool // see plan
+	// wakeInterval is the shortest time between two attempts that requests wake.
+	wakeInterval func() time.Duration
+	overHTTP2    http.RoundTripper // over conns, see pool
+	onConn       func(net.Conn) (*http2Conn, error)
+	overHTTP1    *http.Transport
+	ctx          context.Context // the life of the address
+	end          context.CancelFunc
+	goes         sync.WaitGroup
+	heard        instant       // the latest byte over a verified connection
+	look         chan struct{} // has a value when the retries should look at the evidence again
+	woken        chan struct{} // has a value when an attempt is wanted soon
+	used         atomic.Bool   // by a request, since it was last asked whether it is ready
+	http1        atomic.Bool   // it chose HTTP/1.1 for the latest connection
 
 	mu          sync.Mutex
 	settings    Settings
@@ -81,6 +83,12 @@ func newAddress(server Server, trust *trust, settings Settings, u *Upstream) (*a
 	}
 	a.wanted = func() bool { return u.plan.Load().wanted(a) }
 	a.isOnlyHope = func() bool { return u.plan.Load().isOnlyHope(a) }
+	a.wakeInterval = func() time.Duration {
+		if u.patient.Load() > 0 {
+			return patientInterval
+		}
+		return wakeInterval
+	}
 	if err := a.useHTTP2(); err != nil {
 		return nil, err
 	}

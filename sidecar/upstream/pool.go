@@ -86,7 +86,7 @@ func (p pool) GetClientConn(r *http.Request, _ string) (*http2Conn, error) {
 // connection keeps the link from being offline, as after a GOAWAY, each request would try one. The
 // lock is held.
 func (a *address) hasJustFailed() bool {
-	return a.dialing == nil && !a.failed.IsZero() && a.clock.Since(a.tried) < wakeInterval &&
+	return a.dialing == nil && !a.failed.IsZero() && a.clock.Since(a.tried) < a.wakeInterval() &&
 		slices.ContainsFunc(a.conns, (*conn).open)
 }
 

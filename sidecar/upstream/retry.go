@@ -52,7 +52,7 @@ func (a *address) retry() {
 			due = time.Time{}
 			a.tryAgain()
 		case <-a.woken:
-			if soon := latest(now, tried.Add(wakeInterval)); soon.Before(due) {
+			if soon := latest(now, tried.Add(a.wakeInterval())); soon.Before(due) {
 				due = soon
 			}
 		case <-a.look:
@@ -84,7 +84,7 @@ func (a *address) tryAgain() {
 		case <-a.woken:
 			if soon == nil {
 				a.mu.Lock()
-				soon = a.clock.After(wakeInterval - a.clock.Since(a.tried))
+				soon = a.clock.After(a.wakeInterval() - a.clock.Since(a.tried))
 				a.mu.Unlock()
 			}
 		case <-soon:

@@ -10,6 +10,7 @@ import (
 	"net/http/httptrace"
 	"slices"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/clock"
@@ -22,7 +23,7 @@ import (
 // The error is a *LinkError if no address answered. Reading a body that ends early because the link
 // failed returns a *LinkError too. A request whose own context has ended gets that context's error.
 func (u *Upstream) RoundTrip(r *http.Request) (*http.Response, error) {
-	return u.roundTrip(r, false)
+	return u.roundTrip(r, false, 0)
 }
 
 // HTTP1 returns a RoundTripper to the same addresses that never speaks HTTP/2, because HTTP/2 has
@@ -32,18 +33,18 @@ func (u *Upstream) HTTP1() http.RoundTripper { return overHTTP1{u} }
 type overHTTP1 struct{ upstream *Upstream }
 
 func (o overHTTP1) RoundTrip(r *http.Request) (*http.Response, error) {
-	return o.upstream.roundTrip(r, true)
+	return o.upstream.roundTrip(r, true, 0)
 }
 
 // attemptsEach is how often one address is tried for one request: once over a connection that may
 // be dead, and once over a new one.
 const attemptsEach = 2
 
-func (u *Upstream) roundTrip(r *http.Request, upgrade bool) (*http.Response, error) {
+func (u *Upstream) roundTrip(r *http.Request, upgrade bool, patience time.Duration) (*http.Response, error) {
 	if u.State() == Offline {
 		u.refresh() // time alone may have changed it
 	}
-	if u.State() == Offline {
+	if u.isOut(patience) {
 		u.Wake()
 		if r.Body != nil {
 			_ = r.Body.Close()
@@ -54,11 +55,19 @@ func (u *Upstream) roundTrip(r *http.Request, upgrade bool) (*http.Response, err
 	if err != nil {
 		return nil, err
 	}
+	deadline := u.clock.Now().Add(patience)
 	response, err := u.tryAll(r, body, upgrade)
-	if err != nil {
-		body.close()
+	for err != nil && u.pause(r, body, err, deadline) {
+		response, err = u.tryAll(r, body, upgrade)
 	}
-	return response, err
+	if err == nil {
+		return response, nil
+	}
+	body.close()
+	if ctxErr := r.Context().Err(); ctxErr != nil {
+		return nil, ctxErr
+	}
+	return nil, err
 }
 
 // tryAll sends the request to one address after the other.

@@ -69,6 +69,7 @@ type Upstream struct {
 	clock        clock.WithTickerAndDelayedExecution
 	plan         atomic.Pointer[plan]
 	requestCount atomic.Uint64
+	patient      atomic.Int32 // requests that wait for the link, see Patiently
 
 	state   atomic.Int32 // copy of the state, for readers
 	eventMu sync.Mutex   // held from a change to the end of its OnChange
@@ -130,7 +131,7 @@ func (u *Upstream) WaitOnline(ctx context.Context) error {
 }
 
 // Wake says that a program asks while the link is down. The addresses are tried at once, unless
-// that was done less than two seconds ago.
+// that was done less than two seconds ago, or a quarter of a second while a request waits patiently.
 func (u *Upstream) Wake() {
 	if u.Online() {
 		return

@@ -94,6 +94,9 @@ func (s *Watches) Follow(q Request, resp *http.Response) bool {
 // the coming changes only opens and stays quiet. A watch that begins with the present state
 // needs the cache.
 func (s *Watches) Replay(q Request, proven replay.Request) (*http.Response, error) {
+	if err := q.Cache.CheckVersion(q.HTTP.Context(), proven); err != nil {
+		return nil, err
+	}
 	q.Source.Info.SendInitialEvents = false
 	form := openingForm(q, proven)
 	header := http.Header{"Content-Type": {form.Format.WatchMediaType()}, "Cache-Status": {"rockpool; hit"}}

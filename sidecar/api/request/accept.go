@@ -23,6 +23,8 @@ type MediaType struct {
 	Type string // such as "application/json"; may have wildcards
 	As   string // the "as" parameter: Table, PartialObjectMetadata, …
 	raw  string
+	// pretty is the "pretty" parameter: JSON is to be indented.
+	pretty bool
 }
 
 // ParseAccept parses an Accept header (RFC 9110 §12.5.1) into clauses, best first. It ignores
@@ -51,7 +53,7 @@ func ParseAccept(header string) []MediaType {
 				continue
 			}
 		}
-		clauses = append(clauses, weighted{MediaType{Type: name, As: params["as"], raw: clause}, q})
+		clauses = append(clauses, weighted{MediaType{Type: name, As: params["as"], raw: clause, pretty: params["pretty"] == "1"}, q})
 	}
 	slices.SortStableFunc(clauses, func(a, b weighted) int {
 		switch {

@@ -65,7 +65,7 @@ func (i *Info) classifyRead() Class {
 		return ClassOpaque
 	}
 	switch {
-	case i.Verb == Watch && len(i.Forms()) == 0:
+	case i.Verb == Watch && (i.Head || len(i.Forms()) == 0):
 		return ClassOpaque
 	case i.Verb == Watch:
 		return ClassWatch
@@ -89,10 +89,10 @@ func (i *Info) classifyWrite() Class {
 }
 
 // unrecorded tells whether the answer to a request says nothing about the present state of
-// the API, or says it to somebody else.
+// the API, does not show it, or says it to somebody else.
 func (i *Info) unrecorded() bool {
 	old := i.ResourceVersionMatch == "Exact" && (i.Class == ClassGet || i.Class == ClassList)
-	return i.Impersonated || old || (i.DryRun && !i.IsRead())
+	return i.Impersonated || i.Head || old || (i.DryRun && !i.IsRead())
 }
 
 // SetDryRun notes that the body of a request says that nothing shall be changed.

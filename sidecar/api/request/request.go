@@ -49,6 +49,13 @@ type Info struct {
 	Accept []MediaType
 	// RawAccept is the Accept header as sent.
 	RawAccept string
+	// Pretty means that the API server indents JSON for this client.
+	Pretty bool
+	// Head means that the client wants only the header of the response.
+	Head bool
+	// Unclean means that the path has an empty or a dot segment. The API server takes such a path
+	// as it is, and finds nothing there.
+	Unclean bool
 	// Impersonated means that the request asks to act as another user.
 	Impersonated bool
 	// Legacy marks the deprecated /proxy/ path prefix, and a /watch/ prefix that does not make a
@@ -88,6 +95,8 @@ func Parse(r *http.Request) Info {
 		Verb:      strings.ToLower(r.Method),
 		Path:      r.URL.Path,
 		RawAccept: strings.Join(r.Header.Values("Accept"), ","),
+		Head:      r.Method == http.MethodHead,
+		Unclean:   isUnclean(r.URL.Path),
 	}
 	info.Accept = ParseAccept(info.RawAccept)
 	for name := range r.Header {
@@ -97,6 +106,7 @@ func Parse(r *http.Request) Info {
 	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	info.Options = parseOptions(query)
+	info.Pretty = info.isPretty(r.UserAgent(), query)
 	info.Narrowed = err != nil || mayNarrow(query) // an API server may read more than url does
 	prefix := info.parsePath()
 	if info.IsResource {
@@ -113,6 +123,9 @@ func Parse(r *http.Request) Info {
 // parsePath parses /api/VERSION/… and /apis/GROUP/VERSION/…. It returns the deprecated prefix, watch
 // or proxy, if the path has one.
 func (i *Info) parsePath() (prefix string) {
+	if i.Unclean {
+		return ""
+	}
 	parts := strings.Split(strings.Trim(i.Path, "/"), "/")
 	var rest []string
 	switch {
@@ -306,7 +319,7 @@ func (i *Info) IsUnary() bool {
 // OpenAPI or the version. Such documents change seldom, and all clients that may read one get the
 // same bytes.
 func (i *Info) IsDocument() bool {
-	if i.IsResource || i.Verb != Get {
+	if i.IsResource || i.Unclean || i.Verb != Get {
 		return false
 	}
 	path := strings.TrimSuffix(i.Path, "/")

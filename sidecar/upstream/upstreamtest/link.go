@@ -32,6 +32,7 @@ type Link struct {
 	requests []*http.Request
 	wakes    int
 	outage   time.Duration
+	patience time.Duration // of the latest request
 }
 
 // NewLink returns a Link that is online. Its requests fail with ErrDown until SetAnswer.
@@ -103,6 +104,25 @@ func (l *Link) Answer() AnswerFunc {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.answer
+}
+
+// Patiently notes the patience. Offline it fails at once if there is some, as if that were over.
+func (l *Link) Patiently(r *http.Request, patience time.Duration) (*http.Response, error) {
+	l.mu.Lock()
+	l.patience = patience
+	over := patience > 0 && !l.online
+	l.mu.Unlock()
+	if over {
+		return nil, ErrDown
+	}
+	return l.RoundTrip(r)
+}
+
+// Patience returns how long the latest request was allowed to wait for the link.
+func (l *Link) Patience() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.patience
 }
 
 // RoundTrip records the request and answers it.

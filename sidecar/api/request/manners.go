@@ -1,0 +1,54 @@
+package request
+
+import (
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// isPretty reports whether the API server indents JSON for a client: as the client says, or else
+// because the User-Agent shows that a person reads it (k8s.io/apiserver, negotiation.isPrettyPrint).
+func (i *Info) isPretty(userAgent string, query url.Values) bool {
+	if slices.ContainsFunc(i.Accept, func(m MediaType) bool { return m.pretty }) {
+		return true
+	}
+	if value := query.Get("pretty"); value != "" {
+		pretty, _ := strconv.ParseBool(value)
+		return pretty
+	}
+	return slices.ContainsFunc([]string{"curl", "Wget", "Mozilla/5.0"}, func(name string) bool { return strings.HasPrefix(userAgent, name) })
+}
+
+// isUnclean reports whether a path has an empty or a dot segment. A slash at the end is allowed.
+func isUnclean(path string) bool {
+	inner := strings.TrimSuffix(strings.TrimPrefix(path, "/"), "/")
+	return inner != "" && slices.ContainsFunc(strings.Split(inner, "/"), func(segment string) bool {
+		return segment == "" || segment == "." || segment == ".."
+	})
+}
+
+// builtinGroups are the groups that kube-apiserver of Kubernetes 1.36 and before serves itself, not
+// by a CustomResourceDefinition or another API server.
+var builtinGroups = []string{
+	"", "apps", "autoscaling", "batch", "extensions", "policy",
+	"admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io", "authentication.k8s.io",
+	"authorization.k8s.io", "certificates.k8s.io", "coordination.k8s.io", "discovery.k8s.io", "events.k8s.io",
+	"flowcontrol.apiserver.k8s.io", "internal.apiserver.k8s.io", "networking.k8s.io", "node.k8s.io",
+	"rbac.authorization.k8s.io", "resource.k8s.io", "scheduling.k8s.io", "storage.k8s.io", "storagemigration.k8s.io",
+}
+
+// IsBuiltin reports whether the request is for a resource that kube-apiserver itself serves. Such
+// resources have no HEAD, and their resourceVersions are numbers.
+func (i *Info) IsBuiltin() bool { return i.IsResource && slices.Contains(builtinGroups, i.Group) }
+
+const mediaTypeYAML = "application/yaml"
+
+// YAMLAsJSON returns the request with JSON in place of YAML. It reports false if the client does not
+// accept YAML. The API server makes YAML from the same JSON, but for no watch.
+func (i Info) YAMLAsJSON() (Info, bool) {
+	yaml := slices.ContainsFunc(i.Accept, func(m MediaType) bool { return m.Type == mediaTypeYAML })
+	i.RawAccept = strings.ReplaceAll(i.RawAccept, mediaTypeYAML, "application/json")
+	i.Accept = ParseAccept(i.RawAccept)
+	return i, yaml && i.Verb != Watch
+}

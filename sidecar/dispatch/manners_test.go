@@ -1,0 +1,101 @@
+package dispatch
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
+
+func TestOfflineManners(t *testing.T) {
+	const widgets = "/apis/example.com/v1/namespaces/shop/widgets"
+	const odd = "/apis/odd.example.com/v1/namespaces/shop/widgets" // whose versions are no numbers
+	const invalid = `resourceVersion: Invalid value: "abc": strconv.ParseUint: parsing "abc": invalid syntax`
+	g := newHarness(t)
+	g.link.SetAnswer(func(r *http.Request) (*http.Response, error) {
+		switch r.URL.Path {
+		case widgets:
+			return textResponse(200, `{"kind":"WidgetList","apiVersion":"example.com/v1","metadata":{"resourceVersion":"10"},"items":[]}`), nil
+		case odd:
+			return textResponse(200, `{"kind":"WidgetList","apiVersion":"odd.example.com/v1","metadata":{"resourceVersion":"v7"},"items":[]}`), nil
+		case "/version":
+			return textResponse(200, `{"major":"1","minor":"36"}`), nil
+		}
+		return textResponse(200, list), nil
+	})
+	for _, url := range []string{path, widgets, odd, "/version"} {
+		g.do(g.request("GET", url))
+	}
+	g.flush()
+	g.link.Cut()
+	for _, tt := range []struct {
+		name, method, url string
+		header            map[string]string
+		code              int
+		want              string // in the body or message
+	}{
+		{"a HEAD of a built-in object", "HEAD", path + "/a", nil, 405, "does not allow this method"},
+		{"a HEAD of a built-in list", "HEAD", path, nil, 405, "does not allow this method"},
+		{"a HEAD of a custom resource", "HEAD", widgets, nil, 200, ""},
+		{"a path with two slashes", "GET", "//api/v1/namespaces/shop/configmaps", nil, 503, "an empty or a dot segment"},
+		{"a path with a dot segment", "GET", path + "/./a", nil, 503, "an empty or a dot segment"},
+		{"a document by an unclean path", "GET", "//version", nil, 503, "an empty or a dot segment"},
+		{"a watch at a version that is no number", "GET", path + "?watch=true&resourceVersion=abc", nil, 500, invalid},
+		{"a watch with initial events at such a version", "GET", path + "?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=abc", nil, 500, invalid},
+		{"a list at such a version", "GET", path + "?resourceVersion=abc", nil, 400, "invalid resource version: " + invalid},
+		{"a GET at such a version", "GET", path + "/a?resourceVersion=abc", nil, 500, invalid},
+		{"a list of a custom resource at such a version", "GET", widgets + "?resourceVersion=abc", nil, 400, "invalid resource version: " + invalid},
+		{"a list of a resource whose versions are no numbers", "GET", odd + "?resourceVersion=v7", nil, 200, `"v7"`},
+		{"an object for a program", "GET", path + "/a", nil, 200, `"metadata":{"name":"a"`},
+		{"an object for curl", "GET", path + "/a", map[string]string{"User-Agent": "curl/8"}, 200, "  \"metadata\": {\n    \"name\": \"a\""},
+		{"a list for curl", "GET", path, map[string]string{"User-Agent": "curl/8"}, 200, "  \"items\": [\n    {\n      \"metadata\": {\n        \"name\": \"a\""},
+		{"a document for curl", "GET", "/version", map[string]string{"User-Agent": "curl/8"}, 200, "{\n  \"major\": \"1\""},
+		{"an object in YAML", "GET", path + "/a", map[string]string{"Accept": "application/yaml"}, 200, "metadata:\n  name: a\n"},
+		{"metadata in YAML", "GET", path + "/a", map[string]string{"Accept": "application/yaml;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"}, 200, "kind: PartialObjectMetadata\n"},
+		{"a list in YAML", "GET", path, map[string]string{"Accept": "application/yaml"}, 200, "kind: ConfigMapList\n"},
+		{"an absent object in YAML", "GET", path + "/b", map[string]string{"Accept": "application/yaml"}, 404, `configmaps "b" not found`},
+		{"a list that is not recorded, in YAML", "GET", "/api/v1/pods", map[string]string{"Accept": "application/yaml"}, 503, "not recorded"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := g.request(tt.method, tt.url)
+			for name, value := range tt.header {
+				r.Header.Set(name, value)
+			}
+			if code, body := g.do(r); code != tt.code || !strings.Contains(body, tt.want) {
+				t.Errorf("%d %s", code, body)
+			}
+		})
+	}
+	r := g.request("GET", odd+"?watch=true&resourceVersion=v7")
+	if resp, err := g.RoundTrip(r); err != nil || resp.StatusCode != 200 {
+		t.Errorf("a watch of a resource whose versions are no numbers: %v", err)
+	} else if err := resp.Body.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestALargeAnswerIsNotConvertedToYAML(t *testing.T) {
+	g := newHarness(t)
+	g.answerAll(200, strings.Replace(list, `"name":"a"`, `"name":"a","annotations":{"a":"`+strings.Repeat("x", maxYAML)+`"}`, 1))
+	g.do(g.request("GET", path))
+	g.flush()
+	g.link.Cut()
+	r := g.request("GET", path)
+	r.Header.Set("Accept", "application/yaml")
+	if code, body := g.do(r); code != 503 || !strings.Contains(body, "too large to be converted to YAML") {
+		t.Errorf("%d %.200s", code, body)
+	}
+}
+
+func TestAHEADIsNotRecorded(t *testing.T) {
+	g := newHarness(t)
+	g.answerAll(200, list)
+	g.do(g.request("GET", path))
+	g.answerAll(200, "")
+	g.do(g.request("HEAD", path))
+	g.do(g.request("HEAD", path+"/a"))
+	g.flush()
+	g.link.Cut()
+	if code, body := g.do(g.request("GET", path+"/a")); code != 200 {
+		t.Errorf("%d %s", code, body)
+	}
+}
