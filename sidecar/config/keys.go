@@ -126,7 +126,7 @@ func Keys() []Key {
 			"Directory for the recordings.",
 			func(c *Config, v string) (err error) { c.Cache.Directory, err = path(v); return }},
 		{"cache.max-size", "size", "256Mi", atStart,
-			"Disk space limit for the recordings, as a Kubernetes quantity.",
+			"Disk space limit for the recordings, as a Kubernetes quantity. While a list replaces the recorded one, they may take up to twice as much.",
 			func(c *Config, v string) (err error) { c.Cache.MaxSize, err = size(v); return }},
 		{"cache.agents", "agents", "*", atRunTime,
 			"Clients whose reads are recorded, comma-separated: User-Agent names (the text before the first slash); * is a wildcard, and a leading ! excludes a client.",
