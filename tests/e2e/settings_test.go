@@ -160,7 +160,6 @@ func TestTheClustersSettingsReachRunningPods(t *testing.T) {
 }
 
 func TestAnnotationsOfARunningPodTakeEffect(t *testing.T) {
-	t.Parallel()
 	s := newConfiguredSite(t)
 	s.configMap("greeting", "hello")
 	p := s.pod(func(p *corev1.Pod) { p.Annotations["rockpool.dev/cache-agents"] = "informer" })
