@@ -169,7 +169,7 @@ func (s *server) reply(principal string, a ask, at int) reply {
 		return s.refuse(r, a, http.StatusForbidden, metav1.StatusReasonForbidden)
 	case s.latest().unserved[a.kind()]:
 		if !a.many() && a.verb != post {
-			r.told[a.key] = observation{at: s.now()}
+			r.told[a.key] = observation{at: s.now(), missing: true}
 		}
 		return s.refuse(r, a, http.StatusNotFound, metav1.StatusReasonNotFound)
 	}
@@ -195,7 +195,7 @@ func (s *server) reply(principal string, a ask, at int) reply {
 		r.told[a.key] = observation{at: r.at, uid: o.uid, exists: true}
 		return s.refuse(r, a, http.StatusConflict, metav1.StatusReasonAlreadyExists)
 	case a.verb != post && !ok:
-		r.told[a.key] = observation{at: r.at, lag: a.any}
+		r.told[a.key] = observation{at: r.at, lag: a.any, missing: true}
 		return s.refuse(r, a, http.StatusNotFound, metav1.StatusReasonNotFound)
 	}
 	return s.answerOne(r, a, o)

@@ -128,11 +128,11 @@ func (w *world) judgeRevision(p *program, a ask, at int) (rule, string) {
 	return "", ""
 }
 
-// informs reports whether the first watch of a program follows what is asked. A watch that begins
-// with the present state and is silent has told nothing.
+// informs reports whether the first watch of a program follows what is asked. A watch that is silent
+// has told nothing: the program knows what its list has shown, in the form of that.
 func (p *program) informs(a ask) bool {
 	s := p.streams[0]
-	if s == nil || !s.spoken && s.ask.start == fromState || a.form == asTable || a.version != "" || a.scope.selector == byShard || s.ask.form.isMetadata() && !a.form.isMetadata() {
+	if s == nil || !s.spoken && (s.ask.start == fromState || s.from >= asTable || s.from.isMetadata() && !a.form.isMetadata()) || a.form == asTable || a.version != "" || a.scope.selector == byShard || s.ask.form.isMetadata() && !a.form.isMetadata() {
 		return false
 	}
 	asked := a.scope

@@ -14,9 +14,9 @@ import (
 type program struct {
 	principal string
 	told      map[key][]observation
-	flushed   map[key]int   // how many of told survive a crash
-	ever      map[key]bool  // what it, or the sidecar for it, was ever told about
-	lists     map[scope]int // the revision from which a watch of a scope goes on
+	flushed   map[key]int      // how many of told survive a crash
+	ever      map[key]bool     // what it, or the sidecar for it, was ever told about
+	lists     map[scope]listed // where a watch of a scope goes on
 	listings  []listing
 	refusals  []listing
 	refused   int // how many of refusals survive a crash
@@ -31,6 +31,12 @@ type listing struct {
 	at    int
 	sent  int
 	told  int
+}
+
+// listed is the state of a scope that a program was told.
+type listed struct {
+	at   int
+	form form
 }
 
 // slots is how many watches, and requests under way, a program can have.
@@ -48,7 +54,7 @@ type flight struct {
 func newProgram(principal string) *program {
 	return &program{
 		principal: principal, told: map[key][]observation{}, flushed: map[key]int{},
-		ever: map[key]bool{}, lists: map[scope]int{},
+		ever: map[key]bool{}, lists: map[scope]listed{},
 	}
 }
 
@@ -99,7 +105,7 @@ func (w *world) finish(p *program, f *flight) (next *ask, err error) {
 	told := listing{scope: a.scope, verb: a.verb, at: r.at, sent: f.sent, told: w.tick}
 	switch {
 	case a.verb == get && r.status == http.StatusOK:
-		p.lists[scope{a.key.kind, a.key.namespace, byName, a.key.name}] = r.at
+		p.lists[scope{a.key.kind, a.key.namespace, byName, a.key.name}] = listed{r.at, a.form}
 	case a.verb != list && a.verb != watch:
 	case r.status == http.StatusForbidden, r.status == http.StatusNotFound:
 		p.refusals = append(p.refusals, told)
@@ -108,7 +114,7 @@ func (w *world) finish(p *program, f *flight) (next *ask, err error) {
 		a.next, a.page, a.offset = r.next, r.at, r.offset
 		return &a, nil
 	case a.verb == list:
-		p.lists[a.scope] = r.at
+		p.lists[a.scope] = listed{r.at, a.form}
 		p.listings = append(p.listings, told)
 	}
 	return nil, nil

@@ -1,6 +1,9 @@
 package model
 
-import "strconv"
+import (
+	"slices"
+	"strconv"
+)
 
 // observation is something that a principal was told about one object: it is this, or it is not
 // there. What it was told is the server's state at a revision.
@@ -10,6 +13,7 @@ type observation struct {
 	version    string // that the answer names; empty: none that the sidecar could read
 	uid        string // of the object that was there, or was deleted
 	gone       bool   // a deletion of this uid
+	missing    bool   // a 404
 	exists     bool   // only that it is there: a 409
 	whole      bool   // by a list of which the sidecar knows nothing but its version: a Table, or a shard
 	unselected bool   // only that it has not the label of a list, or is absent
@@ -52,7 +56,7 @@ func beyond(told []observation, version string) (out []observation) {
 // disputed reports whether an older observation may be taken for newer than this one.
 func disputed(newer observation, told []observation) bool {
 	for _, older := range told {
-		if older.at < newer.at && !provable(newer, older) {
+		if older.at < newer.at && !provable(newer, older, told) {
 			return true
 		}
 	}
@@ -61,12 +65,12 @@ func disputed(newer observation, told []observation) bool {
 
 // provable reports whether the sidecar can know that an observation is newer than one that is
 // older in truth.
-func provable(newer, older observation) bool {
+func provable(newer, older observation, told []observation) bool {
 	a, okA := number(newer.version)
 	b, okB := number(older.version)
 	latest := !newer.lag && newer.sent >= older.told // an answer of the latest state, asked for later
 	switch {
-	case older.gone && older.uid == newer.uid:
+	case older.deletes(newer.uid, told):
 		return latest // a uid comes back only in a restored cluster
 	case okA && okB && a >= b:
 		return a > b || !newer.whole // with rows, one version in two states shows a restored cluster
@@ -82,6 +86,13 @@ func provable(newer, older observation) bool {
 		return false // they were under way together, and were asked in the other order
 	}
 	return true
+}
+
+// deletes reports whether the object with a uid is gone by this observation. After a 404 for the
+// latest state, that is every uid that was told before it was asked for.
+func (o observation) deletes(uid string, told []observation) bool {
+	return uid != "" && (o.gone && o.uid == uid || o.missing && !o.lag &&
+		slices.ContainsFunc(told, func(before observation) bool { return before.uid == uid && before.told <= o.sent }))
 }
 
 // number reads a resourceVersion. Those of an aggregated API server may be no numbers.

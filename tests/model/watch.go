@@ -17,6 +17,7 @@ type stream struct {
 	ask     ask
 	events  cache.Events // nil: the sidecar passes it on unrecorded
 	sent    int
+	from    form     // of the list from which it goes on
 	at      int      // the revision up to which events were delivered
 	last    int      // the revision that the client would resume from; -1: none yet
 	initial []object // of the state that it begins with, not yet delivered
@@ -116,12 +117,12 @@ func (w *world) watch(p *program, slot int, a ask, lag int) error {
 	w.unwatch(p, slot)
 	s := &stream{ask: a, sent: w.tick, last: -1}
 	if a.start == fromList {
-		at, ok := p.lists[a.scope]
-		if !ok || at < w.server.restored {
+		from, ok := p.lists[a.scope]
+		if !ok || from.at < w.server.restored {
 			return nil // nothing to watch from, or 410
 		}
-		s.at, s.last = at, at
-		s.ask.version = w.server.revisions[at].version
+		s.at, s.last, s.from = from.at, from.at, from.form
+		s.ask.version = w.server.revisions[from.at].version
 	}
 	return w.follow(p, slot, s, lag)
 }
@@ -135,7 +136,7 @@ func (w *world) rewatch(p *program, slot int) error {
 	}
 	a := old.ask
 	a.start, a.any, a.version = fromList, false, w.server.revisions[old.last].version
-	return w.follow(p, slot, &stream{ask: a, sent: w.tick, at: old.last, last: old.last}, 0)
+	return w.follow(p, slot, &stream{ask: a, sent: w.tick, from: old.from, spoken: old.spoken, at: old.last, last: old.last}, 0)
 }
 
 // follow sends the request for a watch. The server answers with a stream, or refuses.
@@ -216,7 +217,7 @@ func (w *world) frame(p *program, s *stream, f frame) error {
 		s.begun = nil
 	}
 	if f.event == wire.Bookmark && f.initial {
-		p.lists[s.ask.scope] = s.at
+		p.lists[s.ask.scope] = listed{s.at, s.ask.form}
 		p.listings = append(p.listings, listing{scope: s.ask.scope, verb: watch, at: s.at, sent: s.sent, told: w.tick})
 	}
 	return nil
