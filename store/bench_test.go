@@ -254,7 +254,7 @@ func BenchmarkManySingles(b *testing.B) {
 	err = db.Update(b.Context(), func(tx *Tx) error {
 		for i, o := range pods(count, 2000) {
 			o.Asked, o.Told = int64(i), int64(i)
-			if _, err := tx.PutSingle(Scope{Principal: "p", Version: "v1", Resource: fmt.Sprint("r", i%10)}, "Pod", "v1", o); err != nil {
+			if err := tx.PutSingle(Scope{Principal: "p", Version: "v1", Resource: fmt.Sprint("r", i%10)}, "Pod", "v1", o); err != nil {
 				return err
 			}
 		}

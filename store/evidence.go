@@ -18,7 +18,7 @@ type Evidence struct {
 	// if Version is empty.
 	Floor string
 	// Asked is DB.Next when the request was sent, Told is DB.Next when its answer came. Both
-	// are Told for an event of a watch.
+	// are Told for an event of a watch, unless it may be of the state that the watch begins with.
 	Asked, Told int64
 	Read        Read
 	// Moved means that the evidence is the position of a collection that events have moved on.
@@ -89,7 +89,7 @@ func (a Evidence) Newer(b Evidence) bool {
 	// No version decides.
 	switch {
 	case a.Read == Latest && b.Read == Latest:
-		return a.Asked > b.Asked
+		return a.Asked > b.Asked && a.Told > b.Told // one inside the other: either may be newer
 	case a.Moved, a.Read == Lagging && b.Read == Latest:
 		return false
 	}

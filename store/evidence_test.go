@@ -35,7 +35,8 @@ func TestWhichEvidenceIsNewer(t *testing.T) {
 		"versions that are no numbers, of a cache":      {object("x", 3, 4, Lagging), object("y", 1, 2, Latest), unknown},
 		"versions that are no numbers, an event":        {event("x", 4), object("y", 1, 2, Latest), newer},
 		"a 404 after the object":                        {missing("10", 3, 4, Latest), object("10", 1, 2, Latest), newer},
-		"a 404 while a list of the object came in":      {missing("10", 3, 4, Latest), object("15", 1, 6, Latest), newer},
+		"a 404 while a list of the object came in":      {missing("10", 3, 4, Latest), object("15", 1, 6, Latest), unknown},
+		"a write while events went by, without numbers": {object("x", 3, 4, Latest), lacking("y", 1, 9, Latest, true), unknown},
 		"a 404 before the object":                       {missing("10", 1, 2, Latest), object("11", 3, 4, Latest), older},
 		"a 404 of a cache after the object":             {missing("20", 3, 4, Lagging), object("20", 1, 2, Latest), unknown},
 		"a 404 before an event of a new object":         {missing("10", 1, 2, Latest), event("11", 3), older},
@@ -46,7 +47,7 @@ func TestWhichEvidenceIsNewer(t *testing.T) {
 		"a list that lacks the object, at a higher version": {lacking("20", 1, 2, Latest, false), object("10", 1, 2, Latest), newer},
 		"a list that lacks it, and events since":            {lacking("30", 1, 9, Latest, true), object("20", 3, 4, Latest), newer},
 		"a write after a list that lacks it":                {lacking("10", 1, 2, Latest, false), object("20", 3, 4, Latest), older},
-		"events do not tell a collection of what a 409 has": {lacking("30", 1, 9, Latest, true), Evidence{Says: Exists, Floor: "20", Asked: 3, Told: 4, Read: Latest}, older},
+		"events do not tell a collection of what a 409 has": {lacking("30", 1, 9, Latest, true), Evidence{Says: Exists, Floor: "20", Asked: 3, Told: 4, Read: Latest}, unknown},
 		"a list after a 409":                                {lacking("30", 5, 6, Latest, false), Evidence{Says: Exists, Floor: "20", Asked: 3, Told: 4, Read: Latest}, newer},
 		"a collection that confirms an older version later": {object("20", 1, 2, Stream), confirmed, unknown},
 	} {

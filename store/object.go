@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"time"
 )
 
@@ -77,51 +78,51 @@ func (tx *Tx) Remove(collection int64, namespace, name string) error {
 	return tx.wrapErr("remove object", err)
 }
 
-// Version returns an object's resourceVersion in a collection, empty if the object is not
+// Version returns an object's uid and resourceVersion in a collection, empty if the object is not
 // there.
-func (tx *Tx) Version(collection int64, namespace, name string) (version string, err error) {
-	err = tx.stmt(tx.file.stmts.version).QueryRow(collection, namespace, name).Scan(&version)
-	return version, ignoreNotFound(tx.wrapErr("find version", err))
+func (tx *Tx) Version(collection int64, namespace, name string) (uid, version string, err error) {
+	err = tx.stmt(tx.file.stmts.version).QueryRow(collection, namespace, name).Scan(&uid, &version)
+	return uid, version, ignoreNotFound(tx.wrapErr("find version", err))
 }
 
 // PutSingle records a single: an object that was read by GET, written, or told by an event
 // alone. The scope's namespace and selectors must be empty: the singles of a resource share one
 // collection. PutSingle does nothing if something newer is recorded of the object, and deletes
-// what is older. symptom reports whether the version is older than the recorded one: perhaps the
-// cluster was restored from a backup.
-func (tx *Tx) PutSingle(s Scope, kind, apiVersion string, o Object) (symptom bool, err error) {
+// what is older.
+func (tx *Tx) PutSingle(s Scope, kind, apiVersion string, o Object) error {
 	key, e := o.Key(), o.evidence()
 	rows, err := tx.allRows(s.Of(), key)
 	if err != nil {
-		return false, err
+		return err
 	}
-	for _, row := range rows {
-		if row.evidence.Newer(e) && !row.evidence.Agrees(e) {
-			return e.Read == Lagging && e.Asked > row.evidence.Told && NewerVersion(row.evidence.Version, e.Version), nil
-		}
+	if err := tx.compare(s.Of(), key, e, rows); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(rows, func(r row) bool { return r.evidence.Newer(e) && !r.evidence.Agrees(e) }) {
+		return nil
 	}
 	if superseded, err := tx.settle(s.Of(), key, e, ""); superseded || err != nil {
-		return false, err
+		return err
 	}
 	tx.said = append(tx.said, Said{s.Of(), key, e.Version})
 	for _, row := range rows {
 		if row.state == Single && row.form == s.form() && row.evidence.Agrees(e) {
 			if renewed, err := tx.renew(row.id, &o); renewed || err != nil {
-				return false, err
+				return err
 			}
 		}
 	}
 	id, err := tx.singles(s)
 	if err != nil {
-		return false, err
+		return err
 	}
 	if _, err := tx.tx.Exec(`UPDATE collection SET kind = ?, api_version = ? WHERE id = ?`, kind, apiVersion, id); err != nil {
-		return false, tx.wrapErr("put single object", err)
+		return tx.wrapErr("put single object", err)
 	}
 	if err := tx.Put(id, o); err != nil {
-		return false, err
+		return err
 	}
-	return false, tx.touch(id)
+	return tx.touch(id)
 }
 
 // renew notes that an object has come again, unchanged. It reports false if the payload differs.

@@ -135,6 +135,9 @@ func (tx *Tx) observe(res Resource, key Key, e Evidence) error {
 		if rows, err = tx.allRows(res, key); err != nil {
 			return err
 		}
+		if err := tx.compare(res, key, e, rows); err != nil {
+			return err
+		}
 	}
 	if e.Says == Gone && e.Read == Latest {
 		for _, r := range rows {
@@ -150,7 +153,7 @@ func (tx *Tx) observe(res Resource, key Key, e Evidence) error {
 	if found {
 		fresh := e
 		e = combine(old.Evidence, fresh)
-		same := e.Says == old.Says && e.Version == old.Version && slices.Equal(e.UIDs, old.UIDs)
+		same := e.Says == old.Says && e.Version == old.Version && e.Read == old.Read && slices.Equal(e.UIDs, old.UIDs)
 		recent := e.Says == Gone && len(rows) == 0 && (time.Duration(now-old.At.UnixMilli())*time.Millisecond).Abs() < renewObservation
 		if same && (e.Told == old.Told || recent && tx.db.renewals.put(res, key, e)) {
 			return nil
@@ -182,21 +185,22 @@ func (tx *Tx) observe(res Resource, key Key, e Evidence) error {
 	return nil
 }
 
-// ObserveObjects records that objects exist at their versions, as a list in a namespace, empty: in
-// all of them, has shown without their content. Of the whole list it also records that there are
-// no others.
-func (tx *Tx) ObserveObjects(res Resource, namespace string, objects []Object, whole bool, list Evidence) error {
+// ObserveObjects records that objects exist at their versions, as a list of a scope has shown
+// without their content. Of the whole list it also records that there are no others. matches reports
+// whether labels, a JSON object, are those that the scope selects.
+func (tx *Tx) ObserveObjects(s Scope, objects []Object, whole bool, list Evidence, matches func(labels string) bool) error {
+	res := s.Of()
 	listed := map[Key]bool{}
 	for i := range objects {
 		o := &objects[i]
 		listed[o.Key()] = true
 		e := list
-		e.Says, e.Version = Exists, o.ResourceVersion
+		e.Says, e.Version, e.UIDs = Exists, o.ResourceVersion, []string{o.UID}
 		rows, err := tx.allRows(res, o.Key())
 		if err != nil {
 			return err
 		}
-		if slices.ContainsFunc(rows, func(r row) bool { return e.Agrees(r.evidence) && slices.Contains(r.evidence.UIDs, o.UID) }) {
+		if slices.ContainsFunc(rows, func(r row) bool { return e.Agrees(r.evidence) }) {
 			continue
 		}
 		if err := tx.Observe(res, o.Key(), e); err != nil {
@@ -206,39 +210,46 @@ func (tx *Tx) ObserveObjects(res Resource, namespace string, objects []Object, w
 	if !whole {
 		return nil
 	}
-	recorded, err := tx.recordedKeys(res, namespace)
+	recorded, err := tx.recorded(res, s.Namespace)
 	if err != nil {
 		return err
 	}
-	for _, key := range recorded {
-		if listed[key] {
+	for _, o := range recorded {
+		e := list
+		switch {
+		case listed[o.Key()]:
+			continue
+		case !s.Hides(o.Name):
+			e.Says = Gone
+		case s.LabelSelector != "" && s.FieldSelector == "" && o.Labels != "" && matches(o.Labels): // it has not these labels any more
+			e.Says = Unknown
+		default:
 			continue
 		}
-		e := list
-		e.Says = Gone
-		if err := tx.Observe(res, key, e); err != nil {
+		if err := tx.Observe(res, o.Key(), e); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// recordedKeys returns the objects of a resource that are recorded in a namespace; empty: in all.
-func (tx *Tx) recordedKeys(res Resource, namespace string) (out []Key, err error) {
-	rows, err := tx.tx.Query(`SELECT DISTINCT o.namespace, o.name FROM collection c JOIN object o ON o.collection_id = c.id
+// recorded returns the objects of a resource that are recorded in a namespace; empty: in all. Each
+// has its labels in one recorded state, or none if it is only known to exist.
+func (tx *Tx) recorded(res Resource, namespace string) (out []Object, err error) {
+	rows, err := tx.tx.Query(`SELECT DISTINCT o.namespace, o.name, o.labels FROM collection c JOIN object o ON o.collection_id = c.id
 		WHERE c.principal = ?1 AND c.api_group = ?2 AND c.resource = ?3 AND c.state <> 'filling' AND ?4 IN ('', o.namespace)
-		UNION SELECT namespace, name FROM observation WHERE principal = ?1 AND api_group = ?2 AND resource = ?3 AND ?4 IN ('', namespace) AND name <> '' AND says <> 'gone'`,
+		UNION SELECT namespace, name, '' FROM observation WHERE principal = ?1 AND api_group = ?2 AND resource = ?3 AND ?4 IN ('', namespace) AND name <> '' AND says <> 'gone'`,
 		res.Principal, res.Group, res.Resource, namespace)
 	if err != nil {
 		return nil, tx.wrapErr("list recorded objects", err)
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var key Key
-		if err := rows.Scan(&key.Namespace, &key.Name); err != nil {
+		var o Object
+		if err := rows.Scan(&o.Namespace, &o.Name, &o.Labels); err != nil {
 			return nil, tx.wrapErr("list recorded objects", err)
 		}
-		out = append(out, key)
+		out = append(out, o)
 	}
 	return out, tx.wrapErr("list recorded objects", rows.Err())
 }

@@ -44,7 +44,7 @@ func TestEveryQueryUsesAnIndex(t *testing.T) {
 	err := db.Update(t.Context(), func(tx *Tx) error {
 		c, err := tx.Collection(s, Complete)
 		_, errComplete := tx.Complete(res, "shop")
-		_, errVersion := tx.Version(c.ID, "shop", "a")
+		_, _, errVersion := tx.Version(c.ID, "shop", "a")
 		_, errSingles := tx.evictSingles(0, 1)
 		_, errResponses := tx.evictResponses(0, 1)
 		return errors.Join(err, errComplete, errVersion,

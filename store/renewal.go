@@ -7,15 +7,13 @@ import "sync"
 // the disk.
 type renewals struct {
 	mu sync.Mutex
-	of map[renewed]renewal
+	of map[renewed]Evidence
 }
 
 type renewed struct {
 	Resource
 	Key
 }
-
-type renewal struct{ asked, told int64 }
 
 // put notes that an observation was said again. It reports false if there are too many.
 func (r *renewals) put(res Resource, key Key, e Evidence) bool {
@@ -25,18 +23,18 @@ func (r *renewals) put(res Resource, key Key, e Evidence) bool {
 		return false
 	}
 	if r.of == nil {
-		r.of = map[renewed]renewal{}
+		r.of = map[renewed]Evidence{}
 	}
-	r.of[renewed{res, key}] = renewal{e.Asked, e.Told}
+	r.of[renewed{res, key}] = e
 	return true
 }
 
-// apply sets when an observation was last said.
+// apply makes an observation what was last said.
 func (r *renewals) apply(res Resource, o *Observation) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if n, ok := r.of[renewed{res, o.Key}]; ok {
-		o.Asked, o.Told = max(o.Asked, n.asked), max(o.Told, n.told)
+		o.Evidence = n
 	}
 }
 

@@ -3,6 +3,7 @@ package store
 import (
 	"database/sql"
 	"errors"
+	"slices"
 )
 
 // settle deletes what the state e of an object supersedes: its observation, older singles, and the
@@ -188,8 +189,8 @@ func (tx *Tx) IsOlder(res Resource, list Evidence) (bool, error) {
 }
 
 // DropRolledBack deletes what is recorded of the list's resource with a version above its own, and
-// was told before the list was asked for: the cluster was restored from a backup, and those
-// versions never happened. The list is recorded already.
+// was told before the list was asked for: those versions never happened. The list is recorded
+// already.
 func (tx *Tx) DropRolledBack(s Scope, list Evidence) error {
 	res := s.Of()
 	known, err := tx.floor(res)
@@ -200,11 +201,14 @@ func (tx *Tx) DropRolledBack(s Scope, list Evidence) error {
 	if err != nil {
 		return err
 	}
+	found := false
 	never := func(scan func(...any) error) (id int64, drop bool, err error) {
 		var told int64
 		var version string
 		err = scan(&id, &version, &told)
-		return id, told < list.Asked && NewerVersion(version, list.Version), err
+		drop = told < list.Asked && NewerVersion(version, list.Version)
+		found = found || drop
+		return id, drop, err
 	}
 	args := []any{res.Principal, res.Group, res.Resource, own.ID}
 	for _, t := range []struct{ table, rows string }{
@@ -218,5 +222,32 @@ func (tx *Tx) DropRolledBack(s Scope, list Evidence) error {
 		}
 	}
 	tx.db.known.forget(res) // it is found again in what is left
+	if !found {
+		return nil
+	}
+	return tx.doubtBefore(res, list)
+}
+
+// compare notes that evidence about an object is of an older version than a state that was told
+// before it was asked for. If the latest state was asked for, the cluster was restored from a
+// backup. Else the cache of the API server may lag: a list tells.
+func (tx *Tx) compare(res Resource, key Key, e Evidence, rows []row) error {
+	older := func(r row) bool {
+		return e.Asked < e.Told && e.Asked > r.evidence.Told && NewerVersion(r.evidence.Version, e.Version)
+	}
+	switch {
+	case !slices.ContainsFunc(rows, older):
+	case e.Read == Latest:
+		return tx.doubtBefore(res, e)
+	default:
+		tx.symptoms = append(tx.symptoms, Symptom{res, key, e})
+	}
 	return nil
+}
+
+// doubtBefore records that nothing of a resource counts that was told before an answer was asked
+// for: the cluster was restored since.
+func (tx *Tx) doubtBefore(res Resource, answer Evidence) error {
+	before := answer.Asked - 1
+	return tx.observe(res, Key{}, Evidence{Says: Unknown, Asked: before, Told: before, Read: Latest})
 }

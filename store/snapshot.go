@@ -77,6 +77,7 @@ func (s *Snapshot) Add(tx *Tx, o Object) error {
 	}
 	o.Asked, o.Told, o.Read = s.when.Asked, s.when.Told, s.when.Read
 	s.filled += int64(len(o.Payload))
+	tx.db.known.raise(s.scope.Of(), o.ResourceVersion)
 	return tx.Put(s.fill, o)
 }
 
@@ -108,7 +109,7 @@ func (s *Snapshot) Commit(tx *Tx, meta CollectionMeta) error {
 			return err
 		}
 		target = s.fill
-	} else if changed, err = s.merge(tx); err != nil {
+	} else if changed, err = s.merge(tx, current); err != nil {
 		return err
 	}
 	if changed || current.Changed == "" || NewerVersion(current.Changed, meta.ResourceVersion) {
@@ -127,8 +128,8 @@ func (s *Snapshot) Commit(tx *Tx, meta CollectionMeta) error {
 
 // merge moves the objects of fill into base, and deletes the objects that the list lacks. It
 // reports whether base has changed.
-func (s *Snapshot) merge(tx *Tx) (changed bool, err error) {
-	changed, err = s.dropUnlisted(tx)
+func (s *Snapshot) merge(tx *Tx, base Collection) (changed bool, err error) {
+	changed, err = s.dropUnlisted(tx, base)
 	if err != nil {
 		return false, err
 	}
@@ -157,18 +158,24 @@ func (s *Snapshot) merge(tx *Tx) (changed bool, err error) {
 }
 
 // dropUnlisted deletes the objects of base that are neither unchanged nor in fill: the list lacks
-// them.
-func (s *Snapshot) dropUnlisted(tx *Tx) (changed bool, err error) {
+// them. If they may exist all the same, that they did stays a fact.
+func (s *Snapshot) dropUnlisted(tx *Tx, base Collection) (changed bool, err error) {
 	const batch = 1000 // so that the rows are not all in memory
 	var after Key
 	for rows := batch; rows == batch; {
-		var drop []int64
+		var drop []unlisted
 		if rows, drop, err = s.unlisted(tx, &after, batch); err != nil {
 			return false, err
 		}
-		for _, id := range drop {
-			if err := tx.removeRow(id); err != nil {
+		for _, u := range drop {
+			if err := tx.removeRow(u.id); err != nil {
 				return false, err
+			}
+			if e := base.evidenceOf(&u.Object); s.scope.Hides(u.Name) {
+				e.Says = Exists
+				if err := tx.Observe(s.scope.Of(), u.Key(), e); err != nil {
+					return false, err
+				}
 			}
 		}
 		changed = changed || len(drop) > 0
@@ -176,23 +183,29 @@ func (s *Snapshot) dropUnlisted(tx *Tx) (changed bool, err error) {
 	return changed, nil
 }
 
+// unlisted is an object of base that the list lacks.
+type unlisted struct {
+	id int64
+	Object
+}
+
 // unlisted returns the objects that the list lacks among the next objects of base after a key,
 // which it advances. rows is the number of objects that it has read.
-func (s *Snapshot) unlisted(tx *Tx, after *Key, most int) (rows int, drop []int64, err error) {
-	found, err := tx.tx.Query(`SELECT id, namespace, name, EXISTS (SELECT 1 FROM object f WHERE f.collection_id = ?1 AND f.namespace = o.namespace AND f.name = o.name)
+func (s *Snapshot) unlisted(tx *Tx, after *Key, most int) (rows int, drop []unlisted, err error) {
+	found, err := tx.tx.Query(`SELECT id, namespace, name, uid, resource_version, asked, told, read, EXISTS (SELECT 1 FROM object f WHERE f.collection_id = ?1 AND f.namespace = o.namespace AND f.name = o.name)
 		FROM object o WHERE collection_id = ?2 AND (namespace, name) > (?3, ?4) ORDER BY namespace, name LIMIT ?5`, s.fill, s.base, after.Namespace, after.Name, most)
 	if err != nil {
 		return 0, nil, tx.wrapErr("compare snapshot", err)
 	}
 	defer found.Close()
 	for ; found.Next(); rows++ {
-		var id int64
+		var u unlisted
 		var refilled bool
-		if err := found.Scan(&id, &after.Namespace, &after.Name, &refilled); err != nil {
+		if err := found.Scan(&u.id, &u.Namespace, &u.Name, &u.UID, &u.ResourceVersion, &u.Asked, &u.Told, &u.Read, &refilled); err != nil {
 			return 0, nil, tx.wrapErr("compare snapshot", err)
 		}
-		if !refilled && !s.unchanged.has(id) {
-			drop = append(drop, id)
+		if *after = u.Key(); !refilled && !s.unchanged.has(u.id) {
+			drop = append(drop, u)
 		}
 	}
 	return rows, drop, tx.wrapErr("compare snapshot", found.Err())
@@ -300,7 +313,7 @@ func (s *Snapshot) putAlone(tx *Tx, ids []int64, singles Scope, kind, apiVersion
 			return tx.wrapErr("read snapshot", err)
 		}
 		o.UpdatedAt = time.UnixMilli(updated)
-		if _, err := tx.PutSingle(singles, kind, apiVersion, o); err != nil {
+		if err := tx.PutSingle(singles, kind, apiVersion, o); err != nil {
 			return err
 		}
 	}

@@ -65,8 +65,7 @@ func record(t *testing.T, db *DB, s Scope, rv string, objects ...Object) {
 // putSingle records an object that was read alone, now.
 func putSingle(tx *Tx, s Scope, o Object) error {
 	o.Asked, o.Told, o.Read = tx.db.Next(), tx.db.Next(), Latest
-	_, err := tx.PutSingle(s, "ConfigMap", "v1", o)
-	return err
+	return tx.PutSingle(s, "ConfigMap", "v1", o)
 }
 
 // payload returns the recorded payload of an object in a collection, empty if it is not there.

@@ -13,6 +13,8 @@ type Tx struct {
 	file *file
 	tx   *sql.Tx
 	said []Said
+	// symptoms are those of a restored cluster.
+	symptoms []Symptom
 }
 
 // Said is evidence, recorded in a transaction, that lists of the objects may lack.
@@ -21,6 +23,17 @@ type Said struct {
 	Key            // without a name: all objects of the namespace
 	Version string // since when; empty: unknown
 }
+
+// Symptom is evidence, recorded in a transaction, that is older than what was told before it was
+// asked for: the API server's cache may lag, or the cluster was restored from a backup.
+type Symptom struct {
+	Resource
+	Key
+	Evidence
+}
+
+// Symptoms returns what was older in this transaction so far.
+func (tx *Tx) Symptoms() []Symptom { return tx.symptoms }
 
 // Said returns what may have overtaken lists in this transaction so far.
 func (tx *Tx) Said() []Said { return tx.said }
@@ -156,7 +169,7 @@ func prepareStatements(ctx context.Context, db *sql.DB) (*statements, error) {
 			ON CONFLICT (collection_id, namespace, name) DO UPDATE SET resource_version = excluded.resource_version, uid = excluded.uid,
 			updated_at = excluded.updated_at, asked = excluded.asked, told = excluded.told, read = excluded.read, labels = excluded.labels, size = excluded.size, checksum = excluded.checksum, encoding = excluded.encoding, payload = excluded.payload`},
 		{&s.remove, `DELETE FROM object WHERE collection_id = ? AND namespace = ? AND name = ?`},
-		{&s.version, `SELECT resource_version FROM object WHERE collection_id = ? AND namespace = ? AND name = ?`},
+		{&s.version, `SELECT uid, resource_version FROM object WHERE collection_id = ? AND namespace = ? AND name = ?`},
 		{&s.observation, `SELECT ` + observationColumns + ` FROM observation WHERE principal = ? AND api_group = ? AND resource = ? AND namespace = ? AND name = ?`},
 		{&s.singles, rowsOf + ` AND c.state = 'seen'`},
 	} {

@@ -39,7 +39,7 @@ func (tx *Tx) floor(res Resource) (string, error) {
 	highest, ok := k.of[res]
 	if !ok {
 		rows, err := tx.tx.Query(`SELECT resource_version FROM collection WHERE principal = ?1 AND api_group = ?2 AND resource = ?3 AND state = 'complete'
-			UNION ALL SELECT o.resource_version FROM collection c JOIN object o ON o.collection_id = c.id WHERE c.principal = ?1 AND c.api_group = ?2 AND c.resource = ?3 AND c.state = 'seen'
+			UNION ALL SELECT o.resource_version FROM collection c JOIN object o ON o.collection_id = c.id WHERE c.principal = ?1 AND c.api_group = ?2 AND c.resource = ?3 AND c.state <> 'complete'
 			UNION ALL SELECT version FROM observation WHERE principal = ?1 AND api_group = ?2 AND resource = ?3
 			UNION ALL SELECT floor FROM observation WHERE principal = ?1 AND api_group = ?2 AND resource = ?3`, res.Principal, res.Group, res.Resource)
 		if err != nil {

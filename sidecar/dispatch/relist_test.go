@@ -182,7 +182,7 @@ func TestWatchesWhoseCollectionMustBeListed(t *testing.T) {
 		"not one of a single object":                   {"", path + "?watch=true&fieldSelector=metadata.name%3Db", event("ADDED", "b", 11), 0},
 		"one from the latest state":                    {"", path + "?watch=true", event("ADDED", "a", 5), 1},
 		"one from any state":                           {"", path + "?watch=true&resourceVersion=0", event("ADDED", "a", 5), 1},
-		"not when the list has all events":             {list, path + "?watch=true", event("ADDED", "a", 5) + event("MODIFIED", "c", 10), 0},
+		"not when the list has all events":             {list, path + "?watch=true", event("ADDED", "a", 5) + event("DELETED", "c", 10), 0},
 		"when the list is older than an added object":  {list, path + "?watch=true", event("ADDED", "a", 5) + event("ADDED", "b", 12) + event("ADDED", "c", 8), 1},
 		"when the list is older than the first change": {list, path + "?watch=true", event("ADDED", "a", 5) + event("DELETED", "c", 11), 1},
 		"when the list is older than the only event":   {list, path + "?watch=true", event("MODIFIED", "a", 11), 1},

@@ -35,11 +35,11 @@ var listeners = map[request.Class]map[int]listener{
 	request.ClassList: {
 		http.StatusOK:          (*Recorder).teeList,
 		http.StatusNotModified: (*Recorder).notModified,
-		http.StatusNotFound:    (*Recorder).notServed,
+		http.StatusNotFound:    (*Recorder).teeAbsence,
 		http.StatusForbidden:   withoutBody((*Recorder).forbidden),
 	},
 	request.ClassWatch: {
-		http.StatusNotFound:  (*Recorder).notServed,
+		http.StatusNotFound:  (*Recorder).teeAbsence,
 		http.StatusForbidden: withoutBody((*Recorder).forbidden),
 	},
 	request.ClassWrite: {

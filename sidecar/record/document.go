@@ -67,6 +67,9 @@ func (r *Recorder) teeAbsence(source Source, format wire.Format, resp *http.Resp
 	if source.Info.Name != "" { // a scale or status: its object may be missing
 		return r.teeStatus(source, format, resp)
 	}
+	if source.Info.IsResource { // it is not served
+		r.observe(&source, store.Key{}, source.latest(store.Unknown))
+	}
 	if source.Info.Class == request.ClassWatch {
 		return resp.Body
 	}
@@ -104,7 +107,11 @@ func (r *Recorder) recordDocument(source *Source, answer store.Response, raw []b
 	case source.Info.Name == "":
 		r.observeList(source, answer, raw, whole)
 	case isTable(raw), source.Info.Class == request.ClassVerbatim:
-		r.observe(source, source.key(), source.evidence(store.Exists, answer.Version))
+		e := source.evidence(store.Exists, answer.Version)
+		if rows, err := objectsOf(wire.FormatOf(answer.MediaType), raw); err == nil && len(rows) == 1 {
+			e.UIDs = []string{rows[0].UID}
+		}
+		r.observe(source, source.key(), e)
 	default: // it was shown in a form that cannot be parsed
 		r.doubtOf(source)
 	}

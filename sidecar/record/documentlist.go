@@ -4,6 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 
+	"k8s.io/apimachinery/pkg/labels"
+
+	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/store"
 )
@@ -13,8 +16,8 @@ const maxObserved = 1000
 
 var errTooMany = errors.New("too many objects")
 
-// observeList records what a list says about its objects that is recorded verbatim only, such as a
-// Table. whole reports whether it is not only a page. If its objects cannot be known, nothing from
+// observeList records what a list that is recorded verbatim only, such as a Table, says about its
+// objects. whole reports whether it is not only a page. If its objects cannot be known, nothing from
 // before counts any more.
 func (r *Recorder) observeList(source *Source, answer store.Response, raw []byte, whole bool) {
 	objects, err := objectsOf(wire.FormatOf(answer.MediaType), raw)
@@ -22,10 +25,9 @@ func (r *Recorder) observeList(source *Source, answer store.Response, raw []byte
 		r.observe(source, source.key(), source.evidence(store.Unknown, answer.Version))
 		return
 	}
-	info := &source.Info
 	op := observeObjects{
 		observe: observe{recorder: r, resource: source.resource(), key: source.key(), evidence: source.evidence(store.Exists, answer.Version)},
-		objects: objects, whole: whole && info.LabelSelector == "" && info.FieldSelector == "" && !info.Narrowed,
+		scope:   source.scope(request.Form{Format: wire.JSON}), objects: objects, whole: whole && !source.Info.Narrowed,
 	}
 	if !r.enqueue(op) {
 		op.lost()
@@ -84,6 +86,7 @@ func objectsOf(format wire.Format, raw []byte) (out []store.Object, err error) {
 // no others.
 type observeObjects struct {
 	observe
+	scope   store.Scope
 	objects []store.Object
 	whole   bool
 }
@@ -91,5 +94,12 @@ type observeObjects struct {
 func (o observeObjects) size() int { return overhead * (1 + len(o.objects)) }
 
 func (o observeObjects) apply(g *group) error {
-	return g.tx.ObserveObjects(o.resource, o.key.Namespace, o.objects, o.whole, o.evidence)
+	return g.tx.ObserveObjects(o.scope, o.objects, o.whole, o.evidence, o.matches)
+}
+
+// matches reports whether an object with these labels is selected. If that is unknown, it may be.
+func (o observeObjects) matches(object string) bool {
+	var set labels.Set
+	selector, err := labels.Parse(o.scope.LabelSelector)
+	return err != nil || json.Unmarshal([]byte(object), &set) != nil || selector.Matches(set)
 }

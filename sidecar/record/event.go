@@ -25,6 +25,7 @@ type event struct {
 	stream        *stream
 	prev, version string
 	told          int64 // store.DB.Next when it came
+	asked         int64 // and when the state was asked for that it may be of; 0: it is a change
 	kind          string
 	key           store.Key // of the object; zero: a bookmark
 	uid           string
@@ -53,8 +54,8 @@ func (e *event) apply(g *group) error {
 		return err
 	}
 	v := p.verdict(e.prev, e.version, e.stream.source.told)
-	if v == duplicate && e.object != nil {
-		if v, err = e.checkDuplicate(g, p.id); err != nil {
+	if v == duplicate && e.key != (store.Key{}) && !e.superseded {
+		if v, err = e.checkDuplicate(g, p); err != nil {
 			return err
 		}
 	}
@@ -98,7 +99,7 @@ func (e *event) move(g *group, p *position, v verdict) (err error) {
 		g.openWatches.setChanged(e.stream.scope, e.version)
 		p.changed = e.version
 	}
-	p.version, p.told, p.moved = e.version, e.told, true
+	p.version, p.told, p.since, p.moved = e.version, e.told, e.told, true
 	return err
 }
 
@@ -113,9 +114,7 @@ func (e *event) alone(g *group) error {
 	case e.key == (store.Key{}), e.superseded:
 		return nil
 	case e.object != nil:
-		scope := e.stream.source.singleScope(e.stream.form)
-		_, err := g.tx.PutSingle(scope, e.objectKind, e.apiVersion, *e.object)
-		return err
+		return g.tx.PutSingle(e.stream.source.singleScope(e.stream.form), e.objectKind, e.apiVersion, *e.object)
 	case e.stream.source.Info.Narrowed, e.stream.scope.Hides(e.key.Name):
 		return g.tx.Observe(e.stream.scope.Of(), e.key, e.evidence(store.Unknown))
 	}
@@ -157,13 +156,29 @@ func (s *stream) watchesOne() bool {
 }
 
 // checkDuplicate checks that an event that ought to be recorded already really is.
-func (e *event) checkDuplicate(g *group, collection int64) (verdict, error) {
-	if _, ok := g.deferred[deferredWrite{collection, e.key}]; ok {
+func (e *event) checkDuplicate(g *group, p *position) (verdict, error) {
+	if _, ok := g.deferred[deferredWrite{p.id, e.key}]; ok {
 		return duplicate, nil
 	}
-	have, err := g.tx.Version(collection, e.key.Namespace, e.key.Name)
-	if o, ok := store.CompareVersions(have, e.version); err == nil && have != "" && ok && o < 0 {
+	uid, version, err := g.tx.Version(p.id, e.key.Namespace, e.key.Name)
+	if err != nil {
+		return duplicate, err
+	}
+	order, ok := store.CompareVersions(version, e.version)
+	there := version != ""
+	switch {
+	case !ok && there:
+	case e.object == nil && there && order <= 0, // it is deleted
+		e.object != nil && there && order < 0,
+		e.object != nil && there && order == 0 && uid != e.uid,
+		e.object != nil && !there && e.version == p.version:
 		return contradiction, nil
+	case e.asked > p.since && e.object != nil && (!there || order > 0):
+		// It is older than a state that its watch was told before.
+		if e.object.Read == store.Latest {
+			return contradiction, nil
+		}
+		_, err = g.restored(e.stream.scope.Of())
 	}
 	return duplicate, err
 }
@@ -215,7 +230,7 @@ func (d *difference) apply(g *group) error {
 			return err
 		}
 	}
-	p.version, p.told, p.moved = d.version, d.told, true
+	p.version, p.told, p.since, p.moved = d.version, d.told, d.told, true
 	return nil
 }
 
@@ -243,7 +258,7 @@ func (d *difference) alone(g *group) error {
 		}
 	}
 	for _, o := range d.objects {
-		if _, err := g.tx.PutSingle(d.stream.source.singleScope(d.stream.form), d.kind, d.apiVersion, o); err != nil {
+		if err := g.tx.PutSingle(d.stream.source.singleScope(d.stream.form), d.kind, d.apiVersion, o); err != nil {
 			return err
 		}
 	}

@@ -23,6 +23,7 @@ type position struct {
 	asked   int64  // of its list; 0: it was allowed to lag
 	changed string // version of the last event that changed an object; empty: none
 	told    int64  // of the last event
+	since   int64  // store.DB.Next when the last of its list or events came
 	moved   bool
 }
 
@@ -47,7 +48,7 @@ func (g *group) position(s store.Scope) (*position, error) {
 	if err != nil && !isNotFound(err) {
 		return nil, err
 	}
-	p := &position{id: c.ID, version: c.ResourceVersion}
+	p := &position{id: c.ID, version: c.ResourceVersion, since: c.Position().Told}
 	if c.Read == store.Latest {
 		p.asked = c.Asked
 	}
@@ -80,7 +81,25 @@ func (g *group) finish() error {
 			return err
 		}
 	}
+	if err := g.compare(); err != nil {
+		return err
+	}
 	return g.overtaken()
+}
+
+// compare asks for a relist of the resources of which the group has recorded something older than
+// what it knew. Without a list to tell which of the two is right, neither counts.
+func (g *group) compare() error {
+	for _, s := range g.tx.Symptoms() {
+		relisted, err := g.restored(s.Resource)
+		if err == nil && relisted == 0 {
+			err = g.tx.Observe(s.Resource, s.Key, store.Evidence{Says: store.Unknown, Asked: s.Asked, Told: s.Told, Read: store.Latest})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // restored asks for a relist of the collections of a resource: an answer is older than what is

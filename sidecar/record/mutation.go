@@ -37,12 +37,6 @@ func (r *Recorder) teeWrite(source Source, format wire.Format, resp *http.Respon
 			gone := source.evidence(store.Gone, "")
 			gone.UIDs = []string{uid}
 			r.observe(&source, source.key(), gone)
-		case m.Kind == "Table" && m.ResourceVersion != "": // it has the new version of the object
-			table := source.evidence(store.Exists, m.ResourceVersion)
-			if source.Info.Name == "" {
-				table.Says = store.Unknown
-			}
-			r.observe(&source, source.key(), table)
 		case says == store.Unknown, !r.recordSingle(source, format, raw, m):
 			r.doubtOf(&source)
 		}
@@ -128,24 +122,17 @@ func (r *Recorder) teeStatus(source Source, format wire.Format, resp *http.Respo
 		case conflict && same && status.Reason == metav1.StatusReasonAlreadyExists && key.Name != "":
 			r.observe(&source, key, source.evidence(store.Exists, ""))
 		case conflict: // somebody else has changed the object; it is not said how
-		case same && status.Reason == metav1.StatusReasonNotFound && info.Name != "" && key.Name == info.Name:
+		// A custom resource has the same answer for an object that is there, without the subresource.
+		case same && status.Reason == metav1.StatusReasonNotFound && info.Name != "" && key.Name == info.Name && (info.Subresource == "" || info.IsBuiltin()):
 			r.invalidateResponses(&source)
 			r.observe(&source, key, source.evidence(store.Gone, ""))
 		case info.Verb == request.Create && info.Subresource == "", details.Kind == "namespaces":
 			// The namespace or the resource is missing, which says nothing about one object.
-		case info.Subresource != "" && details.Name == "": // the object has no such subresource
-			r.invalidatePath(&source)
-		default: // the resource is not served (yet)
+		default: // the resource, or its subresource, is not served (yet)
 			r.invalidatePath(&source)
 			r.doubtOf(&source)
 		}
 	}))
-}
-
-// notServed records that the API server does not serve a collection: its resource does not exist.
-func (r *Recorder) notServed(source Source, _ wire.Format, resp *http.Response) io.ReadCloser {
-	r.observe(&source, store.Key{}, source.latest(store.Unknown))
-	return r.teeAbsence(source, nil, resp)
 }
 
 // forbidden records that the API server does not allow the request any more. The cache then answers

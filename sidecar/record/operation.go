@@ -129,19 +129,7 @@ type putSingle struct {
 func (p putSingle) size() int { return len(p.object.Payload) + len(p.object.Labels) + overhead }
 
 func (p putSingle) apply(g *group) error {
-	symptom, err := g.tx.PutSingle(p.scope, p.kind, p.apiVersion, p.object)
-	switch {
-	case err != nil:
-		return err
-	case symptom:
-		relisted, err := g.restored(p.scope.Of())
-		if relisted > 0 || err != nil {
-			return err
-		}
-		// No list will tell which of the two answers is right.
-		return g.tx.Observe(p.scope.Of(), p.object.Key(), store.Evidence{Says: store.Unknown, Asked: p.object.Asked, Told: p.object.Told, Read: store.Latest})
-	}
-	return nil
+	return g.tx.PutSingle(p.scope, p.kind, p.apiVersion, p.object)
 }
 
 func (p putSingle) lost() {
@@ -156,10 +144,13 @@ type singleKey struct {
 
 func (p putSingle) key() singleKey { return singleKey{p.scope, p.object.Namespace, p.object.Name} }
 
-// repeats reports whether the operation adds nothing to one in the queue that only putSingles and
+// repeats reports whether the operation says the same as one in the queue that only putSingles and
 // events follow. Applications that poll cause many of these.
-func (p putSingle) repeats(queued putSingle) bool {
-	a, b := p.object, queued.object
+func (p putSingle) repeats(queued *putSingle) bool {
+	if queued == nil {
+		return false
+	}
+	a, b := &p.object, &queued.object
 	return a.UID == b.UID && a.ResourceVersion == b.ResourceVersion && a.Read == b.Read &&
 		a.Encoding == b.Encoding && bytes.Equal(a.Payload, b.Payload)
 }

@@ -72,7 +72,7 @@ type Recorder struct {
 	writing  int                    // bytes of the group that is being written
 	busy     bool                   // a group is being written
 	incoming map[*snapshot]struct{} // have items in the queue, but not yet the end of the list or page
-	singles  map[singleKey]putSingle
+	singles  map[singleKey]*putSingle
 	used     map[int64]time.Time // when the use of a collection was last recorded
 	urgent   bool                // somebody waits in Flush: hold no group back
 	ended    bool
@@ -92,7 +92,7 @@ func New(opts Options) *Recorder {
 		oversized:   oversized{cache: opts.Name, of: map[store.Scope]int64{}},
 		open:        map[*snapshot]struct{}{},
 		wake:        make(chan struct{}, 1), stale: make(chan Stale, maxStale),
-		incoming: map[*snapshot]struct{}{}, singles: map[singleKey]putSingle{},
+		incoming: map[*snapshot]struct{}{}, singles: map[singleKey]*putSingle{},
 		used: map[int64]time.Time{}, doubts: doubts{of: map[doubt]int64{}},
 	}
 }
@@ -105,17 +105,19 @@ func (r *Recorder) enqueue(op operation) bool {
 	return r.add(op)
 }
 
-// enqueueSingle adds a putSingle, unless it repeats a queued one.
+// enqueueSingle adds a putSingle. If it repeats a queued one, that is only said later now.
 func (r *Recorder) enqueueSingle(p putSingle) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	key := p.key()
-	if p.repeats(r.singles[key]) {
+	if queued := r.singles[key]; p.repeats(queued) {
+		o := &queued.object
+		o.Asked, o.Told, o.UpdatedAt = max(o.Asked, p.object.Asked), max(o.Told, p.object.Told), p.object.UpdatedAt
 		return true
 	}
-	ok := r.add(p)
+	ok := r.add(&p)
 	if ok {
-		r.singles[key] = p
+		r.singles[key] = &p
 	}
 	return ok
 }

@@ -143,9 +143,22 @@ func TestTheEventsOfAWatchWithoutAKnownVersionAreRecordedAlone(t *testing.T) {
 	h.list(configmaps, listOf(10, configMap("a", 1)))
 	for _, from := range []string{"", "&resourceVersion=0"} {
 		w := h.Watch(h.source(configmaps+"?watch=true"+from), wire.JSON)
-		h.events(w, "ADDED b 5", "ADDED c 12")
+		h.events(w, "ADDED a 1", "ADDED c 12")
 	}
-	h.want("complete shop/@10: a@1", "seen /@: c@12") // the list is newer than b@5
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=0"), wire.JSON)
+	h.events(w, "ADDED b 5") // the list is newer than a state that may lag
+	h.want("complete shop/@10: a@1", "seen /@: c@12")
+}
+
+func TestAWatchOfTheLatestStateShowsThatTheClusterWasRestored(t *testing.T) {
+	for _, event := range []string{"ADDED b 5", "ADDED a 3"} {
+		h := newHarness(t, 0)
+		h.list(configmaps, listOf(10, configMap("a", 7)))
+		w := h.Watch(h.source(configmaps+"?watch=true"), wire.JSON)
+		h.events(w, event)
+		_, object, _ := strings.Cut(event, " ")
+		h.want("seen /@: " + strings.ReplaceAll(object, " ", "@"))
+	}
 }
 
 func TestAWatchListIsRecordedAtItsBookmark(t *testing.T) {

@@ -105,6 +105,12 @@ func (w *Watch) event(e wire.Event, m wire.Meta) *event {
 	switch e.Type {
 	case wire.Added, wire.Modified:
 		o := w.row(e, m, ev.told)
+		if w.phase == listing { // it may be of the initial state
+			o.Asked, ev.asked = w.source.Asked, w.source.Asked
+			if w.source.Info.ResourceVersion == "" { // which is the latest one then
+				o.Read = store.Latest
+			}
+		}
 		ev.key, ev.object = store.Key{Namespace: o.Namespace, Name: o.Name}, &o
 	case wire.Deleted:
 		ev.key = store.Key{Namespace: m.Namespace, Name: m.Name}

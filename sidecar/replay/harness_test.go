@@ -58,8 +58,7 @@ func (h *harness) asked() store.Evidence {
 // putSingle records an object that was read alone, now.
 func (h *harness) putSingle(tx *store.Tx, s store.Scope, kind, apiVersion string, o store.Object) error {
 	o.Asked, o.Told, o.Read = h.db.Next(), h.db.Next(), store.Latest
-	_, err := tx.PutSingle(s, kind, apiVersion, o)
-	return err
+	return tx.PutSingle(s, kind, apiVersion, o)
 }
 
 func (h *harness) update(f func(*store.Tx) error) {

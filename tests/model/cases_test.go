@@ -1,14 +1,20 @@
 package model
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 // The objects and scopes of the cases.
 var (
 	a, b       = key{configMaps, "app", "a"}, key{configMaps, "app", "b"}
 	app        = scope{kind: configMaps, namespace: "app"}
+	front      = scope{kind: configMaps, namespace: "app", selector: byLabel}
 	onlyA      = scope{kind: configMaps, namespace: "app", selector: byName, name: "a"}
 	deployment = key{deployments, "app", "a"}
 	namespace  = key{namespaces, "", "a"}
+
+	onlyNamespace = scope{kind: namespaces, selector: byName, name: "a"}
 )
 
 // What somebody else does to an object; see server.change.
@@ -100,11 +106,55 @@ func TestCases(t *testing.T) {
 			made(a), asked(lists(app)), opened(watchOf(app)), updated(a), told, {action: flushes}, {action: crashes}},
 		"the position of a watch has expired": {
 			made(a), asked(lists(app)), opened(watchOf(app)), updated(a), told, made(b), deleted(a), {action: expires}, updated(b), told},
+		"a 404 for a part of a list that nobody knows: the resource is not served": {
+			made(a), asked(lists(app)), gone(configMaps), asked(lists(scope{kind: configMaps, namespace: "app", selector: byShard}))},
+		"a 404 for a status: the resource is not served": {
+			asked(one(post, deployment)), gone(deployments), asked(one(put, deployment).of("status"))},
+		"a PATCH of a terminating object, as a Table": {
+			made(a), {action: changes, key: a, n: 4}, deleted(a), asked(one(get, a)), asked(one(patch, a).in(asTable))},
+		"a 404 of the latest state after one that may lag": {
+			asked(one(get, a).anyVersion()), made(a), deleted(a), asked(one(put, a)), lagging(asked(one(get, a).anyVersion()), 1)},
+		"a GET that repeats a POST, with a 404 in between": {
+			{action: sends, ask: one(post, a)}, asked(one(get, a)), answer, read, asked(one(get, a))},
+		"an object leaves a list with a label": {
+			asked(lists(app)), made(a), asked(lists(front)), {action: changes, key: a, n: 11}, asked(lists(front))},
+		"a 404, a lagging list with a label, and a later one without the object": {
+			asked(one(remove, a)), made(a), updated(a), lagging(asked(lists(front).anyVersion()), 1), {action: changes, key: a, n: 27}, heal},
+		"opaque versions: a deleted object is written by an answer that was under way": {
+			made(namespace), asked(lists(scope{kind: namespaces})), asked(one(remove, namespace)), opened(watchOf(scope{kind: namespaces})), told,
+			second(op{action: sends, ask: one(put, namespace)}), second(answer), updated(namespace), told, second(read)},
+		"a restored cluster: an event at the version of the list": {
+			made(b), asked(lists(app)), {action: restores, n: 2}, made(a), opened(watchOf(app).from(fromState).anyVersion()), told},
+		"a restored cluster: an event of another object at the same version": {
+			made(a), asked(lists(app)), {action: restores, n: 4}, made(a), opened(watchOf(app).from(fromState)), told},
+		"a restored cluster: the latest state has an older version": {
+			made(b), asked(one(post, a)), {action: restores, n: 5}, made(a), opened(watchOf(app).from(fromState)), told},
+		"a restored cluster: the latest state of a watch is older than the list": {
+			made(a), updated(a), made(b), asked(lists(app)), {action: restores, n: 2}, opened(watchOf(app).from(fromState)), told},
+		"a restored cluster: a Table of another object at the same version": {
+			made(a), asked(lists(app)), {action: restores, n: 4}, made(a), asked(one(get, a).anyVersion().in(asTable))},
+		"a restored cluster: a 404 from before a write, and a list of others": {
+			made(a), deleted(a), asked(one(put, a)), made(b), asked(one(post, a).in(asTable)), {action: restores, n: 3}, asked(lists(scope{kind: configMaps, namespace: "ops"}))},
+		"a restored cluster: a version again, after a write of an older one": {
+			made(namespace), {action: changes, key: namespace, n: 11}, deleted(namespace), asked(lists(onlyNamespace)), updated(namespace),
+			{action: restores, n: 3}, asked(one(put, namespace).in(metadataInJSON)), deleted(namespace), asked(one(get, namespace).anyVersion())},
+		"a restored cluster: a part of a list is older than a write": {
+			made(namespace), made(key{namespaces, "", "b"}), asked(one(put, namespace)), {action: restores, n: 1},
+			asked(lists(scope{kind: namespaces, selector: byShard}).anyVersion()), heal},
+		"opaque versions: an object that was missing is back, in a state that may lag": {
+			made(a), asked(lists(app)), deleted(a), asked(one(get, a)), {action: restores, n: 1}, opened(watchOf(app).from(fromState).anyVersion()), told},
+		"a Table of one name lacks the object, before an event of it": {
+			made(a), opened(watchOf(scope{kind: configMaps}).from(watchList)), updated(a), deleted(a), {action: sends, ask: lists(scope{kind: configMaps, selector: byName, name: "a"}).in(asTable)}, answer, told, read},
+		"a Table with a label lacks the object": {
+			made(a), asked(one(get, a)), {action: changes, key: a, n: 11}, asked(lists(front).in(asTable))},
+		"the first page of a list, and a lagging list of a restored cluster": {
+			made(a), made(b), {action: sends, ask: ask{verb: list, scope: app, limit: 1, form: inProtobuf}}, answer, read, {action: restores, n: 6},
+			asked(lists(app).anyVersion()), heal},
 		"two watches at different positions": {
 			made(a), asked(lists(app)), opened(watchOf(app)), second(opened(watchOf(app))), updated(a), deleted(a), told, second(op{action: delivers, n: 1})},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := &history{Programs: 1, Kinds: []*kind{ops[0].kind()}, Ops: ops}
+			h := &history{Programs: 1, Kinds: []*kind{ops[0].kind()}, Ops: ops, Opaque: strings.HasPrefix(name, "opaque versions: ")}
 			for form := range int(inCBOR) {
 				h.Ops = append(h.Ops, op{action: cuts, n: form})
 			}
