@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,18 +62,13 @@ type Collection struct {
 	Read        Read
 	Moved       int64     // DB.Next when the last event was applied; 0: none since the list
 	Changed     string    // version of the last change; later versions only move the collection on
-	Revision    int64     // counts the changes to this collection
+	Revision    int64     // counts the changes to this collection, apart from UsedAt
 	SyncedAt    time.Time // when it last equalled the server's state
 	UsedAt      time.Time // when it was last recorded or replayed
 }
 
 const collectionColumns = `id, principal, api_group, version, resource, representation, namespace, label_selector, field_selector, media_type,
 	state, kind, api_version, envelope, resource_version, list_version, asked, told, read, moved, changed_version, revision, synced_at, used_at`
-
-// columnsOf returns collectionColumns of a table with another name.
-func columnsOf(table string) string {
-	return table + "." + strings.ReplaceAll(strings.Join(strings.Fields(collectionColumns), " "), ", ", ", "+table+".")
-}
 
 func fromMilli(ms int64) time.Time { return time.UnixMilli(ms) }
 

@@ -43,6 +43,7 @@ type file struct {
 	corrupt atomic.Bool // an operation has found the file corrupt
 
 	collections collectionCache
+	copies      copies
 }
 
 // Next returns the next sequence number. It orders requests and answers, also across restarts:

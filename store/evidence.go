@@ -122,10 +122,10 @@ func (a Evidence) Agrees(b Evidence) bool {
 	return sameVersion || a.Version == "" || b.Version == "" // one of them says Exists
 }
 
-// Holds reports whether a is true as far as all is known: it is newer than everything that
-// contradicts it.
-func (a Evidence) Holds(all []Evidence) bool {
-	return !slices.ContainsFunc(all, func(b Evidence) bool { return !a.Agrees(b) && !a.Newer(b) })
+// Contradiction returns the index of evidence that contradicts a and that a is not newer than. It
+// is -1 if a is true as far as all is known.
+func (a Evidence) Contradiction(all []Evidence) int {
+	return slices.IndexFunc(all, func(b Evidence) bool { return !a.Agrees(b) && !a.Newer(b) })
 }
 
 // CompareVersions returns the order of two resourceVersions of one resource, -1, 0 or 1, and

@@ -11,14 +11,14 @@ import (
 // Known is everything that is recorded about one object.
 type Known struct {
 	States       []ObjectState
-	Lists        []Collection  // complete ones that lack the object: their selectors and positions
+	Lists        []*Collection // complete ones that lack the object; not to be changed
 	Observations []Observation // of the object, its namespace, and its resource
 }
 
 // ObjectState is one recorded state of an object.
 type ObjectState struct {
-	Collection Collection
-	Object     Object // without its payload; see Payload
+	Collection *Collection // not to be changed
+	Object     Object      // without its payload; see Payload
 	row        int64
 }
 
@@ -44,10 +44,11 @@ func (c *Collection) Doubted(o Observation, namespace string) bool {
 func (db *DB) Known(ctx context.Context, res Resource, key Key) (k Known, err error) {
 	err = db.view(ctx, "find object", func(tx *sql.Tx) error {
 		k = Known{}
-		if err := k.states(ctx, tx, res, key); err != nil {
+		all, err := db.file.copies.of(ctx, tx, res, key.Namespace)
+		if err != nil {
 			return err
 		}
-		if err := k.lists(ctx, tx, res, key); err != nil {
+		if err := k.states(ctx, tx, all, key); err != nil {
 			return err
 		}
 		k.Observations, err = db.observations(ctx, tx, ` AND namespace IN (?, '') AND name IN (?, '')`, res, key.Namespace, key.Name)
@@ -57,46 +58,34 @@ func (db *DB) Known(ctx context.Context, res Resource, key Key) (k Known, err er
 	return k, err
 }
 
-func (k *Known) states(ctx context.Context, tx *sql.Tx, res Resource, key Key) error {
-	rows, err := tx.QueryContext(ctx, `SELECT o.id, o.uid, o.resource_version, o.labels, o.encoding, o.updated_at, o.asked, o.told, o.read, `+columnsOf("c")+`
-		FROM object o CROSS JOIN collection c ON c.id = o.collection_id
-		WHERE o.namespace = ? AND o.name = ? AND c.principal = ? AND c.api_group = ? AND c.resource = ? AND c.state <> 'filling'`,
-		key.Namespace, key.Name, res.Principal, res.Group, res.Resource)
+// states finds the recorded states of the object in the collections that may have it.
+func (k *Known) states(ctx context.Context, tx *sql.Tx, all []*Collection, key Key) error {
+	byID := make(map[int64]*Collection, len(all))
+	for _, c := range all {
+		byID[c.ID] = c
+	}
+	rows, err := tx.QueryContext(ctx, `SELECT id, collection_id, uid, resource_version, labels, encoding, updated_at, asked, told, read FROM object WHERE namespace = ? AND name = ?`,
+		key.Namespace, key.Name)
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
 	for rows.Next() {
 		s := ObjectState{Object: Object{Namespace: key.Namespace, Name: key.Name}}
-		o, updated := &s.Object, int64(0)
-		s.Collection, err = scanCollection(func(into ...any) error {
-			return rows.Scan(append([]any{&s.row, &o.UID, &o.ResourceVersion, &o.Labels, &o.Encoding, &updated, &o.Asked, &o.Told, &o.Read}, into...)...)
-		})
-		if err != nil {
+		o, collection, updated := &s.Object, int64(0), int64(0)
+		if err := rows.Scan(&s.row, &collection, &o.UID, &o.ResourceVersion, &o.Labels, &o.Encoding, &updated, &o.Asked, &o.Told, &o.Read); err != nil {
 			return err
 		}
-		o.UpdatedAt = fromMilli(updated)
-		k.States = append(k.States, s)
-	}
-	return rows.Err()
-}
-
-// lists reads of each list only what Lists needs: there may be a thousand.
-func (k *Known) lists(ctx context.Context, tx *sql.Tx, res Resource, key Key) error {
-	rows, err := tx.QueryContext(ctx, `SELECT namespace, label_selector, field_selector, resource_version, list_version, asked, told, read, moved FROM collection c
-		WHERE principal = ? AND api_group = ? AND resource = ? AND namespace IN (?, '') AND state = 'complete' AND field_selector IN ('', ?)
-		AND NOT EXISTS (SELECT 1 FROM object o WHERE o.collection_id = c.id AND o.namespace = ? AND o.name = ?)`,
-		res.Principal, res.Group, res.Resource, key.Namespace, "metadata.name="+key.Name, key.Namespace, key.Name)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		c := Collection{State: Complete, Scope: Scope{Principal: res.Principal, Group: res.Group, Resource: res.Resource}}
-		if err := rows.Scan(&c.Namespace, &c.LabelSelector, &c.FieldSelector, &c.ResourceVersion, &c.ListVersion, &c.Asked, &c.Told, &c.Read, &c.Moved); err != nil {
-			return err
+		if c := byID[collection]; c != nil { // of this resource
+			o.UpdatedAt, s.Collection = fromMilli(updated), c
+			k.States = append(k.States, s)
+			delete(byID, collection)
 		}
-		k.Lists = append(k.Lists, c)
+	}
+	for _, c := range all {
+		if byID[c.ID] != nil && c.State == Complete && (c.FieldSelector == "" || c.FieldSelector == "metadata.name="+key.Name) {
+			k.Lists = append(k.Lists, c)
+		}
 	}
 	return rows.Err()
 }

@@ -135,7 +135,7 @@ func (tx *Tx) renew(id int64, o *Object) (renewed bool, err error) {
 	if n, err := res.RowsAffected(); err != nil || n == 0 {
 		return false, tx.wrapErr("renew object", err)
 	}
-	_, err = tx.tx.Exec(`UPDATE collection SET moved = ? WHERE id = (SELECT collection_id FROM object WHERE id = ?)`, tx.db.next.Load(), id)
+	_, err = tx.tx.Exec(`UPDATE collection SET moved = ?, revision = revision + 1 WHERE id = (SELECT collection_id FROM object WHERE id = ?)`, tx.db.next.Load(), id)
 	return true, tx.wrapErr("renew object", err)
 }
 

@@ -35,7 +35,7 @@ CREATE TABLE collection (
   read             TEXT NOT NULL DEFAULT 'lagging' CHECK (read IN ('latest', 'lagging', 'stream')),
   moved            INTEGER NOT NULL DEFAULT 0,    -- sequence number of the last event; 0: none since the list
   changed_version  TEXT NOT NULL DEFAULT '',      -- of the last change; later versions only move it on
-  revision         INTEGER NOT NULL DEFAULT 0,    -- counts the changes to this collection
+  revision         INTEGER NOT NULL DEFAULT 0,    -- counts the changes to this collection, apart from used_at
   synced_at        INTEGER NOT NULL DEFAULT 0,    -- ms since 1970: last equal to the server's state
   used_at          INTEGER NOT NULL DEFAULT 0     -- ms since 1970: last recorded or replayed
 ) STRICT;

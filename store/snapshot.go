@@ -323,7 +323,7 @@ func (s *Snapshot) putAlone(tx *Tx, ids []int64, singles Scope, kind, apiVersion
 // Confirm records that a list, which events have overtaken while it came in, was asked for later
 // than the list that the collection comes from. The collection includes it.
 func (tx *Tx) Confirm(c Collection, list Evidence) error {
-	_, err := tx.tx.Exec(`UPDATE collection SET asked = ?, told = ?, read = ?, list_version = ? WHERE id = ?`, list.Asked, list.Told, list.Read, list.Version, c.ID)
+	_, err := tx.tx.Exec(`UPDATE collection SET asked = ?, told = ?, read = ?, list_version = ?, revision = revision + 1 WHERE id = ?`, list.Asked, list.Told, list.Read, list.Version, c.ID)
 	if err != nil {
 		return tx.wrapErr("confirm collection", err)
 	}

@@ -21,7 +21,7 @@ func (r *Replayer) Overtaken(ctx context.Context, scope store.Scope) (bool, erro
 			continue
 		}
 		s := selection{collection: c}
-		by, err := r.db.Overtaken(ctx, c, s.whole(info))
+		by, err := r.db.Overtaken(ctx, c, s.whole(info, &r.selectors))
 		return by != "", err
 	}
 	return true, nil

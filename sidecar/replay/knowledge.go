@@ -10,13 +10,14 @@ import (
 // knowledge is what is known about one object.
 type knowledge struct {
 	store.Known
-	namespace string              // of the object
+	namespace string // of the object
+	selectors *selectors
 	all       []store.Evidence    // about the object
 	scopes    []store.Observation // about all objects of its namespace or resource
 }
 
-func newKnowledge(known store.Known, namespace string) *knowledge {
-	k := &knowledge{Known: known, namespace: namespace}
+func newKnowledge(known store.Known, namespace string, parsed *selectors) *knowledge {
+	k := &knowledge{Known: known, namespace: namespace, selectors: parsed}
 	for _, o := range known.Observations {
 		if o.Name == "" {
 			k.scopes = append(k.scopes, o)
@@ -27,14 +28,14 @@ func newKnowledge(known store.Known, namespace string) *knowledge {
 	for i := range k.States {
 		k.all = append(k.all, k.States[i].Evidence())
 	}
-	for i := range k.Lists {
-		if k.Lists[i].LabelSelector == "" {
-			k.all = append(k.all, k.Lists[i].Position())
+	for _, list := range k.Lists {
+		if list.LabelSelector == "" {
+			k.all = append(k.all, list.Position())
 		}
 	}
 	// What lists say that may not be read any more is no answer, but it was said.
-	k.States = slices.DeleteFunc(k.States, func(s store.ObjectState) bool { return k.refused(&s.Collection) })
-	k.Lists = slices.DeleteFunc(k.Lists, func(c store.Collection) bool { return k.refused(&c) })
+	k.States = slices.DeleteFunc(k.States, func(s store.ObjectState) bool { return k.refused(s.Collection) })
+	k.Lists = slices.DeleteFunc(k.Lists, k.refused)
 	return k
 }
 
@@ -46,7 +47,8 @@ func (k *knowledge) refused(c *store.Collection) bool {
 
 // holds reports whether evidence is true as far as all is known. It is from a collection, or nil.
 func (k *knowledge) holds(e store.Evidence, from *store.Collection) bool {
-	if !e.Holds(k.all) {
+	if i := e.Contradiction(k.all); i >= 0 {
+		k.all[0], k.all[i] = k.all[i], k.all[0] // it likely contradicts the next one, too
 		return false
 	}
 	return !slices.ContainsFunc(k.scopes, func(o store.Observation) bool {
@@ -65,16 +67,15 @@ func (k *knowledge) current(s *store.ObjectState) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	for i := range k.Lists {
-		list := &k.Lists[i]
+	for _, list := range k.Lists {
 		if list.LabelSelector == "" || e.Newer(list.Position()) {
 			continue
 		}
-		if selector, err := parseSelector(list.LabelSelector); err != nil || selector.Matches(set) {
+		if selector, err := k.selectors.parse(list.LabelSelector); err != nil || selector.Matches(set) {
 			return false, err
 		}
 	}
-	return k.holds(e, &s.Collection), nil
+	return k.holds(e, s.Collection), nil
 }
 
 // absent reports whether it holds that there is no such object, and up to which version that is
@@ -90,9 +91,9 @@ func (k *knowledge) absent() (version string, ok bool) {
 		}
 		ok = true
 	}
-	for i := range k.Lists {
-		if k.Lists[i].LabelSelector == "" {
-			consider(k.Lists[i].Position(), &k.Lists[i])
+	for _, list := range k.Lists {
+		if list.LabelSelector == "" {
+			consider(list.Position(), list)
 		}
 	}
 	for _, o := range k.Observations {

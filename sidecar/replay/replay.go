@@ -27,6 +27,8 @@ type Replayer struct {
 	db  *store.DB
 	now func() time.Time
 	rec Recorder
+
+	selectors selectors
 }
 
 // Recorder is what the Replayer needs of the recorder of its store.
@@ -147,7 +149,7 @@ func (r *Replayer) known(ctx context.Context, q Request) (*knowledge, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newKnowledge(found, q.Info.Namespace), nil
+	return newKnowledge(found, q.Info.Namespace, &r.selectors), nil
 }
 
 // isOlder reports whether a state that is known up to a version may be older than a client asks for.
@@ -178,7 +180,7 @@ func current(known *knowledge, info request.Info) (best state, ok bool, err erro
 			if ok && converting || s.Collection.Version != info.Version {
 				continue
 			}
-			conversion, found := findConversion(s.Collection, forms, converting)
+			conversion, found := findConversion(*s.Collection, forms, converting)
 			if !found || ok && slices.Index(forms, conversion.to) >= slices.Index(forms, best.to) {
 				continue
 			}

@@ -50,7 +50,7 @@ func (r *Replayer) cover(ctx context.Context, q Request) (selection, error) {
 	if info.ResourceVersionMatch == "Exact" && info.ResourceVersion != "" {
 		return s, nil // the client asks for that very state
 	}
-	by, err := r.db.Overtaken(ctx, s.collection, s.whole(info))
+	by, err := r.db.Overtaken(ctx, s.collection, s.whole(info, &r.selectors))
 	if err == nil && by != "" {
 		err = fmt.Errorf("%w: the latest list of %s (%s)%s", ErrNotRecorded, info.Resource, by, r.oversized(q))
 	}
@@ -66,10 +66,10 @@ func (r *Replayer) oversized(q Request) string {
 }
 
 // whole says which objects, of any collection, the requested part is of.
-func (s *selection) whole(info request.Info) store.Selection {
+func (s *selection) whole(info request.Info, parsed *selectors) store.Selection {
 	selector, err := labels.Parse(info.LabelSelector)
 	conditions, known := parseConditions(info)
-	whole := store.Selection{Range: s.within, Matches: matchesSelector, Labels: func(object string) (bool, error) {
+	whole := store.Selection{Range: s.within, Matches: parsed.match, Labels: func(object string) (bool, error) {
 		return matches(selector, object)
 	}}
 	if err != nil {
@@ -91,26 +91,9 @@ func (s *selection) whole(info request.Info) store.Selection {
 	return whole
 }
 
-func matchesSelector(selector, object string) (bool, error) {
-	parsed, err := parseSelector(selector)
-	if err != nil {
-		return false, err
-	}
-	return matches(parsed, object)
-}
-
 func matches(selector labels.Selector, object string) (bool, error) {
 	set, err := parseLabels(object)
 	return err == nil && selector.Matches(set), err
-}
-
-// parseSelector parses a recorded label selector.
-func parseSelector(selector string) (labels.Selector, error) {
-	parsed, err := labels.Parse(selector)
-	if err != nil {
-		return nil, fmt.Errorf("label selector %q: %w: %w", selector, store.ErrCorrupt, err)
-	}
-	return parsed, nil
 }
 
 // parseLabels parses the recorded labels of an object.

@@ -1,0 +1,70 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// maxCopies bounds the copies; each takes about a KiB.
+const maxCopies = 4096
+
+// copies are collections as they were read last. A GET needs all of its resource, which may be a
+// thousand: only those are read again that have another revision.
+type copies struct {
+	mu   sync.Mutex
+	byID map[int64]*Collection
+}
+
+// of returns the collections that may have objects of a namespace, as they are in the transaction.
+func (c *copies) of(ctx context.Context, tx *sql.Tx, res Resource, namespace string) (all []*Collection, err error) {
+	// One row of text: each step to a row costs a call to C.
+	var text sql.NullString
+	if err := tx.QueryRowContext(ctx, `SELECT group_concat(id || ' ' || revision, ' ') FROM collection
+		WHERE principal = ? AND api_group = ? AND resource = ? AND namespace IN (?, '') AND state <> 'filling'`,
+		res.Principal, res.Group, res.Resource, namespace).Scan(&text); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.byID == nil || len(c.byID) > maxCopies {
+		c.byID = map[int64]*Collection{}
+	}
+	var outdated []int64
+	for rest := text.String; rest != ""; {
+		var id, revision string
+		id, rest, _ = strings.Cut(rest, " ")
+		revision, rest, _ = strings.Cut(rest, " ")
+		n, _ := strconv.ParseInt(id, 10, 64)        // the columns
+		at, _ := strconv.ParseInt(revision, 10, 64) // are integers
+		if one := c.byID[n]; one != nil && one.Revision == at {
+			all = append(all, one)
+		} else {
+			outdated = append(outdated, n)
+		}
+	}
+	if outdated == nil {
+		return all, nil
+	}
+	ids, err := json.Marshal(outdated)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := tx.QueryContext(ctx, `SELECT `+collectionColumns+` FROM collection WHERE id IN (SELECT value FROM json_each(?))`, string(ids))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		one, err := scanCollection(rows.Scan)
+		if err != nil {
+			return nil, err
+		}
+		c.byID[one.ID] = &one
+		all = append(all, &one)
+	}
+	return all, rows.Err()
+}
