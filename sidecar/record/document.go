@@ -108,7 +108,7 @@ func (r *Recorder) recordDocument(source *Source, answer store.Response, raw []b
 		r.observeList(source, answer, raw, whole)
 	case isTable(raw), source.Info.Class == request.ClassVerbatim:
 		e := source.evidence(store.Exists, answer.Version)
-		if rows, err := objectsOf(wire.FormatOf(answer.MediaType), raw); err == nil && len(rows) == 1 {
+		if rows, err := wire.Objects(wire.FormatOf(answer.MediaType), raw); err == nil && len(rows) == 1 {
 			e.UIDs = []string{rows[0].UID}
 		}
 		r.observe(source, source.key(), e)

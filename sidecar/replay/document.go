@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/store"
 )
 
@@ -45,7 +46,7 @@ func (r *Replayer) isCurrent(ctx context.Context, q Request, doc *store.Response
 		if r.rec.Doubtful(q.resource(), store.Key{Namespace: q.Info.Namespace}) {
 			return false, nil
 		}
-		newer, err := r.db.Superseded(ctx, q.resource(), q.Info.Namespace, doc.Evidence(), doc.Status == http.StatusNotFound)
+		newer, err := r.db.Superseded(ctx, q.resource(), verbatimList(q, doc))
 		return !newer, err
 	}
 	known, err := r.known(ctx, q)
@@ -62,6 +63,16 @@ func (r *Replayer) isCurrent(ctx context.Context, q Request, doc *store.Response
 		}
 	}
 	return known.holds(doc.Evidence(), nil), nil
+}
+
+func verbatimList(q Request, doc *store.Response) store.VerbatimList {
+	list := store.VerbatimList{Namespace: q.Info.Namespace, Evidence: doc.Evidence(), Absent: doc.Status == http.StatusNotFound}
+	listed, err := wire.Objects(wire.FormatOf(doc.MediaType), doc.Body)
+	list.Parsed = err == nil && !list.Absent
+	for _, m := range listed {
+		list.Objects = append(list.Objects, store.Object{Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion})
+	}
+	return list
 }
 
 // setHeaders sets the headers of a recorded body that are not set yet. It always sets Vary, because

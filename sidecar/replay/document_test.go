@@ -55,3 +55,52 @@ func TestIfNoneMatch(t *testing.T) {
 		}
 	}
 }
+
+func TestATableIsReplayedUntilANewerListSaysOtherwise(t *testing.T) {
+	const accept = "application/json;as=Table;v=v1;g=meta.k8s.io"
+	row := func(namespace, name, uid, version string) string {
+		return `{"object":{"metadata":{"namespace":"` + namespace + `","name":"` + name + `","uid":"` + uid + `","resourceVersion":"` + version + `"}}}`
+	}
+	one := row("shop", "a", "u-a", "1")
+	object := func(namespace, name, uid string, version int) store.Object {
+		o := bare(namespace, name, version)
+		o.UID = uid
+		return o
+	}
+	a := object("shop", "a", "u-a", 1)
+	for name, tt := range map[string]struct {
+		path, rows string
+		list       []store.Object
+		want       bool
+	}{
+		"the same object":                        {"/api/v1/namespaces/shop/pods", one, []store.Object{a}, true},
+		"nothing, as before":                     {"/api/v1/namespaces/shop/pods", "", nil, true},
+		"nothing of this namespace":              {"/api/v1/namespaces/shop/pods", "", []store.Object{object("other", "a", "u-b", 15)}, true},
+		"an older object with another label":     {"/api/v1/pods?labelSelector=x", one, []store.Object{a, object("shop", "b", "u-b", 5)}, true},
+		"the object is gone":                     {"/api/v1/namespaces/shop/pods", one, nil, false},
+		"the object has changed":                 {"/api/v1/namespaces/shop/pods", one, []store.Object{object("shop", "a", "u-a", 15)}, false},
+		"an older state of the object":           {"/api/v1/namespaces/shop/pods", row("shop", "a", "u-a", "2"), []store.Object{a}, false},
+		"another object with the name":           {"/api/v1/namespaces/shop/pods", one, []store.Object{object("shop", "a", "u-b", 1)}, false},
+		"a new object":                           {"/api/v1/pods?labelSelector=x", one, []store.Object{a, object("shop", "b", "u-b", 15)}, false},
+		"a new object beside no rows":            {"/api/v1/namespaces/shop/pods", "", []store.Object{object("shop", "b", "u-b", 15)}, false},
+		"a row without a version":                {"/api/v1/namespaces/shop/pods", row("shop", "a", "u-a", ""), []store.Object{a}, false},
+		"the same object, of all the namespaces": {"/api/v1/pods", one, []store.Object{a}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t)
+			h.update(func(tx *store.Tx) error {
+				return tx.PutResponse(store.Response{Principal: who, Path: tt.path, Accept: accept, Status: 200, MediaType: "application/json",
+					Version: "10", Asked: h.db.Next(), Told: h.db.Next(), Read: store.Lagging,
+					Body: []byte(`{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"10"},"rows":[` + tt.rows + `]}`)})
+			})
+			h.record("/api/v1/pods", 20, tt.list...)
+			resp, err := h.Answer(t.Context(), ask(tt.path, accept))
+			if err == nil {
+				err = resp.Body.Close()
+			}
+			if got := err == nil; got != tt.want || err != nil && !errors.Is(err, ErrNotRecorded) {
+				t.Errorf("replayed: %v, want %v: %v", got, tt.want, err)
+			}
+		})
+	}
+}
