@@ -127,8 +127,8 @@ func TestAWatchOverWebSocketOutlivesTheLink(t *testing.T) {
 }
 
 // moving matches what goes on by itself: the version of a bookmark or list, the age in a row of a
-// Table.
-var moving = regexp.MustCompile(`"BOOKMARK".*"resourceVersion":"\d+"|"metadata":{"resourceVersion":"\d+"}|"\d+s"`)
+// Table, the oldest version that the API server still has.
+var moving = regexp.MustCompile(`"BOOKMARK".*"resourceVersion":"\d+"|"metadata":{"resourceVersion":"\d+"}|"\d+s"|too old resource version: 1 \(\d+\)`)
 
 // TestWatchesOverWebSocketAreTheAPIServers opens the same watches through the sidecar and at the
 // API server itself, and compares what their clients see: the answer to the handshake, each
