@@ -85,6 +85,7 @@ const (
 type Annotations struct {
 	Inject            bool
 	CacheVolume       CacheVolume
+	CacheSize         string
 	CacheMemorySize   string
 	Port              int32
 	APINames          APINames

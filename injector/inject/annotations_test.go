@@ -30,7 +30,7 @@ func TestParseAnnotations(t *testing.T) {
 			AnnotationCacheSize: "1Gi", AnnotationCacheMemorySize: "24Mi", AnnotationCacheAgents: "kube*, !kubectl", AnnotationPort: "20268", AnnotationExcludeContainers: "mesh, log",
 			AnnotationCPURequest: "50m", AnnotationMemoryLimit: "256Mi",
 			AnnotationUpstreams: "https://a:6443 , https://b",
-		}, want: Annotations{Inject: true, CacheVolume: CacheEmptyDir, CacheMemorySize: "24Mi", Image: "rockpool:dev", Port: 20268, ExcludeContainers: []string{"mesh", "log"},
+		}, want: Annotations{Inject: true, CacheVolume: CacheEmptyDir, CacheSize: "1Gi", CacheMemorySize: "24Mi", Image: "rockpool:dev", Port: 20268, ExcludeContainers: []string{"mesh", "log"},
 			Resources: corev1.ResourceRequirements{
 				Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("50m")},
 				Limits:   corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("256Mi")},

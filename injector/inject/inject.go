@@ -14,13 +14,17 @@ import (
 // outcome is [Injected], the returned pod equals the given one.
 func Inject(pod *corev1.Pod, facts Facts, params Params) (*corev1.Pod, Result) {
 	status, injected := readStatus(pod)
+	given := pod
+	if !injected {
+		pod, _ = withoutRemains(pod)
+	}
 	ask, stop := precheck(pod, injected, &facts)
 	if stop != nil {
-		return pod, *stop
+		return given, *stop
 	}
 	resources, err := overrideResources(params.Resources, ask.Resources)
 	if err != nil {
-		return pod, refused(ReasonInvalidAnnotation, err.Error())
+		return given, refused(ReasonInvalidAnnotation, err.Error())
 	}
 	patched := pod.DeepCopy()
 	spec := &patched.Spec
@@ -29,14 +33,11 @@ func Inject(pod *corev1.Pod, facts Facts, params Params) (*corev1.Pod, Result) {
 	}
 	account := accountVolume(spec)
 	if account == "" {
-		return pod, skipped(ReasonNoServiceAccount)
+		return given, skipped(ReasonNoServiceAccount)
 	}
-	cache, notices := chooseCacheVolume(pod, injected, &ask, &facts, &params)
-	directory := ""
-	if cache == CacheHostPath {
-		if directory, err = cacheDirectory(pod, &facts); err != nil {
-			return pod, refused(ReasonInvalidName, err.Error())
-		}
+	cache, directory, notices, err := chooseCache(pod, injected, &ask, &facts, &params)
+	if err != nil {
+		return given, refused(ReasonInvalidName, err.Error())
 	}
 
 	before := status.Before.clone()
@@ -52,7 +53,7 @@ func Inject(pod *corev1.Pod, facts Facts, params Params) (*corev1.Pod, Result) {
 	r.apply(spec)
 	notices = append(notices, r.notices...)
 	if !r.served {
-		return pod, Result{Outcome: Skipped, Cause: Notice{Reason: ReasonNothingToServe}, Notices: notices}
+		return given, Result{Outcome: Skipped, Cause: Notice{Reason: ReasonNothingToServe}, Notices: notices}
 	}
 	names := status.Names
 	if !injected {
@@ -61,19 +62,22 @@ func Inject(pod *corev1.Pod, facts Facts, params Params) (*corev1.Pod, Result) {
 		notices = append(notices, off...)
 	}
 	names.apply(spec, ip)
+	cacheSize := cmp.Or(ask.CacheSize, params.Settings["cache.max-size"])
+	resources = sidecarResources(spec, resources)
+	addStorage(&resources, spec, cache, cacheSize)
 	before.recordModes(openVolumes(spec, account, !injected))
 	addContainers(spec, &sidecar{
 		image: cmp.Or(ask.Image, params.Image), directory: directory, account: account,
 		address: address, hostPorts: spec.HostNetwork,
 		assignedUser: cache == CacheEmptyDir && facts.assignsUsers(),
-		env:          sidecarEnv(params.Settings, address, names != nil), resources: sidecarResources(spec, resources),
+		env:          sidecarEnv(params.Settings, address, names != nil), resources: resources,
 	})
-	spec.Volumes = addVolumes(spec.Volumes, volumes(cache, params.CacheHostPath, cmp.Or(ask.CacheMemorySize, params.Settings["cache.memory-max-size"])))
+	spec.Volumes = addVolumes(spec.Volumes, volumes(cache, params.CacheHostPath, cacheSize, cmp.Or(ask.CacheMemorySize, params.Settings["cache.memory-max-size"])))
 	annotate(patched, !injected, before)
 	writeStatus(patched, status, !injected, params.Version, names, before)
 
 	result := Result{Outcome: Injected, Notices: notices}
-	if equality.Semantic.DeepEqual(pod, patched) {
+	if equality.Semantic.DeepEqual(given, patched) {
 		result.Outcome = Unchanged
 	}
 	return patched, result
@@ -113,6 +117,20 @@ func precheck(pod *corev1.Pod, injected bool, facts *Facts) (Annotations, *Resul
 	return ask, nil
 }
 
+// chooseCache decides on the cache volume, and on the pod's directory in it. An emptyDir has none.
+func chooseCache(pod *corev1.Pod, injected bool, ask *Annotations, facts *Facts, params *Params) (CacheVolume, string, []Notice, error) {
+	kind, notices := chooseCacheVolume(pod, injected, ask, facts, params)
+	if kind != CacheHostPath {
+		return kind, "", notices, nil
+	}
+	directory, stable, err := cacheDirectory(pod, facts)
+	if err == nil && !stable && !injected && ask.CacheVolume == "" {
+		notices = append(notices, Notice{Reason: ReasonNoStableName, Detail: directory})
+		return CacheEmptyDir, "", notices, nil
+	}
+	return kind, directory, notices, err
+}
+
 // chooseCacheVolume decides on the kind of the pod's cache volume, and returns a notice if the
 // namespace changes the choice. A pod that asks for hostPath by annotation gets it: the
 // namespace may have exceptions that the injector does not know. An injected pod keeps its
@@ -138,10 +156,6 @@ func refused(reason Reason, detail string) Result {
 	return Result{Outcome: Refused, Cause: Notice{Reason: reason, Detail: detail}}
 }
 
-func onWindows(spec *corev1.PodSpec) bool {
-	return spec.OS != nil && spec.OS.Name == corev1.Windows || spec.NodeSelector[corev1.LabelOSStable] == string(corev1.Windows)
-}
-
 // conflictingName returns the first container or volume that has one of our names, or "".
 func conflictingName(spec *corev1.PodSpec) string {
 	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
@@ -149,8 +163,9 @@ func conflictingName(spec *corev1.PodSpec) string {
 			return fmt.Sprintf("container %q", c.Name)
 		}
 	}
-	for _, v := range spec.Volumes {
-		if ownVolume(v.Name) {
+	for i := range spec.Volumes {
+		v := &spec.Volumes[i]
+		if ownVolume(v.Name) && (v.Name != VolumeToken || !holdsToken(v)) {
 			return fmt.Sprintf("volume %q", v.Name)
 		}
 	}

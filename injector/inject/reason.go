@@ -40,6 +40,7 @@ const (
 	ReasonNoSuchContainer Reason = "no-such-container"
 	ReasonProxy           Reason = "container-uses-proxy"
 	ReasonAPINames        Reason = "api-names-not-served"
+	ReasonNoStableName    Reason = "no-stable-name"
 )
 
 // messages has one sentence for each reason.
@@ -60,6 +61,7 @@ var messages = map[Reason]string{
 	ReasonOldKubelet:        "native sidecars need kubelet 1.29 or newer; keep the pod from that node, or opt out with rockpool.dev/inject: \"false\"",
 	ReasonPodSecurity:       "the namespace's Pod Security level forbids hostPath; the cache is an emptyDir and is lost with the pod",
 	ReasonAssignedUsers:     "the namespace assigns user IDs and allows no hostPath; the cache is an emptyDir and is lost with the pod",
+	ReasonNoStableName:      "neither the pod nor its controller has a name that the next run shares; the cache is an emptyDir and is lost with the pod",
 	ReasonNoSuchContainer:   "no container of the pod has this name; the entry excludes nothing",
 	ReasonProxy:             "the container uses a proxy, and its NO_PROXY comes from a valueFrom; make sure that it includes the sidecar, 127.0.0.1 (::1 in an IPv6 cluster)",
 	ReasonAPINames:          "the sidecar does not answer at the names of the API server's Service and at port 443 in this pod; see rockpool.dev/api-names",

@@ -33,7 +33,8 @@ var settings = []setting{
 		a.CacheVolume, err = oneOf(CacheVolume(value), CacheHostPath, CacheEmptyDir)
 		return err
 	}},
-	{AnnotationCacheSize, "a quantity from 4Mi to 1Pi, like 256Mi", func(_ *Annotations, value string) error {
+	{AnnotationCacheSize, "a quantity from 4Mi to 1Pi, like 256Mi", func(a *Annotations, value string) error {
+		a.CacheSize = value
 		return validateCacheSize(value)
 	}},
 	{AnnotationCacheMemorySize, "a quantity from 4Mi to 1Pi, like 32Mi", func(a *Annotations, value string) error {

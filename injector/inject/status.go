@@ -128,14 +128,18 @@ func unannotate(pod *corev1.Pod, keep []string) {
 // readStatus returns the status of an injected pod, which has both the sidecar and the
 // annotation. A malformed status counts as empty.
 func readStatus(pod *corev1.Pod) (status Status, injected bool) {
-	text, ok := pod.Annotations[AnnotationStatus]
+	_, ok := pod.Annotations[AnnotationStatus]
 	if !ok || !slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == ContainerSidecar }) {
 		return Status{}, false
 	}
-	if err := json.Unmarshal([]byte(text), &status); err != nil {
-		return Status{}, true
+	return statusText(pod), true
+}
+
+func statusText(pod *corev1.Pod) (status Status) {
+	if err := json.Unmarshal([]byte(pod.Annotations[AnnotationStatus]), &status); err != nil {
+		return Status{}
 	}
-	return status, true
+	return status
 }
 
 // writeStatus records the additions when the pod is injected for the first time; status is

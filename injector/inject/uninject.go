@@ -9,25 +9,37 @@ import (
 
 // Uninject undoes [Inject], and reports whether the pod was injected. It does not change the
 // given pod. Later additions of other tools stay, as they would be without Rockpool.
+//
+// A copy of an injected pod that has lost the status annotation is restored as far as possible: see
+// withoutRemains.
 func Uninject(pod *corev1.Pod) (*corev1.Pod, bool) {
 	status, injected := readStatus(pod)
 	if !injected {
-		return pod, false
+		return withoutRemains(pod)
 	}
 	before := status.Before.clone()
 	restored := pod.DeepCopy()
-	spec := &restored.Spec
-	address := addressOf(spec)
-	u := undo{before: before, sidecar: address.Addr(), env: addressEnv(address)}
-	for i := range spec.InitContainers {
-		if c := &spec.InitContainers[i]; c.Name == ContainerSidecar {
-			if m := mountAt(c.VolumeMounts, accountPath); m != nil {
-				u.account = m.Name
-			}
-		}
-	}
+	address := addressOf(&restored.Spec)
+	u := undo{before: before, sidecar: address.Addr(), env: addressEnv(address), account: accountIn(&restored.Spec)}
+	u.restoreSpec(&restored.Spec, status.Names)
+	unannotate(restored, before.Annotations)
+	return restored, true
+}
+
+// undo is the reverse of a [redirection].
+type undo struct {
+	sidecar   netip.Addr
+	env       []corev1.EnvVar
+	account   string // the original service-account volume
+	before    *Before
+	keepToken bool // the pod keeps VolumeToken, which the API server does not make again
+}
+
+func (u *undo) restoreSpec(spec *corev1.PodSpec, names *Names) {
 	spec.InitContainers = slices.DeleteFunc(spec.InitContainers, func(c corev1.Container) bool { return ownContainer(c.Name) })
-	spec.Volumes = slices.DeleteFunc(spec.Volumes, func(v corev1.Volume) bool { return ownVolume(v.Name) })
+	spec.Volumes = slices.DeleteFunc(spec.Volumes, func(v corev1.Volume) bool {
+		return ownVolume(v.Name) && (v.Name != VolumeToken || !u.keepToken)
+	})
 	for _, list := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
 		for i := range list {
 			u.restore(&list[i])
@@ -35,21 +47,11 @@ func Uninject(pod *corev1.Pod) (*corev1.Pod, bool) {
 	}
 	for i := range spec.Volumes {
 		v := &spec.Volumes[i]
-		if mode, ok := before.Modes[v.Name]; ok && defaultMode(v) != nil {
+		if mode, ok := u.before.Modes[v.Name]; ok && defaultMode(v) != nil {
 			*defaultMode(v) = &mode
 		}
 	}
-	status.Names.undo(spec, u.sidecar)
-	unannotate(restored, before.Annotations)
-	return restored, true
-}
-
-// undo is the reverse of a [redirection].
-type undo struct {
-	sidecar netip.Addr
-	env     []corev1.EnvVar
-	account string
-	before  *Before
+	names.undo(spec, u.sidecar)
 }
 
 func (u *undo) restore(c *corev1.Container) {
@@ -67,5 +69,7 @@ func (u *undo) restore(c *corev1.Container) {
 			m.ReadOnly = !slices.Contains(u.before.Writable[c.Name], m.MountPath)
 		}
 	}
-	c.VolumeMounts = slices.DeleteFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == VolumeToken })
+	if !u.keepToken {
+		c.VolumeMounts = slices.DeleteFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == VolumeToken })
+	}
 }

@@ -1,8 +1,6 @@
 package inject
 
 import (
-	"cmp"
-
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/utils/ptr"
@@ -35,10 +33,11 @@ func ownVolume(name string) bool {
 	return name == VolumeCache || name == VolumePrivate || name == VolumeAccount || name == VolumeConfig || name == VolumeToken
 }
 
-// volumes returns the volumes of a pod. memorySize is the setting cache.memory-max-size, empty if it
-// follows the memory limit.
-func volumes(kind CacheVolume, hostPath, memorySize string) []corev1.Volume {
-	cache := corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}
+// volumes returns the volumes of a pod. size and memorySize are the settings cache.max-size and
+// cache.memory-max-size; empty means their defaults.
+func volumes(kind CacheVolume, hostPath, size, memorySize string) []corev1.Volume {
+	bound := recordingsSize(size, defaultCacheSize)
+	cache := corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: &bound}}
 	if kind == CacheHostPath {
 		cache = corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{
 			Path: hostPath,
@@ -47,8 +46,9 @@ func volumes(kind CacheVolume, hostPath, memorySize string) []corev1.Volume {
 	}
 	return []corev1.Volume{
 		{Name: VolumeCache, VolumeSource: cache},
-		// Both hold keys or tokens, which must not reach the node's disk.
-		{Name: VolumePrivate, VolumeSource: memory(privateSize(memorySize))},
+		// Both hold keys or tokens, which must not reach the node's disk. The first also has the
+		// recordings in memory.
+		{Name: VolumePrivate, VolumeSource: memory(recordingsSize(memorySize, defaultMemorySize))},
 		{Name: VolumeAccount, VolumeSource: memory(resource.MustParse("1Mi"))},
 		configVolume(),
 	}
@@ -70,16 +70,6 @@ func configVolume() corev1.Volume {
 			}}},
 		},
 	}}}
-}
-
-// privateSize is the limit of the volume of keys, which also has the recordings in memory: their
-// file may have twice the setting, and its log a few MiB. The setting is valid.
-func privateSize(memorySize string) resource.Quantity {
-	const highestDefault = "64Mi"
-	size := resource.MustParse(cmp.Or(memorySize, highestDefault))
-	size.Add(size)
-	size.Add(resource.MustParse("16Mi"))
-	return size
 }
 
 func memory(limit resource.Quantity) corev1.VolumeSource {
