@@ -18,9 +18,9 @@ import (
 
 const streamHelp = `The command reads pods, Deployments, DaemonSets, StatefulSets, ReplicaSets, Jobs,
 CronJobs, ReplicationControllers and Lists of them, YAML or JSON. It writes all documents to
-standard output: those without changes byte for byte, and the others with their comments,
-order of keys and unknown fields, unless a document has anchors. On an error it writes
-nothing to standard output, names the error on standard error, and exits with code 1.`
+standard output: those without changes byte for byte. In the YAML of others it changes only
+its own lines; a warning names a document for which it cannot. On an error it writes nothing
+to standard output, names the error on standard error, and exits with code 1.`
 
 func newInjectCommand() *cobra.Command {
 	var o sidecarOptions
@@ -122,7 +122,9 @@ func rewriteFiles(cmd *cobra.Command, files []string, change func(*manifest.Pod)
 		for _, name := range names {
 			stream, err := read(cmd.InOrStdin(), name)
 			if err == nil {
-				stream, err = manifest.Rewrite(stream, change)
+				stream, err = manifest.Rewrite(stream, change, func(document int) {
+					cmd.PrintErrf("warning: %s: document %d cannot be changed in place; it is written anew, without its comments\n", name, document)
+				})
 			}
 			if err != nil {
 				errs = append(errs, fmt.Errorf("%s: %w", name, err))

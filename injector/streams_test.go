@@ -81,7 +81,7 @@ func TestStreams(t *testing.T) {
 			if _, err := manifest.Rewrite([]byte(output), func(p *manifest.Pod) (*corev1.Pod, error) {
 				checkWebhookLeavesAlone(t, p)
 				return p.Pod, nil
-			}); err != nil {
+			}, nil); err != nil {
 				t.Fatal(err)
 			}
 		})

@@ -2,13 +2,13 @@
 // preserves everything else as a person has written it.
 //
 // A stream has documents; a document has one object or a List of them; an object is a pod or has
-// a template of pods. Documents without changes stay the same, byte for byte. In other documents
-// the changes are made in the tree of the text. Comments, the order of keys and unknown fields
-// survive; blank lines and some indentation do not.
+// a template of pods. Documents without changes stay the same, byte for byte. In a YAML document
+// only the lines that change are touched: package yaml says where each node is, and the edits are
+// made in the text. JSON keeps its order of keys and its indentation.
 //
-// The JSON of a document decides what is correct; the tree only preserves the look. If the
-// changed tree does not give the same JSON, as can happen with anchors and merge keys, the
-// document is written from the JSON, without comments.
+// The JSON of a document decides what is correct. If the edited text does not give it, as can happen
+// with unusual forms of YAML, the document is written anew from the JSON, without comments, and the
+// caller is told.
 //
 // The package does not know which changes are made to pods, or why.
 package manifest

@@ -15,14 +15,18 @@ import (
 
 // Rewrite calls change for each pod in the stream and returns the stream with the returned pods.
 // change may return the given pod. The error joins all errors, each with its document and object;
-// the returned stream is then nil.
-func Rewrite(stream []byte, change func(*Pod) (*corev1.Pod, error)) ([]byte, error) {
+// the returned stream is then nil. Rewrite calls anew, if it is not nil, with the number of each
+// document that it could not change in place: that document is written anew, without its comments.
+func Rewrite(stream []byte, change func(*Pod) (*corev1.Pod, error), anew func(document int)) ([]byte, error) {
 	var out bytes.Buffer
 	var errs []error
 	for i, d := range split(stream) {
-		changed, err := d.rewrite(change)
+		changed, written, err := d.rewrite(change)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("document %d: %w", i+1, err))
+		}
+		if written && anew != nil {
+			anew(i + 1)
 		}
 		out.Write(changed)
 	}
@@ -34,6 +38,7 @@ func Rewrite(stream []byte, change func(*Pod) (*corev1.Pod, error)) ([]byte, err
 
 // document is a document of a stream.
 type document struct {
+	original  []byte
 	separator []byte // its first line, such as "---\n"; may be empty
 	body      []byte
 }
@@ -47,15 +52,16 @@ func split(stream []byte) []document {
 		rest, begins := bytes.CutPrefix(line, []byte("---"))
 		if begins = begins && (len(rest) == 0 || strings.ContainsRune(" \t\r\n", rune(rest[0]))); !begins {
 			current.body = append(current.body, line...)
+			current.original = append(current.original, line...)
 			continue
 		}
-		if len(current.separator)+len(current.body) > 0 {
+		if len(current.original) > 0 {
 			documents = append(documents, current)
 		}
 		if text := bytes.TrimSpace(rest); len(text) == 0 || text[0] == '#' {
-			current = document{separator: bytes.Clone(line)}
+			current = document{original: bytes.Clone(line), separator: bytes.Clone(line)}
 		} else {
-			current = document{separator: []byte("---\n"), body: bytes.Clone(rest[1:])}
+			current = document{original: bytes.Clone(line), separator: []byte("---\n"), body: bytes.Clone(rest[1:])}
 		}
 	}
 	return append(documents, current)
@@ -71,23 +77,23 @@ func (d *document) blank() bool {
 	return true
 }
 
-func (d *document) rewrite(change func(*Pod) (*corev1.Pod, error)) ([]byte, error) {
-	original := append(bytes.Clone(d.separator), d.body...)
+func (d *document) rewrite(change func(*Pod) (*corev1.Pod, error)) (text []byte, anew bool, err error) {
 	if d.blank() {
-		return original, nil
+		return d.original, false, nil
 	}
-	rewrite := rewriteYAML
+	var body []byte
 	if text := bytes.TrimSpace(d.body); text[0] == '{' && isJSON(text) {
-		rewrite = rewriteJSON
+		body, err = rewriteJSON(d.body, change)
+	} else {
+		body, anew, err = rewriteYAML(d.body, change)
 	}
-	body, err := rewrite(d.body, change)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if body == nil {
-		return original, nil
+		return d.original, false, nil
 	}
-	return append(bytes.Clone(d.separator), body...), nil
+	return append(bytes.Clone(d.separator), body...), anew, nil
 }
 
 // edits returns the operations that change an object, given as JSON.

@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,7 +11,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
-	"sigs.k8s.io/yaml"
 )
 
 // renamed changes a pod with each operation: add, replace, remove and move.
@@ -73,7 +73,7 @@ spec:
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			got, err := Rewrite([]byte(test.in), renamed)
+			got, err := Rewrite([]byte(test.in), renamed, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -102,7 +102,7 @@ func TestTheControllerOfATemplate(t *testing.T) {
 				got = fmt.Sprintf("%s, of %s %s %s", p, c.APIVersion, c.Kind, c.Name)
 			}
 			return p.Pod, nil
-		})
+		}, nil)
 		if err != nil || got != test.want {
 			t.Errorf("%s: %q, %v; want %q", test.in, got, err, test.want)
 		}
@@ -125,11 +125,11 @@ func FuzzRewrite(f *testing.F) {
 	f.Add([]byte("kind: Pod\napiVersion: v1\nspec: &s\n  containers: [{name: a, <<: {image: b}}]\n...\n"))
 	f.Add([]byte("kind: Pod\napiVersion: v1\nspec: {containers: [{name: a, name: b}]}"))
 	f.Fuzz(func(t *testing.T, stream []byte) {
-		same, err := Rewrite(stream, func(p *Pod) (*corev1.Pod, error) { return p.Pod, nil })
+		same, err := Rewrite(stream, func(p *Pod) (*corev1.Pod, error) { return p.Pod, nil }, nil)
 		if err != nil {
 			return
 		}
-		if !bytes.Equal(same, stream) && !bytes.Contains(stream, []byte("--- ")) && !bytes.Contains(stream, []byte("---\t")) {
+		if !bytes.Equal(same, stream) {
 			t.Fatalf("nothing was changed, but\n%q\nbecame\n%q", stream, same)
 		}
 		var want []*corev1.Pod
@@ -137,7 +137,7 @@ func FuzzRewrite(f *testing.F) {
 			pod, err := renamed(p)
 			want = append(want, pod)
 			return pod, err
-		})
+		}, nil)
 		if err != nil {
 			t.Fatalf("%v\n%s", err, stream)
 		}
@@ -145,18 +145,18 @@ func FuzzRewrite(f *testing.F) {
 		if _, err := Rewrite(changed, func(p *Pod) (*corev1.Pod, error) {
 			got = append(got, p.Pod)
 			return p.Pod, nil
-		}); err != nil {
+		}, nil); err != nil {
 			t.Fatalf("%v\n%s", err, changed)
 		}
-		if a, b := asYAML(t, want), asYAML(t, got); a != b {
+		if a, b := asJSON(t, want), asJSON(t, got); a != b {
 			t.Fatalf("(-want +got):\n%s\nfrom\n%s\nto\n%s", cmp.Diff(a, b), stream, changed)
 		}
 	})
 }
 
-func asYAML(t *testing.T, value any) string {
+func asJSON(t *testing.T, value any) string {
 	t.Helper()
-	text, err := yaml.Marshal(value)
+	text, err := json.MarshalIndent(value, "", " ")
 	if err != nil {
 		t.Fatal(err)
 	}
