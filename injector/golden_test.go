@@ -33,6 +33,9 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files instead of comparing with them")
 
+// goldenReview is the uid of the reviews.
+const goldenReview = "golden"
+
 // goldenNamespace is where the pods of the golden files are created.
 const goldenNamespace = "shop"
 
@@ -240,7 +243,7 @@ func review(t *testing.T, pod []byte, facts inject.Facts) *admissionv1.Admission
 	body, err := json.Marshal(admissionv1.AdmissionReview{
 		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"},
 		Request: &admissionv1.AdmissionRequest{
-			UID: "golden", Operation: admissionv1.Create, Namespace: facts.Namespace,
+			UID: goldenReview, Operation: admissionv1.Create, Namespace: facts.Namespace,
 			Resource: metav1.GroupVersionResource{Version: "v1", Resource: "pods"},
 			Object:   runtime.RawExtension{Raw: pod},
 		},
@@ -282,7 +285,7 @@ func readFacts(t *testing.T, file string) inject.Facts {
 	if err != nil {
 		t.Fatal(err)
 	}
-	facts := inject.Facts{Namespace: goldenNamespace}
+	facts := inject.Facts{Namespace: goldenNamespace, Review: goldenReview}
 	for line := range strings.Lines(string(text)) {
 		if said, ok := strings.CutPrefix(line, "# facts: "); ok {
 			if err := yaml.UnmarshalStrict([]byte(said), &facts); err != nil {

@@ -89,7 +89,7 @@ func checkTemplate(t *testing.T, seed uint64, pod, patched *corev1.Pod, result i
 }
 
 func randomFacts(r *rand.Rand) inject.Facts {
-	facts := inject.Facts{Namespace: goldenNamespace, Asked: r.IntN(2) == 0, Template: r.IntN(4) == 0}
+	facts := inject.Facts{Namespace: goldenNamespace, Review: goldenReview, Asked: r.IntN(2) == 0, Template: r.IntN(4) == 0}
 	switch r.IntN(8) {
 	case 0:
 		facts.NamespaceLabels = map[string]string{"pod-security.kubernetes.io/enforce": []string{"privileged", "baseline", "restricted"}[r.IntN(3)]}

@@ -67,7 +67,7 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	}
 	defer listeners.close()
 
-	authority, err := certs.Open(certs.Options{Directory: cfg.Private.Directory, Names: config.APINames(cfg.Cluster.Domain), Logger: log})
+	authority, err := certs.Open(certs.Options{Directory: cfg.Private.Directory, Names: config.APINames(cfg.Cluster.Domain), Address: cfg.Listen.Host(), Logger: log})
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"crypto/sha256"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -17,6 +18,14 @@ func loopback(ipv6 bool) netip.Addr {
 		return netip.IPv6Loopback()
 	}
 	return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+}
+
+// ownLoopback returns an address of a pod's own in 127.0.0.0/8, for pods that share the node's network:
+// two pods of a rolling update can then use the same port on one node. Each of 16 million addresses
+// is as likely; 127.0.0.0/16 is left out, where programs of nodes listen.
+func ownLoopback(review string) netip.Addr {
+	digest := sha256.Sum256([]byte(review))
+	return netip.AddrFrom4([4]byte{127, 1 + digest[0]%254, digest[1], 1 + digest[2]%254})
 }
 
 // addressEnv returns the variables that the kubelet sets in every container for the Service

@@ -107,15 +107,18 @@ func (s *sidecar) container() corev1.Container {
 }
 
 // ports declares the ports if they are the node's: the scheduler then puts two pods with the
-// same port on different nodes.
+// same port and address on different nodes. An address of the pod's own is no obstacle.
 func (s *sidecar) ports() []corev1.ContainerPort {
 	if !s.hostPorts {
 		return nil
 	}
-	port := int32(s.address.Port())
+	port, ip := int32(s.address.Port()), ""
+	if s.address.Addr() != loopback(false) && s.address.Addr() != loopback(true) {
+		ip = s.address.Addr().String()
+	}
 	return []corev1.ContainerPort{
-		{ContainerPort: port, HostPort: port, Protocol: corev1.ProtocolTCP},
-		{ContainerPort: port + 1, HostPort: port + 1, Protocol: corev1.ProtocolTCP},
+		{ContainerPort: port, HostPort: port, HostIP: ip, Protocol: corev1.ProtocolTCP},
+		{ContainerPort: port + 1, HostPort: port + 1, HostIP: ip, Protocol: corev1.ProtocolTCP},
 	}
 }
 

@@ -21,6 +21,9 @@ type Facts struct {
 	Asked bool
 	// KubeletVersion of the node that [NodeOf] names.
 	KubeletVersion string
+	// Review is different for each pod: the uid of its admission review. Empty: unknown, as for a
+	// template, which many pods share.
+	Review string
 	// Template means that the pod comes from a manifest: the ServiceAccount admission plugin has
 	// not mounted the token yet.
 	Template bool

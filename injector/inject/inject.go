@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // Inject returns the pod as it runs with Rockpool. It does not change the given pod. Unless the
@@ -42,8 +43,14 @@ func Inject(pod *corev1.Pod, facts Facts, params Params) (*corev1.Pod, Result) {
 
 	before := status.Before.clone()
 	ip := loopback(params.IPv6)
-	if injected {
+	switch {
+	case injected:
 		ip = addressOf(spec).Addr()
+	case !spec.HostNetwork:
+	case facts.Review != "" && !params.IPv6:
+		ip = ownLoopback(facts.Review)
+	case surges(pod, &facts):
+		notices = append(notices, Notice{Reason: ReasonHostPorts, Detail: fmt.Sprintf("%d and %d", ask.Port, ask.Port+1)})
 	}
 	address := netip.AddrPortFrom(ip, uint16(cmp.Or(ask.Port, listenPort)))
 	r := redirection{
@@ -154,6 +161,12 @@ func skipped(reason Reason) Result {
 
 func refused(reason Reason, detail string) Result {
 	return Result{Outcome: Refused, Cause: Notice{Reason: reason, Detail: detail}}
+}
+
+// surges reports whether the pod's controller may start a new pod before it stops the old one.
+func surges(pod *corev1.Pod, facts *Facts) bool {
+	owner := cmp.Or(facts.Controller, metav1.GetControllerOfNoCopy(pod))
+	return owner != nil && (owner.Kind == "Deployment" || owner.Kind == "ReplicaSet")
 }
 
 // conflictingName returns the first container or volume that has one of our names, or "".

@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 func TestValidate(t *testing.T) {
@@ -141,5 +142,42 @@ func TestEveryReasonHasOneMessage(t *testing.T) {
 			t.Errorf("%s and %s have the same message", reason, other)
 		}
 		seen[message] = reason
+	}
+}
+
+// TestPodsInTheNodesNetworkDoNotMeet compares two pods of a rolling update as the scheduler does: a
+// host port is taken if protocol, port and address are.
+func TestPodsInTheNodesNetworkDoNotMeet(t *testing.T) {
+	taken := map[corev1.ContainerPort]bool{}
+	for _, review := range []string{"a", "b", "c"} {
+		pod := podWithAccount(map[string]string{AnnotationPort: "20268"})
+		pod.Spec.HostNetwork = true
+		patched, result := Inject(pod, Facts{Namespace: "shop", Review: review}, Params{Image: "rockpool:v1", CacheHostPath: DefaultCacheHostPath})
+		if result.Outcome != Injected || len(result.Notices) > 0 {
+			t.Fatal(result)
+		}
+		for _, c := range patched.Spec.InitContainers {
+			for _, p := range c.Ports {
+				if taken[p] || p.HostPort != p.ContainerPort || p.HostIP == "" {
+					t.Errorf("port %+v of review %s", p, review)
+				}
+				taken[p] = true
+			}
+		}
+		sidecar := addressOf(&patched.Spec)
+		if ip := sidecar.Addr(); !ip.IsLoopback() || ip.As4()[1] == 0 || sidecar.Port() != 20268 {
+			t.Errorf("the sidecar is at %s", sidecar)
+		}
+	}
+	if len(taken) != 6 {
+		t.Errorf("%d ports: %v", len(taken), taken)
+	}
+
+	pod := podWithAccount(map[string]string{AnnotationPort: "20268"})
+	pod.Spec.HostNetwork = true
+	_, result := Inject(pod, Facts{Namespace: "shop", Template: true, Controller: &metav1.OwnerReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "web"}},
+		Params{Image: "rockpool:v1", CacheHostPath: DefaultCacheHostPath})
+	if len(result.Notices) != 1 || result.Notices[0].Reason != ReasonHostPorts {
+		t.Errorf("a template, whose pods share an address, gets the notices %v", result.Notices)
 	}
 }

@@ -127,7 +127,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // lookups fail: if its namespace forbids the additions, or its kubelet is too old, the API
 // server or the kubelet will report that.
 func (h *handler) facts(r *http.Request, review *review) inject.Facts {
-	facts := inject.Facts{Namespace: review.request.Namespace, Asked: r.URL.Path == NamespacePath}
+	facts := inject.Facts{Namespace: review.request.Namespace, Review: string(review.request.UID), Asked: r.URL.Path == NamespacePath}
 	if h.lookup == nil || !inject.Requested(review.pod.Annotations, facts.Asked) {
 		return facts
 	}

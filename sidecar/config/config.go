@@ -9,6 +9,7 @@
 package config
 
 import (
+	"net"
 	"time"
 
 	"go.uber.org/zap/zapcore"
@@ -41,8 +42,14 @@ type Config struct {
 
 // Listen is the HTTPS listener for the pod's applications.
 type Listen struct {
-	Address        string // host:port; host is 127.0.0.1, ::1 or localhost
+	Address        string // host:port; host is in 127.0.0.0/8, ::1 or localhost
 	ServiceAddress string // likewise, with the Service's port; empty = off
+}
+
+// Host is the host of Address.
+func (l Listen) Host() string {
+	host, _, _ := net.SplitHostPort(l.Address)
+	return host
 }
 
 // Connect is the forward proxy for applications that use HTTPS_PROXY.

@@ -262,8 +262,8 @@ func TestLoadRejects(t *testing.T) {
 		"a file that is not YAML": {file: "a: [", want: []string{"rockpool.yaml", "configuration file"}},
 
 		"a listener that is not on loopback":         {args: []string{"--listen.address=0.0.0.0:10268"}, want: []string{"listen.address:", "outside the pod"}},
-		"a listener on all addresses":                {args: []string{"--listen.address=:10268"}, want: []string{"listen.address:", "only 127.0.0.1, [::1] and localhost"}},
-		"a listener that the certificate is not for": {args: []string{"--listen.address=127.0.0.2:10268"}, want: []string{"listen.address:", "pod's certificate"}},
+		"a listener on all addresses":                {args: []string{"--listen.address=:10268"}, want: []string{"listen.address:", "only 127.0.0.0/8, [::1] and localhost"}},
+		"a listener that the certificate is not for": {args: []string{"--listen.address=10.0.0.2:10268"}, want: []string{"listen.address:", "pod's certificate"}},
 		"no listener":                             {args: []string{"--listen.address="}, want: []string{"listen.address: is empty"}},
 		"a listener without port":                 {args: []string{"--listen.address=127.0.0.1"}, want: []string{"listen.address:", "host:port"}},
 		"a listener on port 0":                    {args: []string{"--listen.address=127.0.0.1:0"}, want: []string{"1 to 65535"}},

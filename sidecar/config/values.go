@@ -54,8 +54,8 @@ func address(v string) (string, error) {
 	return v, nil
 }
 
-// loopback checks an address where applications present tokens. It allows the three hosts
-// that the pod's own certificate names.
+// loopback checks an address where applications present tokens. It allows the hosts that the pod's
+// own certificate names. 127.0.0.0/8 is for pods in the node's network, where each has its own.
 func loopback(v string) (string, error) {
 	if v == "" {
 		return "", errors.New("is empty; host:port is allowed")
@@ -63,12 +63,12 @@ func loopback(v string) (string, error) {
 	if _, err := address(v); err != nil {
 		return "", err
 	}
-	switch host, _, _ := net.SplitHostPort(v); host {
-	case "127.0.0.1", "::1", "localhost":
+	host, _, _ := net.SplitHostPort(v)
+	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() && ip.String() == host {
 		return v, nil
 	}
 	return "", fmt.Errorf("%q would be reachable from outside the pod or is not in the pod's certificate; "+
-		"only 127.0.0.1, [::1] and localhost are allowed, because the cache is for this pod alone", v)
+		"only 127.0.0.0/8, [::1] and localhost are allowed, because the cache is for this pod alone", v)
 }
 
 // domain checks a DNS domain.

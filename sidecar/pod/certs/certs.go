@@ -36,6 +36,7 @@ const (
 type Options struct {
 	Directory string             // mode 0700, created if missing; in memory, not on a disk
 	Names     []string           // DNS names of the API server, besides localhost
+	Address   string             // the host of the listener; 127.0.0.1, ::1 and localhost are always included
 	Clock     clock.PassiveClock // nil = the system's
 	Logger    *zap.Logger        // nil = none
 }
@@ -64,6 +65,9 @@ func Open(o Options) (*Authority, error) {
 	want := subjects{
 		dns: append([]string{"localhost"}, o.Names...),
 		ips: []net.IP{net.IPv4(127, 0, 0, 1).To4(), net.IPv6loopback},
+	}
+	if ip := net.ParseIP(o.Address).To4(); ip != nil && !ip.Equal(want.ips[0]) {
+		want.ips = append(want.ips, ip)
 	}
 	now := o.Clock.Now()
 

@@ -247,6 +247,23 @@ func TestOpenSucceedsInADirectoryThatCannotBeWritten(t *testing.T) {
 	}
 }
 
+func TestTheListenersAddressIsInTheCertificate(t *testing.T) {
+	directory := t.TempDir()
+	a := open(t, Options{Directory: directory, Address: "127.9.8.7"})
+	for _, host := range []string{"127.9.8.7", "127.0.0.1", "localhost"} {
+		if err := verify(t, a.CAPEM(), a, host, today); err != nil {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+	if err := verify(t, a.CAPEM(), a, "127.9.8.6", today); err == nil {
+		t.Error("the certificate is for another address, too")
+	}
+	other := open(t, Options{Directory: directory, Address: "127.1.2.3"})
+	if err := verify(t, a.CAPEM(), other, "127.1.2.3", today); err != nil {
+		t.Errorf("after a change of the address: %v", err)
+	}
+}
+
 func TestTLSConfig(t *testing.T) {
 	a := open(t, Options{Directory: t.TempDir()})
 	if one, other := a.TLSConfig(), a.TLSConfig(); one == other {
