@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -43,6 +44,8 @@ type sidecarOptions struct {
 	apiNames                   string
 	ipv6                       bool
 	cacheVolume, cacheHostPath string
+	stay                       string
+	evictionSeconds            int64
 	cpuRequest, cpuLimit       string
 	memoryRequest, memoryLimit string
 }
@@ -74,6 +77,8 @@ func (o *sidecarOptions) addTo(flags *pflag.FlagSet) {
 	flags.BoolVar(&o.ipv6, "ipv6", err == nil && service.Is6(), "pods find their sidecar at ::1 instead of 127.0.0.1; default: as the Service of the API server has\nan IPv6 address, by KUBERNETES_SERVICE_HOST")
 	flags.StringVar(&o.cacheVolume, "cache-volume", string(inject.CacheHostPath), "`kind` of the cache volume, hostPath or emptyDir, unless a pod chooses by annotation")
 	flags.StringVar(&o.cacheHostPath, "cache-host-path", inject.DefaultCacheHostPath, "`path` of the directory with the caches on each node")
+	flags.StringVar(&o.stay, "stay", string(inject.StayDefault), "how long pods stay on a node that the control plane cannot reach, unless a pod chooses by annotation:\na `duration` like 24h, forever, or default (as without Rockpool)")
+	flags.Int64Var(&o.evictionSeconds, "default-toleration-seconds", inject.DefaultEvictionSeconds, "`seconds` that the API server gives to pods by default to stay there, which --stay replaces: its\n--default-not-ready-toleration-seconds and --default-unreachable-toleration-seconds")
 	flags.StringVar(&o.cpuRequest, "sidecar-cpu-request", "20m", "CPU request of injected containers, a `quantity`; empty: none")
 	flags.StringVar(&o.cpuLimit, "sidecar-cpu-limit", "", "CPU limit of injected containers, a `quantity`; empty: none (in pods of Guaranteed QoS: the request,\nat least 100m)")
 	flags.StringVar(&o.memoryRequest, "sidecar-memory-request", "48Mi", "memory request of injected containers, a `quantity`; empty: none")
@@ -119,6 +124,9 @@ func (o *sidecarOptions) params(needImage bool) (inject.Params, error) {
 	check("api-names", inject.ValidateAPINames(inject.APINames(o.apiNames)))
 	check("cache-volume", inject.ValidateCacheVolume(inject.CacheVolume(o.cacheVolume)))
 	check("cache-host-path", inject.ValidateCacheHostPath(o.cacheHostPath))
+	check("stay", inject.ValidateStay(inject.Stay(o.stay)))
+	_, err := inject.ValidateEvictionSeconds(strconv.FormatInt(o.evictionSeconds, 10))
+	check("default-toleration-seconds", err)
 	resources := corev1.ResourceRequirements{Requests: corev1.ResourceList{}, Limits: corev1.ResourceList{}}
 	for _, q := range []struct {
 		flag, value string
@@ -149,6 +157,7 @@ func (o *sidecarOptions) params(needImage bool) (inject.Params, error) {
 	}
 	return inject.Params{
 		Version: buildVersion(), Image: o.image, Settings: defaults, APINames: inject.APINames(o.apiNames), IPv6: o.ipv6,
+		Stay: inject.Stay(o.stay), EvictionSeconds: o.evictionSeconds,
 		CacheVolume: inject.CacheVolume(o.cacheVolume), CacheHostPath: o.cacheHostPath, Resources: resources,
 	}, errors.Join(errs...)
 }

@@ -198,5 +198,16 @@ func randomPod(r *rand.Rand) *corev1.Pod {
 	for i := range 1 + r.IntN(3) {
 		spec.Containers = append(spec.Containers, container(fmt.Sprintf("c%d", i)))
 	}
+	if chance(30) {
+		pod.Annotations["rockpool.dev/stay"] = []string{"24h", "forever", "5m", "default"}[r.IntN(4)]
+	}
+	for _, key := range []string{corev1.TaintNodeNotReady, corev1.TaintNodeUnreachable, "edge", ""} {
+		if chance(40) {
+			spec.Tolerations = append(spec.Tolerations, corev1.Toleration{
+				Key: key, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute,
+				TolerationSeconds: []*int64{nil, ptr.To[int64](60), ptr.To[int64](300), ptr.To[int64](86400)}[r.IntN(4)],
+			})
+		}
+	}
 	return pod
 }

@@ -40,6 +40,9 @@ const (
 	AnnotationOfflineLeases = AnnotationPrefix + "offline-leases"
 	// AnnotationOfflineWritePatience is how long a write waits for a link that flaps ("2s").
 	AnnotationOfflineWritePatience = AnnotationPrefix + "offline-write-patience"
+	// AnnotationStay is how long the pod stays on a node that the control plane cannot reach, see
+	// [Stay].
+	AnnotationStay = AnnotationPrefix + "stay"
 	// AnnotationLogLevel is the log level of the sidecar.
 	AnnotationLogLevel = AnnotationPrefix + "log-level"
 	// Annotations that replace parts of [Params.Resources] for this pod.
@@ -90,6 +93,7 @@ type Annotations struct {
 	Port              int32
 	APINames          APINames
 	ExcludeContainers []string
+	Stay              Stay
 	Resources         corev1.ResourceRequirements
 	Image             string
 }

@@ -62,13 +62,14 @@ func Inject(pod *corev1.Pod, facts Facts, params Params) (*corev1.Pod, Result) {
 	if !r.served {
 		return given, Result{Outcome: Skipped, Cause: Notice{Reason: ReasonNothingToServe}, Notices: notices}
 	}
-	names := status.Names
 	if !injected {
-		var off []Notice
-		names, off = chooseNames(spec, cmp.Or(ask.APINames, params.APINames), params.Settings, r.left)
-		notices = append(notices, off...)
+		var off, short []Notice
+		status.Version = params.Version
+		status.Names, off = chooseNames(spec, cmp.Or(ask.APINames, params.APINames), params.Settings, r.left)
+		status.Tolerations, short = cmp.Or(ask.Stay, params.Stay).apply(spec, cmp.Or(params.EvictionSeconds, DefaultEvictionSeconds))
+		notices = append(append(notices, off...), short...)
 	}
-	names.apply(spec, ip)
+	status.Names.apply(spec, ip)
 	cacheSize := cmp.Or(ask.CacheSize, params.Settings["cache.max-size"])
 	resources = sidecarResources(spec, resources)
 	addStorage(&resources, spec, cache, cacheSize)
@@ -77,11 +78,11 @@ func Inject(pod *corev1.Pod, facts Facts, params Params) (*corev1.Pod, Result) {
 		image: cmp.Or(ask.Image, params.Image), directory: directory, account: account,
 		address: address, hostPorts: spec.HostNetwork,
 		assignedUser: cache == CacheEmptyDir && facts.assignsUsers(),
-		env:          sidecarEnv(params.Settings, address, names != nil), resources: resources,
+		env:          sidecarEnv(params.Settings, address, status.Names != nil), resources: resources,
 	})
 	spec.Volumes = addVolumes(spec.Volumes, volumes(cache, params.CacheHostPath, cacheSize, cmp.Or(ask.CacheMemorySize, params.Settings["cache.memory-max-size"])))
 	annotate(patched, !injected, before)
-	writeStatus(patched, status, !injected, params.Version, names, before)
+	writeStatus(patched, status, !injected, before)
 
 	result := Result{Outcome: Injected, Notices: notices}
 	if equality.Semantic.DeepEqual(given, patched) {

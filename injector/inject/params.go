@@ -36,6 +36,11 @@ type Params struct {
 	APINames APINames
 	// CacheVolume of pods without the annotation. Empty: [CacheHostPath].
 	CacheVolume CacheVolume
+	// Stay of pods without the annotation. Empty: [StayDefault].
+	Stay Stay
+	// EvictionSeconds are the tolerationSeconds that the cluster gives to a pod by default; they are
+	// replaced by a Stay. 0: [DefaultEvictionSeconds].
+	EvictionSeconds int64
 	// CacheHostPath is the directory on the node with the caches. Required.
 	CacheHostPath string
 	// Resources of the prepare and sidecar containers. A pod of Guaranteed QoS gets

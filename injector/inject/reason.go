@@ -42,6 +42,7 @@ const (
 	ReasonAPINames        Reason = "api-names-not-served"
 	ReasonNoStableName    Reason = "no-stable-name"
 	ReasonHostPorts       Reason = "host-ports"
+	ReasonOwnToleration   Reason = "own-toleration"
 )
 
 // messages has one sentence for each reason.
@@ -64,6 +65,7 @@ var messages = map[Reason]string{
 	ReasonAssignedUsers:     "the namespace assigns user IDs and allows no hostPath; the cache is an emptyDir and is lost with the pod",
 	ReasonNoStableName:      "neither the pod nor its controller has a name that the next run shares; the cache is an emptyDir and is lost with the pod",
 	ReasonHostPorts:         "all pods of this workload use the same ports of their nodes, so two cannot be on one node; for rolling updates set maxSurge: 0 and maxUnavailable: 1",
+	ReasonOwnToleration:     "the pod limits how long it stays on a node that the control plane cannot reach, and keeps that limit; remove its toleration to have rockpool.dev/stay in effect",
 	ReasonNoSuchContainer:   "no container of the pod has this name; the entry excludes nothing",
 	ReasonProxy:             "the container uses a proxy, and its NO_PROXY comes from a valueFrom; make sure that it includes the sidecar, 127.0.0.1 (::1 in an IPv6 cluster)",
 	ReasonAPINames:          "the sidecar does not answer at the names of the API server's Service and at port 443 in this pod; see rockpool.dev/api-names",

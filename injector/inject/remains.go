@@ -22,6 +22,7 @@ func withoutRemains(pod *corev1.Pod) (*corev1.Pod, bool) {
 	status := statusText(pod)
 	u := undo{before: status.Before.clone(), sidecar: address.Addr(), env: addressEnv(address), account: accountIn(&pod.Spec), keepToken: true}
 	u.restoreSpec(&restored.Spec, cmp.Or(status.Names, namesIn(&pod.Spec, address.Addr())))
+	status.Tolerations.undo(&restored.Spec)
 	unannotate(restored, u.before.Annotations)
 	return restored, true
 }

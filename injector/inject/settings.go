@@ -88,6 +88,10 @@ var settings = []setting{
 		}
 		return nil
 	}},
+	{AnnotationStay, "forever, default, or a duration like 24h", func(a *Annotations, value string) error {
+		a.Stay = Stay(value)
+		return ValidateStay(a.Stay)
+	}},
 	{AnnotationLogLevel, "debug, info, warn, error", func(_ *Annotations, value string) error {
 		_, err := oneOf(value, "debug", "info", "warn", "error")
 		return err

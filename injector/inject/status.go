@@ -25,7 +25,9 @@ type Status struct {
 	Containers []string `json:"containers"`
 	Volumes    []string `json:"volumes"`
 	Names      *Names   `json:"names,omitempty"`
-	Before     *Before  `json:"before,omitempty"`
+	// Tolerations are the changes of a [Stay].
+	Tolerations *Tolerations `json:"tolerations,omitempty"`
+	Before      *Before      `json:"before,omitempty"`
 }
 
 // Before is the original state that [Uninject] cannot derive from an injected pod. It is empty
@@ -142,9 +144,8 @@ func statusText(pod *corev1.Pod) (status Status) {
 	return status
 }
 
-// writeStatus records the additions when the pod is injected for the first time; status is
-// empty then. Later injections can only extend status.Before.
-func writeStatus(pod *corev1.Pod, status Status, firstTime bool, version string, names *Names, before *Before) {
+// writeStatus records the additions when the pod is injected for the first time. Later injections can only extend status.Before.
+func writeStatus(pod *corev1.Pod, status Status, firstTime bool, before *Before) {
 	if !firstTime && equality.Semantic.DeepEqual(status.Before.clone(), before) {
 		return
 	}
@@ -152,7 +153,6 @@ func writeStatus(pod *corev1.Pod, status Status, firstTime bool, version string,
 		status.Before = before
 	}
 	if firstTime {
-		status.Version, status.Names = version, names
 		for _, c := range pod.Spec.InitContainers {
 			if ownContainer(c.Name) {
 				status.Containers = append(status.Containers, c.Name)

@@ -22,6 +22,7 @@ func Uninject(pod *corev1.Pod) (*corev1.Pod, bool) {
 	address := addressOf(&restored.Spec)
 	u := undo{before: before, sidecar: address.Addr(), env: addressEnv(address), account: accountIn(&restored.Spec)}
 	u.restoreSpec(&restored.Spec, status.Names)
+	status.Tolerations.undo(&restored.Spec)
 	unannotate(restored, before.Annotations)
 	return restored, true
 }

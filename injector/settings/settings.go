@@ -36,6 +36,14 @@ func Keys() []Key {
 			p.APINames = inject.APINames(v)
 			return inject.ValidateAPINames(p.APINames)
 		}},
+		{Name: "stay", set: func(p *inject.Params, v string) error {
+			p.Stay = inject.Stay(v)
+			return inject.ValidateStay(p.Stay)
+		}},
+		{Name: "default_toleration_seconds", set: func(p *inject.Params, v string) (err error) {
+			p.EvictionSeconds, err = inject.ValidateEvictionSeconds(v)
+			return err
+		}},
 		{Name: "cache_volume", set: func(p *inject.Params, v string) error {
 			p.CacheVolume = inject.CacheVolume(v)
 			return inject.ValidateCacheVolume(p.CacheVolume)

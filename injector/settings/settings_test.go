@@ -87,7 +87,7 @@ func TestApplyRejects(t *testing.T) {
 		data map[string]string
 		want []string
 	}{
-		"an unknown key, with the known ones":     {map[string]string{"cache-agents": "*"}, []string{"cache-agents: unknown key; allowed are image, api_names, cache_volume,", " upstreams,", " log_level,"}},
+		"an unknown key, with the known ones":     {map[string]string{"cache-agents": "*"}, []string{"cache-agents: unknown key; allowed are image, api_names, stay, default_toleration_seconds, cache_volume,", " upstreams,", " log_level,"}},
 		"a key for an address or path in the pod": {map[string]string{"listen_address": "127.0.0.1:1", "cache_directory": "/x"}, []string{"listen_address: unknown key", "cache_directory: unknown key"}},
 		"an upstream among several":               {map[string]string{"upstreams": "https://a\nhttp://b"}, []string{`upstreams: entry 2: url: "http://b" is not https; an https URL`}},
 		"a word":                                  {map[string]string{"log_level": "loud"}, []string{`log_level: "loud" is unknown; allowed are debug, info, warn, error`}},

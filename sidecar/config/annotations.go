@@ -34,6 +34,7 @@ var annotations = []struct{ name, key string }{
 	{"rockpool.dev/offline-write-patience", "offline.write-patience"},
 	{"rockpool.dev/port", ""}, // also in the applications' environment
 	{"rockpool.dev/status", ""},
+	{"rockpool.dev/stay", ""},
 	{"rockpool.dev/upstreams", "upstream.servers"},
 }
 
