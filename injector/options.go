@@ -39,7 +39,8 @@ type options struct {
 
 // sidecarOptions are the flags about the additions to pods.
 type sidecarOptions struct {
-	image                      string
+	image, pullPolicy          string
+	pullSecrets                []string
 	upstreams                  []string
 	apiNames                   string
 	ipv6                       bool
@@ -71,6 +72,8 @@ func (o *options) addTo(flags *pflag.FlagSet) {
 
 func (o *sidecarOptions) addTo(flags *pflag.FlagSet) {
 	flags.StringVar(&o.image, "sidecar-image", "", "`image` of the injected containers. Required; serve can also take it from --config-map")
+	flags.StringVar(&o.pullPolicy, "sidecar-image-pull-policy", string(inject.DefaultPullPolicy), "`policy` of injected containers: IfNotPresent, Always or Never; with Always, a sidecar that ends while\nthe registry cannot be reached does not start again")
+	flags.StringSliceVar(&o.pullSecrets, "sidecar-image-pull-secret", nil, "`names` of Secrets in the pod's namespace for the registry of the image, added to the pod's own;\nseparated by commas or in repeated flags")
 	flags.StringSliceVar(&o.upstreams, "upstream", nil, "https `URLs` at which pods at the edge reach the API server, separated by commas or in repeated\nflags; tried in order, with the in-cluster address as the last one")
 	flags.StringVar(&o.apiNames, "api-names", string(inject.APINamesAuto), "whether the sidecar also answers at the names of the API server's Service and at port 443:\n`auto`, true or false, unless a pod chooses by annotation")
 	service, err := netip.ParseAddr(os.Getenv("KUBERNETES_SERVICE_HOST"))
@@ -124,6 +127,8 @@ func (o *sidecarOptions) params(needImage bool) (inject.Params, error) {
 	check("api-names", inject.ValidateAPINames(inject.APINames(o.apiNames)))
 	check("cache-volume", inject.ValidateCacheVolume(inject.CacheVolume(o.cacheVolume)))
 	check("cache-host-path", inject.ValidateCacheHostPath(o.cacheHostPath))
+	check("sidecar-image-pull-policy", inject.ValidatePullPolicy(corev1.PullPolicy(o.pullPolicy)))
+	check("sidecar-image-pull-secret", inject.ValidatePullSecrets(o.pullSecrets))
 	check("stay", inject.ValidateStay(inject.Stay(o.stay)))
 	_, err := inject.ValidateEvictionSeconds(strconv.FormatInt(o.evictionSeconds, 10))
 	check("default-toleration-seconds", err)
@@ -157,6 +162,7 @@ func (o *sidecarOptions) params(needImage bool) (inject.Params, error) {
 	}
 	return inject.Params{
 		Version: buildVersion(), Image: o.image, Settings: defaults, APINames: inject.APINames(o.apiNames), IPv6: o.ipv6,
+		ImagePullPolicy: corev1.PullPolicy(o.pullPolicy), ImagePullSecrets: o.pullSecrets,
 		Stay: inject.Stay(o.stay), EvictionSeconds: o.evictionSeconds,
 		CacheVolume: inject.CacheVolume(o.cacheVolume), CacheHostPath: o.cacheHostPath, Resources: resources,
 	}, errors.Join(errs...)

@@ -32,6 +32,7 @@ const sidecarID = 65532
 // sidecar has the values that differ from pod to pod.
 type sidecar struct {
 	image        string
+	pullPolicy   corev1.PullPolicy
 	directory    string // below the root of the cache volume; "" = the volume is this pod's alone
 	account      string // the original service-account volume
 	address      netip.AddrPort
@@ -56,11 +57,12 @@ func (s *sidecar) prepareContainer() corev1.Container {
 	security.RunAsNonRoot = ptr.To(false)
 	security.Capabilities.Add = []corev1.Capability{"CHOWN"}
 	return corev1.Container{
-		Name:      ContainerPrepare,
-		Image:     s.image,
-		Command:   []string{binary, "prepare"},
-		Args:      []string{"--root=/cache", "--directory=" + s.directory, "--uid=" + id, "--gid=" + id},
-		Resources: *s.resources.DeepCopy(),
+		Name:            ContainerPrepare,
+		Image:           s.image,
+		ImagePullPolicy: s.pullPolicy,
+		Command:         []string{binary, "prepare"},
+		Args:            []string{"--root=/cache", "--directory=" + s.directory, "--uid=" + id, "--gid=" + id},
+		Resources:       *s.resources.DeepCopy(),
 		VolumeMounts: []corev1.VolumeMount{
 			{Name: VolumeCache, MountPath: "/cache"},
 			// Empty while this container runs. Without a mount at this path, the ServiceAccount
@@ -82,13 +84,14 @@ func (s *sidecar) container() corev1.Container {
 		security.RunAsGroup = ptr.To[int64](sidecarID)
 	}
 	return corev1.Container{
-		Name:          ContainerSidecar,
-		Image:         s.image,
-		Command:       []string{binary, "run"},
-		Ports:         s.ports(),
-		Env:           s.env,
-		Resources:     *s.resources.DeepCopy(),
-		RestartPolicy: ptr.To(corev1.ContainerRestartPolicyAlways),
+		Name:            ContainerSidecar,
+		Image:           s.image,
+		ImagePullPolicy: s.pullPolicy,
+		Command:         []string{binary, "run"},
+		Ports:           s.ports(),
+		Env:             s.env,
+		Resources:       *s.resources.DeepCopy(),
+		RestartPolicy:   ptr.To(corev1.ContainerRestartPolicyAlways),
 		// The kubelet starts the next container when this hook returns. There is no readiness
 		// probe: a pod is ready even if its link is down.
 		Lifecycle: &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -62,7 +63,13 @@ func Inject(pod *corev1.Pod, facts Facts, params Params) (*corev1.Pod, Result) {
 	if !r.served {
 		return given, Result{Outcome: Skipped, Cause: Notice{Reason: ReasonNothingToServe}, Notices: notices}
 	}
+	image, pullPolicy := cmp.Or(ask.Image, params.Image), cmp.Or(params.ImagePullPolicy, DefaultPullPolicy)
 	if !injected {
+		status.PullSecrets = addPullSecrets(spec, params.ImagePullSecrets)
+		notices = append(notices, imageNotices(image, pullPolicy)...)
+		if facts.Template && len(status.PullSecrets) == len(spec.ImagePullSecrets) && len(spec.ImagePullSecrets) > 0 {
+			notices = append(notices, Notice{Reason: ReasonPullSecrets, Detail: strings.Join(status.PullSecrets, ", ")})
+		}
 		var off, short []Notice
 		status.Version = params.Version
 		status.Names, off = chooseNames(spec, cmp.Or(ask.APINames, params.APINames), params.Settings, r.left)
@@ -75,7 +82,7 @@ func Inject(pod *corev1.Pod, facts Facts, params Params) (*corev1.Pod, Result) {
 	addStorage(&resources, spec, cache, cacheSize)
 	before.recordModes(openVolumes(spec, account, !injected))
 	addContainers(spec, &sidecar{
-		image: cmp.Or(ask.Image, params.Image), directory: directory, account: account,
+		image: image, pullPolicy: pullPolicy, directory: directory, account: account,
 		address: address, hostPorts: spec.HostNetwork,
 		assignedUser: cache == CacheEmptyDir && facts.assignsUsers(),
 		env:          sidecarEnv(params.Settings, address, status.Names != nil), resources: resources,

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -25,6 +24,10 @@ type Params struct {
 	Version string
 	// Image that the prepare and sidecar containers run. Required.
 	Image string
+	// ImagePullPolicy of the containers. Empty: [DefaultPullPolicy].
+	ImagePullPolicy corev1.PullPolicy
+	// ImagePullSecrets are names of Secrets, which pods get in addition to their own.
+	ImagePullSecrets []string
 	// Settings of the sidecars, by key, such as upstream.servers and log.level (see package
 	// sidecar/config). They are the defaults of a pod, which its annotations and later changes
 	// of the cluster's settings override.
@@ -95,22 +98,4 @@ func ValidateUpstreams(list string) error {
 	keys := config.Keys()
 	i := slices.IndexFunc(keys, func(k config.Key) bool { return k.Name == "upstream.servers" })
 	return keys[i].Check(strings.TrimSpace(list))
-}
-
-// imageReference is the grammar of OCI image references, with any host name before the first
-// slash: [host[:port]/]path[:tag][@digest].
-var imageReference = regexp.MustCompile(`^([A-Za-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[a-f0-9]{64})?$`)
-
-// maxImageReference leaves room for a registry host, a path of 255 bytes, a tag and a digest.
-const maxImageReference = 768
-
-// ValidateImage accepts an OCI image reference.
-func ValidateImage(image string) error {
-	if image == "" {
-		return errors.New("no image is named")
-	}
-	if len(image) > maxImageReference || !imageReference.MatchString(image) {
-		return fmt.Errorf("%q is not an image reference, like registry.example.com/rockpool:v1", image)
-	}
-	return nil
 }

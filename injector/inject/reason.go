@@ -43,6 +43,9 @@ const (
 	ReasonNoStableName    Reason = "no-stable-name"
 	ReasonHostPorts       Reason = "host-ports"
 	ReasonOwnToleration   Reason = "own-toleration"
+	ReasonFloatingImage   Reason = "floating-image"
+	ReasonPullAlways      Reason = "pull-always"
+	ReasonPullSecrets     Reason = "pull-secrets"
 )
 
 // messages has one sentence for each reason.
@@ -66,6 +69,9 @@ var messages = map[Reason]string{
 	ReasonNoStableName:      "neither the pod nor its controller has a name that the next run shares; the cache is an emptyDir and is lost with the pod",
 	ReasonHostPorts:         "all pods of this workload use the same ports of their nodes, so two cannot be on one node; for rolling updates set maxSurge: 0 and maxUnavailable: 1",
 	ReasonOwnToleration:     "the pod limits how long it stays on a node that the control plane cannot reach, and keeps that limit; remove its toleration to have rockpool.dev/stay in effect",
+	ReasonFloatingImage:     "the sidecar's image has no version, so nodes run whichever they have pulled once; name a tag other than latest, or a digest",
+	ReasonPullAlways:        "with the pull policy Always, a sidecar that ends while the registry cannot be reached does not start again; use IfNotPresent",
+	ReasonPullSecrets:       "the pod names no pull secrets, and with those that were added the API server does not add those of its ServiceAccount; name these in the pod as well, if there are any",
 	ReasonNoSuchContainer:   "no container of the pod has this name; the entry excludes nothing",
 	ReasonProxy:             "the container uses a proxy, and its NO_PROXY comes from a valueFrom; make sure that it includes the sidecar, 127.0.0.1 (::1 in an IPv6 cluster)",
 	ReasonAPINames:          "the sidecar does not answer at the names of the API server's Service and at port 443 in this pod; see rockpool.dev/api-names",

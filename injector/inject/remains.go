@@ -23,6 +23,7 @@ func withoutRemains(pod *corev1.Pod) (*corev1.Pod, bool) {
 	u := undo{before: status.Before.clone(), sidecar: address.Addr(), env: addressEnv(address), account: accountIn(&pod.Spec), keepToken: true}
 	u.restoreSpec(&restored.Spec, cmp.Or(status.Names, namesIn(&pod.Spec, address.Addr())))
 	status.Tolerations.undo(&restored.Spec)
+	removePullSecrets(&restored.Spec, status.PullSecrets)
 	unannotate(restored, u.before.Annotations)
 	return restored, true
 }

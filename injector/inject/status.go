@@ -27,7 +27,9 @@ type Status struct {
 	Names      *Names   `json:"names,omitempty"`
 	// Tolerations are the changes of a [Stay].
 	Tolerations *Tolerations `json:"tolerations,omitempty"`
-	Before      *Before      `json:"before,omitempty"`
+	// PullSecrets are the image pull secrets that were added.
+	PullSecrets []string `json:"pullSecrets,omitempty"`
+	Before      *Before  `json:"before,omitempty"`
 }
 
 // Before is the original state that [Uninject] cannot derive from an injected pod. It is empty

@@ -23,6 +23,7 @@ func Uninject(pod *corev1.Pod) (*corev1.Pod, bool) {
 	u := undo{before: before, sidecar: address.Addr(), env: addressEnv(address), account: accountIn(&restored.Spec)}
 	u.restoreSpec(&restored.Spec, status.Names)
 	status.Tolerations.undo(&restored.Spec)
+	removePullSecrets(&restored.Spec, status.PullSecrets)
 	unannotate(restored, before.Annotations)
 	return restored, true
 }

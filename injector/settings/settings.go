@@ -32,6 +32,14 @@ func Keys() []Key {
 			p.Image = v
 			return inject.ValidateImage(v)
 		}},
+		{Name: "image_pull_policy", set: func(p *inject.Params, v string) error {
+			p.ImagePullPolicy = corev1.PullPolicy(v)
+			return inject.ValidatePullPolicy(p.ImagePullPolicy)
+		}},
+		{Name: "image_pull_secrets", set: func(p *inject.Params, v string) error {
+			p.ImagePullSecrets = strings.Split(onOneLine(v), ",")
+			return inject.ValidatePullSecrets(p.ImagePullSecrets)
+		}},
 		{Name: "api_names", set: func(p *inject.Params, v string) error {
 			p.APINames = inject.APINames(v)
 			return inject.ValidateAPINames(p.APINames)
