@@ -22,7 +22,7 @@ var layers = [][]string{
 	{"sidecar/api/request"},
 	{"sidecar/api/wire", "store", "sidecar/upstream", "sidecar/proxy", "sidecar/principal", "sidecar/pod/account",
 		"sidecar/pod/certs", "sidecar/pod/prepare", "sidecar/pod/slot", "sidecar/pod/wait"},
-	{"sidecar/api/origin", "sidecar/tally"},
+	{"sidecar/api/origin", "sidecar/tally", "sidecar/pod/flock"},
 }
 
 // settings stand beside the layers: only the command reads them, and hands on what they say. The

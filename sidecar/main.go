@@ -118,7 +118,8 @@ closed to other users. The command needs root and CAP_CHOWN, so the injector run
 an init container of its own.`,
 		Example: `  rockpool-sidecar prepare --root=/cache --directory=shop/default/deployment.web --uid=65532 --gid=65532`,
 		Args:    cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			opts.Warn = func(err error) { fmt.Fprintln(cmd.ErrOrStderr(), "warning:", err) }
 			if opts.Root == "" || opts.Directory == "" {
 				return errors.New("prepare: --root and --directory are required")
 			}

@@ -18,6 +18,7 @@
 package janitor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,8 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 	"k8s.io/utils/clock"
+
+	"rockpool.dev/sidecar/pod/flock"
 )
 
 // DefaultMaxAge is the default of offline.token-grace: after that time no token gives access
@@ -42,6 +45,8 @@ type Options struct {
 	Root   string        // the cache volume's mount point
 	MaxAge time.Duration // caches used within this time stay; must be positive
 	DryRun bool          // only log what would be removed
+
+	Patience time.Duration // how long to wait for the volume's lock; 0 = flock.Patience
 
 	Clock      clock.Clock           // nil = the system's
 	Logger     *zap.Logger           // nil = none
@@ -74,6 +79,7 @@ func New(o Options) (*Janitor, error) {
 	if o.MaxAge <= 0 {
 		return nil, fmt.Errorf("max-age %s: must be more than 0", o.MaxAge)
 	}
+	o.Patience = cmp.Or(o.Patience, flock.Patience)
 	if o.Clock == nil {
 		o.Clock = clock.RealClock{}
 	}
@@ -122,6 +128,7 @@ type round struct {
 	Round
 	before time.Time // a slot last used before this time is old
 	lock   *os.File  // the volume, for withLock
+	busy   bool      // another process has held the lock for longer than Patience
 	errs   []error
 }
 
@@ -219,18 +226,20 @@ func (r *round) visitWorkload(ctx context.Context, account, workload *os.Root, n
 	})
 }
 
-// withLock calls do under the volume's lock: meanwhile package prepare creates no directory.
+// withLock calls do under the volume's lock: meanwhile package prepare creates no directory. If
+// another process keeps the lock, it does nothing: a pod may be about to use the directory. In the
+// rest of the round it no longer waits for the lock.
 func (r *round) withLock(at string, do func()) {
-	for {
-		err := unix.Flock(int(r.lock.Fd()), unix.LOCK_EX)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, unix.EINTR) {
-			r.fail(at, fmt.Errorf("lock the cache volume: %w", err))
-			return
-		}
+	patience := r.Patience
+	if r.busy {
+		patience = 0
 	}
+	if err := flock.Take(r.lock, unix.LOCK_EX, patience, r.Clock); err != nil {
+		r.busy = errors.Is(err, flock.ErrHeld)
+		r.fail(at, err)
+		return
+	}
+	r.busy = false
 	defer unix.Flock(int(r.lock.Fd()), unix.LOCK_UN) //nolint:errcheck // cannot fail
 	do()
 }

@@ -3,7 +3,6 @@ package janitor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -12,11 +11,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"rockpool.dev/sidecar/pod/flock"
 	"rockpool.dev/sidecar/pod/prepare"
 	"rockpool.dev/sidecar/pod/slot"
 )
@@ -86,7 +86,7 @@ func TestPodsStartWhileSlotsAreRemoved(t *testing.T) {
 	j := v.janitor(Options{}) // by its clock, every slot is old
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	rounds := make(chan int)
+	rounds := make(chan int, 1)
 	go func() {
 		n := 0
 		for ; ctx.Err() == nil; n++ {
@@ -97,7 +97,13 @@ func TestPodsStartWhileSlotsAreRemoved(t *testing.T) {
 		rounds <- n
 	}()
 	warm := 0
+	step := func() { // for a round that waits for the lock
+		if v.clock.HasWaiters() {
+			v.clock.Step(20 * time.Millisecond)
+		}
+	}
 	for i := range 500 {
+		step()
 		workload := "shop/default/deployment." + strconv.Itoa(i%3)
 		err := prepare.Directory(prepare.Options{Root: v.root, Directory: workload, UID: os.Getuid(), GID: os.Getgid()})
 		if err != nil {
@@ -129,6 +135,10 @@ func TestPodsStartWhileSlotsAreRemoved(t *testing.T) {
 		s.Close()
 	}
 	stop()
+	for len(rounds) == 0 {
+		step()
+		runtime.Gosched()
+	}
 	t.Logf("%d rounds, %d of 500 pods started warm", <-rounds, warm)
 }
 
@@ -174,26 +184,59 @@ func TestARoundWaitsForTheLockOfTheVolume(t *testing.T) {
 		_, err := v.janitor(Options{}).Once(context.Background())
 		done <- err
 	}()
-	info, _ := pod.Stat()
-	waits := fmt.Sprintf(":%d ", info.Sys().(*syscall.Stat_t).Ino)
-	for seen := false; !seen; runtime.Gosched() {
-		locks, err := os.ReadFile("/proc/locks")
-		if err != nil {
-			t.Skip(err)
-		}
-		for line := range strings.Lines(string(locks)) {
-			seen = seen || strings.Contains(line, "-> FLOCK") && strings.Contains(line, waits)
-		}
+	for !v.clock.HasWaiters() {
 		if len(done) > 0 {
 			t.Fatalf("did not wait: %v", <-done)
 		}
+		runtime.Gosched()
 	}
 	if _, err := os.Stat(v.path("shop/default/deployment.web/0/rockpool.db")); err != nil {
 		t.Error(err)
 	}
 	pod.Close()
+	v.stepUntil(done)
 	if err := <-done; err != nil || len(v.paths()) != 0 {
 		t.Errorf("%v, left %q", err, v.paths())
+	}
+}
+
+func TestARoundDoesNotWaitForEverForTheLockOfTheVolume(t *testing.T) {
+	v := newVolume(t)
+	for _, workload := range []string{"a", "b", "c"} {
+		v.slot("shop/default/deployment." + workload + "/0")
+	}
+	somebody, err := os.Open(v.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer somebody.Close()
+	if err := unix.Flock(int(somebody.Fd()), unix.LOCK_SH); err != nil {
+		t.Fatal(err)
+	}
+	began := v.clock.Now()
+	done := make(chan error, 1)
+	var round Round
+	go func() {
+		var err error
+		round, err = v.janitor(Options{Patience: time.Minute}).Once(context.Background())
+		done <- err
+	}()
+	v.stepUntil(done)
+	if err := <-done; !errors.Is(err, flock.ErrHeld) || round.Removed != 0 || round.Unreached != 5 { // workloads, service account, namespace
+		t.Errorf("%v, %+v", err, round)
+	}
+	if took := v.clock.Since(began); took > 2*time.Minute {
+		t.Errorf("the round took %s", took)
+	}
+}
+
+// stepUntil moves the clock until there is a result.
+func (v *volume) stepUntil(done <-chan error) {
+	for len(done) == 0 {
+		if v.clock.HasWaiters() {
+			v.clock.Step(time.Second)
+		}
+		runtime.Gosched()
 	}
 }
 

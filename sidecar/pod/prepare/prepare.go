@@ -13,13 +13,18 @@
 package prepare
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
+	"k8s.io/utils/clock"
+
+	"rockpool.dev/sidecar/pod/flock"
 )
 
 // maxLevels is far above the three levels that the injector uses.
@@ -30,12 +35,23 @@ type Options struct {
 	Root      string // the volume's mount point; it must exist, and stays as it is
 	Directory string // relative, such as namespace/serviceaccount/workload
 	UID, GID  int    // owner of the last level, which gets mode 0700
+
+	Patience time.Duration // how long to wait for the volume's lock; 0 = flock.Patience
+	Warn     func(error)   // is told of a lock that was not taken; nil = nobody
+	Clock    clock.Clock   // nil = the system's
 }
 
 // Directory creates Root/Directory, or corrects the owner and mode of an existing one. The
 // caller needs CAP_CHOWN unless UID and GID are its own. An error names the path, and a
 // remedy if there is a usual one.
 func Directory(o Options) error {
+	o.Patience = cmp.Or(o.Patience, flock.Patience)
+	if o.Warn == nil {
+		o.Warn = func(error) {}
+	}
+	if o.Clock == nil {
+		o.Clock = clock.RealClock{}
+	}
 	levels, err := split(o.Directory)
 	if err != nil {
 		return err
@@ -49,7 +65,7 @@ func Directory(o Options) error {
 		return fmt.Errorf("cache volume %s: %w", o.Root, explain(err))
 	}
 	defer func() { unix.Close(parent) }()
-	defer lock(o.Root)()
+	defer o.lock()()
 
 	for _, name := range levels[:len(levels)-1] {
 		at = filepath.Join(at, name)
@@ -137,17 +153,16 @@ func enter(parent int, name string) (int, unix.Stat_t, error) {
 }
 
 // lock keeps the janitor from removing levels until the caller calls unlock. Without the
-// lock, as in a volume that this container may not read, a level may be removed too early. At
-// worst the kubelet then restarts this container.
-func lock(root string) (unlock func()) {
-	volume, err := os.Open(root)
+// lock, as in a volume that this container may not read, or that another program has locked for
+// longer than patience, a level may be removed too early. At worst the kubelet then restarts this
+// container.
+func (o *Options) lock() (unlock func()) {
+	volume, err := os.Open(o.Root)
 	if err != nil {
 		return func() {}
 	}
-	for {
-		if err := unix.Flock(int(volume.Fd()), unix.LOCK_SH); !errors.Is(err, unix.EINTR) {
-			break
-		}
+	if err := flock.Take(volume, unix.LOCK_SH, o.Patience, o.Clock); err != nil {
+		o.Warn(fmt.Errorf("%w; going on without it", err))
 	}
 	return func() { volume.Close() }
 }
@@ -227,7 +242,7 @@ func explain(err error) error {
 		{unix.EROFS, "the hostPath volume is read-only: mount it writable, or " + useEmptyDir},
 		{unix.ENOSPC, "the node's disk is full (or out of inodes): free some, or " + useEmptyDir},
 		{unix.EDQUOT, "the disk quota is used up: raise it, or " + useEmptyDir},
-		{unix.EACCES, "the directory is closed to this container: it must belong to root on the node"},
+		{unix.EACCES, closed(securityLabel())},
 		{unix.ENOENT, "the directory is missing: is the cache volume mounted there?"},
 	} {
 		if errors.Is(err, hint.is) {
@@ -235,4 +250,27 @@ func explain(err error) error {
 		}
 	}
 	return err
+}
+
+// securityLabel returns the label that SELinux or AppArmor has given to this process, or "".
+func securityLabel() string {
+	label, err := os.ReadFile("/proc/self/attr/current")
+	if err != nil {
+		return ""
+	}
+	return strings.Trim(string(label), "\x00\n ")
+}
+
+// closed says why a directory may be closed to a process with this label, and the remedy.
+func closed(label string) string {
+	const owner = "the directory is closed to this container: it must belong to root on the node"
+	switch {
+	case strings.Count(label, ":") >= 3: // user:role:type:level
+		return fmt.Sprintf("SELinux may deny it to %s: set selinux_type: spc_t in rockpool-cfg, or relabel the directory on the node: "+
+			"chcon -R -t container_file_t -l s0 DIRECTORY; ausearch -m avc shows denials. Otherwise "+owner, label)
+	case label != "" && label != "unconfined":
+		return fmt.Sprintf("AppArmor may deny it by its profile %s; the node's kernel log shows denials. Otherwise "+owner, label)
+	default:
+		return owner
+	}
 }

@@ -5,14 +5,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+	clocktesting "k8s.io/utils/clock/testing"
 )
 
 // sidecarID is the sidecar's user, as the injector sets it.
@@ -236,50 +237,78 @@ func TestTheChangeTimeOfACorrectDirectoryIsUpdated(t *testing.T) {
 }
 
 func TestDirectoryWaitsForTheLockOfTheVolume(t *testing.T) {
-	root := t.TempDir()
-	volume, err := os.Open(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer volume.Close()
-	if err := unix.Flock(int(volume.Fd()), unix.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() {
-		done <- Directory(Options{Root: root, Directory: "ns/sa/app", UID: os.Getuid(), GID: os.Getgid()})
-	}()
-	for { // until the kernel lists it as waiting
-		waiting, err := os.ReadFile("/proc/locks")
-		if err != nil {
-			t.Skip(err)
-		}
-		if waits := regexp.MustCompile(`-> FLOCK .*` + inode(t, root)); waits.Match(waiting) {
-			break
-		}
-		select {
-		case err := <-done:
-			t.Fatalf("did not wait: %v", err)
-		default:
-			runtime.Gosched()
-		}
-	}
-	if left, _ := os.ReadDir(root); len(left) != 0 {
-		t.Errorf("created while another process held the lock: %v", left)
-	}
-	volume.Close()
-	if err := <-done; err != nil {
-		t.Error(err)
+	for name, test := range map[string]struct {
+		released bool
+		warning  string
+	}{
+		"until it is released":          {released: true},
+		"but not for a lock that stays": {warning: "another process holds the lock of the cache volume for 1s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			volume, err := os.Open(root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer volume.Close()
+			if err := unix.Flock(int(volume.Fd()), unix.LOCK_EX); err != nil {
+				t.Fatal(err)
+			}
+			fake := clocktesting.NewFakeClock(time.Now())
+			var warned error
+			done := make(chan error, 1)
+			go func() {
+				done <- Directory(Options{
+					Root: root, Directory: "ns/sa/app", UID: os.Getuid(), GID: os.Getgid(),
+					Patience: time.Second, Clock: fake, Warn: func(err error) { warned = err },
+				})
+			}()
+			for !fake.HasWaiters() {
+				if len(done) > 0 {
+					t.Fatalf("did not wait: %v", <-done)
+				}
+				runtime.Gosched()
+			}
+			if left, _ := os.ReadDir(root); len(left) != 0 {
+				t.Errorf("created while another process held the lock: %v", left)
+			}
+			if test.released {
+				volume.Close()
+			}
+			for len(done) == 0 {
+				if fake.HasWaiters() {
+					fake.Step(time.Second)
+				}
+				runtime.Gosched()
+			}
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+			if text := fmt.Sprint(warned); (warned != nil) != (test.warning != "") || !strings.Contains(text, test.warning) && warned != nil {
+				t.Errorf("warned of %v", warned)
+			}
+			if _, err := os.Stat(filepath.Join(root, "ns/sa/app")); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 
-func inode(t *testing.T, path string) string {
-	t.Helper()
-	info, err := os.Stat(path)
-	if err != nil {
-		t.Fatal(err)
+func TestADeniedDirectoryNamesTheSecurityModule(t *testing.T) {
+	for label, want := range map[string]string{
+		"system_u:system_r:container_t:s0:c1,c2": "SELinux may deny it to system_u:system_r:container_t:s0:c1,c2: set selinux_type",
+		"cri-containerd.apparmor.d (enforce)":    "AppArmor may deny it by its profile cri-containerd.apparmor.d (enforce)",
+		"unconfined":                             "must belong to root on the node",
+		"":                                       "must belong to root on the node",
+	} {
+		got := closed(label)
+		if !strings.Contains(got, want) {
+			t.Errorf("%q: %s", label, got)
+		}
+		if other := label == "" || label == "unconfined"; other && strings.Contains(got, "may deny") {
+			t.Errorf("%q: %s", label, got)
+		}
 	}
-	return fmt.Sprintf(":%d ", info.Sys().(*syscall.Stat_t).Ino)
 }
 
 func makeDirectory(t *testing.T, root, path string, mode os.FileMode, id int) {
