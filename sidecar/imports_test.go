@@ -16,7 +16,7 @@ var layers = [][]string{
 	{"sidecar/watch"},
 	{"sidecar/relist"},
 	{"sidecar/cache"},
-	{"sidecar/record", "sidecar/replay", "sidecar/write/outbox", "sidecar/write/lease", "sidecar/pod/janitor"},
+	{"sidecar/record", "sidecar/replay", "sidecar/write/outbox", "sidecar/write/lease", "sidecar/write/token", "sidecar/pod/janitor"},
 	{"sidecar/write"},
 	{"sidecar/api/convert"},
 	{"sidecar/api/request"},

@@ -35,6 +35,7 @@ import (
 	"rockpool.dev/sidecar/upstream"
 	"rockpool.dev/sidecar/write/lease"
 	"rockpool.dev/sidecar/write/outbox"
+	"rockpool.dev/sidecar/write/token"
 )
 
 // gcPercent is GOGC where the environment sets none. A pod's memory is worth more than the few percent
@@ -191,8 +192,13 @@ func (s *sidecar) newDispatcher() {
 	}
 	s.outbox = s.newOutbox()
 	o.Acceptors = append(o.Acceptors, s.outbox)
-	if s.cfg.Offline.Leases {
-		o.Acceptors = append(o.Acceptors, lease.New(lease.Options{Logger: s.log}))
+	if s.cfg.Offline.Leases || s.cfg.Offline.ElectionAnnotations {
+		o.Acceptors = append(o.Acceptors, lease.New(lease.Options{
+			Leases: s.cfg.Offline.Leases, Annotations: s.cfg.Offline.ElectionAnnotations, Logger: s.log,
+		}))
+	}
+	if s.cfg.Offline.Tokens {
+		o.Acceptors = append(o.Acceptors, token.New(token.Options{}))
 	}
 	s.dispatcher = dispatch.New(o)
 }

@@ -38,6 +38,10 @@ const (
 	AnnotationOfflineEvents = AnnotationPrefix + "offline-events"
 	// AnnotationOfflineLeases renews held Leases while the link is down ("true").
 	AnnotationOfflineLeases = AnnotationPrefix + "offline-leases"
+	// AnnotationOfflineElectionAnnotations renews held locks in annotations likewise ("true").
+	AnnotationOfflineElectionAnnotations = AnnotationPrefix + "offline-election-annotations"
+	// AnnotationOfflineTokens gives issued tokens again while the link is down ("true").
+	AnnotationOfflineTokens = AnnotationPrefix + "offline-tokens"
 	// AnnotationOfflineWritePatience is how long a write waits for a link that flaps ("2s").
 	AnnotationOfflineWritePatience = AnnotationPrefix + "offline-write-patience"
 	// AnnotationStay is how long the pod stays on a node that the control plane cannot reach, see

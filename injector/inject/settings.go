@@ -74,14 +74,10 @@ var settings = []setting{
 		}
 		return nil
 	}},
-	{AnnotationOfflineEvents, "true, false", func(_ *Annotations, value string) error {
-		_, err := oneOf(value, "true", "false")
-		return err
-	}},
-	{AnnotationOfflineLeases, "true, false", func(_ *Annotations, value string) error {
-		_, err := oneOf(value, "true", "false")
-		return err
-	}},
+	{AnnotationOfflineEvents, "true, false", checkBoolean},
+	{AnnotationOfflineLeases, "true, false", checkBoolean},
+	{AnnotationOfflineElectionAnnotations, "true, false", checkBoolean},
+	{AnnotationOfflineTokens, "true, false", checkBoolean},
 	{AnnotationOfflineWritePatience, "a duration from 0s to 30s, like 2s", func(_ *Annotations, value string) error {
 		if patience, err := time.ParseDuration(value); err != nil || patience < 0 || patience > 30*time.Second {
 			return fmt.Errorf("%q is not such a duration", value)
@@ -158,4 +154,9 @@ func setQuantity(list *corev1.ResourceList, name corev1.ResourceName, value stri
 	}
 	set(list, name, q)
 	return nil
+}
+
+func checkBoolean(_ *Annotations, value string) error {
+	_, err := oneOf(value, "true", "false")
+	return err
 }

@@ -29,8 +29,10 @@ var annotations = []struct{ name, key string }{
 	{"rockpool.dev/log-level", "log.level"},
 	{"rockpool.dev/memory-limit", ""},
 	{"rockpool.dev/memory-request", ""},
+	{"rockpool.dev/offline-election-annotations", "offline.election-annotations"},
 	{"rockpool.dev/offline-events", "offline.events"},
 	{"rockpool.dev/offline-leases", "offline.leases"},
+	{"rockpool.dev/offline-tokens", "offline.tokens"},
 	{"rockpool.dev/offline-write-patience", "offline.write-patience"},
 	{"rockpool.dev/port", ""}, // also in the applications' environment
 	{"rockpool.dev/status", ""},

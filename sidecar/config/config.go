@@ -127,6 +127,10 @@ type Offline struct {
 	EventsMaxCount int
 	EventsMaxAge   time.Duration
 	Leases         bool // held Leases can be renewed
+	// ElectionAnnotations means that held locks in annotations of ConfigMaps and Endpoints can be
+	// renewed.
+	ElectionAnnotations bool
+	Tokens              bool // tokens that were issued before are given again
 }
 
 // Log says what the sidecar logs, and in which format.

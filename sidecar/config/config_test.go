@@ -178,10 +178,11 @@ func TestLoad(t *testing.T) {
 			want: func(c *Config) { c.Offline.TokenGrace = 0 },
 		},
 		"writes while the link is down": {
-			file: "offline: {events: true, leases: true, events-max-count: 7}\n",
+			file: "offline: {events: true, leases: true, election-annotations: true, tokens: true, events-max-count: 7}\n",
 			env:  map[string]string{"ROCKPOOL_OFFLINE_LEASES": "false", "ROCKPOOL_OFFLINE_EVENTS_MAX_AGE": "2h"},
 			want: func(c *Config) {
 				c.Offline.Events, c.Offline.EventsMaxCount, c.Offline.EventsMaxAge = true, 7, 2*time.Hour
+				c.Offline.ElectionAnnotations, c.Offline.Tokens = true, true
 			},
 		},
 		"the variables of a Service named rockpool are not settings": {

@@ -151,10 +151,10 @@ func (d *Dispatcher) forward(x *exchange) (*http.Response, error) {
 	return resp, nil
 }
 
-// patience is how long a request may wait for the link. Only writes have no other answer. Those that
-// an acceptor handles have one.
+// patience is how long a request may wait for the link. Only writes have no other answer, but for
+// those that an acceptor answers.
 func (d *Dispatcher) patience(x *exchange) time.Duration {
-	if !x.changes() || x.acceptor != nil {
+	if !x.changes() || x.acceptor != nil && x.acceptor.Answers(x.write()) {
 		return 0
 	}
 	return d.WritePatience

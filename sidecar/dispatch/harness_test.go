@@ -48,6 +48,7 @@ type harness struct {
 	*Dispatcher
 	t        *testing.T
 	db       *store.DB
+	dir      string // of db
 	link     *upstreamtest.Link
 	podToken string // the token in the pod's service-account directory
 }
@@ -58,7 +59,8 @@ func newHarness(t *testing.T) *harness {
 	if err != nil {
 		t.Fatal(err)
 	}
-	db, err := store.Open(t.Context(), t.TempDir(), store.Options{})
+	dir := t.TempDir()
+	db, err := store.Open(t.Context(), dir, store.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +75,7 @@ func newHarness(t *testing.T) *harness {
 			t.Error(err)
 		}
 	})
-	g := &harness{t: t, db: db, link: upstreamtest.NewLink(), podToken: token("web")}
+	g := &harness{t: t, db: db, dir: dir, link: upstreamtest.NewLink(), podToken: token("web")}
 	g.restart(Options{
 		Upstream: g.link, Agents: agent.NewCurrent(all), Verifier: verifier{}, Logger: log,
 		Caches:      cache.Caches{Disk: disk, Memory: &cache.Cache{}, MemoryOnly: []schema.GroupResource{{Resource: "secrets"}}},

@@ -25,7 +25,7 @@ func heldLease(version string, second int) string {
 func newLeasesHarness(t *testing.T) *harness {
 	t.Helper()
 	g := newHarness(t)
-	g.Acceptors = []write.Acceptor{lease.New(lease.Options{Logger: zaptest.NewLogger(t)})}
+	g.Acceptors = []write.Acceptor{lease.New(lease.Options{Leases: true, Logger: zaptest.NewLogger(t)})}
 	g.answerAll(200, heldLease("2", 1))
 	if code, body := g.do(g.write("PUT", leasePath, heldLease("1", 1))); code != 200 || body != heldLease("2", 1) {
 		t.Fatalf("%d %s", code, body)
@@ -98,7 +98,7 @@ func TestAnInterruptedRenewalGets504AndTheNextIsAccepted(t *testing.T) {
 
 func TestALeaseThatIsNotHeldIsAnsweredFromTheCache(t *testing.T) {
 	g := newHarness(t)
-	g.Acceptors = []write.Acceptor{lease.New(lease.Options{Logger: zaptest.NewLogger(t)})}
+	g.Acceptors = []write.Acceptor{lease.New(lease.Options{Leases: true, Logger: zaptest.NewLogger(t)})}
 	g.answerAll(200, heldLease("2", 1))
 	g.do(g.request("GET", leasePath))
 	g.link.Cut()

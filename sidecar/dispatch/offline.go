@@ -61,15 +61,20 @@ func (d *Dispatcher) accept(x *exchange, subject string) (*http.Response, error)
 		return nil, unavailable("the cache does not answer for a path with an empty or a dot segment")
 	case x.info.Head && x.info.IsBuiltin() && x.info.Subresource == "":
 		return nil, apierrors.NewGenericServerResponse(http.StatusMethodNotAllowed, "", schema.GroupResource{}, "", "", 0, false)
-	case x.acceptor != nil:
+	}
+	if x.acceptor != nil {
 		q := x.write()
 		q.Principal = subject
 		q.Recorded = func(ctx context.Context) ([]byte, error) { return d.recorded(ctx, x, subject) }
 		resp, err := x.acceptor.Accept(x.request.Context(), q)
-		if err == nil && x.changes() {
+		if err == nil && resp != nil && x.changes() {
 			d.Credentials.Remember(x.request.Header, subject) // it is proven, and the newest one
 		}
-		return resp, err
+		if err != nil || resp != nil {
+			return resp, err
+		}
+	}
+	switch {
 	case x.reviewed && x.review == nil:
 		return nil, unavailable("the review is too large to be recorded")
 	case !x.info.IsRead() && !x.info.IsReview():

@@ -24,8 +24,12 @@ type Acceptor interface {
 	// Repeatable tells that the API server may carry a write out a second time without harm.
 	// Only such a write is accepted when the link has broken during it.
 	Repeatable(Request) bool
+	// Answers tells whether Accept is likely to answer a write. A write that has no answer while
+	// the link is down may wait for the link.
+	Answers(Request) bool
 	// Accept answers a request that the acceptor handles. It gives nil for a read that the
-	// cache must answer. Errors are ErrNeedsServer, and the API server's own.
+	// cache must answer, and for a write that is refused like any other. Errors are
+	// ErrNeedsServer, and the API server's own.
 	Accept(context.Context, Request) (*http.Response, error)
 }
 
@@ -53,6 +57,7 @@ type Request struct {
 	Body        []byte
 	// TooLarge tells that the body is larger than is read here. Body is nil then.
 	TooLarge bool
-	// Recorded gives the object of a write as the API server last showed it, in JSON.
+	// Recorded gives the object of the request as the API server last showed it, in JSON. It is
+	// set for Accept; nil: nothing is recorded.
 	Recorded func(context.Context) ([]byte, error)
 }

@@ -39,7 +39,7 @@ type harness struct {
 func newHarness(t *testing.T) *harness {
 	core, logs := observer.New(zap.DebugLevel)
 	c := clocktesting.NewFakePassiveClock(time.Unix(1_700_000_000, 0))
-	return &harness{New(Options{Logger: zap.New(core), Clock: c}), t, c, logs, 0}
+	return &harness{New(Options{Leases: true, Annotations: true, Logger: zap.New(core), Clock: c}), t, c, logs, 0}
 }
 
 // ask gives the next sequence number.
@@ -131,7 +131,7 @@ func (g *harness) renew(second int) string {
 // get returns a summary of the Lease that the Tracker answers a GET with, empty if it has none.
 func (g *harness) get() string {
 	g.t.Helper()
-	resp := g.held("me", parse("GET", path))
+	resp := g.held(keyOf("me", parse("GET", path)), parse("GET", path))
 	if resp == nil {
 		return ""
 	}
@@ -165,7 +165,7 @@ func TestTheTrackerHandlesOnlyRequestsForOneLease(t *testing.T) {
 		{"a DELETE of all", "DELETE", all, false},
 		{"a dry-run PUT", "PUT", path + "?dryRun=All", false},
 		{"another version", "PUT", strings.Replace(path, "v1", "v1beta1", 1), false},
-		{"another resource", "PUT", "/api/v1/namespaces/shop/configmaps/web", false},
+		{"another resource", "PUT", "/api/v1/namespaces/shop/pods/web", false},
 	} {
 		if got := g.Handles(parse(tt.method, tt.path)); got != tt.want {
 			t.Errorf("%s: %v", tt.name, got)
@@ -230,7 +230,7 @@ func TestOnlyTheHolderRenewsAtTheLatestVersion(t *testing.T) {
 	}
 	g := newHolder(t)
 	g.want(g.offlineAs("another", "PUT", path, asJSON, object("a", "2", 9)), "unheld")
-	if g.held("another", parse("GET", path)) != nil {
+	if g.held(keyOf("another", parse("GET", path)), parse("GET", path)) != nil {
 		t.Error("another principal gets the Lease")
 	}
 }
@@ -345,11 +345,11 @@ func TestAnAnswerOfTheAPIServerReplacesLocalRenewals(t *testing.T) {
 
 func TestTheNumberOfTrackedLeasesIsBounded(t *testing.T) {
 	g := newHolder(t)
-	for i := range 2 * maxLeases {
+	for i := range 2 * maxLocks {
 		name := fmt.Sprint("other-", i)
 		g.exchange("GET", all+"/"+name, "", 200, strings.Replace(object("b", "5", 5), `"web"`, `"`+name+`"`, 1))
 	}
-	if n := len(g.leases); n != maxLeases {
+	if n := len(g.known); n != maxLocks {
 		t.Errorf("%d Leases are tracked", n)
 	}
 	g.want(g.renew(9), "a@2 09")

@@ -61,6 +61,9 @@ func nameOf(info *request.Info, contentType string, body []byte) string {
 	return m.Name
 }
 
+// Answers tells that writes of Events do not wait for the link.
+func (*Outbox) Answers(write.Request) bool { return true }
+
 // Repeatable tells that a write has the same effect when it is sent twice. A PATCH sets the same
 // fields again, and an Event with a name is not created twice.
 func (*Outbox) Repeatable(q write.Request) bool {

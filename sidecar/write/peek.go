@@ -1,4 +1,4 @@
-package lease
+package write
 
 import (
 	"bytes"
@@ -9,8 +9,8 @@ import (
 // maxAnswer bounds, in bytes, how much is read of an answer of the API server.
 const maxAnswer = 64 << 10
 
-// peek reads the body of an answer, up to maxAnswer, and leaves it to be read again.
-func peek(resp *http.Response) []byte {
+// Peek reads the body of an answer, up to maxAnswer, and leaves it to be read again.
+func Peek(resp *http.Response) []byte {
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	rest := io.Reader(resp.Body)
 	if err != nil {
