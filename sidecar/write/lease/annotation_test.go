@@ -205,7 +205,7 @@ func TestALockIsNotRenewedBehindWhatAWatchHasShown(t *testing.T) {
 				Recorded: func(context.Context) ([]byte, error) { return []byte(tt.recorded), tt.err },
 			}
 			resp, err := g.Accept(t.Context(), q)
-			got := ""
+			var got string
 			switch {
 			case apierrors.IsConflict(err):
 				got = "Conflict"

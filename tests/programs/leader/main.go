@@ -1,9 +1,10 @@
 // Command leader is an ordinary in-cluster program that leads while it holds a Lease, as most
-// controllers do, and reports its actions as Events. It uses rest.InClusterConfig, and the leader
-// election and the recorders of client-go. It knows nothing of Rockpool.
+// controllers do, or a lock in an annotation, as older ones do. It reports its actions as Events. It
+// uses rest.InClusterConfig, and the leader election and the recorders of client-go. It knows nothing
+// of Rockpool.
 //
 // Each line on standard output is a JSON object: {"event":"leading"} when it starts to lead,
-// {"event":"stopped"} when it has lost the Lease, after which it exits with 1, and
+// {"event":"stopped"} when it has lost the lock, after which it exits with 1, and
 // {"event":"tick","count":N} for each pair of Events: one with the reason TickN, and one that is
 // the same each time, so that the recorder counts it.
 package main
@@ -21,25 +22,24 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/tools/leaderelection"
-	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/client-go/tools/record"
 )
 
 type settings struct {
-	lease, identity, contentType string
-	duration, renew, retry, tick time.Duration
+	lease, lock, identity, contentType string
+	duration, renew, retry, tick       time.Duration
 }
 
 func main() {
 	var s settings
-	flag.StringVar(&s.lease, "lease", "", "name of the Lease; empty: no leader election")
+	flag.StringVar(&s.lease, "lease", "", "name of the Lease, or other object with the lock; empty: no leader election")
+	flag.StringVar(&s.lock, "lock", "leases", "kind of object that has the lock: leases, configmaps or endpoints")
 	flag.StringVar(&s.identity, "identity", "edge", "holder's name")
 	flag.StringVar(&s.contentType, "content-type", "", "content type of requests; empty: client-go's default")
 	flag.DurationVar(&s.duration, "lease-duration", 15*time.Second, "as in leaderelection.LeaderElectionConfig")
@@ -84,11 +84,12 @@ func run(ctx context.Context, s settings) error {
 		<-ctx.Done()
 		return nil
 	}
+	lock, err := newLock(s, client, namespace)
+	if err != nil {
+		return err
+	}
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-		Lock: &resourcelock.LeaseLock{
-			LeaseMeta: metav1.ObjectMeta{Namespace: namespace, Name: s.lease}, Client: client.CoordinationV1(),
-			LockConfig: resourcelock.ResourceLockConfig{Identity: s.identity},
-		},
+		Lock:          lock,
 		LeaseDuration: s.duration, RenewDeadline: s.renew, RetryPeriod: s.retry,
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(context.Context) { printLine("leading", 0) },
@@ -104,7 +105,7 @@ func run(ctx context.Context, s settings) error {
 	}
 	elector.Run(ctx)
 	if ctx.Err() == nil {
-		return fmt.Errorf("lost the Lease %s", s.lease)
+		return fmt.Errorf("lost the lock %s", s.lease)
 	}
 	return nil
 }
