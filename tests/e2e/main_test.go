@@ -52,12 +52,18 @@ const patience = 60 * time.Second
 // site is a namespace, a node and the pods on it.
 type site struct {
 	*edge.Node
+	cluster   *edge.Edge
 	t         *testing.T
 	ctx       context.Context
 	namespace string
 }
 
 func newSite(t *testing.T) *site {
+	t.Helper()
+	return newSiteIn(t, cluster)
+}
+
+func newSiteIn(t *testing.T, cluster *edge.Edge) *site {
 	t.Helper()
 	name := strings.ToLower(strings.Map(func(r rune) rune {
 		if r == '/' || r == '_' {
@@ -78,7 +84,7 @@ func newSite(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	t.Cleanup(node.Close)
-	return &site{Node: node, t: t, ctx: t.Context(), namespace: name}
+	return &site{Node: node, cluster: cluster, t: t, ctx: t.Context(), namespace: name}
 }
 
 // linkAt adds a link to a server, which the pods of this site reach at address (host:port).
@@ -135,7 +141,7 @@ func (s *site) started(runner *pod.Runner) *testPod {
 // configMap creates or changes a ConfigMap, not over the link.
 func (s *site) configMap(name, value string) *corev1.ConfigMap {
 	s.t.Helper()
-	api := cluster.Client().CoreV1().ConfigMaps(s.namespace)
+	api := s.cluster.Client().CoreV1().ConfigMaps(s.namespace)
 	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": name}}, Data: map[string]string{"value": value}}
 	out, err := api.Update(s.ctx, cm, metav1.UpdateOptions{})
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -41,6 +42,15 @@ const SidecarImage = "rockpool:dev"
 // Link.
 const PublicAddress = cluster.DefaultPublicAddress
 
+// Addresses of an Edge with Options.IPv6, from the range for documentation (RFC 3849) and from
+// unique local ones (RFC 4193).
+const (
+	publicIPv6      = "2001:db8::10"
+	podIPv6         = "fd00:10:244::10"
+	hostIPv6        = "2001:db8::20"
+	serviceCIDRIPv6 = "fd00:10:96::/112"
+)
+
 // informer is the program of the app container.
 const informer = "informer"
 
@@ -51,6 +61,10 @@ type Options struct {
 	// Programs are directories of tests/programs to build in addition to the informer. Each is the
 	// entrypoint of an image, NAME:dev, and is also at /NAME in shell:dev.
 	Programs []string
+	// Like is a running Edge whose programs are used. Nil: they are built.
+	Like *Edge
+	// IPv6 makes a cluster whose Services, pods and public address have IPv6 addresses only.
+	IPv6 bool
 	// Progress receives progress messages. Nil: standard error.
 	Progress io.Writer
 }
@@ -58,8 +72,14 @@ type Options struct {
 // Edge is a cluster with Rockpool installed.
 type Edge struct {
 	*cluster.ControlPlane
+	// Public is the address (host:port) at which pods reach the API server: PublicAddress, if they
+	// have IPv4.
+	Public string
+
 	directory string
+	binaries  string // directory of the programs
 	root      string // of the checkout
+	pods      pod.Options
 	injector  *exec.Cmd
 	exited    chan struct{}
 	webhook   string // URL
@@ -73,7 +93,13 @@ func Start(ctx context.Context, opts Options) (e *Edge, err error) {
 	if opts.Progress == nil {
 		opts.Progress = os.Stderr
 	}
-	e = &Edge{}
+	e = &Edge{Public: PublicAddress}
+	plane := cluster.Options{Progress: opts.Progress}
+	if opts.IPv6 {
+		e.Public, e.pods = net.JoinHostPort(publicIPv6, "6443"), pod.Options{PodIP: podIPv6, HostIP: hostIPv6}
+		plane.ServiceCIDR, plane.ServerNames = serviceCIDRIPv6, []string{publicIPv6}
+		plane.APIServerArgs = []string{"--advertise-address=" + publicIPv6} // of the family of Services
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.Stop())
@@ -88,10 +114,13 @@ func Start(ctx context.Context, opts Options) (e *Edge, err error) {
 	if err := os.Chmod(e.directory, 0o755); err != nil { // for pods, which run as other users
 		return e, err
 	}
-	if err := e.build(ctx, opts); err != nil {
+	e.binaries = e.directory
+	if opts.Like != nil {
+		e.binaries = opts.Like.binaries
+	} else if err := e.build(ctx, opts); err != nil {
 		return e, err
 	}
-	if e.ControlPlane, err = cluster.Start(ctx, cluster.Options{Progress: opts.Progress}); err != nil {
+	if e.ControlPlane, err = cluster.Start(ctx, plane); err != nil {
 		return e, err
 	}
 	e.images = map[string]pod.Image{
@@ -129,7 +158,7 @@ func checkout() (string, error) {
 	}
 }
 
-func (e *Edge) bin(name string) string { return filepath.Join(e.directory, name) }
+func (e *Edge) bin(name string) string { return filepath.Join(e.binaries, name) }
 
 func (e *Edge) build(ctx context.Context, opts Options) error {
 	fmt.Fprintln(opts.Progress, "building rockpool-sidecar, rockpool-injector and the test programs")
@@ -230,10 +259,11 @@ func (n *Node) Create(ctx context.Context, object *corev1.Pod) (*pod.Runner, err
 
 // Run runs a pod that the API server has returned.
 func (n *Node) Run(ctx context.Context, object *corev1.Pod) (*pod.Runner, error) {
-	links := map[string]*link.Link{PublicAddress: n.Link}
+	links := map[string]*link.Link{n.edge.Public: n.Link}
 	maps.Copy(links, n.Links)
 	return pod.Run(ctx, n.edge.Client(), object, pod.Options{
 		Images: n.edge.images, HostRoot: n.Root, Links: links, Log: n.log, LateProjections: n.LateProjections,
+		PodIP: n.edge.pods.PodIP, HostIP: n.edge.pods.HostIP,
 	})
 }
 

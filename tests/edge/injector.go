@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -55,10 +56,11 @@ func (e *Edge) StartInjector(ctx context.Context, args ...string) error {
 	cmd := exec.Command(e.bin("rockpool-injector"), append([]string{
 		"serve", "--listen", e.webhook, "--metrics-listen", "", "--config-map", "",
 		"--tls-cert-file", certFile, "--tls-key-file", keyFile, "--sidecar-image", SidecarImage, "--kubeconfig", e.injectorKubeconfig(),
-		"--upstream", "https://" + PublicAddress, "--shutdown-delay", "0s",
+		"--upstream", "https://" + e.Public, "--shutdown-delay", "0s",
 	}, args...)...)
 	cmd.Stdout, cmd.Stderr = logFile, logFile
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // so that Ctrl-C ends only this program
+	cmd.Env = append(os.Environ(), "KUBERNETES_SERVICE_HOST="+e.serviceHost()) // as the kubelet sets it
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}                      // so that Ctrl-C ends only this program
 	if err := cmd.Start(); err != nil {
 		return err
 	}
@@ -72,6 +74,15 @@ func (e *Edge) StartInjector(ctx context.Context, args ...string) error {
 		return fmt.Errorf("injector not ready: %w\n%s", err, text)
 	}
 	return nil
+}
+
+// serviceHost is the address of the API server's Service.
+func (e *Edge) serviceHost() string {
+	host, _, err := net.SplitHostPort(e.ServiceAddress())
+	if err != nil {
+		panic(err) // it was joined
+	}
+	return host
 }
 
 func (e *Edge) injectorKubeconfig() string { return filepath.Join(e.directory, "injector.kubeconfig") }
@@ -151,7 +162,7 @@ func (e *Edge) injectorReady(ctx context.Context, url string) error {
 // Inject runs the command inject of rockpool-injector on a manifest.
 func (e *Edge) Inject(ctx context.Context, stream []byte) ([]byte, error) {
 	var stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, e.bin("rockpool-injector"), "inject", "-f", "-", "--sidecar-image", SidecarImage, "--upstream", "https://"+PublicAddress)
+	cmd := exec.CommandContext(ctx, e.bin("rockpool-injector"), "inject", "-f", "-", "--sidecar-image", SidecarImage, "--upstream", "https://"+e.Public)
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(stream), &stderr
 	out, err := cmd.Output()
 	if err != nil {

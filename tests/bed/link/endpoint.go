@@ -30,7 +30,7 @@ func (l *Link) Listen(ctx context.Context, address string) error {
 	// Go's listeners are MPTCP by default, whose sockets take no filter.
 	var config net.ListenConfig
 	config.SetMultipathTCP(false)
-	listener, err := config.Listen(ctx, "tcp4", address)
+	listener, err := config.Listen(ctx, "tcp", address)
 	if err != nil {
 		return err
 	}

@@ -41,6 +41,9 @@ var errSandboxEnded = errors.New("the pod's sandbox has ended")
 // not root.
 func singleUser() bool { return os.Geteuid() != 0 }
 
+// HasIPv6 reports whether pods have ::1, and can have other IPv6 addresses: the kernel knows them.
+func HasIPv6() bool { return sandbox.HasIPv6() }
+
 // startSandbox starts a sandbox whose output goes to the file log.
 func startSandbox(log string) (*sandboxClient, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)

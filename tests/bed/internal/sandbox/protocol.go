@@ -43,7 +43,7 @@ type Reply struct {
 // Setup is the first request. It sets up the network.
 type Setup struct {
 	Hostname  string
-	Addresses []string // IPv4, put on lo
+	Addresses []string // put on lo
 }
 
 // Listen asks for a listening TCP socket in the pod's network namespace.
