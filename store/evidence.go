@@ -73,23 +73,17 @@ func (a Evidence) Newer(b Evidence) bool {
 			}
 			return order > 0 || order == 0 && (b.Says == Unknown || a.Says == b.Says) && a.Told > b.Told
 		}
+	case a.Version == "" && b.Version != "":
+		return false
 	case a.Version != "":
 		if order, ok := CompareVersions(a.Version, b.Floor); ok && order <= 0 {
-			return false
-		}
-	case b.Version != "":
-		order, ok := CompareVersions(b.Version, a.Floor)
-		if ok && order <= 0 || a.Read != Latest {
-			return a.Read == Latest
-		}
-		if ok && b.Read != Latest {
 			return false
 		}
 	}
 	// No version decides.
 	switch {
-	case a.Read == Latest && b.Read == Latest:
-		return a.Asked > b.Asked && a.Told > b.Told // one inside the other: either may be newer
+	case a.Read == Latest: // they were under way together: either may be newer
+		return false
 	case a.Moved, a.Read == Lagging && b.Read == Latest:
 		return false
 	}

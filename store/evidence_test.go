@@ -40,7 +40,10 @@ func TestWhichEvidenceIsNewer(t *testing.T) {
 		"a 404 before the object":                       {missing("10", 1, 2, Latest), object("11", 3, 4, Latest), older},
 		"a 404 of a cache after the object":             {missing("20", 3, 4, Lagging), object("20", 1, 2, Latest), unknown},
 		"a 404 before an event of a new object":         {missing("10", 1, 2, Latest), event("11", 3), older},
-		"a 404 before a late event of an old object":    {missing("10", 1, 2, Latest), event("9", 3), newer},
+		"a 404 before a late event of an old object":    {missing("10", 1, 2, Latest), event("9", 3), unknown},
+		"a 404 while the object was told":               {missing("10", 1, 4, Latest), object("10", 2, 3, Latest), unknown},
+		"a 404 while an event of the object came":       {missing("10", 1, 4, Latest), event("10", 2), unknown},
+		"two 404s, of which one began and ended first":  {missing("", 2, 4, Latest), missing("", 1, 3, Latest), unknown},
 		"a deletion before a late event of its object":  {deleted, event("25", 5), newer},
 		"a deletion before its object is read again":    {deleted, object("15", 5, 6, Latest), older}, // in a restored cluster
 		"a later 404": {missing("", 3, 4, Latest), missing("", 1, 2, Latest), newer},

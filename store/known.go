@@ -295,7 +295,7 @@ func overtakenIn(ctx context.Context, tx *sql.Tx, c, other Collection, s Selecti
 				continue
 			}
 		}
-		if mine.Agrees(theirs) || !theirs.Newer(mine) && (mine.Newer(theirs) || c.Selects()) {
+		if mine.Agrees(theirs) || !theirs.Newer(mine) && (mine.Newer(theirs) || c.Selects() && !item.uid.Valid) {
 			continue
 		}
 		selected := false

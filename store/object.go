@@ -106,8 +106,15 @@ func (tx *Tx) PutSingle(s Scope, kind, apiVersion string, o Object) error {
 	}
 	tx.said = append(tx.said, Said{s.Of(), key, e.Version})
 	for _, row := range rows {
-		if row.state == Single && row.form == s.form() && row.evidence.Agrees(e) {
+		if row.state != Single || row.form != s.form() {
+			continue
+		}
+		if row.evidence.Agrees(e) {
 			if renewed, err := tx.renew(row.id, &o); renewed || err != nil {
+				return err
+			}
+		} else if !e.Newer(row.evidence) { // of which the new row takes the place
+			if err := tx.observe(s.Of(), key, doubtOf(row.evidence, e)); err != nil {
 				return err
 			}
 		}

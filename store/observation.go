@@ -127,9 +127,8 @@ func (tx *Tx) observe(res Resource, key Key, e Evidence) error {
 	if err != nil {
 		return err
 	}
-	if e.Floor = floor; e.Version != "" {
-		tx.db.known.raise(res, e.Version)
-	}
+	tx.db.known.raise(res, later(e.Version, e.Floor))
+	e.Floor = later(floor, e.Floor)
 	var rows []row
 	if key.Name != "" {
 		if rows, err = tx.allRows(res, key); err != nil {
@@ -257,7 +256,6 @@ func (tx *Tx) recorded(res Resource, namespace string) (out []Object, err error)
 // combine is what is known of a key by two pieces of evidence, of which fresh came later.
 func combine(old, fresh Evidence) Evidence {
 	switch {
-	case fresh.Asked < old.Told && old.Asked < fresh.Told && !fresh.Agrees(old): // they were under way together
 	case old.Says == Exists && fresh.Says == Exists: // both are true, and the version says more
 		if old.Newer(fresh) {
 			old, fresh = fresh, old
@@ -279,15 +277,18 @@ func combine(old, fresh Evidence) Evidence {
 			fresh.Asked, fresh.Read = old.Asked, old.Read
 		}
 		return fresh
-	case fresh.Newer(old) && fresh.Says == Gone:
-		return fresh
-	case fresh.Newer(old) && fresh.Version != "":
+	case fresh.Newer(old) && (fresh.Says == Gone || fresh.Version != ""):
 		return fresh
 	}
 	// Without a version, evidence says nothing about the states that the older one excludes.
+	return doubtOf(old, fresh)
+}
+
+// doubtOf is what is known by two pieces of evidence of which either may be newer.
+func doubtOf(a, b Evidence) Evidence {
 	return Evidence{
-		Says: Unknown, Floor: later(later(old.Floor, old.Version), later(fresh.Floor, fresh.Version)),
-		Asked: max(old.Asked, fresh.Asked), Told: max(old.Told, fresh.Told), Read: Latest,
+		Says: Unknown, Floor: later(later(a.Floor, a.Version), later(b.Floor, b.Version)),
+		Asked: max(a.Asked, b.Asked), Told: max(a.Told, b.Told), Read: Latest,
 	}
 }
 

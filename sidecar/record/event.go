@@ -75,6 +75,9 @@ func (e *event) apply(g *group) error {
 		}
 		return e.alone(g)
 	case duplicate:
+		if _, numeric := store.ParseVersion(e.version); e.version == p.version && !numeric && !e.superseded {
+			return e.put(g, p) // no version tells that it is newer than the events just before it
+		}
 		return nil
 	case applied, superseded:
 		return e.move(g, p, v)
@@ -87,13 +90,10 @@ func (e *event) apply(g *group) error {
 
 // move moves a collection to the event's version.
 func (e *event) move(g *group, p *position, v verdict) (err error) {
-	switch {
-	case v == superseded:
+	if v == superseded {
 		g.deferred[deferredWrite{p.id, e.key}] = struct{}{}
-	case e.object != nil:
-		err = g.tx.PutEvent(p.id, e.stream.scope, *e.object)
-	case e.kind == wire.Deleted:
-		err = g.tx.RemoveEvent(p.id, e.stream.scope, e.key, e.evidence(store.Gone))
+	} else {
+		err = e.put(g, p)
 	}
 	if e.key != (store.Key{}) {
 		g.openWatches.setChanged(e.stream.scope, e.version)
@@ -101,6 +101,17 @@ func (e *event) move(g *group, p *position, v verdict) (err error) {
 	}
 	p.version, p.told, p.since, p.moved = e.version, e.told, e.told, true
 	return err
+}
+
+// put changes the object in a collection.
+func (e *event) put(g *group, p *position) error {
+	switch {
+	case e.object != nil:
+		return g.tx.PutEvent(p.id, e.stream.scope, *e.object)
+	case e.kind == wire.Deleted:
+		return g.tx.RemoveEvent(p.id, e.stream.scope, e.key, e.evidence(store.Gone))
+	}
+	return nil
 }
 
 // evidence is what the event says about its object.

@@ -132,6 +132,7 @@ func TestRecordingContinuesInANewFileWhenTheOldOneIsLost(t *testing.T) {
 			defer unlisted.Close()
 			h.write()
 			h.wantLog()
+			h.wantStale("/api/v1/namespaces/other/configmaps") // its list was lost
 
 			loseFile(h)
 			_, _ = h.db.List(t.Context(), 1, 1, store.Range{}, func(store.Object) error { return nil }) // a reader finds the damage

@@ -38,7 +38,9 @@ func (r *Recorder) teeWrite(source Source, format wire.Format, resp *http.Respon
 			gone.UIDs = []string{uid}
 			r.observe(&source, source.key(), gone)
 		case says == store.Unknown, !r.recordSingle(source, format, raw, m):
-			r.doubtOf(&source)
+			doubt := source.latest(store.Unknown)
+			doubt.Floor = m.ResourceVersion // it may be gone since, but it is not older
+			r.observe(&source, source.key(), doubt)
 		}
 	}))
 }

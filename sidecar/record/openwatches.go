@@ -118,7 +118,8 @@ func (w *openWatches) applyHeld(g *group, scope store.Scope, list store.Evidence
 type watchOpened struct {
 	base
 	*stream
-	resumed bool // see Resume
+	resumed bool   // see Resume
+	from    string // the version of the list that it goes on from; empty: none
 }
 
 func (watchOpened) size() int { return 0 }
@@ -130,7 +131,9 @@ func (o watchOpened) apply(g *group) error {
 	case p.id != 0:
 		g.openWatches.setInitial(o.scope, p.version)
 	}
-	if o.resumed && (p.id == 0 || p.version != o.source.Info.ResourceVersion) && !o.watchesOne() && !o.recorder.oversized.has(o.scope) {
+	lost := o.from != "" && p.id == 0 && o.source.Info.Splits() // to a kill before it was written
+	lost = lost || o.resumed && p.version != o.source.Info.ResourceVersion
+	if lost && !o.watchesOne() && !o.recorder.oversized.has(o.scope) {
 		g.stale = append(g.stale, Stale{Source: o.source, Form: o.form})
 	}
 	return nil

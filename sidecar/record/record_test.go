@@ -318,10 +318,9 @@ func TestAListWhoseEndFailsLeavesNoRows(t *testing.T) {
 
 func TestSingleObjectsAreRecorded(t *testing.T) {
 	h := newHarness(t, 0)
-	source := h.source(configmaps + "/a")
-	h.read(h.teeObject(source, wire.JSON, answer(strings.NewReader(cm("a", 7)))))
+	h.read(h.teeObject(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
 	h.want("seen /@: a@7")
-	h.invalidate(source)
+	h.invalidate(h.source(configmaps + "/a"))
 	h.want("seen /@:")
 }
 

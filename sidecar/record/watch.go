@@ -69,7 +69,7 @@ func (w *Watch) begin(r *Recorder, source Source, form request.Form) {
 	w.stream = &stream{recorder: r, source: source, form: form, scope: source.scope(form), waiting: map[store.Key]*event{}}
 	if w.phase != alone {
 		r.openWatches.add(w.stream)
-		r.enqueue(watchOpened{stream: w.stream, resumed: w.resumed})
+		r.enqueue(watchOpened{stream: w.stream, resumed: w.resumed, from: w.prev})
 	}
 }
 

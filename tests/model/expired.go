@@ -93,7 +93,7 @@ func (w *world) catchUp(p *program, s *stream) error {
 		}
 		changes = append(changes, record.Change{Event: wire.Event{Type: f.event, Object: f.body}, Meta: m})
 		for k, o := range f.told {
-			o.sent = w.tick
+			o.sent, o.came = w.tick, w.tick
 			w.tell(p, k, o)
 		}
 	}

@@ -2,6 +2,7 @@ package model
 
 import (
 	"cmp"
+	"fmt"
 	"net/http"
 	"slices"
 	"sync/atomic"
@@ -35,7 +36,8 @@ func TestTheModelIsFair(t *testing.T) {
 					return o.action == expires || bold && o.action == heals // these ask the cache
 				})
 				if _, err := h.run(answer); err != nil {
-					t.Fatalf("seed %d: %v\n%s", *firstSeed+seed, err, h)
+					report(t, fmt.Sprintf("seed %d", *firstSeed+seed), h, answer, err)
+					return
 				}
 			}
 			t.Logf("%d of %d questions are answered", known.Load(), all.Load())
@@ -48,6 +50,7 @@ func TestTheModelIsFair(t *testing.T) {
 // may be older raises no doubt.
 func newest(told []observation, bold bool) (best observation, sure bool) {
 	var exists observation
+	doubted := 0     // when the last doubt came
 	atLeast := false // the version of best is only one that it is not before
 	for i, o := range told {
 		n, isNumber := number(o.version)
@@ -65,7 +68,8 @@ func newest(told []observation, bold bool) (best observation, sure bool) {
 		case o.lag:
 			doubts = !bold
 		default:
-			replaces = o.sent >= best.sent || o.gone && o.uid == best.uid
+			replaces = o.sent >= best.told || o.gone && o.uid == best.uid
+			doubts = !replaces // they were under way together
 		}
 		switch {
 		case replaces:
@@ -74,12 +78,16 @@ func newest(told []observation, bold bool) (best observation, sure bool) {
 			}
 			atLeast = o.version == ""
 			o.version = cmp.Or(o.version, best.version)
-			best, sure = o, true
-		case doubts:
-			sure = false
+			best = o
+			sure = sure || i == 0 || o.event || !o.lag && o.sent >= doubted
+		case isNumber && n > m && !o.exists: // whatever is older is not newer than best
+			best.version, atLeast = o.version, true
+		}
+		if doubts {
+			sure, doubted = false, o.told
 		}
 	}
-	if isAbsent := best.uid == "" || best.gone; isAbsent && exists.exists && (best.sent < exists.sent || best.lag && !best.event) {
+	if isAbsent := best.uid == "" || best.gone; isAbsent && exists.exists && (best.sent < exists.told || best.lag && !best.event) {
 		sure = false
 	}
 	return best, sure

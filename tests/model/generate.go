@@ -36,10 +36,11 @@ func (g generator) history() *history {
 		h.Opaque = g.oneIn(6)
 		switch g.IntN(10) {
 		case 0:
-			h.DiskSize, h.Padding = 160<<10, 4<<10
+			h.DiskSize, h.Padding = 160<<10, pick(g, []int{4 << 10, 40 << 10})
 		case 1:
-			h.QueueSize, h.Padding = 8<<10, 1<<10
+			h.QueueSize, h.Padding = pick(g, []int{2 << 10, 8 << 10}), 1<<10
 		}
+		h.Crowded = g.oneIn(4)
 		if g.oneIn(4) {
 			h.Focus.selector = selector(g.IntN(int(selectorCount)))
 			h.Focus.name = "a"
@@ -98,9 +99,14 @@ var weights = [actionCount]int{
 // plainActions are those without faults.
 var plainActions = []action{changes, asks, delivers, bookmarks, flushes, cuts, jumps}
 
-// ops are one operation, or a request under way with others meanwhile.
+// ops are one operation, or a request under way with others meanwhile. In a crowded history most
+// requests are, for one object.
 func (g generator) ops(h *history) []op {
 	out := []op{g.op(h)}
+	if first := &out[0]; first.action == asks && h.Crowded && !g.oneIn(3) {
+		first.action, first.key, first.ask.key = sends, h.Hot, h.Hot
+		return append(out, g.crowd(h, out[0])...)
+	}
 	if first := out[0]; first.action == sends {
 		for _, next := range []action{isAnswered, reads} {
 			for range g.IntN(3) {
@@ -108,6 +114,37 @@ func (g generator) ops(h *history) []op {
 			}
 			out = append(out, op{action: next, who: first.who, slot: first.slot, n: g.IntN(3)})
 		}
+	}
+	return out
+}
+
+// crowd has more requests under way with the first, which are answered and read in any order.
+func (g generator) crowd(h *history, first op) (out []op) {
+	var ends []op
+	for slot := range slots {
+		o := first
+		if slot > 0 {
+			o.ask = g.ask(h)
+			o.key, o.ask.key = h.Hot, h.Hot
+			o.slot = (first.slot + slot) % slots
+			out = append(out, o)
+		}
+		ends = append(ends, op{action: isAnswered, who: o.who, slot: o.slot, n: g.IntN(3)}, op{action: reads, who: o.who, slot: o.slot})
+	}
+	g.Shuffle(len(ends), func(i, j int) { ends[i], ends[j] = ends[j], ends[i] })
+	for i, o := range ends { // an answer comes before it is read
+		if o.action == reads {
+			at := slices.IndexFunc(ends, func(a op) bool { return a.action == isAnswered && a.slot == o.slot })
+			if at > i {
+				ends[i], ends[at] = ends[at], ends[i]
+			}
+		}
+	}
+	for _, o := range ends {
+		if g.oneIn(3) {
+			out = append(out, op{action: changes, key: h.Hot, n: g.IntN(64)})
+		}
+		out = append(out, o)
 	}
 	return out
 }

@@ -10,6 +10,7 @@ import (
 // operations left out.
 type history struct {
 	Plain     bool  // no faults: what was told must be answered
+	Crowded   bool  // many requests for one object are under way together
 	Lenient   bool  // nothing must be answered
 	Opaque    bool  // resourceVersions are no numbers
 	DiskSize  int64 // of the database in bytes; 0: enough

@@ -35,7 +35,7 @@ func TestRandomHistories(t *testing.T) {
 				h := generate(seed)
 				counts, err := h.run(theCache)
 				if err != nil && failed.Add(1) <= int64(*failures) {
-					report(t, fmt.Sprintf("seed %d", seed), h, err)
+					report(t, fmt.Sprintf("seed %d", seed), h, theCache, err)
 				}
 				mu.Lock()
 				total.add(counts)
@@ -48,18 +48,18 @@ func TestRandomHistories(t *testing.T) {
 }
 
 // report prints the smallest history that fails in the same way.
-func report(t *testing.T, name string, h *history, err error) {
+func report(t *testing.T, name string, h *history, offline answerer, err error) {
 	t.Helper()
 	var first *violation
 	small := shrink(h, func(c *history) bool {
-		_, again := c.run(theCache)
+		_, again := c.run(offline)
 		var v *violation
 		if again == nil || errors.As(err, &first) != errors.As(again, &v) || first != nil && first.rule != v.rule {
 			return false
 		}
 		return true
 	})
-	if _, again := small.run(theCache); again != nil {
+	if _, again := small.run(offline); again != nil {
 		err = again
 	}
 	t.Errorf("%s: %v\n%s", name, err, small)
@@ -72,7 +72,7 @@ func FuzzHistories(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		h := generator{rand.New(&numbers{raw: raw})}.history()
 		if _, err := h.run(theCache); err != nil {
-			report(t, "a fuzzed history", h, err)
+			report(t, "a fuzzed history", h, theCache, err)
 		}
 	})
 }

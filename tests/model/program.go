@@ -47,6 +47,7 @@ type flight struct {
 	ask    ask
 	source record.Source
 	sent   int
+	came   int    // when the answer began to come
 	reply  *reply // nil: the server has not answered yet
 	body   io.ReadCloser
 }
@@ -72,7 +73,7 @@ func (w *world) send(p *program, a ask) *flight {
 // reads the first half of the body.
 func (w *world) answer(p *program, f *flight, lag int) {
 	r := w.server.answer(p.principal, f.ask, w.server.lagging(lag))
-	f.reply = &r
+	f.reply, f.came = &r, w.tick
 	resp := r.http(f.ask)
 	w.cache.Record(f.source, resp)
 	f.body = resp.Body
@@ -99,7 +100,7 @@ func (w *world) finish(p *program, f *flight) (next *ask, err error) {
 	}
 	r, a := f.reply, f.ask
 	for k, o := range r.told {
-		o.sent = f.sent
+		o.sent, o.came = f.sent, f.came
 		w.tell(p, k, o)
 	}
 	told := listing{scope: a.scope, verb: a.verb, at: r.at, sent: f.sent, told: w.tick}

@@ -10,6 +10,7 @@ import (
 type observation struct {
 	at         int    // the revision
 	sent, told int    // ticks: when the request was sent, and when its answer was read
+	came       int    // when its answer began to come
 	version    string // that the answer names; empty: none that the sidecar could read
 	uid        string // of the object that was there, or was deleted
 	gone       bool   // a deletion of this uid
@@ -78,12 +79,10 @@ func provable(newer, older observation, told []observation) bool {
 		return latest || newer.settled
 	case newer.gone && newer.uid == older.uid:
 		return true // what was deleted is older
-	case older.event && newer.told <= older.told:
+	case older.event && newer.came <= older.told:
 		return false // the event came later; it may be about a new object
 	case newer.lag && !newer.event:
 		return newer.settled
-	case newer.sent < older.sent && older.sent < newer.told:
-		return false // they were under way together, and were asked in the other order
 	}
 	return true
 }

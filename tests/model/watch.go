@@ -144,7 +144,7 @@ func (w *world) follow(p *program, slot int, s *stream, lag int) error {
 	f := w.send(p, s.ask)
 	r := w.server.answer(p.principal, s.ask, w.server.lagging(lag))
 	if r.status != http.StatusOK {
-		f.reply = &r
+		f.reply, f.came = &r, w.tick
 		resp := r.http(s.ask)
 		w.cache.Record(f.source, resp)
 		f.body = resp.Body
@@ -201,7 +201,7 @@ func (w *world) frame(p *program, s *stream, f frame) error {
 		s.events.Event(wire.Event{Type: f.event, Object: f.body}, m)
 	}
 	for k, o := range f.told {
-		if o.sent = w.tick; f.initial {
+		if o.sent, o.came = w.tick, w.tick; f.initial {
 			o.sent = s.sent
 		}
 		if s.ending {

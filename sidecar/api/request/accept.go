@@ -127,6 +127,15 @@ func (i *Info) Forms() []Form {
 	return out
 }
 
+// Splits reports whether the form that the client likes best can be split into objects.
+func (i *Info) Splits() bool {
+	if len(i.Accept) == 0 {
+		return false
+	}
+	_, ok := i.Accept[0].Representation()
+	return ok
+}
+
 // AcceptList returns an Accept header for lists in this form alone. The Accept header of a watch
 // cannot be used for a list: PartialObjectMetadataList has a name of its own.
 func (f Form) AcceptList() string {
