@@ -400,11 +400,11 @@ type VerbatimList struct {
 // contradict the absence of a resource.
 func (db *DB) Superseded(ctx context.Context, res Resource, list VerbatimList) (newer bool, err error) {
 	err = db.view(ctx, "compare response", func(tx *sql.Tx) error {
-		rows, err := tx.QueryContext(ctx, `SELECT id, namespace, changed_version, '', asked, max(told, moved), read FROM collection
+		rows, err := tx.QueryContext(ctx, `SELECT id, namespace, '', 'unknown', changed_version, '', asked, max(told, moved), read FROM collection
 				WHERE principal = ?1 AND api_group = ?2 AND resource = ?3 AND state = 'complete' AND (namespace = '' OR ?4 IN ('', namespace))
-			UNION ALL SELECT 0, '', o.resource_version, '', o.asked, o.told, o.read FROM collection c JOIN object o ON o.collection_id = c.id
+			UNION ALL SELECT 0, o.namespace, o.name, 'present', o.resource_version, '', o.asked, o.told, o.read FROM collection c JOIN object o ON o.collection_id = c.id
 				WHERE c.principal = ?1 AND c.api_group = ?2 AND c.resource = ?3 AND c.state = 'seen' AND ?4 IN ('', o.namespace)
-			UNION ALL SELECT 0, '', version, floor, asked, told, read FROM observation
+			UNION ALL SELECT 0, namespace, name, says, version, floor, asked, told, read FROM observation
 				WHERE NOT ?5 AND principal = ?1 AND api_group = ?2 AND resource = ?3 AND (namespace = '' OR ?4 IN ('', namespace))`,
 			res.Principal, res.Group, res.Resource, list.Namespace, list.Absent)
 		if err != nil {
@@ -413,14 +413,19 @@ func (db *DB) Superseded(ctx context.Context, res Resource, list VerbatimList) (
 		var changed []Collection
 		for rows.Next() && !newer {
 			var c Collection
-			e := Evidence{Says: Unknown}
-			if err := rows.Scan(&c.ID, &c.Namespace, &e.Version, &e.Floor, &e.Asked, &e.Told, &e.Read); err != nil {
+			var name string
+			var e Evidence
+			if err := rows.Scan(&c.ID, &c.Namespace, &name, &e.Says, &e.Version, &e.Floor, &e.Asked, &e.Told, &e.Read); err != nil {
 				return errors.Join(err, rows.Close())
 			}
+			key := Key{Namespace: c.Namespace, Name: name}
+			absent := e.Says == Gone && name != ""
+			e.Says = Unknown
 			switch {
 			case list.includes(e.Version) || list.Newer(e) || e.Asked == list.Asked && e.Told == list.Told:
 			case c.ID != 0 && list.Parsed:
 				changed = append(changed, c)
+			case absent && list.Parsed && !list.has(key): // as before
 			default:
 				newer = true
 			}
@@ -436,6 +441,10 @@ func (db *DB) Superseded(ctx context.Context, res Resource, list VerbatimList) (
 		return nil
 	})
 	return newer, err
+}
+
+func (l *VerbatimList) has(key Key) bool {
+	return slices.ContainsFunc(l.Objects, func(o Object) bool { return o.Key() == key })
 }
 
 // includes reports whether a change at a version is known to be in the list.

@@ -56,7 +56,7 @@ func TestIfNoneMatch(t *testing.T) {
 	}
 }
 
-func TestATableIsReplayedUntilANewerListSaysOtherwise(t *testing.T) {
+func TestATableIsReplayedUntilSomethingNewerContradictsIt(t *testing.T) {
 	const accept = "application/json;as=Table;v=v1;g=meta.k8s.io"
 	row := func(namespace, name, uid, version string) string {
 		return `{"object":{"metadata":{"namespace":"` + namespace + `","name":"` + name + `","uid":"` + uid + `","resourceVersion":"` + version + `"}}}`
@@ -88,19 +88,56 @@ func TestATableIsReplayedUntilANewerListSaysOtherwise(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHarness(t)
-			h.update(func(tx *store.Tx) error {
-				return tx.PutResponse(store.Response{Principal: who, Path: tt.path, Accept: accept, Status: 200, MediaType: "application/json",
-					Version: "10", Asked: h.db.Next(), Told: h.db.Next(), Read: store.Lagging,
-					Body: []byte(`{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"10"},"rows":[` + tt.rows + `]}`)})
-			})
+			h.putTable(tt.path, accept, tt.rows)
 			h.record("/api/v1/pods", 20, tt.list...)
-			resp, err := h.Answer(t.Context(), ask(tt.path, accept))
-			if err == nil {
-				err = resp.Body.Close()
-			}
-			if got := err == nil; got != tt.want || err != nil && !errors.Is(err, ErrNotRecorded) {
-				t.Errorf("replayed: %v, want %v: %v", got, tt.want, err)
-			}
+			h.replays(tt.path, accept, tt.want)
 		})
+	}
+	for name, tt := range map[string]struct {
+		key  store.Key
+		says store.Says
+		want bool
+	}{
+		"a name that it does not have is absent": {store.Key{Namespace: "shop", Name: "b"}, store.Gone, true},
+		"its object is absent":                   {store.Key{Namespace: "shop", Name: "a"}, store.Gone, false},
+		"an object may have any state":           {store.Key{Namespace: "shop", Name: "b"}, store.Unknown, false},
+		"an object exists":                       {store.Key{Namespace: "shop", Name: "b"}, store.Exists, false},
+		"the namespace may have any state":       {store.Key{Namespace: "shop"}, store.Unknown, false},
+		"all objects are gone":                   {store.Key{Namespace: "shop"}, store.Gone, false},
+		"a doubt of another namespace":           {store.Key{Namespace: "other"}, store.Unknown, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t)
+			const path = "/api/v1/namespaces/shop/pods"
+			h.putTable(path, accept, one)
+			h.update(func(tx *store.Tx) error {
+				e := h.asked()
+				e.Says = tt.says
+				return tx.Observe(scope(path).Of(), tt.key, e)
+			})
+			h.replays(path, accept, tt.want)
+		})
+	}
+}
+
+// putTable records a Table of version 10.
+func (h *harness) putTable(path, accept, rows string) {
+	h.t.Helper()
+	h.update(func(tx *store.Tx) error {
+		return tx.PutResponse(store.Response{Principal: who, Path: path, Accept: accept, Status: 200, MediaType: "application/json",
+			Version: "10", Asked: h.db.Next(), Told: h.db.Next(), Read: store.Lagging,
+			Body: []byte(`{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"10"},"rows":[` + rows + `]}`)})
+	})
+}
+
+// replays checks whether a request gets an answer.
+func (h *harness) replays(path, accept string, want bool) {
+	h.t.Helper()
+	resp, err := h.Answer(h.t.Context(), ask(path, accept))
+	if err == nil {
+		err = resp.Body.Close()
+	}
+	if got := err == nil; got != want || err != nil && !errors.Is(err, ErrNotRecorded) {
+		h.t.Errorf("replayed: %v, want %v: %v", got, want, err)
 	}
 }
