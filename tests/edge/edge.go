@@ -24,6 +24,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	corev1 "k8s.io/api/core/v1"
@@ -50,6 +51,11 @@ const (
 	hostIPv6        = "2001:db8::20"
 	serviceCIDRIPv6 = "fd00:10:96::/112"
 )
+
+// raceEnv removes the second that a program with the race detector sleeps before it exits. A pod
+// starts and ends four such programs one after the other. The sleep is for races of goroutines that
+// outlive main, and the sidecar waits for its goroutines.
+var raceEnv = []string{"GORACE=atexit_sleep_ms=0"}
 
 // informer is the program of the app container.
 const informer = "informer"
@@ -124,14 +130,14 @@ func Start(ctx context.Context, opts Options) (e *Edge, err error) {
 		return e, err
 	}
 	e.images = map[string]pod.Image{
-		SidecarImage: {Files: map[string]string{"/rockpool-sidecar": e.bin("rockpool-sidecar")}, UID: 65532, GID: 65532},
+		SidecarImage: {Files: map[string]string{"/rockpool-sidecar": e.bin("sidecar")}, UID: 65532, GID: 65532, Env: raceEnv},
 		"shell:dev": {Entrypoint: []string{"/bin/sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"}, Files: map[string]string{
 			"/kubectl": e.Tools().Kubectl, "/client.py": filepath.Join(e.root, "tests/programs/python/client.py"),
-		}},
+		}, Env: raceEnv},
 	}
 	for _, name := range append(opts.Programs, informer) {
 		path := "/" + name
-		e.images[name+":dev"] = pod.Image{Entrypoint: []string{path}, Files: map[string]string{path: e.bin(name)}}
+		e.images[name+":dev"] = pod.Image{Entrypoint: []string{path}, Files: map[string]string{path: e.bin(name)}, Env: raceEnv}
 		e.images["shell:dev"].Files[path] = e.bin(name)
 	}
 	if err := e.StartInjector(ctx); err != nil {
@@ -158,24 +164,24 @@ func checkout() (string, error) {
 	}
 }
 
+// bin is the program of a package, by the package's name.
 func (e *Edge) bin(name string) string { return filepath.Join(e.binaries, name) }
 
+// build builds all programs at once, so that the linker uses all processors.
 func (e *Edge) build(ctx context.Context, opts Options) error {
 	fmt.Fprintln(opts.Progress, "building rockpool-sidecar, rockpool-injector and the test programs")
 	args := []string{"build"} // the same flags as for the tests, so that packages are compiled once
 	if opts.Race {
 		args = append(args, "-race")
 	}
-	packages := map[string]string{"rockpool-sidecar": "./sidecar", "rockpool-injector": "./injector"}
+	args = append(args, "-o", e.directory+"/", "./sidecar", "./injector")
 	for _, name := range append(opts.Programs, informer) {
-		packages[name] = "./tests/programs/" + name
+		args = append(args, "./tests/programs/"+name)
 	}
-	for name, pkg := range packages {
-		cmd := exec.CommandContext(ctx, "go", append(args, "-o", e.bin(name), pkg)...)
-		cmd.Dir, cmd.Stderr = e.root, opts.Progress
-		if err := cmd.Run(); err != nil {
-			return fmt.Errorf("build %s: %w", pkg, err)
-		}
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir, cmd.Stderr = e.root, opts.Progress
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("go %s: %w", strings.Join(args, " "), err)
 	}
 	return nil
 }

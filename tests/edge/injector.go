@@ -53,14 +53,15 @@ func (e *Edge) StartInjector(ctx context.Context, args ...string) error {
 		return err
 	}
 	defer logFile.Close()
-	cmd := exec.Command(e.bin("rockpool-injector"), append([]string{
+	cmd := exec.Command(e.bin("injector"), append([]string{
 		"serve", "--listen", e.webhook, "--metrics-listen", "", "--config-map", "",
 		"--tls-cert-file", certFile, "--tls-key-file", keyFile, "--sidecar-image", SidecarImage, "--kubeconfig", e.injectorKubeconfig(),
 		"--upstream", "https://" + e.Public, "--shutdown-delay", "0s",
 	}, args...)...)
 	cmd.Stdout, cmd.Stderr = logFile, logFile
-	cmd.Env = append(os.Environ(), "KUBERNETES_SERVICE_HOST="+e.serviceHost()) // as the kubelet sets it
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}                      // so that Ctrl-C ends only this program
+	// KUBERNETES_SERVICE_HOST is as the kubelet sets it.
+	cmd.Env = append(os.Environ(), append(raceEnv, "KUBERNETES_SERVICE_HOST="+e.serviceHost())...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // so that Ctrl-C ends only this program
 	if err := cmd.Start(); err != nil {
 		return err
 	}
@@ -162,8 +163,8 @@ func (e *Edge) injectorReady(ctx context.Context, url string) error {
 // Inject runs the command inject of rockpool-injector on a manifest.
 func (e *Edge) Inject(ctx context.Context, stream []byte) ([]byte, error) {
 	var stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, e.bin("rockpool-injector"), "inject", "-f", "-", "--sidecar-image", SidecarImage, "--upstream", "https://"+e.Public)
-	cmd.Stdin, cmd.Stderr = bytes.NewReader(stream), &stderr
+	cmd := exec.CommandContext(ctx, e.bin("injector"), "inject", "-f", "-", "--sidecar-image", SidecarImage, "--upstream", "https://"+e.Public)
+	cmd.Stdin, cmd.Stderr, cmd.Env = bytes.NewReader(stream), &stderr, append(os.Environ(), raceEnv...)
 	out, err := cmd.Output()
 	if err != nil {
 		return nil, fmt.Errorf("rockpool-injector inject: %w\n%s", err, &stderr)
