@@ -162,6 +162,7 @@ func TestInjectedContainersMeetLimitRangesAndResourceQuotas(t *testing.T) {
 }
 
 func TestTheWebhookKeepsAPodThatTheCommandHasInjected(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.configMap("greeting", "hello")
 	text, err := yaml.Marshal(edge.Pod(s.namespace, "web"))

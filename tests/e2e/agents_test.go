@@ -13,6 +13,7 @@ import (
 )
 
 func TestTwoIdenticalInformersInAPodAreRecordedOnce(t *testing.T) {
+	t.Parallel()
 	const changes = 5
 	s := newSite(t)
 	s.configMap("greeting", "hello")
@@ -90,6 +91,7 @@ func (s *site) configurable() *testPod {
 }
 
 func TestTheRecordedAgentsChangeAtRunTime(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.configMap("greeting", "hello")
 	s.configure(`cache: {agents: "*,!kubectl"}`)
@@ -120,6 +122,7 @@ func TestTheRecordedAgentsChangeAtRunTime(t *testing.T) {
 }
 
 func TestTheConfigurationFileMayAppearAfterTheStart(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	p := s.configurable()
 	p.sees("synced")

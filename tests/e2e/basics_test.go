@@ -13,6 +13,7 @@ import (
 )
 
 func TestAnUnmodifiedInformerSurvivesOutagesAndRestarts(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []struct {
 		name  string
 		env   []corev1.EnvVar
@@ -22,6 +23,7 @@ func TestAnUnmodifiedInformerSurvivesOutagesAndRestarts(t *testing.T) {
 		{"with lists", []corev1.EnvVar{{Name: "KUBE_FEATURE_WatchListClient", Value: "false"}}, true},
 	} {
 		t.Run(mode.name, func(t *testing.T) {
+			t.Parallel()
 			s := newSite(t)
 			s.configMap("greeting", "hello")
 			p := s.pod(withDebugLog, func(p *corev1.Pod) { p.Spec.Containers[0].Env = mode.env })
@@ -78,6 +80,7 @@ func TestAWatchStaysOpenWhileTheLinkIsDown(t *testing.T) {
 		"black hole": func(p *testPod) { p.site.Link.BlackHole() },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := newSite(t)
 			p := s.pod(withDebugLog)
 			p.sees("synced")

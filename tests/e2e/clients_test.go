@@ -93,6 +93,7 @@ func (c *program) count(event, name string) (n int) {
 // TestUnmodifiedClientsSurviveOutagesAndRestarts runs a controller-runtime manager and dynamic and
 // metadata informers, each in both modes of client-go.
 func TestUnmodifiedClientsSurviveOutagesAndRestarts(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []struct {
 		name string
 		env  []corev1.EnvVar
@@ -101,6 +102,7 @@ func TestUnmodifiedClientsSurviveOutagesAndRestarts(t *testing.T) {
 		{"with lists", []corev1.EnvVar{{Name: "KUBE_FEATURE_WatchListClient", Value: "false"}}},
 	} {
 		t.Run(mode.name, func(t *testing.T) {
+			t.Parallel()
 			s := newSite(t)
 			s.customResources()
 			s.allow(rbacv1.PolicyRule{APIGroups: []string{customGroup}, Resources: []string{"widgets"}, Verbs: []string{"get", "list", "watch"}})

@@ -14,6 +14,7 @@ import (
 )
 
 func TestTheContract(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.configMap("greeting", "hello")
 	other := s.otherAccount()

@@ -27,6 +27,7 @@ const (
 // TestOfflineAnswersHaveTheRequestedEncoding records each list in one encoding only, and compares
 // the offline answers in all encodings with those of the API server.
 func TestOfflineAnswersHaveTheRequestedEncoding(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.allow(core("pods"))
 	s.populateFar()

@@ -37,6 +37,7 @@ func (s *site) toSidecar(paths ...string) {
 }
 
 func TestACacheThatCannotBeOpenedDoesNotStopThePod(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		spoil func(t *testing.T, s *site, directory string)
 		says  []string
@@ -56,6 +57,7 @@ func TestACacheThatCannotBeOpenedDoesNotStopThePod(t *testing.T) {
 		}, []string{"/var/lib/rockpool/0/rockpool.db"}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := newSite(t)
 			tt.spoil(t, s, s.cacheDirectory())
 			p := s.pod()
@@ -98,6 +100,7 @@ func TestACacheThatCannotBeOpenedDoesNotStopThePod(t *testing.T) {
 }
 
 func TestASlotOfAnotherUserIsSkipped(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("needs files of another user, which only root can make")
 	}
@@ -112,6 +115,7 @@ func TestASlotOfAnotherUserIsSkipped(t *testing.T) {
 }
 
 func TestADatabaseOfAnotherProgramIsMovedAside(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	slot := filepath.Join(s.cacheDirectory(), "0")
 	database := filepath.Join(slot, "rockpool.db")

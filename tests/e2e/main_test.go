@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -31,6 +33,10 @@ var cluster *edge.Edge
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	if err := runTogether(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	var err error
@@ -44,6 +50,19 @@ func TestMain(m *testing.M) {
 		code = 1
 	}
 	os.Exit(code)
+}
+
+// runTogether runs three parallel tests for each processor, unless -parallel says otherwise: they
+// wait for links and timers most of the time. A test that disturbs others is not parallel: one that
+// restarts the injector or the API server, changes the cluster's RBAC rules, or lists all namespaces.
+func runTogether() error {
+	const name = "test.parallel"
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == name })
+	if given {
+		return nil
+	}
+	return flag.Set(name, strconv.Itoa(3*runtime.GOMAXPROCS(0)))
 }
 
 // patience bounds each wait. A test that passes does not wait that long.

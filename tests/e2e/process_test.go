@@ -15,6 +15,7 @@ import (
 )
 
 func TestAnUpstreamThatIsNotTheClusterIsReportedAndSkipped(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.configMap("greeting", "hello")
 	answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("intercepted")) })
@@ -64,6 +65,7 @@ func selfSigned(t *testing.T, host string) *tls.Config {
 }
 
 func TestASidecarThatCannotRunLogsTheReason(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.configMap("greeting", "hello")
 	p := s.pod()

@@ -11,6 +11,7 @@ import (
 // TestASecondPodStartsWithTheCacheOfTheFirst starts a second pod of a workload offline, while the
 // first pod runs, as in a rolling update.
 func TestASecondPodStartsWithTheCacheOfTheFirst(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.configMap("greeting", "hello")
 	replica := func(name string) func(*corev1.Pod) {
@@ -36,6 +37,7 @@ func TestASecondPodStartsWithTheCacheOfTheFirst(t *testing.T) {
 // TestARestartAfterARollingUpdateFindsWhatThePodKnew restarts the sidecar of the new pod after the
 // old one has ended. Then both slots are free, and the old pod's is out of date.
 func TestARestartAfterARollingUpdateFindsWhatThePodKnew(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.configMap("greeting", "hello")
 	replica := func(name string) func(*corev1.Pod) {

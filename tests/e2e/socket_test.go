@@ -82,6 +82,7 @@ func (p *testPod) happenings(requests []socketRequest, args ...string) [][]happe
 
 // fabric8 opens each of its watches like this.
 func TestAWatchOverWebSocketOutlivesTheLink(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.configMap("greeting", "hello")
 	p := s.pod(withoutApp, withDebugLog)

@@ -51,6 +51,7 @@ func thinLinks() map[string]thinLink {
 
 // On a full link all answers are late. Only silence says that a link is down.
 func TestAFullThinLinkIsNotTakenForADeadOne(t *testing.T) {
+	t.Parallel()
 	for name, thin := range thinLinks() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -129,6 +130,7 @@ func TestAFullThinLinkStaysOnlineForTenMinutes(t *testing.T) {
 
 // A body that fills the link for 17 s delays all answers, and has no answer of its own meanwhile.
 func TestAnUploadThatFillsAThinLinkPasses(t *testing.T) {
+	t.Parallel()
 	for name, queue := range map[string]int{"with a short queue": 64 << 10, "with a long queue": 256 << 10} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

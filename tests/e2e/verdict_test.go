@@ -18,6 +18,7 @@ const wakeInterval = 2 * time.Second
 // The build has the race detector and the machine may be busy, so the bounds are wide. The logged
 // times are not measurements: see tests/bench.
 func TestTheSidecarSoonNoticesThatTheLinkFailsAndReturns(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.configMap("greeting", "hello")
 	p := s.pod(withoutApp)
@@ -141,6 +142,7 @@ func TestTheSidecarSoonNoticesThatTheLinkFailsAndReturns(t *testing.T) {
 // The two addresses lead to one API server, as two gateways do. An address that is down is tried
 // every two seconds, so that the test is short.
 func TestTheSidecarSwitchesToTheOtherOfTwoLinks(t *testing.T) {
+	t.Parallel()
 	const another = "203.0.113.10:6444"
 	s := newSite(t)
 	second := s.linkAt(another, cluster.Address())

@@ -19,6 +19,7 @@ func (s *site) deleteConfigMap(name string) {
 
 // fluentd's Ruby client lists, and then watches by the deprecated paths only.
 func TestADeprecatedWatchPathIsAWatch(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.configMap("greeting", "hello")
 	s.configMap("other", "unchanged")

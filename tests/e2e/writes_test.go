@@ -68,6 +68,7 @@ func (s *site) events() []corev1.Event {
 }
 
 func TestEventsOfAnOutageArriveOnceAndInOrder(t *testing.T) {
+	t.Parallel()
 	for name, contentType := range map[string]string{"default": "", "JSON": "application/json"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -206,6 +207,7 @@ func (s *site) mainLease() *coordinationv1.Lease {
 var keepsLeases = map[string]string{"rockpool.dev/offline-leases": "true"}
 
 func TestALeaderKeepsItsLeaseThroughAnOutage(t *testing.T) {
+	t.Parallel()
 	o := newOutage(t)
 	t.Run("with offline-leases", func(t *testing.T) {
 		t.Parallel()
