@@ -14,8 +14,12 @@ import (
 	"rockpool.dev/tests/bed/internal/process"
 )
 
-// stopGrace is the time between SIGTERM and SIGKILL for etcd, the API server and controllers.
+// stopGrace is the time between SIGTERM and SIGKILL for etcd and controllers.
 const stopGrace = 5 * time.Second
+
+// serverGrace is that time for the API server. It accepts no new connections in it, and lets those
+// that are open finish. While a watch is open it would not end for a minute.
+const serverGrace = time.Second
 
 func (c *ControlPlane) startEtcd(ctx context.Context) error {
 	client, err := freeport.Address()
@@ -80,7 +84,7 @@ func (c *ControlPlane) StartAPIServer(ctx context.Context) error {
 }
 
 // StopAPIServer stops the API server. etcd keeps running, with all data.
-func (c *ControlPlane) StopAPIServer() { c.server.Stop(stopGrace) }
+func (c *ControlPlane) StopAPIServer() { c.server.Stop(serverGrace) }
 
 // Restart stops the API server and starts it again. Its watch cache is then empty, so a watch from
 // a version before the restart gets 410 Gone.
