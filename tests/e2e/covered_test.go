@@ -25,13 +25,22 @@ func (d *differential) recorded(a ask, online outcome) bool {
 	case online.Status != http.StatusOK, a.match == "Exact":
 		return false
 	case online.kind == "Table":
-		return online.pages == 1
+		return online.pages == 1 && !d.doubted(a, online)
 	case a.verb == "watch" && a.initial:
 		return online.ended
 	case a.verb == "watch":
 		return !a.needsState() || d.covered(a)
 	}
 	return true
+}
+
+// doubted reports whether a newer list with a selector lacks rows of a Table, perhaps because they
+// are gone.
+func (d *differential) doubted(a ask, table outcome) bool {
+	return slices.ContainsFunc(d.lists, func(c recordedList) bool {
+		return c.kind == a.kind && (c.labels != "" || c.fields != "") && (c.namespace == "" || a.namespace == "" || c.namespace == a.namespace) &&
+			c.version != table.version && newest(c.version, table.version) == c.version
+	})
 }
 
 // covered reports whether a recorded collection has all requested objects.
