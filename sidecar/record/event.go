@@ -1,7 +1,6 @@
 package record
 
 import (
-	"slices"
 	"strings"
 
 	"rockpool.dev/sidecar/api/request"
@@ -194,20 +193,22 @@ func (e *event) checkDuplicate(g *group, p *position) (verdict, error) {
 	return duplicate, err
 }
 
-// difference is the operation of Difference. deleted is applied before objects, because an object
-// that was deleted and created again is in both.
+// difference is the operation of Difference.
 type difference struct {
 	base
-	stream           *stream
-	prev, version    string
-	told             int64 // store.DB.Next when the list came
-	deleted          []store.Key
-	objects          []store.Object
-	kind, apiVersion string // of the objects
-	bytes            int
+	stream        *stream
+	prev, version string
+	told          int64 // store.DB.Next when the list came
+	events        []*event
 }
 
-func (d *difference) size() int { return d.bytes + overhead*(1+len(d.deleted)+len(d.objects)) }
+func (d *difference) size() int {
+	n := overhead
+	for _, e := range d.events {
+		n += e.size()
+	}
+	return n
+}
 
 func (d *difference) apply(g *group) error {
 	p, err := g.position(d.stream.scope)
@@ -220,58 +221,22 @@ func (d *difference) apply(g *group) error {
 		v = gap
 	}
 	d.stream.conclude(v)
-	if v != applied {
-		return d.alone(g)
-	}
-	if len(d.deleted)+len(d.objects) > 0 {
+	if v == applied && len(d.events) > 0 {
 		g.openWatches.setChanged(d.stream.scope, d.version)
 		p.changed = d.version
 	}
-	for _, key := range d.deleted {
-		remove := func() error { return g.tx.RemoveEvent(p.id, d.stream.scope, key, d.evidence(store.Gone)) }
-		if d.recreated(key) {
-			remove = func() error { return g.tx.Remove(p.id, key.Namespace, key.Name) }
+	for _, e := range d.events {
+		if v == applied {
+			err = e.put(g, p)
+		} else {
+			err = e.alone(g)
 		}
-		if err := remove(); err != nil {
+		if err != nil {
 			return err
 		}
 	}
-	for _, o := range d.objects {
-		if err := g.tx.PutEvent(p.id, d.stream.scope, o); err != nil {
-			return err
-		}
-	}
-	p.version, p.told, p.since, p.moved = d.version, d.told, d.told, true
-	return nil
-}
-
-// recreated reports whether a deleted object is there again, with another uid.
-func (d *difference) recreated(key store.Key) bool {
-	return slices.ContainsFunc(d.objects, func(o store.Object) bool { return o.Key() == key })
-}
-
-func (d *difference) evidence(says store.Says) store.Evidence {
-	return store.Evidence{Says: says, Version: d.version, Asked: d.told, Told: d.told, Read: store.Stream}
-}
-
-// alone records what the difference says about its objects, without a collection.
-func (d *difference) alone(g *group) error {
-	says := store.Gone
-	if d.stream.scope.LabelSelector != "" || d.stream.scope.FieldSelector != "" && !d.stream.watchesOne() {
-		says = store.Unknown // not selected any more
-	}
-	for _, key := range d.deleted {
-		if d.recreated(key) {
-			continue
-		}
-		if err := g.tx.Observe(d.stream.scope.Of(), key, d.evidence(says)); err != nil {
-			return err
-		}
-	}
-	for _, o := range d.objects {
-		if err := g.tx.PutSingle(d.stream.source.singleScope(d.stream.form), d.kind, d.apiVersion, o); err != nil {
-			return err
-		}
+	if v == applied {
+		p.version, p.told, p.since, p.moved = d.version, d.told, d.told, true
 	}
 	return nil
 }

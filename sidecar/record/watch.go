@@ -212,17 +212,23 @@ func (w *Watch) Difference(changes []Change, resourceVersion string) {
 	if w.phase != following {
 		return
 	}
-	d := &difference{stream: w.stream, prev: w.prev, version: resourceVersion, told: w.recorder.db.Next()}
+	there := map[store.Key]bool{}
 	for _, c := range changes {
-		if c.Type == wire.Deleted {
-			d.deleted = append(d.deleted, store.Key{Namespace: c.Namespace, Name: c.Name})
-			continue
-		}
-		o := w.row(c.Event, c.Meta, d.told)
-		d.kind, d.apiVersion = c.Kind, c.APIVersion
-		d.objects = append(d.objects, o)
-		d.bytes += len(o.Payload) + len(o.Labels)
+		there[store.Key{Namespace: c.Namespace, Name: c.Name}] = c.Type != wire.Deleted
 	}
+	d := &difference{stream: w.stream, prev: w.prev, version: resourceVersion}
+	for _, c := range changes {
+		e := w.event(c.Event, c.Meta)
+		switch {
+		case c.Type != wire.Deleted:
+		case there[e.key]: // it was created again
+			continue
+		default:
+			e.version = resourceVersion
+		}
+		d.events = append(d.events, e)
+	}
+	d.told = w.recorder.db.Next()
 	w.prev = resourceVersion
 	w.recorder.enqueueDifference(d)
 }
