@@ -112,7 +112,7 @@ func (g generator) ops(h *history) []op {
 			for range g.IntN(3) {
 				out = append(out, g.op(h))
 			}
-			out = append(out, op{action: next, who: first.who, slot: first.slot, n: g.IntN(3)})
+			out = append(out, op{action: next, who: first.who, slot: first.slot, n: g.IntN(2 * slow)})
 		}
 	}
 	return out
@@ -129,15 +129,14 @@ func (g generator) crowd(h *history, first op) (out []op) {
 			o.slot = (first.slot + slot) % slots
 			out = append(out, o)
 		}
-		ends = append(ends, op{action: isAnswered, who: o.who, slot: o.slot, n: g.IntN(3)}, op{action: reads, who: o.who, slot: o.slot})
+		read := op{action: reads, who: o.who, slot: o.slot}
+		ends = append(ends, op{action: isAnswered, who: o.who, slot: o.slot, n: g.IntN(2 * slow)}, read, read)
 	}
 	g.Shuffle(len(ends), func(i, j int) { ends[i], ends[j] = ends[j], ends[i] })
 	for i, o := range ends { // an answer comes before it is read
-		if o.action == reads {
-			at := slices.IndexFunc(ends, func(a op) bool { return a.action == isAnswered && a.slot == o.slot })
-			if at > i {
-				ends[i], ends[at] = ends[at], ends[i]
-			}
+		at := slices.IndexFunc(ends, func(a op) bool { return a.action == isAnswered && a.slot == o.slot })
+		if at > i {
+			ends[i], ends[at] = ends[at], ends[i]
 		}
 	}
 	for _, o := range ends {
@@ -161,7 +160,7 @@ func (g generator) op(h *history) op {
 	case rewatches, unwatches, expires, bookmarks:
 		o.slot = g.slot()
 	case isAnswered:
-		o.n = g.IntN(4)
+		o.n = g.IntN(2 * slow)
 	case delivers:
 		o.n, o.slot = 1+g.IntN(5), g.slot()
 	case jumps:

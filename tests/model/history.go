@@ -34,6 +34,9 @@ type op struct {
 	ask    ask
 }
 
+// slow is added to n of isAnswered if the answer has a long way.
+const slow = 4
+
 // action is what an operation does.
 type action int
 
@@ -42,8 +45,8 @@ const (
 	changes    action = iota // somebody else changes an object; n chooses how
 	asks                     // a program asks; n: lag in revisions, or further pages of a list
 	sends                    // a program sends a request
-	isAnswered               // the server answers it; n: lag in revisions
-	reads                    // the program reads the rest of the answer, or sends for the next page
+	isAnswered               // the server answers it; n: lag in revisions; 4 more: the answer is slow to come
+	reads                    // an answer that was slow comes; else the program reads the rest, or sends for the next page
 	breaksOff                // the answer breaks off
 	watches                  // a program opens a watch; n: lag in revisions
 	rewatches                // a watch is opened again, from where it was
@@ -75,7 +78,7 @@ func (o op) String() string {
 	case watches:
 		return fmt.Sprintf("%s opens watch %d: %s (lag %d)", who, o.slot, &o.ask, o.n)
 	case isAnswered:
-		return fmt.Sprintf("%s: request %d is answered (lag %d)", who, o.slot, o.n)
+		return fmt.Sprintf("%s: request %d is answered (lag %d)%s", who, o.slot, o.n%slow, [...]string{"", ", slowly"}[o.n/slow])
 	case reads:
 		return fmt.Sprintf("%s reads the answer to request %d", who, o.slot)
 	case breaksOff:
@@ -160,7 +163,10 @@ func (w *world) step(o op) error {
 		*f = w.send(p, o.ask)
 	case isAnswered:
 		if *f != nil && (*f).reply == nil {
-			w.answer(p, *f, o.n)
+			w.answer(p, *f, o.n%slow)
+			if o.n < slow {
+				w.arrive(*f)
+			}
 		}
 	case reads:
 		return w.read(p, f)

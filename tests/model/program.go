@@ -69,15 +69,18 @@ func (w *world) send(p *program, a ask) *flight {
 	return &flight{ask: a, sent: w.tick, source: w.source(p, a.http())}
 }
 
-// answer has the server answer a request, lag revisions ago if that is allowed. The program
-// reads the first half of the body.
+// answer has the server answer a request, lag revisions ago if that is allowed.
 func (w *world) answer(p *program, f *flight, lag int) {
 	r := w.server.answer(p.principal, f.ask, w.server.lagging(lag))
-	f.reply, f.came = &r, w.tick
-	resp := r.http(f.ask)
+	f.reply = &r
+}
+
+// arrive has an answer come to the program, which reads the first half of the body.
+func (w *world) arrive(f *flight) {
+	resp := f.reply.http(f.ask)
 	w.cache.Record(f.source, resp)
-	f.body = resp.Body
-	_, _ = io.CopyN(io.Discard, f.body, int64(len(r.body)/2))
+	f.body, f.came = resp.Body, w.tick
+	_, _ = io.CopyN(io.Discard, f.body, int64(len(f.reply.body)/2))
 }
 
 func (r *reply) http(a ask) *http.Response {
@@ -134,6 +137,7 @@ func (w *world) do(p *program, a ask, lag, pages int) error {
 	f := w.send(p, a)
 	for ; ; pages-- {
 		w.answer(p, f, lag)
+		w.arrive(f)
 		next, err := w.finish(p, f)
 		if err != nil || next == nil || pages == 0 {
 			return err
@@ -144,10 +148,14 @@ func (w *world) do(p *program, a ask, lag, pages int) error {
 	}
 }
 
-// read reads the rest of the answer to a request under way. Of a list, it then sends for the next
-// page.
+// read has an answer come that was slow. Else it reads the rest of the answer; of a list, it then
+// sends for the next page.
 func (w *world) read(p *program, f **flight) error {
-	if *f == nil || (*f).reply == nil {
+	switch {
+	case *f == nil, (*f).reply == nil:
+		return nil
+	case (*f).body == nil:
+		w.arrive(*f)
 		return nil
 	}
 	next, err := w.finish(p, *f)
