@@ -135,19 +135,8 @@ func (c *collectionCache) get(key [4]string, read func() ([]Collection, error)) 
 
 func (f *file) findCollections(ctx context.Context, op, where string, args ...any) (out []Collection, err error) {
 	err = f.query(op, func(read *sql.DB) error {
-		rows, err := read.QueryContext(ctx, `SELECT `+collectionColumns+` FROM collection `+where, args...)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			c, err := scanCollection(rows.Scan)
-			if err != nil {
-				return err
-			}
-			out = append(out, c)
-		}
-		return rows.Err()
+		out, err = collect(scanCollection)(read.QueryContext(ctx, `SELECT `+collectionColumns+` FROM collection `+where, args...))
+		return err
 	})
 	return out, err
 }
@@ -211,19 +200,8 @@ func (tx *Tx) dropCollection(id int64) error {
 
 // Complete returns the complete collections of a resource that have objects of a namespace; empty:
 // all of them.
-func (tx *Tx) Complete(res Resource, namespace string) (out []Collection, err error) {
-	rows, err := tx.tx.Query(`SELECT `+collectionColumns+` FROM collection WHERE principal = ?1 AND api_group = ?2 AND resource = ?3 AND state = 'complete'
-		AND (?4 = '' OR namespace IN ('', ?4))`, res.Principal, res.Group, res.Resource, namespace)
-	if err != nil {
-		return nil, tx.wrapErr("list collections", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		c, err := scanCollection(rows.Scan)
-		if err != nil {
-			return nil, tx.wrapErr("list collections", err)
-		}
-		out = append(out, c)
-	}
-	return out, tx.wrapErr("list collections", rows.Err())
+func (tx *Tx) Complete(res Resource, namespace string) ([]Collection, error) {
+	out, err := collect(scanCollection)(tx.tx.Query(`SELECT `+collectionColumns+` FROM collection WHERE principal = ?1 AND api_group = ?2 AND resource = ?3 AND state = 'complete'
+		AND (?4 = '' OR namespace IN ('', ?4))`, res.Principal, res.Group, res.Resource, namespace))
+	return out, tx.wrapErr("list collections", err)
 }

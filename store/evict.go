@@ -67,7 +67,7 @@ func (db *DB) Evict(ctx context.Context, target int64, keep func(Collection) boo
 			break
 		}
 		if !keep(c) {
-			evict(func(tx *Tx) (int, error) { return 1, tx.evictCollection(c) })
+			evict(func(tx *Tx) (int, error) { return 1, tx.Forget(c) })
 		}
 	}
 	for n, free := 1, excess(); n > 0 && free > 0; free = excess() {
@@ -89,9 +89,9 @@ func (db *DB) leastRecentlyUsed(ctx context.Context) ([]Collection, error) {
 	return file.findCollections(ctx, "list least recently used collections", `WHERE state = 'complete' ORDER BY used_at, id`)
 }
 
-// evictCollection deletes a complete collection. What its client was told by it stays a fact:
-// nothing older of the scope counts any more.
-func (tx *Tx) evictCollection(c Collection) error {
+// Forget deletes a complete collection. What its client was told by it stays a fact: nothing older
+// of the scope counts any more.
+func (tx *Tx) Forget(c Collection) error {
 	if err := tx.dropCollection(c.ID); err != nil {
 		return err
 	}
@@ -99,9 +99,6 @@ func (tx *Tx) evictCollection(c Collection) error {
 	e.Says, e.Version = Unknown, c.Changed
 	return tx.Observe(c.Of(), Key{Namespace: c.Namespace}, e)
 }
-
-// Forget deletes a complete collection. What its client was told by it stays a fact.
-func (tx *Tx) Forget(c Collection) error { return tx.evictCollection(c) }
 
 // DropDamaged deletes a collection with a damaged payload. What its client was told by it stays a
 // fact. It returns ErrNotFound if the collection is gone.
@@ -111,7 +108,7 @@ func (tx *Tx) DropDamaged(id int64) (c Collection, err error) {
 		return c, tx.wrapErr("find collection", err)
 	}
 	if c.State == Complete {
-		return c, tx.evictCollection(c)
+		return c, tx.Forget(c)
 	}
 	if err := tx.dropCollection(id); err != nil {
 		return c, err
@@ -129,34 +126,29 @@ func (tx *Tx) evictSingles(most, free int64) (int, error) {
 		return 0, tx.wrapErr("evict single objects", err)
 	}
 	type single struct {
-		id       int64
+		id, size int64
 		resource Resource
 		object   Object
 	}
-	rows, err := tx.tx.Query(`SELECT o.id, c.principal, c.api_group, c.resource, o.namespace, o.name, o.uid, o.resource_version, o.asked, o.told, o.read, o.size
-		FROM collection c JOIN object o ON o.collection_id = c.id WHERE c.state = 'seen' ORDER BY o.told LIMIT ?`, evictRows)
+	oldest, err := collect(func(scan func(...any) error) (s single, err error) {
+		o := &s.object
+		err = scan(&s.id, &s.resource.Principal, &s.resource.Group, &s.resource.Resource, &o.Namespace, &o.Name, &o.UID, &o.ResourceVersion, &o.Asked, &o.Told, &o.Read, &s.size)
+		return s, err
+	})(tx.tx.Query(`SELECT o.id, c.principal, c.api_group, c.resource, o.namespace, o.name, o.uid, o.resource_version, o.asked, o.told, o.read, o.size
+		FROM collection c JOIN object o ON o.collection_id = c.id WHERE c.state = 'seen' ORDER BY o.told LIMIT ?`, evictRows))
 	if err != nil {
 		return 0, tx.wrapErr("evict single objects", err)
 	}
-	var drop []single
-	for free > 0 && size > most && rows.Next() {
-		var s single
-		var n int64
-		o := &s.object
-		if err := rows.Scan(&s.id, &s.resource.Principal, &s.resource.Group, &s.resource.Resource, &o.Namespace, &o.Name, &o.UID, &o.ResourceVersion, &o.Asked, &o.Told, &o.Read, &n); err != nil {
-			return 0, tx.wrapErr("evict single objects", errors.Join(err, rows.Close()))
+	for n, s := range oldest {
+		if free <= 0 || size <= most {
+			return n, nil
 		}
-		drop, size, free = append(drop, s), size-n, free-n
-	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-		return 0, tx.wrapErr("evict single objects", err)
-	}
-	for _, s := range drop {
 		if err := tx.evictSingle(s.id, s.resource, &s.object); err != nil {
 			return 0, err
 		}
+		size, free = size-s.size, free-s.size
 	}
-	return len(drop), nil
+	return len(oldest), nil
 }
 
 func (tx *Tx) evictSingle(id int64, res Resource, o *Object) error {
@@ -175,27 +167,24 @@ func (tx *Tx) evictResponses(most, free int64) (int, error) {
 	if err := tx.tx.QueryRow(`SELECT coalesce(sum(size), 0) FROM response`).Scan(&size); err != nil {
 		return 0, tx.wrapErr("evict responses", err)
 	}
-	rows, err := tx.tx.Query(`SELECT rowid, size FROM response ORDER BY size DESC, stored_at LIMIT ?`, evictRows)
+	type response struct{ id, size int64 }
+	largest, err := collect(func(scan func(...any) error) (r response, err error) {
+		err = scan(&r.id, &r.size)
+		return r, err
+	})(tx.tx.Query(`SELECT rowid, size FROM response ORDER BY size DESC, stored_at LIMIT ?`, evictRows))
 	if err != nil {
 		return 0, tx.wrapErr("evict responses", err)
 	}
-	var drop []int64
-	for free > 0 && size > most && rows.Next() {
-		var id, n int64
-		if err := rows.Scan(&id, &n); err != nil {
-			return 0, tx.wrapErr("evict responses", errors.Join(err, rows.Close()))
+	for n, r := range largest {
+		if free <= 0 || size <= most {
+			return n, nil
 		}
-		drop, size, free = append(drop, id), size-n, free-n
-	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-		return 0, tx.wrapErr("evict responses", err)
-	}
-	for _, id := range drop {
-		if _, err := tx.tx.Exec(`DELETE FROM response WHERE rowid = ?`, id); err != nil {
+		if _, err := tx.tx.Exec(`DELETE FROM response WHERE rowid = ?`, r.id); err != nil {
 			return 0, tx.wrapErr("evict responses", err)
 		}
+		size, free = size-r.size, free-r.size
 	}
-	return len(drop), nil
+	return len(largest), nil
 }
 
 // Shrink works in steps, because each moves pages from the end of the file and writes them.

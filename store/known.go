@@ -90,22 +90,13 @@ func (k *Known) states(ctx context.Context, tx *sql.Tx, all []*Collection, key K
 	return rows.Err()
 }
 
-func (db *DB) observations(ctx context.Context, tx *sql.Tx, where string, res Resource, args ...any) (out []Observation, err error) {
-	rows, err := tx.QueryContext(ctx, `SELECT `+observationColumns+` FROM observation WHERE principal = ? AND api_group = ? AND resource = ?`+where,
-		append([]any{res.Principal, res.Group, res.Resource}, args...)...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		o, err := scanObservation(rows.Scan)
-		if err != nil {
-			return nil, err
-		}
+func (db *DB) observations(ctx context.Context, tx *sql.Tx, where string, res Resource, args ...any) ([]Observation, error) {
+	return collect(func(scan func(...any) error) (Observation, error) {
+		o, err := scanObservation(scan)
 		db.renewals.apply(res, &o)
-		out = append(out, o)
-	}
-	return out, rows.Err()
+		return o, err
+	})(tx.QueryContext(ctx, `SELECT `+observationColumns+` FROM observation WHERE principal = ? AND api_group = ? AND resource = ?`+where,
+		append([]any{res.Principal, res.Group, res.Resource}, args...)...))
 }
 
 // Payload reads the payload of a state, or returns ErrChanged if another one has replaced it.
@@ -230,26 +221,12 @@ func overtakenByObject(ctx context.Context, tx *sql.Tx, c Collection, s Selectio
 }
 
 // otherCollections returns the collections that may have anything newer about the selection.
-func otherCollections(ctx context.Context, tx *sql.Tx, c Collection, s Selection) (out []Collection, err error) {
-	rows, err := tx.QueryContext(ctx, `SELECT `+collectionColumns+` FROM collection WHERE principal = ? AND api_group = ? AND resource = ? AND state <> 'filling' AND id <> ?`,
-		c.Principal, c.Group, c.Resource, c.ID)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		other, err := scanCollection(rows.Scan)
-		if err != nil {
-			return nil, err
-		}
-		if other.Namespace != "" && s.Namespace != "" && other.Namespace != s.Namespace {
-			continue
-		}
-		if other.State != Complete || !c.includes(other) {
-			out = append(out, other)
-		}
-	}
-	return out, rows.Err()
+func otherCollections(ctx context.Context, tx *sql.Tx, c Collection, s Selection) ([]Collection, error) {
+	all, err := collect(scanCollection)(tx.QueryContext(ctx, `SELECT `+collectionColumns+` FROM collection
+		WHERE principal = ? AND api_group = ? AND resource = ? AND state <> 'filling' AND id <> ?`, c.Principal, c.Group, c.Resource, c.ID))
+	return slices.DeleteFunc(all, func(other Collection) bool {
+		return other.Namespace != "" && s.Namespace != "" && other.Namespace != s.Namespace || other.State == Complete && c.includes(other)
+	}), err
 }
 
 // knew reports whether the collection is of a state in which an object had a version already.

@@ -77,28 +77,13 @@ func (c *Collection) evidenceOf(o *Object) Evidence {
 	return e
 }
 
-func collectRows(rows *sql.Rows, err error) (out []row, _ error) {
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		r, err := scanRow(rows.Scan)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, r)
-	}
-	return out, rows.Err()
-}
-
 func (tx *Tx) singleRows(res Resource, key Key) ([]row, error) {
-	out, err := collectRows(tx.stmt(tx.file.stmts.singles).Query(key.Namespace, key.Name, res.Principal, res.Group, res.Resource))
+	out, err := collect(scanRow)(tx.stmt(tx.file.stmts.singles).Query(key.Namespace, key.Name, res.Principal, res.Group, res.Resource))
 	return out, tx.wrapErr("find single objects", err)
 }
 
 func (tx *Tx) allRows(res Resource, key Key) ([]row, error) {
-	out, err := collectRows(tx.tx.Query(rowsOf, key.Namespace, key.Name, res.Principal, res.Group, res.Resource))
+	out, err := collect(scanRow)(tx.tx.Query(rowsOf, key.Namespace, key.Name, res.Principal, res.Group, res.Resource))
 	return out, tx.wrapErr("find objects", err)
 }
 
@@ -234,23 +219,15 @@ func (tx *Tx) ObserveObjects(s Scope, objects []Object, whole bool, list Evidenc
 
 // recorded returns the objects of a resource that are recorded in a namespace; empty: in all. Each
 // has its labels in one recorded state, or none if it is only known to exist.
-func (tx *Tx) recorded(res Resource, namespace string) (out []Object, err error) {
-	rows, err := tx.tx.Query(`SELECT DISTINCT o.namespace, o.name, o.labels FROM collection c JOIN object o ON o.collection_id = c.id
+func (tx *Tx) recorded(res Resource, namespace string) ([]Object, error) {
+	out, err := collect(func(scan func(...any) error) (o Object, err error) {
+		err = scan(&o.Namespace, &o.Name, &o.Labels)
+		return o, err
+	})(tx.tx.Query(`SELECT DISTINCT o.namespace, o.name, o.labels FROM collection c JOIN object o ON o.collection_id = c.id
 		WHERE c.principal = ?1 AND c.api_group = ?2 AND c.resource = ?3 AND c.state <> 'filling' AND ?4 IN ('', o.namespace)
 		UNION SELECT namespace, name, '' FROM observation WHERE principal = ?1 AND api_group = ?2 AND resource = ?3 AND ?4 IN ('', namespace) AND name <> '' AND says <> 'gone'`,
-		res.Principal, res.Group, res.Resource, namespace)
-	if err != nil {
-		return nil, tx.wrapErr("list recorded objects", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var o Object
-		if err := rows.Scan(&o.Namespace, &o.Name, &o.Labels); err != nil {
-			return nil, tx.wrapErr("list recorded objects", err)
-		}
-		out = append(out, o)
-	}
-	return out, tx.wrapErr("list recorded objects", rows.Err())
+		res.Principal, res.Group, res.Resource, namespace))
+	return out, tx.wrapErr("list recorded objects", err)
 }
 
 // combine is what is known of a key by two pieces of evidence, of which fresh came later.
@@ -326,29 +303,25 @@ func (tx *Tx) pruneObservations() error {
 func (tx *Tx) pruneOldest(which, namespace string) error {
 	const oldest = ` AND id <= (SELECT id FROM observation WHERE `
 	bound := oldest + which + ` ORDER BY id DESC LIMIT 1 OFFSET ?)`
-	rows, err := tx.tx.Query(`SELECT principal, api_group, resource, `+namespace+`, max(asked), max(told) FROM observation WHERE `+which+bound+`
-		GROUP BY principal, api_group, resource, `+namespace, maxObservations*3/4)
+	type doubt struct {
+		Resource
+		Key
+		Evidence
+	}
+	doubts, err := collect(func(scan func(...any) error) (d doubt, err error) {
+		d.Says, d.Read = Unknown, Latest
+		err = scan(&d.Principal, &d.Group, &d.Resource.Resource, &d.Namespace, &d.Asked, &d.Told)
+		return d, err
+	})(tx.tx.Query(`SELECT principal, api_group, resource, `+namespace+`, max(asked), max(told) FROM observation WHERE `+which+bound+`
+		GROUP BY principal, api_group, resource, `+namespace, maxObservations*3/4))
 	if err != nil {
-		return tx.wrapErr("prune observations", err)
-	}
-	var doubts []Said
-	var when []Evidence
-	for rows.Next() {
-		var d Said
-		e := Evidence{Says: Unknown, Read: Latest}
-		if err := rows.Scan(&d.Principal, &d.Group, &d.Resource.Resource, &d.Namespace, &e.Asked, &e.Told); err != nil {
-			return tx.wrapErr("prune observations", errors.Join(err, rows.Close()))
-		}
-		doubts, when = append(doubts, d), append(when, e)
-	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 		return tx.wrapErr("prune observations", err)
 	}
 	if _, err := tx.tx.Exec(`DELETE FROM observation WHERE `+which+bound, maxObservations*3/4); err != nil {
 		return tx.wrapErr("prune observations", err)
 	}
-	for i, d := range doubts {
-		if err := tx.observe(d.Resource, d.Key, when[i]); err != nil {
+	for _, d := range doubts {
+		if err := tx.observe(d.Resource, d.Key, d.Evidence); err != nil {
 			return err
 		}
 	}

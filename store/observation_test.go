@@ -138,7 +138,7 @@ func TestWhatAnEvictedListHasSaidStays(t *testing.T) {
 	record(t, db, old, "10", object("a", 5))
 	record(t, db, scope("shop"), "20", object("a", 15))
 	newest, _ := complete(t, db, scope("shop"))
-	update(t, db, func(tx *Tx) error { return tx.evictCollection(newest) })
+	update(t, db, func(tx *Tx) error { return tx.Forget(newest) })
 	c, _ := complete(t, db, old)
 	by, err := db.Overtaken(t.Context(), c, everything)
 	if err != nil || by == "" {

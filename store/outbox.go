@@ -61,21 +61,13 @@ func (q *Queued) checksum() int64 {
 // Outbox returns the queued writes in order, without Object and Patch.
 func (db *DB) Outbox(ctx context.Context) (all []Queued, err error) {
 	err = db.read("read outbox", func(read *sql.DB) error {
-		rows, err := read.QueryContext(ctx, `SELECT id, principal, path, name, queued_at FROM outbox ORDER BY id`)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var q Queued
+		all, err = collect(func(scan func(...any) error) (q Queued, err error) {
 			var at int64
-			if err := rows.Scan(&q.ID, &q.Principal, &q.Path, &q.Name, &at); err != nil {
-				return err
-			}
+			err = scan(&q.ID, &q.Principal, &q.Path, &q.Name, &at)
 			q.At = time.UnixMilli(at)
-			all = append(all, q)
-		}
-		return rows.Err()
+			return q, err
+		})(read.QueryContext(ctx, `SELECT id, principal, path, name, queued_at FROM outbox ORDER BY id`))
+		return err
 	})
 	return all, err
 }

@@ -2,7 +2,6 @@ package store
 
 import (
 	"database/sql"
-	"errors"
 	"slices"
 )
 
@@ -127,24 +126,20 @@ func (tx *Tx) Unsettled(s Scope) (is bool, err error) {
 // dropIf deletes the rows of a table for which which reports drop. It is called for each row of a
 // query, whose first column is the row's id.
 func (tx *Tx) dropIf(table, query string, args []any, which func(scan func(...any) error) (id int64, drop bool, err error)) error {
-	rows, err := tx.tx.Query(query, args...)
+	ids, err := collect(func(scan func(...any) error) (int64, error) {
+		id, drop, err := which(scan)
+		if !drop {
+			id = 0 // that of no row
+		}
+		return id, err
+	})(tx.tx.Query(query, args...))
 	if err != nil {
 		return tx.wrapErr("find superseded rows", err)
 	}
-	var ids []int64
-	for rows.Next() {
-		id, drop, err := which(rows.Scan)
-		if err != nil {
-			return tx.wrapErr("find superseded rows", errors.Join(err, rows.Close()))
-		}
-		if drop {
-			ids = append(ids, id)
-		}
-	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-		return tx.wrapErr("find superseded rows", err)
-	}
 	for _, id := range ids {
+		if id == 0 {
+			continue
+		}
 		if _, err := tx.tx.Exec(`DELETE FROM `+table+` WHERE id = ?`, id); err != nil {
 			return tx.wrapErr("delete superseded rows", err)
 		}

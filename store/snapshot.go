@@ -287,19 +287,11 @@ func (s *Snapshot) doubt(tx *Tx) error {
 
 // rows returns the ids of the objects of a collection, but not many more than maxGivenUp.
 func (s *Snapshot) rows(tx *Tx, collection int64) (ids []int64, err error) {
-	rows, err := tx.tx.Query(`SELECT id FROM object WHERE collection_id = ? LIMIT ?`, collection, maxGivenUp+1)
-	if err != nil {
-		return nil, tx.wrapErr("read snapshot", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var id int64
-		if err := rows.Scan(&id); err != nil {
-			return nil, tx.wrapErr("read snapshot", err)
-		}
-		ids = append(ids, id)
-	}
-	return ids, tx.wrapErr("read snapshot", rows.Err())
+	ids, err = collect(func(scan func(...any) error) (id int64, err error) {
+		err = scan(&id)
+		return id, err
+	})(tx.tx.Query(`SELECT id FROM object WHERE collection_id = ? LIMIT ?`, collection, maxGivenUp+1))
+	return ids, tx.wrapErr("read snapshot", err)
 }
 
 // putAlone records objects of the list as singles.

@@ -140,6 +140,24 @@ func (db *DB) view(ctx context.Context, op string, f func(*sql.Tx) error) error 
 	})
 }
 
+// collect returns a function that reads all rows of a query. scan makes a value of a row.
+func collect[T any](scan func(scan func(...any) error) (T, error)) func(*sql.Rows, error) ([]T, error) {
+	return func(rows *sql.Rows, err error) (all []T, _ error) {
+		if err != nil {
+			return nil, err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			one, err := scan(rows.Scan)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, one)
+		}
+		return all, rows.Err()
+	}
+}
+
 func (tx *Tx) stmt(s *sql.Stmt) *sql.Stmt { return tx.tx.Stmt(s) }
 
 // wrapErr adds a kind to an error.
