@@ -69,14 +69,17 @@ func (q *Request) resource() store.Resource {
 // Answer returns the response to a GET or LIST. An error is ErrNotRecorded, an apierrors.APIStatus
 // for the client, or the store's. Reading the body may fail with store.ErrChanged.
 func (r *Replayer) Answer(ctx context.Context, q Request) (*http.Response, error) {
-	// The rows may be replaced between two reads.
+	return unchanged(func() (*http.Response, error) { return r.answer(ctx, q) })
+}
+
+// unchanged reads again what was replaced between two reads.
+func unchanged[T any](read func() (T, error)) (answer T, err error) {
 	for range 3 {
-		resp, err := r.answer(ctx, q)
-		if !errors.Is(err, store.ErrChanged) {
-			return resp, err
+		if answer, err = read(); !errors.Is(err, store.ErrChanged) {
+			return answer, err
 		}
 	}
-	return nil, fmt.Errorf("%w: the cache keeps changing", ErrNotRecorded)
+	return answer, fmt.Errorf("%w: the cache keeps changing", ErrNotRecorded)
 }
 
 func (r *Replayer) answer(ctx context.Context, q Request) (*http.Response, error) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -100,6 +101,37 @@ func TestALongListIsStreamedCompletely(t *testing.T) {
 	h.record("/api/v1/namespaces/shop/pods", 5000, objects...)
 	if got := h.answer(ask("/api/v1/namespaces/shop/pods", "")); got != want {
 		t.Fatalf("%d bytes, want %d", len(got), len(want))
+	}
+}
+
+// usedOnce does something when a collection is used for the first time.
+type usedOnce struct {
+	unrecorded
+	first *sync.Once
+	do    func()
+}
+
+func (u usedOnce) Used(int64) { u.first.Do(u.do) }
+
+func TestWhatChangesWhileItIsFoundIsFoundAgain(t *testing.T) {
+	for name, find := range map[string]func(h *harness) error{
+		"a list": func(h *harness) error {
+			_, err := h.Answer(t.Context(), ask("/api/v1/pods", ""))
+			return err
+		},
+		"the state that a watch begins with": func(h *harness) error {
+			_, err := h.State(t.Context(), ask("/api/v1/pods?watch=true", ""))
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t)
+			h.record("/api/v1/pods", 10, bare("shop", "a", 1))
+			h.rec = usedOnce{first: &sync.Once{}, do: func() { h.record("/api/v1/pods", 11, bare("shop", "a", 11)) }}
+			if err := find(h); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

@@ -26,7 +26,7 @@ type State struct {
 // State finds the initial state of a watch: a complete collection that covers it. For a
 // sendInitialEvents request it ends with the bookmark that marks its end (KEP-3157).
 func (r *Replayer) State(ctx context.Context, q Request) (*State, error) {
-	s, err := r.cover(ctx, q)
+	s, err := unchanged(func() (selection, error) { return r.cover(ctx, q) })
 	if err != nil {
 		return nil, err
 	}
