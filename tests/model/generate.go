@@ -107,6 +107,11 @@ func (g generator) ops(h *history) []op {
 		first.action, first.key, first.ask.key = sends, h.Hot, h.Hot
 		return append(out, g.crowd(h, out[0])...)
 	}
+	if first := out[0]; first.action == asks && first.ask.verb >= post && first.ask.verb < removeMany && !h.Plain && g.oneIn(6) {
+		// Somebody else changes the object just before, and the event comes after the answer.
+		before, late := op{action: changes, key: first.ask.key, n: g.IntN(64)}, op{action: delivers, who: first.who, n: 1}
+		return []op{before, first, late, {action: cuts, n: g.IntN(64)}}
+	}
 	if first := out[0]; first.action == sends {
 		for _, next := range []action{isAnswered, reads} {
 			for range g.IntN(3) {
@@ -162,7 +167,7 @@ func (g generator) op(h *history) op {
 	case isAnswered:
 		o.n = g.IntN(2 * slow)
 	case delivers:
-		o.n, o.slot = 1+g.IntN(5), g.slot()
+		o.n, o.slot = 1+g.IntN(1+g.IntN(5)), g.slot()
 	case jumps:
 		o.n = g.IntN(240) - 120
 	case restores:
