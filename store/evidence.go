@@ -12,10 +12,9 @@ type Evidence struct {
 	Says Says
 	// Version is the resourceVersion since which the object is as said. Empty: unknown.
 	Version string
-	// Until is the version up to which a collection confirms it; empty: there is none.
-	Until string
-	// Floor is the highest version of the resource that was known when the answer came. It matters
-	// if Version is empty.
+	// Floor is the version at which it was still true: that of a collection which confirms it. Of an
+	// answer that does not name a version, it is the highest of the resource that was known when it
+	// came. Empty: unknown.
 	Floor string
 	// Asked is DB.Next when the request was sent, Told is DB.Next when its answer came. Both
 	// are Told for an event of a watch, unless it may be of the state that the watch begins with.
@@ -65,10 +64,11 @@ func (a Evidence) Newer(b Evidence) bool {
 		return true
 	case b.deletes(a):
 		return false
-	case a.Version != "" && b.Version != "":
+	case a.Version != "" && b.Version != "" && (a.Says != Gone || b.Says != Exists || b.Floor == ""):
 		if order, ok := CompareVersions(a.Version, b.Version); ok {
-			// At the version of a, b was still true: versions were assigned twice.
-			if order > 0 && b.Until != "" && !NewerVersion(a.Version, b.Until) {
+			// At the version of a, b was still true: versions were assigned twice. But an object that
+			// exists may have changed.
+			if order > 0 && b.Floor != "" && b.Says != Exists && !NewerVersion(a.Version, b.Floor) {
 				return false
 			}
 			return order > 0 || order == 0 && (b.Says == Unknown || a.Says == b.Says) && a.Told > b.Told

@@ -69,7 +69,7 @@ func scanRow(scan func(...any) error) (r row, err error) {
 func (c *Collection) evidenceOf(o *Object) Evidence {
 	e := o.evidence()
 	if c.State == Complete {
-		e.Until = c.ResourceVersion
+		e.Floor = c.ResourceVersion
 	}
 	if c.State == Complete && o.Told <= c.Told {
 		e.Asked, e.Told, e.Read = c.Asked, c.Told, c.Read
@@ -113,7 +113,9 @@ func (tx *Tx) observe(res Resource, key Key, e Evidence) error {
 		return err
 	}
 	tx.db.known.raise(res, later(e.Version, e.Floor))
-	e.Floor = later(floor, e.Floor)
+	if e.Floor = later(floor, e.Floor); e.Version != "" {
+		e.Floor = ""
+	}
 	var rows []row
 	if key.Name != "" {
 		if rows, err = tx.allRows(res, key); err != nil {
@@ -238,7 +240,7 @@ func combine(old, fresh Evidence) Evidence {
 			old, fresh = fresh, old
 		}
 		if fresh.Version == "" {
-			fresh.Version, fresh.Read = old.Version, old.Read
+			fresh.Version = old.Version
 		}
 		return fresh
 	case old.Newer(fresh):

@@ -4,7 +4,8 @@ import "sync"
 
 // renewals are observations that the server has said again since they were written. They stay in
 // memory for a while, so that a program that keeps asking for an absent object does not wear out
-// the disk.
+// the disk. Without one, the observation would only seem older: it is written when something else
+// is recorded of the object.
 type renewals struct {
 	mu sync.Mutex
 	of map[renewed]Evidence
@@ -43,4 +44,17 @@ func (r *renewals) remove(res Resource, key Key) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.of, renewed{res, key})
+}
+
+// putRenewal writes an observation that is renewed only in memory.
+func (tx *Tx) putRenewal(res Resource, o Observation) error {
+	tx.db.renewals.mu.Lock()
+	_, is := tx.db.renewals.of[renewed{res, o.Key}]
+	tx.db.renewals.mu.Unlock()
+	if !is {
+		return nil
+	}
+	_, err := tx.tx.Exec(`UPDATE observation SET floor = ?, asked = ?, told = ?, read = ? WHERE principal = ? AND api_group = ? AND resource = ? AND namespace = ? AND name = ?`,
+		o.Floor, o.Asked, o.Told, o.Read, res.Principal, res.Group, res.Resource, o.Namespace, o.Name)
+	return tx.wrapErr("put observation", err)
 }

@@ -21,6 +21,9 @@ func (tx *Tx) settle(res Resource, key Key, e Evidence, form string) (superseded
 	case found && !o.Agrees(e): // a list may tell which is right
 		superseded = o.Newer(e)
 		tx.said = append(tx.said, Said{Resource: res, Key: key})
+		if err := tx.putRenewal(res, o); err != nil {
+			return false, err
+		}
 	}
 	rows, err := tx.singleRows(res, key)
 	if err != nil {
@@ -74,6 +77,7 @@ func (tx *Tx) settleList(s Scope) error {
 	tx.db.known.raise(res, c.ResourceVersion)
 	_, numeric := ParseVersion(c.ResourceVersion)
 	args := []any{c.ID, res.Principal, res.Group, res.Resource, s.Namespace}
+	var kept []Observation
 	err = tx.dropIf("observation", `SELECT t.id, t.namespace, t.name, t.says, t.version, t.floor, t.asked, t.told, t.read, t.uids, t.at, o.uid, o.resource_version, o.asked, o.told, o.read
 		FROM observation t LEFT JOIN object o ON o.collection_id = ?1 AND o.namespace = t.namespace AND o.name = t.name
 		WHERE t.principal = ?2 AND t.api_group = ?3 AND t.resource = ?4 AND ?5 IN ('', t.namespace)`, args,
@@ -88,10 +92,18 @@ func (tx *Tx) settleList(s Scope) error {
 			if o.Says == Gone && mine.Says == Gone && !numeric {
 				return id, false, err // no version tells a late event of the deleted object; its uid does
 			}
-			return id, ok && mine.Newer(o.Evidence), err
+			if ok = ok && mine.Newer(o.Evidence); !ok {
+				kept = append(kept, o)
+			}
+			return id, ok, err
 		})
 	if err != nil {
 		return err
+	}
+	for _, o := range kept {
+		if err := tx.putRenewal(res, o); err != nil {
+			return err
+		}
 	}
 	return tx.dropIf("object", `SELECT t.id, c.version || ' ' || c.representation || ' ' || c.media_type, t.namespace, t.name, t.uid, t.resource_version, t.asked, t.told, t.read,
 			o.uid, o.resource_version, o.asked, o.told, o.read

@@ -167,6 +167,16 @@ func TestCases(t *testing.T) {
 			made(a), {action: sends, ask: one(get, a)}, second(op{action: sends, ask: lists(front)}), second(answer), updated(a), second(read), answer, read},
 		"opaque versions: a GET under way with a list with a label, and the object loses that": {
 			made(a), {action: sends, ask: one(get, a)}, second(op{action: sends, ask: lists(front)}), answer, {action: changes, key: a, n: 11}, second(answer), second(read), read},
+		"a 404 that repeats one, under way with a GET that shows the object, before a kill": {
+			asked(one(get, a)), {action: flushes}, made(a), {action: sends, ask: one(get, a)}, second(op{action: sends, ask: one(get, a)}), answer, deleted(a), second(answer),
+			second(read), read, {action: flushes}, {action: crashes}},
+		"a 404 that repeats one, under way with a list that shows the object, before a kill": {
+			asked(one(get, a)), {action: flushes}, made(a), {action: sends, ask: lists(front)}, second(op{action: sends, ask: one(get, a)}), answer, deleted(a), second(answer),
+			second(read), read, {action: flushes}, {action: crashes}},
+		"a 409 after a lagging Table": {
+			made(a), deleted(a), asked(lists(onlyA)), lagging(asked(lists(app).anyVersion().in(asTable)), 1), made(a), asked(one(post, a))},
+		"a 409 under way with a list that lacks the object, after a Table": {
+			made(a), asked(one(get, a).in(asTable)), deleted(a), {action: sends, ask: lists(onlyA)}, second(op{action: sends, ask: one(post, a)}), answer, made(a), second(answer), second(read), read},
 		"two watches at different positions": {
 			made(a), asked(lists(app)), opened(watchOf(app)), second(opened(watchOf(app))), updated(a), deleted(a), told, second(op{action: delivers, n: 1})},
 	} {

@@ -82,7 +82,7 @@ func (w *world) judgeList(p *program, a ask, got outcome) (broken rule, why stri
 		if r.version != got.version || r.unserved[a.scope.kind] || !w.equal(i, a.scope, got) {
 			continue
 		}
-		if broken, why = w.judgeRevision(p, a, i); why == "" {
+		if broken, why = w.judgeRevision(p, a, got.form, i); why == "" {
 			break
 		}
 	}
@@ -98,14 +98,14 @@ func (w *world) equal(at int, s scope, got outcome) bool {
 	return slices.Equal(want, got.objects)
 }
 
-// judgeRevision reports why a list at a revision may not be answered.
-func (w *world) judgeRevision(p *program, a ask, at int) (rule, string) {
+// judgeRevision reports why a list at a revision may not be answered in a form.
+func (w *world) judgeRevision(p *program, a ask, form form, at int) (rule, string) {
 	for _, k := range universe {
 		if !a.scope.has(k) {
 			continue
 		}
 		told := p.told[k]
-		if a.form == asTable || a.scope.selector == byShard {
+		if form == asTable || a.scope.selector == byShard {
 			told = beyond(told, w.server.revisions[at].version)
 		}
 		from := floor(told, w.server.revisions[at].objects[k])

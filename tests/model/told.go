@@ -29,12 +29,17 @@ type observation struct {
 // object exists contradicts only its absence.
 //
 // That an object is not selected by its label contradicts only that it has the label. A restored
-// cluster may give an object the same version twice: nobody outside can tell the two apart.
+// cluster may give an object the same version twice: nobody outside can tell the two apart, so that
+// the answer is as new as what was told last of its version.
 func floor(told []observation, answered object) int {
-	lowest := -1
+	lowest, same := -1, -1
+	for _, o := range told {
+		if o.uid == answered.uid && o.version != "" && o.version == answered.version {
+			same = max(same, o.at)
+		}
+	}
 	for _, newer := range told {
-		counts := (answered == object{} || !newer.exists) && (answered.label == tiers[0] || !newer.unselected) &&
-			(newer.uid != answered.uid || newer.version == "" || newer.version != answered.version)
+		counts := (answered == object{} || !newer.exists) && (answered.label == tiers[0] || !newer.unselected) && newer.at > same
 		if newer.at > lowest && counts && !disputed(newer, told) {
 			lowest = newer.at
 		}
