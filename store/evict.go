@@ -57,9 +57,12 @@ func (db *DB) Evict(ctx context.Context, target int64, keep func(Collection) boo
 		evicted += n
 		return n
 	}
-	for n, free := 1, excess(); n > 0 && free > 0; free = excess() {
-		n = evict(func(tx *Tx) (int, error) { return tx.evictSingles(target/singleShare, free) })
+	repeat := func(f func(tx *Tx, most, free int64) (int, error), most int64) {
+		for n, free := 1, excess(); n > 0 && free > 0; free = excess() {
+			n = evict(func(tx *Tx) (int, error) { return f(tx, most, free) })
+		}
 	}
+	repeat((*Tx).evictSingles, target/singleShare)
 	candidates, errFind := db.leastRecentlyUsed(ctx)
 	err = errors.Join(err, errFind)
 	for _, c := range candidates {
@@ -70,12 +73,8 @@ func (db *DB) Evict(ctx context.Context, target int64, keep func(Collection) boo
 			evict(func(tx *Tx) (int, error) { return 1, tx.Forget(c) })
 		}
 	}
-	for n, free := 1, excess(); n > 0 && free > 0; free = excess() {
-		n = evict(func(tx *Tx) (int, error) { return tx.evictSingles(0, free) })
-	}
-	for n, free := 1, excess(); n > 0 && free > 0; free = excess() {
-		n = evict(func(tx *Tx) (int, error) { return tx.evictResponses(db.opts.MaxSize/smallDocuments, free) })
-	}
+	repeat((*Tx).evictSingles, 0)
+	repeat((*Tx).evictResponses, db.opts.MaxSize/smallDocuments)
 	return evicted, err
 }
 

@@ -84,7 +84,7 @@ CREATE TABLE observation (
   name             TEXT NOT NULL,
   says             TEXT NOT NULL CHECK (says IN ('exists', 'gone', 'unknown', 'refused')),
   version          TEXT NOT NULL,                 -- since when; empty: unknown
-  floor            TEXT NOT NULL,                 -- the highest version that was known then
+  floor            TEXT NOT NULL,                 -- the highest that was known when an answer came without a version
   asked            INTEGER NOT NULL,              -- sequence number when it was asked for
   told             INTEGER NOT NULL,              -- sequence number when the answer came
   read             TEXT NOT NULL CHECK (read IN ('latest', 'lagging', 'stream')),

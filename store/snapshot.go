@@ -160,55 +160,48 @@ func (s *Snapshot) merge(tx *Tx, base Collection) (changed bool, err error) {
 // dropUnlisted deletes the objects of base that are neither unchanged nor in fill: the list lacks
 // them. If they may exist all the same, that they did stays a fact.
 func (s *Snapshot) dropUnlisted(tx *Tx, base Collection) (changed bool, err error) {
-	const batch = 1000 // so that the rows are not all in memory
+	const batch = 500 // so that the rows are not all in memory
 	var after Key
-	for rows := batch; rows == batch; {
-		var drop []unlisted
-		if rows, drop, err = s.unlisted(tx, &after, batch); err != nil {
+	for more := true; more; {
+		rows, err := s.baseObjects(tx, after, batch)
+		if err != nil {
 			return false, err
 		}
-		for _, u := range drop {
-			if err := tx.removeRow(u.id); err != nil {
+		more = len(rows) == batch
+		for _, o := range rows {
+			if after = o.Key(); o.refilled || s.unchanged.has(o.id) {
+				continue
+			}
+			changed = true
+			if err := tx.removeRow(o.id); err != nil {
 				return false, err
 			}
-			if e := base.evidenceOf(&u.Object); s.scope.Hides(u.Name) {
+			if e := base.evidenceOf(&o.Object); s.scope.Hides(o.Name) {
 				e.Says = Exists
-				if err := tx.Observe(s.scope.Of(), u.Key(), e); err != nil {
+				if err := tx.Observe(s.scope.Of(), after, e); err != nil {
 					return false, err
 				}
 			}
 		}
-		changed = changed || len(drop) > 0
 	}
 	return changed, nil
 }
 
-// unlisted is an object of base that the list lacks.
-type unlisted struct {
-	id int64
+// baseObject is an object of base, without its payload. refilled means that fill has it, too.
+type baseObject struct {
+	id       int64
+	refilled bool
 	Object
 }
 
-// unlisted returns the objects that the list lacks among the next objects of base after a key,
-// which it advances. rows is the number of objects that it has read.
-func (s *Snapshot) unlisted(tx *Tx, after *Key, most int) (rows int, drop []unlisted, err error) {
-	found, err := tx.tx.Query(`SELECT id, namespace, name, uid, resource_version, asked, told, read, EXISTS (SELECT 1 FROM object f WHERE f.collection_id = ?1 AND f.namespace = o.namespace AND f.name = o.name)
-		FROM object o WHERE collection_id = ?2 AND (namespace, name) > (?3, ?4) ORDER BY namespace, name LIMIT ?5`, s.fill, s.base, after.Namespace, after.Name, most)
-	if err != nil {
-		return 0, nil, tx.wrapErr("compare snapshot", err)
-	}
-	defer found.Close()
-	for ; found.Next(); rows++ {
-		var u unlisted
-		var refilled bool
-		if err := found.Scan(&u.id, &u.Namespace, &u.Name, &u.UID, &u.ResourceVersion, &u.Asked, &u.Told, &u.Read, &refilled); err != nil {
-			return 0, nil, tx.wrapErr("compare snapshot", err)
-		}
-		if *after = u.Key(); !refilled && !s.unchanged.has(u.id) {
-			drop = append(drop, u)
-		}
-	}
-	return rows, drop, tx.wrapErr("compare snapshot", found.Err())
+// baseObjects returns the next objects of base after a key.
+func (s *Snapshot) baseObjects(tx *Tx, after Key, most int) ([]baseObject, error) {
+	out, err := collect(func(scan func(...any) error) (o baseObject, err error) {
+		err = scan(&o.id, &o.Namespace, &o.Name, &o.UID, &o.ResourceVersion, &o.Asked, &o.Told, &o.Read, &o.refilled)
+		return o, err
+	})(tx.tx.Query(`SELECT id, namespace, name, uid, resource_version, asked, told, read, EXISTS (SELECT 1 FROM object f WHERE f.collection_id = ?1 AND f.namespace = o.namespace AND f.name = o.name)
+		FROM object o WHERE collection_id = ?2 AND (namespace, name) > (?3, ?4) ORDER BY namespace, name LIMIT ?5`, s.fill, s.base, after.Namespace, after.Name, most))
+	return out, tx.wrapErr("compare snapshot", err)
 }
 
 // maxGivenUp bounds the objects that GiveUp and Split record alone.
