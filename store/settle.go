@@ -10,11 +10,15 @@ import (
 // superseded by an observation.
 func (tx *Tx) settle(res Resource, key Key, e Evidence, form string) (superseded bool, err error) {
 	tx.db.known.raise(res, e.Version)
+	_, numeric := ParseVersion(e.Version)
 	o, found, err := tx.observation(res, key)
 	switch {
 	case err != nil:
 		return false, err
 	case found && e.Newer(o.Evidence):
+		if o.Says == Gone && !numeric {
+			break // no version tells a late event of the deleted object; its uid does
+		}
 		if err := tx.dropObservation(res, key); err != nil {
 			return false, err
 		}
@@ -89,10 +93,7 @@ func (tx *Tx) settleList(s Scope) error {
 				return id, !s.Selects() && c.listed().Newer(o.Evidence), err
 			}
 			mine, ok := c.about(o.Key, item)
-			if o.Says == Gone && mine.Says == Gone && !numeric {
-				return id, false, err // no version tells a late event of the deleted object; its uid does
-			}
-			if ok = ok && mine.Newer(o.Evidence); !ok {
+			if ok = ok && mine.Newer(o.Evidence) && (numeric || o.Says != Gone); !ok { // as in settle
 				kept = append(kept, o)
 			}
 			return id, ok, err

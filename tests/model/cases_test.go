@@ -177,6 +177,10 @@ func TestCases(t *testing.T) {
 			made(a), deleted(a), asked(lists(onlyA)), lagging(asked(lists(app).anyVersion().in(asTable)), 1), made(a), asked(one(post, a))},
 		"a 409 under way with a list that lacks the object, after a Table": {
 			made(a), asked(one(get, a).in(asTable)), deleted(a), {action: sends, ask: lists(onlyA)}, second(op{action: sends, ask: one(post, a)}), answer, made(a), second(answer), second(read), read},
+		"opaque versions: a late event of an object that was deleted and made again": {
+			asked(lists(app)), opened(watchOf(app)), made(a), asked(one(remove, a)), asked(one(post, a)), {action: delivers, n: 1}},
+		"opaque versions: a late event of an object that was deleted and made again, as a list has shown": {
+			asked(lists(app)), opened(watchOf(app)), made(a), asked(one(remove, a)), made(a), asked(lists(app)), {action: delivers, n: 1}},
 		"two watches at different positions": {
 			made(a), asked(lists(app)), opened(watchOf(app)), second(opened(watchOf(app))), updated(a), deleted(a), told, second(op{action: delivers, n: 1})},
 	} {
