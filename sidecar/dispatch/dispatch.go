@@ -62,7 +62,7 @@ type Dispatcher struct {
 	watches   *watch.Watches
 	reviews   reviewSealer
 	lookup    lookupTimeout
-	yamlMu    sync.Mutex   // held while an answer is converted to YAML
+	encoding  sync.Mutex   // held while an answer is converted to YAML or CBOR
 	skipUntil atomic.Int64 // until when documents are not looked up in the cache, ns since 1970
 }
 

@@ -40,6 +40,9 @@ func (d *Dispatcher) decide(r *http.Request) (*exchange, error) {
 			return nil, err
 		}
 	}
+	if accept, ok := x.info.WithoutCBOR(); ok {
+		x.request = withAccept(x.request, accept)
+	}
 	if deletes && mayBeDryRun(x.body) {
 		x.info.SetDryRun()
 	}
@@ -66,6 +69,14 @@ func (d *Dispatcher) acceptorOf(info *request.Info) write.Acceptor {
 		}
 	}
 	return nil
+}
+
+// withAccept is the request with another Accept header.
+func withAccept(r *http.Request, accept string) *http.Request {
+	changed := r.WithContext(r.Context())
+	changed.Header = r.Header.Clone()
+	changed.Header.Set("Accept", accept)
+	return changed
 }
 
 // mayBeDryRun finds out whether the options in the body of a DELETE may say dryRun: All, which is

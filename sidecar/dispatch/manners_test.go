@@ -52,6 +52,9 @@ func TestOfflineManners(t *testing.T) {
 		{"an object in YAML", "GET", path + "/a", map[string]string{"Accept": "application/yaml"}, 200, "metadata:\n  name: a\n"},
 		{"metadata in YAML", "GET", path + "/a", map[string]string{"Accept": "application/yaml;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"}, 200, "kind: PartialObjectMetadata\n"},
 		{"a list in YAML", "GET", path, map[string]string{"Accept": "application/yaml"}, 200, "kind: ConfigMapList\n"},
+		{"an object in CBOR", "GET", path + "/a", map[string]string{"Accept": "application/cbor"}, 200, "\xd9\xd9\xf7\xa3\x44kind\x49ConfigMap"},
+		{"a list in CBOR", "GET", path, map[string]string{"Accept": "application/cbor"}, 200, "\x4dConfigMapList"},
+		{"JSON where it is accepted, too", "GET", path, map[string]string{"Accept": "application/json;q=0.9,application/cbor;q=1"}, 200, `"kind":"ConfigMapList"`},
 		{"an absent object in YAML", "GET", path + "/b", map[string]string{"Accept": "application/yaml"}, 404, `configmaps "b" not found`},
 		{"a list that is not recorded, in YAML", "GET", "/api/v1/pods", map[string]string{"Accept": "application/yaml"}, 503, "not recorded"},
 	} {
@@ -73,16 +76,18 @@ func TestOfflineManners(t *testing.T) {
 	}
 }
 
-func TestALargeAnswerIsNotConvertedToYAML(t *testing.T) {
+func TestALargeAnswerIsNotConverted(t *testing.T) {
 	g := newHarness(t)
-	g.answerAll(200, strings.Replace(list, `"name":"a"`, `"name":"a","annotations":{"a":"`+strings.Repeat("x", maxYAML)+`"}`, 1))
+	g.answerAll(200, strings.Replace(list, `"name":"a"`, `"name":"a","annotations":{"a":"`+strings.Repeat("x", maxEncoded)+`"}`, 1))
 	g.do(g.request("GET", path))
 	g.flush()
 	g.link.Cut()
-	r := g.request("GET", path)
-	r.Header.Set("Accept", "application/yaml")
-	if code, body := g.do(r); code != 503 || !strings.Contains(body, "too large to be converted to YAML") {
-		t.Errorf("%d %.200s", code, body)
+	for _, name := range []string{"YAML", "CBOR"} {
+		r := g.request("GET", path)
+		r.Header.Set("Accept", "application/"+strings.ToLower(name))
+		if code, body := g.do(r); code != 503 || !strings.Contains(body, "too large to be converted to "+name) {
+			t.Errorf("%d %.200s", code, body)
+		}
 	}
 }
 
@@ -97,5 +102,36 @@ func TestAHEADIsNotRecorded(t *testing.T) {
 	g.link.Cut()
 	if code, body := g.do(g.request("GET", path+"/a")); code != 200 {
 		t.Errorf("%d %s", code, body)
+	}
+}
+
+// The answer of an API server with CBOR turned on cannot be cut into objects. A client that accepts
+// JSON as well, as client-go does, gets that, so that its objects are recorded.
+func TestAClientThatPrefersCBORIsAskedForJSON(t *testing.T) {
+	g := newHarness(t)
+	g.link.SetAnswer(func(r *http.Request) (*http.Response, error) {
+		resp := textResponse(200, list)
+		resp.Header.Set("Content-Type", "application/json")
+		if strings.Contains(r.Header.Get("Accept"), "cbor") {
+			resp = textResponse(200, "\xd9\xd9\xf7\xa0")
+			resp.Header.Set("Content-Type", "application/cbor")
+		}
+		return resp, nil
+	})
+	r := g.request("GET", path)
+	const accept = "application/json;q=0.9,application/cbor;q=1"
+	r.Header.Set("Accept", accept)
+	if code, body := g.do(r); code != 200 || body != list {
+		t.Errorf("online: %d %s", code, body)
+	}
+	if r.Header.Get("Accept") != accept {
+		t.Error("the client's request is changed")
+	}
+	g.flush()
+	g.link.Cut()
+	r = g.request("GET", path+"/a")
+	r.Header.Set("Accept", accept)
+	if code, body := g.do(r); code != 200 || !strings.HasPrefix(body, "{") {
+		t.Errorf("offline: %d %s", code, body)
 	}
 }

@@ -95,9 +95,10 @@ func (d *Dispatcher) replay(x *exchange, subject string) (*http.Response, error)
 		return x.cache.Review(ctx, q, x.review.name, d.ReviewLifetime, x.review.open)
 	}
 	resp, err := x.cache.Answer(ctx, q)
-	if asJSON, ok := q.Info.YAMLAsJSON(); ok && errors.Is(err, replay.ErrNotRecorded) {
-		q.Info = asJSON
-		return d.yaml(x.cache.Answer(ctx, q))
+	if inJSON, mediaType, ok := q.Info.InJSON(); ok && errors.Is(err, replay.ErrNotRecorded) {
+		q.Info = inJSON
+		resp, err = x.cache.Answer(ctx, q)
+		return d.encode(mediaType, resp, err)
 	}
 	return resp, err
 }

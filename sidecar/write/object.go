@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -27,17 +28,22 @@ type Object map[string]any
 // and the API server's own for a body that is no such object.
 func Read(kind convert.Kind, contentType string, body []byte) (Object, error) {
 	mediaType, _, _ := strings.Cut(contentType, ";")
+	mediaType = strings.TrimSpace(mediaType)
+	var err error
 	switch format := wire.FormatOf(mediaType); {
-	case strings.TrimSpace(mediaType) == "": // is JSON to the API server
+	case mediaType == "": // is JSON to the API server
 	case format == nil:
-		return nil, fmt.Errorf("%w: read %s", ErrNeedsServer, mediaType)
+		body, err = convert.ToJSON(mediaType, body)
 	case format == wire.Protobuf:
-		var err error
-		if body, err = toJSON(kind, body); err != nil {
-			return nil, apierrors.NewBadRequest("the object provided cannot be read: " + err.Error())
-		}
+		body, err = toJSON(kind, body)
 	}
-	o, err := decode(body)
+	var o Object
+	if err == nil {
+		o, err = decode(body)
+	}
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil, fmt.Errorf("%w: read %s", ErrNeedsServer, mediaType)
+	}
 	if err != nil {
 		return nil, apierrors.NewBadRequest("the object provided cannot be read: " + err.Error())
 	}
@@ -162,13 +168,24 @@ func Answer(info *request.Info, kind convert.Kind, code int, o Object, detail st
 			}
 			raw = wire.Protobuf.AppendTyped(nil, kind.Kind, kind.APIVersion, bare)
 		}
-		return &http.Response{
-			Status: fmt.Sprintf("%d %s", code, http.StatusText(code)), StatusCode: code,
-			Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-			Header:        http.Header{"Content-Type": {to.Format.MediaType()}, "Cache-Status": {fmt.Sprintf("rockpool; detail=%q", detail)}},
-			Body:          io.NopCloser(bytes.NewReader(raw)),
-			ContentLength: int64(len(raw)),
-		}, nil
+		return response(to.Format.MediaType(), code, raw, detail), nil
+	}
+	if inJSON, mediaType, ok := info.InJSON(); ok && slices.Contains(inJSON.Forms(), form(wire.JSON)) {
+		raw, err := convert.FromJSON(mediaType, o.JSON())
+		if err != nil {
+			return nil, apierrors.NewBadRequest("the object provided cannot be read: " + err.Error())
+		}
+		return response(mediaType, code, raw, detail), nil
 	}
 	return nil, fmt.Errorf("%w: answer as %s", ErrNeedsServer, info.RawAccept)
+}
+
+func response(mediaType string, code int, raw []byte, detail string) *http.Response {
+	return &http.Response{
+		Status: fmt.Sprintf("%d %s", code, http.StatusText(code)), StatusCode: code,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header:        http.Header{"Content-Type": {mediaType}, "Cache-Status": {fmt.Sprintf("rockpool; detail=%q", detail)}},
+		Body:          io.NopCloser(bytes.NewReader(raw)),
+		ContentLength: int64(len(raw)),
+	}
 }

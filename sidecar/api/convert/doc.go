@@ -3,6 +3,7 @@
 //
 //	object   ──wire──▶ PartialObjectMetadata       any kind, without decoding
 //	JSON     ◀─schema─▶ protobuf                   kinds of k8s.io/api, and PartialObjectMetadata
+//	JSON     ◀────────▶ YAML, CBOR                 any kind, as a whole
 //
 // Metadata cannot be converted back to an object. Kinds outside k8s.io/api (custom resources, kinds
 // of aggregated servers, CustomResourceDefinitions) cannot be converted to protobuf.

@@ -42,13 +42,49 @@ var builtinGroups = []string{
 // resources have no HEAD, and their resourceVersions are numbers.
 func (i *Info) IsBuiltin() bool { return i.IsResource && slices.Contains(builtinGroups, i.Group) }
 
-const mediaTypeYAML = "application/yaml"
+// The encodings that cannot be cut into objects here. They are converted as a whole, from and to JSON.
+const (
+	MediaTypeYAML = "application/yaml"
+	MediaTypeCBOR = "application/cbor"
+)
 
-// YAMLAsJSON returns the request with JSON in place of YAML. It reports false if the client does not
-// accept YAML. The API server makes YAML from the same JSON, but for no watch.
-func (i Info) YAMLAsJSON() (Info, bool) {
-	yaml := slices.ContainsFunc(i.Accept, func(m MediaType) bool { return m.Type == mediaTypeYAML })
-	i.RawAccept = strings.ReplaceAll(i.RawAccept, mediaTypeYAML, "application/json")
+// InJSON returns the request with JSON in place of YAML or CBOR, and which of them the client likes
+// best. It reports false if the client accepts neither. The API server makes both from what it gives
+// as JSON. A watch is no such answer: it would be a sequence.
+func (i Info) InJSON() (inJSON Info, mediaType string, ok bool) {
+	at := slices.IndexFunc(i.Accept, func(m MediaType) bool { return m.Type == MediaTypeYAML || m.Type == MediaTypeCBOR })
+	if at < 0 || i.Verb == Watch {
+		return i, "", false
+	}
+	mediaType = i.Accept[at].Type
+	var clauses []string
+	for _, m := range i.Accept[at:] {
+		if m.Type == mediaType {
+			clauses = append(clauses, strings.Replace(m.raw, mediaType, "application/json", 1))
+		}
+	}
+	i.RawAccept = strings.Join(clauses, ",")
 	i.Accept = ParseAccept(i.RawAccept)
-	return i, yaml && i.Verb != Watch
+	return i, mediaType, true
+}
+
+// WithoutCBOR returns an Accept header without CBOR, for a client that also accepts a form that can
+// be cut into objects: client-go's dynamic client asks for both where CBOR is turned on. It reports
+// false if there is nothing to leave out, or nothing would be left.
+func (i *Info) WithoutCBOR() (accept string, ok bool) {
+	switch i.Class {
+	case ClassGet, ClassList, ClassWatch, ClassWrite:
+	default:
+		return "", false
+	}
+	var rest []string
+	for _, m := range i.Accept {
+		if m.Type != MediaTypeCBOR && m.Type != MediaTypeCBOR+"-seq" {
+			rest = append(rest, m.raw)
+		}
+	}
+	if len(rest) == len(i.Accept) || len(i.Forms()) == 0 {
+		return "", false
+	}
+	return strings.Join(rest, ","), true
 }

@@ -33,22 +33,46 @@ func TestJSONIsIndentedForPeople(t *testing.T) {
 	}
 }
 
-func TestYAMLIsAskedForAsJSON(t *testing.T) {
+func TestYAMLAndCBORAreAskedForAsJSON(t *testing.T) {
 	for _, tt := range []struct {
-		name, url, accept, want string
-		ok                      bool
+		name, url, accept, want, mediaType string
 	}{
-		{"objects", "/api/v1/pods", "application/yaml", "application/json", true},
-		{"metadata", "/api/v1/pods", "application/yaml;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", true},
-		{"no YAML", "/api/v1/pods", "application/cbor", "", false},
-		{"anything", "/api/v1/pods", "", "", false},
-		{"a watch", "/api/v1/pods?watch=true", "application/yaml", "", false},
+		{"objects", "/api/v1/pods", "application/yaml", "application/json", "application/yaml"},
+		{"objects in CBOR", "/api/v1/pods", "application/cbor;q=0.9", "application/json;q=0.9", "application/cbor"},
+		{"metadata", "/api/v1/pods", "application/yaml;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", "application/yaml"},
+		{"the better one", "/api/v1/pods", "application/yaml;q=0.5,text/plain,application/cbor", "application/json", "application/cbor"},
+		{"neither", "/api/v1/pods", "application/json", "", ""},
+		{"anything", "/api/v1/pods", "", "", ""},
+		{"a watch", "/api/v1/pods?watch=true", "application/yaml", "", ""},
 	} {
 		r := httptest.NewRequest("GET", tt.url, nil)
 		r.Header.Set("Accept", tt.accept)
 		before := Parse(r)
-		if info, ok := before.YAMLAsJSON(); ok != tt.ok || ok && (info.RawAccept != tt.want || len(info.Forms()) != 1) {
-			t.Errorf("%s: %+v %v", tt.name, info.Accept, ok)
+		if info, mediaType, ok := before.InJSON(); ok != (tt.want != "") || mediaType != tt.mediaType || ok && (info.RawAccept != tt.want || len(info.Forms()) != 1) {
+			t.Errorf("%s: %+v %s %v", tt.name, info.Accept, mediaType, ok)
+		}
+	}
+}
+
+func TestCBORIsLeftOutWhereTheClientAcceptsMore(t *testing.T) {
+	for _, tt := range []struct{ name, method, url, accept, want string }{
+		{"client-go's dynamic client", "GET", "/api/v1/pods", "application/json;q=0.9,application/cbor;q=1", "application/json;q=0.9"},
+		{"its watch", "GET", "/api/v1/pods?watch=true", "application/json;q=0.9,application/cbor;q=1", "application/json;q=0.9"},
+		{"its write", "POST", "/api/v1/namespaces/a/configmaps", "application/json;q=0.9,application/cbor;q=1", "application/json;q=0.9"},
+		{"client-go's typed client", "GET", "/api/v1/namespaces/a/pods/b", "application/cbor, */*", "*/*"},
+		{"a sequence", "GET", "/api/v1/pods?watch=true", "application/cbor-seq,application/vnd.kubernetes.protobuf", "application/vnd.kubernetes.protobuf"},
+		{"CBOR alone", "GET", "/api/v1/pods", "application/cbor", ""},
+		{"CBOR or YAML", "GET", "/api/v1/pods", "application/cbor,application/yaml", ""},
+		{"no CBOR", "GET", "/api/v1/pods", "application/json, application/yaml", ""},
+		{"a Table", "GET", "/api/v1/pods", "application/cbor;as=Table;g=meta.k8s.io;v=v1,application/json;as=Table;g=meta.k8s.io;v=v1", ""},
+		{"a document", "GET", "/apis", "application/cbor,application/json", ""},
+		{"a log", "GET", "/api/v1/namespaces/a/pods/b/log", "application/cbor,*/*", ""},
+	} {
+		r := httptest.NewRequest(tt.method, tt.url, nil)
+		r.Header.Set("Accept", tt.accept)
+		info := Parse(r)
+		if got, ok := info.WithoutCBOR(); got != tt.want || ok != (tt.want != "") {
+			t.Errorf("%s: %q %v", tt.name, got, ok)
 		}
 	}
 }

@@ -67,7 +67,8 @@ func TestAnEventIsValidatedAsTheAPIServerDoes(t *testing.T) {
 		{"another namespace", core, "application/json", `{"metadata":{"name":"b","namespace":"other"}}`, 400, "namespace"},
 		{"another kind", core, "application/json", `{"kind":"Pod"}`, 400, "Pod"},
 		{"no JSON", core, "application/json", `{`, 400, "cannot be read"},
-		{"YAML", core, "application/yaml", `{}`, 503, "application/yaml"},
+		{"text", core, "text/plain", `{}`, 503, "text/plain"},
+		{"YAML", core, "application/yaml", `{}`, 422, "generateName is required"},
 		{"one that is too large", core, "application/json", `{"metadata":{"name":"b"},"note":"` + strings.Repeat("x", maxEvent) + `"}`, 503, "64 KiB"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -128,8 +128,10 @@ func TestATokenIsGivenAgainForTheSameQuestionOnly(t *testing.T) {
 		{"another namespace", strings.Replace(path, "shop", "bank", 1), asJSON, asJSON, vault, "unknown"},
 		{"another kind", path, asJSON, asJSON, `{"kind":"Pod"}`, "bad request"},
 		{"no JSON", path, asJSON, asJSON, `{`, "bad request"},
-		{"in YAML", path, "application/yaml", asJSON, vault, "needs server"},
-		{"a client that takes YAML only", path, asJSON, "application/yaml", vault, "needs server"},
+		{"in YAML", path, "application/yaml", asJSON, vault, "secret"},
+		{"a client that takes YAML only", path, asJSON, "application/yaml", vault, "secret"},
+		{"in another encoding", path, "text/plain", asJSON, vault, "needs server"},
+		{"a client that takes text only", path, asJSON, "text/plain", vault, "needs server"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			g := newHarness(t)
