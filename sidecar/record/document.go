@@ -154,6 +154,7 @@ func (r *Recorder) notModified(source Source, _ wire.Format, resp *http.Response
 // identical request.
 func (r *Recorder) Renewed(source Source, etag string) {
 	if etag != "" {
+		source.told = r.db.Next()
 		r.enqueue(renewResponse(&source, etag))
 	}
 }
