@@ -34,7 +34,8 @@ type Tools struct {
 	Kubectl   string
 }
 
-// NodeTools are the paths, by name, of the programs of a node and of the controllers that it needs.
+// NodeTools are the paths, by name, of the programs of a node or of the e2e suite, and of the
+// controllers that these need.
 type NodeTools map[string]string
 
 // A tool describes how to recognize a usable version of a program, and how to build it.
@@ -42,6 +43,7 @@ type tool struct {
 	name        string         // name of the executable
 	module      string         // directory of its module, relative to the root of the checkout
 	pkg         string         // main package in that module
+	test        bool           // the program is the package's test binary
 	tags        string         // build tags; not empty: cgo is on
 	needs       string         // Debian packages that its build needs
 	versionArgs []string       // arguments with which it prints its version and exits with 0
@@ -55,6 +57,9 @@ const (
 	kubernetesModule = "tests/tools"
 	// A separate module, because containerd requires other versions of the Kubernetes libraries.
 	containerdModule = "tests/bed/node/build"
+	// A separate module, so that a change of what the suite requires does not make the tools above
+	// be built again.
+	suiteModule = "tests/tools/suite"
 )
 
 var controlPlaneTools = []tool{
@@ -75,11 +80,15 @@ var controlPlaneTools = []tool{
 	},
 }
 
+var (
+	controllerManager = kubernetesTool("kube-controller-manager", "it must not be older than the kubelet")
+	scheduler         = kubernetesTool("kube-scheduler", "it must not be older than the kubelet")
+)
+
 // nodeTools are built only when a node is asked for.
 var nodeTools = []tool{
 	kubernetesTool("kubelet", "in older ones, sidecar containers are not stable"),
-	kubernetesTool("kube-controller-manager", "it must not be older than the kubelet"),
-	kubernetesTool("kube-scheduler", "it must not be older than the kubelet"),
+	controllerManager, scheduler,
 	containerdTool("containerd", "--version", `containerd/v2 v?(\S+)`),
 	containerdTool("containerd-shim-runc-v2", "-v", `Version:\s+v?(\S+)`),
 	containerdTool("ctr", "--version", `containerd/v2 v?(\S+)`),
@@ -92,6 +101,19 @@ var nodeTools = []tool{
 	},
 	pluginTool("main/ptp"),
 	pluginTool("ipam/host-local"),
+}
+
+// suiteTools are built only when the Kubernetes e2e suite is asked for.
+var suiteTools = []tool{
+	controllerManager, scheduler,
+	{
+		name: "e2e.test", module: suiteModule, pkg: "k8s.io/kubernetes/test/e2e", test: true, versionArgs: []string{"--version"},
+		version: regexp.MustCompile(`^(v\S+)`), minimum: "1.36.0", why: "an older suite tests less",
+	},
+	{
+		name: "ginkgo", module: suiteModule, pkg: "github.com/onsi/ginkgo/v2/ginkgo", versionArgs: []string{"version"},
+		version: regexp.MustCompile(`Ginkgo Version (\S+)`), minimum: "2.28.0", why: "the suite is built with 2.28",
+	},
 }
 
 func kubernetesTool(name, why string) tool {
@@ -132,6 +154,12 @@ func FindTools(ctx context.Context, w io.Writer) (Tools, error) {
 // FindNodeTools is FindTools for the programs of a node.
 func FindNodeTools(ctx context.Context, w io.Writer) (NodeTools, error) {
 	return findTools(ctx, nodeTools, w)
+}
+
+// FindSuiteTools is FindTools for the Kubernetes e2e suite: e2e.test, ginkgo, which runs it in several
+// processes, and the controllers that it needs.
+func FindSuiteTools(ctx context.Context, w io.Writer) (NodeTools, error) {
+	return findTools(ctx, suiteTools, w)
 }
 
 func findTools(ctx context.Context, tools []tool, w io.Writer) (map[string]string, error) {

@@ -75,7 +75,11 @@ func buildTool(ctx context.Context, source string, t tool, path string, w io.Wri
 	}
 	partial := path + ".partial"
 	defer os.Remove(partial)
-	cmd := goCommand(ctx, source, "build", "-trimpath", "-buildvcs=false", "-tags", t.tags, "-ldflags", flags, "-o", partial, t.pkg)
+	build := []string{"build"}
+	if t.test {
+		build = []string{"test", "-c", "-vet=off"}
+	}
+	cmd := goCommand(ctx, source, append(build, "-trimpath", "-buildvcs=false", "-tags", t.tags, "-ldflags", flags, "-o", partial, t.pkg)...)
 	if t.tags != "" {
 		cmd.Env = append(cmd.Env, "CGO_ENABLED=1")
 	}
@@ -164,7 +168,7 @@ func toolsDirectory(ctx context.Context, source string) (string, error) {
 // versionFlags returns linker flags. They give Kubernetes programs their version; other programs
 // know their own.
 func versionFlags(ctx context.Context, source, module string) (string, error) {
-	if module != kubernetesModule {
+	if module == containerdModule {
 		return "-s -w", nil
 	}
 	output, err := goCommand(ctx, source, "list", "-m", "-json", versionModule).Output()

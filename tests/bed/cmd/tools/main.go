@@ -1,12 +1,13 @@
 // Command tools finds or builds kube-apiserver, etcd and kubectl for the tests, and prints their
-// paths; with -node also those of a node's programs. Arguments are names of tools: it then prints
-// only the paths of these.
+// paths; with -node also those of a node's programs, with -suite those of the Kubernetes e2e suite.
+// Arguments are names of tools: it then prints only the paths of these.
 package main
 
 import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/signal"
@@ -18,10 +19,11 @@ import (
 
 func main() {
 	node := flag.Bool("node", false, "also find the programs of a node: kubelet, containerd, runc and others")
+	suite := flag.Bool("suite", false, "also find the Kubernetes e2e suite: e2e.test, ginkgo and the controllers")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	paths, err := find(ctx, *node)
+	paths, err := find(ctx, *node, *suite)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "tools:", err)
 		os.Exit(1)
@@ -41,16 +43,24 @@ func main() {
 	}
 }
 
-func find(ctx context.Context, node bool) (map[string]string, error) {
+func find(ctx context.Context, node, suite bool) (map[string]string, error) {
 	found, err := cluster.FindTools(ctx, os.Stderr)
 	if err != nil {
 		return nil, err
 	}
 	paths := map[string]string{"kube-apiserver": found.APIServer, "etcd": found.Etcd, "kubectl": found.Kubectl}
-	if !node {
-		return paths, nil
+	for _, more := range []struct {
+		wanted bool
+		find   func(context.Context, io.Writer) (cluster.NodeTools, error)
+	}{{node, cluster.FindNodeTools}, {suite, cluster.FindSuiteTools}} {
+		if !more.wanted {
+			continue
+		}
+		found, err := more.find(ctx, os.Stderr)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(paths, found)
 	}
-	more, err := cluster.FindNodeTools(ctx, os.Stderr)
-	maps.Copy(paths, more)
-	return paths, err
+	return paths, nil
 }
