@@ -22,10 +22,10 @@ SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := build
-.PHONY: help build image need need-node tools test test-node unit e2e bench lint fmt fuzz model soak thin demo clean
+.PHONY: help build image need need-node tools test test-node unit e2e bench lint fmt fuzz model soak thin conformance demo clean
 
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## Build both binaries into bin/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/rockpool-sidecar ./sidecar
@@ -68,6 +68,9 @@ soak: tools ## Run all kinds of clients through random faults for ten minutes (S
 
 thin: tools ## Fill 18 thin links with a list beside a watch, and two for ten minutes (takes about 20 minutes)
 	$(GO) test -race -count=1 -v -timeout 60m ./tests/e2e -run '^TestAFullThinLink' -thin -parallel 4
+
+conformance: tools ## Run Kubernetes' own tests of its API directly and through a sidecar, and compare (CONFORMANCE="-focus Watchers" for fewer)
+	@$(GO) run ./tests/conformance $(CONFORMANCE)
 
 demo: tools ## Show the main use: online, link cut, restarts, link restored
 	@$(GO) run ./tests/demo

@@ -71,6 +71,10 @@ type Options struct {
 	Like *Edge
 	// IPv6 makes a cluster whose Services, pods and public address have IPv6 addresses only.
 	IPv6 bool
+	// Images are further images by name, such as one with a program that is not of this project.
+	Images map[string]pod.Image
+	// APIServerArgs are appended to the arguments of kube-apiserver and take precedence.
+	APIServerArgs []string
 	// Progress receives progress messages. Nil: standard error.
 	Progress io.Writer
 }
@@ -106,6 +110,7 @@ func Start(ctx context.Context, opts Options) (e *Edge, err error) {
 		plane.ServiceCIDR, plane.ServerNames = serviceCIDRIPv6, []string{publicIPv6}
 		plane.APIServerArgs = []string{"--advertise-address=" + publicIPv6} // of the family of Services
 	}
+	plane.APIServerArgs = append(plane.APIServerArgs, opts.APIServerArgs...)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.Stop())
@@ -140,6 +145,7 @@ func Start(ctx context.Context, opts Options) (e *Edge, err error) {
 		e.images[name+":dev"] = pod.Image{Entrypoint: []string{path}, Files: map[string]string{path: e.bin(name)}, Env: raceEnv}
 		e.images["shell:dev"].Files[path] = e.bin(name)
 	}
+	maps.Copy(e.images, opts.Images)
 	if err := e.StartInjector(ctx); err != nil {
 		return e, err
 	}
