@@ -20,10 +20,11 @@ type difference struct {
 // A comparison says what the same tests did directly and through the sidecar.
 type comparison struct {
 	direct, sidecar counts
-	worse           []difference // passed directly only
-	better          []difference // passed through the sidecar only
-	neither         []difference // did not pass directly, nor through the sidecar
-	left            map[string]int
+	both            []string            // passed both ways
+	worse           []difference        // passed directly only
+	better          []difference        // passed through the sidecar only
+	neither         []difference        // did not pass directly, nor through the sidecar
+	left            map[string][]string // did not run, by the reason in slice.go
 }
 
 type counts struct{ passed, failed, skipped int }
@@ -31,7 +32,7 @@ type counts struct{ passed, failed, skipped int }
 // compare compares the tests of the slice by name. A test that passed directly and is not in the
 // other report is worse.
 func compare(direct, sidecar map[string]result, selected *regexp.Regexp) comparison {
-	c := comparison{left: map[string]int{}}
+	c := comparison{left: map[string][]string{}}
 	names := map[string]bool{}
 	for _, results := range []map[string]result{direct, sidecar} {
 		for name := range results {
@@ -43,7 +44,7 @@ func compare(direct, sidecar map[string]result, selected *regexp.Regexp) compari
 			continue
 		}
 		if reason := skipped(name); reason != "" {
-			c.left[reason]++
+			c.left[reason] = append(c.left[reason], name)
 			continue
 		}
 		d := difference{name, direct[name], sidecar[name]}
@@ -51,6 +52,7 @@ func compare(direct, sidecar map[string]result, selected *regexp.Regexp) compari
 		c.sidecar.add(d.sidecar)
 		switch {
 		case d.direct.state == passed && d.sidecar.state == passed:
+			c.both = append(c.both, name)
 		case d.direct.state == passed:
 			c.worse = append(c.worse, d)
 		case d.sidecar.state == passed:
@@ -84,15 +86,19 @@ func (c comparison) err() error {
 	return nil
 }
 
-// print prints the comparison for people.
+// print prints the comparison for people: the tests that passed, those that were left out, the
+// others, and the counts last.
 func (c comparison) print(w io.Writer) {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "\tpassed\tfailed\tskipped themselves\t")
-	fmt.Fprintf(table, "directly\t%d\t%d\t%d\t\n", c.direct.passed, c.direct.failed, c.direct.skipped)
-	fmt.Fprintf(table, "through the sidecar\t%d\t%d\t%d\t\n", c.sidecar.passed, c.sidecar.failed, c.sidecar.skipped)
-	_ = table.Flush() // w is the terminal
+	list := func(title string, names []string) {
+		fmt.Fprintf(w, "%s: %d\n", title, len(names))
+		for _, name := range names {
+			fmt.Fprintf(w, "- %s\n", name)
+		}
+		fmt.Fprintln(w)
+	}
+	list("Passed both ways", c.both)
 	for _, reason := range slices.Sorted(maps.Keys(c.left)) {
-		fmt.Fprintf(w, "%4d left out: %s\n", c.left[reason], reason)
+		list("Left out ("+reason+")", c.left[reason])
 	}
 	for _, group := range []struct {
 		title string
@@ -105,16 +111,25 @@ func (c comparison) print(w io.Writer) {
 		if len(group.tests) == 0 {
 			continue
 		}
-		fmt.Fprintf(w, "\n%s:\n", group.title)
+		fmt.Fprintf(w, "%s: %d\n", group.title, len(group.tests))
 		for _, d := range group.tests {
 			fmt.Fprintf(w, "- %s\n", d.name)
-			for way, r := range map[string]result{"directly": d.direct, "through the sidecar": d.sidecar} {
+			for _, r := range []struct {
+				way string
+				result
+			}{{"directly", d.direct}, {"through the sidecar", d.sidecar}} {
 				if r.state != passed {
-					fmt.Fprintf(w, "    %s: %s: %s\n", way, cmp.Or(r.state, "not in the report"), indent(r.message))
+					fmt.Fprintf(w, "    %s: %s: %s\n", r.way, cmp.Or(r.state, "not in the report"), indent(r.message))
 				}
 			}
 		}
+		fmt.Fprintln(w)
 	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(table, "\tpassed\tfailed\tskipped themselves\t")
+	fmt.Fprintf(table, "directly\t%d\t%d\t%d\t\n", c.direct.passed, c.direct.failed, c.direct.skipped)
+	fmt.Fprintf(table, "through the sidecar\t%d\t%d\t%d\t\n", c.sidecar.passed, c.sidecar.failed, c.sidecar.skipped)
+	_ = table.Flush() // w is the terminal
 }
 
 // indent puts a message into the list. Of a long one, the beginning and the end say most.

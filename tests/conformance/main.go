@@ -7,8 +7,8 @@
 //	suite ──TLS──▶ 10.96.0.1:443 ──▶ Link ──▶ kube-apiserver              rockpool.dev/inject: "false"
 //	suite ──TLS──▶ rockpool-sidecar ──▶ Link ──▶ kube-apiserver           rockpool.dev/inject: "true"
 //
-// The cluster has controllers and no node, so no pod of a test runs. What needs one is left out: see
-// slice.go.
+// The cluster has controllers and a Node that only says that its pods run. A test that talks to a pod
+// is left out: see slice.go.
 package main
 
 import (
@@ -87,6 +87,11 @@ func run(ctx context.Context, o options) (err error) {
 	if err := prepare(ctx, e); err != nil {
 		return err
 	}
+	node, err := startHollowNode(ctx, e.Client())
+	if err != nil {
+		return err
+	}
+	defer node.stop()
 	var results [2]map[string]result
 	for i, inject := range []bool{false, true} {
 		if results[i], err = runSuite(ctx, e, inject, o); err != nil {

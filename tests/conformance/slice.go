@@ -18,9 +18,9 @@ var skips = []skip{
 	{regexp.MustCompile(`\[Feature:OffByDefault\]`), "needs a feature gate that is off by default"},
 	{regexp.MustCompile(`\[Feature:(StorageVersionAPI|ComprehensiveNamespaceDraining)\]`), "needs a feature that is off by default"},
 	{regexp.MustCompile(`\[Flaky\]`), "upstream does not rely on it"},
-	{regexp.MustCompile(`\] AdmissionWebhook `), "its webhook is a pod, which needs a node"},
-	{regexp.MustCompile(`\] CustomResource(ConversionWebhook|FieldSelectors) `), "its webhook is a pod, which needs a node"},
-	{regexp.MustCompile(`(?i)Aggregator|Aggregated APIServer|sample-apiserver`), "its API server is a pod, which needs a node"},
+	{regexp.MustCompile(`\] AdmissionWebhook `), "its webhook is a pod, and no pod of the cluster has a process"},
+	{regexp.MustCompile(`\] CustomResource(ConversionWebhook|FieldSelectors) `), "its webhook is a pod, and no pod of the cluster has a process"},
+	{regexp.MustCompile(`(?i)Aggregator|Aggregated APIServer|sample-apiserver`), "its API server is a pod, and no pod of the cluster has a process"},
 }
 
 // skipped returns the reason why a test does not run, or "".

@@ -31,13 +31,9 @@ const (
 const progressInterval = time.Minute
 
 // prepare creates the namespace of the pods, whose service account may do anything, as the suite
-// requires, and a Node that no kubelet stands for, since one test wants to see a Node.
+// requires.
 func prepare(ctx context.Context, e *edge.Edge) error {
 	if err := e.CreateNamespace(ctx, namespace); err != nil {
-		return err
-	}
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: namespace}, Spec: corev1.NodeSpec{Unschedulable: true}}
-	if _, err := e.Client().CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{}); err != nil {
 		return err
 	}
 	_, err := e.Client().RbacV1().ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{
@@ -56,6 +52,7 @@ func suitePod(inject bool, command []string) *corev1.Pod {
 		}},
 		Spec: corev1.PodSpec{
 			RestartPolicy: corev1.RestartPolicyNever,
+			SchedulerName: namespace, // there is none of that name: the pod is not for the hollow node
 			Containers: []corev1.Container{{
 				Name: container, Image: suiteImage, Command: command,
 				Env:          []corev1.EnvVar{{Name: "HOME", Value: "/tmp"}}, // kubectl has its cache there
