@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"strings"
@@ -276,6 +277,84 @@ func TestARefusedBackgroundListIsRetriedLater(t *testing.T) {
 		t.Errorf("the second list came after %s", after)
 	}
 	g.waitForVersion("20")
+}
+
+func TestACollectionThatIsNotServedAnyMoreIsNotListedAgainAndAgain(t *testing.T) {
+	g := newHarness(t)
+	now := clocktesting.NewFakeClock(time.Now())
+	g.setClock(now)
+	const services = "/api/v1/namespaces/shop/services"
+	up := newStream()
+	g.serveCollection(up, "10")
+	g.do(g.request("GET", path))
+	g.flush()
+	answer, other := g.link.Answer(), newStream()
+	g.link.SetAnswer(func(r *http.Request) (*http.Response, error) {
+		switch q := r.URL.Query(); {
+		case q.Get("limit") == "500" && r.URL.Path == path: // its definition is deleted
+			return textResponse(404, `{"kind":"Status","apiVersion":"v1","code":404,"reason":"NotFound"}`), nil
+		case q.Has("watch") && r.URL.Path == services:
+			return response(200, other), nil
+		}
+		return answer(r)
+	})
+	g.runRefresher()
+	gap := "?watch=true&resourceVersion=15" // the events from 10 to 15 are missing
+	c := g.open(g.request("GET", path+gap))
+	go up.send(t, event("ADDED", "z", 16))
+	c.want(event("ADDED", "z", 16))
+	eventually.True(t, "the list is asked for", func() bool {
+		now.Step(time.Second)
+		return g.backgroundLists() == 1
+	})
+	g.flush()
+	if err := c.body.Close(); err != nil { // or the watch would ask for a list whenever it is resumed
+		t.Fatal(err)
+	}
+	now.Step(2 * time.Hour)                    // the longest interval between two lists is one hour
+	c = g.open(g.request("GET", services+gap)) // what must be listed next
+	go other.send(t, event("ADDED", "y", 17))
+	c.want(event("ADDED", "y", 17))
+	eventually.True(t, "the other list is asked for", func() bool {
+		now.Step(time.Second)
+		for _, r := range g.link.Requests() {
+			if r.URL.Query().Get("limit") == "500" && r.URL.Path == services {
+				return true
+			}
+		}
+		return false
+	})
+	if n := g.backgroundLists(); n != 1 {
+		t.Errorf("the collection that is not served was listed %d times, want 1", n)
+	}
+	g.flush()
+	g.link.Cut()
+	if code, body := g.do(g.request("GET", path)); code == 200 {
+		t.Errorf("offline, the list of a resource that is not served: %d %s", code, body)
+	}
+}
+
+func TestA404OfOneVersionOfAnAPIHasTheOtherVersionsListedAgain(t *testing.T) {
+	g := newHarness(t)
+	const served, removed = "/apis/example.com/v1/namespaces/shop/things", "/apis/example.com/v1beta1/namespaces/shop/things"
+	for _, url := range []string{served, removed} {
+		g.answerAll(200, strings.NewReplacer("ConfigMapList", "ThingList", `"apiVersion":"v1"`, `"apiVersion":"example.com/v1"`).Replace(list))
+		g.do(g.request("GET", url))
+	}
+	g.flush()
+	for len(g.Caches.Disk.Stale()) > 0 {
+		<-g.Caches.Disk.Stale()
+	}
+	g.answerAll(404, `{"kind":"Status","apiVersion":"v1","code":404,"reason":"NotFound"}`)
+	g.do(g.request("GET", removed))
+	g.flush()
+	paths := map[string]bool{}
+	for len(g.Caches.Disk.Stale()) > 0 {
+		paths[(<-g.Caches.Disk.Stale()).Source.Info.Path] = true
+	}
+	if !maps.Equal(paths, map[string]bool{served: true}) {
+		t.Errorf("to be listed: %v, want only %s", paths, served)
+	}
 }
 
 func TestACollectionThatMissedAnEventIsListedAgain(t *testing.T) {

@@ -68,7 +68,10 @@ func (r *Recorder) teeAbsence(source Source, format wire.Format, resp *http.Resp
 		return r.teeStatus(source, format, resp)
 	}
 	if source.Info.IsResource { // it is not served
-		r.observe(&source, store.Key{}, source.latest(store.Unknown))
+		op := observeUnserved{observe{recorder: r, resource: source.resource(), evidence: source.latest(store.Unknown)}, source.Info.Version}
+		if !r.enqueue(op) {
+			op.lost()
+		}
 	}
 	if source.Info.Class == request.ClassWatch {
 		return resp.Body

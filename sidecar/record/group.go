@@ -15,6 +15,15 @@ type group struct {
 	used        map[int64]struct{}         // collections that were replayed
 	deferred    map[deferredWrite]struct{} // objects of which a step was applied
 	stale       []Stale                    // collections to relist once the group is written
+	// unserved has, for each resource that the API server does not serve in a version, how much of
+	// tx.Said is not newer than that answer: a list would be answered the same.
+	unserved map[served]int
+}
+
+// served names a resource in one version of its API.
+type served struct {
+	store.Resource
+	version string
 }
 
 type position struct {
@@ -117,14 +126,16 @@ func (g *group) restored(res store.Resource) (int, error) {
 // of their objects. Often the next event of a watch comes before that.
 func (g *group) overtaken() error {
 	seen := map[int64]bool{}
-	for _, said := range g.tx.Said() {
+	for i, said := range g.tx.Said() {
 		complete, err := g.tx.Complete(said.Resource, said.Namespace)
 		if err != nil {
 			return err
 		}
 		for _, c := range complete {
 			order, ok := store.CompareVersions(said.Version, c.ResourceVersion)
-			if included := ok && order <= 0 && said.Version != ""; included || seen[c.ID] {
+			included := ok && order <= 0 && said.Version != ""
+			unserved := i < g.unserved[served{said.Resource, c.Version}]
+			if included || unserved || seen[c.ID] {
 				continue
 			}
 			seen[c.ID] = true

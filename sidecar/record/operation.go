@@ -62,6 +62,19 @@ type observe struct {
 
 func (o observe) apply(g *group) error { return g.tx.Observe(o.resource, o.key, o.evidence) }
 
+// observeUnserved records that the API server does not serve a resource in a version of its API.
+// Other versions may be served: their collections are relisted.
+type observeUnserved struct {
+	observe
+	version string
+}
+
+func (o observeUnserved) apply(g *group) error {
+	err := o.observe.apply(g)
+	g.unserved[served{o.resource, o.version}] = len(g.tx.Said())
+	return err
+}
+
 func (o observe) lost() { o.recorder.doubt(o.resource, o.key, o.evidence.Told) }
 
 // dropResponsesBelow drops the verbatim responses for the paths below the request's.

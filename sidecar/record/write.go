@@ -106,7 +106,7 @@ func (r *Recorder) commit(ctx context.Context, ops []operation) error {
 	err := r.db.Update(ctx, func(tx *store.Tx) error {
 		g = &group{
 			tx: tx, openWatches: &r.openWatches, positions: map[store.Scope]*position{},
-			used: map[int64]struct{}{}, deferred: map[deferredWrite]struct{}{},
+			used: map[int64]struct{}{}, deferred: map[deferredWrite]struct{}{}, unserved: map[served]int{},
 		}
 		for d, told := range doubts {
 			if err := tx.Observe(d.Resource, d.Key, d.evidence(told)); err != nil {

@@ -2,6 +2,7 @@ package relist
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,6 +14,10 @@ import (
 
 // pageSize is how many objects are asked for at once.
 const pageSize = 500
+
+// errNotServed is the error for a list of a resource that the API server does not serve, such as one
+// whose CustomResourceDefinition is deleted. A list of a missing namespace is empty instead.
+var errNotServed = errors.New("the API server does not serve the resource")
 
 // pages reads a list page by page, with limit and continue
 // (https://kubernetes.io/docs/reference/using-api/api-concepts/#retrieving-large-results-sets-in-chunks).
@@ -55,11 +60,15 @@ func (p *pages) read(ctx context.Context) error {
 	}
 }
 
-// readPage reads a page to its end. The error is origin.ErrForeign if it is not the API server's.
+// readPage reads a page to its end. The error is origin.ErrForeign if it is not the API server's, and
+// errNotServed if it is a 404.
 func (p *pages) readPage(resp *http.Response) (wire.ListMeta, error) {
 	defer resp.Body.Close()
 	if !origin.FromAPIServer(resp) {
 		return wire.ListMeta{}, fmt.Errorf("%w: status %d", origin.ErrForeign, resp.StatusCode)
+	}
+	if resp.StatusCode == http.StatusNotFound {
+		return wire.ListMeta{}, errNotServed
 	}
 	format := wire.FormatOf(resp.Header.Get("Content-Type"))
 	if resp.StatusCode != http.StatusOK || format == nil || resp.Header.Get("Content-Encoding") != "" {

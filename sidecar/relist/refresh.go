@@ -2,6 +2,7 @@ package relist
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -136,7 +137,9 @@ func (r *Refresher) Run(ctx context.Context) error {
 	}
 }
 
-// relist lists a collection page by page, as its principal, and has the pages recorded.
+// relist lists a collection page by page, as its principal, and has the pages recorded. That the
+// resource is not served any more is recorded as well, and is no error: there is nothing to list
+// until a client has asked for it again.
 func (r *Refresher) relist(ctx context.Context, c collection, to *cache.Cache) error {
 	seen, ok := r.Credentials.Seen(c.principal)
 	if !ok {
@@ -175,5 +178,8 @@ func (r *Refresher) relist(ctx context.Context, c collection, to *cache.Cache) e
 			return to.Flush(ctx)
 		},
 	}
-	return p.read(ctx)
+	if err := p.read(ctx); !errors.Is(err, errNotServed) {
+		return err
+	}
+	return nil
 }
