@@ -14,6 +14,7 @@ import (
 
 	"rockpool.dev/sidecar/upstream/upstreamtest"
 	"rockpool.dev/store"
+	"rockpool.dev/tests/eventually"
 )
 
 // serveDocument makes the API server serve one text, with an ETag.
@@ -49,6 +50,9 @@ func TestAnUnchangedDocumentIsNotDownloadedAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	eventually.True(t, "the clock has moved on by what the cache tells apart", func() bool {
+		return time.Since(recorded.StoredAt) >= time.Millisecond
+	})
 	before := revalidations("unchanged")
 	resp, err := g.RoundTrip(g.request("GET", "/apis"))
 	if err != nil {
