@@ -81,7 +81,8 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := e.StartControllers(tools); err != nil {
+	// Another waits until the status of a ResourceQuota has been computed again, every 5 minutes else.
+	if err := e.StartControllers(tools, "--resource-quota-sync-period=1m"); err != nil {
 		return err
 	}
 	if err := prepare(ctx, e); err != nil {

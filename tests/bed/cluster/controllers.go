@@ -8,17 +8,18 @@ import (
 )
 
 // StartControllers starts kube-controller-manager and kube-scheduler, which end with the control
-// plane. They reach the API server directly, not over a link.
-func (c *ControlPlane) StartControllers(tools NodeTools) error {
+// plane. They reach the API server directly, not over a link. managerArgs are appended to the
+// arguments of kube-controller-manager.
+func (c *ControlPlane) StartControllers(tools NodeTools, managerArgs ...string) error {
 	for _, controllers := range []struct {
 		name string
 		args []string
 	}{
-		{"kube-controller-manager", []string{
+		{"kube-controller-manager", append([]string{
 			"--use-service-account-credentials", // one role per controller
 			"--service-account-private-key-file=" + c.file("serviceaccount.key"),
 			"--root-ca-file=" + c.file("ca.crt"),
-		}},
+		}, managerArgs...)},
 		{"kube-scheduler", nil},
 	} {
 		kubeconfig := c.file(controllers.name + ".kubeconfig")
