@@ -71,8 +71,10 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	e, err := edge.Start(ctx, edge.Options{
-		// One test waits until etcd has been compacted, which the API server does at this interval.
-		APIServerArgs: []string{"--etcd-compaction-interval=20s"},
+		APIServerArgs: []string{
+			"--etcd-compaction-interval=20s", // one test waits until the API server has had etcd compacted
+			"--feature-gates=CoordinatedLeaderElection=true", "--runtime-config=coordination.k8s.io/v1beta1=true",
+		},
 		Images: map[string]pod.Image{suiteImage: {Files: map[string]string{
 			"/ginkgo": tools["ginkgo"], "/e2e.test": tools["e2e.test"], "/kubectl": control.Kubectl,
 		}}},
@@ -81,7 +83,7 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	// Another waits until the status of a ResourceQuota has been computed again, every 5 minutes else.
+	// One test waits until the status of a ResourceQuota has been computed again, every 5 minutes else.
 	if err := e.StartControllers(tools, "--resource-quota-sync-period=1m"); err != nil {
 		return err
 	}

@@ -15,7 +15,6 @@ type skip struct {
 // reason that is printed.
 var skips = []skip{
 	{regexp.MustCompile(`\[Disruptive\]`), "stops the API server or etcd over SSH"},
-	{regexp.MustCompile(`\[Feature:OffByDefault\]`), "needs a feature gate that is off by default"},
 	{regexp.MustCompile(`\[Feature:(StorageVersionAPI|ComprehensiveNamespaceDraining)\]`), "needs a feature that is off by default"},
 	{regexp.MustCompile(`\[Flaky\]`), "upstream does not rely on it"},
 	{regexp.MustCompile(`\] AdmissionWebhook `), "its webhook is a pod, and no pod of the cluster has a process"},
