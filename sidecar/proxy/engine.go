@@ -46,7 +46,8 @@ func refuseDial(context.Context, string, string) (net.Conn, error) {
 func (x *exchange) forward(r *http.Request) {
 	ctx, cancel := context.WithCancelCause(x.ctx)
 	defer cancel(nil)
-	if x.server.options.LongRunning(r) {
+	long := x.server.options.LongRunning(r)
+	if long {
 		defer context.AfterFunc(x.run.stopping, func() { cancel(errShutdown) })()
 	}
 	out := r.WithContext(context.WithValue(ctx, exchangeKey{}, x))
@@ -72,15 +73,17 @@ func (x *exchange) forward(r *http.Request) {
 	}
 
 	x.server.engine.ServeHTTP(&x.out, out)
-	x.finish(ctx)
+	x.finish(ctx, long)
 }
 
 // finish makes truncation visible to the client: if the response is incomplete, net/http resets the
 // HTTP/2 stream, or closes the HTTP/1.1 connection before the end of the body. A watch that ends
-// because the server stops is complete.
-func (x *exchange) finish(ctx context.Context) {
+// because the server stops is complete. That the client has ended its watch is no error.
+func (x *exchange) finish(ctx context.Context, long bool) {
 	if x.body != nil {
-		switch {
+		switch failed := x.body.readErr != nil || x.body.writeErr != nil; {
+		case failed && long && x.ctx.Err() != nil:
+			x.abort = true
 		case x.body.writeErr != nil:
 			x.err, x.abort = fmt.Errorf("write to client: %w", x.body.writeErr), true
 		case x.body.readErr != nil && errors.Is(context.Cause(ctx), errShutdown):

@@ -108,7 +108,9 @@ type Exchange struct {
 	Bytes     int64         // of the response body as written; not counted after an upgrade
 	Start     time.Time     // when the request header had been read
 	Duration  time.Duration // until the last byte was written
-	Err       error         // why the response is incomplete, or the cause of its Status
+	// Err is why the response is incomplete, or the cause of its Status. It is nil for a watch that
+	// its client has ended.
+	Err error
 }
 
 // Server proxies one application's API traffic. Use New.
