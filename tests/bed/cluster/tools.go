@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/version"
+
+	"rockpool.dev/tests/bed/internal/gobuild"
 )
 
 // Environment variables that FindTools reads.
@@ -24,7 +26,7 @@ const (
 	AssetsVariable = "KUBEBUILDER_ASSETS"
 	// ToolsVariable names the directory for built tools, instead of "rockpool-tools" below
 	// os.UserCacheDir.
-	ToolsVariable = "ROCKPOOL_TOOLS_DIR"
+	ToolsVariable = gobuild.DirectoryVariable
 )
 
 // Tools are the paths of the programs of a control plane.

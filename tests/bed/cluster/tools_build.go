@@ -6,26 +6,20 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"rockpool.dev/tests/bed/internal/gobuild"
 	"rockpool.dev/tests/bed/internal/process"
 )
 
 // versionModule is the module whose version the built kube-apiserver and kubectl report. After a
 // plain `go build` they report v0.0.0, which clients take for a very old server.
 const versionModule = "k8s.io/kubernetes"
-
-// progressInterval is the time between two progress lines of a build.
-const progressInterval = 15 * time.Second
 
 // buildTools returns the path of each wanted tool, after building those that are not in a cache
 // directory.
@@ -54,7 +48,7 @@ func (t tool) cached(ctx context.Context, w io.Writer, left int) (string, error)
 	if err := os.MkdirAll(directory, 0o755); err != nil {
 		return "", fmt.Errorf("tools directory (%s sets another): %w", ToolsVariable, err)
 	}
-	unlock, err := lockFile(ctx, filepath.Join(directory, ".lock"), w)
+	unlock, err := gobuild.Lock(ctx, filepath.Join(directory, ".lock"), w)
 	if err != nil {
 		return "", err
 	}
@@ -79,7 +73,7 @@ func buildTool(ctx context.Context, source string, t tool, path string, w io.Wri
 	if t.test {
 		build = []string{"test", "-c", "-vet=off"}
 	}
-	cmd := goCommand(ctx, source, append(build, "-trimpath", "-buildvcs=false", "-tags", t.tags, "-ldflags", flags, "-o", partial, t.pkg)...)
+	cmd := gobuild.Command(ctx, source, append(build, "-trimpath", "-buildvcs=false", "-tags", t.tags, "-ldflags", flags, "-o", partial, t.pkg)...)
 	if t.tags != "" {
 		cmd.Env = append(cmd.Env, "CGO_ENABLED=1")
 	}
@@ -87,7 +81,7 @@ func buildTool(ctx context.Context, source string, t tool, path string, w io.Wri
 	cmd.Stdout, cmd.Stderr = &output, &output
 	started := time.Now()
 	fmt.Fprintf(w, "tools: building %s from %s (%d to go; each takes up to 5 minutes the first time on 2 cores, seconds afterwards)\n", t.name, t.pkg, left)
-	stop := reportProgress(w, started, t.name)
+	stop := gobuild.Progress(w, started, t.name)
 	err = cmd.Run()
 	stop()
 	if err != nil && t.needs != "" {
@@ -106,28 +100,9 @@ func buildTool(ctx context.Context, source string, t tool, path string, w io.Wri
 	return nil
 }
 
-// reportProgress writes a line every progressInterval until the function it returns is called.
-func reportProgress(w io.Writer, started time.Time, name string) (stop func()) {
-	quit, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
-		ticker := time.NewTicker(progressInterval)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-quit:
-				return
-			case <-ticker.C:
-				fmt.Fprintf(w, "tools: still building %s, %s so far\n", name, time.Since(started).Round(time.Second))
-			}
-		}
-	}()
-	return func() { close(quit); <-ended }
-}
-
 // toolsModule returns the absolute directory of a module of tools.
 func toolsModule(ctx context.Context, module string) (string, error) {
-	output, err := goCommand(ctx, "", "list", "-m", "-f", "{{.Dir}}", "rockpool.dev").Output()
+	output, err := gobuild.Command(ctx, "", "list", "-m", "-f", "{{.Dir}}", "rockpool.dev").Output()
 	if err != nil {
 		return "", fmt.Errorf("find the module rockpool.dev, to build tools (needs the go command "+
 			"and a working directory in the checkout): %w", err)
@@ -145,9 +120,9 @@ func toolsDirectory(ctx context.Context, source string) (string, error) {
 	if base != "" {
 		return filepath.Abs(base)
 	}
-	cache, err := os.UserCacheDir()
+	cache, err := gobuild.Cache()
 	if err != nil {
-		return "", fmt.Errorf("tools directory: %w (set %s)", err, ToolsVariable)
+		return "", err
 	}
 	hash := sha256.New()
 	for _, name := range []string{"go.mod", "go.sum"} {
@@ -157,12 +132,12 @@ func toolsDirectory(ctx context.Context, source string) (string, error) {
 		}
 		hash.Write(content)
 	}
-	platform, err := goCommand(ctx, source, "env", "GOVERSION", "GOOS", "GOARCH").Output()
+	platform, err := gobuild.Platform(ctx, source)
 	if err != nil {
-		return "", fmt.Errorf("go env: %w", err)
+		return "", err
 	}
 	hash.Write(platform)
-	return filepath.Join(cache, "rockpool-tools", hex.EncodeToString(hash.Sum(nil))[:16]), nil
+	return filepath.Join(cache, hex.EncodeToString(hash.Sum(nil))[:16]), nil
 }
 
 // versionFlags returns linker flags. They give Kubernetes programs their version; other programs
@@ -171,7 +146,7 @@ func versionFlags(ctx context.Context, source, module string) (string, error) {
 	if module == containerdModule {
 		return "-s -w", nil
 	}
-	output, err := goCommand(ctx, source, "list", "-m", "-json", versionModule).Output()
+	output, err := gobuild.Command(ctx, source, "list", "-m", "-json", versionModule).Output()
 	if err != nil {
 		return "", fmt.Errorf("version of %s in %s: %w", versionModule, source, err)
 	}
@@ -184,42 +159,4 @@ func versionFlags(ctx context.Context, source, module string) (string, error) {
 	const variable = " -X k8s.io/component-base/version."
 	return "-s -w" + variable + "gitVersion=" + kubernetes.Version +
 		variable + "gitMajor=" + major + variable + "gitMinor=" + minor, nil
-}
-
-// goCommand returns a go command without the go settings of the tests.
-func goCommand(ctx context.Context, directory string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir = directory
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=")
-	return cmd
-}
-
-// lockFile takes an exclusive lock, which the kernel releases when the process ends.
-func lockFile(ctx context.Context, path string, w io.Writer) (unlock func(), err error) {
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	ticker := time.NewTicker(200 * time.Millisecond)
-	defer ticker.Stop()
-	for said := false; ; {
-		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return func() { file.Close() }, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			file.Close()
-			return nil, fmt.Errorf("lock %s: %w", path, err)
-		}
-		if !said {
-			fmt.Fprintf(w, "tools: waiting for another process that builds them\n")
-			said = true
-		}
-		select {
-		case <-ctx.Done():
-			file.Close()
-			return nil, fmt.Errorf("wait for another process that builds tools: %w", context.Cause(ctx))
-		case <-ticker.C:
-		}
-	}
 }
