@@ -22,6 +22,7 @@ import (
 
 	"rockpool.dev/tests/bed/cluster"
 	"rockpool.dev/tests/bed/node"
+	"rockpool.dev/tests/zoo"
 )
 
 // imageVariable names the archive with the image of Rockpool. `make test-node` sets it. Without it,
@@ -85,6 +86,11 @@ func outside(ctx context.Context) (code int, err error) {
 	}()
 	if err := writeImages(ctx, directory, os.Getenv(imageVariable)); err != nil {
 		return 1, err
+	}
+	if zooRuns() {
+		if err := zoo.Install(ctx, directory, *zooAll, os.Stderr); err != nil {
+			return 1, err
+		}
 	}
 	return node.Isolate(directory)
 }

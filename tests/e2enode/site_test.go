@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -206,15 +204,7 @@ func (p *pod) seesAfter(after time.Time, container string, words ...string) {
 
 // lines are the lines of a container since its last start.
 func lines(pod *corev1.Pod, container string) ([]node.Line, error) {
-	log, err := testEnv.node.Log(pod, container)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil // not started yet
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
-	return log.Lines()
+	return testEnv.node.Lines(pod, container)
 }
 
 // file returns the content of a file of a running container.
@@ -236,16 +226,7 @@ func (p *pod) pid(container string) int {
 // kill kills a container and waits until the kubelet has restarted it.
 func (p *pod) kill(container string) {
 	p.site.t.Helper()
-	before, err := testEnv.node.Attempt(p.Pod, container)
-	p.site.try(err)
-	p.site.try(syscall.Kill(p.pid(container), syscall.SIGKILL))
-	p.site.until("the kubelet restarts "+container, func(context.Context) error {
-		now, err := testEnv.node.Attempt(p.Pod, container)
-		if err == nil && now <= before {
-			err = fmt.Errorf("attempt %d", now)
-		}
-		return err
-	})
+	p.site.try(testEnv.node.Kill(p.site.ctx, p.Pod, container))
 }
 
 // linkIs waits until the sidecar has recorded a state of the link.

@@ -12,7 +12,9 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 )
 
 // PID returns the process id of a running container in the namespace of this program. It asks
@@ -55,6 +57,42 @@ func (n *Node) Attempt(pod *corev1.Pod, container string) (int, error) {
 		}
 	}
 	return last, nil
+}
+
+// Kill kills a running container with SIGKILL and waits until the kubelet has started it again.
+func (n *Node) Kill(ctx context.Context, pod *corev1.Pod, container string) error {
+	before, err := n.Attempt(pod, container)
+	if err != nil {
+		return err
+	}
+	pid, err := n.PID(ctx, pod, container)
+	if err != nil {
+		return err
+	}
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		return fmt.Errorf("kill container %s of pod %s/%s: %w", container, pod.Namespace, pod.Name, err)
+	}
+	err = wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, startTimeout, true, func(context.Context) (bool, error) {
+		now, err := n.Attempt(pod, container)
+		return now > before, err
+	})
+	if err != nil {
+		return fmt.Errorf("the kubelet does not restart container %s of pod %s/%s: %w", container, pod.Namespace, pod.Name, err)
+	}
+	return nil
+}
+
+// Lines returns all lines of a container since its last start, and none before its first.
+func (n *Node) Lines(pod *corev1.Pod, container string) ([]Line, error) {
+	log, err := n.Log(pod, container)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	return log.Lines()
 }
 
 // A Log is the output of a container from one start on. It stays readable after the kubelet has
