@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -124,8 +125,35 @@ func debian(name, packages string, ask ...string) source {
 		if err != nil {
 			return Installed{}, missing(err)
 		}
+		version, _, _ = strings.Cut(version, "\n")
 		return Installed{Version: version, Path: path}, nil
 	}
+}
+
+// npm is the program in scripts/node with its packages, as its lock file says. No script of a
+// package is run.
+func npm(ctx context.Context, directory string, w io.Writer) (Installed, error) {
+	target := filepath.Join(directory, "node-program")
+	files, err := fs.Sub(nodeScript, "scripts/node")
+	if err != nil {
+		return Installed{}, err
+	}
+	if err := os.CopyFS(target, files); err != nil {
+		return Installed{}, err
+	}
+	fmt.Fprintln(w, "zoo: installing packages with npm")
+	install := exec.CommandContext(ctx, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
+	install.Dir = target
+	if _, err := output(install); err != nil {
+		return Installed{}, err
+	}
+	content, err := os.ReadFile(filepath.Join(target, "node_modules/@kubernetes/client-node/package.json"))
+	if err != nil {
+		return Installed{}, err
+	}
+	var library struct{ Version string }
+	err = json.Unmarshal(content, &library)
+	return Installed{Version: library.Version, Path: target}, err
 }
 
 // output is what a program prints on standard output.

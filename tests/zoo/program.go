@@ -59,8 +59,18 @@ type source func(ctx context.Context, directory string, progress io.Writer) (Ins
 // filesPath is the directory of a program's files in its container.
 const filesPath = "/etc/zoo"
 
-// machine are the directories of this machine that programs in scripting languages need.
-var machine = []string{"/usr", "/bin", "/lib", "/lib64"}
+// machine are the directories of this machine that programs in scripting languages need. Debian
+// keeps the settings of its JDK in /etc/java-*.
+var machine = slices.Concat([]string{"/usr", "/bin", "/lib", "/lib64"}, match("/etc/java-*"))
+
+// match is filepath.Glob with a constant pattern.
+func match(pattern string) []string {
+	paths, err := filepath.Glob(pattern)
+	if err != nil {
+		panic(err)
+	}
+	return paths
+}
 
 // spec is a pod with one container, app, that sees directories of this machine under the same
 // paths.

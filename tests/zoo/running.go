@@ -114,28 +114,3 @@ func (r *running) get(ctx context.Context, port, path, host string) (status int,
 	content, err := io.ReadAll(resp.Body)
 	return resp.StatusCode, string(content), err
 }
-
-// prints asks a program that prints the ConfigMap greeting once a second. format has %s for the
-// value.
-func prints(format string) func(context.Context, *running, question) error {
-	return func(_ context.Context, r *running, q question) error {
-		return r.printed(q.after, strings.ReplaceAll(format, "%s", q.value))
-	}
-}
-
-// resolve asks CoreDNS for the addresses of the Service pool.
-func resolve(ctx context.Context, r *running, q question) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, r.address("53"))
-	}}
-	got, err := resolver.LookupHost(ctx, "pool."+namespace+".svc.cluster.local.")
-	if err != nil {
-		return err
-	}
-	if want := addresses[q.value]; !slices.Equal(got, []string{want}) {
-		return fmt.Errorf("the addresses are %v, want %s", got, want)
-	}
-	return nil
-}

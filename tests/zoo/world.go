@@ -75,6 +75,8 @@ func (b Bed) deploy(ctx context.Context, p Program, i Installed) error {
 			c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "files", MountPath: filesPath, ReadOnly: true})
 		}
 	}
+	// However long the link is cut: the pods stay.
+	pod.Tolerations = []corev1.Toleration{{Effect: corev1.TaintEffectNoExecute, Operator: corev1.TolerationOpExists}}
 	labels := map[string]string{"app": p.Name}
 	deployment := &appsv1.Deployment{ObjectMeta: meta, Spec: appsv1.DeploymentSpec{
 		Selector: &metav1.LabelSelector{MatchLabels: labels},

@@ -15,6 +15,12 @@ var CoreDNS = Program{
 	Commands: [][]string{{"run", "directives_generate.go"}},
 }
 
+// KubeStateMetrics serves metrics about the objects of a cluster.
+var KubeStateMetrics = Program{
+	Name: "kube-state-metrics", Module: "k8s.io/kube-state-metrics/v2", Version: "v2.20.0",
+	Sum: "h1:edO7hyGs1MqZhbUbzWW1YRTV3afZOIbvHNvOCaJjuU4=", Package: ".",
+}
+
 // plugins is CoreDNS's plugin.cfg: a plugin's name and its directory, in order of execution.
 func plugins(names ...string) string {
 	for i, name := range names {
