@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Lists the programs for the tests and the demo that this machine lacks. With the argument "node",
-# the list includes those for the tests on a real node, which only root can run.
+# the list includes those for the tests on a real node, which only root can run. With "zoo", it has
+# also the libraries of the zoo's clients, without which those clients are skipped.
 set -euo pipefail
 
 missing=()
@@ -18,9 +19,20 @@ if ! /usr/bin/python3 -c 'import kubernetes' 2>/dev/null; then
   echo "missing: the Python client of Kubernetes (the tests run it unmodified)" >&2
   missing+=(python3-kubernetes)
 fi
-if [ "${1:-}" = node ] && [ "$(id -u)" = 0 ] && ! pkg-config --exists libseccomp 2>/dev/null; then
+if [[ "${1:-}" =~ ^(node|zoo)$ ]] && [ "$(id -u)" = 0 ] && ! pkg-config --exists libseccomp 2>/dev/null; then
   echo "missing: libseccomp (the tests on a real node build runc, which needs it)" >&2
   missing+=(libseccomp-dev pkg-config)
+fi
+if [ "${1:-}" = zoo ]; then
+  has() { # purpose, Debian packages, command
+    "${@:3}" >/dev/null 2>&1 && return
+    echo "missing: $1" >&2
+    missing+=($2)
+  }
+  has "aiohttp for Python (a loop like kopf's)" python3-aiohttp /usr/bin/python3 -c 'import aiohttp'
+  has "kubeclient for Ruby" ruby-kubeclient /usr/bin/ruby -e 'require "kubeclient"'
+  has "a JDK (the client over WebSocket)" default-jdk-headless /usr/bin/javac --version
+  has "Node.js and npm (the official client)" "nodejs npm" sh -c '/usr/bin/node --version && npm --version'
 fi
 if [ "$(uname -s)" != Linux ]; then
   echo "missing: Linux (pods run in namespaces of its kernel)" >&2

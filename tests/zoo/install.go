@@ -130,9 +130,15 @@ func debian(name, packages string, ask ...string) source {
 	}
 }
 
+// nodeProgram is the Node.js that pods see.
+const nodeProgram = "/usr/bin/node"
+
 // npm is the program in scripts/node with its packages, as its lock file says. No script of a
 // package is run.
 func npm(ctx context.Context, directory string, w io.Writer) (Installed, error) {
+	if _, err := os.Stat(nodeProgram); err != nil {
+		return Installed{}, fmt.Errorf("%w; on Debian or Ubuntu: apt-get install nodejs npm", err)
+	}
 	target := filepath.Join(directory, "node-program")
 	files, err := fs.Sub(nodeScript, "scripts/node")
 	if err != nil {

@@ -22,6 +22,8 @@ type Program struct {
 	Language  string
 	Client    string // the library with which it talks to the API
 	Transport string // how it follows changes
+	Function  string // which it must show in each stage
+	Note      string // how it differs from its usual build or setting, a sentence; empty: in nothing
 	Quick     bool   // it is built and checked within a minute
 
 	source source

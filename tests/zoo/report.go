@@ -8,10 +8,10 @@ import (
 
 // Markdown is the table of the results, for docs/clients.md.
 func Markdown(results []*Result) string {
-	text := row(append([]string{"program", "version", "language, client", "follows changes by"}, Stages...)...)
-	text += "|" + strings.Repeat("---|", 4+len(Stages)) + "\n"
+	text := row(append([]string{"program", "version", "language, client", "follows changes by", "function"}, Stages...)...)
+	text += "|" + strings.Repeat("---|", 5+len(Stages)) + "\n"
 	for _, r := range results {
-		cells := []string{r.Name, r.Version, r.Language + ", " + r.Client, r.Transport}
+		cells := []string{r.Name, r.Version, r.Language + ", " + r.Client, r.Transport, r.Function}
 		if r.Skipped != "" {
 			cells[1] = "–"
 		}
@@ -38,24 +38,27 @@ func row(cells ...string) string { return "| " + strings.Join(cells, " | ") + " 
 
 // Document is the content of docs/clients.md.
 func Document(results []*Result, at time.Time, kubernetes, rockpool string) string {
-	skipped := ""
+	notes := ""
 	for _, r := range results {
+		if r.Note != "" {
+			notes += fmt.Sprintf("\n%s: %s\n", r.Name, r.Note)
+		}
 		if r.Skipped != "" {
 			reason, _, _ := strings.Cut(r.Skipped, "\n")
-			skipped += fmt.Sprintf("\n%s was skipped: %s.\n", r.Name, strings.TrimSuffix(reason, "."))
+			notes += fmt.Sprintf("\n%s was skipped: %s.\n", r.Name, strings.TrimSuffix(reason, "."))
 		}
 	}
-	return fmt.Sprintf(document, at.UTC().Format(time.DateOnly), rockpool, kubernetes, Markdown(results), skipped)
+	return fmt.Sprintf(document, at.UTC().Format(time.DateOnly), rockpool, kubernetes, Markdown(results), notes)
 }
 
 const document = `<!-- Written by: make zoo UPDATE=true -->
 # Clients
 
-Real programs, unmodified, in injected pods on a real node. %s, Rockpool %s, Kubernetes %s.
+Programs and client libraries of other projects, in injected pods on a real node: %s,
+Rockpool %s, Kubernetes %s.
 
-Each program is asked in its own function in six stages: CoreDNS must resolve a name, Prometheus
-must scrape a target, Traefik must route a request, and so on. "yes" means that the program showed
-the right state after the stage began, and did not end by itself.
+Each program must show its own function in six stages. "yes" means that the program did so after the
+stage began, with the right state of the objects, and did not end by itself.
 
 - **online**: it shows the objects as they are.
 - **cut**: the link to the API server is cut; it still shows them.

@@ -28,7 +28,8 @@ var (
 var scripts = []Program{
 	{
 		Name: "kubectl", Language: "Go", Client: "kubectl in a shell loop", Transport: "GET", Quick: true,
-		source: kubectl, files: map[string]string{"loop.sh": loopScript}, rules: configMaps,
+		Function: "prints a ConfigMap",
+		source:   kubectl, files: map[string]string{"loop.sh": loopScript}, rules: configMaps,
 		pod: func(b Bed, i Installed) corev1.PodSpec {
 			return spec(b, slices.Concat(machine, beyond(i.Path)), "/bin/sh", filesPath+"/loop.sh", i.Path)
 		},
@@ -36,44 +37,54 @@ var scripts = []Program{
 	},
 	{
 		Name: "client-go-1-20", Language: "Go", Client: "client-go", Transport: "informer, LIST and WATCH", Quick: true,
-		source: follower("v0.20.mod"), rules: configMaps, pod: executable(), shows: prints("followed=%s asked=%s"),
+		Function: followed,
+		source:   follower("v0.20.mod"), rules: configMaps, pod: executable(), shows: prints("followed=%s asked=%s"),
 	},
 	{
 		Name: "client-go", Language: "Go", Client: "client-go", Transport: "informer, WatchList", Quick: true,
-		source: follower("v0.37.mod"), rules: configMaps, pod: executable(), shows: prints("followed=%s asked=%s"),
+		Function: followed,
+		source:   follower("v0.37.mod"), rules: configMaps, pod: executable(), shows: prints("followed=%s asked=%s"),
 	},
 	{
 		Name: "client-node", Language: "JavaScript", Client: "@kubernetes/client-node", Transport: "informer, LIST and WATCH", Quick: true,
-		source: npm, rules: configMaps,
+		Function: followed,
+		source:   npm, rules: configMaps,
 		pod: func(b Bed, i Installed) corev1.PodSpec {
-			return spec(b, slices.Concat(machine, []string{i.Path}), "/usr/bin/node", i.Path+"/follow.js")
+			return spec(b, slices.Concat(machine, []string{i.Path}), nodeProgram, i.Path+"/follow.js")
 		},
 		shows: prints("followed=%s asked=%s"),
 	},
 	{
 		Name: "java-websocket", Language: "Java", Client: "java.net.http of the JDK", Transport: "LIST, and WATCH over WebSocket", Quick: true,
-		source: debian("java", "default-jdk-headless", "--version"),
-		files:  map[string]string{"Follow.java": javaScript}, rules: configMaps,
+		Function: followed,
+		source:   debian("java", "default-jdk-headless", "--version"),
+		files:    map[string]string{"Follow.java": javaScript}, rules: configMaps,
 		pod: script(filesPath + "/Follow.java"), shows: prints("followed=%s asked=%s"),
 	},
 	{
 		Name: "kubeclient", Language: "Ruby", Client: "kubeclient", Transport: "LIST and WATCH", Quick: true,
-		source: debian("ruby", "ruby-kubeclient", "-e", `require "kubeclient"; puts Kubeclient::VERSION`),
-		files:  map[string]string{"follow.rb": rubyScript}, rules: configMaps,
+		Function: followed,
+		source:   debian("ruby", "ruby-kubeclient", "-e", `require "kubeclient"; puts Kubeclient::VERSION`),
+		files:    map[string]string{"follow.rb": rubyScript}, rules: configMaps,
 		pod: script(filesPath + "/follow.rb"), shows: prints("followed=%s asked=%s"),
 	},
 	{
 		Name: "python-client", Language: "Python", Client: "kubernetes, the official client", Transport: "LIST and WATCH", Quick: true,
-		source: debian("python3", "python3-kubernetes", "-c", "import kubernetes; print(kubernetes.__version__)"),
-		files:  map[string]string{"official.py": officialScript}, rules: configMaps,
+		Function: followed,
+		source:   debian("python3", "python3-kubernetes", "-c", "import kubernetes; print(kubernetes.__version__)"),
+		files:    map[string]string{"official.py": officialScript}, rules: configMaps,
 		pod: script("-u", filesPath+"/official.py"), shows: prints("followed=%s asked=%s"),
 	},
 	{
 		Name: "aiohttp", Language: "Python", Client: "aiohttp, as kopf uses it", Transport: "LIST and WATCH", Quick: true,
-		source: debian("python3", "python3-aiohttp", "-c", "import aiohttp; print(aiohttp.__version__)"),
-		files:  map[string]string{"follow.py": aiohttpScript}, rules: configMaps,
+		Function: followed,
+		source:   debian("python3", "python3-aiohttp", "-c", "import aiohttp; print(aiohttp.__version__)"),
+		files:    map[string]string{"follow.py": aiohttpScript}, rules: configMaps,
 		pod: script("-u", filesPath+"/follow.py"), shows: prints("followed=%s asked=%s"),
 	},
 }
+
+// followed is the function of all clients with a watch.
+const followed = "prints a ConfigMap, followed and asked for"
 
 var configMaps = []rbacv1.PolicyRule{readable("", "configmaps")}

@@ -10,7 +10,9 @@ import (
 var servers = []Program{
 	{
 		Name: "coredns", Language: "Go", Client: "client-go", Transport: "informers, WatchList", Quick: true,
-		source: module(programs.CoreDNS), files: map[string]string{"Corefile": corefile},
+		Function: "resolves the name of a Service",
+		Note:     "built with the plugins of the default Corefile, hosts and file.",
+		source:   module(programs.CoreDNS), files: map[string]string{"Corefile": corefile},
 		rules: []rbacv1.PolicyRule{
 			readable("", "endpoints", "services", "pods", "namespaces"), readable("", "nodes"), readable("discovery.k8s.io", "endpointslices"),
 		},
@@ -18,9 +20,10 @@ var servers = []Program{
 	},
 	{
 		Name: "kube-state-metrics", Language: "Go", Client: "client-go", Transport: "reflectors",
-		source: module(programs.KubeStateMetrics),
-		rules:  []rbacv1.PolicyRule{readable("networking.k8s.io", "ingresses")},
-		pod:    executable("--resources=ingresses", "--port=8080"), shows: countsIngress, Quick: true,
+		Function: "has the metric of an Ingress",
+		source:   module(programs.KubeStateMetrics),
+		rules:    []rbacv1.PolicyRule{readable("networking.k8s.io", "ingresses")},
+		pod:      executable("--resources=ingresses", "--port=8080"), shows: countsIngress, Quick: true,
 	},
 }
 
