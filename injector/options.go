@@ -47,6 +47,7 @@ type sidecarOptions struct {
 	cacheVolume, cacheHostPath string
 	stay                       string
 	evictionSeconds            int64
+	selinuxType                string
 	cpuRequest, cpuLimit       string
 	memoryRequest, memoryLimit string
 }
@@ -82,6 +83,7 @@ func (o *sidecarOptions) addTo(flags *pflag.FlagSet) {
 	flags.StringVar(&o.cacheHostPath, "cache-host-path", inject.DefaultCacheHostPath, "`path` of the directory with the caches on each node")
 	flags.StringVar(&o.stay, "stay", string(inject.StayDefault), "how long pods stay on a node that the control plane cannot reach, unless a pod chooses by annotation:\na `duration` like 24h, forever, or default (as without Rockpool)")
 	flags.Int64Var(&o.evictionSeconds, "default-toleration-seconds", inject.DefaultEvictionSeconds, "`seconds` that the API server gives to pods by default to stay there, which --stay replaces: its\n--default-not-ready-toleration-seconds and --default-unreachable-toleration-seconds")
+	flags.StringVar(&o.selinuxType, "sidecar-selinux-type", "", "SELinux `type` of injected containers in pods with a hostPath cache, such as spc_t; empty: the\ncontainer runtime chooses one, which has no access to --cache-host-path unless that is labelled for it")
 	flags.StringVar(&o.cpuRequest, "sidecar-cpu-request", "20m", "CPU request of injected containers, a `quantity`; empty: none")
 	flags.StringVar(&o.cpuLimit, "sidecar-cpu-limit", "", "CPU limit of injected containers, a `quantity`; empty: none (in pods of Guaranteed QoS: the request,\nat least 100m)")
 	flags.StringVar(&o.memoryRequest, "sidecar-memory-request", "48Mi", "memory request of injected containers, a `quantity`; empty: none")
@@ -129,6 +131,9 @@ func (o *sidecarOptions) params(needImage bool) (inject.Params, error) {
 	check("cache-host-path", inject.ValidateCacheHostPath(o.cacheHostPath))
 	check("sidecar-image-pull-policy", inject.ValidatePullPolicy(corev1.PullPolicy(o.pullPolicy)))
 	check("sidecar-image-pull-secret", inject.ValidatePullSecrets(o.pullSecrets))
+	if o.selinuxType != "" {
+		check("sidecar-selinux-type", inject.ValidateSELinuxType(o.selinuxType))
+	}
 	check("stay", inject.ValidateStay(inject.Stay(o.stay)))
 	_, err := inject.ValidateEvictionSeconds(strconv.FormatInt(o.evictionSeconds, 10))
 	check("default-toleration-seconds", err)
@@ -163,7 +168,8 @@ func (o *sidecarOptions) params(needImage bool) (inject.Params, error) {
 	return inject.Params{
 		Version: buildVersion(), Image: o.image, Settings: defaults, APINames: inject.APINames(o.apiNames), IPv6: o.ipv6,
 		ImagePullPolicy: corev1.PullPolicy(o.pullPolicy), ImagePullSecrets: o.pullSecrets,
-		Stay: inject.Stay(o.stay), EvictionSeconds: o.evictionSeconds,
+		SELinuxType: o.selinuxType,
+		Stay:        inject.Stay(o.stay), EvictionSeconds: o.evictionSeconds,
 		CacheVolume: inject.CacheVolume(o.cacheVolume), CacheHostPath: o.cacheHostPath, Resources: resources,
 	}, errors.Join(errs...)
 }

@@ -37,6 +37,7 @@ type sidecar struct {
 	account      string // the original service-account volume
 	address      netip.AddrPort
 	hostPorts    bool // the pod uses the node's ports
+	selinuxType  string
 	assignedUser bool // the namespace assigns the container's user
 	env          []corev1.EnvVar
 	resources    corev1.ResourceRequirements
@@ -51,7 +52,7 @@ func ownContainer(name string) bool {
 // a hostPath volume. Its only capability is the one for that.
 func (s *sidecar) prepareContainer() corev1.Container {
 	id := strconv.Itoa(sidecarID)
-	security := restrictedContext()
+	security := s.restrictedContext()
 	security.RunAsUser = ptr.To[int64](0)
 	security.RunAsGroup = ptr.To[int64](0)
 	security.RunAsNonRoot = ptr.To(false)
@@ -77,7 +78,7 @@ func (s *sidecar) prepareContainer() corev1.Container {
 // container returns the native sidecar. It mounts only its own directory of the cache volume,
 // and the original service-account volume.
 func (s *sidecar) container() corev1.Container {
-	security := restrictedContext()
+	security := s.restrictedContext()
 	security.RunAsNonRoot = ptr.To(true)
 	if !s.assignedUser {
 		security.RunAsUser = ptr.To[int64](sidecarID)
@@ -126,9 +127,14 @@ func (s *sidecar) ports() []corev1.ContainerPort {
 }
 
 // restrictedContext is the security context of both containers, before each adds its user. It
-// complies with the restricted Pod Security level.
-func restrictedContext() *corev1.SecurityContext {
+// complies with the restricted Pod Security level, unless it has an SELinux type.
+func (s *sidecar) restrictedContext() *corev1.SecurityContext {
+	var selinux *corev1.SELinuxOptions
+	if s.selinuxType != "" {
+		selinux = &corev1.SELinuxOptions{Type: s.selinuxType}
+	}
 	return &corev1.SecurityContext{
+		SELinuxOptions:           selinux,
 		AllowPrivilegeEscalation: ptr.To(false),
 		ReadOnlyRootFilesystem:   ptr.To(true),
 		Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},

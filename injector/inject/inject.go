@@ -81,8 +81,13 @@ func Inject(pod *corev1.Pod, facts Facts, params Params) (*corev1.Pod, Result) {
 	resources = sidecarResources(spec, resources)
 	addStorage(&resources, spec, cache, cacheSize)
 	before.recordModes(openVolumes(spec, account, !injected))
+	selinux := params.SELinuxType
+	if cache != CacheHostPath {
+		selinux = "" // the container runtime labels an emptyDir for the pod
+	}
 	addContainers(spec, &sidecar{
-		image: image, pullPolicy: pullPolicy, directory: directory, account: account,
+		selinuxType: selinux,
+		image:       image, pullPolicy: pullPolicy, directory: directory, account: account,
 		address: address, hostPorts: spec.HostNetwork,
 		assignedUser: cache == CacheEmptyDir && facts.assignsUsers(),
 		env:          sidecarEnv(params.Settings, address, status.Names != nil), resources: resources,
@@ -158,6 +163,9 @@ func chooseCacheVolume(pod *corev1.Pod, injected bool, ask *Annotations, facts *
 	if ask.CacheVolume == "" && kind == CacheHostPath {
 		if reason, detail := facts.forbidsHostPath(); reason != "" {
 			return CacheEmptyDir, []Notice{{Reason: reason, Detail: detail}}
+		}
+		if users := pod.Spec.HostUsers; users != nil && !*users {
+			return CacheEmptyDir, []Notice{{Reason: ReasonUserNamespace}}
 		}
 	}
 	return kind, nil

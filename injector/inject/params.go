@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -46,6 +47,9 @@ type Params struct {
 	EvictionSeconds int64
 	// CacheHostPath is the directory on the node with the caches. Required.
 	CacheHostPath string
+	// SELinuxType is the type of the prepare and sidecar containers of pods with a hostPath cache.
+	// Empty: the container runtime chooses one.
+	SELinuxType string
 	// Resources of the prepare and sidecar containers. A pod of Guaranteed QoS gets
 	// requests equal to the limits, see [sidecarResources].
 	Resources corev1.ResourceRequirements
@@ -71,6 +75,17 @@ func ValidateCacheVolume(kind CacheVolume) error {
 func ValidateCacheHostPath(hostPath string) error {
 	if hostPath == "/" || !path.IsAbs(hostPath) || path.Clean(hostPath) != hostPath {
 		return fmt.Errorf("%q is not an absolute path below / without . and .., like %s", hostPath, DefaultCacheHostPath)
+	}
+	return nil
+}
+
+// selinuxType is the form of a type in the policies of distributions.
+var selinuxType = regexp.MustCompile(`^[a-z][a-z0-9_]{0,100}_t$`)
+
+// ValidateSELinuxType accepts the name of an SELinux type.
+func ValidateSELinuxType(name string) error {
+	if !selinuxType.MatchString(name) {
+		return fmt.Errorf("%q is not an SELinux type, like spc_t", name)
 	}
 	return nil
 }

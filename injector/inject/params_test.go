@@ -132,6 +132,29 @@ func TestSidecarResources(t *testing.T) {
 	}
 }
 
+func TestTheSELinuxTypeIsForCachesOnTheNode(t *testing.T) {
+	for volume, want := range map[CacheVolume]string{CacheHostPath: "spc_t", CacheEmptyDir: ""} {
+		pod := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: "web", Annotations: map[string]string{AnnotationCacheVolume: string(volume)}},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "web", Image: "web"}}},
+		}
+		patched, _ := Inject(pod, Facts{Namespace: "shop", Asked: true, Template: true},
+			Params{Image: "rockpool:v1", CacheHostPath: DefaultCacheHostPath, SELinuxType: "spc_t"})
+		for _, c := range patched.Spec.InitContainers {
+			got := ""
+			if c.SecurityContext.SELinuxOptions != nil {
+				got = c.SecurityContext.SELinuxOptions.Type
+			}
+			if got != want {
+				t.Errorf("%s: %s has the type %q, want %q", volume, c.Name, got, want)
+			}
+		}
+		if patched.Spec.Containers[0].SecurityContext != nil {
+			t.Error("the application has a security context")
+		}
+	}
+}
+
 func TestEveryReasonHasOneMessage(t *testing.T) {
 	seen := map[string]Reason{}
 	for reason, message := range messages {

@@ -41,6 +41,7 @@ const (
 	ReasonProxy           Reason = "container-uses-proxy"
 	ReasonAPINames        Reason = "api-names-not-served"
 	ReasonNoStableName    Reason = "no-stable-name"
+	ReasonUserNamespace   Reason = "user-namespace"
 	ReasonHostPorts       Reason = "host-ports"
 	ReasonOwnToleration   Reason = "own-toleration"
 	ReasonFloatingImage   Reason = "floating-image"
@@ -66,6 +67,7 @@ var messages = map[Reason]string{
 	ReasonOldKubelet:        "native sidecars need kubelet 1.29 or newer; keep the pod from that node, or opt out with rockpool.dev/inject: \"false\"",
 	ReasonPodSecurity:       "the namespace's Pod Security level forbids hostPath; the cache is an emptyDir and is lost with the pod",
 	ReasonAssignedUsers:     "the namespace assigns user IDs and allows no hostPath; the cache is an emptyDir and is lost with the pod",
+	ReasonUserNamespace:     "the pod has users of its own (hostUsers: false), and not every file system maps them; the cache is an emptyDir and is lost with the pod; rockpool.dev/cache-volume: hostPath has it on the node all the same",
 	ReasonNoStableName:      "neither the pod nor its controller has a name that the next run shares; the cache is an emptyDir and is lost with the pod",
 	ReasonHostPorts:         "all pods of this workload use the same ports of their nodes, so two cannot be on one node; for rolling updates set maxSurge: 0 and maxUnavailable: 1",
 	ReasonOwnToleration:     "the pod limits how long it stays on a node that the control plane cannot reach, and keeps that limit; remove its toleration to have rockpool.dev/stay in effect",

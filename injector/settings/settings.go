@@ -60,6 +60,10 @@ func Keys() []Key {
 			p.CacheHostPath = v
 			return inject.ValidateCacheHostPath(v)
 		}},
+		{Name: "selinux_type", set: func(p *inject.Params, v string) error {
+			p.SELinuxType = v
+			return inject.ValidateSELinuxType(v)
+		}},
 		{Name: "cpu_request", set: quantity(requests, corev1.ResourceCPU)},
 		{Name: "cpu_limit", set: quantity(limits, corev1.ResourceCPU)},
 		{Name: "memory_request", set: quantity(requests, corev1.ResourceMemory)},

@@ -62,8 +62,9 @@ func TestApply(t *testing.T) {
 			p.Image, p.ImagePullPolicy, p.ImagePullSecrets = "mirror.example.com/rockpool:v2", corev1.PullNever, []string{"edge", "mirror"}
 			p.Stay, p.EvictionSeconds = "24h", 60
 		}},
-		"the volume": {map[string]string{"cache_volume": "emptyDir", "cache_host_path": "/data/rockpool"}, func(p *inject.Params) {
+		"the volume": {map[string]string{"cache_volume": "emptyDir", "cache_host_path": "/data/rockpool", "selinux_type": "spc_t"}, func(p *inject.Params) {
 			p.CacheVolume, p.CacheHostPath = inject.CacheEmptyDir, "/data/rockpool"
+			p.SELinuxType = "spc_t"
 		}},
 		"resources, and none": {map[string]string{"cpu_request": "50m", "cpu_limit": "1", "memory_limit": "0"}, func(p *inject.Params) {
 			p.Resources.Requests[corev1.ResourceCPU] = resource.MustParse("50m")
@@ -102,6 +103,7 @@ func TestApplyRejects(t *testing.T) {
 		"a pull secret":                           {map[string]string{"image_pull_secrets": "edge,No"}, []string{`image_pull_secrets: "No" is not the name of a Secret`}},
 		"a stay":                                  {map[string]string{"stay": "long"}, []string{`stay: "long" is not a duration like 24h, forever or default`}},
 		"seconds":                                 {map[string]string{"default_toleration_seconds": "0"}, []string{`default_toleration_seconds: "0" is not a number of seconds above zero`}},
+		"an SELinux type":                         {map[string]string{"selinux_type": "system_u:spc_t"}, []string{`selinux_type: "system_u:spc_t" is not an SELinux type, like spc_t`}},
 		"a volume":                                {map[string]string{"cache_volume": "ram"}, []string{`cache_volume: "ram" is not hostPath or emptyDir`}},
 		"a quantity":                              {map[string]string{"cpu_request": "lots"}, []string{`cpu_request: "lots" is not a quantity`, "is allowed"}},
 		"a negative quantity":                     {map[string]string{"memory_limit": "-1Mi"}, []string{"memory_limit:"}},
