@@ -30,6 +30,9 @@ type options struct {
 	sidecarOptions
 	listen, metricsListen        string
 	certFile, keyFile            string
+	clientCAFile                 string
+	clientNames                  []string
+	excluded                     []string
 	kubeconfig                   string
 	objects                      certificate.ObjectNames
 	configMap                    string
@@ -57,6 +60,9 @@ func (o *options) addTo(flags *pflag.FlagSet) {
 	flags.StringVar(&o.listen, "listen", ":8443", "`address` of the HTTPS listener for the webhook and /readyz")
 	flags.StringVar(&o.certFile, "tls-cert-file", "", "`path` of the serving certificate chain, PEM; reloaded when it changes. Empty: the injector\nmakes CA and certificate itself, and stores them in --tls-secret")
 	flags.StringVar(&o.keyFile, "tls-key-file", "", "`path` of the certificate's private key, PEM; reloaded when it changes")
+	flags.StringVar(&o.clientCAFile, "client-ca-file", "", "`path` of the CAs, PEM, of the certificates by which API servers prove who they are; read at the start.\nEmpty: everybody who reaches the port may send reviews")
+	flags.StringSliceVar(&o.clientNames, "client-names", nil, "common or DNS `names` of API servers' certificates; empty: all of --client-ca-file")
+	flags.StringSliceVar(&o.excluded, "excluded-namespaces", inject.ExcludedNamespaces, "`names` of the namespaces about which API servers send no reviews; reviews about them are refused")
 	flags.StringVar(&o.objects.Secret, "tls-secret", "rockpool-injector-certificate", "`name` of the Secret for CA and certificate; the replicas create and renew it")
 	flags.StringVar(&o.objects.Namespace, "namespace", "rockpool-system", "`name` of the namespace with --tls-secret, --service and --config-map")
 	flags.StringVar(&o.objects.Service, "service", "rockpool-injector", "`name` of the webhook's Service, which API servers call")

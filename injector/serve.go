@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -80,6 +81,10 @@ func serve(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
+	clients, err := o.clients()
+	if err != nil {
+		return err
+	}
 	var lookups webhook.Lookup
 	if config == nil {
 		log.Warn("no service-account token and no --kubeconfig; " +
@@ -108,6 +113,7 @@ func serve(ctx context.Context, o *options) error {
 		zap.String("metrics", o.metricsListen))
 	server := webhook.New(webhook.Options{
 		Params: settingsSource.params, Injected: settingsSource.injected, Lookup: lookups,
+		ExcludedNamespaces: o.excluded, Clients: clients,
 		Certificate: serving.get, Trusted: serving.trusted, Log: log,
 		ShutdownDelay: o.shutdownDelay, ShutdownGrace: o.shutdownGrace,
 	})
@@ -164,6 +170,25 @@ func (o *options) follow(config *rest.Config, flags inject.Params, log *zap.Logg
 		return source{}, err
 	}
 	return source{params: follower.Params, injected: publisher.Add, run: []func(context.Context){follower.Run, publisher.Run}}, nil
+}
+
+// clients returns the callers of the webhook, or nil for everybody.
+func (o *options) clients() (*webhook.Clients, error) {
+	if o.clientCAFile == "" {
+		if len(o.clientNames) > 0 {
+			return nil, errors.New("--client-names: needs --client-ca-file as well")
+		}
+		return nil, nil
+	}
+	text, err := os.ReadFile(o.clientCAFile)
+	if err != nil {
+		return nil, fmt.Errorf("--client-ca-file: %w", err)
+	}
+	clients, err := webhook.ParseClients(text, o.clientNames)
+	if err != nil {
+		return nil, fmt.Errorf("--client-ca-file: %s: %w", o.clientCAFile, err)
+	}
+	return clients, nil
 }
 
 // certificates provides the serving certificate.

@@ -31,6 +31,10 @@ type Facts struct {
 	Controller *metav1.OwnerReference
 }
 
+// ExcludedNamespaces are those about whose pods the webhook is not asked, unless the cluster's
+// administrator changes that: pods there must start without it.
+var ExcludedNamespaces = []string{"kube-system", "rockpool-system"}
+
 // sidecarKubelet is the first kubelet on which native sidecars work by default (KEP-753).
 // Older ones would wait for the sidecar to end before they start the application.
 var sidecarKubelet = version.MustParseGeneric("1.29")

@@ -70,6 +70,9 @@ func Inject(pod *corev1.Pod, facts Facts, params Params) (*corev1.Pod, Result) {
 		if facts.Template && len(status.PullSecrets) == len(spec.ImagePullSecrets) && len(spec.ImagePullSecrets) > 0 {
 			notices = append(notices, Notice{Reason: ReasonPullSecrets, Detail: strings.Join(status.PullSecrets, ", ")})
 		}
+		if facts.Template && slices.Contains(ExcludedNamespaces, facts.Namespace) {
+			notices = append(notices, Notice{Reason: ReasonExcludedNamespace, Detail: facts.Namespace})
+		}
 		var off, short []Notice
 		status.Version = params.Version
 		status.Names, off = chooseNames(spec, cmp.Or(ask.APINames, params.APINames), params.Settings, r.left)

@@ -35,18 +35,19 @@ const (
 
 // Reasons for a notice about an injected pod.
 const (
-	ReasonPodSecurity     Reason = "pod-security-forbids-hostpath"
-	ReasonAssignedUsers   Reason = "namespace-assigns-users"
-	ReasonNoSuchContainer Reason = "no-such-container"
-	ReasonProxy           Reason = "container-uses-proxy"
-	ReasonAPINames        Reason = "api-names-not-served"
-	ReasonNoStableName    Reason = "no-stable-name"
-	ReasonUserNamespace   Reason = "user-namespace"
-	ReasonHostPorts       Reason = "host-ports"
-	ReasonOwnToleration   Reason = "own-toleration"
-	ReasonFloatingImage   Reason = "floating-image"
-	ReasonPullAlways      Reason = "pull-always"
-	ReasonPullSecrets     Reason = "pull-secrets"
+	ReasonPodSecurity       Reason = "pod-security-forbids-hostpath"
+	ReasonAssignedUsers     Reason = "namespace-assigns-users"
+	ReasonNoSuchContainer   Reason = "no-such-container"
+	ReasonProxy             Reason = "container-uses-proxy"
+	ReasonAPINames          Reason = "api-names-not-served"
+	ReasonNoStableName      Reason = "no-stable-name"
+	ReasonUserNamespace     Reason = "user-namespace"
+	ReasonHostPorts         Reason = "host-ports"
+	ReasonExcludedNamespace Reason = "excluded-namespace"
+	ReasonOwnToleration     Reason = "own-toleration"
+	ReasonFloatingImage     Reason = "floating-image"
+	ReasonPullAlways        Reason = "pull-always"
+	ReasonPullSecrets       Reason = "pull-secrets"
 )
 
 // messages has one sentence for each reason.
@@ -71,6 +72,7 @@ var messages = map[Reason]string{
 	ReasonNoStableName:      "neither the pod nor its controller has a name that the next run shares; the cache is an emptyDir and is lost with the pod",
 	ReasonHostPorts:         "all pods of this workload use the same ports of their nodes, so two cannot be on one node; for rolling updates set maxSurge: 0 and maxUnavailable: 1",
 	ReasonOwnToleration:     "the pod limits how long it stays on a node that the control plane cannot reach, and keeps that limit; remove its toleration to have rockpool.dev/stay in effect",
+	ReasonExcludedNamespace: "the API server does not ask the webhook about pods in this namespace, so these run with the settings of this command, and later changes of rockpool-cfg do not reach them; for kube-system see the component kube-system of the manifests",
 	ReasonFloatingImage:     "the sidecar's image has no version, so nodes run whichever they have pulled once; name a tag other than latest, or a digest",
 	ReasonPullAlways:        "with the pull policy Always, a sidecar that ends while the registry cannot be reached does not start again; use IfNotPresent",
 	ReasonPullSecrets:       "the pod names no pull secrets, and with those that were added the API server does not add those of its ServiceAccount; name these in the pod as well, if there are any",

@@ -5,9 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"mime"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"time"
 
@@ -28,15 +28,6 @@ const (
 	NamespacePath = "/inject/namespace"
 )
 
-// MaxReviewBytes limits the body of a review. An API server accepts objects of at most 3 MiB,
-// and a review of a CREATE has one. maxReading limits the total of all bodies in progress: any
-// program that reaches the port may send bodies, and parsed they take several times as much
-// memory.
-const (
-	MaxReviewBytes = 4 << 20
-	maxReading     = 2 * MaxReviewBytes
-)
-
 // Lookup provides facts that are not in a review. An error means that the fact is unknown now.
 type Lookup interface {
 	// Namespace returns labels and annotations.
@@ -51,10 +42,12 @@ const lookupTimeout = time.Second
 // handler answers reviews over HTTP.
 type handler struct {
 	params   func() (inject.Params, error)
-	lookup   Lookup                 // nil = no facts
-	injected func(namespace string) // nil = no call
+	lookup   Lookup                    // nil = no facts
+	injected func(namespace string)    // nil = no call
+	excluded map[string]bool           // namespaces
+	caller   func(*http.Request) error // nil = everybody
 	log      *zap.Logger
-	reading  *semaphore.Weighted // bytes of maxReading
+	bodies   bodies
 	// inject is inject.Inject; tests put a failing one here.
 	inject func(*corev1.Pod, inject.Facts, inject.Params) (*corev1.Pod, inject.Result)
 }
@@ -62,10 +55,17 @@ type handler struct {
 // NewHandler returns the handler for [Path] and [NamespacePath]. Without a Lookup, it assumes
 // that namespaces forbid nothing and every kubelet is new enough.
 func NewHandler(o Options) http.Handler {
-	return &handler{
-		params: o.Params, lookup: o.Lookup, injected: o.Injected, log: o.Log,
-		reading: semaphore.NewWeighted(maxReading), inject: inject.Inject,
+	h := &handler{
+		params: o.Params, lookup: o.Lookup, injected: o.Injected, log: o.Log, excluded: map[string]bool{},
+		bodies: bodies{memory: semaphore.NewWeighted(maxReading)}, inject: inject.Inject,
 	}
+	for _, namespace := range o.ExcludedNamespaces {
+		h.excluded[namespace] = true
+	}
+	if o.Clients != nil {
+		h.caller = o.Clients.check
+	}
+	return h
 }
 
 // Always returns params as [Options.Params].
@@ -77,15 +77,7 @@ func Always(params inject.Params) func() (inject.Params, error) {
 // review; the API server then applies the failurePolicy.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	weight := r.ContentLength
-	if weight < 0 || weight > MaxReviewBytes {
-		weight = MaxReviewBytes
-	}
-	if h.reading.Acquire(r.Context(), weight) != nil {
-		return // the API server has given up
-	}
-	defer h.reading.Release(weight)
-	review, problem := readReview(w, r)
+	review, release, problem := h.readReview(w, r)
 	if problem != nil {
 		h.log.Warn("request rejected", zap.Int("status", problem.status), zap.String("reason", problem.text),
 			zap.String("remote", r.RemoteAddr))
@@ -93,6 +85,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, problem.text, problem.status)
 		return
 	}
+	defer release()
 	response, outcome := h.answer(review, h.facts(r, review))
 	has := outcome.Outcome == inject.Injected || outcome.Outcome == inject.Unchanged
 	if dry := review.request.DryRun; has && h.injected != nil && (dry == nil || !*dry) {
@@ -207,26 +200,43 @@ type problem struct {
 	text   string
 }
 
-func readReview(w http.ResponseWriter, r *http.Request) (*review, *problem) {
+// readReview returns a review, and a function to call when it is no longer needed.
+func (h *handler) readReview(w http.ResponseWriter, r *http.Request) (*review, func(), *problem) {
+	refuse := func(status int, text string) (*review, func(), *problem) { return nil, nil, &problem{status, text} }
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		return nil, &problem{http.StatusMethodNotAllowed, "POST an AdmissionReview"}
+		return refuse(http.StatusMethodNotAllowed, "POST an AdmissionReview")
+	}
+	if h.caller != nil {
+		if err := h.caller(r); err != nil {
+			return refuse(http.StatusUnauthorized, err.Error())
+		}
 	}
 	contentType := r.Header.Get("Content-Type")
 	if media, _, err := mime.ParseMediaType(contentType); err != nil || media != "application/json" {
-		return nil, &problem{http.StatusUnsupportedMediaType, fmt.Sprintf("Content-Type: %q is not application/json", contentType)}
+		return refuse(http.StatusUnsupportedMediaType, fmt.Sprintf("Content-Type: %q is not application/json", contentType))
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxReviewBytes))
+	body, release, err := h.bodies.read(w, r)
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return nil, &problem{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body has more than %d bytes", tooLarge.Limit)}
+		return refuse(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body has more than %d bytes", tooLarge.Limit))
+	case errors.Is(err, errBusy):
+		return refuse(http.StatusServiceUnavailable, err.Error())
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return refuse(http.StatusRequestTimeout, fmt.Sprintf("the body did not come within %s", bodyTimeout))
 	case err != nil:
-		return nil, &problem{http.StatusBadRequest, "read the body: " + err.Error()}
+		return refuse(http.StatusBadRequest, "read the body: "+err.Error())
 	}
 	review, err := parseReview(body)
-	if err != nil {
-		return nil, &problem{http.StatusBadRequest, err.Error()}
+	if err == nil && h.excluded[review.request.Namespace] {
+		release()
+		return refuse(http.StatusForbidden, fmt.Sprintf("request.namespace: %q is excluded by --excluded-namespaces; "+
+			"correct the namespaceSelector of the webhook", review.request.Namespace))
 	}
-	return review, nil
+	if err != nil {
+		release()
+		return refuse(http.StatusBadRequest, err.Error())
+	}
+	return review, release, nil
 }

@@ -330,28 +330,51 @@ func TestReviewsWaitWhileOthersUseTheMemory(t *testing.T) {
 		request := httptest.NewRequest(http.MethodPost, Path, body) // of unknown length
 		request.Header.Set("Content-Type", "application/json")
 		hogs.Go(func() { h.ServeHTTP(httptest.NewRecorder(), request) })
-		if _, err := writer.Write([]byte(" ")); err != nil { // the handler reads it
+		if _, err := writer.Write(bytes.Repeat([]byte(" "), MaxReviewBytes)); err != nil { // the handler reads it
 			t.Fatal(err)
 		}
 	}
-	ask := func(ctx context.Context) int {
-		request := httptest.NewRequestWithContext(ctx, http.MethodPost, Path, strings.NewReader(reviewOf(plainPod(""))))
+	large := reviewOf(plainPod(""), `"name":"web"`, `"name":"web","labels":{"x":"`+strings.Repeat("x", 3*freeBytes)+`"}`)
+	ask := func(ctx context.Context, body string) (int, string) {
+		request := httptest.NewRequestWithContext(ctx, http.MethodPost, Path, strings.NewReader(body))
 		request.Header.Set("Content-Type", "application/json")
 		answer := httptest.NewRecorder()
-		answer.Code = 0
 		h.ServeHTTP(answer, request)
-		return answer.Body.Len()
+		return answer.Code, answer.Body.String()
 	}
 	late, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	if n := ask(late); n != 0 {
-		t.Errorf("an answer of %d bytes while the memory was used up", n)
+	if code, text := ask(late, large); code != http.StatusServiceUnavailable || !strings.Contains(text, "use up the memory") {
+		t.Errorf("HTTP %d while the memory was used up: %s", code, text)
+	}
+	if code, text := ask(t.Context(), reviewOf(plainPod(""))); code != http.StatusOK {
+		t.Errorf("HTTP %d for a small review: %s", code, text)
 	}
 	for _, writer := range bodies {
 		writer.Close()
 	}
 	hogs.Wait()
-	if ask(t.Context()) == 0 {
-		t.Error("no answer when there was memory again")
+	if code, text := ask(t.Context(), large); code != http.StatusOK {
+		t.Errorf("HTTP %d when there was memory again: %s", code, text)
+	}
+	if free := h.(*handler).bodies.memory.TryAcquire(maxReading); !free {
+		t.Error("memory is still counted as used")
+	}
+}
+
+func TestReviewsAboutExcludedNamespacesAreRefused(t *testing.T) {
+	var called []string
+	h := NewHandler(Options{
+		Params: Always(testParams), Log: zap.NewNop(), ExcludedNamespaces: []string{"kube-system"},
+		Injected: func(namespace string) { called = append(called, namespace) },
+	})
+	for namespace, want := range map[string]int{"kube-system": http.StatusForbidden, "shop": http.StatusOK} {
+		got := post(h, "application/json", reviewOf(plainPod(""), `"shop"`, `"`+namespace+`"`))
+		if got.Code != want {
+			t.Errorf("%s: HTTP %d: %s", namespace, got.Code, got.Body)
+		}
+	}
+	if len(called) != 1 || called[0] != "shop" {
+		t.Errorf("told to publish in %q", called)
 	}
 }

@@ -24,6 +24,11 @@ type Options struct {
 	// Injected is called with the namespace of every pod that is created with Rockpool. It must
 	// not block. Nil: no call.
 	Injected func(namespace string)
+	// ExcludedNamespaces are those about which API servers send no reviews. Reviews about them are
+	// refused: another program has sent them.
+	ExcludedNamespaces []string
+	// Clients are the callers that may send reviews. Nil: everybody who reaches the port.
+	Clients *Clients
 	// Lookup provides facts about namespaces and nodes. Nil: all are unknown.
 	Lookup Lookup
 	// Certificate chooses the certificate of each handshake. Required.
@@ -64,9 +69,19 @@ func New(options Options) *Server {
 	mux.Handle(Path, handler)
 	mux.Handle(NamespacePath, handler)
 	mux.HandleFunc("GET "+ReadyPath, s.serveReady)
+	config := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: options.Certificate}
+	if options.Clients != nil {
+		// A probe of the kubelet has no certificate.
+		config.ClientAuth, config.ClientCAs = tls.VerifyClientCertIfGiven, options.Clients.CAs
+	}
+	// API servers call webhooks by HTTP/1.1. By HTTP/2, each connection could have the server keep
+	// a MiB of bodies that nobody reads.
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
 	s.http = &http.Server{
 		Handler:   mux,
-		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: options.Certificate},
+		TLSConfig: config,
+		Protocols: protocols,
 		ErrorLog:  zap.NewStdLog(options.Log.Named("http")),
 		// An API server waits at most 30 s for a webhook.
 		ReadHeaderTimeout: 10 * time.Second,

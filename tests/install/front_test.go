@@ -169,7 +169,7 @@ func kubeconfig(t *testing.T, config *rest.Config) string {
 }
 
 // replica runs the injector as its Deployment does, and returns its address.
-func replica(t *testing.T, kubeconfig string) (address string, cmd *exec.Cmd) {
+func replica(t *testing.T, kubeconfig string, flags ...string) (address string, cmd *exec.Cmd) {
 	t.Helper()
 	address, err := freeport.Address()
 	if err != nil {
@@ -179,8 +179,10 @@ func replica(t *testing.T, kubeconfig string) (address string, cmd *exec.Cmd) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd = exec.Command(binary, "serve", "--listen="+address, "--metrics-listen=", "--kubeconfig="+kubeconfig,
-		"--namespace="+system, "--sidecar-image=rockpool:dev", "--upstream=https://203.0.113.10", "--shutdown-delay=0s")
+	cmd = exec.Command(binary, append([]string{
+		"serve", "--listen=" + address, "--metrics-listen=", "--kubeconfig=" + kubeconfig,
+		"--namespace=" + system, "--sidecar-image=rockpool:dev", "--upstream=https://203.0.113.10", "--shutdown-delay=0s",
+	}, flags...)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
