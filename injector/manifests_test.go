@@ -174,7 +174,7 @@ func TestTheInjectorHasTheRightsThatItNeeds(t *testing.T) {
 	inCluster := readManifest[rbacv1.ClusterRole](t, "clusterrole.yaml")
 	want := []rbacv1.PolicyRule{
 		rule([]string{"namespaces", "nodes"}, nil, "get"),
-		rule([]string{"configmaps"}, []string{inject.ConfigMapName}, "list", "create", "patch"),
+		rule([]string{"configmaps"}, []string{inject.ConfigMapName}, "list", "watch", "create", "patch"),
 	}
 	if diff := cmp.Diff(want, inCluster.Rules); diff != "" {
 		t.Errorf("rules of the ClusterRole (-want +got):\n%s", diff)
@@ -183,6 +183,8 @@ func TestTheInjectorHasTheRightsThatItNeeds(t *testing.T) {
 	want = []rbacv1.PolicyRule{
 		rule([]string{"configmaps"}, []string{settings.DefaultName}, "list", "watch"),
 		rule([]string{"events"}, nil, "create"),
+		{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"create"}},
+		{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, ResourceNames: []string{publisherLease}, Verbs: []string{"get", "update"}},
 	}
 	if diff := cmp.Diff(want, atHome.Rules); diff != "" {
 		t.Errorf("rules of the Role (-want +got):\n%s", diff)

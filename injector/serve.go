@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -159,7 +160,12 @@ func (o *options) follow(config *rest.Config, flags inject.Params, log *zap.Logg
 	if err != nil {
 		return source{}, err
 	}
+	election, err := publish.NewElection(config, o.objects.Namespace, publisherLease, replicaName(), log)
+	if err != nil {
+		return source{}, err
+	}
 	publisher, err := publish.New(publish.Options{
+		Elect:  election.Run,
 		Config: config, Name: inject.ConfigMapName, Key: sidecar.FileName, Changed: follower.Changed(), Log: log,
 		Content: func() (string, error) {
 			params, err := follower.Params()
@@ -189,6 +195,18 @@ func (o *options) clients() (*webhook.Clients, error) {
 		return nil, fmt.Errorf("--client-ca-file: %s: %w", o.clientCAFile, err)
 	}
 	return clients, nil
+}
+
+// publisherLease is the Lease of the replica that writes a change of the settings to all namespaces.
+const publisherLease = "rockpool-injector-publisher"
+
+// replicaName is different for each process, also for those of one pod.
+func replicaName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "rockpool-injector"
+	}
+	return host + "_" + string(uuid.NewUUID())
 }
 
 // certificates provides the serving certificate.

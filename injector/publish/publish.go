@@ -1,19 +1,20 @@
 // Package publish writes a ConfigMap with the settings of running sidecars to every namespace
 // that has had an injected pod, because pods can only mount ConfigMaps of their own namespace.
 //
-// All replicas of the injector do the same, without a leader. Each writes the same settings by
-// server-side apply, so the order of writes does not matter. A ConfigMap stays when the last
-// pod of its namespace is gone: it is small, and the next pod needs it.
+// All replicas watch these ConfigMaps. A change of the settings is written to all namespaces by
+// one replica, which [Options.Elect] chooses. A namespace without the ConfigMap gets it from the
+// replica that has admitted its first pod: no other one knows the namespace. Each write is a
+// server-side apply of the whole content, so the order of writes does not matter. A ConfigMap
+// stays when the last pod of its namespace is gone: it is small, and the next pod needs it.
 package publish
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"net/http"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -25,14 +26,18 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/clock"
 )
 
 const (
-	// DefaultInterval is how often all ConfigMaps are read, because another client may have
-	// changed or removed one. Old and new replicas with different settings, during an update of
-	// the injector, overwrite each other no more often than that.
-	DefaultInterval = 30 * time.Second
+	// RetryInterval is the time after which failed writes are tried again.
+	RetryInterval = 10 * time.Second
+	// WritesPerSecond limits how fast a change reaches all namespaces: 5,000 of them in 20 s. The
+	// API server's own fairness may slow it down.
+	WritesPerSecond = 250
+	// writers is how many writes are under way at once.
+	writers = 16
 	// callTimeout bounds each call of the API server.
 	callTimeout = 10 * time.Second
 	// FieldManager owns the applied fields.
@@ -49,8 +54,9 @@ type Options struct {
 	Content func() (string, error)
 	// Changed receives a value when Content changes.
 	Changed <-chan struct{}
-	// Interval between two reads of all ConfigMaps. 0 = [DefaultInterval].
-	Interval time.Duration
+	// Elect runs until its context ends, and calls lead whenever this replica is the one that writes
+	// to all namespaces; lead returns when its context ends. Nil: this replica always is.
+	Elect func(ctx context.Context, lead func(context.Context))
 	// Clock. nil = the system's.
 	Clock clock.WithTicker
 	// Log is required.
@@ -59,22 +65,29 @@ type Options struct {
 
 // Publisher is safe for concurrent use.
 type Publisher struct {
-	options Options
-	client  rest.Interface
-	wake    chan struct{}
+	options  Options
+	client   rest.Interface
+	informer cache.SharedInformer
+	wake     chan struct{}
+	leading  atomic.Bool
 
 	mu         sync.Mutex
-	namespaces map[string]string // the recorded content of each; "" = must be written
+	added      map[string]bool   // namespaces of reviewed pods that had no ConfigMap yet
+	written    map[string]wrote  // the last write to each namespace, until the watch has shown it
+	failed     map[string]bool   // namespaces to leave out until the next retry
 	lastErrors map[string]string // logged last, by namespace
 }
 
+// wrote is a content that was written over an object of this version.
+type wrote struct{ version, content string }
+
 // New returns a Publisher that does nothing until [Publisher.Run].
 func New(options Options) (*Publisher, error) {
-	if options.Interval == 0 {
-		options.Interval = DefaultInterval
-	}
 	if options.Clock == nil {
 		options.Clock = clock.RealClock{}
+	}
+	if options.Elect == nil {
+		options.Elect = func(ctx context.Context, lead func(context.Context)) { lead(ctx) }
 	}
 	scheme := runtime.NewScheme()
 	if err := corev1.AddToScheme(scheme); err != nil {
@@ -82,119 +95,226 @@ func New(options Options) (*Publisher, error) {
 	}
 	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
 	config := rest.CopyConfig(options.Config)
-	config.APIPath, config.GroupVersion, config.Timeout = "/api", &corev1.SchemeGroupVersion, callTimeout
+	config.APIPath, config.GroupVersion = "/api", &corev1.SchemeGroupVersion
 	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
-	config.QPS, config.Burst = 50, 100 // a change is written to all namespaces at once
+	config.QPS, config.Burst = WritesPerSecond, WritesPerSecond
 	client, err := rest.RESTClientFor(config)
 	if err != nil {
 		return nil, fmt.Errorf("client of the API server: %w", err)
 	}
-	return &Publisher{
+	p := &Publisher{
 		options: options, client: client, wake: make(chan struct{}, 1),
-		namespaces: map[string]string{}, lastErrors: map[string]string{},
+		added: map[string]bool{}, written: map[string]wrote{}, failed: map[string]bool{}, lastErrors: map[string]string{},
+	}
+	source := cache.NewListWatchFromClient(client, "configmaps", metav1.NamespaceAll, fields.OneTermEqualSelector(metav1.ObjectNameField, options.Name))
+	p.informer = cache.NewSharedInformer(source, &corev1.ConfigMap{}, 0)
+	if err := p.informer.SetTransform(p.strip); err != nil {
+		return nil, err
+	}
+	if err := p.informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
+		p.logOnce("", "cannot watch the ConfigMaps of sidecars", err)
+	}); err != nil {
+		return nil, err
+	}
+	if _, err := p.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(any) { p.awake() },
+		UpdateFunc: func(any, any) { p.awake() },
+		DeleteFunc: p.removed,
+	}); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// strip keeps of a ConfigMap in memory only what is compared.
+func (p *Publisher) strip(object any) (any, error) {
+	c, ok := object.(*corev1.ConfigMap)
+	if !ok {
+		return object, nil
+	}
+	return &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: c.Namespace, Name: c.Name, ResourceVersion: c.ResourceVersion},
+		Data:       map[string]string{p.options.Key: c.Data[p.options.Key]},
 	}, nil
 }
 
 // Add adds a namespace with an injected pod. It does not block.
 func (p *Publisher) Add(namespace string) {
+	if p.published(namespace) != "" {
+		return
+	}
 	p.mu.Lock()
-	_, known := p.namespaces[namespace]
-	if !known {
-		p.namespaces[namespace] = ""
-	}
+	p.added[namespace] = true
 	p.mu.Unlock()
-	if !known {
-		select {
-		case p.wake <- struct{}{}:
-		default: // a wake-up is pending
-		}
+	p.awake()
+}
+
+func (p *Publisher) awake() {
+	select {
+	case p.wake <- struct{}{}:
+	default: // a wake-up is pending
 	}
+}
+
+// removed has a ConfigMap that another client has deleted written again. If its namespace is gone as
+// well, the write says so.
+func (p *Publisher) removed(object any) {
+	if last, ok := object.(cache.DeletedFinalStateUnknown); ok {
+		object = last.Obj
+	}
+	if c, ok := object.(*corev1.ConfigMap); ok && p.leading.Load() {
+		p.mu.Lock()
+		p.added[c.Namespace] = true
+		p.mu.Unlock()
+	}
+	p.awake()
+}
+
+// published returns the version of the ConfigMap in a namespace, "" if there is none.
+func (p *Publisher) published(namespace string) (version string) {
+	object, ok, err := p.informer.GetStore().GetByKey(namespace + "/" + p.options.Name)
+	if err != nil || !ok {
+		return ""
+	}
+	return object.(*corev1.ConfigMap).ResourceVersion
 }
 
 // Run publishes until ctx ends.
 func (p *Publisher) Run(ctx context.Context) {
-	ticker := p.options.Clock.NewTicker(p.options.Interval)
-	defer ticker.Stop()
-	p.refresh(ctx)
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	parts.Go(func() { p.informer.RunWithContext(ctx) })
+	parts.Go(func() { p.options.Elect(ctx, p.lead) })
+	if !cache.WaitForCacheSync(ctx.Done(), p.informer.HasSynced) {
+		p.writeLast(ctx)
+		return
+	}
+	retry := p.options.Clock.NewTicker(RetryInterval)
+	defer retry.Stop()
 	for {
 		p.write(ctx)
 		select {
 		case <-ctx.Done():
-			// Other replicas may not know the namespace of a pod admitted a moment ago.
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
-			defer cancel()
-			p.write(last)
+			p.writeLast(ctx)
 			return
 		case <-p.wake:
 		case <-p.options.Changed:
-		case <-ticker.C():
-			p.refresh(ctx)
+			p.retryFailed()
+		case <-retry.C():
+			p.retryFailed()
 		}
 	}
 }
 
-// refresh reads the ConfigMaps of all namespaces, which include those from before this process.
-func (p *Publisher) refresh(ctx context.Context) {
-	var list corev1.ConfigMapList
-	err := p.client.Get().Resource("configmaps").
-		VersionedParams(&metav1.ListOptions{
-			FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, p.options.Name).String(), ResourceVersion: "0",
-		}, metav1.ParameterCodec).Do(ctx).Into(&list)
-	p.logOnce("", "cannot read the ConfigMaps of sidecars", err)
-	if err != nil {
-		return
-	}
+func (p *Publisher) retryFailed() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for namespace := range p.namespaces {
-		p.namespaces[namespace] = ""
-	}
-	for _, c := range list.Items {
-		p.namespaces[c.Namespace] = c.Data[p.options.Key]
-	}
-	published.Set(float64(len(list.Items)))
+	clear(p.failed)
 }
 
-// write applies the content to the namespaces whose recorded content differs.
+// lead has this replica write to all namespaces until ctx ends.
+func (p *Publisher) lead(ctx context.Context) {
+	p.leading.Store(true)
+	leading.Set(1)
+	p.awake()
+	<-ctx.Done()
+	p.leading.Store(false)
+	leading.Set(0)
+}
+
+// writeLast writes for pods that were admitted a moment before the end: other replicas do not know
+// their namespaces.
+func (p *Publisher) writeLast(ctx context.Context) {
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+	defer cancel()
+	p.write(last)
+}
+
+// due returns the namespaces to write to: those of reviewed pods without the ConfigMap and, in the
+// replica that is elected, all with another content.
+func (p *Publisher) due(content string) []string {
+	objects := p.informer.GetStore().List()
+	published.Set(float64(len(objects)))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var due []string
+	for namespace := range p.added {
+		if p.published(namespace) != "" {
+			delete(p.added, namespace)
+		} else if !p.failed[namespace] {
+			due = append(due, namespace)
+		}
+	}
+	if !p.leading.Load() {
+		return due
+	}
+	for _, object := range objects {
+		c := object.(*corev1.ConfigMap)
+		last := p.written[c.Namespace]
+		if last.version != c.ResourceVersion {
+			delete(p.written, c.Namespace)
+		}
+		if c.Data[p.options.Key] != content && !p.failed[c.Namespace] && last != (wrote{c.ResourceVersion, content}) {
+			due = append(due, c.Namespace)
+		}
+	}
+	return due
+}
+
+// write applies the content to the namespaces that are due.
 func (p *Publisher) write(ctx context.Context) {
 	content, err := p.options.Content()
 	if err != nil {
 		return // its owner reports the error
 	}
-	p.mu.Lock()
-	due := slices.Sorted(maps.Keys(p.namespaces))
-	due = slices.DeleteFunc(due, func(namespace string) bool { return p.namespaces[namespace] == content })
-	p.mu.Unlock()
-	for _, namespace := range due {
-		if ctx.Err() != nil {
-			return
-		}
-		err := p.apply(ctx, namespace, content)
-		switch {
-		case err == nil:
-			writes.WithLabelValues("applied").Inc()
-			p.setContent(namespace, &content)
-		case namespaceGone(err):
-			p.setContent(namespace, nil)
-			err = nil
-		case ctx.Err() != nil:
-			return
-		default:
-			writes.WithLabelValues("failed").Inc()
-		}
-		p.logOnce(namespace, "cannot write the ConfigMap of sidecars; they keep their settings", err)
+	work := make(chan string)
+	var workers sync.WaitGroup
+	for range writers {
+		workers.Go(func() {
+			for namespace := range work {
+				p.writeTo(ctx, namespace, content)
+			}
+		})
 	}
+	for _, namespace := range p.due(content) {
+		if ctx.Err() != nil {
+			break
+		}
+		work <- namespace
+	}
+	close(work)
+	workers.Wait()
 }
 
-// setContent records the content in a namespace. nil means that the namespace does not exist.
-func (p *Publisher) setContent(namespace string, content *string) {
+func (p *Publisher) writeTo(ctx context.Context, namespace, content string) {
+	version := p.published(namespace)
+	err := p.apply(ctx, namespace, content)
+	switch {
+	case err == nil:
+		writes.WithLabelValues("applied").Inc()
+		p.note(namespace, version, content)
+	case namespaceGone(err):
+		p.note(namespace, version, content)
+		err = nil
+	case ctx.Err() != nil:
+		return
+	default:
+		writes.WithLabelValues("failed").Inc()
+		p.mu.Lock()
+		p.failed[namespace] = true
+		p.mu.Unlock()
+	}
+	p.logOnce(namespace, "cannot write the ConfigMap of sidecars; they keep their settings", err)
+}
+
+// note notes that there is nothing more to write over an object of this version.
+func (p *Publisher) note(namespace, version, content string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if content == nil {
-		delete(p.namespaces, namespace)
-		return
+	delete(p.added, namespace)
+	if version != "" {
+		p.written[namespace] = wrote{version, content}
 	}
-	p.namespaces[namespace] = *content
 }
 
 // namespaceGone reports whether the namespace is deleted or terminating.
@@ -203,6 +323,8 @@ func namespaceGone(err error) bool {
 }
 
 func (p *Publisher) apply(ctx context.Context, namespace, content string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	body, err := json.Marshal(&corev1.ConfigMap{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
 		ObjectMeta: metav1.ObjectMeta{

@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -19,8 +21,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/flowcontrol"
 	clocktesting "k8s.io/utils/clock/testing"
 )
 
@@ -28,30 +33,93 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const name = "rockpool-sidecar"
 
-// api is the part of an API server that a Publisher uses: it lists and applies one ConfigMap in
-// each namespace. tests/e2e uses a real API server.
+// api is the part of an API server that a Publisher uses: it watches and applies one ConfigMap in
+// each namespace. tests/install uses a real API server.
 type api struct {
-	t      *testing.T
-	mu     sync.Mutex
-	have   map[string]string         // content by namespace
-	writes []string                  // namespaces
-	fail   map[string]*metav1.Status // by namespace
-	reads  int
+	t        *testing.T
+	mu       sync.Mutex
+	have     map[string]string         // content by namespace
+	writes   []string                  // namespaces
+	fail     map[string]*metav1.Status // by namespace
+	version  int
+	watchers map[chan metav1.WatchEvent]bool
+	watches  int
+	bytes    int // sent to watches
+}
+
+func configMap(namespace, content string, version int) runtime.RawExtension {
+	return runtime.RawExtension{Object: &corev1.ConfigMap{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, ResourceVersion: strconv.Itoa(version)}, Data: map[string]string{"f": content},
+	}}
+}
+
+// set changes a ConfigMap; "" deletes it.
+func (a *api) set(namespace, content string) {
+	a.version++
+	event := metav1.WatchEvent{Type: string(watch.Modified), Object: configMap(namespace, content, a.version)}
+	if content == "" {
+		event.Type = string(watch.Deleted)
+		delete(a.have, namespace)
+	} else {
+		if _, ok := a.have[namespace]; !ok {
+			event.Type = string(watch.Added)
+		}
+		a.have[namespace] = content
+	}
+	for w := range a.watchers {
+		w <- event
+	}
+}
+
+// watch answers a streaming list: the present state, a bookmark, and then each change.
+func (a *api) watch(w http.ResponseWriter, r *http.Request) {
+	events := make(chan metav1.WatchEvent, 20_000)
+	a.mu.Lock()
+	a.watches++
+	for _, namespace := range slices.Sorted(maps.Keys(a.have)) {
+		events <- metav1.WatchEvent{Type: string(watch.Added), Object: configMap(namespace, a.have[namespace], 1)}
+	}
+	bookmark := configMap("", "", a.version)
+	bookmark.Object.(*corev1.ConfigMap).Annotations = map[string]string{metav1.InitialEventsAnnotationKey: "true"}
+	events <- metav1.WatchEvent{Type: string(watch.Bookmark), Object: bookmark}
+	a.watchers[events] = true
+	a.mu.Unlock()
+	defer func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.watchers, events)
+	}()
+	for {
+		select {
+		case event := <-events:
+			text, err := json.Marshal(event)
+			if err != nil {
+				a.t.Error(err)
+			}
+			a.mu.Lock()
+			a.bytes += len(text)
+			a.mu.Unlock()
+			if _, err := w.Write(text); err != nil {
+				return
+			}
+			if len(events) == 0 {
+				w.(http.Flusher).Flush()
+			}
+		case <-r.Context().Done():
+			return
+		}
+	}
 }
 
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")
-	if r.Method == http.MethodGet && r.URL.Path == "/api/v1/configmaps" && r.URL.Query().Get("fieldSelector") == "metadata.name="+name {
-		a.reads++
-		list := corev1.ConfigMapList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMapList"}}
-		for _, namespace := range slices.Sorted(maps.Keys(a.have)) {
-			list.Items = append(list.Items, corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Data: map[string]string{"f": a.have[namespace]}})
-		}
-		_ = json.NewEncoder(w).Encode(list)
+	if q := r.URL.Query(); r.Method == http.MethodGet && r.URL.Path == "/api/v1/configmaps" && q.Get("fieldSelector") == "metadata.name="+name && q.Get("sendInitialEvents") == "true" {
+		a.watch(w, r)
 		return
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	namespace, ok := strings.CutPrefix(r.URL.Path, "/api/v1/namespaces/")
 	namespace, ok2 := strings.CutSuffix(namespace, "/configmaps/"+name)
 	query := r.URL.Query()
@@ -69,7 +137,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewEncoder(w).Encode(status)
 		return
 	}
-	a.have[namespace] = object.Data["f"]
+	a.set(namespace, object.Data["f"])
 	_ = json.NewEncoder(w).Encode(object)
 }
 
@@ -90,17 +158,23 @@ type publishing struct {
 
 func publish(t *testing.T, content string, have map[string]string) *publishing {
 	t.Helper()
-	core, logs := observer.New(zap.InfoLevel)
-	p := &publishing{api: &api{t: t, have: have, fail: map[string]*metav1.Status{}}, clock: clocktesting.NewFakeClock(time.Now()), logs: logs, changed: make(chan struct{}, 1)}
 	if have == nil {
-		p.have = map[string]string{}
+		have = map[string]string{}
 	}
+	return join(t, &api{t: t, have: have, fail: map[string]*metav1.Status{}, version: 1, watchers: map[chan metav1.WatchEvent]bool{}}, content, nil)
+}
+
+// join starts a replica.
+func join(t *testing.T, a *api, content string, elect func(context.Context, func(context.Context))) *publishing {
+	t.Helper()
+	core, logs := observer.New(zap.InfoLevel)
+	p := &publishing{api: a, clock: clocktesting.NewFakeClock(time.Now()), logs: logs, changed: make(chan struct{}, 1)}
 	p.content.text = content
-	server := httptest.NewServer(p.api)
+	server := httptest.NewServer(a)
 	t.Cleanup(server.Close)
 	var err error
 	p.Publisher, err = New(Options{
-		Config: &rest.Config{Host: server.URL}, Name: name, Key: "f", Changed: p.changed, Clock: p.clock, Log: zap.New(core),
+		Config: &rest.Config{Host: server.URL, RateLimiter: flowcontrol.NewFakeAlwaysRateLimiter()}, Name: name, Key: "f", Changed: p.changed, Clock: p.clock, Log: zap.New(core), Elect: elect,
 		Content: func() (string, error) {
 			p.content.Lock()
 			defer p.content.Unlock()
@@ -123,7 +197,7 @@ func publish(t *testing.T, content string, have map[string]string) *publishing {
 			transport.CloseIdleConnections()
 		}
 	})
-	p.eventually("the first read", func() bool { return p.reads > 0 })
+	p.eventually("the present state is known", p.informer.HasSynced)
 	return p
 }
 
@@ -137,7 +211,7 @@ func (p *publishing) change(content string) {
 
 func (p *publishing) eventually(what string, condition func() bool) {
 	p.t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		p.api.mu.Lock()
 		ok := condition()
@@ -190,25 +264,11 @@ func TestChangesOfOtherClientsAreReverted(t *testing.T) {
 	p.Add("office")
 	p.waitForContent(map[string]string{"shop": "one", "office": "one"})
 	p.api.mu.Lock()
-	delete(p.have, "office")
-	p.have["shop"] = "other"
+	p.set("office", "")
+	p.set("shop", "other")
 	p.api.mu.Unlock()
-	p.clock.Step(DefaultInterval)
 	p.waitForContent(map[string]string{"shop": "one", "office": "one"})
 	p.checkWrites(3)
-}
-
-// If all replicas have the same settings, there is nothing to write.
-func TestReplicasDoNotOverwriteEachOther(t *testing.T) {
-	p := publish(t, "one", map[string]string{"shop": "one"})
-	reads := 0
-	p.eventually("a read", func() bool { reads = p.reads; return true })
-	for range 3 {
-		p.clock.Step(DefaultInterval)
-		p.eventually("another read", func() bool { return p.reads > reads })
-		reads++
-	}
-	p.checkWrites(0)
 }
 
 func TestNothingIsWrittenBeforeTheContentIsKnown(t *testing.T) {
@@ -256,12 +316,12 @@ func TestAFailedWriteIsRetriedAndLoggedOnce(t *testing.T) {
 	p.Add("office") // must not wait for it
 	p.waitForContent(map[string]string{"office": "one"})
 	p.eventually("it was tried", func() bool { return slices.Contains(p.writes, "shop") })
-	p.clock.Step(DefaultInterval)
+	p.clock.Step(RetryInterval)
 	p.eventually("it is tried again", func() bool { return len(p.writes) > 2 })
 	p.api.mu.Lock()
 	delete(p.fail, "shop")
 	p.api.mu.Unlock()
-	p.clock.Step(DefaultInterval)
+	p.clock.Step(RetryInterval)
 	p.waitForContent(map[string]string{"shop": "one", "office": "one"})
 	if n := p.logs.FilterMessageSnippet("cannot write the ConfigMap").Len(); n != 1 {
 		t.Errorf("logged %d times: %v", n, p.logs.All())
@@ -277,4 +337,68 @@ func TestTheLastNamespaceIsWrittenAtTheEnd(t *testing.T) {
 	p.content.Unlock()
 	p.stop()
 	p.waitForContent(map[string]string{"shop": "one"})
+}
+
+// election lets the test choose who leads.
+type election struct{ elected chan struct{} }
+
+func (e *election) run(ctx context.Context, lead func(context.Context)) {
+	select {
+	case <-e.elected:
+		lead(ctx)
+	case <-ctx.Done():
+	}
+}
+
+func TestOneReplicaWritesAChangeAndTheOthersStandBy(t *testing.T) {
+	first, second := &election{make(chan struct{})}, &election{make(chan struct{})}
+	one := publish(t, "one", map[string]string{"shop": "one", "office": "one"})
+	one.stop() // its API server is used by two others
+	a := one.api
+	p, q := join(t, a, "one", first.run), join(t, a, "one", second.run)
+	close(first.elected)
+	p.eventually("the first leads", p.leading.Load)
+	q.change("two")
+	p.change("two")
+	p.waitForContent(map[string]string{"shop": "two", "office": "two"})
+	p.checkWrites(2)
+
+	q.Add("new") // only the replica with its review knows this namespace
+	p.waitForContent(map[string]string{"shop": "two", "office": "two", "new": "two"})
+	p.checkWrites(3)
+
+	p.stop()
+	q.change("three")
+	close(second.elected)
+	q.waitForContent(map[string]string{"shop": "three", "office": "three", "new": "three"})
+	q.checkWrites(6)
+}
+
+func TestAChangeReachesFiveThousandNamespacesOnceAndWithoutLists(t *testing.T) {
+	if took := 5000 / WritesPerSecond; took > 25 {
+		t.Errorf("5,000 writes take %d s", took)
+	}
+	have, want := map[string]string{}, map[string]string{}
+	for i := range 5000 {
+		have[fmt.Sprintf("n%d", i)], want[fmt.Sprintf("n%d", i)] = "one", "two"
+	}
+	standby := &election{make(chan struct{})}
+	p := publish(t, "one", have)
+	q := join(t, p.api, "one", standby.run)
+	p.api.mu.Lock()
+	initial := p.bytes
+	p.api.mu.Unlock()
+	q.change("two")
+	p.change("two")
+	p.eventually("all are written to", func() bool { return len(p.writes) >= 5000 })
+	p.waitForContent(want)
+	p.checkWrites(5000)
+	for range 6 { // nothing happens any more
+		p.clock.Step(RetryInterval)
+	}
+	p.api.mu.Lock()
+	defer p.api.mu.Unlock()
+	if p.watches != 2 || p.bytes > 2*initial+initial/10 {
+		t.Errorf("%d watches; %d bytes at first, %d in all", p.watches, initial, p.bytes)
+	}
 }
