@@ -3,8 +3,10 @@ package inject
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -32,6 +34,40 @@ func ValidateImage(image string) error {
 		return fmt.Errorf("%q is not an image reference, like registry.example.com/rockpool:v1", image)
 	}
 	return nil
+}
+
+const (
+	// LabelChannel of a namespace, with the value ChannelCanary, gives its pods the canary image.
+	LabelChannel  = AnnotationPrefix + "channel"
+	ChannelCanary = "canary"
+)
+
+// ValidatePercent accepts the text of a whole number from 0 to 100.
+func ValidatePercent(text string) (int, error) {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 || n > 100 {
+		return 0, fmt.Errorf("%q is not a whole number from 0 to 100", text)
+	}
+	return n, nil
+}
+
+// imageFor returns the image of a pod without the annotation. A pod falls among the percentage by
+// its review, so the pods of one workload differ.
+func (p *Params) imageFor(facts *Facts) string {
+	if p.CanaryImage == "" {
+		return p.Image
+	}
+	if facts.NamespaceLabels[LabelChannel] == ChannelCanary {
+		return p.CanaryImage
+	}
+	if facts.Review != "" {
+		h := fnv.New32a()
+		h.Write([]byte("image of " + facts.Review))
+		if int(h.Sum32()%100) < p.CanaryPercent {
+			return p.CanaryImage
+		}
+	}
+	return p.Image
 }
 
 // ValidatePullPolicy accepts the pull policies of the API.

@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -111,5 +112,33 @@ func TestValidatePullPolicyAndSecrets(t *testing.T) {
 		if ValidatePullSecrets(names) == nil {
 			t.Errorf("%q is accepted", names)
 		}
+	}
+}
+
+func TestCanariesGetAnotherImage(t *testing.T) {
+	params := Params{Image: "rockpool:v1", CanaryImage: "rockpool:v2", CanaryPercent: 20}
+	if got := params.imageFor(&Facts{NamespaceLabels: map[string]string{LabelChannel: ChannelCanary}}); got != "rockpool:v2" {
+		t.Errorf("in a namespace with the label: %s", got)
+	}
+	if got := params.imageFor(&Facts{NamespaceLabels: map[string]string{LabelChannel: "stable"}}); got != "rockpool:v1" {
+		t.Errorf("in a namespace with another label: %s", got)
+	}
+	count := func(params Params) (canaries int) {
+		for i := range 10_000 {
+			if params.imageFor(&Facts{Review: fmt.Sprintf("5f1c2f6e-0000-4000-8000-%012d", i)}) == "rockpool:v2" {
+				canaries++
+			}
+		}
+		return canaries
+	}
+	for percent, want := range map[int][2]int{0: {0, 0}, 20: {1800, 2200}, 100: {10_000, 10_000}} {
+		params.CanaryPercent = percent
+		if got := count(params); got < want[0] || got > want[1] {
+			t.Errorf("%d%%: %d of 10,000", percent, got)
+		}
+	}
+	params.CanaryImage = ""
+	if got := count(params); got != 0 {
+		t.Errorf("%d canaries without an image for them", got)
 	}
 }

@@ -63,7 +63,7 @@ func Inject(pod *corev1.Pod, facts Facts, params Params) (*corev1.Pod, Result) {
 	if !r.served {
 		return given, Result{Outcome: Skipped, Cause: Notice{Reason: ReasonNothingToServe}, Notices: notices}
 	}
-	image, pullPolicy := cmp.Or(ask.Image, params.Image), cmp.Or(params.ImagePullPolicy, DefaultPullPolicy)
+	image, pullPolicy := cmp.Or(ask.Image, params.imageFor(&facts)), cmp.Or(params.ImagePullPolicy, DefaultPullPolicy)
 	if !injected {
 		status.PullSecrets = addPullSecrets(spec, params.ImagePullSecrets)
 		notices = append(notices, imageNotices(image, pullPolicy)...)

@@ -25,6 +25,10 @@ type Params struct {
 	Version string
 	// Image that the prepare and sidecar containers run. Required.
 	Image string
+	// CanaryImage is what some pods get instead of Image: those of namespaces with the label
+	// [LabelChannel], and CanaryPercent of all others. Empty: none.
+	CanaryImage   string
+	CanaryPercent int
 	// ImagePullPolicy of the containers. Empty: [DefaultPullPolicy].
 	ImagePullPolicy corev1.PullPolicy
 	// ImagePullSecrets are names of Secrets, which pods get in addition to their own.

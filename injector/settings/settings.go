@@ -32,6 +32,14 @@ func Keys() []Key {
 			p.Image = v
 			return inject.ValidateImage(v)
 		}},
+		{Name: "canary_image", set: func(p *inject.Params, v string) error {
+			p.CanaryImage = v
+			return inject.ValidateImage(v)
+		}},
+		{Name: "canary_percent", set: func(p *inject.Params, v string) (err error) {
+			p.CanaryPercent, err = inject.ValidatePercent(v)
+			return err
+		}},
 		{Name: "image_pull_policy", set: func(p *inject.Params, v string) error {
 			p.ImagePullPolicy = corev1.PullPolicy(v)
 			return inject.ValidatePullPolicy(p.ImagePullPolicy)

@@ -57,10 +57,11 @@ func TestApply(t *testing.T) {
 			p.APINames, p.Settings["cluster.domain"] = inject.APINamesOff, "edge.example"
 		}},
 		"the image, how it is pulled, and the stay": {map[string]string{
-			"image": "mirror.example.com/rockpool:v2", "image_pull_policy": "Never", "image_pull_secrets": "edge, mirror", "stay": "24h", "default_toleration_seconds": "60",
+			"image": "mirror.example.com/rockpool:v2", "image_pull_policy": "Never", "image_pull_secrets": "edge, mirror", "canary_image": "rockpool:v3", "canary_percent": "5", "stay": "24h", "default_toleration_seconds": "60",
 		}, func(p *inject.Params) {
 			p.Image, p.ImagePullPolicy, p.ImagePullSecrets = "mirror.example.com/rockpool:v2", corev1.PullNever, []string{"edge", "mirror"}
 			p.Stay, p.EvictionSeconds = "24h", 60
+			p.CanaryImage, p.CanaryPercent = "rockpool:v3", 5
 		}},
 		"the volume": {map[string]string{"cache_volume": "emptyDir", "cache_host_path": "/data/rockpool", "selinux_type": "spc_t"}, func(p *inject.Params) {
 			p.CacheVolume, p.CacheHostPath = inject.CacheEmptyDir, "/data/rockpool"
@@ -94,12 +95,14 @@ func TestApplyRejects(t *testing.T) {
 		data map[string]string
 		want []string
 	}{
-		"an unknown key, with the known ones":     {map[string]string{"cache-agents": "*"}, []string{"cache-agents: unknown key; allowed are image, image_pull_policy, image_pull_secrets, api_names, stay, default_toleration_seconds, cache_volume,", " upstreams,", " log_level,"}},
+		"an unknown key, with the known ones":     {map[string]string{"cache-agents": "*"}, []string{"cache-agents: unknown key; allowed are image, canary_image, canary_percent, image_pull_policy, image_pull_secrets, api_names, stay, default_toleration_seconds, cache_volume,", " upstreams,", " log_level,"}},
 		"a key for an address or path in the pod": {map[string]string{"listen_address": "127.0.0.1:1", "cache_directory": "/x"}, []string{"listen_address: unknown key", "cache_directory: unknown key"}},
 		"an upstream among several":               {map[string]string{"upstreams": "https://a\nhttp://b"}, []string{`upstreams: entry 2: url: "http://b" is not https; an https URL`}},
 		"a word":                                  {map[string]string{"log_level": "loud"}, []string{`log_level: "loud" is unknown; allowed are debug, info, warn, error`}},
 		"an image":                                {map[string]string{"image": "a b"}, []string{`image: "a b" is not an image reference`}},
 		"a pull policy":                           {map[string]string{"image_pull_policy": "always"}, []string{`image_pull_policy: "always" is not IfNotPresent, Always or Never`}},
+		"a canary's image":                        {map[string]string{"canary_image": "a b"}, []string{`canary_image: "a b" is not an image reference`}},
+		"a percentage":                            {map[string]string{"canary_percent": "5%"}, []string{`canary_percent: "5%" is not a whole number from 0 to 100`}},
 		"a pull secret":                           {map[string]string{"image_pull_secrets": "edge,No"}, []string{`image_pull_secrets: "No" is not the name of a Secret`}},
 		"a stay":                                  {map[string]string{"stay": "long"}, []string{`stay: "long" is not a duration like 24h, forever or default`}},
 		"seconds":                                 {map[string]string{"default_toleration_seconds": "0"}, []string{`default_toleration_seconds: "0" is not a number of seconds above zero`}},
