@@ -27,7 +27,7 @@ var layers = [][]string{
 
 // settings stand beside the layers: only the command reads them, and hands on what they say. The
 // injector checks annotations by the same rules.
-var settings = []string{"sidecar/config", "sidecar/api/agent"}
+var settings = []string{"sidecar/config", "sidecar/api/agent", "sidecar/api/exclude"}
 
 func TestImportsRunDownOnly(t *testing.T) {
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}}{{range .Imports}} {{.}}{{end}}`, "rockpool.dev/sidecar/...", "rockpool.dev/store/...", "rockpool.dev/injector/...").CombinedOutput()
@@ -58,9 +58,10 @@ func TestImportsRunDownOnly(t *testing.T) {
 			case injects:
 				allowed = strings.HasPrefix(imported, "injector/") || slices.Contains(settings, imported)
 			case slices.Contains(settings, name):
-				allowed = imported == "sidecar/api/agent"
+				allowed = imported == "sidecar/api/agent" || imported == "sidecar/api/exclude"
 			case slices.Contains(settings, imported):
-				allowed = name == "sidecar" || name == "sidecar/dispatch" && imported == "sidecar/api/agent"
+				allowed = name == "sidecar" || name == "sidecar/dispatch" && imported == "sidecar/api/agent" ||
+					imported == "sidecar/api/exclude" && (name == "sidecar/cache" || name == "sidecar/record")
 			default:
 				allowed = layer(imported) > layer(name)
 			}

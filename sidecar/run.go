@@ -22,6 +22,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"rockpool.dev/sidecar/api/agent"
+	"rockpool.dev/sidecar/api/exclude"
 	"rockpool.dev/sidecar/cache"
 	"rockpool.dev/sidecar/config"
 	"rockpool.dev/sidecar/dispatch"
@@ -73,13 +74,17 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 		return err
 	}
 	mirror := account.New(account.Options{Source: cfg.Account.Source, Mirror: cfg.Account.Mirror, CAPEM: authority.CAPEM(), Logger: log})
+	excluded := &exclude.Current{}
+	excluded.Set(cfg.Cache.Exclude)
 	disk := cache.OpenDisk(ctx, cache.Options{
+		Exclude:   excluded,
 		Directory: cfg.Cache.Directory, MaxSize: cfg.Cache.MaxSize, Account: cfg.Account.Source, Logger: log,
 	})
 	defer disk.Close()
 	memory := &cache.Cache{}
 	if len(cfg.Cache.MemoryOnly) > 0 {
 		memory = cache.OpenMemory(ctx, cache.Options{
+			Exclude:   excluded,
 			Directory: filepath.Join(cfg.Private.Directory, "cache"), MaxSize: cmp.Or(cfg.Cache.MemoryMaxSize, cache.MemorySize()), Logger: log,
 		})
 	}
@@ -87,7 +92,7 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 
 	s := &sidecar{
 		cfg: cfg, flags: flags, log: log, repeated: repeated, level: level, mirror: mirror,
-		disk: disk, caches: cache.Caches{Disk: disk.Cache, Memory: memory, MemoryOnly: cfg.Cache.MemoryOnly},
+		disk: disk, caches: cache.Caches{Disk: disk.Cache, Memory: memory, MemoryOnly: cfg.Cache.MemoryOnly, Exclude: excluded},
 	}
 	if err := s.connect(settings); err != nil {
 		return err
@@ -262,6 +267,7 @@ func (s *sidecar) apply(cfg config.Config) error {
 	}
 	s.level.SetLevel(cfg.Log.Level)
 	s.dispatcher.SetAgents(cfg.Cache.Agents)
+	s.caches.SetExclude(cfg.Cache.Exclude)
 	return nil
 }
 

@@ -24,6 +24,8 @@ const (
 	AnnotationCacheMemorySize = AnnotationPrefix + "cache-memory-size"
 	// AnnotationCacheAgents selects the clients whose reads are recorded.
 	AnnotationCacheAgents = AnnotationPrefix + "cache-agents"
+	// AnnotationCacheExclude names resources that are never recorded.
+	AnnotationCacheExclude = AnnotationPrefix + "cache-exclude"
 	// AnnotationUpstreams lists the URLs at which this pod reaches the API server.
 	AnnotationUpstreams = AnnotationPrefix + "upstreams"
 	// AnnotationPort is the sidecar's port on the pod's loopback interface; its metrics are on

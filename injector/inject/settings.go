@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"rockpool.dev/sidecar/api/agent"
+	"rockpool.dev/sidecar/api/exclude"
 )
 
 // setting is one annotation: its key, the allowed values in words, and the function that reads it.
@@ -46,6 +47,10 @@ var settings = []setting{
 			return errors.New("no name is given")
 		}
 		_, err := agent.Parse(value)
+		return onOneLine(err)
+	}},
+	{AnnotationCacheExclude, "resources separated by commas, like configmaps, *.cert-manager.io, payments/*", func(_ *Annotations, value string) error {
+		_, err := exclude.Parse(value)
 		return onOneLine(err)
 	}},
 	{AnnotationUpstreams, "https URLs separated by commas, tried in order", func(_ *Annotations, value string) error {

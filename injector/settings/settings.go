@@ -82,7 +82,7 @@ func Keys() []Key {
 			continue
 		}
 		keys = append(keys, Key{Name: nameOf(k), Setting: k.Name, Runtime: k.Runtime, set: func(p *inject.Params, v string) error {
-			if slices.Contains([]string{"servers", "agents", "resources"}, k.Type) {
+			if slices.Contains([]string{"servers", "agents", "resources", "exclusions"}, k.Type) {
 				v = onOneLine(v)
 			}
 			p.Settings[k.Name] = v

@@ -18,12 +18,22 @@ import (
 	"go.uber.org/zap"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"rockpool.dev/sidecar/api/exclude"
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/replay"
 	"rockpool.dev/store"
 )
+
+// ErrExcluded says that the answer to a request is never recorded. It is an ErrClosed, too.
+var ErrExcluded error = excludedError{}
+
+type excludedError struct{}
+
+func (excludedError) Error() string { return "nothing was recorded: cache.exclude excludes it" }
+
+func (excludedError) Is(target error) bool { return target == ErrClosed }
 
 // ErrClosed says that the cache could not be opened.
 var ErrClosed = errors.New("nothing was recorded, because the cache could not be opened")
@@ -37,7 +47,8 @@ const FlushTimeout = time.Second
 type Cache struct {
 	open atomic.Pointer[parts] // nil: closed
 
-	opener *opener // opens it; nil: nobody does
+	opener  *opener          // opens it; nil: nobody does
+	exclude *exclude.Current // what is never recorded; nil: nothing
 
 	mu    sync.Mutex
 	link  *linkChange // the last one while the cache was closed
@@ -61,7 +72,7 @@ func New(db *store.DB, name string, log *zap.Logger) *Cache {
 
 // NewOf makes a cache whose recorder has these options. Their clock also tells the age of answers.
 func NewOf(o record.Options) *Cache {
-	c := &Cache{}
+	c := &Cache{exclude: o.Exclude}
 	c.use(o)
 	return c
 }
@@ -72,10 +83,14 @@ func (c *Cache) use(o record.Options) {
 	if o.Clock != nil {
 		now = o.Clock.Now
 	}
+	o.Exclude = c.exclude
 	recorder := record.New(o)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	o.DB.Skip(c.asked.Load())
+	if len(c.exclude.Rules()) > 0 {
+		recorder.Purge() // what an earlier run has recorded
+	}
 	c.open.Store(&parts{db: o.DB, recorder: recorder, replayer: replay.New(o.DB, now, recorder)})
 	if c.link != nil {
 		recorder.Link(c.link.state, c.link.reason)
@@ -92,6 +107,19 @@ type Caches struct {
 	Memory *Cache
 	// MemoryOnly are the resources that are recorded in memory and never on the disk.
 	MemoryOnly []schema.GroupResource
+	// Exclude says what neither of them records; nil: nothing. Both caches have it, too.
+	Exclude *exclude.Current
+}
+
+// SetExclude replaces what is never recorded. What was recorded of it is deleted, and the watches
+// that show it are no longer recorded, also when it is no longer excluded.
+func (c Caches) SetExclude(rules exclude.Rules) {
+	c.Exclude.Set(rules)
+	for _, one := range []*Cache{c.Disk, c.Memory} {
+		if o := one.open.Load(); o != nil {
+			o.recorder.Purge()
+		}
+	}
 }
 
 // Of gives the cache that the answer to a request belongs to.
@@ -132,16 +160,19 @@ func (c *Cache) Run(ctx context.Context) error {
 	return o.recorder.Run(ctx)
 }
 
+// excluded reports whether the answer to a request is never recorded.
+func (c *Cache) excluded(info *request.Info) bool { return record.Excluded(c.exclude.Rules(), info) }
+
 // Record has the answer to a request recorded while its body is read.
 func (c *Cache) Record(source record.Source, resp *http.Response) {
-	if o := c.open.Load(); o != nil {
+	if o := c.open.Load(); o != nil && !c.excluded(&source.Info) {
 		o.recorder.Record(source, resp)
 	}
 }
 
 // Renewed records that the API server has said 304 to a request with this ETag.
 func (c *Cache) Renewed(source record.Source, etag string) {
-	if o := c.open.Load(); o != nil {
+	if o := c.open.Load(); o != nil && !c.excluded(&source.Info) {
 		o.recorder.Renewed(source, etag)
 	}
 }
@@ -159,20 +190,20 @@ type Events interface {
 // Watch begins to record the events of a watch, whose objects come in a format. Nothing is
 // recorded of a watch whose principal is not known.
 func (c *Cache) Watch(source record.Source, format wire.Format) Events {
-	if source.Principal == "" || source.Info.Unrecorded {
+	if source.Principal == "" || source.Info.Unrecorded || c.excluded(&source.Info) {
 		return discard{}
 	}
 	if o := c.open.Load(); o != nil {
-		return o.recorder.Watch(source, format)
+		return &mayEnd{cache: c, info: source.Info, events: o.recorder.Watch(source, format)}
 	}
-	return c.watchLate(source, format)
+	return &mayEnd{cache: c, info: source.Info, events: c.watchLate(source, format)}
 }
 
 // Resume begins to record the events of a watch that has run for a while; see record.Recorder. A
 // closed cache does so when it is open.
 func (c *Cache) Resume(source record.Source, format wire.Format) Events {
-	if o := c.open.Load(); o != nil && !source.Info.Unrecorded {
-		return o.recorder.Resume(source, format)
+	if o := c.open.Load(); o != nil && !source.Info.Unrecorded && !c.excluded(&source.Info) {
+		return &mayEnd{cache: c, info: source.Info, events: o.recorder.Resume(source, format)}
 	}
 	source.Info.SendInitialEvents = false
 	return c.Watch(source, format)
@@ -184,6 +215,30 @@ type discard struct{}
 func (discard) Event(wire.Event, wire.Meta)        {}
 func (discard) Difference([]record.Change, string) {}
 func (discard) Close()                             {}
+
+// mayEnd records the events of a watch until what it shows is excluded. It does not begin again: it
+// has missed events by then.
+type mayEnd struct {
+	cache  *Cache
+	info   request.Info
+	events Events
+}
+
+func (m *mayEnd) check() Events {
+	if m.cache.excluded(&m.info) {
+		m.events.Close()
+		m.events = discard{}
+	}
+	return m.events
+}
+
+func (m *mayEnd) Event(event wire.Event, meta wire.Meta) { m.check().Event(event, meta) }
+
+func (m *mayEnd) Difference(changes []record.Change, resourceVersion string) {
+	m.check().Difference(changes, resourceVersion)
+}
+
+func (m *mayEnd) Close() { m.events.Close() }
 
 // Link records a change of the link.
 func (c *Cache) Link(state, reason string) {
@@ -227,6 +282,9 @@ func (c *Cache) Flush(ctx context.Context) error {
 
 // Answer answers a GET or LIST; see replay.Replayer.
 func (c *Cache) Answer(ctx context.Context, q replay.Request) (*http.Response, error) {
+	if c.excluded(&q.Info) {
+		return nil, ErrExcluded
+	}
 	o := c.open.Load()
 	if o == nil {
 		return nil, ErrClosed
@@ -256,6 +314,9 @@ func (c *Cache) Review(ctx context.Context, q replay.Request, name string, lifet
 
 // ETag gives the ETag of the recorded answer to a request, empty if it has none.
 func (c *Cache) ETag(ctx context.Context, q replay.Request) (string, error) {
+	if c.excluded(&q.Info) {
+		return "", ErrExcluded
+	}
 	o := c.open.Load()
 	if o == nil {
 		return "", ErrClosed
@@ -265,6 +326,9 @@ func (c *Cache) ETag(ctx context.Context, q replay.Request) (string, error) {
 
 // Unchanged puts the recorded body in place of a 304; see replay.Replayer.
 func (c *Cache) Unchanged(ctx context.Context, q replay.Request, etag string, notModified *http.Response) (*http.Response, error) {
+	if c.excluded(&q.Info) {
+		return nil, ErrExcluded
+	}
 	o := c.open.Load()
 	if o == nil {
 		return nil, ErrClosed
@@ -274,6 +338,9 @@ func (c *Cache) Unchanged(ctx context.Context, q replay.Request, etag string, no
 
 // State gives the state that a watch begins with.
 func (c *Cache) State(ctx context.Context, q replay.Request) (*replay.State, error) {
+	if c.excluded(&q.Info) {
+		return nil, ErrExcluded
+	}
 	o := c.open.Load()
 	if o == nil {
 		return nil, ErrClosed
@@ -296,7 +363,7 @@ func (c *Cache) CheckVersion(ctx context.Context, q replay.Request) error {
 // Form gives the form in which a client watches that has the recorded list.
 func (c *Cache) Form(ctx context.Context, q replay.Request) (request.Form, bool) {
 	o := c.open.Load()
-	if o == nil {
+	if o == nil || c.excluded(&q.Info) {
 		return request.Form{}, false
 	}
 	return o.replayer.Form(ctx, q)
@@ -305,6 +372,9 @@ func (c *Cache) Form(ctx context.Context, q replay.Request) (request.Form, bool)
 // StateAt gives the recorded state of what a watch reads at a resourceVersion. The objects are
 // in the form of the watch.
 func (c *Cache) StateAt(ctx context.Context, q replay.Request, form request.Form, resourceVersion string) (*replay.StateAt, error) {
+	if c.excluded(&q.Info) {
+		return nil, ErrExcluded
+	}
 	o := c.open.Load()
 	if o == nil {
 		return nil, ErrClosed

@@ -22,6 +22,7 @@ import (
 	"go.uber.org/zap"
 	"k8s.io/utils/clock"
 
+	"rockpool.dev/sidecar/api/exclude"
 	"rockpool.dev/sidecar/pod/account"
 	"rockpool.dev/sidecar/pod/slot"
 	"rockpool.dev/sidecar/principal"
@@ -42,6 +43,8 @@ type Options struct {
 	MaxSize int64
 	// Account is the pod's service-account directory. Only a cache on the disk needs it.
 	Account string
+	// Exclude says what is never recorded; nil: nothing.
+	Exclude *exclude.Current
 	Logger  *zap.Logger
 	Clock   clock.WithTicker // nil means the real one
 }
@@ -60,7 +63,7 @@ type Disk struct {
 func OpenDisk(ctx context.Context, o Options) *Disk {
 	syscall.Umask(0o077) // also for the files that SQLite makes
 	o.Clock = cmp.Or[clock.WithTicker](o.Clock, clock.RealClock{})
-	d := &Disk{Cache: &Cache{}, options: o}
+	d := &Disk{Cache: &Cache{exclude: o.Exclude}, options: o}
 	d.opener = newOpener(o, d.open, "cannot open the cache; requests pass through, and nothing is recorded until it can be opened")
 	d.opener.try(ctx)
 	return d
@@ -90,7 +93,7 @@ func (d *Disk) open(ctx context.Context) (err error) {
 // long as the pod, like the memory-backed directory that holds it.
 func OpenMemory(ctx context.Context, o Options) *Cache {
 	o.Clock = cmp.Or[clock.WithTicker](o.Clock, clock.RealClock{})
-	c := &Cache{}
+	c := &Cache{exclude: o.Exclude}
 	open := func(ctx context.Context) error {
 		if err := os.MkdirAll(o.Directory, 0o700); err != nil {
 			return err

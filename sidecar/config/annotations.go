@@ -18,6 +18,7 @@ const annotationPrefix = "rockpool.dev/"
 var annotations = []struct{ name, key string }{
 	{"rockpool.dev/api-names", ""},
 	{"rockpool.dev/cache-agents", "cache.agents"},
+	{"rockpool.dev/cache-exclude", "cache.exclude"},
 	{"rockpool.dev/cache-memory-size", "cache.memory-max-size"},
 	{"rockpool.dev/cache-size", "cache.max-size"},
 	{"rockpool.dev/cache-volume", ""},

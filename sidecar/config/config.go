@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"rockpool.dev/sidecar/api/agent"
+	"rockpool.dev/sidecar/api/exclude"
 )
 
 // Log formats.
@@ -111,6 +112,7 @@ type Cache struct {
 	Directory     string // absolute path
 	MaxSize       int64  // bytes
 	Agents        agent.Selector
+	Exclude       exclude.Rules
 	MemoryOnly    []schema.GroupResource
 	MemoryMaxSize int64 // bytes; 0 = by the container's memory limit
 }

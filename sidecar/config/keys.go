@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"rockpool.dev/sidecar/api/agent"
+	"rockpool.dev/sidecar/api/exclude"
 )
 
 // EnvPrefix begins the name of every environment variable of the sidecar.
@@ -131,6 +132,9 @@ func Keys() []Key {
 		{"cache.agents", "agents", "*", atRunTime,
 			"Clients whose reads are recorded, comma-separated: User-Agent names (the text before the first slash); * is a wildcard, and a leading ! excludes a client.",
 			func(c *Config, v string) (err error) { c.Cache.Agents, err = agent.Parse(v); return }},
+		{"cache.exclude", "exclusions", "", atRunTime,
+			"Resources that are never recorded and get 503 offline, comma-separated, each as RESOURCE, RESOURCE.GROUP or *.GROUP, and the same or * after NAMESPACE/ for one namespace; lists of all namespaces are excluded with it. What was recorded of them is deleted.",
+			func(c *Config, v string) (err error) { c.Cache.Exclude, err = exclude.Parse(v); return }},
 		{"cache.memory-only", "resources", "secrets", atStart,
 			"Resources to record in memory only (below private.directory), comma-separated, each as RESOURCE or RESOURCE.GROUP; empty = all on the disk.",
 			func(c *Config, v string) (err error) { c.Cache.MemoryOnly, err = resources(v); return }},

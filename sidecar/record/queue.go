@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 	"k8s.io/utils/clock"
 
+	"rockpool.dev/sidecar/api/exclude"
 	"rockpool.dev/store"
 )
 
@@ -44,7 +45,9 @@ type Options struct {
 	// MaxPending bounds the bytes that wait for the store. There is a reserve beyond it for
 	// operations without a payload. 0 means DefaultMaxPending.
 	MaxPending int
-	Clock      clock.Clock
+	// Exclude says what is never recorded; nil: nothing.
+	Exclude *exclude.Current
+	Clock   clock.Clock
 }
 
 // Recorder records responses and writes them in groups. Its methods may be called from any
@@ -55,6 +58,7 @@ type Recorder struct {
 	setting     string
 	log         *zap.Logger
 	max         int
+	exclude     *exclude.Current
 	clock       clock.Clock
 	pages       pages
 	oversized   oversized
@@ -86,7 +90,7 @@ type Recorder struct {
 func New(opts Options) *Recorder {
 	return &Recorder{
 		db: opts.DB, name: opts.Name, setting: opts.Setting, log: opts.Logger.With(zap.String("cache", opts.Name)),
-		max: cmp.Or(opts.MaxPending, DefaultMaxPending), groupOps: groupOps,
+		max: cmp.Or(opts.MaxPending, DefaultMaxPending), exclude: opts.Exclude, groupOps: groupOps,
 		clock: cmp.Or[clock.Clock](opts.Clock, clock.RealClock{}), metrics: gaugesOf(opts.Name),
 		openWatches: openWatches{open: map[store.Scope]*openWatch{}},
 		oversized:   oversized{cache: opts.Name, of: map[store.Scope]int64{}},

@@ -118,7 +118,14 @@ func (r *Recorder) commit(ctx context.Context, ops []operation) error {
 				return err
 			}
 		}
-		return g.finish()
+		if err := g.finish(); err != nil {
+			return err
+		}
+		// Of lists and watches that were under way when something was excluded.
+		if rules := r.exclude.Rules(); len(rules) > 0 {
+			return tx.Exclude(exclusion{rules}, false)
+		}
+		return nil
 	})
 	if err != nil {
 		return err

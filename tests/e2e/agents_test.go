@@ -131,3 +131,29 @@ func TestTheConfigurationFileMayAppearAfterTheStart(t *testing.T) {
 	s.configure(`log: {level: debug}`)
 	p.sidecarSays(`changed settings are in effect","keys":["log.level"]`)
 }
+
+func TestExcludedResourcesLeaveTheDiskAtRunTime(t *testing.T) {
+	s := newSite(t)
+	s.configMap("greeting", "hush-hush")
+	s.configure(``)
+	p := s.configurable()
+	p.sees("synced")
+	rows := func() string {
+		return s.sql("SELECT (SELECT count(*) FROM v_object WHERE name = 'greeting') + (SELECT count(*) FROM observation WHERE name = 'greeting')")
+	}
+	s.until("the ConfigMap is recorded", func() bool { return rows() != "0" })
+
+	s.configure(`cache: {exclude: "configmaps"}`)
+	s.until("it is deleted", func() bool { return rows() == "0" })
+	s.configMap("greeting", "hush-hush again")
+	p.sees("updated", "hush-hush again") // the watch goes on
+	p.kubectl("get", "configmap", "greeting", "-o", "json")
+	p.kubectl("get", "services", "-o", "name")
+	s.until("a later read is recorded", func() bool { return s.sql("SELECT count(*) FROM collection WHERE resource = 'services'") != "0" })
+	if n := rows(); n != "0" {
+		t.Errorf("%s rows of an excluded ConfigMap", n)
+	}
+	if n := p.restarts("rockpool-sidecar"); n != 0 {
+		t.Errorf("the sidecar has restarted %d times", n)
+	}
+}
