@@ -12,12 +12,14 @@ import (
 // picture.
 var layers = [][]string{
 	{"sidecar"},
-	{"sidecar/dispatch", "sidecar/socket"},
+	{"sidecar/dispatch", "sidecar/socket", "sidecar/filter"},
 	{"sidecar/watch"},
 	{"sidecar/relist"},
 	{"sidecar/cache"},
 	{"sidecar/record", "sidecar/replay", "sidecar/write/outbox", "sidecar/write/lease", "sidecar/write/token", "sidecar/pod/janitor"},
 	{"sidecar/write"},
+	{"sidecar/filter/keep"},
+	{"sidecar/filter/rule"},
 	{"sidecar/api/convert"},
 	{"sidecar/api/request"},
 	{"sidecar/api/wire", "store", "sidecar/upstream", "sidecar/proxy", "sidecar/principal", "sidecar/pod/account",
@@ -27,7 +29,10 @@ var layers = [][]string{
 
 // settings stand beside the layers: only the command reads them, and hands on what they say. The
 // injector checks annotations by the same rules.
-var settings = []string{"sidecar/config", "sidecar/api/agent", "sidecar/api/exclude"}
+var settings = []string{"sidecar/config", "sidecar/api/filters", "sidecar/api/agent", "sidecar/api/exclude"}
+
+// words are the packages of settings that parts of the sidecar take as they are.
+var words = []string{"sidecar/api/filters", "sidecar/api/agent", "sidecar/api/exclude"}
 
 func TestImportsRunDownOnly(t *testing.T) {
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}}{{range .Imports}} {{.}}{{end}}`, "rockpool.dev/sidecar/...", "rockpool.dev/store/...", "rockpool.dev/injector/...").CombinedOutput()
@@ -58,10 +63,10 @@ func TestImportsRunDownOnly(t *testing.T) {
 			case injects:
 				allowed = strings.HasPrefix(imported, "injector/") || slices.Contains(settings, imported)
 			case slices.Contains(settings, name):
-				allowed = imported == "sidecar/api/agent" || imported == "sidecar/api/exclude"
+				allowed = slices.Contains(words, imported) && name != imported
 			case slices.Contains(settings, imported):
-				allowed = name == "sidecar" || name == "sidecar/dispatch" && imported == "sidecar/api/agent" ||
-					imported == "sidecar/api/exclude" && (name == "sidecar/cache" || name == "sidecar/record")
+				takes := slices.Contains([]string{"sidecar/dispatch", "sidecar/cache", "sidecar/record", "sidecar/filter"}, name) || strings.HasPrefix(name, "sidecar/filter/")
+				allowed = name == "sidecar" || takes && slices.Contains(words, imported)
 			default:
 				allowed = layer(imported) > layer(name)
 			}

@@ -22,6 +22,9 @@ type Format interface {
 	// NewList splits the body of a list. It calls item for each item; the bytes are valid only
 	// during the call. An error of item stops the splitting.
 	NewList(item func(raw []byte) error) ListSplitter
+	// NewRewriter copies the body of a list with items changed. Room is by how many bytes all
+	// changed items together may be larger than before.
+	NewRewriter(edit EditItem, room int) Rewriter
 	// NewFrames splits the body of a watch likewise.
 	NewFrames(frame func(raw []byte) error) FrameSplitter
 
@@ -42,6 +45,9 @@ type Format interface {
 	// Bare removes kind and apiVersion from a typed object, as for an item of a list. The result
 	// shares no memory with object. If there is nothing to remove, it returns object and false.
 	Bare(object []byte) (bare []byte, ok bool)
+	// Inner returns the part of an object that stands alone which has its fields: as Bare does,
+	// but without a copy, and in JSON with kind and apiVersion.
+	Inner(object []byte) ([]byte, error)
 	// AppendTyped adds a bare object with a kind and apiVersion. It is the inverse of Bare.
 	AppendTyped(dst []byte, kind, apiVersion string, bare []byte) []byte
 
@@ -54,6 +60,8 @@ type Format interface {
 	AppendPartial(dst, item []byte) ([]byte, error)
 	// Lookup reads one field of an item, without decoding the rest.
 	Lookup(item []byte, f Field) (string, error)
+
+	Values
 }
 
 // ListSplitter splits the body of a list while it is written.

@@ -24,6 +24,7 @@ type List struct {
 	// stops the splitting.
 	Item func(raw []byte) error
 
+	rows    bool // the rows of a Table count as items
 	state   listState
 	val     value
 	buf     []byte // the unfinished key or value
@@ -110,7 +111,7 @@ func (l *List) step(p []byte) (int, error) {
 	case atColon:
 		return l.expect(c, ':', atValue)
 	case atValue:
-		if l.key == "items" {
+		if l.key == "items" || l.rows && l.key == "rows" {
 			l.meta.HasItems = true
 			if c == '[' {
 				l.state = atItem
