@@ -32,6 +32,9 @@ type Rewriter interface {
 // ErrNoRoom means that a changed item is larger than the room of its list allows.
 var ErrNoRoom = errors.New("the changed item needs more room than the list has")
 
+// NewRows splits the body of a list in JSON, or of a Table into its rows.
+func NewRows(item func(raw []byte) error) ListSplitter { return &List{Item: item, rows: true} }
+
 func (jsonFormat) NewRewriter(edit EditItem, _ int) Rewriter {
 	r := &jsonRewriter{}
 	r.list = List{Item: func(raw []byte) error {

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -30,6 +31,8 @@ type Values interface {
 	Replace(dst, message []byte, m Member, f func(value []byte) (replaced []byte, keep bool, err error)) ([]byte, error)
 	// Entry returns the value of a key in a member that is a map of strings.
 	Entry(message []byte, m Member, key string) (value string, ok bool, err error)
+	// Entries returns all entries of such a member, nil if there are none.
+	Entries(message []byte, m Member) (map[string]string, error)
 	// Text returns the text of a value that is a string, Quote the value of a text.
 	Text(value []byte) (string, error)
 	Quote(text string) []byte
@@ -146,6 +149,17 @@ func (f jsonFormat) Entry(message []byte, m Member, key string) (string, bool, e
 	return text, err == nil, err
 }
 
+func (f jsonFormat) Entries(message []byte, m Member) (entries map[string]string, err error) {
+	value, err := f.First(message, m)
+	if err != nil || value == nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(value, &entries); err != nil {
+		return nil, fmt.Errorf("%s: %w: a map of strings was expected", m.Name, errSyntax)
+	}
+	return entries, nil
+}
+
 func (jsonFormat) Text(value []byte) (string, error) { return Unquote(value) }
 func (jsonFormat) Quote(text string) []byte          { return appendString(nil, text) }
 func (jsonFormat) Int(n int64) []byte                { return strconv.AppendInt(nil, n, 10) }
@@ -227,6 +241,25 @@ func (f protobufFormat) Entry(message []byte, m Member, key string) (text string
 		return err
 	})
 	return text, found, err
+}
+
+func (f protobufFormat) Entries(message []byte, m Member) (entries map[string]string, err error) {
+	err = f.Each(message, m, func(contents []byte) error {
+		key, err := f.First(contents, Member{Name: "key", Number: entryKey})
+		if err != nil {
+			return err
+		}
+		value, err := f.First(contents, Member{Name: "value", Number: entryValue})
+		if err != nil {
+			return err
+		}
+		if entries == nil {
+			entries = map[string]string{}
+		}
+		entries[string(key)] = string(value)
+		return nil
+	})
+	return entries, err
 }
 
 func (protobufFormat) Text(value []byte) (string, error) { return string(value), nil }

@@ -1,8 +1,10 @@
 package rule
 
 import (
+	"maps"
 	"net/netip"
 	"path"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -38,6 +40,12 @@ type Group struct {
 	Members  map[string]struct{}
 	Patterns []string
 	Complete bool
+}
+
+// Equal reports whether two groups have the same nodes.
+func (g *Group) Equal(other *Group) bool {
+	return g.Known == other.Known && g.Name == other.Name && g.Complete == other.Complete &&
+		maps.Equal(g.Members, other.Members) && slices.Equal(g.Patterns, other.Patterns)
 }
 
 // verdict is whether an endpoint belongs to this node, pool or zone.

@@ -141,7 +141,7 @@ type place struct{ node, zone string }
 
 func slice(name string, places ...place) *discoveryv1.EndpointSlice {
 	s := &discoveryv1.EndpointSlice{
-		ObjectMeta:  metav1.ObjectMeta{Namespace: "shop", Name: name + "-x", ResourceVersion: "8", Labels: map[string]string{labelServiceName: name}},
+		ObjectMeta:  metav1.ObjectMeta{Namespace: "shop", Name: name + "-x", ResourceVersion: "8", Labels: map[string]string{LabelServiceName: name}},
 		AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Name: ptr.To("http"), Port: ptr.To[int32](80)}},
 	}
 	for i, p := range places {

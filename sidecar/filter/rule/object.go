@@ -33,6 +33,9 @@ var (
 	fieldLabels      = member("labels", 11)
 	fieldAnnotations = member("annotations", 12)
 
+	fieldStatus = member("status", 3) // NodePool, which exists in JSON only
+	fieldNodes  = repeated("nodes", 0)
+
 	fieldSpec       = member("spec", 2)      // Service
 	fieldClusterIP  = member("clusterIP", 3) // ServiceSpec
 	fieldType       = member("type", 4)
@@ -66,8 +69,8 @@ func repeated(name string, number protowire.Number) wire.Member {
 	return wire.Member{Name: name, Number: number, Repeated: true}
 }
 
-// labelServiceName is the label of an EndpointSlice with the name of its Service.
-const labelServiceName = "kubernetes.io/service-name"
+// LabelServiceName is the label of an EndpointSlice with the name of its Service.
+const LabelServiceName = "kubernetes.io/service-name"
 
 // text returns the text of a member, empty if it is not set.
 func (o *Object) text(message []byte, m wire.Member) (string, error) {
@@ -126,7 +129,7 @@ func (o *Object) service() (types.NamespacedName, error) {
 	if o.Resource == Endpoints {
 		return o.key(metadata)
 	}
-	name, _, err := o.Format.Entry(metadata, fieldLabels, labelServiceName)
+	name, _, err := o.Format.Entry(metadata, fieldLabels, LabelServiceName)
 	if err != nil || name == "" {
 		return types.NamespacedName{}, err
 	}
