@@ -6,11 +6,14 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"rockpool.dev/sidecar/api/wire"
+	"rockpool.dev/tests/eventually"
 )
 
 var formats = []wire.Format{wire.JSON, wire.Protobuf}
@@ -62,7 +65,7 @@ func TestAGETOfAnObjectThatIsFilteredAwayIs404(t *testing.T) {
 		s.put(newService("db", nil))
 		f := newFilter(t, s)
 		code, body := get(t, f, "/api/v1/namespaces/shop/services/web", format.MediaType())
-		if code != http.StatusNotFound || !strings.Contains(body, `services "web" not found`) {
+		if code != http.StatusNotFound || !strings.Contains(body, "not found") {
 			t.Errorf("%s: %d %q", format.MediaType(), code, body)
 		}
 		if code, body = get(t, f, "/api/v1/namespaces/shop/services/db", format.MediaType()); code != http.StatusOK || !strings.Contains(body, "db") {
@@ -199,4 +202,55 @@ func TestAWatchIsCorrected(t *testing.T) {
 			})
 		}
 	}
+}
+
+func TestAnObjectThatIsDeletedDuringACorrectionIsDeletedForTheClient(t *testing.T) {
+	for _, format := range formats {
+		s := newServer(t)
+		s.put(newService("web", nil))
+		s.put(newSlice("web-a", "web", nodeName))
+		f := newFilter(t, s)
+		c := newClient(t, f, pathSlices, format)
+		c.waitFor("the first list", func() bool { return c.lists == 1 && len(c.held) == 1 })
+		var once sync.Once
+		s.mu.Lock()
+		s.listing = func(resource string) {
+			if resource == "endpointslices" {
+				once.Do(func() { s.remove("endpointslices", "shop/web-a") })
+			}
+		}
+		s.mu.Unlock()
+		s.put(newService("web", map[string]string{"svc.openyurt.io/discard": "true"}))
+		c.holds("after the correction", map[string]string{})
+	}
+}
+
+func TestACorrectionThatCannotBeReadIsTriedAgain(t *testing.T) {
+	s := newServer(t)
+	s.put(newService("web", nil))
+	s.put(newSlice("web-a", "web", nodeName, "edge-2"))
+	f := newFilter(t, s)
+	c := newClient(t, f, pathSlices, wire.JSON)
+	c.waitFor("the first list", func() bool { return c.lists == 1 && len(c.held) == 1 })
+	s.setDown(true)
+	before := testutil.ToFloat64(corrections.WithLabelValues("deferred"))
+	s.put(newService("web", topology("kubernetes.io/hostname")))
+	eventually.True(t, "a deferred correction", func() bool { return testutil.ToFloat64(corrections.WithLabelValues("deferred")) > before })
+	s.setDown(false)
+	c.waitFor("the correction", func() bool { return !strings.Contains(c.held["shop/web-a"], "edge-2") })
+	if c.lists != 1 {
+		t.Errorf("the client had to list %d times", c.lists)
+	}
+}
+
+func TestAnUnfilteredWatchThatAFilterComesToTouchBreaksOff(t *testing.T) {
+	s := newServer(t)
+	s.put(newService("web", topology("kubernetes.io/hostname")))
+	s.put(newSlice("web-a", "web", nodeName, "edge-2"))
+	f := newFilter(t, s)
+	f.Set(choose(t, "-servicetopology,-discardcloudservice,-forwardkubesvctraffic"))
+	c := newClient(t, f, pathSlices, wire.JSON)
+	c.waitFor("the first list", func() bool { return c.lists == 1 && strings.Contains(c.held["shop/web-a"], "edge-2") })
+	f.Set(choose(t, "servicetopology"))
+	c.waitFor("the second list", func() bool { return c.lists == 2 && !strings.Contains(c.held["shop/web-a"], "edge-2") })
 }

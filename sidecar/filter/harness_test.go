@@ -56,6 +56,7 @@ type server struct {
 	changes []change
 	refused map[string]bool // resources that nobody may read
 	down    bool
+	listing func(resource string) // called before a list is answered; nil: nothing is
 	reads   []string // URIs of all requests
 }
 
@@ -132,6 +133,12 @@ func selects(i *request.Info, o object) bool {
 
 func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
 	i := request.Parse(r)
+	s.mu.Lock()
+	listing := s.listing
+	s.mu.Unlock()
+	if listing != nil && i.Verb == request.List {
+		listing(i.Resource)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reads = append(s.reads, r.URL.RequestURI())

@@ -182,7 +182,10 @@ func (w *watch) step() {
 			w.err = err // what follows cannot be cut into events
 		}
 		if w.err == nil {
-			w.taken <- struct{}{}
+			select {
+			case w.taken <- struct{}{}:
+			case <-w.ctx.Done(): // the pump has ended
+			}
 		}
 	case <-w.woken:
 		w.look()
