@@ -29,10 +29,10 @@ var layers = [][]string{
 
 // settings stand beside the layers: only the command reads them, and hands on what they say. The
 // injector checks annotations by the same rules.
-var settings = []string{"sidecar/config", "sidecar/api/filters", "sidecar/api/agent", "sidecar/api/exclude"}
+var settings = []string{"sidecar/config", "sidecar/api/filters", "sidecar/api/agent", "sidecar/api/exclude", "sidecar/api/expression"}
 
 // words are the packages of settings that parts of the sidecar take as they are.
-var words = []string{"sidecar/api/filters", "sidecar/api/agent", "sidecar/api/exclude"}
+var words = []string{"sidecar/api/filters", "sidecar/api/agent", "sidecar/api/exclude", "sidecar/api/expression"}
 
 func TestImportsRunDownOnly(t *testing.T) {
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}}{{range .Imports}} {{.}}{{end}}`, "rockpool.dev/sidecar/...", "rockpool.dev/store/...", "rockpool.dev/injector/...").CombinedOutput()

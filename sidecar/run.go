@@ -26,6 +26,7 @@ import (
 	"rockpool.dev/sidecar/cache"
 	"rockpool.dev/sidecar/config"
 	"rockpool.dev/sidecar/dispatch"
+	"rockpool.dev/sidecar/filter"
 	"rockpool.dev/sidecar/pod/account"
 	"rockpool.dev/sidecar/pod/certs"
 	"rockpool.dev/sidecar/principal"
@@ -98,8 +99,12 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 		return err
 	}
 	s.newDispatcher()
+	if err := s.newFilter(); err != nil {
+		return err
+	}
+	defer s.filter.Close()
 	s.proxy, err = proxy.New(proxy.Options{
-		Transport: s.dispatcher, Front: socket.Handler, Upgrade: s.upstream.HTTP1(), TLS: authority.TLSConfig(),
+		Transport: s.filter, Front: socket.Handler, Upgrade: s.upstream.HTTP1(), TLS: authority.TLSConfig(),
 		// For another name of the API server, a client of the forward proxy gets a tunnel, because
 		// it would refuse the pod's own certificate.
 		ConnectHosts: config.APINames(cfg.Cluster.Domain), Context: dispatch.WithTrace, Observe: accessLog(log, repeated),
@@ -131,6 +136,7 @@ type sidecar struct {
 	queueOnDisk bool        // the outbox is in the cache on the disk
 	loaded      atomic.Bool // loadState was called
 	dispatcher  *dispatch.Dispatcher
+	filter      *filter.Filter
 	proxy       *proxy.Server
 }
 
@@ -262,9 +268,14 @@ func (s *sidecar) apply(cfg config.Config) error {
 	if err != nil {
 		return err
 	}
+	filters, err := filterSettings(cfg)
+	if err != nil {
+		return err
+	}
 	if err := s.upstream.Update(settings); err != nil {
 		return err
 	}
+	s.filter.Set(filters)
 	s.level.SetLevel(cfg.Log.Level)
 	s.dispatcher.SetAgents(cfg.Cache.Agents)
 	s.caches.SetExclude(cfg.Cache.Exclude)

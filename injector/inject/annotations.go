@@ -49,6 +49,11 @@ const (
 	// AnnotationStay is how long the pod stays on a node that the control plane cannot reach, see
 	// [Stay].
 	AnnotationStay = AnnotationPrefix + "stay"
+	// AnnotationFilters adds response filters for all clients of the pod, or takes them away.
+	AnnotationFilters = AnnotationPrefix + "filters"
+	// AnnotationPool and AnnotationZone say where the pod's node is, for filters.
+	AnnotationPool = AnnotationPrefix + "pool"
+	AnnotationZone = AnnotationPrefix + "zone"
 	// AnnotationLogLevel is the log level of the sidecar.
 	AnnotationLogLevel = AnnotationPrefix + "log-level"
 	// Annotations that replace parts of [Params.Resources] for this pod.

@@ -158,7 +158,11 @@ func sidecarEnv(settings map[string]string, address netip.AddrPort, names bool) 
 	if names {
 		listen("ROCKPOOL_LISTEN_SERVICE_ADDRESS", servicePort)
 	}
-	env = append(env, corev1.EnvVar{Name: "ROCKPOOL_CONFIG", Value: configPath})
+	env = append(env, corev1.EnvVar{Name: "ROCKPOOL_CONFIG", Value: configPath}, corev1.EnvVar{
+		// A default, because a sidecar of an older image ignores defaults that it does not know.
+		Name:      config.Key{Name: "node.name"}.DefaultEnv(),
+		ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "spec.nodeName"}},
+	})
 	for _, key := range slices.Sorted(maps.Keys(settings)) {
 		env = append(env, corev1.EnvVar{Name: config.Key{Name: key}.DefaultEnv(), Value: settings[key]})
 	}

@@ -14,6 +14,7 @@ import (
 
 	"rockpool.dev/sidecar/api/agent"
 	"rockpool.dev/sidecar/api/exclude"
+	"rockpool.dev/sidecar/api/filters"
 )
 
 // setting is one annotation: its key, the allowed values in words, and the function that reads it.
@@ -92,6 +93,19 @@ var settings = []setting{
 	{AnnotationStay, "forever, default, or a duration like 24h", func(a *Annotations, value string) error {
 		a.Stay = Stay(value)
 		return ValidateStay(a.Stay)
+	}},
+	{AnnotationFilters, "names of filters separated by commas, - before one that is taken away", func(_ *Annotations, value string) error {
+		if strings.TrimSpace(value) == "" {
+			return errors.New("no filter is named")
+		}
+		_, err := filters.ParseChoice(value)
+		return onOneLine(err)
+	}},
+	{AnnotationPool, "the value of a label", func(_ *Annotations, value string) error {
+		return filters.CheckLabelValue(value)
+	}},
+	{AnnotationZone, "the value of a label", func(_ *Annotations, value string) error {
+		return filters.CheckLabelValue(value)
 	}},
 	{AnnotationLogLevel, "debug, info, warn, error", func(_ *Annotations, value string) error {
 		_, err := oneOf(value, "debug", "info", "warn", "error")

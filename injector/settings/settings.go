@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"rockpool.dev/injector/inject"
+	"rockpool.dev/sidecar/api/filters"
 	"rockpool.dev/sidecar/config"
 )
 
@@ -78,7 +79,7 @@ func Keys() []Key {
 		{Name: "memory_limit", set: quantity(limits, corev1.ResourceMemory)},
 	}
 	for _, k := range config.Keys() {
-		if k.Type == "address" || k.Type == "path" {
+		if k.Type == "address" || k.Type == "path" || k.Name == "node.name" {
 			continue
 		}
 		keys = append(keys, Key{Name: nameOf(k), Setting: k.Name, Runtime: k.Runtime, set: func(p *inject.Params, v string) error {
@@ -92,9 +93,15 @@ func Keys() []Key {
 	return keys
 }
 
-// nameOf returns the name of a sidecar's setting; two are shorter, as in annotations.
+// nameOf returns the name of a sidecar's setting. Some are shorter, as in annotations, and filters have
+// the keys that they have in OpenYurt's yurt-hub-cfg.
 func nameOf(k config.Key) string {
+	if name, ok := strings.CutPrefix(k.Name, "filters."); ok && slices.Contains(filters.Names(), name) {
+		return name
+	}
 	switch k.Name {
+	case "filters.choice":
+		return "filters"
 	case "upstream.servers":
 		return "upstreams"
 	case "cache.max-size":

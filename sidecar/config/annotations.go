@@ -25,6 +25,7 @@ var annotations = []struct{ name, key string }{
 	{"rockpool.dev/cpu-limit", ""},
 	{"rockpool.dev/cpu-request", ""},
 	{"rockpool.dev/exclude-containers", ""},
+	{"rockpool.dev/filters", "filters.choice"},
 	{"rockpool.dev/image", ""},
 	{"rockpool.dev/inject", ""},
 	{"rockpool.dev/log-level", "log.level"},
@@ -35,10 +36,12 @@ var annotations = []struct{ name, key string }{
 	{"rockpool.dev/offline-leases", "offline.leases"},
 	{"rockpool.dev/offline-tokens", "offline.tokens"},
 	{"rockpool.dev/offline-write-patience", "offline.write-patience"},
+	{"rockpool.dev/pool", "filters.pool"},
 	{"rockpool.dev/port", ""}, // also in the applications' environment
 	{"rockpool.dev/status", ""},
 	{"rockpool.dev/stay", ""},
 	{"rockpool.dev/upstreams", "upstream.servers"},
+	{"rockpool.dev/zone", "filters.zone"},
 }
 
 // Annotations maps each pod annotation to the key that it sets; the key is empty for those

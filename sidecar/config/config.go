@@ -17,6 +17,7 @@ import (
 
 	"rockpool.dev/sidecar/api/agent"
 	"rockpool.dev/sidecar/api/exclude"
+	"rockpool.dev/sidecar/api/filters"
 )
 
 // Log formats.
@@ -37,6 +38,8 @@ type Config struct {
 	Private  Private
 	Cache    Cache
 	Offline  Offline
+	Node     Node
+	Filters  filters.Settings
 	Log      Log
 	Shutdown Shutdown
 }
@@ -133,6 +136,11 @@ type Offline struct {
 	// renewed.
 	ElectionAnnotations bool
 	Tokens              bool // tokens that were issued before are given again
+}
+
+// Node is the node that the pod runs on.
+type Node struct {
+	Name string // empty = unknown
 }
 
 // Log says what the sidecar logs, and in which format.

@@ -9,6 +9,7 @@ import (
 
 	"rockpool.dev/sidecar/api/agent"
 	"rockpool.dev/sidecar/api/exclude"
+	"rockpool.dev/sidecar/api/filters"
 )
 
 // EnvPrefix begins the name of every environment variable of the sidecar.
@@ -173,6 +174,32 @@ func Keys() []Key {
 		{"offline.tokens", "true|false", "false", atStart,
 			"Whether requests for service-account tokens (TokenRequest) get the last token that was issued to the same caller for the same, while the link is down and the token is valid; tokens are in memory only.",
 			func(c *Config, v string) (err error) { c.Offline.Tokens, err = boolean(v); return }},
+		{"node.name", "name", "", atStart,
+			"Name of the node that the pod runs on; the injector sets it by the downward API; empty = unknown.",
+			func(c *Config, v string) (err error) { c.Node.Name, err = optional(domain, v); return }},
+		{"filters.choice", "filters", "", atRunTime,
+			"Response filters for all clients of the pod, comma-separated; - before a name takes the filter away from all clients.",
+			func(c *Config, v string) (err error) { c.Filters.Choice, err = filters.ParseChoice(v); return }},
+		filterAgents(filters.DiscardCloudService),
+		filterAgents(filters.NodePortIsolation),
+		filterAgents(filters.MasterService),
+		filterAgents(filters.ForwardKubeSvcTraffic),
+		filterAgents(filters.ServiceTopology),
+		{"filters.keep", "rules", "", atRunTime,
+			"Rules that say which objects clients see, one on a line: RESOURCE.GROUP: EXPRESSION in CEL, with the variables object and node; a line that begins with a space continues the one before.",
+			func(c *Config, v string) (err error) { c.Filters.Rules, err = rules(v); return }},
+		{"filters.drop-unknown", "true|false", "false", atRunTime,
+			"Whether servicetopology drops endpoints of which it does not know whether they belong here, such as those without a node.",
+			func(c *Config, v string) (err error) { c.Filters.DropUnknown, err = boolean(v); return }},
+		{"filters.pool", "label", "", atRunTime,
+			"Pool of the pod's node, where neither the Node nor a NodePool can be read; empty = unknown.",
+			func(c *Config, v string) (err error) { c.Filters.Pool, err = optional(labelValue, v); return }},
+		{"filters.zone", "label", "", atRunTime,
+			"Zone of the pod's node, where the Node cannot be read; empty = unknown.",
+			func(c *Config, v string) (err error) { c.Filters.Zone, err = optional(labelValue, v); return }},
+		{"filters.pools", "pools", "", atRunTime,
+			"Nodes of pools, where neither Nodes nor NodePools can be read: POOL=NODE,NODE;POOL=NODE, or a pool on each line; * and ? are wildcards in names of nodes.",
+			func(c *Config, v string) (err error) { c.Filters.Pools, err = filters.ParsePools(v); return }},
 		{"log.level", "debug|info|warn|error", "info", atRunTime,
 			"Lowest severity to log; debug logs every request; info the first of failed ones that are alike, then their count.",
 			func(c *Config, v string) (err error) { c.Log.Level, err = level(v); return }},

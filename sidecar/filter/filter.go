@@ -271,11 +271,12 @@ func (q *query) scope() string {
 }
 
 // cuttable returns the request without those clauses of its Accept header that objects cannot be cut
-// out of, if the client accepts something else.
+// out of, or that the filter keep cannot read, if the client accepts something else.
 func (q *query) cuttable() *http.Request {
+	keeps := slices.ContainsFunc(q.view.chain.Filters, func(f rule.Filter) bool { return f.Name == filters.Keep })
 	var left []string
 	for clause := range strings.SplitSeq(q.info.RawAccept, ",") {
-		if !strings.Contains(clause, "cbor") {
+		if !strings.Contains(clause, "cbor") && !(keeps && strings.Contains(clause, "protobuf")) {
 			left = append(left, clause)
 		}
 	}

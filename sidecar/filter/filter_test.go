@@ -12,7 +12,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"rockpool.dev/sidecar/api/filters"
 	"rockpool.dev/sidecar/api/wire"
+	"rockpool.dev/sidecar/filter/keep"
 	"rockpool.dev/tests/eventually"
 )
 
@@ -201,6 +203,30 @@ func TestAWatchIsCorrected(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+func TestARuleKeepsObjectsForAClientThatPrefersProtobuf(t *testing.T) {
+	s := newServer(t)
+	s.put(newService("web", map[string]string{"site": "a"}))
+	s.put(newService("db", map[string]string{"site": "b"}))
+	f := newFilter(t, s)
+	next := Settings{}
+	var err error
+	if next.Rules, err = filters.ParseRules("services: object.metadata.annotations['site'] == 'a'"); err != nil {
+		t.Fatal(err)
+	}
+	if next.Conditions, err = keep.Conditions(next.Rules); err != nil {
+		t.Fatal(err)
+	}
+	f.Set(next)
+	code, body := get(t, f, pathServices, "application/vnd.kubernetes.protobuf,application/json")
+	if code != http.StatusOK || !strings.Contains(body, `"name":"web"`) || strings.Contains(body, `"name":"db"`) {
+		t.Errorf("%d %s", code, body)
+	}
+	// A client that takes no JSON gets everything.
+	if code, body := get(t, f, pathServices, "application/vnd.kubernetes.protobuf"); code != http.StatusOK || !strings.Contains(body, "db") {
+		t.Errorf("%d %q", code, body)
 	}
 }
 

@@ -57,7 +57,7 @@ type server struct {
 	refused map[string]bool // resources that nobody may read
 	down    bool
 	listing func(resource string) // called before a list is answered; nil: nothing is
-	reads   []string // URIs of all requests
+	reads   []string              // URIs of all requests
 }
 
 func newServer(t testing.TB) *server {

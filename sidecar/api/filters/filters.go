@@ -81,7 +81,7 @@ type Settings struct {
 }
 
 // Choice adds filters for all clients of a pod, or takes them away. The zero value does neither.
-type Choice struct{ added, removed []string }
+type Choice struct{ Added, Removed []string }
 
 // ParseChoice reads a comma-separated list of names of filters. A minus before a name takes the
 // filter away.
@@ -97,13 +97,13 @@ func ParseChoice(list string) (c Choice, err error) {
 			problems = append(problems, fmt.Errorf("%q is not a filter; allowed are %s, and - before a name takes the filter away",
 				entry, strings.Join(Names(), ", ")))
 		case remove:
-			c.removed = append(c.removed, name)
+			c.Removed = append(c.Removed, name)
 		default:
-			c.added = append(c.added, name)
+			c.Added = append(c.Added, name)
 		}
 	}
-	for _, name := range c.added {
-		if slices.Contains(c.removed, name) {
+	for _, name := range c.Added {
+		if slices.Contains(c.Removed, name) {
 			problems = append(problems, fmt.Errorf("%q is both added and taken away; one of the two is allowed", name))
 		}
 	}
@@ -137,10 +137,10 @@ func ParseAgents(name, list string) (agent.Selector, error) {
 
 // Enabled reports whether a filter applies to the client with this User-Agent.
 func (s *Settings) Enabled(name, userAgent string) bool {
-	if slices.Contains(s.Choice.removed, name) {
+	if slices.Contains(s.Choice.Removed, name) {
 		return false
 	}
-	if slices.Contains(s.Choice.added, name) {
+	if slices.Contains(s.Choice.Added, name) {
 		return true
 	}
 	selector, ok := s.Agents[name]
