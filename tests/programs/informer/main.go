@@ -19,6 +19,7 @@ import (
 	"sync"
 	"syscall"
 
+	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -183,8 +184,15 @@ func (p *printer) print(event, resource string, object any, informer cache.Share
 	p.encode(line{event, resource, m.GetName(), string(m.GetUID()), m.GetResourceVersion(), data(object), len(informer.GetStore().ListKeys())})
 }
 
-// data is the field data of an object, if it has one.
+// data is the field data of an object, if it has one. Of an EndpointSlice it is the addresses.
 func data(object any) map[string]string {
+	if s, ok := object.(*discoveryv1.EndpointSlice); ok {
+		var addresses []string
+		for _, e := range s.Endpoints {
+			addresses = append(addresses, e.Addresses...)
+		}
+		return map[string]string{"addresses": "[" + strings.Join(addresses, " ") + "]"}
+	}
 	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
 	if err != nil {
 		return nil
