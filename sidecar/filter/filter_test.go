@@ -54,7 +54,7 @@ func TestAListShowsEndpointsOfThisNodeOnly(t *testing.T) {
 		f := newFilter(t, s)
 		c := newClient(t, f, pathSlices, format)
 		want := newSlice("web-a", "web", nodeName)
-		want.ResourceVersion = "102"
+		want.ResourceVersion, want.UID = "102", "uid-web-a"
 		e := encoding{t: t, format: format}
 		c.holds("a list", map[string]string{"shop/web-a": string(e.bare(want)), "shop/db-a": bare(t, format, s, "endpointslices", "shop/db-a")})
 	}
@@ -192,6 +192,7 @@ func TestAWatchIsCorrected(t *testing.T) {
 				if x.want != nil {
 					o := newSlice("web-a", "web", x.want...)
 					s.mu.Lock()
+					o.UID = "uid-web-a"
 					o.ResourceVersion = s.objects["endpointslices"]["shop/web-a"].GetResourceVersion()
 					s.mu.Unlock()
 					e := encoding{t: t, format: format}

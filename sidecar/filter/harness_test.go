@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -20,6 +21,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 
 	"rockpool.dev/sidecar/api/filters"
@@ -57,7 +59,7 @@ type server struct {
 	refused map[string]bool // resources that nobody may read
 	down    bool
 	listing func(resource string) // called before a list is answered; nil: nothing is
-	reads   []string              // URIs of all requests
+	era     int                   // goes up when streams break off
 }
 
 func newServer(t testing.TB) *server {
@@ -90,6 +92,7 @@ func (s *server) put(o object) {
 	s.version++
 	o = o.DeepCopyObject().(object)
 	o.SetResourceVersion(strconv.Itoa(s.version))
+	o.SetUID(types.UID("uid-" + o.GetName()))
 	resource, key := resourceOf(o), o.GetNamespace()+"/"+o.GetName()
 	if s.objects[resource] == nil {
 		s.objects[resource] = map[string]object{}
@@ -121,6 +124,14 @@ func (s *server) setDown(down bool) {
 	s.down = down
 }
 
+// breakOff breaks off all streams.
+func (s *server) breakOff() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.era++
+	s.more.Broadcast()
+}
+
 // selects reports whether a request is for an object.
 func selects(i *request.Info, o object) bool {
 	if o == nil || i.Namespace != "" && o.GetNamespace() != i.Namespace {
@@ -141,7 +152,6 @@ func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.reads = append(s.reads, r.URL.RequestURI())
 	if s.down {
 		return nil, apierrors.NewServiceUnavailable("the link is down")
 	}
@@ -172,7 +182,7 @@ func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
 		return s.response(code, format.MediaType(), io.NopCloser(strings.NewReader(string(raw)))), nil
 	case request.Watch:
 		from, _ := strconv.Atoi(i.ResourceVersion)
-		w := &stream{server: s, encoding: e, info: i, next: slices.IndexFunc(s.changes, func(c change) bool { return c.version > from })}
+		w := &stream{server: s, encoding: e, info: i, era: s.era, next: slices.IndexFunc(s.changes, func(c change) bool { return c.version > from })}
 		if w.next < 0 {
 			w.next = len(s.changes)
 		}
@@ -192,7 +202,7 @@ func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 func (s *server) response(code int, mediaType string, body io.ReadCloser) *http.Response {
-	return &http.Response{StatusCode: code, Status: strconv.Itoa(code), Header: http.Header{"Content-Type": {mediaType}}, Body: body, ContentLength: -1}
+	return &http.Response{StatusCode: code, Status: strconv.Itoa(code), Header: http.Header{"Content-Type": {mediaType}, "Audit-Id": {"1"}}, Body: body, ContentLength: -1}
 }
 
 // encoding is how one answer is encoded.
@@ -207,7 +217,7 @@ type encoding struct {
 func (e *encoding) bare(o object) []byte {
 	if e.metadata {
 		o = &partial{metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
-			Name: o.GetName(), Namespace: o.GetNamespace(), Labels: o.GetLabels(), Annotations: o.GetAnnotations(), ResourceVersion: o.GetResourceVersion(),
+			UID: o.GetUID(), Name: o.GetName(), Namespace: o.GetNamespace(), Labels: o.GetLabels(), Annotations: o.GetAnnotations(), ResourceVersion: o.GetResourceVersion(),
 		}}}
 	}
 	raw, err := json.Marshal(o)
@@ -289,6 +299,7 @@ type stream struct {
 	next     int // index of the next change
 	buf      []byte
 	closed   bool
+	era      int
 }
 
 // begin has the stream send the present state first. The lock is held.
@@ -334,8 +345,8 @@ func (w *stream) Read(p []byte) (int, error) {
 				w.event(wire.Deleted, gone)
 			}
 		}
-		if w.closed {
-			return 0, io.ErrClosedPipe
+		if w.closed || w.era != w.server.era {
+			return 0, io.ErrUnexpectedEOF
 		}
 		if len(w.buf) == 0 {
 			w.more.Wait()
@@ -356,11 +367,14 @@ func (w *stream) Close() error {
 
 const nodeName = "edge-1"
 
+// token is a JSON Web Token whose subject is web.
+var token = "eyJhbGciOiJFUzI1NiJ9." + base64.RawURLEncoding.EncodeToString([]byte(`{"sub":"web"}`)) + ".c2ln"
+
 // newFilter returns a Filter over a server. All filters apply to all clients.
-func newFilter(t testing.TB, s *server) *Filter {
+func newFilter(t testing.TB, next http.RoundTripper) *Filter {
 	log := zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel))
 	f := New(Options{
-		Next: s, Address: netip.MustParseAddrPort("127.0.0.1:10268"), NodeName: nodeName,
+		Next: next, Address: netip.MustParseAddrPort("127.0.0.1:10268"), NodeName: nodeName,
 		Subject:       func(h http.Header) string { return h.Get("Authorization") },
 		Authorization: func(_, otherwise string) string { return otherwise },
 		Logger:        log, Repeated: tally.New(log, clock.RealClock{}),
@@ -382,7 +396,7 @@ func choose(t testing.TB, list string) Settings {
 func newRequest(uri, accept string) *http.Request {
 	r := httptest.NewRequest(http.MethodGet, uri, nil)
 	r.Header.Set("Accept", accept)
-	r.Header.Set("Authorization", "Bearer a")
+	r.Header.Set("Authorization", "Bearer "+token)
 	r.Header.Set("User-Agent", "informer/1")
 	return r
 }
