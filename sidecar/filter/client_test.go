@@ -25,7 +25,7 @@ type client struct {
 	filter http.RoundTripper
 	path   string
 	format wire.Format
-	header map[string]string
+	asks   string // initialEvents, or empty for a list
 	cancel context.CancelFunc
 	ended  chan struct{}
 
@@ -38,9 +38,16 @@ type client struct {
 	cut     context.CancelFunc // of the watch
 }
 
+// initialEvents asks for the present state at the begin of a watch (KEP-3157), as client-go does.
+const initialEvents = "&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"
+
 func newClient(t testing.TB, f http.RoundTripper, path string, format wire.Format) *client {
+	return startClient(t, &client{filter: f, path: path, format: format})
+}
+
+func startClient(t testing.TB, c *client) *client {
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &client{t: t, filter: f, path: path, format: format, cancel: cancel, ended: make(chan struct{}), held: map[string]string{}}
+	c.t, c.cancel, c.ended, c.held = t, cancel, make(chan struct{}), map[string]string{}
 	c.changed = sync.NewCond(&c.mu)
 	go func() {
 		defer close(c.ended)
@@ -55,7 +62,9 @@ func newClient(t testing.TB, f http.RoundTripper, path string, format wire.Forma
 
 func (c *client) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		if err := c.list(ctx); err != nil {
+		if c.asks != "" {
+			c.reset()
+		} else if err := c.list(ctx); err != nil {
 			if ctx.Err() == nil && !apierrors.IsServiceUnavailable(err) {
 				c.t.Error(err)
 				return
@@ -69,6 +78,13 @@ func (c *client) run(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// reset has the client begin from nothing.
+func (c *client) reset() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held, c.version = map[string]string{}, ""
 }
 
 func (c *client) do(ctx context.Context, query string) (*http.Response, error) {
@@ -113,9 +129,13 @@ func (c *client) watch(ctx context.Context) error {
 	defer cancel()
 	c.mu.Lock()
 	c.cut = cancel
-	version := c.version
+	version, query := c.version, ""
+	if c.asks != "" && c.version == "" {
+		query = c.asks
+		clear(c.held)
+	}
 	c.mu.Unlock()
-	resp, err := c.do(ctx, "?watch=true&allowWatchBookmarks=true&resourceVersion="+version)
+	resp, err := c.do(ctx, "?watch=true&allowWatchBookmarks=true&resourceVersion="+version+query)
 	if err != nil {
 		return err
 	}
@@ -147,7 +167,12 @@ func (c *client) frame(raw []byte) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.version = meta.ResourceVersion
+	if meta.InitialEventsEnd {
+		c.lists++
+	}
+	if c.asks == "" || c.version != "" || meta.InitialEventsEnd {
+		c.version = meta.ResourceVersion
+	}
 	key := meta.Namespace + "/" + meta.Name
 	_, held := c.held[key]
 	c.events = append(c.events, strings.TrimSuffix(event.Type+" "+key, " /"))
@@ -200,5 +225,5 @@ func (c *client) waitFor(what string, condition func() bool) {
 // holds waits until the client holds exactly some objects.
 func (c *client) holds(what string, want map[string]string) {
 	c.t.Helper()
-	c.waitFor(fmt.Sprintf("%s: wanted %q", what, want), func() bool { return c.lists > 0 && maps.Equal(c.held, want) })
+	c.waitFor(fmt.Sprintf("%s: wanted %q", what, want), func() bool { return c.lists > 0 && (c.asks == "" || c.version != "") && maps.Equal(c.held, want) })
 }

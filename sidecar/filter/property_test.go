@@ -76,8 +76,9 @@ func TestAFilteredStreamFoldedIsTheFilteredState(t *testing.T) {
 				s := newServer(t)
 				s.put(newNode(nodeName, "p"))
 				f := newFilter(t, s)
-				slicesClient := newClient(t, f, pathSlices, format)
-				servicesClient := newClient(t, f, pathServices, format)
+				asks := []string{"", initialEvents}[seed%2]
+				slicesClient := startClient(t, &client{filter: f, path: pathSlices, format: format, asks: asks})
+				servicesClient := startClient(t, &client{filter: f, path: pathServices, format: format, asks: asks})
 				for round := range 12 {
 					for range 1 + random.IntN(5) {
 						step(t, random, s, f, slicesClient, servicesClient)
