@@ -14,7 +14,13 @@ const maxDoubts = 1024
 // the store has failed. They are written with the next group. Until then Doubtful has them.
 type doubts struct {
 	mu sync.Mutex
-	of map[doubt]int64 // store.DB.Next when it was told
+	of map[doubt]lost
+}
+
+// lost is what a client was told last of what the store does not have.
+type lost struct {
+	told    int64  // store.DB.Next at that time
+	version string // it is not older than that; empty: unknown
 }
 
 // doubt names an object, or a scope if its key has no name.
@@ -23,19 +29,24 @@ type doubt struct {
 	store.Key
 }
 
-func (doubt) evidence(told int64) store.Evidence {
-	return store.Evidence{Says: store.Unknown, Asked: told, Told: told, Read: store.Latest}
+func (l lost) evidence() store.Evidence {
+	return store.Evidence{Says: store.Unknown, Floor: l.version, Asked: l.told, Told: l.told, Read: store.Latest}
 }
 
 // doubt notes that nothing from before counts of an object or scope.
-func (r *Recorder) doubt(res store.Resource, key store.Key, told int64) {
+func (r *Recorder) doubt(res store.Resource, key store.Key, told int64, version string) {
 	r.doubts.mu.Lock()
 	defer r.doubts.mu.Unlock()
 	if len(r.doubts.of) >= maxDoubts {
 		key.Name = ""
 	}
 	d := doubt{res, key}
-	r.doubts.of[d] = max(r.doubts.of[d], told)
+	l := r.doubts.of[d]
+	if l.version == "" || store.NewerVersion(version, l.version) {
+		l.version = version
+	}
+	l.told = max(l.told, told)
+	r.doubts.of[d] = l
 }
 
 func (d *doubts) empty() bool {
@@ -44,18 +55,18 @@ func (d *doubts) empty() bool {
 	return len(d.of) == 0
 }
 
-func (d *doubts) all() map[doubt]int64 {
+func (d *doubts) all() map[doubt]lost {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return maps.Clone(d.of)
 }
 
 // remove removes what is written, unless there is a newer doubt of the same.
-func (d *doubts) remove(written map[doubt]int64) {
+func (d *doubts) remove(written map[doubt]lost) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for k, told := range written {
-		if d.of[k] == told {
+	for k, l := range written {
+		if d.of[k] == l {
 			delete(d.of, k)
 		}
 	}

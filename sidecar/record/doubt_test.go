@@ -60,7 +60,7 @@ func TestWhatDoesNotFitIsDoubtfulUntilItIsKnown(t *testing.T) {
 func TestDoubtsAreBounded(t *testing.T) {
 	h := idleHarness(t, t.TempDir(), 0)
 	for i := range 2 * maxDoubts {
-		h.doubt(configMaps, store.Key{Namespace: "shop", Name: fmt.Sprint("o", i)}, h.db.Next())
+		h.doubt(configMaps, store.Key{Namespace: "shop", Name: fmt.Sprint("o", i)}, h.db.Next(), "")
 	}
 	if n := len(h.doubts.of); n > maxDoubts+1 {
 		t.Errorf("%d doubts", n)

@@ -144,7 +144,7 @@ func (e eventAlone) lost()                { e.event.lost() }
 // lost makes the object doubtful, or all objects of the watch if the event was a bookmark.
 func (e *event) lost() {
 	if e.key != (store.Key{}) {
-		e.stream.recorder.doubt(e.stream.scope.Of(), e.key, e.told)
+		e.stream.recorder.doubt(e.stream.scope.Of(), e.key, e.told, e.version)
 	}
 }
 
@@ -243,5 +243,5 @@ func (d *difference) apply(g *group) error {
 
 // lost makes all objects of the watch doubtful.
 func (d *difference) lost() {
-	d.stream.recorder.doubt(d.stream.scope.Of(), store.Key{Namespace: d.stream.scope.Namespace}, d.told)
+	d.stream.recorder.doubt(d.stream.scope.Of(), store.Key{Namespace: d.stream.scope.Namespace}, d.told, d.version)
 }

@@ -2,6 +2,7 @@ package record
 
 import (
 	"bytes"
+	"cmp"
 	"strings"
 	"time"
 
@@ -75,7 +76,9 @@ func (o observeUnserved) apply(g *group) error {
 	return err
 }
 
-func (o observe) lost() { o.recorder.doubt(o.resource, o.key, o.evidence.Told) }
+func (o observe) lost() {
+	o.recorder.doubt(o.resource, o.key, o.evidence.Told, cmp.Or(o.evidence.Version, o.evidence.Floor))
+}
 
 // dropResponsesBelow drops the verbatim responses for the paths below the request's.
 func dropResponsesBelow(s *Source) operation {
@@ -146,7 +149,7 @@ func (p putSingle) apply(g *group) error {
 }
 
 func (p putSingle) lost() {
-	p.recorder.doubt(p.scope.Of(), p.object.Key(), p.object.Told)
+	p.recorder.doubt(p.scope.Of(), p.object.Key(), p.object.Told, p.object.ResourceVersion)
 }
 
 // singleKey names the object of a putSingle.

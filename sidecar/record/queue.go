@@ -97,7 +97,7 @@ func New(opts Options) *Recorder {
 		open:        map[*snapshot]struct{}{},
 		wake:        make(chan struct{}, 1), stale: make(chan Stale, maxStale),
 		incoming: map[*snapshot]struct{}{}, singles: map[singleKey]*putSingle{},
-		used: map[int64]time.Time{}, doubts: doubts{of: map[doubt]int64{}},
+		used: map[int64]time.Time{}, doubts: doubts{of: map[doubt]lost{}},
 	}
 }
 

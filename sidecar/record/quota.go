@@ -61,7 +61,7 @@ func (r *Recorder) enforceQuota(ctx context.Context, full bool) error {
 // dropWaiting gives up the lists that wait for their next page: they may never be whole.
 func (r *Recorder) dropWaiting(ctx context.Context) {
 	for _, l := range r.pages.drop(func(pagedList) bool { return true }) {
-		r.doubt(l.snap.scope.Of(), store.Key{Namespace: l.snap.scope.Namespace}, l.snap.source.told)
+		r.doubt(l.snap.scope.Of(), store.Key{Namespace: l.snap.scope.Namespace}, l.snap.source.told, "")
 		r.orphaned = append(r.orphaned, l.snap)
 		delete(r.open, l.snap)
 	}

@@ -56,7 +56,7 @@ func (s *snapshot) end(meta store.CollectionMeta) {
 // lost gives the list up. Its client has the items, so that nothing older of the scope counts.
 func (s *snapshot) lost() {
 	if !s.broken.Swap(true) {
-		s.recorder.doubt(s.scope.Of(), store.Key{Namespace: s.scope.Namespace}, s.source.told)
+		s.recorder.doubt(s.scope.Of(), store.Key{Namespace: s.scope.Namespace}, s.source.told, "")
 		s.recorder.report(Stale{Source: *s.source, Form: s.form})
 	}
 }

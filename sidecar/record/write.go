@@ -108,8 +108,8 @@ func (r *Recorder) commit(ctx context.Context, ops []operation) error {
 			tx: tx, openWatches: &r.openWatches, positions: map[store.Scope]*position{},
 			used: map[int64]struct{}{}, deferred: map[deferredWrite]struct{}{}, unserved: map[served]int{},
 		}
-		for d, told := range doubts {
-			if err := tx.Observe(d.Resource, d.Key, d.evidence(told)); err != nil {
+		for d, l := range doubts {
+			if err := tx.Observe(d.Resource, d.Key, l.evidence()); err != nil {
 				return err
 			}
 		}

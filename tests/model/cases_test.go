@@ -181,11 +181,17 @@ func TestCases(t *testing.T) {
 			asked(lists(app)), opened(watchOf(app)), made(a), asked(one(remove, a)), asked(one(post, a)), {action: delivers, n: 1}},
 		"opaque versions: a late event of an object that was deleted and made again, as a list has shown": {
 			asked(lists(app)), opened(watchOf(app)), made(a), asked(one(remove, a)), made(a), asked(lists(app)), {action: delivers, n: 1}},
+		"a small queue: a write that is lost, and a late deletion of the object before": {
+			made(b), opened(watchOf(app).from(fromState)), {action: delivers, n: 1}, {action: flushes}, made(a), {action: delivers, n: 1}, {action: flushes}, deleted(a), made(a),
+			{action: holds}, asked(one(get, b)), asked(one(put, a)), {action: delivers, n: 1}},
 		"two watches at different positions": {
 			made(a), asked(lists(app)), opened(watchOf(app)), second(opened(watchOf(app))), updated(a), deleted(a), told, second(op{action: delivers, n: 1})},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := &history{Programs: 1, Kinds: []*kind{ops[0].kind()}, Ops: ops, Opaque: strings.HasPrefix(name, "opaque versions: ")}
+			if strings.HasPrefix(name, "a small queue: ") {
+				h.QueueSize, h.Padding = 2600, 1<<10
+			}
 			for _, n := range []int{10, 1, 2, 8, 4, 0} { // every form, and then after a relist
 				h.Ops = append(h.Ops, op{action: cuts, n: n})
 			}

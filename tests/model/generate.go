@@ -107,10 +107,8 @@ func (g generator) ops(h *history) []op {
 		first.action, first.key, first.ask.key = sends, h.Hot, h.Hot
 		return append(out, g.crowd(h, out[0])...)
 	}
-	if first := out[0]; first.action == asks && first.ask.verb >= post && first.ask.verb < removeMany && !h.Plain && g.oneIn(6) {
-		// Somebody else changes the object just before, and the event comes after the answer.
-		before, late := op{action: changes, key: first.ask.key, n: g.IntN(64)}, op{action: delivers, who: first.who, n: 1}
-		return []op{before, first, late, {action: cuts, n: g.IntN(64)}}
+	if first := out[0]; first.action == asks && first.ask.verb >= post && first.ask.verb < removeMany && !h.Plain && g.oneIn(5) {
+		return g.race(h, first)
 	}
 	if first := out[0]; first.action == sends {
 		for _, next := range []action{isAnswered, reads} {
@@ -121,6 +119,18 @@ func (g generator) ops(h *history) []op {
 		}
 	}
 	return out
+}
+
+// race has somebody else change an object just before a program writes it. Then either the event
+// comes late, or the program asks again, after an answer that may be in any form.
+func (g generator) race(h *history, write op) []op {
+	before, after := op{action: changes, key: write.ask.key, n: g.IntN(64)}, op{action: delivers, who: write.who, n: 1}
+	if g.oneIn(2) {
+		write.ask.form = form(g.IntN(int(formCount)))
+		after = op{action: asks, who: write.who, ask: g.ask(h)}
+		after.ask.key = write.ask.key
+	}
+	return []op{before, write, after, {action: cuts, n: g.IntN(64)}}
 }
 
 // crowd has more requests under way with the first, which are answered and read in any order.
