@@ -272,7 +272,7 @@ func overtakenIn(ctx context.Context, tx *sql.Tx, c, other Collection, s Selecti
 				continue
 			}
 		}
-		if mine.Agrees(theirs) || !theirs.Newer(mine) && (mine.Newer(theirs) || c.Selects() && !item.uid.Valid) {
+		if mine.Agrees(theirs) || mine.Newer(theirs) {
 			continue
 		}
 		selected := false

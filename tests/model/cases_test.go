@@ -184,6 +184,10 @@ func TestCases(t *testing.T) {
 		"a small queue: a write that is lost, and a late deletion of the object before": {
 			made(b), opened(watchOf(app).from(fromState)), {action: delivers, n: 1}, {action: flushes}, made(a), {action: delivers, n: 1}, {action: flushes}, deleted(a), made(a),
 			{action: holds}, asked(one(get, b)), asked(one(put, a)), {action: delivers, n: 1}},
+		"opaque versions: a list of one name lacks an object that the first events of a watch have shown": {
+			opened(watchOf(onlyA).from(fromState)), asked(lists(onlyA)), made(a), told},
+		"opaque versions: a POST under way with an event of a list with a label": {
+			asked(lists(front)), opened(watchOf(front)), made(b), asked(one(post, a)), {action: delivers, n: 1}},
 		"two watches at different positions": {
 			made(a), asked(lists(app)), opened(watchOf(app)), second(opened(watchOf(app))), updated(a), deleted(a), told, second(op{action: delivers, n: 1})},
 	} {

@@ -104,7 +104,7 @@ var plainActions = []action{changes, asks, delivers, bookmarks, flushes, cuts, j
 func (g generator) ops(h *history) []op {
 	out := []op{g.op(h)}
 	if first := &out[0]; first.action == asks && h.Crowded && !g.oneIn(3) {
-		first.action, first.key, first.ask.key = sends, h.Hot, h.Hot
+		first.action, first.key, first.ask = sends, h.Hot, first.ask.about(h.Hot)
 		return append(out, g.crowd(h, out[0])...)
 	}
 	if first := out[0]; first.action == asks && first.ask.verb >= post && first.ask.verb < removeMany && !h.Plain && g.oneIn(5) {
@@ -127,8 +127,7 @@ func (g generator) race(h *history, write op) []op {
 	before, after := op{action: changes, key: write.ask.key, n: g.IntN(64)}, op{action: delivers, who: write.who, n: 1}
 	if g.oneIn(2) {
 		write.ask.form = form(g.IntN(int(formCount)))
-		after = op{action: asks, who: write.who, ask: g.ask(h)}
-		after.ask.key = write.ask.key
+		after = op{action: asks, who: write.who, ask: g.ask(h).about(write.ask.key)}
 	}
 	return []op{before, write, after, {action: cuts, n: g.IntN(64)}}
 }
@@ -139,8 +138,7 @@ func (g generator) crowd(h *history, first op) (out []op) {
 	for slot := range slots {
 		o := first
 		if slot > 0 {
-			o.ask = g.ask(h)
-			o.key, o.ask.key = h.Hot, h.Hot
+			o.key, o.ask = h.Hot, g.ask(h).about(h.Hot)
 			o.slot = (first.slot + slot) % slots
 			out = append(out, o)
 		}
@@ -252,6 +250,15 @@ func (g generator) ask(h *history) ask {
 	}
 	a.any = a.verb <= list && !h.Plain && g.oneIn(3)
 	a.beta = a.kind() == deployments && a.form == inJSON && !h.Plain && g.oneIn(8)
+	return a
+}
+
+// about is the request for another object. Another kind may not have the subresource.
+func (a ask) about(k key) ask {
+	if k.kind != a.key.kind {
+		a.sub, a.beta = "", false
+	}
+	a.key = k
 	return a
 }
 
