@@ -207,17 +207,22 @@ func (s *Snapshot) baseObjects(tx *Tx, after Key, most int) ([]baseObject, error
 // maxGivenUp bounds the objects that GiveUp and Split record alone.
 const maxGivenUp = 1000
 
-// GiveUp records the objects that were added, and differ from the previous collection, as singles:
-// the rest of the list will not come. The singles' scope and the kind are those of PutSingle. If
-// there are too many, the scope becomes doubtful instead.
+// GiveUp records the objects that were added as singles, except those that are known to be as in the
+// previous collection: the rest of the list will not come. The singles' scope and the kind are those
+// of PutSingle. If there are too many, the scope becomes doubtful instead.
 func (s *Snapshot) GiveUp(tx *Tx, singles Scope, kind, apiVersion string) error {
-	if s.fill == 0 || s.file != tx.file {
+	if s.file == nil || s.file != tx.file {
 		return nil
 	}
 	ids, err := s.rows(tx, s.fill)
 	if err != nil {
 		return err
 	}
+	observed, err := s.observed(tx)
+	if err != nil {
+		return err
+	}
+	ids = append(ids, observed...)
 	if len(ids) > maxGivenUp {
 		if err := s.doubt(tx); err != nil {
 			return err
@@ -279,12 +284,22 @@ func (s *Snapshot) doubt(tx *Tx) error {
 }
 
 // rows returns the ids of the objects of a collection, but not many more than maxGivenUp.
-func (s *Snapshot) rows(tx *Tx, collection int64) (ids []int64, err error) {
-	ids, err = collect(func(scan func(...any) error) (id int64, err error) {
-		err = scan(&id)
-		return id, err
-	})(tx.tx.Query(`SELECT id FROM object WHERE collection_id = ? LIMIT ?`, collection, maxGivenUp+1))
+func (s *Snapshot) rows(tx *Tx, collection int64) ([]int64, error) {
+	ids, err := collect(scanID)(tx.tx.Query(`SELECT id FROM object WHERE collection_id = ? LIMIT ?`, collection, maxGivenUp+1))
 	return ids, tx.wrapErr("read snapshot", err)
+}
+
+// observed returns the ids of the unchanged objects of which there are observations.
+func (s *Snapshot) observed(tx *Tx) ([]int64, error) {
+	res := s.scope.Of()
+	ids, err := collect(scanID)(tx.tx.Query(`SELECT o.id FROM observation t JOIN object o ON o.collection_id = ? AND o.namespace = t.namespace AND o.name = t.name
+		WHERE t.principal = ? AND t.api_group = ? AND t.resource = ?`, s.base, res.Principal, res.Group, res.Resource))
+	return slices.DeleteFunc(ids, func(id int64) bool { return !s.unchanged.has(id) }), tx.wrapErr("read snapshot", err)
+}
+
+func scanID(scan func(...any) error) (id int64, err error) {
+	err = scan(&id)
+	return id, err
 }
 
 // putAlone records objects of the list as singles.

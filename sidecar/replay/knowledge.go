@@ -1,7 +1,6 @@
 package replay
 
 import (
-	"cmp"
 	"slices"
 
 	"rockpool.dev/store"
@@ -85,9 +84,8 @@ func (k *knowledge) absent() (version string, ok bool) {
 		if e.Says != store.Gone || !k.holds(e, from) {
 			return
 		}
-		at := cmp.Or(e.Version, e.Floor)
-		if !ok || version == "" || store.NewerVersion(at, version) {
-			version = at
+		if !ok || version == "" || store.NewerVersion(e.Version, version) {
+			version = e.Version
 		}
 		ok = true
 	}

@@ -188,6 +188,11 @@ func TestCases(t *testing.T) {
 			opened(watchOf(onlyA).from(fromState)), asked(lists(onlyA)), made(a), told},
 		"opaque versions: a POST under way with an event of a list with a label": {
 			asked(lists(front)), opened(watchOf(front)), made(b), asked(one(post, a)), {action: delivers, n: 1}},
+		"a restored cluster: the first page of a list has an object as it was before a 404": {
+			made(a), made(b), asked(lists(app)), deleted(a), asked(one(put, a)), {action: restores, n: 1}, asked(ask{verb: list, scope: app, limit: 1})},
+		"a lagging 404 while a higher version is known, and a GET at that": {
+			asked(lists(scope{kind: configMaps, namespace: "ops"})), made(a), asked(lists(scope{kind: configMaps, namespace: "ops"})), lagging(asked(one(get, a).anyVersion()), 1),
+			{action: cuts, n: 12 * 20}, {action: cuts, n: 1}},
 		"two watches at different positions": {
 			made(a), asked(lists(app)), opened(watchOf(app)), second(opened(watchOf(app))), updated(a), deleted(a), told, second(op{action: delivers, n: 1})},
 	} {
