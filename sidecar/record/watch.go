@@ -17,6 +17,7 @@ type Watch struct {
 	formConfirmed bool // the server has sent an object in the stream's form
 	snap          *snapshot
 	prev          string // version of the last event; while listing: the highest so far
+	begins        bool   // of phase alone: the events may be of the initial state
 }
 
 type phase int
@@ -46,7 +47,7 @@ func (r *Recorder) watch(source Source, format wire.Format, resumed bool) *Watch
 	source.told = r.db.Next()
 	switch rv := source.Info.ResourceVersion; {
 	case source.Info.Narrowed:
-		w.phase = alone
+		w.phase, w.begins = alone, source.Info.SendInitialEvents || rv == "" || rv == "0"
 	case source.Info.SendInitialEvents:
 		w.phase = initial
 	case rv != "" && rv != "0":
@@ -88,6 +89,7 @@ func (w *Watch) Event(e wire.Event, m wire.Meta) {
 	}
 	ev := w.event(e, m)
 	if w.phase == alone {
+		w.begins = w.begins && e.Type == wire.Added
 		if op := (eventAlone{event: ev}); !w.recorder.enqueue(op) {
 			op.lost()
 		}
@@ -105,7 +107,7 @@ func (w *Watch) event(e wire.Event, m wire.Meta) *event {
 	switch e.Type {
 	case wire.Added, wire.Modified:
 		o := w.row(e, m, ev.told)
-		if w.phase == listing { // it may be of the initial state
+		if w.phase == listing || w.begins && e.Type == wire.Added { // it may be of the initial state
 			o.Asked, ev.asked = w.source.Asked, w.source.Asked
 			if w.source.Info.ResourceVersion == "" { // which is the latest one then
 				o.Read = store.Latest

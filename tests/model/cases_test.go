@@ -193,6 +193,8 @@ func TestCases(t *testing.T) {
 		"a lagging 404 while a higher version is known, and a GET at that": {
 			asked(lists(scope{kind: configMaps, namespace: "ops"})), made(a), asked(lists(scope{kind: configMaps, namespace: "ops"})), lagging(asked(one(get, a).anyVersion()), 1),
 			{action: cuts, n: 12 * 20}, {action: cuts, n: 1}},
+		"opaque versions: the first events of a watch of a part that nobody knows come after a write": {
+			made(namespace), opened(watchOf(scope{kind: namespaces, selector: byShard}).from(watchList)), asked(one(remove, namespace)), {action: delivers, n: 1}},
 		"two watches at different positions": {
 			made(a), asked(lists(app)), opened(watchOf(app)), second(opened(watchOf(app))), updated(a), deleted(a), told, second(op{action: delivers, n: 1})},
 	} {
