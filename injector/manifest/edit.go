@@ -3,6 +3,7 @@ package manifest
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"reflect"
 	"slices"
 	"strings"
@@ -100,6 +101,9 @@ func (e *editor) mapping(n *yamlv3.Node, have, want map[string]any, wanted *yaml
 			if removed++; removed*2 == len(n.Content) {
 				return errReplace
 			}
+			if flow(n) {
+				continue // below
+			}
 			if err := e.removePair(n, i); err != nil {
 				return err
 			}
@@ -113,6 +117,15 @@ func (e *editor) mapping(n *yamlv3.Node, have, want map[string]any, wanted *yaml
 				return err
 			}
 		case err != nil:
+			return err
+		}
+	}
+	if flow(n) && removed > 0 {
+		stays := func(i int) bool {
+			_, known := have[n.Content[2*i].Value]
+			return !known || valueOf(wanted, n.Content[2*i].Value) != nil
+		}
+		if err := e.removeFromFlow(n, 2, stays); err != nil {
 			return err
 		}
 	}
@@ -169,6 +182,7 @@ func (e *editor) addToFlow(at int, value *yamlv3.Node) error {
 	return err
 }
 
+// removePair removes a key of a block mapping and its value.
 func (e *editor) removePair(n *yamlv3.Node, i int) error {
 	from, err := e.offset(n.Content[i])
 	if err != nil {
@@ -177,9 +191,6 @@ func (e *editor) removePair(n *yamlv3.Node, i int) error {
 	end, err := e.end(n.Content[i+1])
 	if err != nil {
 		return err
-	}
-	if flow(n) {
-		return e.removeFromFlow(n, i, from, end, 2)
 	}
 	if start := e.lineStart(from); len(bytes.TrimSpace(e.text[start:from])) == 0 {
 		e.edits = append(e.edits, edit{start, e.lineEnd(end), ""})
@@ -194,19 +205,37 @@ func (e *editor) removePair(n *yamlv3.Node, i int) error {
 	return err
 }
 
-// removeFromFlow removes an element, of which width nodes belong to one, with a comma beside it.
-func (e *editor) removeFromFlow(n *yamlv3.Node, i, from, end, width int) error {
-	if i > 0 {
-		before, err := e.end(n.Content[i-1])
-		e.edits = append(e.edits, edit{before, end, ""})
-		return err
+// removeFromFlow removes the elements of a flow collection that do not stay, each with a comma beside
+// it. An element has width nodes. At least one stays.
+func (e *editor) removeFromFlow(n *yamlv3.Node, width int, stays func(element int) bool) error {
+	elements := len(n.Content) / width
+	for first := 0; first < elements; first++ {
+		if stays(first) {
+			continue
+		}
+		last := first
+		for last+1 < elements && !stays(last+1) {
+			last++
+		}
+		var from, to int
+		var err, err2 error
+		if first > 0 {
+			from, err = e.end(n.Content[first*width-1])
+			to, err2 = e.end(n.Content[(last+1)*width-1])
+		} else {
+			if last+1 == elements {
+				return errReplace
+			}
+			from, err = e.offset(n.Content[0])
+			to, err2 = e.offset(n.Content[(last+1)*width])
+		}
+		if err := errors.Join(err, err2); err != nil {
+			return err
+		}
+		e.edits = append(e.edits, edit{from, to, ""})
+		first = last
 	}
-	if i+width >= len(n.Content) {
-		return errReplace
-	}
-	next, err := e.offset(n.Content[i+width])
-	e.edits = append(e.edits, edit{from, next, ""})
-	return err
+	return nil
 }
 
 // replaceValue replaces the value of the i-th node of a mapping, which is a key.
@@ -225,9 +254,18 @@ func (e *editor) replaceValue(n *yamlv3.Node, i int, value *yamlv3.Node) error {
 			return err
 		}
 	}
+	if quotes := old.Style & (yamlv3.SingleQuotedStyle | yamlv3.DoubleQuotedStyle); quotes != 0 && value.Kind == yamlv3.ScalarNode && value.Tag == "!!str" {
+		quoted := *value
+		quoted.Style = quotes
+		value = &quoted
+	}
 	sameLine := from == keyEnd || e.lineStart(from) == e.lineStart(keyEnd)
 	if flow(n) || len(value.Content) == 0 {
-		text, err := e.inline(value)
+		render := e.inline
+		if flow(n) {
+			render = e.inFlow
+		}
+		text, err := render(value)
 		if from == keyEnd || !sameLine {
 			from, text = keyEnd, " "+text
 		}

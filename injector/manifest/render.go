@@ -70,6 +70,16 @@ func (s style) inline(value *yamlv3.Node) (string, error) {
 	return text, err
 }
 
+// inFlow renders a value for a place in a flow collection, where commas and brackets end a plain
+// scalar.
+func (s style) inFlow(value *yamlv3.Node) (string, error) {
+	text, err := s.inline(list(value))
+	if err != nil {
+		return "", err
+	}
+	return text[1 : len(text)-1], nil
+}
+
 func pair(key string, value *yamlv3.Node) *yamlv3.Node {
 	return &yamlv3.Node{Kind: yamlv3.MappingNode, Tag: "!!map", Content: []*yamlv3.Node{stringNode(key), value}}
 }

@@ -23,6 +23,11 @@ func (e *editor) sequence(n *yamlv3.Node, have, want []any, wanted *yamlv3.Node)
 	if kept == 0 {
 		return errReplace
 	}
+	if flow(n) {
+		if err := e.removeFromFlow(n, 1, func(i int) bool { return stays[i] >= 0 }); err != nil {
+			return err
+		}
+	}
 	next := 0 // of want
 	for i, item := range n.Content {
 		j := stays[i]
@@ -166,17 +171,14 @@ func (e *editor) ownLine(item *yamlv3.Node) (int, error) {
 	return at, err
 }
 
+// removeItem removes an item of a block sequence.
 func (e *editor) removeItem(n *yamlv3.Node, i int) error {
+	if flow(n) {
+		return nil // removeFromFlow has done it
+	}
 	end, err := e.end(n.Content[i])
 	if err != nil {
 		return err
-	}
-	if flow(n) {
-		from, err := e.offset(n.Content[i])
-		if err != nil {
-			return err
-		}
-		return e.removeFromFlow(n, i, from, end, 1)
 	}
 	dash, err := e.ownLine(n.Content[i])
 	e.edits = append(e.edits, edit{e.lineStart(dash), e.lineEnd(end), ""})
@@ -193,7 +195,7 @@ func (e *editor) replaceItem(n *yamlv3.Node, i int, value *yamlv3.Node) error {
 		if err != nil {
 			return err
 		}
-		text, err := e.inline(value)
+		text, err := e.inFlow(value)
 		e.edits = append(e.edits, edit{from, end, text})
 		return err
 	}
