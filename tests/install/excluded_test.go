@@ -32,6 +32,7 @@ func workload(kind, namespace, metadata string) string {
 }
 
 func TestWhoAsksForRockpoolInAnExcludedNamespaceIsTold(t *testing.T) {
+	kubeSystem(t)
 	const asks = `{"annotations": {"rockpool.dev/inject": "true"}}`
 	for name, test := range map[string]struct {
 		kind, namespace, metadata string
@@ -64,6 +65,14 @@ func TestWhoAsksForRockpoolInAnExcludedNamespaceIsTold(t *testing.T) {
 	}
 }
 
+// kubeSystem makes what controllers make in the namespace, which do not run here.
+func kubeSystem(t *testing.T) {
+	t.Helper()
+	if err := plane.CreateNamespace(t.Context(), metav1.NamespaceSystem); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // withComponent applies the default overlay with a component until the test ends.
 func withComponent(t *testing.T, component string) {
 	t.Helper()
@@ -91,6 +100,7 @@ func withComponent(t *testing.T, component string) {
 }
 
 func TestPodsInKubeSystemWithTheLabelAreInjected(t *testing.T) {
+	kubeSystem(t)
 	withComponent(t, "kube-system")
 	f := newFront(t)
 	injector, process := replica(t, kubeconfig(t, account(t)), "--excluded-namespaces=rockpool-system")
