@@ -2,11 +2,17 @@ package zoo
 
 import (
 	"context"
+	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 )
 
 // prints asks a program that prints the ConfigMap greeting once a second. format has %s for the
@@ -48,6 +54,84 @@ func countsIngress(ctx context.Context, r *running, q question) error {
 	}
 	if want := fmt.Sprintf("host=%q", q.value+".zoo.example"); !strings.Contains(found, want) {
 		return fmt.Errorf("no kube_ingress_path with %s in %q", want, found)
+	}
+	return nil
+}
+
+// scrapes asks Prometheus, or a program with the same API, for a target that has the Service's label
+// and has answered.
+func scrapes(port string) func(context.Context, *running, question) error {
+	return func(ctx context.Context, r *running, q question) error {
+		_, body, err := r.get(ctx, port, "/api/v1/targets?state=active", "")
+		if err != nil {
+			return err
+		}
+		var got struct {
+			Data struct {
+				ActiveTargets []struct {
+					Labels     map[string]string
+					Health     string
+					LastScrape time.Time
+				}
+			}
+		}
+		if err := json.Unmarshal([]byte(body), &got); err != nil {
+			return fmt.Errorf("%w: %s", err, body)
+		}
+		for _, target := range got.Data.ActiveTargets {
+			if target.Labels["zoo"] == q.value && target.Health == "up" && target.LastScrape.After(q.after) {
+				return nil
+			}
+		}
+		return fmt.Errorf("no target with zoo=%s is up since %s: %s", q.value, q.after.Format(time.TimeOnly), body)
+	}
+}
+
+// measures asks metrics-server, as the API server does, for a new measurement of the node that has
+// the label.
+func measures(ctx context.Context, r *running, q question) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	config, err := rest.TLSConfigFor(r.bed.Config())
+	if err != nil {
+		return err
+	}
+	// Its certificate is one that it has made for itself.
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true, Certificates: config.Certificates, GetClientCertificate: config.GetClientCertificate},
+	}}
+	url := "https://" + r.address("10250") + "/apis/metrics.k8s.io/v1beta1/nodes?labelSelector=zoo%3D" + q.value
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	var got struct {
+		Message string
+		Items   []struct{ Timestamp metav1.Time }
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&got); err != nil {
+		return err
+	}
+	if len(got.Items) != 1 || !got.Items[0].Timestamp.After(q.after) {
+		return fmt.Errorf("%s, want a measurement of one node with zoo=%s since %s: %+v", resp.Status, q.value, q.after.Format(time.TimeOnly), got)
+	}
+	return nil
+}
+
+// routes sends Traefik a request for the host of the Ingress shop, which the Service's pod answers.
+func routes(ctx context.Context, r *running, q question) error {
+	status, body, err := r.get(ctx, "8000", "/metrics", q.value+".zoo.example")
+	if err != nil {
+		return err
+	}
+	if status != http.StatusOK || !strings.Contains(body, "shop_open 1") {
+		return fmt.Errorf("status %d: %s", status, body)
 	}
 	return nil
 }

@@ -12,8 +12,12 @@ import (
 	"rockpool.dev/tests/bed/node"
 )
 
-// patience bounds each wait for one program. A program that passes does not need it.
-const patience = 2 * time.Minute
+// patience bounds each wait for a program, and lessPatience for one that has already failed. A
+// program that passes needs neither.
+const (
+	patience     = 2 * time.Minute
+	lessPatience = 15 * time.Second
+)
 
 // Stages are the names of the stages of the story, in order.
 var Stages = []string{"online", "cut", "program restarted", "sidecar restarted", "changed in the cloud", "back"}
@@ -72,7 +76,7 @@ type story struct {
 // tell goes through the stages.
 func (s *story) tell(ctx context.Context) error {
 	s.stage(ctx, "online", func(ctx context.Context, r *running) error {
-		if err := until(ctx, func(ctx context.Context) error { return r.find(ctx) }); err != nil {
+		if err := r.until(ctx, r.find); err != nil {
 			return err
 		}
 		return r.ask(ctx, before)
@@ -137,16 +141,20 @@ func (r *running) ask(ctx context.Context, value string) error {
 		return fmt.Errorf("%s is not running", r.Name)
 	}
 	q := question{value: value, after: time.Now()}
-	if err := until(ctx, func(ctx context.Context) error { return r.shows(ctx, r, q) }); err != nil {
+	if err := r.until(ctx, func(ctx context.Context) error { return r.shows(ctx, r, q) }); err != nil {
 		return err
 	}
 	return r.alive()
 }
 
 // until calls ask until it succeeds. The error has the last error of ask.
-func until(ctx context.Context, ask func(context.Context) error) error {
+func (r *running) until(ctx context.Context, ask func(context.Context) error) error {
+	limit := patience
+	if len(r.result.Failures) > 0 {
+		limit = lessPatience
+	}
 	var last error
-	err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, limit, true, func(ctx context.Context) (bool, error) {
 		last = ask(ctx)
 		return last == nil, nil
 	})
