@@ -51,7 +51,7 @@ var servers = []Program{
 	{
 		Name: "metrics-server", Language: "Go", Client: "client-go", Transport: "informers, also of metadata only",
 		Function: "measures the nodes with a label",
-		Note:     "it presents a certificate to the kubelet, not its token, which the kubelet can only check online.",
+		Note:     "it presents a certificate to the kubelet, because tokens can be checked only online.",
 		source:   module(programs.MetricsServer),
 		rules: []rbacv1.PolicyRule{
 			readable("", "nodes", "pods", "configmaps", "namespaces"), readable("", "nodes/metrics"),

@@ -1,8 +1,6 @@
 package zoo
 
-import (
-	"slices"
-)
+import "slices"
 
 // Table lists the programs of the zoo.
 var Table = slices.Concat(scripts, servers)
