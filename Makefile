@@ -22,7 +22,7 @@ SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := build
-.PHONY: help build image need need-node tools test test-node unit e2e bench lint fmt fuzz model soak thin conformance zoo demo clean
+.PHONY: help build image need need-demo need-test need-node need-zoo tools test test-node unit e2e bench lint fmt fuzz model soak thin conformance zoo demo clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,15 +38,24 @@ image: ## Build the container image without Docker, into dist/rockpool-image.tar
 	  dist/$(PLATFORM)/rockpool-sidecar dist/$(PLATFORM)/rockpool-injector
 
 need: ## List the programs that this machine lacks, and how to install them
-	@scripts/need.sh
+	@scripts/need.sh --list node
 
-tools: need ## Build kube-apiserver, etcd and kubectl for the tests (takes minutes once, then cached)
+need-demo:
+	@GO='$(GO)' scripts/need.sh demo
+
+need-test:
+	@GO='$(GO)' scripts/need.sh test
+
+tools: need-demo ## Build kube-apiserver, etcd and kubectl for the tests (takes minutes once, then cached)
 	@$(GO) run ./tests/bed/cmd/tools
 
 need-node:
-	@scripts/need.sh node
+	@GO='$(GO)' scripts/need.sh node
 
-test: need-node tools ## Run all tests: unit and end-to-end with the race detector, then those on a real node
+need-zoo:
+	@GO='$(GO)' scripts/need.sh zoo
+
+test: need-node tools ## Run all tests: unit and end-to-end with the race detector, then those on a real node (installs what it needs)
 	$(GO) vet ./...
 	$(GO) test -race -count=1 -timeout 30m ./...
 	@$(MAKE) --no-print-directory test-node
@@ -54,31 +63,36 @@ test: need-node tools ## Run all tests: unit and end-to-end with the race detect
 test-node: need-node image ## Run the tests on a real kubelet and containerd; needs root (builds them once, then takes a minute or two)
 	ROCKPOOL_NODE_IMAGE='$(abspath $(IMAGE))' $(GO) test -count=1 -v -timeout 20m ./tests/e2enode
 
-zoo: need-node image ## Run programs of other projects through an outage on a real node (UPDATE=true writes docs/clients.md)
-	@scripts/need.sh zoo || echo 'make zoo: clients whose library is missing are skipped' >&2
+zoo: need-zoo image ## Run programs of other projects through an outage on a real node (UPDATE=true writes docs/clients.md)
 	ROCKPOOL_NODE_IMAGE='$(abspath $(IMAGE))' $(GO) test -count=1 -v -timeout 90m ./tests/e2enode \
 	  -run '^TestRealProgramsOfferTheirFunctionThroughAnOutage$$' -zoo $(if $(UPDATE),-zoo.update='$(VERSION)')
 
-unit: ## Run the tests that need no API server
+unit: need-test ## Run the tests that need no API server
 	$(GO) test -race $$($(GO) list ./... | grep -v /tests/)
 
-e2e: tools ## Run the end-to-end tests
+e2e: need-test tools ## Run the end-to-end tests
 	$(GO) test -race -count=1 -v -timeout 20m ./tests/e2e
 
 model: ## Judge offline answers after 100,000 random histories (HISTORIES=1000 for fewer)
 	$(GO) test -count=1 -v -timeout 3h ./tests/model -run '^TestRandomHistories$$' -model.histories $(HISTORIES)
 
-soak: tools ## Run all kinds of clients through random faults for ten minutes (SOAK=1h for longer; RACE=false checks memory)
+soak: need-test tools ## Run all kinds of clients through random faults for ten minutes (SOAK=1h for longer; RACE=false checks memory)
 	$(GO) test -race -count=1 -v -timeout 24h ./tests/e2e -run '^TestSoak$$' -soak $(SOAK) -race-detector=$(RACE)
 
-thin: tools ## Fill 18 thin links with a list beside a watch, and two for ten minutes (takes about 20 minutes)
+thin: need-test tools ## Fill 18 thin links with a list beside a watch, and two for ten minutes (takes about 20 minutes)
 	$(GO) test -race -count=1 -v -timeout 60m ./tests/e2e -run '^TestAFullThinLink' -thin -parallel 4
 
-conformance: tools ## Run Kubernetes' own tests of its API directly and through a sidecar, and compare (CONFORMANCE="-focus Watchers" for fewer)
+conformance: need-test tools ## Run Kubernetes' own tests of its API directly and through a sidecar, and compare (CONFORMANCE="-focus Watchers" for fewer)
 	@$(GO) run ./tests/conformance $(CONFORMANCE)
 
-demo: tools ## Show the main use: online, link cut, restarts, link restored
+# KUBECONFIG is taken from the command line only: what runs in a cluster is not left to chance.
+ifeq ($(origin KUBECONFIG),command line)
+demo: need-demo ## Show the main use: online, link cut, restarts, link restored (KUBECONFIG=file: in that cluster)
+	@$(GO) run ./tests/demo -kubeconfig '$(KUBECONFIG)'
+else
+demo: tools
 	@$(GO) run ./tests/demo
+endif
 
 bench: tools ## Compare direct access with a sidecar, with and without recording (BENCH="--short" is quicker)
 	@mkdir -p dist

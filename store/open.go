@@ -24,7 +24,7 @@ const (
 	applicationID = 0x52706f6c
 	// schemaVersion counts incompatible schemas. A new file replaces a file of another
 	// version, which is only a cache. The outbox is not, and is carried over.
-	schemaVersion = 4
+	schemaVersion = 5
 
 	pageSize   = 4096
 	maxReaders = 3

@@ -157,11 +157,32 @@ CREATE VIEW v_collection AS
          datetime(c.synced_at / 1000, 'unixepoch') AS synced, datetime(c.used_at / 1000, 'unixepoch') AS used
   FROM collection c;
 
-CREATE VIEW v_object AS
-  SELECT o.collection_id, c.resource, o.namespace, o.name, o.resource_version, o.uid,
-         datetime(o.updated_at / 1000, 'unixepoch') AS updated, o.asked, o.told, o.read, o.size,
+-- Every stored row: an object may have several, such as one for each encoding.
+CREATE VIEW v_row AS
+  SELECT o.id, o.collection_id, c.principal, c.api_group, c.version, c.resource, c.representation, c.state,
+         o.namespace, o.name, o.resource_version, o.uid,
+         datetime(o.updated_at / 1000, 'unixepoch') AS updated, o.asked, o.told, o.read, o.size, o.encoding,
          CASE WHEN typeof(o.payload) = 'text' THEN o.payload END AS json
   FROM object o JOIN collection c ON c.id = o.collection_id;
+
+-- One row for each object and principal: the newest that a program would get, preferably one that
+-- can be read here. An object that is recorded as protobuf only has no json:
+-- "rockpool-sidecar cache get" prints it. The program decides by store/evidence.go, which knows
+-- more than the versions and sequence numbers that decide here.
+CREATE VIEW v_object AS
+  SELECT collection_id, principal, api_group, version, resource, namespace, name, resource_version, uid, updated, asked, told, read, size, encoding, json
+  FROM (
+    SELECT r.*, row_number() OVER (
+      PARTITION BY principal, api_group, resource, namespace, name
+      ORDER BY length(resource_version) DESC, resource_version DESC, representation <> '', json IS NULL, told DESC
+    ) AS place
+    FROM v_row r WHERE state <> 'filling'
+  ) AS r
+  WHERE place = 1 AND NOT EXISTS (
+    SELECT 1 FROM observation n
+    WHERE n.principal = r.principal AND n.api_group = r.api_group AND n.resource = r.resource
+      AND n.namespace = r.namespace AND n.name = r.name AND n.says = 'gone' AND n.told > r.told
+  );
 
 CREATE VIEW v_label AS
   SELECT o.collection_id, o.namespace, o.name, l.key AS label, l.value

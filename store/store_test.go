@@ -549,6 +549,25 @@ func TestTheDriverHasNoWALResetBug(t *testing.T) {
 	}
 }
 
+func TestTheShellShowsAnObjectOnce(t *testing.T) {
+	db := openAt(t, t.TempDir(), Options{})
+	binary := scope("shop")
+	binary.MediaType = "application/vnd.kubernetes.protobuf"
+	p := object("a", 9)
+	p.Encoding, p.Payload = Protobuf, []byte{10, 0}
+	record(t, db, binary, "10", p, object("b", 2))
+	update(t, db, func(tx *Tx) error { return putSingle(tx, scope("shop"), object("a", 9)) })
+	update(t, db, func(tx *Tx) error { return putSingle(tx, scope("shop"), object("c", 3)) })
+	update(t, db, func(tx *Tx) error {
+		return tx.Observe(scope("shop").Of(), Key{"shop", "c"}, Evidence{Says: Gone, Asked: tx.db.Next(), Told: tx.db.Next(), Read: Latest})
+	})
+	const query = `SELECT name, resource_version, encoding, json IS NOT NULL FROM v_object ORDER BY name`
+	out, err := exec.Command("sqlite3", "-readonly", db.Path(), query).CombinedOutput()
+	if got, want := strings.Fields(string(out)), []string{"a|9|json-bare|1", "b|2|json-bare|1"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("v_object has %q (%v), want %q", got, err, want)
+	}
+}
+
 func TestTheSQLiteShellCanReadTheCache(t *testing.T) {
 	shell, err := exec.LookPath("sqlite3")
 	if err != nil {

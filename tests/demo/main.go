@@ -1,26 +1,33 @@
 // Command demo shows Rockpool's main job live: an unmodified in-cluster program runs in an injected
 // pod, with a real kube-apiserver, while the link is cut, the program and the sidecar restart, and
-// the link returns. It ends with an error if a phase does not go as expected.
+// the link returns. It ends with an error if a step does not go as expected.
 package main
 
 import (
 	"context"
+	"errors"
+	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/rand"
 
 	"rockpool.dev/tests/bed/pod"
 	"rockpool.dev/tests/edge"
 )
 
 func main() {
+	o := options{out: os.Stdout}
+	flag.StringVar(&o.kubeconfig, "kubeconfig", "", "use the cluster of this `file`, in a namespace that is deleted afterwards, instead of a new API server")
+	flag.StringVar(&o.directory, "directory", "dist/demo", "`path` of the directory that stands for the node's disk; it is emptied first, and stays")
+	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx)
+	err := run(ctx, o)
 	stop()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "\ndemo: FAILED: %v\n", err)
@@ -28,50 +35,36 @@ func main() {
 	}
 }
 
-const (
-	namespace = "shop"
-	patience  = 30 * time.Second
-)
+// patience is how long one step may take.
+const patience = 30 * time.Second
+
+type options struct {
+	kubeconfig string // empty: a new API server
+	directory  string // of the node's disk
+	out        io.Writer
+}
 
 // demo is a cluster with an edge node and a pod.
 type demo struct {
 	*printer
-	cluster *edge.Edge
-	node    *edge.Node
-	pod     *pod.Runner
-	app     *edge.Output
+	options   options
+	namespace string
+	cluster   *edge.Edge
+	node      *edge.Node
+	pod       *pod.Runner
+	app       *edge.Output
 }
 
-func run(ctx context.Context) (err error) {
-	d := &demo{printer: &printer{out: os.Stdout, start: time.Now()}}
-	d.phase("Set-up")
-	if d.cluster, err = edge.Start(ctx, edge.Options{Progress: d.out}); err != nil {
-		return err
+func run(ctx context.Context, o options) (err error) {
+	d := &demo{printer: &printer{out: o.out, start: time.Now()}, options: o, namespace: "shop"}
+	d.intro()
+	if err := d.setUp(ctx); err != nil {
+		return errors.Join(err, d.tearDown())
 	}
-	defer func() {
-		if stopErr := d.cluster.Stop(); err == nil {
-			err = stopErr
-		}
-	}()
-	d.say("kube-apiserver and etcd are running, rockpool-injector is registered as an admission webhook")
-	root, err := os.MkdirTemp("", "rockpool-node-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(root)
-	if err := os.Chmod(root, 0o755); err != nil {
-		return err
-	}
-	if d.node, err = d.cluster.NewNode(root, nil); err != nil {
-		return err
-	}
-	defer d.node.Close()
-	if err := d.cluster.Namespace(ctx, namespace); err != nil {
-		return err
-	}
-	for _, phase := range []func(context.Context) error{d.create, d.online, d.cut, d.restartApp, d.restartSidecar, d.back} {
+	defer func() { err = errors.Join(err, d.tearDown()) }()
+	for _, step := range []func(context.Context) error{d.create, d.online, d.cut, d.restartApp, d.restartSidecar, d.back} {
 		ctx, cancel := context.WithTimeout(ctx, 2*patience)
-		err := phase(ctx)
+		err := step(ctx)
 		cancel()
 		if err != nil {
 			d.logs()
@@ -81,159 +74,75 @@ func run(ctx context.Context) (err error) {
 	if err := d.pod.Stop(); err != nil {
 		return err
 	}
-	d.phase("Done: every phase went as expected")
-	return nil
+	return d.outro()
 }
 
-// create creates the pod and shows what admission has added to it.
-func (d *demo) create(ctx context.Context) (err error) {
-	if err := d.greet(ctx, "hello"); err != nil {
-		return err
-	}
-	d.say(`creating a pod with the annotation rockpool.dev/inject: "true"; its program is a client-go informer with InClusterConfig`)
-	if d.pod, err = d.node.Create(ctx, edge.Pod(namespace, "web")); err != nil {
-		return err
-	}
-	for _, c := range d.pod.Pod().Spec.InitContainers {
-		d.say("admission added the container %s", c.Name)
-	}
-	for _, e := range d.pod.Pod().Spec.Containers[0].Env {
-		if e.Name == "KUBERNETES_SERVICE_HOST" || e.Name == "KUBERNETES_SERVICE_PORT" {
-			d.say("admission set %s=%s", e.Name, e.Value)
-		}
-	}
-	d.app = edge.NewOutput(d.pod, "app")
-	return d.pod.WaitRunning(ctx)
-}
-
-// greet changes the ConfigMap that the program reads, directly in the cloud.
-func (d *demo) greet(ctx context.Context, value string) error {
-	api := d.cluster.Client().CoreV1().ConfigMaps(namespace)
-	cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "greeting"}, Data: map[string]string{"value": value}}
-	_, err := api.Update(ctx, cm, metav1.UpdateOptions{})
-	if err != nil {
-		_, err = api.Create(ctx, cm, metav1.CreateOptions{})
-	}
-	if err == nil {
-		d.say("in the cloud, the ConfigMap greeting now has the value %q", value)
-	}
-	return err
-}
-
-// sees waits until the program prints a line with the words, and shows it.
-func (d *demo) sees(ctx context.Context, words ...string) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	line, err := d.app.Await(ctx, words...)
-	if err != nil {
-		return err
-	}
-	d.quote("app", line)
-	return nil
-}
-
-func (d *demo) synced(ctx context.Context, value string) error {
-	if err := d.sees(ctx, `"present"`, `"greeting"`, value); err != nil {
-		return err
-	}
-	return d.sees(ctx, `"synced"`)
-}
-
-func (d *demo) online(ctx context.Context) error {
-	d.phase("Phase 1, online: requests pass through, and their answers are recorded")
-	if err := d.synced(ctx, "hello"); err != nil {
-		return err
-	}
-	if err := d.greet(ctx, "hello again"); err != nil {
-		return err
-	}
-	if err := d.sees(ctx, `"updated"`, "hello again"); err != nil {
-		return err
-	}
-	if err := d.kubectl(ctx, 0, "hello again", "get", "configmap", "greeting", "-o", "jsonpath={.data.value}"); err != nil {
-		return err
-	}
-	return d.rows(ctx)
-}
-
-func (d *demo) cut(ctx context.Context) error {
-	d.phase("Phase 2, link cut: the program continues, its watch stays open, and no write is faked")
-	d.node.Link.Cut()
-	if err := d.node.AwaitLink(ctx, d.pod, "offline"); err != nil {
-		return err
-	}
-	if err := d.greet(ctx, "good morning"); err != nil {
-		return err
-	}
-	for _, step := range []struct {
-		code int
-		want string
-		args []string
-	}{
-		{0, "hello again", []string{"get", "configmap", "greeting", "-o", "jsonpath={.data.value}"}},
-		{1, "link to the API server is down", []string{"create", "configmap", "faked"}},
-		{1, "not recorded", []string{"get", "services"}},
-	} {
-		if err := d.kubectl(ctx, step.code, step.want, step.args...); err != nil {
+// setUp makes the cloud and the edge node.
+func (d *demo) setUp(ctx context.Context) (err error) {
+	o := edge.Options{Progress: d.out}
+	if d.options.kubeconfig != "" {
+		d.chapter("Set-up: the cluster of "+d.options.kubeconfig, "")
+		d.namespace = "rockpool-demo-" + rand.String(5)
+		if d.cluster, err = edge.Join(ctx, d.options.kubeconfig, o); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-func (d *demo) restart(ctx context.Context, container string) error {
-	if container == "app" {
-		if err := d.app.Skip(); err != nil {
+	} else {
+		d.chapter("Set-up: the cloud", "")
+		if d.cluster, err = edge.Start(ctx, o); err != nil {
 			return err
 		}
+		d.say("A real kube-apiserver with etcd is running. Rockpool's admission webhook is installed.")
 	}
-	start := time.Now()
-	if err := d.pod.RestartContainer(ctx, container); err != nil {
+	if err := d.emptyDisk(); err != nil {
 		return err
 	}
-	d.say("%s was restarted, %v", container, time.Since(start).Round(time.Millisecond))
+	if d.node, err = d.cluster.NewNode(d.options.directory, nil); err != nil {
+		return err
+	}
+	if err := d.cluster.Namespace(ctx, d.namespace); err != nil {
+		return err
+	}
+	d.say("The namespace %s has a ConfigMap, and a role that may read and write ConfigMaps.", d.namespace)
 	return nil
 }
 
-func (d *demo) restartApp(ctx context.Context) error {
-	d.phase("Phase 3, program restarted offline: it lists, watches and syncs from SQLite")
-	if err := d.restart(ctx, "app"); err != nil {
+// marker is a file of a directory that the demo may empty.
+const marker = ".rockpool-demo"
+
+func (d *demo) emptyDisk() error {
+	root := d.options.directory
+	entries, err := os.ReadDir(root)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return d.synced(ctx, "hello again")
+	if _, err := os.Stat(filepath.Join(root, marker)); err != nil && len(entries) > 0 {
+		return fmt.Errorf("--directory: %s has files that are not the demo's; name an empty directory", root)
+	}
+	if err := os.RemoveAll(root); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(root, marker), nil, 0o644)
 }
 
-func (d *demo) restartSidecar(ctx context.Context) error {
-	d.phase("Phase 4, sidecar and program restarted offline: the answers are on the disk")
-	if err := d.restart(ctx, "rockpool-sidecar"); err != nil {
-		return err
+// tearDown ends everything but the node's disk.
+func (d *demo) tearDown() error {
+	var errs []error
+	if d.pod != nil {
+		errs = append(errs, d.pod.Stop())
 	}
-	if err := d.restart(ctx, "app"); err != nil {
-		return err
+	if d.node != nil {
+		d.node.Close()
 	}
-	if err := d.synced(ctx, "hello again"); err != nil {
-		return err
+	if d.cluster == nil {
+		return errors.Join(errs...)
 	}
-	return d.rows(ctx)
-}
-
-func (d *demo) back(ctx context.Context) error {
-	d.phase("Phase 5, link back: the open watch continues after the last version that the program has seen")
-	d.node.Link.Restore()
-	if err := d.sees(ctx, `"updated"`, "good morning"); err != nil {
-		return err
+	if d.options.kubeconfig != "" && d.node != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		errs = append(errs, d.cluster.DeleteNamespace(ctx, d.namespace))
 	}
-	if err := d.node.AwaitLink(ctx, d.pod, "online"); err != nil {
-		return err
-	}
-	if err := d.kubectl(ctx, 0, "created", "create", "configmap", "written"); err != nil {
-		return err
-	}
-	if err := d.sees(ctx, `"added"`, `"written"`); err != nil {
-		return err
-	}
-	if err := d.node.AwaitRows(ctx, "v_object WHERE name = 'written'"); err != nil {
-		return err
-	}
-	return d.rows(ctx)
+	return errors.Join(append(errs, d.cluster.Stop())...)
 }

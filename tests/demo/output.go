@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -14,23 +15,46 @@ type printer struct {
 	start time.Time
 }
 
-func (p *printer) phase(title string) {
-	fmt.Fprintf(p.out, "\n%5.1fs  == %s\n", time.Since(p.start).Seconds(), title)
+// chapter begins a part of the story. about says what to look at; empty: nothing.
+func (p *printer) chapter(title, about string) {
+	fmt.Fprintf(p.out, "\n── %s ── %.1f s\n", title, time.Since(p.start).Seconds())
+	if about != "" {
+		fmt.Fprintf(p.out, "%s\n", about)
+	}
+	fmt.Fprintln(p.out)
 }
 
 func (p *printer) say(format string, args ...any) {
-	fmt.Fprintf(p.out, "%5.1fs     %s\n", time.Since(p.start).Seconds(), fmt.Sprintf(format, args...))
+	fmt.Fprintf(p.out, "%s\n", fmt.Sprintf(format, args...))
 }
 
 // quote shows the output of a program.
 func (p *printer) quote(who, text string) {
 	for line := range strings.Lines(strings.TrimSpace(text)) {
-		line = strings.TrimRight(line, "\n")
-		if len(line) > 150 {
-			line = line[:150] + "…"
-		}
-		fmt.Fprintf(p.out, "           %s | %s\n", who, line)
+		fmt.Fprintf(p.out, "  %-7s │ %s\n", who, strings.TrimRight(line, "\n"))
 	}
+}
+
+// command shows a command. What stands after the $ can be pasted into a shell.
+func (p *printer) command(text string) { fmt.Fprintf(p.out, "  $ %s\n", text) }
+
+// readable turns a line of the informer into words.
+func readable(line string) string {
+	var event struct {
+		Event, Name string
+		Data        map[string]string
+		Count       int
+	}
+	if json.Unmarshal([]byte(line), &event) != nil {
+		return line
+	}
+	if event.Event == "synced" {
+		return fmt.Sprintf("synced: %d ConfigMaps", event.Count)
+	}
+	if value, ok := event.Data["value"]; ok {
+		return fmt.Sprintf("%s: %s = %q", event.Event, event.Name, value)
+	}
+	return event.Event + ": " + event.Name
 }
 
 // kubectl runs kubectl in the pod and shows its output. The exit code must be code, and the output
@@ -41,7 +65,7 @@ func (d *demo) kubectl(ctx context.Context, code int, want string, args ...strin
 		return err
 	}
 	output := result.Stdout + result.Stderr
-	d.say("in the pod: kubectl %s", strings.Join(args, " "))
+	fmt.Fprintf(d.out, "  kubectl %s\n", strings.Join(args, " "))
 	d.quote("kubectl", output)
 	if result.ExitCode != code || !strings.Contains(output, want) {
 		return fmt.Errorf("kubectl %s: exit code %d, output %q; want %d and %q",
@@ -50,21 +74,28 @@ func (d *demo) kubectl(ctx context.Context, code int, want string, args ...strin
 	return nil
 }
 
+// Queries of the cache.
+const (
+	collections = "SELECT resource, objects, bytes, resource_version AS version, synced AS synced_utc FROM v_collection WHERE state = 'complete'"
+	greeting    = "SELECT name, resource_version AS version, encoding, size AS bytes, updated AS recorded_utc FROM v_object WHERE name IN ('greeting', 'written')"
+	history     = "SELECT at AS at_utc, state FROM v_link"
+)
+
 // rows shows the cache with the sqlite3 shell.
-func (d *demo) rows(ctx context.Context) error {
-	for _, query := range []string{
-		"SELECT resource, namespace, state, resource_version AS version, objects, bytes, synced FROM v_collection WHERE state = 'complete'",
-		"SELECT name, resource_version AS version, size, updated, json->>'$.data.value' AS says FROM v_object WHERE name IN ('greeting', 'written')",
-		"SELECT at, state, substr(reason, 1, 70) AS reason FROM v_link",
-	} {
-		out, err := d.node.SQL(ctx, "-column", "-header", query)
+func (d *demo) rows(ctx context.Context, queries ...string) error {
+	path, err := d.node.Database()
+	if err != nil {
+		return err
+	}
+	for _, query := range queries {
+		out, err := d.node.SQL(ctx, "-box", query)
 		if err != nil {
 			return err
 		}
 		if out == "" {
 			return fmt.Errorf("nothing is recorded: %s", query)
 		}
-		d.say("sqlite3 -readonly rockpool.db %q", query)
+		d.command(fmt.Sprintf("sqlite3 -readonly -box %s \"%s\"", path, query))
 		d.quote("sqlite3", out)
 	}
 	return nil

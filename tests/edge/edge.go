@@ -30,6 +30,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 
 	"rockpool.dev/tests/bed/cluster"
 	"rockpool.dev/tests/bed/link"
@@ -82,6 +83,7 @@ type Options struct {
 // Edge is a cluster with Rockpool installed.
 type Edge struct {
 	*cluster.ControlPlane
+	existing *cluster.Existing // instead of ControlPlane, after Join
 	// Public is the address (host:port) at which pods reach the API server: PublicAddress, if they
 	// have IPv4.
 	Public string
@@ -116,28 +118,44 @@ func Start(ctx context.Context, opts Options) (e *Edge, err error) {
 			err = errors.Join(err, e.Stop())
 		}
 	}()
-	if e.root, err = checkout(); err != nil {
-		return e, err
-	}
-	if e.directory, err = os.MkdirTemp("", "rockpool-edge-"); err != nil {
-		return e, err
-	}
-	if err := os.Chmod(e.directory, 0o755); err != nil { // for pods, which run as other users
-		return e, err
-	}
-	e.binaries = e.directory
-	if opts.Like != nil {
-		e.binaries = opts.Like.binaries
-	} else if err := e.build(ctx, opts); err != nil {
+	if err := e.prepare(ctx, opts); err != nil {
 		return e, err
 	}
 	if e.ControlPlane, err = cluster.Start(ctx, plane); err != nil {
 		return e, err
 	}
+	e.makeImages(e.Tools(), opts)
+	if err := e.StartInjector(ctx); err != nil {
+		return e, err
+	}
+	return e, e.register(ctx)
+}
+
+// prepare makes the directory, and builds the programs into it.
+func (e *Edge) prepare(ctx context.Context, opts Options) (err error) {
+	if e.root, err = checkout(); err != nil {
+		return err
+	}
+	if e.directory, err = os.MkdirTemp("", "rockpool-edge-"); err != nil {
+		return err
+	}
+	if err := os.Chmod(e.directory, 0o755); err != nil { // for pods, which run as other users
+		return err
+	}
+	e.binaries = e.directory
+	if opts.Like != nil {
+		e.binaries = opts.Like.binaries
+		return nil
+	}
+	return e.build(ctx, opts)
+}
+
+// makeImages makes the images of pods.
+func (e *Edge) makeImages(tools cluster.Tools, opts Options) {
 	e.images = map[string]pod.Image{
 		SidecarImage: {Files: map[string]string{"/rockpool-sidecar": e.bin("sidecar")}, UID: 65532, GID: 65532, Env: raceEnv},
 		"shell:dev": {Entrypoint: []string{"/bin/sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait"}, Files: map[string]string{
-			"/kubectl": e.Tools().Kubectl, "/client.py": filepath.Join(e.root, "tests/programs/python/client.py"),
+			"/kubectl": tools.Kubectl, "/client.py": filepath.Join(e.root, "tests/programs/python/client.py"),
 		}, Env: raceEnv},
 	}
 	for _, name := range append(opts.Programs, informer) {
@@ -146,10 +164,6 @@ func Start(ctx context.Context, opts Options) (e *Edge, err error) {
 		e.images["shell:dev"].Files[path] = e.bin(name)
 	}
 	maps.Copy(e.images, opts.Images)
-	if err := e.StartInjector(ctx); err != nil {
-		return e, err
-	}
-	return e, e.register(ctx)
 }
 
 // checkout returns the root of the checkout.
@@ -194,12 +208,29 @@ func (e *Edge) build(ctx context.Context, opts Options) error {
 
 // Namespace creates a namespace for an application: see the function Namespace.
 func (e *Edge) Namespace(ctx context.Context, name string) error {
-	return Namespace(ctx, e.ControlPlane, name)
+	return Namespace(ctx, e.plane(), name)
 }
+
+// Plane is a control plane: one of the test bed, or an existing one.
+type Plane interface {
+	CreateNamespace(ctx context.Context, name string) error
+	Client() kubernetes.Interface
+	Address() string
+}
+
+func (e *Edge) plane() Plane {
+	if e.existing != nil {
+		return e.existing
+	}
+	return e.ControlPlane
+}
+
+// Client returns the administrator's client.
+func (e *Edge) Client() kubernetes.Interface { return e.plane().Client() }
 
 // Namespace creates a namespace whose default service account may read ConfigMaps, Secrets,
 // Services and Events, and write ConfigMaps.
-func Namespace(ctx context.Context, plane *cluster.ControlPlane, name string) error {
+func Namespace(ctx context.Context, plane Plane, name string) error {
 	if err := plane.CreateNamespace(ctx, name); err != nil {
 		return err
 	}
@@ -250,7 +281,7 @@ type Node struct {
 
 // NewNode returns a node whose disk is the directory root. log may be nil.
 func (e *Edge) NewNode(root string, log func(string, ...any)) (*Node, error) {
-	l, err := link.New(e.Address())
+	l, err := link.New(e.plane().Address())
 	if err != nil {
 		return nil, err
 	}
@@ -262,6 +293,12 @@ func (n *Node) Close() { n.Link.Close() }
 
 // Create creates a pod and runs it as the API server returns it.
 func (n *Node) Create(ctx context.Context, object *corev1.Pod) (*pod.Runner, error) {
+	if n.edge.existing != nil {
+		var err error
+		if object, err = n.edge.injectHere(ctx, object); err != nil {
+			return nil, err
+		}
+	}
 	created, err := n.edge.Client().CoreV1().Pods(object.Namespace).Create(ctx, object, metav1.CreateOptions{})
 	if err != nil {
 		return nil, err

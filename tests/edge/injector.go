@@ -162,8 +162,12 @@ func (e *Edge) injectorReady(ctx context.Context, url string) error {
 
 // Inject runs the command inject of rockpool-injector on a manifest.
 func (e *Edge) Inject(ctx context.Context, stream []byte) ([]byte, error) {
+	return e.inject(ctx, stream, "https://"+e.Public)
+}
+
+func (e *Edge) inject(ctx context.Context, stream []byte, upstream string) ([]byte, error) {
 	var stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, e.bin("injector"), "inject", "-f", "-", "--sidecar-image", SidecarImage, "--upstream", "https://"+e.Public)
+	cmd := exec.CommandContext(ctx, e.bin("injector"), "inject", "-f", "-", "--sidecar-image", SidecarImage, "--upstream", upstream)
 	cmd.Stdin, cmd.Stderr, cmd.Env = bytes.NewReader(stream), &stderr, append(os.Environ(), raceEnv...)
 	out, err := cmd.Output()
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,6 +53,7 @@ type tool struct {
 	version     *regexp.Regexp // finds the version in that output; nil: any version is usable
 	minimum     string         // the oldest usable version
 	why         string         // the reason why older ones are not usable
+	place, of   int            // among the tools that are built, from 1, for messages
 }
 
 // Modules of the tools, outside the main module.
@@ -151,6 +153,13 @@ func FindTools(ctx context.Context, w io.Writer) (Tools, error) {
 		return Tools{}, err
 	}
 	return Tools{APIServer: paths["kube-apiserver"], Etcd: paths["etcd"], Kubectl: paths["kubectl"]}, nil
+}
+
+// FindKubectl finds or builds kubectl alone, for a cluster that runs elsewhere.
+func FindKubectl(ctx context.Context, w io.Writer) (Tools, error) {
+	i := slices.IndexFunc(controlPlaneTools, func(t tool) bool { return t.name == "kubectl" })
+	paths, err := findTools(ctx, controlPlaneTools[i:i+1], w)
+	return Tools{Kubectl: paths["kubectl"]}, err
 }
 
 // FindNodeTools is FindTools for the programs of a node.

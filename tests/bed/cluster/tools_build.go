@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -9,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -27,7 +27,8 @@ func buildTools(ctx context.Context, wanted []tool, w io.Writer) (map[string]str
 	paths := map[string]string{}
 	for i, t := range wanted {
 		var err error
-		if paths[t.name], err = t.cached(ctx, w, len(wanted)-i); err != nil {
+		t.place, t.of = i+1, len(wanted)
+		if paths[t.name], err = t.cached(ctx, w); err != nil {
 			return nil, err
 		}
 	}
@@ -35,8 +36,8 @@ func buildTools(ctx context.Context, wanted []tool, w io.Writer) (map[string]str
 }
 
 // cached returns the path of t in the cache directory of its module, after building it if
-// necessary. left is the number of tools that are still to be found, t included.
-func (t tool) cached(ctx context.Context, w io.Writer, left int) (string, error) {
+// necessary.
+func (t tool) cached(ctx context.Context, w io.Writer) (string, error) {
 	source, err := toolsModule(ctx, t.module)
 	if err != nil {
 		return "", err
@@ -57,38 +58,43 @@ func (t tool) cached(ctx context.Context, w io.Writer, left int) (string, error)
 	if t.check(ctx, path) == nil {
 		return path, nil
 	}
-	return path, buildTool(ctx, source, t, path, w, left)
+	return path, buildTool(ctx, source, t, path, w)
 }
 
 // buildTool builds one tool and moves it to path in one step, so that an interrupted build leaves
 // no incomplete file there.
-func buildTool(ctx context.Context, source string, t tool, path string, w io.Writer, left int) error {
+func buildTool(ctx context.Context, source string, t tool, path string, w io.Writer) error {
 	flags, err := versionFlags(ctx, source, t.module)
 	if err != nil {
 		return err
 	}
 	partial := path + ".partial"
 	defer os.Remove(partial)
-	build := []string{"build"}
+	command := func(args ...string) *exec.Cmd {
+		cmd := gobuild.Command(ctx, source, append(args, t.pkg)...)
+		if t.tags != "" {
+			cmd.Env = append(cmd.Env, "CGO_ENABLED=1")
+		}
+		return cmd
+	}
+	build := []string{"build", "-v"}
+	p, started := gobuild.NewProgress(w, t.name), time.Now()
 	if t.test {
 		build = []string{"test", "-c", "-vet=off"}
+	} else if err := p.Expect(command("list", "-deps", "-trimpath", "-tags", t.tags, "-f", "{{if .Stale}}{{.ImportPath}}{{end}}")); err != nil {
+		return err
 	}
-	cmd := gobuild.Command(ctx, source, append(build, "-trimpath", "-buildvcs=false", "-tags", t.tags, "-ldflags", flags, "-o", partial, t.pkg)...)
-	if t.tags != "" {
-		cmd.Env = append(cmd.Env, "CGO_ENABLED=1")
-	}
-	var output bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &output, &output
-	started := time.Now()
-	fmt.Fprintf(w, "tools: building %s from %s (%d to go; each takes up to 5 minutes the first time on 2 cores, seconds afterwards)\n", t.name, t.pkg, left)
-	stop := gobuild.Progress(w, started, t.name)
+	cmd := command(append(build, "-trimpath", "-buildvcs=false", "-tags", t.tags, "-ldflags", flags, "-o", partial)...)
+	cmd.Stdout, cmd.Stderr = p, p
+	fmt.Fprintf(w, "tools: building %s, %d of %d tools\n", t.name, t.place, t.of)
+	stop := p.Report()
 	err = cmd.Run()
 	stop()
 	if err != nil && t.needs != "" {
 		err = fmt.Errorf("%w (it needs the Debian packages %s)", err, t.needs)
 	}
 	if err != nil {
-		return fmt.Errorf("build %s in %s: %w\n%s", t.pkg, source, err, process.Tail(output.Bytes()))
+		return fmt.Errorf("build %s in %s: %w\n%s", t.pkg, source, err, process.Tail(p.Messages()))
 	}
 	if err := t.check(ctx, partial); err != nil {
 		return fmt.Errorf("the built %s is not usable: %w", t.name, err)

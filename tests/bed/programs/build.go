@@ -88,7 +88,7 @@ func (p Program) build(ctx context.Context, directory, path string, w io.Writer)
 	defer os.RemoveAll(source)
 	started := time.Now()
 	fmt.Fprintf(w, "tools: building %s from %s %s (takes minutes the first time)\n", p.Name, p.Module, p.Version)
-	stop := gobuild.Progress(w, started, p.Name)
+	stop := gobuild.NewProgress(w, p.Name).Report()
 	defer stop()
 	if err := p.fetch(ctx, source); err != nil {
 		return err

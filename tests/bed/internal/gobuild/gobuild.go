@@ -19,9 +19,6 @@ import (
 // os.UserCacheDir.
 const DirectoryVariable = "ROCKPOOL_TOOLS_DIR"
 
-// progressInterval is the time between two progress lines of a build.
-const progressInterval = 15 * time.Second
-
 // Cache is the directory below which built programs are kept by default.
 func Cache() (string, error) {
 	cache, err := os.UserCacheDir()
@@ -46,25 +43,6 @@ func Platform(ctx context.Context, directory string) ([]byte, error) {
 		return nil, fmt.Errorf("go env: %w", err)
 	}
 	return output, nil
-}
-
-// Progress writes a line every 15 s until the function it returns is called.
-func Progress(w io.Writer, started time.Time, name string) (stop func()) {
-	quit, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
-		ticker := time.NewTicker(progressInterval)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-quit:
-				return
-			case <-ticker.C:
-				fmt.Fprintf(w, "tools: still building %s, %s so far\n", name, time.Since(started).Round(time.Second))
-			}
-		}
-	}()
-	return func() { close(quit); <-ended }
 }
 
 // Lock takes an exclusive lock, which the kernel releases when the process ends.
