@@ -23,11 +23,26 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	err := command().ExecuteContext(ctx)
 	stop()
+	if err == nil {
+		return
+	}
+	status := 1
+	if exit := (*exitError)(nil); errors.As(err, &exit) {
+		status, err = exit.status, exit.err
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "rockpool-sidecar:", err)
-		os.Exit(1)
 	}
+	os.Exit(status)
 }
+
+// exitError ends the program with a status. Without an err it says nothing.
+type exitError struct {
+	status int
+	err    error
+}
+
+func (e *exitError) Error() string { return fmt.Sprintf("exit status %d: %v", e.status, e.err) }
 
 func command() *cobra.Command {
 	root := &cobra.Command{
@@ -43,7 +58,7 @@ The injector adds the sidecar to pods; there is rarely a reason to start it by h
 		SilenceErrors: true,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(runCommand(), waitCommand(), prepareCommand(), janitorCommand(), versionCommand())
+	root.AddCommand(runCommand(), waitCommand(), prepareCommand(), janitorCommand(), cacheCommand(), versionCommand())
 	return root
 }
 

@@ -89,10 +89,14 @@ func (db *DB) Collections(ctx context.Context, principal, group, version, resour
 		return nil, err
 	}
 	defer release()
-	return file.collections.get([4]string{principal, group, version, resource}, func() ([]Collection, error) {
+	find := func() ([]Collection, error) {
 		return file.findCollections(ctx, "list collections", `WHERE principal = ? AND api_group = ? AND version = ? AND resource = ? AND state <> 'filling' ORDER BY id`,
 			principal, group, version, resource)
-	})
+	}
+	if file.attached {
+		return find()
+	}
+	return file.collections.get([4]string{principal, group, version, resource}, find)
 }
 
 // maxCachedLists bounds the cached results of Collections.

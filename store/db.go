@@ -44,6 +44,7 @@ type file struct {
 
 	collections collectionCache
 	copies      copies
+	attached    bool // another process may write the file
 }
 
 // Next returns the next sequence number. It orders requests and answers, also across restarts:
@@ -93,7 +94,7 @@ func (db *DB) acquire() (f *file, release func(), err error) {
 
 // Close merges the log into the file and closes it. Close replaces a file that was found
 // corrupt, as Recreate does: the next Open must not use the old file, and nothing else has
-// the queued writes.
+// the queued writes. A file that is only attached stays as it is.
 func (db *DB) Close() error {
 	db.mu.Lock()
 	defer db.mu.Unlock()
@@ -102,7 +103,7 @@ func (db *DB) Close() error {
 		return nil
 	}
 	db.file, db.fileErr = nil, errClosed
-	if !f.corrupt.Load() {
+	if f.attached || !f.corrupt.Load() {
 		return f.close()
 	}
 	ctx := context.Background() // nothing may interrupt this
@@ -118,6 +119,9 @@ func (db *DB) Close() error {
 var errClosed = errors.New("database is closed")
 
 func (f *file) close() error {
+	if f.attached {
+		return f.read.Close()
+	}
 	return errors.Join(f.read.Close(), f.stmts.close(), f.write.Close())
 }
 

@@ -25,13 +25,15 @@
 //	evict.go    deletes least recently used rows, and shrinks the file
 //	evidence.go says which of two answers of the server is newer, for rows and observations alike
 //	settle.go   deletes what newer evidence supersedes
+//	inventory.go lists and verifies what is there, for a person
 //	versions.go has the highest version of each resource that is known
 //	known.go    reads all that is known of an object, or has overtaken a list
 //
 // The file itself: open.go opens or creates it, db.go holds it open, tx.go has its
 // transactions, recreate.go replaces a lost or corrupt one, carryover.go has the rows that
 // survive that, seed.go copies the file of another pod, adopt.go takes queued writes out of one
-// that nobody uses, errors.go has the kinds of errors.
+// that nobody uses, attach.go reads and vacuums one that another process uses, errors.go has the kinds
+// of errors.
 //
 // A crash loses the last commits, never half of one. A transaction on a full disk fails
 // as a whole. A damaged file gives ErrCorrupt, and Recreate replaces it with an empty one.

@@ -154,14 +154,14 @@ CREATE VIEW v_collection AS
          c.representation, c.namespace, c.label_selector, c.field_selector, c.state, c.resource_version,
          (SELECT count(*) FROM object o WHERE o.collection_id = c.id) AS objects,
          (SELECT coalesce(sum(size), 0) FROM object o WHERE o.collection_id = c.id) AS bytes,
-         datetime(c.synced_at / 1000, 'unixepoch') AS synced, datetime(c.used_at / 1000, 'unixepoch') AS used
+         datetime(nullif(c.synced_at, 0) / 1000, 'unixepoch') AS synced, datetime(c.used_at / 1000, 'unixepoch') AS used
   FROM collection c;
 
 -- Every stored row: an object may have several, such as one for each encoding.
 CREATE VIEW v_row AS
   SELECT o.id, o.collection_id, c.principal, c.api_group, c.version, c.resource, c.representation, c.state,
          o.namespace, o.name, o.resource_version, o.uid,
-         datetime(o.updated_at / 1000, 'unixepoch') AS updated, o.asked, o.told, o.read, o.size, o.encoding,
+         datetime(o.updated_at / 1000, 'unixepoch') AS updated, o.asked, o.told, o.read, o.size, o.encoding, o.labels,
          CASE WHEN typeof(o.payload) = 'text' THEN o.payload END AS json
   FROM object o JOIN collection c ON c.id = o.collection_id;
 
@@ -170,11 +170,12 @@ CREATE VIEW v_row AS
 -- "rockpool-sidecar cache get" prints it. The program decides by store/evidence.go, which knows
 -- more than the versions and sequence numbers that decide here.
 CREATE VIEW v_object AS
-  SELECT collection_id, principal, api_group, version, resource, namespace, name, resource_version, uid, updated, asked, told, read, size, encoding, json
+  SELECT collection_id, principal, api_group, version, resource, representation, namespace, name, resource_version, uid, updated,
+         asked, told, read, size, encoding, labels, json
   FROM (
     SELECT r.*, row_number() OVER (
       PARTITION BY principal, api_group, resource, namespace, name
-      ORDER BY length(resource_version) DESC, resource_version DESC, representation <> '', json IS NULL, told DESC
+      ORDER BY length(resource_version) DESC, resource_version DESC, representation = 'metadata', json IS NULL, told DESC
     ) AS place
     FROM v_row r WHERE state <> 'filling'
   ) AS r
@@ -185,8 +186,8 @@ CREATE VIEW v_object AS
   );
 
 CREATE VIEW v_label AS
-  SELECT o.collection_id, o.namespace, o.name, l.key AS label, l.value
-  FROM object o, json_each(o.labels) l;
+  SELECT o.principal, o.api_group, o.resource, o.namespace, o.name, l.key AS label, l.value
+  FROM v_object o, json_each(o.labels) l;
 
 CREATE VIEW v_observation AS
   SELECT principal, CASE api_group WHEN '' THEN '' ELSE api_group || '/' END || resource AS resource,
@@ -201,5 +202,6 @@ CREATE VIEW v_response AS
 CREATE VIEW v_outbox AS
   SELECT principal, path, name, datetime(queued_at / 1000, 'unixepoch') AS queued, object AS json, patch FROM outbox ORDER BY id;
 
+-- seconds: how long the state lasted; empty for the present one.
 CREATE VIEW v_link AS
-  SELECT datetime(at / 1000, 'unixepoch') AS at, state, reason FROM link ORDER BY id;
+  SELECT datetime(at / 1000, 'unixepoch') AS at, state, reason, (lead(at) OVER (ORDER BY id) - at) / 1000 AS seconds FROM link ORDER BY id;

@@ -53,8 +53,8 @@ func (db *DB) Update(ctx context.Context, f func(*Tx) error) (err error) {
 		return err
 	}
 	defer release()
-	if file.corrupt.Load() {
-		return fmt.Errorf("%s: %w", db.path, ErrCorrupt)
+	if err := file.writable(db.path); err != nil {
+		return err
 	}
 	tx, err := file.write.BeginTx(context.WithoutCancel(ctx), nil)
 	if err != nil {
@@ -71,6 +71,16 @@ func (db *DB) Update(ctx context.Context, f func(*Tx) error) (err error) {
 	return file.wrapErr("commit", err)
 }
 
+func (f *file) writable(path string) error {
+	switch {
+	case f.attached:
+		return fmt.Errorf("%s: %w: it is open for reading only", path, ErrReadOnly)
+	case f.corrupt.Load():
+		return fmt.Errorf("%s: %w", path, ErrCorrupt)
+	}
+	return nil
+}
+
 // writeSynced runs f in one transaction, which is on the disk when writeSynced returns. A
 // power loss may undo an Update.
 func (db *DB) writeSynced(ctx context.Context, op string, f func(*sql.Tx) error) error {
@@ -79,8 +89,8 @@ func (db *DB) writeSynced(ctx context.Context, op string, f func(*sql.Tx) error)
 		return err
 	}
 	defer release()
-	if file.corrupt.Load() {
-		return fmt.Errorf("%s: %w", db.path, ErrCorrupt)
+	if err := file.writable(db.path); err != nil {
+		return err
 	}
 	// synchronous cannot be changed inside a transaction.
 	conn, err := file.write.Conn(ctx)
