@@ -12,7 +12,7 @@ import (
 // picture.
 var layers = [][]string{
 	{"sidecar"},
-	{"sidecar/dispatch", "sidecar/socket", "sidecar/filter", "sidecar/inspect"},
+	{"sidecar/dispatch", "sidecar/socket", "sidecar/filter", "sidecar/inspect", "sidecar/meter"},
 	{"sidecar/watch"},
 	{"sidecar/relist"},
 	{"sidecar/cache"},

@@ -18,13 +18,17 @@ import (
 // version is set by the linker: -ldflags "-X main.version=v1.2.3". Empty = the module's.
 var version string
 
+// programVersion is the version of the program.
+func programVersion() string {
+	if info, ok := debug.ReadBuildInfo(); version == "" && ok {
+		return info.Main.Version
+	}
+	return version
+}
+
 // describe returns the version of the program and of Go, and the platform.
 func describe() string {
-	v := version
-	if info, ok := debug.ReadBuildInfo(); v == "" && ok {
-		v = info.Main.Version
-	}
-	return v + " " + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH
+	return programVersion() + " " + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH
 }
 
 // newLogger returns the logger, and its level, which can change at run time.

@@ -14,7 +14,6 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -23,10 +22,12 @@ import (
 
 	"rockpool.dev/sidecar/api/agent"
 	"rockpool.dev/sidecar/api/exclude"
+	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/cache"
 	"rockpool.dev/sidecar/config"
 	"rockpool.dev/sidecar/dispatch"
 	"rockpool.dev/sidecar/filter"
+	"rockpool.dev/sidecar/meter"
 	"rockpool.dev/sidecar/pod/account"
 	"rockpool.dev/sidecar/pod/certs"
 	"rockpool.dev/sidecar/principal"
@@ -92,7 +93,7 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	defer memory.Close() //nolint:errcheck // nothing of it is needed any more
 
 	s := &sidecar{
-		cfg: cfg, flags: flags, log: log, repeated: repeated, level: level, mirror: mirror,
+		cfg: cfg, flags: flags, log: log, repeated: repeated, meter: meter.New(func(ctx context.Context) request.Info { return dispatch.TraceOf(ctx).Info }), level: level, mirror: mirror,
 		disk: disk, caches: cache.Caches{Disk: disk.Cache, Memory: memory, MemoryOnly: cfg.Cache.MemoryOnly, Exclude: excluded},
 	}
 	if err := s.connect(settings); err != nil {
@@ -107,7 +108,7 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 		Transport: s.filter, Front: socket.Handler, Upgrade: s.upstream.HTTP1(), TLS: authority.TLSConfig(),
 		// For another name of the API server, a client of the forward proxy gets a tunnel, because
 		// it would refuse the pod's own certificate.
-		ConnectHosts: config.APINames(cfg.Cluster.Domain), Context: dispatch.WithTrace, Observe: accessLog(log, repeated),
+		ConnectHosts: config.APINames(cfg.Cluster.Domain), Context: s.withTrace, Observe: s.observer(),
 		Buffered: func(r *http.Request) bool { info := dispatch.TraceOf(r.Context()).Info; return info.IsUnary() },
 		Pretty:   func(r *http.Request) bool { return dispatch.TraceOf(r.Context()).Info.Pretty },
 		Grace:    cfg.Shutdown.Grace, Logger: log,
@@ -125,6 +126,7 @@ type sidecar struct {
 	log         *zap.Logger
 	repeated    *tally.Log      // for lines that an outage repeats
 	level       zap.AtomicLevel // of log
+	meter       *meter.Meter
 	mirror      *account.Mirror
 	disk        *cache.Disk
 	caches      cache.Caches // disk and memory
@@ -171,6 +173,7 @@ func (s *sidecar) connect(settings upstream.Settings) (err error) {
 		TokenFile: filepath.Join(s.cfg.Account.Source, account.TokenFile),
 		IsStream:  func(r *http.Request) bool { return proxy.IsWatch(r) || r.URL.Query().Get("follow") == "true" },
 		OnChange:  s.linkChanged,
+		Meter:     s.meter,
 		Logger:    s.log,
 	})
 	if err != nil {
@@ -324,7 +327,7 @@ func (s *sidecar) serve(ctx context.Context, l *listeners) error {
 		front.Go(func() error { return s.proxy.ServeConnect(ctx, l.connect) })
 	}
 	if l.metrics != nil {
-		front.Go(func() error { return serveMetrics(ctx, l.metrics, prometheus.DefaultGatherer) })
+		front.Go(func() error { return serveMetrics(ctx, l.metrics, s.metrics()) })
 	}
 	s.log.Info("ready", zap.String("listen.address", s.cfg.Listen.Address))
 	err := front.Wait()

@@ -27,6 +27,9 @@ func (db *DB) Inventory(ctx context.Context) (all []Stock, err error) {
 	return all, err
 }
 
+// Lists returns the complete collections.
+func (db *DB) Lists(ctx context.Context) ([]Collection, error) { return db.leastRecentlyUsed(ctx) }
+
 // Document is a recorded response, without its body.
 type Document struct {
 	Principal, Path string // the path with its query

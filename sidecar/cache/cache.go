@@ -381,3 +381,22 @@ func (c *Cache) StateAt(ctx context.Context, q replay.Request, form request.Form
 	}
 	return o.replayer.StateAt(ctx, q, form, func(known store.Collection) bool { return o.recorder.EqualsStateAt(known, resourceVersion) })
 }
+
+// List is a recorded list, and whether a watch that moves it on is open.
+type List struct {
+	store.Collection
+	Watched bool
+}
+
+// Lists returns the lists that are recorded whole; none if the cache is closed.
+func (c *Cache) Lists(ctx context.Context) (all []List, err error) {
+	o := c.open.Load()
+	if o == nil {
+		return nil, nil
+	}
+	collections, err := o.db.Lists(ctx)
+	for _, x := range collections {
+		all = append(all, List{x, o.recorder.Watched(x.Scope)})
+	}
+	return all, err
+}

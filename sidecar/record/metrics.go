@@ -24,6 +24,10 @@ var (
 			"queue (the store is slower than the network), store (it failed), " +
 			"size (a body did not fit into memory).",
 	}, []string{"reason"})
+	commitsTotal = promauto.NewCounterVec(prometheus.CounterOpts{
+		Name: "rockpool_record_commits_total",
+		Help: "Transactions that recorded something, by cache.",
+	}, []string{"cache"})
 	evictedTotal = promauto.NewCounter(prometheus.CounterOpts{
 		Name: "rockpool_record_evicted_total",
 		Help: "Collections and responses that were evicted to stay below cache.max-size.",
@@ -61,11 +65,14 @@ var (
 )
 
 // gauges are the gauges of one cache. A sidecar has two caches, on disk and in memory.
-type gauges struct{ pending, stopped, used, max prometheus.Gauge }
+type gauges struct {
+	pending, stopped, used, max prometheus.Gauge
+	commits                     prometheus.Counter
+}
 
 func gaugesOf(cache string) gauges {
 	return gauges{
 		pendingBytes.WithLabelValues(cache), stoppedState.WithLabelValues(cache),
-		usedBytes.WithLabelValues(cache), maxBytes.WithLabelValues(cache),
+		usedBytes.WithLabelValues(cache), maxBytes.WithLabelValues(cache), commitsTotal.WithLabelValues(cache),
 	}
 }

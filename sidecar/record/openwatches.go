@@ -148,3 +148,6 @@ func (r *Recorder) EqualsStateAt(c store.Collection, resourceVersion string) boo
 	order, ok := store.CompareVersions(c.ResourceVersion, resourceVersion)
 	return ok && order > 0 && r.openWatches.unchangedSince(c.Scope, resourceVersion)
 }
+
+// Watched reports whether a watch of a collection's scope is open.
+func (r *Recorder) Watched(s store.Scope) bool { return r.openWatches.contains(s) }

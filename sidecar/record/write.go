@@ -130,6 +130,7 @@ func (r *Recorder) commit(ctx context.Context, ops []operation) error {
 	if err != nil {
 		return err
 	}
+	r.metrics.commits.Inc()
 	r.doubts.remove(doubts)
 	for _, s := range g.stale {
 		r.report(s)

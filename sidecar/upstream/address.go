@@ -34,6 +34,7 @@ type address struct {
 	name    string // the URL as configured
 	trust   *trust
 	logger  *zap.Logger
+	meter   Meter
 	clock   clock.WithTickerAndDelayedExecution
 	dialer  net.Dialer
 	resolve func(ctx context.Context, network, host string) ([]netip.Addr, error)
@@ -76,7 +77,7 @@ type address struct {
 func newAddress(server Server, trust *trust, settings Settings, u *Upstream) (*address, error) {
 	a := &address{
 		server: server, name: server.URL.String(), trust: trust, settings: settings,
-		logger: u.logger, clock: u.clock, changed: u.refresh,
+		logger: u.logger, meter: u.options.Meter, clock: u.clock, changed: u.refresh,
 		resolve: net.DefaultResolver.LookupNetIP, segments: segmentsOf,
 		dialer: net.Dialer{KeepAlive: -1, Control: userTimeout(ackTimeout)},
 		look:   make(chan struct{}, 1), woken: make(chan struct{}, 1), ready: true,

@@ -56,7 +56,14 @@ func (s *socket) Read(p []byte) (int, error) {
 	if n > 0 {
 		s.reads.Add(1)
 		s.hear(s.address.clock.Now())
+		s.address.meter.Wire(n, 0)
 	}
+	return n, err
+}
+
+func (s *socket) Write(p []byte) (int, error) {
+	n, err := s.Conn.Write(p)
+	s.address.meter.Wire(0, n)
 	return n, err
 }
 

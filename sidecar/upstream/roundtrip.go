@@ -187,8 +187,11 @@ func (u *Upstream) attempt(r *http.Request, body *upload, a *address, upgrade bo
 		out.Header = out.Header.Clone()
 		out.Header.Del("Expect")
 	}
+	compressed := !upgrade && askCompressed(out)
+	use, began := u.options.Meter.Attempt(r), u.clock.Now()
 	send := func(transport http.RoundTripper) (*http.Response, error) {
 		body.give(out)
+		meterUpload(out, use)
 		return transport.RoundTrip(out)
 	}
 	var response *http.Response
@@ -214,6 +217,15 @@ func (u *Upstream) attempt(r *http.Request, body *upload, a *address, upgrade bo
 	}
 	body.forget()
 	response.Request = r
+	var waits clock.PassiveClock // nil: nobody waits for a stream
+	if !x.stream && response.StatusCode != http.StatusSwitchingProtocols {
+		waits = u.clock
+		use.Waited(u.clock.Since(began))
+	}
+	response.Body = meterBody(response.Body, use, waits)
+	if compressed {
+		decompress(response)
+	}
 	response.Body = guardBody(response.Body, &guard{
 		conn: c, address: a, clientCtx: r.Context(), stream: x.stream, end: func() { cancel(); body.close() },
 	})

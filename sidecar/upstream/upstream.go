@@ -58,6 +58,8 @@ type Options struct {
 	// Logger logs each change of the state, and each new failure of an address once. Nil logs
 	// nothing.
 	Logger *zap.Logger
+	// Meter measures what requests cost on the link. Nil means that nothing does.
+	Meter Meter
 	// Clock is the clock of all waits. Nil means the real one.
 	Clock clock.WithTickerAndDelayedExecution
 }
@@ -75,7 +77,9 @@ type Upstream struct {
 	eventMu sync.Mutex   // held from a change to the end of its OnChange
 	since   time.Time    // when the state was entered
 	outage  time.Duration
-	timer   clock.Timer // of a verdict that changes by time alone
+	outages time.Duration // all that have ended
+	left    time.Time     // when the link was online last; zero: never, or it is
+	timer   clock.Timer   // of a verdict that changes by time alone
 
 	mu     sync.Mutex
 	online chan struct{} // closed while Online() is true
@@ -98,6 +102,9 @@ func New(options Options) (*Upstream, error) {
 	}
 	if options.Clock == nil {
 		options.Clock = clock.RealClock{}
+	}
+	if options.Meter == nil {
+		options.Meter = unmetered{}
 	}
 	u := &Upstream{options: options, logger: options.Logger, clock: options.Clock, online: make(chan struct{})}
 	close(u.online)
@@ -148,6 +155,26 @@ func (u *Upstream) Outage() time.Duration {
 	return u.outage
 }
 
+// Offline is how long the link was down since the start, this outage included.
+func (u *Upstream) Offline() time.Duration {
+	u.eventMu.Lock()
+	defer u.eventMu.Unlock()
+	if u.State() == Offline {
+		return u.outages + u.clock.Since(u.since)
+	}
+	return u.outages
+}
+
+// LastOnline is when the link was online last: now, if it is. Zero: it was not yet.
+func (u *Upstream) LastOnline() time.Time {
+	u.eventMu.Lock()
+	defer u.eventMu.Unlock()
+	if u.State() == Online {
+		return u.clock.Now()
+	}
+	return u.left
+}
+
 // refresh judges the evidence and moves the state. No lock may be held.
 func (u *Upstream) refresh() {
 	p := u.plan.Load()
@@ -191,6 +218,13 @@ func (u *Upstream) enter(after State, now time.Time) {
 	}
 	if before == Offline {
 		u.outage = now.Sub(u.since)
+		u.outages += u.outage
+	}
+	switch Online {
+	case before:
+		u.left = now
+	case after:
+		u.left = time.Time{}
 	}
 	u.since = now
 	u.state.Store(int32(after))

@@ -86,6 +86,7 @@ func (s *Watches) Follow(q Request, resp *http.Response) bool {
 	}
 	w.events = s.record(q, q.Source, format)
 	w.phase = newStreaming(w, resp.Body, nil)
+	w.count()
 	resp.Body, resp.ContentLength = w, -1
 	return true
 }
@@ -119,6 +120,7 @@ func (s *Watches) Replay(q Request, proven replay.Request) (*http.Response, erro
 	} else {
 		w.phase = w.wait(0)
 	}
+	w.count()
 	return &http.Response{
 		Status: "200 OK", StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: header, Body: w, ContentLength: -1,

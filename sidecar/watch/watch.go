@@ -6,6 +6,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/cache"
 )
@@ -29,6 +32,7 @@ type watch struct {
 
 	reading sync.Mutex // held by Read, and by Close when it tidies up
 	phase   phase
+	counted string // its label in watchCount; empty: none
 	out     []byte // frames for the client
 	off     int    // of out, what the client has
 }
@@ -52,6 +56,7 @@ func (w *watch) Read(p []byte) (int, error) {
 			return 0, end.err
 		}
 		w.phase = w.phase.step(w)
+		w.count()
 	}
 	n := copy(p, w.out[w.off:])
 	w.off += n
@@ -65,6 +70,7 @@ func (w *watch) Close() error {
 	defer w.reading.Unlock()
 	w.phase.leave(w)
 	w.phase = ended{context.Canceled}
+	w.count()
 	w.events.Close()
 	return nil
 }
@@ -75,4 +81,30 @@ func (w *watch) over() phase {
 		return ended{err}
 	}
 	return ended{io.EOF} // the client's timeoutSeconds are over
+}
+
+var watchCount = promauto.NewGaugeVec(prometheus.GaugeOpts{
+	Name: "rockpool_watches",
+	Help: "Watches of the pod's programs, by state: open (events come from the API server, or are replayed), waiting (for the link, and for their turn after it is back).",
+}, []string{"state"})
+
+// count moves the watch to the label of its phase.
+func (w *watch) count() {
+	label := "open"
+	switch w.phase.(type) {
+	case *waiting:
+		label = "waiting"
+	case ended:
+		label = ""
+	}
+	if label == w.counted {
+		return
+	}
+	if w.counted != "" {
+		watchCount.WithLabelValues(w.counted).Dec()
+	}
+	if label != "" {
+		watchCount.WithLabelValues(label).Inc()
+	}
+	w.counted = label
 }

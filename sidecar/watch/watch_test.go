@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 	"go.uber.org/zap/zaptest"
 	clocktesting "k8s.io/utils/clock/testing"
@@ -253,4 +254,32 @@ func TestAResumedWatchLeavesItsCohortAtItsFirstFrame(t *testing.T) {
 	if string(r.got) != frame {
 		t.Errorf("the client got %q", r.got)
 	}
+}
+
+func TestWatchesAreCountedByWhatTheyDo(t *testing.T) {
+	h := newHarness(t)
+	open, waiting := testutil.ToFloat64(watchCount.WithLabelValues("open")), testutil.ToFloat64(watchCount.WithLabelValues("waiting"))
+	want := func(when string, moreOpen, moreWaiting float64) {
+		t.Helper()
+		eventually.True(t, when, func() bool {
+			return testutil.ToFloat64(watchCount.WithLabelValues("open")) == open+moreOpen && testutil.ToFloat64(watchCount.WithLabelValues("waiting")) == waiting+moreWaiting
+		})
+	}
+	first := newStream()
+	body := h.open(t.Context(), first)
+	want("one is open", 1, 0)
+	other := h.openOffline(t)
+	want("another waits", 1, 1)
+	h.link.Cut()
+	read := make(chan struct{})
+	go func() { defer close(read); _, _ = io.Copy(io.Discard, body) }()
+	first.interrupt()
+	want("both wait", 0, 2)
+	for _, b := range []io.Closer{body, body, other} {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	<-read
+	want("both are closed", 0, 0)
 }

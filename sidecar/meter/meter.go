@@ -1,0 +1,206 @@
+// Package meter counts what the sidecar does for the pod's programs: their requests, how long they
+// take and where, and what they cost on the link. All its metrics have bounded labels: a value that
+// programs choose, such as a User-Agent, is "other" once there are too many.
+package meter
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/upstream"
+)
+
+const (
+	maxAgents    = 32
+	maxResources = 100
+	maxVerbs     = 16
+	// maxSeries bounds the combinations of labels of each counter.
+	maxSeries = 1000
+)
+
+// own is the User-Agent label of requests that the sidecar makes by itself.
+const own = "rockpool-sidecar"
+
+// protocol is the label of bytes that belong to no body: headers, frames, PINGs, TLS.
+const protocol = "protocol"
+
+// Source says who has answered a request.
+type Source string
+
+// The sources.
+const (
+	Upstream Source = "upstream" // the API server
+	Cache    Source = "cache"
+	Accepted Source = "accepted" // a write that is delivered later
+	Refused  Source = "refused"  // the sidecar, with an error
+)
+
+// Meter is a prometheus.Collector and an upstream.Meter.
+type Meter struct {
+	info func(context.Context) request.Info
+
+	agents, resources, verbs *bounded
+	requests                 *prometheus.CounterVec
+	seconds                  *prometheus.HistogramVec
+	series, links            *bounded
+	link                     linkBytes
+}
+
+var (
+	_ prometheus.Collector = (*Meter)(nil)
+	_ upstream.Meter       = (*Meter)(nil)
+)
+
+// New makes a Meter. info says what a request of a program asks for, by its context; the zero Info
+// means that the request is not a program's.
+func New(info func(context.Context) request.Info) *Meter {
+	return &Meter{
+		info:   info,
+		agents: newBounded(maxAgents), resources: newBounded(maxResources), verbs: newBounded(maxVerbs), series: newBounded(maxSeries), links: newBounded(maxSeries),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "rockpool_requests_total",
+			Help: "Requests of the pod's programs, by verb, resource and status code, and by who has answered: upstream (the API server), cache, accepted (a write that is delivered later), refused (an error of the sidecar). Code 0: the program left before.",
+		}, []string{"verb", "resource", "code", "source"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "rockpool_request_duration_seconds",
+			Help:    "Time of requests, without watches and other streams, by verb and part: upstream (waiting for the API server and the link) and own (the rest, with writing to the program).",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}, []string{"verb", "part"}),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (m *Meter) Describe(out chan<- *prometheus.Desc) {
+	m.requests.Describe(out)
+	m.seconds.Describe(out)
+	out <- linkDesc
+}
+
+// Collect implements prometheus.Collector.
+func (m *Meter) Collect(out chan<- prometheus.Metric) {
+	m.requests.Collect(out)
+	m.seconds.Collect(out)
+	m.link.collect(out)
+}
+
+// waitedKey is the key of a request's waiting time in its context.
+type waitedKey struct{}
+
+// With gives the context of a program's request what Request needs.
+func (m *Meter) With(ctx context.Context) context.Context {
+	return context.WithValue(ctx, waitedKey{}, new(atomic.Int64))
+}
+
+func waitedOf(ctx context.Context) *atomic.Int64 {
+	waited, _ := ctx.Value(waitedKey{}).(*atomic.Int64)
+	return waited
+}
+
+// Exchange is a request that has ended.
+type Exchange struct {
+	Context  context.Context // of With
+	Method   string
+	Info     request.Info
+	Status   int // 0: the program left before
+	Source   Source
+	Duration time.Duration
+	Stream   bool // its duration says nothing
+}
+
+// Request counts a request that has ended.
+func (m *Meter) Request(x Exchange) {
+	verb, resource := m.verb(x.Info.Verb, x.Method), m.resource(&x.Info)
+	code := strconv.Itoa(x.Status)
+	if !m.series.has(verb + " " + resource + " " + code + " " + string(x.Source)) {
+		resource = other
+	}
+	m.requests.WithLabelValues(verb, resource, code, string(x.Source)).Inc()
+	if x.Stream {
+		return
+	}
+	var waited time.Duration
+	if w := waitedOf(x.Context); w != nil {
+		waited = min(time.Duration(w.Load()), x.Duration)
+	}
+	m.seconds.WithLabelValues(verb, "upstream").Observe(waited.Seconds())
+	m.seconds.WithLabelValues(verb, "own").Observe((x.Duration - waited).Seconds())
+}
+
+// verb is the verb of RBAC, or the method of other paths.
+func (m *Meter) verb(verb, method string) string {
+	if verb == "" {
+		verb = strings.ToLower(method)
+	}
+	return m.verbs.label(verb)
+}
+
+// resource is the resource with its group and subresource, such as deployments.apps/scale; for
+// another path its first segment, such as /apis.
+func (m *Meter) resource(i *request.Info) string {
+	if !i.IsResource {
+		first, _, _ := strings.Cut(strings.TrimPrefix(i.Path, "/"), "/")
+		return m.resources.label("/" + first)
+	}
+	name := i.Resource
+	if i.Group != "" {
+		name += "." + i.Group
+	}
+	if i.Subresource != "" {
+		name += "/" + i.Subresource
+	}
+	return m.resources.label(name)
+}
+
+// agent is the name of a User-Agent: the text before the first slash.
+func (m *Meter) agent(userAgent string) string {
+	name, _, _ := strings.Cut(userAgent, "/")
+	if name = strings.TrimSpace(name); name == "" {
+		name = "none"
+	}
+	return m.agents.label(name)
+}
+
+// Attempt implements upstream.Meter.
+func (m *Meter) Attempt(r *http.Request) upstream.Use {
+	info, agent := m.info(r.Context()), own
+	if info.Path == "" {
+		info = request.Parse(r)
+	} else {
+		agent = m.agent(r.UserAgent())
+	}
+	labels := linkLabels{agent, m.verb(info.Verb, r.Method), m.resource(&info)}
+	if !m.links.has(labels.agent + " " + labels.verb + " " + labels.resource) {
+		labels.resource = other
+	}
+	return &use{m.link.of(labels), waitedOf(r.Context())}
+}
+
+// Wire implements upstream.Meter.
+func (m *Meter) Wire(received, sent int) {
+	m.link.received.Add(int64(received))
+	m.link.sent.Add(int64(sent))
+}
+
+// use is what one attempt costs.
+type use struct {
+	bodies *direction
+	waited *atomic.Int64 // nil: of the sidecar itself
+}
+
+func (u *use) Body(received, sent int) {
+	u.bodies.received.Add(int64(received))
+	u.bodies.sent.Add(int64(sent))
+}
+
+func (u *use) Waited(d time.Duration) {
+	if u.waited != nil {
+		u.waited.Add(int64(d))
+	}
+}
