@@ -117,7 +117,7 @@ func randomPod(r *rand.Rand) *corev1.Pod {
 		key, value string
 	}{
 		{20, "rockpool.dev/cache-volume", "emptyDir"}, {20, "rockpool.dev/cache-volume", "hostPath"}, {20, "rockpool.dev/upstreams", "https://192.0.2.1"},
-		{10, "rockpool.dev/api-names", "true"}, {10, "rockpool.dev/api-names", "false"},
+		{10, "rockpool.dev/api-names", "true"}, {10, "rockpool.dev/api-names", "false"}, {10, "rockpool.dev/metrics-address", "pod"},
 		{10, "rockpool.dev/port", "20268"}, {10, "rockpool.dev/exclude-containers", "c1, mesh"}, {10, "rockpool.dev/memory-request", "64Mi"},
 		{5, "rockpool.dev/cpu-limit", "1"}, {5, "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes", ""}, {5, "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes", "rockpool-cache"},
 		{10, "rockpool.dev/log-level", "debug"}, {5, "rockpool.dev/unknown", "x"}, {4, "rockpool.dev/inject", "false"},

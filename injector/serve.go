@@ -11,6 +11,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
@@ -275,7 +276,12 @@ func listen(ctx context.Context, flag, address string) (net.Listener, error) {
 // the webhook accepts reviews is answered on its own port, at webhook.ReadyPath.
 func probeHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.Handler())
+	build := prometheus.NewRegistry()
+	build.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "rockpool_build_info", Help: "1, with the version of the program.",
+		ConstLabels: prometheus.Labels{"component": "injector", "version": buildVersion()},
+	}, func() float64 { return 1 }))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(prometheus.Gatherers{prometheus.DefaultGatherer, build}, promhttp.HandlerOpts{EnableOpenMetrics: true}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte("ok\n"))
 	})

@@ -34,6 +34,8 @@ const (
 	// AnnotationAPINames chooses whether the sidecar also answers at the names of the API server's
 	// Service, and at port 443, see [APINames].
 	AnnotationAPINames = AnnotationPrefix + "api-names"
+	// AnnotationMetricsAddress chooses where the sidecar's metrics are, see [MetricsAddress].
+	AnnotationMetricsAddress = AnnotationPrefix + "metrics-address"
 	// AnnotationExcludeContainers names containers that the injector leaves alone.
 	AnnotationExcludeContainers = AnnotationPrefix + "exclude-containers"
 	// AnnotationOfflineEvents queues Events written while the link is down ("true").
@@ -93,6 +95,18 @@ const (
 	APINamesOff APINames = "false"
 )
 
+// MetricsAddress is where the sidecar's metrics are.
+type MetricsAddress string
+
+// The values of MetricsAddress.
+const (
+	// MetricsLoopback: only programs of the pod, and kubectl port-forward, reach them. It is the
+	// default.
+	MetricsLoopback MetricsAddress = "loopback"
+	// MetricsPod: at the pod's addresses. A pod in the node's network must ask for that itself.
+	MetricsPod MetricsAddress = "pod"
+)
+
 // Annotations are the annotations for the injector, each field named after its annotation. The
 // zero value of a field means that the annotation is absent. The injector only checks the
 // other annotations: the sidecar reads them itself, whenever they change.
@@ -103,6 +117,7 @@ type Annotations struct {
 	CacheMemorySize   string
 	Port              int32
 	APINames          APINames
+	MetricsAddress    MetricsAddress
 	ExcludeContainers []string
 	Stay              Stay
 	Resources         corev1.ResourceRequirements

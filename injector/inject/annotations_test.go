@@ -27,15 +27,16 @@ func TestParseAnnotations(t *testing.T) {
 		{name: "all", in: map[string]string{
 			AnnotationInject: "true", AnnotationCacheVolume: "emptyDir", AnnotationImage: "rockpool:dev", AnnotationLogLevel: "warn",
 			AnnotationOfflineEvents: "true", AnnotationOfflineLeases: "false", AnnotationOfflineElectionAnnotations: "true", AnnotationOfflineTokens: "true", AnnotationOfflineWritePatience: "0s",
-			AnnotationCacheSize: "1Gi", AnnotationCacheMemorySize: "24Mi", AnnotationCacheAgents: "kube*, !kubectl", AnnotationPort: "20268", AnnotationExcludeContainers: "mesh, log",
+			AnnotationCacheSize: "1Gi", AnnotationCacheMemorySize: "24Mi", AnnotationCacheAgents: "kube*, !kubectl", AnnotationPort: "20268", AnnotationMetricsAddress: "pod", AnnotationExcludeContainers: "mesh, log",
 			AnnotationCPURequest: "50m", AnnotationMemoryLimit: "256Mi",
 			AnnotationUpstreams: "https://a:6443 , https://b",
-		}, want: Annotations{Inject: true, CacheVolume: CacheEmptyDir, CacheSize: "1Gi", CacheMemorySize: "24Mi", Image: "rockpool:dev", Port: 20268, ExcludeContainers: []string{"mesh", "log"},
+		}, want: Annotations{Inject: true, CacheVolume: CacheEmptyDir, CacheSize: "1Gi", CacheMemorySize: "24Mi", Image: "rockpool:dev", Port: 20268, MetricsAddress: MetricsPod, ExcludeContainers: []string{"mesh", "log"},
 			Resources: corev1.ResourceRequirements{
 				Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("50m")},
 				Limits:   corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("256Mi")},
 			}}},
 		{name: "inject has two values", in: map[string]string{AnnotationInject: "True"}, wantErr: `rockpool.dev/inject: unknown value "True" (allowed: true, false)`},
+		{name: "metrics are at two places only", in: map[string]string{AnnotationMetricsAddress: "0.0.0.0"}, wantErr: `rockpool.dev/metrics-address: "0.0.0.0" is not loopback or pod (allowed: loopback, pod)`},
 		{name: "an empty value is not a default", in: map[string]string{AnnotationCacheVolume: ""}, wantErr: `rockpool.dev/cache-volume: unknown value "" (allowed: hostPath, emptyDir)`},
 		{name: "log levels", in: map[string]string{AnnotationLogLevel: "trace"}, wantErr: `rockpool.dev/log-level: unknown value "trace" (allowed: debug, info, warn, error)`},
 		{name: "offline events are on or off", in: map[string]string{AnnotationOfflineEvents: "yes"}, wantErr: `rockpool.dev/offline-events: unknown value "yes" (allowed: true, false)`},

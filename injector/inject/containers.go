@@ -31,16 +31,18 @@ const sidecarID = 65532
 
 // sidecar has the values that differ from pod to pod.
 type sidecar struct {
-	image        string
-	pullPolicy   corev1.PullPolicy
-	directory    string // below the root of the cache volume; "" = the volume is this pod's alone
-	account      string // the original service-account volume
-	address      netip.AddrPort
-	hostPorts    bool // the pod uses the node's ports
-	selinuxType  string
-	assignedUser bool // the namespace assigns the container's user
-	env          []corev1.EnvVar
-	resources    corev1.ResourceRequirements
+	image      string
+	pullPolicy corev1.PullPolicy
+	directory  string // below the root of the cache volume; "" = the volume is this pod's alone
+	account    string // the original service-account volume
+	address    netip.AddrPort
+	hostPorts  bool // the pod uses the node's ports
+	// publicMetrics: the metrics are at the pod's addresses.
+	publicMetrics bool
+	selinuxType   string
+	assignedUser  bool // the namespace assigns the container's user
+	env           []corev1.EnvVar
+	resources     corev1.ResourceRequirements
 }
 
 // ownContainer reports whether a container of this name is one of ours.
@@ -110,20 +112,32 @@ func (s *sidecar) container() corev1.Container {
 	}
 }
 
+// portMetrics is the name of the port of public metrics, by which Prometheus finds it.
+const portMetrics = "rockpool-prom"
+
 // ports declares the ports if they are the node's: the scheduler then puts two pods with the
-// same port and address on different nodes. An address of the pod's own is no obstacle.
-func (s *sidecar) ports() []corev1.ContainerPort {
-	if !s.hostPorts {
-		return nil
+// same port and address on different nodes. An address of the pod's own is no obstacle. It also
+// declares the port of public metrics.
+func (s *sidecar) ports() (ports []corev1.ContainerPort) {
+	port := int32(s.address.Port())
+	metrics := corev1.ContainerPort{ContainerPort: port + 1, Protocol: corev1.ProtocolTCP}
+	if s.publicMetrics {
+		metrics.Name = portMetrics
 	}
-	port, ip := int32(s.address.Port()), ""
-	if s.address.Addr() != loopback(false) && s.address.Addr() != loopback(true) {
-		ip = s.address.Addr().String()
+	if s.hostPorts {
+		var ip string
+		if a := s.address.Addr(); a != loopback(false) && a != loopback(true) {
+			ip = a.String()
+		}
+		ports = append(ports, corev1.ContainerPort{ContainerPort: port, HostPort: port, HostIP: ip, Protocol: corev1.ProtocolTCP})
+		if metrics.HostPort = port + 1; !s.publicMetrics {
+			metrics.HostIP = ip
+		}
 	}
-	return []corev1.ContainerPort{
-		{ContainerPort: port, HostPort: port, HostIP: ip, Protocol: corev1.ProtocolTCP},
-		{ContainerPort: port + 1, HostPort: port + 1, HostIP: ip, Protocol: corev1.ProtocolTCP},
+	if s.hostPorts || s.publicMetrics {
+		ports = append(ports, metrics)
 	}
+	return ports
 }
 
 // restrictedContext is the security context of both containers, before each adds its user. It
@@ -146,14 +160,19 @@ func (s *sidecar) restrictedContext() *corev1.SecurityContext {
 // changeable configuration is. The present settings follow as defaults, for the time until the
 // pod's ConfigMap exists. Annotations are not included: the sidecar reads them itself, and a
 // variable would override them.
-func sidecarEnv(settings map[string]string, address netip.AddrPort, names bool) []corev1.EnvVar {
+func sidecarEnv(settings map[string]string, address netip.AddrPort, names, publicMetrics bool) []corev1.EnvVar {
 	var env []corev1.EnvVar
 	listen := func(variable string, port uint16) {
 		env = append(env, corev1.EnvVar{Name: variable, Value: netip.AddrPortFrom(address.Addr(), port).String()})
 	}
 	if address != defaultAddress {
 		listen(envListen, address.Port())
-		listen("ROCKPOOL_METRICS_ADDRESS", address.Port()+1)
+	}
+	switch {
+	case publicMetrics: // at IPv4 and IPv6
+		env = append(env, corev1.EnvVar{Name: envMetrics, Value: ":" + strconv.Itoa(int(address.Port())+1)})
+	case address != defaultAddress:
+		listen(envMetrics, address.Port()+1)
 	}
 	if names {
 		listen("ROCKPOOL_LISTEN_SERVICE_ADDRESS", servicePort)
@@ -169,8 +188,12 @@ func sidecarEnv(settings map[string]string, address netip.AddrPort, names bool) 
 	return env
 }
 
-// envListen has the sidecar's address when it is not the default.
-const envListen = "ROCKPOOL_LISTEN_ADDRESS"
+const (
+	// envListen has the sidecar's address when it is not the default.
+	envListen = "ROCKPOOL_LISTEN_ADDRESS"
+	// envMetrics likewise has the address of its metrics.
+	envMetrics = "ROCKPOOL_METRICS_ADDRESS"
+)
 
 // defaultAddress is the sidecar's address unless envListen has another.
 var defaultAddress = netip.AddrPortFrom(loopback(false), listenPort)

@@ -88,12 +88,16 @@ func Inject(pod *corev1.Pod, facts Facts, params Params) (*corev1.Pod, Result) {
 	if cache != CacheHostPath {
 		selinux = "" // the container runtime labels an emptyDir for the pod
 	}
+	metrics := ask.MetricsAddress
+	if metrics == "" && !spec.HostNetwork {
+		metrics = params.MetricsAddress
+	}
 	addContainers(spec, &sidecar{
 		selinuxType: selinux,
 		image:       image, pullPolicy: pullPolicy, directory: directory, account: account,
-		address: address, hostPorts: spec.HostNetwork,
+		address: address, hostPorts: spec.HostNetwork, publicMetrics: metrics == MetricsPod,
 		assignedUser: cache == CacheEmptyDir && facts.assignsUsers(),
-		env:          sidecarEnv(params.Settings, address, status.Names != nil), resources: resources,
+		env:          sidecarEnv(params.Settings, address, status.Names != nil, metrics == MetricsPod), resources: resources,
 	})
 	spec.Volumes = addVolumes(spec.Volumes, volumes(cache, params.CacheHostPath, cacheSize, cmp.Or(ask.CacheMemorySize, params.Settings["cache.memory-max-size"])))
 	annotate(patched, !injected, before)

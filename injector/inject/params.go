@@ -42,6 +42,8 @@ type Params struct {
 	IPv6 bool
 	// APINames of pods without the annotation. Empty: [APINamesAuto].
 	APINames APINames
+	// MetricsAddress of pods without the annotation. Empty: [MetricsLoopback].
+	MetricsAddress MetricsAddress
 	// CacheVolume of pods without the annotation. Empty: [CacheHostPath].
 	CacheVolume CacheVolume
 	// Stay of pods without the annotation. Empty: [StayDefault].
@@ -63,6 +65,14 @@ type Params struct {
 func ValidateAPINames(choice APINames) error {
 	if _, err := oneOf(choice, APINamesAuto, APINamesOn, APINamesOff); err != nil {
 		return fmt.Errorf("%q is not %s, %s or %s", choice, APINamesAuto, APINamesOn, APINamesOff)
+	}
+	return nil
+}
+
+// ValidateMetricsAddress accepts loopback and pod.
+func ValidateMetricsAddress(at MetricsAddress) error {
+	if _, err := oneOf(at, MetricsLoopback, MetricsPod); err != nil {
+		return fmt.Errorf("%q is not %s or %s", at, MetricsLoopback, MetricsPod)
 	}
 	return nil
 }

@@ -71,6 +71,10 @@ var settings = []setting{
 		a.APINames = APINames(value)
 		return ValidateAPINames(a.APINames)
 	}},
+	{AnnotationMetricsAddress, "loopback, pod", func(a *Annotations, value string) error {
+		a.MetricsAddress = MetricsAddress(value)
+		return ValidateMetricsAddress(a.MetricsAddress)
+	}},
 	{AnnotationExcludeContainers, "names of containers separated by commas", func(a *Annotations, value string) error {
 		for _, name := range splitList(value) {
 			if len(validation.IsDNS1123Label(name)) > 0 || ownContainer(name) {

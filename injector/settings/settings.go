@@ -61,6 +61,10 @@ func Keys() []Key {
 			p.EvictionSeconds, err = inject.ValidateEvictionSeconds(v)
 			return err
 		}},
+		{Name: "metrics_address", set: func(p *inject.Params, v string) error {
+			p.MetricsAddress = inject.MetricsAddress(v)
+			return inject.ValidateMetricsAddress(p.MetricsAddress)
+		}},
 		{Name: "cache_volume", set: func(p *inject.Params, v string) error {
 			p.CacheVolume = inject.CacheVolume(v)
 			return inject.ValidateCacheVolume(p.CacheVolume)

@@ -63,6 +63,7 @@ func TestApply(t *testing.T) {
 			p.Stay, p.EvictionSeconds = "24h", 60
 			p.CanaryImage, p.CanaryPercent = "rockpool:v3", 5
 		}},
+		"the address of metrics": {map[string]string{"metrics_address": "pod"}, func(p *inject.Params) { p.MetricsAddress = inject.MetricsPod }},
 		"the volume": {map[string]string{"cache_volume": "emptyDir", "cache_host_path": "/data/rockpool", "selinux_type": "spc_t"}, func(p *inject.Params) {
 			p.CacheVolume, p.CacheHostPath = inject.CacheEmptyDir, "/data/rockpool"
 			p.SELinuxType = "spc_t"
@@ -95,7 +96,7 @@ func TestApplyRejects(t *testing.T) {
 		data map[string]string
 		want []string
 	}{
-		"an unknown key, with the known ones":     {map[string]string{"cache-agents": "*"}, []string{"cache-agents: unknown key; allowed are image, canary_image, canary_percent, image_pull_policy, image_pull_secrets, api_names, stay, default_toleration_seconds, cache_volume,", " upstreams,", " log_level,"}},
+		"an unknown key, with the known ones":     {map[string]string{"cache-agents": "*"}, []string{"cache-agents: unknown key; allowed are image, canary_image, canary_percent, image_pull_policy, image_pull_secrets, api_names, stay, default_toleration_seconds, metrics_address, cache_volume,", " upstreams,", " log_level,"}},
 		"a key for an address or path in the pod": {map[string]string{"listen_address": "127.0.0.1:1", "cache_directory": "/x"}, []string{"listen_address: unknown key", "cache_directory: unknown key"}},
 		"an upstream among several":               {map[string]string{"upstreams": "https://a\nhttp://b"}, []string{`upstreams: entry 2: url: "http://b" is not https; an https URL`}},
 		"a word":                                  {map[string]string{"log_level": "loud"}, []string{`log_level: "loud" is unknown; allowed are debug, info, warn, error`}},
@@ -107,6 +108,7 @@ func TestApplyRejects(t *testing.T) {
 		"a stay":                                  {map[string]string{"stay": "long"}, []string{`stay: "long" is not a duration like 24h, forever or default`}},
 		"seconds":                                 {map[string]string{"default_toleration_seconds": "0"}, []string{`default_toleration_seconds: "0" is not a number of seconds above zero`}},
 		"an SELinux type":                         {map[string]string{"selinux_type": "system_u:spc_t"}, []string{`selinux_type: "system_u:spc_t" is not an SELinux type, like spc_t`}},
+		"an address of metrics":                   {map[string]string{"metrics_address": ":9090"}, []string{`metrics_address: ":9090" is not loopback or pod`}},
 		"a volume":                                {map[string]string{"cache_volume": "ram"}, []string{`cache_volume: "ram" is not hostPath or emptyDir`}},
 		"a quantity":                              {map[string]string{"cpu_request": "lots"}, []string{`cpu_request: "lots" is not a quantity`, "is allowed"}},
 		"a negative quantity":                     {map[string]string{"memory_limit": "-1Mi"}, []string{"memory_limit:"}},

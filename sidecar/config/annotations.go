@@ -31,6 +31,7 @@ var annotations = []struct{ name, key string }{
 	{"rockpool.dev/log-level", "log.level"},
 	{"rockpool.dev/memory-limit", ""},
 	{"rockpool.dev/memory-request", ""},
+	{"rockpool.dev/metrics-address", ""}, // the injector sets the variable
 	{"rockpool.dev/offline-election-annotations", "offline.election-annotations"},
 	{"rockpool.dev/offline-events", "offline.events"},
 	{"rockpool.dev/offline-leases", "offline.leases"},
