@@ -35,7 +35,7 @@ func serveMetrics(ctx context.Context, l net.Listener, from prometheus.Gatherer)
 func (s *sidecar) metrics() prometheus.Gatherer {
 	own := prometheus.NewRegistry()
 	own.MustRegister(s.meter, &meter.State{
-		Link: s.upstream, Caches: []*cache.Cache{s.caches.Disk, s.caches.Memory}, Version: programVersion(), Now: time.Now,
+		Link: s.upstream, Caches: []*cache.Cache{s.caches.Disk, s.caches.Memory}, Version: programVersion(), Started: time.Now(), Now: time.Now,
 	})
 	return prometheus.Gatherers{prometheus.DefaultGatherer, own}
 }

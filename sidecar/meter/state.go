@@ -35,6 +35,8 @@ type State struct {
 	Caches []*cache.Cache
 	// Version is that of the program.
 	Version string
+	// Started is when the sidecar has started.
+	Started time.Time
 	// Now is time.Now, except in tests.
 	Now func() time.Time
 
@@ -58,13 +60,15 @@ var (
 	offlineDesc = prometheus.NewDesc("rockpool_link_offline_seconds_total", "How long the link to the API server was down since the start of the sidecar.", nil, nil)
 	writtenDesc = prometheus.NewDesc("rockpool_disk_written_bytes_total", "Bytes that the sidecar has had written to disks: the wear of a flash card, without that of its file system.", nil, nil)
 	ageDesc     = prometheus.NewDesc("rockpool_collection_age_seconds",
-		"Age of the oldest answer that programs would get from recorded lists while the link is down, by resource and namespace (empty: all). 0 while a watch keeps the list in step.",
-		[]string{"resource", "namespace"}, nil)
+		"Age of the oldest answer that programs would get from recorded lists while the link is down, by resource and namespace of the objects (empty: all). 0 while a watch keeps the list in step.",
+		[]string{"resource", "object_namespace"}, nil)
+	onlineDesc = prometheus.NewDesc("rockpool_link_last_online_timestamp_seconds",
+		"When the link was online last, in seconds since 1970: now, if it is. Before the first time, when the sidecar has started.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (s *State) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{buildDesc, offlineDesc, writtenDesc, ageDesc} {
+	for _, d := range []*prometheus.Desc{buildDesc, offlineDesc, onlineDesc, writtenDesc, ageDesc} {
 		out <- d
 	}
 }
@@ -73,6 +77,8 @@ func (s *State) Describe(out chan<- *prometheus.Desc) {
 func (s *State) Collect(out chan<- prometheus.Metric) {
 	out <- prometheus.MustNewConstMetric(buildDesc, prometheus.GaugeValue, 1, "sidecar", s.Version)
 	out <- prometheus.MustNewConstMetric(offlineDesc, prometheus.CounterValue, s.Link.Offline().Seconds())
+	online := latest(s.Started, s.Link.LastOnline())
+	out <- prometheus.MustNewConstMetric(onlineDesc, prometheus.GaugeValue, float64(online.UnixMilli())/1000)
 	if raw, err := os.ReadFile("/proc/self/io"); err == nil {
 		if n, err := written(raw); err == nil {
 			out <- prometheus.MustNewConstMetric(writtenDesc, prometheus.CounterValue, float64(n))

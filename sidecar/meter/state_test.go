@@ -100,7 +100,7 @@ func TestTheStateIsValidForPrometheus(t *testing.T) {
 	if problems, err := testutil.GatherAndLint(registry); err != nil || len(problems) > 0 {
 		t.Errorf("%v, %v", problems, err)
 	}
-	if n, err := testutil.GatherAndCount(registry, "rockpool_build_info", "rockpool_link_offline_seconds_total"); n != 2 || err != nil {
+	if n, err := testutil.GatherAndCount(registry, "rockpool_build_info", "rockpool_link_offline_seconds_total", "rockpool_link_last_online_timestamp_seconds"); n != 3 || err != nil {
 		t.Errorf("%d metrics, %v", n, err)
 	}
 }

@@ -64,6 +64,8 @@ const (
 	// A separate module, so that a change of what the suite requires does not make the tools above
 	// be built again.
 	suiteModule = "tests/tools/suite"
+	// A separate module, because it is large and few tests need it.
+	monitoringModule = "tests/bed/monitoring"
 )
 
 var controlPlaneTools = []tool{
@@ -120,6 +122,18 @@ var suiteTools = []tool{
 	},
 }
 
+// monitoringTools are built only for tests of the monitoring. Without service discovery for clouds,
+// which has hundreds of packages; Prometheus is also without its web pages, which are not in its
+// module.
+var monitoringTools = []tool{monitoringTool("prometheus"), monitoringTool("promtool")}
+
+func monitoringTool(name string) tool {
+	return tool{
+		name: name, module: monitoringModule, pkg: "github.com/prometheus/prometheus/cmd/" + name, tags: "netgo,remove_all_sd,enable_kubernetes_sd",
+		versionArgs: []string{"--version"},
+	}
+}
+
 func kubernetesTool(name, why string) tool {
 	return tool{
 		name: name, module: kubernetesModule, pkg: "k8s.io/kubernetes/cmd/" + name, versionArgs: []string{"--version"},
@@ -160,6 +174,11 @@ func FindKubectl(ctx context.Context, w io.Writer) (Tools, error) {
 	i := slices.IndexFunc(controlPlaneTools, func(t tool) bool { return t.name == "kubectl" })
 	paths, err := findTools(ctx, controlPlaneTools[i:i+1], w)
 	return Tools{Kubectl: paths["kubectl"]}, err
+}
+
+// FindMonitoringTools is FindTools for prometheus and promtool, by name.
+func FindMonitoringTools(ctx context.Context, w io.Writer) (map[string]string, error) {
+	return findTools(ctx, monitoringTools, w)
 }
 
 // FindNodeTools is FindTools for the programs of a node.
