@@ -12,10 +12,10 @@ import (
 // picture.
 var layers = [][]string{
 	{"sidecar"},
-	{"sidecar/dispatch", "sidecar/socket", "sidecar/filter", "sidecar/inspect", "sidecar/meter"},
+	{"sidecar/dispatch", "sidecar/socket", "sidecar/filter", "sidecar/meter", "sidecar/doctor"},
 	{"sidecar/watch"},
 	{"sidecar/relist"},
-	{"sidecar/cache"},
+	{"sidecar/cache", "sidecar/inspect"},
 	{"sidecar/record", "sidecar/replay", "sidecar/write/outbox", "sidecar/write/lease", "sidecar/write/token", "sidecar/pod/janitor"},
 	{"sidecar/write"},
 	{"sidecar/filter/keep"},

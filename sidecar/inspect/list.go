@@ -87,3 +87,8 @@ func Age(d time.Duration) string {
 	}
 	return d.String()
 }
+
+// Links returns the changes of the link since a time, the first one first.
+func (c *Cache) Links(ctx context.Context, since time.Time) ([]store.LinkChange, error) {
+	return c.db.Links(ctx, since)
+}
