@@ -21,6 +21,7 @@ type observation struct {
 	lag        bool   // the answer was allowed to be older than the latest state
 	event      bool   // of a watch, which is always behind by some time
 	settled    bool   // the sidecar has had its chance to list again since then
+	killed     bool   // but it was killed before that
 }
 
 // floor is the contract: the oldest revision whose state of an object may be answered to a
@@ -81,7 +82,7 @@ func provable(newer, older observation, told []observation) bool {
 	case okA && okB && a >= b:
 		return a > b || !newer.whole // with rows, one version in two states shows a restored cluster
 	case okA && okB: // a restored cluster, too
-		return latest || newer.settled
+		return latest || newer.settled && !newer.killed // the request for a list is in memory only
 	case newer.gone && newer.uid == older.uid:
 		return true // what was deleted is older
 	case older.event && newer.came <= older.told:

@@ -108,6 +108,9 @@ func (w *world) crash() error {
 		p.streams, p.flights = [slots]*stream{}, [slots]*flight{}
 		for k, n := range p.flushed {
 			p.told[k] = p.told[k][:n]
+			for i := range p.told[k] {
+				p.told[k][i].killed = p.told[k][i].killed || !p.told[k][i].settled
+			}
 		}
 		for k := range p.told {
 			if _, ok := p.flushed[k]; !ok {
