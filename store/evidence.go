@@ -22,7 +22,8 @@ type Evidence struct {
 	Read        Read
 	// Moved means that the evidence is the position of a collection that events have moved on.
 	Moved bool
-	// UIDs are those of the object; of a deleted one all that it is known to have had.
+	// UIDs are those of the object; of a deleted one all that it is known to have had. If it is
+	// unknown, they are of deleted ones that had its name.
 	UIDs []string
 }
 
@@ -92,7 +93,7 @@ func (a Evidence) Newer(b Evidence) bool {
 
 // deletes reports whether a is the deletion of the very object that b shows.
 func (a Evidence) deletes(b Evidence) bool {
-	return a.Says == Gone && b.Says == Present && slices.ContainsFunc(b.UIDs, func(uid string) bool { return uid != "" && slices.Contains(a.UIDs, uid) })
+	return (a.Says == Gone || a.Says == Unknown) && b.Says == Present && slices.ContainsFunc(b.UIDs, func(uid string) bool { return uid != "" && slices.Contains(a.UIDs, uid) })
 }
 
 // Agrees reports whether a and b can be true of the same state of an object.

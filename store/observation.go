@@ -265,10 +265,14 @@ func combine(old, fresh Evidence) Evidence {
 
 // doubtOf is what is known by two pieces of evidence of which either may be newer.
 func doubtOf(a, b Evidence) Evidence {
-	return Evidence{
-		Says: Unknown, Floor: later(later(a.Floor, a.Version), later(b.Floor, b.Version)),
-		Asked: max(a.Asked, b.Asked), Told: max(a.Told, b.Told), Read: Latest,
+	doubt := Evidence{Says: Unknown, Asked: max(a.Asked, b.Asked), Told: max(a.Told, b.Told), Read: Latest}
+	for _, e := range []Evidence{a, b} {
+		doubt.Floor = later(doubt.Floor, later(e.Floor, e.Version))
+		if e.Says == Gone || e.Says == Unknown {
+			doubt.UIDs = append(doubt.UIDs, e.UIDs...)
+		}
 	}
+	return doubt
 }
 
 // later is the later of two versions; the second, if that is not known.

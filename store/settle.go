@@ -56,7 +56,7 @@ func (tx *Tx) PutEvent(collection int64, s Scope, o Object) error {
 // selected any more: then it is unknown.
 func (tx *Tx) RemoveEvent(collection int64, s Scope, key Key, e Evidence) error {
 	if s.Hides(key.Name) {
-		e.Says = Unknown
+		e.Says, e.UIDs = Unknown, nil
 		if err := tx.Observe(s.Of(), key, e); err != nil {
 			return err
 		}

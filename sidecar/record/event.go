@@ -115,7 +115,11 @@ func (e *event) put(g *group, p *position) error {
 
 // evidence is what the event says about its object.
 func (e *event) evidence(says store.Says) store.Evidence {
-	return store.Evidence{Says: says, Version: e.version, Asked: e.told, Told: e.told, Read: store.Stream, UIDs: []string{e.uid}}
+	out := store.Evidence{Says: says, Version: e.version, Asked: e.told, Told: e.told, Read: store.Stream}
+	if says == store.Gone {
+		out.UIDs = []string{e.uid}
+	}
+	return out
 }
 
 // alone records what the event says about its object, without a collection: its client was told.

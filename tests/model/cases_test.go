@@ -195,6 +195,9 @@ func TestCases(t *testing.T) {
 			{action: cuts, n: 12 * 20}, {action: cuts, n: 1}},
 		"opaque versions: the first events of a watch of a part that nobody knows come after a write": {
 			made(namespace), opened(watchOf(scope{kind: namespaces, selector: byShard}).from(watchList)), asked(one(remove, namespace)), {action: delivers, n: 1}},
+		"a late event of a deleted object, after a 409 for one that was made in its place": {
+			asked(lists(app)), opened(watchOf(app)), made(a), {action: changes, key: a, n: 4}, deleted(a), asked(one(patch, a)), made(a),
+			{action: delivers, n: 1}, asked(one(post, a)), {action: delivers, n: 1}},
 		"two watches at different positions": {
 			made(a), asked(lists(app)), opened(watchOf(app)), second(opened(watchOf(app))), updated(a), deleted(a), told, second(op{action: delivers, n: 1})},
 	} {
