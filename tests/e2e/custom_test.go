@@ -83,7 +83,7 @@ func (s *site) widget(name, value string) *unstructured.Unstructured {
 // allow gives the default service account further permissions in its namespace.
 func (s *site) allow(rules ...rbacv1.PolicyRule) {
 	s.t.Helper()
-	api := cluster.Client().RbacV1().Roles(s.namespace)
+	api := s.cluster.Client().RbacV1().Roles(s.namespace)
 	err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
 		role, err := api.Get(s.ctx, "app", metav1.GetOptions{})
 		if err != nil {

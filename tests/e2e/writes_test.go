@@ -28,6 +28,9 @@ func (s *site) leader(annotations map[string]string, args ...string) *testPod {
 			p.Annotations[key] = value
 		}
 		p.Spec.Containers[0].Image, p.Spec.Containers[0].Args = "leader:dev", args
+		if slices.Contains(args, "-content-type=application/cbor") {
+			withCBOR(p)
+		}
 	})
 }
 
@@ -52,7 +55,7 @@ func (s *site) outbox(where string) []string {
 // events returns the Events of the namespace in the order of their resourceVersions.
 func (s *site) events() []corev1.Event {
 	s.t.Helper()
-	list, err := cluster.Client().CoreV1().Events(s.namespace).List(s.ctx, metav1.ListOptions{})
+	list, err := s.cluster.Client().CoreV1().Events(s.namespace).List(s.ctx, metav1.ListOptions{})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -197,7 +200,7 @@ func (o outage) pass(p *testPod) {
 
 func (s *site) mainLease() *coordinationv1.Lease {
 	s.t.Helper()
-	l, err := cluster.Client().CoordinationV1().Leases(s.namespace).Get(s.ctx, "main", metav1.GetOptions{})
+	l, err := s.cluster.Client().CoordinationV1().Leases(s.namespace).Get(s.ctx, "main", metav1.GetOptions{})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -68,7 +68,7 @@ type Options struct {
 	// Programs are directories of tests/programs to build in addition to the informer. Each is the
 	// entrypoint of an image, NAME:dev, and is also at /NAME in shell:dev.
 	Programs []string
-	// Like is a running Edge whose programs are used. Nil: they are built.
+	// Like is a running Edge with the same programs, which are then not built again.
 	Like *Edge
 	// IPv6 makes a cluster whose Services, pods and public address have IPv6 addresses only.
 	IPv6 bool
@@ -90,6 +90,7 @@ type Edge struct {
 
 	directory string
 	binaries  string // directory of the programs
+	programs  []string
 	root      string // of the checkout
 	pods      pod.Options
 	injector  *exec.Cmd
@@ -106,13 +107,12 @@ func Start(ctx context.Context, opts Options) (e *Edge, err error) {
 		opts.Progress = os.Stderr
 	}
 	e = &Edge{Public: PublicAddress}
-	plane := cluster.Options{Progress: opts.Progress}
+	plane := cluster.Options{Progress: opts.Progress, APIServerArgs: opts.APIServerArgs}
 	if opts.IPv6 {
 		e.Public, e.pods = net.JoinHostPort(publicIPv6, "6443"), pod.Options{PodIP: podIPv6, HostIP: hostIPv6}
 		plane.ServiceCIDR, plane.ServerNames = serviceCIDRIPv6, []string{publicIPv6}
-		plane.APIServerArgs = []string{"--advertise-address=" + publicIPv6} // of the family of Services
+		plane.APIServerArgs = append(plane.APIServerArgs, "--advertise-address="+publicIPv6) // of the family of Services
 	}
-	plane.APIServerArgs = append(plane.APIServerArgs, opts.APIServerArgs...)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.Stop())
@@ -142,9 +142,9 @@ func (e *Edge) prepare(ctx context.Context, opts Options) (err error) {
 	if err := os.Chmod(e.directory, 0o755); err != nil { // for pods, which run as other users
 		return err
 	}
-	e.binaries = e.directory
+	e.binaries, e.programs = e.directory, opts.Programs
 	if opts.Like != nil {
-		e.binaries = opts.Like.binaries
+		e.binaries, e.programs = opts.Like.binaries, opts.Like.programs
 		return nil
 	}
 	return e.build(ctx, opts)
@@ -158,7 +158,7 @@ func (e *Edge) makeImages(tools cluster.Tools, opts Options) {
 			"/kubectl": tools.Kubectl, "/client.py": filepath.Join(e.root, "tests/programs/python/client.py"),
 		}, Env: raceEnv},
 	}
-	for _, name := range append(opts.Programs, informer) {
+	for _, name := range append(e.programs, informer) {
 		path := "/" + name
 		e.images[name+":dev"] = pod.Image{Entrypoint: []string{path}, Files: map[string]string{path: e.bin(name)}, Env: raceEnv}
 		e.images["shell:dev"].Files[path] = e.bin(name)

@@ -1,8 +1,8 @@
 """Sends requests to the API without a client library. It knows nothing of Rockpool.
 
-The argument is a JSON list of requests, {method, target, headers, body,
-padding}; padding is a number of blanks after the body. The output is a JSON list of answers; protobuf bodies are in base64. "{token}" in a
-header stands for the pod's own token.
+The argument is a JSON list of requests, {method, target, headers, body, padding}; padding is a
+number of blanks after the body. The output is a JSON list of answers; bodies in protobuf and CBOR
+are in base64. "{token}" in a header stands for the pod's own token.
 """
 
 import base64
@@ -36,7 +36,7 @@ def ask(question):
     server.request(question["method"], question["target"], body=body, headers=headers)
     response = server.getresponse()
     body = response.read()
-    if "protobuf" in response.getheader("Content-Type", ""):
+    if any(binary in response.getheader("Content-Type", "") for binary in ("protobuf", "cbor")):
         body = base64.b64encode(body)
     return {
         "status": response.status,
