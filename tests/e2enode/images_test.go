@@ -13,8 +13,13 @@ import (
 	"rockpool.dev/tests/bed/node"
 )
 
-// programsImage is the image with the test programs.
-const programsImage = "programs:dev"
+const (
+	rockpoolImage = "rockpool:dev" // as the manifests have it
+	programsImage = "programs:dev" // with the test programs
+)
+
+// program is the path of a program that writeImages has built.
+func program(name string) string { return filepath.Join(node.Directory(), "build", name) }
 
 // writeImages writes the archives that the node imports to directory: Rockpool's image, the image
 // of the test programs, and the image that holds a pod's namespaces.
@@ -27,8 +32,10 @@ func writeImages(ctx context.Context, directory, rockpool string) error {
 		return err
 	}
 	bin := filepath.Join(directory, "build")
-	for _, name := range []string{"informer", "asker", "pause"} {
-		cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(bin, name), "../programs/"+name)
+	for name, source := range map[string]string{
+		"informer": "../programs/informer", "asker": "../programs/asker", "pause": "../programs/pause", "rockpool-injector": "../../injector",
+	} {
+		cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(bin, name), source)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("build %s: %w\n%s", name, err, out)

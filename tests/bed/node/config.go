@@ -66,24 +66,30 @@ use_internal_loopback = true
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 options.BinaryName = "%[1]s/bin/runc"
-`, directory, snapshotter, containerdSocket, SandboxImage)
+
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.%[5]s]
+runtime_type = "io.containerd.runc.v2"
+options.BinaryName = "%[1]s/bin/runc"
+cni_conf_dir = "%[1]s/cni6"
+`, directory, snapshotter, containerdSocket, SandboxImage, IPv6Handler)
 }
 
-// networkConfig is a CNI configuration: each pod gets a pair of interfaces and a route to the node.
-func networkConfig() string {
-	return `{
+// networkConfig is a CNI configuration: each pod gets a pair of interfaces, an address of the subnet
+// and a route to the node.
+func networkConfig(name, subnet, route string) string {
+	return fmt.Sprintf(`{
   "cniVersion": "1.0.0",
-  "name": "pods",
+  "name": %q,
   "plugins": [{
     "type": "ptp",
     "ipam": {
       "type": "host-local",
-      "ranges": [[{"subnet": "10.244.0.0/24"}]],
-      "routes": [{"dst": "0.0.0.0/0"}]
+      "ranges": [[{"subnet": %q}]],
+      "routes": [{"dst": %q}]
     }
   }]
 }
-`
+`, name, subnet, route)
 }
 
 // kubeletConfig is a KubeletConfiguration

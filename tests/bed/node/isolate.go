@@ -16,11 +16,22 @@ import (
 )
 
 // Further addresses on lo of the node's network namespace, from TEST-NET-3. publicIP is the host of
-// cluster.DefaultPublicAddress.
+// cluster.DefaultPublicAddress. publicIPv6, from the range for documentation (RFC 3849), is the same
+// for pods that have only IPv6, where the kernel knows it.
 const (
-	publicIP = "203.0.113.10"
-	nodeIP   = "203.0.113.20"
+	publicIP   = "203.0.113.10"
+	nodeIP     = "203.0.113.20"
+	publicIPv6 = "2001:db8::10"
 )
+
+// PublicAddressIPv6 is the address (host:port) at which pods of IPv6Handler reach the API server.
+const PublicAddressIPv6 = "[" + publicIPv6 + "]:6443"
+
+// IPv6Handler is the handler for a RuntimeClass whose pods have only an IPv6 address.
+const IPv6Handler = "ipv6"
+
+// HasIPv6 reports whether the node can run such pods: the kernel knows IPv6.
+func HasIPv6() bool { return sandbox.HasIPv6() }
 
 // Name is the name of the node and its host name.
 const Name = "edge"
@@ -118,7 +129,11 @@ func firstProcess(directory string) (code int, err error) {
 	if err := mountAll(directory); err != nil {
 		return 1, err
 	}
-	if err := sandbox.SetupNetwork(sandbox.Setup{Hostname: Name, Addresses: []string{publicIP, nodeIP}}); err != nil {
+	addresses := []string{publicIP, nodeIP}
+	if HasIPv6() {
+		addresses = append(addresses, publicIPv6)
+	}
+	if err := sandbox.SetupNetwork(sandbox.Setup{Hostname: Name, Addresses: addresses}); err != nil {
 		return 1, err
 	}
 	signals := make(chan os.Signal, 1)

@@ -37,7 +37,7 @@ type Node struct {
 // ControlPlaneOptions are options for a control plane with a node. The API server calls webhooks at
 // the pods' own addresses, because Service addresses do not work.
 func ControlPlaneOptions() cluster.Options {
-	return cluster.Options{APIServerArgs: []string{
+	return cluster.Options{ServerNames: []string{publicIPv6}, APIServerArgs: []string{
 		"--enable-admission-plugins=NodeRestriction",
 		"--enable-aggregator-routing=true",
 		"--kubelet-preferred-address-types=InternalIP", // no DNS server knows the node's name
@@ -62,6 +62,11 @@ func Start(ctx context.Context, plane *cluster.ControlPlane, tools cluster.NodeT
 	}
 	if err := n.Link.Listen(ctx, cluster.DefaultPublicAddress); err != nil {
 		return n, err
+	}
+	if HasIPv6() {
+		if err := n.Link.Listen(ctx, PublicAddressIPv6); err != nil {
+			return n, err
+		}
 	}
 	if err := n.configure(tools); err != nil {
 		return n, err
@@ -94,12 +99,15 @@ func (n *Node) configure(tools cluster.NodeTools) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(n.file("cni"), 0o755); err != nil {
-		return err
+	for _, directory := range []string{"cni", "cni6"} {
+		if err := os.MkdirAll(n.file(directory), 0o755); err != nil {
+			return err
+		}
 	}
 	return errors.Join(
 		os.WriteFile(n.file("containerd.toml"), []byte(containerdConfig(n.directory, n.snapshotter)), 0o644),
-		os.WriteFile(n.file("cni", "pods.conflist"), []byte(networkConfig()), 0o644),
+		os.WriteFile(n.file("cni", "pods.conflist"), []byte(networkConfig("pods", "10.244.0.0/24", "0.0.0.0/0")), 0o644),
+		os.WriteFile(n.file("cni6", "pods.conflist"), []byte(networkConfig("pods6", "fd00:10:244::/112", "::/0")), 0o644),
 		os.WriteFile(n.file("kubelet.json"), kubelet, 0o644),
 		os.WriteFile(n.file("resolv.conf"), nil, 0o644), // there is no name server
 		os.WriteFile(n.file("ca.crt"), n.plane.CA(), 0o644),
