@@ -56,6 +56,7 @@ not read or remove a file.`,
 	flags := cmd.Flags()
 	flags.StringVar(&opts.Root, "root", "", "Mount `path` of the cache volume.")
 	flags.DurationVar(&opts.MaxAge, "max-age", janitor.DefaultMaxAge, "Remove caches that no pod has used for this long.")
+	flags.IntVar(&opts.MaxSlots, "max-slots", 1000, "How many caches may stay on the node, beside those that pods hold; the ones unused for the longest time go first, but none that was used within the last hour. 0 = any number.")
 	flags.BoolVar(&opts.DryRun, "dry-run", false, "Only log what would be removed.")
 	flags.DurationVar(&interval, "interval", 0, "Time between two scans, until SIGTERM; 0s = scan once.")
 	flags.StringVar(&metrics, "metrics-listen", "",

@@ -26,6 +26,7 @@ import (
 	"os"
 	"path"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -45,6 +46,9 @@ type Options struct {
 	Root   string        // the cache volume's mount point
 	MaxAge time.Duration // caches used within this time stay; must be positive
 	DryRun bool          // only log what would be removed
+	// MaxSlots is how many slots may stay; 0 = any number. Beyond it, those go that were not used for
+	// the longest time, but none that was used within minAge or that a pod holds.
+	MaxSlots int
 
 	Patience time.Duration // how long to wait for the volume's lock; 0 = flock.Patience
 
@@ -52,6 +56,10 @@ type Options struct {
 	Logger     *zap.Logger           // nil = none
 	Registerer prometheus.Registerer // nil = no metrics
 }
+
+// minAge is the least age of what MaxSlots removes. A pod that starts has its directory for some
+// seconds before it holds a slot in it.
+const minAge = time.Hour
 
 // Janitor cleans one volume.
 type Janitor struct {
@@ -75,6 +83,9 @@ type Round struct {
 func New(o Options) (*Janitor, error) {
 	if o.Root == "" {
 		return nil, errors.New("root: the mount point of the cache volume is required")
+	}
+	if o.MaxSlots < 0 {
+		return nil, fmt.Errorf("max-slots %d: must not be negative", o.MaxSlots)
 	}
 	if o.MaxAge <= 0 {
 		return nil, fmt.Errorf("max-age %s: must be more than 0", o.MaxAge)
@@ -108,6 +119,17 @@ func (j *Janitor) Run(ctx context.Context, interval time.Duration) {
 func (j *Janitor) Once(ctx context.Context) (Round, error) {
 	r := round{Janitor: j, before: j.Clock.Now().Add(-j.MaxAge)}
 	err := r.visitVolume(ctx)
+	if before, ok := r.bound(); ok && err == nil {
+		// The same again, with a lower age.
+		again := round{Janitor: j, before: before}
+		err = again.visitVolume(ctx)
+		again.Removed, again.Freed, again.Emptied = again.Removed+r.Removed, again.Freed+r.Freed, again.Emptied+r.Emptied
+		if j.DryRun {
+			// The first scan has left what it would remove, and the second has counted it again.
+			again.Removed, again.Freed, again.Emptied = again.Removed-r.Removed, again.Freed-r.Freed, again.Emptied-r.Emptied
+		}
+		r = again
+	}
 	j.metrics.observe(r.Round, err, j.Clock.Now(), j.DryRun)
 	fields := []zap.Field{
 		zap.Bool("dryRun", j.DryRun), zap.Int("removed", r.Removed), zap.Int64("freedBytes", r.Freed),
@@ -130,6 +152,22 @@ type round struct {
 	lock   *os.File  // the volume, for withLock
 	busy   bool      // another process has held the lock for longer than Patience
 	errs   []error
+	used   []time.Time // when the young slots were last used
+}
+
+// bound returns the time before which a slot must have been used last so that at most MaxSlots stay,
+// and whether there are more.
+func (r *round) bound() (time.Time, bool) {
+	surplus := len(r.used) - r.MaxSlots
+	if r.MaxSlots <= 0 || surplus <= 0 {
+		return time.Time{}, false
+	}
+	slices.SortFunc(r.used, time.Time.Compare)
+	before := r.used[surplus-1].Add(1) // that one, too
+	if latest := r.Clock.Now().Add(-minAge); before.After(latest) {
+		before = latest
+	}
+	return before, before.After(r.before)
 }
 
 func (r *round) visitVolume(ctx context.Context) error {

@@ -252,3 +252,52 @@ func TestInvalidOptions(t *testing.T) {
 		}
 	}
 }
+
+func TestTheOldestSlotsBeyondTheBoundAreRemoved(t *testing.T) {
+	for name, test := range map[string]struct {
+		max     int
+		dryRun  bool
+		age     time.Duration // of the newest slot; each other one is an hour older
+		held    bool          // a pod holds the oldest one
+		left    []string
+		removed int
+	}{
+		"no bound":                        {max: 0, age: 2 * time.Hour, left: []string{"a", "b", "c", "d"}},
+		"not reached":                     {max: 4, age: 2 * time.Hour, left: []string{"a", "b", "c", "d"}},
+		"two too many":                    {max: 2, age: 2 * time.Hour, left: []string{"a", "b"}, removed: 2},
+		"one of them is held":             {max: 2, age: 2 * time.Hour, held: true, left: []string{"a", "b", "d"}, removed: 1},
+		"those of the last hour stay":     {max: 1, age: time.Minute, left: []string{"a"}, removed: 3},
+		"all of the last hour stay":       {max: 1, age: -4 * time.Hour, left: []string{"a", "b", "c", "d"}},
+		"a dry run says what it would do": {max: 2, dryRun: true, age: 2 * time.Hour, left: []string{"a", "b", "c", "d"}, removed: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := newVolume(t)
+			for i, workload := range []string{"a", "b", "c", "d"} {
+				directory := "shop/default/deployment." + workload + "/0"
+				v.slot(directory)
+				if workload == "d" && test.held {
+					v.hold("shop/default/deployment.d")
+				}
+				at := v.clock.Now().Add(-test.age - time.Duration(i)*time.Hour)
+				for _, path := range []string{directory + "/lock", directory + "/rockpool.db", directory + "/rockpool.db-wal", directory} {
+					if err := os.Chtimes(v.path(path), at, at); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			round, err := v.janitor(Options{MaxSlots: test.max, DryRun: test.dryRun}).Once(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var left []string
+			for _, workload := range []string{"a", "b", "c", "d"} {
+				if _, err := os.Stat(v.path("shop/default/deployment." + workload + "/0/rockpool.db")); err == nil {
+					left = append(left, workload)
+				}
+			}
+			if !slices.Equal(left, test.left) || round.Removed != test.removed {
+				t.Errorf("left are %q, want %q; removed %d, want %d", left, test.left, round.Removed, test.removed)
+			}
+		})
+	}
+}

@@ -49,6 +49,7 @@ func (r *round) removeOld(workload *os.Root, name, at string) {
 	}
 	if !use.last.Before(r.before) {
 		keep(&r.Young, use)
+		r.used = append(r.used, use.last)
 		return
 	}
 	lock, err := slot.Lock(workload, name)
@@ -73,6 +74,7 @@ func (r *round) removeOld(workload *os.Root, name, at string) {
 	}
 	if !use.last.Before(r.before) {
 		keep(&r.Young, use)
+		r.used = append(r.used, use.last)
 		return
 	}
 	if !r.DryRun && !r.remove(workload, name, at) {
