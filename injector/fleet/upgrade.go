@@ -105,8 +105,7 @@ func (u *Upgrade) one(ctx context.Context, s *Sidecar, report func(*Sidecar, str
 	report(s, fmt.Sprintf("does not serve with %s (%s); putting %s back", u.Image, late.problem, s.Image))
 	// Also when the command is interrupted: the pod must not be left without its sidecar.
 	if late.same {
-		_, back := u.set(context.WithoutCancel(ctx), s, s.Image)
-		return false, errors.Join(err, back)
+		return false, errors.Join(err, u.set(context.WithoutCancel(ctx), s, s.Image))
 	}
 	if back := u.restart(context.WithoutCancel(ctx), s, s.Image); back != nil {
 		return false, errors.Join(err, fmt.Errorf("with the old image: %w", back))
@@ -138,7 +137,7 @@ func (u *Upgrade) restart(ctx context.Context, s *Sidecar, image string) error {
 	if before.Image == image && before.Problem == "" {
 		return nil
 	}
-	if _, err := u.set(ctx, s, image); err != nil {
+	if err := u.set(ctx, s, image); err != nil {
 		return err
 	}
 	began := u.Clock.Now()
@@ -170,12 +169,12 @@ func (u *Upgrade) restart(ctx context.Context, s *Sidecar, image string) error {
 }
 
 // set sets the image in the pod's spec.
-func (u *Upgrade) set(ctx context.Context, s *Sidecar, image string) (*corev1.Pod, error) {
+func (u *Upgrade) set(ctx context.Context, s *Sidecar, image string) error {
 	patch, err := json.Marshal(map[string]any{"spec": map[string]any{
 		"initContainers": []map[string]string{{"name": inject.ContainerSidecar, "image": image}},
 	}})
-	if err != nil {
-		return nil, err
+	if err == nil {
+		_, err = u.Pods.Patch(ctx, s.Namespace, s.Pod, patch)
 	}
-	return u.Pods.Patch(ctx, s.Namespace, s.Pod, patch)
+	return err
 }

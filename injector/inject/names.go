@@ -79,7 +79,7 @@ func obstacleToNames(spec *corev1.PodSpec, domain, upstreams string) string {
 			}
 		}
 	}
-	if start := sysctl(spec, portSysctl); start != nil {
+	if start := sysctl(spec); start != nil {
 		if lowest, err := strconv.Atoi(start.Value); err != nil || lowest > servicePort {
 			return fmt.Sprintf("the pod sets %s to %s", portSysctl, start.Value)
 		}
@@ -136,7 +136,7 @@ const serviceAddress = `\$[({]?(?:KUBERNETES_SERVICE_HOST|KUBERNETES_PORT_443_TC
 
 // newNames returns what the pod lacks. A name to which the pod gives another address stays as it is.
 func newNames(spec *corev1.PodSpec, domain string) *Names {
-	n := &Names{Sysctl: sysctl(spec, portSysctl) == nil}
+	n := &Names{Sysctl: sysctl(spec) == nil}
 	n.SecurityContext = n.Sysctl && spec.SecurityContext == nil
 	for _, name := range config.APINames(domain) {
 		if !slices.ContainsFunc(spec.HostAliases, func(a corev1.HostAlias) bool { return slices.Contains(a.Hostnames, name) }) {
@@ -151,7 +151,7 @@ func (n *Names) apply(spec *corev1.PodSpec, sidecar netip.Addr) {
 	if n == nil {
 		return
 	}
-	if n.Sysctl && sysctl(spec, portSysctl) == nil {
+	if n.Sysctl && sysctl(spec) == nil {
 		if spec.SecurityContext == nil {
 			spec.SecurityContext = &corev1.PodSecurityContext{}
 		}
@@ -197,11 +197,12 @@ func aliasOf(spec *corev1.PodSpec, address netip.Addr) int {
 	return slices.IndexFunc(spec.HostAliases, func(a corev1.HostAlias) bool { return a.IP == address.String() })
 }
 
-func sysctl(spec *corev1.PodSpec, name string) *corev1.Sysctl {
+// sysctl returns the pod's own choice of the ports that need no root.
+func sysctl(spec *corev1.PodSpec) *corev1.Sysctl {
 	if spec.SecurityContext == nil {
 		return nil
 	}
-	i := slices.IndexFunc(spec.SecurityContext.Sysctls, func(s corev1.Sysctl) bool { return s.Name == name })
+	i := slices.IndexFunc(spec.SecurityContext.Sysctls, func(s corev1.Sysctl) bool { return s.Name == portSysctl })
 	if i < 0 {
 		return nil
 	}

@@ -102,7 +102,7 @@ func namesIn(spec *corev1.PodSpec, sidecar netip.Addr) *Names {
 	if len(n.Hosts) == 0 {
 		return nil
 	}
-	s := sysctl(spec, portSysctl)
+	s := sysctl(spec)
 	n.Sysctl = s != nil && s.Value == "0"
 	n.SecurityContext = n.Sysctl
 	return n

@@ -111,7 +111,7 @@ func (e *editor) mapping(n *yamlv3.Node, have, want map[string]any, wanted *yaml
 		}
 		mark := len(e.edits)
 		switch err := e.value(n.Content[i+1], was, want[key], wantedValue); {
-		case err == errReplace: //nolint:errorlint // never wrapped
+		case err == errReplace:
 			e.edits = e.edits[:mark]
 			if err := e.replaceValue(n, i, wantedValue); err != nil {
 				return err

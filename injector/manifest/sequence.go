@@ -43,7 +43,7 @@ func (e *editor) sequence(n *yamlv3.Node, have, want []any, wanted *yamlv3.Node)
 		next = j + 1
 		mark := len(e.edits)
 		switch err := e.value(item, have[i], want[j], wanted.Content[j]); {
-		case err == errReplace: //nolint:errorlint // never wrapped
+		case err == errReplace:
 			e.edits = e.edits[:mark]
 			if err := e.replaceItem(n, i, wanted.Content[j]); err != nil {
 				return err
