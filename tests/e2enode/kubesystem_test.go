@@ -8,7 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-func TestAPodThatStaysOfflineInKubeSystemAnswers(t *testing.T) {
+func TestAPodInKubeSystemAnswersWithTheLinkDown(t *testing.T) {
 	s := newSite(t, metav1.NamespaceSystem)
 	t.Cleanup(func() {
 		for _, args := range [][]string{
