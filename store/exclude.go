@@ -84,21 +84,19 @@ func (tx *Tx) forgetBefore(res Resource, namespace string) error {
 }
 
 func (tx *Tx) excludeObservations(x Exclusion) error {
-	type row struct {
-		id                               int64
-		group, resource, namespace, name string
-	}
-	rows, err := queryAll(tx, `SELECT id, api_group, resource, namespace, name FROM observation`, func(scan func(...any) error) (r row, err error) {
-		return r, scan(&r.id, &r.group, &r.resource, &r.namespace, &r.name)
+	type kind struct{ group, resource, namespace string }
+	kinds, err := queryAll(tx, `SELECT DISTINCT api_group, resource, namespace FROM observation WHERE name <> ''`, func(scan func(...any) error) (k kind, err error) {
+		return k, scan(&k.group, &k.resource, &k.namespace)
 	})
 	if err != nil {
 		return err
 	}
-	for _, o := range rows {
-		if o.name != "" && x.Object(o.group, o.resource, o.namespace) {
-			if _, err := tx.tx.Exec(`DELETE FROM observation WHERE id = ?`, o.id); err != nil {
-				return tx.wrapErr("exclude observation", err)
-			}
+	for _, k := range kinds {
+		if !x.Object(k.group, k.resource, k.namespace) {
+			continue
+		}
+		if _, err := tx.tx.Exec(`DELETE FROM observation WHERE api_group = ? AND resource = ? AND namespace = ? AND name <> ''`, k.group, k.resource, k.namespace); err != nil {
+			return tx.wrapErr("exclude observations", err)
 		}
 	}
 	return nil
