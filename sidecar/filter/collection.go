@@ -99,7 +99,7 @@ func (c *collection[T]) run(ctx context.Context) {
 			wait = firstRetry
 			err = c.watch(ctx, version)
 		}
-		pause := wait/2 + rand.N(wait/2)
+		pause := wait/2 + rand.N(wait/2) //nolint:gosec // chance alone, no secret
 		switch {
 		case apierrors.IsForbidden(err):
 			pause = refusedRetry

@@ -276,9 +276,10 @@ func (q *query) cuttable() *http.Request {
 	keeps := slices.ContainsFunc(q.view.chain.Filters, func(f rule.Filter) bool { return f.Name == filters.Keep })
 	var left []string
 	for clause := range strings.SplitSeq(q.info.RawAccept, ",") {
-		if !strings.Contains(clause, "cbor") && !(keeps && strings.Contains(clause, "protobuf")) {
-			left = append(left, clause)
+		if strings.Contains(clause, "cbor") || keeps && strings.Contains(clause, "protobuf") {
+			continue
 		}
+		left = append(left, clause)
 	}
 	if accept := strings.Join(left, ","); accept != q.info.RawAccept && accept != "" {
 		r := q.request.Clone(q.request.Context())

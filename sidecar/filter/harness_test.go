@@ -77,8 +77,6 @@ func resourceOf(o object) string {
 	switch o.(type) {
 	case *corev1.Service:
 		return "services"
-	case *corev1.Endpoints:
-		return "endpoints"
 	case *corev1.Node:
 		return "nodes"
 	}

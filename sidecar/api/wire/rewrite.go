@@ -81,7 +81,8 @@ func (r *jsonRewriter) Append(dst, p []byte) []byte {
 		}
 		p = p[n:]
 	}
-	dst, r.dst = append(r.dst, p...), nil
+	r.dst = append(r.dst, p...)
+	dst, r.dst = r.dst, nil
 	return dst
 }
 
@@ -143,7 +144,8 @@ func (r *protobufRewriter) Append(dst, p []byte) []byte {
 		}
 		p = p[done:]
 	}
-	dst, r.dst = append(r.dst, p...), nil
+	r.dst = append(r.dst, p...)
+	dst, r.dst = r.dst, nil
 	return dst
 }
 

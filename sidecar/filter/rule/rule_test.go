@@ -1,3 +1,6 @@
+// Endpoints are deprecated, but programs still read them.
+//
+//nolint:staticcheck
 package rule
 
 import (
