@@ -52,15 +52,31 @@ func slices10k(b *testing.B, s *server, format wire.Format) []byte {
 	return e.list("100", all)
 }
 
+// BenchmarkList reads a list to the last byte: as it comes, and through the Dispatcher, which records it.
 func BenchmarkList(b *testing.B) {
+	for _, recorded := range []bool{false, true} {
+		benchmarkList(b, recorded)
+	}
+}
+
+func benchmarkList(b *testing.B, recorded bool) {
 	for _, format := range formats {
 		s := newServer(b)
-		below := &fixed{s, slices10k(b, s, format), format.MediaType(), pathSlices}
+		body := slices10k(b, s, format)
+		fixed := &fixed{s, body, format.MediaType(), pathSlices}
+		var below http.RoundTripper = fixed
+		how := " "
+		if recorded {
+			how = " recorded "
+			e := newEdge(b)
+			e.link.SetAnswer(fixed.RoundTrip)
+			below = e.dispatcher()
+		}
 		for name, list := range map[string]string{"filtered": "servicetopology", "unfiltered": "-servicetopology,-discardcloudservice,-forwardkubesvctraffic"} {
-			b.Run(name+" "+format.MediaType(), func(b *testing.B) {
+			b.Run(name+how+format.MediaType(), func(b *testing.B) {
 				f := newFilter(b, below)
 				f.Set(choose(b, list))
-				b.SetBytes(int64(len(below.body)))
+				b.SetBytes(int64(len(body)))
 				b.ReportAllocs()
 				buf := make([]byte, 32<<10)
 				for b.Loop() {

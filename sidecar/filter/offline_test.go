@@ -29,13 +29,13 @@ func (verifier) Verify(h http.Header) (string, error) {
 
 // edge is a cluster, a link to it that the test cuts, and a real cache.
 type edge struct {
-	t    *testing.T
+	t    testing.TB
 	s    *server
 	link *upstreamtest.Link
 	disk *cache.Cache
 }
 
-func newEdge(t *testing.T) *edge {
+func newEdge(t testing.TB) *edge {
 	db, err := store.Open(t.Context(), t.TempDir(), store.Options{})
 	if err != nil {
 		t.Fatal(err)

@@ -106,7 +106,9 @@ const (
 )
 
 func (protobufFormat) NewRewriter(edit EditItem, room int) Rewriter {
-	return &protobufRewriter{edit: edit, room: max(room, 2*minPadding), spare: max(room, 2*minPadding)}
+	r := &protobufRewriter{edit: edit, room: max(room, 2*minPadding), spare: max(room, 2*minPadding)}
+	r.list.item = func(raw []byte) error { r.item = raw; return nil }
+	return r
 }
 
 // protobufRewriter has the states of a protobufList.
@@ -115,6 +117,7 @@ type protobufRewriter struct {
 	in    chunkBuffer
 	list  protobufList
 	dst   []byte
+	item  []byte // of the field just read; nil: it is no item
 	room  int
 	spare int // bytes of the announced size that are not used yet
 	// noRoom is ErrNoRoom once an item has passed unchanged because of it.
@@ -164,16 +167,15 @@ func (r *protobufRewriter) step(p []byte) (int, error) {
 		}
 		return n, err
 	}
-	var item []byte
-	l.item = func(raw []byte) error { item = raw; return nil }
+	r.item = nil
 	n, err := l.step(p)
 	if err != nil || n == 0 {
 		return n, err
 	}
-	if item == nil {
+	if r.item == nil {
 		r.dst = append(r.dst, p[:n]...)
 	} else {
-		r.write(p[:n], item)
+		r.write(p[:n], r.item)
 	}
 	if l.state != atListField {
 		r.pad(r.spare)
