@@ -72,6 +72,7 @@ var cases = []benchCase{
 	{"get", (*bench).get},
 	{"throughput", (*bench).throughput},
 	{"list", (*bench).lists},
+	{"filters", (*bench).filters},
 	{"relist", (*bench).relist},
 	{"watch", (*bench).watches},
 	{"memory", (*bench).memory},

@@ -62,7 +62,9 @@ func (s *stage) startSidecar(ctx context.Context, o sidecarOptions) (*sidecar, e
 	c.cmd = exec.Command(s.binary, "run", "--listen.address", c.address, "--metrics.address", "",
 		"--upstream.servers", "https://"+o.upstream, "--account.source", s.account, "--account.mirror", c.path("mirror"),
 		"--private.directory", c.path("private"), "--cache.directory", c.path("cache"))
-	c.cmd.Env, c.cmd.Stdout, c.cmd.Stderr = environment(), logFile, logFile
+	// A default, because --sidecar may name an older one, which ignores defaults that it does not know.
+	c.cmd.Env = append(environment(), "ROCKPOOL_DEFAULT_NODE_NAME="+filterNode)
+	c.cmd.Stdout, c.cmd.Stderr = logFile, logFile
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	c.started = time.Now()
 	if err := c.cmd.Start(); err != nil {

@@ -28,6 +28,8 @@ const (
 	watchNamespace = "watch" // ConfigMaps that change
 	someNamespace  = "some"  // 2,000 pods
 	manyNamespace  = "many"  // 10,000 pods
+	// slicesNamespace has 10,000 EndpointSlices, and is read by the case filters alone.
+	slicesNamespace = "slices"
 	someObjects    = 2000
 	manyObjects    = 10000
 	creators       = 16
@@ -70,7 +72,7 @@ func newStage(ctx context.Context, o options) (s *stage, err error) {
 	if s.admin, err = kubernetes.NewForConfig(config); err != nil {
 		return s, err
 	}
-	for _, namespace := range []string{smallNamespace, watchNamespace, someNamespace, manyNamespace} {
+	for _, namespace := range []string{smallNamespace, watchNamespace, someNamespace, manyNamespace, slicesNamespace} {
 		if err := s.plane.CreateNamespace(ctx, namespace); err != nil {
 			return s, err
 		}
@@ -90,6 +92,7 @@ func newStage(ctx context.Context, o options) (s *stage, err error) {
 func (s *stage) allow(ctx context.Context) error {
 	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "bench"}, Rules: []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"configmaps", "pods", "services", "endpoints", "secrets"}, Verbs: []string{"get", "list", "watch"}},
+		{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: []string{"get", "list", "watch"}},
 	}}
 	if _, err := s.admin.RbacV1().ClusterRoles().Create(ctx, role, metav1.CreateOptions{}); err != nil {
 		return err

@@ -27,6 +27,7 @@ type target struct {
 	sidecar *sidecar // nil: direct access
 	config  *rest.Config
 	client  *http.Client
+	agent   string // User-Agent; empty: Go's own
 }
 
 // directTarget is the API server itself.
@@ -104,6 +105,9 @@ func (t *target) open(ctx context.Context, client *http.Client, path, accept str
 		return nil, err
 	}
 	req.Header.Set("Accept", accept)
+	if t.agent != "" {
+		req.Header.Set("User-Agent", t.agent)
+	}
 	resp, err := client.Do(req)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+)
+
+const (
+	filterNode  = "edge-1" // of the sidecars
+	filterAgent = "coredns/bench"
+	slicesPath  = "/apis/discovery.k8s.io/v1/namespaces/" + slicesNamespace + "/endpointslices"
+	// localServices is how many Services have their endpoints limited to their node.
+	localServices = 100
+	// allServices is how many Services the slices are of.
+	allServices = 1000
+)
+
+// filters compares two clients of one sidecar that list the same: servicetopology applies to the one
+// by its User-Agent.
+func (b *bench) filters(ctx context.Context) error {
+	objects := manyObjects
+	if b.short {
+		objects = someObjects
+	}
+	if err := b.slices(ctx, objects); err != nil {
+		return err
+	}
+	filtered := *b.on
+	filtered.agent = filterAgent
+	for _, e := range encodings {
+		size, err := b.sameList(ctx, slicesPath, e.accept)
+		if err != nil {
+			return err
+		}
+		if err := b.isFiltered(ctx, &filtered, e.accept, size); err != nil {
+			return err
+		}
+		times := series{}
+		for round := range b.rounds {
+			targets := []*target{b.on, &filtered}
+			for i := range targets {
+				t := targets[(i+round)%len(targets)]
+				if _, err := t.cpu(ctx); err != nil { // waits until it is idle
+					return err
+				}
+				took, _, err := t.timed(ctx, slicesPath, e.accept)
+				if err != nil {
+					return err
+				}
+				name := "unfiltered"
+				if t.agent != "" {
+					name = "filtered"
+				}
+				times.add(name, ms(took))
+			}
+		}
+		what := fmt.Sprintf("LIST %d EndpointSlices, %s, %.1f MB", objects, e.name, float64(size)/1e6)
+		b.report.note(what, "unfiltered: to the last byte", "ms", none, times.median("unfiltered"))
+		b.report.note(what, "through servicetopology: to the last byte", "ms", none, times.median("filtered"))
+		ratio := times.ratio("filtered", "unfiltered")
+		b.report.note(what, "through servicetopology, of unfiltered", "x", none, ratio).atMost(ratio, 1.10, "on")
+	}
+	return nil
+}
+
+// isFiltered checks that the filter leaves something out. Afterwards, it has read the Services.
+func (b *bench) isFiltered(ctx context.Context, t *target, accept string, size int) error {
+	body, err := t.body(ctx, slicesPath, accept)
+	if err != nil {
+		return err
+	}
+	if accept == asJSON && len(body) >= size {
+		b.report.wrong("LIST %s as %s has %d bytes, and %d unfiltered", slicesPath, t.agent, len(body), size)
+	}
+	return nil
+}
+
+// slices creates n slices with ten endpoints each, and Services, once.
+func (b *bench) slices(ctx context.Context, n int) error {
+	if b.made[slicesNamespace] {
+		return nil
+	}
+	progress("creating %d EndpointSlices", n)
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(creators)
+	for i := range localServices {
+		group.Go(func() error {
+			_, err := b.admin.CoreV1().Services(slicesNamespace).Create(ctx, &corev1.Service{
+				ObjectMeta: metav1.ObjectMeta{Name: serviceName(i * allServices / localServices), Annotations: map[string]string{"openyurt.io/topologyKeys": "kubernetes.io/hostname"}},
+				Spec:       corev1.ServiceSpec{ClusterIP: corev1.ClusterIPNone, Ports: []corev1.ServicePort{{Port: 80}}},
+			}, metav1.CreateOptions{})
+			return err
+		})
+	}
+	for i := range n {
+		group.Go(func() error {
+			_, err := b.admin.DiscoveryV1().EndpointSlices(slicesNamespace).Create(ctx, slice(i), metav1.CreateOptions{})
+			return err
+		})
+	}
+	b.made[slicesNamespace] = true
+	return group.Wait()
+}
+
+func serviceName(i int) string { return fmt.Sprintf("service-%03d", i%allServices) }
+
+func slice(i int) *discoveryv1.EndpointSlice {
+	s := &discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{Name: fmt.Sprintf("%s-%05d", serviceName(i), i), Labels: map[string]string{discoveryv1.LabelServiceName: serviceName(i)}},
+		AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Name: ptr.To("http"), Port: ptr.To[int32](80)}},
+	}
+	for n := range 10 {
+		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{
+			Addresses: []string{fmt.Sprintf("10.%d.%d.%d", 1+i/250, i%250, 1+n)}, NodeName: ptr.To(fmt.Sprintf("edge-%d", (i+n)%100)),
+			Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true), Serving: ptr.To(true), Terminating: ptr.To(false)},
+		})
+	}
+	return s
+}
