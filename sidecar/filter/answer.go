@@ -164,11 +164,7 @@ func (q *query) past() (*past, error) {
 	scope := q.scope()
 	p := &past{scope: scope, view: q.view, hidden: map[uint64]struct{}{}}
 	if token := q.info.Continue; token != "" {
-		before := q.filter.pasts.find(scope, func(p *past) bool {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			return p.next == token
-		})
+		before := q.filter.pasts.find(scope, func(p *past) bool { return p.precedes(token) })
 		if before == nil { // the pages before may have been filtered in another way
 			unknownPast.Inc()
 			return nil, expired("the pages of this list before were not read through this sidecar, or too long ago")

@@ -209,7 +209,7 @@ func (w *watch) readDone() {
 	corrections.WithLabelValues("corrected").Inc()
 	p := w.past
 	p.mu.Lock()
-	p.view, p.floor = c.next, p.position
+	p.view = c.next
 	version := p.version
 	p.mu.Unlock()
 	// The objects sent have versions before the position. A client that begins again from the last
@@ -295,14 +295,18 @@ func (w *watch) difference(raw []byte) error {
 	}
 	before, shown := w.apply(&p.view, o)
 	now, keep := w.apply(&c.next, o)
+	equal := shown == keep && (!keep || string(before) == string(now))
 	p.mu.Lock()
 	if keep {
 		delete(p.hidden, hash)
 	} else {
 		p.hidden[hash] = struct{}{}
 	}
+	if !equal {
+		p.passed()
+	}
 	p.mu.Unlock()
-	if shown == keep && (!keep || string(before) == string(now)) {
+	if equal {
 		return nil
 	}
 	// The object has the version that the client knows. Many clients take an event of a version

@@ -164,7 +164,7 @@ func (f *Filter) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	q := &query{filter: f, request: r, info: info, resource: schema.GroupResource{Group: info.Group, Resource: info.Resource}}
 	q.view.settings, q.view.chain = s, s.chain(q.resource, r.UserAgent())
-	if len(q.view.chain.Filters) == 0 {
+	if len(q.view.chain.Filters) == 0 && !q.goesOn() {
 		resp, err := f.Next.RoundTrip(r)
 		if err == nil && info.Class == request.ClassWatch {
 			f.pass(q, resp)
@@ -172,6 +172,18 @@ func (f *Filter) RoundTrip(r *http.Request) (*http.Response, error) {
 		return resp, err
 	}
 	return q.answer()
+}
+
+// goesOn reports whether a client goes on from an answer that was filtered, by filters that no longer
+// apply. It is shown what it does not know.
+func (q *query) goesOn() bool {
+	switch {
+	case q.info.Verb == request.List && q.info.Continue != "":
+		return q.filter.pasts.find(q.scope(), func(p *past) bool { return p.precedes(q.info.Continue) }) != nil
+	case q.info.Verb == request.Watch && q.info.ResourceVersion != "" && !q.info.SendInitialEvents:
+		return q.filter.pasts.find(q.scope(), func(p *past) bool { return p.at(q.info.ResourceVersion) }) != nil
+	}
+	return false
 }
 
 // isFilterable reports whether the answer to a request has objects that can be cut out of it.

@@ -259,6 +259,11 @@ func TestACorrectionThatCannotBeReadIsTriedAgain(t *testing.T) {
 	f := newFilter(t, s)
 	c := newClient(t, f, pathSlices, wire.JSON)
 	c.waitFor("the first list", func() bool { return c.lists == 1 && len(c.held) == 1 })
+	eventually.True(t, "an open watch", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return len(f.watches) == 1
+	})
 	s.setDown(true)
 	before := testutil.ToFloat64(corrections.WithLabelValues("deferred"))
 	s.put(newService("web", topology("kubernetes.io/hostname")))

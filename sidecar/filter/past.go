@@ -49,8 +49,17 @@ func (p *past) at(version string) bool {
 	if p.version == "" {
 		return false
 	}
-	n := number(version)
-	return p.version == version || n != 0 && p.floor <= n && n <= p.position
+	if n := number(version); n != 0 {
+		return p.floor <= n && n <= p.position
+	}
+	return p.version == version
+}
+
+// precedes reports whether the page of a continue token is the next one.
+func (p *past) precedes(token string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.next == token
 }
 
 // set is at the end of a list or of the initial events.
@@ -59,6 +68,14 @@ func (p *past) set(version string) {
 	defer p.mu.Unlock()
 	p.version, p.position = version, number(version)
 	p.floor = p.position
+}
+
+// passed notes that a client which has not got beyond the position may not know what it was sent. It
+// lists again, if it does not stay. The lock is held.
+func (p *past) passed() {
+	if p.floor = p.position + 1; p.position == 0 {
+		p.version = "" // versions that are no numbers
+	}
 }
 
 // copy returns a past of its own for another watch of the client.

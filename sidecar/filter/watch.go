@@ -34,6 +34,7 @@ func (q *query) watch() (*http.Response, error) {
 			return nil, expired("the list from which to watch was not read through this sidecar, or too long ago")
 		}
 		p = before.copy()
+		p.position, p.version = number(version), version // what came after it comes again
 	}
 	resp, err := f.Next.RoundTrip(q.cuttable())
 	if err != nil || !isWatch(resp) {
@@ -244,7 +245,9 @@ func (w *watch) event(raw []byte, event wire.Event) error {
 	if !w.initial && number(version) >= p.position {
 		p.position, p.version = number(version), version
 	}
-	if kind != event.Type && told {
+	// From here on, hidden is not what it was for a client at an older version: it would be told
+	// of an object twice, or not at all.
+	if kind != event.Type && told || event.Type == wire.Deleted && !told {
 		p.floor = p.position
 	}
 	p.mu.Unlock()

@@ -30,9 +30,9 @@ const (
 	manyNamespace  = "many"  // 10,000 pods
 	// slicesNamespace has 10,000 EndpointSlices, and is read by the case filters alone.
 	slicesNamespace = "slices"
-	someObjects    = 2000
-	manyObjects    = 10000
-	creators       = 16
+	someObjects     = 2000
+	manyObjects     = 10000
+	creators        = 16
 )
 
 // stage is the environment of all cases.
