@@ -105,12 +105,12 @@ func (a Evidence) Agrees(b Evidence) bool {
 	switch {
 	case a.Says == b.Says && a.Asked == b.Asked && a.Told == b.Told: // it is the same answer
 		return true
+	case a.Says == Unknown || b.Says == Unknown:
+		return sameVersion
 	case a.Says == Gone || b.Says == Gone:
 		return a.Says == b.Says
 	case a.Says == Present && b.Says == Present:
 		return sameVersion && slices.Equal(a.UIDs, b.UIDs)
-	case a.Says == Unknown || b.Says == Unknown:
-		return sameVersion
 	case len(a.UIDs) > 0 && len(b.UIDs) > 0 && !slices.Equal(a.UIDs, b.UIDs):
 		return false
 	}

@@ -113,6 +113,7 @@ func TestWhatAgrees(t *testing.T) {
 		"that it exists at another version":    {present, Evidence{Says: Exists, Version: "11", Told: 2}, false},
 		"that it may be anything":              {present, Evidence{Says: Unknown, Told: 2}, false},
 		"that something happened at a version": {present, Evidence{Says: Unknown, Version: "10", Told: 2}, true},
+		"that a list of that version lacks it": {Evidence{Says: Gone, Version: "10", Told: 1}, Evidence{Says: Unknown, Version: "10", Told: 2}, true},
 		"that it is gone":                      {present, Evidence{Says: Gone, Told: 2}, false},
 		"two 404s":                             {Evidence{Says: Gone, Told: 1}, Evidence{Says: Gone, Told: 2}, true},
 		"objects without versions":             {Evidence{Says: Present, Told: 1}, Evidence{Says: Present, Told: 2}, false},

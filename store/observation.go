@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -199,6 +200,9 @@ func (tx *Tx) ObserveObjects(s Scope, objects []Object, whole bool, list Evidenc
 	recorded, err := tx.recorded(res, s.Namespace)
 	if err != nil {
 		return err
+	}
+	if name, ok := strings.CutPrefix(s.FieldSelector, "metadata.name="); ok && !s.Hides(name) && len(objects) == 0 {
+		recorded = append(recorded, Object{Namespace: s.Namespace, Name: name}) // that name is absent
 	}
 	for _, o := range recorded {
 		e := list

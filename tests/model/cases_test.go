@@ -198,6 +198,10 @@ func TestCases(t *testing.T) {
 		"a late event of a deleted object, after a 409 for one that was made in its place": {
 			asked(lists(app)), opened(watchOf(app)), made(a), {action: changes, key: a, n: 4}, deleted(a), asked(one(patch, a)), made(a),
 			{action: delivers, n: 1}, asked(one(post, a)), {action: delivers, n: 1}},
+		"a watch with a label is behind one without": {
+			asked(lists(app)), opened(watchOf(app)), made(a), second(opened(watchOf(front).from(fromState))), deleted(a), told, second(told), heal},
+		"a Table of one name lacks the object, before a lagging GET": {
+			made(a), deleted(a), asked(lists(onlyA).in(asTable)), lagging(asked(one(get, a).anyVersion()), 1)},
 		"two watches at different positions": {
 			made(a), asked(lists(app)), opened(watchOf(app)), second(opened(watchOf(app))), updated(a), deleted(a), told, second(op{action: delivers, n: 1})},
 	} {
