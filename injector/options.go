@@ -33,6 +33,7 @@ type options struct {
 	clientCAFile                 string
 	clientNames                  []string
 	excluded                     []string
+	copySecrets                  bool
 	kubeconfig                   string
 	objects                      certificate.ObjectNames
 	configMap                    string
@@ -69,6 +70,7 @@ func (o *options) addTo(flags *pflag.FlagSet) {
 	flags.StringVar(&o.objects.Configuration, "webhook-configuration", "rockpool", "`name` of the MutatingWebhookConfiguration that gets the CA")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "`path` of a kubeconfig for the API server. Empty: the pod's service account; without a token,\nthe injector does not call the API server")
 	flags.StringVar(&o.configMap, "config-map", settings.DefaultName, "`name` of the ConfigMap with the settings for all pods; changes take effect at run time. Its values\noverride --upstream, --cache-* and --sidecar-*. Empty: none")
+	flags.BoolVar(&o.copySecrets, "copy-pull-secrets", false, "copy the image pull secrets that --config-map names from --namespace to the namespaces of injected pods;\nneeds rights on these Secrets, see the component pull-secrets of the manifests")
 	o.sidecarOptions.addTo(flags)
 	flags.StringVar(&o.metricsListen, "metrics-listen", ":8080", "`address` of the HTTP listener for /metrics and /healthz; empty: none")
 	flags.StringVar(&o.logLevel, "log-level", "info", "lowest `level` to log: debug, info, warn or error")

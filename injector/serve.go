@@ -16,17 +16,12 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
-	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"rockpool.dev/injector/certificate"
-	"rockpool.dev/injector/inject"
 	"rockpool.dev/injector/lookup"
-	"rockpool.dev/injector/publish"
-	"rockpool.dev/injector/settings"
 	"rockpool.dev/injector/webhook"
-	sidecar "rockpool.dev/sidecar/config"
 )
 
 func newServeCommand() *cobra.Command {
@@ -147,38 +142,6 @@ func serve(ctx context.Context, o *options) error {
 	return group.Wait()
 }
 
-// source provides the settings for pods, and publishes them to namespaces with injected pods.
-type source struct {
-	params   func() (inject.Params, error)
-	injected func(namespace string)
-	run      []func(context.Context) // each runs until the context ends
-}
-
-// follow returns a source that reads a ConfigMap, which overrides the flags, and publishes the
-// settings to the namespaces of pods.
-func (o *options) follow(config *rest.Config, flags inject.Params, log *zap.Logger) (source, error) {
-	follower, err := settings.NewFollower(config, o.objects.Namespace, o.configMap, flags, log)
-	if err != nil {
-		return source{}, err
-	}
-	election, err := publish.NewElection(config, o.objects.Namespace, publisherLease, replicaName(), log)
-	if err != nil {
-		return source{}, err
-	}
-	publisher, err := publish.New(publish.Options{
-		Elect:  election.Run,
-		Config: config, Name: inject.ConfigMapName, Key: sidecar.FileName, Changed: follower.Changed(), Log: log,
-		Content: func() (string, error) {
-			params, err := follower.Params()
-			return settings.File(params.Settings), err
-		},
-	})
-	if err != nil {
-		return source{}, err
-	}
-	return source{params: follower.Params, injected: publisher.Add, run: []func(context.Context){follower.Run, publisher.Run}}, nil
-}
-
 // clients returns the callers of the webhook, or nil for everybody.
 func (o *options) clients() (*webhook.Clients, error) {
 	if o.clientCAFile == "" {
@@ -196,18 +159,6 @@ func (o *options) clients() (*webhook.Clients, error) {
 		return nil, fmt.Errorf("--client-ca-file: %s: %w", o.clientCAFile, err)
 	}
 	return clients, nil
-}
-
-// publisherLease is the Lease of the replica that writes a change of the settings to all namespaces.
-const publisherLease = "rockpool-injector-publisher"
-
-// replicaName is different for each process, also for those of one pod.
-func replicaName() string {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "rockpool-injector"
-	}
-	return host + "_" + string(uuid.NewUUID())
 }
 
 // certificates provides the serving certificate.
