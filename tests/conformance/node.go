@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
@@ -35,7 +36,7 @@ type hollowNode struct {
 	beaten chan struct{} // closed when the heartbeat has ended
 }
 
-// startHollowNode registers the node. Its goroutines end with stop.
+// startHollowNode registers the node and waits until it takes pods. Its goroutines end with stop.
 func startHollowNode(ctx context.Context, client kubernetes.Interface) (*hollowNode, error) {
 	nodes := client.CoreV1().Nodes()
 	node, err := nodes.Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName}}, metav1.CreateOptions{})
@@ -70,7 +71,24 @@ func startHollowNode(ctx context.Context, client kubernetes.Interface) (*hollowN
 	}
 	n.pods.Start(ctx.Done())
 	go n.beat(ctx, lease)
+	if err := n.awaitUntainted(ctx); err != nil {
+		n.stop()
+		return nil, err
+	}
 	return n, nil
+}
+
+// awaitUntainted waits until the node lifecycle controller has removed the taint that a new Node
+// has: before that, it is not counted among those that take pods.
+func (n *hollowNode) awaitUntainted(ctx context.Context) error {
+	err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+		node, err := n.client.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
+		return err == nil && len(node.Spec.Taints) == 0, err
+	})
+	if err != nil {
+		return fmt.Errorf("wait until Node %s has no taint: %w", nodeName, err)
+	}
+	return nil
 }
 
 func (n *hollowNode) stop() {

@@ -6,7 +6,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/utils/ptr"
 
 	"rockpool.dev/tests/eventually"
@@ -41,5 +43,26 @@ func TestThePodsOfAHollowNodeRunUntilTheyAreToGo(t *testing.T) {
 	})
 	if left, err := pods.Get(t.Context(), "ended", metav1.GetOptions{}); err != nil || left.Status.Phase != corev1.PodSucceeded {
 		t.Errorf("the pod that had ended is now %v %v", left, err)
+	}
+}
+
+func TestAHollowNodeIsThereWhenItTakesPods(t *testing.T) {
+	client := fake.NewClientset()
+	// As the admission plugin TaintNodesByCondition does, and then the node lifecycle controller.
+	gets := 0
+	client.PrependReactor("get", "nodes", func(clienttesting.Action) (bool, runtime.Object, error) {
+		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName}}
+		if gets++; gets < 3 {
+			node.Spec.Taints = []corev1.Taint{{Key: corev1.TaintNodeNotReady, Effect: corev1.TaintEffectNoSchedule}}
+		}
+		return true, node, nil
+	})
+	node, err := startHollowNode(t.Context(), client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	node.stop()
+	if gets != 3 {
+		t.Errorf("the node was asked for %d times, want 3: until it has no taint", gets)
 	}
 }
