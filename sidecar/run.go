@@ -326,6 +326,7 @@ func (s *sidecar) serve(ctx context.Context, l *listeners) error {
 	if l.connect != nil {
 		front.Go(func() error { return s.proxy.ServeConnect(ctx, l.connect) })
 	}
+	front.Go(func() error { return s.serveDoctor(ctx) })
 	if l.metrics != nil {
 		front.Go(func() error { return serveMetrics(ctx, l.metrics, s.metrics()) })
 	}

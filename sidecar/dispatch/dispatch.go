@@ -61,6 +61,7 @@ type Dispatcher struct {
 	Options
 	watches   *watch.Watches
 	reviews   reviewSealer
+	kept      kept
 	lookup    lookupTimeout
 	encoding  sync.Mutex   // held while an answer is converted to YAML or CBOR
 	skipUntil atomic.Int64 // until when documents are not looked up in the cache, ns since 1970
@@ -97,6 +98,7 @@ func (d *Dispatcher) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.kept.keep(x)
 	resp, err := d.online(x)
 	if err == nil || (!errors.Is(err, errOffline) && !upstream.IsLinkError(err)) {
 		return resp, err

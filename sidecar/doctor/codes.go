@@ -15,6 +15,7 @@ const (
 	Cache       Code = "cache"
 	Lists       Code = "lists"
 	Disk        Code = "disk"
+	Rehearsal   Code = "rehearsal"
 )
 
 // The codes of everything else.
@@ -54,6 +55,8 @@ const (
 	AnswersOld         Code = "answers-old"
 	DiskFull           Code = "disk-full"
 	DiskReadOnly       Code = "disk-read-only"
+	WouldBeRefused     Code = "would-be-refused"
+	RehearsalFails     Code = "rehearsal-fails"
 )
 
 // Advice is the next step for each code.
@@ -92,5 +95,7 @@ var Advice = map[Code]string{ //nolint:gosec // it speaks of tokens, and has non
 	ListNotRecorded:    "a list is recorded when it was read to its end; Tables and lists of excluded clients are not",
 	AnswersOld:         "a list that nobody watches is as old as the last time that it was read; let the program watch it, or read it more often",
 	DiskFull:           "free space on the node's disk, or lower cache-size",
+	WouldBeRefused:     "let the program read it once while the link is up, and its client be in cache-agents; writes wait for the link, but for offline-events and offline-leases",
+	RehearsalFails:     "run the doctor in the sidecar's own container, with the same version",
 	DiskReadOnly:       "the kernel may have remounted a failing disk: check its log, then replace the disk",
 }

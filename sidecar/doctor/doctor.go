@@ -44,6 +44,9 @@ type Options struct {
 	Servers []upstream.Server
 	// Records reports whether the reading of a client is recorded, by its User-Agent.
 	Records func(userAgent string) bool
+	// Rehearse asks the sidecar what its programs would get if the link went now. Nil: that is not
+	// asked.
+	Rehearse func(context.Context) ([]Rehearsed, error)
 	// Version is that of this program.
 	Version string
 	// Timeout bounds each step that waits for a network. Zero: 5 s.
@@ -70,7 +73,7 @@ func Examine(ctx context.Context, o Options) []Finding {
 	}
 	x := &examination{Options: o}
 	for _, check := range []func(context.Context){
-		x.sidecar, x.requests, x.account, x.handshake, x.addresses, x.links, x.permissions, x.cache, x.lists, x.disk,
+		x.sidecar, x.requests, x.account, x.handshake, x.addresses, x.links, x.permissions, x.cache, x.lists, x.disk, x.rehearse,
 	} {
 		check(ctx)
 	}

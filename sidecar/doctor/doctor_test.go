@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -288,6 +289,14 @@ var faults = map[Code]struct {
 	AnswersOld: {func(p *pod) {
 		p.metrics[`rockpool_collection_age_seconds{resource="configmaps",object_namespace="shop"}`] = "7200"
 	}, Warn, nil},
+	WouldBeRefused: {func(p *pod) {
+		p.Rehearse = func(context.Context) ([]Rehearsed, error) {
+			return []Rehearsed{{Agent: "web/1", Method: "GET", Path: "/api/v1/pods", Reason: "not recorded"}, {Agent: "web/1", Method: "GET", Path: "/api/v1/nodes", Age: time.Minute}}, nil
+		}
+	}, Warn, nil},
+	RehearsalFails: {func(p *pod) {
+		p.Rehearse = func(context.Context) ([]Rehearsed, error) { return nil, errors.New("no socket") }
+	}, Warn, nil},
 	DiskFull:     {func(p *pod) { p.free = 1 << 20 }, Fail, nil},
 	DiskReadOnly: {func(p *pod) { p.frozen = true }, Fail, nil},
 }
@@ -330,15 +339,19 @@ func (p *pod) tokenOnDisk() string {
 
 func TestAHealthyPodHasNothingToDo(t *testing.T) {
 	p := newPod(t)
+	p.Rehearse = func(context.Context) ([]Rehearsed, error) { return []Rehearsed{{Age: 90 * time.Second}}, nil }
 	var codes []Code
 	for _, f := range p.examine() {
 		if codes = append(codes, f.Code); f.Level != OK || f.Next != "" {
 			t.Errorf("%+v", f)
 		}
 	}
-	want := []Code{Sidecar, Requests, Account, Handshake, Address, Link, Permissions, Cache, Lists, Disk}
+	want := []Code{Sidecar, Requests, Account, Handshake, Address, Link, Permissions, Cache, Lists, Disk, Rehearsal}
 	if !slices.Equal(codes, want) {
 		t.Errorf("checks %v, want %v", codes, want)
+	}
+	if last := p.examine()[len(codes)-1]; last.Fact != "1 of 1 requests would be answered if the link went now; the oldest answer is 1m30s old" {
+		t.Errorf("%+v", last)
 	}
 	if Worst(p.examine()) != OK {
 		t.Error("the worst is not OK")
