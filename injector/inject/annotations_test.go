@@ -135,8 +135,8 @@ func TestTheSidecarKnowsEveryAnnotation(t *testing.T) {
 	}
 }
 
-func TestTheREADMEListsEveryAnnotation(t *testing.T) {
-	text, err := os.ReadFile("../../README.md")
+func TestTheDocumentationListsEveryAnnotation(t *testing.T) {
+	text, err := os.ReadFile("../../docs/annotations.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,18 +152,18 @@ func TestTheREADMEListsEveryAnnotation(t *testing.T) {
 		keys = append(keys, s.key)
 	}
 	if diff := cmp.Diff(append(keys, AnnotationStatus), rows); diff != "" {
-		t.Errorf("rows of the table (-code +README):\n%s", diff)
+		t.Errorf("rows of the table (-code +docs/annotations.md):\n%s", diff)
 	}
 }
 
-func TestTheREADMEListsEveryReason(t *testing.T) {
-	text, err := os.ReadFile("../../README.md")
+func TestTheDocumentationListsEveryReason(t *testing.T) {
+	text, err := os.ReadFile("../../docs/annotations.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for reason := range messages {
 		if reason != ReasonNotRequested && !strings.Contains(string(text), "`"+string(reason)+"`") {
-			t.Errorf("%s is not in the README", reason)
+			t.Errorf("%s is not in docs/annotations.md", reason)
 		}
 	}
 }

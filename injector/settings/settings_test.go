@@ -171,8 +171,8 @@ func TestTheSidecarAcceptsTheFile(t *testing.T) {
 	}
 }
 
-func TestTheREADMEListsEveryKey(t *testing.T) {
-	text, err := os.ReadFile("../../README.md")
+func TestTheDocumentationListsEveryKey(t *testing.T) {
+	text, err := os.ReadFile("../../docs/configuration.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,12 +180,12 @@ func TestTheREADMEListsEveryKey(t *testing.T) {
 	table, _, _ = strings.Cut(table, "\n\n")
 	for _, k := range Keys() {
 		if !strings.Contains(table, "`"+k.Name+"`") {
-			t.Errorf("README.md does not list %s", k.Name)
+			t.Errorf("docs/configuration.md does not list %s", k.Name)
 		}
 	}
 	for _, cell := range strings.FieldsFunc(table, func(r rune) bool { return r == '`' || r == ' ' || r == '|' || r == '\n' || r == ',' }) {
 		if strings.Contains(cell, "_") && !slices.ContainsFunc(Keys(), func(k Key) bool { return k.Name == cell }) {
-			t.Errorf("README.md lists %s, which is not a key", cell)
+			t.Errorf("docs/configuration.md lists %s, which is not a key", cell)
 		}
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"rockpool.dev/sidecar/config"
 )
 
-func TestTheREADMEHasEverySetting(t *testing.T) {
-	readme, err := os.ReadFile("../README.md")
+func TestTheDocumentationHasEverySetting(t *testing.T) {
+	page, err := os.ReadFile("../docs/configuration.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,7 +26,7 @@ func TestTheREADMEHasEverySetting(t *testing.T) {
 		}
 		fmt.Fprintf(&table, "| `%s` | %s | %s | %s |\n", k.Name, strings.ReplaceAll(k.Type, "|", ", "), value, usage)
 	}
-	if !strings.Contains(string(readme), table.String()) {
-		t.Fatalf("README.md needs this table of settings:\n%s", &table)
+	if !strings.Contains(string(page), table.String()) {
+		t.Fatalf("docs/configuration.md needs this table of settings:\n%s", &table)
 	}
 }
