@@ -173,12 +173,12 @@ func checkout() (string, error) {
 		return "", err
 	}
 	for {
-		if _, err := os.Stat(filepath.Join(directory, "manifests")); err == nil {
+		if _, err := os.Stat(filepath.Join(directory, "go.mod")); err == nil {
 			return directory, nil
 		}
 		parent := filepath.Dir(directory)
 		if parent == directory {
-			return "", errors.New("no manifests/ here or above: run this inside a checkout of Rockpool")
+			return "", errors.New("no go.mod here or above: run this inside a checkout of Rockpool")
 		}
 		directory = parent
 	}
