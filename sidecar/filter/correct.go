@@ -29,6 +29,7 @@ type correction struct {
 	next  view
 	reads []read // that are to be done, the first one now
 	begun bool   // something was sent, or a read is done
+	sent  bool
 
 	body  io.ReadCloser
 	split wire.ListSplitter
@@ -302,16 +303,16 @@ func (w *watch) difference(raw []byte) error {
 	} else {
 		p.hidden[hash] = struct{}{}
 	}
-	if !equal {
-		p.passed()
-	}
 	p.mu.Unlock()
 	if equal {
 		return nil
 	}
 	// The object has the version that the client knows. Many clients take an event of a version
 	// that they know for no change, so what changes goes and comes again.
-	c.begun = true
+	if c.begun = true; !c.sent {
+		c.sent = true
+		w.filter.pasts.correct(p)
+	}
 	if shown {
 		w.send(wire.Deleted, raw, before)
 	}

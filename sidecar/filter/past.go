@@ -70,14 +70,6 @@ func (p *past) set(version string) {
 	p.floor = p.position
 }
 
-// passed notes that a client which has not got beyond the position may not know what it was sent. It
-// lists again, if it does not stay. The lock is held.
-func (p *past) passed() {
-	if p.floor = p.position + 1; p.position == 0 {
-		p.version = "" // versions that are no numbers
-	}
-}
-
 // copy returns a past of its own for another watch of the client.
 func (p *past) copy() *past {
 	p.mu.Lock()
@@ -138,6 +130,27 @@ func (s *pasts) find(scope string, fits func(*past) bool) *past {
 		}
 	}
 	return nil
+}
+
+// correct notes that the client of a past is sent a correction, whose objects have versions up to the
+// position. A client that comes back at one of them may not have got it. Neither this past nor an older
+// one of the client says what it holds then, so it lists again.
+func (s *pasts) correct(p *past) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.mu.Lock()
+	position := p.position
+	p.mu.Unlock()
+	for _, one := range s.all {
+		one.mu.Lock()
+		if one == p || one.scope == p.scope && !one.live {
+			one.floor = max(one.floor, position+1)
+			if position == 0 { // versions that are no numbers
+				one.version = ""
+			}
+		}
+		one.mu.Unlock()
+	}
 }
 
 // end notes that the watch of a past has ended. The client goes on from it, or lists again.
