@@ -174,16 +174,10 @@ func (f *Filter) RoundTrip(r *http.Request) (*http.Response, error) {
 	return q.answer()
 }
 
-// goesOn reports whether a client goes on from an answer that was filtered, by filters that no longer
-// apply. It is shown what it does not know.
+// goesOn reports whether a client was shown filtered answers before, by filters that no longer apply. It
+// is shown what it does not know, and so that it can be told from others, its further lists are noted.
 func (q *query) goesOn() bool {
-	switch {
-	case q.info.Verb == request.List && q.info.Continue != "":
-		return q.filter.pasts.find(q.scope(), func(p *past) bool { return p.precedes(q.info.Continue) }) != nil
-	case q.info.Verb == request.Watch && q.info.ResourceVersion != "" && !q.info.SendInitialEvents:
-		return q.filter.pasts.find(q.scope(), func(p *past) bool { return p.at(q.info.ResourceVersion) }) != nil
-	}
-	return false
+	return q.info.Verb != request.Get && q.filter.pasts.find(q.scope(), func(*past) bool { return true }) != nil
 }
 
 // isFilterable reports whether the answer to a request has objects that can be cut out of it.
