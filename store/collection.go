@@ -25,6 +25,23 @@ type Scope struct {
 // Of is the resource of the scope.
 func (s Scope) Of() Resource { return Resource{s.Principal, s.Group, s.Resource} }
 
+// APIPath is the path of the scope's API: /api/VERSION or /apis/GROUP/VERSION.
+func (s Scope) APIPath() string {
+	if s.Group == "" {
+		return "/api/" + s.Version
+	}
+	return "/apis/" + s.Group + "/" + s.Version
+}
+
+// Path is the path of the scope's list.
+func (s Scope) Path() string {
+	path := s.APIPath()
+	if s.Namespace != "" {
+		path += "/namespaces/" + s.Namespace
+	}
+	return path + "/" + s.Resource
+}
+
 // Selects reports whether the scope has a selector, so that an object may be missing from its
 // collection although it exists.
 func (s Scope) Selects() bool { return s.LabelSelector != "" || s.FieldSelector != "" }

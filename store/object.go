@@ -101,8 +101,17 @@ func (tx *Tx) PutSingle(s Scope, kind, apiVersion string, o Object) error {
 	if slices.ContainsFunc(rows, func(r row) bool { return r.evidence.Newer(e) && !r.evidence.Agrees(e) }) {
 		return nil
 	}
+	unlisted, err := tx.mayBeUnlisted(s, key, e, rows)
+	if err != nil {
+		return err
+	}
 	if superseded, err := tx.settle(s.Of(), key, e, ""); superseded || err != nil {
 		return err
+	}
+	if unlisted {
+		if err := tx.observe(s.Of(), key, doubtOf(e, e)); err != nil {
+			return err
+		}
 	}
 	tx.said = append(tx.said, Said{s.Of(), key, e.Version})
 	for _, row := range rows {
@@ -130,6 +139,23 @@ func (tx *Tx) PutSingle(s Scope, kind, apiVersion string, o Object) error {
 		return err
 	}
 	return tx.touch(id)
+}
+
+// mayBeUnlisted reports whether an answer that may lag shows an object that a later list may lack,
+// which is recorded verbatim only. Of the objects that such a list has, there is something recorded.
+func (tx *Tx) mayBeUnlisted(s Scope, key Key, e Evidence, rows []row) (is bool, err error) {
+	if e.Read != Lagging || len(rows) > 0 {
+		return false, nil
+	}
+	if _, found, err := tx.observation(s.Of(), key); found || err != nil {
+		return false, err
+	}
+	for _, s.Namespace = range []string{"", key.Namespace} {
+		if is, err = tx.hasNewerList(s.Principal, s.Path(), e.Version); is || err != nil {
+			break
+		}
+	}
+	return is, err
 }
 
 // renew notes that an object has come again, unchanged. It reports false if the payload differs.

@@ -47,7 +47,7 @@ func (o *oversized) has(s store.Scope) bool {
 
 // collectionName is how a collection is called in the log and in metrics.
 func collectionName(s store.Scope) string {
-	name := listPath(s)
+	name := s.Path()
 	if s.LabelSelector != "" {
 		name += " labelSelector=" + s.LabelSelector
 	}

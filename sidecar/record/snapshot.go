@@ -125,7 +125,7 @@ func (c commit) apply(g *group) error {
 		_, err = g.restored(c.scope.Of())
 	}
 	if err == nil { // the API is served
-		err = g.tx.RemoveNotFound(c.scope.Principal, apiPath(c.scope.Group, c.scope.Version))
+		err = g.tx.RemoveNotFound(c.scope.Principal, c.scope.APIPath())
 	}
 	if err == nil {
 		listsTotal.WithLabelValues("complete").Inc()

@@ -45,23 +45,6 @@ func (s *Source) barePath() string {
 	return path
 }
 
-// apiPath is the path of an API: /api/VERSION or /apis/GROUP/VERSION.
-func apiPath(group, version string) string {
-	if group == "" {
-		return "/api/" + version
-	}
-	return "/apis/" + group + "/" + version
-}
-
-// listPath is the path of a scope's list.
-func listPath(s store.Scope) string {
-	path := apiPath(s.Group, s.Version)
-	if s.Namespace != "" {
-		path += "/namespaces/" + s.Namespace
-	}
-	return path + "/" + s.Resource
-}
-
 // singleScope is the scope of the resource's single objects, which were read by GET alone.
 func (s *Source) singleScope(f request.Form) store.Scope {
 	scope := s.scope(f)

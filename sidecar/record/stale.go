@@ -24,7 +24,7 @@ func (s *Stale) Scope() store.Scope { return s.Source.scope(s.Form) }
 
 // staleOf asks for a relist of a scope.
 func staleOf(s store.Scope) Stale {
-	info := request.Info{Path: listPath(s), Group: s.Group, Version: s.Version, Resource: s.Resource, Namespace: s.Namespace}
+	info := request.Info{Path: s.Path(), Group: s.Group, Version: s.Version, Resource: s.Resource, Namespace: s.Namespace}
 	info.LabelSelector, info.FieldSelector = s.LabelSelector, s.FieldSelector
 	return Stale{Source: Source{Principal: s.Principal, Info: info}, Form: request.Form{Format: wire.FormatOf(s.MediaType), Representation: request.Representation(s.Representation)}}
 }

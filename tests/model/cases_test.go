@@ -202,6 +202,8 @@ func TestCases(t *testing.T) {
 			asked(lists(app)), opened(watchOf(app)), made(a), second(opened(watchOf(front).from(fromState))), deleted(a), told, second(told), heal},
 		"a Table of one name lacks the object, before a lagging GET": {
 			made(a), deleted(a), asked(lists(onlyA).in(asTable)), lagging(asked(one(get, a).anyVersion()), 1)},
+		"a Table lacks the object, before a lagging GET": {
+			made(a), deleted(a), asked(lists(app).in(asTable)), lagging(asked(one(get, a).anyVersion()), 1)},
 		"two watches at different positions": {
 			made(a), asked(lists(app)), opened(watchOf(app)), second(opened(watchOf(app))), updated(a), deleted(a), told, second(op{action: delivers, n: 1})},
 	} {
