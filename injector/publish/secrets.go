@@ -70,7 +70,7 @@ func (s *PullSecrets) copyAll(ctx context.Context) error {
 		}
 		// Any other Secret could be read by all who read Secrets in those namespaces.
 		if source.Type != corev1.SecretTypeDockerConfigJson {
-			errs = append(errs, fmt.Errorf("Secret %s/%s: its type is %q, want %s", s.Namespace, name, source.Type, corev1.SecretTypeDockerConfigJson))
+			errs = append(errs, fmt.Errorf("pull secret %s/%s: its type is %q, want %s", s.Namespace, name, source.Type, corev1.SecretTypeDockerConfigJson))
 			continue
 		}
 		content := sha256.Sum256(source.Data[corev1.DockerConfigJsonKey])
