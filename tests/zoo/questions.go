@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -13,6 +14,8 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+
+	"rockpool.dev/tests/bed/node"
 )
 
 // prints asks a program that prints the ConfigMap greeting once a second. format has %s for the
@@ -132,6 +135,34 @@ func routes(ctx context.Context, r *running, q question) error {
 	}
 	if status != http.StatusOK || !strings.Contains(body, "shop_open 1") {
 		return fmt.Errorf("status %d: %s", status, body)
+	}
+	return nil
+}
+
+// labels asks the API server for the label that Node Feature Discovery gives to the node, and the
+// program whether it has compared the node with its NodeFeature since its start. The label does not
+// change while the link is cut.
+func labels(ctx context.Context, r *running, q question) error {
+	const label = "feature.node.kubernetes.io/zoo"
+	found, err := r.bed.Client().CoreV1().Nodes().Get(ctx, node.Name, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	if got := found.Labels[label]; got != q.value {
+		return fmt.Errorf("the node has %s=%q, want %q", label, got, q.value)
+	}
+	_, body, err := r.get(ctx, "8080", "/metrics", "")
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(strings.Split(body, "\n"), func(line string) bool {
+		count, ok := strings.CutPrefix(line, "nfd_master_node_update_requests_total ")
+		return ok && count != "0"
+	}) {
+		return fmt.Errorf("it has not processed the node: %s", body)
+	}
+	if r.printed(q.after, "retrying node update") == nil {
+		return errors.New("it could not process the node: see its log")
 	}
 	return nil
 }

@@ -78,6 +78,21 @@ var servers = []Program{
 		shows: prints("Endpoints generated from ingress: zoo/shop: [%s.zoo.example"),
 	},
 	{
+		Name: "node-feature-discovery", Language: "Go", Client: "client-go", Transport: "informers of custom resources",
+		Function: "labels a node as a NodeFeature says",
+		source:   module(programs.NodeFeatureDiscovery),
+		rules: []rbacv1.PolicyRule{
+			readable("", "namespaces", "nodes"), readable("nfd.k8s-sigs.io", "*"),
+			{APIGroups: []string{""}, Resources: []string{"nodes", "nodes/status"}, Verbs: []string{"patch", "update"}},
+		},
+		pod: func(b Bed, i Installed) corev1.PodSpec {
+			pod := executable("-port=8080")(b, i)
+			pod.Containers[0].Env = []corev1.EnvVar{{Name: "NODE_NAME", Value: node.Name}}
+			return pod
+		},
+		shows: labels,
+	},
+	{
 		Name: "traefik", Language: "Go", Client: "client-go", Transport: "informers",
 		Function: "routes requests for an Ingress's host",
 		Note:     "built without DNS providers for ACME and without its web pages.",

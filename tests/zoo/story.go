@@ -44,6 +44,9 @@ func Run(ctx context.Context, bed Bed, logf func(format string, args ...any)) ([
 	if err := bed.CreateNamespace(ctx, namespace); err != nil {
 		return nil, err
 	}
+	if err := bed.define(ctx); err != nil {
+		return nil, err
+	}
 	if err := bed.set(ctx, before); err != nil {
 		return nil, err
 	}

@@ -27,17 +27,34 @@ const (
 // addresses are those of the Service pool, by value.
 var addresses = map[string]string{before: "192.0.2.1", after: "192.0.2.2"}
 
-//go:embed world.yaml
-var world string
+var (
+	//go:embed crds.yaml
+	crds string
+	//go:embed world.yaml
+	world string
+)
 
 // set applies the objects that programs are asked for, with a value. It does not use the link.
 func (b Bed) set(ctx context.Context, value string) error {
 	objects := strings.NewReplacer("VALUE", value, "ADDRESS", addresses[value], "IMAGE", b.Image).Replace(world)
-	cmd := exec.CommandContext(ctx, b.Tools().Kubectl, "apply", "--server-side", "--force-conflicts", "-f", "-")
+	return b.kubectl(ctx, objects, "apply", "--server-side", "--force-conflicts", "-f", "-")
+}
+
+// define defines the custom resources of programs.
+func (b Bed) define(ctx context.Context) error {
+	if err := b.kubectl(ctx, crds, "apply", "--server-side", "-f", "-"); err != nil {
+		return err
+	}
+	return b.kubectl(ctx, crds, "wait", "--for=condition=Established", "--timeout=60s", "-f", "-")
+}
+
+// kubectl runs kubectl as the administrator.
+func (b Bed) kubectl(ctx context.Context, input string, args ...string) error {
+	cmd := exec.CommandContext(ctx, b.Tools().Kubectl, args...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+b.Kubeconfig())
-	cmd.Stdin = strings.NewReader(objects)
+	cmd.Stdin = strings.NewReader(input)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("kubectl apply: %w\n%s", err, out)
+		return fmt.Errorf("kubectl %s: %w\n%s", args[0], err, out)
 	}
 	return nil
 }

@@ -50,6 +50,18 @@ var ExternalDNS = Program{
 	Sum: "h1:YAC7ERW32eZAjSdhu44taaZGII6nwz2/wteT+BtpFzM=", Package: ".",
 }
 
+// NodeFeatureDiscovery is the master of Node Feature Discovery, which labels nodes as NodeFeature
+// objects say.
+var NodeFeatureDiscovery = Program{
+	Name: "nfd-master", Module: "sigs.k8s.io/node-feature-discovery", Version: "v0.19.0",
+	Sum: "h1:9CYm16vjSIbNO5Z1Y67rcrfy51YWmy3+6wjiWzJbrC4=", Package: "./cmd/nfd-master",
+	Flags: "-X sigs.k8s.io/node-feature-discovery/pkg/version.version=v0.19.0",
+	Commands: [][]string{
+		// It is a module of its own, which is not in this one.
+		{"mod", "edit", "-replace=sigs.k8s.io/node-feature-discovery/api/nfd=sigs.k8s.io/node-feature-discovery/api/nfd@v0.19.0"},
+	},
+}
+
 // Traefik is an ingress controller. Its web pages and its module for extensions, which has none, are
 // not in the module. It is built without the DNS providers of ACME, because module proxies do not
 // have all their libraries, and with an older version of the library for basic authentication, for
