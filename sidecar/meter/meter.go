@@ -66,7 +66,7 @@ func New(info func(context.Context) request.Info) *Meter {
 		agents: newBounded(maxAgents), resources: newBounded(maxResources), verbs: newBounded(maxVerbs), series: newBounded(maxSeries), links: newBounded(maxSeries),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "rockpool_requests_total",
-			Help: "Requests of the pod's programs, by verb, resource and status code, and by who has answered: upstream (the API server), cache, accepted (a write that is delivered later), refused (an error of the sidecar). Code 0: the program left before.",
+			Help: "Requests of the pod's programs that have ended, by verb, resource and status code, and by who has answered: upstream (the API server), cache, accepted (a write that is delivered later), refused (an error of the sidecar). Code 0: the program left before.",
 		}, []string{"verb", "resource", "code", "source"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "rockpool_request_duration_seconds",

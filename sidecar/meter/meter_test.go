@@ -52,7 +52,7 @@ func TestRequestsAreCountedByWhoHasAnswered(t *testing.T) {
 	count("/apis/apps/v1/deployments/", 503, Refused, time.Millisecond, 0)
 	count("/apis/apps/v1", 200, Cache, time.Millisecond, 0)
 	want := `
-		# HELP rockpool_requests_total Requests of the pod's programs, by verb, resource and status code, and by who has answered: upstream (the API server), cache, accepted (a write that is delivered later), refused (an error of the sidecar). Code 0: the program left before.
+		# HELP rockpool_requests_total Requests of the pod's programs that have ended, by verb, resource and status code, and by who has answered: upstream (the API server), cache, accepted (a write that is delivered later), refused (an error of the sidecar). Code 0: the program left before.
 		# TYPE rockpool_requests_total counter
 		rockpool_requests_total{code="200",resource="configmaps",source="upstream",verb="get"} 2
 		rockpool_requests_total{code="503",resource="deployments.apps",source="refused",verb="list"} 1

@@ -151,9 +151,11 @@ func TestPrometheusScrapesPodsAndTellsOfACutWithinTwoMinutes(t *testing.T) {
 	}
 	m.has("rockpool_link_state" + ours + " == 3")
 	m.has(`rockpool_collection_age_seconds{namespace="monitoring", resource="configmaps"} == 0`)
-	m.has(`rockpool_requests_total{namespace="monitoring", verb="watch", source="upstream"} or rockpool_requests_total{namespace="monitoring", verb="list", source="upstream"}`)
 	m.has(`rockpool_watches{namespace="monitoring", state="open"} >= 1`)
 	m.has(`rockpool_link_bytes_total{namespace="monitoring", agent="informer", resource="configmaps", direction="received"} > 0`)
+	p.kill("app") // its watch ends, and is counted
+	m.has(`rockpool_requests_total{namespace="monitoring", verb="watch", resource="configmaps", source="upstream"} > 0`)
+	m.has(`rockpool_watches{namespace="monitoring", state="open"} >= 1`)
 	m.has(`rockpool_injector_reviews_total{outcome="injected"} > 0`)
 	if all, err := m.series(s.ctx, `up{pod="`+private.Name+`"}`); err != nil || len(all) > 0 {
 		t.Errorf("a sidecar with private metrics is scraped: %v, %v", all, err)
