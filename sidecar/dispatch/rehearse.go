@@ -46,7 +46,7 @@ var keptHeaders = []string{"Accept", "User-Agent", "Impersonate-User"}
 // their bodies, which are not kept.
 func (k *kept) keep(x *exchange) {
 	i := &x.info
-	if x.subject == "" || x.acceptor != nil || i.Class == request.ClassOpaque || i.Continue != "" {
+	if x.subject == "" || x.acceptor != nil || i.Continue != "" {
 		return
 	}
 	r := x.request

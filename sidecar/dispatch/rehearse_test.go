@@ -65,6 +65,8 @@ func TestARehearsalSaysExactlyWhatFailsInACut(t *testing.T) {
 		"a watch of nothing that is read": func() *http.Request { return g.request("GET", "/api/v1/namespaces/shop/services?watch=true") },
 		"Secrets, without a memory":       func() *http.Request { return g.request("GET", "/api/v1/namespaces/shop/secrets") },
 		"groups of the API":               func() *http.Request { return g.request("GET", "/apis") },
+		"the log of a pod":                func() *http.Request { return g.request("GET", "/api/v1/namespaces/shop/pods/web/log") },
+		"the API server's health":         func() *http.Request { return g.request("GET", "/healthz") },
 		"a write":                         func() *http.Request { return g.write("PUT", path+"/a", `{"metadata":{"name":"a"}}`) },
 		"a review":                        func() *http.Request { return g.post(accessReviews, `{"resource":"pods"}`) },
 		"a client that is not recorded": func() *http.Request {
