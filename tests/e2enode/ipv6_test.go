@@ -31,7 +31,7 @@ func TestAPodWithIPv6Only(t *testing.T) {
 	s.try(err)
 	var stderr bytes.Buffer
 	inject := exec.CommandContext(s.ctx, program("rockpool-injector"), "inject", "-f", "testdata/ipv6.yaml", "--ipv6",
-		"--sidecar-image", rockpoolImage, "--upstream", "https://"+node.PublicAddressIPv6)
+		"--sidecar-image", rockpoolImage)
 	inject.Stderr = &stderr
 	injected, err := inject.Output()
 	if err != nil {
