@@ -28,18 +28,20 @@
 //	inventory.go lists and verifies what is there, for a person
 //	versions.go has the highest version of each resource that is known
 //	known.go    reads all that is known of an object, or has overtaken a list
+//	verbatim.go says whether a list that is recorded only as a whole still holds
 //
 // The file itself: open.go opens or creates it, db.go holds it open, tx.go has its
 // transactions, recreate.go replaces a lost or corrupt one, carryover.go has the rows that
 // survive that, seed.go copies the file of another pod, adopt.go takes queued writes out of one
-// that nobody uses, attach.go reads and vacuums one that another process uses, errors.go has the kinds
-// of errors.
+// that nobody uses, attach.go reads and vacuums one that another process uses, errors.go has the
+// kinds of errors.
 //
 // A crash loses the last commits, never half of one. A transaction on a full disk fails
 // as a whole. A damaged file gives ErrCorrupt, and Recreate replaces it with an empty one.
 // SQLite detects damage to the structure of the file. A checksum detects damage to an object's
-// payload, which costs its collection alone (ErrDamaged); payloads are nearly all of most files. Of a response only the size is
-// checked. A bit that a flash card flips inside a response, a name, a version or a label
-// stays undetected: checksums of pages would need a file system of our own below SQLite.
+// payload, which costs its collection alone (ErrDamaged); payloads are nearly all of most files.
+// Of a response only the size is checked. A bit that a flash card flips inside a response, a name,
+// a version or a label stays undetected: checksums of pages would need a file system of our own
+// below SQLite.
 // A new list or response repairs it, because the recorder compares it with the rows.
 package store
