@@ -57,11 +57,12 @@ spec:
   - name: sidecar
     image: none
     restartPolicy: Always
-    command: [sh, -c, "trap 'echo asked to end; exit 0' TERM; while :; do sleep 0.05; done"]
+    command: [sh, -c, "trap 'echo asked to end; exit 0' TERM; touch /shared/ready; while :; do sleep 0.05; done"]
+    volumeMounts: [{name: shared, mountPath: /shared}]
   containers:
   - name: job
     image: none
-    command: [sh, -c, "test -e /shared/again && exit 0; touch /shared/again; exit 7"]
+    command: [sh, -c, "until test -e /shared/ready; do sleep 0.05; done; test -e /shared/again && exit 0; touch /shared/again; exit 7"]
     volumeMounts: [{name: shared, mountPath: /shared}]
 `, Options{RestartBackoff: 10 * time.Millisecond})
 	phase, err := p.WaitDone(limited(t))

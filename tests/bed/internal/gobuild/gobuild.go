@@ -17,7 +17,7 @@ import (
 
 // DirectoryVariable names the directory for built programs, instead of "rockpool-tools" below
 // os.UserCacheDir.
-const DirectoryVariable = "ROCKPOOL_TOOLS_DIR"
+const DirectoryVariable = "BED_TOOLS_DIR"
 
 // Cache is the directory below which built programs are kept by default.
 func Cache() (string, error) {
