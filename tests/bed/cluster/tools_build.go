@@ -149,7 +149,7 @@ func toolsDirectory(ctx context.Context, source string) (string, error) {
 // versionFlags returns linker flags. They give Kubernetes programs their version; other programs
 // know their own.
 func versionFlags(ctx context.Context, source, module string) (string, error) {
-	if module == containerdModule {
+	if module != kubernetesModule && module != suiteModule {
 		return "-s -w", nil
 	}
 	output, err := gobuild.Command(ctx, source, "list", "-m", "-json", versionModule).Output()
