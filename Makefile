@@ -56,6 +56,7 @@ need-zoo:
 	@GO='$(GO)' scripts/need.sh zoo
 
 test: need-node tools ## Run all tests: unit and end-to-end with the race detector, then those on a real node (installs what it needs)
+	@$(GO) run ./tests/bed/cmd/tools -monitoring prometheus promtool
 	$(GO) vet ./...
 	$(GO) test -race -count=1 -timeout 30m ./...
 	@$(MAKE) --no-print-directory test-node

@@ -177,7 +177,7 @@ func FindKubectl(ctx context.Context, w io.Writer) (Tools, error) {
 }
 
 // FindMonitoringTools is FindTools for prometheus and promtool, by name.
-func FindMonitoringTools(ctx context.Context, w io.Writer) (map[string]string, error) {
+func FindMonitoringTools(ctx context.Context, w io.Writer) (NodeTools, error) {
 	return findTools(ctx, monitoringTools, w)
 }
 

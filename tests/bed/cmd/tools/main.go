@@ -1,5 +1,6 @@
 // Command tools finds or builds kube-apiserver, etcd and kubectl for the tests, and prints their
-// paths; with -node also those of a node's programs, with -suite those of the Kubernetes e2e suite.
+// paths; with -node also those of a node's programs, with -suite those of the Kubernetes e2e suite,
+// with -monitoring those of Prometheus.
 // Arguments are names of tools: it then prints only the paths of these.
 package main
 
@@ -20,10 +21,11 @@ import (
 func main() {
 	node := flag.Bool("node", false, "also find the programs of a node: kubelet, containerd, runc and others")
 	suite := flag.Bool("suite", false, "also find the Kubernetes e2e suite: e2e.test, ginkgo and the controllers")
+	monitoring := flag.Bool("monitoring", false, "also find prometheus and promtool")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	paths, err := find(ctx, *node, *suite)
+	paths, err := find(ctx, *node, *suite, *monitoring)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "tools:", err)
 		os.Exit(1)
@@ -43,7 +45,7 @@ func main() {
 	}
 }
 
-func find(ctx context.Context, node, suite bool) (map[string]string, error) {
+func find(ctx context.Context, node, suite, monitoring bool) (map[string]string, error) {
 	found, err := cluster.FindTools(ctx, os.Stderr)
 	if err != nil {
 		return nil, err
@@ -52,7 +54,7 @@ func find(ctx context.Context, node, suite bool) (map[string]string, error) {
 	for _, more := range []struct {
 		wanted bool
 		find   func(context.Context, io.Writer) (cluster.NodeTools, error)
-	}{{node, cluster.FindNodeTools}, {suite, cluster.FindSuiteTools}} {
+	}{{node, cluster.FindNodeTools}, {suite, cluster.FindSuiteTools}, {monitoring, cluster.FindMonitoringTools}} {
 		if !more.wanted {
 			continue
 		}
