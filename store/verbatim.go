@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"maps"
 	"slices"
 )
 
@@ -13,9 +14,9 @@ type VerbatimList struct {
 	Evidence
 	// Absent means that it says that there is no such resource.
 	Absent bool
-	// Objects are those in the list, if Parsed; without that they are unknown.
-	Objects []Object
-	Parsed  bool
+	// Objects parses the list and returns its objects, or false if they are unknown. It is called
+	// only if something newer is known.
+	Objects func() ([]Object, bool)
 }
 
 // Superseded reports whether anything newer is known of the objects of a resource in the namespace
@@ -34,6 +35,7 @@ func (db *DB) Superseded(ctx context.Context, res Resource, list VerbatimList) (
 			return err
 		}
 		var changed []Collection
+		var gone []Key
 		for rows.Next() && !newer {
 			var c Collection
 			var name string
@@ -41,14 +43,14 @@ func (db *DB) Superseded(ctx context.Context, res Resource, list VerbatimList) (
 			if err := rows.Scan(&c.ID, &c.Namespace, &name, &e.Says, &e.Version, &e.Floor, &e.Asked, &e.Told, &e.Read); err != nil {
 				return errors.Join(err, rows.Close())
 			}
-			key := Key{Namespace: c.Namespace, Name: name}
 			absent := e.Says == Gone && name != ""
 			e.Says = Unknown
 			switch {
 			case list.includes(e.Version) || list.Newer(e) || e.Asked == list.Asked && e.Told == list.Told:
-			case c.ID != 0 && list.Parsed:
+			case c.ID != 0:
 				changed = append(changed, c)
-			case absent && list.Parsed && !list.has(key): // as before
+			case absent:
+				gone = append(gone, Key{Namespace: c.Namespace, Name: name})
 			default:
 				newer = true
 			}
@@ -56,18 +58,35 @@ func (db *DB) Superseded(ctx context.Context, res Resource, list VerbatimList) (
 		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 			return err
 		}
-		for i := 0; i < len(changed) && !newer; i++ {
-			if newer, err = list.differs(ctx, tx, &changed[i]); err != nil {
-				return err
-			}
+		if newer || len(changed)+len(gone) == 0 {
+			return nil
 		}
-		return nil
+		newer, err = list.contradicted(ctx, tx, changed, gone)
+		return err
 	})
 	return newer, err
 }
 
-func (l *VerbatimList) has(key Key) bool {
-	return slices.ContainsFunc(l.Objects, func(o Object) bool { return o.Key() == key })
+// contradicted reports whether the list may have other objects than the newer collections, or has
+// one of the keys that are gone since. If its objects are unknown, it may.
+func (l *VerbatimList) contradicted(ctx context.Context, tx *sql.Tx, changed []Collection, gone []Key) (bool, error) {
+	objects, ok := l.Objects()
+	if !ok {
+		return true, nil
+	}
+	listed := make(map[Key]*Object, len(objects))
+	for i := range objects {
+		listed[objects[i].Key()] = &objects[i]
+	}
+	if slices.ContainsFunc(gone, func(key Key) bool { return listed[key] != nil }) {
+		return true, nil
+	}
+	for i := range changed {
+		if differs, err := l.differs(ctx, tx, &changed[i], listed); differs || err != nil {
+			return differs, err
+		}
+	}
+	return false, nil
 }
 
 // includes reports whether a change at a version is known to be in the list.
@@ -78,13 +97,9 @@ func (l *VerbatimList) includes(version string) bool {
 
 // differs reports whether a newer collection may have changed an object of the list, or may have
 // one that the list should have: an object that is older than the list was not selected by it.
-func (l *VerbatimList) differs(ctx context.Context, tx *sql.Tx, c *Collection) (bool, error) {
-	missing := map[Key]*Object{}
-	for i := range l.Objects {
-		if o := &l.Objects[i]; c.Namespace == "" || c.Namespace == o.Namespace {
-			missing[o.Key()] = o
-		}
-	}
+func (l *VerbatimList) differs(ctx context.Context, tx *sql.Tx, c *Collection, listed map[Key]*Object) (bool, error) {
+	missing := maps.Clone(listed)
+	maps.DeleteFunc(missing, func(key Key, _ *Object) bool { return c.Namespace != "" && c.Namespace != key.Namespace })
 	rows, err := tx.QueryContext(ctx, `SELECT namespace, name, uid, resource_version FROM object WHERE collection_id = ? AND ? IN ('', namespace)`, c.ID, l.Namespace)
 	if err != nil {
 		return false, err
@@ -95,8 +110,8 @@ func (l *VerbatimList) differs(ctx context.Context, tx *sql.Tx, c *Collection) (
 		if err := rows.Scan(&o.Namespace, &o.Name, &o.UID, &o.ResourceVersion); err != nil {
 			return false, err
 		}
-		listed := missing[o.Key()]
-		if listed == nil && !l.includes(o.ResourceVersion) || listed != nil && (listed.UID != o.UID || listed.ResourceVersion != o.ResourceVersion) {
+		same := missing[o.Key()]
+		if same == nil && !l.includes(o.ResourceVersion) || same != nil && (same.UID != o.UID || same.ResourceVersion != o.ResourceVersion) {
 			return true, nil
 		}
 		delete(missing, o.Key())

@@ -66,13 +66,14 @@ func (r *Replayer) isCurrent(ctx context.Context, q Request, doc *store.Response
 }
 
 func verbatimList(q Request, doc *store.Response) store.VerbatimList {
-	list := store.VerbatimList{Namespace: q.Info.Namespace, Evidence: doc.Evidence(), Absent: doc.Status == http.StatusNotFound}
-	listed, err := wire.Objects(wire.FormatOf(doc.MediaType), doc.Body)
-	list.Parsed = err == nil && !list.Absent
-	for _, m := range listed {
-		list.Objects = append(list.Objects, store.Object{Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion})
-	}
-	return list
+	absent := doc.Status == http.StatusNotFound
+	return store.VerbatimList{Namespace: q.Info.Namespace, Evidence: doc.Evidence(), Absent: absent, Objects: func() (out []store.Object, ok bool) {
+		listed, err := wire.Objects(wire.FormatOf(doc.MediaType), doc.Body)
+		for _, m := range listed {
+			out = append(out, store.Object{Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion})
+		}
+		return out, err == nil && !absent
+	}}
 }
 
 // setHeaders sets the headers of a recorded body that are not set yet. It always sets Vary, because
