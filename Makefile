@@ -61,7 +61,7 @@ test: need-node tools ## Run all tests: unit and end-to-end with the race detect
 	$(GO) test -race -count=1 -timeout 30m ./...
 	@$(MAKE) --no-print-directory test-node
 
-test-node: need-node image ## Run the tests on a real kubelet and containerd; needs root (builds them once, then takes a minute or two)
+test-node: need-node image ## Run the tests on a real kubelet and containerd; needs root (builds them once, then takes about ten minutes)
 	ROCKPOOL_NODE_IMAGE='$(abspath $(IMAGE))' $(GO) test -count=1 -v -timeout 20m ./tests/e2enode
 
 zoo: need-zoo image ## Run programs of other projects through an outage on a real node (UPDATE=true writes docs/clients.md)

@@ -123,7 +123,7 @@ func rewriteFiles(cmd *cobra.Command, files []string, change func(*manifest.Pod)
 			stream, err := read(cmd.InOrStdin(), name)
 			if err == nil {
 				stream, err = manifest.Rewrite(stream, change, func(document int) {
-					cmd.PrintErrf("warning: %s: document %d cannot be changed in place; it is written anew, without its comments\n", name, document)
+					cmd.PrintErrf("warning: %s: document %d cannot be changed in place; it is written again as a whole, without its comments\n", name, document)
 				})
 			}
 			if err != nil {

@@ -13,7 +13,7 @@ import (
 // stays as it is and where it is, and that uninject gives the same bytes back.
 func TestInjectOnlyAddsLines(t *testing.T) {
 	const head = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\n"
-	long := strings.Repeat("a long line of text that is folded when it is written anew ", 4)
+	long := strings.Repeat("a long line of text that is folded when it is written again as a whole ", 4)
 	tests := []struct {
 		name, in string
 		added    string // at the end, by inject and uninject
@@ -39,7 +39,7 @@ func TestInjectOnlyAddsLines(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			out, warnings := injectStream(t, test.in)
-			if strings.Contains(warnings, "written anew") {
+			if strings.Contains(warnings, "written again as a whole") {
 				t.Fatalf("%s\n%s", warnings, out)
 			}
 			checkLinesStay(t, test.in, out)

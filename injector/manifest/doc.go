@@ -7,8 +7,8 @@
 // made in the text. JSON keeps its order of keys and its indentation.
 //
 // The JSON of a document decides what is correct. If the edited text does not give it, as can happen
-// with unusual forms of YAML, the document is written anew from the JSON, without comments, and the
-// caller is told.
+// with unusual forms of YAML, the document is written again as a whole from the JSON, without
+// comments, and the caller is told.
 //
 // The package does not know which changes are made to pods, or why.
 package manifest

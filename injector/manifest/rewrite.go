@@ -15,9 +15,10 @@ import (
 
 // Rewrite calls change for each pod in the stream and returns the stream with the returned pods.
 // change may return the given pod. The error joins all errors, each with its document and object;
-// the returned stream is then nil. Rewrite calls anew, if it is not nil, with the number of each
-// document that it could not change in place: that document is written anew, without its comments.
-func Rewrite(stream []byte, change func(*Pod) (*corev1.Pod, error), anew func(document int)) ([]byte, error) {
+// the returned stream is then nil. Rewrite calls rewritten, if it is not nil, with the number of each
+// document that it could not change in place: that document is written again as a whole, without
+// its comments.
+func Rewrite(stream []byte, change func(*Pod) (*corev1.Pod, error), rewritten func(document int)) ([]byte, error) {
 	var out bytes.Buffer
 	var errs []error
 	for i, d := range split(stream) {
@@ -25,8 +26,8 @@ func Rewrite(stream []byte, change func(*Pod) (*corev1.Pod, error), anew func(do
 		if err != nil {
 			errs = append(errs, fmt.Errorf("document %d: %w", i+1, err))
 		}
-		if written && anew != nil {
-			anew(i + 1)
+		if written && rewritten != nil {
+			rewritten(i + 1)
 		}
 		out.Write(changed)
 	}
@@ -77,7 +78,7 @@ func (d *document) blank() bool {
 	return true
 }
 
-func (d *document) rewrite(change func(*Pod) (*corev1.Pod, error)) (text []byte, anew bool, err error) {
+func (d *document) rewrite(change func(*Pod) (*corev1.Pod, error)) (text []byte, rewritten bool, err error) {
 	if d.blank() {
 		return d.original, false, nil
 	}
@@ -85,7 +86,7 @@ func (d *document) rewrite(change func(*Pod) (*corev1.Pod, error)) (text []byte,
 	if text := bytes.TrimSpace(d.body); text[0] == '{' && isJSON(text) {
 		body, err = rewriteJSON(d.body, change)
 	} else {
-		body, anew, err = rewriteYAML(d.body, change)
+		body, rewritten, err = rewriteYAML(d.body, change)
 	}
 	if err != nil {
 		return nil, false, err
@@ -93,7 +94,7 @@ func (d *document) rewrite(change func(*Pod) (*corev1.Pod, error)) (text []byte,
 	if body == nil {
 		return d.original, false, nil
 	}
-	return append(bytes.Clone(d.separator), body...), anew, nil
+	return append(bytes.Clone(d.separator), body...), rewritten, nil
 }
 
 // edits returns the operations that change an object, given as JSON.

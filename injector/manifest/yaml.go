@@ -8,9 +8,9 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// rewriteYAML returns nil if nothing changes. It reports whether the text was written anew, because
-// it could not be changed in place.
-func rewriteYAML(body []byte, change func(*Pod) (*corev1.Pod, error)) (text []byte, anew bool, err error) {
+// rewriteYAML returns nil if nothing changes. It reports whether the text was written again as a
+// whole, because it could not be changed in place.
+func rewriteYAML(body []byte, change func(*Pod) (*corev1.Pod, error)) (text []byte, rewritten bool, err error) {
 	object, err := yaml.YAMLToJSON(body)
 	if err != nil {
 		return nil, false, err

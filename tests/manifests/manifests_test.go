@@ -69,7 +69,7 @@ func rewritten(t *testing.T, text []byte, change func(*manifest.Pod) (*corev1.Po
 			reasons = append(reasons, n.Reason)
 		}
 		return pod, nil
-	}, func(document int) { t.Errorf("document %d is written anew", document) })
+	}, func(document int) { t.Errorf("document %d is written again as a whole", document) })
 	if err != nil {
 		t.Fatal(err)
 	}
