@@ -106,6 +106,8 @@ func TestCases(t *testing.T) {
 			made(a), asked(lists(app)), opened(watchOf(app)), updated(a), told, {action: flushes}, {action: crashes}},
 		"the position of a watch has expired": {
 			made(a), asked(lists(app)), opened(watchOf(app)), updated(a), told, made(b), deleted(a), {action: expires}, updated(b), told},
+		"the position of a watch has expired, while its initial state may not be over": {
+			made(a), lagging(opened(watchOf(app).from(fromState).anyVersion()), 1), asked(lists(app)), updated(a), {action: delivers, n: 1}, {action: expires}},
 		"a 404 for a part of a list that nobody knows: the resource is not served": {
 			made(a), asked(lists(app)), gone(configMaps), asked(lists(scope{kind: configMaps, namespace: "app", selector: byShard}))},
 		"a 404 for a status: the resource is not served": {

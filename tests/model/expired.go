@@ -17,10 +17,15 @@ import (
 
 // expire has the server forget where a watch was. The sidecar asks the cache for the state that the
 // client was sent, lists, and sends the difference as events. Without that state the client gets
-// the 410.
+// the 410. The end of an initial state without a bookmark shows only in an event of another type:
+// before that, the sidecar does not know where the client is, and the watch ends.
 func (w *world) expire(p *program, slot int) error {
 	s := p.streams[slot]
 	if s == nil || s.events == nil || s.last < 0 || len(s.initial) > 0 || s.ending || s.ask.legacy || s.ask.scope.selector == byShard {
+		return nil
+	}
+	if s.ask.start == fromState && !s.over {
+		w.unwatch(p, slot)
 		return nil
 	}
 	again := s.ask

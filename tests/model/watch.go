@@ -23,6 +23,7 @@ type stream struct {
 	initial []object // of the state that it begins with, not yet delivered
 	ending  bool     // the bookmark that ends that state is to come
 	spoken  bool     // a frame was delivered
+	over    bool     // a frame was delivered that is not of an initial state: that is over
 	begun   []func() // tells of the state so far: a client that has not seen its end has none
 }
 
@@ -192,7 +193,7 @@ func (w *world) deliver(p *program, slot, n int, withBookmark bool) error {
 
 // frame brings a frame to its client.
 func (w *world) frame(p *program, s *stream, f frame) error {
-	s.spoken = true
+	s.spoken, s.over = true, s.over || f.event != wire.Added
 	if s.events != nil {
 		m, err := wire.FormatOf(s.ask.form.mediaType()).ParseMeta(f.body)
 		if err != nil {
