@@ -8,7 +8,10 @@ import (
 	"testing"
 	"testing/iotest"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"rockpool.dev/sidecar/api/wire"
+	"rockpool.dev/store"
 )
 
 func TestAResponseThatCannotBeSplitIsRecordedVerbatim(t *testing.T) {
@@ -52,6 +55,31 @@ func TestAResponseThatCannotBeSplitIsRecordedVerbatim(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestAPartOfAListInProtobufIsRecordedAtItsVersion(t *testing.T) {
+	h := newHarness(t, 0)
+	part := func(url, token string) {
+		t.Helper()
+		body := inProtobuf(t, "ConfigMapList", &metav1.PartialObjectMetadataList{
+			ListMeta: metav1.ListMeta{ResourceVersion: "12", Continue: token},
+			Items:    []metav1.PartialObjectMetadata{{ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "shop", UID: "u-a", ResourceVersion: "11"}}},
+		})
+		resp := &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {wire.MediaTypeProtobuf}}, Body: io.NopCloser(strings.NewReader(body))}
+		h.read(h.teeDocument(h.source(url), nil, resp))
+		h.flush()
+	}
+	part(configmaps+"?shardSelector=a", "")
+	if got, err := h.db.Response(t.Context(), who, configmaps+"?shardSelector=a", ""); err != nil || got.Version != "12" {
+		t.Errorf("the list is at version %q: %v", got.Version, err)
+	}
+	if o, _ := h.observed("a"); o.Says != store.Exists || o.Version != "11" {
+		t.Errorf("its object is known as %+v", o)
+	}
+	part(configmaps+"?shardSelector=b&limit=1", "more")
+	if h.hasResponse(configmaps + "?shardSelector=b&limit=1") {
+		t.Error("a page is recorded as the whole")
 	}
 }
 

@@ -98,12 +98,10 @@ func (r *Recorder) recordDocument(source *Source, answer store.Response, raw []b
 		return
 	}
 	answer.Body = raw
-	if format := wire.FormatOf(answer.MediaType); format != nil && source.Info.IsResource {
-		if m, err := format.ParseMeta(raw); err == nil {
-			answer.Version = m.ResourceVersion
-		}
+	whole := true
+	if source.Info.IsResource {
+		answer.Version, whole = source.versionOf(answer.MediaType, raw)
 	}
-	whole := !source.Info.IsResource || isComplete(source, answer.MediaType, raw)
 	switch {
 	case !source.Info.IsResource:
 		r.enqueue(dropNotFound(source, strings.TrimSuffix(source.barePath(), "/")))
@@ -130,21 +128,24 @@ func (r *Recorder) recordDocument(source *Source, answer store.Response, raw []b
 	}
 }
 
-// isComplete reports whether a body is a complete list or object. If that is unknown, it is not.
-func isComplete(source *Source, mediaType string, raw []byte) bool {
-	if source.Info.Continue != "" {
-		return false
-	}
-	if wire.FormatOf(mediaType) != wire.JSON {
+// versionOf reads the version of an object or a list, empty if that is unknown, and reports whether
+// the body is complete. If that is unknown, it is not.
+func (s *Source) versionOf(mediaType string, raw []byte) (version string, whole bool) {
+	format := wire.FormatOf(mediaType)
+	if format == nil {
 		// CBOR and YAML both contain the name of the field in plain letters.
-		return source.Info.Limit == 0 || !bytes.Contains(raw, []byte("continue"))
+		return "", s.Info.Continue == "" && (s.Info.Limit == 0 || !bytes.Contains(raw, []byte("continue")))
 	}
-	l := wire.JSON.NewList(func([]byte) error { return nil })
+	if s.Info.Name != "" {
+		m, err := format.ParseMeta(raw)
+		return m.ResourceVersion, err == nil
+	}
+	l := format.NewList(func([]byte) error { return nil })
 	if _, err := l.Write(raw); err != nil {
-		return false
+		return "", false
 	}
 	head, err := l.ListMeta()
-	return err == nil && head.Continue == ""
+	return head.ResourceVersion, err == nil && head.Continue == "" && s.Info.Continue == ""
 }
 
 // notModified records a 304 to a conditional request of the client.

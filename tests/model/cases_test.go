@@ -10,6 +10,7 @@ var (
 	a, b       = key{configMaps, "app", "a"}, key{configMaps, "app", "b"}
 	app        = scope{kind: configMaps, namespace: "app"}
 	front      = scope{kind: configMaps, namespace: "app", selector: byLabel}
+	shard      = scope{kind: configMaps, namespace: "app", selector: byShard}
 	onlyA      = scope{kind: configMaps, namespace: "app", selector: byName, name: "a"}
 	deployment = key{deployments, "app", "a"}
 	namespace  = key{namespaces, "", "a"}
@@ -108,6 +109,8 @@ func TestCases(t *testing.T) {
 			made(a), asked(lists(app)), opened(watchOf(app)), updated(a), told, made(b), deleted(a), {action: expires}, updated(b), told},
 		"the position of a watch has expired, while its initial state may not be over": {
 			made(a), lagging(opened(watchOf(app).from(fromState).anyVersion()), 1), asked(lists(app)), updated(a), {action: delivers, n: 1}, {action: expires}},
+		"a part of a list that nobody knows, in protobuf, and late events of a watch of it": {
+			made(a), asked(lists(shard).in(inProtobuf)), opened(watchOf(shard).in(inProtobuf)), updated(a), updated(a), asked(lists(shard).in(inProtobuf)), {action: delivers, n: 1}},
 		"a 404 for a part of a list that nobody knows: the resource is not served": {
 			made(a), asked(lists(app)), gone(configMaps), asked(lists(scope{kind: configMaps, namespace: "app", selector: byShard}))},
 		"a 404 for a status: the resource is not served": {
