@@ -23,6 +23,7 @@
 //
 //	snapshot.go makes a list the complete collection of its scope
 //	evict.go    deletes least recently used rows, and shrinks the file
+//	forget.go   deletes a collection, so that nothing older takes its place
 //	evidence.go says which of two answers of the server is newer, for rows and observations alike
 //	settle.go   deletes what newer evidence supersedes
 //	inventory.go lists and verifies what is there, for a person

@@ -88,34 +88,6 @@ func (db *DB) leastRecentlyUsed(ctx context.Context) ([]Collection, error) {
 	return file.findCollections(ctx, "list least recently used collections", `WHERE state = 'complete' ORDER BY used_at, id`)
 }
 
-// Forget deletes a complete collection. What its client was told by it stays a fact: nothing older
-// of the scope counts any more.
-func (tx *Tx) Forget(c Collection) error {
-	if err := tx.dropCollection(c.ID); err != nil {
-		return err
-	}
-	e := c.Position()
-	e.Says, e.Version = Unknown, c.Changed
-	return tx.Observe(c.Of(), Key{Namespace: c.Namespace}, e)
-}
-
-// DropDamaged deletes a collection with a damaged payload. What its client was told by it stays a
-// fact. It returns ErrNotFound if the collection is gone.
-func (tx *Tx) DropDamaged(id int64) (c Collection, err error) {
-	c, err = scanCollection(tx.tx.QueryRow(`SELECT `+collectionColumns+` FROM collection WHERE id = ?`, id).Scan)
-	if err != nil {
-		return c, tx.wrapErr("find collection", err)
-	}
-	if c.State == Complete {
-		return c, tx.Forget(c)
-	}
-	if err := tx.dropCollection(id); err != nil {
-		return c, err
-	}
-	now := tx.db.next.Load()
-	return c, tx.Observe(c.Of(), Key{}, Evidence{Says: Unknown, Asked: now, Told: now, Read: Latest})
-}
-
 // evictSingles deletes the oldest singles, at most evictRows, until it has freed a number of bytes,
 // or until all that are left have at most another number. What is older of an object does not count
 // after that.

@@ -8,6 +8,7 @@ import (
 // The objects and scopes of the cases.
 var (
 	a, b       = key{configMaps, "app", "a"}, key{configMaps, "app", "b"}
+	all        = scope{kind: configMaps}
 	app        = scope{kind: configMaps, namespace: "app"}
 	front      = scope{kind: configMaps, namespace: "app", selector: byLabel}
 	shard      = scope{kind: configMaps, namespace: "app", selector: byShard}
@@ -209,6 +210,9 @@ func TestCases(t *testing.T) {
 			made(a), deleted(a), asked(lists(onlyA).in(asTable)), lagging(asked(one(get, a).anyVersion()), 1)},
 		"a Table lacks the object, before a lagging GET": {
 			made(a), deleted(a), asked(lists(app).in(asTable)), lagging(asked(one(get, a).anyVersion()), 1)},
+		"a tiny disk: a list of a restored cluster, at the version of one before, is evicted": {
+			made(key{configMaps, "ops", "a"}), asked(lists(all).in(metadataInProtobuf)), {action: restores, n: 5}, made(b),
+			asked(ask{verb: list, scope: all, limit: 1, form: metadataInJSON}), opened(watchOf(all).in(metadataInProtobuf))},
 		"two watches at different positions": {
 			made(a), asked(lists(app)), opened(watchOf(app)), second(opened(watchOf(app))), updated(a), deleted(a), told, second(op{action: delivers, n: 1})},
 	} {
@@ -216,6 +220,9 @@ func TestCases(t *testing.T) {
 			h := &history{Programs: 1, Kinds: []*kind{ops[0].kind()}, Ops: ops, Opaque: strings.HasPrefix(name, "opaque versions: ")}
 			if strings.HasPrefix(name, "a small queue: ") {
 				h.QueueSize, h.Padding = 2600, 1<<10
+			}
+			if strings.HasPrefix(name, "a tiny disk: ") {
+				h.DiskSize, h.Padding = 160<<10, 40<<10
 			}
 			for _, n := range []int{10, 1, 2, 8, 4, 0} { // every form, and then after a relist
 				h.Ops = append(h.Ops, op{action: cuts, n: n})
