@@ -53,16 +53,27 @@ func (r *Replayer) isCurrent(ctx context.Context, q Request, doc *store.Response
 	if err != nil {
 		return false, err
 	}
-	// It is as current as an object of its version.
+	e := doc.Evidence()
+	e.UIDs = uidsOf(doc)
+	// It is as current as the object at its version. In a restored cluster another one may have that.
 	for i := range known.States {
 		s := &known.States[i]
-		if doc.Version != "" && s.Object.ResourceVersion == doc.Version {
+		if doc.Version != "" && e.Agrees(s.Evidence()) && s.Object.ResourceVersion == doc.Version {
 			if current, err := known.current(s); current || err != nil {
 				return current, err
 			}
 		}
 	}
-	return known.holds(doc.Evidence(), nil), nil
+	return known.holds(e, nil), nil
+}
+
+// uidsOf is the uid of the object in a Table of one object; none if the response is something else.
+func uidsOf(doc *store.Response) []string {
+	rows, err := wire.Objects(wire.FormatOf(doc.MediaType), doc.Body)
+	if err != nil || len(rows) != 1 {
+		return nil
+	}
+	return []string{rows[0].UID}
 }
 
 func verbatimList(q Request, doc *store.Response) store.VerbatimList {

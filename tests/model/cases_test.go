@@ -139,6 +139,8 @@ func TestCases(t *testing.T) {
 			made(a), updated(a), made(b), asked(lists(app)), {action: restores, n: 2}, opened(watchOf(app).from(fromState)), told},
 		"a restored cluster: a Table of another object at the same version": {
 			made(a), asked(lists(app)), {action: restores, n: 4}, made(a), asked(one(get, a).anyVersion().in(asTable))},
+		"a restored cluster: a Table of an object, and a list of another one at the same version": {
+			made(a), asked(one(get, a).in(asTable)), {action: restores, n: 5}, made(a), asked(lists(all)), {action: cuts, n: 9}},
 		"a restored cluster: a 404 from before a write, and a list of others": {
 			made(a), deleted(a), asked(one(put, a)), made(b), asked(one(post, a).in(asTable)), {action: restores, n: 3}, asked(lists(scope{kind: configMaps, namespace: "ops"}))},
 		"a restored cluster: a version again, after a write of an older one": {
