@@ -142,12 +142,13 @@ func (tx *Tx) observe(res Resource, key Key, e Evidence) error {
 		e = combine(old.Evidence, fresh)
 		same := e.Says == old.Says && e.Version == old.Version && e.Read == old.Read && slices.Equal(e.UIDs, old.UIDs)
 		recent := e.Says == Gone && len(rows) == 0 && (time.Duration(now-old.At.UnixMilli())*time.Millisecond).Abs() < renewObservation
-		if same && (e.Told == old.Told || recent && tx.db.renewals.put(res, key, e)) {
+		if same && (e.Told == old.Told && e.Floor == old.Floor || recent && tx.db.renewals.put(res, key, e)) {
 			return nil
 		}
 	}
 	for _, r := range rows {
 		if r.state == Single && e.Newer(r.evidence) && !e.Agrees(r.evidence) {
+			e = e.over(r.evidence)
 			if err := tx.removeRow(r.id); err != nil {
 				return err
 			}
@@ -248,7 +249,7 @@ func combine(old, fresh Evidence) Evidence {
 		}
 		return fresh
 	case old.Newer(fresh):
-		return old
+		return old.over(fresh)
 	case old.Says == Refused && fresh.Says == Refused:
 		return fresh
 	case fresh.Says == Gone && old.Says == Gone:
@@ -265,6 +266,15 @@ func combine(old, fresh Evidence) Evidence {
 	}
 	// Without a version, evidence says nothing about the states that the older one excludes.
 	return doubtOf(old, fresh)
+}
+
+// over is evidence that supersedes other evidence. Only something newer than both lifts a doubt: what
+// it covers was told, too.
+func (e Evidence) over(other Evidence) Evidence {
+	if e.Says == Unknown && e.Version == "" {
+		e.Floor = later(other.Version, e.Floor)
+	}
+	return e
 }
 
 // doubtOf is what is known by two pieces of evidence of which either may be newer.

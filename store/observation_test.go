@@ -89,6 +89,35 @@ func TestWhatTwoAnswersSayOfAKey(t *testing.T) {
 	}
 }
 
+func TestADoubtIsNotLiftedByWhatIsOlderThanTheStatesThatItCovers(t *testing.T) {
+	key := Key{"shop", "a"}
+	for name, tell := range map[string]func(*Tx, Evidence) error{
+		"a state": func(tx *Tx, told Evidence) error {
+			o := object("a", 14)
+			o.Asked, o.Told, o.Read = told.Asked, told.Told, told.Read
+			return tx.PutSingle(scope(""), "ConfigMap", "v1", o)
+		},
+		"that it exists": func(tx *Tx, told Evidence) error { return tx.Observe(scope("").Of(), key, told) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := openAt(t, t.TempDir(), Options{})
+			before := said(db, Exists, "14", Latest, "uid-a")
+			doubt := said(db, Unknown, "", Latest) // it is written first
+			doubt.Floor = "12"
+			observe(t, db, key, doubt)
+			update(t, db, func(tx *Tx) error { return tell(tx, before) })
+			observe(t, db, key, said(db, Gone, "13", Stream, "uid-another"))
+			if o, _ := observed(t, db, key); o.Says != Unknown || o.Floor != "14" {
+				t.Errorf("after an older event it is %+v", o)
+			}
+			observe(t, db, key, said(db, Gone, "15", Stream, "uid-a"))
+			if o, _ := observed(t, db, key); o.Says != Gone {
+				t.Errorf("after a newer event it is %+v", o)
+			}
+		})
+	}
+}
+
 func TestARepeated404IsNotRewrittenForEachRequest(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{})
 	now := clock

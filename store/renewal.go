@@ -54,6 +54,11 @@ func (tx *Tx) putRenewal(res Resource, o Observation) error {
 	if !is {
 		return nil
 	}
+	return tx.rewrite(res, o)
+}
+
+// rewrite writes when an observation was said, and what it is known not to be older than.
+func (tx *Tx) rewrite(res Resource, o Observation) error {
 	_, err := tx.tx.Exec(`UPDATE observation SET floor = ?, asked = ?, told = ?, read = ? WHERE principal = ? AND api_group = ? AND resource = ? AND namespace = ? AND name = ?`,
 		o.Floor, o.Asked, o.Told, o.Read, res.Principal, res.Group, res.Resource, o.Namespace, o.Name)
 	return tx.wrapErr("put observation", err)

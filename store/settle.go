@@ -28,6 +28,12 @@ func (tx *Tx) settle(res Resource, key Key, e Evidence, form string) (superseded
 		if err := tx.putRenewal(res, o); err != nil {
 			return false, err
 		}
+		if by := o.over(e); superseded && by.Floor != o.Floor {
+			o.Evidence = by
+			if err := tx.rewrite(res, o); err != nil {
+				return false, err
+			}
+		}
 	}
 	rows, err := tx.singleRows(res, key)
 	if err != nil {

@@ -192,6 +192,9 @@ func TestCases(t *testing.T) {
 		"a small queue: a write that is lost, and a late deletion of the object before": {
 			made(b), opened(watchOf(app).from(fromState)), {action: delivers, n: 1}, {action: flushes}, made(a), {action: delivers, n: 1}, {action: flushes}, deleted(a), made(a),
 			{action: holds}, asked(one(get, b)), asked(one(put, a)), {action: delivers, n: 1}},
+		"a small queue: a POST under way with events, of which one is lost": {
+			made(b), made(a), opened(watchOf(app)), asked(lists(app)), opened(watchOf(app)), {action: changes, key: a, n: 4}, deleted(a), second(op{action: sends, ask: one(post, a)}), updated(a),
+			second(answer), {action: holds}, second(read), {action: delivers, n: 3}},
 		"opaque versions: a list of one name lacks an object that the first events of a watch have shown": {
 			opened(watchOf(onlyA).from(fromState)), asked(lists(onlyA)), made(a), told},
 		"opaque versions: a POST under way with an event of a list with a label": {
