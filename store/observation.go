@@ -265,7 +265,11 @@ func combine(old, fresh Evidence) Evidence {
 		return fresh
 	}
 	// Without a version, evidence says nothing about the states that the older one excludes.
-	return doubtOf(old, fresh)
+	doubt := doubtOf(old, fresh)
+	if same := old.Asked == fresh.Asked && old.Told == fresh.Told; !same && !fresh.Newer(old) {
+		doubt.Told++ // not to be taken for what one of the two answers says: that does not hold
+	}
+	return doubt
 }
 
 // over is evidence that supersedes other evidence. Only something newer than both lifts a doubt: what

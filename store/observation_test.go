@@ -118,6 +118,18 @@ func TestADoubtIsNotLiftedByWhatIsOlderThanTheStatesThatItCovers(t *testing.T) {
 	}
 }
 
+func TestADoubtThatTwoAnswersMakeIsNeitherOfThem(t *testing.T) {
+	db := openAt(t, t.TempDir(), Options{})
+	key := Key{"shop", "a"}
+	observe(t, db, key, said(db, Unknown, "", Latest))
+	table := said(db, Gone, "9", Lagging)
+	observe(t, db, key, table)
+	list := VerbatimList{Namespace: "shop", Evidence: table, Parsed: true}
+	if newer, err := db.Superseded(t.Context(), scope("").Of(), list); err != nil || !newer {
+		t.Errorf("the answer that made it doubtful is given: %v", err)
+	}
+}
+
 func TestARepeated404IsNotRewrittenForEachRequest(t *testing.T) {
 	db := openAt(t, t.TempDir(), Options{})
 	now := clock

@@ -213,6 +213,8 @@ func TestCases(t *testing.T) {
 			asked(lists(app)), opened(watchOf(app)), made(a), second(opened(watchOf(front).from(fromState))), deleted(a), told, second(told), heal},
 		"a Table of one name lacks the object, before a lagging GET": {
 			made(a), deleted(a), asked(lists(onlyA).in(asTable)), lagging(asked(one(get, a).anyVersion()), 1)},
+		"a lagging Table lacks the object, after a PUT that cannot be read": {
+			made(namespace), asked(one(put, namespace).in(inCBOR)), lagging(asked(lists(scope{kind: namespaces}).anyVersion().in(asTable)), 3), {action: cuts, n: 4}},
 		"a Table lacks the object, before a lagging GET": {
 			made(a), deleted(a), asked(lists(app).in(asTable)), lagging(asked(one(get, a).anyVersion()), 1)},
 		"a tiny disk: a list of a restored cluster, at the version of one before, is evicted": {
