@@ -248,7 +248,7 @@ func combine(old, fresh Evidence) Evidence {
 			fresh.Version = old.Version
 		}
 		return fresh
-	case old.Newer(fresh):
+	case old.Newer(fresh) && (old.Says != Exists || old.Version != ""):
 		return old.over(fresh)
 	case old.Says == Refused && fresh.Says == Refused:
 		return fresh

@@ -162,6 +162,8 @@ func TestCases(t *testing.T) {
 			{action: sends, ask: one(get, a)}, second(op{action: sends, ask: one(get, a)}), answer, made(a), second(answer), second(read), read},
 		"opaque versions: a lagging GET under way with a PUT": {
 			made(a), {action: sends, ask: one(get, a).anyVersion()}, second(op{action: sends, ask: one(put, a)}), answer, second(answer), second(read), read},
+		"a Table of a PUT is read after a 409": {
+			asked(one(post, deployment)), {action: sends, ask: one(put, deployment).of("status").in(asTable)}, answer, asked(one(post, deployment)), read},
 		"a Table of a PUT, and a late deletion of the object before": {
 			made(deployment), opened(watchOf(scope{kind: deployments, selector: byName, name: "a"}).from(watchList)), deleted(deployment), made(deployment),
 			asked(one(put, deployment).of("status").in(asTable)), {action: delivers, n: 3}},
