@@ -202,6 +202,15 @@ func (c *Collection) Position() Evidence {
 	}
 }
 
+// unchangedSince is the version since which the objects are surely the same. A list does not show
+// what came and went before it.
+func (c *Collection) unchangedSince() string {
+	if NewerVersion(c.ListVersion, c.Changed) {
+		return c.ListVersion
+	}
+	return c.Changed
+}
+
 // listed is the evidence of the list that the collection comes from.
 func (c *Collection) listed() Evidence {
 	return Evidence{Says: Present, Version: c.ListVersion, Asked: c.Asked, Told: c.Told, Read: c.Read}

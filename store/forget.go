@@ -12,7 +12,7 @@ func (tx *Tx) Forget(c Collection) error {
 		return err
 	}
 	e := c.Position()
-	if e.Says, e.Version = Unknown, c.Changed; contradicted {
+	if e.Says, e.Version = Unknown, c.unchangedSince(); contradicted {
 		e.Version = ""
 	}
 	return tx.Observe(c.Of(), Key{Namespace: c.Namespace}, e)
@@ -27,13 +27,13 @@ func (tx *Tx) contradicted(c Collection) (is bool, err error) {
 			collection + `.field_selector IN ('', 'metadata.name=' || ` + object + `.name)`
 	}
 	err = tx.tx.QueryRow(`SELECT EXISTS (SELECT 1 FROM collection a JOIN collection b ON b.principal = a.principal AND b.api_group = a.api_group AND b.resource = a.resource
-			AND b.state = 'complete' AND b.resource_version = a.changed_version AND b.id <> a.id WHERE a.id = ? AND (
+			AND b.state = 'complete' AND b.resource_version = ? AND b.id <> a.id WHERE a.id = ? AND (
 		EXISTS (SELECT 1 FROM object x JOIN object y ON y.collection_id = b.id AND y.namespace = x.namespace AND y.name = x.name
 			WHERE x.collection_id = a.id AND (y.uid <> x.uid OR y.resource_version <> x.resource_version))
 		OR EXISTS (SELECT 1 FROM object x WHERE x.collection_id = a.id AND `+sees("b", "x")+`
 			AND NOT EXISTS (SELECT 1 FROM object y WHERE y.collection_id = b.id AND y.namespace = x.namespace AND y.name = x.name))
 		OR EXISTS (SELECT 1 FROM object y WHERE y.collection_id = b.id AND `+sees("a", "y")+`
-			AND NOT EXISTS (SELECT 1 FROM object x WHERE x.collection_id = a.id AND x.namespace = y.namespace AND x.name = y.name))))`, c.ID).Scan(&is)
+			AND NOT EXISTS (SELECT 1 FROM object x WHERE x.collection_id = a.id AND x.namespace = y.namespace AND x.name = y.name))))`, c.unchangedSince(), c.ID).Scan(&is)
 	return is, tx.wrapErr("compare collections", err)
 }
 

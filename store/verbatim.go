@@ -24,7 +24,7 @@ type VerbatimList struct {
 // contradict the absence of a resource.
 func (db *DB) Superseded(ctx context.Context, res Resource, list VerbatimList) (newer bool, err error) {
 	err = db.view(ctx, "compare response", func(tx *sql.Tx) error {
-		rows, err := tx.QueryContext(ctx, `SELECT id, namespace, '', 'unknown', changed_version, '', asked, max(told, moved), read FROM collection
+		rows, err := tx.QueryContext(ctx, `SELECT id, namespace, '', 'unknown', changed_version, list_version, asked, max(told, moved), read FROM collection
 				WHERE principal = ?1 AND api_group = ?2 AND resource = ?3 AND state = 'complete' AND (namespace = '' OR ?4 IN ('', namespace))
 			UNION ALL SELECT 0, o.namespace, o.name, 'present', o.resource_version, '', o.asked, o.told, o.read FROM collection c JOIN object o ON o.collection_id = c.id
 				WHERE c.principal = ?1 AND c.api_group = ?2 AND c.resource = ?3 AND c.state = 'seen' AND ?4 IN ('', o.namespace)
@@ -42,6 +42,10 @@ func (db *DB) Superseded(ctx context.Context, res Resource, list VerbatimList) (
 			var e Evidence
 			if err := rows.Scan(&c.ID, &c.Namespace, &name, &e.Says, &e.Version, &e.Floor, &e.Asked, &e.Told, &e.Read); err != nil {
 				return errors.Join(err, rows.Close())
+			}
+			if c.ID != 0 {
+				c.Changed, c.ListVersion = e.Version, e.Floor
+				e.Version, e.Floor = c.unchangedSince(), ""
 			}
 			absent := e.Says == Gone && name != ""
 			e.Says = Unknown

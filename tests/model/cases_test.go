@@ -222,6 +222,8 @@ func TestCases(t *testing.T) {
 		"a tiny disk: a list of a restored cluster, at the version of one before, is evicted": {
 			made(key{configMaps, "ops", "a"}), asked(lists(all).in(metadataInProtobuf)), {action: restores, n: 5}, made(b),
 			asked(ask{verb: list, scope: all, limit: 1, form: metadataInJSON}), opened(watchOf(all).in(metadataInProtobuf))},
+		"an object is made and deleted between two lists of the same": {
+			asked(lists(app).anyVersion().in(metadataInJSON)), made(a), asked(lists(app)), deleted(a), asked(lists(app).anyVersion().in(metadataInJSON))},
 		"two watches at different positions": {
 			made(a), asked(lists(app)), opened(watchOf(app)), second(opened(watchOf(app))), updated(a), deleted(a), told, second(op{action: delivers, n: 1})},
 	} {
