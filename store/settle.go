@@ -242,18 +242,22 @@ func (tx *Tx) DropRolledBack(s Scope, list Evidence) error {
 	return tx.doubtBefore(res, list)
 }
 
-// compare notes that evidence about an object is of an older version than a state that was told
-// before it was asked for. If the latest state was asked for, the cluster was restored from a
+// compare notes that evidence about an object is of an older version than what was told of it before
+// it was asked for. If the latest state was asked for, the cluster was restored from a
 // backup. Else the cache of the API server may lag: a list tells.
 func (tx *Tx) compare(res Resource, key Key, e Evidence, rows []row) error {
-	older := func(r row) bool {
-		return e.Asked < e.Told && e.Asked > r.evidence.Told && NewerVersion(r.evidence.Version, e.Version)
+	older := func(known Evidence) bool {
+		return e.Asked < e.Told && e.Asked > known.Told && NewerVersion(known.Version, e.Version)
 	}
+	found := slices.ContainsFunc(rows, func(r row) bool { return older(r.evidence) })
 	switch {
-	case !slices.ContainsFunc(rows, older):
 	case e.Read == Latest:
-		return tx.doubtBefore(res, e)
-	default:
+		o, _, err := tx.observation(res, key)
+		if err == nil && (found || older(o.Evidence)) {
+			err = tx.doubtBefore(res, e)
+		}
+		return err
+	case found:
 		tx.symptoms = append(tx.symptoms, Symptom{res, key, e})
 	}
 	return nil
