@@ -227,6 +227,10 @@ func TestCases(t *testing.T) {
 			asked(ask{verb: list, scope: all, limit: 1, form: metadataInJSON}), opened(watchOf(all).in(metadataInProtobuf))},
 		"an object is made and deleted between two lists of the same": {
 			asked(lists(app).anyVersion().in(metadataInJSON)), made(a), asked(lists(app)), deleted(a), asked(lists(app).anyVersion().in(metadataInJSON))},
+		"a lagging 404, and then a state that lags more": {
+			made(a), deleted(a), asked(one(get, a).anyVersion()), lagging(asked(one(get, a).anyVersion()), 1), heal},
+		"a restored cluster: a lagging list is older than one of the sidecar's own": {
+			made(a), deleted(a), opened(watchOf(all).from(fromState)), updated(a), deleted(a), told, heal, {action: restores, n: 6}, made(b), asked(lists(front).anyVersion())},
 		"two watches at different positions": {
 			made(a), asked(lists(app)), opened(watchOf(app)), second(opened(watchOf(app))), updated(a), deleted(a), told, second(op{action: delivers, n: 1})},
 	} {

@@ -32,9 +32,10 @@ func (w *world) heal() error {
 		}
 	}
 	for _, p := range w.programs {
-		for _, told := range p.told {
+		for k, told := range p.told {
+			listed := slices.ContainsFunc(p.listings, func(l listing) bool { return l.scope.has(k) && !l.killed })
 			for i := range told {
-				told[i].settled = true
+				told[i].settled, told[i].listed = true, told[i].listed || listed
 			}
 		}
 	}
@@ -87,8 +88,9 @@ func (w *world) relist(s record.Stale) error {
 	r := w.server.answer(p.principal, a, w.server.now())
 	resp := r.http(a)
 	w.cache.Record(f.source, resp)
-	for k := range r.told {
-		p.ever[k] = true
+	for k, o := range r.told {
+		o.sent, o.came, o.background = w.tick, w.tick, true
+		w.tell(p, k, o)
 	}
 	_, err = io.Copy(io.Discard, resp.Body)
 	return errors.Join(err, resp.Body.Close())

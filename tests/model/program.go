@@ -19,7 +19,8 @@ type program struct {
 	lists     map[scope]listed // where a watch of a scope goes on
 	listings  []listing
 	refusals  []listing
-	refused   int // how many of refusals survive a crash
+	refused   int // how many of refusals, and of listings, survive a crash
+	heard     int
 	streams   [slots]*stream
 	flights   [slots]*flight
 }
@@ -31,6 +32,8 @@ type listing struct {
 	at    int
 	sent  int
 	told  int
+	// killed means that it may be lost, because the sidecar was killed.
+	killed bool
 }
 
 // listed is the state of a scope that a program was told.

@@ -20,14 +20,16 @@ type observation struct {
 	unselected bool   // only that it has not the label of a list, or is absent
 	lag        bool   // the answer was allowed to be older than the latest state
 	event      bool   // of a watch, which is always behind by some time
+	background bool   // by a list of the sidecar's own: the principal was not told
 	settled    bool   // the sidecar has had its chance to list again since then
+	listed     bool   // and had a list of the object to repeat
 	killed     bool   // but it was killed before that
 }
 
 // floor is the contract: the oldest revision whose state of an object may be answered to a
 // principal that was told this. It is the newest revision that it was told about, except where
-// nobody outside the server can know which of two answers is newer. Then either is right. That an
-// object exists contradicts only its absence.
+// nobody outside the server can know which of two answers is newer. Then either is right; one of
+// them may be of a list of the sidecar's own. That an object exists contradicts only its absence.
 //
 // That an object is not selected by its label contradicts only that it has the label. A restored
 // cluster may give an object the same version twice: nobody outside can tell the two apart, so that
@@ -41,7 +43,7 @@ func floor(told []observation, answered object) int {
 	}
 	for _, newer := range told {
 		counts := (answered == object{} || !newer.exists) && (answered.label == tiers[0] || !newer.unselected) && newer.at > same
-		if newer.at > lowest && counts && !disputed(newer, told) {
+		if newer.at > lowest && counts && !newer.background && !disputed(newer, told) {
 			lowest = newer.at
 		}
 	}
@@ -88,7 +90,7 @@ func provable(newer, older observation, told []observation) bool {
 	case older.event && newer.came <= older.told:
 		return false // the event came later; it may be about a new object
 	case newer.lag && !newer.event:
-		return newer.settled
+		return newer.settled && newer.listed
 	}
 	return true
 }

@@ -118,6 +118,9 @@ func (w *world) crash() error {
 			}
 		}
 		p.refusals = p.refusals[:p.refused]
+		for i := p.heard; i < len(p.listings); i++ {
+			p.listings[i].killed = true
+		}
 	}
 	return w.open()
 }
@@ -181,7 +184,7 @@ func (w *world) flush() error {
 		for k, told := range p.told {
 			p.flushed[k] = len(told)
 		}
-		p.refused = len(p.refusals)
+		p.refused, p.heard = len(p.refusals), len(p.listings)
 	}
 	return nil
 }
