@@ -243,8 +243,8 @@ func (tx *Tx) DropRolledBack(s Scope, list Evidence) error {
 }
 
 // compare notes that evidence about an object is of an older version than what was told of it before
-// it was asked for. If the latest state was asked for, the cluster was restored from a
-// backup. Else the cache of the API server may lag: a list tells.
+// it was asked for. If the latest state was asked for, the cluster was restored from a backup. Else
+// the cache of the API server may lag: a list tells.
 func (tx *Tx) compare(res Resource, key Key, e Evidence, rows []row) error {
 	older := func(known Evidence) bool {
 		return e.Asked < e.Told && e.Asked > known.Told && NewerVersion(known.Version, e.Version)
