@@ -25,6 +25,7 @@
 //	evict.go    deletes least recently used rows, and shrinks the file
 //	forget.go   deletes a collection, so that nothing older takes its place
 //	evidence.go says which of two answers of the server is newer, for rows and observations alike
+//	combine.go  says what is known by two answers of which either may be newer
 //	settle.go   deletes what newer evidence supersedes
 //	inventory.go lists and verifies what is there, for a person
 //	versions.go has the highest version of each resource that is known
