@@ -46,7 +46,7 @@ func (r *Recorder) teeWrite(source Source, format wire.Format, resp *http.Respon
 }
 
 // teeIndirect records the response to a write that changes an object without showing it. A scale
-// has the new version of its object.
+// has the new version of its object, and its uid.
 func (r *Recorder) teeIndirect(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
 	r.invalidateResponses(&source)
 	if format == nil {
@@ -59,7 +59,11 @@ func (r *Recorder) teeIndirect(source Source, format wire.Format, resp *http.Res
 			r.doubtOf(&source)
 			return
 		}
-		r.observe(&source, source.key(), source.evidence(store.Exists, m.ResourceVersion))
+		e := source.evidence(store.Exists, m.ResourceVersion)
+		if m.UID != "" {
+			e.UIDs = []string{m.UID}
+		}
+		r.observe(&source, source.key(), e)
 	}))
 }
 
