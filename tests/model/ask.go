@@ -281,11 +281,11 @@ func (s *server) answerList(r reply, a ask) reply {
 		r.next = fmt.Sprintf("%s.%d", version, r.offset)
 	}
 	for _, o := range part {
-		told.uid = o.uid
+		told.uid, told.changed = o.uid, o.version
 		r.told[o.key] = told
 	}
 	// What is left out for a parameter that the sidecar does not know may be there.
-	if told.uid, told.unselected = "", a.scope.selector == byLabel; r.next == "" && a.scope.selector != byShard {
+	if told.uid, told.changed, told.unselected = "", "", a.scope.selector == byLabel; r.next == "" && a.scope.selector != byShard {
 		for _, k := range universe {
 			if a.scope.has(k) && !shown[k] {
 				r.told[k] = told

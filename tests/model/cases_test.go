@@ -147,6 +147,8 @@ func TestCases(t *testing.T) {
 		"a restored cluster: a scale of another object at the same version": {
 			made(key{deployments, "ops", "b"}), updated(key{deployments, "ops", "b"}), asked(one(post, deployment)), {action: restores, n: 3},
 			made(deployment), made(key{deployments, "ops", "b"}), asked(one(put, deployment).of("scale"))},
+		"a restored cluster: a part of a list shows what a list with a label may have left out": {
+			made(b), updated(b), asked(lists(front)), {action: restores, n: 3}, made(b), made(a), updated(b), asked(lists(shard)), {action: cuts, n: 9}},
 		"a restored cluster: a 404 from before a write, and a list of others": {
 			made(a), deleted(a), asked(one(put, a)), made(b), asked(one(post, a).in(asTable)), {action: restores, n: 3}, asked(lists(scope{kind: configMaps, namespace: "ops"}))},
 		"a restored cluster: a version again, after a write of an older one": {

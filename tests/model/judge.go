@@ -108,6 +108,9 @@ func (w *world) judgeRevision(p *program, a ask, form form, at int) (rule, strin
 		if form == asTable || a.scope.selector == byShard {
 			told = beyond(told, w.server.revisions[at].version)
 		}
+		if a.scope.selector == byLabel {
+			told = labelled(told, w.server.revisions[at].version)
+		}
 		from := floor(told, w.server.revisions[at].objects[k])
 		last := at
 		for i := at; i <= w.server.now(); i++ {

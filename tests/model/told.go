@@ -17,6 +17,7 @@ type observation struct {
 	missing    bool   // a 404
 	exists     bool   // only that it is there: a 409
 	whole      bool   // by a list of which the sidecar knows nothing but its version: a Table, or a shard
+	changed    string // the object's own version in such a list
 	unselected bool   // only that it has not the label of a list, or is absent
 	lag        bool   // the answer was allowed to be older than the latest state
 	event      bool   // of a watch, which is always behind by some time
@@ -56,6 +57,18 @@ func beyond(told []observation, version string) (out []observation) {
 	v, ok := number(version)
 	for _, o := range told {
 		if n, numeric := number(o.version); !ok || !numeric || n > v {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+// labelled returns what was told that a list with a label at a version may be compared with. An object
+// that is not newer, and was shown without its labels, may have been there without that one.
+func labelled(told []observation, version string) (out []observation) {
+	v, ok := number(version)
+	for _, o := range told {
+		if n, numeric := number(o.changed); !ok || !numeric || n > v {
 			out = append(out, o)
 		}
 	}
