@@ -89,7 +89,7 @@ func (w *world) relist(s record.Stale) error {
 	resp := r.http(a)
 	w.cache.Record(f.source, resp)
 	for k, o := range r.told {
-		o.sent, o.came, o.background = w.tick, w.tick, true
+		o.sent, o.came, o.silent = w.tick, w.tick, true
 		w.tell(p, k, o)
 	}
 	_, err = io.Copy(io.Discard, resp.Body)

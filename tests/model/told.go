@@ -21,7 +21,7 @@ type observation struct {
 	unselected bool   // only that it has not the label of a list, or is absent
 	lag        bool   // the answer was allowed to be older than the latest state
 	event      bool   // of a watch, which is always behind by some time
-	background bool   // by a list of the sidecar's own: the principal was not told
+	silent     bool   // it demands nothing: by a list of the sidecar's own, of which the principal was not told
 	settled    bool   // the sidecar has had its chance to list again since then
 	listed     bool   // and had a list of the object to repeat
 	killed     bool   // but it was killed before that
@@ -44,7 +44,7 @@ func floor(told []observation, answered object) int {
 	}
 	for _, newer := range told {
 		counts := (answered == object{} || !newer.exists) && (answered.label == tiers[0] || !newer.unselected) && newer.at > same
-		if newer.at > lowest && counts && !newer.background && !disputed(newer, told) {
+		if newer.at > lowest && counts && !newer.silent && !disputed(newer, told) {
 			lowest = newer.at
 		}
 	}
@@ -63,14 +63,14 @@ func beyond(told []observation, version string) (out []observation) {
 	return out
 }
 
-// labelled returns what was told that a list with a label at a version may be compared with. An object
-// that is not newer, and was shown without its labels, may have been there without that one.
-func labelled(told []observation, version string) (out []observation) {
+// labelled returns what was told, for a list with a label at a version. An object that is not newer,
+// and was shown without its labels, may have been there without that one: it demands nothing.
+func labelled(told []observation, version string) []observation {
 	v, ok := number(version)
-	for _, o := range told {
-		if n, numeric := number(o.changed); !ok || !numeric || n > v {
-			out = append(out, o)
-		}
+	out := slices.Clone(told)
+	for i := range out {
+		n, numeric := number(out[i].changed)
+		out[i].silent = out[i].silent || out[i].whole && ok && numeric && n <= v
 	}
 	return out
 }
