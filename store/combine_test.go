@@ -71,7 +71,7 @@ func TestADoubtThatTwoAnswersMakeIsNeitherOfThem(t *testing.T) {
 	observe(t, db, key, said(db, Unknown, "", Latest))
 	table := said(db, Gone, "9", Lagging)
 	observe(t, db, key, table)
-	list := VerbatimList{Namespace: "shop", Evidence: table, Parsed: true}
+	list := VerbatimList{Namespace: "shop", Evidence: table, Objects: func() ([]Object, bool) { return nil, true }}
 	if newer, err := db.Superseded(t.Context(), scope("").Of(), list); err != nil || !newer {
 		t.Errorf("the answer that made it doubtful is given: %v", err)
 	}
