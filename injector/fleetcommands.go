@@ -15,7 +15,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/utils/clock"
 
 	"rockpool.dev/injector/fleet"
@@ -44,13 +43,10 @@ func (c *cluster) addTo(flags *pflag.FlagSet, image string) {
 
 // sidecars returns the sidecars, and the image that they should have; empty if that is unknown.
 func (c *cluster) sidecars(ctx context.Context) (*fleet.Client, []fleet.Sidecar, string, error) {
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = c.kubeconfig
-	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: c.context}).ClientConfig()
+	config, err := clientConfig(c.kubeconfig, c.context)
 	if err != nil {
-		return nil, nil, "", fmt.Errorf("--kubeconfig: %w", err)
+		return nil, nil, "", err
 	}
-	config.UserAgent = "rockpool-injector/" + buildVersion()
 	client, err := fleet.NewClient(config)
 	if err != nil {
 		return nil, nil, "", err

@@ -39,7 +39,7 @@ the webhook, the command inject does the same to manifests, and uninject undoes 
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newServeCommand(), newInjectCommand(), newUninjectCommand(), newStatusCommand(), newUpgradeCommand(), &cobra.Command{
+	root.AddCommand(newServeCommand(), newInjectCommand(), newUninjectCommand(), newStatusCommand(), newUpgradeCommand(), newDoctorCommand(), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,

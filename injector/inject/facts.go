@@ -39,8 +39,8 @@ var ExcludedNamespaces = []string{"kube-system", "rockpool-system"}
 // Older ones would wait for the sidecar to end before they start the application.
 var sidecarKubelet = version.MustParseGeneric("1.29")
 
-// oldKubelet reports whether version v is too old. It returns false for an unknown version.
-func oldKubelet(v string) bool {
+// OldKubelet reports whether version v is too old. It returns false for an unknown version.
+func OldKubelet(v string) bool {
 	parsed, err := version.ParseGeneric(v)
 	return err == nil && parsed.LessThan(sidecarKubelet)
 }

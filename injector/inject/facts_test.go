@@ -48,7 +48,7 @@ func TestOldKubelet(t *testing.T) {
 	for version, want := range map[string]bool{
 		"v1.28.15": true, "v1.28.99-eks-1": true, "v1.0.0": true, "v1.29.0": false, "v1.29.0-rc.1": false, "v1.36.3+k3s1": false, "v2.0.0": false, "": false, "unknown": false,
 	} {
-		if got := oldKubelet(version); got != want {
+		if got := OldKubelet(version); got != want {
 			t.Errorf("%q is old: %v", version, got)
 		}
 	}

@@ -130,7 +130,7 @@ func precheck(pod *corev1.Pod, injected bool, facts *Facts) (Annotations, *Resul
 	if pod.Spec.HostNetwork && ask.Port == 0 {
 		return stop(skipped(ReasonHostNetwork))
 	}
-	if oldKubelet(facts.KubeletVersion) {
+	if OldKubelet(facts.KubeletVersion) {
 		return stop(refused(ReasonOldKubelet, fmt.Sprintf("node %q has kubelet %s", NodeOf(pod), facts.KubeletVersion)))
 	}
 	if !injected {

@@ -22,6 +22,8 @@ type Pod struct {
 	// Controller is the workload whose template the pod is, in the form of an owner reference of
 	// its pods. Nil for a pod.
 	Controller *metav1.OwnerReference
+	// Annotations of the object: for a workload, not those of its pods.
+	Annotations map[string]string
 	// Pod is the pod itself, or the content of the template. It must not be changed.
 	Pod *corev1.Pod
 
@@ -92,7 +94,7 @@ func walk(tree any, path string) ([]*Pod, error) {
 		Metadata metav1.ObjectMeta `json:"metadata"`
 	}
 	err = errors.Join(err, into(object, &meta))
-	p := &Pod{Namespace: meta.Metadata.Namespace, Pod: pod, kind: kind, name: meta.Metadata.Name, path: path}
+	p := &Pod{Namespace: meta.Metadata.Namespace, Annotations: meta.Metadata.Annotations, Pod: pod, kind: kind, name: meta.Metadata.Name, path: path}
 	if p.name == "" {
 		p.name = meta.Metadata.GenerateName
 	}
