@@ -57,7 +57,7 @@ func Annotations() map[string]string {
 
 // readAnnotations reads the settings among the pod's annotations. A missing file has none.
 func readAnnotations(path string, keys []Key) source {
-	s := source{values: map[string]any{}, tolerated: true}
+	s := source{values: map[string]any{}, tolerated: true, from: "annotation"}
 	content, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s

@@ -29,6 +29,7 @@ type source struct {
 	problems  []error
 	rejected  []string // keys with an invalid value
 	tolerated bool     // the sidecar starts despite the problems
+	from      string   // its name for people
 }
 
 // add stores a valid value, and rejects an invalid one.
@@ -91,7 +92,7 @@ func (o origin) sources(keys []Key) []source {
 // settings when it admitted the pod. A newer injector may record keys that this version does
 // not know.
 func environmentDefaults(environ []string, keys []Key) source {
-	s := source{values: map[string]any{}, tolerated: true}
+	s := source{values: map[string]any{}, tolerated: true, from: "cluster's settings when the pod was created"}
 	slices.Sort(environ)
 	for _, e := range environ {
 		name, value, _ := strings.Cut(e, "=")
@@ -111,7 +112,7 @@ func environmentDefaults(environ []string, keys []Key) source {
 // readFile reads a YAML file. A file in a directory may be missing, and its problems are
 // tolerated; directory is empty for a file that --config names itself.
 func readFile(path string, keys []Key, directory string) source {
-	s := source{values: map[string]any{}, tolerated: directory != ""}
+	s := source{values: map[string]any{}, tolerated: directory != "", from: "file " + path}
 	content, err := os.ReadFile(path)
 	if s.tolerated && errors.Is(err, fs.ErrNotExist) {
 		return s

@@ -69,6 +69,9 @@ type Dispatcher struct {
 
 var _ http.RoundTripper = (*Dispatcher)(nil)
 
+// OpenWatches returns the watches of the programs that are open now.
+func (d *Dispatcher) OpenWatches() []watch.Open { return d.watches.Opened() }
+
 // New makes a Dispatcher.
 func New(o Options) *Dispatcher {
 	if o.Clock == nil {

@@ -39,7 +39,7 @@ func (c *Cache) List(ctx context.Context) (all []Collection, d Documents, err er
 		return nil, d, err
 	}
 	for _, s := range stock {
-		all = append(all, c.describe(s))
+		all = append(all, Describe(s, c.now()))
 	}
 	documents, err := c.db.Documents(ctx)
 	for _, r := range documents {
@@ -49,7 +49,8 @@ func (c *Cache) List(ctx context.Context) (all []Collection, d Documents, err er
 	return all, d, err
 }
 
-func (c *Cache) describe(s store.Stock) Collection {
+// Describe describes a collection at a time.
+func Describe(s store.Stock, now time.Time) Collection {
 	out := Collection{
 		Account: s.Principal, Resource: qualifiedName(s.Of()), Version: s.Version, Namespace: s.Namespace, Labels: s.LabelSelector, Fields: s.FieldSelector,
 		Form: formOf(s.Scope), State: string(s.State), Objects: s.Objects, Bytes: s.Bytes, At: s.ResourceVersion,
@@ -58,7 +59,7 @@ func (c *Cache) describe(s store.Stock) Collection {
 		out.State = "objects"
 	}
 	if s.State == store.Complete {
-		out.Synced, out.Age = s.SyncedAt.UTC(), Age(c.now().Sub(s.SyncedAt))
+		out.Synced, out.Age = s.SyncedAt.UTC(), Age(now.Sub(s.SyncedAt))
 	}
 	return out
 }

@@ -43,6 +43,7 @@ type Options struct {
 type Watches struct {
 	Options
 	cohorts cohorts
+	opened  opened
 
 	mu       sync.Mutex // held before the lock of an excludedEvents
 	excluded map[*excludedEvents]struct{}

@@ -107,4 +107,5 @@ func (w *watch) count() {
 		watchCount.WithLabelValues(label).Inc()
 	}
 	w.counted = label
+	w.opened.set(w, label)
 }

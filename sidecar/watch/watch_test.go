@@ -75,6 +75,7 @@ func newHarness(t *testing.T) *harness {
 // watchFrom is a client's request for a watch from resourceVersion 10.
 func watchFrom(ctx context.Context) Request {
 	r := httptest.NewRequest("GET", "/api/v1/namespaces/shop/configmaps?watch=true&resourceVersion=10", nil).WithContext(ctx)
+	r.Header.Set("User-Agent", "shop/1")
 	return Request{HTTP: r, Info: request.Parse(r), Cache: &cache.Cache{}}
 }
 
@@ -275,6 +276,14 @@ func TestWatchesAreCountedByWhatTheyDo(t *testing.T) {
 	go func() { defer close(read); _, _ = io.Copy(io.Discard, body) }()
 	first.interrupt()
 	want("both wait", 0, 2)
+	for _, o := range h.Opened() {
+		if o.State != "waiting" || o.Path != "/api/v1/namespaces/shop/configmaps?watch=true&resourceVersion=10" || o.Agent != "shop/1" {
+			t.Errorf("%+v is open", o)
+		}
+	}
+	if n := len(h.Opened()); n != 2 {
+		t.Errorf("%d are open", n)
+	}
 	for _, b := range []io.Closer{body, body, other} {
 		if err := b.Close(); err != nil {
 			t.Error(err)
@@ -282,4 +291,7 @@ func TestWatchesAreCountedByWhatTheyDo(t *testing.T) {
 	}
 	<-read
 	want("both are closed", 0, 0)
+	if all := h.Opened(); len(all) > 0 {
+		t.Errorf("%+v is open", all)
+	}
 }
