@@ -12,7 +12,7 @@ import (
 // picture.
 var layers = [][]string{
 	{"sidecar"},
-	{"sidecar/dispatch", "sidecar/socket", "sidecar/filter", "sidecar/meter", "sidecar/doctor"},
+	{"sidecar/dispatch", "sidecar/socket", "sidecar/filter", "sidecar/meter", "sidecar/doctor", "sidecar/status"},
 	{"sidecar/watch"},
 	{"sidecar/relist"},
 	{"sidecar/cache", "sidecar/inspect"},

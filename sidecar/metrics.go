@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -16,12 +17,28 @@ import (
 	"rockpool.dev/sidecar/dispatch"
 	"rockpool.dev/sidecar/meter"
 	"rockpool.dev/sidecar/proxy"
+	"rockpool.dev/sidecar/status"
 )
 
 // serveMetrics serves /metrics, with what from has, until ctx ends.
 func serveMetrics(ctx context.Context, l net.Listener, from prometheus.Gatherer) error {
+	return serveUntil(ctx, l, metricsHandler(from))
+}
+
+func metricsHandler(from prometheus.Gatherer) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(from, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	return mux
+}
+
+// serveAdmin serves /metrics until ctx ends, and the status page where only the pod itself, and kubectl
+// port-forward, can ask for it.
+func (s *sidecar) serveAdmin(ctx context.Context, l net.Listener) error {
+	mux := metricsHandler(s.metrics())
+	if at, ok := l.Addr().(*net.TCPAddr); ok && at.IP.IsLoopback() {
+		page := &status.Handler{Status: s.status}
+		page.Register(mux)
+	}
 	return serveUntil(ctx, l, mux)
 }
 
@@ -40,7 +57,7 @@ func serveUntil(ctx context.Context, l net.Listener, handler http.Handler) error
 func (s *sidecar) metrics() prometheus.Gatherer {
 	own := prometheus.NewRegistry()
 	own.MustRegister(s.meter, &meter.State{
-		Link: s.upstream, Caches: []*cache.Cache{s.caches.Disk, s.caches.Memory}, Version: programVersion(), Started: time.Now(), Now: time.Now,
+		Link: s.upstream, Caches: []*cache.Cache{s.caches.Disk, s.caches.Memory}, Version: programVersion(), Started: s.started, Now: time.Now,
 	})
 	return prometheus.Gatherers{prometheus.DefaultGatherer, own}
 }
@@ -62,6 +79,9 @@ func (s *sidecar) observer() func(proxy.Exchange) {
 			Context: x.Context, Method: x.Method, Info: info, Status: x.Status, Source: sourceOf(dispatch.TraceOf(x.Context).Offline, &x, info), Duration: x.Duration,
 			Stream: x.Upgrade != "" || info.Verb == request.Watch || info.Subresource == "log" || x.Status == 0,
 		})
+		if x.Status >= http.StatusInternalServerError && x.Err != nil {
+			s.recent.Note(time.Now(), fmt.Sprintf("%s %s was answered with %d: %v", x.Method, x.Path, x.Status, x.Err))
+		}
 		log(x)
 	}
 }

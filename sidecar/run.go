@@ -13,6 +13,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/spf13/pflag"
 	"go.uber.org/zap"
@@ -34,6 +35,7 @@ import (
 	"rockpool.dev/sidecar/proxy"
 	"rockpool.dev/sidecar/relist"
 	"rockpool.dev/sidecar/socket"
+	"rockpool.dev/sidecar/status"
 	"rockpool.dev/sidecar/tally"
 	"rockpool.dev/sidecar/upstream"
 	"rockpool.dev/sidecar/write/lease"
@@ -55,6 +57,8 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	if err != nil {
 		return err
 	}
+	recent := &status.Recent{}
+	log = recent.Logger(log)
 	defer log.Sync() //nolint:errcheck // stderr may not be syncable
 	repeated := tally.New(log, clock.RealClock{})
 	defer repeated.Flush()
@@ -93,7 +97,7 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	defer memory.Close() //nolint:errcheck // nothing of it is needed any more
 
 	s := &sidecar{
-		cfg: cfg, flags: flags, log: log, repeated: repeated, meter: meter.New(func(ctx context.Context) request.Info { return dispatch.TraceOf(ctx).Info }), level: level, mirror: mirror,
+		cfg: cfg, flags: flags, started: time.Now(), log: log, repeated: repeated, recent: recent, meter: meter.New(func(ctx context.Context) request.Info { return dispatch.TraceOf(ctx).Info }), level: level, mirror: mirror,
 		disk: disk, caches: cache.Caches{Disk: disk.Cache, Memory: memory, MemoryOnly: cfg.Cache.MemoryOnly, Exclude: excluded},
 	}
 	if err := s.connect(settings); err != nil {
@@ -123,8 +127,10 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 type sidecar struct {
 	cfg         config.Config // as at the start
 	flags       *pflag.FlagSet
+	started     time.Time
 	log         *zap.Logger
 	repeated    *tally.Log      // for lines that an outage repeats
+	recent      *status.Recent  // the last errors
 	level       zap.AtomicLevel // of log
 	meter       *meter.Meter
 	mirror      *account.Mirror
@@ -328,7 +334,7 @@ func (s *sidecar) serve(ctx context.Context, l *listeners) error {
 	}
 	front.Go(func() error { return s.serveDoctor(ctx) })
 	if l.metrics != nil {
-		front.Go(func() error { return serveMetrics(ctx, l.metrics, s.metrics()) })
+		front.Go(func() error { return s.serveAdmin(ctx, l.metrics) })
 	}
 	s.log.Info("ready", zap.String("listen.address", s.cfg.Listen.Address))
 	err := front.Wait()
