@@ -49,6 +49,7 @@ if [ "$set_of" != demo ]; then
   need openssl "the tests verify certificates with it" program openssl
   need python3-kubernetes "the tests run this client unmodified" /usr/bin/python3 -c 'import kubernetes'
   need curl "a pod of the tests asks the API server with it" program curl
+  need chromium "the tests look at the status page with it" program chromium
   need gnutls-bin "the tests verify certificates with it" program gnutls-cli
   need libmbedtls-dev "the tests verify certificates with it" includes mbedtls/ssl.h
   [ "$(id -u)" != 0 ] || need iproute2 "the tests shape a link with ip and tc" program tc

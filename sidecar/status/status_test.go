@@ -82,7 +82,7 @@ func TestThePageShowsEverything(t *testing.T) {
 		t.Errorf("%s, %v", resp.Status, resp.Header)
 	}
 	for _, want := range []string{
-		"The link to the API server is down, since 1h0m ago", "Down 2 times, 2h0m in all", "Since the start of the sidecar: 1h30m", "no &lt;b&gt;route&lt;/b&gt;",
+		"The link to the API server is down. It was up 1h0m ago", "Down 2 times, 2h0m in all", "Since the start of the sidecar: 1h30m", "no &lt;b&gt;route&lt;/b&gt;",
 		"https://api.example.com:6443", "35ms", "connection refused", "tried last", "configmaps", "2.0 KiB", "1h2m", "(in memory)", "filling", "Also 4 other answers",
 		"waits for the link", "1 would fail", "GET /api/v1/nodes", "not recorded", "&lt;script&gt;alert(1)", "log.level", "after a restart", "no history", "web-0",
 	} {
