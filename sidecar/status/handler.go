@@ -1,7 +1,6 @@
 package status
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"net"
@@ -27,12 +26,8 @@ type Handler struct {
 // Register adds the paths of the page to a mux.
 func (h *Handler) Register(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+PagePath+"{$}", h.serve(func(w http.ResponseWriter, s *Status) error {
-		var page bytes.Buffer
-		if err := s.write(&page); err != nil {
-			return err
-		}
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		_, _ = page.WriteTo(w) // a reader who has left does not matter
+		_, _ = w.Write(s.page()) // a reader who has left does not matter
 		return nil
 	}))
 	mux.HandleFunc("GET "+JSONPath, h.serve(func(w http.ResponseWriter, s *Status) error {
