@@ -58,7 +58,7 @@ The injector adds the sidecar to pods; there is rarely a reason to start it by h
 		SilenceErrors: true,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(runCommand(), waitCommand(), prepareCommand(), janitorCommand(), cacheCommand(), doctorCommand(), versionCommand())
+	root.AddCommand(runCommand(), waitCommand(), prepareCommand(), janitorCommand(), cacheCommand(), doctorCommand(), statusCommand(), versionCommand())
 	return root
 }
 

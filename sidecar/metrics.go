@@ -17,7 +17,6 @@ import (
 	"rockpool.dev/sidecar/dispatch"
 	"rockpool.dev/sidecar/meter"
 	"rockpool.dev/sidecar/proxy"
-	"rockpool.dev/sidecar/status"
 )
 
 // serveMetrics serves /metrics, with what from has, until ctx ends.
@@ -36,8 +35,7 @@ func metricsHandler(from prometheus.Gatherer) *http.ServeMux {
 func (s *sidecar) serveAdmin(ctx context.Context, l net.Listener) error {
 	mux := metricsHandler(s.metrics())
 	if at, ok := l.Addr().(*net.TCPAddr); ok && at.IP.IsLoopback() {
-		page := &status.Handler{Status: s.status}
-		page.Register(mux)
+		s.page.Register(mux)
 	}
 	return serveUntil(ctx, l, mux)
 }

@@ -11,6 +11,7 @@ import (
 	"rockpool.dev/sidecar/config"
 	"rockpool.dev/sidecar/dispatch"
 	"rockpool.dev/sidecar/doctor"
+	"rockpool.dev/sidecar/status"
 	"rockpool.dev/tests/eventually"
 )
 
@@ -26,7 +27,7 @@ func TestTheDoctorReachesASidecarThatReplacesAKilledOne(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(directory, doctorSocket), nil, 0o600); err != nil { // of the killed one
 		t.Fatal(err)
 	}
-	s := &sidecar{cfg: config.Config{Private: config.Private{Directory: directory}}, log: zap.NewNop(), dispatcher: dispatch.New(dispatch.Options{Logger: zap.NewNop()})}
+	s := &sidecar{cfg: config.Config{Private: config.Private{Directory: directory}}, log: zap.NewNop(), dispatcher: dispatch.New(dispatch.Options{Logger: zap.NewNop()}), page: &status.Handler{}}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- s.serveDoctor(ctx) }()

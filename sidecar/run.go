@@ -104,6 +104,7 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 		return err
 	}
 	s.newDispatcher()
+	s.page = &status.Handler{Status: s.status}
 	if err := s.newFilter(); err != nil {
 		return err
 	}
@@ -131,6 +132,7 @@ type sidecar struct {
 	log         *zap.Logger
 	repeated    *tally.Log      // for lines that an outage repeats
 	recent      *status.Recent  // the last errors
+	page        *status.Handler // shows the status
 	level       zap.AtomicLevel // of log
 	meter       *meter.Meter
 	mirror      *account.Mirror

@@ -83,6 +83,7 @@ func pageSidecar(t *testing.T) *sidecar {
 	s.dispatcher = dispatch.New(dispatch.Options{
 		Upstream: link, Caches: s.caches, Agents: agent.NewCurrent(cfg.Cache.Agents), Credentials: principal.NewCredentials(nil, nil), Logger: zap.NewNop(),
 	})
+	s.page = &status.Handler{Status: s.status}
 	recordList(t, disk.Store(), "configmaps", "hello")
 	recordList(t, memory.Store(), "secrets", hiddenValue)
 	disk.Link("offline", "no route to the cloud")
@@ -214,5 +215,47 @@ func TestWithoutACacheThePageSaysSo(t *testing.T) {
 	got := s.status(t.Context())
 	if len(got.Problems) != 1 || !strings.Contains(got.Problems[0], "no cache on the disk") || len(got.Collections) > 0 {
 		t.Errorf("%+v", got.Problems)
+	}
+}
+
+// During a cut, kubectl port-forward does not reach the node. The command works with any exec there.
+func TestTheCommandStatusPrintsThePageAndTheJSON(t *testing.T) {
+	s := pageSidecar(t)
+	directory, err := os.MkdirTemp("", "status") // the path of a socket must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(directory) })
+	s.cfg.Private.Directory = directory
+	t.Setenv("ROCKPOOL_PRIVATE_DIRECTORY", directory)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	ask := func(args ...string) (string, error) {
+		var out strings.Builder
+		cmd := command()
+		cmd.SetArgs(append([]string{"status"}, args...))
+		cmd.SetOut(&out)
+		err := cmd.ExecuteContext(t.Context())
+		return out.String(), err
+	}
+	if _, err := ask(); err == nil || !strings.Contains(err.Error(), "must run in this container") {
+		t.Errorf("without a sidecar: %v", err)
+	}
+	go func() { ended <- s.serveDoctor(ctx) }()
+	var text string
+	eventually.NoError(t, "the sidecar answers", func() error {
+		text, err = ask()
+		return err
+	})
+	var got status.Status
+	if err := json.Unmarshal([]byte(text), &got); err != nil || got.Node != "edge-1" || len(got.Collections) != 2 {
+		t.Errorf("%v: %s", err, text)
+	}
+	if page, err := ask("--html"); err != nil || !strings.HasPrefix(page, "<!doctype html>") || !strings.Contains(page, "no route to the cloud") {
+		t.Errorf("%v: %s", err, page)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

@@ -65,9 +65,13 @@ func (h *Handler) serve(write func(http.ResponseWriter, *Status) error) http.Han
 }
 
 // local tells whether a request comes over the loopback, and asks for it by such a name: a page of
-// another site that has its own name resolved to 127.0.0.1 (DNS rebinding) asks by that name.
+// another site that has its own name resolved to 127.0.0.1 (DNS rebinding) asks by that name. Who can
+// open a socket of the sidecar's private directory may ask by any name.
 func local(r *http.Request) bool {
 	at, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	if _, ok := at.(*net.UnixAddr); ok {
+		return true
+	}
 	if at == nil || !isLoopback(at.String()) || !isLoopback(r.RemoteAddr) {
 		return false
 	}
