@@ -91,11 +91,12 @@ func (x *examination) settings() {
 		x.found(Fail, SettingsRefused, "the ConfigMap %s/%s is invalid: %s", x.Names.Namespace, x.Names.ConfigMap, strings.ReplaceAll(err.Error(), "\n", "; "))
 		return
 	}
-	if params.Settings["upstream.servers"] == "" {
+	upstreams := params.Settings["upstream.servers"]
+	if upstreams == "" && x.Base.Image != "" {
 		x.found(Warn, NoUpstreams, "no upstreams are named for all pods")
 		return
 	}
-	x.ok(Settings, "pods get %s, and reach the API server at %s", params.Image, params.Settings["upstream.servers"])
+	x.ok(Settings, "pods get %s, and reach the API server at %s", params.Image, cmp.Or(upstreams, "the addresses of the injector's flags, which cannot be seen"))
 }
 
 // nodes looks for kubelets without native sidecars.

@@ -322,6 +322,19 @@ func TestAnUnknownImageIsNoFault(t *testing.T) {
 	}
 }
 
+func TestAnInjectorOutsideOfTheClusterIsJudgedByTheCall(t *testing.T) {
+	f := cluster(t)
+	f.Base.Image, f.Injectors, f.Settings.Data = "", nil, nil
+	f.Service.Spec = corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "injector.example.com"}
+	if all := Examine(f); Worst(all) != OK {
+		t.Errorf("%+v", all)
+	}
+	f.Probe = &Probe{Error: calling("dial tcp 10.0.0.9:443: connect: connection refused")}
+	if x := (&examination{findings: Examine(f)}); !x.has(CallRefused) {
+		t.Errorf("%+v", x.findings)
+	}
+}
+
 func TestJudge(t *testing.T) {
 	f := cluster(t)
 	f.Nodes = append(f.Nodes, node("edge-2", "v1.27.16", nil))

@@ -23,6 +23,9 @@ func (x *examination) service() {
 		x.found(Fail, ServiceMissing, "there is no Service %s/%s", x.Names.Namespace, x.Names.Service)
 		return
 	}
+	if x.elsewhere() {
+		return
+	}
 	called := map[int32]bool{}
 	for _, h := range x.hooks() {
 		called[ptr.Deref(h.ClientConfig.Service.Port, 443)] = true
@@ -41,6 +44,12 @@ func (x *examination) service() {
 	}
 }
 
+// elsewhere tells whether the Service is only a name of something outside of the cluster: it selects no
+// pods, and its ports do not count.
+func (x *examination) elsewhere() bool {
+	return x.Service.Spec.Type == corev1.ServiceTypeExternalName
+}
+
 func hasPort(pod *corev1.Pod, name string) bool {
 	return slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool {
 		return slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.Name == name })
@@ -49,7 +58,7 @@ func hasPort(pod *corev1.Pod, name string) bool {
 
 // injectors checks the pods behind the Service.
 func (x *examination) injectors() {
-	if !x.read(Injectors) || x.Service == nil {
+	if !x.read(Injectors) || x.Service == nil || x.elsewhere() {
 		return
 	}
 	if len(x.Injectors) == 0 {
