@@ -66,7 +66,7 @@ func pageSidecar(t *testing.T) *sidecar {
 	}
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	var parts errgroup.Group
-	for _, run := range []func(context.Context) error{link.Run, disk.Cache.Run, memory.Run} {
+	for _, run := range []func(context.Context) error{link.Run, disk.Run, memory.Run} {
 		parts.Go(func() error { return run(ctx) })
 	}
 	t.Cleanup(func() {

@@ -82,11 +82,11 @@ func (x *examination) injectors() {
 			edge = append(edge, p.Spec.NodeName)
 		}
 	}
-	switch {
-	case ready == 0:
+	switch ready {
+	case 0:
 		x.found(Fail, InjectorNotReady, "none of %d injector pods is ready: %s", len(x.Injectors), waiting(x.Injectors))
 		return
-	case ready == 1:
+	case 1:
 		x.found(Warn, InjectorAlone, "1 of %d injector pods is ready", len(x.Injectors))
 	}
 	if len(images) > 1 {

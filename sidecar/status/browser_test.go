@@ -33,6 +33,20 @@ func TestPeopleCanReadThePage(t *testing.T) {
 		if len(cut) > 0 {
 			t.Errorf("%s: cut off: %q", name, cut)
 		}
+		var broken []string
+		p.Evaluate(`[...document.querySelectorAll("tbody th")].filter(e => {
+			const text = document.createRange();
+			text.selectNodeContents(e);
+			return /^\w+$/.test(e.textContent) && new Set([...text.getClientRects()].map(r => Math.round(r.top))).size > 1;
+		}).map(e => e.textContent)`, &broken)
+		if len(broken) > 0 {
+			t.Errorf("%s: words on two lines: %q", name, broken)
+		}
+		var thin int
+		p.Evaluate(`[...document.querySelectorAll("svg .offline")].filter(e => e.getBoundingClientRect().width < 0.9).length`, &thin)
+		if thin > 0 {
+			t.Errorf("%s: %d outages cannot be seen", name, thin)
+		}
 		var wide []string
 		p.Evaluate(`[...document.querySelectorAll(".wide")].filter(e => e.scrollWidth > e.clientWidth).map(e => e.ariaLabel)`, &wide)
 		if len(wide) > 0 && w.Phone {
@@ -52,7 +66,7 @@ func TestPeopleCanReadThePage(t *testing.T) {
 		nodes := p.Read()
 		for _, want := range []browser.Node{
 			{Role: "heading", Name: "Rockpool offline"}, {Role: "navigation", Name: "Sections"}, {Role: "region", Name: "Link in the last 24 hours"},
-			{Role: "image", Name: "The link was down 2 times in the last 24 hours, 2h0m in all. The table has each change."},
+			{Role: "image", Name: "The link was down 3 times in the last 24 hours, 2h0m in all. The table has each change."},
 			{Role: "region", Name: "Requests that would fail offline"}, {Role: "rowheader", Name: "https://api.example.com:6443"},
 		} {
 			if !slices.Contains(nodes, want) {

@@ -105,6 +105,9 @@ func (s *Status) header(w *writer) {
 `)
 }
 
+// thinnest is the least width of an outage in the picture, in percent of it.
+const thinnest = 0.3
+
 func (s *Status) link(w *writer) {
 	w.section("link", "Link in the last 24 hours")
 	outages := s.Outages()
@@ -117,10 +120,20 @@ func (s *Status) link(w *writer) {
 	w.element("", inspect.Age(s.Link.Offline), ".</p>\n")
 	w.element(`<svg viewBox="0 0 100 10" preserveAspectRatio="none" role="img" aria-label="The link was down `, times, " in the last 24 hours, ")
 	w.element("", inspect.Age(outages.Time), " in all. The table has each change.\">\n")
-	for _, x := range s.Timeline() {
-		w.element(`<rect class="`, cmp.Or(x.State, "unknown"), `" y="0" height="10" x="`)
-		w.element("", strconv.FormatFloat(x.X, 'f', 3, 64), `" width="`)
-		w.element("", strconv.FormatFloat(x.Width, 'f', 3, 64), "\"></rect>\n")
+	// Outages come last, and are never too thin to be seen.
+	for _, outages := range []bool{false, true} {
+		for _, x := range s.Timeline() {
+			if (x.State == "offline") != outages {
+				continue
+			}
+			width := x.Width
+			if outages {
+				width = max(width, thinnest)
+			}
+			w.element(`<rect class="`, cmp.Or(x.State, "unknown"), `" y="0" height="10" x="`)
+			w.element("", strconv.FormatFloat(min(x.X, 100-width), 'f', 3, 64), `" width="`)
+			w.element("", strconv.FormatFloat(width, 'f', 3, 64), "\"></rect>\n")
+		}
 	}
 	w.put("</svg>\n<p class=\"ends\" aria-hidden=\"true\"><span>24 hours ago</span><span>now</span></p>\n")
 	if len(s.Link.Changes) == 0 {

@@ -32,17 +32,18 @@ func some() *Status {
 		Now: now, Version: "v1", Started: now.Add(-3 * time.Hour), Node: "edge-1", Host: "web-0",
 		Link: Link{State: "offline", LastOnline: now.Add(-time.Hour), Offline: 90 * time.Minute, Changes: []Change{
 			{now.Add(-12 * time.Hour), "online", "an API server answers"}, {now.Add(-6 * time.Hour), "offline", "no route"},
-			{now.Add(-5 * time.Hour), "online", "an API server answers"}, {now.Add(-time.Hour), "offline", "no <b>route</b>"},
+			{now.Add(-5 * time.Hour), "online", "an API server answers"},
+			{now.Add(-3 * time.Hour), "offline", "no route"}, {now.Add(-3*time.Hour + 2*time.Second), "online", "an API server answers"}, {now.Add(-time.Hour), "offline", "no <b>route</b>"},
 		}},
 		Addresses: []Address{
 			{URL: "https://api.example.com:6443", State: "down", Ready: true, Heard: now.Add(-time.Hour), RoundTrip: 35 * time.Millisecond, Error: "connection refused"},
 			{URL: "https://10.0.0.1:443", State: "unknown", LastResort: true},
 		},
 		Collections: []Collection{
-			{Collection: inspect.Collection{Account: "web", Resource: "configmaps", Version: "v1", Namespace: "shop", Form: "json", State: "complete", Objects: 3, Bytes: 2048, At: "17", Age: "1h2m"}, Watched: true, AskedBy: []string{"web"}},
+			{Collection: inspect.Collection{Account: "web", Resource: "configmaps", Version: "v1", Namespace: strings.Repeat("longname", 7), Form: "json", State: "complete", Objects: 3, Bytes: 2048, At: "17", Age: "1h2m"}, Watched: true, AskedBy: []string{"web"}},
 			{Collection: inspect.Collection{Account: "web", Resource: "secrets", Version: "v1", Form: "protobuf", State: "filling"}, InMemory: true},
 		},
-		Documents: Documents{4, 100}, Watches: []watch.Open{{Agent: "web/1", Path: "/api/v1/configmaps?watch=1", State: "waiting", Since: now.Add(-time.Minute)}},
+		Documents: Documents{4, 100}, Watches: []watch.Open{{Agent: "web/1", Path: "/api/v1/configmaps?" + strings.Repeat("resourceVersionMatch", 12), State: "waiting", Since: now.Add(-time.Minute)}},
 		Failing: []Failing{{"web/1", "GET", "/api/v1/nodes", "not recorded"}}, Rehearsed: 9, Oldest: time.Minute,
 		Errors: []Error{{now.Add(-time.Second), 3, "<script>alert(1)</script>"}}, Settings: []Setting{{"log.level", "info", "default", true}}, Problems: []string{"no history"},
 	}
@@ -82,7 +83,7 @@ func TestThePageShowsEverything(t *testing.T) {
 		t.Errorf("%s, %v", resp.Status, resp.Header)
 	}
 	for _, want := range []string{
-		"The link to the API server is down. It was up 1h0m ago", "Down 2 times, 2h0m in all", "Since the start of the sidecar: 1h30m", "no &lt;b&gt;route&lt;/b&gt;",
+		"The link to the API server is down. It was up 1h0m ago", "Down 3 times, 2h0m in all", "Since the start of the sidecar: 1h30m", "no &lt;b&gt;route&lt;/b&gt;",
 		"https://api.example.com:6443", "35ms", "connection refused", "tried last", "configmaps", "2.0 KiB", "1h2m", "(in memory)", "filling", "Also 4 other answers",
 		"waits for the link", "1 would fail", "GET /api/v1/nodes", "not recorded", "&lt;script&gt;alert(1)", "log.level", "after a restart", "no history", "web-0",
 	} {
