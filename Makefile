@@ -22,7 +22,7 @@ SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := build
-.PHONY: help build image need need-demo need-test need-node need-zoo tools test test-node unit e2e bench lint fmt fuzz model soak thin conformance zoo demo clean
+.PHONY: help build image chart need need-demo need-test need-node need-zoo tools test test-node unit e2e bench lint fmt fuzz model soak thin conformance zoo demo clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ image: ## Build the container image without Docker, into dist/rockpool-image.tar
 	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(GO) run ./scripts/image --name $(NAME):$(TAG) --platform $(PLATFORM) \
 	  --version '$(VERSION)' --revision '$(shell git rev-parse HEAD 2>/dev/null)' --output $(IMAGE) \
 	  dist/$(PLATFORM)/rockpool-sidecar dist/$(PLATFORM)/rockpool-injector
+
+chart: ## Make the templates of the Helm chart from the manifests, after a change of these
+	$(GO) run ./scripts/chart manifests
 
 need: ## List the programs that this machine lacks, and how to install them
 	@scripts/need.sh --list node

@@ -66,6 +66,8 @@ const (
 	suiteModule = "tests/tools/suite"
 	// A separate module, because it is large and few tests need it.
 	monitoringModule = "tests/bed/monitoring"
+	// A separate module, because Helm requires other versions of the Kubernetes libraries.
+	helmModule = "tests/bed/helm"
 )
 
 var controlPlaneTools = []tool{
@@ -127,6 +129,12 @@ var suiteTools = []tool{
 // module.
 var monitoringTools = []tool{monitoringTool("prometheus"), monitoringTool("promtool")}
 
+// helmTools are built only for tests of the chart.
+var helmTools = []tool{{
+	name: "helm", module: helmModule, pkg: "helm.sh/helm/v4/cmd/helm", versionArgs: []string{"version", "--short"},
+	version: regexp.MustCompile(`^v(\d+\.\d+\S*)`), minimum: "4.0.0", why: "older ones do not apply on the server's side",
+}}
+
 func monitoringTool(name string) tool {
 	return tool{
 		name: name, module: monitoringModule, pkg: "github.com/prometheus/prometheus/cmd/" + name, tags: "netgo,remove_all_sd,enable_kubernetes_sd",
@@ -179,6 +187,12 @@ func FindKubectl(ctx context.Context, w io.Writer) (Tools, error) {
 // FindMonitoringTools is FindTools for prometheus and promtool, by name.
 func FindMonitoringTools(ctx context.Context, w io.Writer) (NodeTools, error) {
 	return findTools(ctx, monitoringTools, w)
+}
+
+// FindHelm finds or builds helm.
+func FindHelm(ctx context.Context, w io.Writer) (string, error) {
+	paths, err := findTools(ctx, helmTools, w)
+	return paths["helm"], err
 }
 
 // FindNodeTools is FindTools for the programs of a node.
