@@ -68,7 +68,11 @@ var deployment = []edit{
           value: /etc/rockpool/tls/tls.key
         {{- end }}
 `},
-	{"          value: rockpool:dev\n", "          value: {{ include \"rockpool.image\" . }}\n"},
+	{"          value: rockpool:dev\n", `          value: {{ include "rockpool.image" . }}
+        {{- with .Values.env }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+`},
 	{"          containerPort: 8443\n", `          containerPort: {{ include "rockpool.port" . }}
           {{- if .Values.hostNetwork }}
           hostPort: {{ include "rockpool.port" . }}

@@ -99,6 +99,7 @@ patches:
     - {op: replace, path: /spec/template/spec/containers/0/ports/0/containerPort, value: 10250}
     - {op: replace, path: /spec/template/spec/containers/0/ports/1/containerPort, value: 10251}
     - {op: replace, path: /spec/template/spec/containers/0/resources/limits/memory, value: 256Mi}
+    - {op: add, path: /spec/template/spec/containers/0/env/-, value: {name: HTTPS_PROXY, value: "http://proxy:3128"}}
     - {op: add, path: /spec/template/spec/nodeSelector/pool, value: cloud}
     - {op: add, path: /spec/template/spec/tolerations, value: [{key: control, operator: Exists}]}
     - op: replace
@@ -112,6 +113,7 @@ replicas: 4
 port: 10250
 metricsPort: 10251
 resources: {limits: {memory: 256Mi}}
+env: [{name: HTTPS_PROXY, value: "http://proxy:3128"}]
 nodeSelector: {pool: cloud}
 tolerations: [{key: control, operator: Exists}]
 affinity:

@@ -28,6 +28,7 @@ func TestABadValueIsRefusedWithTheNameOfItsField(t *testing.T) {
 		"no replica":                    {"replicas: 0", "/replicas", "got 0, want 1"},
 		"a port for root only":          {"port: 443", "/port", "got 443, want 1,024"},
 		"a port that is none":           {"metricsPort: 70000", "/metricsPort", "want 65,535"},
+		"a variable that is a number":   {"env: [{name: KUBERNETES_SERVICE_PORT, value: 443}]", "/env/0/value", "got number, want string"},
 		"true in quotes":                {"hostNetwork: 'true'", "/hostNetwork", "got string, want boolean"},
 		"a label that is not a text":    {"nodeSelector: {edge: false}", "/nodeSelector/edge", "got boolean, want string"},
 		"tolerations are a list":        {"tolerations: {key: a}", "/tolerations", "got object, want array"},
