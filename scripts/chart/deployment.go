@@ -3,8 +3,9 @@ package main
 // deployment are the edits of the injector's Deployment, in its order.
 var deployment = []edit{
 	{"  replicas: 2\n", "  replicas: {{ include \"rockpool.replicas\" . }}\n"},
-	{"      maxUnavailable: 0\n      maxSurge: 1\n", `      maxUnavailable: {{ ternary 1 0 (eq (include "rockpool.noSurge" .) "true") }}
-      maxSurge: {{ ternary 0 1 (eq (include "rockpool.noSurge" .) "true") }}
+	// An extra replica during an update would need another node.
+	{"      maxUnavailable: 0\n      maxSurge: 1\n", `      maxUnavailable: {{ ternary 1 0 (or .Values.ha .Values.hostNetwork) }}
+      maxSurge: {{ ternary 0 1 (or .Values.ha .Values.hostNetwork) }}
 `},
 	{"        prometheus.io/port: \"8080\"\n", `        prometheus.io/port: {{ include "rockpool.metricsPort" . | quote }}
         # Kustomize puts a hash into the name of the ConfigMap instead.

@@ -25,6 +25,7 @@ func TestABadValueIsRefusedWithTheNameOfItsField(t *testing.T) {
 		"a pull policy that is none":    {"image: {pullPolicy: Sometimes}", "/image/pullPolicy", "must be one of"},
 		"no pull secrets to copy":       {"image: {copyPullSecrets: true}", "/image/pullSecrets", "got 0, want 1"},
 		"replicas are a number":         {"replicas: '3'", "/replicas", "got string, want integer"},
+		"a group is removed":            {"affinity: null", "", "missing property 'affinity'"},
 		"no replica":                    {"replicas: 0", "/replicas", "got 0, want 1"},
 		"a port for root only":          {"port: 443", "/port", "got 443, want 1,024"},
 		"a port that is none":           {"metricsPort: 70000", "/metricsPort", "want 65,535"},

@@ -17,11 +17,6 @@
 {{- .Values.metricsPort | default (ternary 9444 8080 .Values.hostNetwork) -}}
 {{- end -}}
 
-{{- /* Whether there can be no extra replica during an update: it would need another node. */ -}}
-{{- define "rockpool.noSurge" -}}
-{{- if or .Values.ha .Values.hostNetwork -}}true{{- end -}}
-{{- end -}}
-
 {{- /* A value as the string that a ConfigMap has. Helm reads numbers as floating-point ones. */ -}}
 {{- define "rockpool.string" -}}
 {{- if kindIs "float64" . -}}{{ int64 . }}{{- else -}}{{ . }}{{- end -}}
