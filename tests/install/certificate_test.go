@@ -129,6 +129,10 @@ func TestTwoReplicasAgreeOnOneCertificate(t *testing.T) {
 	if !bytes.Equal(bundle(t), before) {
 		t.Error("another apply has changed the bundle")
 	}
+	// As Argo CD and Flux compare. It fails if there is a difference.
+	if out, err := kubectl(t.Context(), "diff", "--server-side", "--force-conflicts", "--field-manager=argocd-controller", "-k", manifests); err != nil {
+		t.Errorf("on the API server's side, there is a difference: %v\n%s", err, out)
+	}
 }
 
 // TestNoAdmissionFailsDuringARotation has three replicas during the lifetimes of two CAs, an hour
