@@ -76,6 +76,9 @@ func outside(ctx context.Context) (code int, err error) {
 	if _, err := cluster.FindMonitoringTools(ctx, os.Stderr); err != nil {
 		return 1, err
 	}
+	if _, err := cluster.FindHelm(ctx, os.Stderr); err != nil {
+		return 1, err
+	}
 	directory, err := os.MkdirTemp("", "rockpool-node-")
 	if err != nil {
 		return 1, err
