@@ -121,7 +121,12 @@ func (s *site) linkAt(address, server string) *link.Link {
 // until waits for a condition.
 func (s *site) until(what string, f func() bool) {
 	s.t.Helper()
-	err := wait.PollUntilContextTimeout(s.ctx, 20*time.Millisecond, patience, true, func(context.Context) (bool, error) { return f(), nil })
+	s.untilWithin(patience, what, f)
+}
+
+func (s *site) untilWithin(most time.Duration, what string, f func() bool) {
+	s.t.Helper()
+	err := wait.PollUntilContextTimeout(s.ctx, 20*time.Millisecond, most, true, func(context.Context) (bool, error) { return f(), nil })
 	if err != nil {
 		s.t.Fatalf("%s: %v", what, err)
 	}

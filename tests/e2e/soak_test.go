@@ -184,7 +184,8 @@ func (c *programs) read() {
 	}
 }
 
-// settle waits until all programs have the ConfigMaps of the server.
+// settle waits until all programs have the ConfigMaps of the server. After many failures a reflector
+// of client-go waits for up to a minute before it lists again.
 func (c *programs) settle() {
 	c.t.Helper()
 	_, want := c.shadows[""].list()
@@ -194,7 +195,7 @@ func (c *programs) settle() {
 			c.t.Log(behind)
 		}
 	}()
-	c.until("all programs have the ConfigMaps of the server", func() bool {
+	c.untilWithin(time.Minute+patience, "all programs have the ConfigMaps of the server", func() bool {
 		c.read()
 		for name, have := range c.have {
 			if !maps.Equal(have, want) {
