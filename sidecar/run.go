@@ -33,6 +33,7 @@ import (
 	"rockpool.dev/sidecar/pod/certs"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/proxy"
+	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/relist"
 	"rockpool.dev/sidecar/socket"
 	"rockpool.dev/sidecar/status"
@@ -85,6 +86,7 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	disk := cache.OpenDisk(ctx, cache.Options{
 		Exclude:   excluded,
 		Directory: cfg.Cache.Directory, MaxSize: cfg.Cache.MaxSize, Account: cfg.Account.Source, Logger: log,
+		Budget: record.Budget{PerDay: cfg.Cache.WriteBudget, Written: meter.Written},
 	})
 	defer disk.Close()
 	memory := &cache.Cache{}

@@ -22,6 +22,8 @@ const (
 	AnnotationCacheSize = AnnotationPrefix + "cache-size"
 	// AnnotationCacheMemorySize limits the memory of those recordings that are not on the disk.
 	AnnotationCacheMemorySize = AnnotationPrefix + "cache-memory-size"
+	// AnnotationCacheWriteBudget limits what is written to the disk in a day.
+	AnnotationCacheWriteBudget = AnnotationPrefix + "cache-write-budget"
 	// AnnotationCacheAgents selects the clients whose reads are recorded.
 	AnnotationCacheAgents = AnnotationPrefix + "cache-agents"
 	// AnnotationCacheExclude names resources that are never recorded.

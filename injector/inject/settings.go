@@ -43,6 +43,9 @@ var settings = []setting{
 		a.CacheMemorySize = value
 		return validateCacheSize(value)
 	}},
+	{AnnotationCacheWriteBudget, "a quantity from 4Mi to 1Pi, like 100Mi", func(_ *Annotations, value string) error {
+		return validateCacheSize(value)
+	}},
 	{AnnotationCacheAgents, "names of User-Agents separated by commas, with wildcards, ! before an exception", func(_ *Annotations, value string) error {
 		if strings.Trim(value, " ,") == "" {
 			return errors.New("no name is given")
@@ -156,7 +159,8 @@ func onOneLine(err error) error {
 	return errors.New(strings.ReplaceAll(err.Error(), "\n", "; "))
 }
 
-// validateCacheSize checks for the range of the sidecar's cache.max-size and cache.memory-max-size.
+// validateCacheSize checks for the range of the sidecar's cache.max-size, cache.memory-max-size and
+// cache.write-budget.
 func validateCacheSize(value string) error {
 	q, err := resource.ParseQuantity(value)
 	if err != nil || strings.HasSuffix(value, "m") {

@@ -41,6 +41,8 @@ type Options struct {
 	Directory string
 	// MaxSize bounds the cache, in bytes.
 	MaxSize int64
+	// Budget bounds what is written to the disk.
+	Budget record.Budget
 	// Account is the pod's service-account directory. Only a cache on the disk needs it.
 	Account string
 	// Exclude says what is never recorded; nil: nothing.
@@ -83,7 +85,7 @@ func (d *Disk) open(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(err, d.slot.Close())
 	}
-	d.use(record.Options{DB: db, Name: "disk", Setting: "cache.max-size", Logger: d.options.Logger})
+	d.use(record.Options{DB: db, Name: "disk", Setting: "cache.max-size", Budget: d.options.Budget, Logger: d.options.Logger})
 	cacheOpen.Set(1)
 	d.options.Logger.Info("cache is open", zap.String("path", db.Path()))
 	return nil

@@ -22,6 +22,7 @@ var annotations = []struct{ name, key string }{
 	{"rockpool.dev/cache-memory-size", "cache.memory-max-size"},
 	{"rockpool.dev/cache-size", "cache.max-size"},
 	{"rockpool.dev/cache-volume", ""},
+	{"rockpool.dev/cache-write-budget", "cache.write-budget"},
 	{"rockpool.dev/cpu-limit", ""},
 	{"rockpool.dev/cpu-request", ""},
 	{"rockpool.dev/exclude-containers", ""},

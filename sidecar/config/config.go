@@ -118,6 +118,7 @@ type Cache struct {
 	Exclude       exclude.Rules
 	MemoryOnly    []schema.GroupResource
 	MemoryMaxSize int64 // bytes; 0 = by the container's memory limit
+	WriteBudget   int64 // bytes in 24 hours; 0 = any number
 }
 
 // Offline says which requests are accepted while the link is down.

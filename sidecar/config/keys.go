@@ -147,6 +147,14 @@ func Keys() []Key {
 				}
 				return
 			}},
+		{"cache.write-budget", "size", "", atStart,
+			"Bytes that the sidecar may write to the disk in 24 hours, as a Kubernetes quantity; to stay below it, changes wait in memory, and those that wait are lost if the sidecar is killed; empty = any number.",
+			func(c *Config, v string) (err error) {
+				if c.Cache.WriteBudget = 0; v != "" {
+					c.Cache.WriteBudget, err = size(v)
+				}
+				return
+			}},
 		{"offline.token-grace", "duration", "720h", atStart,
 			"How long a token is accepted after its expiry while the link is down; 0s = expired tokens are refused.",
 			duration(0, maxGrace, func(c *Config) *time.Duration { return &c.Offline.TokenGrace })},

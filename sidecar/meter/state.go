@@ -79,10 +79,8 @@ func (s *State) Collect(out chan<- prometheus.Metric) {
 	out <- prometheus.MustNewConstMetric(offlineDesc, prometheus.CounterValue, s.Link.Offline().Seconds())
 	online := latest(s.Started, s.Link.LastOnline())
 	out <- prometheus.MustNewConstMetric(onlineDesc, prometheus.GaugeValue, float64(online.UnixMilli())/1000)
-	if raw, err := os.ReadFile("/proc/self/io"); err == nil {
-		if n, err := written(raw); err == nil {
-			out <- prometheus.MustNewConstMetric(writtenDesc, prometheus.CounterValue, float64(n))
-		}
+	if n, err := Written(); err == nil {
+		out <- prometheus.MustNewConstMetric(writtenDesc, prometheus.CounterValue, float64(n))
 	}
 	ages, err := s.ages()
 	if err != nil {
@@ -92,6 +90,16 @@ func (s *State) Collect(out chan<- prometheus.Metric) {
 	for of, age := range ages {
 		out <- prometheus.MustNewConstMetric(ageDesc, prometheus.GaugeValue, age.Seconds(), of.resource, of.namespace)
 	}
+}
+
+// Written is how many bytes this process has had written to disks. It counts pages when they become
+// dirty, and not those of file systems in memory.
+func Written() (int64, error) {
+	raw, err := os.ReadFile("/proc/self/io")
+	if err != nil {
+		return 0, err
+	}
+	return written(raw)
 }
 
 // written reads how many bytes a process has had written to disks, from /proc/PID/io (proc(5)).

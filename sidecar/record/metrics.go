@@ -28,6 +28,10 @@ var (
 		Name: "rockpool_record_commits_total",
 		Help: "Transactions that recorded something, by cache.",
 	}, []string{"cache"})
+	overBudgetTotal = promauto.NewCounter(prometheus.CounterOpts{
+		Name: "rockpool_record_over_budget_total",
+		Help: "Transactions that cache.write-budget did not allow, written because what waited had no room in memory.",
+	})
 	evictedTotal = promauto.NewCounter(prometheus.CounterOpts{
 		Name: "rockpool_record_evicted_total",
 		Help: "Collections and responses that were evicted to stay below cache.max-size.",

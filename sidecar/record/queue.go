@@ -47,7 +47,9 @@ type Options struct {
 	MaxPending int
 	// Exclude says what is never recorded; nil: nothing.
 	Exclude *exclude.Current
-	Clock   clock.Clock
+	// Budget bounds what is written to the disk.
+	Budget Budget
+	Clock  clock.Clock
 }
 
 // Recorder records responses and writes them in groups. Its methods may be called from any
@@ -82,6 +84,7 @@ type Recorder struct {
 	ended    bool
 	wake     chan struct{}          // capacity 1
 	health   health                 // of Run
+	pace     pace                   // of Run
 	open     map[*snapshot]struct{} // of Run: have rows, but are not committed
 	orphaned []*snapshot            // of Run: lost their end with a failed group; their rows are still there
 }
@@ -97,7 +100,7 @@ func New(opts Options) *Recorder {
 		open:        map[*snapshot]struct{}{},
 		wake:        make(chan struct{}, 1), stale: make(chan Stale, maxStale),
 		incoming: map[*snapshot]struct{}{}, singles: map[singleKey]*putSingle{},
-		used: map[int64]time.Time{}, doubts: doubts{of: map[doubt]lost{}},
+		used: map[int64]time.Time{}, doubts: doubts{of: map[doubt]lost{}}, pace: pace{Budget: opts.Budget},
 	}
 }
 

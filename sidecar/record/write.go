@@ -29,11 +29,13 @@ func (r *Recorder) Run(ctx context.Context) error {
 			return nil
 		}
 		r.gather(ctx)
+		r.afford(ctx)
 		for ops := r.take(); len(ops) > 0; ops = r.take() {
 			r.write(ctx, ops)
 			if r.listIncoming() {
 				r.gather(ctx)
 			}
+			r.afford(ctx)
 		}
 	}
 }
