@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,115 +14,208 @@ import (
 	"rockpool.dev/tests/bed/link"
 )
 
-// day counts what a pod that does nothing costs its link a day: with three quiet watches, as
-// client-go opens them, with one change a minute, and without watches. It counts for a while and
-// multiplies.
-func (b *bench) day(ctx context.Context) error {
+// A workload is what a program does all day.
+type workload struct {
+	name string
+	// budget is a cache.write-budget; empty: none.
+	budget string
+	// begin opens watches, and returns what is repeated, once in an interval.
+	begin    func(context.Context, *remote, *sync.WaitGroup) error
+	interval time.Duration
+	again    func(context.Context, *remote) error
+	// linkMB is how much more than direct access the link may carry a day, in MB, and flashMB is how
+	// much may be written to the disk; negative: no target.
+	linkMB, flashMB float64
+}
+
+const (
+	dayNamespaces = 20
+	dayObjects    = 200 // of a list, 1 KiB each
+	dayPath       = "/api/v1/namespaces/" + someNamespace + "/configmaps?labelSelector=day"
+)
+
+func dayNamespace(i int) string { return fmt.Sprintf("day-%d", i) }
+
+// watchAll opens watches as client-go does, and reads them to their end.
+func watchAll(ctx context.Context, r *remote, readers *sync.WaitGroup, paths ...string) error {
+	for _, path := range paths {
+		if _, err := r.fetch(ctx, r.client, path, asJSON, nil); err != nil {
+			return err
+		}
+		resp, err := r.open(ctx, r.client, path+"?watch=true&allowWatchBookmarks=true&resourceVersion=0", asJSON)
+		if err != nil {
+			return err
+		}
+		readers.Go(func() {
+			defer resp.Body.Close()
+			_, _ = io.Copy(io.Discard, resp.Body) // it ends with ctx
+		})
+	}
+	return nil
+}
+
+// workloads are the four of a day. The list of the last one does not change.
+func workloads() []workload {
+	busy := func(ctx context.Context, r *remote, readers *sync.WaitGroup) error {
+		var paths []string
+		for i := range dayNamespaces {
+			paths = append(paths, "/api/v1/namespaces/"+dayNamespace(i)+"/configmaps")
+		}
+		return watchAll(ctx, r, readers, paths...)
+	}
+	return []workload{
+		{name: "no stream, no request", linkMB: 0, flashMB: 1},
+		{name: "3 quiet watches", linkMB: 1, flashMB: 10, begin: func(ctx context.Context, r *remote, readers *sync.WaitGroup) error {
+			of := "/api/v1/namespaces/" + someNamespace + "/"
+			return watchAll(ctx, r, readers, of+"configmaps", of+"services", of+"endpoints")
+		}},
+		{name: "20 informers, one change of 1 KiB a second", linkMB: -1, flashMB: -1, begin: busy},
+		{name: "the same with cache.write-budget=50Mi", budget: "50Mi", linkMB: -1, flashMB: 1.05 * 50 * (1 << 20) / 1e6, begin: busy},
+		{name: "a list of 200 each 10 s", linkMB: -1, flashMB: -1, interval: 10 * time.Second, again: func(ctx context.Context, r *remote) error {
+			_, err := r.fetch(ctx, r.client, dayPath, asJSON, nil)
+			return err
+		}},
+	}
+}
+
+// day counts what a day costs: the link both ways, and the disk. Each workload has a link of its own
+// directly and through a sidecar. All run for a while at the same time, and what they cost is
+// multiplied.
+func (b *bench) day(ctx context.Context) (err error) {
 	window := 10 * time.Minute
 	if b.short {
 		window = 3 * time.Minute
 	}
 	aDay := float64(24*time.Hour) / float64(window)
-	all, err := b.remotes(ctx, "day")
-	if err != nil {
+	if err := b.prepareDay(ctx); err != nil {
 		return err
 	}
-	for _, r := range all {
-		defer r.close()
-	}
-	watching, stop := context.WithCancel(ctx)
+	running, stop := context.WithCancel(ctx)
 	var readers sync.WaitGroup
 	defer readers.Wait()
 	defer stop()
-	seen := make([]bookmarks, len(all))
-	for i, r := range all {
-		for _, resource := range []string{"configmaps", "services", "endpoints"} {
-			path := "/api/v1/namespaces/" + someNamespace + "/" + resource + "?watch=true&allowWatchBookmarks=true&resourceVersion=0"
-			resp, err := r.open(watching, r.client, path, asJSON)
-			if err != nil {
-				return err
-			}
-			readers.Go(func() { seen[i].count(resp.Body) })
+	all := workloads()
+	of := make([][]*remote, len(all))
+	for i, w := range all {
+		if of[i], err = b.remotes(ctx, fmt.Sprint("day-", i), w.settings()...); err != nil {
+			return err
 		}
-	}
-	// during counts while do runs, which takes one window.
-	during := func(do func() error) (wire, events, payload series, err error) {
-		if err := pause(ctx, 15*time.Second); err != nil { // what was just opened
-			return nil, nil, nil, err
-		}
-		marks, eventMarks, byteMarks := make([]link.Stats, len(all)), make([]int64, len(all)), make([]int64, len(all))
-		for i, r := range all {
-			marks[i], eventMarks[i], byteMarks[i] = r.wan.Stats(), seen[i].events.Load(), seen[i].bytes.Load()
-		}
-		if err := do(); err != nil {
-			return nil, nil, nil, err
-		}
-		wire, events, payload = series{}, series{}, series{}
-		for i, r := range all {
-			wire.add(r.name, float64(r.wan.Stats().Since(marks[i]).Wire())*aDay/1e6)
-			events.add(r.name, float64(seen[i].events.Load()-eventMarks[i])*aDay)
-			payload.add(r.name, float64(seen[i].bytes.Load()-byteMarks[i])*aDay/1e6)
-		}
-		return wire, events, payload, nil
-	}
-	quiet := func() error { return pause(ctx, window) }
-	changing := func() error {
-		for i := range int(window / time.Minute) {
-			if err := b.change(ctx, i); err != nil {
-				return err
-			}
-			if err := pause(ctx, time.Minute); err != nil {
-				return err
+		for _, r := range of[i] {
+			defer r.close()
+			if w.begin != nil {
+				if err := w.begin(running, r, &readers); err != nil {
+					return err
+				}
 			}
 		}
-		return nil
 	}
-
-	wire, events, payload, err := during(quiet)
-	if err != nil {
+	if err := pause(ctx, 2*time.Minute); err != nil { // idle connections end
 		return err
 	}
-	const bytesOnTheLink = "bytes on the link, both ways"
-	b.report.compare("a day, 3 quiet watches", bytesOnTheLink, "MB", wire).atMost(wire.median("on"), 1, "on")
-	b.report.compare("a day, 3 quiet watches", "bookmarks", "", events)
-	b.report.compare("a day, 3 quiet watches", "bookmarks, JSON alone", "MB", payload)
-	if wire, _, _, err = during(changing); err != nil {
+	type mark struct {
+		wire link.Stats
+		disk int64
+	}
+	marks := map[*remote]mark{}
+	for i := range all {
+		for _, r := range of[i] {
+			m := mark{wire: r.wan.Stats()}
+			if r.sidecar != nil {
+				if m.disk, err = writtenBy(r.sidecar.pid()); err != nil {
+					return err
+				}
+			}
+			marks[r] = m
+		}
+	}
+	if err := b.passDay(ctx, window, all, of); err != nil {
 		return err
 	}
-	b.report.compare("a day, 3 watches, one change of 1 KiB a minute", bytesOnTheLink, "MB", wire)
-	stop()
-	if err := pause(ctx, 2*time.Minute); err != nil { // connections end
-		return err
+	for i, w := range all {
+		wire, disk := series{}, series{}
+		for _, r := range of[i] {
+			wire.add(r.name, float64(r.wan.Stats().Since(marks[r].wire).Wire())*aDay/1e6)
+			if r.sidecar != nil {
+				n, err := writtenBy(r.sidecar.pid())
+				if err != nil {
+					return err
+				}
+				disk.add(r.name, float64(n-marks[r].disk)*aDay/1e6)
+			}
+		}
+		row := b.report.compare("a day, "+w.name, "bytes on the link, both ways", "MB", wire)
+		if w.linkMB >= 0 {
+			row.atMost(wire.median("on"), w.linkMB, "on")
+		}
+		row = b.report.compare("a day, "+w.name, "bytes written to the disk", "MB", disk)
+		if w.flashMB >= 0 {
+			row.atMost(disk.median("on"), w.flashMB, "on")
+		}
 	}
-	if wire, _, _, err = during(quiet); err != nil {
-		return err
-	}
-	b.report.compare("a day, no stream, no request", bytesOnTheLink, "MB", wire).atMost(wire.median("on"), 0, "on")
 	return nil
 }
 
-// bookmarks counts those of several watches, with their bytes as JSON.
-type bookmarks struct{ events, bytes atomic.Int64 }
+// settings are those of the workload's sidecar.
+func (w *workload) settings() []string {
+	if w.budget == "" {
+		return nil
+	}
+	return []string{"--cache.write-budget", w.budget}
+}
 
-// count reads a watch to its end.
-func (b *bookmarks) count(body io.ReadCloser) {
-	defer body.Close()
-	lines := bufio.NewReader(body)
-	for {
-		line, err := lines.ReadBytes('\n')
-		if bytes.HasPrefix(line, []byte(`{"type":"BOOKMARK"`)) {
-			b.events.Add(1)
-			b.bytes.Add(int64(len(line)))
-		}
-		if err != nil {
-			return
+// passDay has the programs do what they repeat, and changes one object a second.
+func (b *bench) passDay(ctx context.Context, window time.Duration, all []workload, of [][]*remote) error {
+	ctx, cancel := context.WithTimeout(ctx, window)
+	defer cancel()
+	var failed error
+	var mu sync.Mutex
+	var repeating sync.WaitGroup
+	each := func(interval time.Duration, do func(i int) error) {
+		repeating.Go(func() {
+			for i := 0; pause(ctx, interval) == nil; i++ {
+				if err := do(i); err != nil && ctx.Err() == nil {
+					mu.Lock()
+					failed = errors.Join(failed, err)
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	for i, w := range all {
+		if w.again != nil {
+			for _, r := range of[i] {
+				each(w.interval, func(int) error { return w.again(ctx, r) })
+			}
 		}
 	}
+	each(time.Second, func(i int) error { return b.change(ctx, dayNamespace(i%dayNamespaces), i) })
+	repeating.Wait()
+	return failed
+}
+
+// prepareDay makes the objects.
+func (b *bench) prepareDay(ctx context.Context) error {
+	api := b.admin.CoreV1().ConfigMaps(someNamespace)
+	for i := range dayObjects {
+		object := &corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("day-", i), Labels: map[string]string{"day": ""}},
+			Data:       map[string]string{"text": fmt.Sprintf("%01024d", i)},
+		}
+		if _, err := api.Create(ctx, object, metav1.CreateOptions{}); err != nil {
+			return err
+		}
+	}
+	for i := range dayNamespaces {
+		if err := b.plane.CreateNamespace(ctx, dayNamespace(i)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // change changes a ConfigMap of 1 KiB.
-func (b *bench) change(ctx context.Context, i int) error {
-	api := b.plane.Client().CoreV1().ConfigMaps(someNamespace)
+func (b *bench) change(ctx context.Context, namespace string, i int) error {
+	api := b.admin.CoreV1().ConfigMaps(namespace)
 	object := &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: "changing"},
 		Data:       map[string]string{"text": fmt.Sprintf("%01024d", i)},

@@ -30,9 +30,10 @@ type sidecar struct {
 }
 
 type sidecarOptions struct {
-	name     string // of its directory; sidecars with the same name use the same cache
-	record   bool   // false: its cache directory does not exist
-	upstream string // host:port; empty: the API server itself
+	name     string   // of its directory; sidecars with the same name use the same cache
+	record   bool     // false: its cache directory does not exist
+	upstream string   // host:port; empty: the API server itself
+	settings []string // more flags
 }
 
 // startSidecar starts a sidecar and returns after the first TLS handshake.
@@ -62,6 +63,7 @@ func (s *stage) startSidecar(ctx context.Context, o sidecarOptions) (*sidecar, e
 	c.cmd = exec.Command(s.binary, "run", "--listen.address", c.address, "--metrics.address", "",
 		"--upstream.servers", "https://"+o.upstream, "--account.source", s.account, "--account.mirror", c.path("mirror"),
 		"--private.directory", c.path("private"), "--cache.directory", c.path("cache"))
+	c.cmd.Args = append(c.cmd.Args, o.settings...)
 	// A default, because --sidecar may name an older one, which ignores defaults that it does not know.
 	c.cmd.Env = append(environment(), "ROCKPOOL_DEFAULT_NODE_NAME="+filterNode)
 	c.cmd.Stdout, c.cmd.Stderr = logFile, logFile

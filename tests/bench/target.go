@@ -43,8 +43,8 @@ func (s *stage) target(name string, c *sidecar) *target {
 
 // startRemote starts a sidecar that records and that reaches the API server over a link, and
 // connects a target to it. The caller stops the sidecar.
-func (s *stage) startRemote(ctx context.Context, name string, over *link.Link) (*target, error) {
-	c, err := s.startSidecar(ctx, sidecarOptions{name: name, record: true, upstream: over.Address()})
+func (s *stage) startRemote(ctx context.Context, name string, over *link.Link, settings ...string) (*target, error) {
+	c, err := s.startSidecar(ctx, sidecarOptions{name: name, record: true, upstream: over.Address(), settings: settings})
 	if err != nil {
 		return nil, err
 	}

@@ -37,7 +37,7 @@ func (r *remote) close() {
 }
 
 // remotes are direct access and a sidecar, each over a link of its own.
-func (b *bench) remotes(ctx context.Context, name string) (all []*remote, err error) {
+func (b *bench) remotes(ctx context.Context, name string, settings ...string) (all []*remote, err error) {
 	for _, direct := range []bool{true, false} {
 		r := &remote{}
 		if r.wan, err = link.New(b.plane.Address()); err != nil {
@@ -46,7 +46,7 @@ func (b *bench) remotes(ctx context.Context, name string) (all []*remote, err er
 		if direct {
 			r.target, err = b.over(ctx, r.wan)
 		} else {
-			r.target, err = b.startRemote(ctx, name, r.wan)
+			r.target, err = b.startRemote(ctx, name, r.wan, settings...)
 		}
 		if err != nil {
 			r.wan.Close()
