@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -71,7 +70,7 @@ func (b *bench) admission(ctx context.Context) error {
 
 	p50, p99, cpu := series{}, series{}, series{}
 	for range b.rounds {
-		before, err := cpuOf(strconv.Itoa(i.cmd.Process.Pid))
+		before, err := cpuOf(i.cmd.Process.Pid)
 		if err != nil {
 			return err
 		}
@@ -79,7 +78,7 @@ func (b *bench) admission(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		after, err := cpuOf(strconv.Itoa(i.cmd.Process.Pid))
+		after, err := cpuOf(i.cmd.Process.Pid)
 		if err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -23,27 +24,112 @@ func (b *bench) get(ctx context.Context) error {
 	if b.short {
 		requests = 100
 	}
-	return b.timeGETs(ctx, "GET 1 KiB, 1 client", requests, 1.10, b.targets)
+	costs := newCosts()
+	took, err := b.timeGETs(ctx, requests, b.targets, costs)
+	if err != nil {
+		return err
+	}
+	b.report.requests("GET 1 KiB, 1 client", took, 1.10, 1.05)
+	b.report.costs("GET 1 KiB, 1 client", costs)
+	return nil
 }
 
-// timeGETs sends GETs to the targets of each round in turn, and reports p50 and p99. bound is the
-// target for the ratio of the p50 of "on" to direct access.
-func (b *bench) timeGETs(ctx context.Context, what string, requests int, bound float64, targets func(round int) []*target) error {
-	p50, p99 := series{}, series{}
-	for round := range b.rounds {
-		for _, t := range targets(round) {
-			took, err := t.repeat(ctx, smallPath, asJSON, requests)
-			if err != nil {
-				return err
-			}
-			p50.add(t.name, percentile(took, 50))
-			p99.add(t.name, percentile(took, 99))
+// costs are what requests cost the targets themselves.
+type costs struct{ cpu, allocated series } // ms and bytes a request
+
+func newCosts() *costs { return &costs{cpu: series{}, allocated: series{}} }
+
+// of adds the costs of the requests that f sends. f returns their number.
+func (c *costs) of(ctx context.Context, t *target, f func() (int, error)) error {
+	counted := t.sidecar != nil && t.sidecar.metrics != ""
+	var before, after float64
+	var err error
+	if counted {
+		if before, err = t.sidecar.allocated(ctx); err != nil {
+			return err
 		}
 	}
-	r := b.report.compare(what, "p50", "ms", p50)
-	r.atMost(p50.ratio("on", "direct"), bound, "on x")
-	b.report.compare(what, "p99", "ms", p99)
+	cpu, err := t.cpu(ctx)
+	if err != nil {
+		return err
+	}
+	n, err := f()
+	if err != nil {
+		return err
+	}
+	used, err := t.cpu(ctx)
+	if err != nil {
+		return err
+	}
+	if t.name != "direct" {
+		c.cpu.add(t.name, ms(used-cpu)/float64(n))
+	}
+	if counted {
+		if after, err = t.sidecar.allocated(ctx); err != nil {
+			return err
+		}
+		c.allocated.add(t.name, (after-before)/float64(n))
+	}
 	return nil
+}
+
+// costs adds rows about the costs of a request.
+func (r *report) costs(what string, c *costs) {
+	line := r.compare(what, "own CPU a request", "ms", c.cpu)
+	line.atMost(c.cpu.median("on"), 0.30, "on")
+	if len(c.cpu["nginx"]) > 0 {
+		line = r.note(what, "own CPU a request, of nginx's", "x", c.cpu.ratio("off", "nginx"), c.cpu.ratio("on", "nginx"))
+		line.atMost(c.cpu.ratio("on", "nginx"), 2, "on")
+	}
+	line = r.compare(what, "allocated a request", "bytes", c.allocated)
+	line.atMost(c.allocated.median("on"), 8<<10, "on")
+}
+
+// requests adds rows about the time of requests. direct and nginx bound the ratio of the p50 to
+// that of direct access, and to that of nginx.
+func (r *report) requests(what string, t timed, direct, nginx float64) {
+	line := r.compare(what, "p50", "ms", t.p50)
+	if direct > 0 {
+		line.atMost(t.p50.ratio("on", "direct"), direct, "on x")
+	}
+	if len(t.p50["nginx"]) > 0 {
+		line = r.note(what, "p50, of nginx's", "x", t.p50.ratio("off", "nginx"), t.p50.ratio("on", "nginx"))
+		line.atMost(t.p50.ratio("on", "nginx"), nginx, "on")
+	}
+	r.compare(what, "p99", "ms", t.p99)
+}
+
+// timed are percentiles of the times of requests, in ms.
+type timed struct{ p50, p99 series }
+
+func (t timed) add(name string, took []float64) {
+	t.p50.add(name, percentile(took, 50))
+	t.p99.add(name, percentile(took, 99))
+}
+
+// timeGETs sends GETs to the targets of each round in turn. costs, if not nil, receives what they
+// cost.
+func (b *bench) timeGETs(ctx context.Context, requests int, targets func(round int) []*target, c *costs) (timed, error) {
+	all := timed{series{}, series{}}
+	for round := range b.rounds {
+		for _, t := range targets(round) {
+			send := func() (int, error) {
+				took, err := t.repeat(ctx, smallPath, asJSON, requests)
+				all.add(t.name, took)
+				return requests + warm, err
+			}
+			var err error
+			if c != nil {
+				err = c.of(ctx, t, send)
+			} else {
+				_, err = send()
+			}
+			if err != nil {
+				return all, err
+			}
+		}
+	}
+	return all, nil
 }
 
 // sameObject checks that the answers of all targets are the same, byte for byte.
@@ -52,7 +138,7 @@ func (b *bench) sameObject(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, t := range []*target{b.on, b.off} {
+	for _, t := range b.targets(0)[1:] {
 		got, err := t.body(ctx, smallPath, asJSON)
 		if err != nil {
 			return err
@@ -64,10 +150,11 @@ func (b *bench) sameObject(ctx context.Context) error {
 	return nil
 }
 
-// repeat sends the same GET n times and returns the durations in ms, without the first few, which
-// warm everything up.
+// warm is the number of requests that warm everything up.
+const warm = 5
+
+// repeat sends the same GET n times and returns the durations in ms, without those that warm up.
 func (t *target) repeat(ctx context.Context, path, accept string, n int) (took []float64, err error) {
-	const warm = 5
 	for i := range n + warm {
 		d, _, err := t.timed(ctx, path, accept)
 		if err != nil {
@@ -99,60 +186,57 @@ func (b *bench) throughput(ctx context.Context) error {
 			return err
 		}
 	}
-	rate, cpu := series{}, series{}
+	rate, all, costs := series{}, timed{series{}, series{}}, newCosts()
 	for round := range b.rounds {
 		for _, t := range b.targets(round) {
-			before, err := t.cpu(ctx)
+			err := costs.of(ctx, t, func() (int, error) {
+				start := time.Now()
+				took, err := t.crowd(ctx, crowds[t.name], last)
+				rate.add(t.name, float64(len(took))/time.Since(start).Seconds())
+				all.add(t.name, took)
+				return len(took), err
+			})
 			if err != nil {
 				return err
 			}
-			start := time.Now()
-			n, err := t.crowd(ctx, crowds[t.name], last)
-			if err != nil {
-				return err
-			}
-			rate.add(t.name, float64(n)/time.Since(start).Seconds())
-			after, err := t.cpu(ctx)
-			if err != nil {
-				return err
-			}
-			cpu.add(t.name, ms(after-before)/float64(n))
 		}
 	}
-	r := b.report.compare("GET 1 KiB, 16 clients", "requests", "1/s", rate)
+	const what = "GET 1 KiB, 16 clients"
+	r := b.report.compare(what, "requests", "1/s", rate)
 	r.atLeast(rate.ratio("on", "direct"), 0.88, "on x")
-	r = b.report.note("GET 1 KiB, 16 clients", "own CPU a request", "ms", cpu.median("off"), cpu.median("on"))
-	r.atMost(cpu.median("on"), 0.30, "on")
+	b.report.requests(what, all, 0, 1.15)
+	b.report.costs(what, costs)
 	return nil
 }
 
-// cpu returns the CPU time of the target's sidecar when it is idle.
+// cpu returns the CPU time of the target's sidecar, or of nginx, when it is idle.
 func (t *target) cpu(ctx context.Context) (time.Duration, error) {
-	if t.sidecar == nil {
+	switch {
+	case t.nginx != nil:
+		return settled(ctx, t.nginx.cmd.Process.Pid)
+	case t.sidecar == nil:
 		return 0, nil
 	}
-	return t.sidecar.settled(ctx)
+	return settled(ctx, t.sidecar.pid())
 }
 
-// crowd has all clients send GETs for some time, and returns the number of answers.
-func (t *target) crowd(ctx context.Context, crowd []*http.Client, last time.Duration) (answered int, err error) {
+// crowd has all clients send GETs for some time, and returns the durations in ms.
+func (t *target) crowd(ctx context.Context, crowd []*http.Client, last time.Duration) (all []float64, err error) {
 	group, ctx := errgroup.WithContext(ctx)
 	end := time.Now().Add(last)
-	counts := make([]int, len(crowd))
+	took := make([][]float64, len(crowd))
 	for i, client := range crowd {
 		group.Go(func() error {
 			for time.Now().Before(end) {
+				start := time.Now()
 				if _, err := t.fetch(ctx, client, smallPath, asJSON, nil); err != nil {
 					return err
 				}
-				counts[i]++
+				took[i] = append(took[i], ms(time.Since(start)))
 			}
 			return nil
 		})
 	}
 	err = group.Wait()
-	for _, n := range counts {
-		answered += n
-	}
-	return answered, err
+	return slices.Concat(took...), err
 }

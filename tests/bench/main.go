@@ -1,7 +1,8 @@
-// Command bench measures the costs and savings of the sidecar. In one run, three targets take
-// turns: direct access to a real kube-apiserver, access through a sidecar that records, and access
-// through a sidecar that does not. Other load of the machine thus affects all three. Each line of
-// the table is a median over rounds; ratios are medians of the ratios within the rounds.
+// Command bench measures the costs and savings of the sidecar. In one run, the targets take turns:
+// direct access to a real kube-apiserver, access through a sidecar that records, and access through
+// a sidecar that does not. In the cases of single requests and lists, nginx is a fourth target where
+// it is installed. Other load of the machine thus affects all of them. Each line of the table is a
+// median over rounds; ratios are medians of the ratios within the rounds.
 //
 // A missed target does not make bench fail. Wrong answers, lost events and failed measurements do.
 package main
@@ -58,29 +59,32 @@ type bench struct {
 	direct *target
 	on     *target // recording
 	off    *target // not recording
+	nginx  *target // nil: the case has none, or it is not installed
 }
 
 // benchCase is a part of the run.
 type benchCase struct {
 	name string
 	run  func(*bench, context.Context) error
+	// nginx says that nginx is a target, too, and that allocated bytes are counted.
+	nginx bool
 }
 
 var cases = []benchCase{
-	{"start", (*bench).start},
-	{"restart", (*bench).restart},
-	{"get", (*bench).get},
-	{"throughput", (*bench).throughput},
-	{"list", (*bench).lists},
-	{"filters", (*bench).filters},
-	{"relist", (*bench).relist},
-	{"watch", (*bench).watches},
-	{"memory", (*bench).memory},
-	{"offline", (*bench).offline},
-	{"admission", (*bench).admission},
-	{"cuts", (*bench).cuts},
-	{"thin", (*bench).thin},
-	{"day", (*bench).day},
+	{name: "start", run: (*bench).start},
+	{name: "restart", run: (*bench).restart},
+	{name: "get", run: (*bench).get, nginx: true},
+	{name: "throughput", run: (*bench).throughput, nginx: true},
+	{name: "list", run: (*bench).lists, nginx: true},
+	{name: "filters", run: (*bench).filters},
+	{name: "relist", run: (*bench).relist},
+	{name: "watch", run: (*bench).watches},
+	{name: "memory", run: (*bench).memory},
+	{name: "offline", run: (*bench).offline},
+	{name: "admission", run: (*bench).admission},
+	{name: "cuts", run: (*bench).cuts},
+	{name: "thin", run: (*bench).thin},
+	{name: "day", run: (*bench).day},
 }
 
 func caseNames() (names []string) {
@@ -144,17 +148,27 @@ func run(ctx context.Context, o options) (err error) {
 
 // turn runs one case with its own sidecars, and reports the load of the machine.
 func (b *bench) turn(ctx context.Context, c benchCase) error {
-	on, err := b.startSidecar(ctx, sidecarOptions{name: c.name + "-on", record: true})
+	on, err := b.startSidecar(ctx, sidecarOptions{name: c.name + "-on", record: true, metrics: c.nginx})
 	if err != nil {
 		return err
 	}
 	defer on.stop()
-	off, err := b.startSidecar(ctx, sidecarOptions{name: c.name + "-off"})
+	off, err := b.startSidecar(ctx, sidecarOptions{name: c.name + "-off", metrics: c.nginx})
 	if err != nil {
 		return err
 	}
 	defer off.stop()
-	b.direct, b.on, b.off = b.directTarget(), b.target("on", on), b.target("off", off)
+	b.direct, b.on, b.off, b.nginx = b.directTarget(), b.target("on", on), b.target("off", off), nil
+	if c.nginx {
+		proxy, err := b.startNginx(ctx, c.name+"-nginx")
+		if err != nil {
+			return err
+		}
+		defer proxy.stop()
+		if proxy != nil {
+			b.nginx = b.nginxTarget(proxy)
+		}
+	}
 	if err := b.ready(ctx); err != nil {
 		return err
 	}
@@ -168,9 +182,12 @@ func (b *bench) turn(ctx context.Context, c benchCase) error {
 	return nil
 }
 
-// targets returns the three targets, in an order that rotates with the rounds.
+// targets returns the targets of the case, in an order that rotates with the rounds.
 func (b *bench) targets(round int) []*target {
 	all := []*target{b.direct, b.off, b.on}
+	if b.nginx != nil {
+		all = append(all, b.nginx)
+	}
 	n := round % len(all)
 	return append(all[n:len(all):len(all)], all[:n]...)
 }

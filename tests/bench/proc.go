@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -28,15 +27,49 @@ func stat(pid string) ([]string, error) {
 	return fields, nil
 }
 
-// cpuOf returns the CPU time of a process, in user and kernel mode.
-func cpuOf(pid string) (time.Duration, error) {
-	fields, err := stat(pid)
+// cpuOf returns the CPU time of a process and its children, in user and kernel mode. It reads the
+// nanoseconds of the scheduler, because a tick is as long as many requests.
+func cpuOf(pid int) (cpu time.Duration, err error) {
+	processes, err := familyOf(pid)
 	if err != nil {
 		return 0, err
 	}
-	user, err1 := strconv.ParseInt(fields[11], 10, 64)
-	system, err2 := strconv.ParseInt(fields[12], 10, 64)
-	return time.Duration(user+system) * tick, errors.Join(err1, err2)
+	for _, process := range processes {
+		threads, err := filepath.Glob(filepath.Join("/proc", process, "task", "*", "schedstat"))
+		if err != nil {
+			return 0, err
+		}
+		for _, thread := range threads {
+			text, err := os.ReadFile(thread)
+			if err != nil {
+				continue // it has ended
+			}
+			ran, _, _ := strings.Cut(string(text), " ")
+			n, err := strconv.ParseInt(ran, 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("%s: %w", thread, err)
+			}
+			cpu += time.Duration(n)
+		}
+	}
+	return cpu, nil
+}
+
+// familyOf returns a process and its children.
+func familyOf(pid int) (family []string, err error) {
+	family = []string{strconv.Itoa(pid)}
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		return nil, err
+	}
+	for _, list := range lists {
+		text, err := os.ReadFile(list)
+		if err != nil {
+			continue // the thread has ended
+		}
+		family = append(family, strings.Fields(string(text))...)
+	}
+	return family, nil
 }
 
 // memory is the memory of a process in bytes.

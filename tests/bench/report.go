@@ -27,16 +27,18 @@ type report struct {
 
 // row is one line of the table. A value that does not apply is NaN.
 type row struct {
-	Case     string `json:"case"`
-	Measure  string `json:"measure"`
-	Unit     string `json:"unit"`
-	Direct   number `json:"direct"`
-	Off      number `json:"recordingOff"`
-	On       number `json:"recordingOn"`
-	OffRatio number `json:"offToDirect"`
-	OnRatio  number `json:"onToDirect"`
-	Target   string `json:"target,omitempty"`
-	Verdict  string `json:"verdict,omitempty"`
+	Case       string `json:"case"`
+	Measure    string `json:"measure"`
+	Unit       string `json:"unit"`
+	Direct     number `json:"direct"`
+	Nginx      number `json:"nginx"`
+	Off        number `json:"recordingOff"`
+	On         number `json:"recordingOn"`
+	NginxRatio number `json:"nginxToDirect"`
+	OffRatio   number `json:"offToDirect"`
+	OnRatio    number `json:"onToDirect"`
+	Target     string `json:"target,omitempty"`
+	Verdict    string `json:"verdict,omitempty"`
 }
 
 // number is a float whose NaN is null in JSON.
@@ -65,18 +67,22 @@ func (n number) String() string {
 
 var none = math.NaN()
 
-// compare adds a row with three medians and their ratios.
+// compare adds a row with the medians of the targets and their ratios to direct access.
 func (r *report) compare(what, measure, unit string, s series) *row {
 	return r.add(row{
 		Case: what, Measure: measure, Unit: unit,
-		Direct: number(s.median("direct")), Off: number(s.median("off")), On: number(s.median("on")),
+		Direct: number(s.median("direct")), Nginx: number(s.median("nginx")), NginxRatio: number(s.ratio("nginx", "direct")),
+		Off: number(s.median("off")), On: number(s.median("on")),
 		OffRatio: number(s.ratio("off", "direct")), OnRatio: number(s.ratio("on", "direct")),
 	})
 }
 
 // note adds a row without ratios to direct access.
 func (r *report) note(what, measure, unit string, off, on float64) *row {
-	return r.add(row{Case: what, Measure: measure, Unit: unit, Direct: number(none), Off: number(off), On: number(on), OffRatio: number(none), OnRatio: number(none)})
+	return r.add(row{
+		Case: what, Measure: measure, Unit: unit, Direct: number(none), Nginx: number(none), NginxRatio: number(none),
+		Off: number(off), On: number(on), OffRatio: number(none), OnRatio: number(none),
+	})
 }
 
 func (r *report) add(line row) *row {
@@ -120,9 +126,9 @@ func (r *report) describe() {
 func (r *report) print(w io.Writer) {
 	fmt.Fprintf(w, "rockpool %s, %d CPUs, Linux %s, %d rounds; medians; x = ratio to direct access in the same round\n\n", r.Version, r.CPUs, r.Kernel, r.Rounds)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "case\tmeasure\tunit\tdirect\trecording off\trecording on\toff x\ton x\ttarget\t")
+	fmt.Fprintln(t, "case\tmeasure\tunit\tdirect\tnginx\trecording off\trecording on\tnginx x\toff x\ton x\ttarget\t")
 	for _, l := range r.Rows {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%v\t%v\t%v\t%v\t%v\t%s\t%s\n", l.Case, l.Measure, l.Unit, l.Direct, l.Off, l.On, l.OffRatio, l.OnRatio, l.Target, l.Verdict)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%v\t%v\t%v\t%v\t%v\t%v\t%v\t%s\t%s\n", l.Case, l.Measure, l.Unit, l.Direct, l.Nginx, l.Off, l.On, l.NginxRatio, l.OffRatio, l.OnRatio, l.Target, l.Verdict)
 	}
 	t.Flush() // an error of w is one of the next Fprintln too
 	fmt.Fprintln(w)

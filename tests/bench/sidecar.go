@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +26,8 @@ type sidecar struct {
 	cmd       *exec.Cmd
 	directory string
 	address   string
+	metrics   string  // address; empty: it serves none
+	asked     float64 // bytes that it has allocated to answer allocated
 	started   time.Time
 	ready     time.Duration // from its start to the first TLS handshake
 	exited    chan struct{}
@@ -33,6 +37,7 @@ type sidecarOptions struct {
 	name     string   // of its directory; sidecars with the same name use the same cache
 	record   bool     // false: its cache directory does not exist
 	upstream string   // host:port; empty: the API server itself
+	metrics  bool     // it serves metrics, for allocated
 	settings []string // more flags
 }
 
@@ -55,12 +60,17 @@ func (s *stage) startSidecar(ctx context.Context, o sidecarOptions) (*sidecar, e
 	if c.address, err = freeport.Address(); err != nil {
 		return nil, err
 	}
+	if o.metrics {
+		if c.metrics, err = freeport.Address(); err != nil {
+			return nil, err
+		}
+	}
 	logFile, err := os.Create(c.path("log"))
 	if err != nil {
 		return nil, err
 	}
 	defer logFile.Close()
-	c.cmd = exec.Command(s.binary, "run", "--listen.address", c.address, "--metrics.address", "",
+	c.cmd = exec.Command(s.binary, "run", "--listen.address", c.address, "--metrics.address", c.metrics,
 		"--upstream.servers", "https://"+o.upstream, "--account.source", s.account, "--account.mirror", c.path("mirror"),
 		"--private.directory", c.path("private"), "--cache.directory", c.path("cache"))
 	c.cmd.Args = append(c.cmd.Args, o.settings...)
@@ -123,28 +133,62 @@ func (c *sidecar) handshake() error {
 
 func (c *sidecar) pid() int { return c.cmd.Process.Pid }
 
-func (c *sidecar) cpu() (time.Duration, error) { return cpuOf(strconv.Itoa(c.pid())) }
+// restless is the CPU time that an idle program may use between two looks of settled: it collects
+// garbage, and its timers run.
+const restless = 2 * time.Millisecond
 
-// settled waits until the sidecar is idle, since it records after it has answered, and returns the
-// CPU time that it has used.
-func (c *sidecar) settled(ctx context.Context) (cpu time.Duration, err error) {
+// settled waits until a program is idle, since a sidecar records after it has answered, and returns
+// the CPU time that it has used, with that of its children.
+func settled(ctx context.Context, pid int) (cpu time.Duration, err error) {
 	calm := 0
-	last, err := c.cpu()
+	last, err := cpuOf(pid)
 	if err != nil {
 		return 0, err
 	}
 	err = wait.PollUntilContextTimeout(ctx, 40*time.Millisecond, time.Minute, false, func(context.Context) (bool, error) {
-		if cpu, err = c.cpu(); err != nil {
+		if cpu, err = cpuOf(pid); err != nil {
 			return false, err
 		}
 		calm++
-		if cpu > last {
+		if cpu > last+restless {
 			calm = 0
 		}
 		last = cpu
 		return calm >= 4, nil // longer than the recorder collects a group
 	})
 	return cpu, err
+}
+
+// allocated returns the bytes that the sidecar has allocated since its start, without those of the
+// question itself.
+func (c *sidecar) allocated(ctx context.Context) (float64, error) {
+	before, err := c.metric(ctx, "go_memstats_alloc_bytes_total")
+	if err != nil {
+		return 0, err
+	}
+	after, err := c.metric(ctx, "go_memstats_alloc_bytes_total")
+	c.asked += 2 * (after - before) // both questions
+	return after - c.asked, err
+}
+
+// metric returns the value of a metric without labels.
+func (c *sidecar) metric(ctx context.Context, name string) (float64, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.metrics+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	lines := bufio.NewScanner(response.Body)
+	for lines.Scan() {
+		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
+			return strconv.ParseFloat(value, 64)
+		}
+	}
+	return 0, fmt.Errorf("the sidecar has no metric %s: %w", name, lines.Err())
 }
 
 // sql queries the sidecar's cache.

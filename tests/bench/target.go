@@ -24,7 +24,8 @@ const (
 // target is an endpoint of the API.
 type target struct {
 	name    string
-	sidecar *sidecar // nil: direct access
+	sidecar *sidecar // nil: direct access, or nginx
+	nginx   *nginx   // nil: direct access, or a sidecar
 	config  *rest.Config
 	client  *http.Client
 	agent   string // User-Agent; empty: Go's own
@@ -39,6 +40,11 @@ func (s *stage) directTarget() *target {
 // target is access through a sidecar.
 func (s *stage) target(name string, c *sidecar) *target {
 	return &target{name: name, sidecar: c, config: &rest.Config{Host: "https://" + c.address}}
+}
+
+// nginxTarget is access through nginx.
+func (s *stage) nginxTarget(n *nginx) *target {
+	return &target{name: "nginx", nginx: n, config: &rest.Config{Host: "https://" + n.address, TLSClientConfig: rest.TLSClientConfig{CAData: n.ca}}}
 }
 
 // startRemote starts a sidecar that records and that reaches the API server over a link, and
@@ -56,7 +62,7 @@ func (s *stage) startRemote(ctx context.Context, name string, over *link.Link, s
 	return t, nil
 }
 
-// ready connects the three targets.
+// ready connects the targets.
 func (b *bench) ready(ctx context.Context) error {
 	for _, t := range b.targets(0) {
 		if err := b.connect(ctx, t); err != nil {

@@ -80,6 +80,7 @@ func (r *report) watched(what, measure string, s map[string]series, bound float6
 	off, on := s["off"], s["on"]
 	direct := append(append([]float64(nil), off["direct"]...), on["direct"]...)
 	line := r.add(row{
+		Nginx: number(none), NginxRatio: number(none),
 		Case: what, Measure: measure, Unit: "ms",
 		Direct: number(median(direct)), Off: number(off.median("off")), On: number(on.median("on")),
 		OffRatio: number(off.ratio("off", "direct")), OnRatio: number(on.ratio("on", "direct")),
