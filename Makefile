@@ -22,7 +22,7 @@ SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := build
-.PHONY: help build image chart need need-demo need-test need-node need-zoo tools test test-node unit e2e bench lint fmt fuzz model soak thin conformance zoo demo clean
+.PHONY: help build image chart need need-demo need-test need-node need-zoo tools test test-node unit e2e bench bench-check lint fmt fuzz model soak thin conformance zoo demo clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,7 +100,11 @@ endif
 
 bench: tools ## Compare direct access with a sidecar, with and without recording (BENCH="--short" is quicker)
 	@mkdir -p dist
-	@$(GO) run ./tests/bench --json dist/bench.json $(BENCH)
+	@$(GO) run ./tests/bench --json dist/bench.json --base docs/benchmarks.json $(BENCH)
+
+bench-check: tools ## The same, and fail if anything is worse than in docs/benchmarks.json, the run of the last release
+	@mkdir -p dist
+	@$(GO) run ./tests/bench --json dist/bench.json --base docs/benchmarks.json --check $(BENCH)
 
 lint: ## Run golangci-lint
 	$(GO) run $(GOLANGCI) run ./...

@@ -4,12 +4,14 @@
 // it is installed. Other load of the machine thus affects all of them. Each line of the table is a
 // median over rounds; ratios are medians of the ratios within the rounds.
 //
-// A missed target does not make bench fail. Wrong answers, lost events and failed measurements do.
+// A missed target does not make bench fail. Wrong answers, lost events and failed measurements do, and
+// with --check also values that are worse than in an earlier run, beyond the noise of both.
 package main
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -26,6 +28,8 @@ type options struct {
 	rounds  int
 	cases   string
 	sidecar string
+	base    string
+	check   bool
 }
 
 func main() {
@@ -33,8 +37,10 @@ func main() {
 	flag.StringVar(&o.json, "json", "", "Also write the results to this file, as JSON.")
 	flag.BoolVar(&o.short, "short", false, "Fewer and shorter rounds, no 10,000-object lists.")
 	flag.IntVar(&o.rounds, "rounds", 0, "Rounds of each case; 0: 10, or 3 with --short.")
-	flag.StringVar(&o.cases, "cases", "", "Run only these cases, comma-separated: "+strings.Join(caseNames(), ", ")+".")
+	flag.StringVar(&o.cases, "cases", "", "Run only these cases, comma-separated, or all: "+strings.Join(caseNames(false), ", ")+"; and those that take minutes each: "+strings.Join(caseNames(true), ", ")+".")
 	flag.StringVar(&o.sidecar, "sidecar", "", "Measure this rockpool-sidecar instead of building one from this module.")
+	flag.StringVar(&o.base, "base", "", "Compare with the run in this file, written with --json.")
+	flag.BoolVar(&o.check, "check", false, "Fail if anything is worse than in the run of --base.")
 	flag.Parse()
 	if o.rounds == 0 {
 		o.rounds = 10
@@ -68,6 +74,8 @@ type benchCase struct {
 	run  func(*bench, context.Context) error
 	// nginx says that nginx is a target, too, and that allocated bytes are counted.
 	nginx bool
+	// long cases are only run if they are asked for.
+	long bool
 }
 
 var cases = []benchCase{
@@ -82,27 +90,32 @@ var cases = []benchCase{
 	{name: "memory", run: (*bench).memory},
 	{name: "offline", run: (*bench).offline},
 	{name: "admission", run: (*bench).admission},
-	{name: "cuts", run: (*bench).cuts},
-	{name: "thin", run: (*bench).thin},
-	{name: "day", run: (*bench).day},
+	{name: "cuts", run: (*bench).cuts, long: true},
+	{name: "thin", run: (*bench).thin, long: true},
+	{name: "day", run: (*bench).day, long: true},
 }
 
-func caseNames() (names []string) {
+func caseNames(long bool) (names []string) {
 	for _, c := range cases {
-		names = append(names, c.name)
+		if c.long == long {
+			names = append(names, c.name)
+		}
 	}
 	return names
 }
 
-func (o options) chosen() ([]benchCase, error) {
-	if o.cases == "" {
+func (o options) chosen() (chosen []benchCase, err error) {
+	switch o.cases {
+	case "":
+		return slices.DeleteFunc(slices.Clone(cases), func(c benchCase) bool { return c.long }), nil
+	case "all":
 		return cases, nil
 	}
-	var chosen []benchCase
 	for name := range strings.SplitSeq(o.cases, ",") {
-		i := slices.Index(caseNames(), name)
+		i := slices.IndexFunc(cases, func(c benchCase) bool { return c.name == name })
 		if i < 0 {
-			return nil, fmt.Errorf("--cases: %q is unknown; there are %s", name, strings.Join(caseNames(), ", "))
+			all := slices.Concat(caseNames(false), caseNames(true))
+			return nil, fmt.Errorf("--cases: %q is unknown; there are %s, and all", name, strings.Join(all, ", "))
 		}
 		chosen = append(chosen, cases[i])
 	}
@@ -113,6 +126,14 @@ func run(ctx context.Context, o options) (err error) {
 	chosen, err := o.chosen()
 	if err != nil {
 		return err
+	}
+	var before *report
+	if o.base != "" {
+		if before, err = readReport(o.base); err != nil {
+			return fmt.Errorf("--base: %w", err)
+		}
+	} else if o.check {
+		return errors.New("--check needs --base, the file of an earlier run")
 	}
 	b := &bench{options: o, report: &report{Rounds: o.rounds, Short: o.short}}
 	if b.stage, err = newStage(ctx, o); err != nil {
@@ -131,6 +152,12 @@ func run(ctx context.Context, o options) (err error) {
 		}
 	}
 	b.report.print(os.Stdout)
+	b.report.missed(before)
+	var worse []regression
+	if before != nil {
+		worse = regressions(before, b.report)
+	}
+	b.report.printComparison(os.Stdout, before, worse)
 	if o.json != "" {
 		text, err := json.MarshalIndent(b.report, "", "  ")
 		if err != nil {
@@ -142,6 +169,9 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	if n := len(b.report.Wrong); n > 0 {
 		return fmt.Errorf("%d wrong answers or lost events, the first: %s", n, b.report.Wrong[0])
+	}
+	if n := len(worse); n > 0 && o.check {
+		return fmt.Errorf("%d values are worse than in the run of %s", n, before.Version)
 	}
 	return nil
 }

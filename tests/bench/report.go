@@ -37,9 +37,17 @@ type row struct {
 	NginxRatio number `json:"nginxToDirect"`
 	OffRatio   number `json:"offToDirect"`
 	OnRatio    number `json:"onToDirect"`
-	Target     string `json:"target,omitempty"`
-	Verdict    string `json:"verdict,omitempty"`
+	// Noise is the median deviation of OnRatio between rounds, or of On if there is no ratio, as a
+	// part of it.
+	Noise        number `json:"noise"`
+	MoreIsBetter bool   `json:"moreIsBetter,omitempty"`
+	Target       string `json:"target,omitempty"`
+	Verdict      string `json:"verdict,omitempty"`
+	// MissedSince is the version of the first run that is known to have missed the target.
+	MissedSince string `json:"missedSince,omitempty"`
 }
+
+const verdictMissed = "MISSED"
 
 // number is a float whose NaN is null in JSON.
 type number float64
@@ -50,6 +58,15 @@ func (n number) MarshalJSON() ([]byte, error) {
 		return []byte("null"), nil
 	}
 	return json.Marshal(float64(n))
+}
+
+// UnmarshalJSON reads null as NaN.
+func (n *number) UnmarshalJSON(text []byte) error {
+	if string(text) == "null" {
+		*n = number(none)
+		return nil
+	}
+	return json.Unmarshal(text, (*float64)(n))
 }
 
 func (n number) String() string {
@@ -74,6 +91,7 @@ func (r *report) compare(what, measure, unit string, s series) *row {
 		Direct: number(s.median("direct")), Nginx: number(s.median("nginx")), NginxRatio: number(s.ratio("nginx", "direct")),
 		Off: number(s.median("off")), On: number(s.median("on")),
 		OffRatio: number(s.ratio("off", "direct")), OnRatio: number(s.ratio("on", "direct")),
+		Noise: number(s.noise("on", "direct")),
 	})
 }
 
@@ -82,6 +100,7 @@ func (r *report) note(what, measure, unit string, off, on float64) *row {
 	return r.add(row{
 		Case: what, Measure: measure, Unit: unit, Direct: number(none), Nginx: number(none), NginxRatio: number(none),
 		Off: number(off), On: number(on), OffRatio: number(none), OnRatio: number(none),
+		Noise: number(none),
 	})
 }
 
@@ -96,13 +115,14 @@ func (r *row) atMost(value, bound float64, name string) {
 }
 
 func (r *row) atLeast(value, bound float64, name string) {
+	r.MoreIsBetter = true
 	r.judge(value >= bound, fmt.Sprintf("%s ≥ %v", name, bound))
 }
 
 func (r *row) judge(ok bool, target string) {
 	r.Target, r.Verdict = target, "ok"
 	if !ok {
-		r.Verdict = "MISSED"
+		r.Verdict = verdictMissed
 	}
 }
 

@@ -14,12 +14,28 @@ func (s series) add(name string, v float64) { s[name] = append(s[name], v) }
 func (s series) median(name string) float64 { return median(s[name]) }
 
 // ratio is the median of the ratios of two targets within the rounds.
-func (s series) ratio(of, to string) float64 {
-	var ratios []float64
+func (s series) ratio(of, to string) float64 { return median(s.ratios(of, to)) }
+
+func (s series) ratios(of, to string) (ratios []float64) {
 	for i := range min(len(s[of]), len(s[to])) {
 		ratios = append(ratios, s[of][i]/s[to][i])
 	}
-	return median(ratios)
+	return ratios
+}
+
+// noise is the median deviation of the ratios from their median, as a part of it. Without ratios it is
+// that of the values of a target.
+func (s series) noise(of, to string) float64 {
+	values := s.ratios(of, to)
+	if len(values) == 0 {
+		values = s[of]
+	}
+	middle := median(values)
+	var away []float64
+	for _, v := range values {
+		away = append(away, math.Abs(v-middle)/math.Abs(middle))
+	}
+	return median(away)
 }
 
 func median(values []float64) float64 { return percentile(values, 50) }
