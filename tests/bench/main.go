@@ -87,6 +87,7 @@ var cases = []benchCase{
 	{name: "filters", run: (*bench).filters},
 	{name: "relist", run: (*bench).relist},
 	{name: "watch", run: (*bench).watches},
+	{name: "crowd", run: (*bench).crowd},
 	{name: "memory", run: (*bench).memory},
 	{name: "offline", run: (*bench).offline},
 	{name: "admission", run: (*bench).admission},

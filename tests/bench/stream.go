@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -84,13 +85,14 @@ func handName(i int) string { return fmt.Sprintf("changing-%02d", i) }
 func (w *writer) object(hand int, sent string) *corev1.ConfigMap {
 	return &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: handName(hand)},
-		Data:       map[string]string{"pad": strings.Repeat("x", 512), "sent": sent},
+		// The window is there because an update that changes nothing is no event.
+		Data: map[string]string{"pad": strings.Repeat("x", 512), "sent": sent, "window": w.start.String()},
 	}
 }
 
 func (w *writer) prepare(ctx context.Context) error {
 	for i := range hands {
-		if _, err := w.bench.admin.CoreV1().ConfigMaps(watchNamespace).Create(ctx, w.object(i, ""), metav1.CreateOptions{}); err != nil {
+		if _, err := w.bench.admin.CoreV1().ConfigMaps(watchNamespace).Create(ctx, w.object(i, ""), metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 			return err
 		}
 	}

@@ -45,7 +45,7 @@ func (b *bench) watchRounds(ctx context.Context, w *writer, streams, rate int, l
 			return err
 		}
 		pair := []*window{{target: b.direct}, {target: t}}
-		reached, err := b.window(ctx, w, pair, streams, rate, last)
+		reached, err := b.window(ctx, w, pair, streams, rate, last, nil)
 		if err != nil {
 			return err
 		}
@@ -94,9 +94,53 @@ type window struct {
 	streams []*stream
 }
 
-// window opens the streams of each side, writes, and waits until all streams have all events.
-func (b *bench) window(ctx context.Context, w *writer, sides []*window, streams, rate int, last time.Duration) (achieved float64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, last*4+30*time.Second)
+// crowd measures many watches of one pod, of which each gets few events: how late these are, and what
+// a quiet watch takes.
+func (b *bench) crowd(ctx context.Context) error {
+	const streams, rate = 1000, 2
+	last, rounds := 10*time.Second, (b.rounds+2)/3
+	if b.short {
+		last, rounds = 5*time.Second, 1
+	}
+	w := &writer{bench: b}
+	if err := w.prepare(ctx); err != nil {
+		return err
+	}
+	p50, p99, each := map[string]series{"on": {}, "off": {}}, map[string]series{"on": {}, "off": {}}, series{}
+	for round := range 2 * rounds {
+		t := []*target{b.off, b.on}[round%2]
+		idle, err := memoryOf(t.sidecar.pid())
+		if err != nil {
+			return err
+		}
+		pair := []*window{{target: b.direct}, {target: t}}
+		_, err = b.window(ctx, w, pair, streams, rate, last, func() error {
+			open, err := memoryOf(t.sidecar.pid())
+			if round < 2 { // later ones find the memory of the first
+				each.add(t.name, float64(open.rss-idle.rss)/streams/(1<<10))
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for _, side := range pair {
+			all := side.latencies(w)
+			p50[t.name].add(side.target.name, percentile(all, 50))
+			p99[t.name].add(side.target.name, percentile(all, 99))
+		}
+	}
+	what := fmt.Sprintf("WATCH %d x %d/s", streams, rate)
+	b.report.watched(what, "delivery p50", p50, 1.3)
+	b.report.watched(what, "delivery p99", p99, 1.3)
+	b.report.note(what, "RSS of a quiet watch", "KiB", each.median("off"), each.median("on")).atMost(each.median("on"), 40, "on")
+	return nil
+}
+
+// window opens the streams of each side, calls opened if that is not nil, writes, and waits until all
+// streams have all events.
+func (b *bench) window(ctx context.Context, w *writer, sides []*window, streams, rate int, last time.Duration, opened func() error) (achieved float64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, last*4+time.Minute)
 	defer cancel()
 	events := int(last.Seconds() * float64(rate))
 	w.expect(events)
@@ -116,6 +160,11 @@ func (b *bench) window(ctx context.Context, w *writer, sides []*window, streams,
 			}
 			side.streams = append(side.streams, s)
 			readers.Go(func() error { return s.read(resp.Body) })
+		}
+	}
+	if opened != nil {
+		if err := opened(); err != nil {
+			return 0, err
 		}
 	}
 	took, err := w.write(ctx, rate)
