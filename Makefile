@@ -22,7 +22,7 @@ SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .DEFAULT_GOAL := build
-.PHONY: help build image chart need need-demo need-test need-node need-zoo tools test test-node unit e2e bench bench-check lint fmt fuzz model soak thin conformance zoo demo clean
+.PHONY: help build image chart need need-demo need-test need-node need-zoo tools test test-node unit e2e bench bench-check lint fmt fuzz model soak thin conformance zoo density demo clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ test: need-node tools ## Run all tests: unit and end-to-end with the race detect
 
 test-node: need-node image ## Run the tests on a real kubelet and containerd; needs root (builds them once, then takes about ten minutes)
 	ROCKPOOL_NODE_IMAGE='$(abspath $(IMAGE))' $(GO) test -count=1 -v -timeout 20m ./tests/e2enode
+
+density: need-node image ## Measure the memory and the CPU of 1, 10 and 30 injected pods on a real node
+	ROCKPOOL_NODE_IMAGE='$(abspath $(IMAGE))' $(GO) test -count=1 -v -timeout 30m ./tests/e2enode -run '^TestTheMemoryOfManyPods$$' -density
 
 zoo: need-zoo image ## Run programs of other projects through an outage on a real node (UPDATE=true writes docs/clients.md)
 	ROCKPOOL_NODE_IMAGE='$(abspath $(IMAGE))' $(GO) test -count=1 -v -timeout 90m ./tests/e2enode \

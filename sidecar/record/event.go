@@ -2,6 +2,7 @@ package record
 
 import (
 	"strings"
+	"sync/atomic"
 
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/api/wire"
@@ -17,6 +18,9 @@ type stream struct {
 	// waiting has the last queued event of each object. The recorder's lock guards it.
 	waiting map[store.Key]*event
 	behind  heldEvents // of Run
+	// inStep means that the last event of a group was recorded or known; missed, that one had no room
+	// in the queue since the last bookmark.
+	inStep, missed atomic.Bool
 }
 
 type event struct {
@@ -43,6 +47,11 @@ func (e *event) size() int {
 		return overhead
 	}
 	return len(e.object.Payload) + len(e.object.Labels) + overhead
+}
+
+// A bookmark is lazy, unless it may show that something is missing.
+func (e *event) lazy() bool {
+	return e.key == (store.Key{}) && !e.stream.missed.Swap(false) && e.stream.inStep.Load()
 }
 
 func (e *event) soloSafe() bool { return !e.superseded }
@@ -147,6 +156,7 @@ func (e eventAlone) lost()                { e.event.lost() }
 
 // lost makes the object doubtful, or all objects of the watch if the event was a bookmark.
 func (e *event) lost() {
+	e.stream.missed.Store(true)
 	if e.key != (store.Key{}) {
 		e.stream.recorder.doubt(e.stream.scope.Of(), e.key, e.told, e.version)
 	}
@@ -155,6 +165,7 @@ func (e *event) lost() {
 // conclude counts an event or a difference, and reports its collection if that must be relisted.
 func (s *stream) conclude(v verdict) {
 	eventsTotal.WithLabelValues(string(v)).Inc()
+	s.inStep.Store(v == applied || v == duplicate || v == superseded)
 	// A watch of one object needs no list: its events say all. Its client may not be allowed to
 	// list.
 	// Another list of a collection that is too large would not help.

@@ -31,6 +31,9 @@ type operation interface {
 	// dequeued is called when the operation joins a group. It returns the change in the number
 	// of later operations that must join the same group.
 	dequeued() (deferred int)
+	// lazy reports whether the operation only moves a version on. It waits for others, so that a quiet
+	// watch does not wear out the disk. It is called once, when the operation is queued.
+	lazy() bool
 }
 
 // base has the methods of an operation that has no payload and depends on no other operation.
@@ -43,6 +46,7 @@ func (base) opens() *snapshot  { return nil }
 func (base) closes() *snapshot { return nil }
 func (base) soloSafe() bool    { return true }
 func (base) dequeued() int     { return 0 }
+func (base) lazy() bool        { return false }
 
 // change is an operation without a payload.
 type change struct {

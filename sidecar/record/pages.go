@@ -11,8 +11,8 @@ import (
 const (
 	// maxPaged bounds the lists that wait for their next page.
 	maxPaged = 8
-	// pageLife is how long a list waits. By default, the API server forgets a continue token after
-	// five minutes (etcd compaction).
+	// pageLife is how long a list waits, and how long lazy operations do. By default, the API server
+	// forgets a continue token after five minutes (etcd compaction).
 	pageLife = 6 * time.Minute
 )
 

@@ -75,6 +75,7 @@ type Recorder struct {
 	mu       sync.Mutex
 	queue    []operation
 	pending  int                    // bytes of queue
+	awake    bool                   // queue has had an operation that is not lazy since it was empty
 	writing  int                    // bytes of the group that is being written
 	busy     bool                   // a group is being written
 	incoming map[*snapshot]struct{} // have items in the queue, but not yet the end of the list or page
@@ -155,13 +156,15 @@ func (r *Recorder) admit(n, most int) bool {
 func (r *Recorder) push(op operation) {
 	r.queue = append(r.queue, op)
 	r.pending += op.size()
+	first := !r.awake && !op.lazy()
+	r.awake = r.awake || first
 	r.updateGauge()
 	if s := op.opens(); s != nil {
 		r.incoming[s] = struct{}{}
 	}
 	closed := op.closes()
 	delete(r.incoming, closed)
-	if closed != nil || len(r.queue) == 1 || len(r.queue) == r.groupOps || r.pending >= groupBytes || r.urgent {
+	if closed != nil || first || len(r.queue) == r.groupOps || r.pending >= groupBytes || r.urgent {
 		r.signal()
 	}
 }
@@ -213,7 +216,7 @@ func (r *Recorder) take() []operation {
 	r.queue = slices.Delete(r.queue, 0, n)
 	r.pending, r.writing = r.pending-bytes, bytes
 	if len(r.queue) == 0 {
-		r.urgent = false
+		r.urgent, r.awake = false, false
 	}
 	r.busy = len(ops) > 0
 	clear(r.singles)
@@ -229,6 +232,12 @@ func (r *Recorder) groupReady() bool {
 		return r.urgent || len(r.queue) >= r.groupOps || r.pending >= groupBytes
 	}
 	return r.pending >= r.max/4 // the rest is for operations that come while that is written
+}
+
+func (r *Recorder) isEmpty() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.queue) == 0
 }
 
 // listIncoming reports whether a list is being read and nobody waits in Flush.

@@ -20,7 +20,9 @@ func (r *Recorder) Run(ctx context.Context) error {
 		case <-expiry.C():
 			r.giveUp(r.pages.expire(r.clock.Now()))
 			expiry.Reset(pageLife)
-			continue
+			if r.isEmpty() {
+				continue
+			}
 		case <-ctx.Done():
 			r.mu.Lock()
 			r.ended = true
