@@ -91,6 +91,7 @@ var cases = []benchCase{
 	{name: "memory", run: (*bench).memory},
 	{name: "offline", run: (*bench).offline},
 	{name: "admission", run: (*bench).admission},
+	{name: "density", run: (*bench).density, long: true},
 	{name: "cuts", run: (*bench).cuts, long: true},
 	{name: "thin", run: (*bench).thin, long: true},
 	{name: "day", run: (*bench).day, long: true},
