@@ -90,7 +90,12 @@ func newSiteIn(t *testing.T, cluster *edge.Edge) *site {
 		}
 		return r
 	}, t.Name()))
-	name = strings.TrimRight(name[:min(len(name), 60)], "-")
+	return newSiteNamed(t, cluster, strings.TrimRight(name[:min(len(name), 60)], "-"))
+}
+
+// newSiteNamed is for tests whose output shows the name of the namespace to a person.
+func newSiteNamed(t *testing.T, cluster *edge.Edge, name string) *site {
+	t.Helper()
 	if err := cluster.Namespace(t.Context(), name); err != nil {
 		t.Fatal(err)
 	}

@@ -64,7 +64,7 @@ func (p *testPod) forward() (address string) {
 // SCREENSHOTS it writes what a person sees to that directory.
 func TestAPersonLooksAtTheStatusPageThroughACut(t *testing.T) {
 	const password = "correct-horse-battery-staple"
-	s := newSite(t)
+	s := newSiteNamed(t, cluster, "shop")
 	s.configMap("greeting", "hello")
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "login"}, StringData: map[string]string{"password": password}}
 	if _, err := s.cluster.Client().CoreV1().Secrets(s.namespace).Create(s.ctx, secret, metav1.CreateOptions{}); err != nil {
