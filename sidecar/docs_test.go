@@ -1,13 +1,20 @@
 package main
 
 import (
+	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/spf13/pflag"
+
 	"rockpool.dev/sidecar/config"
+	"rockpool.dev/tests/docs"
 )
+
+var update = flag.Bool("update", false, "write docs/commands.md instead of comparing with it")
 
 func TestTheDocumentationHasEverySetting(t *testing.T) {
 	page, err := os.ReadFile("../docs/configuration.md")
@@ -29,4 +36,10 @@ func TestTheDocumentationHasEverySetting(t *testing.T) {
 	if !strings.Contains(string(page), table.String()) {
 		t.Fatalf("docs/configuration.md needs this table of settings:\n%s", &table)
 	}
+}
+
+func TestTheDocumentationHasEveryCommand(t *testing.T) {
+	docs.Commands(t, "../docs/commands.md", command(), *update, func(f *pflag.Flag) bool {
+		return slices.ContainsFunc(config.Keys(), func(k config.Key) bool { return k.Name == f.Name })
+	})
 }
