@@ -24,8 +24,6 @@ import (
 
 const (
 	densityObjects = 200
-	// densityQuiet has at least one bookmark on each watch, which come about once a minute.
-	densityQuiet   = 75 * time.Second
 	densityChanges = 40
 )
 
@@ -50,12 +48,13 @@ func (b *bench) density(ctx context.Context) error {
 			return err
 		}
 	}
-	counts := []int{1, 10, 30}
+	// Bookmarks come about once a minute on each watch, and are recorded.
+	quiet := 5 * time.Minute
 	if b.short {
-		counts = counts[:2]
+		quiet = 75 * time.Second
 	}
-	for _, n := range counts {
-		if err := b.dense(ctx, n); err != nil {
+	for _, n := range []int{1, 10, 30} {
+		if err := b.dense(ctx, n, quiet); err != nil {
 			return fmt.Errorf("%d sidecars: %w", n, err)
 		}
 	}
@@ -64,7 +63,7 @@ func (b *bench) density(ctx context.Context) error {
 
 // dense measures n sidecars: after their lists, while nothing changes, and while one pod changes
 // once a second.
-func (b *bench) dense(ctx context.Context, n int) error {
+func (b *bench) dense(ctx context.Context, n int, window time.Duration) error {
 	watching, stop := context.WithCancel(ctx)
 	s := &sharers{}
 	defer func() {
@@ -100,7 +99,7 @@ func (b *bench) dense(ctx context.Context, n int) error {
 	note("first lists: written to the disk, each", "MB", float64(before.written)/1e6/float64(n))
 	note("disk, each", "MB", float64(before.disk)/1e6/float64(n))
 	began := time.Now()
-	if err := pause(ctx, densityQuiet); err != nil {
+	if err := pause(ctx, window); err != nil {
 		return err
 	}
 	quiet, err := s.use()
