@@ -33,7 +33,7 @@ func Commands(t *testing.T, path string, program *cobra.Command, update bool, hi
 	if !update {
 		t.Fatalf("%s differs from the commands of %s. Write it by: go test . -update. It needs\n%s", path, program.Name(), want)
 	}
-	if err := os.WriteFile(path, []byte(before+begin+want+end+after), 0o644); err != nil { //nolint:gosec // a document that everybody may read
+	if err := os.WriteFile(path, []byte(before+begin+want+end+after), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -106,8 +106,9 @@ func TestTheREADMELeadsToEachPage(t *testing.T) {
 
 func TestAPageIsReadAsGitHubReadsIt(t *testing.T) {
 	p := parse("# A `b-c` D: [e](f.md), _g_\n## Twice\n## Twice\n```\n# code [x](gone.md)\n```\n" +
-		"<!-- [x](gone.md)\n[y](gone.md) -->\ntext [a](b.md#c) and `[x](gone.md)`\n![picture](p.svg)\n<img src=\"q.png\">\n")
-	if got, want := p.targets(), []string{"f.md", "b.md#c", "p.svg", "q.png"}; !slices.Equal(got, want) {
+		"<!-- [x](gone.md)\n[y](gone.md) -->\ntext [a](b.md#c) and `[x](gone.md)`\n![picture](p.svg)\n<img src=\"q.png\">\n" +
+		"[by reference][r] and [without a definition][lost]\n[r]: r.md\n")
+	if got, want := p.targets(), []string{"r.md", "f.md", "b.md#c", "p.svg", "q.png", "][lost]"}; !slices.Equal(got, want) {
 		t.Errorf("targets %q, want %q", got, want)
 	}
 	want := []string{"a-b-c-d-e-_g_", "twice", "twice-1"}

@@ -45,13 +45,29 @@ var (
 	linkTarget = regexp.MustCompile(`\]\(([^()\s]+)\)`)
 	htmlTarget = regexp.MustCompile(`(?:src|srcset|href)="([^"]+)"`)
 	heading    = regexp.MustCompile(`^#{1,6} +(.+?) *$`)
+	// A link by reference has its target in a line of its own.
+	refLink    = regexp.MustCompile(`\]\[([\w-]+)\]`)
+	definition = regexp.MustCompile(`^\[([\w-]+)\]: (\S+)$`)
 	linkText   = regexp.MustCompile(`!?\[([^\]]*)\]\([^)]*\)`)
 )
 
-// targets returns the targets of links and pictures.
+// targets returns the targets of links and pictures. A reference without a definition is returned as
+// it is, and leads nowhere.
 func (p page) targets() (targets []string) {
+	defined := map[string]bool{}
+	for _, line := range p.lines {
+		if match := definition.FindStringSubmatch(line); match != nil {
+			defined[match[1]] = true
+			targets = append(targets, match[2])
+		}
+	}
 	for _, line := range p.lines {
 		line = codeSpan.ReplaceAllString(line, "")
+		for _, match := range refLink.FindAllStringSubmatch(line, -1) {
+			if !defined[match[1]] {
+				targets = append(targets, match[0])
+			}
+		}
 		for _, form := range []*regexp.Regexp{linkTarget, htmlTarget} {
 			for _, match := range form.FindAllStringSubmatch(line, -1) {
 				targets = append(targets, match[1])
