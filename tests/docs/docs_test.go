@@ -119,7 +119,7 @@ func TestAPageIsReadAsGitHubReadsIt(t *testing.T) {
 
 func TestWhatIsWrongIsFound(t *testing.T) {
 	long := strings.Repeat("long ", 21)
-	p := parse("| " + long + "|\n# " + long + "\n" + long + "\n```\n" + long + "\n```\nhttps://" + strings.Repeat("x", 100) + "\n")
+	p := parse("| " + long + "|\n# " + long + "\n" + long + "\n```\n" + long + "\n```\nhttps://" + strings.Repeat("x", 100) + "\n[x]: https://" + strings.Repeat("x", 100) + "\n")
 	if got, want := p.long(), []int{3}; !slices.Equal(got, want) {
 		t.Errorf("long lines %v, want %v", got, want)
 	}

@@ -9,7 +9,8 @@ import (
 	"unicode"
 )
 
-// columns is the longest line of a text. Tables, code and headings cannot be wrapped.
+// columns is the longest line of a text. Tables, code, headings and the targets of references cannot
+// be wrapped.
 const columns = 100
 
 // page is a document in Markdown, as GitHub shows it.
@@ -108,8 +109,8 @@ func (p page) anchors() map[string]bool {
 // long returns the numbers of the lines of text that are too long.
 func (p page) long() (numbers []int) {
 	for i, line := range p.lines {
-		table := strings.HasPrefix(strings.TrimSpace(line), "|")
-		if !table && !strings.HasPrefix(line, "#") && len([]rune(line)) > columns && len(strings.Fields(line)) > 1 {
+		whole := strings.HasPrefix(strings.TrimSpace(line), "|") || definition.MatchString(line)
+		if !whole && !strings.HasPrefix(line, "#") && len([]rune(line)) > columns && len(strings.Fields(line)) > 1 {
 			numbers = append(numbers, i+1)
 		}
 	}
