@@ -79,11 +79,16 @@ func TestTheQuickStart(t *testing.T) {
 		}
 	}
 
-	look := run("look")
-	says(look, "value: hello")
+	says(run("look"), `"containers":["rockpool-prepare","rockpool-sidecar"]`)
 	p := s.pod("reader")
 	p.sees("reader", "hello")
 	p.recorded()
+	inspected := run("inspect")
+	says(inspected, "hello\n")
+	says(inspected, "value: hello")
+	if strings.Contains(inspected, "FAIL") {
+		t.Errorf("the doctor finds a fault:\n%s", inspected)
+	}
 	says(run("rehearse"), "1 of 1 requests would be answered if the link went now")
 
 	testEnv.node.Link.Cut()
