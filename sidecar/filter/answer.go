@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -105,7 +106,7 @@ func (q *query) alone(v *view, format wire.Format, object []byte) (edited []byte
 	if isTable(format, inner) {
 		return q.table(v, object)
 	}
-	edited, keep = q.apply(v, rule.Object{Format: format, Resource: q.resource, Raw: inner})
+	edited, keep = q.apply(v, &rule.Object{Format: format, Resource: q.resource, Raw: inner})
 	if !keep || same(edited, inner) {
 		return object, keep
 	}
@@ -186,7 +187,7 @@ func (q *query) list(resp *http.Response, p *past) {
 	if format == nil {
 		return
 	}
-	b := &list{query: q, past: p, format: format, body: resp.Body}
+	b := &list{query: q, past: p, format: format, body: resp.Body, changed: changedObjects.WithLabelValues(q.resource.String())}
 	b.rewriter = format.NewRewriter(b.item, room)
 	resp.Body = b
 	changed(resp)
@@ -200,6 +201,8 @@ type list struct {
 	body     io.ReadCloser
 	rewriter wire.Rewriter
 	table    bool
+	object   rule.Object // the present item, here so that it takes no memory of its own
+	changed  prometheus.Counter
 	out      []byte
 	off      int
 	err      error
@@ -232,16 +235,16 @@ func (b *list) Read(p []byte) (int, error) {
 }
 
 func (b *list) item(raw []byte) ([]byte, bool) {
-	if b.table || b.rewriter.Peek().Kind == kindTable {
+	if b.format == wire.JSON && (b.table || b.rewriter.Peek().Kind == kindTable) {
 		b.table = true
 		return b.row(&b.view, raw, b.hide)
 	}
-	o := rule.Object{Format: b.format, Resource: b.resource, Raw: raw}
-	edited, keep := b.apply(&b.view, o)
+	b.object = rule.Object{Format: b.format, Resource: b.resource, Raw: raw}
+	edited, keep := b.apply(&b.view, &b.object)
 	if !keep {
-		b.hide(&o)
+		b.hide(&b.object)
 	} else if !same(edited, raw) {
-		changedObjects.WithLabelValues(b.resource.String()).Inc()
+		b.changed.Inc()
 	}
 	return edited, keep
 }

@@ -294,8 +294,8 @@ func (w *watch) difference(raw []byte) error {
 	if _, ok := w.sent[hash]; w.sent != nil && !ok {
 		return nil // likewise
 	}
-	before, shown := w.apply(&p.view, o)
-	now, keep := w.apply(&c.next, o)
+	before, shown := w.apply(&p.view, &o)
+	now, keep := w.apply(&c.next, &o)
 	equal := shown == keep && (!keep || string(before) == string(now))
 	p.mu.Lock()
 	if keep {

@@ -296,7 +296,7 @@ func (q *query) cuttable() *http.Request {
 }
 
 // apply filters an object. The bytes are those of raw if nothing changes.
-func (q *query) apply(v *view, o rule.Object) (edited []byte, keep bool) {
+func (q *query) apply(v *view, o *rule.Object) (edited []byte, keep bool) {
 	return v.chain.Apply(o, v.context, func(filter string, err error) { q.filter.failed(filter, o.Resource, err) })
 }
 

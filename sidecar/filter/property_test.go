@@ -54,7 +54,7 @@ func expected(t testing.TB, s *server, f *Filter, resource string, format wire.F
 	chain := current.chain(r, "informer/1")
 	want := map[string]string{}
 	for key, o := range s.objects[resource] {
-		raw, keep := chain.Apply(rule.Object{Format: format, Resource: r, Raw: e.bare(o)}, ctx, func(_ string, err error) { t.Error(err) })
+		raw, keep := chain.Apply(&rule.Object{Format: format, Resource: r, Raw: e.bare(o)}, ctx, func(_ string, err error) { t.Error(err) })
 		if keep {
 			want[key] = string(raw)
 		}

@@ -33,7 +33,7 @@ func (q *query) row(v *view, raw []byte, hide func(*rule.Object)) (edited []byte
 		return raw, true
 	}
 	o := rule.Object{Format: wire.JSON, Resource: q.resource, Raw: object}
-	inner, keep := q.apply(v, o)
+	inner, keep := q.apply(v, &o)
 	switch {
 	case !keep:
 		hide(&o)

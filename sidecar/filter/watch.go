@@ -238,7 +238,7 @@ func (w *watch) event(raw []byte, event wire.Event) error {
 		return err
 	}
 	p := w.past
-	edited, keep := w.apply(&p.view, o)
+	edited, keep := w.apply(&p.view, &o)
 	hash := w.filter.pasts.hash(key)
 	p.mu.Lock()
 	kind, told := p.tell(event.Type, hash, keep)

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // More fuzz targets are next to the tests of the same code: FuzzList, FuzzFrames, FuzzObject,
@@ -128,6 +129,36 @@ func FuzzProtobufFrames(f *testing.F) {
 		}
 		if !strings.HasPrefix(string(body), string(rebuilt)) || (!failedA && len(rebuilt) != len(body)) {
 			t.Fatalf("%q was rebuilt as %q", body, rebuilt)
+		}
+	})
+}
+
+// FuzzProtobufField compares the short way to a field with that of protowire.
+func FuzzProtobufField(f *testing.F) {
+	for _, seed := range []string{"\x0a\x01a", "\x08\x01", "\x0a\x80\x01", "\x08\x80\x01", "\xa2\x06\x03new", "\x00\x00", "\x0b\x0c", "\x0d\x01\x02\x03\x04", "\x0a\x05a"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, message []byte) {
+		number, kind, begin, end, err := cutField(message)
+		wantNumber, wantKind, tag := protowire.ConsumeTag(message)
+		size := tag
+		if tag >= 0 {
+			if size = protowire.ConsumeFieldValue(wantNumber, wantKind, message[tag:]); size >= 0 {
+				size += tag
+			}
+		}
+		if (err == nil) != (size >= 0) {
+			t.Fatalf("%v, and protowire says %v", err, size)
+		}
+		if err != nil {
+			return
+		}
+		want := message[tag:size]
+		if wantKind == protowire.BytesType {
+			want, _ = protowire.ConsumeBytes(want)
+		}
+		if number != wantNumber || kind != wantKind || end != size || !bytes.Equal(message[begin:end], want) {
+			t.Fatalf("field %d of kind %d at %d to %d, want %d %d to %d: %q", number, kind, begin, end, wantNumber, wantKind, size, want)
 		}
 	})
 }

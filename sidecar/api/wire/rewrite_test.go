@@ -198,8 +198,21 @@ func TestValues(t *testing.T) {
 	if v, err := JSON.First(raw, Member{Name: "a"}); v != nil || err != nil {
 		t.Errorf("null: %q, %v", v, err)
 	}
-	if v, ok, err := JSON.Entry(raw, Member{Name: "m"}, "k/x"); v != "v" || !ok || err != nil {
-		t.Errorf("an escaped key: %q %v %v", v, ok, err)
+	if v, err := JSON.Entry(raw, Member{Name: "m"}, "k/x"); string(v) != `"v"` || err != nil {
+		t.Errorf("an escaped key: %q %v", v, err)
+	}
+	for _, key := range []string{"n", "absent"} {
+		if v, err := JSON.Entry(raw, Member{Name: "m"}, key); v != nil || err != nil {
+			t.Errorf("no value of %s: %q %v", key, v, err)
+		}
+	}
+	for value, want := range map[string]string{`"plain"`: "plain", `"\u0061b"`: "ab", `""`: ""} {
+		if text, err := JSON.TextBytes([]byte(value)); string(text) != want || err != nil {
+			t.Errorf("text of %s: %q %v", value, text, err)
+		}
+	}
+	if text, err := JSON.TextBytes([]byte(`7`)); err == nil {
+		t.Errorf("text of a number: %q", text)
 	}
 	for keep, want := range map[string]string{"123": `[1, 2,3]`, "13": `[1,3]`, "": `[]`} {
 		got, err := JSON.Replace(nil, raw, Member{Name: "b", Repeated: true}, func(v []byte) ([]byte, bool, error) { return v, strings.Contains(keep, string(v)), nil })

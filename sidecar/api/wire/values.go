@@ -29,12 +29,14 @@ type Values interface {
 	// Replace adds message to dst, with the values of a member replaced by what f returns, or left
 	// out where f returns false. If f returns all values as they are, the bytes stay the same.
 	Replace(dst, message []byte, m Member, f func(value []byte) (replaced []byte, keep bool, err error)) ([]byte, error)
-	// Entry returns the value of a key in a member that is a map of strings.
-	Entry(message []byte, m Member, key string) (value string, ok bool, err error)
+	// Entry returns the value of a key in a member that is a map of strings, nil if there is none.
+	Entry(message []byte, m Member, key string) (value []byte, err error)
 	// Entries returns all entries of such a member, nil if there are none.
 	Entries(message []byte, m Member) (map[string]string, error)
-	// Text returns the text of a value that is a string, Quote the value of a text.
+	// Text returns the text of a value that is a string, Quote the value of a text. TextBytes is Text
+	// without a copy: the result may be a part of value.
 	Text(value []byte) (string, error)
+	TextBytes(value []byte) ([]byte, error)
 	Quote(text string) []byte
 	// Int and Bool return a value that is an integer or a boolean.
 	Int(n int64) []byte
@@ -136,17 +138,12 @@ func (f jsonFormat) Replace(dst, message []byte, m Member, edit func([]byte) ([]
 	return append(dst, message[end:]...), nil
 }
 
-func (f jsonFormat) Entry(message []byte, m Member, key string) (string, bool, error) {
+func (f jsonFormat) Entry(message []byte, m Member, key string) ([]byte, error) {
 	value, err := f.First(message, m)
 	if err != nil || value == nil {
-		return "", false, err
+		return nil, err
 	}
-	entry, err := f.First(value, Member{Name: key})
-	if err != nil || entry == nil {
-		return "", false, err
-	}
-	text, err := Unquote(entry)
-	return text, err == nil, err
+	return f.First(value, Member{Name: key})
 }
 
 func (f jsonFormat) Entries(message []byte, m Member) (entries map[string]string, err error) {
@@ -161,8 +158,16 @@ func (f jsonFormat) Entries(message []byte, m Member) (entries map[string]string
 }
 
 func (jsonFormat) Text(value []byte) (string, error) { return Unquote(value) }
-func (jsonFormat) Quote(text string) []byte          { return appendString(nil, text) }
-func (jsonFormat) Int(n int64) []byte                { return strconv.AppendInt(nil, n, 10) }
+func (jsonFormat) TextBytes(value []byte) ([]byte, error) {
+	if n := len(value); n >= 2 && value[0] == '"' && bytes.IndexByte(value, '\\') < 0 {
+		return value[1 : n-1 : n-1], nil
+	}
+	text, err := Unquote(value)
+	return []byte(text), err
+}
+
+func (jsonFormat) Quote(text string) []byte { return appendString(nil, text) }
+func (jsonFormat) Int(n int64) []byte       { return strconv.AppendInt(nil, n, 10) }
 
 func (jsonFormat) Bool(b bool) []byte { return strconv.AppendBool(nil, b) }
 
@@ -184,130 +189,4 @@ func (jsonFormat) Merge(all ...MemberValue) []byte {
 	return append(dst, '}')
 }
 
-func (protobufFormat) First(message []byte, m Member) (value []byte, err error) {
-	err = eachField(message, func(number protowire.Number, _ protowire.Type, _, contents []byte) error {
-		if number != m.Number {
-			return nil
-		}
-		value = contents
-		return errFound
-	})
-	if err != nil && !errors.Is(err, errFound) {
-		return nil, fmt.Errorf("%s: %w", m.Name, err)
-	}
-	return value, nil
-}
-
-func (protobufFormat) Each(message []byte, m Member, visit func([]byte) error) error {
-	return eachField(message, func(number protowire.Number, _ protowire.Type, _, contents []byte) error {
-		if number != m.Number {
-			return nil
-		}
-		return visit(contents)
-	})
-}
-
-func (protobufFormat) Replace(dst, message []byte, m Member, edit func([]byte) ([]byte, bool, error)) ([]byte, error) {
-	err := eachField(message, func(number protowire.Number, kind protowire.Type, raw, contents []byte) error {
-		if number != m.Number {
-			dst = append(dst, raw...)
-			return nil
-		}
-		replaced, keep, err := edit(contents)
-		if err != nil || !keep {
-			return err
-		}
-		dst = protowire.AppendTag(dst, number, kind)
-		if kind == protowire.BytesType {
-			dst = protowire.AppendVarint(dst, uint64(len(replaced)))
-		}
-		dst = append(dst, replaced...)
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", m.Name, err)
-	}
-	return dst, nil
-}
-
-func (f protobufFormat) Entry(message []byte, m Member, key string) (text string, found bool, err error) {
-	err = f.Each(message, m, func(contents []byte) error {
-		name, err := f.First(contents, Member{Name: "key", Number: entryKey})
-		if err != nil || string(name) != key {
-			return err
-		}
-		value, err := f.First(contents, Member{Name: "value", Number: entryValue})
-		text, found = string(value), true
-		return err
-	})
-	return text, found, err
-}
-
-func (f protobufFormat) Entries(message []byte, m Member) (entries map[string]string, err error) {
-	err = f.Each(message, m, func(contents []byte) error {
-		key, err := f.First(contents, Member{Name: "key", Number: entryKey})
-		if err != nil {
-			return err
-		}
-		value, err := f.First(contents, Member{Name: "value", Number: entryValue})
-		if err != nil {
-			return err
-		}
-		if entries == nil {
-			entries = map[string]string{}
-		}
-		entries[string(key)] = string(value)
-		return nil
-	})
-	return entries, err
-}
-
-func (protobufFormat) Text(value []byte) (string, error) { return string(value), nil }
-func (protobufFormat) Quote(text string) []byte          { return []byte(text) }
-func (protobufFormat) Int(n int64) []byte                { return protowire.AppendVarint(nil, uint64(n)) }
-
-func (protobufFormat) Bool(b bool) []byte {
-	return protowire.AppendVarint(nil, protowire.EncodeBool(b))
-}
-
-func (protobufFormat) Merge(all ...MemberValue) (dst []byte) {
-	for _, m := range all {
-		if m.Scalar {
-			dst = append(protowire.AppendTag(dst, m.Number, protowire.VarintType), m.Value...)
-		} else {
-			dst = appendField(dst, m.Number, m.Value)
-		}
-	}
-	return dst
-}
-
-// eachField calls f for each field of a message with all of its bytes, and with the contents of a
-// length-delimited field or the encoded value of any other.
-func eachField(message []byte, f func(number protowire.Number, kind protowire.Type, raw, contents []byte) error) error {
-	for len(message) > 0 {
-		number, kind, tag := protowire.ConsumeTag(message)
-		if tag < 0 {
-			return fmt.Errorf("%w: %w", errProtobuf, protowire.ParseError(tag))
-		}
-		size := protowire.ConsumeFieldValue(number, kind, message[tag:])
-		if size < 0 {
-			return fmt.Errorf("%w: %w", errProtobuf, protowire.ParseError(size))
-		}
-		contents := message[tag : tag+size]
-		if kind == protowire.BytesType {
-			contents, _ = protowire.ConsumeBytes(contents) // complete, see size
-		}
-		if err := f(number, kind, message[:tag+size], contents); err != nil {
-			return err
-		}
-		message = message[tag+size:]
-	}
-	return nil
-}
-
 func (jsonFormat) Inner(object []byte) ([]byte, error) { return object, nil }
-
-func (protobufFormat) Inner(object []byte) ([]byte, error) {
-	_, _, raw, err := parseEnvelope(object)
-	return raw, err
-}

@@ -95,12 +95,14 @@ func NewChain(resource schema.GroupResource, conditions map[schema.GroupResource
 	return chain
 }
 
-// Apply applies the filters in order. A filter that fails leaves the object as it was; failed is
-// called with its name and the error.
-func (c *Chain) Apply(o Object, ctx *Context, failed func(filter string, err error)) (edited []byte, kept bool) {
+// Apply applies the filters in order, and returns o.Raw itself if nothing changes. A filter that
+// fails leaves the object as it was; failed is called with its name and the error.
+func (c *Chain) Apply(o *Object, ctx *Context, failed func(filter string, err error)) (edited []byte, kept bool) {
+	original := o.Raw
+	defer func() { o.Raw = original }()
 	for i := range c.Filters {
 		f := &c.Filters[i]
-		raw, keep, err := f.Apply(&o, ctx)
+		raw, keep, err := f.Apply(o, ctx)
 		switch {
 		case err != nil:
 			failed(f.Name, fmt.Errorf("%s: %w", f.Name, err))

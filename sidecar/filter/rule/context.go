@@ -22,6 +22,11 @@ type Context struct {
 	DropUnknown bool
 }
 
+// service returns what a Service means. The conversions in the index take no memory.
+func (c *Context) service(r reference) Service {
+	return c.Services[types.NamespacedName{Namespace: string(r.namespace), Name: string(r.name)}]
+}
+
 // Node is this node, and which other nodes belong to its pool and zone.
 type Node struct {
 	Name   string // empty: unknown
@@ -65,12 +70,12 @@ func verdictOf(belongs bool) verdict {
 }
 
 // has finds out whether a node belongs to the group.
-func (g *Group) has(node string) verdict {
-	if _, ok := g.Members[node]; ok {
+func (g *Group) has(node []byte) verdict {
+	if _, ok := g.Members[string(node)]; ok {
 		return here
 	}
 	for _, pattern := range g.Patterns {
-		if ok, err := path.Match(pattern, node); ok && err == nil {
+		if ok, err := path.Match(pattern, string(node)); ok && err == nil {
 			return here
 		}
 	}
@@ -137,8 +142,13 @@ func ReadService(o *Object) (key types.NamespacedName, s Service, err error) {
 // annotation returns the first annotation that is set.
 func (o *Object) annotation(metadata []byte, names []string) (value string, ok bool, err error) {
 	for _, name := range names {
-		if value, ok, err = o.Format.Entry(metadata, fieldAnnotations, name); ok || err != nil {
-			return value, ok, err
+		entry, err := o.Format.Entry(metadata, fieldAnnotations, name)
+		if err != nil {
+			return "", false, err
+		}
+		if entry != nil {
+			value, err = o.Format.Text(entry)
+			return value, err == nil, err
 		}
 	}
 	return "", false, nil

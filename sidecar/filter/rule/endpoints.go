@@ -7,8 +7,8 @@ import (
 // forwardKubeSvcTraffic shows the sidecar as the only endpoint of the API server's Service. An
 // EndpointSlice of another family than the sidecar's address is left without endpoints.
 func forwardKubeSvcTraffic(o *Object, c *Context) ([]byte, bool, error) {
-	key, err := o.service()
-	if err != nil || !isMaster(key) {
+	service, err := o.service()
+	if err != nil || !service.isMaster() {
 		return o.Raw, true, err
 	}
 	if o.Resource == Endpoints {
@@ -65,11 +65,11 @@ func serviceTopology(o *Object, c *Context) ([]byte, bool, error) {
 	if len(c.Services) == 0 {
 		return o.Raw, true, nil
 	}
-	key, err := o.service()
+	service, err := o.service()
 	if err != nil {
 		return o.Raw, true, err
 	}
-	topology := c.Services[key].Topology
+	topology := c.service(service).Topology
 	if topology == "" {
 		return o.Raw, true, nil
 	}
@@ -119,13 +119,13 @@ func (o *Object) localSubsets(c *Context, topology Topology) ([]byte, error) {
 
 // belongs reports whether an endpoint stays.
 func (o *Object) belongs(endpoint []byte, nodeName wire.Member, c *Context, topology Topology) (bool, error) {
-	node, err := o.text(endpoint, nodeName)
+	node, err := o.bytes(endpoint, nodeName)
 	if err != nil {
 		return false, err
 	}
-	zone := ""
+	var zone []byte
 	if o.Resource == EndpointSlices && topology == TopologyZone {
-		if zone, err = o.text(endpoint, fieldZone); err != nil {
+		if zone, err = o.bytes(endpoint, fieldZone); err != nil {
 			return false, err
 		}
 	}
@@ -140,15 +140,15 @@ func (o *Object) belongs(endpoint []byte, nodeName wire.Member, c *Context, topo
 
 // judge finds out whether an endpoint on a node and in a zone, each empty if it has none, belongs to
 // this node, pool or zone. A node that is in no pool and no zone is one of its own.
-func (n *Node) judge(node, zone string, topology Topology) verdict {
-	if node != "" && node == n.Name {
+func (n *Node) judge(node, zone []byte, topology Topology) verdict {
+	if len(node) > 0 && string(node) == n.Name {
 		return here
 	}
 	var group *Group
 	switch {
 	case topology == TopologyZone && n.Zone.Name != "":
-		if zone != "" {
-			return verdictOf(zone == n.Zone.Name)
+		if len(zone) > 0 {
+			return verdictOf(string(zone) == n.Zone.Name)
 		}
 		group = &n.Zone
 	// In OpenYurt a zone is another word for a pool.
@@ -161,7 +161,7 @@ func (n *Node) judge(node, zone string, topology Topology) verdict {
 		}
 	}
 	switch {
-	case node == "" || n.Name == "" && (group == nil || group.Name == ""):
+	case len(node) == 0 || n.Name == "" && (group == nil || group.Name == ""):
 		return unknown
 	case group == nil, group.Known && group.Name == "":
 		return elsewhere // only this node belongs here

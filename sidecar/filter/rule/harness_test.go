@@ -81,7 +81,7 @@ func run(t *testing.T, filter string, examples []example) {
 				raw := encode(t, format, x.object)
 				before := bytes.Clone(raw)
 				x.context.Address = netip.MustParseAddrPort("127.0.0.1:10268")
-				got, keep := chain.Apply(Object{Format: format, Resource: resource, Raw: raw}, &x.context, func(_ string, err error) { t.Error(err) })
+				got, keep := chain.Apply(&Object{Format: format, Resource: resource, Raw: raw}, &x.context, func(_ string, err error) { t.Error(err) })
 				if !bytes.Equal(raw, before) {
 					t.Error("the object itself was changed")
 				}

@@ -21,6 +21,14 @@ type Object struct {
 	Format   wire.Format
 	Resource schema.GroupResource
 	Raw      []byte
+
+	owner reference // no filter changes metadata, so it is found once
+}
+
+// reference names a Service by parts of the object that belongs to it. So it takes no memory.
+type reference struct {
+	namespace, name []byte
+	known           bool // the object was read
 }
 
 // The fields that filters read or change. Their numbers are those of generated.proto in
@@ -81,6 +89,15 @@ func (o *Object) text(message []byte, m wire.Member) (string, error) {
 	return o.Format.Text(value)
 }
 
+// bytes is text as a part of the message where it can be.
+func (o *Object) bytes(message []byte, m wire.Member) ([]byte, error) {
+	value, err := o.Format.First(message, m)
+	if err != nil || value == nil {
+		return nil, err
+	}
+	return o.Format.TextBytes(value)
+}
+
 // Key returns namespace and name.
 func (o *Object) Key() (types.NamespacedName, error) {
 	key, _, err := o.Identity()
@@ -99,16 +116,6 @@ func (o *Object) Identity() (key types.NamespacedName, version string, err error
 	return key, version, err
 }
 
-// Label returns a label.
-func (o *Object) Label(name string) (string, error) {
-	metadata, err := o.Format.First(o.Raw, fieldMetadata)
-	if err != nil || metadata == nil {
-		return "", err
-	}
-	value, _, err := o.Format.Entry(metadata, fieldLabels, name)
-	return value, err
-}
-
 func (o *Object) key(metadata []byte) (key types.NamespacedName, err error) {
 	if metadata == nil {
 		return key, nil
@@ -121,26 +128,42 @@ func (o *Object) key(metadata []byte) (key types.NamespacedName, err error) {
 
 // service returns the Service of an EndpointSlice or Endpoints object. The name is empty if it has
 // none.
-func (o *Object) service() (types.NamespacedName, error) {
+func (o *Object) service() (reference, error) {
+	if o.owner.known {
+		return o.owner, nil
+	}
 	metadata, err := o.Format.First(o.Raw, fieldMetadata)
 	if err != nil || metadata == nil {
-		return types.NamespacedName{}, err
+		return reference{}, err
 	}
+	var name []byte
 	if o.Resource == Endpoints {
-		return o.key(metadata)
+		name, err = o.Format.First(metadata, fieldName)
+	} else {
+		name, err = o.Format.Entry(metadata, fieldLabels, LabelServiceName)
 	}
-	name, _, err := o.Format.Entry(metadata, fieldLabels, LabelServiceName)
-	if err != nil || name == "" {
-		return types.NamespacedName{}, err
+	r := reference{known: true}
+	if err == nil && name != nil {
+		r.name, err = o.Format.TextBytes(name)
 	}
-	namespace, err := o.text(metadata, fieldNamespace)
-	return types.NamespacedName{Namespace: namespace, Name: name}, err
+	if err == nil && len(r.name) > 0 {
+		r.namespace, err = o.bytes(metadata, fieldNamespace)
+	}
+	if err == nil {
+		o.owner = r
+	}
+	return r, err
 }
 
 // isMaster reports whether the object is of the API server's own Service.
-func isMaster(key types.NamespacedName) bool {
-	return key.Namespace == "default" && key.Name == "kubernetes"
+func isMaster(key types.NamespacedName) bool { return key == master }
+
+func (r reference) isMaster() bool {
+	return string(r.namespace) == master.Namespace && string(r.name) == master.Name
 }
+
+// master is the API server's own Service.
+var master = types.NamespacedName{Namespace: "default", Name: "kubernetes"}
 
 // replace is Format.Replace for a message inside a message, whose fields are within.
 func (o *Object) replace(message []byte, within []wire.Member, m wire.Member, edit func([]byte) ([]byte, bool, error)) ([]byte, error) {

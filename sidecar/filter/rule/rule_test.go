@@ -188,14 +188,14 @@ func TestUnknownFieldsAndOrderSurvive(t *testing.T) {
 	"spec" : {"ports":[{"port":10268,"name":"https","x":null}],"clusterIP":"127.0.0.1","y":{"z":[]}}, "more":1.50}`
 	ctx := Context{Address: netip.MustParseAddrPort("127.0.0.1:10268")}
 	chain := NewChain(Services, nil, func(string) bool { return true })
-	got, keep := chain.Apply(Object{Format: wire.JSON, Resource: Services, Raw: []byte(raw)}, &ctx, func(_ string, err error) { t.Error(err) })
+	got, keep := chain.Apply(&Object{Format: wire.JSON, Resource: Services, Raw: []byte(raw)}, &ctx, func(_ string, err error) { t.Error(err) })
 	if !keep || string(got) != want {
 		t.Errorf("%s", got)
 	}
 	s := service("kubernetes", "", nil)
 	s.Namespace = "default"
 	unknown := []byte("\xa2\x06\x03new") // field 100
-	got, _ = chain.Apply(Object{Format: wire.Protobuf, Resource: Services, Raw: append(encode(t, wire.Protobuf, s), unknown...)}, &ctx, func(_ string, err error) { t.Error(err) })
+	got, _ = chain.Apply(&Object{Format: wire.Protobuf, Resource: Services, Raw: append(encode(t, wire.Protobuf, s), unknown...)}, &ctx, func(_ string, err error) { t.Error(err) })
 	if !strings.HasSuffix(string(got), string(unknown)) {
 		t.Error("a field that nobody knows is gone")
 	}
@@ -206,7 +206,7 @@ func TestAFilterThatFailsLeavesTheObject(t *testing.T) {
 		for _, format := range []wire.Format{wire.JSON, wire.Protobuf} {
 			chain := NewChain(Services, nil, func(string) bool { return true })
 			failures := 0
-			got, keep := chain.Apply(Object{Format: format, Resource: Services, Raw: []byte(raw)}, &Context{}, func(string, error) { failures++ })
+			got, keep := chain.Apply(&Object{Format: format, Resource: Services, Raw: []byte(raw)}, &Context{}, func(string, error) { failures++ })
 			if !keep || string(got) != raw || (failures == 0 && raw != "") {
 				t.Errorf("%q in %s: %q, kept: %v, %d failures", raw, format.MediaType(), got, keep, failures)
 			}
@@ -245,9 +245,28 @@ func FuzzChain(f *testing.F) {
 		resource := []schema.GroupResource{Services, Endpoints, EndpointSlices}[which%3]
 		before := string(raw)
 		chain := NewChain(resource, nil, func(string) bool { return true })
-		chain.Apply(Object{Format: format, Resource: resource, Raw: raw}, &ctx, func(string, error) {})
+		chain.Apply(&Object{Format: format, Resource: resource, Raw: raw}, &ctx, func(string, error) {})
 		if string(raw) != before {
 			t.Error("the object itself was changed")
 		}
 	})
+}
+
+func TestAnObjectThatPassesTakesNoMemory(t *testing.T) {
+	web, db := slice("web", place{node: "a"}, place{node: "b"}), endpoints("db", []string{"a"}, nil)
+	ctx := Context{Node: Node{Name: "a"}, Services: services("shop", Service{Topology: TopologyNode})}
+	for _, format := range []wire.Format{wire.JSON, wire.Protobuf} {
+		for _, x := range []object{web, db} {
+			resource, _ := resourceOf(x)
+			chain := NewChain(resource, nil, func(string) bool { return true })
+			raw, o := encode(t, format, x), Object{}
+			n := testing.AllocsPerRun(100, func() {
+				o = Object{Format: format, Resource: resource, Raw: raw}
+				chain.Apply(&o, &ctx, func(_ string, err error) { t.Error(err) })
+			})
+			if n > 0 {
+				t.Errorf("%s in %s: %v allocations", resource, format.MediaType(), n)
+			}
+		}
+	}
 }

@@ -42,8 +42,8 @@ func (o *Object) setPort(field wire.Member, c *Context) func([]byte) ([]byte, bo
 // their endpoints. A Service that is there with its metadata alone is kept: its type is unknown.
 func discardCloudService(o *Object, c *Context) ([]byte, bool, error) {
 	if o.Resource != Services {
-		key, err := o.service()
-		return o.Raw, err != nil || !c.Services[key].Discarded, err
+		service, err := o.service()
+		return o.Raw, err != nil || !c.service(service).Discarded, err
 	}
 	metadata, err := o.Format.First(o.Raw, fieldMetadata)
 	if err != nil || metadata == nil {
