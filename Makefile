@@ -64,8 +64,12 @@ test: need-node tools ## Run all tests: unit and end-to-end with the race detect
 	$(GO) test -race -count=1 -timeout 30m ./...
 	@$(MAKE) --no-print-directory test-node
 
+# The test of a whole server of another project is here, because the zoo builds that server anyway.
+REALSERVERS := -run '^TestRealServersUseTheEndpointsOfTheirNode$$' -servers
+
 test-node: need-node image ## Run the tests on a real kubelet and containerd; needs root (builds them once, then takes about ten minutes)
 	ROCKPOOL_NODE_IMAGE='$(abspath $(IMAGE))' $(GO) test -count=1 -v -timeout 20m ./tests/e2enode
+	$(GO) test -race -count=1 -v -timeout 20m ./tests/e2e $(REALSERVERS) coredns
 
 density: need-node image ## Measure the memory and the CPU of 1, 10 and 30 injected pods on a real node
 	ROCKPOOL_NODE_IMAGE='$(abspath $(IMAGE))' $(GO) test -count=1 -v -timeout 30m ./tests/e2enode -run '^TestTheMemoryOfManyPods$$' -density
@@ -73,6 +77,7 @@ density: need-node image ## Measure the memory and the CPU of 1, 10 and 30 injec
 zoo: need-zoo image ## Run programs of other projects through an outage on a real node (UPDATE=true writes docs/clients.md)
 	ROCKPOOL_NODE_IMAGE='$(abspath $(IMAGE))' $(GO) test -count=1 -v -timeout 90m ./tests/e2enode \
 	  -run '^TestRealProgramsOfferTheirFunctionThroughAnOutage$$' -zoo $(if $(UPDATE),-zoo.update='$(VERSION)')
+	$(GO) test -race -count=1 -v -timeout 90m ./tests/e2e $(REALSERVERS) coredns,traefik
 
 unit: need-test ## Run the tests that need no API server
 	$(GO) test -race $$($(GO) list ./... | grep -v /tests/)

@@ -26,6 +26,7 @@ type client struct {
 	path   string
 	format wire.Format
 	asks   string // initialEvents, or empty for a list
+	as     string // a representation; empty: whole objects
 	cancel context.CancelFunc
 	ended  chan struct{}
 
@@ -88,7 +89,11 @@ func (c *client) reset() {
 }
 
 func (c *client) do(ctx context.Context, query string) (*http.Response, error) {
-	resp, err := c.filter.RoundTrip(newRequest(c.path+query, c.format.MediaType()).WithContext(ctx))
+	accept := c.format.MediaType()
+	if c.as != "" {
+		accept += ";g=meta.k8s.io;v=v1;as=" + c.as
+	}
+	resp, err := c.filter.RoundTrip(newRequest(c.path+query, accept).WithContext(ctx))
 	if err == nil && resp.StatusCode != http.StatusOK {
 		_ = resp.Body.Close()
 		return nil, errors.New(resp.Status)

@@ -18,7 +18,7 @@ import (
 	"rockpool.dev/sidecar/filter/rule"
 )
 
-// maxReads is for how many Services the endpoints are read one by one. For more of them, all are
+// maxReads is for how many Services what belongs to them is read one by one. For more of them, all is
 // read at once.
 const maxReads = 4
 
@@ -35,7 +35,7 @@ type correction struct {
 	split wire.ListSplitter
 }
 
-// read is what to list: the watch's scope, or the endpoints of a Service.
+// read is what to list: the watch's scope, or what of it belongs to a Service.
 type read struct{ service types.NamespacedName }
 
 func (c *correction) close() {
@@ -128,7 +128,7 @@ func (w *watch) affected(a, b *view) []read {
 	return services
 }
 
-// list is the request that reads what a watch has, or the endpoints of a Service among it.
+// listRequest reads what a watch has, or what among it belongs to a Service.
 func (w *watch) listRequest(r read) *http.Request {
 	path, labels, selector := w.info.Path, w.info.LabelSelector, w.info.FieldSelector
 	if r.service.Name != "" {
@@ -136,7 +136,7 @@ func (w *watch) listRequest(r read) *http.Request {
 			i := strings.LastIndexByte(path, '/')
 			path = path[:i] + "/namespaces/" + r.service.Namespace + path[i:]
 		}
-		if w.resource == rule.Endpoints {
+		if w.resource != rule.EndpointSlices { // it has the name of its Service, or is that itself
 			selector = joinSelectors(selector, fields.OneTermEqualSelector("metadata.name", r.service.Name).String())
 		} else {
 			labels = joinSelectors(labels, rule.LabelServiceName+"="+r.service.Name)

@@ -163,7 +163,7 @@ func (f *Filter) RoundTrip(r *http.Request) (*http.Response, error) {
 		return f.Next.RoundTrip(r)
 	}
 	q := &query{filter: f, request: r, info: info, resource: schema.GroupResource{Group: info.Group, Resource: info.Resource}}
-	q.view.settings, q.view.chain = s, s.chain(q.resource, r.UserAgent())
+	q.view.settings, q.view.chain = s, q.chain(s)
 	if len(q.view.chain.Filters) == 0 && !q.goesOn() {
 		resp, err := f.Next.RoundTrip(r)
 		if err == nil && info.Class == request.ClassWatch {
@@ -212,6 +212,17 @@ type view struct {
 	context  *rule.Context
 }
 
+// chain returns the filters of the client, with what they need for the answer that it asks for.
+func (q *query) chain(s *settings) rule.Chain {
+	c := s.chain(q.resource, q.request.UserAgent())
+	if c.Needs.Types {
+		c.Needs.Types = false
+		asksForMetadata := func(m request.MediaType) bool { return m.As != "" }
+		c.Needs.Services = c.Needs.Services || slices.ContainsFunc(q.info.Accept, asksForMetadata)
+	}
+	return c
+}
+
 // answer has the request answered and filters the answer.
 func (q *query) answer() (*http.Response, error) {
 	f := q.filter
@@ -249,7 +260,7 @@ func (q *query) answer() (*http.Response, error) {
 // now returns the client's view at present.
 func (q *query) now() view {
 	s := q.filter.current.Load()
-	v := view{settings: s, chain: s.chain(q.resource, q.request.UserAgent())}
+	v := view{settings: s, chain: q.chain(s)}
 	if q.follower != nil {
 		v.context = q.follower.context()
 	} else {

@@ -39,8 +39,13 @@ func TestMain(m *testing.M) {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	var err error
-	if cluster, err = edge.Start(ctx, edge.Options{Race: *race, Programs: []string{"asker", "leader", "manager", "socket", "watcher"}}); err != nil {
+	images, err := serverImages(ctx, os.Stderr)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	options := edge.Options{Race: *race, Programs: []string{"asker", "leader", "manager", "socket", "watcher"}, Images: images}
+	if cluster, err = edge.Start(ctx, options); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

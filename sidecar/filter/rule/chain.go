@@ -25,6 +25,7 @@ type Filter struct {
 // Needs is what a filter knows beside the object.
 type Needs struct {
 	Services bool // what Services mean, see Context.Services
+	Types    bool // the same for a Service that is there with its metadata alone
 	Pool     bool // the name of this node's pool
 	Node     bool // the labels of this node
 }
@@ -32,12 +33,12 @@ type Needs struct {
 // builtin has the filters without expressions, in the order of package filters.
 var builtin = []Filter{
 	{
-		Name: filters.DiscardCloudService, Apply: discardCloudService, Needs: Needs{Services: true},
+		Name: filters.DiscardCloudService, Apply: discardCloudService, Needs: Needs{Services: true, Types: true},
 		Touches: []schema.GroupResource{Services, EndpointSlices, Endpoints},
 		Drops:   []schema.GroupResource{Services, EndpointSlices, Endpoints},
 	},
 	{
-		Name: filters.NodePortIsolation, Apply: nodePortIsolation, Needs: Needs{Pool: true},
+		Name: filters.NodePortIsolation, Apply: nodePortIsolation, Needs: Needs{Pool: true, Types: true},
 		Touches: []schema.GroupResource{Services}, Drops: []schema.GroupResource{Services},
 	},
 	{Name: filters.MasterService, Apply: masterService, Touches: []schema.GroupResource{Services}},
@@ -87,8 +88,9 @@ func NewChain(resource schema.GroupResource, conditions map[schema.GroupResource
 		}
 		chain.Filters = append(chain.Filters, f)
 		chain.Drops = chain.Drops || slices.Contains(f.Drops, resource)
-		// A Service shows itself what it means.
+		// A Service shows itself what it means, unless it is there with its metadata alone.
 		chain.Needs.Services = chain.Needs.Services || f.Needs.Services && resource != Services
+		chain.Needs.Types = chain.Needs.Types || f.Needs.Types && resource == Services
 		chain.Needs.Pool = chain.Needs.Pool || f.Needs.Pool
 		chain.Needs.Node = chain.Needs.Node || f.Needs.Node
 	}

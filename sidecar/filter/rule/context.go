@@ -99,6 +99,8 @@ const (
 type Service struct {
 	Topology  Topology // empty: none
 	Discarded bool     // by discardcloudservice
+	// Listens tells that it is a NodePort or a LoadBalancer that only some pools listen for.
+	Listens bool
 }
 
 // annotationsTopology and the others are annotations of Services: OpenYurt's, and the alias.
@@ -135,7 +137,17 @@ func ReadService(o *Object) (key types.NamespacedName, s Service, err error) {
 		}
 		break
 	}
-	s.Discarded, err = o.isDiscarded(metadata, key)
+	kind, err := o.serviceType()
+	if err != nil {
+		return key, s, err
+	}
+	discard, err := o.asksForDiscard(metadata)
+	if err != nil {
+		return key, s, err
+	}
+	s.Discarded = key == xTunnel || discard && kind == typeLoadBalancer
+	_, limited, err := o.annotation(metadata, annotationsListen)
+	s.Listens = limited && isExternal(kind)
 	return key, s, err
 }
 
@@ -154,18 +166,20 @@ func (o *Object) annotation(metadata []byte, names []string) (value string, ok b
 	return "", false, nil
 }
 
-// isDiscarded reports whether discardcloudservice leaves a Service out.
-func (o *Object) isDiscarded(metadata []byte, key types.NamespacedName) (bool, error) {
-	if key == xTunnel {
-		return true, nil
-	}
-	value, ok, err := o.annotation(metadata, annotationsDiscard)
-	if err != nil || !ok || value != "true" {
-		return false, err
-	}
-	kind, err := o.serviceType()
-	return kind == "LoadBalancer", err
+// asksForDiscard reports whether a Service has the annotation of discardcloudservice.
+func (o *Object) asksForDiscard(metadata []byte) (bool, error) {
+	value, _, err := o.annotation(metadata, annotationsDiscard)
+	return value == "true", err
 }
+
+// Types of Services, of k8s.io/api/core/v1.
+const (
+	typeNodePort     = "NodePort"
+	typeLoadBalancer = "LoadBalancer"
+)
+
+// isExternal reports whether nodes listen for Services of a type.
+func isExternal(kind string) bool { return kind == typeNodePort || kind == typeLoadBalancer }
 
 // serviceType returns the type of a Service, empty if only its metadata is there.
 func (o *Object) serviceType() (string, error) {

@@ -73,6 +73,7 @@ func TestDiscardCloudService(t *testing.T) {
 	tunnel.Namespace = "kube-system"
 	kept := func(name string, s *corev1.Service) example { return example{name, Context{}, s, s} }
 	partial := &corev1.Service{ObjectMeta: service("web", "", discard).ObjectMeta}
+	bare := &corev1.Service{ObjectMeta: service("web", "", nil).ObjectMeta}
 	run(t, filters.DiscardCloudService, []example{
 		{"a LoadBalancer with the annotation", Context{}, service("web", corev1.ServiceTypeLoadBalancer, discard), nil},
 		{"a LoadBalancer with the alias", Context{}, service("web", corev1.ServiceTypeLoadBalancer, alias), nil},
@@ -81,6 +82,8 @@ func TestDiscardCloudService(t *testing.T) {
 		kept("a LoadBalancer without annotation", service("web", corev1.ServiceTypeLoadBalancer, nil)),
 		kept("another type with the annotation", service("web", corev1.ServiceTypeClusterIP, discard)),
 		kept("metadata alone, whose type is unknown", partial),
+		{"metadata alone, of a Service that is known", Context{Services: services("web", Service{Discarded: true})}, partial, nil},
+		{"metadata alone, whose annotation has gone", Context{Services: services("web", Service{Discarded: true})}, bare, bare},
 		{"the slices of a discarded Service", Context{Services: services("web", Service{Discarded: true})}, slice("web", place{}), nil},
 		{"the Endpoints of a discarded Service", Context{Services: services("web", Service{Discarded: true})}, endpoints("web", []string{"a"}, nil), nil},
 		{"the slices of another Service", Context{Services: services("db", Service{Discarded: true})}, slice("web", place{}), slice("web", place{})},
@@ -116,12 +119,17 @@ func TestNodePortIsolation(t *testing.T) {
 			examples = append(examples, e)
 		}
 	}
+	partial := &corev1.Service{ObjectMeta: listen("", "shanghai").ObjectMeta}
+	known := pool("hangzhou")
+	known.Services = services("web", Service{Listens: true})
 	cluster, without := listen(corev1.ServiceTypeClusterIP, "shanghai"), service("web", corev1.ServiceTypeNodePort, nil)
 	alias := service("web", corev1.ServiceTypeNodePort, map[string]string{"rockpool.dev/nodeport-listen": "shanghai"})
 	run(t, filters.NodePortIsolation, append(examples,
 		example{"a ClusterIP is not concerned", pool("hangzhou"), cluster, cluster},
 		example{"a NodePort without annotation passes", pool("hangzhou"), without, without},
 		example{"the alias", pool("hangzhou"), alias, nil},
+		example{"metadata alone, whose type is unknown", pool("hangzhou"), partial, partial},
+		example{"metadata alone, of a Service that is known", known, partial, nil},
 	))
 }
 
@@ -173,7 +181,7 @@ func TestAServiceSaysWhatItMeans(t *testing.T) {
 			for _, format := range []wire.Format{wire.JSON, wire.Protobuf} {
 				s := service("web", corev1.ServiceTypeLoadBalancer, map[string]string{name: value, "svc.openyurt.io/discard": "true"})
 				key, got, err := ReadService(&Object{Format: format, Resource: Services, Raw: encode(t, format, s)})
-				if err != nil || got != (Service{want, true}) || key != (types.NamespacedName{Namespace: "shop", Name: "web"}) {
+				if err != nil || got != (Service{Topology: want, Discarded: true}) || key != (types.NamespacedName{Namespace: "shop", Name: "web"}) {
 					t.Errorf("%s: %q: %v %+v %v", name, value, key, got, err)
 				}
 			}

@@ -39,7 +39,8 @@ func (o *Object) setPort(field wire.Member, c *Context) func([]byte) ([]byte, bo
 }
 
 // discardCloudService leaves out Services of type LoadBalancer that are for the cloud alone, and
-// their endpoints. A Service that is there with its metadata alone is kept: its type is unknown.
+// their endpoints. What a Service means that is there with its metadata alone is known elsewhere; it
+// is kept if not.
 func discardCloudService(o *Object, c *Context) ([]byte, bool, error) {
 	if o.Resource != Services {
 		service, err := o.service()
@@ -50,16 +51,23 @@ func discardCloudService(o *Object, c *Context) ([]byte, bool, error) {
 		return o.Raw, true, err
 	}
 	key, err := o.key(metadata)
-	if err != nil {
+	if err != nil || key == xTunnel {
+		return o.Raw, err != nil, err
+	}
+	discard, err := o.asksForDiscard(metadata)
+	if err != nil || !discard {
 		return o.Raw, true, err
 	}
-	discarded, err := o.isDiscarded(metadata, key)
-	return o.Raw, !discarded, err
+	kind, err := o.serviceType()
+	if err == nil && kind == "" {
+		return o.Raw, !c.Services[key].Discarded, nil
+	}
+	return o.Raw, kind != typeLoadBalancer, err
 }
 
 // nodePortIsolation leaves out Services of type NodePort and LoadBalancer that do not listen in the
-// pool of this node. In a node that is in no pool, or whose pool is unknown, all are kept, as are
-// Services that are there with their metadata alone.
+// pool of this node. In a node that is in no pool, or whose pool is unknown, all are kept. Of Services
+// that are there with their metadata alone, those go whose type is known elsewhere.
 func nodePortIsolation(o *Object, c *Context) ([]byte, bool, error) {
 	if c.Node.Pool.Name == "" {
 		return o.Raw, true, nil
@@ -69,14 +77,18 @@ func nodePortIsolation(o *Object, c *Context) ([]byte, bool, error) {
 		return o.Raw, true, err
 	}
 	value, ok, err := o.annotation(metadata, annotationsListen)
-	if err != nil || !ok {
+	if err != nil || !ok || listens(value, c.Node.Pool.Name) {
 		return o.Raw, true, err
 	}
 	kind, err := o.serviceType()
-	if err != nil || kind != "NodePort" && kind != "LoadBalancer" {
+	if err != nil {
 		return o.Raw, true, err
 	}
-	return o.Raw, listens(value, c.Node.Pool.Name), nil
+	if kind == "" {
+		key, err := o.key(metadata)
+		return o.Raw, !c.Services[key].Listens, err
+	}
+	return o.Raw, !isExternal(kind), nil
 }
 
 // listens reads the annotation nodeport.openyurt.io/listen: names of pools, * for all, and a minus
