@@ -126,6 +126,7 @@ func TestAClientWhosePastIsUnknownListsAgain(t *testing.T) {
 func TestAWatchIsCorrected(t *testing.T) {
 	local := topology("kubernetes.io/hostname")
 	pool := topology("openyurt.io/nodepool")
+	zone := topology("kubernetes.io/zone")
 	for name, x := range map[string]struct {
 		before func(*server)
 		change func(*testing.T, *server, *Filter)
@@ -165,6 +166,52 @@ func TestAWatchIsCorrected(t *testing.T) {
 				s.put(newNode("edge-3", "q"))
 			},
 			func(_ *testing.T, s *server, _ *Filter) { s.put(newNode(nodeName, "q")) }, []string{nodeName, "edge-3"},
+		},
+		"when this node changes its zone": {
+			func(s *server) {
+				s.put(newService("web", zone))
+				s.put(inZone(newNode(nodeName, ""), "east"))
+				s.put(inZone(newNode("edge-2", ""), "east"))
+				s.put(inZone(newNode("edge-3", ""), "west"))
+			},
+			func(_ *testing.T, s *server, _ *Filter) { s.put(inZone(newNode(nodeName, ""), "west")) }, []string{nodeName, "edge-3"},
+		},
+		"when another node leaves the zone": {
+			func(s *server) {
+				s.put(newService("web", zone))
+				s.put(inZone(newNode(nodeName, ""), "east"))
+				s.put(inZone(newNode("edge-2", ""), "east"))
+				s.put(inZone(newNode("edge-3", ""), "east"))
+			},
+			func(_ *testing.T, s *server, _ *Filter) { s.put(inZone(newNode("edge-3", ""), "west")) }, []string{nodeName, "edge-2"},
+		},
+		"when a node joins the NodePool": {
+			func(s *server) {
+				s.put(newService("web", pool))
+				s.put(newNode(nodeName, ""))
+				s.put(newPool("p", nodeName))
+			},
+			func(_ *testing.T, s *server, _ *Filter) { s.put(newPool("p", nodeName, "edge-2")) }, []string{nodeName, "edge-2"},
+		},
+		"when this node moves to another NodePool": {
+			func(s *server) {
+				s.put(newService("web", pool))
+				s.put(newNode(nodeName, ""))
+				s.put(newPool("p", nodeName, "edge-2"))
+				s.put(newPool("q", "edge-3"))
+			},
+			func(_ *testing.T, s *server, _ *Filter) {
+				s.put(newPool("p", "edge-2"))
+				s.put(newPool("q", "edge-3", nodeName))
+			}, []string{nodeName, "edge-3"},
+		},
+		"when the NodePool is deleted": {
+			func(s *server) {
+				s.put(newService("web", pool))
+				s.put(newNode(nodeName, ""))
+				s.put(newPool("p", nodeName, "edge-2"))
+			},
+			func(_ *testing.T, s *server, _ *Filter) { s.remove("nodepools", "/p") }, []string{nodeName},
 		},
 		"when the filter is taken away": {
 			func(s *server) { s.put(newService("web", local)) },

@@ -3,6 +3,7 @@ package filter
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -79,6 +80,8 @@ func resourceOf(o object) string {
 		return "services"
 	case *corev1.Node:
 		return "nodes"
+	case *nodePool:
+		return "nodepools"
 	}
 	return "endpointslices"
 }
@@ -158,7 +161,7 @@ func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
 	switch {
 	case s.refused[i.Resource]:
 		code = http.StatusForbidden
-	case !known || i.Resource == "nodepools":
+	case !known || i.Resource == "nodepools" && s.objects["nodepools"] == nil: // it is a custom resource
 		code = http.StatusNotFound
 	case i.Name != "" && s.objects[i.Resource][i.Namespace+"/"+i.Name] == nil:
 		code = http.StatusNotFound
@@ -410,6 +413,43 @@ func newNode(name, pool string) *corev1.Node {
 		n.Labels = map[string]string{rule.LabelPool: pool}
 	}
 	return n
+}
+
+func inZone(n *corev1.Node, zone string) *corev1.Node {
+	if n.Labels == nil {
+		n.Labels = map[string]string{}
+	}
+	n.Labels[rule.LabelZone] = zone
+	return n
+}
+
+// nodePool is a NodePool as far as filters read it. It has no protobuf encoding.
+type nodePool struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Status            struct {
+		Nodes []string `json:"nodes"`
+	} `json:"status"`
+}
+
+func newPool(name string, nodes ...string) *nodePool {
+	p := &nodePool{
+		TypeMeta:   metav1.TypeMeta{Kind: kinds["nodepools"][0], APIVersion: kinds["nodepools"][1]},
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+	}
+	p.Status.Nodes = nodes
+	return p
+}
+
+func (p *nodePool) DeepCopyObject() runtime.Object {
+	c := *p
+	p.ObjectMeta.DeepCopyInto(&c.ObjectMeta)
+	c.Status.Nodes = slices.Clone(p.Status.Nodes)
+	return &c
+}
+
+func (p *nodePool) Marshal() ([]byte, error) {
+	return nil, errors.New("a custom resource exists in JSON only")
 }
 
 func newService(name string, annotations map[string]string) *corev1.Service {
