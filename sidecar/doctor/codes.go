@@ -44,6 +44,7 @@ const (
 	LinkDown           Code = "link-down"
 	LinkFlaps          Code = "link-flaps"
 	Forbidden          Code = "forbidden"
+	FilterUnsure       Code = "filter-unsure"
 	CacheMissing       Code = "cache-missing"
 	CacheUnreadable    Code = "cache-unreadable"
 	CacheDamaged       Code = "cache-damaged"
@@ -85,6 +86,7 @@ var Advice = map[Code]string{ //nolint:gosec // it speaks of tokens, and has non
 	LinkDown:           "see the findings of the addresses; programs get recorded answers meanwhile",
 	LinkFlaps:          "check the quality of the uplink; offline.write-patience bridges short breaks for writes",
 	Forbidden:          "grant the verbs to the service account with a Role, or ignore this if it is intended",
+	FilterUnsure:       "grant list and watch of it to the service account, or say what it would show: rockpool.dev/pool, rockpool.dev/zone, filters_pools",
 	CacheMissing:       "read the log of the sidecar, and check the volume rockpool-cache and its owner on the node",
 	CacheUnreadable:    "read the log: the sidecar begins a new file by itself; if another version has written it, run that one's doctor",
 	CacheDamaged:       "the sidecar drops what is damaged when it meets it; replace the node's disk if that happens again",

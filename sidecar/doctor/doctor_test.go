@@ -263,6 +263,10 @@ var faults = map[Code]struct {
 	Forbidden: {func(p *pod) {
 		p.metrics[`rockpool_requests_total{verb="list",resource="nodes",code="403",source="upstream"}`] = "1"
 	}, Warn, nil},
+	FilterUnsure: {func(p *pod) {
+		p.metrics[`rockpool_filter_reads_refused{resource="nodes"}`] = "1"
+		p.metrics[`rockpool_filter_reads_refused{resource="services"}`] = "0"
+	}, Warn, nil},
 	CacheMissing:    {func(p *pod) { p.CacheError = errors.New("no cache in /var/lib/rockpool") }, Fail, nil},
 	CacheUnreadable: {func(p *pod) { p.write(p.closed(), strings.Repeat("garbage ", 1000)) }, Fail, nil},
 	CacheDamaged: {func(p *pod) {

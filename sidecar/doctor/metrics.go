@@ -148,6 +148,10 @@ func (x *examination) permissions(context.Context) {
 	if x.metrics == nil {
 		return
 	}
+	unsure := slices.DeleteFunc(x.metrics.of("rockpool_filter_reads_refused"), func(s sample) bool { return s.value == 0 })
+	if len(unsure) > 0 {
+		x.found(Warn, FilterUnsure, "filters keep what they cannot decide: the API server refuses the lists of %s", kinds(unsure, "resource"))
+	}
 	if refused := x.metrics.of("rockpool_requests_total", "code", "403", "source", "upstream"); sum(refused) > 0 {
 		x.found(Warn, Forbidden, "the API server has refused: %s", kinds(refused, "verb", "resource"))
 		return

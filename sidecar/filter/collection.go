@@ -70,6 +70,7 @@ type collection[T any] struct {
 
 	settled chan struct{} // closed after the first try
 	once    sync.Once
+	refused bool // the API server refuses to show the target; of the goroutine of run
 
 	mu sync.Mutex
 	// meanings is replaced, never changed; nil: unknown.
@@ -88,9 +89,11 @@ func (c *collection[T]) get() map[types.NamespacedName]T {
 
 // run follows until ctx ends.
 func (c *collection[T]) run(ctx context.Context) {
+	defer c.refuse(false)
 	wait := firstRetry
 	for ctx.Err() == nil {
 		version, err := c.list(ctx)
+		c.refuse(apierrors.IsForbidden(err))
 		c.once.Do(func() {
 			close(c.settled)
 			c.changed() // also of a failure, which decides what else to read
@@ -98,6 +101,7 @@ func (c *collection[T]) run(ctx context.Context) {
 		if err == nil {
 			wait = firstRetry
 			err = c.watch(ctx, version)
+			c.refuse(apierrors.IsForbidden(err))
 		}
 		pause := wait/2 + rand.N(wait/2) //nolint:gosec // chance alone, no secret
 		switch {
@@ -117,6 +121,19 @@ func (c *collection[T]) run(ctx context.Context) {
 		case <-ctx.Done():
 			timer.Stop()
 		}
+	}
+}
+
+// refuse notes whether the API server refuses to show the target.
+func (c *collection[T]) refuse(refused bool) {
+	if refused == c.refused {
+		return
+	}
+	c.refused = refused
+	if gauge := refusedReads.WithLabelValues(c.resource.String()); refused {
+		gauge.Inc()
+	} else {
+		gauge.Dec()
 	}
 }
 

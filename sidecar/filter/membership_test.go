@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"rockpool.dev/sidecar/api/wire"
 )
 
@@ -94,6 +96,10 @@ func TestASettingOfMembershipCorrectsAWatchOffline(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.cut()
+	gauge := refusedReads.WithLabelValues("nodes")
+	if n := testutil.ToFloat64(gauge); n != 1 {
+		t.Errorf("%v lists of nodes are refused, want 1", n)
+	}
 	for setting, want := range map[string][]string{"p=" + nodeName + ",edge-2": {nodeName, "edge-2"}, "p=" + nodeName + "\nq=edge-2": {nodeName}} {
 		next := choose(t, "servicetopology")
 		next.Pools, _ = parsePools(t, setting)
@@ -102,5 +108,9 @@ func TestASettingOfMembershipCorrectsAWatchOffline(t *testing.T) {
 	}
 	if c.lists != 1 {
 		t.Errorf("the client had to list %d times", c.lists)
+	}
+	f.Close()
+	if n := testutil.ToFloat64(gauge); n != 0 {
+		t.Errorf("%v lists of nodes are refused after the end, want 0", n)
 	}
 }

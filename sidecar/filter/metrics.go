@@ -31,6 +31,11 @@ var (
 		Help: "Watches refused with 410 because nobody remembers how the client's list was filtered, for example after a restart of the sidecar.",
 	})
 
+	refusedReads = promauto.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "rockpool_filter_reads_refused",
+		Help: "Lists that filters go by and that the API server refuses to the client's account at present, by resource. What filters cannot decide is kept.",
+	}, []string{"resource"})
+
 	membershipKnown = promauto.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "rockpool_filter_membership_known",
 		Help: "1 if this node's pool or zone is known, 0 if not and its endpoints are kept, by kind: node, pool, zone, pool-nodes, zone-nodes.",
