@@ -10,11 +10,15 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/utils/clock"
 
 	"rockpool.dev/sidecar/api/filters"
 	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/sidecar/filter/keep"
+	"rockpool.dev/sidecar/tally"
 	"rockpool.dev/tests/eventually"
 )
 
@@ -94,6 +98,21 @@ func TestRowsOfATableAreLeftOutByTheObjectInThem(t *testing.T) {
 	}
 	if code, body = get(t, f, "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices/gone-a", table); code != http.StatusNotFound {
 		t.Errorf("%d %s", code, body)
+	}
+}
+
+func TestATableWithoutObjectsPassesAndTheLogSaysSo(t *testing.T) {
+	s := newServer(t)
+	s.put(newService("gone", map[string]string{"svc.openyurt.io/discard": "true"}))
+	const body = `{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"7"},"rows":[{"cells":["gone-a"],"object":null},{"cells":["gone-b"]}]}`
+	f := newFilter(t, &fixed{s, []byte(body), wire.MediaTypeJSON, pathSlices})
+	core, lines := observer.New(zap.InfoLevel)
+	f.Repeated = tally.New(zap.New(core), clock.RealClock{})
+	if code, got := get(t, f, pathSlices+"?includeObject=None", "application/json;as=Table;v=v1;g=meta.k8s.io"); code != http.StatusOK || got != body {
+		t.Errorf("%d %s", code, got)
+	}
+	if n := lines.FilterMessageSnippet("its rows pass unchanged").Len(); n != 1 {
+		t.Errorf("%d lines in the log, want 1", n)
 	}
 }
 

@@ -45,6 +45,22 @@ func expected(t testing.TB, s *server, f *Filter, resource string, format wire.F
 			}
 		}
 	}
+	if zone := k.node[rule.LabelZone]; zone != "" {
+		k.zoneNodes = names{}
+		for _, n := range s.objects["nodes"] {
+			if n.GetLabels()[rule.LabelZone] == zone {
+				k.zoneNodes[n.GetName()] = struct{}{}
+			}
+		}
+	}
+	k.pools = map[string]names{}
+	for _, o := range s.objects["nodepools"] {
+		members := names{}
+		for _, node := range o.(*nodePool).Status.Nodes {
+			members[node] = struct{}{}
+		}
+		k.pools[o.GetName()] = members
+	}
 	current := f.current.Load()
 	ctx := f.context(current, k)
 	r := rule.Services
@@ -75,6 +91,7 @@ func TestAFilteredStreamFoldedIsTheFilteredState(t *testing.T) {
 				random := rand.New(rand.NewPCG(seed, 1))
 				s := newServer(t)
 				s.put(newNode(nodeName, "p"))
+				s.put(newPool("p", nodeName))
 				f := newFilter(t, s)
 				asks := []string{"", initialEvents}[seed%2]
 				slicesClient := startClient(t, &client{filter: f, path: pathSlices, format: format, asks: asks})
@@ -96,11 +113,14 @@ func TestAFilteredStreamFoldedIsTheFilteredState(t *testing.T) {
 func step(t *testing.T, random *rand.Rand, s *server, f *Filter, clients ...*client) {
 	pick := func(all ...string) string { return all[random.IntN(len(all))] }
 	service := pick("a", "b", "c", "d", "e", "f")
-	switch random.IntN(12) {
-	case 0, 1, 2, 3:
+	someNodes := func() []string {
 		nodes := []string{nodeName, "edge-2", "edge-3", "edge-4"}
 		random.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
-		s.put(newSlice(service+pick("-1", "-2"), service, slices.Clone(nodes[:random.IntN(5)])...))
+		return slices.Clone(nodes[:random.IntN(5)])
+	}
+	switch random.IntN(13) {
+	case 0, 1, 2, 3:
+		s.put(newSlice(service+pick("-1", "-2"), service, someNodes()...))
 	case 4:
 		s.remove("endpointslices", "shop/"+service+pick("-1", "-2"))
 	case 5, 6, 7:
@@ -115,12 +135,14 @@ func step(t *testing.T, random *rand.Rand, s *server, f *Filter, clients ...*cli
 	case 8:
 		s.remove("services", "shop/"+service)
 	case 9:
-		s.put(newNode(pick(nodeName, "edge-2", "edge-3"), pick("p", "q", "")))
+		s.put(inZone(newNode(pick(nodeName, "edge-2", "edge-3"), pick("p", "q", "")), pick("east", "west", "")))
 	case 10:
 		next := choose(t, pick("servicetopology,discardcloudservice", "servicetopology", "discardcloudservice,nodeportisolation", "nodeportisolation,servicetopology"))
 		next.DropUnknown = random.IntN(2) == 0
 		f.Set(next)
 	case 11:
 		clients[random.IntN(len(clients))].breakOff()
+	case 12:
+		s.put(newPool(pick("p", "q"), someNodes()...))
 	}
 }

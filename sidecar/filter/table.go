@@ -1,8 +1,11 @@
 package filter
 
 import (
+	"go.uber.org/zap"
+
 	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/sidecar/filter/rule"
+	"rockpool.dev/sidecar/tally"
 )
 
 const kindTable = "Table"
@@ -28,8 +31,13 @@ func (q *query) row(v *view, raw []byte, hide func(*rule.Object)) (edited []byte
 	object, err := wire.JSON.First(raw, fieldObject)
 	if err != nil {
 		q.filter.failed("", q.resource, err)
+		return raw, true
 	}
-	if err != nil || object == nil {
+	if object == nil {
+		q.filter.Repeated.Write(tally.Line{
+			Level: zap.InfoLevel, Message: "a Table without objects cannot be filtered; its rows pass unchanged",
+			Kind: []zap.Field{zap.String("resource", q.resource.String())},
+		})
 		return raw, true
 	}
 	o := rule.Object{Format: wire.JSON, Resource: q.resource, Raw: object}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -15,6 +16,8 @@ const (
 	filterNode  = "edge-1" // of the sidecars
 	filterAgent = "coredns/bench"
 	slicesPath  = "/apis/discovery.k8s.io/v1/namespaces/" + slicesNamespace + "/endpointslices"
+	// changingPath has the slices that change.
+	changingPath = "/apis/discovery.k8s.io/v1/namespaces/" + changingNamespace + "/endpointslices"
 	// localServices is how many Services have their endpoints limited to their node.
 	localServices = 100
 	// allServices is how many Services the slices are of.
@@ -66,7 +69,85 @@ func (b *bench) filters(ctx context.Context) error {
 		ratio := times.ratio("filtered", "unfiltered")
 		b.report.note(what, "through servicetopology, of unfiltered", "x", none, ratio).atMost(ratio, 1.10, "on")
 	}
+	return b.filteredWatch(ctx, &filtered)
+}
+
+// filteredWatch compares the delay of the same events, in the same window and through one sidecar, for
+// clients with and without the filter. Each event is of a slice that loses endpoints in the filter.
+func (b *bench) filteredWatch(ctx context.Context, filtered *target) error {
+	const streams, rate = 20, 100
+	last, rounds := 5*time.Second, (b.rounds+2)/3
+	if b.short {
+		last, rounds = 2*time.Second, 1
+	}
+	w, err := b.changingSlices(ctx)
+	if err != nil {
+		return err
+	}
+	p50, p99, later := series{}, series{}, series{}
+	var achieved []float64
+	for range rounds {
+		pair := []*window{{target: b.on}, {target: filtered}}
+		reached, err := b.window(ctx, w, pair, streams, rate, last, nil)
+		if err != nil {
+			return err
+		}
+		achieved = append(achieved, reached)
+		for i, name := range []string{"unfiltered", "filtered"} {
+			all := pair[i].latencies(w)
+			p50.add(name, percentile(all, 50))
+			p99.add(name, percentile(all, 99))
+		}
+		later.add("filtered", pair[1].behind(pair[0]))
+	}
+	what := fmt.Sprintf("WATCH EndpointSlices, 2 x %d x %d/s (%.0f/s reached)", streams, rate, median(achieved))
+	for _, m := range []struct {
+		name  string
+		took  series
+		bound float64
+	}{{"p50", p50, 1.15}, {"p99", p99, 1.3}} {
+		b.report.note(what, "unfiltered: delivery "+m.name, "ms", none, m.took.median("unfiltered"))
+		b.report.note(what, "through servicetopology: delivery "+m.name, "ms", none, m.took.median("filtered"))
+		ratio := m.took.ratio("filtered", "unfiltered")
+		b.report.note(what, "through servicetopology, of unfiltered, "+m.name, "x", none, ratio).atMost(ratio, m.bound, "on")
+	}
+	b.report.note(what, "an event is later than unfiltered, p50", "ms", none, later.median("filtered"))
 	return nil
+}
+
+// changingSlices creates slices of a Service whose endpoints are limited to their node, and returns
+// their writer.
+func (b *bench) changingSlices(ctx context.Context) (*writer, error) {
+	if err := b.localService(ctx, changingNamespace, serviceName(0)); err != nil {
+		return nil, err
+	}
+	api := b.admin.DiscoveryV1().EndpointSlices(changingNamespace)
+	object := func(hand int, sent string) *discoveryv1.EndpointSlice {
+		s := slice(0)
+		s.Name, s.Annotations = handName(hand), map[string]string{"sent": sent}
+		return s
+	}
+	for i := range hands {
+		if _, err := api.Create(ctx, object(i, ""), metav1.CreateOptions{}); err != nil {
+			return nil, err
+		}
+	}
+	return &writer{path: changingPath, update: func(ctx context.Context, hand int, sent string) (string, error) {
+		got, err := api.Update(ctx, object(hand, sent), metav1.UpdateOptions{})
+		if err != nil {
+			return "", err
+		}
+		return got.ResourceVersion, nil
+	}}, nil
+}
+
+// localService creates a Service whose endpoints are limited to their node.
+func (b *bench) localService(ctx context.Context, namespace, name string) error {
+	_, err := b.admin.CoreV1().Services(namespace).Create(ctx, &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{"openyurt.io/topologyKeys": "kubernetes.io/hostname"}},
+		Spec:       corev1.ServiceSpec{ClusterIP: corev1.ClusterIPNone, Ports: []corev1.ServicePort{{Port: 80}}},
+	}, metav1.CreateOptions{})
+	return err
 }
 
 // isFiltered checks that the filter leaves something out. Afterwards, it has read the Services.
@@ -90,13 +171,7 @@ func (b *bench) slices(ctx context.Context, n int) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(creators)
 	for i := range localServices {
-		group.Go(func() error {
-			_, err := b.admin.CoreV1().Services(slicesNamespace).Create(ctx, &corev1.Service{
-				ObjectMeta: metav1.ObjectMeta{Name: serviceName(i * allServices / localServices), Annotations: map[string]string{"openyurt.io/topologyKeys": "kubernetes.io/hostname"}},
-				Spec:       corev1.ServiceSpec{ClusterIP: corev1.ClusterIPNone, Ports: []corev1.ServicePort{{Port: 80}}},
-			}, metav1.CreateOptions{})
-			return err
-		})
+		group.Go(func() error { return b.localService(ctx, slicesNamespace, serviceName(i*allServices/localServices)) })
 	}
 	for i := range n {
 		group.Go(func() error {

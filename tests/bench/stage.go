@@ -30,9 +30,11 @@ const (
 	manyNamespace  = "many"  // 10,000 pods
 	// slicesNamespace has 10,000 EndpointSlices, and is read by the case filters alone.
 	slicesNamespace = "slices"
-	someObjects     = 2000
-	manyObjects     = 10000
-	creators        = 16
+	// changingNamespace has EndpointSlices that change.
+	changingNamespace = "changing"
+	someObjects       = 2000
+	manyObjects       = 10000
+	creators          = 16
 )
 
 // stage is the environment of all cases.
@@ -72,7 +74,7 @@ func newStage(ctx context.Context, o options) (s *stage, err error) {
 	if s.admin, err = kubernetes.NewForConfig(config); err != nil {
 		return s, err
 	}
-	for _, namespace := range []string{smallNamespace, watchNamespace, someNamespace, manyNamespace, slicesNamespace} {
+	for _, namespace := range []string{smallNamespace, watchNamespace, someNamespace, manyNamespace, slicesNamespace, changingNamespace} {
 		if err := s.plane.CreateNamespace(ctx, namespace); err != nil {
 			return s, err
 		}

@@ -69,10 +69,13 @@ func (s *stream) read(body io.ReadCloser) error {
 
 func (s *stream) faults() (lost, twice int64) { return s.missing.Load(), s.twice.Load() }
 
-// writer changes ConfigMaps with several workers. Each has its own ConfigMap, so that no worker
-// waits for another.
+// writer changes objects with several workers. Each has its own object, so that no worker waits for
+// another.
 type writer struct {
-	bench   *bench
+	path string // of the list of the objects
+	// update changes a worker's object, and returns its resourceVersion. In JSON, the object has the
+	// member "sent" with the number of the event.
+	update  func(ctx context.Context, hand int, sent string) (version string, err error)
 	start   time.Time
 	at      []int64 // ns after start, by number of the event
 	version uint64  // resourceVersion of the last change
@@ -82,21 +85,28 @@ const hands = 24
 
 func handName(i int) string { return fmt.Sprintf("changing-%02d", i) }
 
-func (w *writer) object(hand int, sent string) *corev1.ConfigMap {
-	return &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Name: handName(hand)},
-		// The window is there because an update that changes nothing is no event.
-		Data: map[string]string{"pad": strings.Repeat("x", 512), "sent": sent, "window": w.start.String()},
-	}
-}
-
-func (w *writer) prepare(ctx context.Context) error {
-	for i := range hands {
-		if _, err := w.bench.admin.CoreV1().ConfigMaps(watchNamespace).Create(ctx, w.object(i, ""), metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
-			return err
+// configMaps creates ConfigMaps, and returns their writer.
+func (b *bench) configMaps(ctx context.Context) (*writer, error) {
+	api := b.admin.CoreV1().ConfigMaps(watchNamespace)
+	var updates atomic.Int64 // an update that changes nothing is no event
+	object := func(hand int, sent string) *corev1.ConfigMap {
+		return &corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Name: handName(hand)},
+			Data:       map[string]string{"pad": strings.Repeat("x", 512), "sent": sent, "update": strconv.FormatInt(updates.Add(1), 10)},
 		}
 	}
-	return nil
+	for i := range hands {
+		if _, err := api.Create(ctx, object(i, ""), metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+			return nil, err
+		}
+	}
+	return &writer{path: watchPath, update: func(ctx context.Context, hand int, sent string) (string, error) {
+		got, err := api.Update(ctx, object(hand, sent), metav1.UpdateOptions{})
+		if err != nil {
+			return "", err
+		}
+		return got.ResourceVersion, nil
+	}}, nil
 }
 
 // expect starts a window with a number of events.
@@ -112,13 +122,12 @@ func (w *writer) write(ctx context.Context, rate int) (time.Duration, error) {
 	for hand := range hands {
 		group.Go(func() error {
 			for number := range numbers {
-				object := w.object(hand, strconv.Itoa(number))
 				w.at[number] = int64(time.Since(w.start))
-				got, err := w.bench.admin.CoreV1().ConfigMaps(watchNamespace).Update(ctx, object, metav1.UpdateOptions{})
+				version, err := w.update(ctx, hand, strconv.Itoa(number))
 				if err != nil {
 					return err
 				}
-				if versions[hand], err = strconv.ParseUint(got.ResourceVersion, 10, 64); err != nil {
+				if versions[hand], err = strconv.ParseUint(version, 10, 64); err != nil {
 					return err
 				}
 			}

@@ -20,8 +20,8 @@ func (b *bench) watches(ctx context.Context) error {
 	if b.short {
 		last, rounds = 2*time.Second, 1
 	}
-	w := &writer{bench: b}
-	if err := w.prepare(ctx); err != nil {
+	w, err := b.configMaps(ctx)
+	if err != nil {
 		return err
 	}
 	for _, shape := range []struct{ streams, rate int }{{20, 100}, {1, 1000}} {
@@ -102,8 +102,8 @@ func (b *bench) crowd(ctx context.Context) error {
 	if b.short {
 		last, rounds = 5*time.Second, 1
 	}
-	w := &writer{bench: b}
-	if err := w.prepare(ctx); err != nil {
+	w, err := b.configMaps(ctx)
+	if err != nil {
 		return err
 	}
 	p50, p99, each := map[string]series{"on": {}, "off": {}}, map[string]series{"on": {}, "off": {}}, series{}
@@ -148,13 +148,13 @@ func (b *bench) window(ctx context.Context, w *writer, sides []*window, streams,
 	defer stop()
 	readers, reading := errgroup.WithContext(reading)
 	for _, side := range sides {
-		version, err := side.target.listVersion(ctx, watchPath)
+		version, err := side.target.listVersion(ctx, w.path)
 		if err != nil {
 			return 0, err
 		}
 		for range streams {
 			s := newStream(events, w.start)
-			resp, err := side.target.open(reading, side.target.client, watchPath+"?watch=true&resourceVersion="+version, asJSON)
+			resp, err := side.target.open(reading, side.target.client, w.path+"?watch=true&resourceVersion="+version, asJSON)
 			if err != nil {
 				return 0, err
 			}
