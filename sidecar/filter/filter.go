@@ -56,7 +56,10 @@ type Filter struct {
 	followers map[followerKey]*follower
 	watches   map[*watch]struct{}
 	passing   map[*passing]struct{}
-	running   sync.WaitGroup
+
+	ending  sync.Mutex // the last to be taken
+	ended   bool
+	running sync.WaitGroup
 }
 
 var _ http.RoundTripper = (*Filter)(nil)
@@ -112,8 +115,20 @@ func (f *Filter) Set(s Settings) {
 
 // Close ends the followers, and returns when their goroutines have ended.
 func (f *Filter) Close() {
+	f.ending.Lock()
+	f.ended = true
+	f.ending.Unlock()
 	f.cancel()
 	f.running.Wait()
+}
+
+// start runs a goroutine that Close waits for, none after Close.
+func (f *Filter) start(run func()) {
+	f.ending.Lock()
+	defer f.ending.Unlock()
+	if !f.ended {
+		f.running.Go(run)
+	}
 }
 
 // alike reports whether two settings show a client the same of a resource, as far as they do not

@@ -92,7 +92,7 @@ func (fl *follower) release() {
 	}
 	idle := fl.filter.Clock.NewTimer(linger)
 	fl.idle = idle
-	fl.filter.running.Go(func() {
+	fl.filter.start(func() {
 		select {
 		case <-idle.C():
 			fl.end(idle)
@@ -302,7 +302,7 @@ func isSettled[T any](c *collection[T]) bool {
 // start follows a target until ctx ends.
 func start[T any](ctx context.Context, fl *follower, t target, read func(*rule.Object) (types.NamespacedName, T, bool, error)) *collection[T] {
 	c := &collection[T]{target: t, filter: fl.filter, like: fl.like, read: read, changed: fl.refresh, settled: make(chan struct{})}
-	fl.filter.running.Go(func() { c.run(ctx) })
+	fl.filter.start(func() { c.run(ctx) })
 	return c
 }
 

@@ -36,7 +36,7 @@ func (f *Filter) pass(q *query, resp *http.Response) {
 
 // cut ends the stream with an error, without waiting for it.
 func (p *passing) cut() {
-	p.once.Do(func() { p.filter.running.Go(func() { _ = p.ReadCloser.Close() }) })
+	p.once.Do(func() { p.filter.start(func() { _ = p.ReadCloser.Close() }) })
 }
 
 // Close ends the watch.
