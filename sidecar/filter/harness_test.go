@@ -443,7 +443,7 @@ func newPool(name string, nodes ...string) *nodePool {
 
 func (p *nodePool) DeepCopyObject() runtime.Object {
 	c := *p
-	p.ObjectMeta.DeepCopyInto(&c.ObjectMeta)
+	p.DeepCopyInto(&c.ObjectMeta)
 	c.Status.Nodes = slices.Clone(p.Status.Nodes)
 	return &c
 }

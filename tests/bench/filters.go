@@ -44,15 +44,20 @@ func (b *bench) filters(ctx context.Context) error {
 		if err := b.isFiltered(ctx, &filtered, e.accept, size); err != nil {
 			return err
 		}
-		times := series{}
+		times, own := series{}, series{}
 		for round := range b.rounds {
 			targets := []*target{b.on, &filtered}
 			for i := range targets {
 				t := targets[(i+round)%len(targets)]
-				if _, err := t.cpu(ctx); err != nil { // waits until it is idle
+				before, err := t.cpu(ctx)
+				if err != nil {
 					return err
 				}
 				took, _, err := t.timed(ctx, slicesPath, e.accept)
+				if err != nil {
+					return err
+				}
+				after, err := t.cpu(ctx)
 				if err != nil {
 					return err
 				}
@@ -61,6 +66,7 @@ func (b *bench) filters(ctx context.Context) error {
 					name = "filtered"
 				}
 				times.add(name, ms(took))
+				own.add(name, ms(after-before))
 			}
 		}
 		what := fmt.Sprintf("LIST %d EndpointSlices, %s, %.1f MB", objects, e.name, float64(size)/1e6)
@@ -68,6 +74,8 @@ func (b *bench) filters(ctx context.Context) error {
 		b.report.note(what, "through servicetopology: to the last byte", "ms", none, times.median("filtered"))
 		ratio := times.ratio("filtered", "unfiltered")
 		b.report.note(what, "through servicetopology, of unfiltered", "x", none, ratio).atMost(ratio, 1.10, "on")
+		b.report.note(what, "unfiltered: own CPU", "ms", none, own.median("unfiltered"))
+		b.report.note(what, "through servicetopology: own CPU", "ms", none, own.median("filtered"))
 	}
 	return b.filteredWatch(ctx, &filtered)
 }
