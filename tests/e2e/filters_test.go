@@ -15,9 +15,7 @@ import (
 const (
 	thisNode    = "edge-node" // of pods of the test bed
 	otherNode   = "other-node"
-	poolLabel   = "apps.openyurt.io/nodepool"
 	hostname    = "kubernetes.io/hostname"
-	nodePool    = "openyurt.io/nodepool"
 	atThisNode  = "[10.1.0.1]"
 	atBothNodes = "[10.1.0.1 10.1.0.2]"
 )
@@ -108,16 +106,16 @@ func (s *site) endpoints(name, service string) {
 	}
 }
 
-// inPool creates a Node in a pool, or moves it there.
-func (s *site) inPool(name, pool string) {
+// labelNode creates a Node with a label, or changes the label.
+func (s *site) labelNode(name, label, value string) {
 	s.t.Helper()
 	api := cluster.Client().CoreV1().Nodes()
 	node, err := api.Get(s.ctx, name, metav1.GetOptions{})
 	if err == nil {
-		node.Labels[poolLabel] = pool
+		node.Labels[label] = value
 		_, err = api.Update(s.ctx, node, metav1.UpdateOptions{})
 	} else {
-		_, err = api.Create(s.ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{poolLabel: pool}}}, metav1.CreateOptions{})
+		_, err = api.Create(s.ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{label: value}}}, metav1.CreateOptions{})
 		s.t.Cleanup(func() {
 			if err := api.Delete(context.WithoutCancel(s.ctx), name, metav1.DeleteOptions{}); err != nil {
 				s.t.Error(err)
@@ -182,24 +180,31 @@ func TestAnInformerSeesTheEndpointsOfItsNode(t *testing.T) {
 	}
 }
 
-func TestAnInformerSeesTheEndpointsOfItsPool(t *testing.T) {
-	s := newSite(t)
-	s.readsEndpoints(true)
-	s.inPool(thisNode, "hangzhou")
-	s.inPool(otherNode, "shanghai")
-	s.topology("web", nodePool)
-	s.endpoints("web-1", "web")
-	p := s.pod(followsEndpoints(""))
-	p.sees("present", "web-1", atThisNode)
-	s.inPool(otherNode, "hangzhou")
-	p.sees("web-1", atBothNodes)
-	p.offline()
-	p.restart("rockpool-sidecar")
-	p.restart("app")
-	p.sees("present", "web-1", atBothNodes)
-	s.inPool(otherNode, "shanghai")
-	p.online()
-	p.sees("web-1", atThisNode)
+func TestAnInformerSeesTheEndpointsOfItsPoolAndZone(t *testing.T) {
+	for name, x := range map[string]struct{ label, topology string }{
+		"pool": {"apps.openyurt.io/nodepool", "openyurt.io/nodepool"},
+		"zone": {"topology.kubernetes.io/zone", "kubernetes.io/zone"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.readsEndpoints(true)
+			s.labelNode(thisNode, x.label, "hangzhou")
+			s.labelNode(otherNode, x.label, "shanghai")
+			s.topology("web", x.topology)
+			s.endpoints("web-1", "web")
+			p := s.pod(followsEndpoints(""))
+			p.sees("present", "web-1", atThisNode)
+			s.labelNode(otherNode, x.label, "hangzhou")
+			p.sees("web-1", atBothNodes)
+			p.offline()
+			p.restart("rockpool-sidecar")
+			p.restart("app")
+			p.sees("present", "web-1", atBothNodes)
+			s.labelNode(otherNode, x.label, "shanghai")
+			p.online()
+			p.sees("web-1", atThisNode)
+		})
+	}
 }
 
 func TestAClientIsNotShownWhatIsFilteredAway(t *testing.T) {

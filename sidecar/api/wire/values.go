@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -96,7 +95,6 @@ func (f jsonFormat) Replace(dst, message []byte, m Member, edit func([]byte) ([]
 	if err != nil || value == nil {
 		return append(dst, message...), err
 	}
-	dst = slices.Grow(dst, len(message))
 	// value is a slice of message, so the capacities show where it begins.
 	begin := cap(message) - cap(value)
 	end := begin + len(value)
