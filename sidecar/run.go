@@ -327,6 +327,7 @@ func (s *sidecar) serve(ctx context.Context, l *listeners) error {
 	parts.Go(func() error { return s.disk.Follow(behind, s.loadState, adopted) })
 	parts.Go(func() error { return s.caches.Disk.Run(behind) })
 	parts.Go(func() error { return s.caches.Memory.Run(behind) })
+	parts.Go(func() error { s.releaseMemory(behind, clock.RealClock{}); return nil })
 
 	front, ctx := errgroup.WithContext(ctx)
 	front.Go(func() error { return s.proxy.Serve(ctx, l.api) })

@@ -28,6 +28,8 @@ const (
 
 	pageSize   = 4096
 	maxReaders = 3
+	// readerIdleTime is when a reader that is not used is closed. Most pods read offline only.
+	readerIdleTime = time.Minute
 	// DefaultMaxSize bounds the file, in bytes.
 	DefaultMaxSize = 256 << 20
 )
@@ -167,6 +169,7 @@ func (db *DB) open(ctx context.Context) error {
 		"PRAGMA trusted_schema = OFF",
 	}})
 	f.read.SetMaxOpenConns(maxReaders)
+	f.read.SetConnMaxIdleTime(readerIdleTime)
 	var err error
 	if f.stmts, err = prepareStatements(ctx, f.write); err == nil {
 		f.inode, err = os.Stat(db.path)
@@ -235,4 +238,16 @@ func (db *DB) initialize(ctx context.Context, write *sql.DB, unclean bool) error
 	db.lastQueued.Store(queued)
 	db.next.Store(max(db.next.Load(), next))
 	return translate(op, err)
+}
+
+// ReleaseMemory gives back the memory in which the writer keeps pages, as much as is not in use.
+// Readers are closed when they are idle.
+func (db *DB) ReleaseMemory(ctx context.Context) error {
+	file, release, err := db.acquire()
+	if err != nil {
+		return err
+	}
+	defer release()
+	_, err = file.write.ExecContext(ctx, "PRAGMA shrink_memory")
+	return file.wrapErr("release memory", err)
 }

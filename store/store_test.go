@@ -590,3 +590,16 @@ func TestTheSQLiteShellCanReadTheCache(t *testing.T) {
 		}
 	}
 }
+
+func TestADatabaseIsUsedAfterItsMemoryWasReleased(t *testing.T) {
+	db := openAt(t, t.TempDir(), Options{})
+	update(t, db, func(tx *Tx) error { return tx.PutLink("online", "before") })
+	if err := db.ReleaseMemory(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	update(t, db, func(tx *Tx) error { return tx.PutLink("offline", "after") })
+	all, err := db.Links(t.Context(), time.Time{})
+	if err != nil || len(all) != 2 {
+		t.Errorf("%v, %v", all, err)
+	}
+}

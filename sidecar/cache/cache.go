@@ -122,6 +122,16 @@ func (c Caches) SetExclude(rules exclude.Rules) {
 	}
 }
 
+// ReleaseMemory gives back the memory that the databases keep for pages.
+func (c Caches) ReleaseMemory(ctx context.Context) (err error) {
+	for _, one := range []*Cache{c.Disk, c.Memory} {
+		if db := one.Store(); db != nil {
+			err = errors.Join(err, db.ReleaseMemory(ctx))
+		}
+	}
+	return err
+}
+
 // Of gives the cache that the answer to a request belongs to.
 func (c Caches) Of(info *request.Info) *Cache {
 	resource := schema.GroupResource{Group: info.Group, Resource: info.Resource}

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"context"
+	"runtime/debug"
+	"runtime/metrics"
+	"time"
+
+	"go.uber.org/zap"
+	"k8s.io/utils/clock"
+)
+
+const (
+	// idleInterval is how long a sidecar must be quiet before it gives memory back to the node.
+	idleInterval = time.Minute
+	// quietBytes is how many bytes a quiet sidecar allocates in that time at most.
+	quietBytes = 1 << 20
+	// usedBytes is how many it must have allocated since it gave memory back, to do so again.
+	usedBytes = 4 << 20
+)
+
+// idleMemory decides when memory is given back to the node. The Go runtime keeps what a list needed,
+// because the next one may need it, too, and gives it back only slowly; so does SQLite. Beside many
+// other sidecars that are quiet most of the time it is better given back.
+type idleMemory struct{ last, released uint64 }
+
+// due is called once in an idleInterval with how many bytes were allocated since the start.
+func (m *idleMemory) due(allocated uint64) bool {
+	quiet, used := allocated-m.last <= quietBytes, allocated-m.released >= usedBytes
+	m.last = allocated
+	if quiet && used {
+		m.released = allocated
+	}
+	return quiet && used
+}
+
+// releaseMemory gives memory back to the node whenever the sidecar has become quiet, until ctx ends.
+func (s *sidecar) releaseMemory(ctx context.Context, c clock.WithTicker) {
+	ticker := c.NewTicker(idleInterval)
+	defer ticker.Stop()
+	var m idleMemory
+	allocated := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C():
+		}
+		metrics.Read(allocated)
+		if !m.due(allocated[0].Value.Uint64()) {
+			continue
+		}
+		if err := s.caches.ReleaseMemory(ctx); err != nil && ctx.Err() == nil {
+			s.log.Debug("the caches keep their memory", zap.Error(err))
+		}
+		debug.FreeOSMemory()
+	}
+}
