@@ -64,12 +64,12 @@ type connectFront struct {
 func (f *connectFront) handle(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodConnect {
 		writeStatus(w, failure(http.StatusMethodNotAllowed, metav1.StatusReasonMethodNotAllowed,
-			"only CONNECT is served here: plain HTTP is not proxied"))
+			"only CONNECT is served here: plain HTTP is not proxied"), "")
 		return
 	}
 	if host, port, err := net.SplitHostPort(r.URL.Host); err != nil || host == "" || port == "" {
 		writeStatus(w, failure(http.StatusBadRequest, metav1.StatusReasonBadRequest,
-			"the target of CONNECT must be host:port")) // RFC 9110 §9.3.6
+			"the target of CONNECT must be host:port"), "") // RFC 9110 §9.3.6
 		return
 	}
 	f.engine.ServeHTTP(&connectWriter{ResponseWriter: w, tunnels: f.tunnels}, r)

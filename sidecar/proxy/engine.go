@@ -119,9 +119,11 @@ func (x *exchange) roundTrip(r *http.Request) (*http.Response, error) {
 			StatusCode: http.StatusBadGateway, Header: http.Header{}, Body: http.NoBody, Request: r,
 		}, nil
 	}
-	if err != nil {
+	if err == nil {
+		x.audit = response.Header.Get(auditID)
+	} else {
 		x.err = err
-		response = statusResponse(r, statusOf(err), x.server.options.Pretty != nil && x.server.options.Pretty(r))
+		response = statusResponse(r, statusOf(err), x.id, x.server.options.Pretty != nil && x.server.options.Pretty(r))
 	}
 	x.prepareResponse(r, response)
 	if err != nil && x.upload.pending() {

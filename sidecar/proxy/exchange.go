@@ -15,6 +15,8 @@ type exchange struct {
 	run    *run
 	ctx    context.Context
 	out    writer
+	id     string // of the request; see requestID
+	audit  string // upstream's id of it; empty if it has not answered
 	body   *body   // of upstream's response; nil if it has none
 	upload *upload // of an HTTP/1.1 client; nil if it has none
 	err    error
@@ -34,7 +36,7 @@ func (shutdownError) Status() metav1.Status {
 // handle is the handler of the reverse proxy's port. It refuses requests meant for a forward proxy,
 // and dispatches upgrades and ordinary requests.
 func (s *Server) handle(run *run, w http.ResponseWriter, r *http.Request) {
-	x := &exchange{server: s, run: run, ctx: r.Context(), out: writer{ResponseWriter: w}}
+	x := &exchange{server: s, run: run, ctx: r.Context(), out: writer{ResponseWriter: w}, id: requestID(r.Header)}
 	if s.options.Context != nil {
 		x.ctx = s.options.Context(x.ctx)
 	}
@@ -44,7 +46,7 @@ func (s *Server) handle(run *run, w http.ResponseWriter, r *http.Request) {
 	switch {
 	case refusal != nil:
 		x.err = fmt.Errorf("refused: %s", refusal.Message)
-		writeStatus(&x.out, *refusal)
+		writeStatus(&x.out, *refusal, x.id)
 	case protocol != "":
 		x.switchProtocol(r)
 	default:
@@ -78,6 +80,8 @@ func (x *exchange) observe(r *http.Request, protocol string, start time.Time) {
 	}
 	x.server.options.Observe(Exchange{
 		Context:   x.ctx,
+		ID:        x.id,
+		AuditID:   x.audit,
 		Method:    r.Method,
 		Path:      r.URL.Path,
 		Query:     r.URL.RawQuery,

@@ -51,12 +51,16 @@ func encode(status metav1.Status) []byte {
 }
 
 // header returns the header of a response with the Status. Retry-After repeats RetryAfterSeconds of
-// the Status and is absent without it: client-go retries by itself when it sees the field.
-func header(status metav1.Status, length int) http.Header {
+// the Status and is absent without it: client-go retries by itself when it sees the field. Audit-Id
+// has the id by which a person finds the request in the log.
+func header(status metav1.Status, id string, length int) http.Header {
 	h := http.Header{
 		"Content-Type":   {"application/json"},
 		"Content-Length": {strconv.Itoa(length)},
 		"Cache-Control":  {"no-cache, private"},
+	}
+	if id != "" {
+		h.Set(auditID, id)
 	}
 	if status.Details != nil && status.Details.RetryAfterSeconds > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(status.Details.RetryAfterSeconds)))
@@ -65,7 +69,7 @@ func header(status metav1.Status, length int) http.Header {
 }
 
 // statusResponse returns the Status as a response of the Transport.
-func statusResponse(r *http.Request, status metav1.Status, pretty bool) *http.Response {
+func statusResponse(r *http.Request, status metav1.Status, id string, pretty bool) *http.Response {
 	data := encode(status)
 	if pretty {
 		var indented bytes.Buffer
@@ -78,7 +82,7 @@ func statusResponse(r *http.Request, status metav1.Status, pretty bool) *http.Re
 		Proto:         "HTTP/1.1",
 		ProtoMajor:    1,
 		ProtoMinor:    1,
-		Header:        header(status, len(data)),
+		Header:        header(status, id, len(data)),
 		ContentLength: int64(len(data)),
 		Body:          io.NopCloser(bytes.NewReader(data)),
 		Request:       r,
@@ -87,9 +91,9 @@ func statusResponse(r *http.Request, status metav1.Status, pretty bool) *http.Re
 }
 
 // writeStatus answers a request that never reaches the Transport.
-func writeStatus(w http.ResponseWriter, status metav1.Status) {
+func writeStatus(w http.ResponseWriter, status metav1.Status, id string) {
 	data := encode(status)
-	for name, values := range header(status, len(data)) {
+	for name, values := range header(status, id, len(data)) {
 		w.Header()[name] = values
 	}
 	w.WriteHeader(int(status.Code))

@@ -14,9 +14,9 @@ import (
 // half of each connection. ReverseProxy supports any protocol and ends both halves.
 func newUpgrade(s *Server) http.Handler {
 	if s.options.Upgrade == nil {
-		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			writeStatus(w, failure(http.StatusNotImplemented, metav1.StatusReasonMethodNotAllowed,
-				"protocol upgrades are not served here"))
+				"protocol upgrades are not served here"), r.Context().Value(exchangeKey{}).(*exchange).id)
 		})
 	}
 	return &httputil.ReverseProxy{
@@ -62,7 +62,7 @@ func upgradeFailed(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Context().Err() != nil {
 		panic(http.ErrAbortHandler) // the client has disconnected or the grace is over
 	}
-	writeStatus(w, statusOf(err))
+	writeStatus(w, statusOf(err), x.id)
 }
 
 // copyBuffers lets ReverseProxy use the pool of large buffers.
