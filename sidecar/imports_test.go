@@ -12,7 +12,7 @@ import (
 // picture.
 var layers = [][]string{
 	{"sidecar"},
-	{"sidecar/dispatch", "sidecar/socket", "sidecar/filter", "sidecar/meter", "sidecar/doctor", "sidecar/status"},
+	{"sidecar/dispatch", "sidecar/socket", "sidecar/filter", "sidecar/meter", "sidecar/doctor", "sidecar/status", "sidecar/report"},
 	{"sidecar/watch"},
 	{"sidecar/relist"},
 	{"sidecar/cache", "sidecar/inspect"},
@@ -24,6 +24,7 @@ var layers = [][]string{
 	{"sidecar/api/request"},
 	{"sidecar/api/wire", "store", "sidecar/upstream", "sidecar/proxy", "sidecar/principal", "sidecar/pod/account",
 		"sidecar/pod/certs", "sidecar/pod/prepare", "sidecar/pod/slot", "sidecar/pod/wait"},
+	{"sidecar/outage"},
 	{"sidecar/api/origin", "sidecar/tally", "sidecar/pod/flock"},
 }
 

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/config"
 	"rockpool.dev/sidecar/dispatch"
 	"rockpool.dev/sidecar/proxy"
@@ -78,7 +79,7 @@ func accessLine(x *proxy.Exchange) tally.Line {
 	}
 	line := tally.Line{Level: zapcore.InfoLevel, Message: accessMessage, Err: x.Err, Kind: []zap.Field{zap.String("verb", verb)}}
 	if trace.Info.IsResource {
-		line.Kind = append(line.Kind, zap.String("resource", resource(trace)))
+		line.Kind = append(line.Kind, zap.String("resource", resource(&trace.Info)))
 		line.Fields = append(line.Fields, zap.String("namespace", trace.Info.Namespace), zap.String("name", trace.Info.Name))
 	} else {
 		line.Kind = append(line.Kind, zap.String("method", x.Method), zap.String("path", x.Path))
@@ -95,14 +96,17 @@ func accessLine(x *proxy.Exchange) tally.Line {
 	return line
 }
 
-// resource is group/version/resource/subresource.
-func resource(trace dispatch.Trace) string {
-	s := trace.Info.Version + "/" + trace.Info.Resource
-	if trace.Info.Group != "" {
-		s = trace.Info.Group + "/" + s
+// resource is group/version/resource/subresource, or the path of another request.
+func resource(info *request.Info) string {
+	if !info.IsResource {
+		return info.Path
 	}
-	if trace.Info.Subresource != "" {
-		s += "/" + trace.Info.Subresource
+	s := info.Version + "/" + info.Resource
+	if info.Group != "" {
+		s = info.Group + "/" + s
+	}
+	if info.Subresource != "" {
+		s += "/" + info.Subresource
 	}
 	return s
 }

@@ -29,12 +29,14 @@ import (
 	"rockpool.dev/sidecar/dispatch"
 	"rockpool.dev/sidecar/filter"
 	"rockpool.dev/sidecar/meter"
+	"rockpool.dev/sidecar/outage"
 	"rockpool.dev/sidecar/pod/account"
 	"rockpool.dev/sidecar/pod/certs"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/proxy"
 	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/relist"
+	"rockpool.dev/sidecar/report"
 	"rockpool.dev/sidecar/socket"
 	"rockpool.dev/sidecar/status"
 	"rockpool.dev/sidecar/tally"
@@ -81,12 +83,17 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 		return err
 	}
 	mirror := account.New(account.Options{Source: cfg.Account.Source, Mirror: cfg.Account.Mirror, CAPEM: authority.CAPEM(), Logger: log})
+	reporter := report.New(log, clock.RealClock{})
+	reporter.Set(report.Kinds(cfg.Report))
+	rebuilt := func(what string) { reporter.Note(report.CacheRebuilt, what) }
+	evicted := func(what string) { reporter.Note(report.QuotaReached, what) }
 	excluded := &exclude.Current{}
 	excluded.Set(cfg.Cache.Exclude)
 	disk := cache.OpenDisk(ctx, cache.Options{
 		Exclude:   excluded,
 		Directory: cfg.Cache.Directory, MaxSize: cfg.Cache.MaxSize, Account: cfg.Account.Source, Logger: log,
 		Budget: record.Budget{PerDay: cfg.Cache.WriteBudget, Written: meter.Written},
+		Rebuilt: rebuilt, Evicted: evicted,
 	})
 	defer disk.Close()
 	memory := &cache.Cache{}
@@ -94,14 +101,16 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 		memory = cache.OpenMemory(ctx, cache.Options{
 			Exclude:   excluded,
 			Directory: filepath.Join(cfg.Private.Directory, "cache"), MaxSize: cmp.Or(cfg.Cache.MemoryMaxSize, cache.MemorySize()), Logger: log,
+			Rebuilt: rebuilt, Evicted: evicted,
 		})
 	}
 	defer memory.Close() //nolint:errcheck // nothing of it is needed any more
 
 	s := &sidecar{
-		cfg: cfg, flags: flags, started: time.Now(), log: log, repeated: repeated, recent: recent, meter: meter.New(func(ctx context.Context) request.Info { return dispatch.TraceOf(ctx).Info }), level: level, mirror: mirror,
+		cfg: cfg, flags: flags, started: time.Now(), log: log, repeated: repeated, recent: recent, reporter: reporter, meter: meter.New(func(ctx context.Context) request.Info { return dispatch.TraceOf(ctx).Info }), level: level, mirror: mirror,
 		disk: disk, caches: cache.Caches{Disk: disk.Cache, Memory: memory, MemoryOnly: cfg.Cache.MemoryOnly, Exclude: excluded},
 	}
+	s.outage = s.newOutage()
 	if err := s.connect(settings); err != nil {
 		return err
 	}
@@ -132,8 +141,10 @@ type sidecar struct {
 	flags       *pflag.FlagSet
 	started     time.Time
 	log         *zap.Logger
-	repeated    *tally.Log      // for lines that an outage repeats
-	recent      *status.Recent  // the last errors
+	repeated    *tally.Log     // for lines that an outage repeats
+	recent      *status.Recent // the last errors
+	outage      *outage.Keeper
+	reporter    *report.Reporter
 	page        *status.Handler // shows the status
 	level       zap.AtomicLevel // of log
 	meter       *meter.Meter
@@ -200,8 +211,12 @@ func (s *sidecar) connect(settings upstream.Settings) (err error) {
 // linkChanged takes note of a new state of the link.
 func (s *sidecar) linkChanged(state upstream.State, reason string) {
 	s.disk.Link(state.String(), reason)
-	if state == upstream.Online {
+	switch state {
+	case upstream.Online:
 		s.repeated.End()
+		s.outage.Up()
+	case upstream.Offline:
+		s.outage.Down(reason)
 	}
 }
 
@@ -211,6 +226,7 @@ func (s *sidecar) newDispatcher() {
 		Verifier:       principal.NewVerifier(principal.Options{Keys: s.keys, Own: s.podToken, Accepted: s.accepted, Grace: s.cfg.Offline.TokenGrace}),
 		ReviewLifetime: s.cfg.Offline.ReviewLifetime,
 		WritePatience:  s.cfg.Offline.WritePatience,
+		Offline:        s.answeredOffline,
 		Logger:         s.log,
 		Repeated:       s.repeated,
 	}
@@ -255,6 +271,7 @@ func (s *sidecar) loadState(ctx context.Context) {
 	if err := s.accepted.Load(ctx); err != nil {
 		s.log.Warn("cannot load the tokens accepted before the restart", zap.Error(err))
 	}
+	s.resumeOutage(ctx)
 	s.loadQueue(ctx)
 }
 
@@ -290,6 +307,7 @@ func (s *sidecar) apply(cfg config.Config) error {
 	}
 	s.filter.Set(filters)
 	s.level.SetLevel(cfg.Log.Level)
+	s.reporter.Set(report.Kinds(cfg.Report))
 	s.dispatcher.SetAgents(cfg.Cache.Agents)
 	s.caches.SetExclude(cfg.Cache.Exclude)
 	return nil
@@ -314,6 +332,10 @@ func (s *sidecar) serve(ctx context.Context, l *listeners) error {
 	parts.Go(func() error { return s.upstream.Run(behind) })
 	parts.Go(func() error { return s.keys.Run(behind) })
 	parts.Go(func() error { return s.accepted.Run(behind) })
+	parts.Go(func() error { return s.outage.Run(behind) })
+	parts.Go(func() error {
+		return s.reporter.Run(behind, report.Way{Transport: s.upstream, Token: s.mirror.Token, WaitOnline: s.upstream.WaitOnline})
+	})
 	refresher := relist.Refresher{Upstream: s.upstream, Caches: s.caches, Credentials: s.credentials, Logger: s.log, Clock: clock.RealClock{}}
 	parts.Go(func() error { return refresher.Run(behind) })
 	parts.Go(func() error { return s.outbox.Run(behind, s.dispatcher) })

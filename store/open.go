@@ -42,8 +42,10 @@ type Options struct {
 	MaxSize int64
 	// Now returns the time; nil means time.Now.
 	Now func() time.Time
-	// Notice gets a sentence about a file that Open cannot use and replaces. Nil means none.
+	// Notice gets a sentence about a file that Open cannot use. Nil means none.
 	Notice func(string)
+	// Replaced gets a sentence about a file that Open replaces by an empty one. Nil means Notice.
+	Replaced func(string)
 }
 
 // Open opens the cache in directory dir, and creates it if it is missing. Open renames a
@@ -60,6 +62,9 @@ func Open(ctx context.Context, dir string, opts Options) (*DB, error) {
 	if opts.Notice == nil {
 		opts.Notice = func(string) {}
 	}
+	if opts.Replaced == nil {
+		opts.Replaced = opts.Notice
+	}
 	db := &DB{path: filepath.Join(dir, FileName), opts: opts}
 	if err := checkWritable(dir); err != nil {
 		return nil, err
@@ -70,17 +75,17 @@ func Open(ctx context.Context, dir string, opts Options) (*DB, error) {
 	}
 	switch {
 	case errors.Is(err, ErrCorrupt):
-		opts.Notice(fmt.Sprintf("cannot use the database; starting with an empty cache and "+
+		opts.Replaced(fmt.Sprintf("cannot use the database; starting with an empty cache and "+
 			"keeping the file as %s.corrupt, unless the disk is full: %v", FileName, err))
 		err = db.recreate(ctx)
 	case errors.Is(err, ErrForeign):
-		opts.Notice(fmt.Sprintf("cannot use the database; starting with an empty cache and "+
+		opts.Replaced(fmt.Sprintf("cannot use the database; starting with an empty cache and "+
 			"keeping the file as %s.foreign: %v", FileName, err))
 		if err = setAside(db.path, db.path+".foreign"); err == nil {
 			err = db.openAndRestore(ctx)
 		}
 	case errors.Is(err, errSchemaVersion):
-		opts.Notice(fmt.Sprintf("cannot use the database; starting with an empty cache: %v", err))
+		opts.Replaced(fmt.Sprintf("cannot use the database; starting with an empty cache: %v", err))
 		if err = removeDatabase(db.path); err == nil {
 			err = db.openAndRestore(ctx)
 		}

@@ -58,6 +58,8 @@ const (
 	// AnnotationPool and AnnotationZone say where the pod's node is, for filters.
 	AnnotationPool = AnnotationPrefix + "pool"
 	AnnotationZone = AnnotationPrefix + "zone"
+	// AnnotationReport says how the API server is told of an outage ("events,condition").
+	AnnotationReport = AnnotationPrefix + "report"
 	// AnnotationLogLevel is the log level of the sidecar.
 	AnnotationLogLevel = AnnotationPrefix + "log-level"
 	// Annotations that replace parts of [Params.Resources] for this pod.

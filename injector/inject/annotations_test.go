@@ -26,7 +26,7 @@ func TestParseAnnotations(t *testing.T) {
 		{name: "the status is not a setting", in: map[string]string{AnnotationStatus: "anything"}},
 		{name: "all", in: map[string]string{
 			AnnotationInject: "true", AnnotationCacheVolume: "emptyDir", AnnotationImage: "rockpool:dev", AnnotationLogLevel: "warn",
-			AnnotationOfflineEvents: "true", AnnotationOfflineLeases: "false", AnnotationOfflineElectionAnnotations: "true", AnnotationOfflineTokens: "true", AnnotationOfflineWritePatience: "0s",
+			AnnotationOfflineEvents: "true", AnnotationOfflineLeases: "false", AnnotationOfflineElectionAnnotations: "true", AnnotationOfflineTokens: "true", AnnotationOfflineWritePatience: "0s", AnnotationReport: "events,condition",
 			AnnotationCacheSize: "1Gi", AnnotationCacheMemorySize: "24Mi", AnnotationCacheAgents: "kube*, !kubectl", AnnotationPort: "20268", AnnotationMetricsAddress: "pod", AnnotationExcludeContainers: "mesh, log",
 			AnnotationCPURequest: "50m", AnnotationMemoryLimit: "256Mi",
 			AnnotationUpstreams: "https://a:6443 , https://b",
@@ -38,6 +38,7 @@ func TestParseAnnotations(t *testing.T) {
 		{name: "inject has two values", in: map[string]string{AnnotationInject: "True"}, wantErr: `rockpool.dev/inject: unknown value "True" (allowed: true, false)`},
 		{name: "metrics are at two places only", in: map[string]string{AnnotationMetricsAddress: "0.0.0.0"}, wantErr: `rockpool.dev/metrics-address: "0.0.0.0" is not loopback or pod (allowed: loopback, pod)`},
 		{name: "an empty value is not a default", in: map[string]string{AnnotationCacheVolume: ""}, wantErr: `rockpool.dev/cache-volume: unknown value "" (allowed: hostPath, emptyDir)`},
+		{name: "reports have kinds", in: map[string]string{AnnotationReport: "events, mail"}, wantErr: `rockpool.dev/report: " mail" is unknown; allowed are none, events, condition, and events,condition (allowed: none, events, condition, or events,condition)`},
 		{name: "log levels", in: map[string]string{AnnotationLogLevel: "trace"}, wantErr: `rockpool.dev/log-level: unknown value "trace" (allowed: debug, info, warn, error)`},
 		{name: "offline events are on or off", in: map[string]string{AnnotationOfflineEvents: "yes"}, wantErr: `rockpool.dev/offline-events: unknown value "yes" (allowed: true, false)`},
 		{name: "offline tokens are on or off", in: map[string]string{AnnotationOfflineTokens: "1"}, wantErr: `rockpool.dev/offline-tokens: unknown value "1" (allowed: true, false)`},

@@ -15,6 +15,7 @@ import (
 	"rockpool.dev/sidecar/api/agent"
 	"rockpool.dev/sidecar/api/exclude"
 	"rockpool.dev/sidecar/api/filters"
+	"rockpool.dev/sidecar/config"
 )
 
 // setting is one annotation: its key, the allowed values in words, and the function that reads it.
@@ -113,6 +114,10 @@ var settings = []setting{
 	}},
 	{AnnotationZone, "the value of a label", func(_ *Annotations, value string) error {
 		return filters.CheckLabelValue(value)
+	}},
+	{AnnotationReport, "none, events, condition, or events,condition", func(_ *Annotations, value string) error {
+		_, err := config.ParseReport(value)
+		return err
 	}},
 	{AnnotationLogLevel, "debug, info, warn, error", func(_ *Annotations, value string) error {
 		_, err := oneOf(value, "debug", "info", "warn", "error")

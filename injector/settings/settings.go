@@ -106,6 +106,8 @@ func nameOf(k config.Key) string {
 	switch k.Name {
 	case "filters.choice":
 		return "filters"
+	case "report.kinds":
+		return "report"
 	case "upstream.servers":
 		return "upstreams"
 	case "cache.max-size":

@@ -5,6 +5,7 @@ const (
 	withMonitoring  = ".Values.monitoring.enabled"
 	withCertManager = ".Values.certManager.enabled"
 	withJanitor     = ".Values.janitor.enabled"
+	withReport      = ".Values.report.enabled"
 )
 
 // templates are those that the chart has, by the order in the manifests.
@@ -51,6 +52,10 @@ var templates = []template{
 		{"  resourceNames: [\"rockpool-registry\"]\n  verbs: [\"get\"]", "  resourceNames: {{ toJson .Values.image.pullSecrets }}\n  verbs: [\"get\"]"},
 		{"  resourceNames: [\"rockpool-registry\"]\n  verbs: [\"create\"", "  resourceNames: {{ toJson .Values.image.pullSecrets }}\n  verbs: [\"create\""},
 	}},
+
+	{from: "components/report/clusterrole.yaml", name: "report-clusterrole.yaml", when: withReport},
+	{from: "components/report/policy.yaml", name: "report-policy.yaml", when: withReport},
+	{from: "components/report/policybinding.yaml", name: "report-policybinding.yaml", when: withReport},
 
 	{from: "monitoring/podmonitor.yaml", name: "podmonitor.yaml", when: withMonitoring, edits: []edit{
 		{"  name: rockpool-sidecar\n  labels:\n", "  name: rockpool-sidecar\n  labels:\n" + monitoringLabels},

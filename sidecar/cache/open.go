@@ -48,7 +48,11 @@ type Options struct {
 	// Exclude says what is never recorded; nil: nothing.
 	Exclude *exclude.Current
 	Logger  *zap.Logger
-	Clock   clock.WithTicker // nil means the real one
+	// Rebuilt and Evicted, if not nil, are called with a sentence when an empty file has taken the
+	// place of a damaged or lost one, and when recordings were evicted because the cache is full.
+	// They must return soon.
+	Rebuilt, Evicted func(string)
+	Clock            clock.WithTicker // nil means the real one
 }
 
 // Disk is a cache on the node's disk. It outlives the pod, so it must not answer for another
@@ -85,7 +89,7 @@ func (d *Disk) open(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(err, d.slot.Close())
 	}
-	d.use(record.Options{DB: db, Name: "disk", Setting: "cache.max-size", Budget: d.options.Budget, Logger: d.options.Logger})
+	d.use(record.Options{DB: db, Name: "disk", Setting: "cache.max-size", Budget: d.options.Budget, Logger: d.options.Logger, Rebuilt: d.options.Rebuilt, Evicted: d.options.Evicted})
 	cacheOpen.Set(1)
 	d.options.Logger.Info("cache is open", zap.String("path", db.Path()))
 	return nil
@@ -102,7 +106,7 @@ func OpenMemory(ctx context.Context, o Options) *Cache {
 		}
 		db, err := openStore(ctx, o.Directory, o)
 		if err == nil {
-			c.use(record.Options{DB: db, Name: "memory", Setting: "cache.memory-max-size", Logger: o.Logger})
+			c.use(record.Options{DB: db, Name: "memory", Setting: "cache.memory-max-size", Logger: o.Logger, Rebuilt: o.Rebuilt, Evicted: o.Evicted})
 		}
 		return err
 	}
@@ -112,7 +116,13 @@ func OpenMemory(ctx context.Context, o Options) *Cache {
 }
 
 func openStore(ctx context.Context, directory string, o Options) (*store.DB, error) {
-	return store.Open(ctx, directory, store.Options{MaxSize: o.MaxSize, Notice: func(what string) { o.Logger.Warn(what) }})
+	warn := func(what string) { o.Logger.Warn(what) }
+	return store.Open(ctx, directory, store.Options{MaxSize: o.MaxSize, Notice: warn, Replaced: func(what string) {
+		warn(what)
+		if o.Rebuilt != nil {
+			o.Rebuilt(what)
+		}
+	}})
 }
 
 // Close closes the database. It must not be used any more.

@@ -40,6 +40,7 @@ var annotations = []struct{ name, key string }{
 	{"rockpool.dev/offline-write-patience", "offline.write-patience"},
 	{"rockpool.dev/pool", "filters.pool"},
 	{"rockpool.dev/port", ""}, // also in the applications' environment
+	{"rockpool.dev/report", "report.kinds"},
 	{"rockpool.dev/status", ""},
 	{"rockpool.dev/stay", ""},
 	{"rockpool.dev/upstreams", "upstream.servers"},

@@ -40,6 +40,7 @@ type Config struct {
 	Offline  Offline
 	Node     Node
 	Filters  filters.Settings
+	Report   Report
 	Log      Log
 	Shutdown Shutdown
 }
@@ -143,6 +144,9 @@ type Offline struct {
 type Node struct {
 	Name string // empty = unknown
 }
+
+// Report says how the API server is told of an outage.
+type Report struct{ Events, Condition bool }
 
 // Log says what the sidecar logs, and in which format.
 type Log struct {

@@ -373,7 +373,7 @@ func TestTheRuntimeKeysAreMarked(t *testing.T) {
 	want := []string{
 		"cache.agents", "cache.exclude", "filters.choice", "filters.discardcloudservice", "filters.drop-unknown", "filters.forwardkubesvctraffic", "filters.keep",
 		"filters.masterservice", "filters.nodeportisolation", "filters.pool", "filters.pools", "filters.servicetopology", "filters.zone",
-		"log.level", "upstream.connect-timeout", "upstream.failure-threshold", "upstream.keepalive-interval", "upstream.mode",
+		"log.level", "report.kinds", "upstream.connect-timeout", "upstream.failure-threshold", "upstream.keepalive-interval", "upstream.mode",
 		"upstream.probe-interval", "upstream.probe-timeout", "upstream.retry-interval", "upstream.servers", "upstream.success-threshold", "upstream.tls-server-name",
 	}
 	if !slices.Equal(marked, want) {

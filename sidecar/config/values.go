@@ -159,6 +159,25 @@ func boolean(v string) (bool, error) {
 	return v == "true", err
 }
 
+// ParseReport parses report.kinds.
+func ParseReport(v string) (r Report, err error) {
+	for word := range strings.SplitSeq(v, ",") {
+		switch strings.TrimSpace(word) {
+		case "events":
+			r.Events = true
+		case "condition":
+			r.Condition = true
+		case "none":
+			if strings.TrimSpace(v) != "none" {
+				return Report{}, fmt.Errorf("%q has none and more; none alone is allowed, or events, condition or both with a comma", v)
+			}
+		default:
+			return Report{}, fmt.Errorf("%q is unknown; allowed are none, events, condition, and events,condition", word)
+		}
+	}
+	return r, nil
+}
+
 func level(v string) (zapcore.Level, error) {
 	if _, err := oneOf(v, "debug", "info", "warn", "error"); err != nil {
 		return 0, err

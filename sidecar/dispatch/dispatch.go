@@ -51,9 +51,12 @@ type Options struct {
 	// Acceptors take some writes while the link is down. A write that none of them handles is
 	// refused then.
 	Acceptors []write.Acceptor
-	Logger    *zap.Logger
-	Repeated  *tally.Log       // for lines that each request may repeat; nil: one of its own
-	Clock     clock.WithTicker // nil means the real one
+	// Offline, if not nil, is called for each request that was answered without the API server, or
+	// refused. It must return soon.
+	Offline  func(info *request.Info, resp *http.Response, err error)
+	Logger   *zap.Logger
+	Repeated *tally.Log       // for lines that each request may repeat; nil: one of its own
+	Clock    clock.WithTicker // nil means the real one
 }
 
 // Dispatcher is the http.RoundTripper behind the proxy.
@@ -82,7 +85,7 @@ func New(o Options) *Dispatcher {
 	}
 	return &Dispatcher{
 		Options: o, reviews: newReviewSealer(), lookup: defaultLookupTimeout,
-		watches: watch.New(watch.Options{Upstream: o.Upstream, Credentials: o.Credentials, Logger: o.Logger, Clock: o.Clock}),
+		watches: watch.New(watch.Options{Upstream: o.Upstream, Credentials: o.Credentials, Logger: o.Logger, Repeated: o.Repeated, Clock: o.Clock}),
 	}
 }
 
@@ -112,7 +115,10 @@ func (d *Dispatcher) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	resp, err = d.offline(x)
 	if err != nil && inDoubt {
-		return nil, ambiguous()
+		err = ambiguous()
+	}
+	if d.Offline != nil {
+		d.Offline(&x.info, resp, err)
 	}
 	return resp, err
 }

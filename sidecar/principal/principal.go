@@ -105,17 +105,30 @@ func AccountUID(token string) string {
 // Nothing is verified.
 func PodUID(token string) string { return uidsOf(token).Bound.Pod.UID }
 
+// Pod is the pod that a token is bound to.
+type Pod struct{ Namespace, Name, UID string }
+
+// PodOf returns the pod that the token is bound to, and false if the token has none. Nothing is
+// verified.
+func PodOf(token string) (Pod, bool) {
+	bound := uidsOf(token).Bound
+	pod := Pod{bound.Namespace, bound.Pod.Name, bound.Pod.UID}
+	return pod, pod.Namespace != "" && pod.Name != "" && pod.UID != ""
+}
+
 // uidClaims are the claims of a service account's token that have UIDs.
 type uidClaims struct {
 	Bound struct {
-		Account object `json:"serviceaccount"`
-		Pod     object `json:"pod"`
+		Namespace string `json:"namespace"`
+		Account   object `json:"serviceaccount"`
+		Pod       object `json:"pod"`
 	} `json:"kubernetes.io"`
 	Secret string `json:"kubernetes.io/serviceaccount/service-account.uid"`
 }
 
 type object struct {
-	UID string `json:"uid"`
+	Name string `json:"name"`
+	UID  string `json:"uid"`
 }
 
 func uidsOf(token string) (claims uidClaims) {

@@ -111,6 +111,10 @@ func TestUIDs(t *testing.T) {
 			if account, pod := AccountUID(test.token), PodUID(test.token); account != test.account || pod != test.pod {
 				t.Errorf("account %q, pod %q", account, pod)
 			}
+			want := Pod{"a", "p", "u-3"}
+			if pod, ok := PodOf(test.token); ok != (test.pod != "") || ok && pod != want {
+				t.Errorf("bound to %v %v", pod, ok)
+			}
 		})
 	}
 }

@@ -15,8 +15,8 @@ type exchange struct {
 	run    *run
 	ctx    context.Context
 	out    writer
-	id     string // of the request; see requestID
-	audit  string // upstream's id of it; empty if it has not answered
+	id     string  // of the request; see requestID
+	audit  string  // upstream's id of it; empty if it has not answered
 	body   *body   // of upstream's response; nil if it has none
 	upload *upload // of an HTTP/1.1 client; nil if it has none
 	err    error

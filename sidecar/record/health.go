@@ -3,6 +3,7 @@ package record
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"go.uber.org/zap"
@@ -66,6 +67,9 @@ func (r *Recorder) recreated(corrupt bool, cause error) {
 	recreatedTotal.WithLabelValues(r.name, reason).Inc()
 	r.log.Warn("lost the cache file; recording into a new, empty one",
 		zap.String("path", r.db.Path()), zap.String("reason", reason), zap.Error(cause))
+	if r.rebuilt != nil {
+		r.rebuilt(fmt.Sprintf("lost the cache file (%s): %v; recording into a new, empty one", r.name, cause))
+	}
 	for _, s := range r.openWatches.listed() {
 		r.report(Stale{Source: s.source, Form: s.form})
 	}

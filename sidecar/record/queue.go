@@ -41,7 +41,11 @@ type Options struct {
 	Name string
 	// Setting is the name of the setting that bounds the cache's size.
 	Setting string
-	Logger  *zap.Logger
+	// Rebuilt and Evicted, if not nil, are called with a sentence when an empty file has taken the
+	// place of a lost one, and when recordings were evicted because the cache is full. They must
+	// return soon.
+	Rebuilt, Evicted func(string)
+	Logger           *zap.Logger
 	// MaxPending bounds the bytes that wait for the store. There is a reserve beyond it for
 	// operations without a payload. 0 means DefaultMaxPending.
 	MaxPending int
@@ -58,6 +62,8 @@ type Recorder struct {
 	db          *store.DB
 	name        string
 	setting     string
+	rebuilt     func(string) // nil: nobody is told
+	evicted     func(string) // likewise
 	log         *zap.Logger
 	max         int
 	exclude     *exclude.Current
@@ -93,7 +99,7 @@ type Recorder struct {
 // New makes a Recorder. It writes nothing before Run.
 func New(opts Options) *Recorder {
 	return &Recorder{
-		db: opts.DB, name: opts.Name, setting: opts.Setting, log: opts.Logger.With(zap.String("cache", opts.Name)),
+		db: opts.DB, name: opts.Name, setting: opts.Setting, rebuilt: opts.Rebuilt, evicted: opts.Evicted, log: opts.Logger.With(zap.String("cache", opts.Name)),
 		max: cmp.Or(opts.MaxPending, DefaultMaxPending), exclude: opts.Exclude, groupOps: groupOps,
 		clock: cmp.Or[clock.Clock](opts.Clock, clock.RealClock{}), metrics: gaugesOf(opts.Name),
 		openWatches: openWatches{open: map[store.Scope]*openWatch{}},

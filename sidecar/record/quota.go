@@ -3,6 +3,7 @@ package record
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"go.uber.org/zap"
@@ -54,6 +55,9 @@ func (r *Recorder) enforceQuota(ctx context.Context, full bool) error {
 	if n > 0 {
 		r.log.Info("the cache is full; evicted the oldest objects, collections and responses",
 			zap.Int("deleted", n), zap.Int64("usedBytes", used), zap.Int64("maxBytes", bound))
+		if r.evicted != nil {
+			r.evicted(fmt.Sprintf("the cache (%s) is full: %d of %d bytes are used, and the %d oldest objects, collections and responses were evicted; raise %s, or record less by cache.agents or cache.exclude", r.name, used, bound, n, r.setting))
+		}
 	}
 	return errors.Join(err, r.shrink(ctx))
 }

@@ -216,9 +216,11 @@ func (u *Upstream) enter(after State, now time.Time) {
 	if after == before {
 		return
 	}
+	lasted := zap.Skip()
 	if before == Offline {
 		u.outage = now.Sub(u.since)
 		u.outages += u.outage
+		lasted = zap.Stringer("lasted", u.outage.Round(time.Millisecond))
 	}
 	switch Online {
 	case before:
@@ -243,7 +245,7 @@ func (u *Upstream) enter(after State, now time.Time) {
 		reason = u.linkError().Error()
 	}
 	u.logger.Info("link state changed",
-		zap.Stringer("from", before), zap.Stringer("to", after), zap.String("reason", reason))
+		zap.Stringer("from", before), zap.Stringer("to", after), zap.String("reason", reason), lasted)
 	if u.options.OnChange != nil {
 		u.options.OnChange(after, reason)
 	}

@@ -13,6 +13,7 @@ import (
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/sidecar/relist"
+	"rockpool.dev/sidecar/tally"
 )
 
 // expired has the API server's word that it has forgotten the version.
@@ -37,15 +38,19 @@ func (p *expired) step(w *watch) phase {
 		return p.wait // the API server is asked again when the link is back
 	default:
 		resumptions.WithLabelValues("gone").Inc()
-		w.Logger.Info("the API server has forgotten the version of a watch; ending it, so that its client lists again",
-			zap.String("path", w.Info.Path), zap.String("resourceVersion", w.version), zap.NamedError("why", err))
+		w.Repeated.Write(tally.Line{
+			Level: zap.InfoLevel, Message: "the API server has forgotten the version of a watch; ending it, so that its client lists again",
+			Fields: []zap.Field{zap.String("path", w.Info.Path), zap.String("resourceVersion", w.version)}, Err: err,
+		})
 		w.out = w.form.Format.AppendEvent(w.out, wire.Error, p.status)
 		return p.wait.end(w, ended{io.EOF})
 	}
 	p.wait.leave(w)
 	resumptions.WithLabelValues("compared").Inc()
-	w.Logger.Info("the API server has forgotten the version of a watch; sending its client the changes that a list shows",
-		zap.String("path", w.Info.Path), zap.String("from", w.version), zap.String("to", d.Version), zap.Int("events", len(d.Changes)))
+	w.Repeated.Write(tally.Line{
+		Level: zap.InfoLevel, Message: "the API server has forgotten the version of a watch; sending its client the changes that a list shows",
+		Fields: []zap.Field{zap.String("path", w.Info.Path), zap.String("from", w.version), zap.String("to", d.Version), zap.Int("events", len(d.Changes))},
+	})
 	w.events.Difference(d.Changes, d.Version)
 	w.version = d.Version
 	return &catchingUp{diff: d, failures: p.wait.failures}

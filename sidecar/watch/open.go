@@ -18,6 +18,7 @@ import (
 	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/relist"
 	"rockpool.dev/sidecar/replay"
+	"rockpool.dev/sidecar/tally"
 )
 
 // Upstream is the way to the API server.
@@ -36,6 +37,7 @@ type Options struct {
 	Upstream    Upstream
 	Credentials *principal.Credentials
 	Logger      *zap.Logger
+	Repeated    *tally.Log // for lines that each watch may repeat; nil: one of its own
 	Clock       clock.WithTicker
 }
 
@@ -51,6 +53,9 @@ type Watches struct {
 
 // New makes a Watches.
 func New(o Options) *Watches {
+	if o.Repeated == nil {
+		o.Repeated = tally.New(o.Logger, o.Clock)
+	}
 	return &Watches{Options: o, cohorts: cohorts{random: rand.Float64}, excluded: map[*excludedEvents]struct{}{}}
 }
 

@@ -34,6 +34,10 @@ patches:
 resources: [manifests]
 components: [manifests/components/network-policy]`,
 		"networkPolicy: {enabled: true, apiServers: [192.0.2.0/24]}"},
+	"report": {`
+resources: [manifests]
+components: [manifests/components/report]`,
+		"report: {enabled: true}"},
 	"host-network": {`
 resources: [manifests]
 components: [manifests/components/host-network]`,
@@ -50,6 +54,7 @@ components:
 - manifests/components/kube-system
 - manifests/components/pull-secrets
 - manifests/components/network-policy
+- manifests/components/report
 - manifests/components/host-network
 configMapGenerator:
 - {name: rockpool-cfg, namespace: rockpool-system, behavior: merge, literals: [image_pull_secrets=rockpool-registry, metrics_address=pod]}
@@ -61,6 +66,7 @@ kubeSystem: true
 certManager: {enabled: true}
 image: {pullSecrets: [rockpool-registry], copyPullSecrets: true}
 networkPolicy: {enabled: true, apiServers: [192.0.2.0/24]}
+report: {enabled: true}
 hostNetwork: true
 monitoring: {enabled: true}
 janitor: {enabled: true}`},

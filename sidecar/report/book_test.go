@@ -1,0 +1,140 @@
+package report
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"rockpool.dev/sidecar/outage"
+)
+
+var start = time.Date(2026, 11, 30, 8, 0, 0, 0, time.UTC)
+
+func at(d time.Duration) time.Time { return start.Add(d) }
+
+func cutBetween(lost, restored time.Duration) outage.Outage {
+	return outage.Outage{Lost: at(lost), Restored: at(restored), Evidence: "connection refused"}
+}
+
+func TestWhatIsReported(t *testing.T) {
+	const evidence = "the link to the API server was lost: connection refused"
+	for _, test := range []struct {
+		name      string
+		does      func(*book)
+		want      []fact
+		condition string
+		changed   time.Time
+	}{
+		{name: "nothing of a link that was not lost", does: func(*book) {}},
+		{
+			name: "one outage with its true times",
+			does: func(b *book) {
+				o := cutBetween(0, 2*time.Hour+3*time.Minute+400*time.Millisecond)
+				o.Answered, o.Accepted, o.Refused, o.Oldest = 120, 3, 14, 2*time.Hour+5*time.Minute
+				b.outage(o)
+			},
+			want: []fact{
+				{LinkLost, evidence, true, at(0), at(0), 1},
+				{LinkRestored, "cut for 2h3m0s; the cache answered 120 requests (oldest answer: 2h5m0s), 3 writes were accepted for later, 14 requests were refused",
+					false, at(2*time.Hour + 3*time.Minute + 400*time.Millisecond), at(2*time.Hour + 3*time.Minute + 400*time.Millisecond), 1},
+			},
+			condition: "cut for 2h3m0s until 2026-11-30T10:03:00Z, oldest answer 2h5m0s",
+			changed:   at(2*time.Hour + 3*time.Minute + 400*time.Millisecond),
+		},
+		{
+			name: "no age if nobody has asked",
+			does: func(b *book) { b.outage(cutBetween(0, time.Minute)) },
+			want: []fact{
+				{LinkLost, evidence, true, at(0), at(0), 1},
+				{LinkRestored, "cut for 1m0s; the cache answered 0 requests, 0 writes were accepted for later, 0 requests were refused", false, at(time.Minute), at(time.Minute), 1},
+			},
+			condition: "cut for 1m0s until 2026-11-30T08:01:00Z", changed: at(time.Minute),
+		},
+		{
+			name: "a link that flaps is one pair of Events",
+			does: func(b *book) {
+				for i := range 60 {
+					o := cutBetween(time.Duration(i)*10*time.Second, time.Duration(i)*10*time.Second+time.Duration(1+i%3)*time.Second)
+					o.Answered, o.Oldest = 1, time.Duration(i)*time.Second
+					b.outage(o)
+				}
+			},
+			want: []fact{
+				{LinkLost, evidence, true, at(0), at(590 * time.Second), 60},
+				{LinkRestored, "cut 60 times for 2m0s in all, 3s at most; the cache answered 60 requests (oldest answer: 59s), 0 writes were accepted for later, 0 requests were refused",
+					false, at(time.Second), at(593 * time.Second), 60},
+			},
+			condition: "cut 60 times for 2m0s in all, 3s at most until 2026-11-30T08:09:53Z, oldest answer 59s", changed: at(593 * time.Second),
+		},
+		{
+			name: "what happened to the cache, in order, and no condition of the link",
+			does: func(b *book) {
+				b.note(QuotaReached, "full", at(2*time.Minute))
+				b.note(CacheRebuilt, "damaged", at(time.Minute))
+				b.note(QuotaReached, "full again", at(3*time.Minute))
+			},
+			want: []fact{
+				{CacheRebuilt, "damaged", true, at(time.Minute), at(time.Minute), 1},
+				{QuotaReached, "full again", true, at(2 * time.Minute), at(3 * time.Minute), 2},
+			},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var b book
+			test.does(&b)
+			facts, condition, changed := b.take(at(time.Hour))
+			if diff := cmp.Diff(test.want, facts, cmp.AllowUnexported(fact{})); diff != "" {
+				t.Errorf("facts (-want +got):\n%s", diff)
+			}
+			if condition != test.condition || !changed.Equal(test.changed) {
+				t.Errorf("condition %q at %s, want %q at %s", condition, changed, test.condition, test.changed)
+			}
+			if again, _, _ := b.take(at(time.Hour)); len(again) > 0 || !b.due().IsZero() {
+				t.Errorf("%v are reported twice", again)
+			}
+		})
+	}
+}
+
+func TestWhenIsReported(t *testing.T) {
+	var b book
+	if !b.due().IsZero() {
+		t.Errorf("nothing is due at %s", b.due())
+	}
+	b.outage(cutBetween(0, time.Minute))
+	if want := at(time.Minute + settle); !b.due().Equal(want) {
+		t.Errorf("the first outage at %s, want %s", b.due(), want)
+	}
+	b.outage(cutBetween(2*time.Minute, 3*time.Minute))
+	if want := at(time.Minute + settle); !b.due().Equal(want) {
+		t.Errorf("a further outage moves it to %s, want %s", b.due(), want)
+	}
+	b.take(at(4 * time.Minute))
+	b.outage(cutBetween(5*time.Minute, 6*time.Minute))
+	if want := at(4*time.Minute + gap); !b.due().Equal(want) {
+		t.Errorf("the next batch at %s, want %s", b.due(), want)
+	}
+	b.take(at(10 * time.Minute))
+	b.outage(cutBetween(time.Hour, 2*time.Hour))
+	if want := at(2*time.Hour + settle); !b.due().Equal(want) {
+		t.Errorf("a later outage at %s, want %s", b.due(), want)
+	}
+}
+
+// TestALinkThatFlapsForADayIsAFewReports counts what is sent of a link that is lost every ten seconds.
+func TestALinkThatFlapsForADayIsAFewReports(t *testing.T) {
+	var b book
+	batches, facts := 0, 0
+	for now := time.Duration(0); now < 24*time.Hour; now += 10 * time.Second {
+		b.outage(cutBetween(now, now+time.Second))
+		b.note(QuotaReached, "full", at(now))
+		if due := b.due(); !due.After(at(now + 9*time.Second)) {
+			all, _, _ := b.take(due)
+			batches, facts = batches+1, facts+len(all)
+		}
+	}
+	if most := int(24 * time.Hour / gap); batches > most || batches < most-2 || facts > 3*most {
+		t.Errorf("%d batches with %d Events", batches, facts)
+	}
+}
