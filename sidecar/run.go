@@ -92,7 +92,7 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	disk := cache.OpenDisk(ctx, cache.Options{
 		Exclude:   excluded,
 		Directory: cfg.Cache.Directory, MaxSize: cfg.Cache.MaxSize, Account: cfg.Account.Source, Logger: log,
-		Budget: record.Budget{PerDay: cfg.Cache.WriteBudget, Written: meter.Written},
+		Budget:  record.Budget{PerDay: cfg.Cache.WriteBudget, Written: meter.Written},
 		Rebuilt: rebuilt, Evicted: evicted,
 	})
 	defer disk.Close()
