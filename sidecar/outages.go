@@ -35,7 +35,7 @@ func (s *sidecar) waitingWatches() (n int) {
 
 // answeredOffline counts a request that was answered without the API server, or refused.
 func (s *sidecar) answeredOffline(info *request.Info, resp *http.Response, err error) {
-	status, _ := err.(apierrors.APIStatus) //nolint:errorlint // the dispatcher makes it
+	status, _ := err.(apierrors.APIStatus)
 	switch {
 	case err != nil && (status == nil || status.Status().Code >= http.StatusInternalServerError || status.Status().Code == http.StatusUnauthorized):
 		s.outage.Refused()

@@ -68,3 +68,15 @@ func TestARefusalHasTheIDOfItsLogLine(t *testing.T) {
 		})
 	}
 }
+
+func FuzzARequestIDIsHarmlessInALogAndAHeader(f *testing.F) {
+	for _, seed := range []string{"", "6ba7b810-9dad-11d1-80b4-00c04fd430c8", "a\r\nSet-Cookie: b", "\x00", "ä", strings.Repeat("a", 65)} {
+		f.Add(seed, seed)
+	}
+	f.Fuzz(func(t *testing.T, audit, other string) {
+		id := requestID(http.Header{"Audit-Id": {audit}, "X-Request-Id": {other}})
+		if len(id) == 0 || len(id) > maxID || strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
+			t.Errorf("%q", id)
+		}
+	})
+}
