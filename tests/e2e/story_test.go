@@ -122,6 +122,7 @@ func TestTheLogOfAnOutageTellsItsStory(t *testing.T) {
 	if delivered := find("the queued Events", func(l storyLine) bool { return l.Msg == "queued Events are delivered" }); delivered.Results["delivered"] < 10 {
 		t.Errorf("delivered Events: %v", delivered.Results)
 	}
+	last = -1
 	for name, verb := range map[string]string{"write": "patch", "unknown": "get"} {
 		first := func(l storyLine) bool { return l.Msg == "request" && l.Verb == verb && l.Status == 503 && l.Count == 0 }
 		if l := find("the first refusal of "+name, first); l.ID == "" || l.ID != worked.Refused[name] || l.Error == "" {
