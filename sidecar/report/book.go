@@ -119,7 +119,7 @@ func (b *book) take(now time.Time) (facts []fact, condition string, changed time
 
 // restoredMessage is for a person who reads Events.
 func (s *summary) restoredMessage() string {
-	return fmt.Sprintf("%s; the cache answered %d requests%s, %d writes were accepted for later, %d requests were refused",
+	return fmt.Sprintf("%s; requests answered from the cache: %d%s, writes accepted for later: %d, requests refused: %d",
 		s.away(), s.answered, s.age(" (oldest answer: %s)"), s.accepted, s.denied)
 }
 

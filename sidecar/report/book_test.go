@@ -36,7 +36,7 @@ func TestWhatIsReported(t *testing.T) {
 			},
 			want: []fact{
 				{LinkLost, evidence, true, at(0), at(0), 1},
-				{LinkRestored, "cut for 2h3m0s; the cache answered 120 requests (oldest answer: 2h5m0s), 3 writes were accepted for later, 14 requests were refused",
+				{LinkRestored, "cut for 2h3m0s; requests answered from the cache: 120 (oldest answer: 2h5m0s), writes accepted for later: 3, requests refused: 14",
 					false, at(2*time.Hour + 3*time.Minute + 400*time.Millisecond), at(2*time.Hour + 3*time.Minute + 400*time.Millisecond), 1},
 			},
 			condition: "cut for 2h3m0s until 2026-11-30T10:03:00Z, oldest answer 2h5m0s",
@@ -47,7 +47,7 @@ func TestWhatIsReported(t *testing.T) {
 			does: func(b *book) { b.outage(cutBetween(0, time.Minute)) },
 			want: []fact{
 				{LinkLost, evidence, true, at(0), at(0), 1},
-				{LinkRestored, "cut for 1m0s; the cache answered 0 requests, 0 writes were accepted for later, 0 requests were refused", false, at(time.Minute), at(time.Minute), 1},
+				{LinkRestored, "cut for 1m0s; requests answered from the cache: 0, writes accepted for later: 0, requests refused: 0", false, at(time.Minute), at(time.Minute), 1},
 			},
 			condition: "cut for 1m0s until 2026-11-30T08:01:00Z", changed: at(time.Minute),
 		},
@@ -62,7 +62,7 @@ func TestWhatIsReported(t *testing.T) {
 			},
 			want: []fact{
 				{LinkLost, evidence, true, at(0), at(590 * time.Second), 60},
-				{LinkRestored, "cut 60 times for 2m0s in all, 3s at most; the cache answered 60 requests (oldest answer: 59s), 0 writes were accepted for later, 0 requests were refused",
+				{LinkRestored, "cut 60 times for 2m0s in all, 3s at most; requests answered from the cache: 60 (oldest answer: 59s), writes accepted for later: 0, requests refused: 0",
 					false, at(time.Second), at(593 * time.Second), 60},
 			},
 			condition: "cut 60 times for 2m0s in all, 3s at most until 2026-11-30T08:09:53Z, oldest answer 59s", changed: at(593 * time.Second),

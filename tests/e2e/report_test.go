@@ -165,6 +165,14 @@ func (s *site) tells(p *testPod, lost, back time.Time) {
 	}
 	s.t.Logf("kubectl get pods -o custom-columns=…\n%s%s", column, p.kubectl("get", "events"))
 	p.hasCounted("sent", 2, 1)
+	bytes := func(direction, verb, resource string) int {
+		return p.metric(fmt.Sprintf(`rockpool_link_bytes_total{agent="rockpool-sidecar",direction=%q,resource=%q,verb=%q}`, direction, resource, verb))
+	}
+	sent := bytes("sent", "create", "events") + bytes("sent", "patch", "pods/status")
+	s.t.Logf("%d bytes of bodies were sent, %d came back for two Events and %d for the condition", sent, bytes("received", "create", "events"), bytes("received", "patch", "pods/status"))
+	if sent == 0 || sent > 2<<10 {
+		s.t.Errorf("%d bytes for two changes of the link", sent)
+	}
 }
 
 // policyHolds tries what the role alone would allow.
