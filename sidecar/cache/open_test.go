@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -195,4 +196,34 @@ func TestACacheThatIsNeverOpenedEndsWithItsContext(t *testing.T) {
 		t.Error(err)
 	}
 	c.Close()
+}
+
+func TestAnEmptyFileInPlaceOfADamagedOneIsTold(t *testing.T) {
+	var told []string
+	o := Options{
+		Directory: t.TempDir(), MaxSize: 1 << 20, Account: t.TempDir(), Logger: zap.NewNop(),
+		Rebuilt: func(what string) { told = append(told, what) }, Evicted: func(what string) { t.Error(what) },
+	}
+	for i, damage := range []func(path string) error{
+		func(string) error { return nil },
+		func(path string) error { return os.WriteFile(path, []byte("no database"), 0o600) },
+	} {
+		c := OpenDisk(t.Context(), o)
+		if c.Store() == nil {
+			t.Fatal("the cache is not open")
+		}
+		path := c.Store().Path()
+		c.Close()
+		if len(told) != 0 {
+			t.Errorf("opened %d times: %q", i+1, told)
+		}
+		if err := damage(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := OpenDisk(t.Context(), o)
+	defer c.Close()
+	if c.Store() == nil || len(told) != 1 || !strings.Contains(told[0], "starting with an empty cache") {
+		t.Errorf("told: %q", told)
+	}
 }

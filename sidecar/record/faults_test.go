@@ -121,6 +121,8 @@ func TestRecordingContinuesInANewFileWhenTheOldOneIsLost(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			before := counter(t, recreatedTotal.WithLabelValues("", name))
 			h := newFaultHarness(t, t.TempDir())
+			var told []string
+			h.Recorder.rebuilt = func(what string) { told = append(told, what) }
 			var items []string
 			for i := range 50 {
 				items = append(items, strings.Replace(configMap(fmt.Sprintf("o%02d", i), 7), "v7", strings.Repeat("x", 4<<10), 1))
@@ -142,6 +144,9 @@ func TestRecordingContinuesInANewFileWhenTheOldOneIsLost(t *testing.T) {
 			h.wantStale(configmaps) // although no event came
 			if n := counter(t, recreatedTotal.WithLabelValues("", name)) - before; n != 1 {
 				t.Errorf("%v new files are counted", n)
+			}
+			if len(told) != 1 || !strings.Contains(told[0], "a new, empty one") {
+				t.Errorf("told: %q", told)
 			}
 			h.events(unlisted, "ADDED z 11")
 			h.events(w, "ADDED a 11")

@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -39,6 +40,7 @@ func TestMain(m *testing.M) {
 const who = "system:serviceaccount:shop:web"
 
 type harness struct {
+	told atomic.Pointer[string] // the last sentence about an eviction
 	*Recorder
 	t   testing.TB
 	db  *store.DB
@@ -58,7 +60,7 @@ func newHarnessWithQuota(t *testing.T, maxPending int, quota int64) *harness {
 		t.Fatal(err)
 	}
 	h.db = db
-	h.Recorder = New(Options{DB: db, Logger: zaptest.NewLogger(t), MaxPending: maxPending, Clock: harnessClock{h: h}})
+	h.Recorder = New(Options{DB: db, Logger: zaptest.NewLogger(t), MaxPending: maxPending, Clock: harnessClock{h: h}, Evicted: func(what string) { h.told.Store(&what) }})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- h.Run(ctx) }()

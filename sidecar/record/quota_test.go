@@ -68,6 +68,9 @@ func TestEventsThatAreWrittenAndNeverReadEvictNoList(t *testing.T) {
 	} else if !slices.Contains(events, "e2699@2799") {
 		t.Error("the latest event is not recorded")
 	}
+	if what := h.told.Load(); what == nil || !strings.Contains(*what, "is full") {
+		t.Errorf("nobody was told of the eviction: %v", what)
+	}
 }
 
 func TestAListThatReplacesAllObjectsLeavesTheOldOneUntilItIsWhole(t *testing.T) {
