@@ -45,6 +45,7 @@ const (
 	LinkFlaps          Code = "link-flaps"
 	Forbidden          Code = "forbidden"
 	FilterUnsure       Code = "filter-unsure"
+	ReportsRefused     Code = "reports-refused"
 	CacheMissing       Code = "cache-missing"
 	CacheUnreadable    Code = "cache-unreadable"
 	CacheDamaged       Code = "cache-damaged"
@@ -87,6 +88,7 @@ var Advice = map[Code]string{ //nolint:gosec // it speaks of tokens, and has non
 	LinkFlaps:          "check the quality of the uplink; offline.write-patience bridges short breaks for writes",
 	Forbidden:          "grant the verbs to the service account with a Role, or ignore this if it is intended",
 	FilterUnsure:       "grant list and watch of it to the service account, or say what it would show: rockpool.dev/pool, rockpool.dev/zone, filters_pools",
+	ReportsRefused:     "give the pod's service account the role rockpool-report, or take the kind out of rockpool.dev/report; then restart the pod",
 	CacheMissing:       "read the log of the sidecar, and check the volume rockpool-cache and its owner on the node",
 	CacheUnreadable:    "read the log: the sidecar begins a new file by itself; if another version has written it, run that one's doctor",
 	CacheDamaged:       "the sidecar drops what is damaged when it meets it; replace the node's disk if that happens again",

@@ -260,6 +260,7 @@ var faults = map[Code]struct {
 			})
 		}
 	}, Warn, nil},
+	ReportsRefused: {func(p *pod) { p.metrics[`rockpool_reports_total{kind="condition",result="refused"}`] = "1" }, Warn, nil},
 	Forbidden: {func(p *pod) {
 		p.metrics[`rockpool_requests_total{verb="list",resource="nodes",code="403",source="upstream"}`] = "1"
 	}, Warn, nil},

@@ -148,12 +148,21 @@ func (x *examination) permissions(context.Context) {
 	if x.metrics == nil {
 		return
 	}
+	ok := true
 	unsure := slices.DeleteFunc(x.metrics.of("rockpool_filter_reads_refused"), func(s sample) bool { return s.value == 0 })
 	if len(unsure) > 0 {
+		ok = false
 		x.found(Warn, FilterUnsure, "filters keep what they cannot decide: the API server refuses the lists of %s", kinds(unsure, "resource"))
 	}
 	if refused := x.metrics.of("rockpool_requests_total", "code", "403", "source", "upstream"); sum(refused) > 0 {
+		ok = false
 		x.found(Warn, Forbidden, "the API server has refused: %s", kinds(refused, "verb", "resource"))
+	}
+	if refused := slices.DeleteFunc(x.metrics.of("rockpool_reports_total", "result", "refused"), func(s sample) bool { return s.value == 0 }); len(refused) > 0 {
+		ok = false
+		x.found(Warn, ReportsRefused, "the API server has refused reports of outages: %s", kinds(refused, "kind"))
+	}
+	if !ok {
 		return
 	}
 	x.ok(Permissions, "the API server has refused nothing")
