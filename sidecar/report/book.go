@@ -22,8 +22,13 @@ const (
 const (
 	// settle is how long after the first change a batch is sent at the earliest. Programs come first.
 	settle = 10 * time.Second
-	// gap is the least time between two batches, however often the link comes and goes.
-	gap = 5 * time.Minute
+	// gap is the least time between two batches. It doubles, up to longestGap, while there is always
+	// something to report: a link that flaps all day.
+	gap        = 5 * time.Minute
+	longestGap = time.Hour
+	// noteGap is the least time between two Events with one reason that are not about the link. A full
+	// cache evicts again and again.
+	noteGap = time.Hour
 	// maxEvidence bounds the evidence of a lost link in a report, in bytes.
 	maxEvidence = 200
 )
@@ -49,9 +54,10 @@ type summary struct {
 // book has what is not reported yet. It is not safe for concurrent use.
 type book struct {
 	outages summary
-	notes   map[string]*fact // by reason
-	since   time.Time        // when the first of it came; zero: there is nothing
-	sent    time.Time        // when the last batch was taken; zero: never
+	notes   map[string]*fact     // by reason
+	told    map[string]time.Time // when a reason of notes was taken last
+	sent    time.Time            // when the last batch was taken; zero: never
+	wait    time.Duration        // from then to the next batch
 }
 
 // outage adds an outage that has ended.
@@ -65,7 +71,6 @@ func (b *book) outage(o outage.Outage) {
 	s.total += o.Lasted()
 	s.longest, s.oldest = max(s.longest, o.Lasted()), max(s.oldest, o.Oldest)
 	s.answered, s.accepted, s.denied = s.answered+o.Answered, s.accepted+o.Accepted, s.denied+o.Refused
-	b.begin(o.Restored)
 }
 
 // note adds something else that happened at a time. Of those with one reason the last message counts.
@@ -79,29 +84,41 @@ func (b *book) note(reason, message string, at time.Time) {
 		b.notes[reason] = f
 	}
 	f.message, f.last, f.count = message, at, f.count+1
-	b.begin(at)
 }
 
-func (b *book) begin(at time.Time) {
-	if b.since.IsZero() {
-		b.since = at
-	}
-}
-
-// due is when the next batch may be sent. Zero: there is nothing to report.
-func (b *book) due() time.Time {
-	if b.since.IsZero() {
-		return time.Time{}
-	}
-	due := b.since.Add(settle)
-	if earliest := b.sent.Add(gap); !b.sent.IsZero() && earliest.After(due) {
-		due = earliest
+// noteDue is when a note may be sent.
+func (b *book) noteDue(f *fact) time.Time {
+	due := f.first.Add(settle)
+	if told, ok := b.told[f.reason]; ok {
+		due = later(due, told.Add(noteGap))
 	}
 	return due
 }
 
-// take gives all that is to be reported and begins again. condition is empty if the link was not
-// lost.
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// due is when the next batch may be sent. Zero: there is nothing to report.
+func (b *book) due() (due time.Time) {
+	if b.outages.count > 0 {
+		due = b.outages.restored.Add(settle)
+	}
+	for _, f := range b.notes {
+		if at := b.noteDue(f); due.IsZero() || at.Before(due) {
+			due = at
+		}
+	}
+	if !due.IsZero() && !b.sent.IsZero() {
+		due = later(due, b.sent.Add(b.wait))
+	}
+	return due
+}
+
+// take gives all that is due, and keeps the rest. condition is empty if the link was not lost.
 func (b *book) take(now time.Time) (facts []fact, condition string, changed time.Time) {
 	if s := &b.outages; s.count > 0 {
 		facts = append(facts,
@@ -109,11 +126,25 @@ func (b *book) take(now time.Time) (facts []fact, condition string, changed time
 			fact{LinkRestored, s.restoredMessage(), false, s.restored, s.lastRestored, s.count})
 		condition, changed = s.condition(), s.lastRestored
 	}
-	for _, f := range b.notes {
+	b.outages = summary{}
+	for reason, f := range b.notes {
+		if b.noteDue(f).After(now) {
+			continue
+		}
 		facts = append(facts, *f)
+		delete(b.notes, reason)
+		if b.told == nil {
+			b.told = map[string]time.Time{}
+		}
+		b.told[reason] = now
 	}
 	slices.SortFunc(facts, func(x, y fact) int { return cmp.Or(x.first.Compare(y.first), cmp.Compare(x.reason, y.reason)) })
-	*b = book{sent: now}
+	if !b.sent.IsZero() && now.Sub(b.sent) < 2*b.wait {
+		b.wait = min(2*b.wait, longestGap)
+	} else {
+		b.wait = gap
+	}
+	b.sent = now
 	return facts, condition, changed
 }
 

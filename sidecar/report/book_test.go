@@ -116,25 +116,73 @@ func TestWhenIsReported(t *testing.T) {
 		t.Errorf("the next batch at %s, want %s", b.due(), want)
 	}
 	b.take(at(10 * time.Minute))
+	b.outage(cutBetween(11*time.Minute, 12*time.Minute))
+	if want := at(10*time.Minute + 2*gap); !b.due().Equal(want) {
+		t.Errorf("while there is always something at %s, want %s", b.due(), want)
+	}
+	b.take(at(20 * time.Minute))
 	b.outage(cutBetween(time.Hour, 2*time.Hour))
 	if want := at(2*time.Hour + settle); !b.due().Equal(want) {
 		t.Errorf("a later outage at %s, want %s", b.due(), want)
 	}
 }
 
-// TestALinkThatFlapsForADayIsAFewReports counts what is sent of a link that is lost every ten seconds.
+// TestALinkThatFlapsForADayIsAFewReports counts what is sent of a link that is lost every ten seconds,
+// while the cache is full.
 func TestALinkThatFlapsForADayIsAFewReports(t *testing.T) {
 	var b book
-	batches, facts := 0, 0
+	batches, lost, restored, full := 0, 0, 0, 0
 	for now := time.Duration(0); now < 24*time.Hour; now += 10 * time.Second {
 		b.outage(cutBetween(now, now+time.Second))
 		b.note(QuotaReached, "full", at(now))
-		if due := b.due(); !due.After(at(now + 9*time.Second)) {
-			all, _, _ := b.take(due)
-			batches, facts = batches+1, facts+len(all)
+		if b.due().After(at(now + 9*time.Second)) {
+			continue
+		}
+		batches++
+		all, _, _ := b.take(at(now + 9*time.Second))
+		for _, f := range all {
+			switch f.reason {
+			case LinkLost:
+				lost += f.count
+			case LinkRestored:
+				restored++
+			case QuotaReached:
+				full++
+			}
 		}
 	}
-	if most := int(24 * time.Hour / gap); batches > most || batches < most-2 || facts > 3*most {
-		t.Errorf("%d batches with %d Events", batches, facts)
+	left, _, _ := b.take(at(48 * time.Hour))
+	for _, f := range left {
+		if f.reason == LinkLost {
+			lost += f.count
+		}
+	}
+	if batches < 20 || batches > 30 || restored != batches || full < 20 || full > 25 {
+		t.Errorf("%d batches with %d Events about the link and %d about the quota", batches, restored, full)
+	}
+	if lost != 24*60*6 {
+		t.Errorf("%d outages are counted", lost)
+	}
+}
+
+func TestANoteThatIsRepeatedWaitsForAnHour(t *testing.T) {
+	var b book
+	b.note(QuotaReached, "full", at(0))
+	if all, _, _ := b.take(b.due()); len(all) != 1 || !b.due().IsZero() {
+		t.Errorf("%v, and then at %s", all, b.due())
+	}
+	b.note(QuotaReached, "full", at(time.Minute))
+	b.note(CacheRebuilt, "damaged", at(10*time.Minute))
+	if want := at(10*time.Minute + settle); !b.due().Equal(want) {
+		t.Errorf("another reason at %s, want %s", b.due(), want)
+	}
+	if all, _, _ := b.take(b.due()); len(all) != 1 || all[0].reason != CacheRebuilt {
+		t.Errorf("%v", all)
+	}
+	if want := at(settle + noteGap); !b.due().Equal(want) {
+		t.Errorf("the same reason at %s, want %s", b.due(), want)
+	}
+	if all, _, _ := b.take(b.due()); len(all) != 1 || all[0].reason != QuotaReached || all[0].count != 1 {
+		t.Errorf("%v", all)
 	}
 }

@@ -5,7 +5,7 @@
 //	cache ──────────Note────▶
 //
 // book is pure: it says what is to be told of a sequence of outages, and when. Reports are few and small:
-// one batch in five minutes at most, and 1 KB for each change of the link.
+// one batch in five minutes at most, then in an hour, and 1 KB for each change of the link.
 //
 // Which pod it is, the pod's token says. So an API server's policy can compare the same claims with the
 // pod that is patched.

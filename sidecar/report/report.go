@@ -77,7 +77,7 @@ func (r *Reporter) Set(kinds Kinds) {
 		clear(r.refused)
 	}
 	if kinds == (Kinds{}) {
-		r.book = book{sent: r.book.sent}
+		r.book.outages, r.book.notes = summary{}, nil
 	}
 }
 
