@@ -122,7 +122,7 @@ func TestRecordingContinuesInANewFileWhenTheOldOneIsLost(t *testing.T) {
 			before := counter(t, recreatedTotal.WithLabelValues("", name))
 			h := newFaultHarness(t, t.TempDir())
 			var told []string
-			h.Recorder.rebuilt = func(what string) { told = append(told, what) }
+			h.rebuilt = func(what string) { told = append(told, what) }
 			var items []string
 			for i := range 50 {
 				items = append(items, strings.Replace(configMap(fmt.Sprintf("o%02d", i), 7), "v7", strings.Repeat("x", 4<<10), 1))
