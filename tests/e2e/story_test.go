@@ -119,6 +119,7 @@ func TestTheLogOfAnOutageTellsItsStory(t *testing.T) {
 		caught.Answered < worked.Statuses["read"]["200"]/2 || caught.Refused < worked.Statuses["write"]["503"] || caught.Accepted < 10 {
 		t.Errorf("what an outage was like: %+v, and the program has seen %v", caught, worked.Statuses)
 	}
+	last = -1
 	if delivered := find("the queued Events", func(l storyLine) bool { return l.Msg == "queued Events are delivered" }); delivered.Results["delivered"] < 10 {
 		t.Errorf("delivered Events: %v", delivered.Results)
 	}
