@@ -42,6 +42,10 @@ components: [manifests/components/report]`,
 resources: [manifests]
 components: [manifests/components/host-network]`,
 		"hostNetwork: true"},
+	"small": {`
+resources: [manifests]
+components: [manifests/components/small]`,
+		"settings: {cache_memory_max_size: 4Mi, cache_size: 64Mi, memory_limit: 51Mi, memory_request: 24Mi}"},
 	"monitoring": {`
 resources: [manifests, manifests/monitoring]
 configMapGenerator:
