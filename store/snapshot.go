@@ -20,6 +20,7 @@ type Snapshot struct {
 	when      Evidence // Asked, Told and Read of the list
 	file      *file    // in which it was begun; nil: not begun
 	base      int64    // the complete collection, where unchanged objects stay; 0: none
+	revision  int64    // of base when the snapshot was begun
 	fill      int64    // the filling collection, of objects that differ from base; 0: none yet
 	unchanged idSet    // the objects of base that the list has, unchanged
 	ahead     lookahead
@@ -49,7 +50,7 @@ func (s *Snapshot) begin(tx *Tx) error {
 	if ignoreNotFound(err) != nil {
 		return err
 	}
-	s.base, s.file = c.ID, tx.file
+	s.base, s.revision, s.file = c.ID, c.Revision, tx.file
 	return nil
 }
 
@@ -129,6 +130,11 @@ func (s *Snapshot) Commit(tx *Tx, meta CollectionMeta) error {
 // merge moves the objects of fill into base, and deletes the objects that the list lacks. It
 // reports whether base has changed.
 func (s *Snapshot) merge(tx *Tx, base Collection) (changed bool, err error) {
+	if base.Revision != s.revision {
+		if err := s.rebase(tx); err != nil {
+			return false, err
+		}
+	}
 	changed, err = s.dropUnlisted(tx, base)
 	if err != nil {
 		return false, err
@@ -154,20 +160,60 @@ func (s *Snapshot) merge(tx *Tx, base Collection) (changed bool, err error) {
 	if listed := s.unchanged.len() + moved; rows != listed {
 		return false, tx.wrapErr("check snapshot", fmt.Errorf("%w: %d rows of a list of %d objects", ErrCorrupt, rows, listed))
 	}
-	return changed || s.fill != 0, nil
+	return changed || moved > 0, nil
 }
+
+// rebase takes into account what has become of base since the snapshot was begun: events have changed
+// it, and other lists were merged into it. Objects of fill that base has by now are unchanged. It
+// returns ErrBaseGone if another list has replaced an object that was unchanged.
+func (s *Snapshot) rebase(tx *Tx) error {
+	if s.fill != 0 {
+		const equal = `SELECT b.id, f.id FROM object f JOIN object b ON b.collection_id = ? AND b.namespace = f.namespace AND b.name = f.name
+			AND b.uid = f.uid AND b.resource_version = f.resource_version AND b.encoding = f.encoding AND b.size = f.size AND b.checksum = f.checksum WHERE f.collection_id = ?`
+		pairs, err := collect(func(scan func(...any) error) (ids [2]int64, err error) { return ids, scan(&ids[0], &ids[1]) })(tx.tx.Query(equal, s.base, s.fill))
+		if err != nil {
+			return tx.wrapErr("compare snapshot", err)
+		}
+		for _, ids := range pairs {
+			s.unchanged.add(ids[0])
+			if err := tx.removeRow(ids[1]); err != nil {
+				return err
+			}
+		}
+	}
+	var there int64
+	var after Key
+	for more := true; more; {
+		rows, err := s.baseObjects(tx, after, mergeBatch)
+		if err != nil {
+			return err
+		}
+		more = len(rows) == mergeBatch
+		for _, o := range rows {
+			if after = o.Key(); s.unchanged.has(o.id) {
+				there++
+			}
+		}
+	}
+	if there != s.unchanged.len() {
+		return fmt.Errorf("merge snapshot: %w", ErrBaseGone)
+	}
+	return nil
+}
+
+// mergeBatch bounds the rows of base that are in memory at once.
+const mergeBatch = 500
 
 // dropUnlisted deletes the objects of base that are neither unchanged nor in fill: the list lacks
 // them. If they may exist all the same, that they did stays a fact.
 func (s *Snapshot) dropUnlisted(tx *Tx, base Collection) (changed bool, err error) {
-	const batch = 500 // so that the rows are not all in memory
 	var after Key
 	for more := true; more; {
-		rows, err := s.baseObjects(tx, after, batch)
+		rows, err := s.baseObjects(tx, after, mergeBatch)
 		if err != nil {
 			return false, err
 		}
-		more = len(rows) == batch
+		more = len(rows) == mergeBatch
 		for _, o := range rows {
 			if after = o.Key(); o.refilled || s.unchanged.has(o.id) {
 				continue
