@@ -127,6 +127,7 @@ func TestRecordingContinuesInANewFileWhenTheOldOneIsLost(t *testing.T) {
 			for i := range 50 {
 				items = append(items, strings.Replace(configMap(fmt.Sprintf("o%02d", i), 7), "v7", strings.Repeat("x", 4<<10), 1))
 			}
+			h.Link("online", "the API server answers")
 			h.list(configmaps, listOf(10, items...))
 			w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
 			defer w.Close()
@@ -150,6 +151,10 @@ func TestRecordingContinuesInANewFileWhenTheOldOneIsLost(t *testing.T) {
 			}
 			h.events(unlisted, "ADDED z 11")
 			h.events(w, "ADDED a 11")
+			h.write()
+			if n := h.count("link WHERE state = 'online'"); n != 1 {
+				t.Error("the new file does not know the state of the link")
+			}
 			h.want("seen /@: a@11 z@11")
 			h.wantStale("/api/v1/namespaces/other/configmaps", configmaps)
 			h.list(configmaps, listOf(11, configMap("a", 11)))

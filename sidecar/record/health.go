@@ -57,8 +57,8 @@ func (r *Recorder) updateHealth(ctx context.Context, err error) {
 	}
 }
 
-// recreated continues with an empty file. It asks for a relist of all watched collections: their
-// clients have no reason to list them again.
+// recreated continues with an empty file. It records the state of the link there, and asks for a
+// relist of all watched collections: their clients have no reason to list them again.
 func (r *Recorder) recreated(corrupt bool, cause error) {
 	reason := "gone"
 	if corrupt {
@@ -69,6 +69,9 @@ func (r *Recorder) recreated(corrupt bool, cause error) {
 		zap.String("path", r.db.Path()), zap.String("reason", reason), zap.Error(cause))
 	if r.rebuilt != nil {
 		r.rebuilt(fmt.Sprintf("lost the cache file (%s): %v; recording into a new, empty one", r.name, cause))
+	}
+	if l := r.linked.Load(); l != nil {
+		r.enqueue(putLink(l.state, l.reason))
 	}
 	for _, s := range r.openWatches.listed() {
 		r.report(Stale{Source: s.source, Form: s.form})

@@ -75,7 +75,8 @@ type Recorder struct {
 
 	groupOps int // the constant, except in tests
 	stale    chan Stale
-	buffered atomic.Int64 // bytes of all bodyBuffers
+	buffered atomic.Int64           // bytes of all bodyBuffers
+	linked   atomic.Pointer[linked] // the last one; nil: none was recorded
 	doubts   doubts
 
 	mu       sync.Mutex
@@ -276,4 +277,10 @@ func (r *Recorder) Flush(ctx context.Context) error {
 }
 
 // Link records a change of the link.
-func (r *Recorder) Link(state, reason string) { r.enqueue(putLink(state, reason)) }
+func (r *Recorder) Link(state, reason string) {
+	r.linked.Store(&linked{state, reason})
+	r.enqueue(putLink(state, reason))
+}
+
+// linked is a state of the link, and why it has that.
+type linked struct{ state, reason string }
