@@ -22,14 +22,17 @@ func janitorCommand() *cobra.Command {
 		opts     janitor.Options
 		interval time.Duration
 		metrics  string
+		size     string
 	)
 	cmd := &cobra.Command{
 		Use:   "janitor",
 		Short: "Remove unused caches from the node's cache volume",
 		Long: `Remove old caches from the node's cache volume, such as those of deleted workloads. A
-cache is old if its files were last written more than --max-age ago. The janitor skips
-caches that a running pod holds, and leaves alone all files and directories that
-Rockpool did not create. It does not call the API server.
+cache is old if its files were last written more than --max-age ago. If there are more
+caches than --max-slots, or they take more than --max-size, it removes those that were
+unused for the longest time. The janitor skips caches that a running pod holds, and
+leaves alone all files and directories that Rockpool did not create. It does not call the
+API server.
 
 The command needs root, and CAP_DAC_OVERRIDE because the caches belong to the sidecars'
 user. The age depends on the node's clock: a cache with a time in the future stays, and
@@ -45,18 +48,25 @@ not read or remove a file.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
+			case opts.Root != "" && opts.MaxAge <= 0:
+				return fmt.Errorf("janitor: --max-age %s: must be more than 0", opts.MaxAge)
 			case interval < 0:
 				return fmt.Errorf("janitor: --interval %s: must not be negative", interval)
 			case metrics != "" && interval == 0:
 				return errors.New("janitor: --metrics-listen needs --interval")
 			}
+			bytes, err := parseDiskSize(size, opts.Root)
+			if err != nil {
+				return fmt.Errorf("janitor: %w", err)
+			}
+			opts.MaxBytes = bytes
 			return clean(cmd.Context(), opts, interval, metrics)
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&opts.Root, "root", "", "Mount `path` of the cache volume.")
 	flags.DurationVar(&opts.MaxAge, "max-age", janitor.DefaultMaxAge, "Remove caches that no pod has used for this long.")
-	flags.IntVar(&opts.MaxSlots, "max-slots", 1000, "How many caches may stay on the node, beside those that pods hold; the ones unused for the longest time go first, but none that was used within the last hour. 0 = any number.")
+	registerBounds(cmd, &opts, &size)
 	flags.BoolVar(&opts.DryRun, "dry-run", false, "Only log what would be removed.")
 	flags.DurationVar(&interval, "interval", 0, "Time between two scans, until SIGTERM; 0s = scan once.")
 	flags.StringVar(&metrics, "metrics-listen", "",

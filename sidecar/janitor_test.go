@@ -52,8 +52,9 @@ func TestTheJanitorRejectsInvalidFlags(t *testing.T) {
 		"no age":              {[]string{"--root=/x", "--max-age=0s"}, "--max-age 0s: must be more than 0"},
 		"a negative interval": {[]string{"--root=/x", "--interval=-1s"}, "--interval -1s: must not be negative"},
 		"metrics of one scan": {[]string{"--root=/x", "--metrics-listen=:0"}, "--metrics-listen needs --interval"},
-		"an invalid port":     {[]string{"--root=/x", "--interval=1h", "--metrics-listen=:x"}, "--metrics-listen: "},
+		"an invalid port":     {[]string{"--root=/tmp", "--interval=1h", "--metrics-listen=:x"}, "--metrics-listen: "},
 		"a missing volume":    {[]string{"--root=/does-not-exist"}, "cache volume: "},
+		"an invalid size":     {[]string{"--root=/tmp", "--max-size=much"}, "--max-size=\"much\": is not a size"},
 		"an argument":         {[]string{"/cache"}, "unknown command"},
 	}
 	for name, test := range tests {

@@ -15,7 +15,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"rockpool.dev/sidecar/config"
-	"rockpool.dev/sidecar/pod/prepare"
 	"rockpool.dev/sidecar/pod/wait"
 )
 
@@ -120,31 +119,6 @@ The flags are those of "rockpool-sidecar run", so that both find the same settin
 	}
 	cmd.Flags().DurationVar(&timeout, "timeout", wait.DefaultTimeout, "Longest time to wait.")
 	config.Register(cmd.Flags())
-	return cmd
-}
-
-func prepareCommand() *cobra.Command {
-	var opts prepare.Options
-	cmd := &cobra.Command{
-		Use:   "prepare",
-		Short: "Create the pod's directory in the node's cache volume",
-		Long: `Create the pod's directory in the node's cache volume, owned by the sidecar's user and
-closed to other users. The command needs root and CAP_CHOWN, so the injector runs it in
-an init container of its own.`,
-		Example: `  rockpool-sidecar prepare --root=/cache --directory=shop/default/deployment.web --uid=65532 --gid=65532`,
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			opts.Warn = func(err error) { fmt.Fprintln(cmd.ErrOrStderr(), "warning:", err) }
-			if opts.Root == "" || opts.Directory == "" {
-				return errors.New("prepare: --root and --directory are required")
-			}
-			return prepare.Directory(opts)
-		},
-	}
-	cmd.Flags().StringVar(&opts.Root, "root", "", "Mount `path` of the cache volume.")
-	cmd.Flags().StringVar(&opts.Directory, "directory", "", "The `path` of the directory to create, relative to --root.")
-	cmd.Flags().IntVar(&opts.UID, "uid", 65532, "User ID of the directory's owner.")
-	cmd.Flags().IntVar(&opts.GID, "gid", 65532, "Group ID of the directory's owner.")
 	return cmd
 }
 

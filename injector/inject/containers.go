@@ -51,14 +51,16 @@ func ownContainer(name string) bool {
 }
 
 // prepareContainer runs as root, because only root can create a directory for another user in
-// a hostPath volume. Its only capability is the one for that.
+// a hostPath volume. CHOWN is for that. DAC_OVERRIDE is for looking into the caches of the node, to
+// keep them within bounds: they belong to the sidecars' user. With CHOWN alone root could do the
+// same, but would take the caches away from the pods that use them.
 func (s *sidecar) prepareContainer() corev1.Container {
 	id := strconv.Itoa(sidecarID)
 	security := s.restrictedContext()
 	security.RunAsUser = ptr.To[int64](0)
 	security.RunAsGroup = ptr.To[int64](0)
 	security.RunAsNonRoot = ptr.To(false)
-	security.Capabilities.Add = []corev1.Capability{"CHOWN"}
+	security.Capabilities.Add = []corev1.Capability{"CHOWN", "DAC_OVERRIDE"}
 	return corev1.Container{
 		Name:            ContainerPrepare,
 		Image:           s.image,

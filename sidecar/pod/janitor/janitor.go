@@ -44,11 +44,16 @@ const DefaultMaxAge = 30 * 24 * time.Hour
 // Options configure a Janitor.
 type Options struct {
 	Root   string        // the cache volume's mount point
-	MaxAge time.Duration // caches used within this time stay; must be positive
+	MaxAge time.Duration // caches used within this time stay; 0 = of any age
 	DryRun bool          // only log what would be removed
-	// MaxSlots is how many slots may stay; 0 = any number. Beyond it, those go that were not used for
-	// the longest time, but none that was used within minAge or that a pod holds.
+	// MaxSlots is how many slots may stay; 0 = any number. MaxBytes is how much of the disk they may
+	// take; 0 = any amount. Beyond either, those go that were not used for the longest time, but none
+	// that was used within minAge or that a pod holds.
 	MaxSlots int
+	MaxBytes int64
+	// Spare is the directory of a workload whose slots stay, such as namespace/serviceaccount/workload;
+	// empty = none.
+	Spare string
 
 	Patience time.Duration // how long to wait for the volume's lock; 0 = flock.Patience
 
@@ -57,7 +62,7 @@ type Options struct {
 	Registerer prometheus.Registerer // nil = no metrics
 }
 
-// minAge is the least age of what MaxSlots removes. A pod that starts has its directory for some
+// minAge is the least age of what MaxSlots and MaxBytes remove. A pod that starts has its directory for some
 // seconds before it holds a slot in it.
 const minAge = time.Hour
 
@@ -87,8 +92,11 @@ func New(o Options) (*Janitor, error) {
 	if o.MaxSlots < 0 {
 		return nil, fmt.Errorf("max-slots %d: must not be negative", o.MaxSlots)
 	}
-	if o.MaxAge <= 0 {
-		return nil, fmt.Errorf("max-age %s: must be more than 0", o.MaxAge)
+	if o.MaxBytes < 0 {
+		return nil, fmt.Errorf("max-size %d: must not be negative", o.MaxBytes)
+	}
+	if o.MaxAge < 0 {
+		return nil, fmt.Errorf("max-age %s: must not be negative", o.MaxAge)
 	}
 	o.Patience = cmp.Or(o.Patience, flock.Patience)
 	if o.Clock == nil {
@@ -117,7 +125,10 @@ func (j *Janitor) Run(ctx context.Context, interval time.Duration) {
 
 // Once scans the whole volume. It continues after a failure, and returns all errors joined.
 func (j *Janitor) Once(ctx context.Context) (Round, error) {
-	r := round{Janitor: j, before: j.Clock.Now().Add(-j.MaxAge)}
+	r := round{Janitor: j}
+	if j.MaxAge > 0 {
+		r.before = j.Clock.Now().Add(-j.MaxAge)
+	}
 	err := r.visitVolume(ctx)
 	if before, ok := r.bound(); ok && err == nil {
 		// The same again, with a lower age.
@@ -152,18 +163,29 @@ type round struct {
 	lock   *os.File  // the volume, for withLock
 	busy   bool      // another process has held the lock for longer than Patience
 	errs   []error
-	used   []time.Time // when the young slots were last used
+	used   []usage // of the young slots
 }
 
-// bound returns the time before which a slot must have been used last so that at most MaxSlots stay,
-// and whether there are more.
+// bound returns the time before which a slot must have been used last so that the others stay within
+// MaxSlots and MaxBytes, and whether there are more.
 func (r *round) bound() (time.Time, bool) {
-	surplus := len(r.used) - r.MaxSlots
-	if r.MaxSlots <= 0 || surplus <= 0 {
+	var bytes int64
+	for _, use := range r.used {
+		bytes += use.bytes
+	}
+	slices.SortFunc(r.used, func(a, b usage) int { return a.last.Compare(b.last) })
+	surplus := 0
+	for _, use := range r.used {
+		if (r.MaxSlots == 0 || len(r.used)-surplus <= r.MaxSlots) && (r.MaxBytes == 0 || bytes <= r.MaxBytes) {
+			break
+		}
+		surplus++
+		bytes -= use.bytes
+	}
+	if surplus == 0 {
 		return time.Time{}, false
 	}
-	slices.SortFunc(r.used, time.Time.Compare)
-	before := r.used[surplus-1].Add(1) // that one, too
+	before := r.used[surplus-1].last.Add(1) // that one, too
 	if latest := r.Clock.Now().Add(-minAge); before.After(latest) {
 		before = latest
 	}
@@ -199,6 +221,9 @@ func (r *round) visitLevel(ctx context.Context, parent *os.Root, at string, dept
 			return
 		}
 		below := path.Join(at, name)
+		if below == stampName || below == r.Spare {
+			continue
+		}
 		child := r.enter(parent, name, below, names[depth])
 		if child == nil {
 			continue

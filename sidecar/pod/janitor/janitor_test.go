@@ -244,8 +244,10 @@ func TestRunScansEveryInterval(t *testing.T) {
 
 func TestInvalidOptions(t *testing.T) {
 	for want, o := range map[string]Options{
-		"root":    {MaxAge: time.Hour},
-		"max-age": {Root: "/x"},
+		"root":      {MaxAge: time.Hour},
+		"max-age":   {Root: "/x", MaxAge: -1},
+		"max-slots": {Root: "/x", MaxSlots: -1},
+		"max-size":  {Root: "/x", MaxBytes: -1},
 	} {
 		if _, err := New(o); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v", o, err)
@@ -256,6 +258,8 @@ func TestInvalidOptions(t *testing.T) {
 func TestTheOldestSlotsBeyondTheBoundAreRemoved(t *testing.T) {
 	for name, test := range map[string]struct {
 		max     int
+		bytes   int64 // each slot takes 8 KiB and its directory
+		spare   string
 		dryRun  bool
 		age     time.Duration // of the newest slot; each other one is an hour older
 		held    bool          // a pod holds the oldest one
@@ -268,6 +272,11 @@ func TestTheOldestSlotsBeyondTheBoundAreRemoved(t *testing.T) {
 		"one of them is held":             {max: 2, age: 2 * time.Hour, held: true, left: []string{"a", "b", "d"}, removed: 1},
 		"those of the last hour stay":     {max: 1, age: time.Minute, left: []string{"a"}, removed: 3},
 		"all of the last hour stay":       {max: 1, age: -4 * time.Hour, left: []string{"a", "b", "c", "d"}},
+		"all fit on the disk":             {bytes: 1 << 20, age: 2 * time.Hour, left: []string{"a", "b", "c", "d"}},
+		"two are too much for the disk":   {bytes: 28 << 10, age: 2 * time.Hour, left: []string{"a", "b"}, removed: 2},
+		"the tighter bound counts":        {max: 3, bytes: 14 << 10, age: 2 * time.Hour, left: []string{"a"}, removed: 3},
+		"no room at all":                  {bytes: 1, age: 2 * time.Hour, removed: 4},
+		"the own workload stays":          {max: 2, spare: "shop/default/deployment.d", age: 2 * time.Hour, left: []string{"a", "b", "d"}, removed: 1},
 		"a dry run says what it would do": {max: 2, dryRun: true, age: 2 * time.Hour, left: []string{"a", "b", "c", "d"}, removed: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -285,7 +294,7 @@ func TestTheOldestSlotsBeyondTheBoundAreRemoved(t *testing.T) {
 					}
 				}
 			}
-			round, err := v.janitor(Options{MaxSlots: test.max, DryRun: test.dryRun}).Once(t.Context())
+			round, err := v.janitor(Options{MaxSlots: test.max, MaxBytes: test.bytes, Spare: test.spare, DryRun: test.dryRun}).Once(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -49,7 +49,7 @@ func (r *round) removeOld(workload *os.Root, name, at string) {
 	}
 	if !use.last.Before(r.before) {
 		keep(&r.Young, use)
-		r.used = append(r.used, use.last)
+		r.used = append(r.used, use)
 		return
 	}
 	lock, err := slot.Lock(workload, name)
@@ -74,7 +74,7 @@ func (r *round) removeOld(workload *os.Root, name, at string) {
 	}
 	if !use.last.Before(r.before) {
 		keep(&r.Young, use)
-		r.used = append(r.used, use.last)
+		r.used = append(r.used, use)
 		return
 	}
 	if !r.DryRun && !r.remove(workload, name, at) {

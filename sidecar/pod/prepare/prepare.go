@@ -1,6 +1,6 @@
 // Package prepare creates the pod's directory in the node's cache volume before the sidecar
-// starts. It runs as root in a container of its own, which has only the capability CAP_CHOWN
-// and sees the whole volume. The sidecar is not root, and later sees only this directory.
+// starts. It runs as root in a container of its own, which sees the whole volume. It needs only the
+// capability CAP_CHOWN. The sidecar is not root, and later sees only this directory.
 //
 // Pods of other namespaces share the volume, and their sidecars run as the same user. So the
 // levels above the directory belong to root with mode 0700: only the kubelet, which mounts

@@ -1,0 +1,164 @@
+package janitor
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// awake is an uptime that does not keep Tidy from its work.
+const awake = 2 * tidyInterval
+
+// tidy scans on behalf of a pod of the workload mine.
+func (v *volume) tidy(o Options, uptime time.Duration) Round {
+	v.t.Helper()
+	if !overridesAccess() {
+		v.t.Skip("needs CAP_DAC_OVERRIDE")
+	}
+	o.Root, o.Clock, o.Spare = v.root, v.clock, "shop/default/deployment.mine"
+	round, err := Tidy(v.t.Context(), o, uptime)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	return round
+}
+
+func (v *volume) litter(n int) {
+	v.t.Helper()
+	for i := range n {
+		v.slot(fmt.Sprintf("ci/default/pod.run%d/0", i))
+	}
+}
+
+func TestAPodThatStartsRemovesTheLitterOfEndedRuns(t *testing.T) {
+	v := newVolume(t)
+	v.slot("shop/default/deployment.mine/0")
+	v.litter(12)
+	v.hold("ci/default/pod.run3")
+	if round := v.tidy(Options{MaxSlots: 5}, awake); round.Removed == 0 {
+		t.Errorf("%+v", round)
+	}
+	left, err := filepath.Glob(v.path("ci/default/*/0"))
+	if err != nil || len(left) > 6 { // and one that is held, which may be among the oldest
+		t.Errorf("left are %q, %v", left, err)
+	}
+	for _, kept := range []string{"shop/default/deployment.mine/0/rockpool.db", "ci/default/pod.run3/0/rockpool.db"} {
+		if _, err := os.Stat(v.path(kept)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestPodsThatStartScanTheVolumeOnceAnHour(t *testing.T) {
+	v := newVolume(t)
+	scans := func(want bool) {
+		t.Helper()
+		v.litter(1)
+		if got := v.tidy(Options{MaxSlots: 1, MaxBytes: 1}, awake).Removed > 0; got != want {
+			t.Errorf("scanned: %v, want %v", got, want)
+		}
+		if err := os.RemoveAll(v.path("ci")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	scans(true)
+	scans(false)
+	v.clock.Step(tidyInterval - time.Minute)
+	scans(false)
+	v.clock.Step(2 * time.Minute)
+	scans(true)
+	v.clock.Step(-3 * tidyInterval) // a clock that was corrected
+	scans(true)
+
+	// The janitor of the node takes the file for its own.
+	if round, err := v.janitor(Options{}).Once(t.Context()); err != nil || round.Unknown != 0 {
+		t.Errorf("%+v, %v", round, err)
+	}
+}
+
+func TestNothingIsRemovedSoonAfterTheNodeHasBooted(t *testing.T) {
+	v := newVolume(t)
+	v.litter(3)
+	if round := v.tidy(Options{MaxSlots: 1}, tidyInterval-time.Second); round != (Round{}) {
+		t.Errorf("%+v", round)
+	}
+	if round := v.tidy(Options{MaxSlots: 1}, tidyInterval); round.Removed != 2 {
+		t.Errorf("%+v", round)
+	}
+}
+
+func TestAPodDoesNotWaitForThoseWhoLockTheVolume(t *testing.T) {
+	v := newVolume(t)
+	v.litter(3)
+	volume, err := os.Open(v.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer volume.Close()
+	if err := unix.Flock(int(volume.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := Tidy(context.WithoutCancel(t.Context()), Options{Root: v.root, MaxSlots: 1, Clock: v.clock}, awake)
+		done <- err
+	}()
+	var waited time.Duration
+	for len(done) == 0 {
+		if v.clock.HasWaiters() {
+			v.clock.Step(tidyPatience)
+			waited += tidyPatience
+		}
+		runtime.Gosched()
+	}
+	if err := <-done; err == nil && overridesAccess() {
+		t.Error("no error although another process held the lock")
+	}
+	if waited > 10*tidyPatience {
+		t.Errorf("waited %s", waited)
+	}
+	if left, err := filepath.Glob(v.path("ci/default/*/0/rockpool.db")); err != nil || len(left) != 3 {
+		t.Errorf("left are %q, %v", left, err)
+	}
+}
+
+func TestSomethingElseInPlaceOfTheStampBlocksNobody(t *testing.T) {
+	for name, make := range map[string]func(path string) error{
+		"a pipe":      func(path string) error { return unix.Mkfifo(path, 0o600) },
+		"a link":      func(path string) error { return os.Symlink("/etc/hostname", path) },
+		"a directory": func(path string) error { return os.Mkdir(path, 0o700) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := newVolume(t)
+			v.litter(3)
+			if err := make(v.path(stampName)); err != nil {
+				t.Fatal(err)
+			}
+			v.clock.Step(awake)
+			if _, err := Tidy(t.Context(), Options{Root: v.root, MaxSlots: 1, Clock: v.clock}, awake); err == nil && overridesAccess() {
+				t.Error("no error")
+			}
+		})
+	}
+}
+
+func TestTheDefaultBoundIsAQuarterOfTheDisk(t *testing.T) {
+	directory := t.TempDir()
+	if err := unix.Mount("none", directory, "tmpfs", 0, "size=64m"); err != nil {
+		t.Skipf("mount tmpfs: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(directory, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	if got, err := DefaultMaxBytes(directory); err != nil || got != 16<<20 {
+		t.Errorf("%d, %v", got, err)
+	}
+}
