@@ -76,7 +76,8 @@ func OpenDisk(ctx context.Context, o Options) *Disk {
 }
 
 func (d *Disk) open(ctx context.Context) (err error) {
-	if d.slot, err = slot.Acquire(d.options.Directory, principal.PodUID(d.token())); err != nil {
+	otherVersion := func(path string) bool { return store.OtherVersion(ctx, path) }
+	if d.slot, err = slot.Acquire(d.options.Directory, principal.PodUID(d.token()), otherVersion); err != nil {
 		return err
 	}
 	d.seed(ctx)

@@ -168,7 +168,7 @@ func TestADirectoryThatAPodIsAboutToUseStays(t *testing.T) {
 	if got, err := v.janitor(Options{}).Once(t.Context()); err != nil || got != (Round{}) {
 		t.Errorf("%+v, %v", got, err)
 	}
-	s, err := slot.Acquire(v.path("shop/default/deployment.web"), "")
+	s, err := slot.Acquire(v.path("shop/default/deployment.web"), "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

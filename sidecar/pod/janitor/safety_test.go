@@ -109,7 +109,7 @@ func TestPodsStartWhileSlotsAreRemoved(t *testing.T) {
 		if err != nil {
 			t.Fatalf("prepare %d: %v", i, err)
 		}
-		s, err := slot.Acquire(v.path(workload), "")
+		s, err := slot.Acquire(v.path(workload), "", nil)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // even a directory that prepare has just created is old here
 		}
@@ -158,7 +158,7 @@ func TestNoPodAcquiresAHalfDeletedSlot(t *testing.T) {
 	if !errors.Is(err, unix.EBUSY) || got.Removed != 0 || got.Unreached != 1 {
 		t.Errorf("%+v, %v", got, err)
 	}
-	s, err := slot.Acquire(v.path(dir), "")
+	s, err := slot.Acquire(v.path(dir), "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,7 +30,7 @@ const (
 // janitor's container: root with only CAP_DAC_OVERRIDE.
 func TestMain(m *testing.M) {
 	if workload := os.Getenv("JANITOR_TEST_HOLD"); workload != "" {
-		s, err := slot.Acquire(workload, "")
+		s, err := slot.Acquire(workload, "", nil)
 		if err != nil {
 			fmt.Println(err)
 			os.Exit(1)

@@ -28,13 +28,15 @@ type age struct {
 	Pod string `json:"pod,omitempty"`
 
 	number  int
+	strange bool      // has recordings that only another version can read; only Acquire finds that out
 	held    bool      // by another pod; only Sources and Advance find that out
 	changed time.Time // the newest modification time of the slot's files; zero: there are none
 }
 
 // preferred returns the numbers of all slots in the order in which a pod tries them: its own, the
-// fresher before the older ones, and unused ones last. It does not matter which are
-// held.
+// fresher before the older ones, then unused ones, and last those with the recordings of another
+// version: a pod of that version may come back, after a rollback or in a canary. It does not matter
+// which are held.
 func preferred(existing []age, pod string) (numbers []int) {
 	existing = slices.Clone(existing)
 	slices.SortStableFunc(existing, func(a, b age) int {
@@ -46,15 +48,20 @@ func preferred(existing []age, pod string) (numbers []int) {
 		}
 		return cmp.Or(isOwn(b)-isOwn(a), a.compare(b))
 	})
+	var used, strange []int
 	for _, a := range existing {
-		numbers = append(numbers, a.number)
+		if used = append(used, a.number); a.strange {
+			strange = append(strange, a.number)
+		} else {
+			numbers = append(numbers, a.number)
+		}
 	}
 	for n := range Max {
-		if !slices.Contains(numbers, n) {
+		if !slices.Contains(used, n) {
 			numbers = append(numbers, n)
 		}
 	}
-	return numbers
+	return append(numbers, strange...)
 }
 
 // compare orders slots by age, the freshest first.

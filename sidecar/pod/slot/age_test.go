@@ -15,6 +15,7 @@ func TestAPodPrefersItsOwnSlotThenTheFreshest(t *testing.T) {
 	at := func(number int, epoch uint64, pod string, minutes int) age {
 		return age{Epoch: epoch, Pod: pod, number: number, changed: noon.Add(time.Duration(minutes) * time.Minute)}
 	}
+	strange := func(a age) age { a.strange = true; return a }
 	for name, tt := range map[string]struct {
 		existing []age
 		pod      string
@@ -29,10 +30,11 @@ func TestAPodPrefersItsOwnSlotThenTheFreshest(t *testing.T) {
 		"a pod that does not know itself has no own":      {[]age{at(0, 3, "", 0), at(1, 2, "", 9)}, "", []int{0, 1, 2}},
 		"slots of a version that did not count come last": {[]age{at(0, 0, "", 9), at(5, 1, "", 0)}, "a", []int{5, 0, 1}},
 		"the number, if nothing else differs":             {[]age{at(4, 1, "", 0), at(2, 1, "", 0)}, "a", []int{2, 4, 0}},
+		"unused ones before those of another version":     {[]age{strange(at(0, 3, "", 0)), at(2, 1, "", 0), strange(at(1, 2, "", 0))}, "a", []int{2, 3, 4, 5}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := preferred(tt.existing, tt.pod)
-			if !slices.Equal(got[:len(tt.want)], tt.want) || len(got) != Max {
+			if !slices.Equal(got[:len(tt.want)], tt.want) || len(got) != Max || slices.Max(got) != Max-1 {
 				t.Errorf("got %v, want %v and the rest", got, tt.want)
 			}
 		})
@@ -98,7 +100,7 @@ type workload struct {
 
 func (w workload) start(pod string) *Slot {
 	w.t.Helper()
-	s, err := Acquire(w.directory, pod)
+	s, err := Acquire(w.directory, pod, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -167,7 +169,7 @@ func TestAnOlderSlotIsSeededFromTheOneInUse(t *testing.T) {
 	first, second := w.start("one"), w.start("two")
 	first.Close()
 	w.advance(second)
-	third, err := Acquire(w.directory, "three")
+	third, err := Acquire(w.directory, "three", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,12 +210,12 @@ func TestTheSlotsThatWereLeftAreVisitedOnce(t *testing.T) {
 	want(third, "0")
 	want(third)
 
-	again, err := Acquire(w.directory, "four")
+	again, err := Acquire(w.directory, "four", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := third.Advance(func(path string) error {
-		if _, err := Acquire(w.directory, ""); err == nil && filepath.Base(path) == filepath.Base(again.Path) {
+		if _, err := Acquire(w.directory, "", nil); err == nil && filepath.Base(path) == filepath.Base(again.Path) {
 			t.Error("a slot in use is visited")
 		}
 		return nil
@@ -231,7 +233,7 @@ func TestNobodyTakesASlotWhileItIsVisited(t *testing.T) {
 	first, second := w.start("one"), w.start("two")
 	first.Close()
 	err := second.Advance(func(string) error {
-		other, err := Acquire(w.directory, "three")
+		other, err := Acquire(w.directory, "three", nil)
 		if err != nil {
 			return err
 		}

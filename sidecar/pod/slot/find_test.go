@@ -12,7 +12,7 @@ func TestASlotIsFoundByItsPod(t *testing.T) {
 		t.Errorf("an empty directory has %v", got)
 	}
 	for _, pod := range []string{"a", "b"} {
-		s, err := Acquire(dir, pod)
+		s, err := Acquire(dir, pod, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -52,9 +52,11 @@ func Is(name string) bool {
 }
 
 // Acquire takes the slot that the pod with this UID used last, else the freshest free one in
-// directory, which must exist. An empty UID is unknown. Acquire does not wait. An error names the
-// path; the caller then runs without recording.
-func Acquire(directory, pod string) (*Slot, error) {
+// directory, which must exist. An empty UID is unknown. Another pod's slot is taken only as a last
+// resort if strange reports true for its path, because it has recordings that the caller cannot read;
+// nil means that there are none. Acquire does not wait. An error names the path; the caller then runs
+// without recording.
+func Acquire(directory, pod string, strange func(path string) bool) (*Slot, error) {
 	if info, err := os.Stat(directory); err != nil {
 		return nil, fmt.Errorf("cache directory: %w", err)
 	} else if !info.IsDir() {
@@ -66,7 +68,14 @@ func Acquire(directory, pod string) (*Slot, error) {
 	}
 	defer workload.Close()
 	var unusable error
-	for _, n := range preferred(agesOf(directory), pod) {
+	all := agesOf(directory)
+	for i := range all {
+		a := &all[i]
+		// A pod's own recordings are replaced: a volume of its own has no room for two.
+		another := pod != "" && a.Pod != "" && a.Pod != pod
+		a.strange = another && strange != nil && strange(filepath.Join(directory, strconv.Itoa(a.number)))
+	}
+	for _, n := range preferred(all, pod) {
 		s := &Slot{Path: filepath.Join(directory, strconv.Itoa(n)), pod: pod}
 		s.lock, err = claim(workload, s.Path)
 		switch {

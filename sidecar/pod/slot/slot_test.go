@@ -14,7 +14,7 @@ import (
 // TestMain lets the test binary be the other pod: it holds a slot until killed.
 func TestMain(m *testing.M) {
 	if directory := os.Getenv("SLOT_TEST_HOLD"); directory != "" {
-		s, err := Acquire(directory, "")
+		s, err := Acquire(directory, "", nil)
 		if err != nil {
 			os.Stdout.WriteString(err.Error() + "\n")
 			os.Exit(1)
@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 
 func acquire(t *testing.T, directory, want string) *Slot {
 	t.Helper()
-	s, err := Acquire(directory, "")
+	s, err := Acquire(directory, "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,13 +91,13 @@ func TestAKilledPodReleasesItsSlot(t *testing.T) {
 func TestAllSlotsHeld(t *testing.T) {
 	directory := t.TempDir()
 	for range Max {
-		s, err := Acquire(directory, "")
+		s, err := Acquire(directory, "", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer s.Close()
 	}
-	_, err := Acquire(directory, "")
+	_, err := Acquire(directory, "", nil)
 	if !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), directory) {
 		t.Errorf("got %v, want ErrBusy with the path", err)
 	}
@@ -188,7 +188,7 @@ func TestAcquireInSpiteOfObstacles(t *testing.T) {
 				}
 				return
 			}
-			s, err := Acquire(directory, "")
+			s, err := Acquire(directory, "", nil)
 			if err == nil {
 				s.Close()
 				t.Fatal("no error")
