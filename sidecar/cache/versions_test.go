@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"rockpool.dev/store"
+	"rockpool.dev/tests/eventually"
 )
 
 // Tests of two versions of the sidecar side by side, with caches of different layouts.
@@ -51,10 +52,7 @@ func TestARollbackFindsTheCacheOfItsVersion(t *testing.T) {
 	back := n.start("back")
 	back.isIn("0")
 	back.knows("10")
-	<-back.adopted
-	if got := back.queued(); got != "a" {
-		t.Errorf("the queue has %q, want the Event of the newer version", got)
-	}
+	eventually.True(t, "the Event of the newer version is adopted", func() bool { return back.queued() == "a" })
 	n.isOtherVersion("1", true)
 }
 
