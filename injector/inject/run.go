@@ -17,6 +17,12 @@ var (
 	// generatedSuffix is the suffix that the API server appends to a generateName: five characters
 	// without vowels and without those that look alike (k8s.io/apimachinery/pkg/util/rand).
 	generatedSuffix = regexp.MustCompile(`-[bcdfghjklmnpqrstvwxz2456789]{5}$`)
+	// timeSuffix is the time of a run, in seconds since 1970 or finer, or as a date: the Spark operator
+	// appends nanoseconds to the name of a ScheduledSparkApplication.
+	timeSuffix = regexp.MustCompile(`-[0-9]{8,19}$`)
+	// sparkRun is what Spark appends to the name of a program before the role of each of its pods.
+	// https://spark.apache.org/docs/latest/running-on-kubernetes.html
+	sparkRun = regexp.MustCompile(`-[0-9a-f]{16}(-(?:driver|exec)\b)`)
 	// uuid is a UUID (RFC 9562) within a name.
 	uuid = regexp.MustCompile(`(^|-)[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(-|$)`)
 )
@@ -24,7 +30,8 @@ var (
 // withoutRun removes from a name what identifies a single run: UUIDs, and parts at the end. The
 // result is empty if nothing else is left.
 func withoutRun(name string) string {
-	parts := strings.Split(strings.Trim(uuid.ReplaceAllString(name, "-"), "-"), "-")
+	name = sparkRun.ReplaceAllString(uuid.ReplaceAllString(name, "-"), "$1")
+	parts := strings.Split(strings.Trim(name, "-"), "-")
 	for len(parts) > 1 && countsRuns(parts[len(parts)-1]) {
 		parts = parts[:len(parts)-1]
 	}

@@ -116,9 +116,13 @@ func workloadOf(owner *metav1.OwnerReference, podLabels map[string]string) (kind
 			return "task", task
 		}
 		return owner.Kind, withoutRun(owner.Name)
+	case "v1/Pod", "/Pod": // of Spark, a driver controls its executors
+		return owner.Kind, withoutRun(owner.Name)
 	case "apps/Deployment", "apps/StatefulSet", "apps/DaemonSet", "/ReplicationController", "v1/ReplicationController", "batch/CronJob":
 		return owner.Kind, owner.Name
 	}
-	// A controller of any other kind: a person has named it, or the API server from a generateName.
-	return owner.Kind, cmp.Or(generatedSuffix.ReplaceAllString(owner.Name, ""), owner.Name)
+	// A controller of any other kind: a person has named it, or the API server from a generateName, or
+	// another controller by the time of a run.
+	name = timeSuffix.ReplaceAllString(generatedSuffix.ReplaceAllString(owner.Name, ""), "")
+	return owner.Kind, cmp.Or(name, owner.Name)
 }
