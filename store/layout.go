@@ -48,5 +48,5 @@ func readHeader(path string) ([]byte, error) {
 }
 
 func integer(header []byte, offset int) int {
-	return int(int32(binary.BigEndian.Uint32(header[offset:]))) //nolint:gosec // SQLite's integers are signed
+	return int(int32(binary.BigEndian.Uint32(header[offset:]))) // SQLite has signed ones
 }
