@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"testing"
@@ -90,6 +91,36 @@ func TestNothingIsRemovedSoonAfterTheNodeHasBooted(t *testing.T) {
 	}
 	if round := v.tidy(Options{MaxSlots: 1}, tidyInterval); round.Removed != 2 {
 		t.Errorf("%+v", round)
+	}
+}
+
+func TestInThePrepareContainer(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can be root with fewer capabilities")
+	}
+	for capabilities, want := range map[string]int{
+		"CHOWN":              3, // of an older injector
+		"CHOWN,DAC_OVERRIDE": 1,
+	} {
+		t.Run(capabilities, func(t *testing.T) {
+			v := newVolume(t)
+			v.litter(3)
+			for i := range 3 {
+				for _, path := range []string{"", "/0", "/0/lock", "/0/rockpool.db", "/0/rockpool.db-wal"} {
+					if err := os.Chown(v.path(fmt.Sprintf("ci/default/pod.run%d%s", i, path)), sidecarID, sidecarID); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			cmd := exec.Command("/proc/self/exe")
+			cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", "JANITOR_TEST_ROOT="+v.root, "JANITOR_TEST_TIDY="+capabilities)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			if left, err := filepath.Glob(v.path("ci/default/*/0/rockpool.db")); err != nil || len(left) != want {
+				t.Errorf("left are %q, %v; want %d", left, err, want)
+			}
+		})
 	}
 }
 

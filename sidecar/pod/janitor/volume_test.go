@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -27,7 +28,8 @@ const (
 )
 
 // TestMain lets the test binary be a pod that holds a slot until it is killed, or the
-// janitor's container: root with only CAP_DAC_OVERRIDE.
+// janitor's container: root with only CAP_DAC_OVERRIDE. It can also be the prepare container: root
+// with the capabilities that JANITOR_TEST_TIDY lists.
 func TestMain(m *testing.M) {
 	if workload := os.Getenv("JANITOR_TEST_HOLD"); workload != "" {
 		s, err := slot.Acquire(workload, "", nil)
@@ -152,11 +154,19 @@ func (v *volume) paths() []string {
 }
 
 func runContained(root string) error {
+	kept := []uintptr{unix.CAP_DAC_OVERRIDE}
+	tidies := os.Getenv("JANITOR_TEST_TIDY")
+	switch tidies {
+	case "CHOWN":
+		kept = []uintptr{unix.CAP_CHOWN}
+	case "CHOWN,DAC_OVERRIDE":
+		kept = append(kept, unix.CAP_CHOWN)
+	}
 	if os.Getenv("JANITOR_TEST_DROPPED") == "" {
 		// After an exec, root has the capabilities of the bounding set.
 		runtime.LockOSThread()
 		for c := range uintptr(unix.CAP_LAST_CAP + 1) {
-			if c == unix.CAP_DAC_OVERRIDE {
+			if slices.Contains(kept, c) {
 				continue
 			}
 			if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil && err != unix.EINVAL {
@@ -164,6 +174,11 @@ func runContained(root string) error {
 			}
 		}
 		return syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), "JANITOR_TEST_DROPPED=1"))
+	}
+	if tidies != "" {
+		r, err := Tidy(context.Background(), Options{Root: root, MaxSlots: 1, Clock: clocktesting.NewFakeClock(time.Now().Add(2 * maxAge))}, awake)
+		fmt.Printf("%+v\n", r)
+		return err
 	}
 	j, err := New(Options{Root: root, MaxAge: maxAge, Clock: clocktesting.NewFakeClock(time.Now().Add(2 * maxAge))})
 	if err != nil {
