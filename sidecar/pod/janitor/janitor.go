@@ -26,7 +26,6 @@ import (
 	"os"
 	"path"
 	"regexp"
-	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -51,8 +50,8 @@ type Options struct {
 	// that was used within minAge or that a pod holds.
 	MaxSlots int
 	MaxBytes int64
-	// Spare is the directory of a workload whose slots stay, such as namespace/serviceaccount/workload;
-	// empty = none.
+	// Spare is the directory of a workload whose slots stay, namespace/serviceaccount/workload; empty =
+	// none.
 	Spare string
 
 	Patience time.Duration // how long to wait for the volume's lock; 0 = flock.Patience
@@ -61,10 +60,6 @@ type Options struct {
 	Logger     *zap.Logger           // nil = none
 	Registerer prometheus.Registerer // nil = no metrics
 }
-
-// minAge is the least age of what MaxSlots and MaxBytes remove. A pod that starts has its directory for some
-// seconds before it holds a slot in it.
-const minAge = time.Hour
 
 // Janitor cleans one volume.
 type Janitor struct {
@@ -132,7 +127,7 @@ func (j *Janitor) Once(ctx context.Context) (Round, error) {
 	err := r.visitVolume(ctx)
 	if before, ok := r.bound(); ok && err == nil {
 		// The same again, with a lower age.
-		again := round{Janitor: j, before: before}
+		again := round{Janitor: j, before: before, bounds: true}
 		err = again.visitVolume(ctx)
 		again.Removed, again.Freed, again.Emptied = again.Removed+r.Removed, again.Freed+r.Freed, again.Emptied+r.Emptied
 		if j.DryRun {
@@ -160,36 +155,12 @@ type round struct {
 	*Janitor
 	Round
 	before time.Time // a slot last used before this time is old
+	bounds bool      // for MaxSlots and MaxBytes
+	spared bool      // the slots of the present workload are not old
 	lock   *os.File  // the volume, for withLock
 	busy   bool      // another process has held the lock for longer than Patience
 	errs   []error
 	used   []usage // of the young slots
-}
-
-// bound returns the time before which a slot must have been used last so that the others stay within
-// MaxSlots and MaxBytes, and whether there are more.
-func (r *round) bound() (time.Time, bool) {
-	var bytes int64
-	for _, use := range r.used {
-		bytes += use.bytes
-	}
-	slices.SortFunc(r.used, func(a, b usage) int { return a.last.Compare(b.last) })
-	surplus := 0
-	for _, use := range r.used {
-		if (r.MaxSlots == 0 || len(r.used)-surplus <= r.MaxSlots) && (r.MaxBytes == 0 || bytes <= r.MaxBytes) {
-			break
-		}
-		surplus++
-		bytes -= use.bytes
-	}
-	if surplus == 0 {
-		return time.Time{}, false
-	}
-	before := r.used[surplus-1].last.Add(1) // that one, too
-	if latest := r.Clock.Now().Add(-minAge); before.After(latest) {
-		before = latest
-	}
-	return before, before.After(r.before)
 }
 
 func (r *round) visitVolume(ctx context.Context) error {
@@ -277,6 +248,8 @@ func (r *round) visitWorkload(ctx context.Context, account, workload *os.Root, n
 			r.fail(at, err)
 			return
 		}
+		// A pod may be about to use one of them.
+		r.spared = r.bounds && changeTime(info).After(r.Clock.Now().Add(-minAge))
 		for _, entry := range r.list(workload, ".", at) {
 			if ctx.Err() != nil {
 				return

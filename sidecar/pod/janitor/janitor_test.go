@@ -2,6 +2,7 @@ package janitor
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"runtime"
 	"slices"
@@ -308,5 +309,28 @@ func TestTheOldestSlotsBeyondTheBoundAreRemoved(t *testing.T) {
 				t.Errorf("left are %q, want %q; removed %d, want %d", left, test.left, round.Removed, test.removed)
 			}
 		})
+	}
+}
+
+func TestTheSlotsOfAPodThatIsAboutToStartStayBeyondTheBound(t *testing.T) {
+	v := newVolume(t)
+	v.clock.SetTime(time.Now()) // that of the change times, which nobody can set
+	for i, workload := range []string{"a", "b", "c"} {
+		directory := fmt.Sprintf("shop/default/deployment.%s/0", workload)
+		v.slot(directory)
+		at := v.clock.Now().Add(-time.Duration(i+2) * time.Hour)
+		for _, path := range []string{directory + "/lock", directory + "/rockpool.db", directory + "/rockpool.db-wal", directory} {
+			if err := os.Chtimes(v.path(path), at, at); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	j := v.janitor(Options{MaxSlots: 1})
+	if round, err := j.Once(t.Context()); err != nil || round.Removed != 0 {
+		t.Errorf("just prepared: %+v, %v", round, err)
+	}
+	v.clock.Step(minAge + time.Minute)
+	if round, err := j.Once(t.Context()); err != nil || round.Removed != 2 {
+		t.Errorf("later: %+v, %v", round, err)
 	}
 }

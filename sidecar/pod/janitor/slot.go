@@ -47,7 +47,7 @@ func (r *round) removeOld(workload *os.Root, name, at string) {
 		r.fail(at, err)
 		return
 	}
-	if !use.last.Before(r.before) {
+	if !use.last.Before(r.before) || r.spared {
 		keep(&r.Young, use)
 		r.used = append(r.used, use)
 		return
@@ -72,7 +72,7 @@ func (r *round) removeOld(workload *os.Root, name, at string) {
 		r.fail(at, err)
 		return
 	}
-	if !use.last.Before(r.before) {
+	if !use.last.Before(r.before) || r.spared {
 		keep(&r.Young, use)
 		r.used = append(r.used, use)
 		return

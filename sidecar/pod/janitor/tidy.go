@@ -14,11 +14,6 @@ import (
 )
 
 const (
-	// DefaultMaxSlots is far more than the pods of a node (110 by default).
-	DefaultMaxSlots = 1000
-	// diskShare of the file system is what caches may take by default.
-	diskShare = 4
-
 	// tidyInterval is the least time between two scans by pods that start.
 	tidyInterval = time.Hour
 	// tidyTimeout bounds how long a scan holds up a pod.
@@ -28,15 +23,6 @@ const (
 	// stampName is the file in the volume whose modification time is that of the last such scan.
 	stampName = ".tidied"
 )
-
-// DefaultMaxBytes returns a quarter of the file system that has the directory.
-func DefaultMaxBytes(directory string) (int64, error) {
-	var stat unix.Statfs_t
-	if err := unix.Statfs(directory, &stat); err != nil {
-		return 0, fmt.Errorf("cache volume: size of its disk: %w", err)
-	}
-	return int64(stat.Blocks) * stat.Bsize / diskShare, nil
-}
 
 // Tidy keeps a volume within MaxSlots and MaxBytes on behalf of a pod that starts, so that runs that
 // never come back cannot fill a node without a janitor. The pod's own directory is o.Spare. Tidy
