@@ -21,7 +21,7 @@ func DefaultMaxBytes(directory string) (int64, error) {
 	if err := unix.Statfs(directory, &stat); err != nil {
 		return 0, fmt.Errorf("cache volume: size of its disk: %w", err)
 	}
-	return int64(stat.Blocks) * stat.Bsize / diskShare, nil
+	return int64(stat.Blocks * uint64(stat.Bsize) / diskShare), nil
 }
 
 // minAge is the least age of what MaxSlots and MaxBytes remove, and the least time since package
