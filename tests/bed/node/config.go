@@ -117,10 +117,11 @@ func kubeletConfig(directory, controlGroup string) ([]byte, error) {
 			"nodefs.inodesFree": "0.1%", "imagefs.inodesFree": "0.1%",
 		},
 		"imageGCHighThresholdPercent": 100,
-		// Shorter than usual, so that tests are quicker: how often the kubelet updates volumes and
-		// reports the node's state.
+		// Shorter than usual, so that tests are quicker: how often the kubelet updates volumes, reports
+		// the node's state, and measures volumes.
 		"syncFrequency":             "10s",
 		"nodeStatusUpdateFrequency": "5s",
+		"volumeStatsAggPeriod":      "10s",
 		// Restart a container at once, also when it has been killed twice.
 		"crashLoopBackOff": map[string]any{"maxContainerRestartPeriod": "1s"},
 		"featureGates":     map[string]bool{"KubeletCrashLoopBackOffMax": true},
