@@ -37,7 +37,7 @@ func TestFiveSidecarsWithTheSettingsForSmallNodesNeed256MiB(t *testing.T) {
 	}
 	s.settings(set)
 	t.Cleanup(func() { s.settings(unset) })
-	s.try(s.fill(2000))
+	s.try(s.objects(2000))
 	s.until("the injector has the settings", func(ctx context.Context) error {
 		p, err := testEnv.Client().CoreV1().Pods(s.namespace).Create(ctx, &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Name: "dry", Annotations: map[string]string{"rockpool.dev/inject": "true"}},
@@ -83,7 +83,7 @@ func TestTheMemoryOfManyPods(t *testing.T) {
 	for _, n := range []int{1, 10, 30} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			s := newSite(t, fmt.Sprint("density-", n))
-			s.try(s.fill(200))
+			s.try(s.objects(200))
 			began := time.Now()
 			pods := s.informers(n, "configmaps.v1.,secrets.v1.,services.v1.")
 			t.Logf("%d pods are in sync after %.1f s", n, time.Since(began).Seconds())
@@ -117,8 +117,8 @@ func (s *site) settings(change any) {
 	s.admin("-n", "rockpool-system", "patch", "configmap", "rockpool-cfg", "-p", string(patch))
 }
 
-// fill creates ConfigMaps, Secrets and Services, as many as 200 of the latter two.
-func (s *site) fill(n int) error {
+// objects creates ConfigMaps, Secrets and Services, as many as 200 of the latter two.
+func (s *site) objects(n int) error {
 	core := testEnv.Client().CoreV1()
 	group, ctx := errgroup.WithContext(s.ctx)
 	group.SetLimit(16)
