@@ -12,6 +12,8 @@ const (
 var templates = []template{
 	{from: "base/namespace.yaml", name: "namespace.yaml", when: ".Values.namespace.create", edits: []edit{
 		{"enforce: restricted", `enforce: {{ ternary "privileged" "restricted" .Values.hostNetwork }}`},
+		{"audit: restricted", `audit: {{ ternary "privileged" "restricted" .Values.hostNetwork }}`},
+		{"warn: restricted", `warn: {{ ternary "privileged" "restricted" .Values.hostNetwork }}`},
 	}},
 	{from: "base/serviceaccount.yaml", name: "serviceaccount.yaml"},
 	{from: "base/clusterrole.yaml", name: "clusterrole.yaml"},
