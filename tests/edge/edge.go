@@ -272,6 +272,8 @@ type Node struct {
 	Link *link.Link
 	// Links are further links by the address (host:port) at which pods of this node reach them.
 	Links map[string]*link.Link
+	// Images are further images of this node by name. They replace those of the cluster.
+	Images map[string]pod.Image
 	// LateProjections starts pods with empty projected volumes: see pod.Options.
 	LateProjections bool
 
@@ -310,8 +312,10 @@ func (n *Node) Create(ctx context.Context, object *corev1.Pod) (*pod.Runner, err
 func (n *Node) Run(ctx context.Context, object *corev1.Pod) (*pod.Runner, error) {
 	links := map[string]*link.Link{n.edge.Public: n.Link}
 	maps.Copy(links, n.Links)
+	images := maps.Clone(n.edge.images)
+	maps.Copy(images, n.Images)
 	return pod.Run(ctx, n.edge.Client(), object, pod.Options{
-		Images: n.edge.images, HostRoot: n.Root, Links: links, Log: n.log, LateProjections: n.LateProjections,
+		Images: images, HostRoot: n.Root, Links: links, Log: n.log, LateProjections: n.LateProjections,
 		PodIP: n.edge.pods.PodIP, HostIP: n.edge.pods.HostIP,
 	})
 }
