@@ -17,7 +17,21 @@ type traceKey struct{}
 
 // WithTrace gives a request's context a Trace to be filled in.
 func WithTrace(ctx context.Context) context.Context {
-	return context.WithValue(ctx, traceKey{}, &Trace{})
+	return &traced{Context: ctx}
+}
+
+// traced is a context with a Trace.
+type traced struct {
+	context.Context
+	trace Trace
+}
+
+// Value gives the Trace to traceOf.
+func (t *traced) Value(key any) any {
+	if key == (traceKey{}) {
+		return &t.trace
+	}
+	return t.Context.Value(key)
 }
 
 // TraceOf gives the Trace of a request's context, the zero one if it has none.

@@ -51,6 +51,7 @@ type Meter struct {
 	seconds                  *prometheus.HistogramVec
 	series, links            *bounded
 	link                     linkBytes
+	known                    known
 }
 
 var (
@@ -95,7 +96,21 @@ type waitedKey struct{}
 
 // With gives the context of a program's request what Request needs.
 func (m *Meter) With(ctx context.Context) context.Context {
-	return context.WithValue(ctx, waitedKey{}, new(atomic.Int64))
+	return &waiting{Context: ctx}
+}
+
+// waiting is a context with the time that its request has waited.
+type waiting struct {
+	context.Context
+	nanoseconds atomic.Int64
+}
+
+// Value gives the time to waitedOf.
+func (w *waiting) Value(key any) any {
+	if key == (waitedKey{}) {
+		return &w.nanoseconds
+	}
+	return w.Context.Value(key)
 }
 
 func waitedOf(ctx context.Context) *atomic.Int64 {
@@ -116,12 +131,8 @@ type Exchange struct {
 
 // Request counts a request that has ended.
 func (m *Meter) Request(x Exchange) {
-	verb, resource := m.verb(x.Info.Verb, x.Method), m.resource(&x.Info)
-	code := strconv.Itoa(x.Status)
-	if !m.series.has(verb + " " + resource + " " + code + " " + string(x.Source)) {
-		resource = other
-	}
-	m.requests.WithLabelValues(verb, resource, code, string(x.Source)).Inc()
+	c := m.counters(&x)
+	c.requests.Inc()
 	if x.Stream {
 		return
 	}
@@ -129,8 +140,28 @@ func (m *Meter) Request(x Exchange) {
 	if w := waitedOf(x.Context); w != nil {
 		waited = min(time.Duration(w.Load()), x.Duration)
 	}
-	m.seconds.WithLabelValues(verb, "upstream").Observe(waited.Seconds())
-	m.seconds.WithLabelValues(verb, "own").Observe((x.Duration - waited).Seconds())
+	c.upstream.Observe(waited.Seconds())
+	c.own.Observe((x.Duration - waited).Seconds())
+}
+
+// counters gives those of a request. It makes their labels once for all requests that are alike.
+func (m *Meter) counters(x *Exchange) counters {
+	kind := requestKind{x.Method, x.Status, x.Source, kindOf(&x.Info)}
+	if c, ok := m.known.requests.get(kind); ok {
+		return c
+	}
+	verb, resource := m.verb(x.Info.Verb, x.Method), m.resource(&x.Info)
+	code := strconv.Itoa(x.Status)
+	if !m.series.has(verb + " " + resource + " " + code + " " + string(x.Source)) {
+		resource = other
+	}
+	c := counters{
+		requests: m.requests.WithLabelValues(verb, resource, code, string(x.Source)),
+		upstream: m.seconds.WithLabelValues(verb, "upstream"),
+		own:      m.seconds.WithLabelValues(verb, "own"),
+	}
+	m.known.requests.put(kind, c)
+	return c
 }
 
 // verb is the verb of RBAC, or the method of other paths.
@@ -175,11 +206,17 @@ func (m *Meter) Attempt(r *http.Request) upstream.Use {
 	} else {
 		agent = m.agent(r.UserAgent())
 	}
-	labels := linkLabels{agent, m.verb(info.Verb, r.Method), m.resource(&info)}
-	if !m.links.has(labels.agent + " " + labels.verb + " " + labels.resource) {
-		labels.resource = other
+	kind := attemptKind{agent, r.Method, kindOf(&info)}
+	bodies, ok := m.known.attempts.get(kind)
+	if !ok {
+		labels := linkLabels{agent, m.verb(info.Verb, r.Method), m.resource(&info)}
+		if !m.links.has(labels.agent + " " + labels.verb + " " + labels.resource) {
+			labels.resource = other
+		}
+		bodies = m.link.of(labels)
+		m.known.attempts.put(kind, bodies)
 	}
-	return &use{m.link.of(labels), waitedOf(r.Context())}
+	return &use{bodies, waitedOf(r.Context())}
 }
 
 // Wire implements upstream.Meter.

@@ -10,6 +10,7 @@ import (
 	"math"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -58,6 +59,7 @@ type AcceptedOptions struct {
 type Accepted struct {
 	o       AcceptedOptions
 	changed chan struct{}
+	latest  atomic.Pointer[string] // a token in tokens, which spares its digest; nil: none
 
 	mu       sync.RWMutex
 	subjects map[string]struct{}
@@ -99,8 +101,12 @@ func (a *Accepted) Add(header http.Header, subject string) {
 	if err != nil {
 		return
 	}
+	if latest := a.latest.Load(); latest != nil && *latest == token {
+		return
+	}
 	d := digestOf(token)
 	if a.hasToken(d) {
+		a.remember(token, d)
 		return
 	}
 	claims, err := parseUnverified(token)
@@ -114,6 +120,7 @@ func (a *Accepted) Add(header http.Header, subject string) {
 	a.update(func() {
 		if len(a.tokens) >= maxAccepted {
 			delete(a.tokens, a.firstToExpire())
+			a.latest.Store(nil)
 		}
 		a.tokens[d] = expires
 	})
@@ -159,6 +166,15 @@ func (a *Accepted) hasToken(d digest) bool {
 	defer a.mu.RUnlock()
 	_, ok := a.tokens[d]
 	return ok
+}
+
+// remember spares a token that is recorded the next digest.
+func (a *Accepted) remember(token string, d digest) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if _, ok := a.tokens[d]; ok { // it was not dropped meanwhile
+		a.latest.Store(&token)
+	}
 }
 
 // hasTokens reports whether any token is recorded.

@@ -32,15 +32,20 @@ func (p *bufferPool) put(b *[]byte) { p.pool.Put(b) }
 // response.
 type body struct {
 	source   io.ReadCloser
-	readErr  error // reading from upstream
-	writeErr error // writing to the client
+	from, to *http.Response // whose trailers are known, and wanted, at the end
+	readErr  error          // reading from upstream
+	writeErr error          // writing to the client
 }
 
 var _ io.WriterTo = (*body)(nil)
 
 func (b *body) Read(p []byte) (int, error) {
 	n, err := b.source.Read(p)
-	if err != nil && err != io.EOF {
+	switch err {
+	case nil:
+	case io.EOF:
+		b.to.Trailer = b.from.Trailer
+	default:
 		b.readErr = err
 	}
 	return n, err

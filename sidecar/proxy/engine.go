@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -28,6 +29,7 @@ func newEngine(s *Server) *goproxy.ProxyHttpServer {
 	engine.Tr = &http.Transport{Proxy: nil, DialContext: refuseDial}
 	engine.ConnectDial = nil // NewProxyHttpServer takes it from the environment
 	engine.KeepAcceptEncoding = false
+	engine.KeepDestinationHeaders = true // answer puts them there
 	roundTripper := goproxy.RoundTripperFunc(func(r *http.Request, _ *goproxy.ProxyCtx) (*http.Response, error) {
 		return r.Context().Value(exchangeKey{}).(*exchange).roundTrip(r)
 	})
@@ -44,17 +46,20 @@ func refuseDial(context.Context, string, string) (net.Conn, error) {
 
 // forward sends an ordinary request through goproxy to the Transport.
 func (x *exchange) forward(r *http.Request) {
-	ctx, cancel := context.WithCancelCause(x.ctx)
-	defer cancel(nil)
+	ctx := x.ctx
 	long := x.server.options.LongRunning(r)
 	if long {
+		until, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
 		defer context.AfterFunc(x.run.stopping, func() { cancel(errShutdown) })()
+		ctx = until
 	}
-	out := r.WithContext(context.WithValue(ctx, exchangeKey{}, x))
-	target := *r.URL
-	target.Scheme, target.Host = "https", placeholderHost
-	out.URL, out.Host = &target, placeholderHost
-	out.Header = r.Header.Clone()
+	x.interim.w = &x.out
+	x.trace.Got1xxResponse = x.interim.pass
+	out := r.WithContext(httptrace.WithClientTrace(context.WithValue(ctx, exchangeKey{}, x), &x.trace))
+	// URL and Header are changed in place, which saves their copies: net/http does not look at them
+	// once it has called the handler.
+	out.URL.Scheme, out.URL.Host, out.Host = "https", placeholderHost, placeholderHost
 	dropHopByHop(out.Header)
 	keepUserAgentAbsent(out.Header)
 	out.TransferEncoding = nil
@@ -100,10 +105,9 @@ func (x *exchange) finish(ctx context.Context, long bool) {
 // roundTrip is called by goproxy. It never returns an error, because goproxy would send the error
 // to the client as text.
 func (x *exchange) roundTrip(r *http.Request) (*http.Response, error) {
-	interim := &interimResponses{w: &x.out}
-	ctx := httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{Got1xxResponse: interim.pass})
-	response, err := x.server.options.Transport.RoundTrip(r.WithContext(ctx))
-	interim.done()
+	ctx := r.Context()
+	response, err := x.server.options.Transport.RoundTrip(r)
+	x.interim.done()
 
 	switch {
 	case err == nil && response.StatusCode < http.StatusOK:
@@ -131,7 +135,18 @@ func (x *exchange) roundTrip(r *http.Request) (*http.Response, error) {
 		// may wait for the answer.
 		response.Header.Set("Connection", "close")
 	}
-	return response, nil
+	return x.answer(response), nil
+}
+
+// answer moves the header of a response to the client's side, and gives goproxy the rest, because
+// goproxy would copy each value.
+func (x *exchange) answer(response *http.Response) *http.Response {
+	header := x.out.Header()
+	clear(header)
+	maps.Copy(header, response.Header)
+	x.response = *response
+	x.response.Header = nil
+	return &x.response
 }
 
 // prepareResponse prepares a response for goproxy.
@@ -152,7 +167,7 @@ func (x *exchange) prepareResponse(r *http.Request, response *http.Response) {
 		response.Body = http.NoBody
 	}
 	if response.Body != http.NoBody {
-		x.body = &body{source: response.Body}
+		x.body = &body{source: response.Body, from: response, to: &x.response}
 		response.Body = x.body
 		x.out.stream = response.Header.Get("Content-Length") == "" && !x.server.options.Buffered(r)
 	}

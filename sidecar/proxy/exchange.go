@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/http/httptrace"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,6 +22,10 @@ type exchange struct {
 	upload *upload // of an HTTP/1.1 client; nil if it has none
 	err    error
 	abort  bool // the response cannot be completed
+
+	interim  interimResponses
+	trace    httptrace.ClientTrace
+	response http.Response // for goproxy, see answer
 }
 
 // shutdownError is the error of a long-running request without a response header when the server

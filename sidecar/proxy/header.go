@@ -66,6 +66,9 @@ func keepUserAgentAbsent(h http.Header) {
 // watchPath reports whether path is a deprecated watch path, /api/v1/watch/... or
 // /apis/GROUP/VERSION/watch/...
 func watchPath(path string) bool {
+	if !strings.Contains(path, "/watch/") { // which spares nearly all paths the rest
+		return false
+	}
 	segments := strings.SplitN(strings.TrimPrefix(path, "/"), "/", 5)
 	switch segments[0] {
 	case "api":

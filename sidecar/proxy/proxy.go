@@ -191,6 +191,9 @@ func IsWatch(r *http.Request) bool {
 	if r.Method != http.MethodGet {
 		return false
 	}
+	if r.URL.RawQuery == "" {
+		return watchPath(r.URL.Path)
+	}
 	values, ok := r.URL.Query()["watch"]
 	return ok && values[0] != "0" && !strings.EqualFold(values[0], "false") || watchPath(r.URL.Path)
 }

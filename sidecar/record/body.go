@@ -2,6 +2,7 @@ package record
 
 import (
 	"bytes"
+	"sync"
 
 	"rockpool.dev/sidecar/api/wire"
 )
@@ -15,12 +16,27 @@ type bodyBuffer struct {
 	max      int
 	buf      bytes.Buffer
 	over     bool
+	pooled   bool    // buf goes back to objectBuffers
+	kept     bool    // done has kept a part of it, so that it does not go back
 	source   *Source // what is doubtful if the body does not fit; nil: nothing
 	done     func([]byte)
 }
 
 func (r *Recorder) bodyBuffer(limit int, source *Source, done func([]byte)) *bodyBuffer {
 	return &bodyBuffer{recorder: r, max: limit, source: source, done: done}
+}
+
+// objectBuffers are buffers for bodies that are small and are not kept.
+var objectBuffers = sync.Pool{New: func() any { b := make([]byte, 0, objectBuffer); return &b }}
+
+// objectBuffer is the size of such a buffer, in bytes. Most objects fit.
+const objectBuffer = 4 << 10
+
+// objectBody is a bodyBuffer for one object.
+func (r *Recorder) objectBody(source *Source) *bodyBuffer {
+	b := r.bodyBuffer(wire.MaxValue, source, nil)
+	b.buf, b.pooled = *bytes.NewBuffer(*objectBuffers.Get().(*[]byte)), true
+	return b
 }
 
 func (b *bodyBuffer) write(p []byte) {
@@ -54,5 +70,9 @@ func (b *bodyBuffer) end(complete bool) {
 		b.recorder.doubtOf(b.source)
 	case !b.over && len(raw) > 0:
 		b.done(raw)
+	}
+	if b.pooled && !b.kept && cap(raw) == objectBuffer {
+		raw = raw[:0]
+		objectBuffers.Put(&raw)
 	}
 }

@@ -17,31 +17,43 @@ func (r *Recorder) teeObject(source Source, format wire.Format, resp *http.Respo
 	if format == nil { // CBOR, YAML: it cannot be parsed
 		return r.teeDocument(source, format, resp)
 	}
-	return newTee(resp, r.bodyBuffer(wire.MaxValue, &source, func(raw []byte) {
+	body := r.objectBody(&source)
+	body.done = func(raw []byte) {
 		m, err := format.ParseMeta(raw)
-		switch {
-		case err != nil:
+		if err != nil {
 			r.doubtOf(&source)
-		case !r.recordSingle(source, format, raw, m):
+			return
+		}
+		o, ok := r.recordRow(source, format, raw, m)
+		if !ok {
 			r.recordDocument(&source, source.response(format.MediaType()), raw)
 		}
-	}))
+		body.kept = o.Encoding != store.JSONBare // which has a copy
+	}
+	return newTee(resp, body)
 }
 
 // recordSingle records an object. It returns false if raw is not an object.
 func (r *Recorder) recordSingle(source Source, format wire.Format, raw []byte, m wire.Meta) bool {
+	_, ok := r.recordRow(source, format, raw, m)
+	return ok
+}
+
+// recordRow is recordSingle that returns the row, too.
+func (r *Recorder) recordRow(source Source, format wire.Format, raw []byte, m wire.Meta) (o store.Object, ok bool) {
 	rep, ok := representation(m.Kind)
 	if !ok || m.Name == "" {
-		return false
+		return o, false
 	}
 	form := request.Form{Format: format, Representation: rep}
-	o, e := objectRow(form, raw, m), source.evidence(store.Present, m.ResourceVersion)
+	o = objectRow(form, raw, m)
+	e := source.evidence(store.Present, m.ResourceVersion)
 	o.UpdatedAt, o.Asked, o.Told, o.Read = r.clock.Now(), e.Asked, e.Told, e.Read
 	op := putSingle{recorder: r, scope: source.singleScope(form), kind: m.Kind, apiVersion: m.APIVersion, object: o}
 	if !r.enqueueSingle(op) {
 		op.lost()
 	}
-	return true
+	return o, true
 }
 
 // isTable reports whether a body is a Table, in JSON or protobuf.

@@ -23,9 +23,15 @@ func (i *Info) isPretty(userAgent string, query url.Values) bool {
 // isUnclean reports whether a path has an empty or a dot segment. A slash at the end is allowed.
 func isUnclean(path string) bool {
 	inner := strings.TrimSuffix(strings.TrimPrefix(path, "/"), "/")
-	return inner != "" && slices.ContainsFunc(strings.Split(inner, "/"), func(segment string) bool {
-		return segment == "" || segment == "." || segment == ".."
-	})
+	if inner == "" {
+		return false
+	}
+	for segment := range strings.SplitSeq(inner, "/") {
+		if segment == "" || segment == "." || segment == ".." {
+			return true
+		}
+	}
+	return false
 }
 
 // builtinGroups are the groups that kube-apiserver of Kubernetes 1.36 and before serves itself, not

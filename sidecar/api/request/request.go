@@ -92,7 +92,7 @@ type Options struct {
 // Parse parses a request. It never fails: a path that it does not understand is not a resource.
 func Parse(r *http.Request) Info {
 	info := Info{
-		Verb:      strings.ToLower(r.Method),
+		Verb:      lower(r.Method),
 		Path:      r.URL.Path,
 		RawAccept: strings.Join(r.Header.Values("Accept"), ","),
 		Head:      r.Method == http.MethodHead,
@@ -104,7 +104,11 @@ func Parse(r *http.Request) Info {
 			info.Impersonated = true
 		}
 	}
-	query, err := url.ParseQuery(r.URL.RawQuery)
+	var query url.Values
+	var err error
+	if r.URL.RawQuery != "" {
+		query, err = url.ParseQuery(r.URL.RawQuery)
+	}
 	info.Options = parseOptions(query)
 	info.Pretty = info.isPretty(r.UserAgent(), query)
 	info.Narrowed = err != nil || mayNarrow(query) // an API server may read more than url does
@@ -118,6 +122,14 @@ func Parse(r *http.Request) Info {
 	info.Class = info.classify()
 	info.Unrecorded = info.unrecorded()
 	return info
+}
+
+// lower is a method in lower case.
+func lower(method string) string {
+	if method == http.MethodGet { // nearly always
+		return Get
+	}
+	return strings.ToLower(method)
 }
 
 // parsePath parses /api/VERSION/… and /apis/GROUP/VERSION/…. It returns the deprecated prefix, watch
