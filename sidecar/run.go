@@ -192,7 +192,8 @@ func (s *sidecar) connect(settings upstream.Settings) (err error) {
 		Settings:  settings,
 		CAFile:    filepath.Join(s.cfg.Account.Source, account.CAFile),
 		TokenFile: filepath.Join(s.cfg.Account.Source, account.TokenFile),
-		IsStream:  func(r *http.Request) bool { return proxy.IsWatch(r) || r.URL.Query().Get("follow") == "true" },
+		IsStream:  isStream,
+		IsShort:   func(r *http.Request) bool { return dispatch.TraceOf(r.Context()).Info.Class == request.ClassGet },
 		OnChange:  s.linkChanged,
 		Meter:     s.meter,
 		Logger:    s.log,
@@ -206,6 +207,11 @@ func (s *sidecar) connect(settings upstream.Settings) (err error) {
 	s.accepted = principal.NewAccepted(principal.AcceptedOptions{Keys: s.keys, Facts: s.disk, Logger: s.log})
 	s.credentials = principal.NewCredentials(s.mirror.Token, s.accepted.Add)
 	return nil
+}
+
+// isStream tells that nobody expects the body of a response to have a byte at any time.
+func isStream(r *http.Request) bool {
+	return proxy.IsWatch(r) || r.URL.RawQuery != "" && r.URL.Query().Get("follow") == "true"
 }
 
 // linkChanged takes note of a new state of the link.

@@ -48,6 +48,7 @@ type address struct {
 	overHTTP2    http.RoundTripper // over conns, see pool
 	onConn       func(net.Conn) (*http2Conn, error)
 	overHTTP1    *http.Transport
+	short        shortPool
 	ctx          context.Context // the life of the address
 	end          context.CancelFunc
 	goes         sync.WaitGroup
@@ -98,6 +99,7 @@ func newAddress(server Server, trust *trust, settings Settings, u *Upstream) (*a
 		DialTLSContext:      a.dialHTTP1,
 		MaxIdleConnsPerHost: idleConnsPerHost, IdleConnTimeout: idleConnTimeout,
 	}
+	a.short.address = a
 	a.ctx, a.end = context.WithCancel(context.Background())
 	a.goes.Go(a.retry)
 	return a, nil
@@ -251,6 +253,8 @@ func (a *address) reloadTrust() {
 		case c.roots == roots:
 		case c.http2 != nil:
 			c.http2.SetDoNotReuse()
+		case c.beside != nil:
+			a.short.closeAllIdle()
 		default:
 			a.overHTTP1.CloseIdleConnections()
 		}
@@ -306,6 +310,7 @@ func (a *address) close(reason error) {
 		c.end(reason)
 	}
 	a.end()
+	a.short.closeAllIdle()
 	a.overHTTP1.CloseIdleConnections()
 	a.goes.Wait()
 }
@@ -336,6 +341,14 @@ func (a *address) serverError() ServerError {
 		return ServerError{a.name, errors.New("not tried")}
 	}
 	return ServerError{a.name, a.lastErr}
+}
+
+// uri returns the request target of a request at this address.
+func (a *address) uri(u *url.URL) string {
+	if a.server.URL.Path == "" || a.server.URL.Path == "/" {
+		return u.RequestURI()
+	}
+	return a.target(u).RequestURI()
 }
 
 // target returns the URL of a request at this address. An address may have a path of its own, as

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,10 +27,10 @@ var keptBytes atomic.Int64
 const chunkSize = 32 << 10
 
 // upload is the body of a request, over several attempts. An attempt can end while its client sends
-// nothing: fill reads the client's body, and only fill waits for it.
+// nothing: fill reads the client's body, and only fill waits for it. A nil upload is no body.
 type upload struct {
-	source io.ReadCloser // nil: no body
-	length int64         // negative: not known
+	source io.ReadCloser
+	length int64 // negative: not known
 
 	mu      sync.Mutex
 	changed sync.Cond // any of the fields below
@@ -47,7 +48,7 @@ type upload struct {
 // client may wait for an answer before it goes on.
 func newUpload(r *http.Request) (*upload, error) {
 	if r.Body == nil || r.Body == http.NoBody {
-		return &upload{}, nil
+		return nil, nil
 	}
 	u := &upload{source: r.Body, length: r.ContentLength}
 	u.changed.L = &u.mu
@@ -91,6 +92,9 @@ func (u *upload) duration() time.Duration {
 
 // forget lets go of the bytes: the request has been answered. Its body may go on.
 func (u *upload) forget() {
+	if u == nil {
+		return
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.reader == nil || u.reader.at >= u.read {
@@ -108,7 +112,7 @@ func (u *upload) lose() {
 
 // give puts the body into a request that is about to be sent.
 func (u *upload) give(r *http.Request) {
-	if u.source == nil {
+	if u == nil {
 		r.Body, r.ContentLength = http.NoBody, 0
 		return
 	}
@@ -209,6 +213,9 @@ func (p *part) Close() error {
 // repeatable tells that the body can be sent again. If so, the attempt before reads none of it any
 // more.
 func (u *upload) repeatable() bool {
+	if u == nil {
+		return true
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.lost && u.read > 0 {
@@ -221,6 +228,9 @@ func (u *upload) repeatable() bool {
 
 // broken is the error of the client's body, nil if there was none.
 func (u *upload) broken() error {
+	if u == nil {
+		return nil
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.end == io.EOF {
@@ -230,22 +240,25 @@ func (u *upload) broken() error {
 }
 
 func (u *upload) close() {
+	if u == nil {
+		return
+	}
 	u.mu.Lock()
 	u.lose()
 	u.reader = nil
 	u.changed.Broadcast()
 	u.mu.Unlock()
-	if u.source != nil {
-		_ = u.source.Close()
-	}
+	_ = u.source.Close()
 }
 
-// attempt is a request on its way over one address.
+// attempt is a request on its way over one address. It is the request's context, so that the
+// connections find it.
 type attempt struct {
+	context.Context
 	stream  bool // its body may be silent for long
 	upgrade bool // it needs HTTP/1.1
 	upload  *upload
-	sent    atomic.Bool // something of it may have arrived
+	sent    atomic.Bool // something of it may have arrived; not known of requests that are safe
 
 	mu     sync.Mutex
 	conn   *conn // that it uses; nil: none yet
@@ -253,6 +266,27 @@ type attempt struct {
 }
 
 type attemptKey struct{}
+
+// Value gives the attempt to attemptOf.
+func (x *attempt) Value(key any) any {
+	if key == (attemptKey{}) {
+		return x
+	}
+	return x.Context.Value(key)
+}
+
+// trace has the HTTP transports say which HTTP/1.1 connection the request uses, and when something of
+// it may have arrived.
+func (x *attempt) trace(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) {
+			if c, ok := info.Conn.(*conn); ok && c.http2 == nil {
+				x.on(c)
+			}
+		},
+		WroteHeaders: func() { x.sent.Store(true) },
+	})
+}
 
 func attemptOf(ctx context.Context) *attempt {
 	x, _ := ctx.Value(attemptKey{}).(*attempt)

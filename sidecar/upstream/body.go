@@ -16,8 +16,9 @@ type guard struct {
 	conn      *conn // nil if unknown
 	address   *address
 	clientCtx context.Context
-	stream    bool // nobody expects a byte at any time
-	end       func()
+	stream    bool               // nobody expects a byte at any time
+	cancel    context.CancelFunc // of the request
+	upload    *upload
 	once      sync.Once
 }
 
@@ -27,7 +28,8 @@ func (g *guard) finish() {
 		if g.conn != nil {
 			g.conn.stream(-1)
 		}
-		g.end()
+		g.cancel()
+		g.upload.close()
 	})
 }
 

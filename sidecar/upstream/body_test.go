@@ -206,7 +206,7 @@ func TestAnUploadGoesOnOverANewConnection(t *testing.T) {
 // TestCloseCancelsFirst: until then, closing a stream may wait for a dead link.
 func TestCloseCancelsFirst(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	body := guardBody(&stuckBody{until: ctx.Done()}, &guard{clientCtx: t.Context(), end: cancel})
+	body := guardBody(&stuckBody{until: ctx.Done()}, &guard{clientCtx: t.Context(), cancel: cancel})
 	closed := make(chan error, 1)
 	go func() { closed <- body.Close() }()
 	if err := eventually.Receive(t, "Close", closed); err != nil {
@@ -276,7 +276,7 @@ func TestEOFAfterTheContextEndsIsNotComplete(t *testing.T) {
 				used.end(c.closed)
 			}
 			body := guardBody(io.NopCloser(strings.NewReader("")), &guard{
-				conn: used, address: r.address(0), clientCtx: c.client, end: func() {},
+				conn: used, address: r.address(0), clientCtx: c.client, cancel: func() {},
 			})
 			for range 2 {
 				if _, err := body.Read(make([]byte, 1)); IsLinkError(err) != c.isLink || !errors.Is(err, c.is) {

@@ -85,6 +85,7 @@ type conn struct {
 	address *address
 	roots   *roots
 	http2   *http2Conn // nil: HTTP/1.1
+	beside  *conn      // of a shortPool; nil: it is of none
 	closing atomic.Bool
 	removed bool // guarded by the lock of the address
 
@@ -194,8 +195,7 @@ func (c *conn) lookLocked() {
 		c.ping(now)
 		_, at = c.silence().next(now, keepalive)
 	case askDial:
-		c.address.reach()
-		at = now.Add(http1Interval)
+		at = c.ask(now)
 	case closeConn:
 		c.close(errSilent)
 		return
@@ -204,6 +204,25 @@ func (c *conn) lookLocked() {
 		c.due = at
 		c.timer = c.address.clock.AfterFunc(at.Sub(now), c.look)
 	}
+}
+
+// ask finds out whether the address answers while a request waits over HTTP/1.1, and gives the time
+// of the next look. The lock is held.
+func (c *conn) ask(now time.Time) (next time.Time) {
+	if c.beside == nil {
+		c.address.reach()
+		return now.Add(http1Interval)
+	}
+	// The HTTP/2 connection can be asked. What it tells of the link holds for this connection, too,
+	// except that this one alone may be dead: after longAsk its request is sent over the other one.
+	wait := patience(c.address.roundTrip())
+	silent := now.Sub(latest(c.socket.heard.time(), c.silence().Waiting))
+	if silent >= longAsk || silent >= wait && (!c.beside.open() || !c.address.segments(c.socket.Conn).arrived) {
+		c.close(errSilent)
+		return time.Time{}
+	}
+	c.address.run(c.address.check)
+	return now.Add(wait)
 }
 
 // ping sends a PING, whose answer measures the round trip. The lock is held.

@@ -140,6 +140,7 @@ func (a *address) dialed(err error) {
 			c.doubt()
 		}
 		a.overHTTP1.CloseIdleConnections() // which cannot be asked
+		a.short.closeAllIdle()
 	}
 	a.changed()
 }

@@ -113,18 +113,22 @@ func meterBody(body io.ReadCloser, use Use, waits clock.PassiveClock) io.ReadClo
 	return metered
 }
 
-// askCompressed asks for a compressed answer to a request that does not choose an encoding, as
-// net/http would. That hides the bytes of the link; decompress does not.
-func askCompressed(r *http.Request) bool {
-	if r.Header.Get("Accept-Encoding") != "" || r.Header.Get("Range") != "" || r.Method == http.MethodHead {
-		return false
-	}
-	r.Header = r.Header.Clone()
+// acceptGzip is a value of Accept-Encoding, which nobody changes.
+var acceptGzip = []string{"gzip"}
+
+// mayBeCompressed reports whether a request leaves the encoding of its answer open, so that a
+// compressed one may be asked for, as net/http would. That hides the bytes of the link; decompress
+// does not.
+func mayBeCompressed(r *http.Request) bool {
+	return r.Header.Get("Accept-Encoding") == "" && r.Header.Get("Range") == "" && r.Method != http.MethodHead
+}
+
+// askCompressed asks for a compressed answer.
+func askCompressed(r *http.Request) {
 	if r.Header == nil {
 		r.Header = http.Header{}
 	}
-	r.Header.Set("Accept-Encoding", "gzip")
-	return true
+	r.Header["Accept-Encoding"] = acceptGzip
 }
 
 // decompress makes the answer to such a request what an uncompressed one would be.

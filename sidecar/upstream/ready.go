@@ -84,8 +84,7 @@ func (u *Upstream) askReadyz(ctx context.Context, a *address, p *plan) error {
 	if token := u.token(); token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
-	body := &upload{}
-	response, _, err := u.attempt(r, body, a, false)
+	response, _, err := u.attempt(r, nil, a, false, nil)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			return cause

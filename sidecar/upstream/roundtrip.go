@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"net/http/httptrace"
 	"slices"
 	"strings"
 	"time"
@@ -74,16 +73,21 @@ func (u *Upstream) roundTrip(r *http.Request, upgrade bool, patience time.Durati
 func (u *Upstream) tryAll(r *http.Request, body *upload, upgrade bool) (*http.Response, error) {
 	failures := &LinkError{}
 	turn := u.requestCount.Add(1)
-	tried := map[*address]int{}
+	var tried map[*address]int // nil: none has failed yet
+	short := !upgrade && u.options.IsShort != nil && u.options.IsShort(r)
 	for {
 		a := u.plan.Load().next(turn, tried)
 		if a == nil {
 			break
 		}
 		a.used.Store(true)
-		prepared := u.prepareOthers(a, tried)
-		response, x, err := u.attempt(r, body, a, upgrade)
-		prepared.Stop()
+		var over *shortConn // nil: HTTP/2, or what the address speaks
+		if short {
+			over = a.short.take(r)
+		}
+		forget := u.prepareOthers(a, tried)
+		response, x, err := u.attempt(r, body, a, upgrade, over)
+		forget()
 		if err == nil {
 			return response, nil
 		}
@@ -92,6 +96,9 @@ func (u *Upstream) tryAll(r *http.Request, body *upload, upgrade bool) (*http.Re
 		}
 		if broken := body.broken(); broken != nil {
 			return nil, fmt.Errorf("read request body: %w", broken)
+		}
+		if tried == nil {
+			tried = map[*address]int{}
 		}
 		var undialed *dialError
 		var foreign unavailable
@@ -108,6 +115,9 @@ func (u *Upstream) tryAll(r *http.Request, body *upload, upgrade bool) (*http.Re
 			}}
 		case !isConnectionError(err):
 			return nil, &addressError{a.name, err}
+		case over != nil:
+			short = false // the other connection may carry it
+			continue
 		default:
 			tried[a]++
 		}
@@ -125,13 +135,20 @@ func (u *Upstream) tryAll(r *http.Request, body *upload, upgrade bool) (*http.Re
 
 // prepareOthers has the other addresses looked at, all at the same time, while a request still waits
 // for this one and nothing is heard from it, not even an answer to a PING. Otherwise each silent
-// address would cost the request its whole patience.
-func (u *Upstream) prepareOthers(a *address, tried map[*address]int) clock.Timer {
+// address would cost the request its whole patience. The function that it returns ends that.
+func (u *Upstream) prepareOthers(a *address, before map[*address]int) (forget func()) {
+	if len(u.plan.Load().addresses) < 2 {
+		return func() {}
+	}
 	began := u.clock.Now()
-	tried = maps.Clone(tried)
-	tried[a] = attemptsEach
+	tried := map[*address]int{a: attemptsEach}
+	for other, attempts := range before {
+		if other != a {
+			tried[other] = attempts
+		}
+	}
 	roundTrip := a.roundTrip()
-	return u.clock.AfterFunc(max(askAfter, roundTrip*3/2)+patience(roundTrip)/2, func() {
+	timer := u.clock.AfterFunc(max(askAfter, roundTrip*3/2)+patience(roundTrip)/2, func() {
 		if a.heard.time().After(began) {
 			return
 		}
@@ -143,6 +160,7 @@ func (u *Upstream) prepareOthers(a *address, tried map[*address]int) clock.Timer
 			other.check()
 		}
 	})
+	return func() { timer.Stop() }
 }
 
 // addressError names the address of an error.
@@ -168,42 +186,26 @@ func safe(method string) bool {
 	return slices.Contains([]string{http.MethodGet, http.MethodHead, http.MethodOptions}, method)
 }
 
-// attempt sends the request to one address.
-func (u *Upstream) attempt(r *http.Request, body *upload, a *address, upgrade bool) (*http.Response, *attempt, error) {
-	x := &attempt{stream: u.options.IsStream != nil && u.options.IsStream(r), upgrade: upgrade, upload: body}
-	ctx := context.WithValue(r.Context(), attemptKey{}, x)
-	ctx, cancel := context.WithCancel(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(info httptrace.GotConnInfo) {
-			if c, ok := info.Conn.(*conn); ok && c.http2 == nil {
-				x.on(c)
-			}
-		},
-		WroteHeaders: func() { x.sent.Store(true) },
-	}))
-	out := r.WithContext(ctx)
-	out.URL = a.target(r.URL)
-	out.Host = out.URL.Host
-	if out.Header.Get("Expect") != "" { // the body is here
-		out.Header = out.Header.Clone()
-		out.Header.Del("Expect")
-	}
-	compressed := !upgrade && askCompressed(out)
+// attempt sends the request to one address, over a short connection unless over is nil.
+func (u *Upstream) attempt(
+	r *http.Request, body *upload, a *address, upgrade bool, over *shortConn,
+) (*http.Response, *attempt, error) {
+	x := &attempt{Context: r.Context(), stream: u.options.IsStream != nil && u.options.IsStream(r), upgrade: upgrade, upload: body}
 	use, began := u.options.Meter.Attempt(r), u.clock.Now()
-	send := func(transport http.RoundTripper) (*http.Response, error) {
-		body.give(out)
-		meterUpload(out, use)
-		return transport.RoundTrip(out)
-	}
+	compressed := !upgrade && mayBeCompressed(r)
+	var cancel context.CancelFunc
 	var response *http.Response
-	err := errHTTP1
-	if !upgrade && !a.http1.Load() {
-		response, err = send(a.overHTTP2)
-	}
-	if errors.Is(err, errHTTP1) {
-		response, err = send(a.overHTTP1)
-	}
-	if errors.Is(err, errHTTP2) {
-		response, err = send(a.overHTTP2)
+	var err error
+	if over != nil {
+		s := over.use(r.Context())
+		cancel = s.done
+		response, err = s.roundTrip(r, x, compressed)
+	} else {
+		var ctx context.Context
+		if ctx, cancel = context.WithCancel(x); !safe(r.Method) {
+			ctx = x.trace(ctx)
+		}
+		response, err = a.send(a.addressed(r.WithContext(ctx), compressed), x, use)
 	}
 	if err == nil {
 		if err = refuseBalancer(response); err != nil {
@@ -227,7 +229,44 @@ func (u *Upstream) attempt(r *http.Request, body *upload, a *address, upgrade bo
 		decompress(response)
 	}
 	response.Body = guardBody(response.Body, &guard{
-		conn: c, address: a, clientCtx: r.Context(), stream: x.stream, end: func() { cancel(); body.close() },
+		conn: c, address: a, clientCtx: r.Context(), stream: x.stream, cancel: cancel, upload: body,
 	})
 	return response, x, nil
+}
+
+// addressed makes a copy of a request one to this address. It asks for gzip if compressed.
+func (a *address) addressed(r *http.Request, compressed bool) *http.Request {
+	r.URL = a.target(r.URL)
+	r.Host = r.URL.Host
+	expects := r.Header.Get("Expect") != ""
+	if expects || compressed {
+		r.Header = maps.Clone(r.Header)
+	}
+	if expects { // the body is here
+		r.Header.Del("Expect")
+	}
+	if compressed {
+		askCompressed(r)
+	}
+	return r
+}
+
+// send sends a request in the protocol of the address.
+func (a *address) send(r *http.Request, x *attempt, use Use) (response *http.Response, err error) {
+	over := func(transport http.RoundTripper, r *http.Request) (*http.Response, error) {
+		x.upload.give(r)
+		meterUpload(r, use)
+		return transport.RoundTrip(r)
+	}
+	err = errHTTP1
+	if !x.upgrade && !a.http1.Load() {
+		response, err = over(a.overHTTP2, r)
+	}
+	if errors.Is(err, errHTTP1) {
+		response, err = over(a.overHTTP1, r.WithContext(x.trace(r.Context())))
+	}
+	if errors.Is(err, errHTTP2) {
+		response, err = over(a.overHTTP2, r)
+	}
+	return response, err
 }

@@ -51,6 +51,8 @@ type Options struct {
 	// IsStream tells that nobody expects the body of a response to have a byte at any time, as a
 	// watch's. Nil: no response is a stream.
 	IsStream func(*http.Request) bool
+	// IsShort tells that the answer to a request is small, such as one object. Nil: none is.
+	IsShort func(*http.Request) bool
 	// OnChange, if not nil, is called for each change of the state with a reason, one call at a
 	// time. It must return soon, and must not send requests through the Upstream or call
 	// WaitOnline.

@@ -1,0 +1,296 @@
+package upstream
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"rockpool.dev/tests/eventually"
+)
+
+// shortHarness is an Upstream to a server that answers with the protocol, the Authorization and the
+// remote address of each request. Paths that begin with /short are short requests. The server is near
+// enough.
+func shortHarness(t *testing.T, handler http.HandlerFunc) (*harness, *apiServer) {
+	t.Helper()
+	server := newServer(t, true, func(w http.ResponseWriter, r *http.Request) {
+		if handler != nil {
+			handler(w, r)
+			return
+		}
+		_, _ = fmt.Fprintf(w, "%s %s %s", r.Proto, r.Header.Get("Authorization"), r.RemoteAddr)
+	})
+	options := fastOptions(server.asServer())
+	options.IsShort = func(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/short") }
+	r := newHarness(t, options)
+	r.text(http.MethodGet, "/")
+	r.setRoundTrip(time.Millisecond)
+	return r, server
+}
+
+func (r *harness) setRoundTrip(d time.Duration) {
+	a := r.address(0)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.rtt = d
+}
+
+// warm sends short requests until one is answered over a connection of its own.
+func (r *harness) warm(path string) {
+	r.t.Helper()
+	eventually.True(r.t, "a connection for short requests", func() bool {
+		for range busy {
+			response := r.send(http.MethodGet, path)
+			if _, err := io.Copy(io.Discard, response.Body); err != nil {
+				r.t.Fatal(err)
+			}
+			if response.ProtoMajor == 1 {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+func TestShortRequestsHaveConnectionsOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	r, _ := shortHarness(t, nil)
+	r.warm("/short")
+	protocol := func(method, path, token string, body io.Reader) string {
+		t.Helper()
+		q := r.request(method, path, body)
+		q.Header.Set("Authorization", token)
+		response, err := r.RoundTrip(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fields := strings.Fields(string(text))
+		if fields[1] != token {
+			t.Errorf("%s %s arrived with the token %s, want %s", method, path, fields[1], token)
+		}
+		return fields[0]
+	}
+	for i, c := range []struct {
+		method, path string
+		body         io.Reader
+		want         string
+	}{
+		{http.MethodGet, "/short", nil, "HTTP/1.1"},
+		{http.MethodGet, "/short/other", nil, "HTTP/1.1"},
+		{http.MethodGet, "/long", nil, "HTTP/2.0"},
+		{http.MethodGet, "/watch", nil, "HTTP/2.0"},
+		{http.MethodPost, "/short", strings.NewReader("{}"), "HTTP/2.0"},
+		{http.MethodDelete, "/short", nil, "HTTP/2.0"},
+		{http.MethodGet, "/short", nil, "HTTP/1.1"},
+	} {
+		if got := protocol(c.method, c.path, fmt.Sprint("token-", i), c.body); got != c.want {
+			t.Errorf("%s %s came over %s, want %s", c.method, c.path, got, c.want)
+		}
+	}
+	r.setRoundTrip(nearby + time.Millisecond)
+	a := r.address(0)
+	if over := a.short.take(r.request(http.MethodGet, "/short", nil)); over != nil {
+		t.Error("an API server that is far away has a second connection")
+	}
+}
+
+func TestFewConnectionsCarryManyShortRequests(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	seen := map[string]bool{}
+	r, _ := shortHarness(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 1 {
+			mu.Lock()
+			seen[r.RemoteAddr] = true
+			mu.Unlock()
+		}
+		_, _ = io.WriteString(w, r.URL.Path)
+	})
+	r.warm("/short")
+	var clients sync.WaitGroup
+	for i := range 40 {
+		clients.Go(func() {
+			for j := range 20 {
+				path := fmt.Sprintf("/short/%d/%d", i, j)
+				response, err := r.RoundTrip(r.request(http.MethodGet, path, nil))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				text, err := io.ReadAll(response.Body)
+				_ = response.Body.Close()
+				if err != nil || string(text) != path {
+					t.Errorf("%s was answered with %q, %v", path, text, err)
+				}
+			}
+		})
+	}
+	clients.Wait()
+	mu.Lock()
+	defer mu.Unlock()
+	if len(seen) == 0 || len(seen) > maxShort {
+		t.Errorf("%d connections, want 1 to %d", len(seen), maxShort)
+	}
+}
+
+func TestAFewShortRequestsNeedNoSecondConnection(t *testing.T) {
+	t.Parallel()
+	r, server := shortHarness(t, nil)
+	for range busy - 1 {
+		r.text(http.MethodGet, "/short")
+	}
+	if n := server.link.dials(); n != 1 {
+		t.Errorf("%d connections, want 1", n)
+	}
+}
+
+func TestAnIdleConnectionThatTheServerHasClosedCostsNoRequest(t *testing.T) {
+	t.Parallel()
+	r, server := shortHarness(t, nil)
+	r.warm("/short")
+	server.link.forgetConns() // the HTTP/2 connection, too
+	if got := r.text(http.MethodGet, "/short"); !strings.HasPrefix(got, "HTTP/2.0") {
+		t.Errorf("answered %q", got)
+	}
+	server.CloseClientConnections()
+	if got := r.text(http.MethodGet, "/short"); !strings.HasPrefix(got, "HTTP/2.0") {
+		t.Errorf("answered %q", got)
+	}
+}
+
+func TestAnAnswerThatWasNotReadToItsEndEndsItsConnection(t *testing.T) {
+	t.Parallel()
+	large := strings.Repeat("x", 1<<20)
+	r, _ := shortHarness(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/short/large" {
+			_, _ = io.WriteString(w, large)
+			return
+		}
+		_, _ = io.WriteString(w, "small")
+	})
+	for _, leave := range []struct {
+		name string
+		how  func(cancel context.CancelFunc, response *http.Response)
+	}{
+		{"closes the body", func(_ context.CancelFunc, response *http.Response) { _ = response.Body.Close() }},
+		{"cancels the request", func(cancel context.CancelFunc, response *http.Response) {
+			cancel()
+			if _, err := io.Copy(io.Discard, response.Body); err == nil {
+				t.Error("the answer looks complete")
+			}
+		}},
+	} {
+		r.warm("/short")
+		ctx, cancel := context.WithCancel(t.Context())
+		response, err := r.RoundTrip(r.request(http.MethodGet, "/short/large", nil).WithContext(ctx))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if response.ProtoMajor != 1 {
+			t.Fatalf("%s: over %s", leave.name, response.Proto)
+		}
+		if _, err := io.ReadFull(response.Body, make([]byte, 10)); err != nil {
+			t.Fatal(err)
+		}
+		leave.how(cancel, response)
+		cancel()
+		for range 2 * busy {
+			if got := r.text(http.MethodGet, "/short"); got != "small" {
+				t.Fatalf("after a client %s, another gets %d bytes", leave.name, len(got))
+			}
+		}
+	}
+}
+
+func TestConnectionsForShortRequestsEndWithTheOneBesideThem(t *testing.T) {
+	t.Parallel()
+	r, server := shortHarness(t, nil)
+	r.warm("/short")
+	a := r.address(0)
+	a.near().http2.SetDoNotReuse() // as after a GOAWAY, or with other CAs
+	if got := r.text(http.MethodGet, "/short"); !strings.HasPrefix(got, "HTTP/2.0") {
+		t.Errorf("answered %q", got)
+	}
+	r.text(http.MethodGet, "/short")
+	eventually.True(t, "the connections to end", func() bool {
+		a.short.mu.Lock()
+		defer a.short.mu.Unlock()
+		for _, c := range a.short.idle {
+			if c.beside != a.near() {
+				return false
+			}
+		}
+		return true
+	})
+	if server.link.open() == 0 {
+		t.Error("the HTTP/2 connection has ended, too")
+	}
+}
+
+func TestIdleConnectionsForShortRequestsEnd(t *testing.T) {
+	t.Parallel()
+	r, _ := shortHarness(t, nil)
+	r.warm("/short")
+	a := r.address(0)
+	a.short.mu.Lock()
+	for _, c := range a.short.idle {
+		c.since = c.since.Add(-idleConnTimeout)
+	}
+	a.short.mu.Unlock()
+	a.short.expire()
+	a.short.mu.Lock()
+	defer a.short.mu.Unlock()
+	if len(a.short.idle) != 0 || a.short.timer != nil {
+		t.Errorf("%d connections are left", len(a.short.idle))
+	}
+}
+
+func TestABlackHoleIsToldInTimeToShortRequests(t *testing.T) {
+	t.Parallel()
+	r, server := shortHarness(t, nil)
+	r.run()
+	r.warm("/short")
+	server.link.blackhole()
+	began := time.Now()
+	_, err := r.RoundTrip(r.request(http.MethodGet, "/short", nil))
+	if took := time.Since(began); !IsLinkError(err) || took > 4*time.Second {
+		t.Errorf("failed after %s with %v", took, err)
+	}
+}
+
+func TestInterimResponsesOfShortRequestsArePassedOn(t *testing.T) {
+	t.Parallel()
+	r, _ := shortHarness(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/short/hints" {
+			w.Header().Set("Link", "x")
+			w.WriteHeader(http.StatusEarlyHints)
+		}
+		_, _ = io.WriteString(w, "ok")
+	})
+	r.warm("/short")
+	var got []int
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+		Got1xxResponse: func(code int, _ textproto.MIMEHeader) error { got = append(got, code); return nil },
+	})
+	response, err := r.RoundTrip(r.request(http.MethodGet, "/short/hints", nil).WithContext(ctx))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil || string(text) != "ok" || len(got) != 1 || got[0] != http.StatusEarlyHints {
+		t.Errorf("got %v, then %q, %v", got, text, err)
+	}
+}
