@@ -81,8 +81,16 @@ func (b backoff) earliest() time.Time { return b.at.Add(b.wait) }
 func (r *Refresher) Run(ctx context.Context) error {
 	pending := map[collection]pendingRelist{}
 	last := map[collection]backoff{}
-	tick := r.Clock.NewTicker(relistDelay)
-	defer tick.Stop()
+	// It ticks only while a list is pending: an idle sidecar should not wake the processor.
+	var tick clock.Ticker
+	var ticks <-chan time.Time
+	stop := func() {
+		if tick != nil {
+			tick.Stop()
+			tick, ticks = nil, nil
+		}
+	}
+	defer stop()
 	add := func(c *cache.Cache, s record.Stale) {
 		info := &s.Source.Info
 		key := collection{s.Source.Principal, info.Path, info.LabelSelector, info.FieldSelector, s.Form.AcceptList()}
@@ -103,7 +111,7 @@ func (r *Refresher) Run(ctx context.Context) error {
 			add(r.Caches.Disk, s)
 		case s := <-r.Caches.Memory.Stale():
 			add(r.Caches.Memory, s)
-		case <-tick.C():
+		case <-ticks:
 		case <-ctx.Done():
 			return nil
 		}
@@ -133,6 +141,13 @@ func (r *Refresher) Run(ctx context.Context) error {
 		if len(last) > maxBackoffs { // the oldest of them do not matter
 			clear(last)
 			clear(pending)
+		}
+		switch {
+		case len(pending) == 0:
+			stop()
+		case tick == nil:
+			tick = r.Clock.NewTicker(relistDelay)
+			ticks = tick.C()
 		}
 	}
 }
