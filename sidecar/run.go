@@ -125,9 +125,10 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 		// For another name of the API server, a client of the forward proxy gets a tunnel, because
 		// it would refuse the pod's own certificate.
 		ConnectHosts: config.APINames(cfg.Cluster.Domain), Context: s.withTrace, Observe: s.observer(),
-		Buffered: func(r *http.Request) bool { info := dispatch.TraceOf(r.Context()).Info; return info.IsUnary() },
-		Pretty:   func(r *http.Request) bool { return dispatch.TraceOf(r.Context()).Info.Pretty },
-		Grace:    cfg.Shutdown.Grace, Logger: log,
+		Buffered:   func(r *http.Request) bool { info := dispatch.TraceOf(r.Context()).Info; return info.IsUnary() },
+		Compressed: request.MayList,
+		Pretty:     func(r *http.Request) bool { return dispatch.TraceOf(r.Context()).Info.Pretty },
+		Grace:      cfg.Shutdown.Grace, Logger: log,
 	})
 	if err != nil {
 		return err

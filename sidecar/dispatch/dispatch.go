@@ -183,7 +183,7 @@ func (d *Dispatcher) believe(x *exchange, resp *http.Response) {
 		return
 	}
 	d.Credentials.Observe(x.request.Header, x.source.Principal, x.info.IsResource, resp.StatusCode)
-	x.cache.Record(x.source, resp)
+	x.record(resp)
 	if x.acceptor != nil {
 		q := x.write()
 		q.Told = x.cache.Ask()

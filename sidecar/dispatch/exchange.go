@@ -43,6 +43,9 @@ func (d *Dispatcher) decide(r *http.Request) (*exchange, error) {
 	if accept, ok := x.info.WithoutCBOR(); ok {
 		x.request = withAccept(x.request, accept)
 	}
+	if x.request.Header.Get(acceptEncoding) != "" && !x.mayBeCompressed() {
+		x.request = uncompressed(x.request)
+	}
 	if deletes && mayBeDryRun(x.body) {
 		x.info.SetDryRun()
 	}
@@ -98,6 +101,15 @@ func (x *exchange) attempts() int {
 		return 2
 	}
 	return 1
+}
+
+// record has an answer recorded while its body is read.
+func (x *exchange) record(resp *http.Response) {
+	if x.mayBeCompressed() && isCompressed(resp) {
+		recordCompressed(resp, func(plain *http.Response) { x.cache.Record(x.source, plain) })
+		return
+	}
+	x.cache.Record(x.source, resp)
 }
 
 // changes tells that the request may change something.

@@ -2,6 +2,7 @@ package filter
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -186,7 +187,19 @@ func (f *Filter) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		return resp, err
 	}
+	q.request = plain(r)
 	return q.answer()
+}
+
+// plain is a request whose answer is not compressed, so that it can be cut.
+func plain(r *http.Request) *http.Request {
+	if r.Header.Get("Accept-Encoding") == "" {
+		return r
+	}
+	changed := r.WithContext(r.Context())
+	changed.Header = maps.Clone(r.Header)
+	changed.Header.Del("Accept-Encoding")
+	return changed
 }
 
 // goesOn reports whether a client was shown filtered answers before, by filters that no longer apply. It

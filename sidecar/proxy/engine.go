@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/elazarl/goproxy"
+	"golang.org/x/net/http/httpguts"
 )
 
 // placeholderHost fills URL.Host and Host, because goproxy takes only requests with an absolute
@@ -28,7 +29,7 @@ func newEngine(s *Server) *goproxy.ProxyHttpServer {
 	engine.Logger = engineLog{s.logger}
 	engine.Tr = &http.Transport{Proxy: nil, DialContext: refuseDial}
 	engine.ConnectDial = nil // NewProxyHttpServer takes it from the environment
-	engine.KeepAcceptEncoding = false
+	engine.KeepAcceptEncoding = true // forward decides about it
 	engine.KeepDestinationHeaders = true // answer puts them there
 	roundTripper := goproxy.RoundTripperFunc(func(r *http.Request, _ *goproxy.ProxyCtx) (*http.Response, error) {
 		return r.Context().Value(exchangeKey{}).(*exchange).roundTrip(r)
@@ -61,6 +62,11 @@ func (x *exchange) forward(r *http.Request) {
 	// once it has called the handler.
 	out.URL.Scheme, out.URL.Host, out.Host = "https", placeholderHost, placeholderHost
 	dropHopByHop(out.Header)
+	if x.mayBeCompressed(out) {
+		out.Header["Accept-Encoding"] = acceptGzip
+	} else {
+		delete(out.Header, "Accept-Encoding")
+	}
 	keepUserAgentAbsent(out.Header)
 	out.TransferEncoding = nil
 	out.Close = false // the client asked for it on its own connection, not on upstream's
@@ -79,6 +85,16 @@ func (x *exchange) forward(r *http.Request) {
 
 	x.server.engine.ServeHTTP(&x.out, out)
 	x.finish(ctx, long)
+}
+
+// acceptGzip is a value of Accept-Encoding, which nobody changes.
+var acceptGzip = []string{"gzip"}
+
+// mayBeCompressed reports whether the client asks for gzip and may get it. Part of an answer may not
+// be: its range counts compressed bytes.
+func (x *exchange) mayBeCompressed(r *http.Request) bool {
+	return x.server.options.Compressed != nil && r.Method == http.MethodGet && r.Header["Range"] == nil &&
+		httpguts.HeaderValuesContainsToken(r.Header["Accept-Encoding"], "gzip") && x.server.options.Compressed(r)
 }
 
 // finish makes truncation visible to the client: if the response is incomplete, net/http resets the

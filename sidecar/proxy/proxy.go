@@ -75,6 +75,11 @@ type Options struct {
 	// is flushed after every read. Nil means that no response is buffered.
 	Buffered func(*http.Request) bool
 
+	// Compressed reports whether the answer to a GET may be compressed for a client that asks for it.
+	// The Transport then gets "Accept-Encoding: gzip". Otherwise it gets none, and must return
+	// a plain body: bytes on loopback cost less than their compression. Nil means never.
+	Compressed func(*http.Request) bool
+
 	// Pretty, if not nil, is called when the Transport has failed. It reports whether the Status is
 	// indented for the client.
 	Pretty func(*http.Request) bool

@@ -32,15 +32,18 @@ func (b *bench) list(ctx context.Context, namespace string, objects, rounds int)
 			return err
 		}
 		what := fmt.Sprintf("LIST %d pods, %s, %.1f MB", objects, e.name, float64(size)/1e6)
-		again, err := b.listRounds(ctx, rounds, e.accept, func(int) string { return podsPath(namespace) })
+		again, err := b.listRounds(ctx, rounds, e.accept, b.targets, func(int) string { return podsPath(namespace) })
 		if err != nil {
 			return err
 		}
 		b.report.lists(what, "recorded before", again)
+		if err := b.zippedLists(ctx, what, rounds, e.accept, podsPath(namespace)); err != nil {
+			return err
+		}
 		if objects == manyObjects {
 			continue // more lists would exceed the quota and cause evictions
 		}
-		first, err := b.listRounds(ctx, rounds, e.accept, func(round int) string {
+		first, err := b.listRounds(ctx, rounds, e.accept, b.targets, func(round int) string {
 			return podsPath(namespace) + "?labelSelector=" + url.QueryEscape(fmt.Sprintf("round!=%d%s", round, e.name))
 		})
 		if err != nil {
@@ -54,10 +57,40 @@ func (b *bench) list(ctx context.Context, namespace string, objects, rounds int)
 // listing are the measurements of one list.
 type listing struct{ took, cpu series }
 
-func (b *bench) listRounds(ctx context.Context, rounds int, accept string, path func(round int) string) (l listing, err error) {
+// zippedLists measures a list whose client asks for gzip.
+func (b *bench) zippedLists(ctx context.Context, what string, rounds int, accept, path string) error {
+	zipped := map[string]*target{}
+	for _, t := range b.targets(0) {
+		z, err := t.zipped()
+		if err != nil {
+			return err
+		}
+		zipped[t.name] = z
+		if _, _, err := z.timed(ctx, path, accept); err != nil { // connects
+			return err
+		}
+	}
+	l, err := b.listRounds(ctx, rounds, accept, func(round int) (all []*target) {
+		for _, t := range b.targets(round) {
+			all = append(all, zipped[t.name])
+		}
+		return all
+	}, func(int) string { return path })
+	if err != nil {
+		return err
+	}
+	line := b.report.compare(what, "for a client that asks for gzip: to the last byte", "ms", l.took)
+	line.atMost(l.took.ratio("on", "direct"), 1.05, "on x")
+	b.report.note(what, "for a client that asks for gzip: own CPU", "ms", l.cpu.median("off"), l.cpu.median("on"))
+	return nil
+}
+
+func (b *bench) listRounds(
+	ctx context.Context, rounds int, accept string, targets func(round int) []*target, path func(round int) string,
+) (l listing, err error) {
 	l = listing{series{}, series{}}
 	for round := range rounds {
-		for _, t := range b.targets(round) {
+		for _, t := range targets(round) {
 			before, err := t.cpu(ctx)
 			if err != nil {
 				return l, err

@@ -62,6 +62,16 @@ func (s *stage) startRemote(ctx context.Context, name string, over *link.Link, s
 	return t, nil
 }
 
+// zipped returns the target with a client that asks for gzip, as those of client-go do.
+func (t *target) zipped() (*target, error) {
+	z := *t
+	z.config = rest.CopyConfig(t.config)
+	z.config.DisableCompression = false
+	var err error
+	z.client, err = z.fresh()
+	return &z, err
+}
+
 // ready connects the targets.
 func (b *bench) ready(ctx context.Context) error {
 	for _, t := range b.targets(0) {

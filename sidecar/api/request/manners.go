@@ -1,6 +1,7 @@
 package request
 
 import (
+	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -30,6 +31,22 @@ func isUnclean(path string) bool {
 		if segment == "" || segment == "." || segment == ".." {
 			return true
 		}
+	}
+	return false
+}
+
+// MayList reports whether a GET may be a list, by the number of its path's segments alone. It is
+// quick, and takes some subresources for lists.
+func MayList(r *http.Request) bool {
+	if strings.Contains(r.URL.RawQuery, "watch") {
+		return false
+	}
+	segments := strings.Count(strings.TrimSuffix(r.URL.Path, "/"), "/")
+	switch {
+	case strings.HasPrefix(r.URL.Path, "/api/"):
+		return segments == 3 || segments == 5 // /api/v1/pods, /api/v1/namespaces/NAMESPACE/pods
+	case strings.HasPrefix(r.URL.Path, "/apis/"):
+		return segments == 4 || segments == 6
 	}
 	return false
 }
