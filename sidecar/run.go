@@ -46,9 +46,9 @@ import (
 	"rockpool.dev/sidecar/write/token"
 )
 
-// gcPercent is GOGC where the environment sets none. A pod's memory is worth more than the few percent
-// of CPU time: while a list of 10,000 objects is recorded it saves 4 MiB.
-const gcPercent = 50
+// gcPercent is GOGC where the environment sets none. Of the values that were tried, it is the largest
+// that costs no memory to speak of: docs/benchmarks.md has a table.
+const gcPercent = 75
 
 // run serves until ctx ends. The settings are cfg, and what the file that flags name
 // makes of them while it runs.
