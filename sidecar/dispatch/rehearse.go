@@ -50,13 +50,7 @@ func (k *kept) keep(x *exchange) {
 		return
 	}
 	r := x.request
-	query := r.URL.Query()
-	query.Del("timeoutSeconds")
-	query.Del("timeout")
-	if version := i.ResourceVersion; version != "" && version != "0" {
-		query.Set("resourceVersion", "some")
-	}
-	key := keptKey{x.subject, r.UserAgent(), r.Method, r.URL.Path + "?" + query.Encode(), i.RawAccept, r.Header.Get("Impersonate-User"), ""}
+	key := keptKey{x.subject, r.UserAgent(), r.Method, keptPath(r.URL, i.ResourceVersion), i.RawAccept, r.Header.Get("Impersonate-User"), ""}
 	if x.review != nil {
 		key.review = x.review.name
 	}
@@ -80,6 +74,21 @@ func (k *kept) keep(x *exchange) {
 		k.all[key] = known
 	}
 	known.uri, known.last = r.URL.RequestURI(), k.next
+}
+
+// keptPath is the path and query of a request for an object or list at a version, without what differs
+// each time.
+func keptPath(u *url.URL, version string) string {
+	if u.RawQuery == "" {
+		return u.Path
+	}
+	query := u.Query()
+	query.Del("timeoutSeconds")
+	query.Del("timeout")
+	if version != "" && version != "0" {
+		query.Set("resourceVersion", "some")
+	}
+	return u.Path + "?" + query.Encode()
 }
 
 func (k *kept) forgetOldest() {

@@ -28,8 +28,8 @@ func newEngine(s *Server) *goproxy.ProxyHttpServer {
 	engine := goproxy.NewProxyHttpServer()
 	engine.Logger = engineLog{s.logger}
 	engine.Tr = &http.Transport{Proxy: nil, DialContext: refuseDial}
-	engine.ConnectDial = nil // NewProxyHttpServer takes it from the environment
-	engine.KeepAcceptEncoding = true // forward decides about it
+	engine.ConnectDial = nil             // NewProxyHttpServer takes it from the environment
+	engine.KeepAcceptEncoding = true     // forward decides about it
 	engine.KeepDestinationHeaders = true // answer puts them there
 	roundTripper := goproxy.RoundTripperFunc(func(r *http.Request, _ *goproxy.ProxyCtx) (*http.Response, error) {
 		return r.Context().Value(exchangeKey{}).(*exchange).roundTrip(r)

@@ -33,6 +33,9 @@ func ParseAccept(header string) []MediaType {
 	if strings.TrimSpace(header) == "" {
 		return []MediaType{{Type: "*/*", raw: "*/*"}}
 	}
+	if !strings.Contains(header, ",") && isBare(header) { // there is nothing to compare
+		return []MediaType{{Type: header, raw: header}}
+	}
 	type weighted struct {
 		MediaType
 		q float64
