@@ -51,21 +51,10 @@ type requestKind struct {
 	kind
 }
 
-func (k requestKind) kept() (copied requestKind, ok bool) {
-	k.kind, ok = k.kind.kept(k.method)
-	return k, ok
-}
-
 // attemptKind are the attempts whose bytes are counted together.
 type attemptKind struct {
 	agent, method string
 	kind
-}
-
-func (k attemptKind) kept() (copied attemptKind, ok bool) {
-	k.agent = strings.Clone(k.agent) // at most maxLabel
-	k.kind, ok = k.kind.kept(k.method)
-	return k, ok
 }
 
 const (
@@ -76,10 +65,7 @@ const (
 )
 
 // remembered has a value for each of the first maxKnown kinds.
-type remembered[K interface {
-	comparable
-	kept() (K, bool)
-}, V any] struct {
+type remembered[K comparable, V any] struct {
 	mu     sync.RWMutex
 	values map[K]V
 }
@@ -92,10 +78,6 @@ func (r *remembered[K, V]) get(k K) (v V, ok bool) {
 }
 
 func (r *remembered[K, V]) put(k K, v V) {
-	k, ok := k.kept()
-	if !ok {
-		return
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.values == nil {

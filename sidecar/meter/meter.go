@@ -147,7 +147,8 @@ func (m *Meter) Request(x Exchange) {
 // counters gives those of a request. It makes their labels once for all requests that are alike.
 func (m *Meter) counters(x *Exchange) counters {
 	kind := requestKind{x.Method, x.Status, x.Source, kindOf(&x.Info)}
-	if c, ok := m.known.requests.get(kind); ok {
+	c, ok := m.known.requests.get(kind)
+	if ok {
 		return c
 	}
 	verb, resource := m.verb(x.Info.Verb, x.Method), m.resource(&x.Info)
@@ -155,12 +156,15 @@ func (m *Meter) counters(x *Exchange) counters {
 	if !m.series.has(verb + " " + resource + " " + code + " " + string(x.Source)) {
 		resource = other
 	}
-	c := counters{
+	c = counters{
 		requests: m.requests.WithLabelValues(verb, resource, code, string(x.Source)),
 		upstream: m.seconds.WithLabelValues(verb, "upstream"),
 		own:      m.seconds.WithLabelValues(verb, "own"),
 	}
-	m.known.requests.put(kind, c)
+	if kind.kind, ok = kind.kept(kind.method); ok {
+		kind.method = strings.Clone(kind.method) // it may be a part of the request line
+		m.known.requests.put(kind, c)
+	}
 	return c
 }
 
@@ -214,7 +218,10 @@ func (m *Meter) Attempt(r *http.Request) upstream.Use {
 			labels.resource = other
 		}
 		bodies = m.link.of(labels)
-		m.known.attempts.put(kind, bodies)
+		if kind.kind, ok = kind.kept(kind.method); ok {
+			kind.agent, kind.method = strings.Clone(kind.agent), strings.Clone(kind.method)
+			m.known.attempts.put(kind, bodies)
+		}
 	}
 	return &use{bodies, waitedOf(r.Context())}
 }

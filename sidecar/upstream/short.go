@@ -234,14 +234,14 @@ func (r shortReader) Read(p []byte) (int, error) {
 		return 0, errHeader
 	}
 	n, err := r.conn.Read(p[:min(int64(len(p)), r.limit)])
-	r.shortConn.limit -= int64(n)
+	r.limit -= int64(n)
 	return n, err
 }
 
 // discard closes the connection for good. The peer is not told: nobody waits for that.
 func (c *shortConn) discard(reason error) {
-	c.conn.end(reason)
-	_ = c.conn.Close()
+	c.end(reason)
+	_ = c.Close()
 }
 
 // shortUse is the use of a connection by one request, and the body of its answer.
@@ -255,7 +255,7 @@ type shortUse struct {
 
 // use takes the connection for a request. It is closed when the context ends before done is called.
 func (c *shortConn) use(ctx context.Context) *shortUse {
-	return &shortUse{conn: c, stop: context.AfterFunc(ctx, func() { c.conn.end(errAbandoned) })}
+	return &shortUse{conn: c, stop: context.AfterFunc(ctx, func() { c.end(errAbandoned) })}
 }
 
 // done ends the use. The connection is used again if the answer was read to its end.

@@ -40,6 +40,7 @@ http {
   uwsgi_temp_path DIR/uwsgi;
   scgi_temp_path DIR/scgi;
   proxy_buffers 16 32k;
+  proxy_max_temp_file_size 0;
   upstream api { server API; keepalive 32; keepalive_requests 1000000; }
   server {
     listen LISTEN ssl http2;
