@@ -352,3 +352,38 @@ func TestAnUnfilteredWatchThatAFilterComesToTouchBreaksOff(t *testing.T) {
 	f.Set(choose(t, "servicetopology"))
 	c.waitFor("the second list", func() bool { return c.lists == 2 && !strings.Contains(c.held["shop/web-a"], "edge-2") })
 }
+
+// asked notes the Accept-Encoding of the latest request.
+type asked struct {
+	next     http.RoundTripper
+	encoding string
+}
+
+func (a *asked) RoundTrip(r *http.Request) (*http.Response, error) {
+	a.encoding = r.Header.Get("Accept-Encoding")
+	return a.next.RoundTrip(r)
+}
+
+func TestOnlyWhatIsNotFilteredMayBeCompressed(t *testing.T) {
+	s := newServer(t)
+	s.put(newService("db", nil))
+	s.put(newNode("edge-1", ""))
+	f := newFilter(t, s)
+	next := &asked{next: f.Next}
+	f.Next = next
+	for path, want := range map[string]string{"/api/v1/nodes": "gzip", "/api/v1/services": ""} {
+		r := newRequest(path, wire.MediaTypeJSON)
+		r.Header.Set("Accept-Encoding", "gzip")
+		resp, err := f.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+			t.Error(err)
+		}
+		_ = resp.Body.Close()
+		if next.encoding != want {
+			t.Errorf("%s is asked for with the encoding %q, want %q", path, next.encoding, want)
+		}
+	}
+}

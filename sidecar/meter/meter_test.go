@@ -243,3 +243,32 @@ func TestBytesOfNoBodyNeverGoDown(t *testing.T) {
 		}
 	}
 }
+
+func TestKindsOfRequestsAreRememberedUpToABound(t *testing.T) {
+	m := New(infoOf)
+	for i := range 3000 {
+		path := fmt.Sprintf("/apis/example.com/v1/things%d/a", i)
+		if i == 0 {
+			path = "/apis/example.com/v1/" + strings.Repeat("long", 100) + "/a"
+		}
+		for range 2 {
+			r := httptest.NewRequest(http.MethodGet, path, nil)
+			m.Request(Exchange{Context: m.With(t.Context()), Method: r.Method, Info: get(path), Status: 200, Source: Upstream})
+			m.Attempt(r.WithContext(context.WithValue(t.Context(), infoKey{}, get(path)))).Body(1, 0)
+		}
+	}
+	if requests, attempts := len(m.known.requests.values), len(m.known.attempts.values); requests != maxKnown || attempts != maxKnown {
+		t.Errorf("%d kinds of requests and %d of attempts are remembered, want %d", requests, attempts, maxKnown)
+	}
+	for k := range m.known.requests.values {
+		if len(k.resource) > maxKind {
+			t.Errorf("a name of %d bytes is remembered", len(k.resource))
+		}
+	}
+	if n := testutil.ToFloat64(m.requests.WithLabelValues("get", "things7.example.com", "200", "upstream")); n != 2 {
+		t.Errorf("counted %v requests, want 2", n)
+	}
+	if n := m.link.of(linkLabels{own, "get", "things7.example.com"}).received.Load() + m.link.of(linkLabels{"none", "get", "things7.example.com"}).received.Load(); n != 2 {
+		t.Errorf("counted %d bytes, want 2", n)
+	}
+}

@@ -168,6 +168,37 @@ func TestOnlyUpstreamTrafficIsCompressed(t *testing.T) {
 	}
 }
 
+func TestAClientMayGetWhatUpstreamHasCompressed(t *testing.T) {
+	for _, c := range []struct {
+		name, path, asks, ranges, want string
+	}{
+		{"a client that asks for gzip", "/list", "gzip", "", "gzip"},
+		{"one that asks for others, too", "/list", "deflate, gzip", "", "gzip"},
+		{"one that asks for others", "/list", "br", "", ""},
+		{"one that does not ask", "/list", "", "", ""},
+		{"for a part", "/list", "gzip", "bytes=0-9", ""},
+		{"for an answer that may not be compressed", "/object", "gzip", "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := start(t, true, func(http.ResponseWriter, *http.Request) {}, func(o *Options) {
+				o.Compressed = func(r *http.Request) bool { return r.URL.Path == "/list" }
+				o.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+					body := r.Header.Get("Accept-Encoding")
+					return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}, nil
+				})
+			})
+			request := r.request(http.MethodGet, c.path, nil)
+			request.Header.Set("Accept-Encoding", c.asks)
+			if c.ranges != "" {
+				request.Header.Set("Range", c.ranges)
+			}
+			if got := readAll(t, r.do(true, request).Body); got != c.want {
+				t.Errorf("upstream is asked for %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
 func TestResponsesWithoutBody(t *testing.T) {
 	cases := []struct {
 		name   string
@@ -334,3 +365,7 @@ func TestRequestsWithoutABodyCanBeRetried(t *testing.T) {
 		}
 	}
 }
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

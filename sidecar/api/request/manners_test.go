@@ -76,3 +76,30 @@ func TestCBORIsLeftOutWhereTheClientAcceptsMore(t *testing.T) {
 		}
 	}
 }
+
+func TestPathsThatMayBeLists(t *testing.T) {
+	for url, want := range map[string]bool{
+		"/api/v1/pods":                               true,
+		"/api/v1/pods/":                              true,
+		"/api/v1/namespaces/shop/pods":               true,
+		"/api/v1/namespaces":                         true,
+		"/apis/apps/v1/deployments?limit=500":        true,
+		"/apis/apps/v1/namespaces/shop/daemonsets":   true,
+		"/api/v1/namespaces/shop":                    false,
+		"/api/v1/namespaces/shop/pods/a":             false,
+		"/apis/apps/v1/namespaces/shop/daemonsets/a": false,
+		"/api/v1/pods?watch=true":                    false,
+		"/api/v1":                                    false,
+		"/apis/apps/v1":                              false,
+		"/openapi/v3/apis/apps":                      false,
+		"/version":                                   false,
+	} {
+		r := httptest.NewRequest("GET", url, nil)
+		if got := MayList(r); got != want {
+			t.Errorf("%s: %v", url, got)
+		}
+		if info := Parse(r); info.Class == ClassList && !want {
+			t.Errorf("%s is a list", url)
+		}
+	}
+}
