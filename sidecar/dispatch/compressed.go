@@ -35,8 +35,8 @@ func isCompressed(resp *http.Response) bool {
 	return strings.EqualFold(resp.Header.Get("Content-Encoding"), "gzip") && resp.Body != nil && resp.Body != http.NoBody
 }
 
-// recordCompressed has the uncompressed form of an answer recorded while the client reads the compressed
-// bytes. record may replace the body of the answer that it gets.
+// recordCompressed has the uncompressed form of an answer recorded while the client reads the
+// compressed bytes. record may replace the body of the answer that it gets.
 func recordCompressed(resp *http.Response, record func(*http.Response)) {
 	c := &compressed{source: resp.Body}
 	c.arrived.L = &c.mu

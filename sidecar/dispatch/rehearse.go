@@ -76,8 +76,8 @@ func (k *kept) keep(x *exchange) {
 	known.uri, known.last = r.URL.RequestURI(), k.next
 }
 
-// keptPath is the path and query of a request for an object or list at a version, without what differs
-// each time.
+// keptPath is the path and query of a request for an object or list at a version, without what
+// differs each time.
 func keptPath(u *url.URL, version string) string {
 	if u.RawQuery == "" {
 		return u.Path

@@ -12,6 +12,6 @@
 //
 // Requests and responses are changed as little as HTTP allows. Hop-by-hop header fields are dropped
 // in both directions (RFC 9110 §7.6.1). Accept-Encoding is left to the Transport, so that traffic
-// is compressed upstream and plain on loopback, but for what Options.Compressed lets through. Nothing is added: no Via, no X-Forwarded-For, no
-// User-Agent where there was none.
+// is compressed upstream and plain on loopback, but for what Options.Compressed lets through. Nothing
+// is added: no Via, no X-Forwarded-For, no User-Agent where there was none.
 package proxy

@@ -275,8 +275,8 @@ func (x *attempt) Value(key any) any {
 	return x.Context.Value(key)
 }
 
-// trace has the HTTP transports say which HTTP/1.1 connection the request uses, and when something of
-// it may have arrived.
+// trace has the HTTP transports say which HTTP/1.1 connection the request uses, and when something
+// of it may have arrived.
 func (x *attempt) trace(ctx context.Context) context.Context {
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) {

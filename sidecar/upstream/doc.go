@@ -46,9 +46,10 @@
 // fails, connections on which requests wait are closed, and idle ones too. A quiet watch ends when
 // the kernel's keep-alive probes find no answer, after about a minute.
 //
-// GETs of one object may go over a few HTTP/1.1 connections of their own, beside HTTP/2 and only where
-// the API server is near (shortpool.go). Their bytes are evidence as all others are. When one of them is
-// silent, the HTTP/2 connection is asked; and what one of them cannot carry, the other does.
+// GETs of one object may go over a few HTTP/1.1 connections of their own, beside HTTP/2 and only
+// where the API server is near (shortpool.go). Their bytes are evidence as all others are. When one
+// of them is silent, the HTTP/2 connection is asked; and what one of them cannot carry, the other
+// does.
 //
 // All settings can change at run time, see Update.
 //

@@ -126,8 +126,8 @@ func (s *shortUse) roundTrip(r *http.Request, x *attempt, compressed bool) (*htt
 // notForwarded are fields of a request's header that are written for each connection.
 var notForwarded = map[string]bool{"Host": true, "Content-Length": true, "Transfer-Encoding": true, "Trailer": true, "Connection": true}
 
-// send writes a request without a body (RFC 9112 §3). http.Request.Write would do it with a copy of the
-// request, its URL and its header for this address.
+// send writes a request without a body (RFC 9112 §3). http.Request.Write would do it with a copy of
+// the request, its URL and its header for this address.
 func (c *shortConn) send(r *http.Request, compressed bool) error {
 	uri := c.address.uri(r.URL)
 	for _, text := range []string{http.MethodGet, " ", uri, " HTTP/1.1\r\nHost: ", c.address.server.URL.Host, "\r\n"} {

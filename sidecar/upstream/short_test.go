@@ -16,8 +16,8 @@ import (
 )
 
 // shortHarness is an Upstream to a server that answers with the protocol, the Authorization and the
-// remote address of each request. Paths that begin with /short are short requests. The server is near
-// enough.
+// remote address of each request. Paths that begin with /short are short requests. The server is
+// near enough.
 func shortHarness(t *testing.T, handler http.HandlerFunc) (*harness, *apiServer) {
 	t.Helper()
 	server := newServer(t, true, func(w http.ResponseWriter, r *http.Request) {

@@ -78,7 +78,8 @@ func (p *shortPool) take(r *http.Request) *shortConn {
 	return nil
 }
 
-// isPlain reports whether a URL can be written as a request target: nothing in it is left to be escaped.
+// isPlain reports whether a URL can be written as a request target: nothing in it is left to be
+// escaped.
 func isPlain(u *url.URL) bool {
 	return u.Opaque == "" && strings.HasPrefix(u.Path, "/") &&
 		!strings.ContainsFunc(u.RawQuery, func(r rune) bool { return r <= ' ' || r >= 0x7f })
