@@ -295,3 +295,26 @@ func TestInterimResponsesOfShortRequestsArePassedOn(t *testing.T) {
 		t.Errorf("got %v, then %q, %v", got, text, err)
 	}
 }
+
+func TestARequestOnADeadConnectionGoesOverTheOtherOne(t *testing.T) {
+	t.Parallel()
+	r, _ := shortHarness(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 1 && r.URL.Path == "/short/dead" {
+			<-r.Context().Done() // as if a proxy on the way had lost this connection alone
+			return
+		}
+		_, _ = io.WriteString(w, r.Proto)
+	})
+	r.run()
+	r.warm("/short")
+	began := time.Now()
+	if got := r.text(http.MethodGet, "/short/dead"); got != "HTTP/2.0" {
+		t.Errorf("answered %q", got)
+	}
+	if took := time.Since(began); took < longAsk || took > 3*longAsk {
+		t.Errorf("it took %s", took)
+	}
+	if r.State() != Online {
+		t.Errorf("the state is %s", r.State())
+	}
+}
