@@ -353,14 +353,20 @@ func TestAnUnfilteredWatchThatAFilterComesToTouchBreaksOff(t *testing.T) {
 	c.waitFor("the second list", func() bool { return c.lists == 2 && !strings.Contains(c.held["shop/web-a"], "edge-2") })
 }
 
-// asked notes the Accept-Encoding of the latest request.
+// asked notes the encodings that requests ask for, by path.
 type asked struct {
-	next     http.RoundTripper
-	encoding string
+	next http.RoundTripper
+
+	mu        sync.Mutex
+	encodings map[string]string
 }
 
 func (a *asked) RoundTrip(r *http.Request) (*http.Response, error) {
-	a.encoding = r.Header.Get("Accept-Encoding")
+	if encoding := r.Header.Get("Accept-Encoding"); encoding != "" {
+		a.mu.Lock()
+		a.encodings[r.URL.Path] = encoding
+		a.mu.Unlock()
+	}
 	return a.next.RoundTrip(r)
 }
 
@@ -369,7 +375,7 @@ func TestOnlyWhatIsNotFilteredMayBeCompressed(t *testing.T) {
 	s.put(newService("db", nil))
 	s.put(newNode("edge-1", ""))
 	f := newFilter(t, s)
-	next := &asked{next: f.Next}
+	next := &asked{next: f.Next, encodings: map[string]string{}}
 	f.Next = next
 	for path, want := range map[string]string{"/api/v1/nodes": "gzip", "/api/v1/services": ""} {
 		r := newRequest(path, wire.MediaTypeJSON)
@@ -382,8 +388,10 @@ func TestOnlyWhatIsNotFilteredMayBeCompressed(t *testing.T) {
 			t.Error(err)
 		}
 		_ = resp.Body.Close()
-		if next.encoding != want {
-			t.Errorf("%s is asked for with the encoding %q, want %q", path, next.encoding, want)
+		next.mu.Lock()
+		if got := next.encodings[path]; got != want {
+			t.Errorf("%s is asked for with the encoding %q, want %q", path, got, want)
 		}
+		next.mu.Unlock()
 	}
 }
