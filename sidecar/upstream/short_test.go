@@ -15,6 +15,8 @@ import (
 	"rockpool.dev/tests/eventually"
 )
 
+// Tests that take no time are not parallel, so as not to disturb those that measure it.
+
 // shortHarness is an Upstream to a server that answers with the protocol, the Authorization and the
 // remote address of each request. Paths that begin with /short are short requests. The server is
 // near enough.
@@ -60,7 +62,6 @@ func (r *harness) warm(path string) {
 }
 
 func TestShortRequestsHaveConnectionsOfTheirOwn(t *testing.T) {
-	t.Parallel()
 	r, _ := shortHarness(t, nil)
 	r.warm("/short")
 	protocol := func(method, path, token string, body io.Reader) string {
@@ -107,7 +108,6 @@ func TestShortRequestsHaveConnectionsOfTheirOwn(t *testing.T) {
 }
 
 func TestFewConnectionsCarryManyShortRequests(t *testing.T) {
-	t.Parallel()
 	var mu sync.Mutex
 	seen := map[string]bool{}
 	r, _ := shortHarness(t, func(w http.ResponseWriter, r *http.Request) {
@@ -120,9 +120,9 @@ func TestFewConnectionsCarryManyShortRequests(t *testing.T) {
 	})
 	r.warm("/short")
 	var clients sync.WaitGroup
-	for i := range 40 {
+	for i := range 2 * maxShort {
 		clients.Go(func() {
-			for j := range 20 {
+			for j := range 10 {
 				path := fmt.Sprintf("/short/%d/%d", i, j)
 				response, err := r.RoundTrip(r.request(http.MethodGet, path, nil))
 				if err != nil {
@@ -146,7 +146,6 @@ func TestFewConnectionsCarryManyShortRequests(t *testing.T) {
 }
 
 func TestAFewShortRequestsNeedNoSecondConnection(t *testing.T) {
-	t.Parallel()
 	r, server := shortHarness(t, nil)
 	for range busy - 1 {
 		r.text(http.MethodGet, "/short")
@@ -171,7 +170,6 @@ func TestAnIdleConnectionThatTheServerHasClosedCostsNoRequest(t *testing.T) {
 }
 
 func TestAnAnswerThatWasNotReadToItsEndEndsItsConnection(t *testing.T) {
-	t.Parallel()
 	large := strings.Repeat("x", 1<<20)
 	r, _ := shortHarness(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/short/large" {
@@ -215,7 +213,6 @@ func TestAnAnswerThatWasNotReadToItsEndEndsItsConnection(t *testing.T) {
 }
 
 func TestConnectionsForShortRequestsEndWithTheOneBesideThem(t *testing.T) {
-	t.Parallel()
 	r, server := shortHarness(t, nil)
 	r.warm("/short")
 	a := r.address(0)
@@ -241,7 +238,6 @@ func TestConnectionsForShortRequestsEndWithTheOneBesideThem(t *testing.T) {
 }
 
 func TestIdleConnectionsForShortRequestsEnd(t *testing.T) {
-	t.Parallel()
 	r, _ := shortHarness(t, nil)
 	r.warm("/short")
 	a := r.address(0)
@@ -272,7 +268,6 @@ func TestABlackHoleIsToldInTimeToShortRequests(t *testing.T) {
 }
 
 func TestInterimResponsesOfShortRequestsArePassedOn(t *testing.T) {
-	t.Parallel()
 	r, _ := shortHarness(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/short/hints" {
 			w.Header().Set("Link", "x")
