@@ -15,7 +15,7 @@ import (
 	"rockpool.dev/tests/eventually"
 )
 
-// Tests that take no time are not parallel, so as not to disturb those that measure it.
+// These tests are not parallel, so as not to disturb those that measure time.
 
 // shortHarness is an Upstream to a server that answers with the protocol, the Authorization and the
 // remote address of each request. Paths that begin with /short are short requests. The server is
@@ -156,7 +156,6 @@ func TestAFewShortRequestsNeedNoSecondConnection(t *testing.T) {
 }
 
 func TestAnIdleConnectionThatTheServerHasClosedCostsNoRequest(t *testing.T) {
-	t.Parallel()
 	r, server := shortHarness(t, nil)
 	r.warm("/short")
 	server.link.forgetConns() // the HTTP/2 connection, too
@@ -255,7 +254,6 @@ func TestIdleConnectionsForShortRequestsEnd(t *testing.T) {
 }
 
 func TestABlackHoleIsToldInTimeToShortRequests(t *testing.T) {
-	t.Parallel()
 	r, server := shortHarness(t, nil)
 	r.run()
 	r.warm("/short")
@@ -292,7 +290,6 @@ func TestInterimResponsesOfShortRequestsArePassedOn(t *testing.T) {
 }
 
 func TestARequestOnADeadConnectionGoesOverTheOtherOne(t *testing.T) {
-	t.Parallel()
 	r, _ := shortHarness(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor == 1 && r.URL.Path == "/short/dead" {
 			<-r.Context().Done() // as if a proxy on the way had lost this connection alone
