@@ -101,6 +101,9 @@ func Inject(pod *corev1.Pod, facts Facts, params Params) (*corev1.Pod, Result) {
 	})
 	spec.Volumes = addVolumes(spec.Volumes, volumes(cache, params.CacheHostPath, cacheSize, cmp.Or(ask.CacheMemorySize, params.Settings["cache.memory-max-size"])))
 	annotate(patched, !injected, before)
+	if !injected && metrics == MetricsPod {
+		status.Scrape = addScrape(patched, int32(address.Port())+1)
+	}
 	writeStatus(patched, status, !injected, before)
 
 	result := Result{Outcome: Injected, Notices: notices}

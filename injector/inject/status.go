@@ -29,7 +29,9 @@ type Status struct {
 	Tolerations *Tolerations `json:"tolerations,omitempty"`
 	// PullSecrets are the image pull secrets that were added.
 	PullSecrets []string `json:"pullSecrets,omitempty"`
-	Before      *Before  `json:"before,omitempty"`
+	// Scrape means that the annotations for Prometheus were added.
+	Scrape bool    `json:"scrape,omitempty"`
+	Before *Before `json:"before,omitempty"`
 }
 
 // Before is the original state that [Uninject] cannot derive from an injected pod. It is empty
