@@ -221,6 +221,9 @@ func closedToOthers(t *testing.T, s *site) {
 			return err
 		}
 		mode, owner := fs.FileMode(0o600), sidecar
+		if filepath.Dir(path) == volume && !entry.IsDir() {
+			owner = root // of rockpool-prepare
+		}
 		if entry.IsDir() {
 			mode = 0o700
 			if !strings.HasPrefix(path, pod) {

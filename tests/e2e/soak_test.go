@@ -36,7 +36,7 @@ func TestSoak(t *testing.T) {
 	random := randomOf(t)
 	v := newSurvival(s, random, 24, clientsOfWatcher)
 	all := corners(s, random)
-	p := s.pod(withAllPrograms, withCorners(all))
+	p := s.pod(withEveryLine, withAllPrograms, withCorners(all))
 	v.runs(p, "app")
 	for _, c := range all {
 		c.runs(p, c.container())

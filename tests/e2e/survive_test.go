@@ -45,7 +45,7 @@ func TestWatchesMissNoEventThroughFaults(t *testing.T) {
 		s.configMap(fmt.Sprintf("still-%03d", i), "unchanged")
 	}
 	v := newSurvival(s, random, 24, clientsOfWatcher)
-	v.runs(s.pod(func(p *corev1.Pod) { p.Spec.Containers[0].Image = "watcher:dev" }), "app")
+	v.runs(s.pod(withEveryLine, func(p *corev1.Pod) { p.Spec.Containers[0].Image = "watcher:dev" }), "app")
 	v.write(20)
 	v.settle()
 	for range *rounds {
@@ -250,13 +250,16 @@ func (v *survival) settle() {
 	}
 }
 
+// withEveryLine has the sidecar log each difference that it sends. At other levels it counts them.
+func withEveryLine(p *corev1.Pod) { p.Annotations["rockpool.dev/log-level"] = "debug" }
+
 // reasons are the reasons why watches ended with 410, by the sidecar's log, and how often.
 func (v *survival) reasons() map[string]int {
 	counts := map[string]int{}
 	for line := range strings.Lines(mustLogs(v.t, v.pod, "rockpool-sidecar")) {
-		var l struct{ Why string }
-		if json.Unmarshal([]byte(line), &l) == nil && l.Why != "" {
-			counts[l.Why]++
+		var l struct{ Msg, Error string }
+		if json.Unmarshal([]byte(line), &l) == nil && strings.HasSuffix(l.Msg, "so that its client lists again") {
+			counts[l.Error]++
 		}
 	}
 	return counts
