@@ -18,7 +18,7 @@ import (
 // What the other process has not yet written is missing: up to a tenth of a second of events, and
 // everything that is recorded in memory only.
 func Attach(ctx context.Context, dir string) (*DB, error) {
-	db := &DB{path: filepath.Join(dir, FileName), opts: Options{MaxSize: DefaultMaxSize, Now: time.Now}}
+	db := &DB{path: filepath.Join(dir, FileName), opts: Options{MaxSize: DefaultMaxSize, Now: time.Now}, pins: make(chan struct{}, maxPins)}
 	inode, err := os.Stat(db.path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w", db.path, ErrNotFound)

@@ -202,9 +202,9 @@ func (c *Collection) Position() Evidence {
 	}
 }
 
-// unchangedSince is the version since which the objects are surely the same. A list does not show
+// UnchangedSince is the version since which the objects are surely the same. A list does not show
 // what came and went before it.
-func (c *Collection) unchangedSince() string {
+func (c *Collection) UnchangedSince() string {
 	if NewerVersion(c.ListVersion, c.Changed) {
 		return c.ListVersion
 	}

@@ -24,6 +24,7 @@ type DB struct {
 	observed   atomic.Int64 // counts observations, for pruneObservations
 	known      knownVersions
 	renewals   renewals
+	pins       chan struct{} // has one for each Pin
 	carryOver  carryOver
 	fileErr    error // why file is nil: Recreate has failed, or the DB is closed
 

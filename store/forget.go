@@ -12,7 +12,7 @@ func (tx *Tx) Forget(c Collection) error {
 		return err
 	}
 	e := c.Position()
-	if e.Says, e.Version = Unknown, c.unchangedSince(); contradicted {
+	if e.Says, e.Version = Unknown, c.UnchangedSince(); contradicted {
 		e.Version = ""
 	}
 	return tx.Observe(c.Of(), Key{Namespace: c.Namespace}, e)
@@ -33,7 +33,7 @@ func (tx *Tx) contradicted(c Collection) (is bool, err error) {
 		OR EXISTS (SELECT 1 FROM object x WHERE x.collection_id = a.id AND `+sees("b", "x")+`
 			AND NOT EXISTS (SELECT 1 FROM object y WHERE y.collection_id = b.id AND y.namespace = x.namespace AND y.name = x.name))
 		OR EXISTS (SELECT 1 FROM object y WHERE y.collection_id = b.id AND `+sees("a", "y")+`
-			AND NOT EXISTS (SELECT 1 FROM object x WHERE x.collection_id = a.id AND x.namespace = y.namespace AND x.name = y.name))))`, c.unchangedSince(), c.ID).Scan(&is)
+			AND NOT EXISTS (SELECT 1 FROM object x WHERE x.collection_id = a.id AND x.namespace = y.namespace AND x.name = y.name))))`, c.UnchangedSince(), c.ID).Scan(&is)
 	return is, tx.wrapErr("compare collections", err)
 }
 

@@ -241,7 +241,7 @@ func (c *Collection) includes(other Collection) bool {
 	if theirs.Read == Latest && theirs.Asked > mine.Told {
 		return false // the cluster may have been restored since
 	}
-	order, ok := CompareVersions(other.unchangedSince(), c.ResourceVersion)
+	order, ok := CompareVersions(other.UnchangedSince(), c.ResourceVersion)
 	return ok && (order < 0 || order == 0 && theirs.Told <= mine.Told)
 }
 

@@ -213,43 +213,47 @@ const (
 // List returns ErrChanged if the collection is no longer at the revision. So several pages
 // form one snapshot, without a transaction held open for as long as a client takes.
 func (db *DB) List(ctx context.Context, collection, revision int64, r Range, f func(Object) error) (next *Key, err error) {
+	err = db.view(ctx, "list objects", func(tx *sql.Tx) error {
+		next, err = list(ctx, tx, collection, revision, r, f)
+		return err
+	})
+	return next, err
+}
+
+func list(ctx context.Context, tx *sql.Tx, collection, revision int64, r Range, f func(Object) error) (next *Key, err error) {
 	where, args := r.where(collection)
 	query := `SELECT namespace, name, uid, resource_version, labels, encoding, CAST(payload AS BLOB), size, checksum FROM object` + where + ` ORDER BY namespace, name LIMIT ?`
 	args = append(args, pageRows)
-	err = db.view(ctx, "list objects", func(tx *sql.Tx) error {
-		if err := checkRevision(ctx, tx, collection, revision); err != nil {
-			return err
+	if err := checkRevision(ctx, tx, collection, revision); err != nil {
+		return nil, err
+	}
+	rows, err := tx.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	count, size := 0, 0
+	for rows.Next() {
+		var o Object
+		var payload sql.RawBytes
+		var n int
+		var sum int64
+		if err := rows.Scan(&o.Namespace, &o.Name, &o.UID, &o.ResourceVersion, &o.Labels, &o.Encoding, &payload, &n, &sum); err != nil {
+			return nil, err
 		}
-		rows, err := tx.QueryContext(ctx, query, args...)
-		if err != nil {
-			return err
+		if err := verifyChecksum(payload, sum); err != nil {
+			return nil, err
 		}
-		defer rows.Close()
-		count, size := 0, 0
-		for rows.Next() {
-			var o Object
-			var payload sql.RawBytes
-			var n int
-			var sum int64
-			if err := rows.Scan(&o.Namespace, &o.Name, &o.UID, &o.ResourceVersion, &o.Labels, &o.Encoding, &payload, &n, &sum); err != nil {
-				return err
-			}
-			if err := verifyChecksum(payload, sum); err != nil {
-				return err
-			}
-			o.Payload = payload
-			if err := f(o); err != nil {
-				return callbackError{err}
-			}
-			count, size = count+1, size+n
-			if count == pageRows || size >= pageBytes {
-				next = &Key{o.Namespace, o.Name}
-				return nil
-			}
+		o.Payload = payload
+		if err := f(o); err != nil {
+			return nil, callbackError{err}
 		}
-		return rows.Err()
-	})
-	return next, err
+		count, size = count+1, size+n
+		if count == pageRows || size >= pageBytes {
+			return &Key{o.Namespace, o.Name}, nil
+		}
+	}
+	return nil, rows.Err()
 }
 
 // where returns the range as an SQL condition.
@@ -285,29 +289,64 @@ func checkRevision(ctx context.Context, tx *sql.Tx, collection, revision int64) 
 	return nil
 }
 
-// Measure groups the objects that List would read by labels and payload size. It calls f for
-// each group, with the number of objects in it, and reads no payloads.
-func (db *DB) Measure(ctx context.Context, collection, revision int64, r Range, f func(labels string, size, count int) error) error {
-	where, args := r.where(collection)
-	return db.view(ctx, "measure objects", func(tx *sql.Tx) error {
+// Holds returns ErrChanged if a collection is no longer at the revision.
+func (db *DB) Holds(ctx context.Context, collection, revision int64) error {
+	return db.view(ctx, "check collection", func(tx *sql.Tx) error { return checkRevision(ctx, tx, collection, revision) })
+}
+
+// Size returns how many objects a collection has, and how many bytes their payloads are, or
+// ErrChanged if it is no longer at the revision.
+func (db *DB) Size(ctx context.Context, collection, revision int64) (objects int, bytes int64, err error) {
+	err = db.view(ctx, "measure collection", func(tx *sql.Tx) error {
 		if err := checkRevision(ctx, tx, collection, revision); err != nil {
 			return err
 		}
-		rows, err := tx.QueryContext(ctx, `SELECT labels, size, count(*) FROM object`+where+` GROUP BY labels, size`, args...)
-		if err != nil {
+		return tx.QueryRowContext(ctx, `SELECT count(*), coalesce(sum(size), 0) FROM object WHERE collection_id = ?`, collection).Scan(&objects, &bytes)
+	})
+	return objects, bytes, err
+}
+
+// Newest returns the object of a collection with the highest resourceVersion as a number, without its
+// payload. It returns ErrNotFound if there is none, and ErrChanged if the collection is no longer at
+// the revision.
+func (db *DB) Newest(ctx context.Context, collection, revision int64) (o Object, err error) {
+	err = db.view(ctx, "find newest object", func(tx *sql.Tx) error {
+		if err := checkRevision(ctx, tx, collection, revision); err != nil {
 			return err
 		}
-		defer rows.Close()
-		for rows.Next() {
-			var labels string
-			var size, count int
-			if err := rows.Scan(&labels, &size, &count); err != nil {
-				return err
-			}
-			if err := f(labels, size, count); err != nil {
-				return callbackError{err}
-			}
-		}
-		return rows.Err()
+		return tx.QueryRowContext(ctx, `SELECT namespace, name, uid, resource_version FROM object WHERE collection_id = ?
+			ORDER BY CAST(resource_version AS INTEGER) DESC LIMIT 1`, collection).Scan(&o.Namespace, &o.Name, &o.UID, &o.ResourceVersion)
 	})
+	return o, err
+}
+
+// Measure groups the objects that List would read by labels and payload size. It calls f for
+// each group, with the number of objects in it, and reads no payloads.
+func (db *DB) Measure(ctx context.Context, collection, revision int64, r Range, f func(labels string, size, count int) error) error {
+	return db.view(ctx, "measure objects", func(tx *sql.Tx) error {
+		return measure(ctx, tx, collection, revision, r, f)
+	})
+}
+
+func measure(ctx context.Context, tx *sql.Tx, collection, revision int64, r Range, f func(labels string, size, count int) error) error {
+	where, args := r.where(collection)
+	if err := checkRevision(ctx, tx, collection, revision); err != nil {
+		return err
+	}
+	rows, err := tx.QueryContext(ctx, `SELECT labels, size, count(*) FROM object`+where+` GROUP BY labels, size`, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var labels string
+		var size, count int
+		if err := rows.Scan(&labels, &size, &count); err != nil {
+			return err
+		}
+		if err := f(labels, size, count); err != nil {
+			return callbackError{err}
+		}
+	}
+	return rows.Err()
 }

@@ -65,7 +65,7 @@ func Open(ctx context.Context, dir string, opts Options) (*DB, error) {
 	if opts.Replaced == nil {
 		opts.Replaced = opts.Notice
 	}
-	db := &DB{path: filepath.Join(dir, FileName), opts: opts}
+	db := &DB{path: filepath.Join(dir, FileName), opts: opts, pins: make(chan struct{}, maxPins)}
 	if err := checkWritable(dir); err != nil {
 		return nil, err
 	}

@@ -45,7 +45,7 @@ func (db *DB) Superseded(ctx context.Context, res Resource, list VerbatimList) (
 			}
 			if c.ID != 0 {
 				c.Changed, c.ListVersion = e.Version, e.Floor
-				e.Version, e.Floor = c.unchangedSince(), ""
+				e.Version, e.Floor = c.UnchangedSince(), ""
 			}
 			absent := e.Says == Gone && name != ""
 			e.Says = Unknown
