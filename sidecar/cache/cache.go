@@ -392,6 +392,37 @@ func (c *Cache) StateAt(ctx context.Context, q replay.Request, form request.Form
 	return o.replayer.StateAt(ctx, q, form, func(known store.Collection) bool { return o.recorder.EqualsStateAt(known, resourceVersion) })
 }
 
+// Recorded gives the collection that is exactly what a list or watch asks for; see
+// replay.Replayer.
+func (c *Cache) Recorded(ctx context.Context, q replay.Request) (replay.Recorded, error) {
+	if c.excluded(&q.Info) {
+		return replay.Recorded{}, ErrExcluded
+	}
+	o := c.open.Load()
+	if o == nil {
+		return replay.Recorded{}, ErrClosed
+	}
+	if err := o.settle(ctx, q); err != nil {
+		return replay.Recorded{}, err
+	}
+	return o.replayer.Recorded(ctx, q)
+}
+
+// Contradicted notes that the API server contradicts a collection; see record.Recorder.
+func (c *Cache) Contradicted(s store.Scope) {
+	if o := c.open.Load(); o != nil {
+		o.recorder.Contradicted(s)
+	}
+}
+
+// Watches is how many recorded watches of a scope are open.
+func (c *Cache) Watches(s store.Scope) int {
+	if o := c.open.Load(); o != nil {
+		return o.recorder.Watches(s)
+	}
+	return 0
+}
+
 // List is a recorded list, and whether a watch that moves it on is open.
 type List struct {
 	store.Collection

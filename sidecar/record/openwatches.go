@@ -151,3 +151,6 @@ func (r *Recorder) EqualsStateAt(c store.Collection, resourceVersion string) boo
 
 // Watched reports whether a watch of a collection's scope is open.
 func (r *Recorder) Watched(s store.Scope) bool { return r.openWatches.contains(s) }
+
+// Watches is how many watches of a collection's scope are open.
+func (r *Recorder) Watches(s store.Scope) int { return len(r.openWatches.get(s).streams) }

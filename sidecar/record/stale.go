@@ -48,6 +48,25 @@ func (r *Recorder) Damaged(collection int64) {
 	}})
 }
 
+// Contradicted notes that the API server contradicts the collection of a scope, as after a restore from
+// a backup. The collection is forgotten, and relisted.
+func (r *Recorder) Contradicted(s store.Scope) {
+	r.enqueue(change{do: func(g *group) error {
+		if err := g.settle(); err != nil {
+			return err
+		}
+		c, err := g.tx.Collection(s, store.Complete)
+		if isNotFound(err) {
+			return nil
+		}
+		if err == nil {
+			g.stale = append(g.stale, staleOf(s))
+			err = g.tx.Forget(c)
+		}
+		return err
+	}})
+}
+
 // maxStale bounds the collections that wait for a relist. If one does not fit, its next event
 // reports it again.
 const maxStale = 64

@@ -16,7 +16,12 @@ func (r *Replayer) list(ctx context.Context, q Request) (*http.Response, error) 
 	if err != nil {
 		return nil, err
 	}
-	body := &listBody{pages: r.pages(ctx, s), write: &jsonList{}}
+	return r.listOf(s, r.pages(ctx, s))
+}
+
+// listOf is the answer to a LIST of a selection, which pages read.
+func (r *Replayer) listOf(s selection, from pages) (resp *http.Response, err error) {
+	body := &listBody{pages: from, write: &jsonList{}}
 	if s.to.Format == wire.Protobuf {
 		body.write = &protobufList{}
 	}
@@ -24,7 +29,7 @@ func (r *Replayer) list(ctx context.Context, q Request) (*http.Response, error) 
 		return nil, err
 	}
 	header := http.Header{"Content-Type": {s.to.Format.MediaType()}}
-	resp := r.response(http.StatusOK, header, s.collection.SyncedAt, nil)
+	resp = r.response(http.StatusOK, header, s.collection.SyncedAt, nil)
 	resp.Body, resp.ContentLength = body, -1
 	return resp, nil
 }
@@ -33,19 +38,34 @@ func (r *Replayer) list(ctx context.Context, q Request) (*http.Response, error) 
 type pages struct {
 	ctx      context.Context
 	replayer *Replayer
+	from     reader
 	selection
 	buf  []byte // of the object that is being converted
 	done bool
 }
 
+// reader is what pages are read from: a store.DB, or a store.Pin of it.
+type reader interface {
+	Holds(ctx context.Context, collection, revision int64) error
+	List(ctx context.Context, collection, revision int64, r store.Range, f func(store.Object) error) (*store.Key, error)
+	Measure(ctx context.Context, collection, revision int64, r store.Range, f func(labels string, size, count int) error) error
+}
+
 func (r *Replayer) pages(ctx context.Context, s selection) pages {
-	return pages{ctx: ctx, replayer: r, selection: s}
+	return pages{ctx: ctx, replayer: r, from: r.db, selection: s}
+}
+
+// close ends a Pin.
+func (p *pages) close() {
+	if pin, ok := p.from.(*store.Pin); ok {
+		pin.Close()
+	}
 }
 
 // next calls f with each selected object of the next page, in the form that the client accepts. The
 // payload is only valid during the call.
 func (p *pages) next(f func(store.Object) error) error {
-	key, err := p.replayer.db.List(p.ctx, p.collection.ID, p.collection.Revision, p.within, func(o store.Object) error {
+	key, err := p.from.List(p.ctx, p.collection.ID, p.collection.Revision, p.within, func(o store.Object) error {
 		if ok, err := p.matches(o); err != nil || !ok {
 			return err
 		}
@@ -66,7 +86,7 @@ func (p *pages) next(f func(store.Object) error) error {
 // only to select by a field or to convert; the conversion is then done twice.
 func (p *pages) measure() (total int, err error) {
 	if p.convert == nil && len(p.fields) == 0 {
-		err = p.replayer.db.Measure(p.ctx, p.collection.ID, p.collection.Revision, p.within, func(object string, size, count int) error {
+		err = p.from.Measure(p.ctx, p.collection.ID, p.collection.Revision, p.within, func(object string, size, count int) error {
 			ok, err := p.matchesLabels(object)
 			if ok {
 				total += count * wire.ItemSize(size)
@@ -117,19 +137,32 @@ func (b *listBody) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// begin reads the first page.
+func (b *listBody) begin() error {
+	err := b.next(b.add)
+	if b.done {
+		b.close()
+	}
+	return err
+}
+
+func (b *listBody) add(o store.Object) error {
+	b.buf = b.write.item(b.buf, o.Payload)
+	return nil
+}
+
 func (b *listBody) fill() error {
 	b.buf, b.off = b.buf[:0], 0
 	if b.done {
+		b.close()
 		b.buf, b.ended = b.write.end(b.buf), true
 		return nil
 	}
-	return b.next(func(o store.Object) error {
-		b.buf = b.write.item(b.buf, o.Payload)
-		return nil
-	})
+	return b.next(b.add)
 }
 
 func (b *listBody) Close() error {
+	b.close()
 	b.ended, b.buf, b.off = true, nil, 0
 	return nil
 }

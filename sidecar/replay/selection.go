@@ -40,8 +40,8 @@ func (r *Replayer) cover(ctx context.Context, q Request) (selection, error) {
 	if !ok {
 		return selection{}, fmt.Errorf("%w: no complete list of %s covers this request%s", ErrNotRecorded, info.Resource, r.oversized(q))
 	}
-	if r.rec.Doubtful(q.resource(), store.Key{Namespace: info.Namespace}) {
-		return selection{}, fmt.Errorf("%w: %s have changed, and that could not be recorded", ErrNotRecorded, info.Resource)
+	if err := r.certain(q); err != nil {
+		return selection{}, err
 	}
 	if err := atVersion(s.collection, info); err != nil {
 		return selection{}, err
@@ -50,11 +50,25 @@ func (r *Replayer) cover(ctx context.Context, q Request) (selection, error) {
 	if info.ResourceVersionMatch == "Exact" && info.ResourceVersion != "" {
 		return s, nil // the client asks for that very state
 	}
-	by, err := r.db.Overtaken(ctx, s.collection, s.whole(info, &r.selectors))
+	by, err := r.overtaken(ctx, q, &s)
 	if err == nil && by != "" {
 		err = fmt.Errorf("%w: the latest list of %s (%s)%s", ErrNotRecorded, info.Resource, by, r.oversized(q))
 	}
 	return s, err
+}
+
+// certain returns ErrNotRecorded if a client was told something of the objects that the store does
+// not have.
+func (r *Replayer) certain(q Request) error {
+	if r.rec.Doubtful(q.resource(), store.Key{Namespace: q.Info.Namespace}) {
+		return fmt.Errorf("%w: %s have changed, and that could not be recorded", ErrNotRecorded, q.Info.Resource)
+	}
+	return nil
+}
+
+// overtaken says what is known that is newer than a selection; empty: nothing.
+func (r *Replayer) overtaken(ctx context.Context, q Request, s *selection) (by string, err error) {
+	return r.db.Overtaken(ctx, s.collection, s.whole(q.Info, &r.selectors))
 }
 
 // oversized says which collection is too large for the cache, behind a semicolon; empty: none.

@@ -30,14 +30,20 @@ func (r *Replayer) State(ctx context.Context, q Request) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
+	return r.stateOf(s, r.pages(ctx, s), q.Info.SendInitialEvents), nil
+}
+
+// stateOf is a selection, which pages read, as the initial state of a watch, with a bookmark at its
+// end or without.
+func (r *Replayer) stateOf(s selection, from pages, bookmark bool) *State {
 	header := http.Header{"Content-Type": {s.to.Format.WatchMediaType()}}
 	return &State{
 		ResourceVersion: s.collection.ResourceVersion,
 		Form:            s.to,
 		Header:          r.response(http.StatusOK, header, s.collection.SyncedAt, nil).Header,
-		pages:           r.pages(ctx, s),
-		bookmark:        q.Info.SendInitialEvents,
-	}, nil
+		pages:           from,
+		bookmark:        bookmark,
+	}
 }
 
 // Form finds the form of a watch that continues from a list. It is the form of the recorded list,
@@ -75,9 +81,13 @@ func (s *State) AppendEvents(dst []byte) (out []byte, last bool, err error) {
 	if err != nil || !p.done {
 		return dst, false, err
 	}
+	s.Close()
 	if s.bookmark {
 		bookmark := format.Bookmark(p.kind.Kind, p.kind.APIVersion, p.collection.ResourceVersion, true)
 		dst = format.AppendEvent(dst, wire.Bookmark, bookmark)
 	}
 	return dst, true, nil
 }
+
+// Close frees what the State holds. It may be called twice.
+func (s *State) Close() { s.pages.close() }

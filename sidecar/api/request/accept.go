@@ -148,6 +148,14 @@ func (f Form) AcceptList() string {
 	return f.Format.MediaType()
 }
 
+// AcceptWatch returns an Accept header for the events of a watch in this form alone.
+func (f Form) AcceptWatch() string {
+	if f.Representation == Metadata {
+		return f.Format.MediaType() + ";as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+	}
+	return f.Format.MediaType()
+}
+
 // AcceptForm returns an Accept header for one form alone: the client's own clause if there is one.
 func (i *Info) AcceptForm(form Form) string {
 	for _, m := range i.Accept {

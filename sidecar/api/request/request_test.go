@@ -216,3 +216,17 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestAFormNamesItselfInListsAndWatches(t *testing.T) {
+	for form, want := range map[Form][2]string{
+		{wire.JSON, Object}: {"application/json", "application/json"},
+		{wire.Protobuf, Metadata}: {
+			"application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+			"application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+		},
+	} {
+		if got := [2]string{form.AcceptList(), form.AcceptWatch()}; got != want {
+			t.Errorf("%v, want %v", got, want)
+		}
+	}
+}
