@@ -14,7 +14,7 @@ var layers = [][]string{
 	{"sidecar"},
 	{"sidecar/dispatch", "sidecar/socket", "sidecar/filter", "sidecar/meter", "sidecar/doctor", "sidecar/status", "sidecar/report"},
 	{"sidecar/watch"},
-	{"sidecar/relist"},
+	{"sidecar/relist", "sidecar/live"},
 	{"sidecar/cache", "sidecar/inspect"},
 	{"sidecar/record", "sidecar/replay", "sidecar/write/outbox", "sidecar/write/lease", "sidecar/write/token", "sidecar/pod/janitor"},
 	{"sidecar/write"},

@@ -1,0 +1,220 @@
+package live
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+
+	"go.uber.org/zap"
+
+	"rockpool.dev/sidecar/api/origin"
+	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/cache"
+	"rockpool.dev/sidecar/replay"
+	"rockpool.dev/store"
+)
+
+// Read is a list, or a watch with its initial state, that the cache may answer while the link is up.
+type Read struct {
+	HTTP      *http.Request
+	Info      request.Info
+	Cache     *cache.Cache
+	Principal string // that the token claims
+	Recorded  replay.Recorded
+}
+
+func (r *Read) key() key { return key{r.Cache, r.Recorded.Scope} }
+
+func (r *Read) query() replay.Request {
+	return replay.Request{Principal: r.Principal, Info: r.Info}
+}
+
+// selectors are the query of a request for the same objects.
+func (r *Read) selectors() url.Values {
+	query := url.Values{}
+	for name, value := range map[string]string{"labelSelector": r.Info.LabelSelector, "fieldSelector": r.Info.FieldSelector} {
+		if value != "" {
+			query.Set(name, value)
+		}
+	}
+	return query
+}
+
+// List answers a list from the cache, as the API server would answer it now. It gives nil if the API
+// server is to answer.
+func (s *Collections) List(ctx context.Context, read Read) (resp *http.Response) {
+	s.answer(ctx, &read, func(now *replay.Recorded, header http.Header) (err error) {
+		if resp, err = now.List(ctx); err == nil {
+			setHeader(resp, header)
+		}
+		return err
+	})
+	return resp
+}
+
+// Watch gives the state that a watch with sendInitialEvents begins with, and the API server's answer
+// to a watch from there, for the same caller. It gives nil if the API server is to answer the
+// client's own request.
+func (s *Collections) Watch(ctx context.Context, read Read) (state *replay.State, resp *http.Response) {
+	s.answer(ctx, &read, func(now *replay.Recorded, _ http.Header) error {
+		follows, err := s.Upstream.RoundTrip(watchFrom(ctx, &read, now))
+		if err != nil {
+			return err
+		}
+		if follows.StatusCode != http.StatusOK || !origin.FromAPIServer(follows) {
+			return errors.Join(fmt.Errorf("%w: %s", errEnded, follows.Status), follows.Body.Close())
+		}
+		begins, err := now.State(ctx)
+		if err != nil {
+			_ = follows.Body.Close()
+			return err
+		}
+		state, resp = begins, follows
+		return nil
+	})
+	return state, resp
+}
+
+// watchFrom is the client's own watch, but from a recorded version and in the recorded form.
+func watchFrom(ctx context.Context, read *Read, now *replay.Recorded) *http.Request {
+	r := read.HTTP.Clone(ctx)
+	query := r.URL.Query()
+	query.Del("sendInitialEvents")
+	query.Del("resourceVersionMatch")
+	query.Set("resourceVersion", now.ResourceVersion)
+	r.URL.RawQuery = query.Encode()
+	r.Header.Set("Accept", now.Form.AcceptWatch())
+	return r
+}
+
+// answer has a read answered by give, from what is recorded now, if that is the API server's present
+// state. Otherwise give was not called, or has returned an error.
+func (s *Collections) answer(ctx context.Context, read *Read, give func(*replay.Recorded, http.Header) error) {
+	verdict, why := s.decide(ctx, read)
+	switch {
+	case !s.Save:
+		return
+	case verdict == Pass:
+		readsTotal.WithLabelValues(why).Inc()
+		return
+	}
+	begun := s.Clock.Now()
+	if err := s.giveProven(ctx, verdict, read, give); err != nil {
+		readsTotal.WithLabelValues("failed").Inc()
+		s.Logger.Debug("a read cannot be answered from the cache; the API server answers it", zap.String("path", read.Info.Path), zap.Error(err))
+		return
+	}
+	if verdict == Proven {
+		s.pace.proved(s.Clock.Since(begun))
+	}
+	readsTotal.WithLabelValues(string(verdict)).Inc()
+}
+
+// Timed measures the body of the API server's own list.
+func (s *Collections) Timed(body io.ReadCloser) io.ReadCloser {
+	if !s.Save {
+		return body
+	}
+	return &timed{ReadCloser: body, pace: s.pace}
+}
+
+// decide finds out the facts of a read, and decides.
+func (s *Collections) decide(ctx context.Context, read *Read) (Verdict, string) {
+	f := Facts{Save: s.Save, Info: &read.Info, Principal: read.Principal}
+	if v, why := Decide(f); why != "unrecorded" {
+		return v, why
+	}
+	var err error
+	if read.Recorded, err = recorded(ctx, read); err == nil {
+		f.Overtaken = read.Recorded.Overtaken != ""
+		f.Recorded, f.Version, f.Objects = true, read.Recorded.ResourceVersion, read.Recorded.Objects
+		f.Live = s.isLive(read.key())
+		f.List, f.Proof = s.pace.list(read.Recorded.Bytes), s.pace.proofTime()
+	}
+	return Decide(f)
+}
+
+// recorded gives what is recorded, with all that clients were told so far.
+func recorded(ctx context.Context, read *Read) (replay.Recorded, error) {
+	flushing, cancel := context.WithTimeout(ctx, cache.FlushTimeout)
+	defer cancel()
+	if err := read.Cache.Flush(flushing); err != nil {
+		return replay.Recorded{}, err
+	}
+	return read.Cache.Recorded(ctx, read.query())
+}
+
+// attempts is how often a collection may have changed, or been overtaken, while a read was answered.
+const attempts = 3
+
+// giveProven gives what is recorded, once all is known that the verdict needs. Where a client was told
+// something newer meanwhile, all of it begins again.
+func (s *Collections) giveProven(ctx context.Context, verdict Verdict, read *Read, give func(*replay.Recorded, http.Header) error) (err error) {
+	for range attempts {
+		proof, failure := s.prove(ctx, verdict, read)
+		if failure == nil {
+			s.Credentials.Observe(read.HTTP.Header, read.Principal, true, http.StatusOK)
+			failure = s.giveAs(ctx, verdict, read, &proof, give)
+		}
+		if errors.Is(failure, errContradiction) {
+			s.contradicted(read, failure)
+		}
+		if err = failure; !errors.Is(err, errOvertaken) {
+			return err
+		}
+		verdict = Proven
+	}
+	return err
+}
+
+// giveAs gives what is recorded, if that is as the proof says.
+func (s *Collections) giveAs(ctx context.Context, verdict Verdict, read *Read, proof *proof, give func(*replay.Recorded, http.Header) error) (err error) {
+	atLeast := AtLeast(verdict, &read.Info, proof.version)
+	for range attempts {
+		if read.Recorded, err = recorded(ctx, read); err != nil {
+			return err
+		}
+		now := &read.Recorded
+		if err = proof.agrees(ctx, now); err == nil {
+			switch {
+			case atLeast != "" && store.NewerVersion(atLeast, now.ResourceVersion):
+				return errBehind
+			case now.Overtaken != "":
+				return fmt.Errorf("%w: %s", errOvertaken, now.Overtaken)
+			}
+			err = give(now, proof.header)
+		}
+		if !errors.Is(err, store.ErrChanged) {
+			return err
+		}
+	}
+	return err
+}
+
+var (
+	errBehind    = errors.New("not all that has come is recorded")
+	errOvertaken = errors.New("a client was told something newer")
+)
+
+// contradicted forgets a collection, which is not to be answered offline either.
+func (s *Collections) contradicted(read *Read, err error) {
+	s.drop(read.key(), err)
+	read.Cache.Contradicted(read.Recorded.Scope)
+}
+
+// setHeader gives an answer the header of an answer of the API server to the same caller.
+func setHeader(resp *http.Response, header http.Header) {
+	for name, values := range header {
+		switch name {
+		case "Content-Type", "Content-Length", "Content-Encoding", "Etag", "Vary":
+		default:
+			if len(resp.Header.Values(name)) == 0 {
+				resp.Header[name] = values
+			}
+		}
+	}
+	resp.Header.Set("Age", "0") // it equals the API server's state
+}
