@@ -28,6 +28,7 @@ import (
 	"rockpool.dev/sidecar/config"
 	"rockpool.dev/sidecar/dispatch"
 	"rockpool.dev/sidecar/filter"
+	"rockpool.dev/sidecar/live"
 	"rockpool.dev/sidecar/meter"
 	"rockpool.dev/sidecar/outage"
 	"rockpool.dev/sidecar/pod/account"
@@ -159,6 +160,7 @@ type sidecar struct {
 	outbox      *outbox.Outbox
 	queueOnDisk bool        // the outbox is in the cache on the disk
 	loaded      atomic.Bool // loadState was called
+	live        *live.Collections
 	dispatcher  *dispatch.Dispatcher
 	filter      *filter.Filter
 	proxy       *proxy.Server
@@ -228,12 +230,16 @@ func (s *sidecar) linkChanged(state upstream.State, reason string) {
 }
 
 func (s *sidecar) newDispatcher() {
+	s.live = live.New(live.Options{
+		Save: s.cfg.Online.Reads == config.ReadsSave, Upstream: s.upstream, Credentials: s.credentials, Linger: s.cfg.Cache.Linger, Logger: s.log,
+	})
 	o := dispatch.Options{
 		Upstream: s.upstream, Caches: s.caches, Agents: agent.NewCurrent(s.cfg.Cache.Agents), Credentials: s.credentials,
 		Verifier:       principal.NewVerifier(principal.Options{Keys: s.keys, Own: s.podToken, Accepted: s.accepted, Grace: s.cfg.Offline.TokenGrace}),
 		ReviewLifetime: s.cfg.Offline.ReviewLifetime,
 		WritePatience:  s.cfg.Offline.WritePatience,
 		Offline:        s.answeredOffline,
+		Live:           s.live,
 		Logger:         s.log,
 		Repeated:       s.repeated,
 	}
@@ -345,6 +351,7 @@ func (s *sidecar) serve(ctx context.Context, l *listeners) error {
 	})
 	refresher := relist.Refresher{Upstream: s.upstream, Caches: s.caches, Credentials: s.credentials, Logger: s.log, Clock: clock.RealClock{}}
 	parts.Go(func() error { return refresher.Run(behind) })
+	parts.Go(func() error { return s.live.Run(behind) })
 	parts.Go(func() error { return s.outbox.Run(behind, s.dispatcher) })
 	parts.Go(func() error {
 		return config.Follow(behind, config.FollowOptions{Flags: s.flags, Config: s.cfg, Apply: s.apply, Logger: s.log})

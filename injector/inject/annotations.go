@@ -50,6 +50,9 @@ const (
 	AnnotationOfflineTokens = AnnotationPrefix + "offline-tokens"
 	// AnnotationOfflineWritePatience is how long a write waits for a link that flaps ("2s").
 	AnnotationOfflineWritePatience = AnnotationPrefix + "offline-write-patience"
+	// AnnotationOnlineReads chooses whether lists are answered from the cache while the link is up
+	// ("pass" or "save").
+	AnnotationOnlineReads = AnnotationPrefix + "online-reads"
 	// AnnotationStay is how long the pod stays on a node that the control plane cannot reach, see
 	// [Stay].
 	AnnotationStay = AnnotationPrefix + "stay"

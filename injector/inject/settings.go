@@ -98,6 +98,10 @@ var settings = []setting{
 		}
 		return nil
 	}},
+	{AnnotationOnlineReads, "pass, save", func(_ *Annotations, value string) error {
+		_, err := oneOf(value, "pass", "save")
+		return err
+	}},
 	{AnnotationStay, "forever, default, or a duration like 24h", func(a *Annotations, value string) error {
 		a.Stay = Stay(value)
 		return ValidateStay(a.Stay)

@@ -38,6 +38,7 @@ var annotations = []struct{ name, key string }{
 	{"rockpool.dev/offline-leases", "offline.leases"},
 	{"rockpool.dev/offline-tokens", "offline.tokens"},
 	{"rockpool.dev/offline-write-patience", "offline.write-patience"},
+	{"rockpool.dev/online-reads", "online.reads"},
 	{"rockpool.dev/pool", "filters.pool"},
 	{"rockpool.dev/port", ""}, // also in the applications' environment
 	{"rockpool.dev/report", "report.kinds"},

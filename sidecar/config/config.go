@@ -37,6 +37,7 @@ type Config struct {
 	Account  Account
 	Private  Private
 	Cache    Cache
+	Online   Online
 	Offline  Offline
 	Node     Node
 	Filters  filters.Settings
@@ -120,6 +121,18 @@ type Cache struct {
 	MemoryOnly    []schema.GroupResource
 	MemoryMaxSize int64 // bytes; 0 = by the container's memory limit
 	WriteBudget   int64 // bytes in 24 hours; 0 = any number
+	Linger        time.Duration
+}
+
+// Values of Online.Reads.
+const (
+	ReadsPass = "pass"
+	ReadsSave = "save"
+)
+
+// Online says how reads are answered while the link is up.
+type Online struct {
+	Reads string // ReadsPass or ReadsSave
 }
 
 // Offline says which requests are accepted while the link is down.

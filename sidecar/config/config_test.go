@@ -77,10 +77,11 @@ func defaults() Config {
 			Mirror: "/var/run/rockpool/serviceaccount",
 		},
 		Private: Private{Directory: "/var/run/rockpool/private"},
-		Cache: Cache{
+		Cache: Cache{Linger: 2 * time.Minute,
 			Directory: "/var/lib/rockpool", MaxSize: 256 << 20,
 			Agents: agents("*"), MemoryOnly: []schema.GroupResource{{Resource: "secrets"}},
 		},
+		Online:   Online{Reads: "pass"},
 		Offline:  Offline{TokenGrace: 720 * time.Hour, ReviewLifetime: 10 * time.Minute, WritePatience: 2 * time.Second, EventsMaxCount: 1000, EventsMaxAge: 24 * time.Hour},
 		Log:      Log{Level: zapcore.InfoLevel, Format: FormatJSON},
 		Shutdown: Shutdown{Grace: 10 * time.Second},

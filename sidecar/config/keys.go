@@ -155,6 +155,12 @@ func Keys() []Key {
 				}
 				return
 			}},
+		{"cache.linger", "duration", "2m", atStart,
+			"With online.reads=save, how long a list that was read is kept up to date after its last client has gone; 0s = not at all.",
+			duration(0, maxInterval, func(c *Config) *time.Duration { return &c.Cache.Linger })},
+		{"online.reads", "pass|save", "pass", atStart,
+			"How lists, and watches that begin with their state, are answered while the link is up: pass has the API server answer all; save answers from the cache what is recorded, once the API server has said that the caller may read it, and what has changed.",
+			func(c *Config, v string) (err error) { c.Online.Reads, err = oneOf(v, ReadsPass, ReadsSave); return }},
 		{"offline.token-grace", "duration", "720h", atStart,
 			"How long a token is accepted after its expiry while the link is down; 0s = expired tokens are refused.",
 			duration(0, maxGrace, func(c *Config) *time.Duration { return &c.Offline.TokenGrace })},

@@ -14,6 +14,7 @@ import (
 	"rockpool.dev/sidecar/api/origin"
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/cache"
+	"rockpool.dev/sidecar/live"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/tally"
 	"rockpool.dev/sidecar/upstream"
@@ -44,6 +45,8 @@ type Options struct {
 	Agents      *agent.Current
 	Verifier    Verifier
 	Credentials *principal.Credentials
+	// Live answers lists from the cache while the link is up; nil: the API server answers all.
+	Live *live.Collections
 	// ReviewLifetime is how long the answer to a review is given again offline; 0: never.
 	ReviewLifetime time.Duration
 	// WritePatience is how long a write that was not sent waits for the link; 0: not at all.
@@ -83,10 +86,13 @@ func New(o Options) *Dispatcher {
 	if o.Repeated == nil {
 		o.Repeated = tally.New(o.Logger, o.Clock)
 	}
-	return &Dispatcher{
-		Options: o, reviews: newReviewSealer(), lookup: defaultLookupTimeout,
-		watches: watch.New(watch.Options{Upstream: o.Upstream, Credentials: o.Credentials, Logger: o.Logger, Repeated: o.Repeated, Clock: o.Clock}),
+	watches := watch.Options{Upstream: o.Upstream, Credentials: o.Credentials, Logger: o.Logger, Repeated: o.Repeated, Clock: o.Clock}
+	if o.Live != nil {
+		watches.Closed = func(q watch.Request) {
+			o.Live.Left(live.Read{HTTP: q.HTTP, Info: q.Info, Cache: q.Cache, Principal: q.Source.Principal})
+		}
 	}
+	return &Dispatcher{Options: o, reviews: newReviewSealer(), lookup: defaultLookupTimeout, watches: watch.New(watches)}
 }
 
 // SetAgents replaces the selection of clients whose reading is recorded.
@@ -148,6 +154,37 @@ func (d *Dispatcher) online(x *exchange) (resp *http.Response, err error) {
 func (d *Dispatcher) send(x *exchange) (*http.Response, error) {
 	if etag := d.recordedETag(x); etag != "" {
 		return d.revalidate(x, etag)
+	}
+	switch {
+	case d.Live == nil:
+	case x.info.Class == request.ClassList:
+		return d.list(x)
+	case x.info.Class == request.ClassWatch && x.info.SendInitialEvents:
+		return d.watchList(x)
+	}
+	return d.forward(x)
+}
+
+// list answers a list from the cache where that is as good as the API server's answer, and saves the
+// link the list.
+func (d *Dispatcher) list(x *exchange) (*http.Response, error) {
+	read := live.Read{HTTP: x.request, Info: x.info, Cache: x.cache, Principal: x.source.Principal}
+	if resp := d.Live.List(x.request.Context(), read); resp != nil {
+		return resp, nil
+	}
+	resp, err := d.forward(x)
+	if err == nil && resp.StatusCode == http.StatusOK {
+		resp.Body = d.Live.Timed(resp.Body)
+	}
+	return resp, err
+}
+
+// watchList answers a watch that begins with its state likewise.
+func (d *Dispatcher) watchList(x *exchange) (*http.Response, error) {
+	read := live.Read{HTTP: x.request, Info: x.info, Cache: x.cache, Principal: x.source.Principal}
+	state, resp := d.Live.Watch(x.request.Context(), read)
+	if resp != nil && d.watches.Begin(x.watch(d.Agents), state, resp) {
+		return resp, nil
 	}
 	return d.forward(x)
 }

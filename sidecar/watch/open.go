@@ -39,6 +39,8 @@ type Options struct {
 	Logger      *zap.Logger
 	Repeated    *tally.Log // for lines that each watch may repeat; nil: one of its own
 	Clock       clock.WithTicker
+	// Closed is told of each watch whose client has gone; it must not wait. Nil: nobody wants to know.
+	Closed func(Request)
 }
 
 // Watches opens watches, and brings those back together that wait for the link.
@@ -122,7 +124,7 @@ func (s *Watches) Replay(q Request, proven replay.Request) (*http.Response, erro
 	w.Source.Info.ResourceVersion = version
 	w.events = s.record(q, w.Source, w.form.Format)
 	if state != nil {
-		w.phase = &replaying{state}
+		w.phase = &replaying{state, nil}
 	} else {
 		w.phase = w.wait(0)
 	}
@@ -131,6 +133,25 @@ func (s *Watches) Replay(q Request, proven replay.Request) (*http.Response, erro
 		Status: "200 OK", StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: header, Body: w, ContentLength: -1,
 	}, nil
+}
+
+// Begin makes a watch that begins with a recorded state, while the link is up. The events behind it
+// are the body of resp: the API server's answer to a watch from the state's version, in its form. It
+// reports false, and has closed both, if that answer is no stream of events.
+func (s *Watches) Begin(q Request, state *replay.State, resp *http.Response) bool {
+	if streamOf(resp) != state.Form.Format {
+		state.Close()
+		_ = resp.Body.Close()
+		return false
+	}
+	q.Source.Info.SendInitialEvents, q.Source.Info.ResourceVersion = false, state.ResourceVersion
+	w := s.newWatch(q, state.Form)
+	w.served, w.version, w.accept = true, state.ResourceVersion, q.Info.AcceptForm(state.Form)
+	w.events = s.record(q, w.Source, w.form.Format)
+	w.phase = &replaying{state, newStreaming(w, resp.Body, nil)}
+	w.count()
+	resp.Body, resp.ContentLength = w, -1
+	return true
 }
 
 // newWatch makes a watch that has no phase yet.

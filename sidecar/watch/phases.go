@@ -37,21 +37,32 @@ type phase interface {
 }
 
 // replaying serves the initial state from the cache.
-type replaying struct{ state *replay.State }
+type replaying struct {
+	state *replay.State
+	after *streaming // the events behind it; nil: the watch waits for the link
+}
 
 func (p *replaying) step(w *watch) phase {
 	out, last, err := p.state.AppendEvents(w.out)
 	w.out = out
 	switch {
 	case err != nil:
+		p.leave(w)
 		return ended{err}
+	case last && p.after != nil:
+		return p.after
 	case last:
 		return w.wait(0)
 	}
 	return p
 }
 
-func (*replaying) leave(*watch) {}
+func (p *replaying) leave(w *watch) {
+	p.state.Close()
+	if p.after != nil {
+		p.after.leave(w)
+	}
+}
 
 // ended gives the client the end of its stream.
 type ended struct{ err error }

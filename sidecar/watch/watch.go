@@ -30,6 +30,7 @@ type watch struct {
 	version string
 	served  bool // from here on the client has the initial state
 
+	closed  sync.Once  // tells Options.Closed
 	reading sync.Mutex // held by Read, and by Close when it tidies up
 	phase   phase
 	counted string // its label in watchCount; empty: none
@@ -72,6 +73,9 @@ func (w *watch) Close() error {
 	w.phase = ended{context.Canceled}
 	w.count()
 	w.events.Close()
+	if w.Closed != nil {
+		w.closed.Do(func() { w.Closed(w.Request) })
+	}
 	return nil
 }
 
