@@ -85,6 +85,11 @@ func (w *world) cut(n int) error {
 	if err := w.flush(); err != nil {
 		return err
 	}
+	if w.history.Save {
+		if err := w.save(n); err != nil {
+			return err
+		}
+	}
 	for _, p := range w.programs {
 		for _, a := range w.questions(n) {
 			if err := w.check(p, a, healed); err != nil {

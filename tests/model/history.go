@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // history is what happens: operations, and the faults of the machine. It can be run again, and with
@@ -12,6 +13,7 @@ type history struct {
 	Plain     bool  // no faults: what was told must be answered
 	Crowded   bool  // many requests for one object are under way together
 	Lenient   bool  // nothing must be answered
+	Save      bool  // programs list before each cut, with online.reads=save
 	Opaque    bool  // resourceVersions are no numbers
 	DiskSize  int64 // of the database in bytes; 0: enough
 	QueueSize int   // bytes that may wait for the store; 0: enough
@@ -204,6 +206,9 @@ func (w *world) step(o op) error {
 	case restores:
 		w.serverEndsWatches(nil)
 		w.server.restore(o.n)
+		if w.history.Save { // which takes a while; see live.recent
+			w.wall.Add((10 * time.Minute).Milliseconds())
+		}
 	}
 	return nil
 }

@@ -20,6 +20,18 @@ var (
 // TestRandomHistories runs random histories, each with a seed of its own. To repeat one that has
 // failed: -model.histories 1 -model.seed SEED.
 func TestRandomHistories(t *testing.T) {
+	runRandom(t, *histories, func(*history) {})
+}
+
+// TestRandomHistoriesWithSavedReads has programs list before each cut, with online.reads=save.
+func TestRandomHistoriesWithSavedReads(t *testing.T) {
+	if total := runRandom(t, *histories/4, func(h *history) { h.Save = true }); total.saved == 0 && *histories >= 400 {
+		t.Error("no list was answered from the cache, so this test shows nothing")
+	}
+}
+
+// runRandom runs random histories in a mode.
+func runRandom(t *testing.T, histories int, mode func(*history)) counts {
 	var mu sync.Mutex
 	var next, failed atomic.Int64
 	var total counts
@@ -28,11 +40,12 @@ func TestRandomHistories(t *testing.T) {
 		workers.Go(func() {
 			for failed.Load() < int64(*failures) {
 				n := next.Add(1) - 1
-				if n >= int64(*histories) {
+				if n >= int64(histories) {
 					return
 				}
 				seed := *firstSeed + uint64(n)
 				h := generate(seed)
+				mode(h)
 				counts, err := h.run(theCache)
 				if err != nil && failed.Add(1) <= int64(*failures) {
 					report(t, fmt.Sprintf("seed %d", seed), h, theCache, err)
@@ -44,7 +57,8 @@ func TestRandomHistories(t *testing.T) {
 		})
 	}
 	workers.Wait()
-	t.Logf("%d histories; answers: %d are 200, %d are 404, %d say that it is not known", min(int(next.Load()), *histories), total.known, total.absent, total.unknown)
+	t.Logf("%d histories; answers: %d are 200, %d are 404, %d say that it is not known; %d lists were saved", min(int(next.Load()), histories), total.known, total.absent, total.unknown, total.saved)
+	return total
 }
 
 // report prints the smallest history that fails in the same way.
@@ -96,5 +110,5 @@ func (s *numbers) Uint64() uint64 {
 }
 
 func (c *counts) add(o counts) {
-	c.known, c.absent, c.unknown = c.known+o.known, c.absent+o.absent, c.unknown+o.unknown
+	c.known, c.absent, c.unknown, c.saved = c.known+o.known, c.absent+o.absent, c.unknown+o.unknown, c.saved+o.saved
 }

@@ -41,7 +41,7 @@ type world struct {
 }
 
 // counts says how questions were answered.
-type counts struct{ known, absent, unknown int }
+type counts struct{ known, absent, unknown, saved int }
 
 func newWorld(h *history, offline answerer) (*world, error) {
 	dir, err := os.MkdirTemp(memoryDir(), "rockpool-model-")
