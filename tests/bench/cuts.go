@@ -64,7 +64,7 @@ func (b *bench) cuts(ctx context.Context) error {
 	fleets := []*fleet{{name: "direct", link: direct}, {name: "on", link: edge}}
 	for i, config := range []*rest.Config{plain, through} {
 		fleets[i].traffic()
-		if err := fleets[i].start(ctx, config); err != nil {
+		if err := fleets[i].start(ctx, config, fleetSize); err != nil {
 			return err
 		}
 	}
@@ -120,12 +120,12 @@ func (b *bench) cuts(ctx context.Context) error {
 }
 
 // start runs the informers until ctx ends. They store only the identities of pods.
-func (f *fleet) start(ctx context.Context, config *rest.Config) error {
+func (f *fleet) start(ctx context.Context, config *rest.Config, size int) error {
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return err
 	}
-	for i := range fleetSize {
+	for i := range size {
 		factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace(someNamespace),
 			informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = fmt.Sprintf("informer!=%d", i) }),
 			informers.WithTransform(func(object any) (any, error) {

@@ -94,6 +94,7 @@ var cases = []benchCase{
 	{name: "density", run: (*bench).density, long: true},
 	{name: "cuts", run: (*bench).cuts, long: true},
 	{name: "thin", run: (*bench).thin, long: true},
+	{name: "saved", run: (*bench).saved, long: true},
 	{name: "day", run: (*bench).day, long: true},
 }
 
