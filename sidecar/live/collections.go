@@ -20,8 +20,9 @@ import (
 const (
 	// DefaultMost is how many collections may be live at once. Each is an open watch.
 	DefaultMost = 32
-	// patience bounds a proof, or half the time that the API server's list is expected to take, if that
-	// is longer: many proofs may share a thin link. longestPatience bounds it in any case.
+	// patience bounds the time in which nothing comes that a proof waits for, or half the time that the
+	// API server's list is expected to take, if that is longer: many proofs may share a thin link.
+	// longestPatience bounds it in any case.
 	patience        = 6 * time.Second
 	longestPatience = time.Minute
 )

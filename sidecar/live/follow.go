@@ -43,6 +43,7 @@ var (
 	errMost       = errors.New("too many collections are live")
 	errEnded      = errors.New("the watch has ended")
 	errCut        = errors.New("the watch broke off")
+	errSilent     = errors.New("nothing has come for too long")
 )
 
 // collection is a live collection: its recorded state is followed by a watch of the sidecar's own.

@@ -128,15 +128,22 @@ func (s *Collections) isLive(k key) bool {
 	return c != nil && c.caughtUp && c.interrupt != nil
 }
 
-// reach waits until a collection has reached a version.
-func (s *Collections) reach(ctx context.Context, c *collection, version string) error {
-	for {
+// reach waits until a collection has reached a version. It gives up when nothing has come for a while:
+// many collections may share a thin link.
+func (s *Collections) reach(ctx context.Context, c *collection, version string, quiet time.Duration) error {
+	silence := time.NewTimer(quiet)
+	defer silence.Stop()
+	for at := ""; ; {
 		s.mu.Lock()
 		reached, err, changed := !store.NewerVersion(version, c.version), c.err, c.changed
 		if reached {
 			c.caughtUp = true
 		} else if !c.prompt && c.interrupt != nil {
 			c.interrupt() // the next connection has a bookmark soon
+		}
+		if c.version != at {
+			at = c.version
+			silence.Reset(quiet)
 		}
 		s.mu.Unlock()
 		switch {
@@ -147,6 +154,8 @@ func (s *Collections) reach(ctx context.Context, c *collection, version string) 
 		}
 		select {
 		case <-changed:
+		case <-silence.C:
+			return errSilent
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

@@ -30,16 +30,20 @@ func (p *proof) agrees(ctx context.Context, now *replay.Recorded) error {
 // revision is, and, for Proven, what has changed until then. Nothing is followed, and nothing recorded,
 // before the API server has let the caller in and agreed about the object that has changed last.
 func (s *Collections) prove(ctx context.Context, verdict Verdict, read *Read) (p proof, err error) {
-	most := min(max(patience, s.pace.list(read.Recorded.Bytes)/2), longestPatience)
-	ctx, cancel := context.WithTimeout(ctx, most)
+	whole, cancel := context.WithTimeout(ctx, longestPatience)
 	defer cancel()
+	most := min(max(patience, s.pace.list(read.Recorded.Bytes)/2), longestPatience)
 	if verdict == Checked {
+		limited, cancel := context.WithTimeout(whole, most)
+		defer cancel()
 		s.use(read.key())
-		p.one, err = s.asked(ctx, read, store.Key{})
+		p.one, err = s.asked(limited, read, store.Key{})
 		return p, err
 	}
 	p.witness = read.Recorded.Newest.Key()
-	group, asking := errgroup.WithContext(ctx)
+	limited, cancel := context.WithTimeout(whole, most)
+	defer cancel()
+	group, asking := errgroup.WithContext(limited)
 	group.Go(func() (err error) {
 		p.one, err = s.asked(asking, read, store.Key{})
 		return err
@@ -61,7 +65,7 @@ func (s *Collections) prove(ctx context.Context, verdict Verdict, read *Read) (p
 	if err != nil {
 		return p, err
 	}
-	err = s.reach(ctx, c, p.version)
+	err = s.reach(whole, c, p.version, most)
 	s.leave(c, err)
 	return p, err
 }
