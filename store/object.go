@@ -306,18 +306,34 @@ func (db *DB) Size(ctx context.Context, collection, revision int64) (objects int
 	return objects, bytes, err
 }
 
-// Newest returns the object of a collection with the highest resourceVersion as a number, without its
-// payload. It returns ErrNotFound if there is none, and ErrChanged if the collection is no longer at
-// the revision.
-func (db *DB) Newest(ctx context.Context, collection, revision int64) (o Object, err error) {
+// Newest returns the object of a collection with the latest resourceVersion, without its payload. It
+// returns ErrNotFound if there is none, and ErrChanged if the collection is no longer at the revision.
+func (db *DB) Newest(ctx context.Context, collection, revision int64) (newest Object, err error) {
 	err = db.view(ctx, "find newest object", func(tx *sql.Tx) error {
 		if err := checkRevision(ctx, tx, collection, revision); err != nil {
 			return err
 		}
-		return tx.QueryRowContext(ctx, `SELECT namespace, name, uid, resource_version FROM object WHERE collection_id = ?
-			ORDER BY CAST(resource_version AS INTEGER) DESC LIMIT 1`, collection).Scan(&o.Namespace, &o.Name, &o.UID, &o.ResourceVersion)
+		rows, err := tx.QueryContext(ctx, `SELECT namespace, name, uid, resource_version FROM object WHERE collection_id = ?`, collection)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		newest = Object{}
+		for rows.Next() {
+			var o Object
+			if err := rows.Scan(&o.Namespace, &o.Name, &o.UID, &o.ResourceVersion); err != nil {
+				return err
+			}
+			if newest.Name == "" || NewerVersion(o.ResourceVersion, newest.ResourceVersion) {
+				newest = o
+			}
+		}
+		if newest.Name == "" && rows.Err() == nil {
+			return sql.ErrNoRows
+		}
+		return rows.Err()
 	})
-	return o, err
+	return newest, err
 }
 
 // Measure groups the objects that List would read by labels and payload size. It calls f for
