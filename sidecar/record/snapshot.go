@@ -76,7 +76,7 @@ func (i item) apply(g *group) error {
 	}
 	err := i.rows.Add(g.tx, i.object)
 	if errors.Is(err, store.ErrBaseGone) {
-		i.snapshot.lost()
+		i.lost()
 		return nil
 	}
 	return err
@@ -116,7 +116,7 @@ func (c commit) apply(g *group) error {
 	}
 	err = c.rows.Commit(g.tx, c.meta)
 	if errors.Is(err, store.ErrBaseGone) {
-		c.snapshot.lost()
+		c.lost()
 		return abort{c.snapshot}.apply(g)
 	}
 	if err == nil {
