@@ -120,10 +120,10 @@ func (o *one) mayFollow(r *replay.Recorded) error {
 	return nil
 }
 
-// agrees returns an error if a collection that has reached the revision contradicts the list of its
-// first item.
+// agrees returns an error if a collection contradicts the list of its first item.
 func (o *one) agrees(c *store.Collection, objects int, recorded recordedObject) error {
-	if unchanged := !store.NewerVersion(c.UnchangedSince(), o.version); unchanged && o.objects >= 0 && o.objects != objects {
+	unchanged := !store.NewerVersion(c.UnchangedSince(), o.version) && !store.NewerVersion(o.version, c.ResourceVersion)
+	if unchanged && o.objects >= 0 && o.objects != objects {
 		return fmt.Errorf("%w: %d objects are recorded, and it has %d", errContradiction, objects, o.objects)
 	}
 	if o.item == nil {
@@ -133,8 +133,11 @@ func (o *one) agrees(c *store.Collection, objects int, recorded recordedObject) 
 }
 
 // agreesAbout returns an error if the collection contradicts the list about the object that it was
-// asked for. They can be compared as long as the object has not changed since.
+// asked for. They can be compared as long as the object has not changed between the two.
 func (o *one) agreesAbout(key store.Key, c *store.Collection, recorded recordedObject) error {
+	if store.NewerVersion(o.version, c.ResourceVersion) && (o.item == nil || store.NewerVersion(o.item.ResourceVersion, c.ResourceVersion)) {
+		return nil // the change is on its way to the collection
+	}
 	uid, version, err := recorded(key)
 	if err != nil {
 		return err
