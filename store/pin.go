@@ -14,10 +14,12 @@ const (
 )
 
 // Pin is one state of the database, which a reader goes through at its own pace while the writer goes
-// on. It holds for PinTime, or until it is closed or its context ends. After that List and Measure
-// read the present state, and return ErrChanged if the collection is another one by then.
+// on. It holds for PinTime, or until it is closed or its context ends, or the file is replaced. After
+// that List and Measure read the present state, and return ErrChanged if the collection is another one
+// by then.
 type Pin struct {
 	db   *DB
+	file *file
 	tx   *sql.Tx
 	ctx  context.Context
 	done context.CancelFunc
@@ -34,18 +36,26 @@ func (db *DB) Pin(waiting, ctx context.Context) (*Pin, error) {
 	p := &Pin{db: db}
 	p.ctx, p.done = context.WithTimeout(ctx, PinTime)
 	context.AfterFunc(p.ctx, func() { <-db.pins })
-	err := db.read("pin", func(read *sql.DB) (err error) {
+	if err := p.begin(); err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *Pin) begin() (err error) {
+	var release func()
+	if p.file, release, err = p.db.acquire(); err != nil {
+		return err
+	}
+	defer release()
+	return p.file.query("pin", func(read *sql.DB) (err error) {
 		if p.tx, err = read.BeginTx(p.ctx, nil); err != nil {
 			return err
 		}
 		var n int // a read transaction begins with its first read
 		return p.tx.QueryRowContext(p.ctx, `SELECT count(*) FROM collection WHERE id = 0`).Scan(&n)
 	})
-	if err != nil {
-		p.Close()
-		return nil, err
-	}
-	return p, nil
 }
 
 // Close ends the Pin. It may be called twice.
@@ -79,7 +89,15 @@ func (p *Pin) view(ctx context.Context, op string, f func(*sql.Tx) error) error 
 	if p.ctx.Err() != nil {
 		return p.db.view(ctx, op, f)
 	}
-	err := p.db.read(op, func(*sql.DB) error { return f(p.tx) })
+	file, release, err := p.db.acquire()
+	if err != nil {
+		return err
+	}
+	defer release()
+	if file != p.file { // damage to the old one is not the new one's
+		return ErrChanged
+	}
+	err = file.query(op, func(*sql.DB) error { return f(p.tx) })
 	if err != nil && p.ctx.Err() != nil { // it has ended meanwhile
 		return ErrChanged
 	}

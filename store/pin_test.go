@@ -2,8 +2,10 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
+	"os"
 	"testing"
 	"time"
 )
@@ -86,4 +88,26 @@ func TestPinsLeaveRoomForOtherReaders(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.Close()
+}
+
+// A file may be replaced while a pin holds a state of it. What the old one has is no news of the new
+// one.
+func TestAPinEndsWithItsFile(t *testing.T) {
+	db, c, p := pinned(t, t.Context())
+	if err := os.Remove(db.Path()); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Recreate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := p.read(t, c); !errors.Is(err, ErrChanged) {
+		t.Errorf("it reads %v, %v", got, err)
+	}
+	// As if the old file had a damaged page.
+	if err := p.view(t.Context(), "read", func(*sql.Tx) error { return ErrCorrupt }); !errors.Is(err, ErrChanged) {
+		t.Error(err)
+	}
+	if err := db.Update(t.Context(), func(*Tx) error { return nil }); err != nil {
+		t.Errorf("the new file: %v", err)
+	}
 }
