@@ -104,6 +104,10 @@ func (s *shortUse) roundTrip(r *http.Request, x *attempt, compressed bool) (*htt
 		if err != nil {
 			return nil, err
 		}
+		// So a load balancer ends an idle connection. HTTP/2 carries the request.
+		if response.StatusCode == http.StatusRequestTimeout {
+			return nil, errUnasked
+		}
 		if response.StatusCode >= http.StatusOK {
 			c.limit = math.MaxInt64
 			s.keep = !response.Close

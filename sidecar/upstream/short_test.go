@@ -310,3 +310,46 @@ func TestARequestOnADeadConnectionGoesOverTheOtherOne(t *testing.T) {
 		t.Errorf("the state is %s", r.State())
 	}
 }
+
+// A load balancer that closes an idle connection may say so with a 408. That is no answer to the next
+// request.
+func TestAnAnswerThatNobodyHasAskedForIsNotThatOfTheNextRequest(t *testing.T) {
+	said := make(chan struct{}, 100)
+	r, _ := shortHarness(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 1 && r.URL.Path == "/short/last" {
+			c, out, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			_, _ = io.WriteString(out, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			_ = out.Flush()
+			<-said
+			_, _ = io.WriteString(out, "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+			_ = out.Flush()
+			said <- struct{}{}
+			return
+		}
+		_, _ = io.WriteString(w, "ok")
+	})
+	r.warm("/short")
+	if got := r.text(http.MethodGet, "/short/last"); got != "ok" {
+		t.Fatal(got)
+	}
+	eventually.True(t, "the connection to be idle", func() bool {
+		r.address(0).short.mu.Lock()
+		defer r.address(0).short.mu.Unlock()
+		return len(r.address(0).short.idle) > 0
+	})
+	said <- struct{}{}
+	<-said
+	for range 3 {
+		response := r.send(http.MethodGet, "/short")
+		_, _ = io.Copy(io.Discard, response.Body)
+		_ = response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			t.Errorf("the next request is answered %s", response.Status)
+		}
+	}
+}
