@@ -35,6 +35,17 @@ func isCompressed(resp *http.Response) bool {
 	return strings.EqualFold(resp.Header.Get("Content-Encoding"), "gzip") && resp.Body != nil && resp.Body != http.NoBody
 }
 
+// decompress makes an answer what an uncompressed one would be.
+func decompress(resp *http.Response) {
+	resp.Header.Del("Content-Encoding")
+	resp.Header.Del("Content-Length")
+	resp.ContentLength, resp.Uncompressed = -1, true
+	resp.Body = &struct {
+		io.Reader
+		io.Closer
+	}{&unzipped{source: resp.Body}, resp.Body}
+}
+
 // recordCompressed has the uncompressed form of an answer recorded while the client reads the
 // compressed bytes. record may replace the body of the answer that it gets.
 func recordCompressed(resp *http.Response, record func(*http.Response)) {
@@ -42,10 +53,8 @@ func recordCompressed(resp *http.Response, record func(*http.Response)) {
 	c.arrived.L = &c.mu
 	plain := *resp
 	plain.Header = maps.Clone(resp.Header)
-	plain.Header.Del("Content-Encoding")
-	plain.Header.Del("Content-Length")
-	plain.ContentLength, plain.Uncompressed = -1, true
-	plain.Body = io.NopCloser(&unzipped{source: (*compressedCopy)(c)})
+	plain.Body = io.NopCloser((*compressedCopy)(c))
+	decompress(&plain)
 	body := plain.Body
 	record(&plain)
 	if plain.Body == body {

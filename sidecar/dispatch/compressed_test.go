@@ -162,3 +162,28 @@ func TestOnlyListsAreAskedForCompressed(t *testing.T) {
 		t.Errorf("asked for %q", got)
 	}
 }
+
+// Without an Audit-Id only the body tells whose answer it is, and compressed bytes do not.
+func TestACompressedListWithoutAnAuditIDIsRecorded(t *testing.T) {
+	g := newHarness(t)
+	g.answerZipped(listWith(3), nil)
+	answer := g.link.Answer()
+	g.link.SetAnswer(func(r *http.Request) (*http.Response, error) {
+		resp, err := answer(r)
+		resp.Header.Del("Audit-Id")
+		return resp, err
+	})
+	resp, err := g.RoundTrip(g.requestZipped(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	g.flush()
+	g.failAll(&upstream.LinkError{})
+	if code, offline := g.do(g.requestZipped(path)); code != 200 || strings.Count(offline, `"name"`) != 3 {
+		t.Errorf("offline %d: %s", code, offline)
+	}
+}

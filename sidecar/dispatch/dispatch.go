@@ -211,6 +211,9 @@ func (d *Dispatcher) patience(x *exchange) time.Duration {
 // answered takes note of an answer on its way to the client, if it is the API server's. A gateway's
 // or captive portal's passes to the client, and nothing is learned from it.
 func (d *Dispatcher) answered(x *exchange, resp *http.Response) {
+	if resp.Header.Get(origin.AuditID) == "" && x.mayBeCompressed() && isCompressed(resp) {
+		decompress(resp) // whose answer it is, only the body tells
+	}
 	origin.OnAPIServer(resp, func(resp *http.Response) { d.believe(x, resp) })
 }
 
