@@ -7,6 +7,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/wait"
 
+	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/tests/fakeclock"
 )
 
@@ -79,6 +80,11 @@ func TestAGroupWaitsForTheBudget(t *testing.T) {
 		"as long as there is memory": {over: true, after: func(h *harness, _ fakeclock.Clock) {
 			for range 5 {
 				h.enqueue(bulky{})
+			}
+		}},
+		"as long as there is memory, which empty lists and new watches take, too": {over: true, after: func(h *harness, _ fakeclock.Clock) {
+			for range DefaultMaxPending / overhead / 2 {
+				h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
 			}
 		}},
 	} {

@@ -171,7 +171,7 @@ func (r *Recorder) push(op operation) {
 	}
 	closed := op.closes()
 	delete(r.incoming, closed)
-	if closed != nil || first || len(r.queue) == r.groupOps || r.pending >= groupBytes || r.urgent {
+	if closed != nil || first || len(r.queue)%r.groupOps == 0 || r.pending >= groupBytes || r.urgent {
 		r.signal()
 	}
 }
