@@ -81,3 +81,34 @@ func TestAnObjectThatACollectionLacksIsAContradiction(t *testing.T) {
 	h.server.mu.Unlock()
 	h.list("?resourceVersion=0").passed()
 }
+
+// After a restore from a backup, a client may know a version that the API server has not reached. It
+// is told so by the API server alone.
+func TestTheAPIServerAnswersAVersionThatIsNotReached(t *testing.T) {
+	h := newHarness(t)
+	h.server.revision = 20
+	list := h.list("?resourceVersion=30")
+	w := h.server.watch(1)
+	h.server.asked(1)
+	h.server.bookmark(w)
+	list.passed()
+}
+
+// A compressed answer could not be read: Upstream decompresses only what it has asked for itself.
+func TestAProofIsNotAskedForCompressed(t *testing.T) {
+	h := newHarness(t)
+	h.server.revision = 20
+	h.server.answer = func(r *http.Request) *http.Response {
+		if r.Header.Get("Accept-Encoding") != "" {
+			t.Errorf("%s is asked for compressed", r.URL)
+		}
+		return nil
+	}
+	read := h.get("")
+	read.HTTP.Header.Set("Accept-Encoding", "gzip")
+	list := h.listAs(t.Context(), read)
+	w := h.server.watch(1)
+	h.server.asked(1)
+	h.server.bookmark(w)
+	list.saved(20, "a@5", "b@6", "c@7")
+}

@@ -102,10 +102,11 @@ func askedVersion(info *request.Info) versionAsked {
 // AtLeast is the version that the answer to a read must have reached, when the present revision is
 // known; empty: any.
 func AtLeast(v Verdict, info *request.Info, present string) string {
+	asks := askedVersion(info) == notOlder
 	switch {
-	case v == Proven:
+	case v == Proven && !(asks && store.NewerVersion(info.ResourceVersion, present)):
 		return present
-	case askedVersion(info) == notOlder:
+	case asks:
 		return info.ResourceVersion
 	}
 	return ""

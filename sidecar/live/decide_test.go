@@ -89,6 +89,7 @@ func TestHowNewAnAnswerMustBe(t *testing.T) {
 		"any version, checked":           {Checked, request.Options{ResourceVersion: "0"}, ""},
 		"not older, checked: as it asks": {Checked, request.Options{ResourceVersion: "99"}, "99"},
 		"not older, proven: the present": {Proven, request.Options{ResourceVersion: "150"}, "200"},
+		"not older than what is to come": {Proven, request.Options{ResourceVersion: "250"}, "250"},
 	} {
 		if got := AtLeast(c.verdict, &request.Info{Options: c.options}, "200"); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)

@@ -160,6 +160,7 @@ func (c *collection) request(ctx context.Context, last time.Duration) *http.Requ
 	r.Method = http.MethodGet
 	r.URL.Path, r.URL.RawPath, r.URL.RawQuery = read.Info.Path, "", query.Encode()
 	r.Header.Set("Accept", c.form.AcceptWatch())
+	r.Header.Del("Accept-Encoding")
 	r.Header.Set("Authorization", c.Credentials.Authorization(read.Principal, r.Header.Get("Authorization")))
 	return r
 }

@@ -52,6 +52,7 @@ func askOne(ctx context.Context, upstream http.RoundTripper, read *Read, named s
 	r.Method = http.MethodGet
 	r.URL.Path, r.URL.RawPath, r.URL.RawQuery = read.Info.Path, "", query.Encode()
 	r.Header.Set("Accept", request.Form{Format: wire.JSON, Representation: request.Metadata}.AcceptList())
+	r.Header.Del("Accept-Encoding") // the answer is for us
 	resp, err := upstream.RoundTrip(r)
 	if err != nil {
 		return one{}, err
