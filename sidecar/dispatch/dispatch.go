@@ -173,7 +173,7 @@ func (d *Dispatcher) list(x *exchange) (*http.Response, error) {
 		return resp, nil
 	}
 	resp, err := d.forward(x)
-	if err == nil && resp.StatusCode == http.StatusOK {
+	if err == nil && resp.StatusCode == http.StatusOK && !isCompressed(resp) { // else record does that
 		resp.Body = d.Live.Timed(resp.Body)
 	}
 	return resp, err
@@ -223,10 +223,25 @@ func (d *Dispatcher) believe(x *exchange, resp *http.Response) {
 		return
 	}
 	d.Credentials.Observe(x.request.Header, x.source.Principal, x.info.IsResource, resp.StatusCode)
-	x.record(resp)
+	d.record(x, resp)
 	if x.acceptor != nil {
 		q := x.write()
 		q.Told = x.cache.Ask()
 		x.acceptor.Observe(q, resp)
 	}
+}
+
+// record has an answer recorded while its body is read.
+func (d *Dispatcher) record(x *exchange, resp *http.Response) {
+	if !x.mayBeCompressed() || !isCompressed(resp) {
+		x.cache.Record(x.source, resp)
+		return
+	}
+	recordCompressed(resp, func(plain *http.Response) {
+		body := plain.Body
+		x.cache.Record(x.source, plain)
+		if d.Live != nil && plain.StatusCode == http.StatusOK && plain.Body != body {
+			plain.Body = d.Live.Timed(plain.Body)
+		}
+	})
 }

@@ -103,15 +103,6 @@ func (x *exchange) attempts() int {
 	return 1
 }
 
-// record has an answer recorded while its body is read.
-func (x *exchange) record(resp *http.Response) {
-	if x.mayBeCompressed() && isCompressed(resp) {
-		recordCompressed(resp, func(plain *http.Response) { x.cache.Record(x.source, plain) })
-		return
-	}
-	x.cache.Record(x.source, resp)
-}
-
 // changes tells that the request may change something.
 func (x *exchange) changes() bool { return !x.info.IsRead() && !x.reviewed }
 

@@ -1,0 +1,64 @@
+package dispatch
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"rockpool.dev/sidecar/live"
+)
+
+// slowly takes a second of a clock.
+type slowly struct {
+	io.Reader
+	clock *clocktesting.FakeClock
+	part  int
+}
+
+func (s *slowly) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	if s.part++; s.part == 2 {
+		s.clock.Step(time.Second)
+	}
+	return n, err
+}
+
+// The rate of the link is that of the payloads, also where they pass compressed: a list that is faster
+// than a proof stays one.
+func TestACompressedListIsMeasuredByItsPayload(t *testing.T) {
+	g := newHarness(t)
+	clock := clocktesting.NewFakeClock(time.Now())
+	noise := make([]byte, 200_000)
+	for i := range noise {
+		noise[i] = byte(rand.Uint32())
+	}
+	item := `{"metadata":{"name":"a","namespace":"shop","uid":"u","resourceVersion":"5"},"data":{"text":"` + hex.EncodeToString(noise) + strings.Repeat("x", 3_600_000) + `"}}`
+	text := `{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"10"},"items":[` + item + `]}`
+	o := g.Options
+	o.Live = live.New(live.Options{Save: true, Upstream: g.link, Credentials: o.Credentials, Linger: time.Minute, Rate: float64(len(text)), Logger: o.Logger, Clock: clock})
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = o.Live.Run(ctx) }()
+	g.t.Cleanup(func() { cancel(); <-ended })
+	g.restart(o)
+	g.answerZipped(text, func(raw []byte) io.Reader { return &slowly{Reader: bytes.NewReader(raw), clock: clock} })
+	for range 8 {
+		if code, _ := g.do(g.requestZipped(path)); code != http.StatusOK {
+			t.Fatal(code)
+		}
+		g.flush()
+	}
+	for _, r := range g.link.Requests() {
+		if r.URL.RawQuery != "" {
+			t.Errorf("a proof was tried: %s", r.URL)
+		}
+	}
+}
