@@ -112,3 +112,15 @@ func TestAProofIsNotAskedForCompressed(t *testing.T) {
 	h.server.bookmark(w)
 	list.saved(20, "a@5", "b@6", "c@7")
 }
+
+// A page must not have more objects than its client asks for.
+func TestAListThatGrowsBeyondItsPageIsTheAPIServers(t *testing.T) {
+	h := newHarness(t)
+	h.server.revision = 20
+	list := h.list("?limit=3")
+	w := h.server.watch(1)
+	h.server.asked(1)
+	h.server.set("d", w)
+	h.server.bookmark(w)
+	list.passed()
+}

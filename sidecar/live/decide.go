@@ -56,7 +56,7 @@ func Decide(f Facts) (v Verdict, why string) {
 	switch {
 	case asks == invalid:
 		return Pass, "version"
-	case isList && info.Limit > 0 && asks != anyVersion && (asks != latest || int64(f.Objects) > info.Limit):
+	case isList && info.Limit > 0 && asks != anyVersion && asks != latest, isList && exceedsPage(info, f.Objects):
 		return Pass, "pages" // also with a version, which is an exact one then
 	case asks == latest:
 	case f.Live && !f.Overtaken && !store.NewerVersion(info.ResourceVersion, f.Version):
@@ -66,6 +66,12 @@ func Decide(f Facts) (v Verdict, why string) {
 		return Pass, "small"
 	}
 	return Proven, ""
+}
+
+// exceedsPage reports whether the API server would split a list of so many objects. It does not split
+// one at any version.
+func exceedsPage(info *request.Info, objects int) bool {
+	return info.Limit > 0 && int64(objects) > info.Limit && askedVersion(info) != anyVersion
 }
 
 // beginsWithState reports whether a request is for a watch that sends its initial state and a

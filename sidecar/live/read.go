@@ -184,6 +184,8 @@ func (s *Collections) giveAs(ctx context.Context, verdict Verdict, read *Read, p
 				return errBehind
 			case now.Overtaken != "":
 				return fmt.Errorf("%w: %s", errOvertaken, now.Overtaken)
+			case exceedsPage(&read.Info, now.Objects):
+				return errPage
 			}
 			err = give(now, proof.header)
 		}
@@ -197,6 +199,7 @@ func (s *Collections) giveAs(ctx context.Context, verdict Verdict, read *Read, p
 var (
 	errBehind    = errors.New("not all that has come is recorded")
 	errOvertaken = errors.New("a client was told something newer")
+	errPage      = errors.New("there are more objects by now than the client asks for")
 )
 
 // contradicted forgets a collection, which is not to be answered offline either.
