@@ -81,9 +81,9 @@ func (r *Recorder) afford(ctx context.Context) {
 }
 
 // pressed reports whether somebody waits in Flush, and whether the queue takes half of its memory.
-// The rest is for operations that come while a group is written. Those of size 0 take memory, too.
+// The rest is for operations that come while a group is written.
 func (r *Recorder) pressed() (urgent, full bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.urgent, max(r.pending, len(r.queue)*overhead) >= r.max/2
+	return r.urgent, r.memory() >= r.max/2
 }

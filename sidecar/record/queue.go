@@ -171,10 +171,13 @@ func (r *Recorder) push(op operation) {
 	}
 	closed := op.closes()
 	delete(r.incoming, closed)
-	if closed != nil || first || len(r.queue)%r.groupOps == 0 || r.pending >= groupBytes || r.urgent {
+	if closed != nil || first || len(r.queue) == r.groupOps || r.memory() >= groupBytes || r.urgent {
 		r.signal()
 	}
 }
+
+// memory is how many bytes the queue takes, also for operations of size 0. The lock is held.
+func (r *Recorder) memory() int { return max(r.pending, len(r.queue)*overhead) }
 
 // updateGauge exports the number of pending bytes. The lock is held.
 func (r *Recorder) updateGauge() { r.metrics.pending.Set(float64(r.pending + r.writing)) }
