@@ -30,16 +30,16 @@ func DefaultMaxBytes(directory string) (int64, error) {
 const minAge = time.Hour
 
 // bound returns the time before which a slot must have been used last so that the others stay within
-// MaxSlots and MaxBytes, and whether there are more.
+// MaxSlots and MaxBytes, and whether there are more. What must stay counts, but does not make room.
 func (r *round) bound() (time.Time, bool) {
-	var bytes int64
+	slots, bytes := r.fixed+len(r.used), r.fixedBytes
 	for _, use := range r.used {
 		bytes += use.bytes
 	}
 	slices.SortFunc(r.used, func(a, b usage) int { return a.last.Compare(b.last) })
 	surplus := 0
 	for _, use := range r.used {
-		if (r.MaxSlots == 0 || len(r.used)-surplus <= r.MaxSlots) && (r.MaxBytes == 0 || bytes <= r.MaxBytes) {
+		if (r.MaxSlots == 0 || slots-surplus <= r.MaxSlots) && (r.MaxBytes == 0 || bytes <= r.MaxBytes) {
 			break
 		}
 		surplus++
@@ -49,8 +49,8 @@ func (r *round) bound() (time.Time, bool) {
 		return time.Time{}, false
 	}
 	before := r.used[surplus-1].last.Add(1) // that one, too
-	if latest := r.Clock.Now().Add(-minAge); before.After(latest) {
-		before = latest
+	if before.After(r.latest) {
+		before = r.latest
 	}
 	return before, before.After(r.before)
 }

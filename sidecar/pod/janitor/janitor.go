@@ -120,19 +120,18 @@ func (j *Janitor) Run(ctx context.Context, interval time.Duration) {
 
 // Once scans the whole volume. It continues after a failure, and returns all errors joined.
 func (j *Janitor) Once(ctx context.Context) (Round, error) {
-	r := round{Janitor: j}
+	r := round{Janitor: j, latest: j.Clock.Now().Add(-minAge)}
 	if j.MaxAge > 0 {
 		r.before = j.Clock.Now().Add(-j.MaxAge)
 	}
 	err := r.visitVolume(ctx)
-	if before, ok := r.bound(); ok && err == nil {
-		// The same again, with a lower age.
-		again := round{Janitor: j, before: before, bounds: true}
+	// The same again, with a lower age. Only then it is known which of those slots must stay, so that
+	// others have to go in their place. What could not be read does not keep the rest from its bounds.
+	for before, ok := r.bound(); ok && ctx.Err() == nil; before, ok = r.bound() {
+		again := round{Janitor: j, before: before, latest: r.latest, bounds: true}
 		err = again.visitVolume(ctx)
-		again.Removed, again.Freed, again.Emptied = again.Removed+r.Removed, again.Freed+r.Freed, again.Emptied+r.Emptied
-		if j.DryRun {
-			// The first scan has left what it would remove, and the second has counted it again.
-			again.Removed, again.Freed, again.Emptied = again.Removed-r.Removed, again.Freed-r.Freed, again.Emptied-r.Emptied
+		if !j.DryRun { // which leaves what it would remove, and counts it again
+			again.Removed, again.Freed, again.Emptied = again.Removed+r.Removed, again.Freed+r.Freed, again.Emptied+r.Emptied
 		}
 		r = again
 	}
@@ -155,12 +154,16 @@ type round struct {
 	*Janitor
 	Round
 	before time.Time // a slot last used before this time is old
+	latest time.Time // the latest such time for MaxSlots and MaxBytes
 	bounds bool      // for MaxSlots and MaxBytes
 	spared bool      // the slots of the present workload are not old
 	lock   *os.File  // the volume, for withLock
 	busy   bool      // another process has held the lock for longer than Patience
 	errs   []error
 	used   []usage // of the young slots
+
+	fixed      int   // slots that must stay, because a pod holds them or may be about to
+	fixedBytes int64 // their disk space
 }
 
 func (r *round) visitVolume(ctx context.Context) error {

@@ -267,18 +267,21 @@ func TestTheOldestSlotsBeyondTheBoundAreRemoved(t *testing.T) {
 		left    []string
 		removed int
 	}{
-		"no bound":                        {max: 0, age: 2 * time.Hour, left: []string{"a", "b", "c", "d"}},
-		"not reached":                     {max: 4, age: 2 * time.Hour, left: []string{"a", "b", "c", "d"}},
-		"two too many":                    {max: 2, age: 2 * time.Hour, left: []string{"a", "b"}, removed: 2},
-		"one of them is held":             {max: 2, age: 2 * time.Hour, held: true, left: []string{"a", "b", "d"}, removed: 1},
-		"those of the last hour stay":     {max: 1, age: time.Minute, left: []string{"a"}, removed: 3},
-		"all of the last hour stay":       {max: 1, age: -4 * time.Hour, left: []string{"a", "b", "c", "d"}},
-		"all fit on the disk":             {bytes: 1 << 20, age: 2 * time.Hour, left: []string{"a", "b", "c", "d"}},
-		"two are too much for the disk":   {bytes: 28 << 10, age: 2 * time.Hour, left: []string{"a", "b"}, removed: 2},
-		"the tighter bound counts":        {max: 3, bytes: 14 << 10, age: 2 * time.Hour, left: []string{"a"}, removed: 3},
-		"no room at all":                  {bytes: 1, age: 2 * time.Hour, removed: 4},
-		"the own workload stays":          {max: 2, spare: "shop/default/deployment.d", age: 2 * time.Hour, left: []string{"a", "b", "d"}, removed: 1},
-		"a dry run says what it would do": {max: 2, dryRun: true, age: 2 * time.Hour, left: []string{"a", "b", "c", "d"}, removed: 2},
+		"no bound":                           {max: 0, age: 2 * time.Hour, left: []string{"a", "b", "c", "d"}},
+		"not reached":                        {max: 4, age: 2 * time.Hour, left: []string{"a", "b", "c", "d"}},
+		"two too many":                       {max: 2, age: 2 * time.Hour, left: []string{"a", "b"}, removed: 2},
+		"one of them is held":                {max: 2, age: 2 * time.Hour, held: true, left: []string{"a", "d"}, removed: 2},
+		"the only one that may stay is held": {max: 1, age: 2 * time.Hour, held: true, left: []string{"d"}, removed: 3},
+		"the room is for one that is held":   {bytes: 14 << 10, age: 2 * time.Hour, held: true, left: []string{"d"}, removed: 3},
+		"a dry run with one that is held":    {max: 2, dryRun: true, age: 2 * time.Hour, held: true, left: []string{"a", "b", "c", "d"}, removed: 2},
+		"those of the last hour stay":        {max: 1, age: time.Minute, left: []string{"a"}, removed: 3},
+		"all of the last hour stay":          {max: 1, age: -4 * time.Hour, left: []string{"a", "b", "c", "d"}},
+		"all fit on the disk":                {bytes: 1 << 20, age: 2 * time.Hour, left: []string{"a", "b", "c", "d"}},
+		"two are too much for the disk":      {bytes: 28 << 10, age: 2 * time.Hour, left: []string{"a", "b"}, removed: 2},
+		"the tighter bound counts":           {max: 3, bytes: 14 << 10, age: 2 * time.Hour, left: []string{"a"}, removed: 3},
+		"no room at all":                     {bytes: 1, age: 2 * time.Hour, removed: 4},
+		"the own workload stays":             {max: 2, spare: "shop/default/deployment.d", age: 2 * time.Hour, left: []string{"a", "b", "d"}, removed: 1},
+		"a dry run says what it would do":    {max: 2, dryRun: true, age: 2 * time.Hour, left: []string{"a", "b", "c", "d"}, removed: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := newVolume(t)
@@ -332,5 +335,23 @@ func TestTheSlotsOfAPodThatIsAboutToStartStayBeyondTheBound(t *testing.T) {
 	v.clock.Step(minAge + time.Minute)
 	if round, err := j.Once(t.Context()); err != nil || round.Removed != 2 {
 		t.Errorf("later: %+v, %v", round, err)
+	}
+}
+
+func TestASlotThatCannotBeReadDoesNotLiftTheBounds(t *testing.T) {
+	v := newVolume(t)
+	v.slot("shop/default/deployment.odd/0")
+	if err := os.Remove(v.path("shop/default/deployment.odd/0/lock")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(v.path("shop/default/deployment.odd/0/lock"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, workload := range []string{"a", "b", "c"} {
+		v.slot("shop/default/deployment." + workload + "/0")
+		v.touch("shop/default/deployment." + workload + "/0/rockpool.db")
+	}
+	if round, err := v.janitor(Options{MaxSlots: 1}).Once(t.Context()); err == nil || round.Removed != 3 {
+		t.Errorf("%+v, %v", round, err)
 	}
 }

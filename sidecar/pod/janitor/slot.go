@@ -38,9 +38,15 @@ func (r *round) visitSlot(workload *os.Root, name, at string) {
 }
 
 func (r *round) removeOld(workload *os.Root, name, at string) {
-	keep := func(count *int, use usage) {
+	keep := func(count *int, use usage, fixed bool) {
 		*count++
 		r.Kept += use.bytes
+		if fixed {
+			r.fixed++
+			r.fixedBytes += use.bytes
+		} else {
+			r.used = append(r.used, use)
+		}
 	}
 	use, err := measure(workload, name)
 	if err != nil {
@@ -48,14 +54,13 @@ func (r *round) removeOld(workload *os.Root, name, at string) {
 		return
 	}
 	if !use.last.Before(r.before) || r.spared {
-		keep(&r.Young, use)
-		r.used = append(r.used, use)
+		keep(&r.Young, use, r.spared)
 		return
 	}
 	lock, err := slot.Lock(workload, name)
 	switch {
 	case errors.Is(err, slot.ErrHeld):
-		keep(&r.Held, use)
+		keep(&r.Held, use, true)
 		return
 	case errors.Is(err, fs.ErrNotExist):
 		// A pod died between creating and locking the slot. Without the lock, remove it only
@@ -73,8 +78,7 @@ func (r *round) removeOld(workload *os.Root, name, at string) {
 		return
 	}
 	if !use.last.Before(r.before) || r.spared {
-		keep(&r.Young, use)
-		r.used = append(r.used, use)
+		keep(&r.Young, use, r.spared)
 		return
 	}
 	if !r.DryRun && !r.remove(workload, name, at) {
