@@ -87,6 +87,31 @@ func TestTheDoctorExaminesAClusterAndItsPods(t *testing.T) {
 	}
 }
 
+// Which namespaces an injector excludes is not known while there is none: it may be the component
+// kube-system that has changed them.
+func TestWhatAnAbsentInjectorExcludesIsNotGuessed(t *testing.T) {
+	objects := someObjects()
+	objects["GET /api/v1/namespaces/rockpool-system/pods"] = `{"kind":"PodList","apiVersion":"v1","items":[]}`
+	objects["GET /apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/rockpool"] = `{"kind":"MutatingWebhookConfiguration","apiVersion":"admissionregistration.k8s.io/v1",
+		"webhooks":[{"name":"inject-kube-system.rockpool.dev","clientConfig":{"service":{"namespace":"rockpool-system","name":"rockpool-injector","path":"/inject"}},
+		"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"kube-system"}}}]}`
+	kubeconfig, _ := doctorsAPI(t, objects)
+	out, err := run(t.Context(), "doctor", "--kubeconfig="+kubeconfig)
+	if err == nil || !strings.Contains(out, "injector-missing ") || strings.Contains(out, "exclusions-differ") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// The advice names flags of the doctor itself.
+func TestTheAdviceNamesFlagsThatTheDoctorHas(t *testing.T) {
+	flags := newDoctorCommand().Flags()
+	for _, name := range []string{"injector-namespace", "service"} {
+		if flags.Lookup(name) == nil || !strings.Contains(doctor.Advice[doctor.WebhookElsewhere], "--"+name) {
+			t.Errorf("--%s: %s", name, doctor.Advice[doctor.WebhookElsewhere])
+		}
+	}
+}
+
 func TestTheDoctorsJSONHasTheSame(t *testing.T) {
 	kubeconfig, _ := doctorsAPI(t, someObjects())
 	out, err := run(t.Context(), "doctor", "--kubeconfig="+kubeconfig, "--json")

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"rockpool.dev/injector/fleet"
 	"rockpool.dev/injector/inject"
 	"rockpool.dev/injector/settings"
@@ -14,6 +16,8 @@ func (x *examination) call() {
 	p := x.Probe
 	switch {
 	case p == nil || x.Configuration == nil && x.read(Configurations):
+	case p.Error == "" && !p.Injected && x.has(FailurePolicyIgnore):
+		x.found(Fail, CallLeftOut, "the API server would create a pod in %s that asks for Rockpool without it: it does not ask the injector, or failurePolicy: Ignore hides that the call fails", p.Namespace)
 	case p.Error == "" && !p.Injected:
 		x.found(Fail, CallLeftOut, "the API server would create a pod in %s that asks for Rockpool, without asking the injector", p.Namespace)
 	case p.Error == "":
@@ -153,7 +157,7 @@ func (x *examination) forgotten() {
 	var names []string
 	for i := range x.Pods {
 		p := &x.Pods[i]
-		if _, injected := p.Annotations[inject.AnnotationStatus]; injected || p.DeletionTimestamp != nil {
+		if _, injected := p.Annotations[inject.AnnotationStatus]; injected || p.DeletionTimestamp != nil || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
 			continue
 		}
 		if _, result, code := x.decide(&Candidate{Pod: p, Namespace: p.Namespace}); code == Pod && result.Outcome == inject.Injected {

@@ -73,7 +73,7 @@ var Advice = map[Code]string{
 	ServerOld:            "upgrade the control plane to Kubernetes 1.30 or newer: older ones ignore matchConditions or do not have them",
 	NotAllowed:           "run the doctor as an administrator; what needs this object is left out",
 	WebhookMissing:       "apply the manifests: kubectl apply -k manifests",
-	WebhookElsewhere:     "apply the manifests again, or name the Service with --namespace and --service",
+	WebhookElsewhere:     "apply the manifests again, or name the Service with --injector-namespace and --service",
 	WebhookIncomplete:    "apply the manifests again: both webhooks are needed, for annotations of pods and for labels of namespaces",
 	FailurePolicyIgnore:  "set failurePolicy: Fail, unless pods may start without Rockpool while no injector answers",
 	ExclusionsDiffer:     "exclude the same namespaces in the webhook's namespaceSelector and in the injector's --excluded-namespaces",

@@ -83,7 +83,8 @@ type Facts struct {
 	Injectors []corev1.Pod
 	// Certificate is the serving certificate of the Secret, in PEM, without its key.
 	Certificate []byte
-	// Base are the settings by the injector's flags, and Excluded its excluded namespaces.
+	// Base are the settings by the injector's flags, and Excluded its excluded namespaces; none if
+	// these cannot be known.
 	Base       inject.Params
 	Excluded   []string
 	Settings   *corev1.ConfigMap

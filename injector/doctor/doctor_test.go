@@ -322,6 +322,48 @@ func TestAnUnknownImageIsNoFault(t *testing.T) {
 	}
 }
 
+// Nobody creates a Job's pod anew that has done its work.
+func TestAPodThatHasEndedIsNotMissed(t *testing.T) {
+	for _, phase := range []corev1.PodPhase{corev1.PodSucceeded, corev1.PodFailed} {
+		f := cluster(t)
+		ended := application("job-1")
+		ended.Status.Phase = phase
+		f.Pods = append(f.Pods, *ended)
+		if all := Examine(f); Worst(all) != OK {
+			t.Errorf("%s: %+v", phase, all)
+		}
+	}
+}
+
+// With failurePolicy: Ignore, a pod is created also if the call fails.
+func TestAnIgnoredFailureIsNotTakenForAWebhookThatIsNotAsked(t *testing.T) {
+	f := cluster(t)
+	eachHook(f, func(h *admissionregistrationv1.MutatingWebhook) {
+		h.FailurePolicy = ptr.To(admissionregistrationv1.Ignore)
+	})
+	f.Probe = &Probe{Namespace: "default"}
+	all := Examine(f)
+	i := slices.IndexFunc(all, func(f Finding) bool { return f.Code == CallLeftOut })
+	if i < 0 || !strings.Contains(all[i].Fact, "failurePolicy: Ignore hides") {
+		t.Errorf("%+v", all)
+	}
+}
+
+func TestWhetherANamespaceAsksMayBeUnknown(t *testing.T) {
+	f := cluster(t)
+	f.Namespaces, f.Unread[Namespaces] = nil, errors.New("forbidden")
+	pod := application("web-9")
+	pod.Annotations = nil
+	all := Judge(f, []Candidate{{Name: "Pod asking/web-9", Namespace: "asking", Pod: pod}})
+	if len(all) != 1 || all[0].Level != Warn || all[0].Code != PodNotRequested || !strings.Contains(all[0].Fact, "unless its namespace") {
+		t.Errorf("%+v", all)
+	}
+	pod.Annotations = map[string]string{inject.AnnotationInject: "false"}
+	if all := Judge(f, []Candidate{{Name: "Pod asking/web-9", Namespace: "asking", Pod: pod}}); Worst(all) != Fail {
+		t.Errorf("%+v", all)
+	}
+}
+
 func TestAnInjectorOutsideOfTheClusterIsJudgedByTheCall(t *testing.T) {
 	f := cluster(t)
 	f.Base.Image, f.Injectors, f.Settings.Data = "", nil, nil

@@ -175,6 +175,9 @@ func (c *Client) injectors(ctx context.Context, f *Facts) {
 		}
 	}
 	f.Base, f.Excluded = c.options.Flags(container)
+	if container == nil {
+		f.Excluded = nil // the component kube-system has others than the defaults
+	}
 }
 
 // pages reads a list in pages.

@@ -43,6 +43,10 @@ func (x *examination) judge(c *Candidate) {
 			x.found(Fail, AnnotationMisplaced, "%s would not be injected: it has the annotation %s itself, and its pods do not", c.Name, inject.AnnotationInject)
 			return
 		}
+		if _, says := c.Pod.Annotations[inject.AnnotationInject]; !says && !x.read(Namespaces) {
+			x.found(Warn, code, "%s would not be injected, unless its namespace asks for Rockpool, which could not be read: the pod does not", c.Name)
+			return
+		}
 		x.found(Fail, code, "%s would not be injected: it does not ask for Rockpool", c.Name)
 	case PodExcluded:
 		x.found(Fail, code, "%s would not be injected: the API server does not ask the webhook about it", c.Name)
