@@ -24,6 +24,7 @@ func withoutRemains(pod *corev1.Pod) (*corev1.Pod, bool) {
 	u.restoreSpec(&restored.Spec, cmp.Or(status.Names, namesIn(&pod.Spec, address.Addr())))
 	status.Tolerations.undo(&restored.Spec)
 	removePullSecrets(&restored.Spec, status.PullSecrets)
+	status.removeScrape(restored)
 	unannotate(restored, u.before.Annotations)
 	return restored, true
 }

@@ -28,7 +28,9 @@ func addScrape(pod *corev1.Pod, port int32) bool {
 }
 
 // removeScrape undoes addScrape.
-func removeScrape(pod *corev1.Pod) {
-	delete(pod.Annotations, annotationScrape)
-	delete(pod.Annotations, annotationScrapePort)
+func (s *Status) removeScrape(pod *corev1.Pod) {
+	if s.Scrape {
+		delete(pod.Annotations, annotationScrape)
+		delete(pod.Annotations, annotationScrapePort)
+	}
 }

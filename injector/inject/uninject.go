@@ -24,9 +24,7 @@ func Uninject(pod *corev1.Pod) (*corev1.Pod, bool) {
 	u.restoreSpec(&restored.Spec, status.Names)
 	status.Tolerations.undo(&restored.Spec)
 	removePullSecrets(&restored.Spec, status.PullSecrets)
-	if status.Scrape {
-		removeScrape(restored)
-	}
+	status.removeScrape(restored)
 	unannotate(restored, before.Annotations)
 	return restored, true
 }
