@@ -93,7 +93,7 @@ const pullPolicy = `        {{- with .Values.image.pullPolicy }}
 const pullSecrets = `      {{- with .Values.image.pullSecrets }}
       imagePullSecrets:
       {{- range . }}
-      - name: {{ . }}
+      - name: {{ quote . }}
       {{- end }}
       {{- end }}
 `

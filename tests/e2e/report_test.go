@@ -191,6 +191,7 @@ func (s *site) policyHolds(p *testPod) {
 		{"another pod's", "other", condition(string(other.UID), `"message":"cut for 1s"`), "of itself only"},
 		{"a condition that is not True", "web", strings.Replace(condition(own, `"message":"x"`), `"True"`, `"False"`, 1), "is True"},
 		{"a long message", "web", condition(own, `"message":"`+strings.Repeat("x", 321)+`"`), "320 letters"},
+		{"a long reason", "web", condition(own, `"reason":"`+strings.Repeat("x", 65)+`"`), "a reason of 64"},
 		{"another condition", "web", `{"status":{"conditions":[{"type":"Ready","status":"True"}]}}`, "only the condition"},
 		{"a further condition", "web", `{"status":{"conditions":[{"type":"example.com/Approved","status":"True"}]}}`, "only the condition"},
 		{"the phase", "web", `{"status":{"phase":"Succeeded"}}`, "only the condition"},

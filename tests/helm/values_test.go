@@ -21,6 +21,7 @@ func TestABadValueIsRefusedWithTheNameOfItsField(t *testing.T) {
 		"a setting with a list":         {"settings: {cache_agents: [a]}", "/settings/cache_agents", "got array, want string"},
 		"a number that is not whole":    {"settings: {canary_percent: 1.5}", "/settings/canary_percent", "got number, want integer or string"},
 		"a tag with a space":            {"image: {tag: 'v 1'}", "/image/tag", "does not match pattern"},
+		"neither a tag nor a digest":    {"image: {tag: null}", "/image", "missing property 'tag'"},
 		"a digest that is none":         {"image: {digest: 'sha256:12'}", "/image/digest", "does not match pattern"},
 		"a pull policy that is none":    {"image: {pullPolicy: Sometimes}", "/image/pullPolicy", "must be one of"},
 		"no pull secrets to copy":       {"image: {copyPullSecrets: true}", "/image/pullSecrets", "got 0, want 1"},
@@ -48,6 +49,17 @@ func TestABadValueIsRefusedWithTheNameOfItsField(t *testing.T) {
 				t.Errorf("the error does not say that at %q %q:\n%s", c.field, c.message, message)
 			}
 		})
+	}
+}
+
+// The name of an object may be a number.
+func TestANameOfDigitsStaysAText(t *testing.T) {
+	text, err := template(t, system, "image: {pullSecrets: ['123']}\njanitor: {enabled: true}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(text, `- name: "123"`); n != 2 {
+		t.Errorf("the name is a text %d times, want 2", n)
 	}
 }
 
