@@ -32,6 +32,9 @@ const (
 	// catchUpPatience is how long they may take. Watches come back within 30 s, unless the API server
 	// asks for more time.
 	catchUpPatience = 5 * time.Minute
+	// doubtLasts is how long after a request that did not get through the next one, or the outage, must
+	// come, so that they belong together. Links are found to be down within seconds.
+	doubtLasts = time.Minute
 )
 
 // Options of New.
@@ -49,11 +52,12 @@ type Keeper struct {
 	Options
 
 	mu      sync.Mutex
-	current *Outage // nil: the link is not down
-	doubt   *Outage // requests that did not get through before it was known that the link is down
-	before  *Outage // what an earlier run has left; see Resume
-	changed bool    // the link has been up since the start
-	begun   int     // outages so far
+	current *Outage   // nil: the link is not down
+	doubt   *Outage   // requests that did not get through before it was known that the link is down
+	doubted time.Time // the last of them
+	before  *Outage   // what an earlier run has left; see Resume
+	changed bool      // the link has been up since the start
+	begun   int       // outages so far
 	ended   chan caughtUp
 }
 
@@ -88,9 +92,7 @@ func (k *Keeper) Down(evidence string) {
 		return
 	}
 	k.begun++
-	if k.current = k.doubt; k.current == nil {
-		k.current = &Outage{}
-	}
+	k.current = k.doubts()
 	k.current.Lost, k.current.Evidence = k.Clock.Now(), evidence
 	if k.before != nil {
 		k.current.Lost, k.current.Evidence = k.before.Lost, k.before.Evidence
@@ -147,12 +149,18 @@ func (k *Keeper) count(f func(*Outage)) {
 	defer k.mu.Unlock()
 	o := k.current
 	if o == nil {
-		if k.doubt == nil {
-			k.doubt = &Outage{}
-		}
+		k.doubt, k.doubted = k.doubts(), k.Clock.Now()
 		o = k.doubt
 	}
 	f(o)
+}
+
+// doubts has the requests of the present doubt. The caller holds mu.
+func (k *Keeper) doubts() *Outage {
+	if k.doubt == nil || k.Clock.Since(k.doubted) > doubtLasts {
+		return &Outage{}
+	}
+	return k.doubt
 }
 
 // Run logs after each outage that all watches are back, until ctx ends.

@@ -97,6 +97,23 @@ func TestWhatAnOutageWas(t *testing.T) {
 			s.Down("refused")
 			s.Up()
 		}, []Outage{{Lost: at(0), Restored: at(0), Evidence: "refused"}}},
+		{"nor does one of which nothing came", func(s *site) { // such as a 503 of a load balancer
+			s.Up()
+			s.Answered(time.Hour)
+			s.now.Step(2 * doubtLasts)
+			s.Refused()
+			s.now.Step(doubtLasts)
+			s.Refused()
+			s.Down("refused")
+			s.Up()
+		}, []Outage{{Lost: at(180), Restored: at(180), Evidence: "refused", Refused: 2}}},
+		{"or another outage much later", func(s *site) {
+			s.Up()
+			s.Answered(time.Hour)
+			s.now.Step(2 * doubtLasts)
+			s.Down("refused")
+			s.Up()
+		}, []Outage{{Lost: at(120), Restored: at(120), Evidence: "refused"}}},
 		{"an outage that an earlier run has seen begin counts from there", func(s *site) {
 			s.Resume(at(-3600), "silent")
 			s.now.Step(time.Second)
