@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -50,7 +51,8 @@ func (k *kept) keep(x *exchange) {
 		return
 	}
 	r := x.request
-	key := keptKey{x.subject, r.UserAgent(), r.Method, keptPath(r.URL, i.ResourceVersion), i.RawAccept, r.Header.Get("Impersonate-User"), ""}
+	at := withoutProxied(r.URL, i)
+	key := keptKey{x.subject, r.UserAgent(), r.Method, keptPath(at, i.ResourceVersion), i.RawAccept, r.Header.Get("Impersonate-User"), ""}
 	if x.review != nil {
 		key.review = x.review.name
 	}
@@ -73,7 +75,22 @@ func (k *kept) keep(x *exchange) {
 		}
 		k.all[key] = known
 	}
-	known.uri, known.last = r.URL.RequestURI(), k.next
+	known.uri, known.last = at.RequestURI(), k.next
+}
+
+// withoutProxied cuts what a request asks of something behind the API server's proxy, because that may
+// be secret. It is never answered offline.
+func withoutProxied(u *url.URL, i *request.Info) *url.URL {
+	below, ok := strings.CutPrefix(i.Subresource, "proxy")
+	switch {
+	case ok && (below == "" || below[0] == '/'):
+		return &url.URL{Path: strings.TrimSuffix(strings.TrimRight(u.Path, "/"), below)}
+	case i.Legacy, i.Unclean:
+		if before, _, ok := strings.Cut(u.Path, "/proxy/"); ok {
+			return &url.URL{Path: before + "/proxy"}
+		}
+	}
+	return u
 }
 
 // keptPath is the path and query of a request for an object or list at a version, without what

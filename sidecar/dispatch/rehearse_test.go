@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"rockpool.dev/sidecar/api/agent"
+	"rockpool.dev/sidecar/api/request"
 )
 
 // apiServer answers as an API server with one ConfigMap.
@@ -195,4 +197,27 @@ func statusOf(g *harness, r *http.Request) int {
 		g.t.Error(err)
 	}
 	return resp.StatusCode
+}
+
+// What is behind the proxy of the API server may take passwords in its addresses.
+func TestARehearsalDoesNotKeepWhatIsAskedOfOthers(t *testing.T) {
+	for _, path := range []string{
+		"/api/v1/namespaces/shop/services/web/proxy/login/hidden?access_token=hidden",
+		"/api/v1/namespaces/shop/services/proxy/proxy?access_token=hidden",
+		"/api/v1/namespaces/proxy/pods/https:web:8443/proxy/hidden/",
+		"/api/v1/namespaces/shop/services/web/proxy//hidden?access_token=hidden",
+		"/api/v1/proxy/namespaces/shop/services/web/hidden?access_token=hidden",
+	} {
+		var k kept
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, http.NoBody)
+		k.keep(&exchange{request: r, info: request.Parse(r), subject: "web"})
+		if len(k.all) != 1 {
+			t.Fatalf("%s: %d requests are kept", path, len(k.all))
+		}
+		for _, x := range k.all {
+			if all := x.path + " " + x.uri; strings.Contains(all, "hidden") || !strings.Contains(all, "/proxy") {
+				t.Errorf("%s: %s", path, all)
+			}
+		}
+	}
 }
