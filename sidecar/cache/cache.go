@@ -261,6 +261,15 @@ func (c *Cache) Link(state, reason string) {
 	c.link = &linkChange{state, reason}
 }
 
+// Opened is closed when the cache is opened later than at the start. It is nil if the cache is open,
+// or if nobody opens it.
+func (c *Cache) Opened() <-chan struct{} {
+	if c.opener == nil || c.open.Load() != nil {
+		return nil
+	}
+	return c.opener.opened
+}
+
 // Stale gives the collections that should be listed again; nil when the cache is closed.
 func (c *Cache) Stale() <-chan record.Stale {
 	o := c.open.Load()

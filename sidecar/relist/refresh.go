@@ -106,11 +106,20 @@ func (r *Refresher) Run(ctx context.Context) error {
 		pending[key] = pendingRelist{c, s, due}
 	}
 	for {
+		switch {
+		case len(pending) == 0:
+			stop()
+		case tick == nil:
+			tick = r.Clock.NewTicker(relistDelay)
+			ticks = tick.C()
+		}
 		select {
 		case s := <-r.Caches.Disk.Stale():
 			add(r.Caches.Disk, s)
 		case s := <-r.Caches.Memory.Stale():
 			add(r.Caches.Memory, s)
+		case <-r.Caches.Disk.Opened(): // from now on it has something to tell
+		case <-r.Caches.Memory.Opened():
 		case <-ticks:
 		case <-ctx.Done():
 			return nil
@@ -141,13 +150,6 @@ func (r *Refresher) Run(ctx context.Context) error {
 		if len(last) > maxBackoffs { // the oldest of them do not matter
 			clear(last)
 			clear(pending)
-		}
-		switch {
-		case len(pending) == 0:
-			stop()
-		case tick == nil:
-			tick = r.Clock.NewTicker(relistDelay)
-			ticks = tick.C()
 		}
 	}
 }
