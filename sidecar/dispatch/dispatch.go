@@ -112,8 +112,11 @@ func (d *Dispatcher) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	d.kept.keep(x)
 	resp, err := d.online(x)
-	if err == nil || (!errors.Is(err, errOffline) && !upstream.IsLinkError(err)) {
-		return resp, err
+	if err == nil {
+		return x.whole(resp)
+	}
+	if !errors.Is(err, errOffline) && !upstream.IsLinkError(err) {
+		return nil, err
 	}
 	inDoubt := x.changes() && upstream.MayHaveArrived(err)
 	if inDoubt && !x.repeatable() {

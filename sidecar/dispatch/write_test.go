@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"rockpool.dev/sidecar/upstream"
@@ -58,6 +59,33 @@ func TestAnInterruptedWriteGets504OnceItWasSent(t *testing.T) {
 	g.failAll(&upstream.LinkError{})
 	if code, message := g.do(g.request("POST", path)); code != 503 || !strings.Contains(message, "nothing is written") {
 		t.Errorf("%d %s", code, message)
+	}
+}
+
+func TestAWriteWhoseAnswerBreaksOffGets504(t *testing.T) {
+	g := newHarness(t)
+	const object = `{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a","namespace":"shop","uid":"u","resourceVersion":"12"}}`
+	broken := func(body string) {
+		g.link.SetAnswer(func(*http.Request) (*http.Response, error) {
+			resp := textResponse(201, body)
+			resp.Body = io.NopCloser(io.MultiReader(strings.NewReader(body), iotest.ErrReader(&upstream.LinkError{Sent: true})))
+			return resp, nil
+		})
+	}
+	for name, body := range map[string]string{"before its body": "", "in its body": object[:40]} {
+		broken(body)
+		if code, message := g.do(g.request("POST", path)); code != 504 || !strings.Contains(message, "may have been carried out") {
+			t.Errorf("%s: %d %s", name, code, message)
+		}
+	}
+	g.answerAll(201, object)
+	if code, body := g.do(g.request("POST", path)); code != 201 || body != object {
+		t.Errorf("a whole answer: %d %s", code, body)
+	}
+	large := strings.Replace(object, `"metadata"`, `"data":{"text":"`+strings.Repeat("x", 2*maxWhole)+`"},"metadata"`, 1)
+	g.answerAll(201, large)
+	if code, body := g.do(g.request("POST", path)); code != 201 || body != large {
+		t.Errorf("a large answer: %d with %d bytes", code, len(body))
 	}
 }
 
