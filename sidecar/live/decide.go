@@ -110,7 +110,7 @@ func askedVersion(info *request.Info) versionAsked {
 func AtLeast(v Verdict, info *request.Info, present string) string {
 	asks := askedVersion(info) == notOlder
 	switch {
-	case v == Proven && !(asks && store.NewerVersion(info.ResourceVersion, present)):
+	case v == Proven && (!asks || !store.NewerVersion(info.ResourceVersion, present)):
 		return present
 	case asks:
 		return info.ResourceVersion
