@@ -87,10 +87,11 @@ func TestTheHelmChart(t *testing.T) {
 	s.uninstalls(must)
 }
 
-// uninstalls uninstalls the chart, and checks that nothing of it is left.
+// uninstalls uninstalls the chart as docs/install.md says, and checks that nothing of it is left.
 func (s *site) uninstalls(must func(...string)) {
 	s.t.Helper()
 	must("uninstall", "rockpool", "--wait", "--timeout=90s")
+	s.admin("delete", "configmap", "-A", "--field-selector", "metadata.name=rockpool-sidecar") // of all namespaces that had injected pods
 	s.until("nothing is left, once the pods have ended", func(context.Context) error {
 		left := s.admin("get", "all,configmaps,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings,mutatingwebhookconfigurations,"+
 			"validatingadmissionpolicies,validatingadmissionpolicybindings,priorityclasses", "-A", "-l", "app.kubernetes.io/part-of=rockpool", "-o", "name")
