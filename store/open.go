@@ -93,9 +93,6 @@ func Open(ctx context.Context, dir string, opts Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := db.doubtUnfinished(ctx); err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
 	db.adoptPrevious(ctx)
 	return db, nil
 }
@@ -231,9 +228,6 @@ func (db *DB) initialize(ctx context.Context, write *sql.DB, unclean bool) error
 	// The snapshots of a process that ended can never be committed, and the key to its
 	// reviews is lost. Nothing reads these rows, so Open succeeds even when the disk is too
 	// full to delete them.
-	if err := db.findUnfinished(ctx, write); err != nil {
-		return translate(op, err)
-	}
 	for _, cleanup := range []string{"DELETE FROM collection WHERE state = 'filling'", "DELETE FROM response WHERE question <> ''"} {
 		if _, err := write.ExecContext(ctx, cleanup); err != nil {
 			if err := translate(op, err); !errors.Is(err, ErrFull) {

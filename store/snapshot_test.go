@@ -89,35 +89,3 @@ func TestAListReplacesTheObjectsOfTheOneBefore(t *testing.T) {
 		})
 	}
 }
-
-func TestAListThatWasCutOffByAKillMakesTheOneBeforeDoubtful(t *testing.T) {
-	for name, tt := range map[string]struct {
-		item Object
-		want bool
-	}{
-		"it has shown a change":    {object("a", 12), true},
-		"it was as the one before": {object("a", 1), false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			db := openAt(t, dir, Options{})
-			record(t, db, scope("shop"), "10", object("a", 1))
-			s := NewSnapshot(scope("shop"), asked(db))
-			update(t, db, func(tx *Tx) error { return s.Add(tx, tt.item) })
-			if err := db.Close(); err != nil {
-				t.Fatal(err)
-			}
-			db = openAt(t, dir, Options{})
-			all, err := db.Collections(t.Context(), scope("").Principal, "", "v1", "configmaps")
-			if err != nil || len(all) != 1 {
-				t.Fatal(all, err)
-			}
-			by, err := db.Overtaken(t.Context(), all[0], Selection{
-				Labels: func(string) (bool, error) { return true, nil }, Matches: func(string, string) (bool, error) { return true, nil },
-			})
-			if err != nil || (by != "") != tt.want {
-				t.Errorf("overtaken by %q: %v", by, err)
-			}
-		})
-	}
-}
