@@ -187,6 +187,28 @@ func TestACacheThatCouldNotBeOpenedIsTriedAgain(t *testing.T) {
 	running.Wait()
 }
 
+// Without the budget of its options, a cache would write without asking what was written.
+func TestTheRecorderOfACacheHasItsBudget(t *testing.T) {
+	asked := make(chan struct{}, 1)
+	o := Options{Directory: t.TempDir(), MaxSize: 1 << 20, Account: t.TempDir(), Logger: zap.NewNop()}
+	o.Budget = record.Budget{PerDay: 1 << 30, Written: func() (int64, error) {
+		select {
+		case asked <- struct{}{}:
+		default:
+		}
+		return 0, nil
+	}}
+	c := OpenDisk(t.Context(), o)
+	defer c.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	running.Go(func() { _ = c.Run(ctx) })
+	c.Link("online", "a reason")
+	eventually.Receive(t, "the question how much was written", asked)
+}
+
 func TestACacheThatIsNeverOpenedEndsWithItsContext(t *testing.T) {
 	o := Options{Directory: filepath.Join(t.TempDir(), "never"), Logger: zap.NewNop()}
 	c := OpenDisk(t.Context(), o)
