@@ -151,7 +151,7 @@ func fetch(t *testing.T, url string) (int, string) {
 
 func TestTheStatusPageTellsWhatTheSidecarKnows(t *testing.T) {
 	s := pageSidecar(t)
-	s.recent.Note(time.Now(), "an error of before")
+	s.recent.Note(time.Now(), "an earlier error")
 	at := "http://127.0.0.1:" + admin(t, s, "127.0.0.1:0")
 	code, text := fetch(t, at+status.JSONPath)
 	var got status.Status
@@ -167,7 +167,7 @@ func TestTheStatusPageTellsWhatTheSidecarKnows(t *testing.T) {
 	if i := slices.IndexFunc(got.Link.Changes, func(c status.Change) bool { return c.State == "offline" && c.Reason == "no route to the cloud" }); i < 0 {
 		t.Errorf("changes %+v", got.Link.Changes)
 	}
-	if len(got.Errors) != 1 || got.Errors[0].Text != "an error of before" {
+	if len(got.Errors) != 1 || got.Errors[0].Text != "an earlier error" {
 		t.Errorf("errors %+v", got.Errors)
 	}
 	var lists []string

@@ -107,7 +107,7 @@ var Advice = map[Code]string{
 	DoctorDiffers:        "run the doctor of the injector's own version",
 	SidecarsOutdated:     "upgrade them without restarts: rockpool-injector upgrade",
 	SidecarsUnhealthy:    "see rockpool-injector status, then kubectl logs POD -c rockpool-sidecar",
-	PodsNotInjected:      "create these pods anew, as with kubectl rollout restart: they are older than Rockpool, or were created while it was not asked",
+	PodsNotInjected:      "create these pods again, as with kubectl rollout restart: they are older than Rockpool, or were created while it was not asked",
 	PodMissing:           "check the namespace and the name, as in --pod shop/web-0",
 	PodNotRequested:      "add the annotation rockpool.dev/inject: \"true\" to the pod (in a workload: to spec.template), or the label to its namespace",
 	AnnotationMisplaced:  "move the annotation to spec.template.metadata.annotations",
@@ -115,5 +115,5 @@ var Advice = map[Code]string{
 	PodSkipped:           "see the reason in docs/annotations.md",
 	PodRefused:           "correct the pod as the reason says",
 	PodNotice:            "see the reason in docs/annotations.md; this may be intended",
-	PodOlder:             "create the pod anew, as with kubectl rollout restart",
+	PodOlder:             "create the pod again, as with kubectl rollout restart",
 }

@@ -141,7 +141,7 @@ func running(name string, params inject.Params) corev1.Pod {
 	return *p
 }
 
-// cluster is one in which all is well, until a test plants a fault.
+// cluster is one without faults, until a test plants one.
 func cluster(t *testing.T) *Facts {
 	t.Helper()
 	ca := newAuthority(t, now.Add(700*day))
@@ -322,7 +322,7 @@ func TestAnUnknownImageIsNoFault(t *testing.T) {
 	}
 }
 
-// Nobody creates a Job's pod anew that has done its work.
+// Nobody creates a Job's pod again that has done its work.
 func TestAPodThatHasEndedIsNotMissed(t *testing.T) {
 	for _, phase := range []corev1.PodPhase{corev1.PodSucceeded, corev1.PodFailed} {
 		f := cluster(t)

@@ -19,7 +19,7 @@ import (
 const chart = "../../manifests/helm"
 
 // TestTheHelmChart takes over the installation from the manifests, changes it, removes it, and installs
-// anew. The manifests are applied again afterwards.
+// it again. The manifests are applied again afterwards.
 func TestTheHelmChart(t *testing.T) {
 	s := newSite(t, "helm")
 	program, err := cluster.FindHelm(s.ctx, os.Stderr)
