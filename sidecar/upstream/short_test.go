@@ -314,6 +314,7 @@ func TestARequestOnADeadConnectionGoesOverTheOtherOne(t *testing.T) {
 // A load balancer that closes an idle connection may say so with a 408. That is no answer to the next
 // request.
 func TestAnAnswerThatNobodyHasAskedForIsNotThatOfTheNextRequest(t *testing.T) {
+	idle := make(chan struct{})
 	said := make(chan struct{}, 100)
 	r, _ := shortHarness(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor == 1 && r.URL.Path == "/short/last" {
@@ -325,7 +326,7 @@ func TestAnAnswerThatNobodyHasAskedForIsNotThatOfTheNextRequest(t *testing.T) {
 			defer c.Close()
 			_, _ = io.WriteString(out, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 			_ = out.Flush()
-			<-said
+			<-idle
 			_, _ = io.WriteString(out, "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 			_ = out.Flush()
 			said <- struct{}{}
@@ -333,16 +334,15 @@ func TestAnAnswerThatNobodyHasAskedForIsNotThatOfTheNextRequest(t *testing.T) {
 		}
 		_, _ = io.WriteString(w, "ok")
 	})
-	r.warm("/short")
-	if got := r.text(http.MethodGet, "/short/last"); got != "ok" {
-		t.Fatal(got)
-	}
+	isIdle := sync.OnceFunc(func() { close(idle) })
+	defer isIdle()
+	r.warm("/short/last")
 	eventually.True(t, "the connection to be idle", func() bool {
 		r.address(0).short.mu.Lock()
 		defer r.address(0).short.mu.Unlock()
 		return len(r.address(0).short.idle) > 0
 	})
-	said <- struct{}{}
+	isIdle()
 	<-said
 	for range 3 {
 		response := r.send(http.MethodGet, "/short")
