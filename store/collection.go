@@ -46,6 +46,12 @@ func (s Scope) Path() string {
 // collection although it exists.
 func (s Scope) Selects() bool { return s.LabelSelector != "" || s.FieldSelector != "" }
 
+// singles is the scope of the resource's singles, of the same form.
+func (s Scope) singles() Scope {
+	s.Namespace, s.LabelSelector, s.FieldSelector = "", "", ""
+	return s
+}
+
 // form is what objects of the scope are recorded as: those of one form can stand for each other.
 func (s Scope) form() string { return s.Version + " " + s.Representation + " " + s.MediaType }
 

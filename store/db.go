@@ -26,6 +26,7 @@ type DB struct {
 	renewals   renewals
 	pins       chan struct{} // has one for each Pin
 	carryOver  carryOver
+	unfinished []Unfinished // of Open
 	fileErr    error // why file is nil: Recreate has failed, or the DB is closed
 
 	// mu is held for reading while the file is used, and for writing while it is replaced.

@@ -22,6 +22,7 @@
 //	meta        owner.go       the owner of the cache
 //
 //	snapshot.go makes a list the complete collection of its scope
+//	unfinished.go gives up the lists of a process that was killed
 //	evict.go    deletes least recently used rows, and shrinks the file
 //	forget.go   deletes a collection, so that nothing older takes its place
 //	evidence.go says which of two answers of the server is newer, for rows and observations alike

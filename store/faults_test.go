@@ -28,6 +28,19 @@ func tmpfs(t *testing.T, size int) (dir string) {
 	return dir
 }
 
+// fill leaves only enough space for the index of the log and one page.
+func fill(t *testing.T, dir string) {
+	t.Helper()
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fs); err != nil {
+		t.Fatal(err)
+	}
+	filler := make([]byte, int64(fs.Bavail)*fs.Bsize-36<<10)
+	if err := os.WriteFile(filepath.Join(dir, "filler"), filler, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func remount(t *testing.T, dir string, flags uintptr) {
 	t.Helper()
 	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|flags, ""); err != nil {
@@ -83,15 +96,7 @@ func TestACacheOnAFullDiskCanBeOpenedAndRead(t *testing.T) {
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	var fs syscall.Statfs_t
-	if err := syscall.Statfs(dir, &fs); err != nil {
-		t.Fatal(err)
-	}
-	// The free space is enough for the index of the log and one page.
-	filler := make([]byte, int64(fs.Bavail)*fs.Bsize-36<<10)
-	if err := os.WriteFile(filepath.Join(dir, "filler"), filler, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	fill(t, dir)
 	db = openAt(t, dir, Options{})
 	_, got := complete(t, db, scope("shop"))
 	want(t, got, "a@1")

@@ -70,6 +70,12 @@ func Open(ctx context.Context, dir string, opts Options) (*DB, error) {
 		return nil, err
 	}
 	err := db.open(ctx)
+	if err == nil {
+		if err = db.giveUpUnfinished(ctx); err != nil {
+			_ = db.file.close() // it cannot be used anyway
+			db.file = nil
+		}
+	}
 	if errors.Is(err, ErrCorrupt) || errors.Is(err, errSchemaVersion) {
 		db.carryOver.salvageFile(ctx, db.path)
 	}
@@ -225,14 +231,11 @@ func (db *DB) initialize(ctx context.Context, write *sql.DB, unclean bool) error
 			return fmt.Errorf("%s: %w: %s", op, ErrCorrupt, verdict)
 		}
 	}
-	// The snapshots of a process that ended can never be committed, and the key to its
-	// reviews is lost. Nothing reads these rows, so Open succeeds even when the disk is too
-	// full to delete them.
-	for _, cleanup := range []string{"DELETE FROM collection WHERE state = 'filling'", "DELETE FROM response WHERE question <> ''"} {
-		if _, err := write.ExecContext(ctx, cleanup); err != nil {
-			if err := translate(op, err); !errors.Is(err, ErrFull) {
-				return err
-			}
+	// The key to the reviews of a process that ended is lost. Nothing reads these rows, so Open
+	// succeeds even when the disk is too full to delete them.
+	if _, err := write.ExecContext(ctx, "DELETE FROM response WHERE question <> ''"); err != nil {
+		if err := translate(op, err); !errors.Is(err, ErrFull) {
+			return err
 		}
 	}
 	var last, queued, next int64

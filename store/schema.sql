@@ -9,7 +9,7 @@ CREATE TABLE meta (
 
 -- One recorded LIST/WATCH scope. state:
 --   complete  every object of the scope as it was at resource_version
---   filling   being recorded; never read
+--   filling   being recorded; never read. Without a kind, no client is told of it
 --   seen      singles: objects that were read, written or told alone; proves nothing about others
 CREATE TABLE collection (
   id               INTEGER PRIMARY KEY,

@@ -25,6 +25,8 @@ type Snapshot struct {
 	unchanged idSet    // the objects of base that the list has, unchanged
 	ahead     lookahead
 	filled    int64 // bytes of the objects that were written to fill
+	// kind and apiVersion of the objects, if a client is told of them as they are added.
+	kind, apiVersion string
 }
 
 // Filled is how many bytes the list takes beside the previous collection.
@@ -35,6 +37,10 @@ func (s *Snapshot) Filled() int64 { return s.filled }
 func NewSnapshot(scope Scope, when Evidence) *Snapshot {
 	return &Snapshot{scope: scope, when: when, unchanged: idSet{}}
 }
+
+// Tell notes that a client is told of the objects as they are added, and of which kind they are. If
+// the process ends before the list does, the next Open gives the list up.
+func (s *Snapshot) Tell(kind, apiVersion string) { s.kind, s.apiVersion = kind, apiVersion }
 
 // ErrBaseGone: the collection that the snapshot builds on, or its file, was replaced.
 var ErrBaseGone = errors.New("the collection was replaced while a list of it was recorded")
@@ -59,11 +65,11 @@ func (s *Snapshot) Add(tx *Tx, o Object) error {
 	if err := s.begin(tx); err != nil {
 		return err
 	}
-	known, err := s.ahead.find(tx, s.base, Key{o.Namespace, o.Name})
+	known, err := s.ahead.find(tx, s.scope.Of(), s.base, Key{o.Namespace, o.Name})
 	if err != nil {
 		return err
 	}
-	if known != nil && known.equals(&o) {
+	if known != nil && known.equals(&o) && !known.observed {
 		s.unchanged.add(known.id)
 		if s.fill == 0 {
 			return nil
@@ -83,10 +89,14 @@ func (s *Snapshot) Add(tx *Tx, o Object) error {
 }
 
 func (s *Snapshot) beginFill(tx *Tx) (err error) {
-	if s.fill == 0 {
-		s.fill, err = tx.create(s.scope, Filling)
+	if s.fill != 0 {
+		return nil
 	}
-	return err
+	if s.fill, err = tx.create(s.scope, Filling); err != nil {
+		return err
+	}
+	_, err = tx.tx.Exec(`UPDATE collection SET kind = ?, api_version = ? WHERE id = ?`, s.kind, s.apiVersion, s.fill)
+	return tx.wrapErr("begin snapshot", err)
 }
 
 // Commit makes the added objects the scope's complete collection.
@@ -354,6 +364,9 @@ type baseRow struct {
 	encoding     Encoding
 	checksum     int64
 	size         int
+	// observed means that there is an observation of it, which the list may contradict: a kill must
+	// not undo that.
+	observed bool
 }
 
 // equals reports whether the object is unchanged. That includes the payload: after a restore from a
@@ -379,7 +392,7 @@ type lookahead struct {
 }
 
 // find returns the object of base with a key, nil if there is none.
-func (l *lookahead) find(tx *Tx, base int64, key Key) (*baseRow, error) {
+func (l *lookahead) find(tx *Tx, res Resource, base int64, key Key) (*baseRow, error) {
 	if base == 0 {
 		return nil, nil
 	}
@@ -389,7 +402,7 @@ func (l *lookahead) find(tx *Tx, base int64, key Key) (*baseRow, error) {
 		if l.most = min(2*l.most, maxLookahead); 2*l.found < len(l.rows) || l.most == 0 {
 			l.most = 1
 		}
-		if err := l.read(tx, base, key); err != nil {
+		if err := l.read(tx, res, base, key); err != nil {
 			return nil, err
 		}
 		i, found = 0, len(l.rows) > 0 && l.rows[0].Key == key
@@ -401,17 +414,19 @@ func (l *lookahead) find(tx *Tx, base int64, key Key) (*baseRow, error) {
 	return &l.rows[i], nil
 }
 
-func (l *lookahead) read(tx *Tx, base int64, from Key) error {
+func (l *lookahead) read(tx *Tx, res Resource, base int64, from Key) error {
 	l.rows, l.found = l.rows[:0], 0
-	rows, err := tx.tx.Query(`SELECT id, namespace, name, uid, resource_version, encoding, checksum, size FROM object
-		WHERE collection_id = ? AND (namespace, name) >= (?, ?) ORDER BY namespace, name LIMIT ?`, base, from.Namespace, from.Name, l.most)
+	rows, err := tx.tx.Query(`SELECT id, namespace, name, uid, resource_version, encoding, checksum, size, EXISTS (SELECT 1 FROM observation t
+			WHERE t.principal = ?1 AND t.api_group = ?2 AND t.resource = ?3 AND t.namespace = o.namespace AND t.name = o.name) FROM object o
+		WHERE collection_id = ?4 AND (namespace, name) >= (?5, ?6) ORDER BY namespace, name LIMIT ?7`,
+		res.Principal, res.Group, res.Resource, base, from.Namespace, from.Name, l.most)
 	if err != nil {
 		return tx.wrapErr("load collection", err)
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var r baseRow
-		if err := rows.Scan(&r.id, &r.Namespace, &r.Name, &r.uid, &r.version, &r.encoding, &r.checksum, &r.size); err != nil {
+		if err := rows.Scan(&r.id, &r.Namespace, &r.Name, &r.uid, &r.version, &r.encoding, &r.checksum, &r.size, &r.observed); err != nil {
 			return tx.wrapErr("load collection", err)
 		}
 		l.rows = append(l.rows, r)

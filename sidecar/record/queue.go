@@ -99,7 +99,7 @@ type Recorder struct {
 
 // New makes a Recorder. It writes nothing before Run.
 func New(opts Options) *Recorder {
-	return &Recorder{
+	r := &Recorder{
 		db: opts.DB, name: opts.Name, setting: opts.Setting, rebuilt: opts.Rebuilt, evicted: opts.Evicted, log: opts.Logger.With(zap.String("cache", opts.Name)),
 		max: cmp.Or(opts.MaxPending, DefaultMaxPending), exclude: opts.Exclude, groupOps: groupOps,
 		clock: cmp.Or[clock.Clock](opts.Clock, clock.RealClock{}), metrics: gaugesOf(opts.Name),
@@ -110,6 +110,10 @@ func New(opts Options) *Recorder {
 		incoming: map[*snapshot]struct{}{}, singles: map[singleKey]*putSingle{},
 		used: map[int64]time.Time{}, doubts: doubts{of: map[doubt]lost{}}, pace: pace{Budget: opts.Budget},
 	}
+	for _, u := range r.db.Unfinished() {
+		r.doubt(u.Scope.Of(), store.Key{Namespace: u.Scope.Namespace}, u.Told, "")
+	}
+	return r
 }
 
 // enqueue adds an operation and reports whether there was room for it.

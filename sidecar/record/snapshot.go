@@ -38,7 +38,7 @@ func (s *snapshot) add(r *Recorder, o store.Object, kind, apiVersion string) {
 		return
 	}
 	o.UpdatedAt = r.clock.Now()
-	if !r.enqueue(item{snapshot: s, object: o}) {
+	if !r.enqueue(item{snapshot: s, object: o, kind: kind, apiVersion: apiVersion}) {
 		s.lost()
 		r.discard(s)
 	}
@@ -65,7 +65,8 @@ func (*snapshot) soloSafe() bool { return false } // its earlier rows were rolle
 
 type item struct {
 	*snapshot
-	object store.Object
+	object           store.Object
+	kind, apiVersion string
 }
 
 func (i item) size() int { return len(i.object.Payload) + len(i.object.Labels) + overhead }
@@ -73,6 +74,9 @@ func (i item) size() int { return len(i.object.Payload) + len(i.object.Labels) +
 func (i item) apply(g *group) error {
 	if i.broken.Load() {
 		return nil
+	}
+	if !i.source.Background {
+		i.rows.Tell(i.kind, i.apiVersion)
 	}
 	err := i.rows.Add(g.tx, i.object)
 	if errors.Is(err, store.ErrBaseGone) {
