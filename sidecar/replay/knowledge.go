@@ -12,6 +12,7 @@ type knowledge struct {
 	namespace string // of the object
 	selectors *selectors
 	all       []store.Evidence    // about the object
+	selecting []*store.Collection // lists that select by labels, and lack the object
 	scopes    []store.Observation // about all objects of its namespace or resource
 }
 
@@ -30,6 +31,8 @@ func newKnowledge(known store.Known, namespace string, parsed *selectors) *knowl
 	for _, list := range k.Lists {
 		if list.LabelSelector == "" {
 			k.all = append(k.all, list.Position())
+		} else {
+			k.selecting = append(k.selecting, list)
 		}
 	}
 	// What lists say that may not be read any more is no answer, but it was said.
@@ -66,8 +69,8 @@ func (k *knowledge) current(s *store.ObjectState) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	for _, list := range k.Lists {
-		if list.LabelSelector == "" || e.Newer(list.Position()) {
+	for _, list := range k.selecting {
+		if e.Newer(list.Position()) {
 			continue
 		}
 		if selector, err := k.selectors.parse(list.LabelSelector); err != nil || selector.Matches(set) {

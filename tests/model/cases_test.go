@@ -106,6 +106,10 @@ func TestCases(t *testing.T) {
 			made(a), asked(one(get, a)), asked(lists(app).in(metadataInJSON)), opened(watchOf(app).in(metadataInJSON)), updated(a), told},
 		"what is written before a kill is kept": {
 			made(a), asked(lists(app)), opened(watchOf(app)), updated(a), told, {action: flushes}, {action: crashes}},
+		"a kill after the first page of a list": {
+			asked(lists(all)), made(a), made(b), asked(ask{verb: list, scope: all, limit: 1}), {action: flushes}, {action: crashes}},
+		"a list by label does not show an object any more, and is refused then": {
+			asked(one(post, a)), deleted(a), asked(lists(front)), denied(configMaps), asked(lists(front))},
 		"the position of a watch has expired": {
 			made(a), asked(lists(app)), opened(watchOf(app)), updated(a), told, made(b), deleted(a), {action: expires}, updated(b), told},
 		"the position of a watch has expired, while its initial state may not be over": {
