@@ -10,6 +10,10 @@ func combine(old, fresh Evidence) Evidence {
 		if fresh.Version == "" {
 			fresh.Version = old.Version
 		}
+		if !fresh.Newer(old) {
+			fresh.Floor = later(fresh.Floor, old.Floor)
+			fresh = fresh.again(old)
+		}
 		return fresh
 	case old.Newer(fresh) && (old.Says != Exists || old.Version != ""):
 		return old.over(fresh)
@@ -20,10 +24,7 @@ func combine(old, fresh Evidence) Evidence {
 		if fresh.Version == "" && old.Version != "" { // both are true, and the version says more
 			fresh.Floor = later(fresh.Floor, old.Version)
 		}
-		if fresh.Read != Latest && old.Read == Latest {
-			fresh.Asked, fresh.Read = old.Asked, old.Read
-		}
-		return fresh
+		return fresh.again(old)
 	case fresh.Newer(old) && (fresh.Says == Gone || fresh.Version != ""):
 		return fresh
 	}
@@ -33,6 +34,15 @@ func combine(old, fresh Evidence) Evidence {
 		doubt.Told++ // not to be taken for what one of the two answers says: that does not hold
 	}
 	return doubt
+}
+
+// again is evidence that says the same as an older answer. If that was of the latest state, an answer
+// that may lag does not make it less.
+func (e Evidence) again(old Evidence) Evidence {
+	if e.Read != Latest && old.Read == Latest {
+		e.Asked, e.Read = old.Asked, old.Read
+	}
+	return e
 }
 
 // over is evidence that supersedes other evidence. Only something newer than both lifts a doubt: what

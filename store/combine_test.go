@@ -1,6 +1,9 @@
 package store
 
-import "testing"
+import (
+	"errors"
+	"testing"
+)
 
 func TestWhatTwoAnswersSayOfAKey(t *testing.T) {
 	type answer struct {
@@ -16,6 +19,8 @@ func TestWhatTwoAnswersSayOfAKey(t *testing.T) {
 		"404, then 409":                     {answer{Gone, "", Latest}, answer{Exists, "", Latest}, answer{Unknown, "", Latest}},
 		"409 twice":                         {answer{Exists, "", Latest}, answer{Exists, "", Latest}, answer{Exists, "", Latest}},
 		"a scale, then 409":                 {answer{Exists, "12", Latest}, answer{Exists, "", Latest}, answer{Exists, "12", Latest}},
+		"409, then a Table of a cache":      {answer{Exists, "", Latest}, answer{Exists, "9", Lagging}, answer{Exists, "9", Latest}},
+		"409, then a Table":                 {answer{Exists, "", Latest}, answer{Exists, "9", Latest}, answer{Exists, "9", Latest}},
 		"404, then a scale":                 {answer{Gone, "", Latest}, answer{Exists, "12", Latest}, answer{Exists, "12", Latest}},
 		"404, then a 404 of a cache":        {answer{Gone, "", Latest}, answer{Gone, "", Lagging}, answer{Gone, "", Latest}},
 		"a scale, then a 404 of a cache":    {answer{Exists, "12", Latest}, answer{Gone, "", Lagging}, answer{Unknown, "", Latest}},
@@ -74,5 +79,47 @@ func TestADoubtThatTwoAnswersMakeIsNeitherOfThem(t *testing.T) {
 	list := VerbatimList{Namespace: "shop", Evidence: table, Objects: func() ([]Object, bool) { return nil, true }}
 	if newer, err := db.Superseded(t.Context(), scope("").Of(), list); err != nil || !newer {
 		t.Errorf("the answer that made it doubtful is given: %v", err)
+	}
+}
+
+func TestWhatWasSaidOfTheLatestStateIsNotWeakerForALaggingAnswer(t *testing.T) {
+	key := Key{"shop", "a"}
+	put := func(tx *Tx, version int, e Evidence) error {
+		o := object("a", version)
+		o.Asked, o.Told, o.Read = e.Asked, e.Told, e.Read
+		return tx.PutSingle(scope(""), "ConfigMap", "v1", o)
+	}
+	for name, tell := range map[string]func(tx *Tx, latest, lagging Evidence) error{
+		"a POST, then a GET": func(tx *Tx, latest, lagging Evidence) error {
+			return errors.Join(put(tx, 8, latest), put(tx, 8, lagging))
+		},
+		"a 409, then a Table": func(tx *Tx, latest, lagging Evidence) error {
+			lagging.Version = "8"
+			return errors.Join(tx.Observe(scope("").Of(), key, latest), tx.Observe(scope("").Of(), key, lagging))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := openAt(t, t.TempDir(), Options{})
+			record(t, db, scope("shop"), "10") // after this the cluster is restored to a version below
+			latest, lagging := said(db, Exists, "", Latest), said(db, Exists, "", Lagging)
+			update(t, db, func(tx *Tx) error { return tell(tx, latest, lagging) })
+			known, err := db.Known(t.Context(), scope("").Of(), key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var all []Evidence
+			for i := range known.States {
+				all = append(all, known.States[i].Evidence())
+			}
+			for _, o := range known.Observations {
+				all = append(all, o.Evidence)
+			}
+			if len(all) != 1 || len(known.Lists) != 1 {
+				t.Fatalf("known: %+v", known)
+			}
+			if known.Lists[0].Position().Newer(all[0]) {
+				t.Errorf("the list is newer than %+v", all[0])
+			}
+		})
 	}
 }

@@ -119,7 +119,7 @@ func (tx *Tx) PutSingle(s Scope, kind, apiVersion string, o Object) error {
 			continue
 		}
 		if row.evidence.Agrees(e) {
-			if renewed, err := tx.renew(row.id, &o); renewed || err != nil {
+			if renewed, err := tx.renew(row.id, e.again(row.evidence), &o); renewed || err != nil {
 				return err
 			}
 		} else if !e.Newer(row.evidence) { // of which the new row takes the place
@@ -159,9 +159,9 @@ func (tx *Tx) mayBeUnlisted(s Scope, key Key, e Evidence, rows []row) (is bool, 
 }
 
 // renew notes that an object has come again, unchanged. It reports false if the payload differs.
-func (tx *Tx) renew(id int64, o *Object) (renewed bool, err error) {
+func (tx *Tx) renew(id int64, e Evidence, o *Object) (renewed bool, err error) {
 	res, err := tx.tx.Exec(`UPDATE object SET asked = ?, told = ?, read = ?, updated_at = ? WHERE id = ? AND size = ? AND checksum = ?`,
-		o.Asked, o.Told, o.Read, o.UpdatedAt.UnixMilli(), id, len(o.Payload), checksum(o.Payload))
+		e.Asked, e.Told, e.Read, o.UpdatedAt.UnixMilli(), id, len(o.Payload), checksum(o.Payload))
 	if err != nil {
 		return false, tx.wrapErr("renew object", err)
 	}
