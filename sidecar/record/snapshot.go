@@ -15,6 +15,7 @@ type snapshot struct {
 	scope    store.Scope
 	source   *Source
 	form     request.Form
+	tells    bool        // its client is told of the items as they come, not of all at the end
 	broken   atomic.Bool // an item was lost: the list must be given up
 	rows     *store.Snapshot
 	bytes    int64 // of the items
@@ -75,7 +76,7 @@ func (i item) apply(g *group) error {
 	if i.broken.Load() {
 		return nil
 	}
-	if !i.source.Background {
+	if i.tells {
 		i.rows.Tell(i.kind, i.apiVersion)
 	}
 	err := i.rows.Add(g.tx, i.object)
