@@ -141,6 +141,12 @@ func (tx *Tx) PutSingle(s Scope, kind, apiVersion string, o Object) error {
 	return tx.touch(id)
 }
 
+// Contradicted reports whether another state of an object is recorded.
+func (tx *Tx) Contradicted(res Resource, o *Object) (bool, error) {
+	rows, err := tx.allRows(res, o.Key())
+	return slices.ContainsFunc(rows, func(r row) bool { return !r.evidence.Agrees(o.evidence()) }), err
+}
+
 // mayBeUnlisted reports whether an answer that may lag shows an object that a later list may lack,
 // which is recorded verbatim only. Of the objects that such a list has, there is something recorded.
 func (tx *Tx) mayBeUnlisted(s Scope, key Key, e Evidence, rows []row) (is bool, err error) {

@@ -86,7 +86,7 @@ func (e *event) apply(g *group) error {
 		if _, numeric := store.ParseVersion(e.version); e.version == p.version && !numeric && !e.superseded {
 			return e.put(g, p) // no version tells that it is newer than the events just before it
 		}
-		return nil
+		return e.confirm(g)
 	case applied, superseded:
 		return e.move(g, p, v)
 	}
@@ -129,6 +129,18 @@ func (e *event) evidence(says store.Says) store.Evidence {
 		out.UIDs = []string{e.uid}
 	}
 	return out
+}
+
+// confirm records an object of the latest state that the collection has already, but perhaps from an
+// answer that was allowed to lag: if anything else is recorded of it, the event tells which is right.
+func (e *event) confirm(g *group) error {
+	if e.object == nil || e.superseded || e.object.Read != store.Latest {
+		return nil
+	}
+	if contradicted, err := g.tx.Contradicted(e.stream.scope.Of(), e.object); !contradicted || err != nil {
+		return err
+	}
+	return e.alone(g)
 }
 
 // alone records what the event says about its object, without a collection: its client was told.

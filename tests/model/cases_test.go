@@ -110,6 +110,8 @@ func TestCases(t *testing.T) {
 			asked(lists(all)), made(a), made(b), asked(ask{verb: list, scope: all, limit: 1}), {action: flushes}, {action: crashes}},
 		"a list by label does not show an object any more, and is refused then": {
 			asked(one(post, a)), deleted(a), asked(lists(front)), denied(configMaps), asked(lists(front))},
+		"a watch without a version after a restore, and a list of a cache": {
+			made(a), updated(a), asked(one(get, a)), {action: restores, n: 1}, opened(watchOf(all).from(fromState)), asked(lists(all).anyVersion()), told},
 		"the position of a watch has expired": {
 			made(a), asked(lists(app)), opened(watchOf(app)), updated(a), told, made(b), deleted(a), {action: expires}, updated(b), told},
 		"the position of a watch has expired, while its initial state may not be over": {
