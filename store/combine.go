@@ -15,6 +15,7 @@ func combine(old, fresh Evidence) Evidence {
 			fresh = fresh.again(old)
 		}
 		return fresh
+	case old.Says == Refused && fresh.Says == Unknown && !fresh.Newer(old): // a refusal does not cover single objects
 	case old.Newer(fresh) && (old.Says != Exists || old.Version != ""):
 		return old.over(fresh)
 	case old.Says == Refused && fresh.Says == Refused:

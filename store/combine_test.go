@@ -123,3 +123,14 @@ func TestWhatWasSaidOfTheLatestStateIsNotWeakerForALaggingAnswer(t *testing.T) {
 		})
 	}
 }
+
+func TestARefusalDoesNotLiftADoubt(t *testing.T) {
+	db := openAt(t, t.TempDir(), Options{})
+	key := Key{Namespace: "shop"}
+	doubt := said(db, Unknown, "12", Lagging)
+	observe(t, db, key, said(db, Refused, "", Latest))
+	observe(t, db, key, doubt) // as of a list that is evicted only then
+	if o, _ := observed(t, db, key); o.Says != Unknown {
+		t.Errorf("observed: %+v", o)
+	}
+}

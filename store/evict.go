@@ -126,7 +126,7 @@ func (tx *Tx) evictSingle(id int64, res Resource, o *Object) error {
 	if err := tx.removeRow(id); err != nil {
 		return err
 	}
-	e := o.evidence()
+	e := o.Evidence()
 	e.Says = Exists
 	return tx.Observe(res, Key{o.Namespace, o.Name}, e)
 }

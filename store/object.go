@@ -38,8 +38,8 @@ type Object struct {
 // Key identifies the object.
 func (o *Object) Key() Key { return Key{o.Namespace, o.Name} }
 
-// evidence is what the object, as it came alone or by an event, says.
-func (o *Object) evidence() Evidence {
+// Evidence is what the object, as it came alone or by an event, says.
+func (o *Object) Evidence() Evidence {
 	return Evidence{Says: Present, Version: o.ResourceVersion, Asked: o.Asked, Told: o.Told, Read: o.Read, UIDs: []string{o.UID}}
 }
 
@@ -90,7 +90,7 @@ func (tx *Tx) Version(collection int64, namespace, name string) (uid, version st
 // collection. PutSingle does nothing if something newer is recorded of the object, and deletes
 // what is older.
 func (tx *Tx) PutSingle(s Scope, kind, apiVersion string, o Object) error {
-	key, e := o.Key(), o.evidence()
+	key, e := o.Key(), o.Evidence()
 	rows, err := tx.allRows(s.Of(), key)
 	if err != nil {
 		return err
@@ -141,10 +141,10 @@ func (tx *Tx) PutSingle(s Scope, kind, apiVersion string, o Object) error {
 	return tx.touch(id)
 }
 
-// Contradicted reports whether another state of an object is recorded.
-func (tx *Tx) Contradicted(res Resource, o *Object) (bool, error) {
-	rows, err := tx.allRows(res, o.Key())
-	return slices.ContainsFunc(rows, func(r row) bool { return !r.evidence.Agrees(o.evidence()) }), err
+// Supersedes reports whether evidence about an object is newer than a recorded state of it.
+func (tx *Tx) Supersedes(res Resource, key Key, e Evidence) (bool, error) {
+	rows, err := tx.allRows(res, key)
+	return slices.ContainsFunc(rows, func(r row) bool { return e.Newer(r.evidence) && !e.Agrees(r.evidence) }), err
 }
 
 // mayBeUnlisted reports whether an answer that may lag shows an object that a later list may lack,

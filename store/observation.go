@@ -68,7 +68,7 @@ func scanRow(scan func(...any) error) (r row, err error) {
 // evidenceOf is what an object in the collection says. The list that confirmed it counts, unless
 // the object came later.
 func (c *Collection) evidenceOf(o *Object) Evidence {
-	e := o.evidence()
+	e := o.Evidence()
 	if c.State == Complete {
 		e.Floor = c.ResourceVersion
 	}

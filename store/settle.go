@@ -51,7 +51,7 @@ func (tx *Tx) settle(res Resource, key Key, e Evidence, form string) (superseded
 
 // PutEvent adds or replaces an object of a collection that an event has shown.
 func (tx *Tx) PutEvent(collection int64, s Scope, o Object) error {
-	if _, err := tx.settle(s.Of(), o.Key(), o.evidence(), s.form()); err != nil {
+	if _, err := tx.settle(s.Of(), o.Key(), o.Evidence(), s.form()); err != nil {
 		return err
 	}
 	return tx.Put(collection, o)
@@ -122,8 +122,8 @@ func (tx *Tx) settleList(s Scope) error {
 			var item nullObject
 			err = scan(append([]any{&id, &form, &t.Namespace, &t.Name, &t.UID, &t.ResourceVersion, &t.Asked, &t.Told, &t.Read}, item.fields()...)...)
 			mine, ok := c.about(t.Key(), item)
-			anotherForm := form != s.form() && mine.Agrees(t.evidence())
-			return id, ok && mine.Newer(t.evidence()) && !anotherForm, err
+			anotherForm := form != s.form() && mine.Agrees(t.Evidence())
+			return id, ok && mine.Newer(t.Evidence()) && !anotherForm, err
 		})
 }
 

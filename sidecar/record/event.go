@@ -131,13 +131,22 @@ func (e *event) evidence(says store.Says) store.Evidence {
 	return out
 }
 
-// confirm records an object of the latest state that the collection has already, but perhaps from an
-// answer that was allowed to lag: if anything else is recorded of it, the event tells which is right.
+// confirm records an event that the collection has already, if something older is recorded of its
+// object that the collection does not contradict. An object of the latest state may be there from an
+// answer that was allowed to lag. A collection with a selector does not tell that an object has
+// changed which it lacks.
 func (e *event) confirm(g *group) error {
-	if e.object == nil || e.superseded || e.object.Read != store.Latest {
+	if e.superseded || e.key == (store.Key{}) {
 		return nil
 	}
-	if contradicted, err := g.tx.Contradicted(e.stream.scope.Of(), e.object); !contradicted || err != nil {
+	says := e.evidence(store.Unknown)
+	switch latest := e.object != nil && e.object.Read == store.Latest; {
+	case latest:
+		says = e.object.Evidence()
+	case !e.stream.scope.Hides(e.key.Name):
+		return nil
+	}
+	if supersedes, err := g.tx.Supersedes(e.stream.scope.Of(), e.key, says); !supersedes || err != nil {
 		return err
 	}
 	return e.alone(g)

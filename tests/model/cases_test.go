@@ -112,6 +112,8 @@ func TestCases(t *testing.T) {
 			asked(one(post, a)), deleted(a), asked(lists(front)), denied(configMaps), asked(lists(front))},
 		"a watch without a version after a restore, and a list of a cache": {
 			made(a), updated(a), asked(one(get, a)), {action: restores, n: 1}, opened(watchOf(all).from(fromState)), asked(lists(all).anyVersion()), told},
+		"a list by label includes what its watch tells later": {
+			opened(watchOf(front).from(fromState)), {action: changes, key: a, n: 1}, asked(one(put, a)), {action: changes, key: a, n: 3}, deleted(a), asked(lists(front)), told},
 		"the position of a watch has expired": {
 			made(a), asked(lists(app)), opened(watchOf(app)), updated(a), told, made(b), deleted(a), {action: expires}, updated(b), told},
 		"the position of a watch has expired, while its initial state may not be over": {
