@@ -217,8 +217,8 @@ func (c *Collection) UnchangedSince() string {
 	return c.Changed
 }
 
-// listed is the evidence of the list that the collection comes from.
-func (c *Collection) listed() Evidence {
+// Listed is the evidence of the list that the collection comes from.
+func (c *Collection) Listed() Evidence {
 	return Evidence{Says: Present, Version: c.ListVersion, Asked: c.Asked, Told: c.Told, Read: c.Read}
 }
 

@@ -18,16 +18,17 @@ import (
 type DB struct {
 	path       string
 	opts       Options
-	lastID     atomic.Int64 // of collections, in this file and its predecessors
-	lastQueued atomic.Int64 // of queued writes, likewise
-	next       atomic.Int64 // the sequence number that Next gave last, likewise
-	observed   atomic.Int64 // counts observations, for pruneObservations
-	known      knownVersions
+	lastID     atomic.Int64  // of collections, in this file and its predecessors
+	lastQueued atomic.Int64  // of queued writes, likewise
+	next       atomic.Int64  // the sequence number that Next gave last, likewise
+	observed   atomic.Int64  // counts observations, for pruneObservations
+	known      knownVersions // of anything
+	verbatim   knownVersions // of lists that are recorded only as a whole
 	renewals   renewals
 	pins       chan struct{} // has one for each Pin
 	carryOver  carryOver
 	unfinished []Unfinished // of Open
-	fileErr    error // why file is nil: Recreate has failed, or the DB is closed
+	fileErr    error        // why file is nil: Recreate has failed, or the DB is closed
 
 	// mu is held for reading while the file is used, and for writing while it is replaced.
 	// SQLite finds the log of a file by name, so the old file must be closed before a new

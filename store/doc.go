@@ -30,6 +30,7 @@
 //	settle.go   deletes what newer evidence supersedes
 //	inventory.go lists and verifies what is there, for a person
 //	versions.go has the highest version of each resource that is known
+//	unlisted.go finds objects that a later list may lack, which is recorded only as a whole
 //	known.go    reads all that is known of an object, or has overtaken a list
 //	verbatim.go says whether a list that is recorded only as a whole still holds
 //

@@ -37,7 +37,7 @@ func (c *Collection) Doubted(o Observation, namespace string) bool {
 	if order, ok := CompareVersions(c.ResourceVersion, o.Version); ok && o.Version != "" && order >= 0 {
 		return order > 0 && o.Newer(c.Position()) // in a restored cluster
 	}
-	return !c.listed().Newer(o.Evidence)
+	return !c.Listed().Newer(o.Evidence)
 }
 
 // Known returns everything that is recorded about one object, in every form and API version.

@@ -147,23 +147,6 @@ func (tx *Tx) Supersedes(res Resource, key Key, e Evidence) (bool, error) {
 	return slices.ContainsFunc(rows, func(r row) bool { return e.Newer(r.evidence) && !e.Agrees(r.evidence) }), err
 }
 
-// mayBeUnlisted reports whether an answer that may lag shows an object that a later list may lack,
-// which is recorded verbatim only. Of the objects that such a list has, there is something recorded.
-func (tx *Tx) mayBeUnlisted(s Scope, key Key, e Evidence, rows []row) (is bool, err error) {
-	if e.Read != Lagging || len(rows) > 0 {
-		return false, nil
-	}
-	if _, found, err := tx.observation(s.Of(), key); found || err != nil {
-		return false, err
-	}
-	for _, s.Namespace = range []string{"", key.Namespace} {
-		if is, err = tx.hasNewerList(s.Principal, s.Path(), e.Version); is || err != nil {
-			break
-		}
-	}
-	return is, err
-}
-
 // renew notes that an object has come again, unchanged. It reports false if the payload differs.
 func (tx *Tx) renew(id int64, e Evidence, o *Object) (renewed bool, err error) {
 	res, err := tx.tx.Exec(`UPDATE object SET asked = ?, told = ?, read = ?, updated_at = ? WHERE id = ? AND size = ? AND checksum = ?`,

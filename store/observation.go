@@ -137,8 +137,8 @@ func (tx *Tx) observe(res Resource, key Key, e Evidence) error {
 	if err != nil {
 		return err
 	}
+	fresh := e
 	if found {
-		fresh := e
 		e = combine(old.Evidence, fresh)
 		same := e.Says == old.Says && e.Version == old.Version && e.Read == old.Read && slices.Equal(e.UIDs, old.UIDs)
 		recent := e.Says == Gone && len(rows) == 0 && (time.Duration(now-old.At.UnixMilli())*time.Millisecond).Abs() < renewObservation
@@ -147,7 +147,9 @@ func (tx *Tx) observe(res Resource, key Key, e Evidence) error {
 		}
 	}
 	for _, r := range rows {
-		if r.state == Single && e.Newer(r.evidence) && !e.Agrees(r.evidence) {
+		// A version of an older answer says nothing about what the object was later.
+		supersedes := e.Newer(r.evidence) && !e.Agrees(r.evidence) && (e.Says != Exists || !fresh.Agrees(r.evidence))
+		if r.state == Single && supersedes {
 			e = e.over(r.evidence)
 			if err := tx.removeRow(r.id); err != nil {
 				return err
@@ -178,6 +180,7 @@ func (tx *Tx) observe(res Resource, key Key, e Evidence) error {
 // whether labels, a JSON object, are those that the scope selects.
 func (tx *Tx) ObserveObjects(s Scope, objects []Object, whole bool, list Evidence, matches func(labels string) bool) error {
 	res := s.Of()
+	tx.db.verbatim.raise(res, list.Version)
 	listed := map[Key]bool{}
 	for i := range objects {
 		o := &objects[i]

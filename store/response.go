@@ -5,7 +5,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -57,15 +56,6 @@ func (tx *Tx) PutResponse(r Response) error {
 	_, err = tx.tx.Exec(`INSERT OR REPLACE INTO response (principal, path, accept, question, status, media_type, etag, headers, stored_at, version, asked, told, read, size, body)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, r.Principal, r.Path, r.Accept, r.Question, r.Status, r.MediaType, r.ETag, r.Headers, now, r.Version, r.Asked, r.Told, r.Read, len(r.Body), r.Body)
 	return tx.wrapErr("put response", err)
-}
-
-// hasNewerList reports whether the response for a path, without a selector, is of a later version.
-func (tx *Tx) hasNewerList(principal, path, version string) (bool, error) {
-	versions, err := collect(func(scan func(...any) error) (v string, err error) {
-		err = scan(&v)
-		return v, err
-	})(tx.tx.Query(`SELECT version FROM response WHERE principal = ?1 AND status = 200 AND (path = ?2 OR path >= ?2 || '?' AND path < ?2 || '@') AND path NOT LIKE '%elector=%'`, principal, path))
-	return slices.ContainsFunc(versions, func(v string) bool { return NewerVersion(v, version) }), tx.wrapErr("find newer list", err)
 }
 
 // RenewResponse records that the server has confirmed the response to a GET, if the stored

@@ -51,8 +51,18 @@ func (tx *Tx) settle(res Resource, key Key, e Evidence, form string) (superseded
 
 // PutEvent adds or replaces an object of a collection that an event has shown.
 func (tx *Tx) PutEvent(collection int64, s Scope, o Object) error {
-	if _, err := tx.settle(s.Of(), o.Key(), o.Evidence(), s.form()); err != nil {
+	key, e := o.Key(), o.Evidence()
+	unlisted, err := tx.isUnlistedEvent(s, key, e)
+	if err != nil {
 		return err
+	}
+	if _, err := tx.settle(s.Of(), key, e, s.form()); err != nil {
+		return err
+	}
+	if unlisted {
+		if err := tx.observe(s.Of(), key, doubtOf(e, e)); err != nil {
+			return err
+		}
 	}
 	return tx.Put(collection, o)
 }
@@ -96,7 +106,7 @@ func (tx *Tx) settleList(s Scope) error {
 			o, err := scanObservation(func(into ...any) error { return scan(append(append([]any{&id}, into...), item.fields()...)...) })
 			tx.db.renewals.apply(res, &o)
 			if o.Name == "" {
-				return id, !s.Selects() && c.listed().Newer(o.Evidence), err
+				return id, !s.Selects() && c.Listed().Newer(o.Evidence), err
 			}
 			mine, ok := c.about(o.Key, item)
 			if ok = ok && mine.Newer(o.Evidence) && (numeric || o.Says != Gone); !ok { // as in settle

@@ -114,6 +114,10 @@ func (s *Snapshot) Commit(tx *Tx, meta CollectionMeta) error {
 	if current.ID != s.base {
 		return fmt.Errorf("commit snapshot: %w", ErrBaseGone)
 	}
+	unlisted, err := s.unlisted(tx, meta.ResourceVersion)
+	if err != nil {
+		return err
+	}
 	target, changed := s.base, true
 	if target == 0 {
 		if err := s.beginFill(tx); err != nil {
@@ -134,7 +138,10 @@ func (s *Snapshot) Commit(tx *Tx, meta CollectionMeta) error {
 	if err != nil {
 		return tx.wrapErr("commit snapshot", err)
 	}
-	return tx.settleList(s.scope)
+	if err := tx.settleList(s.scope); err != nil {
+		return err
+	}
+	return s.doubtUnlisted(tx, unlisted, meta.ResourceVersion)
 }
 
 // merge moves the objects of fill into base, and deletes the objects that the list lacks. It

@@ -86,7 +86,7 @@ func (l *list) begin(meta wire.ListMeta) error {
 		return nil
 	}
 	l.snap = newSnapshot(l.recorder, &l.source, l.form)
-	l.snap.tells = !l.source.Background
+	l.snap.version, l.snap.tells = meta.ResourceVersion, !l.source.Background
 	return nil
 }
 

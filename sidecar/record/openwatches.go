@@ -130,6 +130,12 @@ func (o watchOpened) apply(g *group) error {
 		return err
 	case p.id != 0:
 		g.openWatches.setInitial(o.scope, p.version)
+		// The request for a list may have been lost to a kill.
+		if unsettled, err := g.tx.Unsettled(o.scope); err != nil {
+			return err
+		} else if unsettled {
+			g.relistIfOvertaken(o.scope)
+		}
 	}
 	lost := o.from != "" && p.id == 0 && o.source.Info.Splits() // to a kill before it was written
 	lost = lost || o.resumed && p.version != o.source.Info.ResourceVersion

@@ -15,6 +15,7 @@ type snapshot struct {
 	scope    store.Scope
 	source   *Source
 	form     request.Form
+	version  string      // of the list; empty: unknown
 	tells    bool        // its client is told of the items as they come, not of all at the end
 	broken   atomic.Bool // an item was lost: the list must be given up
 	rows     *store.Snapshot
@@ -57,7 +58,7 @@ func (s *snapshot) end(meta store.CollectionMeta) {
 // lost gives the list up. Its client has the items, so that nothing older of the scope counts.
 func (s *snapshot) lost() {
 	if !s.broken.Swap(true) {
-		s.recorder.doubt(s.scope.Of(), store.Key{Namespace: s.scope.Namespace}, s.source.told, "")
+		s.recorder.doubt(s.scope.Of(), store.Key{Namespace: s.scope.Namespace}, s.source.told, s.version)
 		s.recorder.report(Stale{Source: *s.source, Form: s.form})
 	}
 }
@@ -167,6 +168,9 @@ func (c commit) stale(g *group, current store.Collection, list store.Evidence) e
 	}
 	switch {
 	case ok && list.Read == store.Latest: // events have overtaken it; the collection includes it
+		if !list.Newer(current.Listed()) {
+			return nil // so has a list that was asked for later
+		}
 		return g.tx.Confirm(current, list)
 	case list.Asked < current.Position().Told:
 		return nil // they were under way together

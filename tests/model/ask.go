@@ -186,7 +186,7 @@ func (s *server) reply(principal string, a ask, at int) reply {
 		for _, o := range gone {
 			s.remove(o.key)
 		}
-		r.body = encodeList(a.kind(), a.form, s.latest().version, "", gone)
+		r.body = encodeList(a.kind(), a.form, metav1.ListMeta{ResourceVersion: s.latest().version}, gone)
 		return r
 	}
 	o, ok := state.objects[a.key]
@@ -274,12 +274,18 @@ func (s *server) answerList(r reply, a ask) reply {
 	for _, o := range all {
 		shown[o.key] = true
 	}
+	m := metav1.ListMeta{ResourceVersion: version}
 	part := all[min(a.offset, len(all)):]
 	if a.limit > 0 && len(part) > a.limit && !a.any {
 		part = part[:a.limit]
 		r.offset = a.offset + a.limit
 		r.next = fmt.Sprintf("%s.%d", version, r.offset)
+		if a.scope.selector == everything {
+			rest := int64(len(all) - r.offset)
+			m.RemainingItemCount = &rest
+		}
 	}
+	m.Continue = r.next
 	for _, o := range part {
 		told.uid, told.changed = o.uid, o.version
 		r.told[o.key] = told
@@ -292,7 +298,7 @@ func (s *server) answerList(r reply, a ask) reply {
 			}
 		}
 	}
-	r.body = encodeList(a.kind(), a.form, version, r.next, part)
+	r.body = encodeList(a.kind(), a.form, m, part)
 	return r
 }
 

@@ -44,6 +44,7 @@ func gone(k *kind) op           { return op{action: serves, key: key{kind: k}} }
 func back(minutes int) op       { return op{action: jumps, n: -minutes} }
 
 var (
+	told1  = op{action: delivers, n: 1}
 	told   = op{action: delivers, n: 100}
 	answer = op{action: isAnswered}
 	read   = op{action: reads}
@@ -114,6 +115,20 @@ func TestCases(t *testing.T) {
 			made(a), updated(a), asked(one(get, a)), {action: restores, n: 1}, opened(watchOf(all).from(fromState)), asked(lists(all).anyVersion()), told},
 		"a list by label includes what its watch tells later": {
 			opened(watchOf(front).from(fromState)), {action: changes, key: a, n: 1}, asked(one(put, a)), {action: changes, key: a, n: 3}, deleted(a), asked(lists(front)), told},
+		"a list of a cache after a Table, from before the deletion of an object": {
+			made(a), deleted(a), asked(lists(all).in(asTable)), lagging(asked(lists(app).anyVersion()), 1)},
+		"an event of a watch that begins with any state, after a Table": {
+			made(a), opened(watchOf(front).from(fromState).anyVersion()), deleted(a), asked(lists(app).in(asTable)), told1},
+		"a late event of a watch, after a Table": {
+			asked(lists(app)), opened(watchOf(app)), made(a), deleted(a), asked(lists(app).in(asTable)), told1},
+		"a Table of a cache after a POST": {
+			asked(one(post, a)), lagging(asked(lists(all).in(asTable).anyVersion()), 1)},
+		"the state that a watch begins with comes after a newer list": {
+			made(a), made(key{configMaps, "ops", "a"}), opened(watchOf(all).from(watchList)), made(b), lagging(asked(ask{verb: list, scope: all, limit: 1}), 1),
+			deleted(b), asked(lists(all)), told, {action: cuts}},
+		"a 409 after two answers that were under way": {
+			made(a), {action: sends, ask: one(get, a)}, second(op{action: sends, ask: lists(shard)}), second(lagging(answer, slow)), updated(a), lagging(answer, slow),
+			read, read, second(read), second(read), asked(one(post, a))},
 		"the position of a watch has expired": {
 			made(a), asked(lists(app)), opened(watchOf(app)), updated(a), told, made(b), deleted(a), {action: expires}, updated(b), told},
 		"the position of a watch has expired, while its initial state may not be over": {

@@ -234,7 +234,7 @@ func partialOf(o object) *metav1.PartialObjectMetadata {
 func (o object) encode(f form) []byte {
 	switch {
 	case f == asTable:
-		return encodeTable(o.version, "", []object{o})
+		return encodeTable(metav1.ListMeta{ResourceVersion: o.version}, []object{o})
 	case f.isMetadata():
 		return encode(f, partial, partialOf(o))
 	}
@@ -242,11 +242,10 @@ func (o object) encode(f form) []byte {
 }
 
 // encodeList encodes a list.
-func encodeList(k *kind, f form, version, next string, objects []object) []byte {
-	m := metav1.ListMeta{ResourceVersion: version, Continue: next}
+func encodeList(k *kind, f form, m metav1.ListMeta, objects []object) []byte {
 	switch {
 	case f == asTable:
-		return encodeTable(version, next, objects)
+		return encodeTable(m, objects)
 	case f.isMetadata():
 		list := &metav1.PartialObjectMetadataList{ListMeta: m, Items: []metav1.PartialObjectMetadata{}}
 		for _, o := range objects {
@@ -263,13 +262,14 @@ func encodeList(k *kind, f form, version, next string, objects []object) []byte 
 	utilruntime.Must(meta.SetList(list, items))
 	accessor, err := meta.ListAccessor(list)
 	utilruntime.Must(err)
-	accessor.SetResourceVersion(version)
-	accessor.SetContinue(next)
+	accessor.SetResourceVersion(m.ResourceVersion)
+	accessor.SetContinue(m.Continue)
+	accessor.SetRemainingItemCount(m.RemainingItemCount)
 	return encode(f, k.gvk("List"), list)
 }
 
-func encodeTable(version, next string, objects []object) []byte {
-	table := &metav1.Table{ListMeta: metav1.ListMeta{ResourceVersion: version, Continue: next}, ColumnDefinitions: []metav1.TableColumnDefinition{}, Rows: []metav1.TableRow{}}
+func encodeTable(m metav1.ListMeta, objects []object) []byte {
+	table := &metav1.Table{ListMeta: m, ColumnDefinitions: []metav1.TableColumnDefinition{}, Rows: []metav1.TableRow{}}
 	for _, o := range objects {
 		raw := encode(metadataInJSON, partial, partialOf(o))
 		table.Rows = append(table.Rows, metav1.TableRow{Cells: []any{o.name}, Object: runtime.RawExtension{Raw: raw}})
