@@ -93,6 +93,11 @@ func (e *event) apply(g *group) error {
 	if v != unlisted || !e.stream.watchesOne() { // otherwise no list will come
 		e.stream.behind.hold(e)
 	}
+	if _, numeric := store.ParseVersion(e.version); v == gap && !numeric && e.key != (store.Key{}) {
+		// The watch goes on from another version. Nothing tells whether the collection has moved beyond
+		// the event.
+		return g.tx.Observe(e.stream.scope.Of(), e.key, e.evidence(store.Unknown))
+	}
 	return e.alone(g)
 }
 
