@@ -82,3 +82,29 @@ func TestListsOfAScopeThatOverlap(t *testing.T) {
 		})
 	}
 }
+
+// SQLite gives the highest id again once its row is deleted.
+func TestAListIsNotMergedWithOtherObjectsThanItWasComparedWith(t *testing.T) {
+	for name, meanwhile := range map[string]func(*Tx, int64) error{
+		"one is deleted, and another has its id": func(tx *Tx, id int64) error {
+			return errors.Join(tx.Remove(id, "shop", "b"), tx.Put(id, object("c", 12)))
+		},
+		"one has changed": func(tx *Tx, id int64) error { return tx.Put(id, object("b", 12)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := openAt(t, t.TempDir(), Options{})
+			record(t, db, scope("shop"), "10", object("a", 1), object("b", 2))
+			list := NewSnapshot(scope("shop"), asked(db))
+			update(t, db, func(tx *Tx) error { return errors.Join(list.Add(tx, object("a", 1)), list.Add(tx, object("b", 2))) })
+			update(t, db, func(tx *Tx) error {
+				c, err := tx.Collection(scope("shop"), Complete)
+				return errors.Join(err, meanwhile(tx, c.ID), tx.Advance(c.ID, Move{ResourceVersion: "12", Changed: "12", Told: db.Next()}))
+			})
+			err := db.Update(t.Context(), func(tx *Tx) error { return list.Commit(tx, CollectionMeta{ResourceVersion: "20"}) })
+			if !errors.Is(err, ErrBaseGone) {
+				_, got := complete(t, db, scope("shop"))
+				t.Errorf("%v; the list of a@1 and b@2 is recorded as %v", err, got)
+			}
+		})
+	}
+}

@@ -1,26 +1,65 @@
 package store
 
-import "fmt"
+import (
+	"fmt"
+	"hash/maphash"
+)
+
+// state is which state of which object a row has. SQLite may give a row the id of a deleted one.
+type state struct {
+	id           int64
+	key          Key
+	uid, version string
+}
+
+var sumSeed = maphash.MakeSeed()
+
+func (s state) hash() uint64 { return maphash.Comparable(sumSeed, s) }
+
+// keep notes that the list has an object of base, unchanged.
+func (s *Snapshot) keep(r *baseRow) {
+	if !s.unchanged.has(r.id) {
+		s.unchanged.add(r.id)
+		s.sum += r.state().hash()
+	}
+}
+
+// unkeep notes that the list has another state of an object of base.
+func (s *Snapshot) unkeep(r *baseRow) {
+	if s.unchanged.has(r.id) {
+		s.unchanged.remove(r.id)
+		s.sum -= r.state().hash()
+	}
+}
+
+func (r *baseRow) state() state { return state{r.id, r.Key, r.uid, r.version} }
 
 // rebase takes into account what has become of base since the snapshot was begun: events have changed
 // it, and other lists were merged into it. Objects of fill that base has by now are unchanged. It
-// returns ErrBaseGone if another list has replaced an object that was unchanged.
+// returns ErrBaseGone if an object that was unchanged is gone, or is another one by now.
 func (s *Snapshot) rebase(tx *Tx) error {
 	if s.fill != 0 {
-		const equal = `SELECT b.id, f.id FROM object f JOIN object b ON b.collection_id = ? AND b.namespace = f.namespace AND b.name = f.name
+		const equal = `SELECT b.id, f.id, b.namespace, b.name, b.uid, b.resource_version FROM object f JOIN object b ON b.collection_id = ? AND b.namespace = f.namespace AND b.name = f.name
 			AND b.uid = f.uid AND b.resource_version = f.resource_version AND b.encoding = f.encoding AND b.size = f.size AND b.checksum = f.checksum WHERE f.collection_id = ?`
-		pairs, err := collect(func(scan func(...any) error) (ids [2]int64, err error) { return ids, scan(&ids[0], &ids[1]) })(tx.tx.Query(equal, s.base, s.fill))
+		type pair struct {
+			base baseRow
+			fill int64
+		}
+		pairs, err := collect(func(scan func(...any) error) (p pair, err error) {
+			err = scan(&p.base.id, &p.fill, &p.base.Namespace, &p.base.Name, &p.base.uid, &p.base.version)
+			return p, err
+		})(tx.tx.Query(equal, s.base, s.fill))
 		if err != nil {
 			return tx.wrapErr("compare snapshot", err)
 		}
-		for _, ids := range pairs {
-			s.unchanged.add(ids[0])
-			if err := tx.removeRow(ids[1]); err != nil {
+		for _, p := range pairs {
+			s.keep(&p.base)
+			if err := tx.removeRow(p.fill); err != nil {
 				return err
 			}
 		}
 	}
-	var there int64
+	var sum uint64
 	var after Key
 	for more := true; more; {
 		rows, err := s.baseObjects(tx, after, mergeBatch)
@@ -30,11 +69,11 @@ func (s *Snapshot) rebase(tx *Tx) error {
 		more = len(rows) == mergeBatch
 		for _, o := range rows {
 			if after = o.Key(); s.unchanged.has(o.id) {
-				there++
+				sum += state{o.id, after, o.UID, o.ResourceVersion}.hash()
 			}
 		}
 	}
-	if there != s.unchanged.len() {
+	if sum != s.sum {
 		return fmt.Errorf("merge snapshot: %w", ErrBaseGone)
 	}
 	return nil

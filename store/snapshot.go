@@ -23,6 +23,7 @@ type Snapshot struct {
 	revision  int64    // of base when the snapshot was begun
 	fill      int64    // the filling collection, of objects that differ from base; 0: none yet
 	unchanged idSet    // the objects of base that the list has, unchanged
+	sum       uint64   // of what they were, for rebase
 	ahead     lookahead
 	filled    int64 // bytes of the objects that were written to fill
 	// kind and apiVersion of the objects, if a client is told of them as they are added.
@@ -70,14 +71,14 @@ func (s *Snapshot) Add(tx *Tx, o Object) error {
 		return err
 	}
 	if known != nil && known.equals(&o) && !known.observed {
-		s.unchanged.add(known.id)
+		s.keep(known)
 		if s.fill == 0 {
 			return nil
 		}
 		return tx.Remove(s.fill, o.Namespace, o.Name) // a bad list may have an object twice
 	}
 	if known != nil {
-		s.unchanged.remove(known.id)
+		s.unkeep(known)
 	}
 	if err := s.beginFill(tx); err != nil {
 		return err
