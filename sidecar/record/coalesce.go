@@ -39,8 +39,14 @@ const stepOverhead = 192
 
 // enqueueEvent adds an event, which supersedes the queued event of the same object.
 func (r *Recorder) enqueueEvent(e *event) {
-	if !r.addEvent(e) {
-		e.lost()
+	if r.addEvent(e) {
+		return
+	}
+	e.lost()
+	// The next event is behind a gap. Under a budget that would show only when it is written, hours
+	// later, and the list that is to close the gap needs the link.
+	if r.pace.PerDay > 0 {
+		e.stream.conclude(gap)
 	}
 }
 

@@ -2,6 +2,7 @@ package record
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -116,6 +117,24 @@ func TestAGroupWaitsForTheBudget(t *testing.T) {
 			}
 			if over := counter(t, overBudgetTotal) > before; over != tt.over {
 				t.Errorf("written over the budget: %v", over)
+			}
+		})
+	}
+}
+
+func TestAGapIsReportedBeforeItIsWritten(t *testing.T) {
+	for name, budget := range map[string]int64{"with a budget": 1 << 20, "without one the next group finds it": 0} {
+		t.Run(name, func(t *testing.T) {
+			h := idleHarness(t, t.TempDir(), 0)
+			h.pace.PerDay = budget
+			h.read(h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10)))))
+			w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+			defer w.Close()
+			h.write(t.Context(), h.take())
+			h.max = 1
+			h.events(w, "ADDED a 11") // does not fit
+			if n := h.mustBeListed(); (n == 1) != (budget > 0) {
+				t.Errorf("%d collections are to be listed", n)
 			}
 		})
 	}
