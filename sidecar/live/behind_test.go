@@ -124,3 +124,19 @@ func TestAListThatGrowsBeyondItsPageIsTheAPIServers(t *testing.T) {
 	h.server.bookmark(w)
 	list.passed()
 }
+
+// A remainingItemCount need not be exact. The API server answers, and offline the cache still does.
+func TestANumberThatIsAnEstimateCostsNothingRecorded(t *testing.T) {
+	h := newHarness(t)
+	h.server.answer = func(r *http.Request) *http.Response {
+		if r.URL.Query().Get("limit") != "1" || r.URL.Query().Has("fieldSelector") {
+			return nil
+		}
+		return text(http.StatusOK, `{"kind":"PartialObjectMetadataList","apiVersion":"v1","metadata":{"resourceVersion":"10","continue":"c","remainingItemCount":9},"items":[`+object("a", 5)+`]}`)
+	}
+	h.list("").passed()
+	read := h.get("")
+	if _, err := recorded(t.Context(), &read); err != nil {
+		t.Errorf("what was recorded: %v", err)
+	}
+}

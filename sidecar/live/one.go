@@ -22,6 +22,7 @@ const maxOne = 1 << 20
 type one struct {
 	version string
 	objects int         // of the whole list; negative: the API server does not say
+	counted bool        // objects is a remainingItemCount, which need not be exact
 	item    *wire.Meta  // nil: there is none
 	header  http.Header // of the answer
 }
@@ -31,6 +32,9 @@ var (
 	errOlder   = errors.New("the API server is at an older revision than what is recorded; perhaps the cluster was restored from a backup")
 	// errContradiction says that two states at the same revision differ.
 	errContradiction = errors.New("what is recorded contradicts the API server; perhaps the cluster was restored from a backup")
+	// errCount says that the numbers of objects differ. That of kube-apiserver is exact, but clients are
+	// not to rely on it (metav1.ListMeta): the API server is to answer, and what is recorded stays.
+	errCount = errors.New("the API server counts another number of objects than is recorded")
 )
 
 // askOne lists the first item of what a read asks for, in metadata only, as the same caller; with a key,
@@ -99,7 +103,7 @@ func parseOne(header http.Header, body io.Reader) (one, error) {
 	o.version = list.ResourceVersion
 	switch {
 	case more.RemainingItemCount != nil:
-		o.objects = count + *more.RemainingItemCount
+		o.objects, o.counted = count+*more.RemainingItemCount, true
 	case list.Continue == "":
 		o.objects = count
 	}
@@ -124,13 +128,19 @@ func (o *one) mayFollow(r *replay.Recorded) error {
 // agrees returns an error if a collection contradicts the list of its first item.
 func (o *one) agrees(c *store.Collection, objects int, recorded recordedObject) error {
 	unchanged := !store.NewerVersion(c.UnchangedSince(), o.version) && !store.NewerVersion(o.version, c.ResourceVersion)
-	if unchanged && o.objects >= 0 && o.objects != objects {
+	differs := unchanged && o.objects >= 0 && o.objects != objects
+	if differs && !o.counted {
 		return fmt.Errorf("%w: %d objects are recorded, and it has %d", errContradiction, objects, o.objects)
 	}
-	if o.item == nil {
-		return nil
+	if o.item != nil {
+		if err := o.agreesAbout(store.Key{Namespace: o.item.Namespace, Name: o.item.Name}, c, recorded); err != nil {
+			return err
+		}
 	}
-	return o.agreesAbout(store.Key{Namespace: o.item.Namespace, Name: o.item.Name}, c, recorded)
+	if differs {
+		return fmt.Errorf("%w: %d, not %d", errCount, o.objects, objects)
+	}
+	return nil
 }
 
 // agreesAbout returns an error if the collection contradicts the list about the object that it was

@@ -19,11 +19,12 @@ type proof struct {
 // agrees returns an error if what is recorded contradicts the proof.
 func (p *proof) agrees(ctx context.Context, now *replay.Recorded) error {
 	recorded := func(k store.Key) (uid, version string, err error) { return now.Object(ctx, k) }
-	err := p.one.agrees(&now.Collection, now.Objects, recorded)
-	if err == nil && p.witness != (store.Key{}) {
-		err = p.newest.agreesAbout(p.witness, &now.Collection, recorded)
+	if p.witness != (store.Key{}) {
+		if err := p.newest.agreesAbout(p.witness, &now.Collection, recorded); err != nil {
+			return err
+		}
 	}
-	return err
+	return p.one.agrees(&now.Collection, now.Objects, recorded)
 }
 
 // prove asks the API server what a verdict needs: whether the caller may list, what the present
