@@ -1,9 +1,15 @@
 package live
 
 import (
+	"errors"
+	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"testing"
+	"time"
+
+	"rockpool.dev/store"
 )
 
 // The list of one item that checks a caller may show what is still on its way to the watch. That is
@@ -138,5 +144,42 @@ func TestANumberThatIsAnEstimateCostsNothingRecorded(t *testing.T) {
 	read := h.get("")
 	if _, err := recorded(t.Context(), &read); err != nil {
 		t.Errorf("what was recorded: %v", err)
+	}
+}
+
+// A client that reads a large list slowly would find no end of it, as often as it asks again.
+func TestTheAPIServerAnswersAClientThatIsTooSlow(t *testing.T) {
+	h := newHarness(t)
+	for i := range 1500 {
+		h.server.objects[fmt.Sprintf("o%04d", i)] = 8
+	}
+	h.record()
+	var slow []*http.Response
+	for range 3 { // more than can be pinned
+		resp := h.List(t.Context(), h.get(""))
+		if resp == nil {
+			t.Fatal("the API server is to answer")
+		}
+		slow = append(slow, resp)
+	}
+	h.server.set("a", nil)
+	h.record()
+	last := slow[len(slow)-1]
+	if _, err := io.Copy(io.Discard, last.Body); !errors.Is(err, store.ErrChanged) {
+		t.Fatalf("the answer ends with %v, so this test shows nothing", err)
+	}
+	for _, resp := range slow {
+		if err := resp.Body.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	h.list("").passed()
+	h.clock.Step(slowTime + time.Second)
+	resp := h.List(t.Context(), h.get(""))
+	if resp == nil {
+		t.Fatal("it stays the API server's")
+	}
+	if err := resp.Body.Close(); err != nil {
+		t.Error(err)
 	}
 }

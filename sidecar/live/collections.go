@@ -3,6 +3,7 @@ package live
 import (
 	"cmp"
 	"context"
+	"maps"
 	"net/http"
 	"sync"
 	"time"
@@ -25,11 +26,13 @@ const (
 	// longestPatience bounds it in any case.
 	patience        = 6 * time.Second
 	longestPatience = time.Minute
+	// slowTime is for how long the API server answers after an answer broke off: the next one would, too.
+	slowTime = 10 * time.Minute
 )
 
 var readsTotal = promauto.NewCounterVec(prometheus.CounterOpts{
 	Name: "rockpool_saved_reads_total",
-	Help: "Lists and watches while the link was up, with online.reads=save, by result: checked or proven (answered from the cache), or why the API server has answered: kind (a parameter that is not saved, or a watch without its initial state), unrecorded, version, pages, small (a list is faster than a proof), failed (a proof did not succeed).",
+	Help: "Lists and watches while the link was up, with online.reads=save, by result: checked or proven (answered from the cache), or why the API server has answered: kind (a parameter that is not saved, or a watch without its initial state), unrecorded, version, pages, small (a list is faster than a proof), slow (an answer broke off, because its client took too long for a collection that changes), failed (a proof did not succeed).",
 }, []string{"result"})
 
 var collectionsOpen = promauto.NewGauge(prometheus.GaugeOpts{
@@ -64,6 +67,7 @@ type Collections struct {
 	mu      sync.Mutex
 	running sync.WaitGroup // the follow of each collection; nobody joins once ctx has ended
 	open    map[key]*collection
+	slow    map[key]time.Time // when an answer broke off last
 }
 
 // key names a collection.
@@ -81,7 +85,24 @@ func New(o Options) *Collections {
 		o.Most = DefaultMost
 	}
 	ctx, end := context.WithCancel(context.Background())
-	return &Collections{Options: o, ctx: ctx, end: end, pace: newPace(o.Clock, cmp.Or(o.Rate, firstRate)), open: map[key]*collection{}}
+	return &Collections{Options: o, ctx: ctx, end: end, pace: newPace(o.Clock, cmp.Or(o.Rate, firstRate)), open: map[key]*collection{}, slow: map[key]time.Time{}}
+}
+
+// brokenOff notes that an answer broke off while its client read it.
+func (s *Collections) brokenOff(k key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.Clock.Now()
+	maps.DeleteFunc(s.slow, func(_ key, at time.Time) bool { return now.Sub(at).Abs() > slowTime })
+	s.slow[k] = now
+}
+
+// isSlow reports whether an answer has broken off of late.
+func (s *Collections) isSlow(k key) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at, broke := s.slow[k]
+	return broke && s.Clock.Now().Sub(at).Abs() <= slowTime
 }
 
 // Run waits until ctx ends. Then it ends the watches of the collections, and returns when they have.

@@ -45,6 +45,7 @@ func TestWhoAnswersARead(t *testing.T) {
 		"a client that acts as somebody else passes":             {"", http.Header{"Impersonate-User": {"a"}}, same, Pass, "kind"},
 		"a person with curl passes, who gets indented JSON":      {"", http.Header{"User-Agent": {"curl/8"}, "Accept": {"*/*"}}, same, Pass, "kind"},
 		"a client that is not recorded passes":                   {"", nil, func(f *Facts) { f.Principal = "" }, Pass, "kind"},
+		"after an answer that broke off the API server's passes": {"?resourceVersion=0", nil, func(f *Facts) { f.Live, f.Slow = true, true }, Pass, "slow"},
 		"what is not recorded passes":                            {"", nil, func(f *Facts) { f.Recorded = false }, Pass, "unrecorded"},
 		"a list that is faster than a proof passes":              {"", nil, func(f *Facts) { f.List = f.Proof }, Pass, "small"},
 		"it passes also for any version, if it must be proven":   {"?resourceVersion=0", nil, func(f *Facts) { f.List = 0 }, Pass, "small"},

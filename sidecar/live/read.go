@@ -131,7 +131,7 @@ func (s *Collections) decide(ctx context.Context, read *Read) (Verdict, string) 
 	if read.Recorded, err = recorded(ctx, read); err == nil {
 		f.Overtaken = read.Recorded.Overtaken != ""
 		f.Recorded, f.Version, f.Objects = true, read.Recorded.ResourceVersion, read.Recorded.Objects
-		f.Live = s.isLive(read.key())
+		f.Live, f.Slow = s.isLive(read.key()), s.isSlow(read.key())
 		f.List, f.Proof = s.pace.list(read.Recorded.Bytes), s.pace.proofTime()
 	}
 	return Decide(f)
@@ -187,6 +187,7 @@ func (s *Collections) giveAs(ctx context.Context, verdict Verdict, read *Read, p
 			case exceedsPage(&read.Info, now.Objects):
 				return errPage
 			}
+			now.BrokenOff = func() { s.brokenOff(read.key()) }
 			err = give(now, proof.header)
 		}
 		if !errors.Is(err, store.ErrChanged) {

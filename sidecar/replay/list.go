@@ -3,6 +3,7 @@ package replay
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -42,6 +43,8 @@ type pages struct {
 	selection
 	buf  []byte // of the object that is being converted
 	done bool
+	// brokenOff is called when the collection is another one by now; nil: nobody is told.
+	brokenOff func()
 }
 
 // reader is what pages are read from: a store.DB, or a store.Pin of it.
@@ -79,6 +82,9 @@ func (p *pages) next(f func(store.Object) error) error {
 		return f(o)
 	})
 	p.within.After, p.done = key, key == nil
+	if errors.Is(err, store.ErrChanged) && p.brokenOff != nil {
+		p.brokenOff()
+	}
 	return p.replayer.damaged(p.collection.ID, err)
 }
 

@@ -23,6 +23,9 @@ type Recorded struct {
 	// Overtaken says what is known that is newer. Then it is not to be answered before it has caught
 	// up with that. Empty: nothing.
 	Overtaken string
+	// BrokenOff, if not nil, is called when an answer breaks off because something newer was recorded
+	// while its client read it: see pinned.
+	BrokenOff func()
 
 	replayer *Replayer
 	selected selection
@@ -113,6 +116,7 @@ func (r *Recorded) pinned(ctx context.Context) (pages, error) {
 	defer cancel()
 	pin, err := r.replayer.db.Pin(waiting, ctx)
 	pages := r.replayer.pages(ctx, r.selected)
+	pages.brokenOff = r.BrokenOff
 	switch {
 	case err == nil:
 		pages.from = pin
