@@ -295,9 +295,10 @@ func (db *DB) Size(ctx context.Context, collection, revision int64) (objects int
 	return objects, bytes, err
 }
 
-// Newest returns the object of a collection with the latest resourceVersion, without its payload. It
-// returns ErrNotFound if there is none, and ErrChanged if the collection is no longer at the revision.
-func (db *DB) Newest(ctx context.Context, collection, revision int64) (newest Object, err error) {
+// Newest returns the object of a collection with the latest resourceVersion, without its payload, of
+// those for which which is true. It returns ErrNotFound if there is none, and ErrChanged if the
+// collection is no longer at the revision.
+func (db *DB) Newest(ctx context.Context, collection, revision int64, which func(Object) bool) (newest Object, err error) {
 	err = db.view(ctx, "find newest object", func(tx *sql.Tx) error {
 		if err := checkRevision(ctx, tx, collection, revision); err != nil {
 			return err
@@ -313,7 +314,7 @@ func (db *DB) Newest(ctx context.Context, collection, revision int64) (newest Ob
 			if err := rows.Scan(&o.Namespace, &o.Name, &o.UID, &o.ResourceVersion); err != nil {
 				return err
 			}
-			if newest.Name == "" || NewerVersion(o.ResourceVersion, newest.ResourceVersion) {
+			if which(o) && (newest.Name == "" || NewerVersion(o.ResourceVersion, newest.ResourceVersion)) {
 				newest = o
 			}
 		}

@@ -57,7 +57,7 @@ func TestTheNewestObjectMayChangeDuringAProof(t *testing.T) {
 			h.server.revision = 20
 			h.server.answer = func(r *http.Request) *http.Response {
 				selector := r.URL.Query().Get("fieldSelector")
-				if selector == "" {
+				if selector != "metadata.name=c" {
 					return nil
 				}
 				later := &server{revision: 21, objects: maps.Clone(h.server.objects)}
@@ -181,5 +181,35 @@ func TestTheAPIServerAnswersAClientThatIsTooSlow(t *testing.T) {
 	}
 	if err := resp.Body.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// An object that changes often proves nothing of the others. Another one does.
+func TestWhatHasNotChangedProvesThatNothingElseHas(t *testing.T) {
+	for name, c := range map[string]struct {
+		b     int
+		saved bool
+	}{
+		"the next one is as recorded": {6, true},
+		"it is not":                   {4, false}, // the cluster was restored to before its last change
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t)
+			h.server.mu.Lock()
+			h.server.revision, h.server.objects["b"] = 19, c.b
+			h.server.mu.Unlock()
+			h.server.set("c", nil)
+			list, read := h.list(""), h.get("")
+			w := h.server.watch(1)
+			_, _ = io.WriteString(w.w, `{"type":"MODIFIED","object":`+object("c", 20)+"}\n")
+			if c.saved {
+				list.saved(20, "a@5", "b@6", "c@20")
+				return
+			}
+			list.passed()
+			if _, err := recorded(t.Context(), &read); err == nil {
+				t.Error("what is recorded is left")
+			}
+		})
 	}
 }

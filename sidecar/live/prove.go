@@ -2,6 +2,8 @@ package live
 
 import (
 	"context"
+	"errors"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -11,16 +13,27 @@ import (
 
 // proof is what the API server has said on behalf of a read.
 type proof struct {
-	one         // the first item
-	newest  one // the object of the recorded ones that has changed last
-	witness store.Key
+	one       // the first item
+	witnesses []witness
+}
+
+// witness is what the API server has said of one of the recorded objects.
+type witness struct {
+	one
+	key store.Key
+}
+
+// changed reports whether the object has changed since a version, so that it proves nothing about the
+// states before.
+func (w *witness) changed(since string) bool {
+	return w.item == nil || store.NewerVersion(w.item.ResourceVersion, since)
 }
 
 // agrees returns an error if what is recorded contradicts the proof.
 func (p *proof) agrees(ctx context.Context, now *replay.Recorded) error {
 	recorded := func(k store.Key) (uid, version string, err error) { return now.Object(ctx, k) }
-	if p.witness != (store.Key{}) {
-		if err := p.newest.agreesAbout(p.witness, &now.Collection, recorded); err != nil {
+	for _, w := range p.witnesses {
+		if err := w.agreesAbout(w.key, &now.Collection, recorded); err != nil {
 			return err
 		}
 	}
@@ -41,7 +54,6 @@ func (s *Collections) prove(ctx context.Context, verdict Verdict, read *Read) (p
 		p.one, err = s.asked(limited, read, store.Key{})
 		return p, err
 	}
-	p.witness = read.Recorded.Newest.Key()
 	limited, cancel := context.WithTimeout(whole, most)
 	defer cancel()
 	group, asking := errgroup.WithContext(limited)
@@ -49,15 +61,16 @@ func (s *Collections) prove(ctx context.Context, verdict Verdict, read *Read) (p
 		p.one, err = s.asked(asking, read, store.Key{})
 		return err
 	})
-	if p.witness != (store.Key{}) {
+	if newest := read.Recorded.Newest.Key(); newest != (store.Key{}) {
+		p.witnesses = []witness{{key: newest}}
 		group.Go(func() (err error) {
-			p.newest, err = s.asked(asking, read, p.witness)
+			p.witnesses[0].one, err = s.asked(asking, read, newest)
 			return err
 		})
 	}
 	err = group.Wait()
-	if err == nil {
-		err = p.newest.mayFollow(&read.Recorded)
+	if err == nil && len(p.witnesses) > 0 {
+		err = p.witnesses[0].mayFollow(&read.Recorded)
 	}
 	if err != nil || !store.NewerVersion(p.version, read.Recorded.ResourceVersion) {
 		return p, err
@@ -68,8 +81,43 @@ func (s *Collections) prove(ctx context.Context, verdict Verdict, read *Read) (p
 	}
 	err = s.reach(whole, c, p.version, most)
 	s.leave(c, err)
+	if err == nil {
+		err = s.findWitness(whole, read, &p)
+	}
 	return p, err
 }
+
+// findWitness asks for further objects as long as the witnesses have changed since the recorded
+// version: for the one that has changed last of those that have not.
+func (s *Collections) findWitness(ctx context.Context, read *Read, p *proof) error {
+	since := read.Recorded.ResourceVersion
+	for tries := 0; len(p.witnesses) > 0 && p.witnesses[len(p.witnesses)-1].changed(since); tries++ {
+		if tries == attempts {
+			return errHot
+		}
+		now, err := recorded(ctx, read)
+		if err != nil {
+			return err
+		}
+		next, err := now.Unchanged(ctx, since, func(k store.Key) bool {
+			return slices.ContainsFunc(p.witnesses, func(w witness) bool { return w.key == k })
+		})
+		switch {
+		case errors.Is(err, store.ErrChanged):
+			continue
+		case err != nil || next == (store.Key{}):
+			return err
+		}
+		answer, err := s.asked(ctx, read, next)
+		if err != nil {
+			return err
+		}
+		p.witnesses = append(p.witnesses, witness{answer, next})
+	}
+	return nil
+}
+
+var errHot = errors.New("the objects that could prove that no others have changed keep changing")
 
 // asked is a list of one item, which must not be older than what is recorded.
 func (s *Collections) asked(ctx context.Context, read *Read, named store.Key) (one, error) {

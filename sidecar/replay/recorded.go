@@ -61,9 +61,20 @@ func (r *Replayer) recorded(ctx context.Context, q Request) (found Recorded, err
 		found.Objects, found.Bytes, err = r.db.Size(ctx, found.ID, found.Revision)
 	}
 	if err == nil && found.Objects > 0 {
-		found.Newest, err = r.db.Newest(ctx, found.ID, found.Revision)
+		found.Newest, err = r.db.Newest(ctx, found.ID, found.Revision, func(store.Object) bool { return true })
 	}
 	return found, err
+}
+
+// Unchanged returns the object that has changed last of those that have not changed since a version,
+// apart from some. It is zero if there is none. It returns store.ErrChanged if something newer was
+// recorded.
+func (r *Recorded) Unchanged(ctx context.Context, since string, apart func(store.Key) bool) (store.Key, error) {
+	o, err := r.replayer.db.Newest(ctx, r.ID, r.Revision, func(o store.Object) bool { return !store.NewerVersion(o.ResourceVersion, since) && !apart(o.Key()) })
+	if errors.Is(err, store.ErrNotFound) {
+		return store.Key{}, nil
+	}
+	return o.Key(), err
 }
 
 // Object returns the uid and the resourceVersion of one of the objects, empty if there is no such
