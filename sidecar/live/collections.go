@@ -68,6 +68,7 @@ type Collections struct {
 	running sync.WaitGroup // the follow of each collection; nobody joins once ctx has ended
 	open    map[key]*collection
 	slow    map[key]time.Time // when an answer broke off last
+	counted map[key]int64     // when the API server first counted another number of objects, as store.DB.Next
 }
 
 // key names a collection.
@@ -85,7 +86,19 @@ func New(o Options) *Collections {
 		o.Most = DefaultMost
 	}
 	ctx, end := context.WithCancel(context.Background())
-	return &Collections{Options: o, ctx: ctx, end: end, pace: newPace(o.Clock, cmp.Or(o.Rate, firstRate)), open: map[key]*collection{}, slow: map[key]time.Time{}}
+	return &Collections{Options: o, ctx: ctx, end: end, pace: newPace(o.Clock, cmp.Or(o.Rate, firstRate)), open: map[key]*collection{}, slow: map[key]time.Time{}, counted: map[key]int64{}}
+}
+
+// isEstimate reports whether the API server counts objects only about. The first time that its number
+// differs it may be right. If it still differs from a list that was asked for since, it is an estimate.
+func (s *Collections) isEstimate(k key, c *store.Collection) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first, differed := s.counted[k]
+	if !differed {
+		s.counted[k] = c.Position().Told
+	}
+	return differed && c.Asked > first
 }
 
 // brokenOff notes that an answer broke off while its client read it.

@@ -134,7 +134,7 @@ func TestTheAPIServerAnswersWhatIsDoubtful(t *testing.T) {
 			_ = w.w.Close()
 		}},
 		"the cluster was restored, and is older":                                                     {func(h *harness) { h.server.revision = 9 }, nil},
-		"the number of objects is another one":                                                       {func(h *harness) { delete(h.server.objects, "b") }, nil},
+		"it has other objects at the revision":                                                       {func(h *harness) { delete(h.server.objects, "b") }, nil},
 		"it has another version of the first object":                                                 {func(h *harness) { h.server.objects["a"] = 4 }, nil},
 		"it has passed the version, with a change of the newest object that the watch does not tell": {func(h *harness) { h.server.revision, h.server.objects["c"] = 20, 9 }, nil},
 		"it has passed the version, with a change that the watch does not tell": {func(h *harness) { h.server.revision, h.server.objects["a"] = 20, 9 }, func(h *harness, w *stream) {

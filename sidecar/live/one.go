@@ -32,9 +32,9 @@ var (
 	errOlder   = errors.New("the API server is at an older revision than what is recorded; perhaps the cluster was restored from a backup")
 	// errContradiction says that two states at the same revision differ.
 	errContradiction = errors.New("what is recorded contradicts the API server; perhaps the cluster was restored from a backup")
-	// errCount says that the numbers of objects differ. That of kube-apiserver is exact, but clients are
-	// not to rely on it (metav1.ListMeta): the API server is to answer, and what is recorded stays.
-	errCount = errors.New("the API server counts another number of objects than is recorded")
+	// errCount says that nothing but the numbers of objects differ. That of kube-apiserver is exact, but
+	// clients are not to rely on it (metav1.ListMeta).
+	errCount = fmt.Errorf("%w: it counts another number of objects", errContradiction)
 )
 
 // askOne lists the first item of what a read asks for, in metadata only, as the same caller; with a key,

@@ -86,7 +86,7 @@ func (w *world) cut(n int) error {
 		return err
 	}
 	if w.history.Save {
-		if err := w.save(n); err != nil {
+		if err := w.save(n); err != nil || w.misled {
 			return err
 		}
 	}

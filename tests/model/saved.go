@@ -55,7 +55,11 @@ func (w *world) checkSaved(p *program, a ask) error {
 	for _, o := range w.server.list(w.server.now(), a.scope) {
 		want = append(want, shown(o, got.form))
 	}
-	if !slices.EqualFunc(want, got.objects, sameVersion) && !w.unnoticed(a, want, got.objects) {
+	switch {
+	case slices.EqualFunc(want, got.objects, sameVersion):
+	case w.unnoticed(a, want, got.objects):
+		w.misled = true
+	default:
 		v.why = fmt.Sprintf("it is %v", want)
 		return &v
 	}

@@ -36,6 +36,7 @@ type world struct {
 	resume   func()       // lets a store go on that is held up; nil: it is not
 	wall     atomic.Int64 // the wall clock, in milliseconds after the epoch
 	tick     int          // counts the steps of the history
+	misled   bool         // a saved read has not noticed a restore: what follows is not judged; see unnoticed
 	counts   counts
 	answerer answerer
 }
