@@ -56,8 +56,8 @@ func (w *world) checkSaved(p *program, a ask) error {
 		want = append(want, shown(o, got.form))
 	}
 	switch {
-	case slices.EqualFunc(want, got.objects, sameVersion):
-	case w.unnoticed(a, want, got.objects):
+	case slices.Equal(want, got.objects):
+	case slices.EqualFunc(want, got.objects, sameVersion), w.unnoticed(a, want, got.objects):
 		w.misled = true
 	default:
 		v.why = fmt.Sprintf("it is %v", want)
