@@ -232,6 +232,8 @@ func TestCases(t *testing.T) {
 			opened(watchOf(onlyA).from(fromState)), asked(lists(onlyA)), made(a), told},
 		"opaque versions: a watch goes on from an older version, once more": {
 			asked(lists(all)), opened(watchOf(all)), made(a), deleted(a), told, opened(watchOf(all)), told1},
+		"opaque versions: a late event of a deleted object, after a list that lacks it": {
+			made(a), asked(one(get, a)), opened(watchOf(onlyA)), updated(a), asked(one(remove, a)), asked(lists(app)), told1},
 		"opaque versions: a POST under way with an event of a list with a label": {
 			asked(lists(front)), opened(watchOf(front)), made(b), asked(one(post, a)), {action: delivers, n: 1}},
 		"a restored cluster: the first page of a list has an object as it was before a 404": {
