@@ -117,7 +117,11 @@ func (s *Snapshot) Commit(tx *Tx, meta CollectionMeta) error {
 		current.Changed = meta.ResourceVersion
 	}
 	now := tx.nowMilli()
-	_, err = tx.tx.Exec(`UPDATE collection SET state = 'complete', kind = ?, api_version = ?, envelope = ?, resource_version = ?, list_version = ?,
+	state := ""
+	if target == s.fill { // each statement that sets it writes two indexes, too
+		state = `state = 'complete', `
+	}
+	_, err = tx.tx.Exec(`UPDATE collection SET `+state+`kind = ?, api_version = ?, envelope = ?, resource_version = ?, list_version = ?,
 		asked = ?, told = ?, read = ?, moved = 0, changed_version = ?, revision = revision + 1, synced_at = ?, used_at = ? WHERE id = ?`,
 		meta.Kind, meta.APIVersion, meta.Envelope, meta.ResourceVersion, meta.ResourceVersion,
 		s.when.Asked, s.when.Told, s.when.Read, current.Changed, now, now, target)
@@ -135,8 +139,14 @@ func (s *Snapshot) merge(tx *Tx, base Collection) (changed bool, err error) {
 			return false, err
 		}
 	}
-	changed, err = s.dropUnlisted(tx, base)
+	rows, err := s.count(tx)
 	if err != nil {
+		return false, err
+	}
+	if s.fill == 0 && rows == s.unchanged.len() { // which are all there
+		return false, nil
+	}
+	if changed, err = s.dropUnlisted(tx, base); err != nil {
 		return false, err
 	}
 	var moved int64
@@ -153,14 +163,19 @@ func (s *Snapshot) merge(tx *Tx, base Collection) (changed bool, err error) {
 		}
 	}
 	// Damage to an index may have hidden a row.
-	var rows int64
-	if err := tx.tx.QueryRow(`SELECT count(*) FROM object WHERE collection_id = ?`, s.base).Scan(&rows); err != nil {
-		return false, tx.wrapErr("check snapshot", err)
+	if rows, err = s.count(tx); err != nil {
+		return false, err
 	}
 	if listed := s.unchanged.len() + moved; rows != listed {
 		return false, tx.wrapErr("check snapshot", fmt.Errorf("%w: %d rows of a list of %d objects", ErrCorrupt, rows, listed))
 	}
 	return changed || moved > 0, nil
+}
+
+// count is the number of objects of base.
+func (s *Snapshot) count(tx *Tx) (rows int64, err error) {
+	err = tx.tx.QueryRow(`SELECT count(*) FROM object WHERE collection_id = ?`, s.base).Scan(&rows)
+	return rows, tx.wrapErr("check snapshot", err)
 }
 
 // mergeBatch bounds the rows of base that are in memory at once.
