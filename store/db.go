@@ -45,6 +45,7 @@ type file struct {
 
 	collections collectionCache
 	copies      copies
+	outlines    outlines
 	attached    bool // another process may write the file
 }
 

@@ -4,7 +4,8 @@ import "fmt"
 
 // rebase takes into account what has become of base since the snapshot was begun: events have changed
 // it, and other lists were merged into it. Objects of fill that base has by now are unchanged. It
-// returns ErrBaseGone if another list has replaced an object that was unchanged.
+// returns ErrBaseGone if another list, or an event since the outline, has replaced an object that was
+// unchanged.
 func (s *Snapshot) rebase(tx *Tx) error {
 	if s.fill != 0 {
 		const equal = `SELECT b.id, f.id FROM object f JOIN object b ON b.collection_id = ? AND b.namespace = f.namespace AND b.name = f.name
@@ -14,6 +15,7 @@ func (s *Snapshot) rebase(tx *Tx) error {
 			return tx.wrapErr("compare snapshot", err)
 		}
 		for _, ids := range pairs {
+			s.outlined.off = true // it has the other row
 			s.unchanged.add(ids[0])
 			if err := tx.removeRow(ids[1]); err != nil {
 				return err
@@ -29,7 +31,7 @@ func (s *Snapshot) rebase(tx *Tx) error {
 		}
 		more = len(rows) == mergeBatch
 		for _, o := range rows {
-			if after = o.Key(); s.unchanged.has(o.id) {
+			if after = o.Key(); s.unchanged.has(o.id) && !(s.sameIDs.has(o.id) && o.Told > s.same.told) {
 				there++
 			}
 		}

@@ -12,7 +12,8 @@ import (
 // scope's complete collection. Until then readers see the previous collection. Only objects
 // that differ from the previous collection are written.
 //
-// A Snapshot keeps about one bit in memory for each object of the previous collection.
+// A Snapshot keeps about two bits in memory for each object of the previous collection, and its
+// Outline.
 //
 // A Snapshot is for one goroutine. When one of its transactions fails, call Abort.
 type Snapshot struct {
@@ -24,6 +25,10 @@ type Snapshot struct {
 	fill      int64    // the filling collection, of objects that differ from base; 0: none yet
 	unchanged idSet    // the objects of base that the list has, unchanged
 	ahead     lookahead
+	compared  bool     // objects were compared with those of base at revision
+	same      *Outline // with which the list was compared; nil: with none
+	sameIDs   idSet    // the objects of base that are the same as in that outline
+	outlined  outlined
 	filled    int64 // bytes of the objects that were written to fill
 }
 
@@ -63,8 +68,10 @@ func (s *Snapshot) Add(tx *Tx, o Object) error {
 	if err != nil {
 		return err
 	}
+	s.compared = true
 	if known != nil && known.equals(&o) {
 		s.unchanged.add(known.id)
+		s.outlined.add(o.Hash, known.id)
 		if s.fill == 0 {
 			return nil
 		}
@@ -79,7 +86,9 @@ func (s *Snapshot) Add(tx *Tx, o Object) error {
 	o.Asked, o.Told, o.Read = s.when.Asked, s.when.Told, s.when.Read
 	s.filled += int64(len(o.Payload))
 	tx.db.known.raise(s.scope.Of(), o.ResourceVersion)
-	return tx.Put(s.fill, o)
+	id, err := tx.put(s.fill, &o)
+	s.outlined.add(o.Hash, id)
+	return err
 }
 
 func (s *Snapshot) beginFill(tx *Tx) (err error) {
@@ -128,22 +137,25 @@ func (s *Snapshot) Commit(tx *Tx, meta CollectionMeta) error {
 	if err != nil {
 		return tx.wrapErr("commit snapshot", err)
 	}
-	return tx.settleList(s.scope)
+	if err := tx.settleList(s.scope); err != nil {
+		return err
+	}
+	return s.outline(tx, target, meta.ResourceVersion)
 }
 
 // merge moves the objects of fill into base, and deletes the objects that the list lacks. It
 // reports whether base has changed.
 func (s *Snapshot) merge(tx *Tx, base Collection) (changed bool, err error) {
-	if base.Revision != s.revision {
+	before, err := tx.count(s.base)
+	if err != nil {
+		return false, err
+	}
+	if s.compared && base.Revision != s.revision || !s.isOutlined(before) {
 		if err := s.rebase(tx); err != nil {
 			return false, err
 		}
 	}
-	rows, err := s.count(tx)
-	if err != nil {
-		return false, err
-	}
-	if s.fill == 0 && rows == s.unchanged.len() { // which are all there
+	if s.fill == 0 && before.count == s.unchanged.len() { // which are all there
 		return false, nil
 	}
 	if changed, err = s.dropUnlisted(tx, base); err != nil {
@@ -163,19 +175,14 @@ func (s *Snapshot) merge(tx *Tx, base Collection) (changed bool, err error) {
 		}
 	}
 	// Damage to an index may have hidden a row.
-	if rows, err = s.count(tx); err != nil {
+	after, err := tx.count(s.base)
+	if err != nil {
 		return false, err
 	}
-	if listed := s.unchanged.len() + moved; rows != listed {
-		return false, tx.wrapErr("check snapshot", fmt.Errorf("%w: %d rows of a list of %d objects", ErrCorrupt, rows, listed))
+	if listed := s.unchanged.len() + moved; after.count != listed {
+		return false, tx.wrapErr("check snapshot", fmt.Errorf("%w: %d rows of a list of %d objects", ErrCorrupt, after.count, listed))
 	}
 	return changed || moved > 0, nil
-}
-
-// count is the number of objects of base.
-func (s *Snapshot) count(tx *Tx) (rows int64, err error) {
-	err = tx.tx.QueryRow(`SELECT count(*) FROM object WHERE collection_id = ?`, s.base).Scan(&rows)
-	return rows, tx.wrapErr("check snapshot", err)
 }
 
 // mergeBatch bounds the rows of base that are in memory at once.
@@ -192,7 +199,11 @@ func (s *Snapshot) dropUnlisted(tx *Tx, base Collection) (changed bool, err erro
 		}
 		more = len(rows) == mergeBatch
 		for _, o := range rows {
-			if after = o.Key(); o.refilled || s.unchanged.has(o.id) {
+			if after = o.Key(); o.refilled {
+				s.unchanged.remove(o.id) // a bad list may have an object twice
+				continue
+			}
+			if s.unchanged.has(o.id) {
 				continue
 			}
 			changed = true

@@ -15,6 +15,8 @@ type Tx struct {
 	said []Said
 	// symptoms are those of a restored cluster.
 	symptoms []Symptom
+	// outlines are those of the lists that the transaction records, for when it is committed.
+	outlines []scopedOutline
 }
 
 // Said is evidence, recorded in a transaction, that lists of the objects may lack.
@@ -60,7 +62,8 @@ func (db *DB) Update(ctx context.Context, f func(*Tx) error) (err error) {
 	if err != nil {
 		return file.wrapErr("begin", err)
 	}
-	if err := f(&Tx{db: db, file: file, tx: tx}); err != nil {
+	changes := &Tx{db: db, file: file, tx: tx}
+	if err := f(changes); err != nil {
 		if rollback := tx.Rollback(); rollback != nil && !errors.Is(rollback, sql.ErrTxDone) && !errors.Is(err, ErrFull) {
 			return errors.Join(err, file.wrapErr("roll back", rollback))
 		}
@@ -68,6 +71,11 @@ func (db *DB) Update(ctx context.Context, f func(*Tx) error) (err error) {
 	}
 	err = tx.Commit()
 	file.collections.invalidate()
+	if err == nil {
+		for _, o := range changes.outlines {
+			file.outlines.put(o)
+		}
+	}
 	return file.wrapErr("commit", err)
 }
 

@@ -1,0 +1,188 @@
+package store
+
+import (
+	"slices"
+	"sync"
+)
+
+const (
+	// maxOutline bounds the objects of all outlines. Each takes 16 bytes.
+	maxOutline = 32 << 10
+	// outlineWindow is how many items Find skips at most: those that the next list lacks.
+	outlineWindow = 64
+)
+
+// Outline has the items of the list that a complete collection comes from: a hash of the bytes of
+// each, and the row of the object. An item of the next list with the same hash need not be parsed,
+// copied and compared. Outlines are in memory only.
+type Outline struct {
+	collection int64
+	version    string // of the list
+	hashes     []uint64
+	ids        []int64
+	told       int64 // no object of the collection was told later
+}
+
+// Len is the number of items; 0 if o is nil.
+func (o *Outline) Len() int {
+	if o == nil {
+		return 0
+	}
+	return len(o.hashes)
+}
+
+// Version is the resourceVersion of the list.
+func (o *Outline) Version() string { return o.version }
+
+// Find returns the position of an item at or soon after a position, -1 if there is none.
+func (o *Outline) Find(hash uint64, from int) int {
+	if o == nil {
+		return -1
+	}
+	window := o.hashes[min(from, len(o.hashes)):min(from+outlineWindow, len(o.hashes))]
+	if i := slices.Index(window, hash); i >= 0 {
+		return from + i
+	}
+	return -1
+}
+
+// outlines are the outlines of the complete collections, as far as there is room for them.
+type outlines struct {
+	mu  sync.Mutex
+	all []scopedOutline // the least recently recorded first
+	len int             // of all of them
+}
+
+type scopedOutline struct {
+	scope Scope
+	*Outline
+}
+
+// Outline returns the outline of a scope's complete collection; nil: there is none.
+func (db *DB) Outline(s Scope) *Outline {
+	f, release, err := db.acquire()
+	if err != nil {
+		return nil
+	}
+	defer release()
+	o := &f.outlines
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if i := slices.IndexFunc(o.all, func(in scopedOutline) bool { return in.scope == s }); i >= 0 {
+		return o.all[i].Outline
+	}
+	return nil
+}
+
+// put adds the outline of a scope, if it has one, in the place of the one before.
+func (o *outlines) put(s scopedOutline) {
+	o.drop(func(in scopedOutline) bool { return in.scope == s.scope })
+	if s.Outline == nil {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.all, o.len = append(o.all, s), o.len+s.Len()
+	for o.len > maxOutline {
+		o.len -= o.all[0].Len()
+		o.all = slices.Delete(o.all, 0, 1)
+	}
+}
+
+// drop forgets outlines.
+func (o *outlines) drop(which func(scopedOutline) bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.all = slices.DeleteFunc(o.all, func(in scopedOutline) bool {
+		drop := which(in)
+		if drop {
+			o.len -= in.Len()
+		}
+		return drop
+	})
+}
+
+// forgetIfTold forgets the outline of a collection of which an object is written that does not show
+// that it came after the list.
+func (tx *Tx) forgetIfTold(collection, told int64) {
+	undetected := func(in scopedOutline) bool { return in.Outline != nil && in.collection == collection && told <= in.told }
+	tx.file.outlines.drop(undetected)
+	for i := range tx.outlines {
+		if undetected(tx.outlines[i]) {
+			tx.outlines[i].Outline = nil
+		}
+	}
+}
+
+// outlined collects the outline of a list that is being recorded.
+type outlined struct {
+	hashes []uint64
+	ids    []int64
+	off    bool // there is none: it has too many items, or the bytes of one are unknown
+}
+
+// add adds the next item.
+func (o *outlined) add(hash uint64, id int64) {
+	if o.off = o.off || hash == 0 || len(o.ids) == maxOutline/2; o.off {
+		o.hashes, o.ids = nil, nil
+		return
+	}
+	o.hashes, o.ids = append(o.hashes, hash), append(o.ids, id)
+}
+
+// Same records items of the list that are the same as in an outline, from one position to another.
+func (s *Snapshot) Same(tx *Tx, o *Outline, from, to int) error {
+	if err := s.begin(tx); err != nil {
+		return err
+	}
+	if s.base != o.collection {
+		return ErrBaseGone
+	}
+	if s.same == nil {
+		s.same, s.sameIDs = o, idSet{}
+	}
+	whole := from == 0 && to == o.Len() && len(s.outlined.ids) == 0
+	for i := from; i < to; i++ {
+		s.unchanged.add(o.ids[i])
+		s.sameIDs.add(o.ids[i])
+		if !whole {
+			s.outlined.add(o.hashes[i], o.ids[i])
+		}
+	}
+	if whole {
+		s.outlined.hashes, s.outlined.ids = slices.Clip(o.hashes), slices.Clip(o.ids)
+	}
+	return nil
+}
+
+// isOutlined reports whether the rows of base are still those of the outline that the list was
+// compared with.
+func (s *Snapshot) isOutlined(base rows) bool {
+	return s.same == nil || base.count == int64(s.same.Len()) && base.told <= s.same.told
+}
+
+// outline notes the outline of the list, which is recorded as a collection.
+func (s *Snapshot) outline(tx *Tx, collection int64, version string) error {
+	written, err := tx.count(collection)
+	if err != nil {
+		return err
+	}
+	out := scopedOutline{scope: s.scope}
+	// A bad list may have an object twice.
+	if !s.outlined.off && written.count == int64(len(s.outlined.ids)) {
+		out.Outline = &Outline{collection: collection, version: version, hashes: s.outlined.hashes, ids: s.outlined.ids, told: written.told}
+	}
+	tx.outlines = append(tx.outlines, out)
+	return nil
+}
+
+// rows are the objects of a collection.
+type rows struct {
+	count int64
+	told  int64 // when the last of them was told
+}
+
+func (tx *Tx) count(collection int64) (r rows, err error) {
+	err = tx.tx.QueryRow(`SELECT count(*), coalesce(max(told), 0) FROM object WHERE collection_id = ?`, collection).Scan(&r.count, &r.told)
+	return r, tx.wrapErr("count objects", err)
+}
