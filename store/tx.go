@@ -13,6 +13,8 @@ type Tx struct {
 	file *file
 	tx   *sql.Tx
 	said []Said
+	// bound has the prepared statements that were used.
+	bound map[*sql.Stmt]*sql.Stmt
 	// symptoms are those of a restored cluster.
 	symptoms []Symptom
 	// outlines are those of the lists that the transaction records, for when it is committed.
@@ -176,7 +178,19 @@ func collect[T any](scan func(scan func(...any) error) (T, error)) func(*sql.Row
 	}
 }
 
-func (tx *Tx) stmt(s *sql.Stmt) *sql.Stmt { return tx.tx.Stmt(s) }
+// stmt is a prepared statement in the transaction. It makes one of each, not one for each use: they
+// stay in memory until the transaction ends.
+func (tx *Tx) stmt(s *sql.Stmt) *sql.Stmt {
+	bound := tx.bound[s]
+	if bound == nil {
+		if tx.bound == nil {
+			tx.bound = map[*sql.Stmt]*sql.Stmt{}
+		}
+		bound = tx.tx.Stmt(s)
+		tx.bound[s] = bound
+	}
+	return bound
+}
 
 // wrapErr adds a kind to an error.
 func (tx *Tx) wrapErr(op string, err error) error { return tx.file.wrapErr(op, err) }
