@@ -46,7 +46,8 @@ type file struct {
 	collections collectionCache
 	copies      copies
 	outlines    outlines
-	attached    bool // another process may write the file
+	attached    bool        // another process may write the file
+	held        atomic.Bool // see HoldCheckpoints
 }
 
 // Next returns the next sequence number. It orders requests and answers, also across restarts:

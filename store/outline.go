@@ -105,7 +105,9 @@ func (o *outlines) drop(which func(scopedOutline) bool) {
 // forgetIfTold forgets the outline of a collection of which an object is written that does not show
 // that it came after the list.
 func (tx *Tx) forgetIfTold(collection, told int64) {
-	undetected := func(in scopedOutline) bool { return in.Outline != nil && in.collection == collection && told <= in.told }
+	undetected := func(in scopedOutline) bool {
+		return in.Outline != nil && in.collection == collection && told <= in.told
+	}
 	tx.file.outlines.drop(undetected)
 	for i := range tx.outlines {
 		if undetected(tx.outlines[i]) {
