@@ -3,6 +3,7 @@ package store
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 const (
@@ -18,9 +19,16 @@ const (
 type Outline struct {
 	collection int64
 	version    string // of the list
-	hashes     []uint64
-	ids        []int64
-	told       int64 // no object of the collection was told later
+	told       int64  // no object of the collection was told later
+	*outlineItems
+}
+
+// outlineItems are shared by the outlines of lists that follow each other without a difference.
+type outlineItems struct {
+	hashes []uint64
+	ids    []int64
+	// outdated means that an object was changed since, and that neither its id nor told shows that.
+	outdated atomic.Bool
 }
 
 // Len is the number of items; 0 if o is nil.
@@ -65,7 +73,10 @@ func (db *DB) Outline(s Scope) *Outline {
 		return nil
 	}
 	defer release()
-	o := &f.outlines
+	return f.outlines.get(s)
+}
+
+func (o *outlines) get(s Scope) *Outline {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if i := slices.IndexFunc(o.all, func(in scopedOutline) bool { return in.scope == s }); i >= 0 {
@@ -106,7 +117,11 @@ func (o *outlines) drop(which func(scopedOutline) bool) {
 // that it came after the list.
 func (tx *Tx) forgetIfTold(collection, told int64) {
 	undetected := func(in scopedOutline) bool {
-		return in.Outline != nil && in.collection == collection && told <= in.told
+		is := in.Outline != nil && in.collection == collection && told <= in.told
+		if is {
+			in.outdated.Store(true)
+		}
+		return is
 	}
 	tx.file.outlines.drop(undetected)
 	for i := range tx.outlines {
@@ -118,13 +133,17 @@ func (tx *Tx) forgetIfTold(collection, told int64) {
 
 // outlined collects the outline of a list that is being recorded.
 type outlined struct {
-	hashes []uint64
-	ids    []int64
-	off    bool // there is none: it has too many items, or the bytes of one are unknown
+	outlineItems
+	before *outlineItems // which the list has all the same; nil: it has not
+	off    bool          // there is none: it has too many items, or the bytes of one are unknown
 }
 
 // add adds the next item.
 func (o *outlined) add(hash uint64, id int64) {
+	if o.before != nil {
+		o.hashes, o.ids = slices.Clone(o.before.hashes), slices.Clone(o.before.ids)
+		o.before = nil
+	}
 	if o.off = o.off || hash == 0 || len(o.ids) == maxOutline/2; o.off {
 		o.hashes, o.ids = nil, nil
 		return
@@ -143,7 +162,7 @@ func (s *Snapshot) Same(tx *Tx, o *Outline, from, to int) error {
 	if s.same == nil {
 		s.same, s.sameIDs = o, idSet{}
 	}
-	whole := from == 0 && to == o.Len() && len(s.outlined.ids) == 0
+	whole := from == 0 && to == o.Len() && s.outlined.ids == nil && s.outlined.before == nil && !s.outlined.off
 	for i := from; i < to; i++ {
 		s.unchanged.add(o.ids[i])
 		s.sameIDs.add(o.ids[i])
@@ -152,15 +171,29 @@ func (s *Snapshot) Same(tx *Tx, o *Outline, from, to int) error {
 		}
 	}
 	if whole {
-		s.outlined.hashes, s.outlined.ids = slices.Clip(o.hashes), slices.Clip(o.ids)
+		s.outlined.before = o.outlineItems
 	}
 	return nil
 }
 
-// isOutlined reports whether the rows of base are still those of the outline that the list was
-// compared with.
-func (s *Snapshot) isOutlined(base rows) bool {
-	return s.same == nil || base.count == int64(s.same.Len()) && base.told <= s.same.told
+// isOutlined reports whether the rows of base are surely those of the outline that the list was
+// compared with: no other list was recorded since, and no event.
+func (s *Snapshot) isOutlined(tx *Tx, base rows) bool {
+	if s.same == nil {
+		return true
+	}
+	current := tx.outline(s.scope)
+	return current != nil && current.outlineItems == s.same.outlineItems && base.count == int64(s.same.Len()) && base.told <= s.same.told
+}
+
+// outline is DB.Outline with what the transaction has changed.
+func (tx *Tx) outline(s Scope) *Outline {
+	for _, o := range slices.Backward(tx.outlines) {
+		if o.scope == s {
+			return o.Outline
+		}
+	}
+	return tx.file.outlines.get(s)
 }
 
 // outline notes the outline of the list, which is recorded as a collection.
@@ -169,10 +202,13 @@ func (s *Snapshot) outline(tx *Tx, collection int64, version string) error {
 	if err != nil {
 		return err
 	}
-	out := scopedOutline{scope: s.scope}
+	out, items := scopedOutline{scope: s.scope}, s.outlined.before
+	if items == nil {
+		items = &outlineItems{hashes: s.outlined.hashes, ids: s.outlined.ids}
+	}
 	// A bad list may have an object twice.
-	if !s.outlined.off && written.count == int64(len(s.outlined.ids)) {
-		out.Outline = &Outline{collection: collection, version: version, hashes: s.outlined.hashes, ids: s.outlined.ids, told: written.told}
+	if !s.outlined.off && written.count == int64(len(items.ids)) {
+		out.Outline = &Outline{collection: collection, version: version, told: written.told, outlineItems: items}
 	}
 	tx.outlines = append(tx.outlines, out)
 	return nil

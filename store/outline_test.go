@@ -108,6 +108,10 @@ func TestAnOutlineDoesNotHideWhatHasHappenedSince(t *testing.T) {
 			return errors.Join(tx.RemoveEvent(c.ID, c.Scope, Key{"shop", "a"}, Evidence{Says: Gone, Version: "150", Asked: n, Told: n, Read: Stream}),
 				tx.PutEvent(c.ID, c.Scope, event(tx.db, object("new", 151))))
 		},
+		"another list has replaced an object": func(tx *Tx, c Collection) error {
+			list := NewSnapshot(c.Scope, Evidence{Asked: 1, Told: 1, Read: Latest}) // asked for before the first one
+			return errors.Join(list.Add(tx, object("a", 150)), list.Add(tx, object("b", 2)), list.Commit(tx, commitAt("160")))
+		},
 		"the collection was forgotten": func(tx *Tx, c Collection) error { return tx.Forget(c) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -137,7 +141,8 @@ func TestAnEventThatWasToldBeforeTheListEndsItsOutline(t *testing.T) {
 	s := scope("shop")
 	early := db.Next()
 	record(t, db, s, "100", hashed(object("a", 1), object("b", 2))...)
-	if db.Outline(s).Len() != 2 {
+	outline := db.Outline(s)
+	if outline.Len() != 2 {
 		t.Fatal("there is no outline")
 	}
 	c, _ := complete(t, db, s)
@@ -148,6 +153,13 @@ func TestAnEventThatWasToldBeforeTheListEndsItsOutline(t *testing.T) {
 	})
 	if db.Outline(s) != nil {
 		t.Error("the outline does not show that an object was changed since")
+	}
+	list := NewSnapshot(s, asked(db))
+	err := db.Update(t.Context(), func(tx *Tx) error {
+		return errors.Join(list.Same(tx, outline, 0, 2), list.Commit(tx, commitAt("200")))
+	})
+	if !errors.Is(err, ErrBaseGone) {
+		t.Errorf("a list that came meanwhile was recorded: %v", err)
 	}
 }
 
@@ -167,7 +179,7 @@ func TestAnOutlineIsOfWhatIsCommitted(t *testing.T) {
 func TestOutlinesAreBounded(t *testing.T) {
 	var o outlines
 	for i := range 10 {
-		o.put(scopedOutline{Scope{Namespace: string(rune('a' + i))}, &Outline{hashes: make([]uint64, maxOutline/4)}})
+		o.put(scopedOutline{Scope{Namespace: string(rune('a' + i))}, &Outline{outlineItems: &outlineItems{hashes: make([]uint64, maxOutline/4)}}})
 	}
 	if o.len > maxOutline || len(o.all) != 4 || o.all[0].scope.Namespace != "g" {
 		t.Errorf("%d objects in %d outlines, the first of them of %q", o.len, len(o.all), o.all[0].scope.Namespace)

@@ -31,7 +31,8 @@ func (s *Snapshot) rebase(tx *Tx) error {
 		}
 		more = len(rows) == mergeBatch
 		for _, o := range rows {
-			if after = o.Key(); s.unchanged.has(o.id) && !(s.sameIDs.has(o.id) && o.Told > s.same.told) {
+			replaced := s.sameIDs.has(o.id) && o.Told > s.same.told
+			if after = o.Key(); s.unchanged.has(o.id) && !replaced {
 				there++
 			}
 		}

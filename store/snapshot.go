@@ -150,7 +150,10 @@ func (s *Snapshot) merge(tx *Tx, base Collection) (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if s.compared && base.Revision != s.revision || !s.isOutlined(before) {
+	if s.same != nil && s.same.outdated.Load() {
+		return false, fmt.Errorf("merge snapshot: %w", ErrBaseGone)
+	}
+	if s.compared && base.Revision != s.revision || !s.isOutlined(tx, before) {
 		if err := s.rebase(tx); err != nil {
 			return false, err
 		}

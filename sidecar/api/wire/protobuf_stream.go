@@ -34,7 +34,7 @@ func (s *chunkBuffer) write(p []byte, step func([]byte) (int, error)) (int, erro
 		n, err := s.step(s.unfinished, step)
 		switch {
 		case err != nil:
-			return 0, s.fail(err, s.unfinished[:held], p)
+			return 0, s.fail(err, held, p)
 		case n == 0:
 			p = p[len(s.unfinished)-held:]
 		case n < held:
@@ -46,7 +46,7 @@ func (s *chunkBuffer) write(p []byte, step func([]byte) (int, error)) (int, erro
 	for len(p) > 0 {
 		n, err := s.step(p, step)
 		if err != nil {
-			return 0, s.fail(err, nil, p)
+			return 0, s.fail(err, 0, p)
 		}
 		if n == 0 {
 			s.unfinished = append(s.unfinished, p...)
@@ -66,9 +66,9 @@ func (s *chunkBuffer) step(input []byte, step func([]byte) (int, error)) (int, e
 	return n, err
 }
 
-// fail ends the splitting. Nothing of what is held back and of rest was consumed.
-func (s *chunkBuffer) fail(err error, held, rest []byte) error {
-	s.failure, s.unfinished = err, append(held, rest...)
+// fail ends the splitting. The first bytes of unfinished, and rest, were not consumed.
+func (s *chunkBuffer) fail(err error, held int, rest []byte) error {
+	s.failure, s.unfinished = err, append(s.unfinished[:held], rest...)
 	return err
 }
 
