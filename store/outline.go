@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 const (
@@ -11,6 +12,9 @@ const (
 	maxOutline = 32 << 10
 	// outlineWindow is how many items Find skips at most: those that the next list lacks.
 	outlineWindow = 64
+	// outlineLife is for how long lists are compared with an outline. Then one is compared with the
+	// rows, which repairs what the disk has damaged.
+	outlineLife = time.Hour
 )
 
 // Outline has the items of the list that a complete collection comes from: a hash of the bytes of
@@ -27,6 +31,7 @@ type Outline struct {
 type outlineItems struct {
 	hashes []uint64
 	ids    []int64
+	made   time.Time // when each object was last compared with its row, or written
 	// outdated means that an object was changed since, and that neither its id nor told shows that.
 	outdated atomic.Bool
 }
@@ -73,7 +78,11 @@ func (db *DB) Outline(s Scope) *Outline {
 		return nil
 	}
 	defer release()
-	return f.outlines.get(s)
+	o := f.outlines.get(s)
+	if o != nil && db.opts.Now().Sub(o.made).Abs() > outlineLife {
+		return nil
+	}
+	return o
 }
 
 func (o *outlines) get(s Scope) *Outline {
@@ -204,7 +213,10 @@ func (s *Snapshot) outline(tx *Tx, collection int64, version string) error {
 	}
 	out, items := scopedOutline{scope: s.scope}, s.outlined.before
 	if items == nil {
-		items = &outlineItems{hashes: s.outlined.hashes, ids: s.outlined.ids}
+		items = &outlineItems{hashes: s.outlined.hashes, ids: s.outlined.ids, made: tx.db.opts.Now()}
+		if s.same != nil {
+			items.made = s.same.made
+		}
 	}
 	// A bad list may have an object twice.
 	if !s.outlined.off && written.count == int64(len(items.ids)) {

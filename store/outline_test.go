@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 )
 
 // hashed gives objects hashes that differ with their versions.
@@ -174,6 +175,32 @@ func TestAnOutlineIsOfWhatIsCommitted(t *testing.T) {
 	if !errors.Is(err, failed) || db.Outline(s) != nil {
 		t.Errorf("%v, and an outline of %d", err, db.Outline(s).Len())
 	}
+}
+
+func TestAListIsComparedWithItsRowsOnceAnHour(t *testing.T) {
+	now := time.UnixMilli(1_700_000_000_000)
+	db, err := Open(t.Context(), t.TempDir(), Options{Now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	s := scope("shop")
+	list := func(rv string, objects ...Object) {
+		list := NewSnapshot(s, asked(db))
+		update(t, db, func(tx *Tx) error {
+			return errors.Join(addKnown(list, tx, db.Outline(s), hashed(objects...)), list.Commit(tx, commitAt(rv)))
+		})
+	}
+	list("100", object("a", 1), object("b", 2))
+	if _, err := db.file.write.ExecContext(t.Context(), `UPDATE object SET resource_version = '7' WHERE name = 'a'`); err != nil { // damage
+		t.Fatal(err)
+	}
+	for range 3 {
+		now = now.Add(25 * time.Minute)
+		list("200", object("a", 1), object("b", 300))
+	}
+	_, found := complete(t, db, s)
+	want(t, found, "a@1", "b@300")
 }
 
 func TestOutlinesAreBounded(t *testing.T) {
