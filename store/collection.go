@@ -230,6 +230,7 @@ func (tx *Tx) touch(id int64) error {
 
 // dropCollection deletes a collection with its objects.
 func (tx *Tx) dropCollection(id int64) error {
+	tx.file.outlines.drop(func(in scopedOutline) bool { return in.collection == id })
 	_, err := tx.tx.Exec(`DELETE FROM collection WHERE id = ?`, id)
 	return tx.wrapErr("drop collection", err)
 }

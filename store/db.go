@@ -47,7 +47,9 @@ type file struct {
 
 	collections collectionCache
 	copies      copies
-	attached    bool // another process may write the file
+	outlines    outlines
+	attached    bool        // another process may write the file
+	held        atomic.Bool // see HoldCheckpoints
 }
 
 // Next returns the next sequence number. It orders requests and answers, also across restarts:

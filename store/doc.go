@@ -23,6 +23,8 @@
 //
 //	snapshot.go makes a list the complete collection of its scope
 //	unfinished.go gives up the lists of a process that was killed
+//	outline.go  has hashes of the last list, so that the next one need not be compared with its rows
+//	checkpoint.go keeps the log from being merged into the file while a list comes in
 //	evict.go    deletes least recently used rows, and shrinks the file
 //	forget.go   deletes a collection, so that nothing older takes its place
 //	evidence.go says which of two answers of the server is newer, for rows and observations alike
@@ -47,5 +49,6 @@
 // Of a response only the size is checked. A bit that a flash card flips inside a response, a name,
 // a version or a label stays undetected: checksums of pages would need a file system of our own
 // below SQLite.
-// A new list or response repairs it, because the recorder compares it with the rows.
+// A new list or response repairs it, because the recorder compares it with the rows; a list that
+// follows another within an hour is compared with what is in memory of that one (outline.go).
 package store

@@ -33,6 +33,8 @@ type Object struct {
 	// Asked, Told and Read say how the object came; see Evidence.
 	Asked, Told int64
 	Read        Read
+	// Hash is of the bytes of an item of a list, for the list's Outline; 0: unknown. It is not stored.
+	Hash uint64
 }
 
 // Key identifies the object.
@@ -45,6 +47,13 @@ func (o *Object) Evidence() Evidence {
 
 // Put adds or replaces an object.
 func (tx *Tx) Put(collection int64, o Object) error {
+	tx.forgetIfTold(collection, o.Told)
+	_, err := tx.put(collection, &o)
+	return err
+}
+
+// put returns the id of the row, if it is new.
+func (tx *Tx) put(collection int64, o *Object) (id int64, err error) {
 	if o.Labels == "" {
 		o.Labels = "{}"
 	}
@@ -55,8 +64,11 @@ func (tx *Tx) Put(collection int64, o Object) error {
 	if o.Read == "" {
 		o.Read = Lagging
 	}
-	_, err := tx.stmt(tx.file.stmts.put).Exec(collection, o.Namespace, o.Name, o.ResourceVersion, o.UID, updated, o.Asked, o.Told, o.Read, o.Labels, len(o.Payload), checksum(o.Payload), o.Encoding, o.Payload)
-	return tx.wrapErr("put object", err)
+	res, err := tx.stmt(tx.file.stmts.put).Exec(collection, o.Namespace, o.Name, o.ResourceVersion, o.UID, updated, o.Asked, o.Told, o.Read, o.Labels, len(o.Payload), checksum(o.Payload), o.Encoding, o.Payload)
+	if err == nil {
+		id, err = res.LastInsertId()
+	}
+	return id, tx.wrapErr("put object", err)
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

@@ -38,7 +38,8 @@ const (
 type Options struct {
 	// MaxSize is the size, in bytes, above which Evict is needed; 0 means DefaultMaxSize. The
 	// database file never has more than twice as much: a list that comes in needs room beside
-	// the one that it replaces. The write-ahead log takes a few MiB more.
+	// the one that it replaces. The write-ahead log takes a few MiB more,
+	// and a sixteenth of MaxSize while checkpoints are held.
 	MaxSize int64
 	// Now returns the time; nil means time.Now.
 	Now func() time.Time
@@ -167,7 +168,7 @@ func (db *DB) open(ctx context.Context) error {
 		"PRAGMA foreign_keys = ON",
 		"PRAGMA trusted_schema = OFF",
 		"PRAGMA journal_size_limit = 4194304",
-		"PRAGMA wal_autocheckpoint = 1000",
+		autoCheckpoint(checkpointPages),
 		maxPageCount(db.opts.MaxSize),
 	)})
 	f.write.SetMaxOpenConns(1)

@@ -26,7 +26,12 @@ func (s *Snapshot) keep(r *baseRow) {
 
 // unkeep notes that the list has another state of an object of base.
 func (s *Snapshot) unkeep(r *baseRow) {
-	if s.unchanged.has(r.id) {
+	switch {
+	case !s.unchanged.has(r.id):
+	case s.sameIDs.has(r.id):
+		s.unchanged.remove(r.id)
+		s.sameIDs.remove(r.id)
+	default:
 		s.unchanged.remove(r.id)
 		s.sum -= r.state().hash()
 	}
@@ -36,7 +41,8 @@ func (r *baseRow) state() state { return state{r.id, r.Key, r.uid, r.version} }
 
 // rebase takes into account what has become of base since the snapshot was begun: events have changed
 // it, and other lists were merged into it. Objects of fill that base has by now are unchanged. It
-// returns ErrBaseGone if an object that was unchanged is gone, or is another one by now.
+// returns ErrBaseGone if another list, or an event since the outline, has replaced an object that was
+// unchanged.
 func (s *Snapshot) rebase(tx *Tx) error {
 	if s.fill != 0 {
 		const equal = `SELECT b.id, f.id, b.namespace, b.name, b.uid, b.resource_version FROM object f JOIN object b ON b.collection_id = ? AND b.namespace = f.namespace AND b.name = f.name
@@ -53,6 +59,7 @@ func (s *Snapshot) rebase(tx *Tx) error {
 			return tx.wrapErr("compare snapshot", err)
 		}
 		for _, p := range pairs {
+			s.outlined.off = true // it has the other row
 			s.keep(&p.base)
 			if err := tx.removeRow(p.fill); err != nil {
 				return err
@@ -60,6 +67,7 @@ func (s *Snapshot) rebase(tx *Tx) error {
 		}
 	}
 	var sum uint64
+	var same int64
 	var after Key
 	for more := true; more; {
 		rows, err := s.baseObjects(tx, after, mergeBatch)
@@ -68,12 +76,17 @@ func (s *Snapshot) rebase(tx *Tx) error {
 		}
 		more = len(rows) == mergeBatch
 		for _, o := range rows {
-			if after = o.Key(); s.unchanged.has(o.id) {
+			after = o.Key()
+			switch {
+			case !s.unchanged.has(o.id):
+			case !s.sameIDs.has(o.id):
 				sum += state{o.id, after, o.UID, o.ResourceVersion}.hash()
+			case o.Told <= s.same.told:
+				same++
 			}
 		}
 	}
-	if sum != s.sum {
+	if sum != s.sum || same != s.sameIDs.len() {
 		return fmt.Errorf("merge snapshot: %w", ErrBaseGone)
 	}
 	return nil

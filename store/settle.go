@@ -169,6 +169,12 @@ func (tx *Tx) dropIf(table, query string, args []any, which func(scan func(...an
 		if id == 0 {
 			continue
 		}
+		if table == "collection" {
+			if err := tx.dropCollection(id); err != nil {
+				return err
+			}
+			continue
+		}
 		if _, err := tx.tx.Exec(`DELETE FROM `+table+` WHERE id = ?`, id); err != nil {
 			return tx.wrapErr("delete superseded rows", err)
 		}

@@ -12,7 +12,8 @@ import (
 // scope's complete collection. Until then readers see the previous collection. Only objects
 // that differ from the previous collection are written.
 //
-// A Snapshot keeps about one bit in memory for each object of the previous collection.
+// A Snapshot keeps about two bits in memory for each object of the previous collection, and its
+// Outline.
 //
 // A Snapshot is for one goroutine. When one of its transactions fails, call Abort.
 type Snapshot struct {
@@ -23,8 +24,12 @@ type Snapshot struct {
 	revision  int64    // of base when the snapshot was begun
 	fill      int64    // the filling collection, of objects that differ from base; 0: none yet
 	unchanged idSet    // the objects of base that the list has, unchanged
-	sum       uint64   // of what they were, for rebase
+	sum       uint64   // of what they were, for rebase, but for those of sameIDs
 	ahead     lookahead
+	compared  bool     // objects were compared with those of base at revision
+	same      *Outline // with which the list was compared; nil: with none
+	sameIDs   idSet    // the objects of base that are the same as in that outline
+	outlined  outlined
 	filled    int64 // bytes of the objects that were written to fill
 	// kind and apiVersion of the objects, if a client is told of them as they are added.
 	kind, apiVersion string
@@ -70,8 +75,10 @@ func (s *Snapshot) Add(tx *Tx, o Object) error {
 	if err != nil {
 		return err
 	}
+	s.compared = true
 	if known != nil && known.equals(&o) && !known.observed {
 		s.keep(known)
+		s.outlined.add(o.Hash, known.id)
 		if s.fill == 0 {
 			return nil
 		}
@@ -86,7 +93,9 @@ func (s *Snapshot) Add(tx *Tx, o Object) error {
 	o.Asked, o.Told, o.Read = s.when.Asked, s.when.Told, s.when.Read
 	s.filled += int64(len(o.Payload))
 	tx.db.known.raise(s.scope.Of(), o.ResourceVersion)
-	return tx.Put(s.fill, o)
+	id, err := tx.put(s.fill, &o)
+	s.outlined.add(o.Hash, id)
+	return err
 }
 
 func (s *Snapshot) beginFill(tx *Tx) (err error) {
@@ -132,7 +141,11 @@ func (s *Snapshot) Commit(tx *Tx, meta CollectionMeta) error {
 		current.Changed = meta.ResourceVersion
 	}
 	now := tx.nowMilli()
-	_, err = tx.tx.Exec(`UPDATE collection SET state = 'complete', kind = ?, api_version = ?, envelope = ?, resource_version = ?, list_version = ?,
+	state := ""
+	if target == s.fill { // each statement that sets it writes two indexes, too
+		state = `state = 'complete', `
+	}
+	_, err = tx.tx.Exec(`UPDATE collection SET `+state+`kind = ?, api_version = ?, envelope = ?, resource_version = ?, list_version = ?,
 		asked = ?, told = ?, read = ?, moved = 0, changed_version = ?, revision = revision + 1, synced_at = ?, used_at = ? WHERE id = ?`,
 		meta.Kind, meta.APIVersion, meta.Envelope, meta.ResourceVersion, meta.ResourceVersion,
 		s.when.Asked, s.when.Told, s.when.Read, current.Changed, now, now, target)
@@ -142,19 +155,31 @@ func (s *Snapshot) Commit(tx *Tx, meta CollectionMeta) error {
 	if err := tx.settleList(s.scope); err != nil {
 		return err
 	}
-	return s.doubtUnlisted(tx, unlisted, meta.ResourceVersion)
+	if err := s.doubtUnlisted(tx, unlisted, meta.ResourceVersion); err != nil {
+		return err
+	}
+	return s.outline(tx, target, meta.ResourceVersion)
 }
 
 // merge moves the objects of fill into base, and deletes the objects that the list lacks. It
 // reports whether base has changed.
 func (s *Snapshot) merge(tx *Tx, base Collection) (changed bool, err error) {
-	if base.Revision != s.revision {
+	before, err := tx.count(s.base)
+	if err != nil {
+		return false, err
+	}
+	if s.same != nil && s.same.outdated.Load() {
+		return false, fmt.Errorf("merge snapshot: %w", ErrBaseGone)
+	}
+	if s.compared && base.Revision != s.revision || !s.isOutlined(tx, before) {
 		if err := s.rebase(tx); err != nil {
 			return false, err
 		}
 	}
-	changed, err = s.dropUnlisted(tx, base)
-	if err != nil {
+	if s.fill == 0 && before.count == s.unchanged.len() { // which are all there
+		return false, nil
+	}
+	if changed, err = s.dropUnlisted(tx, base); err != nil {
 		return false, err
 	}
 	var moved int64
@@ -171,12 +196,12 @@ func (s *Snapshot) merge(tx *Tx, base Collection) (changed bool, err error) {
 		}
 	}
 	// Damage to an index may have hidden a row.
-	var rows int64
-	if err := tx.tx.QueryRow(`SELECT count(*) FROM object WHERE collection_id = ?`, s.base).Scan(&rows); err != nil {
-		return false, tx.wrapErr("check snapshot", err)
+	after, err := tx.count(s.base)
+	if err != nil {
+		return false, err
 	}
-	if listed := s.unchanged.len() + moved; rows != listed {
-		return false, tx.wrapErr("check snapshot", fmt.Errorf("%w: %d rows of a list of %d objects", ErrCorrupt, rows, listed))
+	if listed := s.unchanged.len() + moved; after.count != listed {
+		return false, tx.wrapErr("check snapshot", fmt.Errorf("%w: %d rows of a list of %d objects", ErrCorrupt, after.count, listed))
 	}
 	return changed || moved > 0, nil
 }
@@ -195,7 +220,11 @@ func (s *Snapshot) dropUnlisted(tx *Tx, base Collection) (changed bool, err erro
 		}
 		more = len(rows) == mergeBatch
 		for _, o := range rows {
-			if after = o.Key(); o.refilled || s.unchanged.has(o.id) {
+			if after = o.Key(); o.refilled {
+				s.unchanged.remove(o.id) // a bad list may have an object twice
+				continue
+			}
+			if s.unchanged.has(o.id) {
 				continue
 			}
 			changed = true
@@ -248,7 +277,7 @@ func (s *Snapshot) GiveUp(tx *Tx, singles Scope, kind, apiVersion string) error 
 	if err != nil {
 		return err
 	}
-	ids = append(ids, observed...)
+	ids = append(ids, slices.DeleteFunc(observed, func(id int64) bool { return !s.unchanged.has(id) })...)
 	if len(ids) > maxGivenUp {
 		if err := s.doubt(tx); err != nil {
 			return err
@@ -315,12 +344,12 @@ func (s *Snapshot) rows(tx *Tx, collection int64) ([]int64, error) {
 	return ids, tx.wrapErr("read snapshot", err)
 }
 
-// observed returns the ids of the unchanged objects of which there are observations.
+// observed returns the ids of the objects of base of which there are observations.
 func (s *Snapshot) observed(tx *Tx) ([]int64, error) {
 	res := s.scope.Of()
 	ids, err := collect(scanID)(tx.tx.Query(`SELECT o.id FROM observation t JOIN object o ON o.collection_id = ? AND o.namespace = t.namespace AND o.name = t.name
 		WHERE t.principal = ? AND t.api_group = ? AND t.resource = ?`, s.base, res.Principal, res.Group, res.Resource))
-	return slices.DeleteFunc(ids, func(id int64) bool { return !s.unchanged.has(id) }), tx.wrapErr("read snapshot", err)
+	return ids, tx.wrapErr("read snapshot", err)
 }
 
 func scanID(scan func(...any) error) (id int64, err error) {
@@ -331,19 +360,25 @@ func scanID(scan func(...any) error) (id int64, err error) {
 // putAlone records objects of the list as singles.
 func (s *Snapshot) putAlone(tx *Tx, ids []int64, singles Scope, kind, apiVersion string) error {
 	for _, id := range ids {
-		o := Object{Asked: s.when.Asked, Told: s.when.Told, Read: s.when.Read}
-		var updated int64
-		err := tx.tx.QueryRow(`SELECT namespace, name, uid, resource_version, labels, encoding, updated_at, CAST(payload AS BLOB) FROM object WHERE id = ?`, id).
-			Scan(&o.Namespace, &o.Name, &o.UID, &o.ResourceVersion, &o.Labels, &o.Encoding, &updated, &o.Payload)
+		o, err := s.object(tx, id)
 		if err != nil {
-			return tx.wrapErr("read snapshot", err)
+			return err
 		}
-		o.UpdatedAt = time.UnixMilli(updated)
 		if err := tx.PutSingle(singles, kind, apiVersion, o); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// object returns an object of the list, which has a row.
+func (s *Snapshot) object(tx *Tx, id int64) (Object, error) {
+	o := Object{Asked: s.when.Asked, Told: s.when.Told, Read: s.when.Read}
+	var updated int64
+	err := tx.tx.QueryRow(`SELECT namespace, name, uid, resource_version, labels, encoding, updated_at, CAST(payload AS BLOB) FROM object WHERE id = ?`, id).
+		Scan(&o.Namespace, &o.Name, &o.UID, &o.ResourceVersion, &o.Labels, &o.Encoding, &updated, &o.Payload)
+	o.UpdatedAt = time.UnixMilli(updated)
+	return o, tx.wrapErr("read snapshot", err)
 }
 
 // Confirm records that a list, which events have overtaken while it came in, was asked for later

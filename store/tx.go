@@ -13,8 +13,12 @@ type Tx struct {
 	file *file
 	tx   *sql.Tx
 	said []Said
+	// bound has the prepared statements that were used.
+	bound map[*sql.Stmt]*sql.Stmt
 	// symptoms are those of a restored cluster.
 	symptoms []Symptom
+	// outlines are those of the lists that the transaction records, for when it is committed.
+	outlines []scopedOutline
 }
 
 // Said is evidence, recorded in a transaction, that lists of the objects may lack.
@@ -60,7 +64,8 @@ func (db *DB) Update(ctx context.Context, f func(*Tx) error) (err error) {
 	if err != nil {
 		return file.wrapErr("begin", err)
 	}
-	if err := f(&Tx{db: db, file: file, tx: tx}); err != nil {
+	changes := &Tx{db: db, file: file, tx: tx}
+	if err := f(changes); err != nil {
 		if rollback := tx.Rollback(); rollback != nil && !errors.Is(rollback, sql.ErrTxDone) && !errors.Is(err, ErrFull) {
 			return errors.Join(err, file.wrapErr("roll back", rollback))
 		}
@@ -68,6 +73,11 @@ func (db *DB) Update(ctx context.Context, f func(*Tx) error) (err error) {
 	}
 	err = tx.Commit()
 	file.collections.invalidate()
+	if err == nil {
+		for _, o := range changes.outlines {
+			file.outlines.put(o)
+		}
+	}
 	return file.wrapErr("commit", err)
 }
 
@@ -168,7 +178,19 @@ func collect[T any](scan func(scan func(...any) error) (T, error)) func(*sql.Row
 	}
 }
 
-func (tx *Tx) stmt(s *sql.Stmt) *sql.Stmt { return tx.tx.Stmt(s) }
+// stmt is a prepared statement in the transaction. It makes one of each, not one for each use: they
+// stay in memory until the transaction ends.
+func (tx *Tx) stmt(s *sql.Stmt) *sql.Stmt {
+	bound := tx.bound[s]
+	if bound == nil {
+		if tx.bound == nil {
+			tx.bound = map[*sql.Stmt]*sql.Stmt{}
+		}
+		bound = tx.tx.Stmt(s)
+		tx.bound[s] = bound
+	}
+	return bound
+}
 
 // wrapErr adds a kind to an error.
 func (tx *Tx) wrapErr(op string, err error) error { return tx.file.wrapErr(op, err) }

@@ -214,12 +214,13 @@ var buffers = sync.Pool{New: func() any {
 	return &buf
 }}
 
+// leastRead is how many bytes a read returns at least, except at the end. What an item adds to a chunk
+// from below would otherwise be written and flushed alone.
+const leastRead = 4 << 10
+
 func (b *list) Read(p []byte) (int, error) {
-	for b.off == len(b.out) {
-		b.out, b.off = b.out[:0], 0
-		if b.err != nil {
-			return 0, b.err
-		}
+	for b.err == nil && len(b.out)-b.off < min(leastRead, len(p)) {
+		b.out, b.off = b.out[:copy(b.out, b.out[b.off:])], 0
 		buf := buffers.Get().(*[]byte)
 		n, err := b.body.Read(*buf)
 		b.out = b.rewriter.Append(b.out, (*buf)[:n])
@@ -230,7 +231,9 @@ func (b *list) Read(p []byte) (int, error) {
 		}
 	}
 	n := copy(p, b.out[b.off:])
-	b.off += n
+	if b.off += n; n == 0 {
+		return 0, b.err
+	}
 	return n, nil
 }
 

@@ -35,6 +35,9 @@ func (l lost) evidence() store.Evidence {
 
 // doubt notes that nothing from before counts of an object or scope.
 func (r *Recorder) doubt(res store.Resource, key store.Key, told int64, version string) {
+	r.mu.Lock()
+	clear(r.confirmed)
+	r.mu.Unlock()
 	r.doubts.mu.Lock()
 	defer r.doubts.mu.Unlock()
 	if len(r.doubts.of) >= maxDoubts {

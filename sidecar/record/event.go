@@ -54,6 +54,8 @@ func (e *event) lazy() bool {
 	return e.key == (store.Key{}) && !e.stream.missed.Swap(false) && e.stream.inStep.Load()
 }
 
+func (e *event) news() bool { return e.key != (store.Key{}) } // else it is a bookmark
+
 func (e *event) soloSafe() bool { return !e.superseded }
 
 func (e *event) apply(g *group) error {

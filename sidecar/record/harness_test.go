@@ -52,7 +52,7 @@ func newHarness(t *testing.T, maxPending int) *harness {
 	return newHarnessWithQuota(t, maxPending, 4<<20)
 }
 
-func newHarnessWithQuota(t *testing.T, maxPending int, quota int64) *harness {
+func newHarnessWithQuota(t testing.TB, maxPending int, quota int64) *harness {
 	t.Helper()
 	h := &harness{t: t, now: time.UnixMilli(1_700_000_000_000)}
 	db, err := store.Open(t.Context(), t.TempDir(), store.Options{MaxSize: quota, Now: func() time.Time { return h.now }})

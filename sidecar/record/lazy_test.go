@@ -23,14 +23,14 @@ func (h *harness) bookmark(w *Watch, version int) {
 }
 
 // queued waits until the queue has a number of operations for a moment, which is longer than a group
-// gathers.
+// gathers, and no group is being written.
 func (h *harness) queued(n int) bool {
 	h.t.Helper()
 	since := time.Now()
 	err := wait.PollUntilContextTimeout(h.t.Context(), time.Millisecond, 10*time.Second, true, func(context.Context) (bool, error) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if len(h.queue) != n {
+		if len(h.queue) != n || h.busy {
 			since = time.Now()
 		}
 		return time.Since(since) > 4*groupDelay, nil

@@ -29,6 +29,7 @@ type list struct {
 	source   Source
 	split    wire.ListSplitter
 	form     request.Form
+	parsed   bool   // the first item was parsed: of those that follow, the bytes may be enough
 	kind     string // of the first item that has one
 	api      string
 	version  string // of the earlier pages; empty: this is the first
@@ -49,6 +50,10 @@ func (l *list) item(raw []byte) error {
 			return err
 		}
 	}
+	hash := itemHash(raw)
+	if l.parsed && l.snap.same(hash, len(raw)) {
+		return nil
+	}
 	m, err := l.form.Format.ParseItem(raw)
 	if err != nil {
 		return err
@@ -59,8 +64,17 @@ func (l *list) item(raw []byte) error {
 	if l.kind == "" {
 		l.kind, l.api = m.Kind, m.APIVersion
 	}
+	if !l.parsed {
+		l.parsed = true
+		l.snap.sameKind, l.snap.sameAPI = l.itemKind(l.split.Peek())
+		if l.snap.same(hash, len(raw)) {
+			return nil
+		}
+	}
 	kind, api := l.itemKind(l.split.Peek())
-	l.snap.add(l.recorder, itemRow(l.form, raw, m), kind, api)
+	o := itemRow(l.form, raw, m)
+	o.Hash = hash
+	l.snap.add(o, kind, api)
 	return nil
 }
 
@@ -104,12 +118,14 @@ func (l *list) end(complete bool) {
 		case l.version == "" || l.source.Background:
 			l.recorder.enqueue(abort{l.snap})
 		default:
+			l.snap.queueSame()
 			l.recorder.enqueue(giveUp{l.snap, l.kind, l.api})
 		}
 		return
 	}
 	kind, api := l.itemKind(meta)
 	if meta.Continue != "" {
+		l.snap.queueSame()
 		l.recorder.pageRead(l.snap)
 		paged := pagedList{snap: l.snap, kind: kind, api: api, version: meta.ResourceVersion, token: meta.Continue}
 		l.recorder.giveUp(l.recorder.pages.put(paged, l.recorder.clock.Now()))

@@ -34,6 +34,9 @@ type operation interface {
 	// lazy reports whether the operation only moves a version on. It waits for others, so that a quiet
 	// watch does not wear out the disk. It is called once, when the operation is queued.
 	lazy() bool
+	// news reports whether the operation says more than that what was recorded or queued before is
+	// still so.
+	news() bool
 }
 
 // base has the methods of an operation that has no payload and depends on no other operation.
@@ -47,6 +50,7 @@ func (base) closes() *snapshot { return nil }
 func (base) soloSafe() bool    { return true }
 func (base) dequeued() int     { return 0 }
 func (base) lazy() bool        { return false }
+func (base) news() bool        { return true }
 
 // change is an operation without a payload.
 type change struct {
@@ -183,4 +187,5 @@ type flush struct {
 
 func (flush) size() int          { return 0 }
 func (flush) apply(*group) error { return nil }
+func (flush) news() bool         { return false }
 func (f flush) done()            { close(f.written) }

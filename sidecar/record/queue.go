@@ -87,14 +87,16 @@ type Recorder struct {
 	busy     bool                   // a group is being written
 	incoming map[*snapshot]struct{} // have items in the queue, but not yet the end of the list or page
 	singles  map[singleKey]*putSingle
-	used     map[int64]time.Time // when the use of a collection was last recorded
-	urgent   bool                // somebody waits in Flush: hold no group back
-	ended    bool
-	wake     chan struct{}          // capacity 1
-	health   health                 // of Run
-	pace     pace                   // of Run
-	open     map[*snapshot]struct{} // of Run: have rows, but are not committed
-	orphaned []*snapshot            // of Run: lost their end with a failed group; their rows are still there
+	// confirmed are the scopes of which a list was queued, and no news since.
+	confirmed map[store.Scope]struct{}
+	used      map[int64]time.Time // when the use of a collection was last recorded
+	urgent    bool                // somebody waits in Flush: hold no group back
+	ended     bool
+	wake      chan struct{}          // capacity 1
+	health    health                 // of Run
+	pace      pace                   // of Run
+	open      map[*snapshot]struct{} // of Run: have rows, but are not committed
+	orphaned  []*snapshot            // of Run: lost their end with a failed group; their rows are still there
 }
 
 // New makes a Recorder. It writes nothing before Run.
@@ -107,7 +109,7 @@ func New(opts Options) *Recorder {
 		oversized:   oversized{cache: opts.Name, of: map[store.Scope]int64{}},
 		open:        map[*snapshot]struct{}{},
 		wake:        make(chan struct{}, 1), stale: make(chan Stale, maxStale),
-		incoming: map[*snapshot]struct{}{}, singles: map[singleKey]*putSingle{},
+		incoming: map[*snapshot]struct{}{}, singles: map[singleKey]*putSingle{}, confirmed: map[store.Scope]struct{}{},
 		used: map[int64]time.Time{}, doubts: doubts{of: map[doubt]lost{}}, pace: pace{Budget: opts.Budget},
 	}
 	for _, u := range r.db.Unfinished() {
@@ -173,9 +175,12 @@ func (r *Recorder) push(op operation) {
 	if s := op.opens(); s != nil {
 		r.incoming[s] = struct{}{}
 	}
+	if op.news() {
+		clear(r.confirmed)
+	}
 	closed := op.closes()
 	delete(r.incoming, closed)
-	if closed != nil || first || len(r.queue) == r.groupOps || r.memory() >= groupBytes || r.urgent {
+	if closed != nil && !op.lazy() || first || len(r.queue) == r.groupOps || r.memory() >= groupBytes || r.urgent {
 		r.signal()
 	}
 }

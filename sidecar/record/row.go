@@ -1,6 +1,7 @@
 package record
 
 import (
+	"hash/maphash"
 	"io"
 	"net/http"
 	"slices"
@@ -95,6 +96,12 @@ func objectRow(f request.Form, raw []byte, m wire.Meta) store.Object {
 	}
 	return o
 }
+
+// hashSeed makes the hashes of items those of this process.
+var hashSeed = maphash.MakeSeed()
+
+// itemHash is store.Object.Hash of an item of a list.
+func itemHash(raw []byte) uint64 { return max(1, maphash.Bytes(hashSeed, raw)) }
 
 // itemRow makes a row of an item of a list.
 func itemRow(f request.Form, raw []byte, m wire.Meta) store.Object {

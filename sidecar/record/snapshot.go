@@ -21,28 +21,70 @@ type snapshot struct {
 	rows     *store.Snapshot
 	bytes    int64 // of the items
 	tooLarge bool  // they do not fit into the cache
+
+	outline *store.Outline // of the list before; nil: unknown
+	// The items from position from up to position next of outline have come, and are not queued yet.
+	from, next int
+	queued     bool // something is queued
+	// kind and apiVersion of the items that are the same
+	sameKind, sameAPI string
 }
 
 func newSnapshot(r *Recorder, source *Source, form request.Form) *snapshot {
 	scope := source.scope(form)
-	return &snapshot{recorder: r, scope: scope, source: source, form: form, rows: store.NewSnapshot(scope, source.evidence(store.Present, ""))}
+	return &snapshot{
+		recorder: r, scope: scope, source: source, form: form,
+		rows: store.NewSnapshot(scope, source.evidence(store.Present, "")), outline: r.db.Outline(scope),
+	}
+}
+
+// same records an item if the list before had one of the same bytes. It reports whether it had.
+func (s *snapshot) same(hash uint64, size int) bool {
+	at := s.outline.Find(hash, s.next)
+	if at < 0 {
+		return false
+	}
+	if at != s.next {
+		s.queueSame()
+		s.from = at
+	}
+	s.next = at + 1
+	s.bytes += int64(size)
+	return true
+}
+
+// queueSame queues the items that are the same.
+func (s *snapshot) queueSame() {
+	if s.from < s.next {
+		s.queue(same{s, s.from, s.next, s.sameKind, s.sameAPI})
+	}
+	s.from = s.next
 }
 
 // add records an item, unless an earlier one was lost. kind and apiVersion are of the items.
-func (s *snapshot) add(r *Recorder, o store.Object, kind, apiVersion string) {
+func (s *snapshot) add(o store.Object, kind, apiVersion string) {
 	s.bytes += int64(len(o.Payload))
-	if s.tooLarge || s.broken.Load() {
-		return
-	}
-	if s.bytes > r.db.MaxSize()/10*fullTenths {
+	if s.bytes > s.recorder.db.MaxSize()/10*fullTenths && !s.tooLarge && !s.broken.Load() {
+		s.queueSame()
 		s.tooLarge = true
-		r.enqueue(split{s, kind, apiVersion})
+		s.recorder.enqueue(split{s, kind, apiVersion})
+	}
+	if s.tooLarge {
 		return
 	}
-	o.UpdatedAt = r.clock.Now()
-	if !r.enqueue(item{snapshot: s, object: o, kind: kind, apiVersion: apiVersion}) {
+	s.queueSame()
+	o.UpdatedAt = s.recorder.clock.Now()
+	s.queue(item{snapshot: s, object: o, kind: kind, apiVersion: apiVersion})
+}
+
+// queue queues an operation, unless an earlier one was lost.
+func (s *snapshot) queue(op operation) {
+	if s.broken.Load() {
+		return
+	}
+	if s.queued = true; !s.recorder.enqueue(op) {
 		s.lost()
-		r.discard(s)
+		s.recorder.discard(s)
 	}
 }
 
@@ -52,7 +94,13 @@ func (s *snapshot) end(meta store.CollectionMeta) {
 		s.recorder.tooLarge(s.scope, s.bytes)
 		return
 	}
-	s.recorder.enqueue(commit{snapshot: s, meta: meta})
+	c := commit{snapshot: s, meta: meta}
+	if s.outline != nil && s.from == 0 && s.next == s.outline.Len() && !s.queued {
+		c.unchanged = true
+	} else {
+		s.queueSame()
+	}
+	s.recorder.enqueueCommit(&c)
 }
 
 // lost gives the list up. Its client has the items, so that nothing older of the scope counts.
@@ -90,16 +138,74 @@ func (i item) apply(g *group) error {
 
 func (i item) opens() *snapshot { return i.snapshot }
 
+// same records items that the list before had with the same bytes, by their positions in its outline.
+type same struct {
+	*snapshot
+	from, to         int
+	kind, apiVersion string
+}
+
+func (same) size() int          { return overhead }
+func (i same) opens() *snapshot { return i.snapshot }
+
+func (i same) apply(g *group) error {
+	if i.broken.Load() {
+		return nil
+	}
+	if i.tells {
+		i.rows.Tell(i.kind, i.apiVersion)
+	}
+	err := i.rows.Same(g.tx, i.outline, i.from, i.to)
+	if errors.Is(err, store.ErrBaseGone) {
+		i.lost()
+		return nil
+	}
+	return err
+}
+
 // commit ends a snapshot that has all of its items.
 type commit struct {
 	*snapshot
-	meta store.CollectionMeta
+	meta      store.CollectionMeta
+	unchanged bool // its items are those of its outline, which are not queued
+	waits     bool // see lazy
 }
 
-func (commit) size() int           { return 0 }
-func (c commit) closes() *snapshot { return c.snapshot }
+// enqueueCommit adds the end of a list.
+func (r *Recorder) enqueueCommit(c *commit) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.singles)
+	if _, confirmed := r.confirmed[c.scope]; confirmed && c.unchanged && r.doubts.empty() {
+		order, ok := store.CompareVersions(c.meta.ResourceVersion, c.outline.Version())
+		c.waits = ok && order >= 0
+	}
+	if r.add(c) {
+		r.confirmed[c.scope] = struct{}{}
+	}
+}
 
-func (c commit) apply(g *group) error {
+// unconfirm has the next list of a scope written at once.
+func (r *Recorder) unconfirm(s store.Scope) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.confirmed, s)
+}
+
+func (*commit) size() int           { return 0 }
+func (c *commit) closes() *snapshot { return c.snapshot }
+func (c *commit) news() bool        { return !c.unchanged }
+
+// lazy: a list that says once more what was recorded last is only fresher. Without it nothing that
+// is recorded would be answered that should not be.
+func (c *commit) lazy() bool { return c.waits }
+
+func (c *commit) apply(g *group) error {
+	if c.unchanged {
+		if err := (same{c.snapshot, 0, c.outline.Len(), c.sameKind, c.sameAPI}).apply(g); err != nil {
+			return err
+		}
+	}
 	if c.broken.Load() {
 		return abort{c.snapshot}.apply(g)
 	}
@@ -145,6 +251,9 @@ func (c commit) apply(g *group) error {
 		return err
 	}
 	unsettled, err := g.tx.Unsettled(c.scope)
+	if unsettled || older {
+		c.recorder.unconfirm(c.scope)
+	}
 	if unsettled {
 		g.relistIfOvertaken(c.scope)
 	}
@@ -152,7 +261,7 @@ func (c commit) apply(g *group) error {
 }
 
 // stale gives up a list that is not newer than the recorded one.
-func (c commit) stale(g *group, current store.Collection, list store.Evidence) error {
+func (c *commit) stale(g *group, current store.Collection, list store.Evidence) error {
 	if err := c.rows.Abort(g.tx); err != nil {
 		return err
 	}

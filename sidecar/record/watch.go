@@ -151,7 +151,10 @@ func (w *Watch) initialEvent(e wire.Event, m wire.Meta) {
 	}
 	switch {
 	case e.Type == wire.Added:
-		w.snap.add(w.recorder, objectRow(w.form, e.Object, m), m.Kind, m.APIVersion)
+		o := objectRow(w.form, e.Object, m)
+		if o.Hash = itemHash(o.Payload); !w.snap.same(o.Hash, len(o.Payload)) {
+			w.snap.add(o, m.Kind, m.APIVersion)
+		}
 	case e.Type == wire.Bookmark && m.InitialEventsEnd:
 		w.snap.end(store.CollectionMeta{
 			Kind: m.Kind, APIVersion: m.APIVersion, ResourceVersion: m.ResourceVersion,

@@ -73,7 +73,12 @@ func (r *Recorder) drain(ctx context.Context) {
 func (r *Recorder) write(ctx context.Context, ops []operation) {
 	ctx = context.WithoutCancel(ctx)
 	r.dropOrphaned(ctx)
-	err := r.commit(ctx, ops)
+	// While a list comes in, what must be written is written, and the rest of the disk's time is its
+	// client's.
+	err := r.db.HoldCheckpoints(ctx, r.listIncoming())
+	if err == nil {
+		err = r.commit(ctx, ops)
+	}
 	if err == nil {
 		err = r.db.Check()
 	} else if !isFileError(err) {

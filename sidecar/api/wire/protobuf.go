@@ -2,7 +2,6 @@ package wire
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -64,27 +63,12 @@ func (protobufFormat) NewFrames(frame func([]byte) error) FrameSplitter {
 // fields calls f for each field of a message, in order, with the contents of a length-delimited
 // field and nil for any other field.
 func fields(message []byte, f func(protowire.Number, []byte) error) error {
-	for len(message) > 0 {
-		number, kind, n := protowire.ConsumeTag(message)
-		if n < 0 {
-			return fmt.Errorf("%w: %w", errProtobuf, protowire.ParseError(n))
+	return eachField(message, func(number protowire.Number, kind protowire.Type, _, contents []byte) error {
+		if kind != protowire.BytesType {
+			contents = nil
 		}
-		message = message[n:]
-		var contents []byte
-		if kind == protowire.BytesType {
-			contents, n = protowire.ConsumeBytes(message)
-		} else {
-			n = protowire.ConsumeFieldValue(number, kind, message)
-		}
-		if n < 0 {
-			return fmt.Errorf("%w: %w", errProtobuf, protowire.ParseError(n))
-		}
-		if err := f(number, contents); err != nil {
-			return err
-		}
-		message = message[n:]
-	}
-	return nil
+		return f(number, contents)
+	})
 }
 
 // parseEnvelope removes the envelope of a message that stands alone.
@@ -125,60 +109,6 @@ func (f protobufFormat) ParseMeta(object []byte) (Meta, error) {
 	m, err := f.ParseItem(raw)
 	m.Kind, m.APIVersion = kind, apiVersion
 	return m, err
-}
-
-func (protobufFormat) ParseItem(item []byte) (Meta, error) {
-	var m Meta
-	labels := map[string]string{}
-	err := fields(item, func(number protowire.Number, contents []byte) error {
-		if number != objectMetadata {
-			return nil
-		}
-		return fields(contents, func(number protowire.Number, contents []byte) error {
-			switch number {
-			case metaName:
-				m.Name = string(contents)
-			case metaNamespace:
-				m.Namespace = string(contents)
-			case metaUID:
-				m.UID = string(contents)
-			case metaResourceVersion:
-				m.ResourceVersion = string(contents)
-			case metaLabels:
-				key, value, err := entry(contents)
-				labels[key] = value
-				return err
-			case metaAnnotations:
-				key, value, err := entry(contents)
-				m.InitialEventsEnd = m.InitialEventsEnd || (key == InitialEventsEnd && value == "true")
-				return err
-			}
-			return nil
-		})
-	})
-	if err != nil {
-		return Meta{}, fmt.Errorf("object metadata: %w", err)
-	}
-	if len(labels) > 0 {
-		if m.Labels, err = json.Marshal(labels); err != nil {
-			return Meta{}, err
-		}
-	}
-	return m, nil
-}
-
-// entry reads an entry of a map from string to string.
-func entry(message []byte) (key, value string, err error) {
-	err = fields(message, func(number protowire.Number, contents []byte) error {
-		switch number {
-		case entryKey:
-			key = string(contents)
-		case entryValue:
-			value = string(contents)
-		}
-		return nil
-	})
-	return key, value, err
 }
 
 func (protobufFormat) Bare(object []byte) ([]byte, bool) {

@@ -11,40 +11,65 @@ import (
 
 // chunkBuffer collects input that arrives in chunks for a step that needs complete units.
 type chunkBuffer struct {
-	unfinished []byte // the start of an incomplete unit
+	// unfinished is the start of an incomplete unit. After a failure it is all input that was not
+	// consumed.
+	unfinished []byte
 	failure    error
 }
 
+// completion is how many bytes of a chunk are at least copied to complete a unit that began before.
+const completion = 1 << 10
+
 // write calls step with the input until step consumes nothing, which means that it needs more. It
-// copies each byte once at most, also of a unit that many writes bring.
+// copies the units that are not complete in a chunk, and little more. It copies each byte once at
+// most, also of a unit that many writes bring.
 func (s *chunkBuffer) write(p []byte, step func([]byte) (int, error)) (int, error) {
 	if s.failure != nil {
 		return 0, s.failure
 	}
 	total := len(p)
-	input := p
-	if len(s.unfinished) > 0 {
-		s.unfinished = append(s.unfinished, p...)
-		input = s.unfinished
-	}
-	for len(input) > 0 {
-		n, err := step(input)
-		if err == nil && n == 0 && len(input) > MaxValue {
-			err = ErrTooLarge
+	for len(s.unfinished) > 0 && len(p) > 0 {
+		held := len(s.unfinished)
+		s.unfinished = append(s.unfinished, p[:min(len(p), max(held, completion))]...)
+		n, err := s.step(s.unfinished, step)
+		switch {
+		case err != nil:
+			return 0, s.fail(err, held, p)
+		case n == 0:
+			p = p[len(s.unfinished)-held:]
+		case n < held:
+			s.unfinished = s.unfinished[:copy(s.unfinished, s.unfinished[n:held])]
+		default:
+			s.unfinished, p = s.unfinished[:0], p[n-held:]
 		}
+	}
+	for len(p) > 0 {
+		n, err := s.step(p, step)
 		if err != nil {
-			s.failure = err
-			return 0, err
+			return 0, s.fail(err, 0, p)
 		}
 		if n == 0 {
+			s.unfinished = append(s.unfinished, p...)
 			break
 		}
-		input = input[n:]
-	}
-	if len(input) != len(s.unfinished) || len(input) == 0 || &input[0] != &s.unfinished[0] {
-		s.unfinished = append(s.unfinished[:0], input...) // they may overlap: append copies correctly
+		p = p[n:]
 	}
 	return total, nil
+}
+
+// step calls a step, and bounds the size of a unit.
+func (s *chunkBuffer) step(input []byte, step func([]byte) (int, error)) (int, error) {
+	n, err := step(input)
+	if err == nil && n == 0 && len(input) > MaxValue {
+		err = ErrTooLarge
+	}
+	return n, err
+}
+
+// fail ends the splitting. The first bytes of unfinished, and rest, were not consumed.
+func (s *chunkBuffer) fail(err error, held int, rest []byte) error {
+	s.failure, s.unfinished = err, append(s.unfinished[:held], rest...)
+	return err
 }
 
 // protobufList splits a protobuf list: an envelope that contains a list that contains items.

@@ -265,3 +265,36 @@ func FuzzProtobufWatch(f *testing.F) {
 		_, _ = io.Copy(s, bytes.NewReader(body))
 	})
 }
+
+func TestLabelsOfAProtobufObject(t *testing.T) {
+	for name, entries := range map[string][][2]string{
+		"none":                     nil,
+		"sorted":                   {{"app", "web"}, {"tier", "edge"}},
+		"not sorted":               {{"tier", "edge"}, {"app", "web"}, {"x", "y"}},
+		"one is there twice":       {{"app", "web"}, {"app", "shop"}},
+		"with characters to quote": {{"a\"b", "c\\d"}, {"b", "<&>\x00\n\u00e9\u2028"}},
+		"empty":                    {{"", ""}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			want := map[string]string{}
+			var metadata []byte
+			for _, e := range entries {
+				want[e[0]] = e[1]
+				metadata = appendField(metadata, metaLabels, appendField(appendField(nil, entryKey, []byte(e[0])), entryValue, []byte(e[1])))
+			}
+			m, err := Protobuf.ParseItem(appendField(nil, objectMetadata, metadata))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(want) == 0 {
+				if m.Labels != nil {
+					t.Errorf("labels %s of an object without any", m.Labels)
+				}
+				return
+			}
+			if expected, err := json.Marshal(want); err != nil || string(m.Labels) != string(expected) {
+				t.Errorf("labels %s, want %s: %v", m.Labels, expected, err)
+			}
+		})
+	}
+}

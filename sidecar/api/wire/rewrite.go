@@ -130,22 +130,10 @@ func (r *protobufRewriter) Err() error     { return cmp.Or(r.in.failure, r.noRoo
 func (r *protobufRewriter) Append(dst, p []byte) []byte {
 	r.dst = dst
 	if r.in.failure == nil {
-		held := len(r.in.unfinished)
-		var done int
-		_, err := r.in.write(p, func(input []byte) (int, error) {
-			n, err := r.step(input)
-			done += n
-			return n, err
-		})
-		if err == nil {
-			dst, r.dst = r.dst, nil
-			return dst
+		_, err := r.in.write(p, r.step)
+		if p = nil; err != nil { // what was held back passes as well
+			p, r.in.unfinished = r.in.unfinished, nil
 		}
-		// Input that was held back passes as well.
-		if held > 0 {
-			p = r.in.unfinished
-		}
-		p = p[done:]
 	}
 	r.dst = append(r.dst, p...)
 	dst, r.dst = r.dst, nil
