@@ -370,13 +370,13 @@ func (c *Cache) State(ctx context.Context, q replay.Request) (*replay.State, err
 	return o.replayer.State(ctx, q)
 }
 
-// CheckVersion returns the API server's error for a resourceVersion that is no number.
-func (c *Cache) CheckVersion(ctx context.Context, q replay.Request) error {
+// Check returns the API server's error for parameters that it refuses.
+func (c *Cache) Check(ctx context.Context, q replay.Request) error {
 	o := c.open.Load()
 	if o == nil {
 		return nil
 	}
-	return o.replayer.CheckVersion(ctx, q)
+	return o.replayer.Check(ctx, q)
 }
 
 // Form gives the form in which a client watches that has the recorded list.

@@ -77,6 +77,7 @@ type Options struct {
 	Continue                     string
 	Limit                        int64
 	SendInitialEvents            bool
+	HasInitialEvents             bool // sendInitialEvents is set, to whatever value
 	AllowWatchBookmarks          bool
 	Timeout                      time.Duration // timeoutSeconds; 0: not set
 	// DryRun means that a write must not be persisted.
@@ -277,7 +278,7 @@ func parseOptions(query url.Values) Options {
 		valid(err == nil && n >= 0)
 		o.Timeout = time.Duration(n) * time.Second
 	}
-	o.SendInitialEvents = flag(query, "sendInitialEvents")
+	o.SendInitialEvents, o.HasInitialEvents = flag(query, "sendInitialEvents"), query.Has("sendInitialEvents")
 	o.AllowWatchBookmarks = flag(query, "allowWatchBookmarks")
 	return o
 }
