@@ -189,7 +189,8 @@ func (c *Cache) Renewed(source record.Source, etag string) {
 
 // Events records the events of one watch. It is for one goroutine.
 type Events interface {
-	// Event records the next event. Its bytes are only used during the call.
+	// Event records the next event. Its bytes are only used during the call. An event without a name,
+	// other than a bookmark, is one that cannot be read.
 	Event(wire.Event, wire.Meta)
 	// Difference records changes that a list has shown, and the list's resourceVersion.
 	Difference(changes []record.Change, resourceVersion string)
@@ -207,6 +208,16 @@ func (c *Cache) Watch(source record.Source, format wire.Format) Events {
 		return &mayEnd{cache: c, info: source.Info, events: o.recorder.Watch(source, format)}
 	}
 	return &mayEnd{cache: c, info: source.Info, events: c.watchLate(source, format)}
+}
+
+// Unread records that a client reads a stream of events that nobody here can read.
+func (c *Cache) Unread(source record.Source, resp *http.Response) {
+	if source.Principal == "" || source.Info.Unrecorded || c.excluded(&source.Info) {
+		return
+	}
+	if o := c.open.Load(); o != nil {
+		o.recorder.Unread(source, resp)
+	}
 }
 
 // Resume begins to record the events of a watch that has run for a while; see record.Recorder. A

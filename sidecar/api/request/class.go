@@ -83,6 +83,9 @@ func (i *Info) classifyRead() Class {
 	return ClassList
 }
 
+// IsWatch reports whether the request is for a stream of events, also in a form that cannot be cut.
+func (i *Info) IsWatch() bool { return i.IsResource && i.Verb == Watch && !i.Legacy }
+
 func (i *Info) classifyWrite() Class {
 	subresource, _, _ := strings.Cut(i.Subresource, "/")
 	switch subresource {
