@@ -237,6 +237,34 @@ func TestOnlyWritesWithoutAnOfflineAnswerWaitForTheLink(t *testing.T) {
 	}
 }
 
+// The answer to a POST may be a stream that comes from another server: its first bytes must not wait
+// for the others.
+func TestAStreamThatAnswersAWriteIsNotHeldBack(t *testing.T) {
+	for _, url := range []string{
+		"/api/v1/namespaces/shop/services/web/proxy", "/api/v1/namespaces/shop/services/web/proxy/events", "/api/v1/namespaces/shop/pods/web:80/proxy/a/b",
+		"/api/v1/nodes/edge-1/proxy/run/x", "/api/v1/proxy/namespaces/shop/services/web/events",
+		"/api/v1/namespaces/shop/pods/web/exec?command=ls", "/apis/build.example.com/v1/namespaces/shop/builds/web/clone",
+	} {
+		t.Run(url, func(t *testing.T) {
+			g := newHarness(t)
+			up := newStream()
+			g.answerInTurn(up)
+			resp, err := g.RoundTrip(g.post(url, "{}")) // it would wait for ever
+			if err != nil {
+				t.Fatal(err)
+			}
+			go up.send(t, "first")
+			first := make([]byte, len("first"))
+			if _, err := io.ReadFull(resp.Body, first); err != nil || string(first) != "first" {
+				t.Errorf("%q, %v", first, err)
+			}
+			if err := errors.Join(up.w.Close(), resp.Body.Close()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // inProtobuf is an object as the body of a request.
 func inProtobuf(t *testing.T, o interface{ Marshal() ([]byte, error) }) string {
 	t.Helper()
