@@ -163,7 +163,7 @@ func TestTheFlagsOfARunningInjector(t *testing.T) {
 		"a switch takes no argument":          {&corev1.Container{Args: []string{"--cache-agents", "*", "--api-names-notice", "--sidecar-image", "rockpool:v4"}}, "rockpool:v4", "kube-system,rockpool-system"},
 		"a flag without its value":            {&corev1.Container{Args: []string{"--sidecar-image"}}, "", "kube-system,rockpool-system"},
 		"nothing behind two dashes is a flag": {&corev1.Container{Args: []string{"--", "--sidecar-image=rockpool:v5"}}, "", "kube-system,rockpool-system"},
-		"an invalid one has its default": {&corev1.Container{Args: []string{"--sidecar-image=rockpool:v2", "--stay=soon"}}, "", "kube-system,rockpool-system"},
+		"an invalid one has its default":      {&corev1.Container{Args: []string{"--sidecar-image=rockpool:v2", "--stay=soon"}}, "", "kube-system,rockpool-system"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			params, excluded := flagsOf(test.container)

@@ -139,7 +139,7 @@ func notTexts(object map[string]any, steps []string) error {
 			continue // a pod is its own template
 		}
 		for _, field := range []string{"annotations", "labels"} {
-			path := append(at[:len(at):len(at)], "metadata", field)
+			path := slices.Concat(at, []string{"metadata", field})
 			values, _, _ := unstructured.NestedFieldNoCopy(object, path...)
 			all, _ := values.(map[string]any)
 			for _, key := range slices.Sorted(maps.Keys(all)) {
