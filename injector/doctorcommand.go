@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -179,8 +181,7 @@ func flagsOf(container *corev1.Container) (inject.Params, []string) {
 				set(strings.ToLower(strings.ReplaceAll(name, "_", "-")), v.Value)
 			}
 		}
-		for _, a := range container.Args {
-			name, value, _ := strings.Cut(strings.TrimPrefix(a, "--"), "=")
+		for name, value := range arguments(flags, slices.Concat(container.Command, container.Args)) {
 			set(name, value)
 		}
 	}
@@ -191,6 +192,31 @@ func flagsOf(container *corev1.Container) (inject.Params, []string) {
 		params, _ = o.params(false)
 	}
 	return params, o.excluded
+}
+
+// arguments yields the names and values of flags: --name=value, --name value and, of a switch, --name.
+// It goes on behind a flag that it does not know, unlike the injector itself.
+func arguments(known *pflag.FlagSet, args []string) iter.Seq2[string, string] {
+	return func(yield func(name, value string) bool) {
+		for i := 0; i < len(args) && args[i] != "--"; i++ {
+			argument, ok := strings.CutPrefix(args[i], "--")
+			if !ok {
+				continue
+			}
+			name, value, ok := strings.Cut(argument, "=")
+			switch f := known.Lookup(name); {
+			case ok || f == nil:
+			case f.NoOptDefVal != "":
+				value = f.NoOptDefVal
+			case i+1 < len(args):
+				i++
+				value = args[i]
+			}
+			if !yield(name, value) {
+				return
+			}
+		}
+	}
 }
 
 func printFindings(w io.Writer, all []doctor.Finding) error {

@@ -157,7 +157,13 @@ func TestTheFlagsOfARunningInjector(t *testing.T) {
 			Args: []string{"--sidecar-image=rockpool:v2", "--excluded-namespaces=rockpool-system", "--unknown=1"},
 			Env:  []corev1.EnvVar{{Name: "ROCKPOOL_INJECTOR_SIDECAR_IMAGE", Value: "rockpool:v1"}, {Name: "HOME", Value: "/"}},
 		}, "rockpool:v2", "rockpool-system"},
-		"an invalid one has its default": {&corev1.Container{Args: []string{"--sidecar-image=rockpool:v2", "--stay=soon"}}, "", "kube-system,rockpool-system"},
+		"a value in an argument of its own": {&corev1.Container{
+			Command: []string{"/rockpool-injector", "serve", "--sidecar-image", "rockpool:v3"}, Args: []string{"--unknown", "1", "--excluded-namespaces", "a,b", "-v", "--excluded-namespaces=c"},
+		}, "rockpool:v3", "a,b,c"},
+		"a switch takes no argument":          {&corev1.Container{Args: []string{"--cache-agents", "*", "--api-names-notice", "--sidecar-image", "rockpool:v4"}}, "rockpool:v4", "kube-system,rockpool-system"},
+		"a flag without its value":            {&corev1.Container{Args: []string{"--sidecar-image"}}, "", "kube-system,rockpool-system"},
+		"nothing behind two dashes is a flag": {&corev1.Container{Args: []string{"--", "--sidecar-image=rockpool:v5"}}, "", "kube-system,rockpool-system"},
+		"an invalid one has its default":      {&corev1.Container{Args: []string{"--sidecar-image=rockpool:v2", "--stay=soon"}}, "", "kube-system,rockpool-system"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			params, excluded := flagsOf(test.container)

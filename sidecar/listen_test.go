@@ -2,6 +2,8 @@ package main
 
 import (
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -35,5 +37,19 @@ func TestATakenServicePortIsLoggedAndLeftOut(t *testing.T) {
 				t.Errorf("logged %v", logs.All())
 			}
 		})
+	}
+}
+
+// Each client writes a boolean in its own way, such as Python's True.
+func TestWhichRequestsAreStreams(t *testing.T) {
+	const log = "/api/v1/namespaces/shop/pods/web/log"
+	for target, want := range map[string]bool{
+		log: false, log + "?follow=true": true, log + "?follow=True": true, log + "?follow=1": true, log + "?tailLines=5&follow": true,
+		log + "?follow=false": false, log + "?follow=False": false, log + "?follow=0": false, log + "?tailLines=5": false,
+		"/api/v1/pods?watch=True": true, "/api/v1/pods?watch=0": false, "/api/v1/watch/pods": true, "/api/v1/pods?labelSelector=follow": false,
+	} {
+		if got := isStream(httptest.NewRequest(http.MethodGet, target, nil)); got != want {
+			t.Errorf("%s: %t", target, got)
+		}
 	}
 }

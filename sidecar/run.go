@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -214,7 +215,7 @@ func (s *sidecar) connect(settings upstream.Settings) (err error) {
 
 // isStream tells that nobody expects the body of a response to have a byte at any time.
 func isStream(r *http.Request) bool {
-	return proxy.IsWatch(r) || r.URL.RawQuery != "" && r.URL.Query().Get("follow") == "true"
+	return proxy.IsWatch(r) || strings.Contains(r.URL.RawQuery, "follow") && request.Flag(r.URL.Query(), "follow")
 }
 
 // linkChanged takes note of a new state of the link.

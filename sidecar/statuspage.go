@@ -48,6 +48,9 @@ func (s *sidecar) status(ctx context.Context) *status.Status {
 	}
 	out.Watches = s.dispatcher.OpenWatches()
 	out.Errors = s.recent.Errors()
+	if refused := s.filter.Refused(); len(refused) > 0 {
+		out.Problems = append(out.Problems, fmt.Sprintf("filters keep what they cannot decide: the API server refuses the lists of %s; grant list and watch to the program's account", strings.Join(refused, ", ")))
+	}
 	settings, problems, err := config.Describe(s.flags, s.cfg)
 	problem("settings", err)
 	for _, p := range problems {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -17,16 +18,20 @@ import (
 	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/utils/clock"
 
 	"rockpool.dev/sidecar/api/agent"
 	"rockpool.dev/sidecar/api/exclude"
+	"rockpool.dev/sidecar/api/filters"
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/cache"
 	"rockpool.dev/sidecar/config"
 	"rockpool.dev/sidecar/dispatch"
+	"rockpool.dev/sidecar/filter"
 	"rockpool.dev/sidecar/meter"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/status"
+	"rockpool.dev/sidecar/tally"
 	"rockpool.dev/sidecar/upstream"
 	"rockpool.dev/store"
 	"rockpool.dev/tests/eventually"
@@ -83,6 +88,7 @@ func pageSidecar(t *testing.T) *sidecar {
 	s.dispatcher = dispatch.New(dispatch.Options{
 		Upstream: link, Caches: s.caches, Agents: agent.NewCurrent(cfg.Cache.Agents), Credentials: principal.NewCredentials(nil, nil), Logger: zap.NewNop(),
 	})
+	s.filter = filter.New(filter.Options{Next: s.dispatcher, Logger: zap.NewNop()}, filter.Settings{})
 	s.page = &status.Handler{Status: s.status}
 	recordList(t, disk.Store(), "configmaps", "hello")
 	recordList(t, memory.Store(), "secrets", hiddenValue)
@@ -207,6 +213,41 @@ func TestTheStatusPageIsNotWhereOtherPodsReachTheMetrics(t *testing.T) {
 	if code, _ := fetch(t, at+"/metrics"); code != http.StatusOK {
 		t.Errorf("metrics: %d", code)
 	}
+}
+
+// answers is an API server that lets nobody see Services.
+type answers struct{}
+
+func (answers) RoundTrip(r *http.Request) (*http.Response, error) {
+	code, body := http.StatusOK, `{"kind":"EndpointSliceList","apiVersion":"discovery.k8s.io/v1","metadata":{"resourceVersion":"1"},"items":[]}`
+	if strings.HasSuffix(r.URL.Path, "/services") {
+		code, body = http.StatusForbidden, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","code":403}`
+	}
+	header := http.Header{"Content-Type": {"application/json"}, "Audit-Id": {"1"}}
+	return &http.Response{StatusCode: code, Header: header, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
+}
+
+func TestThePageSaysWhatFiltersMayNotSee(t *testing.T) {
+	s := pageSidecar(t)
+	choice, err := filters.ParseChoice("servicetopology")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.filter = filter.New(filter.Options{
+		Next: answers{}, NodeName: "edge-1", Subject: func(http.Header) string { return "web" },
+		Authorization: func(_, otherwise string) string { return otherwise }, Logger: zap.NewNop(), Repeated: tally.New(zap.NewNop(), clock.RealClock{}),
+	}, filter.Settings{Settings: filters.Settings{Choice: choice}})
+	defer s.filter.Close()
+	resp, err := s.filter.RoundTrip(httptest.NewRequest(http.MethodGet, "/apis/discovery.k8s.io/v1/endpointslices", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, resp.Body)
+	_ = resp.Body.Close()
+	const want = "the API server refuses the lists of services"
+	eventually.True(t, want, func() bool {
+		return slices.ContainsFunc(s.status(t.Context()).Problems, func(p string) bool { return strings.Contains(p, want) })
+	})
 }
 
 func TestWithoutACacheThePageSaysSo(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 
 	"github.com/mattn/go-sqlite3"
@@ -56,6 +57,10 @@ func kindOf(err error) error {
 			return ErrCorrupt
 		case sqlite3.ErrFull:
 			return ErrFull
+		case sqlite3.ErrError: // no such table, or no such column: somebody has changed the schema
+			if strings.HasPrefix(e.Error(), "no such ") {
+				return ErrCorrupt
+			}
 		case sqlite3.ErrReadonly, sqlite3.ErrPerm:
 			return ErrReadOnly
 		}

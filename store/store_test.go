@@ -425,6 +425,14 @@ func TestOpenReplacesAnUnusableFile(t *testing.T) {
 		}, "corrupt", ".corrupt"},
 		{"another program's database is renamed", foreign, "another program", ".foreign"},
 		{"a database of another schema version is replaced", otherVersion, "999", ""},
+		{"a database that lacks one of our tables is renamed", func(path string) error {
+			db, err := Open(context.Background(), filepath.Dir(path), Options{})
+			if err != nil {
+				return err
+			}
+			_, err = db.file.write.Exec(`DROP TABLE observation`)
+			return errors.Join(err, db.Close())
+		}, "corrupt", ".corrupt"},
 		{"a truncated file is renamed", func(path string) error {
 			if err := otherVersion(path); err != nil {
 				return err

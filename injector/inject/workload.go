@@ -22,7 +22,7 @@ const maxSegment = 200
 func cacheDirectory(pod *corev1.Pod, facts *Facts) (directory string, stable bool, err error) {
 	namespace := cmp.Or(facts.Namespace, pod.Namespace)
 	if namespace == "" {
-		return "", false, errors.New("the namespace is not known (metadata.namespace)")
+		return "", false, errors.New("the namespace is not known; set metadata.namespace, or for the command --namespace")
 	}
 	if errs := validation.IsDNS1123Label(namespace); len(errs) > 0 {
 		return "", false, fmt.Errorf("namespace %q is not a DNS label", namespace)

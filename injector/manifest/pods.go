@@ -76,6 +76,7 @@ func walk(tree any, path string) ([]*Pod, error) {
 		var pods []*Pod
 		var errs []error
 		for i, item := range items {
+			typeItem(item, strings.TrimSuffix(kind, "List"), apiVersion)
 			inItem, err := walk(item, path+"/items/"+strconv.Itoa(i))
 			pods, errs = append(pods, inItem...), append(errs, err)
 		}
@@ -88,6 +89,11 @@ func walk(tree any, path string) ([]*Pod, error) {
 	steps, ok := templates[schema.GroupKind{Group: group.Group, Kind: kind}]
 	if !ok {
 		return nil, nil
+	}
+	if err := notTexts(object, steps); err != nil {
+		name, _, _ := unstructured.NestedString(object, "metadata", "name")
+		namespace, _, _ := unstructured.NestedString(object, "metadata", "namespace")
+		return nil, fmt.Errorf("%s: %w", &Pod{Namespace: namespace, kind: kind, name: name}, err)
 	}
 	pod, err := podAt(object, steps)
 	var meta struct {
@@ -109,10 +115,45 @@ func walk(tree any, path string) ([]*Pod, error) {
 	return []*Pod{p}, nil
 }
 
+// typeItem gives an item of a typed list, such as a DeploymentList, the kind that it leaves out.
+func typeItem(item any, kind, apiVersion string) {
+	object, ok := item.(map[string]any)
+	if !ok || kind == "" || object["kind"] != nil || object["apiVersion"] != nil {
+		return
+	}
+	object["kind"], object["apiVersion"] = kind, apiVersion
+}
+
 func hasOnlyAnnotations(object map[string]any, steps []string) bool {
 	metadata, _, err := unstructured.NestedMap(object, append(steps[:len(steps):len(steps)], "metadata")...)
 	_, annotated := metadata["annotations"]
 	return err == nil && annotated && len(metadata) == 1
+}
+
+// notTexts returns an error for each annotation or label of an object, and of the template below it,
+// that is no text: in YAML, true and 1 need quotes.
+func notTexts(object map[string]any, steps []string) error {
+	var errs []error
+	for _, at := range [][]string{nil, steps} {
+		if at != nil && len(at) == 0 {
+			continue // a pod is its own template
+		}
+		for _, field := range []string{"annotations", "labels"} {
+			path := slices.Concat(at, []string{"metadata", field})
+			values, _, _ := unstructured.NestedFieldNoCopy(object, path...)
+			all, _ := values.(map[string]any)
+			for _, key := range slices.Sorted(maps.Keys(all)) {
+				switch value := all[key].(type) {
+				case string, nil:
+				case map[string]any, []any:
+					errs = append(errs, fmt.Errorf("%s: %s: must be a text", strings.Join(path, "."), key))
+				default:
+					errs = append(errs, fmt.Errorf("%s: %s: must be a text, not %v; put the value in quotes", strings.Join(path, "."), key, value))
+				}
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // podAt decodes the pod or template below object.

@@ -189,7 +189,8 @@ func (c *Cache) Renewed(source record.Source, etag string) {
 
 // Events records the events of one watch. It is for one goroutine.
 type Events interface {
-	// Event records the next event. Its bytes are only used during the call.
+	// Event records the next event. Its bytes are only used during the call. An event without a name,
+	// other than a bookmark, is one that cannot be read.
 	Event(wire.Event, wire.Meta)
 	// Difference records changes that a list has shown, and the list's resourceVersion.
 	Difference(changes []record.Change, resourceVersion string)
@@ -207,6 +208,16 @@ func (c *Cache) Watch(source record.Source, format wire.Format) Events {
 		return &mayEnd{cache: c, info: source.Info, events: o.recorder.Watch(source, format)}
 	}
 	return &mayEnd{cache: c, info: source.Info, events: c.watchLate(source, format)}
+}
+
+// Unread records that a client reads a stream of events that nobody here can read.
+func (c *Cache) Unread(source record.Source, resp *http.Response) {
+	if source.Principal == "" || source.Info.Unrecorded || c.excluded(&source.Info) {
+		return
+	}
+	if o := c.open.Load(); o != nil {
+		o.recorder.Unread(source, resp)
+	}
 }
 
 // Resume begins to record the events of a watch that has run for a while; see record.Recorder. A
@@ -370,13 +381,13 @@ func (c *Cache) State(ctx context.Context, q replay.Request) (*replay.State, err
 	return o.replayer.State(ctx, q)
 }
 
-// CheckVersion returns the API server's error for a resourceVersion that is no number.
-func (c *Cache) CheckVersion(ctx context.Context, q replay.Request) error {
+// Check returns the API server's error for parameters that it refuses.
+func (c *Cache) Check(ctx context.Context, q replay.Request) error {
 	o := c.open.Load()
 	if o == nil {
 		return nil
 	}
-	return o.replayer.CheckVersion(ctx, q)
+	return o.replayer.Check(ctx, q)
 }
 
 // Form gives the form in which a client watches that has the recorded list.

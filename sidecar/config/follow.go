@@ -97,7 +97,7 @@ type follower struct {
 func (f *follower) reload() {
 	next, err := resolve(f.Flags)
 	if err != nil {
-		f.failed([]error{err})
+		f.failed(allKept, []error{err})
 		return
 	}
 	var now, pending []string
@@ -110,7 +110,7 @@ func (f *follower) reload() {
 	}
 	if len(now) > 0 {
 		if err := f.apply(next.applied(f.Config)); err != nil {
-			f.failed(append(next.problems, err))
+			f.failed(allKept, append(next.problems, err))
 			return
 		}
 	}
@@ -124,7 +124,7 @@ func (f *follower) reload() {
 	}
 	switch {
 	case len(next.problems) > 0:
-		f.failed(next.problems)
+		f.failed(someIgnored, next.problems)
 		return
 	case len(now) == 0:
 		reloads.WithLabelValues("unchanged").Inc()
@@ -149,13 +149,19 @@ func (f *follower) apply(c Config) error {
 	return nil
 }
 
+// What happens to the settings when some are invalid.
+const (
+	allKept     = "invalid configuration; keeping the settings in effect"
+	someIgnored = "invalid settings are ignored; the others are in effect"
+)
+
 // failed logs the problems, unless it logged the same ones last.
-func (f *follower) failed(all []error) {
+func (f *follower) failed(message string, all []error) {
 	reloads.WithLabelValues("failed").Inc()
 	problemCount.Set(float64(len(all)))
 	if err := errors.Join(all...); f.lastError != err.Error() {
 		f.lastError = err.Error()
-		f.Logger.Error("invalid configuration; keeping the settings in effect", zap.Error(err))
+		f.Logger.Error(message, zap.Error(err))
 	}
 }
 

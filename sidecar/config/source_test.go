@@ -179,7 +179,7 @@ func TestAnAnnotationThatChangesTakesEffect(t *testing.T) {
 	put("debug")
 	f.eventually("log.level is debug", func() bool { return f.lastApplied().Log.Level == zapcore.DebugLevel })
 	put("loud")
-	if got := f.waitForLog("keeping the settings in effect")["error"].(string); !strings.Contains(got, "annotation rockpool.dev/log-level") {
+	if got := f.waitForLog("invalid settings are ignored; the others are in effect")["error"].(string); !strings.Contains(got, "annotation rockpool.dev/log-level") {
 		t.Errorf("the error is %q", got)
 	}
 	if n := testutil.ToFloat64(problemCount); n != 1 {

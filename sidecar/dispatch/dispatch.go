@@ -222,8 +222,11 @@ func (d *Dispatcher) answered(x *exchange, resp *http.Response) {
 
 // believe learns from an answer of the API server.
 func (d *Dispatcher) believe(x *exchange, resp *http.Response) {
-	if x.info.Class == request.ClassWatch && !d.watches.Follow(x.watch(d.Agents), resp) && resp.StatusCode == http.StatusOK {
-		return
+	if x.info.IsWatch() && resp.StatusCode == http.StatusOK {
+		if x.info.Class != request.ClassWatch || !d.watches.Follow(x.watch(d.Agents), resp) {
+			x.cache.Unread(x.source, resp)
+			return
+		}
 	}
 	d.Credentials.Observe(x.request.Header, x.source.Principal, x.info.IsResource, resp.StatusCode)
 	d.record(x, resp)

@@ -1,7 +1,6 @@
 package dispatch
 
 import (
-	"bytes"
 	"net/http"
 
 	"rockpool.dev/sidecar/api/agent"
@@ -34,7 +33,7 @@ func (d *Dispatcher) decide(r *http.Request) (*exchange, error) {
 	traceOf(r.Context()).Info = x.info
 	x.reviewed = x.info.Class == request.ClassReview && !x.info.Unrecorded && d.ReviewLifetime > 0
 	deletes := r.Method == http.MethodDelete && (x.info.Class == request.ClassWrite || x.info.Class == request.ClassDeleteMany)
-	if x.reviewed || (deletes && !x.info.Unrecorded) || d.acceptorOf(&x.info) != nil {
+	if x.reviewed || deletes || d.acceptorOf(&x.info) != nil {
 		var err error
 		if x.request, x.body, err = readBody(r); err != nil {
 			return nil, err
@@ -46,11 +45,13 @@ func (d *Dispatcher) decide(r *http.Request) (*exchange, error) {
 	if x.request.Header.Get(acceptEncoding) != "" && !x.mayBeCompressed() {
 		x.request = uncompressed(x.request)
 	}
-	if deletes && mayBeDryRun(x.body) {
-		x.info.SetDryRun()
+	tried := no
+	if deletes {
+		tried = onlyTries(x.info.DryRun, x.body)
+		x.info.SetDryRun(tried == yes)
 	}
 	x.cache, x.acceptor, x.subject = d.Caches.Of(&x.info), d.acceptorOf(&x.info), d.Credentials.Subject(r.Header)
-	x.source = record.Source{Info: x.info, Path: r.URL.RequestURI(), Started: d.Clock.Now(), Asked: x.cache.Ask()}
+	x.source = record.Source{Info: x.info, Path: r.URL.RequestURI(), Started: d.Clock.Now(), Asked: x.cache.Ask(), MayBeTried: tried == perhaps}
 	if d.Agents.Match(r.UserAgent()) {
 		x.source.Principal = x.subject
 	}
@@ -81,10 +82,6 @@ func withAccept(r *http.Request, accept string) *http.Request {
 	changed.Header.Set("Accept", accept)
 	return changed
 }
-
-// mayBeDryRun finds out whether the options in the body of a DELETE may say dryRun: All, which is
-// the one value there is. In none of their encodings do other options have this word in them.
-func mayBeDryRun(b body) bool { return b.tooLarge || bytes.Contains(b.bytes, []byte("All")) }
 
 // again is the request as it is sent, with a body that was read here in place again.
 func (x *exchange) again() *http.Request {

@@ -23,6 +23,9 @@ func TestTheLatestAnswerCountsOffline(t *testing.T) {
 		cbor      = "application/cbor"
 	)
 	later := strings.Replace(list, `"resourceVersion":"10"`, `"resourceVersion":"30"`, 1)
+	items := func(raw string) string {
+		return `{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"10"},"items":` + raw + `}`
+	}
 	type request struct {
 		method, url string
 		code        int
@@ -44,7 +47,7 @@ func TestTheLatestAnswerCountsOffline(t *testing.T) {
 		},
 		"a resource that is not served any more": {
 			[]request{{"GET", path, 200, list, ""}, {"GET", path, 404, noAPI, "text/plain"}},
-			want{path: 404, path + "/a": 503, path + "?watch=true&sendInitialEvents=true": 503},
+			want{path: 404, path + "/a": 503, path + "?watch=true": 503},
 		},
 		"a list that is forbidden now": {
 			[]request{{"GET", path, 200, list, ""}, {"GET", path, 403, forbidden, ""}}, want{path: 503, path + "?watch=true": 503},
@@ -84,6 +87,31 @@ func TestTheLatestAnswerCountsOffline(t *testing.T) {
 		},
 		"an eviction": {
 			[]request{{"GET", path, 200, list, ""}, {"POST", path + "/a/eviction", 201, success, ""}}, want{path + "/a": 503},
+		},
+		"an object that exists, says a write that is only tried": {
+			[]request{{"GET", path, 200, list, ""}, {"POST", path + "?dryRun=All", 409, exists, ""}}, want{path + "/b": 503, path: 503},
+		},
+		"a list that cannot be read": {
+			[]request{{"GET", path, 200, list, ""}, {"GET", path, 200, items(`[null]`), ""}}, want{path: 503, path + "/a": 503, path + "/b": 503},
+		},
+		"a list whose items are a text": {
+			[]request{{"GET", path, 200, items(`"x"`), ""}}, want{path + "/a": 503},
+		},
+		"a list whose items are an object": {
+			[]request{{"GET", path, 200, items(`{"a":{}}`), ""}}, want{path + "/a": 503},
+		},
+		"a list without items": {
+			[]request{{"GET", path, 200, items(`null`), ""}}, want{path: 200, path + "/a": 404},
+		},
+		"a list whose items do not tell their namespace": {
+			[]request{{"GET", path, 200, items(`[{"metadata":{"name":"a","uid":"u","resourceVersion":"5"}}]`), ""}}, want{path + "/a": 503},
+		},
+		"a list with a label that is a number": {
+			[]request{{"GET", path, 200, items(`[{"metadata":{"name":"a","namespace":"shop","labels":{"x":1},"uid":"u","resourceVersion":"5"}}]`), ""}},
+			want{path: 503, path + "?labelSelector=x": 503},
+		},
+		"a list of a name and another field": {
+			[]request{{"GET", path + "?fieldSelector=metadata.name%3Da,metadata.name%3Db", 200, items(`[]`), ""}}, want{path + "/a": 503, path + "/b": 503},
 		},
 		"a label of a namespace that is being deleted": {
 			[]request{{"PATCH", "/api/v1/namespaces/shop", 200, `{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"shop","uid":"n","resourceVersion":"9",

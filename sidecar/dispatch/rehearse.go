@@ -217,7 +217,7 @@ func (d *Dispatcher) imagine(ctx context.Context, k *keptRequest) (*http.Respons
 
 // wouldWatch returns the error with which watch.Watches would refuse a watch.
 func (d *Dispatcher) wouldWatch(ctx context.Context, x *exchange, q replay.Request) error {
-	if err := x.cache.CheckVersion(ctx, q); err != nil {
+	if err := x.cache.Check(ctx, q); err != nil {
 		return err
 	}
 	if version := x.info.ResourceVersion; !x.info.SendInitialEvents && version != "" && version != "0" {

@@ -392,20 +392,62 @@ func TestAWatchThatCannotResumeRetriesWithBackoff(t *testing.T) {
 	<-ended
 }
 
-func TestAWatchOfTablesIsNotRecorded(t *testing.T) {
-	const frame = `{"type":"ADDED","object":{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"11"},"rows":[]}}` + "\n"
-	g := newHarness(t)
-	g.answerAll(200, list)
-	g.do(g.request("GET", path))
-	up := newStream()
-	g.answerInTurn(up)
-	r := g.request("GET", watchFrom10)
-	r.Header.Set("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json")
-	c := g.open(r)
-	go up.send(t, frame)
-	c.want(frame)
-	g.link.Cut()
-	if code, body := g.do(g.request("GET", path)); code != 200 || !strings.Contains(body, `"resourceVersion":"10"`) {
-		t.Errorf("%d %s", code, body)
+// kubectl get --watch reads Tables. Whatever the form of an event, its client was told.
+func TestAnEventThatIsNotRecordedWithItsListCounts(t *testing.T) {
+	const asTable = "application/json;as=Table;v=v1;g=meta.k8s.io"
+	table := func(kind, rows string) string {
+		return `{"type":"` + kind + `","object":{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"20"},"rows":[` + rows + `]}}`
+	}
+	row := func(version string) string {
+		return `{"cells":[],"object":{"kind":"PartialObjectMetadata","metadata":{"name":"a","namespace":"shop","uid":"u","resourceVersion":"` + version + `"}}}`
+	}
+	object := func(kind, metadata string) string {
+		return `{"type":"` + kind + `","object":{"kind":"ConfigMap","apiVersion":"v1","metadata":{` + metadata + `,"uid":"u","resourceVersion":"20"}}}`
+	}
+	const a = `"name":"a","namespace":"shop"`
+	const fromState = path + "?watch=true"
+	for name, tt := range map[string]struct {
+		url, accept, mediaType, frames string
+		list, object                   int
+	}{
+		"a Table of a deletion":                        {watchFrom10, asTable + ",application/json", "", table("DELETED", row("20")), 503, 404},
+		"a Table of a change":                          {watchFrom10, asTable + ",application/json", "", table("MODIFIED", row("20")), 503, 503},
+		"a Table of what is recorded":                  {watchFrom10, asTable + ",application/json", "", table("MODIFIED", row("5")), 200, 200},
+		"a Table of the initial state":                 {fromState, asTable + ",application/json", "", table("ADDED", row("5")), 200, 200},
+		"a Table of a bookmark":                        {watchFrom10, asTable + ",application/json", "", table("BOOKMARK", `{"cells":[],"object":{"metadata":{}}}`), 200, 200},
+		"a Table of a deletion, without the object":    {watchFrom10, asTable + ",application/json", "", table("DELETED", `{"cells":["a"],"object":null}`), 503, 503},
+		"a Table of a deletion, from a selection":      {watchFrom10 + "&labelSelector=x", asTable + ",application/json", "", table("DELETED", row("20")), 503, 503},
+		"Tables alone":                                 {watchFrom10, asTable, "", table("DELETED", row("20")), 503, 503},
+		"a stream in CBOR":                             {watchFrom10, "application/cbor-seq", "application/cbor-seq", "\xd9\xd9\xf7\xa0", 503, 503},
+		"a stream of another media type":               {watchFrom10, "", "text/plain", object("DELETED", a), 503, 503},
+		"a watch with a parameter that has no meaning": {watchFrom10 + "&timeoutSeconds=x", "", "", object("DELETED", a), 503, 503},
+		"an object without a namespace":                {watchFrom10, "", "", object("DELETED", `"name":"a"`), 503, 503},
+		"an object with a label that is a number":      {watchFrom10, "", "", object("DELETED", a+`,"labels":{"x":1}`), 503, 503},
+		"an event after one that cannot be read":       {watchFrom10, "", "", `{"type":"MODIFIED","object":null}` + "\n" + object("DELETED", a), 503, 404},
+		"a deletion in place of the initial state":     {fromState + "&sendInitialEvents=true&resourceVersionMatch=NotOlderThan", "", "", object("DELETED", a), 503, 404},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newHarness(t)
+			g.answerAll(200, list)
+			g.do(g.request("GET", path))
+			g.link.SetAnswer(func(*http.Request) (*http.Response, error) {
+				resp := textResponse(200, tt.frames)
+				if tt.mediaType != "" {
+					resp.Header.Set("Content-Type", tt.mediaType)
+				}
+				return resp, nil
+			})
+			r := g.request("GET", tt.url)
+			r.Header.Set("Accept", tt.accept)
+			if code, body := g.do(r); code != 200 || strings.TrimSpace(body) != tt.frames {
+				t.Fatalf("online: %d %s", code, body)
+			}
+			g.link.Cut()
+			for url, want := range map[string]int{path: tt.list, path + "/a": tt.object} {
+				if code, body := g.do(g.request("GET", url)); code != want {
+					t.Errorf("%s: %d %s, want %d", url, code, body, want)
+				}
+			}
+		})
 	}
 }

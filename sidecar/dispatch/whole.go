@@ -5,21 +5,33 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"slices"
+	"strings"
+
+	"rockpool.dev/sidecar/api/request"
 )
 
 // maxWhole is how much of the answer to a write is read before its client sees any of it, in bytes.
 // Nearly all are smaller.
 const maxWhole = 64 << 10
 
-// endless are subresources whose answers to a write may have no end.
-var endless = []string{"attach", "exec", "portforward", "proxy"}
+// mayBeEndless reports whether the answer to a write may have no end: that of another server or a
+// container, and that of a subresource that nobody here knows unless it tells its length.
+func mayBeEndless(info *request.Info, resp *http.Response) bool {
+	subresource, _, _ := strings.Cut(info.Subresource, "/")
+	switch subresource {
+	case "attach", "exec", "portforward", "proxy":
+		return true
+	case "scale", "eviction", "binding":
+		return false
+	}
+	return info.Legacy || info.Class == request.ClassIndirect && resp.ContentLength < 0
+}
 
 // whole reads the answer to a write before its client sees its status. If the link breaks in between,
 // the client then learns that its write may have been carried out. Half an answer would end its
 // connection, as if the sidecar had died.
 func (x *exchange) whole(resp *http.Response) (*http.Response, error) {
-	if !x.changes() || !x.info.IsResource || slices.Contains(endless, x.info.Subresource) || resp.StatusCode < http.StatusOK {
+	if !x.changes() || !x.info.IsResource || mayBeEndless(&x.info, resp) || resp.StatusCode < http.StatusOK {
 		return resp, nil
 	}
 	start, err := io.ReadAll(io.LimitReader(resp.Body, maxWhole))

@@ -9,6 +9,10 @@ import (
 	"testing/iotest"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/serializer/cbor/direct"
+
+	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/sidecar/upstream"
 	"rockpool.dev/sidecar/write"
 	"rockpool.dev/sidecar/write/outbox"
@@ -95,7 +99,7 @@ func TestADeletedObjectIsNotFoundOffline(t *testing.T) {
 	const missing = `{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","reason":"NotFound","details":{"name":"a","kind":"configmaps"},"code":404}`
 	held := strings.Replace(object, `"uid"`, `"deletionTimestamp":"2026-01-01T00:00:00Z","finalizers":["x"],"uid"`, 1)
 	for _, tt := range []struct {
-		name, method, query, sent string
+		name, method, after, sent string
 		code                      int
 		answer                    string
 		offline                   int
@@ -107,8 +111,32 @@ func TestADeletedObjectIsNotFoundOffline(t *testing.T) {
 		{"a delete that waits for a finalizer", "DELETE", "", "", 200, held, 200},
 		{"a dry-run delete by the query", "DELETE", "?dryRun=All", "", 200, success, 200},
 		{"a dry-run delete by the JSON body", "DELETE", "", `{"kind":"DeleteOptions","apiVersion":"v1","dryRun":["All"]}`, 200, success, 200},
-		{"a dry-run delete by the protobuf body", "DELETE", "", "k8s\x00\x2a\x03All", 200, success, 200},
-		{"a delete with too large a body to be checked for dry run", "DELETE", "", strings.Repeat(" ", maxBody+1), 200, success, 200},
+		{"a dry-run delete by the protobuf body", "DELETE", "", inProtobuf(t, &metav1.DeleteOptions{DryRun: []string{"All"}}), 200, success, 200},
+		{"a delete with too large a body to be checked for dry run", "DELETE", "", strings.Repeat(" ", maxBody+1), 200, success, 503},
+		{"a dry-run delete by the JSON body, with escapes", "DELETE", "", `{"dryRun":["\u0041ll"]}`, 200, success, 200},
+		{"a dry-run delete by a body in YAML", "DELETE", "", `dryRun: ["\x41ll"]`, 200, success, 503},
+		{"a dry-run delete by a body in CBOR", "DELETE", "", inCBOR(t, map[string]any{"dryRun": []string{"All"}}), 200, success, 503},
+		{"a delete by a body in YAML", "DELETE", "", "propagationPolicy: Background\n", 200, success, 404},
+		{"a delete by the protobuf body", "DELETE", "", inProtobuf(t, &metav1.DeleteOptions{GracePeriodSeconds: new(int64)}), 200, success, 404},
+		{"a delete whose options have the word elsewhere", "DELETE", "", `{"preconditions":{"uid":"All"}}`, 200, success, 404},
+		{"a delete whose options name dryRun otherwise", "DELETE", "", `{"DryRun":["All"]}`, 200, success, 404},
+		{"a delete by a body beside a query that says dry run", "DELETE", "?dryRun=All", "{}", 200, success, 503},
+		{"a delete that is accepted, with a Status", "DELETE", "", "", 202, success, 503},
+		{"a delete without an answer in the body", "DELETE", "", "", 200, "", 503},
+		{"a delete without content", "DELETE", "", "", 204, "", 503},
+		{"a PUT without an answer in the body", "PUT", "", "{}", 200, "", 503},
+		{"a PUT without content", "PUT", "", "{}", 204, "", 503},
+		{"a PUT with another success", "PUT", "", "{}", 203, object, 503},
+		{"a PUT whose answer cannot be read", "PUT", "", "{}", 200, object[:len(object)/2], 503},
+		{"a scale without content", "PUT", "/scale", "{}", 204, "", 503},
+		{"a write of a subresource that nobody here knows", "POST", "/rollback", "{}", 201, success, 503},
+		{"an upload to such a subresource", "PUT", "/start", "{}", 202, "", 503},
+		{"a token", "POST", "/token", "{}", 201, `{"kind":"TokenRequest"}`, 200},
+		{"a command in a container", "POST", "/exec", "", 400, `{"kind":"Status"}`, 200},
+		{"a delete through a proxy", "DELETE", "/proxy/x", "", 200, "done", 200},
+		{"a GET of a missing object without a body", "GET", "", "", 404, "", 503},
+		{"a dry-run patch of a missing object", "PATCH", "?dryRun=All", "{}", 404, missing, 404},
+		{"a dry-run patch", "PATCH", "?dryRun=All", "{}", 200, object, 200},
 		{"a delete of a missing object", "DELETE", "", "", 404, missing, 404},
 		{"a patch of a missing object", "PATCH", "", "{}", 404, missing, 404},
 		{"a patch that removes the last finalizer", "PATCH", "", "{}", 200, strings.Replace(held, `,"finalizers":["x"]`, "", 1), 404},
@@ -129,7 +157,7 @@ func TestADeletedObjectIsNotFoundOffline(t *testing.T) {
 				got = string(raw)
 				return textResponse(tt.code, tt.answer), errors.Join(err, r.Body.Close())
 			})
-			r := g.request(tt.method, path+"/a"+tt.query)
+			r := g.request(tt.method, path+"/a"+tt.after)
 			r.Body = io.NopCloser(strings.NewReader(tt.sent))
 			if code, body := g.do(r); code != tt.code || body != tt.answer || got != tt.sent {
 				t.Fatalf("online: %d %s, upstream got %.100q", code, body, got)
@@ -204,6 +232,85 @@ func TestOnlyWritesWithoutAnOfflineAnswerWaitForTheLink(t *testing.T) {
 			sent := len(g.link.Requests())
 			if g.do(g.request(tt.method, tt.url)); len(g.link.Requests()) != sent {
 				t.Error("it was sent offline")
+			}
+		})
+	}
+}
+
+// The answer to a POST may be a stream that comes from another server: its first bytes must not wait
+// for the others.
+func TestAStreamThatAnswersAWriteIsNotHeldBack(t *testing.T) {
+	for _, url := range []string{
+		"/api/v1/namespaces/shop/services/web/proxy", "/api/v1/namespaces/shop/services/web/proxy/events", "/api/v1/namespaces/shop/pods/web:80/proxy/a/b",
+		"/api/v1/nodes/edge-1/proxy/run/x", "/api/v1/proxy/namespaces/shop/services/web/events",
+		"/api/v1/namespaces/shop/pods/web/exec?command=ls", "/apis/build.example.com/v1/namespaces/shop/builds/web/clone",
+	} {
+		t.Run(url, func(t *testing.T) {
+			g := newHarness(t)
+			up := newStream()
+			g.answerInTurn(up)
+			resp, err := g.RoundTrip(g.post(url, "{}")) // it would wait for ever
+			if err != nil {
+				t.Fatal(err)
+			}
+			go up.send(t, "first")
+			first := make([]byte, len("first"))
+			if _, err := io.ReadFull(resp.Body, first); err != nil || string(first) != "first" {
+				t.Errorf("%q, %v", first, err)
+			}
+			if err := errors.Join(up.w.Close(), resp.Body.Close()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// inProtobuf is an object as the body of a request.
+func inProtobuf(t *testing.T, o interface{ Marshal() ([]byte, error) }) string {
+	t.Helper()
+	raw, err := o.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(wire.Protobuf.AppendTyped(nil, "DeleteOptions", "v1", raw))
+}
+
+func inCBOR(t *testing.T, o any) string {
+	t.Helper()
+	raw, err := direct.Marshal(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}
+
+// Whoever deletes many objects is told that they are gone, or will be, by any success.
+func TestNothingFromBeforeCountsAfterADeletionOfMany(t *testing.T) {
+	for name, tt := range map[string]struct {
+		body    string
+		code    int
+		answer  string
+		offline int
+	}{
+		"with a list":           {"", 200, list, 503},
+		"accepted":              {"", 202, `{"kind":"Status","status":"Success"}`, 503},
+		"without content":       {"", 204, "", 503},
+		"only tried":            {`{"dryRun":["All"]}`, 200, list, 200},
+		"refused":               {"", 403, `{"kind":"Status"}`, 200},
+		"tried, in another way": {"dryRun: [All]\n", 200, list, 503},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newHarness(t)
+			g.answerAll(200, list)
+			g.do(g.request("GET", path))
+			g.answerAll(tt.code, tt.answer)
+			g.do(g.write("DELETE", path, tt.body))
+			g.flush()
+			g.link.Cut()
+			for _, url := range []string{path, path + "/a"} {
+				if code, body := g.do(g.request("GET", url)); code != tt.offline {
+					t.Errorf("%s: %d %s", url, code, body)
+				}
 			}
 		})
 	}

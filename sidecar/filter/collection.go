@@ -130,11 +130,12 @@ func (c *collection[T]) refuse(refused bool) {
 		return
 	}
 	c.refused = refused
-	if gauge := refusedReads.WithLabelValues(c.resource.String()); refused {
-		gauge.Inc()
-	} else {
-		gauge.Dec()
+	change := 1
+	if !refused {
+		change = -1
 	}
+	refusedReads.WithLabelValues(c.resource.String()).Add(float64(change))
+	c.filter.refusals.add(c.resource.String(), change)
 }
 
 // open sends a request, and returns its answer if it can be cut into objects.

@@ -48,10 +48,11 @@ type Settings struct {
 // from several goroutines. Close ends its goroutines.
 type Filter struct {
 	Options
-	current atomic.Pointer[settings]
-	pasts   pasts
-	ctx     context.Context // of the followers
-	cancel  context.CancelFunc
+	current  atomic.Pointer[settings]
+	pasts    pasts
+	refusals refusals
+	ctx      context.Context // of the followers
+	cancel   context.CancelFunc
 
 	mu        sync.Mutex
 	followers map[followerKey]*follower

@@ -100,6 +100,9 @@ func TestASettingOfMembershipCorrectsAWatchOffline(t *testing.T) {
 	if n := testutil.ToFloat64(gauge); n != 1 {
 		t.Errorf("%v lists of nodes are refused, want 1", n)
 	}
+	if got := f.Refused(); !slices.Equal(got, []string{"nodes"}) {
+		t.Errorf("refused are %q", got)
+	}
 	for setting, want := range map[string][]string{"p=" + nodeName + ",edge-2": {nodeName, "edge-2"}, "p=" + nodeName + "\nq=edge-2": {nodeName}} {
 		next := choose(t, "servicetopology")
 		next.Pools, _ = parsePools(t, setting)
@@ -110,6 +113,9 @@ func TestASettingOfMembershipCorrectsAWatchOffline(t *testing.T) {
 		t.Errorf("the client had to list %d times", c.lists)
 	}
 	f.Close()
+	if got := f.Refused(); len(got) > 0 {
+		t.Errorf("after its end, refused are %q", got)
+	}
 	if n := testutil.ToFloat64(gauge); n != 0 {
 		t.Errorf("%v lists of nodes are refused after the end, want 0", n)
 	}

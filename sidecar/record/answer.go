@@ -21,7 +21,8 @@ func withoutBody(record func(*Recorder, Source)) listener {
 }
 
 // listeners says how each response is recorded, by the class of its request and by its status. A
-// response that is not in the table changes nothing in the cache. Watch records watches.
+// response that is not in the table changes nothing in the cache, unless it says that a write was
+// successful. Watch records watches.
 var listeners = map[request.Class]map[int]listener{
 	request.ClassDiscovery: documents,
 	request.ClassVerbatim:  documents,
@@ -55,21 +56,27 @@ var listeners = map[request.Class]map[int]listener{
 		http.StatusAccepted: (*Recorder).teeIndirect,
 		http.StatusNotFound: (*Recorder).teeStatus,
 	},
-	request.ClassDeleteMany: {
-		http.StatusOK: withoutBody((*Recorder).deletedMany),
-	},
 }
 
 // Record records the response to a request while its body is read. source.Principal is the caller;
 // without one the response is not recorded.
 func (r *Recorder) Record(source Source, resp *http.Response) {
-	if source.Principal == "" || source.Info.Unrecorded || resp.Header.Get("Content-Encoding") != "" {
+	if source.Principal == "" || !source.Info.Tells(resp.StatusCode) || resp.Header.Get("Content-Encoding") != "" {
 		return
 	}
 	source.told = r.db.Next()
 	record := listeners[source.Info.Class][resp.StatusCode]
-	if source.Info.Class == request.ClassReview {
+	switch success := resp.StatusCode/100 == 2; source.Info.Class {
+	case request.ClassReview:
 		record = (*Recorder).teeReview
+	case request.ClassDeleteMany:
+		if success {
+			record = withoutBody((*Recorder).deletedMany)
+		}
+	case request.ClassWrite, request.ClassIndirect:
+		if success && (record == nil || source.MayBeTried) {
+			record = withoutBody((*Recorder).changed)
+		}
 	}
 	if record != nil {
 		resp.Body = record(r, source, wire.FormatOf(resp.Header.Get("Content-Type")), resp)

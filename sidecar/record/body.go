@@ -19,11 +19,20 @@ type bodyBuffer struct {
 	pooled   bool    // buf goes back to objectBuffers
 	kept     bool    // done has kept a part of it, so that it does not go back
 	source   *Source // what is doubtful if the body does not fit; nil: nothing
+	certain  bool    // it is doubtful as well without the whole body: the status has told enough
 	done     func([]byte)
 }
 
 func (r *Recorder) bodyBuffer(limit int, source *Source, done func([]byte)) *bodyBuffer {
 	return &bodyBuffer{recorder: r, max: limit, source: source, done: done}
+}
+
+// answerBody is a bodyBuffer for a response whose status alone tells that the object has changed, or
+// that it is not there. Its body may be missing, or break off.
+func (r *Recorder) answerBody(limit int, source *Source, done func([]byte)) *bodyBuffer {
+	b := r.bodyBuffer(limit, source, done)
+	b.certain = true
+	return b
 }
 
 // objectBuffers are buffers for bodies that are small and are not kept.
@@ -64,6 +73,8 @@ func (b *bodyBuffer) end(complete bool) {
 	raw := b.buf.Bytes()
 	b.free()
 	switch {
+	case b.certain && (!complete || len(raw) == 0 && !b.over):
+		b.recorder.changed(*b.source)
 	case !complete:
 	case b.over && b.source != nil:
 		droppedTotal.WithLabelValues("size").Inc()

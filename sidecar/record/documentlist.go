@@ -19,13 +19,16 @@ func (r *Recorder) observeList(source *Source, answer store.Response, raw []byte
 		r.observe(source, source.key(), source.evidence(store.Unknown, answer.Version))
 		return
 	}
-	objects := make([]store.Object, len(listed))
-	for i, m := range listed {
-		objects[i] = store.Object{Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion}
-	}
-	op := observeObjects{
+	r.observeRows(observeObjects{
 		observe: observe{recorder: r, resource: source.resource(), key: source.key(), evidence: source.evidence(store.Exists, answer.Version)},
-		scope:   source.scope(request.Form{Format: wire.JSON}), objects: objects, whole: whole && !source.Info.Narrowed,
+		scope:   source.scope(request.Form{Format: wire.JSON}), whole: whole && !source.Info.Narrowed,
+	}, listed)
+}
+
+func (r *Recorder) observeRows(op observeObjects, rows []wire.Meta) {
+	op.objects = make([]store.Object, len(rows))
+	for i, m := range rows {
+		op.objects[i] = store.Object{Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion}
 	}
 	if !r.enqueue(op) {
 		op.lost()

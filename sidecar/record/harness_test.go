@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
@@ -209,12 +210,14 @@ func (h *harness) blockStore() (release func()) {
 		})
 	}()
 	<-held
-	return func() {
+	release = sync.OnceFunc(func() {
 		close(let)
 		if err := <-done; err != nil {
 			h.t.Error(err)
 		}
-	}
+	})
+	h.t.Cleanup(release) // or a test that has failed would hang
+	return release
 }
 
 // hasResponse reports whether a verbatim response for a request is recorded.

@@ -58,7 +58,7 @@ func (l *list) item(raw []byte) error {
 	if err != nil {
 		return err
 	}
-	if m.Name == "" {
+	if m.Name == "" || m.Namespace == "" && l.source.Info.Namespace != "" {
 		return errNotAnObject
 	}
 	if l.kind == "" {
@@ -107,6 +107,9 @@ func (l *list) begin(meta wire.ListMeta) error {
 // end commits the list if its body was complete and was the last page.
 func (l *list) end(complete bool) {
 	meta, err := l.split.ListMeta()
+	if complete && l.failure != nil && !errors.Is(l.failure, errNotFirst) && !l.source.Background {
+		l.recorder.doubtOf(&l.source) // its client has read what is not recorded
+	}
 	complete = complete && err == nil && l.failure == nil && meta.HasItems && meta.ResourceVersion != ""
 	if complete && l.snap == nil && l.begin(meta) != nil {
 		return

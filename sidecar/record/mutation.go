@@ -25,14 +25,14 @@ func (r *Recorder) teeWrite(source Source, format wire.Format, resp *http.Respon
 		r.doubtOf(&source)
 		return resp.Body
 	}
-	return newTee(resp, r.bodyBuffer(wire.MaxValue, &source, func(raw []byte) {
+	return newTee(resp, r.answerBody(wire.MaxValue, &source, func(raw []byte) {
 		r.invalidateResponses(&source)
 		m, err := format.ParseMeta(raw)
 		if err != nil {
 			r.doubtOf(&source)
 			return
 		}
-		switch uid, says := outcome(&source.Info, format, raw, m); {
+		switch uid, says := outcome(&source.Info, resp.StatusCode, format, raw, m); {
 		case says == store.Gone:
 			gone := source.evidence(store.Gone, "")
 			gone.UIDs = []string{uid}
@@ -53,7 +53,7 @@ func (r *Recorder) teeIndirect(source Source, format wire.Format, resp *http.Res
 		r.doubtOf(&source)
 		return resp.Body
 	}
-	return newTee(resp, r.bodyBuffer(maxStatus, &source, func(raw []byte) {
+	return newTee(resp, r.answerBody(maxStatus, &source, func(raw []byte) {
 		m, err := format.ParseMeta(raw)
 		if err != nil || m.Kind != "Scale" || m.ResourceVersion == "" || m.Name != source.Info.Name {
 			r.doubtOf(&source)
@@ -65,6 +65,13 @@ func (r *Recorder) teeIndirect(source Source, format wire.Format, resp *http.Res
 		}
 		r.observe(&source, source.key(), e)
 	}))
+}
+
+// changed records that a write was successful whose response does not say what has become of the
+// object.
+func (r *Recorder) changed(source Source) {
+	r.invalidateResponses(&source)
+	r.doubtOf(&source)
 }
 
 // deletedMany records that one request has deleted objects. Its response lists them as they were
@@ -111,7 +118,7 @@ func (r *Recorder) teeStatus(source Source, format wire.Format, resp *http.Respo
 		r.doubtOf(&source)
 		return resp.Body
 	}
-	return newTee(resp, r.bodyBuffer(maxStatus, &source, func(raw []byte) {
+	return newTee(resp, r.answerBody(maxStatus, &source, func(raw []byte) {
 		var status metav1.Status
 		m, err := format.ParseMeta(raw)
 		if err == nil && m.Kind == "Status" {
@@ -170,11 +177,12 @@ func (o relistAll) apply(g *group) error {
 // is either a Status with the uid of the deleted object, or the object: in its last state, or in
 // its current one while finalizers or its grace period hold it
 // (https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/). Another write
-// deletes an object when it removes its last finalizer. It is store.Unknown if that is unknown.
-func outcome(info *request.Info, format wire.Format, raw []byte, m wire.Meta) (uid string, says store.Says) {
+// deletes an object when it removes its last finalizer. It is store.Unknown if that is unknown: a
+// Status with 202 Accepted says that the object will be deleted, not that it is.
+func outcome(info *request.Info, code int, format wire.Format, raw []byte, m wire.Meta) (uid string, says store.Says) {
 	if m.Kind == "Status" {
 		var status metav1.Status
-		if err := decode(format, raw, &status); err != nil || status.Status != metav1.StatusSuccess || info.Verb != request.Delete {
+		if err := decode(format, raw, &status); err != nil || status.Status != metav1.StatusSuccess || info.Verb != request.Delete || code == http.StatusAccepted {
 			return "", store.Unknown
 		}
 		if status.Details != nil {

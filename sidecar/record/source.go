@@ -21,6 +21,8 @@ type Source struct {
 	Asked int64
 	// Background is set for requests of the sidecar's own, whose answers no client is told.
 	Background bool
+	// MayBeTried is set for a DELETE whose options cannot be read: perhaps it was only tried.
+	MayBeTried bool
 	// Review says how the response to a review is recorded. If nil, it is not.
 	Review *Review
 

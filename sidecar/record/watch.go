@@ -74,9 +74,16 @@ func (w *Watch) begin(r *Recorder, source Source, form request.Form) {
 	}
 }
 
-// Event records the next event. Its bytes are only used during the call.
+// Event records the next event. Its bytes are only used during the call. Without a name it is one
+// that cannot be read.
 func (w *Watch) Event(e wire.Event, m wire.Meta) {
-	if w.phase == unrecorded || e.Type == wire.Error || !w.confirmForm(m.Kind) {
+	switch {
+	case w.phase == unrecorded || e.Type == wire.Error:
+		return
+	case w.isUnreadable(e, m):
+		w.unread(e, m)
+		return
+	case !w.confirmForm(m.Kind):
 		return
 	}
 	switch w.phase {
@@ -162,8 +169,9 @@ func (w *Watch) initialEvent(e wire.Event, m wire.Meta) {
 		})
 		w.snap, w.phase, w.prev = nil, following, m.ResourceVersion
 	case e.Type != wire.Bookmark:
-		// This violates KEP-3157, so the state is unknown.
-		w.Close()
+		// This violates KEP-3157, so the state is unknown, but not what the event tells.
+		w.goAlone()
+		w.Event(e, m)
 	}
 }
 

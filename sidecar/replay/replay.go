@@ -83,7 +83,7 @@ func unchanged[T any](read func() (T, error)) (answer T, err error) {
 }
 
 func (r *Replayer) answer(ctx context.Context, q Request) (*http.Response, error) {
-	if err := r.CheckVersion(ctx, q); err != nil {
+	if err := r.Check(ctx, q); err != nil {
 		return nil, err
 	}
 	// The client prefers a verbatim response, for example a Table, unless something newer is known.

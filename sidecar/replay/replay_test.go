@@ -317,7 +317,7 @@ func TestAWatchBeginsWithTheRecordedState(t *testing.T) {
 	if d := cmp.Diff(append(events, "BOOKMARK @10 true"), frames(ask("/api/v1/namespaces/shop/pods?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan", ""))); d != "" {
 		t.Error(d)
 	}
-	if _, err := h.State(t.Context(), ask("/api/v1/pods?watch=1&sendInitialEvents=true", "")); !errors.Is(err, ErrNotRecorded) {
+	if _, err := h.State(t.Context(), ask("/api/v1/pods?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan", "")); !errors.Is(err, ErrNotRecorded) {
 		t.Errorf("an unrecorded state: %v", err)
 	}
 	if _, err := h.State(t.Context(), ask("/api/v1/namespaces/shop/pods?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=11", "")); !apierrors.IsTimeout(err) {

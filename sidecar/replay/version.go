@@ -14,9 +14,18 @@ import (
 	"rockpool.dev/store"
 )
 
-// CheckVersion returns the API server's error for a resourceVersion that is no number, if the
+// Check returns the API server's error for parameters that it refuses: they contradict each other, or
+// the resourceVersion is no number.
+func (r *Replayer) Check(ctx context.Context, q Request) error {
+	if err := checkOptions(&q.Info); err != nil {
+		return err
+	}
+	return r.checkVersion(ctx, q)
+}
+
+// checkVersion returns the API server's error for a resourceVersion that is no number, if the
 // versions of the resource are numbers. Those of an aggregated API server may be something else.
-func (r *Replayer) CheckVersion(ctx context.Context, q Request) error {
+func (r *Replayer) checkVersion(ctx context.Context, q Request) error {
 	version := q.Info.ResourceVersion
 	_, err := strconv.ParseUint(version, 10, 64)
 	if version == "" || err == nil || !q.Info.IsResource || !r.isNumbered(ctx, q) {

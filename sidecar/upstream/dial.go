@@ -243,7 +243,7 @@ func (a *address) verified(
 	})
 	if err := secure.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()
-		if !isLinkFailure(err) {
+		if !isLinkFailure(err) && !refusesProtocols(err) {
 			a.dropSessions()
 		}
 		return nil, err

@@ -492,6 +492,44 @@ func TestARefusedTLSSessionIsNotOfferedAgain(t *testing.T) {
 	}
 }
 
+// A load balancer may speak HTTP/2 alone. That it refuses the connections for short requests must not
+// cost the others their sessions.
+func TestARefusedProtocolLeavesTheTLSSession(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var resumed []bool
+	server := newServerWithConfig(t, true, func(_ http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		resumed = append(resumed, r.TLS.DidResume)
+	}, func(s *httptest.Server) {
+		s.TLS = &tls.Config{}
+		s.TLS.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if slices.Contains(hello.SupportedProtos, "h2") {
+				return nil, nil
+			}
+			return &tls.Config{Certificates: s.TLS.Certificates, NextProtos: []string{"other"}}, nil // Go lets HTTP/1.1 pass at "h2"
+		}
+	})
+	r := newHarness(t, fastOptions(server.asServer()))
+	for range 2 {
+		if _, err := r.RoundTrip(r.request(http.MethodGet, "/", nil)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.address(0).dial(t.Context(), newDialing(time.Now()), "http/1.1"); !refusesProtocols(err) {
+			t.Fatalf("a dial for HTTP/1.1 alone: %v", err)
+		}
+		for _, c := range r.address(0).all() {
+			_ = c.Close()
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if diff := cmp.Diff([]bool{false, true}, resumed); diff != "" {
+		t.Errorf("resumed (-want +got):\n%s", diff)
+	}
+}
+
 // TestATLSSessionOutlivesAFailedLink: crypto/tls deletes a session when a handshake with it fails.
 func TestATLSSessionOutlivesAFailedLink(t *testing.T) {
 	cache := &sessions{ClientSessionCache: tls.NewLRUClientSessionCache(1)}

@@ -118,6 +118,14 @@ func isLinkFailure(err error) bool {
 	return false
 }
 
+// refusesProtocols reports whether the peer has refused a handshake because it speaks none of the
+// protocols that were offered (RFC 7301 §3.2). That says nothing about the session. The type of the
+// alert is private to crypto/tls.
+func refusesProtocols(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error" && op.Err != nil && op.Err.Error() == "tls: no application protocol"
+}
+
 // diagnose returns the kind of a failure, by which repeated failures are recognised, and advice on
 // what to check.
 func diagnose(err error, caFile string) (kind, advice string) {

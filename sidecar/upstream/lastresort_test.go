@@ -20,7 +20,7 @@ func TestTheLastResortIsNotAskedWhileAnotherIsUp(t *testing.T) {
 	last.link.blackhole()
 	options := fastOptions(first.asServer(), entry)
 	options.ProbeInterval = 5 * time.Millisecond
-	options.ConnectTimeout = 200 * time.Millisecond
+	options.ConnectTimeout = time.Second
 	r := newHarness(t, options).run()
 	for range 30 {
 		if got := r.text(http.MethodGet, "/"); got != "1" {

@@ -213,7 +213,7 @@ func TestUpdateWhileTheLinkIsDown(t *testing.T) {
 			r := newHarness(t, Options{Settings: settings}).run()
 			r.try("/")
 			r.await(Offline)
-			settings.Servers = []Server{right.asServer()}
+			settings.Servers, settings.ConnectTimeout = []Server{right.asServer()}, 5*time.Second // long enough for a busy machine
 			if err := r.Update(settings); err != nil {
 				t.Fatal(err)
 			}

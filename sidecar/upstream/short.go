@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"os"
 	"sync/atomic"
 	"time"
 )
@@ -61,6 +62,23 @@ func (r shortReader) Read(p []byte) (int, error) {
 func (c *shortConn) discard(reason error) {
 	c.end(reason)
 	_ = c.Close()
+}
+
+// ticketTime is how long it may take to read TLS session tickets that have arrived.
+const ticketTime = time.Millisecond
+
+// quiet reports whether nothing has come since the last answer: no end of the connection, and no
+// answer that nobody has asked for, which the next request would get. TLS session tickets do not count.
+func (c *shortConn) quiet() bool {
+	if !hasInput(c.socket.Conn) {
+		return true
+	}
+	c.limit = maxResponseHeader
+	if c.SetReadDeadline(time.Now().Add(ticketTime)) != nil {
+		return false
+	}
+	_, err := c.in.Peek(1)
+	return errors.Is(err, os.ErrDeadlineExceeded) && c.SetReadDeadline(time.Time{}) == nil
 }
 
 // shortUse is the use of a connection by one request, and the body of its answer.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -314,42 +315,62 @@ func TestARequestOnADeadConnectionGoesOverTheOtherOne(t *testing.T) {
 // A load balancer that closes an idle connection may say so with a 408. That is no answer to the next
 // request.
 func TestAnAnswerThatNobodyHasAskedForIsNotThatOfTheNextRequest(t *testing.T) {
-	idle := make(chan struct{})
-	said := make(chan struct{}, 100)
-	r, _ := shortHarness(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.ProtoMajor == 1 && r.URL.Path == "/short/last" {
-			c, out, err := http.NewResponseController(w).Hijack()
-			if err != nil {
-				t.Error(err)
-				return
+	for name, unasked := range map[string]string{
+		"a timeout of a load balancer": "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+		"an answer":                    "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother",
+		"a 503 of a load balancer":     "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
+		"a 404":                        "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+		"a hundred and its answer":     "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother",
+		"an empty line":                "\r\n",
+		"the end":                      "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			idle := make(chan struct{})
+			end := make(chan struct{})
+			r, _ := shortHarness(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.ProtoMajor == 1 && r.URL.Path == "/short/last" {
+					c, out, err := http.NewResponseController(w).Hijack()
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					defer c.Close()
+					_, _ = io.WriteString(out, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+					_ = out.Flush()
+					<-idle
+					_, _ = io.WriteString(out, unasked)
+					_ = out.Flush()
+					if unasked != "" {
+						<-end
+					}
+					return
+				}
+				_, _ = io.WriteString(w, "ok")
+			})
+			isIdle := sync.OnceFunc(func() { close(idle) })
+			defer close(end)
+			defer isIdle()
+			r.warm("/short/last")
+			short := &r.address(0).short
+			ofIdle := func(is func(*shortConn) bool) func() bool {
+				return func() bool {
+					short.mu.Lock()
+					defer short.mu.Unlock()
+					return slices.ContainsFunc(short.idle, is)
+				}
 			}
-			defer c.Close()
-			_, _ = io.WriteString(out, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-			_ = out.Flush()
-			<-idle
-			_, _ = io.WriteString(out, "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-			_ = out.Flush()
-			said <- struct{}{}
-			return
-		}
-		_, _ = io.WriteString(w, "ok")
-	})
-	isIdle := sync.OnceFunc(func() { close(idle) })
-	defer isIdle()
-	r.warm("/short/last")
-	eventually.True(t, "the connection to be idle", func() bool {
-		r.address(0).short.mu.Lock()
-		defer r.address(0).short.mu.Unlock()
-		return len(r.address(0).short.idle) > 0
-	})
-	isIdle()
-	<-said
-	for range 3 {
-		response := r.send(http.MethodGet, "/short")
-		_, _ = io.Copy(io.Discard, response.Body)
-		_ = response.Body.Close()
-		if response.StatusCode != http.StatusOK {
-			t.Errorf("the next request is answered %s", response.Status)
-		}
+			eventually.True(t, "the connection to be idle", ofIdle(func(*shortConn) bool { return true }))
+			eventually.True(t, "the session tickets to be read", ofIdle((*shortConn).quiet))
+			isIdle()
+			eventually.True(t, "the bytes to arrive", ofIdle(func(c *shortConn) bool { return hasInput(c.socket.Conn) }))
+			for range 3 {
+				response := r.send(http.MethodGet, "/short")
+				body, _ := io.ReadAll(response.Body)
+				_ = response.Body.Close()
+				if response.StatusCode != http.StatusOK || string(body) != "ok" {
+					t.Errorf("the next request is answered %s %q", response.Status, body)
+				}
+			}
+		})
 	}
 }

@@ -65,7 +65,7 @@ func (p *shortPool) take(r *http.Request) *shortConn {
 	for len(p.idle) > 0 {
 		c := p.idle[len(p.idle)-1]
 		p.idle = p.idle[:len(p.idle)-1]
-		if c.beside == beside && !c.closing.Load() {
+		if c.beside == beside && !c.closing.Load() && c.quiet() {
 			return c
 		}
 		p.open--

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"errors"
 	"net"
 	"syscall"
 	"time"
@@ -54,4 +55,23 @@ func segmentsOf(c net.Conn) (s segments) {
 		}
 	})
 	return s
+}
+
+// hasInput reports whether a TCP connection has bytes to read, or has ended. It reports false for
+// another kind of connection.
+func hasInput(c net.Conn) (has bool) {
+	conn, ok := c.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return true
+	}
+	err = raw.Control(func(fd uintptr) {
+		var one [1]byte
+		_, _, err := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		has = !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR)
+	})
+	return has || err != nil
 }

@@ -103,7 +103,7 @@ func (s *Watches) Follow(q Request, resp *http.Response) bool {
 // the coming changes only opens and stays quiet. A watch that begins with the present state
 // needs the cache.
 func (s *Watches) Replay(q Request, proven replay.Request) (*http.Response, error) {
-	if err := q.Cache.CheckVersion(q.HTTP.Context(), proven); err != nil {
+	if err := q.Cache.Check(q.HTTP.Context(), proven); err != nil {
 		return nil, err
 	}
 	q.Source.Info.SendInitialEvents = false

@@ -153,7 +153,7 @@ func (p *streaming) frame(w *watch, raw []byte) error {
 		// The frame passes, but from here on nobody can say where the client is.
 		w.Logger.Warn("cannot follow a watch any more; passing its frames on unrecorded", zap.String("path", w.Info.Path), zap.Error(err))
 		w.served = false
-		w.events.Close()
+		w.events.Event(wire.Event{Type: wire.Modified}, wire.Meta{})
 		return nil
 	}
 	// Without sendInitialEvents nothing marks the end of the initial state, but all of it is

@@ -127,7 +127,7 @@ func TestTheConfigurationFileMayAppearAfterTheStart(t *testing.T) {
 	p := s.configurable()
 	p.sees("synced")
 	s.configure(`log: {level: loud}`)
-	p.sidecarSays("keeping the settings in effect")
+	p.sidecarSays("invalid settings are ignored")
 	s.configure(`log: {level: debug}`)
 	p.sidecarSays(`changed settings are in effect","keys":["log.level"]`)
 }

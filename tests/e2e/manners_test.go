@@ -51,6 +51,17 @@ func TestOfflineMannersAreTheServers(t *testing.T) {
 			same = append(same, get(path+"?watch=true&timeoutSeconds=5&resourceVersion="+version), get(path+"?resourceVersion="+version), get(path+"/one?resourceVersion="+version))
 		}
 	}
+	for _, path := range []string{s.configMaps(), custom} {
+		for _, options := range []string{
+			"resourceVersionMatch=Exact", "resourceVersionMatch=NotOlderThan", "resourceVersionMatch=Exact&resourceVersion=0", "resourceVersionMatch=Newest&resourceVersion=9",
+			"resourceVersionMatch=Exact&resourceVersion=9&continue=x", "sendInitialEvents=true", "sendInitialEvents=false", "watch=true&sendInitialEvents=true&timeoutSeconds=5",
+			"watch=true&sendInitialEvents=true&resourceVersionMatch=Exact&resourceVersion=9&timeoutSeconds=5",
+			"watch=true&resourceVersionMatch=NotOlderThan&resourceVersion=9&timeoutSeconds=5", "watch=true&sendInitialEvents=false&timeoutSeconds=5",
+			"watch=true&resourceVersionMatch=Newest&continue=x&timeoutSeconds=5",
+		} {
+			same = append(same, get(path+"?"+options))
+		}
+	}
 	unclean := []question{
 		get("/" + s.configMaps()), get("/api//v1/namespaces/" + s.namespace + "/configmaps"), get(s.configMaps() + "//greeting"),
 		get(s.configMaps() + "/./greeting"), get(s.configMaps() + "/../configmaps"), get("//version"), get("//api/v1"), get("/" + custom),

@@ -29,7 +29,7 @@ func TestSettingsReachARunningPod(t *testing.T) {
 	t.Logf("the annotation was in effect after %s", time.Since(began).Round(time.Second))
 
 	s.kubectl("annotate", "--overwrite", "pod", web.Name, "rockpool.dev/cache-agents=a/b")
-	web.sees("rockpool-sidecar", "keeping the settings in effect", "annotation rockpool.dev/cache-agents")
+	web.sees("rockpool-sidecar", "invalid settings are ignored", "annotation rockpool.dev/cache-agents")
 	if now := web.pid("rockpool-sidecar"); now != before {
 		t.Errorf("the sidecar is process %d, was %d", now, before)
 	}
@@ -40,5 +40,5 @@ func TestSettingsReachARunningPod(t *testing.T) {
 	web.kill("app")
 	web.sees("app", "synced")
 	web.kill("rockpool-sidecar")
-	web.sees("rockpool-sidecar", "keeping the settings in effect", "annotation rockpool.dev/cache-agents")
+	web.sees("rockpool-sidecar", "invalid settings are ignored", "annotation rockpool.dev/cache-agents")
 }

@@ -1,5 +1,10 @@
 package request
 
+import (
+	"net/http"
+	"strings"
+)
+
 // Class says what a request is to Rockpool. It decides who answers the request, and how the
 // answer is recorded. Parse sets it; nothing else derives it again from verb and path.
 type Class int
@@ -22,7 +27,8 @@ const (
 	ClassWatch
 	// ClassWrite creates, changes or deletes one object. Its answer has the object.
 	ClassWrite
-	// ClassIndirect changes an object without showing it: its scale, an eviction, a binding.
+	// ClassIndirect changes an object without showing it: its scale, an eviction, a binding. A write
+	// of a subresource that nobody here knows may do that, too.
 	ClassIndirect
 	// ClassDeleteMany deletes a collection.
 	ClassDeleteMany
@@ -77,15 +83,20 @@ func (i *Info) classifyRead() Class {
 	return ClassList
 }
 
+// IsWatch reports whether the request is for a stream of events, also in a form that cannot be cut.
+func (i *Info) IsWatch() bool { return i.IsResource && i.Verb == Watch && !i.Legacy }
+
 func (i *Info) classifyWrite() Class {
-	switch i.Subresource {
+	subresource, _, _ := strings.Cut(i.Subresource, "/")
+	switch subresource {
 	case "", "status", "approval", "ephemeralcontainers", "finalize", "resize": // the answer is the object
 		return ClassWrite
-	case "scale", "eviction", "binding":
-		return ClassIndirect
+	case "attach", "exec", "portforward", "proxy": // streams to a container, or to a server
+		return ClassOpaque
+	case "token": // the answer is a token
+		return ClassOpaque
 	}
-	// The answer to a request for a token is a token.
-	return ClassOpaque
+	return ClassIndirect
 }
 
 // unrecorded tells whether the answer to a request says nothing about the present state of
@@ -95,5 +106,19 @@ func (i *Info) unrecorded() bool {
 	return i.Impersonated || i.Head || old || (i.DryRun && !i.IsRead())
 }
 
-// SetDryRun notes that the body of a request says that nothing shall be changed.
-func (i *Info) SetDryRun() { i.DryRun, i.Unrecorded = true, true }
+// SetDryRun notes whether the body of a write says that nothing shall be changed.
+func (i *Info) SetDryRun(dryRun bool) {
+	i.DryRun = dryRun
+	i.Unrecorded = i.unrecorded()
+}
+
+// Tells reports whether an answer with a status says something about the present state of the API.
+// What the API server says of the objects when it refuses a write is true although the write was only
+// tried.
+func (i *Info) Tells(status int) bool {
+	if !i.Unrecorded {
+		return true
+	}
+	tried := i.DryRun && !i.IsRead() && !i.Impersonated && !i.Head
+	return tried && (status == http.StatusNotFound || status == http.StatusConflict)
+}

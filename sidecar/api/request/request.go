@@ -77,6 +77,7 @@ type Options struct {
 	Continue                     string
 	Limit                        int64
 	SendInitialEvents            bool
+	HasInitialEvents             bool // sendInitialEvents is set, to whatever value
 	AllowWatchBookmarks          bool
 	Timeout                      time.Duration // timeoutSeconds; 0: not set
 	// DryRun means that a write must not be persisted.
@@ -233,7 +234,7 @@ func (i *Info) verb(method string, query url.Values) string {
 		if i.Name != "" {
 			return Get
 		}
-		if flag(query, "watch") {
+		if Flag(query, "watch") {
 			return Watch
 		}
 		return List
@@ -277,15 +278,15 @@ func parseOptions(query url.Values) Options {
 		valid(err == nil && n >= 0)
 		o.Timeout = time.Duration(n) * time.Second
 	}
-	o.SendInitialEvents = flag(query, "sendInitialEvents")
-	o.AllowWatchBookmarks = flag(query, "allowWatchBookmarks")
+	o.SendInitialEvents, o.HasInitialEvents = Flag(query, "sendInitialEvents"), query.Has("sendInitialEvents")
+	o.AllowWatchBookmarks = Flag(query, "allowWatchBookmarks")
 	return o
 }
 
-// flag reads a boolean parameter as the API server does
+// Flag reads a boolean parameter as the API server does
 // (runtime.Convert_Slice_string_To_bool): 0 and false in any case, such as Python's False, mean
 // no. Any other value means yes, also an empty one.
-func flag(query url.Values, name string) bool {
+func Flag(query url.Values, name string) bool {
 	value := query.Get(name)
 	return query.Has(name) && value != "0" && !strings.EqualFold(value, "false")
 }

@@ -113,7 +113,7 @@ func (m *Meta) read(p []byte) (rest []byte, err error) {
 			m.ResourceVersion, err = Unquote(val)
 		case `"labels"`:
 			if val[0] == '{' {
-				m.Labels = val
+				m.Labels, err = val, onlyTexts(val)
 			}
 		case `"annotations"`:
 			if val[0] == '{' && bytes.Contains(val, []byte(InitialEventsEnd)) {
@@ -125,6 +125,18 @@ func (m *Meta) read(p []byte) (rest []byte, err error) {
 		}
 		return rest, err
 	})
+}
+
+// onlyTexts returns an error unless all members of an object are strings or null.
+func onlyTexts(object []byte) error {
+	_, err := members(object, func(key, p []byte) ([]byte, error) {
+		val, rest, err := cutValue(p)
+		if err == nil && val[0] != '"' && val[0] != 'n' {
+			err = fmt.Errorf("%w: label %s: a string was expected, not %q", errSyntax, key, val[0])
+		}
+		return rest, err
+	})
+	return err
 }
 
 // Bare reports false for an object that does not start with kind and apiVersion: an item of a list,

@@ -113,9 +113,13 @@ func (l *List) step(p []byte) (int, error) {
 	case atValue:
 		if l.key == "items" || l.rows && l.key == "rows" {
 			l.meta.HasItems = true
-			if c == '[' {
+			switch c {
+			case '[':
 				l.state = atItem
 				return 1, nil
+			case 'n': // null
+			default:
+				return 0, fmt.Errorf("%w: an array was expected, not %q", errSyntax, c)
 			}
 		}
 		l.state = inValue

@@ -22,6 +22,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -190,7 +191,7 @@ var names = [...]*regexp.Regexp{
 
 // visitLevel visits the directories of namespaces, of service accounts, or of workloads.
 func (r *round) visitLevel(ctx context.Context, parent *os.Root, at string, depth int) {
-	for _, name := range r.list(parent, ".", at) {
+	for _, name := range r.list(ctx, parent, at) {
 		if ctx.Err() != nil {
 			return
 		}
@@ -253,11 +254,11 @@ func (r *round) visitWorkload(ctx context.Context, account, workload *os.Root, n
 		}
 		// A pod may be about to use one of them.
 		r.spared = r.bounds && changeTime(info).After(r.Clock.Now().Add(-minAge))
-		for _, entry := range r.list(workload, ".", at) {
+		for _, entry := range r.list(ctx, workload, at) {
 			if ctx.Err() != nil {
 				return
 			}
-			r.visitSlot(workload, entry, path.Join(at, entry))
+			r.visitSlot(ctx, workload, entry, path.Join(at, entry))
 		}
 		if changeTime(info).Before(r.before) {
 			r.removeEmpty(account, name, at)
@@ -300,7 +301,11 @@ func (r *round) skipUnknown(at string) {
 	r.Logger.Debug("not part of Rockpool's layout; leaving it alone", zap.String("path", at))
 }
 
+// fail notes what could not be done. That the time is over is said once, by visitVolume.
 func (r *round) fail(at string, err error) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return
+	}
 	r.Unreached++
 	r.errs = append(r.errs, fmt.Errorf("%s: %w", at, withoutPath(err)))
 }
@@ -314,23 +319,46 @@ func withoutPath(err error) error {
 	return err
 }
 
-// list returns the names in a directory. It opens only directories: otherwise a pod could
-// block the janitor with a named pipe in place of one.
-func (r *round) list(in *os.Root, directory, at string) []string {
-	entries, err := list(in, directory)
+// list returns the names in a directory, or those that it has read when the context ends.
+func (r *round) list(ctx context.Context, directory *os.Root, at string) (names []string) {
+	err := eachName(ctx, directory, ".", func(name string) error {
+		names = append(names, name)
+		return nil
+	})
 	if err != nil {
 		r.fail(at, err)
 	}
-	return entries
+	return names
 }
 
-func list(in *os.Root, directory string) ([]string, error) {
+// listSize is how many names are read from a directory at a time.
+const listSize = 256
+
+// eachName calls do with the names in a directory, until the context ends: there may be millions. It
+// opens only directories: otherwise a pod could block the janitor with a named pipe in place of one.
+func eachName(ctx context.Context, in *os.Root, directory string, do func(name string) error) error {
 	dir, err := in.OpenFile(directory, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer dir.Close()
-	return dir.Readdirnames(-1)
+	for {
+		names, err := dir.Readdirnames(listSize)
+		for _, name := range names {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := do(name); err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // removedSuffix marks a slot that is being removed. Pods ignore such names.

@@ -1,6 +1,7 @@
 package janitor
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -15,7 +16,7 @@ import (
 )
 
 // visitSlot removes an entry of a workload's directory if it is an old slot that no pod holds.
-func (r *round) visitSlot(workload *os.Root, name, at string) {
+func (r *round) visitSlot(ctx context.Context, workload *os.Root, name, at string) {
 	info, err := workload.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
@@ -30,14 +31,14 @@ func (r *round) visitSlot(workload *os.Root, name, at string) {
 		r.skipUnknown(at)
 	case leftover: // of an interrupted round
 		if !r.DryRun {
-			r.discard(workload, name, at)
+			r.discard(ctx, workload, name, at)
 		}
 	default:
-		r.removeOld(workload, name, at)
+		r.removeOld(ctx, workload, name, at)
 	}
 }
 
-func (r *round) removeOld(workload *os.Root, name, at string) {
+func (r *round) removeOld(ctx context.Context, workload *os.Root, name, at string) {
 	keep := func(count *int, use usage, fixed bool) {
 		*count++
 		r.Kept += use.bytes
@@ -48,7 +49,7 @@ func (r *round) removeOld(workload *os.Root, name, at string) {
 			r.used = append(r.used, use)
 		}
 	}
-	use, err := measure(workload, name)
+	use, err := measure(ctx, workload, name)
 	if err != nil {
 		r.fail(at, err)
 		return
@@ -73,7 +74,7 @@ func (r *round) removeOld(workload *os.Root, name, at string) {
 	}
 	defer lock.Close()
 	// Measure again: a pod may have used the slot since.
-	if use, err = measure(workload, name); err != nil {
+	if use, err = measure(ctx, workload, name); err != nil {
 		r.fail(at, err)
 		return
 	}
@@ -81,7 +82,7 @@ func (r *round) removeOld(workload *os.Root, name, at string) {
 		keep(&r.Young, use, r.spared)
 		return
 	}
-	if !r.DryRun && !r.remove(workload, name, at) {
+	if !r.DryRun && !r.remove(ctx, workload, name, at) {
 		return
 	}
 	r.Removed++
@@ -90,21 +91,26 @@ func (r *round) removeOld(workload *os.Root, name, at string) {
 		zap.Time("lastUse", use.last), zap.Int64("bytes", use.bytes))
 }
 
-// remove renames the slot, so that it disappears in one step, and then deletes its files.
-func (r *round) remove(workload *os.Root, name, at string) bool {
+// remove renames the slot, so that it disappears in one step, and then deletes its files. When the
+// context ends in between, the next round deletes the rest.
+func (r *round) remove(ctx context.Context, workload *os.Root, name, at string) bool {
 	gone := name + removedSuffix
-	if !r.discard(workload, gone, at) { // leftover of an interrupted round
+	if !r.discard(ctx, workload, gone, at) { // leftover of an interrupted round
 		return false
 	}
 	if err := workload.Rename(name, gone); err != nil {
 		r.fail(at, err)
 		return false
 	}
-	return r.discard(workload, gone, at)
+	return r.discard(ctx, workload, gone, at)
 }
 
-func (r *round) discard(workload *os.Root, name, at string) bool {
-	if err := workload.RemoveAll(name); err != nil {
+func (r *round) discard(ctx context.Context, workload *os.Root, name, at string) bool {
+	err := eachName(ctx, workload, name, func(file string) error { return workload.RemoveAll(path.Join(name, file)) })
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		err = workload.RemoveAll(name)
+	}
+	if err != nil {
 		r.fail(at, err)
 		return false
 	}
@@ -120,24 +126,24 @@ type usage struct {
 // measure returns the usage of a slot, which contains only files. It ignores files that are
 // removed meanwhile. It also ignores access times: many nodes do not record them, and backups
 // change them.
-func measure(workload *os.Root, name string) (usage, error) {
-	entries, err := list(workload, name)
-	if err != nil {
-		return usage{}, err
-	}
+func measure(ctx context.Context, workload *os.Root, name string) (usage, error) {
 	var use usage
-	for _, entry := range append(entries, ".") {
-		info, err := workload.Lstat(path.Join(name, entry))
+	add := func(file string) error {
+		info, err := workload.Lstat(path.Join(name, file))
 		if errors.Is(err, fs.ErrNotExist) {
-			continue
+			return nil
 		}
 		if err != nil {
-			return usage{}, err
+			return err
 		}
 		if info.ModTime().After(use.last) {
 			use.last = info.ModTime()
 		}
 		use.bytes += info.Sys().(*syscall.Stat_t).Blocks * 512
+		return nil
+	}
+	if err := errors.Join(eachName(ctx, workload, name, add), add(".")); err != nil {
+		return usage{}, err
 	}
 	return use, nil
 }

@@ -2,11 +2,13 @@ package janitor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -191,5 +193,53 @@ func TestTheDefaultBoundIsAQuarterOfTheDisk(t *testing.T) {
 	})
 	if got, err := DefaultMaxBytes(directory); err != nil || got != 16<<20 {
 		t.Errorf("%d, %v", got, err)
+	}
+}
+
+// endsAfter is a context that ends when somebody has looked at it some times.
+type endsAfter struct {
+	context.Context
+	looks int
+}
+
+func (c *endsAfter) Err() error {
+	if c.looks--; c.looks < 0 {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// A program may have filled the directory of its slot with files. Neither to count them nor to remove
+// them holds up a pod for longer than the time that a scan has.
+func TestAScanEndsInTimeAmongManyFiles(t *testing.T) {
+	const files = 2000
+	for name, looks := range map[string]int{"while it counts": 500, "while it removes": 2*files + 500} {
+		t.Run(name, func(t *testing.T) {
+			v := newVolume(t)
+			const slot = "shop/default/deployment.web/0"
+			v.slot(slot)
+			for i := range files {
+				v.write(fmt.Sprintf("%s/file-%d", slot, i), 1)
+			}
+			old := v.clock.Now().Add(-2 * maxAge)
+			for _, at := range v.paths() {
+				if err := os.Chtimes(v.path(at), old, old); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, err := v.janitor(Options{}).Once(&endsAfter{t.Context(), looks})
+			left := 0
+			for _, at := range v.paths() {
+				if strings.Contains(at, "file-") {
+					left++
+				}
+			}
+			if !errors.Is(err, context.DeadlineExceeded) || left == 0 {
+				t.Errorf("%v, and %d files are left", err, left)
+			}
+			if _, err := v.janitor(Options{}).Once(t.Context()); err != nil || len(v.paths()) > 0 {
+				t.Errorf("the next round: %v, and %d files are left", err, len(v.paths()))
+			}
+		})
 	}
 }
