@@ -134,6 +134,11 @@ func (s *server) set(name string, to *stream) {
 	}
 }
 
+// event sends the event of c at a version. A watch that has been ended takes none.
+func (s *server) event(to *stream, version string) {
+	_, _ = io.WriteString(to.w, `{"type":"MODIFIED","object":`+strings.ReplaceAll(object("c", 7), `"7"`, strconv.Quote(version))+"}\n")
+}
+
 // bookmark sends a bookmark at the present revision.
 func (s *server) bookmark(to *stream) {
 	s.mu.Lock()

@@ -273,7 +273,7 @@ func TestTheNumberOfLiveCollectionsIsBounded(t *testing.T) {
 	w := h.server.watch(1)
 	h.server.asked(1)
 	other := h.get("")
-	other.Recorded.Namespace = "another" // its key
+	other.Recorded.Namespace, other.Recorded.SyncedAt = "another", h.clock.Now() // its key
 	if _, err := h.join(&other); !errors.Is(err, errMost) {
 		t.Errorf("while the first is waited for: %v", err)
 	}

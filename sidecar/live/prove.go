@@ -58,8 +58,11 @@ func (s *Collections) prove(ctx context.Context, verdict Verdict, read *Read) (p
 	if err == nil {
 		err = p.newest.mayFollow(&read.Recorded)
 	}
-	if err != nil || !store.NewerVersion(p.version, read.Recorded.ResourceVersion) {
+	if err != nil {
 		return p, err
+	}
+	if isRecent(&read.Recorded, s.Clock.Now()) && !store.NewerVersion(p.version, read.Recorded.ResourceVersion) {
+		return p, nil
 	}
 	c, err := s.join(read)
 	if err != nil {
