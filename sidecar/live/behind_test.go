@@ -32,7 +32,7 @@ func TestAChangeThatIsOnItsWayIsNoContradiction(t *testing.T) {
 			resp := <-list.done
 			list.done <- resp
 			read := h.get("")
-			if _, err := recorded(t.Context(), &read); err != nil {
+			if _, err := h.recorded(t.Context(), &read); err != nil {
 				t.Errorf("what is recorded: %v", err)
 			}
 			list.saved(20, "a@5", "b@6", "c@7")

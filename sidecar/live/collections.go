@@ -5,6 +5,7 @@ import (
 	"context"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -57,9 +58,10 @@ type Options struct {
 // Collections are the collections that are live. Run must be called once, and ends them all.
 type Collections struct {
 	Options
-	pace *pace
-	ctx  context.Context // of the collections; ends with Run
-	end  context.CancelFunc
+	pace      *pace
+	skipUntil atomic.Int64    // until when the cache is not asked, ns since 1970
+	ctx       context.Context // of the collections; ends with Run
+	end       context.CancelFunc
 
 	mu      sync.Mutex
 	running sync.WaitGroup // the follow of each collection; nobody joins once ctx has ended

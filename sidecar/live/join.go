@@ -61,7 +61,7 @@ func (s *Collections) Left(read Read) {
 	}
 	s.running.Go(func() {
 		var err error
-		if read.Recorded, err = recorded(s.ctx, &read); err != nil {
+		if read.Recorded, err = s.recorded(s.ctx, &read); err != nil {
 			return
 		}
 		s.mu.Lock()
