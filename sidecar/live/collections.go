@@ -44,6 +44,7 @@ type Options struct {
 	Save        bool
 	Upstream    http.RoundTripper
 	Credentials *principal.Credentials
+	Facts       FactStore // nil: the rate of the link is measured again after a restart
 	// Linger is how long a collection stays live after its last client has gone; 0: not at all.
 	Linger time.Duration
 	// Most bounds the live collections; 0: DefaultMost.
@@ -83,7 +84,7 @@ func New(o Options) *Collections {
 		o.Most = DefaultMost
 	}
 	ctx, end := context.WithCancel(context.Background())
-	return &Collections{Options: o, ctx: ctx, end: end, pace: newPace(o.Clock, cmp.Or(o.Rate, firstRate)), open: map[key]*collection{}}
+	return &Collections{Options: o, ctx: ctx, end: end, pace: newPace(cmp.Or(o.Rate, firstRate)), open: map[key]*collection{}}
 }
 
 // Run waits until ctx ends. Then it ends the watches of the collections, and returns when they have.

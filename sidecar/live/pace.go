@@ -1,11 +1,13 @@
 package live
 
 import (
-	"io"
+	"context"
+	"math"
+	"strconv"
 	"sync"
 	"time"
 
-	"k8s.io/utils/clock"
+	"go.uber.org/zap"
 )
 
 const (
@@ -16,23 +18,32 @@ const (
 	firstProof = 2 * time.Second
 	// measured is the least size, in bytes, of a list whose rate says something of the link.
 	measured = 64 << 10
-	// weight is how much a new measurement counts.
+	// weight is how much a new proof counts. A new rate counts as much as those before: a link that is
+	// another one now is to be noticed with its first list.
 	weight = 0.3
+	// another is by what factor a rate differs that is recorded again.
+	another = 1.5
+	// rateFact is the key of the recorded rate.
+	rateFact = "rate of lists"
 )
+
+// FactStore keeps the rate of the link for the time after a restart.
+type FactStore interface {
+	Fact(ctx context.Context, key string) (value []byte, at time.Time, err error)
+	PutFact(ctx context.Context, key string, value []byte) error
+}
 
 // pace is what lists and proofs have taken. The sizes of lists are those of the payloads, so that
 // compression on the link counts as speed.
 type pace struct {
-	clock clock.PassiveClock
-
-	mu    sync.Mutex
-	rate  float64 // bytes a second
-	proof time.Duration
+	mu       sync.Mutex
+	rate     float64 // bytes a second
+	known    bool    // the rate was measured
+	recorded float64 // the rate that is in the cache; 0: none
+	proof    time.Duration
 }
 
-func newPace(c clock.PassiveClock, rate float64) *pace {
-	return &pace{clock: c, rate: rate, proof: firstProof}
-}
+func newPace(rate float64) *pace { return &pace{rate: rate, proof: firstProof} }
 
 // list is how long a list of this size is expected to take.
 func (p *pace) list(size int64) time.Duration {
@@ -54,33 +65,64 @@ func (p *pace) proved(took time.Duration) {
 	p.proof += time.Duration(weight * float64(took-p.proof))
 }
 
-func (p *pace) listed(size int64, took time.Duration) {
-	if size < measured || took <= 0 {
-		return
+// listed takes note of a list. It reports a rate that is to be recorded.
+func (p *pace) listed(size int64, took time.Duration) (rate float64, record bool) {
+	if size < measured {
+		return 0, false
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.rate += weight * (float64(size)/took.Seconds() - p.rate)
+	now := float64(size) / max(took, time.Millisecond).Seconds()
+	if p.known {
+		now = math.Sqrt(now * p.rate)
+	}
+	p.rate, p.known = now, true
+	if p.recorded > 0 && now < another*p.recorded && p.recorded < another*now {
+		return 0, false
+	}
+	p.recorded = now
+	return now, true
 }
 
-// timed measures a body while it is read.
-type timed struct {
-	io.ReadCloser
-	pace  *pace
-	begun time.Time // zero: not yet
-	size  int64
-	ended bool
+// load takes the rate that was recorded, unless a newer one was measured.
+func (p *pace) load(rate float64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.recorded = rate; !p.known {
+		p.rate, p.known = rate, true
+	}
 }
 
-func (t *timed) Read(p []byte) (int, error) {
-	if t.begun.IsZero() {
-		t.begun = t.pace.clock.Now()
+// Load loads what the link carried before the restart.
+func (s *Collections) Load(ctx context.Context) error {
+	if !s.Save || s.Facts == nil {
+		return nil
 	}
-	n, err := t.ReadCloser.Read(p)
-	t.size += int64(n)
-	if err == io.EOF && !t.ended {
-		t.ended = true
-		t.pace.listed(t.size, t.pace.clock.Since(t.begun))
+	value, _, err := s.Facts.Fact(ctx, rateFact)
+	if err != nil || value == nil {
+		return err
 	}
-	return n, err
+	rate, err := strconv.ParseFloat(string(value), 64)
+	if err == nil && rate >= 1 && !math.IsInf(rate, 0) { // else it is measured again
+		s.pace.load(rate)
+	}
+	return err
+}
+
+// measure takes note of a list that the API server has answered.
+func (s *Collections) measure(size int64, took time.Duration) {
+	rate, record := s.pace.listed(size, took)
+	if !record || s.Facts == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		return
+	}
+	s.running.Go(func() {
+		if err := s.Facts.PutFact(s.ctx, rateFact, strconv.AppendFloat(nil, rate, 'f', 0, 64)); err != nil {
+			s.Logger.Debug("cannot record the rate of the link", zap.Error(err))
+		}
+	})
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 
@@ -112,14 +111,6 @@ func (s *Collections) answer(ctx context.Context, read *Read, give func(*replay.
 		s.pace.proved(s.Clock.Since(begun))
 	}
 	readsTotal.WithLabelValues(string(verdict)).Inc()
-}
-
-// Timed measures the body of the API server's own list.
-func (s *Collections) Timed(body io.ReadCloser) io.ReadCloser {
-	if !s.Save {
-		return body
-	}
-	return &timed{ReadCloser: body, pace: s.pace}
 }
 
 // decide finds out the facts of a read, and decides. What passes does not wait for what is still to be
