@@ -26,10 +26,16 @@ func withSavedReads(p *corev1.Pod) { p.Annotations["rockpool.dev/online-reads"] 
 func thinSite(t *testing.T, count int) *site {
 	t.Helper()
 	s := newSite(t)
+	s.thin(count)
+	return s
+}
+
+// thin makes the link of a site thin, and has many ConfigMaps behind it.
+func (s *site) thin(count int) {
+	s.t.Helper()
 	s.many(0, count)
 	shape := link.Shape{Rate: 1_000_000 / 8, Queue: 64 << 10, RoundTrip: 100_000_000}
 	s.Link.SetShape(shape, shape)
-	return s
 }
 
 // many creates or changes ConfigMaps by their numbers.
@@ -208,7 +214,7 @@ func (p *testPod) synced(watchList bool) (objects map[string]string, took time.D
 // present is the API server's state.
 func (s *site) present() map[string]string {
 	s.t.Helper()
-	list, err := cluster.Client().CoreV1().ConfigMaps(s.namespace).List(s.ctx, metav1.ListOptions{})
+	list, err := s.cluster.Client().CoreV1().ConfigMaps(s.namespace).List(s.ctx, metav1.ListOptions{})
 	if err != nil {
 		s.t.Fatal(err)
 	}
