@@ -126,7 +126,7 @@ func (s *Collections) isLive(k key) bool {
 // reach waits until a collection has reached a version. It gives up when nothing has come for a while:
 // many collections may share a thin link.
 func (s *Collections) reach(ctx context.Context, c *collection, version string, quiet time.Duration) error {
-	silence := time.NewTimer(quiet)
+	silence := s.Clock.NewTimer(quiet)
 	defer silence.Stop()
 	for at := ""; ; {
 		s.mu.Lock()
@@ -149,7 +149,7 @@ func (s *Collections) reach(ctx context.Context, c *collection, version string, 
 		}
 		select {
 		case <-changed:
-		case <-silence.C:
+		case <-silence.C():
 			return errSilent
 		case <-ctx.Done():
 			return context.Cause(ctx)

@@ -371,3 +371,23 @@ func TestADiskThatHangsIsNotAskedAgainForAWhile(t *testing.T) {
 	}
 	h.list("?resourceVersion=0").saved(20, "a@5", "b@6", "c@7") // a client that has left says nothing of the disk
 }
+
+// A watch that brings nothing, and does not end either, holds a list up for as long as a proof may wait.
+func TestAWatchThatIsSilentIsNotWaitedForLong(t *testing.T) {
+	h := newHarness(t)
+	h.server.revision = 20
+	list := h.list("")
+	h.server.watch(1)
+	h.server.asked(1)
+	eventually.True(t, "the list waits", h.clock.HasWaiters)
+	h.clock.Step(patience - time.Second)
+	if len(list.done) > 0 {
+		t.Error("it has not waited")
+	}
+	eventually.True(t, "the list ends", func() bool {
+		h.clock.Step(time.Second)
+		return len(list.done) > 0
+	})
+	list.passed()
+	h.isEnded()
+}
