@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
@@ -65,6 +66,16 @@ func noise(size int) string {
 		text[i] = letters[rand.IntN(len(letters))]
 	}
 	return string(text)
+}
+
+// alter changes the recordings, which a sidecar finds after its next start.
+func (s *site) alter(query string) {
+	s.t.Helper()
+	path, err := s.Database()
+	s.must(err)
+	if out, err := exec.CommandContext(s.ctx, "sqlite3", "-cmd", ".timeout 5000", path, query).CombinedOutput(); err != nil {
+		s.t.Fatalf("%s: %v %s", query, err, out)
+	}
 }
 
 // versions are the resourceVersions of the objects of a list by name.
@@ -147,6 +158,11 @@ func TestAListThatIsRecordedCostsWhatHasChanged(t *testing.T) {
 	t.Run("the sidecar has restarted", func(t *testing.T) {
 		p.restart("rockpool-sidecar")
 		again(p.in(t), "1 % changed, after a restart", count/100, get(s.configMaps()), true)
+	})
+	t.Run("it was recorded long ago", func(t *testing.T) {
+		s.alter("UPDATE collection SET synced_at = 0")
+		p.restart("rockpool-sidecar")
+		again(p.in(t), "1 % changed, recorded long ago", count/100, get(s.configMaps()), true)
 	})
 	t.Run("offline it is as it was told", func(t *testing.T) {
 		p := p.in(t)
