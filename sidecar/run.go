@@ -231,8 +231,7 @@ func (s *sidecar) linkChanged(state upstream.State, reason string) {
 
 func (s *sidecar) newDispatcher() {
 	s.live = live.New(live.Options{
-		Save: s.cfg.Online.Reads == config.ReadsSave, Upstream: s.upstream, Credentials: s.credentials, Facts: s.disk,
-		Linger: s.cfg.Cache.Linger, Logger: s.log,
+		Save: s.cfg.Online.Reads == config.ReadsSave, Upstream: s.upstream, Credentials: s.credentials, Linger: s.cfg.Cache.Linger, Logger: s.log,
 	})
 	o := dispatch.Options{
 		Upstream: s.upstream, Caches: s.caches, Agents: agent.NewCurrent(s.cfg.Cache.Agents), Credentials: s.credentials,
@@ -284,9 +283,6 @@ func (s *sidecar) loadState(ctx context.Context) {
 	}
 	if err := s.accepted.Load(ctx); err != nil {
 		s.log.Warn("cannot load the tokens accepted before the restart", zap.Error(err))
-	}
-	if err := s.live.Load(ctx); err != nil {
-		s.log.Warn("cannot load the rate of the link; measuring it again", zap.Error(err))
 	}
 	s.resumeOutage(ctx)
 	s.loadQueue(ctx)

@@ -44,7 +44,6 @@ type Options struct {
 	Save        bool
 	Upstream    http.RoundTripper
 	Credentials *principal.Credentials
-	Facts       FactStore // nil: the rate of the link is measured again after a restart
 	// Linger is how long a collection stays live after its last client has gone; 0: not at all.
 	Linger time.Duration
 	// Most bounds the live collections; 0: DefaultMost.

@@ -1,7 +1,6 @@
 package live
 
 import (
-	"context"
 	"io"
 	"strings"
 	"testing"
@@ -9,8 +8,6 @@ import (
 	"time"
 
 	clocktesting "k8s.io/utils/clock/testing"
-
-	"rockpool.dev/tests/eventually"
 )
 
 // A link that is another one now is noticed with its first list.
@@ -44,51 +41,21 @@ func TestTheRateFollowsTheLink(t *testing.T) {
 	}
 }
 
-// facts are those of a cache.
-type facts struct {
-	values chan string
-	value  string
-}
-
-func (f *facts) Fact(context.Context, string) ([]byte, time.Time, error) {
-	if f.value == "" {
-		return nil, time.Time{}, nil
-	}
-	return []byte(f.value), time.Time{}, nil
-}
-
-func (f *facts) PutFact(_ context.Context, _ string, value []byte) error {
-	f.values <- string(value)
-	return nil
-}
-
-func TestTheRateOutlivesARestart(t *testing.T) {
-	f := &facts{values: make(chan string, 10)}
-	h := newHarness(t, func(o *Options) { o.Facts = f })
-	for value, good := range map[string]bool{"": true, "0": true, "none": false, "Inf": true} {
-		f.value = value
-		if err := h.Load(t.Context()); (err == nil) != good || h.pace.known {
-			t.Errorf("%q: %v, %+v", value, err, h.pace)
+// A list that takes long is measured before its end.
+func TestAListThatTakesLongIsMeasuredMeanwhile(t *testing.T) {
+	h := newHarness(t, func(o *Options) { o.Rate = 1_000_000_000 })
+	body, chunk := h.Timed(io.NopCloser(strings.NewReader(strings.Repeat("x", 3*measured)))), make([]byte, measured)
+	for _, step := range []struct {
+		after time.Duration
+		want  float64 // bytes a second
+	}{{0, 1_000_000_000}, {firstProof, 1_000_000_000}, {2 * firstProof, 3 * measured / 6}} {
+		h.clock.Step(step.after)
+		if _, err := io.ReadFull(body, chunk); err != nil {
+			t.Fatal(err)
 		}
-	}
-	f.value = ""
-	h.measure(1_000_000, time.Second)
-	if value := eventually.Receive(t, "the recorded rate", f.values); value != "1000000" {
-		t.Errorf("%s is recorded", value)
-	}
-	h.measure(1_100_000, time.Second)
-	h.measure(4_000_000, time.Second)
-	if value := eventually.Receive(t, "the recorded rate", f.values); !strings.HasPrefix(value, "20") {
-		t.Errorf("%s is recorded", value)
-	}
-	f.value = "8000000"
-	again := newHarness(t, func(o *Options) { o.Facts = f })
-	if err := again.Load(t.Context()); err != nil || again.pace.list(8_000_000) != time.Second {
-		t.Errorf("%v, a list takes %v", err, again.pace.list(8_000_000))
-	}
-	again.measure(8_000_000, time.Second)
-	if len(f.values) > 0 {
-		t.Errorf("a rate that is the same was recorded again: %s", <-f.values)
+		if h.pace.rate != step.want {
+			t.Errorf("after %v: %.0f bytes a second, want %.0f", step.after, h.pace.rate, step.want)
+		}
 	}
 }
 

@@ -22,39 +22,50 @@ func (s *Collections) TimedState(body io.ReadCloser) io.ReadCloser {
 	if !s.Save {
 		return body
 	}
-	return &timedState{ReadCloser: body, collections: s}
+	return &timedState{timed: timed{ReadCloser: body, collections: s}}
 }
 
-// timed measures a body while it is read.
+// timed measures a body from its first byte to its end. One that takes much longer than a proof is
+// measured before that, too: other reads are not to wait for its end.
 type timed struct {
 	io.ReadCloser
 	collections *Collections
 	begun       time.Time // zero: not yet
 	size        int64
-	ended       bool
+	long, ended bool
 }
 
 func (t *timed) Read(p []byte) (int, error) {
-	if t.begun.IsZero() {
-		t.begun = t.collections.Clock.Now()
-	}
 	n, err := t.ReadCloser.Read(p)
-	t.size += int64(n)
-	if err == io.EOF && !t.ended {
-		t.ended = true
-		t.collections.measure(t.size, t.collections.Clock.Since(t.begun))
-	}
+	t.read(n, err == io.EOF)
 	return n, err
 }
 
-// timedState measures a body from its first byte to the end of the initial state.
+// read takes note of bytes that have come.
+func (t *timed) read(n int, last bool) {
+	if t.ended {
+		return
+	}
+	if t.begun.IsZero() {
+		t.begun = t.collections.Clock.Now()
+	}
+	t.size += int64(n)
+	took, pace := t.collections.Clock.Since(t.begun), t.collections.pace
+	switch {
+	case last:
+		t.ended = true
+	case !t.long && t.size >= measured && took > 2*pace.proofTime():
+		t.long = true
+	default:
+		return
+	}
+	pace.listed(t.size, took)
+}
+
+// timedState measures a body to the end of the initial state.
 type timedState struct {
-	io.ReadCloser
-	collections *Collections
-	begun       time.Time // zero: not yet
-	size        int64
-	tail        []byte // of what was read before, where the mark may have begun
-	ended       bool
+	timed
+	tail []byte // of what was read before, where the mark may have begun
 }
 
 func (t *timedState) Read(p []byte) (int, error) {
@@ -62,19 +73,15 @@ func (t *timedState) Read(p []byte) (int, error) {
 	if t.ended || n == 0 {
 		return n, err
 	}
-	if t.begun.IsZero() {
-		t.begun = t.collections.Clock.Now()
-	}
-	t.size += int64(n)
 	t.tail = append(t.tail, p[:min(n, len(stateEnd)-1)]...)
-	if bytes.Contains(p[:n], stateEnd) || bytes.Contains(t.tail, stateEnd) {
-		t.tail, t.ended = nil, true
-		t.collections.measure(t.size, t.collections.Clock.Since(t.begun))
-		return n, err
-	}
-	if n >= len(stateEnd) {
+	last := bytes.Contains(p[:n], stateEnd) || bytes.Contains(t.tail, stateEnd)
+	t.read(n, last)
+	switch {
+	case last:
+		t.tail = nil
+	case n >= len(stateEnd):
 		t.tail = append(t.tail[:0], p[n-len(stateEnd)+1:n]...)
-	} else {
+	default:
 		t.tail = t.tail[max(0, len(t.tail)-len(stateEnd)+1):]
 	}
 	return n, err
