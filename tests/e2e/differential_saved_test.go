@@ -29,20 +29,20 @@ func TestSavedAnswersEqualOnlineAnswers(t *testing.T) {
 	p.linkIs("online")
 	f.base = p.version()
 	asks := f.wide()
-	for len(asks) < 60 {
+	for len(asks) < 40 {
 		if a := f.draw(); (a.verb == "list" || a.initial) && a.limit == 0 && a.match != "Exact" && !a.variant.table { // which pass
 			asks = append(asks, a)
 		}
 	}
 	p.answers(asks, p.send)
 	p.restart("rockpool-sidecar") // which has found the link fast
-	f.annotate(s, func(int) bool { return random.IntN(8) == 0 }, noise(2<<10))
+	f.annotate(s, func(n int) bool { return n%40 == 0 }, "changed") // each of these costs the link 64 KiB
 	direct := p.answers(asks, p.sendDirectly)
 
 	shape := link.Shape{Rate: 1_000_000 / 8, Queue: 64 << 10, RoundTrip: 50 * time.Millisecond}
 	s.Link.SetShape(shape, shape)
 	counts := map[string]int{}
-	patiently := func(requests []getRequest) []getResponse { return p.runAsker(requests, "-timeout=2m", "-parallel=6") }
+	patiently := func(requests []getRequest) []getResponse { return p.runAsker(requests, "-timeout=2m", "-parallel=2") }
 	for i, got := range p.answers(asks, patiently) {
 		a, want, who := asks[i], direct[i], "the API server"
 		if got.cached() {
@@ -82,7 +82,7 @@ func TestSavedAnswersEqualOnlineAnswers(t *testing.T) {
 			saved += n
 		}
 	}
-	if saved < 15 {
+	if saved < 10 {
 		t.Errorf("only %d answers came from the cache, too few for this test", saved)
 	}
 }
