@@ -223,6 +223,9 @@ func (d *Dispatcher) answered(x *exchange, resp *http.Response) {
 // believe learns from an answer of the API server.
 func (d *Dispatcher) believe(x *exchange, resp *http.Response) {
 	if x.info.IsWatch() && resp.StatusCode == http.StatusOK {
+		if d.Live != nil && x.info.Class == request.ClassWatch && x.info.SendInitialEvents {
+			resp.Body = d.Live.TimedState(resp.Body)
+		}
 		if x.info.Class != request.ClassWatch || !d.watches.Follow(x.watch(d.Agents), resp) {
 			x.cache.Unread(x.source, resp)
 			return

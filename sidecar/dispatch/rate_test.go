@@ -62,3 +62,41 @@ func TestACompressedListIsMeasuredByItsPayload(t *testing.T) {
 		}
 	}
 }
+
+// The state of a watch is a list as well: where a program's informers only watch, nothing else tells
+// that the link is fast.
+func TestAWatchListThatPassesIsMeasured(t *testing.T) {
+	g := newHarness(t)
+	clock := clocktesting.NewFakeClock(time.Now())
+	added := `{"type":"ADDED","object":{"kind":"ConfigMap","apiVersion":"v1",` + largeItem(5)[1:] + "}\n"
+	end := `{"type":"BOOKMARK","object":{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":"10","annotations":{"k8s.io/initial-events-end":"true"}}}}` + "\n"
+	o := g.Options
+	o.Live = live.New(live.Options{Save: true, Upstream: g.link, Credentials: o.Credentials, Linger: time.Minute, Rate: 1, Logger: o.Logger, Clock: clock})
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = o.Live.Run(ctx) }()
+	g.t.Cleanup(func() { cancel(); <-ended })
+	g.restart(o)
+	g.link.SetAnswer(func(r *http.Request) (*http.Response, error) {
+		s := newStream()
+		context.AfterFunc(r.Context(), func() { _ = s.CloseWithError(r.Context().Err()) })
+		body := struct {
+			io.Reader
+			io.Closer
+		}{io.MultiReader(&slowly{Reader: strings.NewReader(added + end), clock: clock}, s), s}
+		return response(http.StatusOK, body), nil
+	})
+	for range 2 {
+		watch := g.open(g.request("GET", savedWatch))
+		watch.readFrame()
+		if frame := watch.readFrame(); !strings.Contains(frame, "initial-events-end") {
+			t.Fatalf("%.200s", frame)
+		}
+		g.flush()
+	}
+	for _, r := range g.link.Requests() {
+		if r.URL.Query().Get("sendInitialEvents") == "" {
+			t.Errorf("a proof was tried: %s", r.URL)
+		}
+	}
+}

@@ -13,6 +13,7 @@ import (
 
 	"rockpool.dev/sidecar/api/origin"
 	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/cache"
 	"rockpool.dev/sidecar/replay"
 	"rockpool.dev/sidecar/tally"
 )
@@ -44,9 +45,9 @@ func (d *Dispatcher) recordedETag(x *exchange) string {
 	if slices.ContainsFunc(conditional, func(name string) bool { return x.request.Header.Get(name) != "" }) {
 		return ""
 	}
-	etag, err := within(x.request.Context(), d.lookup.etag, func(ctx context.Context) (string, error) {
+	etag, err := cache.Within(x.request.Context(), d.lookup.etag, func(ctx context.Context) (string, error) {
 		return x.cache.ETag(ctx, x.document())
-	})
+	}, nil)
 	if err != nil {
 		if x.request.Context().Err() == nil {
 			d.skipCacheAfter(err)
@@ -82,9 +83,9 @@ func (d *Dispatcher) revalidate(x *exchange, etag string) (*http.Response, error
 		return d.forward(x)
 	}
 	defer resp.Body.Close()
-	recorded, err := within(ctx, d.lookup.body, func(ctx context.Context) (*http.Response, error) {
+	recorded, err := cache.Within(ctx, d.lookup.body, func(ctx context.Context) (*http.Response, error) {
 		return x.cache.Unchanged(ctx, x.document(), etag, resp)
-	})
+	}, nil)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, ctx.Err() // the client has left; the cache has lost nothing
@@ -114,32 +115,4 @@ func (d *Dispatcher) skipCacheAfter(err error) {
 // document is the recorded answer to the identical request.
 func (x *exchange) document() replay.Request {
 	return replay.Request{Principal: x.source.Principal, Info: x.info, Path: x.source.Path}
-}
-
-// within gives up waiting for f after a while, also when the disk hangs, which no context ends.
-// Then f ends when the disk answers.
-func within[T any](ctx context.Context, most time.Duration, f func(context.Context) (T, error)) (T, error) {
-	ctx, cancel := context.WithTimeout(ctx, most)
-	type outcome struct {
-		value T
-		err   error
-	}
-	done := make(chan outcome, 1)
-	go func() {
-		defer cancel()
-		value, err := f(ctx)
-		done <- outcome{value, err}
-	}()
-	select {
-	case o := <-done:
-		return o.value, o.err
-	case <-ctx.Done():
-	}
-	select {
-	case o := <-done: // the context ends with f, too
-		return o.value, o.err
-	default:
-		var none T
-		return none, ctx.Err()
-	}
 }

@@ -38,7 +38,7 @@ func TestAChangeThatIsOnItsWayIsNoContradiction(t *testing.T) {
 			resp := <-list.done
 			list.done <- resp
 			read := h.get("")
-			if _, err := recorded(t.Context(), &read); err != nil {
+			if _, err := h.recorded(t.Context(), &read); err != nil {
 				t.Errorf("what is recorded: %v", err)
 			}
 			list.saved(20, "a@5", "b@6", "c@7")
@@ -175,7 +175,11 @@ func TestTheAPIServerAnswersAClientThatIsTooSlow(t *testing.T) {
 	}
 	h.list("").passed()
 	h.clock.Step(slowTime + time.Second)
-	resp := h.List(t.Context(), h.get(""))
+	list := h.list("")
+	w := h.server.watch(1) // the list is of long ago by now
+	_, _ = io.WriteString(w.w, `{"type":"MODIFIED","object":`+object("a", 11)+"}\n")
+	h.server.bookmark(w)
+	resp := <-list.done
 	if resp == nil {
 		t.Fatal("it stays the API server's")
 	}
@@ -207,7 +211,7 @@ func TestWhatHasNotChangedProvesThatNothingElseHas(t *testing.T) {
 				return
 			}
 			list.passed()
-			if _, err := recorded(t.Context(), &read); err == nil {
+			if _, err := h.recorded(t.Context(), &read); err == nil {
 				t.Error("what is recorded is left")
 			}
 		})

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -60,9 +61,10 @@ type Options struct {
 // Collections are the collections that are live. Run must be called once, and ends them all.
 type Collections struct {
 	Options
-	pace *pace
-	ctx  context.Context // of the collections; ends with Run
-	end  context.CancelFunc
+	pace      *pace
+	skipUntil atomic.Int64    // until when the cache is not asked, ns since 1970
+	ctx       context.Context // of the collections; ends with Run
+	end       context.CancelFunc
 
 	mu      sync.Mutex
 	running sync.WaitGroup // the follow of each collection; nobody joins once ctx has ended
@@ -86,7 +88,7 @@ func New(o Options) *Collections {
 		o.Most = DefaultMost
 	}
 	ctx, end := context.WithCancel(context.Background())
-	return &Collections{Options: o, ctx: ctx, end: end, pace: newPace(o.Clock, cmp.Or(o.Rate, firstRate)), open: map[key]*collection{}, slow: map[key]time.Time{}, counted: map[key]int64{}}
+	return &Collections{Options: o, ctx: ctx, end: end, pace: newPace(cmp.Or(o.Rate, firstRate)), open: map[key]*collection{}, slow: map[key]time.Time{}, counted: map[key]int64{}}
 }
 
 // isEstimate reports whether the API server counts objects only about. The first time that its number

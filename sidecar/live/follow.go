@@ -32,10 +32,6 @@ const (
 	lingerDelay = time.Second
 	// shortest is how long a watch lasts that the API server ends because its time is over.
 	shortest = time.Second
-	// recent is how old the last evidence of a collection's version may be for a watch to go on from
-	// there. Otherwise it begins at the collection's last change: a cluster that was restored from a
-	// backup may have passed the version meanwhile, with other changes on its way.
-	recent = 2 * time.Minute
 )
 
 var (
@@ -56,7 +52,8 @@ type collection struct {
 
 	read      *Read  // the latest, whose caller has the watch opened
 	version   string // that the watch has reached
-	caughtUp  bool   // it has reached the API server's present once
+	history   history
+	caughtUp  bool // it has reached the API server's present once
 	waiters   int
 	prompt    bool               // a bookmark is to come within prompt
 	interrupt context.CancelFunc // ends the present connection; nil: there is none
@@ -216,10 +213,13 @@ func (c *collection) event(raw []byte, events cache.Events) error {
 	if store.NewerVersion(c.version, m.ResourceVersion) {
 		return errOlder
 	}
+	if err := c.history.event(e, m); err != nil {
+		return err
+	}
 	events.Event(e, m)
 	c.version = m.ResourceVersion
 	if e.Type == wire.Bookmark {
-		c.prompt, c.caughtUp = false, true
+		c.prompt, c.caughtUp = false, c.history.version == ""
 	}
 	c.notify()
 	return nil

@@ -134,6 +134,11 @@ func (s *server) set(name string, to *stream) {
 	}
 }
 
+// event sends the event of c at a version. A watch that has been ended takes none.
+func (s *server) event(to *stream, version string) {
+	_, _ = io.WriteString(to.w, `{"type":"MODIFIED","object":`+strings.ReplaceAll(object("c", 7), `"7"`, strconv.Quote(version))+"}\n")
+}
+
 // bookmark sends a bookmark at the present revision.
 func (s *server) bookmark(to *stream) {
 	s.mu.Lock()
@@ -226,6 +231,9 @@ func (h *harness) get(query string) Read {
 // record has the server's list recorded, as when its client has read it.
 func (h *harness) record() {
 	h.t.Helper()
+	if err := h.cache.Flush(h.t.Context()); err != nil { // a list that is compared with one that is being forgotten is given up
+		h.t.Fatal(err)
+	}
 	read := h.get("")
 	source := record.Source{Principal: "web", Info: read.Info, Path: path, Started: h.clock.Now(), Asked: h.cache.Ask()}
 	h.server.mu.Lock()

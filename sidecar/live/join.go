@@ -1,7 +1,6 @@
 package live
 
 import (
-	"cmp"
 	"context"
 	"time"
 
@@ -30,12 +29,16 @@ func (s *Collections) get(read *Read) (*collection, error) {
 		if s.ctx.Err() != nil {
 			return nil, errNotRunning
 		}
+		from, history, err := follows(&read.Recorded, s.Clock.Now())
+		if err != nil {
+			return nil, err
+		}
 		if len(s.open) >= s.Most && !s.evict() {
 			return nil, errMost
 		}
 		c = &collection{
 			Collections: s, key: read.key(), form: read.Recorded.Form, read: read,
-			version: from(&read.Recorded.Collection, s.Clock.Now()), changed: make(chan struct{}),
+			version: from, history: history, changed: make(chan struct{}),
 		}
 		s.open[c.key] = c
 		collectionsOpen.Set(float64(len(s.open)))
@@ -58,7 +61,7 @@ func (s *Collections) Left(read Read) {
 	}
 	s.running.Go(func() {
 		var err error
-		if read.Recorded, err = recorded(s.ctx, &read); err != nil {
+		if read.Recorded, err = s.recorded(s.ctx, &read); err != nil {
 			return
 		}
 		s.mu.Lock()
@@ -66,14 +69,6 @@ func (s *Collections) Left(read Read) {
 		_, err = s.get(&read)
 		s.Logger.Debug("a collection lingers", zap.String("path", read.Info.Path), zap.Error(err))
 	})
-}
-
-// from is the version from which a collection is followed.
-func from(c *store.Collection, now time.Time) string {
-	if now.Sub(c.SyncedAt).Abs() <= recent {
-		return c.ResourceVersion
-	}
-	return cmp.Or(c.UnchangedSince(), c.ResourceVersion)
 }
 
 // leave ends the wait for a collection. One that could not be proven does not linger.
@@ -131,7 +126,7 @@ func (s *Collections) isLive(k key) bool {
 // reach waits until a collection has reached a version. It gives up when nothing has come for a while:
 // many collections may share a thin link.
 func (s *Collections) reach(ctx context.Context, c *collection, version string, quiet time.Duration) error {
-	silence := time.NewTimer(quiet)
+	silence := s.Clock.NewTimer(quiet)
 	defer silence.Stop()
 	for at := ""; ; {
 		s.mu.Lock()
@@ -154,7 +149,7 @@ func (s *Collections) reach(ctx context.Context, c *collection, version string, 
 		}
 		select {
 		case <-changed:
-		case <-silence.C:
+		case <-silence.C():
 			return errSilent
 		case <-ctx.Done():
 			return context.Cause(ctx)

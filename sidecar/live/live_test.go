@@ -152,7 +152,7 @@ func TestTheAPIServerAnswersWhatIsDoubtful(t *testing.T) {
 				c.during(h, h.server.watch(1))
 			}
 			list.passed()
-			if _, err := recorded(t.Context(), &read); (err != nil) != strings.Contains(name, "it has") {
+			if _, err := h.recorded(t.Context(), &read); (err != nil) != strings.Contains(name, "it has") {
 				t.Errorf("what is recorded: %v", err)
 			}
 		})
@@ -273,7 +273,7 @@ func TestTheNumberOfLiveCollectionsIsBounded(t *testing.T) {
 	w := h.server.watch(1)
 	h.server.asked(1)
 	other := h.get("")
-	other.Recorded.Namespace = "another" // its key
+	other.Recorded.Namespace, other.Recorded.SyncedAt = "another", h.clock.Now() // its key
 	if _, err := h.join(&other); !errors.Is(err, errMost) {
 		t.Errorf("while the first is waited for: %v", err)
 	}

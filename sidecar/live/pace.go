@@ -1,11 +1,9 @@
 package live
 
 import (
-	"io"
+	"math"
 	"sync"
 	"time"
-
-	"k8s.io/utils/clock"
 )
 
 const (
@@ -16,23 +14,21 @@ const (
 	firstProof = 2 * time.Second
 	// measured is the least size, in bytes, of a list whose rate says something of the link.
 	measured = 64 << 10
-	// weight is how much a new measurement counts.
+	// weight is how much a new proof counts. A new rate counts as much as those before: a link that is
+	// another one now is to be noticed with its first list.
 	weight = 0.3
 )
 
 // pace is what lists and proofs have taken. The sizes of lists are those of the payloads, so that
 // compression on the link counts as speed.
 type pace struct {
-	clock clock.PassiveClock
-
 	mu    sync.Mutex
 	rate  float64 // bytes a second
+	known bool    // the rate was measured
 	proof time.Duration
 }
 
-func newPace(c clock.PassiveClock, rate float64) *pace {
-	return &pace{clock: c, rate: rate, proof: firstProof}
-}
+func newPace(rate float64) *pace { return &pace{rate: rate, proof: firstProof} }
 
 // list is how long a list of this size is expected to take.
 func (p *pace) list(size int64) time.Duration {
@@ -54,33 +50,16 @@ func (p *pace) proved(took time.Duration) {
 	p.proof += time.Duration(weight * float64(took-p.proof))
 }
 
+// listed takes note of a list, or of a part of a long one.
 func (p *pace) listed(size int64, took time.Duration) {
-	if size < measured || took <= 0 {
+	if size < measured {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.rate += weight * (float64(size)/took.Seconds() - p.rate)
-}
-
-// timed measures a body while it is read.
-type timed struct {
-	io.ReadCloser
-	pace  *pace
-	begun time.Time // zero: not yet
-	size  int64
-	ended bool
-}
-
-func (t *timed) Read(p []byte) (int, error) {
-	if t.begun.IsZero() {
-		t.begun = t.pace.clock.Now()
+	now := float64(size) / max(took, time.Millisecond).Seconds()
+	if p.known {
+		now = math.Sqrt(now * p.rate)
 	}
-	n, err := t.ReadCloser.Read(p)
-	t.size += int64(n)
-	if err == io.EOF && !t.ended {
-		t.ended = true
-		t.pace.listed(t.size, t.pace.clock.Since(t.begun))
-	}
-	return n, err
+	p.rate, p.known = now, true
 }

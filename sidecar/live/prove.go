@@ -72,8 +72,11 @@ func (s *Collections) prove(ctx context.Context, verdict Verdict, read *Read) (p
 	if err == nil && len(p.witnesses) > 0 {
 		err = p.witnesses[0].mayFollow(&read.Recorded)
 	}
-	if err != nil || !store.NewerVersion(p.version, read.Recorded.ResourceVersion) {
+	if err != nil {
 		return p, err
+	}
+	if isRecent(&read.Recorded, s.Clock.Now()) && !store.NewerVersion(p.version, read.Recorded.ResourceVersion) {
+		return p, nil
 	}
 	c, err := s.join(read)
 	if err != nil {
@@ -95,13 +98,14 @@ func (s *Collections) findWitness(ctx context.Context, read *Read, p *proof) err
 		if tries == attempts {
 			return errHot
 		}
-		now, err := recorded(ctx, read)
+		now, err := s.recorded(ctx, read)
 		if err != nil {
 			return err
 		}
-		next, err := now.Unchanged(ctx, since, func(k store.Key) bool {
+		asked := func(k store.Key) bool {
 			return slices.ContainsFunc(p.witnesses, func(w witness) bool { return w.key == k })
-		})
+		}
+		next, err := onDisk(ctx, s, func(ctx context.Context) (store.Key, error) { return now.Unchanged(ctx, since, asked) }, nil)
 		switch {
 		case errors.Is(err, store.ErrChanged):
 			continue

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 
@@ -47,7 +46,8 @@ func (r *Read) selectors() url.Values {
 // server is to answer.
 func (s *Collections) List(ctx context.Context, read Read) (resp *http.Response) {
 	s.answer(ctx, &read, func(now *replay.Recorded, header http.Header) (err error) {
-		if resp, err = now.List(ctx); err == nil {
+		resp, err = onDisk(ctx, s, func(context.Context) (*http.Response, error) { return now.List(ctx) }, closeBody)
+		if err == nil {
 			setHeader(resp, header)
 		}
 		return err
@@ -67,7 +67,7 @@ func (s *Collections) Watch(ctx context.Context, read Read) (state *replay.State
 		if follows.StatusCode != http.StatusOK || !origin.FromAPIServer(follows) {
 			return errors.Join(fmt.Errorf("%w: %s", errEnded, follows.Status), follows.Body.Close())
 		}
-		begins, err := now.State(ctx)
+		begins, err := onDisk(ctx, s, func(context.Context) (*replay.State, error) { return now.State(ctx) }, (*replay.State).Close)
 		if err != nil {
 			_ = follows.Body.Close()
 			return err
@@ -113,38 +113,28 @@ func (s *Collections) answer(ctx context.Context, read *Read, give func(*replay.
 	readsTotal.WithLabelValues(string(verdict)).Inc()
 }
 
-// Timed measures the body of the API server's own list.
-func (s *Collections) Timed(body io.ReadCloser) io.ReadCloser {
-	if !s.Save {
-		return body
-	}
-	return &timed{ReadCloser: body, pace: s.pace}
-}
-
-// decide finds out the facts of a read, and decides.
-func (s *Collections) decide(ctx context.Context, read *Read) (Verdict, string) {
+// decide finds out the facts of a read, and decides. What passes does not wait for what is still to be
+// recorded.
+func (s *Collections) decide(ctx context.Context, read *Read) (v Verdict, why string) {
 	f := Facts{Save: s.Save, Info: &read.Info, Principal: read.Principal}
-	if v, why := Decide(f); why != "unrecorded" {
+	if v, why = Decide(f); why != "unrecorded" {
 		return v, why
 	}
-	var err error
-	if read.Recorded, err = recorded(ctx, read); err == nil {
-		f.Overtaken = read.Recorded.Overtaken != ""
-		f.Recorded, f.Version, f.Objects = true, read.Recorded.ResourceVersion, read.Recorded.Objects
-		f.Live, f.Slow = s.isLive(read.key()), s.isSlow(read.key())
-		f.List, f.Proof = s.pace.list(read.Recorded.Bytes), s.pace.proofTime()
+	for _, look := range []func(context.Context, *Read) (replay.Recorded, error){s.found, s.recorded} {
+		var err error
+		if read.Recorded, err = look(ctx, read); err != nil {
+			f.Recorded = false
+		} else {
+			f.Overtaken = read.Recorded.Overtaken != ""
+			f.Recorded, f.Version, f.Objects = true, read.Recorded.ResourceVersion, read.Recorded.Objects
+			f.Live, f.Slow = s.isLive(read.key()), s.isSlow(read.key())
+			f.List, f.Proof = s.pace.list(read.Recorded.Bytes), s.pace.proofTime()
+		}
+		if v, why = Decide(f); v == Pass {
+			break
+		}
 	}
-	return Decide(f)
-}
-
-// recorded gives what is recorded, with all that clients were told so far.
-func recorded(ctx context.Context, read *Read) (replay.Recorded, error) {
-	flushing, cancel := context.WithTimeout(ctx, cache.FlushTimeout)
-	defer cancel()
-	if err := read.Cache.Flush(flushing); err != nil {
-		return replay.Recorded{}, err
-	}
-	return read.Cache.Recorded(ctx, read.query())
+	return v, why
 }
 
 // attempts is how often a collection may have changed, or been overtaken, while a read was answered.
@@ -174,11 +164,12 @@ func (s *Collections) giveProven(ctx context.Context, verdict Verdict, read *Rea
 func (s *Collections) giveAs(ctx context.Context, verdict Verdict, read *Read, proof *proof, give func(*replay.Recorded, http.Header) error) (err error) {
 	atLeast := AtLeast(verdict, &read.Info, proof.version)
 	for range attempts {
-		if read.Recorded, err = recorded(ctx, read); err != nil {
+		if read.Recorded, err = s.recorded(ctx, read); err != nil {
 			return err
 		}
 		now := &read.Recorded
-		if err = proof.agrees(ctx, now); errors.Is(err, errCount) && s.isEstimate(read.key(), &now.Collection) {
+		_, err = onDisk(ctx, s, func(ctx context.Context) (struct{}, error) { return struct{}{}, proof.agrees(ctx, now) }, nil)
+		if errors.Is(err, errCount) && s.isEstimate(read.key(), &now.Collection) {
 			err = nil
 		}
 		if err == nil {
@@ -205,6 +196,9 @@ var (
 	errOvertaken = errors.New("a client was told something newer")
 	errPage      = errors.New("there are more objects by now than the client asks for")
 )
+
+// closeBody closes an answer that nobody waits for any more.
+func closeBody(resp *http.Response) { _ = resp.Body.Close() }
 
 // contradicted forgets a collection, which is not to be answered offline either.
 func (s *Collections) contradicted(read *Read, err error) {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -28,7 +29,7 @@ func (b *bench) saved(ctx context.Context) error {
 	}
 	defer wan.Close()
 	shape := link.Shape{Rate: 1_000_000 / 8, Queue: 64 << 10, RoundTrip: 100 * time.Millisecond}
-	fill, _, err := b.informers(ctx, "on", wan, fleetSize, true)
+	fill, _, err := b.informers(ctx, "on", wan, fleetSize, readsSave)
 	if err != nil {
 		return err
 	}
@@ -38,7 +39,7 @@ func (b *bench) saved(ctx context.Context) error {
 	}
 	used, took := series{}, series{}
 	wan.SetShape(shape, shape)
-	bytes, last, err := b.informers(ctx, "on", wan, fleetSize, true)
+	bytes, last, err := b.informers(ctx, "on", wan, fleetSize, readsSave)
 	if err != nil {
 		return err
 	}
@@ -51,7 +52,7 @@ func (b *bench) saved(ctx context.Context) error {
 	}
 	defer plain.Close()
 	plain.SetShape(shape, shape)
-	if bytes, last, err = b.informers(ctx, "direct", plain, 1, false); err != nil {
+	if bytes, last, err = b.informers(ctx, "direct", plain, 1, ""); err != nil {
 		return err
 	}
 	used.add("direct", fleetSize*bytes/1e3)
@@ -59,19 +60,84 @@ func (b *bench) saved(ctx context.Context) error {
 	what := fmt.Sprintf("program of %d informers x %d pods restarts, 1 %% changed, 1 Mbit/s, 100 ms", fleetSize, someObjects)
 	b.report.compare(what, "over the link, both ways", "KB", used).atMost(used.ratio("on", "direct"), 0.03, "on x")
 	b.report.compare(what, "until all have all", "s", took).atMost(took.ratio("on", "direct"), 0.1, "on x")
+	if err := b.savedLists(ctx, shape); err != nil {
+		return err
+	}
+	return b.fastReads(ctx)
+}
+
+// The settings of online.reads.
+const (
+	readsPass = "pass"
+	readsSave = "save"
+)
+
+// fastReads measures what online.reads=save costs a program that starts again on a fast link, where the
+// API server lists faster than a proof takes.
+func (b *bench) fastReads(ctx context.Context) error {
+	wan, err := link.New(b.plane.Address())
+	if err != nil {
+		return err
+	}
+	defer wan.Close()
+	informer, list, again := series{}, series{}, series{}
+	for round := range max(b.rounds, 3) + 1 {
+		modes := []string{readsPass, readsSave}
+		if round%2 == 1 {
+			slices.Reverse(modes)
+		}
+		for _, reads := range modes {
+			_, took, err := b.informers(ctx, "on", wan, 1, reads)
+			if err != nil {
+				return err
+			}
+			t, err := b.startRemote(ctx, "fast-"+reads, wan, "--online.reads", reads)
+			if err != nil {
+				return err
+			}
+			first, _, err := t.timed(ctx, podsPath(someNamespace), asJSON)
+			if err == nil {
+				_, err = t.cpu(ctx) // it has recorded
+			}
+			var second time.Duration
+			if err == nil {
+				second, _, err = t.timed(ctx, podsPath(someNamespace), asJSON)
+			}
+			if err == nil {
+				_, err = t.cpu(ctx)
+			}
+			t.sidecar.stop()
+			if err != nil {
+				return err
+			}
+			if round > 0 { // the first one fills the caches
+				informer.add(reads, ms(took))
+				list.add(reads, ms(first))
+				again.add(reads, ms(second))
+			}
+		}
+	}
+	what := fmt.Sprintf("a program restarts with its sidecar, %d pods, fast link, off is pass and on save", someObjects)
+	for _, m := range []struct {
+		measure string
+		took    series
+	}{{"informer, until it has all", informer}, {"LIST in JSON, to the last byte", list}, {"the next LIST", again}} {
+		b.report.note(what, m.measure, "ms", m.took.median(readsPass), m.took.median(readsSave)).atMost(m.took.ratio(readsSave, readsPass), 1.1, "on / off")
+	}
 	return nil
 }
 
 // informers runs a program over a link until its informers have all pods. It returns the bytes on the
-// link, both ways, and the time. With a sidecar, that starts before and stops after it.
-func (b *bench) informers(ctx context.Context, name string, over *link.Link, size int, sidecar bool) (bytes float64, took time.Duration, err error) {
+// link, both ways, and the time. With a setting of online.reads there is a sidecar, which starts before
+// and stops after it.
+func (b *bench) informers(ctx context.Context, name string, over *link.Link, size int, reads string) (bytes float64, took time.Duration, err error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	config := &rest.Config{Host: "https://" + over.Address(), BearerToken: b.token, TLSClientConfig: rest.TLSClientConfig{CAData: b.plane.CA()}}
 	f := &fleet{name: name, link: over}
 	f.traffic()
-	if sidecar {
-		c, err := b.startSidecar(ctx, sidecarOptions{name: "saved", record: true, upstream: over.Address(), settings: []string{"--online.reads", "save"}})
+	if reads != "" {
+		c, err := b.startSidecar(ctx, sidecarOptions{name: "reads-" + reads, record: true, upstream: over.Address(), settings: []string{"--online.reads", reads}})
 		if err != nil {
 			return 0, 0, err
 		}

@@ -62,7 +62,7 @@ func TestOfflineAnswersEqualOnlineAnswers(t *testing.T) {
 // version is the present resourceVersion.
 func (p *testPod) version() string {
 	p.site.t.Helper()
-	list, err := cluster.Client().CoreV1().ConfigMaps(p.site.namespace).List(p.site.ctx, metav1.ListOptions{})
+	list, err := p.site.cluster.Client().CoreV1().ConfigMaps(p.site.namespace).List(p.site.ctx, metav1.ListOptions{})
 	if err != nil {
 		p.site.t.Fatal(err)
 	}

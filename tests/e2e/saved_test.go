@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,10 +27,16 @@ func withSavedReads(p *corev1.Pod) { p.Annotations["rockpool.dev/online-reads"] 
 func thinSite(t *testing.T, count int) *site {
 	t.Helper()
 	s := newSite(t)
+	s.thin(count)
+	return s
+}
+
+// thin makes the link of a site thin, and has many ConfigMaps behind it.
+func (s *site) thin(count int) {
+	s.t.Helper()
 	s.many(0, count)
 	shape := link.Shape{Rate: 1_000_000 / 8, Queue: 64 << 10, RoundTrip: 100_000_000}
 	s.Link.SetShape(shape, shape)
-	return s
 }
 
 // many creates or changes ConfigMaps by their numbers.
@@ -59,6 +66,16 @@ func noise(size int) string {
 		text[i] = letters[rand.IntN(len(letters))]
 	}
 	return string(text)
+}
+
+// alter changes the recordings, which a sidecar finds after its next start.
+func (s *site) alter(query string) {
+	s.t.Helper()
+	path, err := s.Database()
+	s.must(err)
+	if out, err := exec.CommandContext(s.ctx, "sqlite3", "-cmd", ".timeout 5000", path, query).CombinedOutput(); err != nil {
+		s.t.Fatalf("%s: %v %s", query, err, out)
+	}
 }
 
 // versions are the resourceVersions of the objects of a list by name.
@@ -142,6 +159,11 @@ func TestAListThatIsRecordedCostsWhatHasChanged(t *testing.T) {
 		p.restart("rockpool-sidecar")
 		again(p.in(t), "1 % changed, after a restart", count/100, get(s.configMaps()), true)
 	})
+	t.Run("it was recorded long ago", func(t *testing.T) {
+		s.alter("UPDATE collection SET synced_at = 0")
+		p.restart("rockpool-sidecar")
+		again(p.in(t), "1 % changed, recorded long ago", count/100, get(s.configMaps()), true)
+	})
 	t.Run("offline it is as it was told", func(t *testing.T) {
 		p := p.in(t)
 		p.offline()
@@ -208,7 +230,7 @@ func (p *testPod) synced(watchList bool) (objects map[string]string, took time.D
 // present is the API server's state.
 func (s *site) present() map[string]string {
 	s.t.Helper()
-	list, err := cluster.Client().CoreV1().ConfigMaps(s.namespace).List(s.ctx, metav1.ListOptions{})
+	list, err := s.cluster.Client().CoreV1().ConfigMaps(s.namespace).List(s.ctx, metav1.ListOptions{})
 	if err != nil {
 		s.t.Fatal(err)
 	}

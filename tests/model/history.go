@@ -205,10 +205,13 @@ func (w *world) step(o op) error {
 		w.server.serve(o.key.kind, o.n%2 == 1)
 	case restores:
 		w.serverEndsWatches(nil)
-		w.server.restore(o.n)
-		if w.history.Save { // which takes a while; see live.recent
+		if w.history.Save { // the restore takes a while; see live.isRecent
+			if err := w.flush(); err != nil {
+				return err
+			}
 			w.wall.Add((10 * time.Minute).Milliseconds())
 		}
+		w.server.restore(o.n)
 	}
 	return nil
 }

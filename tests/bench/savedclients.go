@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"rockpool.dev/tests/bed/link"
+)
+
+// pythonList is an ordinary program of the official Python client.
+const pythonList = `import sys
+from kubernetes import client, config
+config.load_kube_config()
+print(len(client.CoreV1Api().list_namespaced_pod(sys.argv[1]).items))`
+
+// systemPython has Debian's python3-kubernetes, where it is installed.
+const systemPython = "/usr/bin/python3"
+
+// savedClient is a program that lists once.
+type savedClient struct {
+	name string
+	argv []string
+	// whole says that it asks for the whole list at once, as objects. The API server answers Tables and
+	// pages itself: they only have to cost no more than without a sidecar.
+	whole bool
+}
+
+func (b *bench) savedClients(ctx context.Context) []savedClient {
+	kubectl := []string{b.plane.Tools().Kubectl, "get", "pods", "-n", someNamespace}
+	all := []savedClient{
+		{"kubectl get", kubectl, false},
+		{"kubectl get -o name --chunk-size=0", append(kubectl[:len(kubectl):len(kubectl)], "-o", "name", "--chunk-size=0"), true},
+	}
+	if exec.CommandContext(ctx, systemPython, "-c", "import kubernetes").Run() != nil {
+		progress("saved: this machine has no Python client")
+		return all
+	}
+	return append(all, savedClient{"Python's client", []string{systemPython, "-c", pythonList, someNamespace}, true})
+}
+
+// savedLists measures what programs cost a thin link that list once, as `saved` does it for informers.
+func (b *bench) savedLists(ctx context.Context, shape link.Shape) error {
+	for _, c := range b.savedClients(ctx) {
+		wan, err := link.New(b.plane.Address())
+		if err != nil {
+			return err
+		}
+		defer wan.Close()
+		if _, _, err := b.listsOnce(ctx, c, wan, true); err != nil {
+			return err
+		}
+		if err := (&podWriter{bench: b}).change(ctx); err != nil {
+			return err
+		}
+		wan.SetShape(shape, shape)
+		used, took := series{}, series{}
+		for _, t := range []struct {
+			name    string
+			sidecar bool
+		}{{"on", true}, {"direct", false}} {
+			bytes, time, err := b.listsOnce(ctx, c, wan, t.sidecar)
+			if err != nil {
+				return err
+			}
+			used.add(t.name, bytes/1e3)
+			took.add(t.name, time.Seconds())
+		}
+		what := fmt.Sprintf("%s lists %d pods after a restart, 1 %% changed, 1 Mbit/s, 100 ms", c.name, someObjects)
+		bytes, seconds := 1.1, 1.1
+		if c.whole {
+			bytes, seconds = 0.03, 0.1
+		}
+		b.report.compare(what, "over the link, both ways", "KB", used).atMost(used.ratio("on", "direct"), bytes, "on x")
+		b.report.compare(what, "until it has ended", "s", took).atMost(took.ratio("on", "direct"), seconds, "on x")
+	}
+	return nil
+}
+
+// listsOnce runs a client to its end. It returns the bytes on the link, both ways, and the time. With a
+// sidecar, that starts before and stops after it.
+func (b *bench) listsOnce(ctx context.Context, c savedClient, over *link.Link, sidecar bool) (bytes float64, took time.Duration, err error) {
+	home, err := os.MkdirTemp(b.directory, "home-") // kubectl keeps documents there
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(home)) }()
+	server, ca := "https://"+over.Address(), b.plane.CA()
+	mark := over.Stats()
+	if sidecar {
+		s, err := b.startSidecar(ctx, sidecarOptions{name: "saved-lists", record: true, upstream: over.Address(), settings: []string{"--online.reads", "save"}})
+		if err != nil {
+			return 0, 0, err
+		}
+		defer s.stop()
+		if ca, err = s.ca(); err != nil {
+			return 0, 0, err
+		}
+		server = "https://" + s.address
+		defer func() { _, _ = settled(ctx, s.pid()) }() // it records behind its answers
+	}
+	kubeconfig := filepath.Join(home, "kubeconfig")
+	if err := writeKubeconfig(kubeconfig, server, b.token, ca); err != nil {
+		return 0, 0, err
+	}
+	cmd := exec.CommandContext(ctx, c.argv[0], c.argv[1:]...)
+	cmd.Env = append(os.Environ(), "HOME="+home, "KUBECONFIG="+kubeconfig)
+	begun := time.Now()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return 0, 0, fmt.Errorf("%s: %w\n%.2000s", c.name, err, out)
+	}
+	took = time.Since(begun)
+	return float64(over.Stats().Since(mark).Wire()), took, nil
+}
+
+func writeKubeconfig(path, server, token string, ca []byte) error {
+	const name = "bench"
+	config := clientcmdapi.NewConfig()
+	config.Clusters[name] = &clientcmdapi.Cluster{Server: server, CertificateAuthorityData: ca}
+	config.AuthInfos[name] = &clientcmdapi.AuthInfo{Token: token}
+	config.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: name}
+	config.CurrentContext = name
+	return clientcmd.WriteToFile(*config, path)
+}
