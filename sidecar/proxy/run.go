@@ -35,7 +35,6 @@ func newRun(ctx context.Context) *run {
 // track counts running handlers. http.Server counts connections, and forgets hijacked ones.
 func (r *run) track(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		growStack(0)
 		r.mu.Lock()
 		if r.active++; r.active == 1 {
 			r.idle = make(chan struct{})
