@@ -63,7 +63,7 @@ type Verifier struct {
 	o      Options
 	parser *jwt.Parser
 
-	mu    sync.Mutex
+	mu sync.Mutex
 	// cache has the tokens that were verified, themselves, as Credentials does: the digest of a token
 	// costs as much as all else that is done for it.
 	cache map[string]cachedToken
