@@ -86,7 +86,7 @@ func (c *Counter) run(ctx context.Context, online, offline int) (instructions in
 	if err != nil {
 		return 0, err
 	}
-	defer api.close() //nolint:errcheck // it may be closed already
+	defer api.close()
 	account := filepath.Join(directory, "account")
 	if err := api.account(account); err != nil {
 		return 0, err
