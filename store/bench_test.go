@@ -119,7 +119,7 @@ func BenchmarkRead(b *testing.B) {
 	b.Run("get", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			known, err := db.Known(b.Context(), Resource{Principal: "p", Resource: "pods"}, Key{"default", objects[1000].Name})
+			known, err := db.Known(b.Context(), Resource{Principal: "p", Resource: "pods"}, Key{"default", objects[1000].Name}, "", "")
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -103,7 +103,7 @@ func TestWhatWasSaidOfTheLatestStateIsNotWeakerForALaggingAnswer(t *testing.T) {
 			record(t, db, scope("shop"), "10") // after this the cluster is restored to a version below
 			latest, lagging := said(db, Exists, "", Latest), said(db, Exists, "", Lagging)
 			update(t, db, func(tx *Tx) error { return tell(tx, latest, lagging) })
-			known, err := db.Known(t.Context(), scope("").Of(), key)
+			known, err := db.Known(t.Context(), scope("").Of(), key, "", "")
 			if err != nil {
 				t.Fatal(err)
 			}

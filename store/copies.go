@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"strconv"
 	"strings"
@@ -19,22 +18,16 @@ type copies struct {
 	byID map[int64]*Collection
 }
 
-// of returns the collections that may have objects of a namespace, as they are in the transaction.
-func (c *copies) of(ctx context.Context, tx *sql.Tx, res Resource, namespace string) (all []*Collection, err error) {
-	// One row of text: each step to a row costs a call to C.
-	var text sql.NullString
-	if err := tx.QueryRowContext(ctx, `SELECT group_concat(id || ' ' || revision, ' ') FROM collection
-		WHERE principal = ? AND api_group = ? AND resource = ? AND namespace IN (?, '') AND state <> 'filling'`,
-		res.Principal, res.Group, res.Resource, namespace).Scan(&text); err != nil {
-		return nil, err
-	}
+// of returns collections, which are given as pairs of id and revision. Those that are not known in that
+// revision are read, in the same transaction, or errOutdated is returned.
+func (c *copies) of(ctx context.Context, q querier, read bool, pairs string) (all []*Collection, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.byID == nil || len(c.byID) > maxCopies {
 		c.byID = map[int64]*Collection{}
 	}
 	var outdated []int64
-	for rest := text.String; rest != ""; {
+	for rest := pairs; rest != ""; {
 		var id, revision string
 		id, rest, _ = strings.Cut(rest, " ")
 		revision, rest, _ = strings.Cut(rest, " ")
@@ -46,14 +39,17 @@ func (c *copies) of(ctx context.Context, tx *sql.Tx, res Resource, namespace str
 			outdated = append(outdated, n)
 		}
 	}
-	if outdated == nil {
+	switch {
+	case outdated == nil:
 		return all, nil
+	case !read:
+		return nil, errOutdated
 	}
 	ids, err := json.Marshal(outdated)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := tx.QueryContext(ctx, `SELECT `+collectionColumns+` FROM collection WHERE id IN (SELECT value FROM json_each(?))`, string(ids))
+	rows, err := q.QueryContext(ctx, `SELECT `+collectionColumns+` FROM collection WHERE id IN (SELECT value FROM json_each(?))`, string(ids))
 	if err != nil {
 		return nil, err
 	}

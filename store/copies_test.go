@@ -12,7 +12,7 @@ func TestKnownIsUpToDate(t *testing.T) {
 	record(t, db, s, "100", object("a", 1))
 	read := func() Collection {
 		t.Helper()
-		known, err := db.Known(t.Context(), s.Of(), Key{"shop", "b"})
+		known, err := db.Known(t.Context(), s.Of(), Key{"shop", "b"}, "", "")
 		if err != nil || len(known.Lists) != 1 {
 			t.Fatal(known, err)
 		}

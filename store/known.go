@@ -13,6 +13,7 @@ type Known struct {
 	States       []ObjectState
 	Lists        []*Collection // complete ones that lack the object; not to be changed
 	Observations []Observation // of the object, its namespace, and its resource
+	HasResponse  bool          // a response to the request is recorded
 }
 
 // ObjectState is one recorded state of an object.
@@ -20,6 +21,8 @@ type ObjectState struct {
 	Collection *Collection // not to be changed
 	Object     Object      // without its payload; see Payload
 	row        int64
+	payload    []byte // nil: it was not read yet
+	checksum   int64
 }
 
 // Evidence is what the state says.
@@ -40,54 +43,145 @@ func (c *Collection) Doubted(o Observation, namespace string) bool {
 	return !c.Listed().Newer(o.Evidence)
 }
 
-// Known returns everything that is recorded about one object, in every form and API version.
-func (db *DB) Known(ctx context.Context, res Resource, key Key) (k Known, err error) {
+// Known returns everything that is recorded about one object, in every form and API version, and
+// whether there is a response to a GET for the path and the Accept header.
+func (db *DB) Known(ctx context.Context, res Resource, key Key, path, accept string) (k Known, err error) {
+	// One statement sees one state of the database. A transaction is only needed where collections
+	// have changed, which are then read by a second one.
+	err = db.read("find object", func(read *sql.DB) error {
+		k, err = db.knownBy(ctx, read, false, res, key, path, accept)
+		return err
+	})
+	if !errors.Is(err, errOutdated) {
+		return k, err
+	}
 	err = db.view(ctx, "find object", func(tx *sql.Tx) error {
-		k = Known{}
-		all, err := db.file.copies.of(ctx, tx, res, key.Namespace)
-		if err != nil {
-			return err
-		}
-		if err := k.states(ctx, tx, all, key); err != nil {
-			return err
-		}
-		k.Observations, err = db.observations(ctx, tx, ` AND namespace IN (?, '') AND name IN (?, '')`, res, key.Namespace, key.Name)
-		k.Observations = slices.DeleteFunc(k.Observations, func(o Observation) bool { return o.Name != "" && o.Namespace != key.Namespace })
+		k, err = db.knownBy(ctx, tx, true, res, key, path, accept)
 		return err
 	})
 	return k, err
 }
 
-// states finds the recorded states of the object in the collections that may have it.
-func (k *Known) states(ctx context.Context, tx *sql.Tx, all []*Collection, key Key) error {
+// errOutdated means that a collection has changed since its copy was made.
+var errOutdated = errors.New("a collection has changed")
+
+// querier is a transaction, or a connection for single statements.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// The parts of knownQuery.
+const (
+	partCollections = iota
+	partState
+	partObservation
+)
+
+// knownQuery finds all about an object by one statement, whose parts stand one after the other. Each
+// step to a row, and each column, costs calls to C: so the collections are one row of text. The
+// payload comes with a state if the states are few, as nearly always. Columns mean something else in
+// each part; see knownRow.
+const knownQuery = `SELECT 0, EXISTS (SELECT 1 FROM response WHERE principal = ?1 AND path = ?6 AND accept = ?7 AND question = ''),
+		0, 0, 0, 0, '', '', '', '', '', 0, group_concat(id || ' ' || revision, ' ')
+	FROM collection WHERE principal = ?1 AND api_group = ?2 AND resource = ?3 AND namespace IN (?4, '') AND state <> 'filling'
+	UNION ALL SELECT 1, id, collection_id, updated_at, asked, told, read, uid, resource_version, labels, encoding, checksum,
+		CASE WHEN (SELECT count(*) FROM object WHERE namespace = ?4 AND name = ?5) <= 2 THEN CAST(payload AS BLOB) END
+	FROM object WHERE namespace = ?4 AND name = ?5
+	UNION ALL SELECT 2, namespace = ?4, 0, at, asked, told, read, name, version, uids, says, 0, floor
+	FROM observation WHERE principal = ?1 AND api_group = ?2 AND resource = ?3 AND namespace IN (?4, '') AND name IN (?5, '')`
+
+// knownRow is a row of knownQuery.
+type knownRow struct {
+	part            int
+	id              int64 // of the state; whether there is a response; whether it is the object's namespace
+	collection      int64 // of the state
+	at, asked, told int64
+	read            Read
+	uid             string // of the state; name of the observation
+	version         string
+	labels          string // of the state; uids of the observation
+	says            string // of the observation; encoding of the state
+	checksum        int64
+	payload         []byte // of the state, or nil; floor of the observation; the collections
+}
+
+// knownBy is Known. Outdated copies are read again, or errOutdated is returned.
+func (db *DB) knownBy(ctx context.Context, q querier, refresh bool, res Resource, key Key, path, accept string) (k Known, err error) {
+	rows, err := q.QueryContext(ctx, knownQuery, res.Principal, res.Group, res.Resource, key.Namespace, key.Name, path, accept)
+	if err != nil {
+		return k, err
+	}
+	defer rows.Close()
+	var r knownRow
+	var pairs string    // of the collections
+	var belongs []int64 // the collection of each state, which may be of another resource
+	for rows.Next() {
+		if err := rows.Scan(&r.part, &r.id, &r.collection, &r.at, &r.asked, &r.told, &r.read, &r.uid, &r.version, &r.labels, &r.says, &r.checksum, &r.payload); err != nil {
+			return k, err
+		}
+		switch r.part {
+		case partCollections:
+			pairs, k.HasResponse = string(r.payload), r.id != 0
+		case partState:
+			k.States, belongs = append(k.States, r.state(key)), append(belongs, r.collection)
+		case partObservation:
+			o, err := r.observation(key)
+			if err != nil {
+				return k, err
+			}
+			if o.Name == "" || o.Namespace == key.Namespace {
+				db.renewals.apply(res, &o)
+				k.Observations = append(k.Observations, o)
+			}
+		}
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return k, err
+	}
+	all, err := db.file.copies.of(ctx, q, refresh, pairs)
+	if err == nil {
+		k.assign(belongs, all, key)
+	}
+	return k, err
+}
+
+func (r *knownRow) state(key Key) ObjectState {
+	return ObjectState{row: r.id, payload: r.payload, checksum: r.checksum, Object: Object{
+		Namespace: key.Namespace, Name: key.Name, UID: r.uid, ResourceVersion: r.version, Labels: r.labels,
+		Encoding: Encoding(r.says), UpdatedAt: fromMilli(r.at), Asked: r.asked, Told: r.told, Read: r.read,
+	}}
+}
+
+func (r *knownRow) observation(key Key) (Observation, error) {
+	about := Key{Name: r.uid}
+	if r.id != 0 {
+		about.Namespace = key.Namespace
+	}
+	e := Evidence{Says: Says(r.says), Version: r.version, Floor: string(r.payload), Asked: r.asked, Told: r.told, Read: r.read}
+	return observationOf(about, e, r.labels, r.at)
+}
+
+// assign gives the states their collections, and keeps those of the resource. It finds the lists
+// without the object.
+func (k *Known) assign(belongs []int64, all []*Collection, key Key) {
 	byID := make(map[int64]*Collection, len(all))
 	for _, c := range all {
 		byID[c.ID] = c
 	}
-	rows, err := tx.QueryContext(ctx, `SELECT id, collection_id, uid, resource_version, labels, encoding, updated_at, asked, told, read FROM object WHERE namespace = ? AND name = ?`,
-		key.Namespace, key.Name)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		s := ObjectState{Object: Object{Namespace: key.Namespace, Name: key.Name}}
-		o, collection, updated := &s.Object, int64(0), int64(0)
-		if err := rows.Scan(&s.row, &collection, &o.UID, &o.ResourceVersion, &o.Labels, &o.Encoding, &updated, &o.Asked, &o.Told, &o.Read); err != nil {
-			return err
-		}
-		if c := byID[collection]; c != nil { // of this resource
-			o.UpdatedAt, s.Collection = fromMilli(updated), c
-			k.States = append(k.States, s)
-			delete(byID, collection)
+	states := k.States[:0]
+	for i, id := range belongs {
+		if c := byID[id]; c != nil {
+			k.States[i].Collection = c
+			states = append(states, k.States[i])
+			delete(byID, id)
 		}
 	}
+	k.States = states
 	for _, c := range all {
 		if byID[c.ID] != nil && c.State == Complete && (c.FieldSelector == "" || c.FieldSelector == "metadata.name="+key.Name) {
 			k.Lists = append(k.Lists, c)
 		}
 	}
-	return rows.Err()
 }
 
 func (db *DB) observations(ctx context.Context, tx *sql.Tx, where string, res Resource, args ...any) ([]Observation, error) {
@@ -99,8 +193,12 @@ func (db *DB) observations(ctx context.Context, tx *sql.Tx, where string, res Re
 		append([]any{res.Principal, res.Group, res.Resource}, args...)...))
 }
 
-// Payload reads the payload of a state, or returns ErrChanged if another one has replaced it.
+// Payload returns the payload of a state, or ErrChanged if it must be read and another one has
+// replaced it.
 func (db *DB) Payload(ctx context.Context, s *ObjectState) (payload []byte, err error) {
+	if s.payload != nil {
+		return s.payload, verifyChecksum(s.payload, s.checksum)
+	}
 	err = db.read("read object", func(read *sql.DB) error {
 		var sum int64
 		err := read.QueryRowContext(ctx, `SELECT CAST(payload AS BLOB), checksum FROM object WHERE id = ? AND resource_version = ? AND told = ?`,

@@ -36,8 +36,13 @@ func scanObservation(scan func(...any) error) (o Observation, err error) {
 	if err := scan(&o.Namespace, &o.Name, &o.Says, &o.Version, &o.Floor, &o.Asked, &o.Told, &o.Read, &uids, &at); err != nil {
 		return o, err
 	}
-	o.At = time.UnixMilli(at)
-	return o, json.Unmarshal([]byte(uids), &o.UIDs)
+	return observationOf(o.Key, o.Evidence, uids, at)
+}
+
+// observationOf is an observation with its columns uids and at.
+func observationOf(key Key, e Evidence, uids string, at int64) (Observation, error) {
+	err := json.Unmarshal([]byte(uids), &e.UIDs)
+	return Observation{Key: key, Evidence: e, At: time.UnixMilli(at)}, err
 }
 
 // row is a recorded state of an object.

@@ -21,7 +21,7 @@ func observe(t *testing.T, db *DB, key Key, e Evidence) {
 // observed returns what is observed of a key, without what is about its namespace.
 func observed(t *testing.T, db *DB, key Key) (o Observation, ok bool) {
 	t.Helper()
-	known, err := db.Known(t.Context(), scope("").Of(), key)
+	known, err := db.Known(t.Context(), scope("").Of(), key, "", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func TestADeletionCoversWhatWasToldBefore(t *testing.T) {
 	if c, got := complete(t, db, scope("shop")); c.ResourceVersion != "20" || !slices.Equal(got, []string{"a@19"}) {
 		t.Errorf("the list has changed: %v", got)
 	}
-	if known, err := db.Known(t.Context(), scope("").Of(), Key{"shop", "b"}); err != nil || len(known.States) != 0 {
+	if known, err := db.Known(t.Context(), scope("").Of(), Key{"shop", "b"}, "", ""); err != nil || len(known.States) != 0 {
 		t.Errorf("the single is still there: %v %v", known.States, err)
 	}
 	observe(t, db, Key{"shop", "a"}, said(db, Gone, "25", Stream, "uid-another"))

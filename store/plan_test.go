@@ -74,7 +74,7 @@ func TestEveryQueryUsesAnIndex(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, errKnown := db.Known(t.Context(), res, key)
+	_, errKnown := db.Known(t.Context(), res, key, "", "")
 	_, errTag := db.ETag(t.Context(), s.Principal, "/apis", "")
 	_, errAnswer := db.Response(t.Context(), s.Principal, "/apis", "")
 	_, errEvict := db.Evict(t.Context(), 0, func(Collection) bool { return false })

@@ -71,7 +71,7 @@ func putSingle(tx *Tx, s Scope, o Object) error {
 // payload returns the recorded payload of an object in a collection, empty if it is not there.
 func payload(t *testing.T, db *DB, collection int64, name string) string {
 	t.Helper()
-	known, err := db.Known(t.Context(), scope("").Of(), Key{"shop", name})
+	known, err := db.Known(t.Context(), scope("").Of(), Key{"shop", name}, "", "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -73,7 +73,7 @@ func TestWhatAnUnfinishedListHasToldStaysKnownAfterAKill(t *testing.T) {
 				list = NewSnapshot(scope("shop"), asked(db))
 			}
 			db = restart(t, dir, db, list, hashed(tt.items...)...)
-			known, err := db.Known(t.Context(), scope("").Of(), Key{"shop", "a"})
+			known, err := db.Known(t.Context(), scope("").Of(), Key{"shop", "a"}, "", "")
 			if err != nil {
 				t.Fatal(err)
 			}

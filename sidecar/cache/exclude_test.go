@@ -77,7 +77,7 @@ func (c Caches) answers(t *testing.T, path string) error {
 
 func rows(t *testing.T, db *store.DB) int {
 	t.Helper()
-	known, err := db.Known(t.Context(), store.Resource{Principal: reader, Resource: "configmaps"}, store.Key{Namespace: "shop", Name: "a"})
+	known, err := db.Known(t.Context(), store.Resource{Principal: reader, Resource: "configmaps"}, store.Key{Namespace: "shop", Name: "a"}, "", "")
 	if err != nil {
 		t.Fatal(err)
 	}

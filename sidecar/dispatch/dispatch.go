@@ -127,7 +127,7 @@ func (d *Dispatcher) RoundTrip(r *http.Request) (*http.Response, error) {
 		err = ambiguous()
 	}
 	if d.Offline != nil {
-		d.Offline(&x.info, resp, err)
+		d.Offline(x.info, resp, err)
 	}
 	return resp, err
 }
@@ -171,7 +171,7 @@ func (d *Dispatcher) send(x *exchange) (*http.Response, error) {
 // list answers a list from the cache where that is as good as the API server's answer, and saves the
 // link the list.
 func (d *Dispatcher) list(x *exchange) (*http.Response, error) {
-	read := live.Read{HTTP: x.request, Info: x.info, Cache: x.cache, Principal: x.source.Principal}
+	read := live.Read{HTTP: x.request, Info: *x.info, Cache: x.cache, Principal: x.source.Principal}
 	if resp := d.Live.List(x.request.Context(), read); resp != nil {
 		return resp, nil
 	}
@@ -184,7 +184,7 @@ func (d *Dispatcher) list(x *exchange) (*http.Response, error) {
 
 // watchList answers a watch that begins with its state likewise.
 func (d *Dispatcher) watchList(x *exchange) (*http.Response, error) {
-	read := live.Read{HTTP: x.request, Info: x.info, Cache: x.cache, Principal: x.source.Principal}
+	read := live.Read{HTTP: x.request, Info: *x.info, Cache: x.cache, Principal: x.source.Principal}
 	state, resp := d.Live.Watch(x.request.Context(), read)
 	if resp != nil && d.watches.Begin(x.watch(d.Agents), state, resp) {
 		return resp, nil

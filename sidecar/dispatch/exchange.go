@@ -14,8 +14,8 @@ import (
 // exchange is one request, with all that is decided about it at the door.
 type exchange struct {
 	request *http.Request
-	info    request.Info
-	cache   *cache.Cache // that the answer belongs to
+	info    *request.Info // that of source; it is large
+	cache   *cache.Cache  // that the answer belongs to
 	// subject is what the caller's token claims; empty: nothing.
 	subject string
 	// source names what is recorded. Its principal is the subject, which a successful answer
@@ -27,13 +27,19 @@ type exchange struct {
 	review   *sealedKey     // of a review; nil: its body is too large to be recorded
 }
 
+func newExchange(r *http.Request) *exchange {
+	x := &exchange{request: r, source: record.Source{Info: request.Parse(r)}}
+	x.info = &x.source.Info
+	return x
+}
+
 // decide reads a request and decides about it, once.
 func (d *Dispatcher) decide(r *http.Request) (*exchange, error) {
-	x := &exchange{request: r, info: request.Parse(r)}
-	traceOf(r.Context()).Info = x.info
+	x := newExchange(r)
+	traceOf(r.Context()).Info = *x.info
 	x.reviewed = x.info.Class == request.ClassReview && !x.info.Unrecorded && d.ReviewLifetime > 0
 	deletes := r.Method == http.MethodDelete && (x.info.Class == request.ClassWrite || x.info.Class == request.ClassDeleteMany)
-	if x.reviewed || deletes || d.acceptorOf(&x.info) != nil {
+	if x.reviewed || deletes || d.acceptorOf(x.info) != nil {
 		var err error
 		if x.request, x.body, err = readBody(r); err != nil {
 			return nil, err
@@ -50,8 +56,9 @@ func (d *Dispatcher) decide(r *http.Request) (*exchange, error) {
 		tried = onlyTries(x.info.DryRun, x.body)
 		x.info.SetDryRun(tried == yes)
 	}
-	x.cache, x.acceptor, x.subject = d.Caches.Of(&x.info), d.acceptorOf(&x.info), d.Credentials.Subject(r.Header)
-	x.source = record.Source{Info: x.info, Path: r.URL.RequestURI(), Started: d.Clock.Now(), Asked: x.cache.Ask(), MayBeTried: tried == perhaps}
+	x.cache, x.acceptor, x.subject = d.Caches.Of(x.info), d.acceptorOf(x.info), d.Credentials.Subject(r.Header)
+	x.source.Path, x.source.Started, x.source.Asked = r.URL.RequestURI(), d.Clock.Now(), x.cache.Ask()
+	x.source.MayBeTried = tried == perhaps
 	if d.Agents.Match(r.UserAgent()) {
 		x.source.Principal = x.subject
 	}
@@ -109,14 +116,14 @@ func (x *exchange) repeatable() bool { return x.acceptor != nil && x.acceptor.Re
 // write is the request for its acceptor.
 func (x *exchange) write() write.Request {
 	return write.Request{
-		Principal: x.subject, Info: &x.info, Sent: x.source.Started, Asked: x.source.Asked,
+		Principal: x.subject, Info: x.info, Sent: x.source.Started, Asked: x.source.Asked,
 		ContentType: x.request.Header.Get("Content-Type"), Body: x.body.bytes, TooLarge: x.body.tooLarge,
 	}
 }
 
 // watch is the request as one for a watch.
 func (x *exchange) watch(agents *agent.Current) watch.Request {
-	q := watch.Request{HTTP: x.request, Info: x.info, Cache: x.cache, Source: x.source}
+	q := watch.Request{HTTP: x.request, Info: *x.info, Cache: x.cache, Source: x.source}
 	if x.source.Principal == "" {
 		q.Excluded = &watch.Excluded{Subject: x.subject, Ended: func() bool { return agents.Match(x.request.UserAgent()) }}
 	}

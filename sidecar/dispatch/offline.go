@@ -32,7 +32,7 @@ func (d *Dispatcher) offline(x *exchange) (*http.Response, error) {
 		resp, err = d.replay(x, subject)
 	}
 	if err != nil {
-		return nil, d.refusal(x.info, err)
+		return nil, d.refusal(*x.info, err)
 	}
 	if x.info.Pretty && x.info.Class != request.ClassWatch && wire.FormatOf(resp.Header.Get("Content-Type")) == wire.JSON {
 		resp.Body, resp.ContentLength = wire.Indent(resp.Body), -1
@@ -87,7 +87,7 @@ func (d *Dispatcher) accept(x *exchange, subject string) (*http.Response, error)
 func (d *Dispatcher) replay(x *exchange, subject string) (*http.Response, error) {
 	ctx := x.request.Context()
 	d.flush(ctx, x.cache)
-	q := replay.Request{Principal: subject, Info: x.info, Path: x.source.Path, IfNoneMatch: x.request.Header.Get("If-None-Match")}
+	q := replay.Request{Principal: subject, Info: *x.info, Path: x.source.Path, IfNoneMatch: x.request.Header.Get("If-None-Match")}
 	switch {
 	case x.info.Class == request.ClassWatch:
 		return d.watches.Replay(x.watch(d.Agents), q)
@@ -105,7 +105,7 @@ func (d *Dispatcher) replay(x *exchange, subject string) (*http.Response, error)
 
 // recorded gives an object as the cache has it, in JSON.
 func (d *Dispatcher) recorded(ctx context.Context, x *exchange, subject string) ([]byte, error) {
-	info := x.info
+	info := *x.info
 	info.Verb, info.Class = request.Get, request.ClassGet
 	info.Accept, info.RawAccept = request.ParseAccept(wire.MediaTypeJSON), wire.MediaTypeJSON
 	d.flush(ctx, x.cache)

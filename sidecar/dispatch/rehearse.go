@@ -46,7 +46,7 @@ var keptHeaders = []string{"Accept", "User-Agent", "Impersonate-User"}
 // keep notes a request that the dispatcher could answer offline. An acceptor decides about writes by
 // their bodies, which are not kept.
 func (k *kept) keep(x *exchange) {
-	i := &x.info
+	i := x.info
 	if x.subject == "" || x.acceptor != nil || i.Continue != "" {
 		return
 	}
@@ -190,8 +190,9 @@ func (d *Dispatcher) imagine(ctx context.Context, k *keptRequest) (*http.Respons
 	header := k.header.Clone()
 	header.Set("Authorization", d.Credentials.Authorization(k.subject, seen))
 	r := (&http.Request{Method: k.method, URL: at, Header: header, Body: http.NoBody}).WithContext(ctx)
-	x := &exchange{request: r, info: request.Parse(r), subject: k.subject, review: k.review, reviewed: k.review != nil}
-	x.cache = d.Caches.Of(&x.info)
+	x := newExchange(r)
+	x.subject, x.review, x.reviewed = k.subject, k.review, k.review != nil
+	x.cache = d.Caches.Of(x.info)
 	x.source.Path = at.RequestURI()
 	subject, err := d.authenticate(x)
 	if err != nil {
@@ -203,14 +204,14 @@ func (d *Dispatcher) imagine(ctx context.Context, k *keptRequest) (*http.Respons
 	if x.info.Class != request.ClassWatch {
 		resp, err := d.replay(x, subject)
 		if err != nil {
-			return nil, d.refusal(x.info, err)
+			return nil, d.refusal(*x.info, err)
 		}
 		return resp, nil
 	}
 	d.flush(ctx, x.cache)
-	err = d.wouldWatch(ctx, x, replay.Request{Principal: subject, Info: x.info, Path: x.source.Path})
+	err = d.wouldWatch(ctx, x, replay.Request{Principal: subject, Info: *x.info, Path: x.source.Path})
 	if err != nil {
-		return nil, d.refusal(x.info, err)
+		return nil, d.refusal(*x.info, err)
 	}
 	return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
 }

@@ -15,7 +15,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"rockpool.dev/sidecar/api/agent"
-	"rockpool.dev/sidecar/api/request"
 )
 
 // apiServer answers as an API server with one ConfigMap.
@@ -210,7 +209,9 @@ func TestARehearsalDoesNotKeepWhatIsAskedOfOthers(t *testing.T) {
 	} {
 		var k kept
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, http.NoBody)
-		k.keep(&exchange{request: r, info: request.Parse(r), subject: "web"})
+		x := newExchange(r)
+		x.subject = "web"
+		k.keep(x)
 		if len(k.all) != 1 {
 			t.Fatalf("%s: %d requests are kept", path, len(k.all))
 		}

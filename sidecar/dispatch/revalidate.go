@@ -114,5 +114,5 @@ func (d *Dispatcher) skipCacheAfter(err error) {
 
 // document is the recorded answer to the identical request.
 func (x *exchange) document() replay.Request {
-	return replay.Request{Principal: x.source.Principal, Info: x.info, Path: x.source.Path}
+	return replay.Request{Principal: x.source.Principal, Info: *x.info, Path: x.source.Path}
 }

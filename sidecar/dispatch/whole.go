@@ -31,7 +31,7 @@ func mayBeEndless(info *request.Info, resp *http.Response) bool {
 // the client then learns that its write may have been carried out. Half an answer would end its
 // connection, as if the sidecar had died.
 func (x *exchange) whole(resp *http.Response) (*http.Response, error) {
-	if !x.changes() || !x.info.IsResource || mayBeEndless(&x.info, resp) || resp.StatusCode < http.StatusOK {
+	if !x.changes() || !x.info.IsResource || mayBeEndless(x.info, resp) || resp.StatusCode < http.StatusOK {
 		return resp, nil
 	}
 	start, err := io.ReadAll(io.LimitReader(resp.Body, maxWhole))

@@ -6,8 +6,6 @@ import (
 	"net/http"
 
 	"rockpool.dev/sidecar/api/origin"
-	"rockpool.dev/sidecar/api/request"
-	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/write"
 )
 
@@ -24,12 +22,10 @@ func (d *Dispatcher) Send(principal string, r *http.Request) (*http.Response, er
 		return nil, write.ErrNoToken
 	}
 	r.Header.Set("Authorization", authorization)
-	info := request.Parse(r)
-	to := d.Caches.Of(&info)
-	resp, err := d.forward(&exchange{
-		request: r, info: info, cache: to,
-		source: record.Source{Principal: principal, Info: info, Path: r.URL.RequestURI(), Started: d.Clock.Now(), Asked: to.Ask()},
-	})
+	x := newExchange(r)
+	x.cache = d.Caches.Of(x.info)
+	x.source.Principal, x.source.Path, x.source.Started, x.source.Asked = principal, r.URL.RequestURI(), d.Clock.Now(), x.cache.Ask()
+	resp, err := d.forward(x)
 	if err == nil && !origin.FromAPIServer(resp) {
 		resp.Body.Close()
 		return nil, fmt.Errorf("%w: status %d", origin.ErrForeign, resp.StatusCode)

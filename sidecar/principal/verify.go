@@ -3,6 +3,7 @@ package principal
 import (
 	"crypto/subtle"
 	"errors"
+	"hash/maphash"
 	"net/http"
 	"slices"
 	"sync"
@@ -29,13 +30,15 @@ const (
 
 	// cacheTTL is how long a verified token is not verified again, unless the keys change.
 	cacheTTL   = 10 * time.Minute
-	cacheLimit = 256
+	cacheLimit = 64
 )
 
 var verifications = promauto.NewCounterVec(prometheus.CounterOpts{
 	Name: "rockpool_principal_verifications_total",
 	Help: "Tokens checked while the link was down by result: cached, signature, accepted, own, refused.",
 }, []string{"result"})
+
+var cachedVerifications = verifications.WithLabelValues("cached")
 
 // Keys provides the cluster's keys to a Verifier. *Fetcher implements it.
 type Keys interface {
@@ -60,12 +63,16 @@ type Verifier struct {
 	o      Options
 	parser *jwt.Parser
 
-	mu    sync.Mutex
-	cache map[digest]cachedToken
+	mu sync.Mutex
+	// cache has the tokens that were verified by a hash with seed. They are kept themselves, as
+	// Credentials does: the digest of a token costs as much as all else that is done for it.
+	cache map[uint64]cachedToken
+	seed  maphash.Seed
 }
 
-// cachedToken is a token that was verified. The token itself is not kept.
+// cachedToken is a token that was verified.
 type cachedToken struct {
+	token       []byte
 	subject     string
 	keys        *KeySet // that verified it
 	from, until time.Time
@@ -82,7 +89,7 @@ func NewVerifier(o Options) *Verifier {
 	if o.Accepted == nil {
 		o.Accepted = NewAccepted(AcceptedOptions{})
 	}
-	return &Verifier{o: o, parser: newParser(), cache: map[digest]cachedToken{}}
+	return &Verifier{o: o, parser: newParser(), cache: map[uint64]cachedToken{}, seed: maphash.MakeSeed()}
 }
 
 // newParser returns a parser that leaves the claims to checkClaims: they have different leeways.
@@ -117,22 +124,26 @@ func parseUnverified(token string) (*jwt.RegisteredClaims, error) {
 //
 // The errors are the reasons of this package.
 func (v *Verifier) Verify(header http.Header) (subject string, err error) {
-	token, subject, err := Subject(header)
+	token, err := bearer(header)
 	if err != nil {
 		verifications.WithLabelValues("refused").Inc()
 		return "", err
 	}
-	now, set, d := v.o.Clock.Now(), v.o.Keys.Keys(), digestOf(token)
-	if subject, ok := v.lookup(d, set, now); ok {
-		verifications.WithLabelValues("cached").Inc()
+	now, set := v.o.Clock.Now(), v.o.Keys.Keys()
+	if subject, ok := v.lookup(token, set, now); ok {
+		cachedVerifications.Inc()
 		return subject, nil
+	}
+	if subject, err = claimedSubject(token); err != nil {
+		verifications.WithLabelValues("refused").Inc()
+		return "", err
 	}
 	own, ownErr := v.o.Own()
 	grace, result := v.o.Grace, "signature"
 	if set == nil {
 		grace, result = 0, "accepted"
 	}
-	claims, err := v.checkSignature(token, d, set)
+	claims, err := v.checkSignature(token, set)
 	if err == nil {
 		err = v.checkClaims(claims, grace, own, ownErr, now)
 	}
@@ -141,7 +152,7 @@ func (v *Verifier) Verify(header http.Header) (subject string, err error) {
 	}
 	switch {
 	case err == nil:
-		v.cacheToken(d, set, claims, grace, now)
+		v.cacheToken(token, set, claims, grace, now)
 		verifications.WithLabelValues(result).Inc()
 		return claims.Subject, nil
 	case ownErr == nil && subtle.ConstantTimeCompare([]byte(token), []byte(own)) == 1:
@@ -155,10 +166,10 @@ func (v *Verifier) Verify(header http.Header) (subject string, err error) {
 
 // checkSignature checks the signature alone. It returns no error of the library, because some of
 // them quote the token.
-func (v *Verifier) checkSignature(token string, d digest, set *KeySet) (*jwt.RegisteredClaims, error) {
+func (v *Verifier) checkSignature(token string, set *KeySet) (*jwt.RegisteredClaims, error) {
 	if set == nil {
 		v.o.Keys.Refresh()
-		return v.checkAccepted(token, d)
+		return v.checkAccepted(token)
 	}
 	claims := &jwt.RegisteredClaims{}
 	var reason error
@@ -184,12 +195,12 @@ func (v *Verifier) checkSignature(token string, d digest, set *KeySet) (*jwt.Reg
 
 // checkAccepted accepts a token that the API server has accepted before. It is for clusters whose
 // keys are unknown.
-func (v *Verifier) checkAccepted(token string, d digest) (*jwt.RegisteredClaims, error) {
+func (v *Verifier) checkAccepted(token string) (*jwt.RegisteredClaims, error) {
 	claims, err := parseUnverified(token)
 	switch {
 	case err != nil:
 		return nil, err
-	case v.o.Accepted.hasToken(d):
+	case v.o.Accepted.hasToken(digestOf(token)):
 		return claims, nil
 	case v.o.Accepted.hasTokens():
 		return nil, ErrNotAccepted
@@ -265,18 +276,18 @@ func audiencesOverlap(token, own jwt.ClaimStrings) bool {
 	return slices.ContainsFunc(token, func(a string) bool { return slices.Contains(own, a) })
 }
 
-func (v *Verifier) lookup(d digest, set *KeySet, now time.Time) (string, bool) {
+func (v *Verifier) lookup(token string, set *KeySet, now time.Time) (string, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	b, ok := v.cache[d]
-	if !ok || b.keys != set || now.Before(b.from) || !now.Before(b.until) {
+	b, ok := v.cache[maphash.String(v.seed, token)]
+	if !ok || subtle.ConstantTimeCompare(b.token, []byte(token)) != 1 || b.keys != set || now.Before(b.from) || !now.Before(b.until) {
 		return "", false
 	}
 	return b.subject, true
 }
 
-func (v *Verifier) cacheToken(d digest, set *KeySet, claims *jwt.RegisteredClaims, grace time.Duration, now time.Time) {
-	b := cachedToken{subject: claims.Subject, keys: set, from: now, until: now.Add(cacheTTL)}
+func (v *Verifier) cacheToken(token string, set *KeySet, claims *jwt.RegisteredClaims, grace time.Duration, now time.Time) {
+	b := cachedToken{token: []byte(token), subject: claims.Subject, keys: set, from: now, until: now.Add(cacheTTL)}
 	if claims.ExpiresAt != nil {
 		if end := claims.ExpiresAt.Add(grace); end.Before(b.until) {
 			b.until = end
@@ -290,5 +301,5 @@ func (v *Verifier) cacheToken(d digest, set *KeySet, claims *jwt.RegisteredClaim
 		}
 		delete(v.cache, old) // any entry: a pod has few tokens
 	}
-	v.cache[d] = b
+	v.cache[maphash.String(v.seed, token)] = b
 }

@@ -48,8 +48,7 @@ func refuseDial(context.Context, string, string) (net.Conn, error) {
 // forward sends an ordinary request through goproxy to the Transport.
 func (x *exchange) forward(r *http.Request) {
 	ctx := x.ctx
-	long := x.server.options.LongRunning(r)
-	if long {
+	if x.long {
 		until, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
 		defer context.AfterFunc(x.run.stopping, func() { cancel(errShutdown) })()
@@ -84,7 +83,7 @@ func (x *exchange) forward(r *http.Request) {
 	}
 
 	x.server.engine.ServeHTTP(&x.out, out)
-	x.finish(ctx, long)
+	x.finish(ctx)
 }
 
 // acceptGzip is a value of Accept-Encoding, which nobody changes.
@@ -100,10 +99,10 @@ func (x *exchange) mayBeCompressed(r *http.Request) bool {
 // finish makes truncation visible to the client: if the response is incomplete, net/http resets the
 // HTTP/2 stream, or closes the HTTP/1.1 connection before the end of the body. A watch that ends
 // because the server stops is complete. That the client has ended its watch is no error.
-func (x *exchange) finish(ctx context.Context, long bool) {
+func (x *exchange) finish(ctx context.Context) {
 	if x.body != nil {
 		switch failed := x.body.readErr != nil || x.body.writeErr != nil; {
-		case failed && long && x.ctx.Err() != nil:
+		case failed && x.long && x.ctx.Err() != nil:
 			x.abort = true
 		case x.body.writeErr != nil:
 			x.err, x.abort = fmt.Errorf("write to client: %w", x.body.writeErr), true

@@ -21,6 +21,7 @@ type exchange struct {
 	body   *body   // of upstream's response; nil if it has none
 	upload *upload // of an HTTP/1.1 client; nil if it has none
 	err    error
+	long   bool // it has no grace; see Options.LongRunning
 	abort  bool // the response cannot be completed
 
 	interim  interimResponses
@@ -44,6 +45,9 @@ func (s *Server) handle(run *run, w http.ResponseWriter, r *http.Request) {
 	x := &exchange{server: s, run: run, ctx: r.Context(), out: writer{ResponseWriter: w}, id: requestID(r.Header)}
 	if s.options.Context != nil {
 		x.ctx = s.options.Context(x.ctx)
+	}
+	if x.long = s.options.LongRunning(r); !x.long {
+		growStack(0)
 	}
 	protocol := upgradeProtocol(r)
 	defer x.observe(r, protocol, time.Now()) // also when the handler aborts

@@ -242,7 +242,7 @@ func (h *harness) observed(name string) (store.Observation, bool) {
 func (h *harness) known(name string) (o store.Observation, ok bool) {
 	h.t.Helper()
 	key := store.Key{Namespace: "shop", Name: name}
-	known, err := h.db.Known(h.t.Context(), store.Resource{Principal: who, Resource: "configmaps"}, key)
+	known, err := h.db.Known(h.t.Context(), store.Resource{Principal: who, Resource: "configmaps"}, key, "", "")
 	if err != nil {
 		h.t.Fatal(err)
 	}

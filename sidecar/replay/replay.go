@@ -86,19 +86,16 @@ func (r *Replayer) answer(ctx context.Context, q Request) (*http.Response, error
 	if err := r.Check(ctx, q); err != nil {
 		return nil, err
 	}
-	// The client prefers a verbatim response, for example a Table, unless something newer is known.
-	resp, err := r.document(ctx, q)
-	if !errors.Is(err, ErrNotRecorded) {
-		return resp, err
-	}
-	switch q.Info.Class {
-	case request.ClassGet:
+	if q.Info.Class == request.ClassGet {
 		// A cancelable context costs a goroutine for each query, and these are short.
 		return r.get(context.WithoutCancel(ctx), q)
-	case request.ClassList:
+	}
+	// The client prefers a verbatim response, for example a Table, unless something newer is known.
+	resp, err := r.document(ctx, q)
+	if errors.Is(err, ErrNotRecorded) && q.Info.Class == request.ClassList {
 		return r.list(ctx, q)
 	}
-	return nil, err
+	return resp, err
 }
 
 // get returns the recorded state of an object, in a form that the client accepts or that can be
@@ -108,6 +105,11 @@ func (r *Replayer) get(ctx context.Context, q Request) (*http.Response, error) {
 	known, err := r.known(ctx, q)
 	if err != nil {
 		return nil, err
+	}
+	if known.HasResponse { // as for a list, the client prefers it
+		if resp, err := r.document(ctx, q); !errors.Is(err, ErrNotRecorded) {
+			return resp, err
+		}
 	}
 	if version, ok := known.absent(); ok {
 		if isOlder(version, q.Info.ResourceVersion) {
@@ -148,7 +150,7 @@ func (r *Replayer) known(ctx context.Context, q Request) (*knowledge, error) {
 	if r.rec.Doubtful(q.resource(), key) {
 		return nil, fmt.Errorf("%w: %s %q has changed, and that could not be recorded", ErrNotRecorded, q.Info.Resource, q.Info.Name)
 	}
-	found, err := r.db.Known(ctx, q.resource(), key)
+	found, err := r.db.Known(ctx, q.resource(), key, q.Path, q.Info.RawAccept)
 	if err != nil {
 		return nil, err
 	}

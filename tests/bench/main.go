@@ -76,6 +76,8 @@ type benchCase struct {
 	nginx bool
 	// long cases are only run if they are asked for.
 	long bool
+	// alone says that the case needs neither an API server nor the sidecars of the others.
+	alone bool
 }
 
 var cases = []benchCase{
@@ -96,6 +98,7 @@ var cases = []benchCase{
 	{name: "thin", run: (*bench).thin, long: true},
 	{name: "saved", run: (*bench).saved, long: true},
 	{name: "day", run: (*bench).day, long: true},
+	{name: "instructions", run: (*bench).instructions, long: true, alone: true},
 }
 
 func caseNames(long bool) (names []string) {
@@ -139,14 +142,16 @@ func run(ctx context.Context, o options) (err error) {
 		return errors.New("--check needs --base, the file of an earlier run")
 	}
 	b := &bench{options: o, report: &report{Rounds: o.rounds, Short: o.short}}
-	if b.stage, err = newStage(ctx, o); err != nil {
-		return err
-	}
-	defer func() {
-		if stopErr := b.stop(); err == nil {
-			err = stopErr
+	if slices.ContainsFunc(chosen, func(c benchCase) bool { return !c.alone }) {
+		if b.stage, err = newStage(ctx, o); err != nil {
+			return err
 		}
-	}()
+		defer func() {
+			if stopErr := b.stop(); err == nil {
+				err = stopErr
+			}
+		}()
+	}
 	b.report.describe()
 	for _, c := range chosen {
 		progress("case %s", c.name)
@@ -181,6 +186,9 @@ func run(ctx context.Context, o options) (err error) {
 
 // turn runs one case with its own sidecars, and reports the load of the machine.
 func (b *bench) turn(ctx context.Context, c benchCase) error {
+	if c.alone {
+		return c.run(b, ctx)
+	}
 	on, err := b.startSidecar(ctx, sidecarOptions{name: c.name + "-on", record: true, metrics: c.nginx})
 	if err != nil {
 		return err

@@ -59,11 +59,8 @@ func newStage(ctx context.Context, o options) (s *stage, err error) {
 		return s, err
 	}
 	if s.binary == "" {
-		s.binary = filepath.Join(s.directory, "rockpool-sidecar")
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", s.binary, "rockpool.dev/sidecar")
-		cmd.Stderr = os.Stderr
-		if err := cmd.Run(); err != nil {
-			return s, fmt.Errorf("build the sidecar: %w", err)
+		if s.binary, err = buildSidecar(ctx, s.directory); err != nil {
+			return s, err
 		}
 	}
 	if s.plane, err = cluster.Start(ctx, cluster.Options{}); err != nil {
@@ -88,6 +85,17 @@ func newStage(ctx context.Context, o options) (s *stage, err error) {
 	small := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "small"}, Data: map[string]string{"value": strings.Repeat("v", 640)}}
 	_, err = s.admin.CoreV1().ConfigMaps(smallNamespace).Create(ctx, small, metav1.CreateOptions{})
 	return s, err
+}
+
+// buildSidecar builds the sidecar of this module into a directory, and returns its path.
+func buildSidecar(ctx context.Context, directory string) (path string, err error) {
+	path = filepath.Join(directory, "rockpool-sidecar")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "rockpool.dev/sidecar")
+	cmd.Stderr = os.Stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("build the sidecar: %w", err)
+	}
+	return path, nil
 }
 
 // allow gives the service account read permission.

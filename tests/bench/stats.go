@@ -38,6 +38,12 @@ func (s series) noise(of, to string) float64 {
 	return median(away)
 }
 
+// spread is the difference between the largest and the smallest value of a target, as a part of the
+// median.
+func (s series) spread(name string) float64 {
+	return (slices.Max(s[name]) - slices.Min(s[name])) / s.median(name)
+}
+
 func median(values []float64) float64 { return percentile(values, 50) }
 
 // percentile returns the nearest value, or NaN if there are no values.
