@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -12,9 +13,9 @@ import (
 
 const (
 	// idleInterval is how long a sidecar must be quiet before it gives memory back to the node.
-	idleInterval = time.Minute
+	idleInterval = 10 * time.Second
 	// quietBytes is how many bytes a quiet sidecar allocates in that time at most.
-	quietBytes = 1 << 20
+	quietBytes = 256 << 10
 	// usedBytes is how many it must have allocated since it gave memory back, to do so again.
 	usedBytes = 4 << 20
 )
@@ -53,6 +54,8 @@ func (s *sidecar) releaseMemory(ctx context.Context, c clock.WithTicker) {
 		if err := s.caches.ReleaseMemory(ctx); err != nil && ctx.Err() == nil {
 			s.log.Debug("the caches keep their memory", zap.Error(err))
 		}
+		// A pool keeps its buffers through one collection, and FreeOSMemory collects once.
+		runtime.GC()
 		debug.FreeOSMemory()
 	}
 }

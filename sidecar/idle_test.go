@@ -3,26 +3,27 @@ package main
 import "testing"
 
 func TestMemoryIsGivenBackOnceTheSidecarIsQuiet(t *testing.T) {
-	const mib = 1 << 20
+	const kib, mib = 1 << 10, 1 << 20
 	var m idleMemory
-	for i, minute := range []struct {
-		allocated uint64 // in this minute
+	for i, interval := range []struct {
+		allocated uint64 // in this interval
 		want      bool
 	}{
 		{6 * mib, false},   // it starts
 		{0, true},          // it is quiet
-		{mib / 4, false},   // hardly anything was used since
+		{100 * kib, false}, // hardly anything was used since
 		{20 * mib, false},  // a list
 		{2 * mib, false},   // busy
-		{mib / 2, true},    // quiet again
+		{256 * kib, true},  // quiet again
 		{3 * mib, false},   //
-		{mib / 10, false},  // not worth it
-		{mib, true},        // by now it is
-		{mib / 100, false}, //
+		{200 * kib, false}, // not worth it
+		{900 * kib, false}, //
+		{100 * kib, true},  // by now it is
+		{10 * kib, false},  //
 	} {
 		m0 := m.last
-		if got := m.due(m0 + minute.allocated); got != minute.want {
-			t.Errorf("minute %d: given back: %v, want %v", i, got, minute.want)
+		if got := m.due(m0 + interval.allocated); got != interval.want {
+			t.Errorf("interval %d: given back: %v, want %v", i, got, interval.want)
 		}
 	}
 }

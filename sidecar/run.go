@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -52,11 +53,20 @@ import (
 // that costs no memory to speak of: docs/benchmarks.md has a table.
 const gcPercent = 75
 
+// maxProcessors bounds GOMAXPROCS where the environment sets none. The Go runtime keeps memory for
+// each processor, and the sidecar of one pod is rarely busy on more than one: docs/benchmarks.md has
+// the figures.
+const maxProcessors = 4
+
 // run serves until ctx ends. The settings are cfg, and what the file that flags name
 // makes of them while it runs.
 func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
+	}
+	// Otherwise Go follows the CPU limit of the container while it runs.
+	if n := runtime.GOMAXPROCS(0); os.Getenv("GOMAXPROCS") == "" && n > maxProcessors {
+		runtime.GOMAXPROCS(maxProcessors)
 	}
 	log, level, err := newLogger(cfg.Log)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -610,4 +611,41 @@ func TestADatabaseIsUsedAfterItsMemoryWasReleased(t *testing.T) {
 	if err != nil || len(all) != 2 {
 		t.Errorf("%v, %v", all, err)
 	}
+}
+
+// TestReleasedMemoryGoesBackToTheNode looks at the heap of C, which Go's statistics lack.
+func TestReleasedMemoryGoesBackToTheNode(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("reads /proc")
+	}
+	db := openAt(t, t.TempDir(), Options{})
+	var objects []Object
+	for i := range 2000 { // with their indexes more than the writer's pages
+		objects = append(objects, object(fmt.Sprintf("%s-%04d", strings.Repeat("n", 200), i), i))
+	}
+	record(t, db, scope("shop"), "10", objects...)
+	before := heapOfC(t)
+	if err := db.ReleaseMemory(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if after := heapOfC(t); after > before-512<<10 {
+		t.Errorf("the heap of C has %d KiB, and had %d", after>>10, before>>10)
+	}
+}
+
+// heapOfC returns how much of the heap that malloc grows by brk(2) is in memory, in bytes. With one
+// arena that is all of it but large blocks.
+func heapOfC(t *testing.T) (bytes int) {
+	t.Helper()
+	maps, err := os.ReadFile("/proc/self/smaps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, heap, found := strings.Cut(string(maps), "[heap]\n")
+	_, rss, _ := strings.Cut(heap, "\nRss:")
+	var kib int
+	if _, err := fmt.Sscan(rss, &kib); err != nil || !found {
+		t.Fatalf("no heap in /proc/self/smaps: %v", err)
+	}
+	return kib << 10
 }

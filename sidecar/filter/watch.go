@@ -100,9 +100,6 @@ type chunk struct {
 	err  error
 }
 
-// keptBuffer is the largest buffer, in bytes, that a quiet watch keeps.
-const keptBuffer = 64 << 10
-
 func (w *watch) open() {
 	// Further requests are not the client's own, so they have none of the values of its context.
 	w.ctx, w.cancel = context.WithCancel(context.Background())
@@ -151,10 +148,7 @@ func (w *watch) Read(p []byte) (int, error) {
 	w.reading.Lock()
 	defer w.reading.Unlock()
 	for w.off == len(w.out) {
-		if w.off = 0; cap(w.out) > keptBuffer {
-			w.out = nil
-		}
-		w.out = w.out[:0]
+		w.off, w.out = 0, wire.Reuse(w.out)
 		if w.err != nil {
 			return 0, w.err
 		}

@@ -6,9 +6,9 @@ import (
 	"sync"
 )
 
-// A body is copied with a small buffer until a read fills it, then with a large one. A watch holds
-// its buffer while it is open: hundreds of watches must not hold 32 KiB each. A large list is
-// faster with the large buffer.
+// A body is copied with a small buffer until a read fills it, then with a large one until a read
+// would fit into the small one. A watch holds its buffer while it is quiet: hundreds of watches must
+// not hold 32 KiB each, also after their first events. A large list is faster with the large buffer.
 const (
 	smallBuffer = 4 << 10
 	largeBuffer = 32 << 10
@@ -71,10 +71,16 @@ func (b *body) WriteTo(w io.Writer) (written int64, err error) {
 		if readErr != nil {
 			return written, readErr
 		}
-		if n == smallBuffer && pool == &smallBuffers {
+		next := pool
+		switch {
+		case n == len(*buffer):
+			next = &largeBuffers
+		case n < smallBuffer:
+			next = &smallBuffers
+		}
+		if next != pool {
 			pool.put(buffer)
-			pool = &largeBuffers
-			buffer = pool.get()
+			pool, buffer = next, next.get()
 		}
 	}
 }

@@ -91,7 +91,7 @@ func (*catchingUp) leave(*watch) {}
 
 func (p *catchingUp) step(w *watch) phase {
 	d, format := p.diff, w.form.Format
-	for ; p.sent < len(d.Changes) && len(w.out) < keepBuffer; p.sent++ {
+	for ; p.sent < len(d.Changes) && len(w.out) < batch; p.sent++ {
 		c := d.Changes[p.sent]
 		w.out = format.AppendEvent(w.out, c.Type, c.Object)
 	}

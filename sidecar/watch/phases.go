@@ -74,6 +74,7 @@ func (ended) leave(*watch)        {}
 type streaming struct {
 	body  io.ReadCloser
 	split wire.FrameSplitter
+	fast  bool // the last read filled its buffer
 	// after is the wait that this stream ends. It is kept until the first frame shows that
 	// the API server still knows the version. Nil: a frame has come, or there was no wait.
 	after   *waiting
@@ -88,16 +89,29 @@ func newStreaming(w *watch, body io.ReadCloser, after *waiting) *streaming {
 	return p
 }
 
-// buffers holds bytes from upstream until they are cut into frames.
-var buffers = sync.Pool{New: func() any {
-	buf := make([]byte, 16<<10)
-	return &buf
-}}
+// A quiet watch waits with a small buffer for bytes from upstream. While they come fast, as those of
+// the initial state do, it has a large one.
+const (
+	smallBuffer = 2 << 10
+	largeBuffer = 16 << 10
+)
+
+var (
+	smallBuffers = sync.Pool{New: func() any { return newBuffer(smallBuffer) }}
+	largeBuffers = sync.Pool{New: func() any { return newBuffer(largeBuffer) }}
+)
+
+func newBuffer(size int) *[]byte { b := make([]byte, size); return &b }
 
 func (p *streaming) step(w *watch) phase {
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
+	pool := &smallBuffers
+	if p.fast {
+		pool = &largeBuffers
+	}
+	buf := pool.Get().(*[]byte)
+	defer pool.Put(buf)
 	n, err := p.body.Read(*buf)
+	p.fast = n == len(*buf)
 	_, malformed := p.split.Write((*buf)[:n])
 	if malformed == nil && p.expired == nil && err == nil {
 		return p

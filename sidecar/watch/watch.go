@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/sidecar/cache"
 )
 
@@ -40,8 +41,8 @@ type watch struct {
 
 var _ io.ReadCloser = (*watch)(nil)
 
-// keepBuffer is the largest buffer, in bytes, that a quiet watch holds on to.
-const keepBuffer = 64 << 10
+// batch is about how many bytes of changes a watch makes for its client at once.
+const batch = 64 << 10
 
 // Read gives whole frames. A frame that broke off with the link is left out; the next connection
 // sends it again.
@@ -49,10 +50,7 @@ func (w *watch) Read(p []byte) (int, error) {
 	w.reading.Lock()
 	defer w.reading.Unlock()
 	for w.off == len(w.out) {
-		if w.off = 0; cap(w.out) > keepBuffer {
-			w.out = nil
-		}
-		w.out = w.out[:0]
+		w.off, w.out = 0, wire.Reuse(w.out)
 		if end, ok := w.phase.(ended); ok {
 			return 0, end.err
 		}

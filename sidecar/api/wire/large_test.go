@@ -107,12 +107,19 @@ func TestAQuietWatchKeepsNoLargeBuffer(t *testing.T) {
 		for _, part := range [][]byte{large[:1000], large[1000 : 1<<19], append(bytes.Clone(large[1<<19:]), small[:8]...)} {
 			write(part)
 		}
-		if n := held(); n > keptBuffer || !s.Partial() {
+		if n := held(); n > largeBuffer || !s.Partial() {
 			t.Errorf("%s: after a large frame and the start of another, %d bytes are kept", name, n)
 		}
 		write(small[8:])
-		if frames != 2 || s.Partial() {
+		medium := largeBodies(20 << 10)[body].body
+		write(medium[:10<<10])
+		write(medium[10<<10:])
+		write(small)
+		if frames != 4 || s.Partial() {
 			t.Errorf("%s: %d frames", name, frames)
+		}
+		if n := held(); n > smallBuffer {
+			t.Errorf("%s: after a small frame, %d bytes are kept", name, n)
 		}
 	}
 }
@@ -126,6 +133,22 @@ func BenchmarkALargeObject(b *testing.B) {
 					splitLarge(b, tt.body, tt.split)
 				}
 			})
+		}
+	}
+}
+
+func TestABufferIsReusedUnlessItIsTooLargeForWhatItHolds(t *testing.T) {
+	for name, one := range map[string]struct{ used, size, want int }{
+		"small and empty":       {0, smallBuffer, smallBuffer},
+		"medium and half full":  {10 << 10, 20 << 10, 20 << 10},
+		"medium and less full":  {10<<10 - 1, 20 << 10, 0},
+		"large and full":        {largeBuffer, largeBuffer, largeBuffer},
+		"larger than is kept":   {largeBuffer + 1, largeBuffer + 1, 0},
+		"none, as at the start": {},
+	} {
+		got := Reuse(make([]byte, one.used, one.size))
+		if len(got) != 0 || cap(got) != one.want {
+			t.Errorf("%s: %d bytes of %d, want none of %d", name, len(got), cap(got), one.want)
 		}
 	}
 }

@@ -233,7 +233,10 @@ const frameHeader = 4
 
 func (f *protobufFrames) Write(p []byte) (int, error) {
 	n, err := f.in.write(p, f.step)
-	if held := f.in.unfinished; cap(held) > keptBuffer && len(held) <= keptBuffer {
+	switch held := f.in.unfinished; {
+	case len(held) == 0 && cap(held) > smallBuffer:
+		f.in.unfinished = nil
+	case cap(held) > largeBuffer && len(held) <= largeBuffer:
 		f.in.unfinished = bytes.Clone(held)
 	}
 	return n, err

@@ -2,9 +2,21 @@ package wire
 
 import "fmt"
 
-// keptBuffer is the largest buffer, in bytes, that a watch keeps after a frame. A watch may be quiet
-// for hours.
-const keptBuffer = 64 << 10
+// A watch may be quiet for hours. Reuse keeps up to smallBuffer, in bytes, in any case, and up to
+// largeBuffer while it is in use.
+const (
+	smallBuffer = 2 << 10
+	largeBuffer = 64 << 10
+)
+
+// Reuse returns an empty buffer to be filled next, after the bytes in buffer were used: the same one,
+// or nil if it is too large for what a watch has to hold at present.
+func Reuse(buffer []byte) []byte {
+	if size := cap(buffer); size > largeBuffer || size > smallBuffer && len(buffer) < size/2 {
+		return nil
+	}
+	return buffer[:0]
+}
 
 // Frames splits a JSON watch body, a sequence of {"type":…,"object":…}, into frames while it is
 // written.
@@ -67,9 +79,7 @@ func (f *Frames) step(p []byte) (int, error) {
 	}
 	f.inside = false
 	err = f.Frame(raw)
-	if f.buf = f.buf[:0]; cap(f.buf) > keptBuffer {
-		f.buf = nil
-	}
+	f.buf = Reuse(f.buf)
 	return n, err
 }
 
