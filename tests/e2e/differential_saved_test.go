@@ -35,7 +35,7 @@ func TestSavedAnswersEqualOnlineAnswers(t *testing.T) {
 		}
 	}
 	p.answers(asks, p.send)
-	p.restart("rockpool-sidecar") // which has found the link fast
+	p.restart("rockpool-sidecar")                                   // which has found the link fast
 	f.annotate(s, func(n int) bool { return n%40 == 0 }, "changed") // each of these costs the link 64 KiB
 	direct := p.answers(asks, p.sendDirectly)
 
