@@ -8,7 +8,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/utils/ptr"
 )
 
@@ -20,7 +23,64 @@ const (
 	atBothNodes = "[10.1.0.1 10.1.0.2]"
 )
 
-// readsEndpoints lets the pods of the namespace read EndpointSlices, and Nodes if so asked.
+// nodePools are OpenYurt's
+// (https://openyurt.io/docs/user-manuals/node-pool-management/create_a_node_pool).
+var nodePools = schema.GroupVersionResource{Group: "apps.openyurt.io", Version: "v1beta1", Resource: "nodepools"}
+
+// nodePoolsAreServed installs the definition of NodePools until the end of the test.
+func (s *site) nodePoolsAreServed() {
+	s.t.Helper()
+	client := dynamicClient(s.t).Resource(definitions)
+	definition := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+		"metadata": map[string]any{"name": nodePools.GroupResource().String()},
+		"spec": map[string]any{
+			"group": nodePools.Group, "scope": "Cluster",
+			"names": map[string]any{"plural": nodePools.Resource, "singular": "nodepool", "kind": "NodePool", "listKind": "NodePoolList"},
+			"versions": []any{map[string]any{
+				"name": nodePools.Version, "served": true, "storage": true, "subresources": map[string]any{"status": map[string]any{}},
+				"schema": map[string]any{"openAPIV3Schema": map[string]any{"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
+			}},
+		},
+	}}
+	if _, err := client.Create(s.ctx, definition, metav1.CreateOptions{}); err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() {
+		if err := client.Delete(context.WithoutCancel(s.ctx), definition.GetName(), metav1.DeleteOptions{}); err != nil {
+			s.t.Error(err)
+		}
+	})
+	s.until("NodePools are served", func() bool {
+		_, err := dynamicClient(s.t).Resource(nodePools).List(s.ctx, metav1.ListOptions{})
+		return err == nil
+	})
+}
+
+// nodePool creates a NodePool, or changes its nodes, as OpenYurt's controller does.
+func (s *site) nodePool(name string, nodes ...string) {
+	s.t.Helper()
+	client := dynamicClient(s.t).Resource(nodePools)
+	pool, err := client.Get(s.ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		pool, err = client.Create(s.ctx, &unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": nodePools.GroupVersion().String(), "kind": "NodePool",
+			"metadata": map[string]any{"name": name}, "spec": map[string]any{"type": "Edge"},
+		}}, metav1.CreateOptions{})
+	}
+	if err == nil {
+		err = unstructured.SetNestedStringSlice(pool.Object, nodes, "status", "nodes")
+	}
+	if err == nil {
+		_, err = client.UpdateStatus(s.ctx, pool, metav1.UpdateOptions{})
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// readsEndpoints lets the pods of the namespace read EndpointSlices, and Nodes and NodePools if so
+// asked.
 func (s *site) readsEndpoints(nodes bool) {
 	s.t.Helper()
 	api := cluster.Client().RbacV1()
@@ -45,6 +105,7 @@ func (s *site) readsEndpoints(nodes bool) {
 	name := s.namespace + "-nodes"
 	all := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: verbs},
+		{APIGroups: []string{nodePools.Group}, Resources: []string{nodePools.Resource}, Verbs: verbs},
 	}}
 	if _, err := api.ClusterRoles().Create(s.ctx, all, metav1.CreateOptions{}); err != nil {
 		s.t.Fatal(err)
@@ -205,6 +266,29 @@ func TestAnInformerSeesTheEndpointsOfItsPoolAndZone(t *testing.T) {
 			p.sees("web-1", atThisNode)
 		})
 	}
+}
+
+func TestAnInformerSeesTheEndpointsOfItsNodePool(t *testing.T) {
+	s := newSite(t)
+	s.nodePoolsAreServed()
+	s.readsEndpoints(true)
+	s.nodePool("hangzhou", thisNode)
+	s.nodePool("shanghai", otherNode)
+	s.topology("web", "openyurt.io/nodepool")
+	s.endpoints("web-1", "web")
+	p := s.pod(followsEndpoints(""))
+	p.sees("present", "web-1", atThisNode)
+	s.nodePool("shanghai")
+	s.nodePool("hangzhou", thisNode, otherNode)
+	p.sees("web-1", atBothNodes)
+	p.offline()
+	p.restart("rockpool-sidecar")
+	p.restart("app")
+	p.sees("present", "web-1", atBothNodes)
+	s.nodePool("hangzhou", thisNode)
+	s.nodePool("shanghai", otherNode)
+	p.online()
+	p.sees("web-1", atThisNode)
 }
 
 func TestAClientIsNotShownWhatIsFilteredAway(t *testing.T) {
