@@ -1,6 +1,7 @@
 package record
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,9 @@ type health struct {
 func (r *Recorder) updateHealth(ctx context.Context, err error) {
 	h := &r.health
 	now := r.clock.Now()
+	if errors.Is(err, store.ErrCorrupt) { // a file that was deleted looks to its readers like one without tables
+		err = cmp.Or(r.db.Check(), err)
+	}
 	corrupt := errors.Is(err, store.ErrCorrupt)
 	if (corrupt || errors.Is(err, store.ErrGone)) && !now.Before(h.attemptedAt.Add(recreateInterval)) {
 		h.attemptedAt = now
