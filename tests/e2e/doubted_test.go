@@ -209,7 +209,7 @@ func TestASavedListHasEveryWriteBefore(t *testing.T) {
 // A custom resource that is no longer served, and a right that was taken away, end a live collection.
 func TestALiveCollectionOfWhatIsNoLongerServed(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := thinSite(t, 0) // where it is worth it
 	gadgets := s.gadgets(300)
 	p := s.pod(withoutApp, withSavedReads)
 	p.linkIs("online")

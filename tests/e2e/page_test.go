@@ -82,6 +82,11 @@ func TestAPersonLooksAtTheStatusPageThroughACut(t *testing.T) {
 	sees := func(name string, words ...string) {
 		t.Helper()
 		var text, json string
+		defer func() {
+			if t.Failed() {
+				t.Logf("the page %s: %s", name, text)
+			}
+		}()
 		s.until("the page "+name+" has "+strings.Join(words, ", "), func() bool {
 			page.Go(url + "/status.json")
 			page.Evaluate("document.body.innerText", &json)
