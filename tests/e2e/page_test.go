@@ -112,7 +112,7 @@ func TestAPersonLooksAtTheStatusPageThroughACut(t *testing.T) {
 	}
 	sees("online", "The link to the API server is up", "in step, by a watch", "(in memory)", "1 would fail", "/namespaces/"+s.namespace+"/configmaps?", "upstream.servers")
 	p.offline()
-	sees("cut", "The link to the API server is down. It was up", "waits for the link", "Down once", "1 would fail")
+	sees("cut", "The link to the API server is down. It was up", "waits for the link", "Down once", "would fail", "/namespaces/"+s.namespace+"/configmaps?")
 	p.online()
 	sees("back", "The link to the API server is up", "in step, by a watch", "Down once")
 }
