@@ -70,14 +70,19 @@ func (c *shortConn) discard(reason error) {
 // ticketTime is how long it may take to read TLS session tickets that have arrived.
 const ticketTime = time.Millisecond
 
+// past is a deadline that has passed: a read with it does not wait, and asks the socket for nothing.
+var past = time.Unix(1, 0)
+
 // quiet reports whether nothing has come since the last answer: no end of the connection, and no
 // answer that nobody has asked for, which the next request would get. TLS session tickets do not count.
+// What came with the last answer may wait in TLS, where the socket does not show it.
 func (c *shortConn) quiet() bool {
-	if !hasInput(c.socket.Conn) {
-		return true
+	deadline := past
+	if hasInput(c.socket.Conn) {
+		deadline = time.Now().Add(ticketTime)
 	}
 	c.limit = maxResponseHeader
-	if c.SetReadDeadline(time.Now().Add(ticketTime)) != nil {
+	if c.SetReadDeadline(deadline) != nil {
 		return false
 	}
 	_, err := c.in.Peek(1)

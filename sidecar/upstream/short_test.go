@@ -374,3 +374,50 @@ func TestAnAnswerThatNobodyHasAskedForIsNotThatOfTheNextRequest(t *testing.T) {
 		})
 	}
 }
+
+// What nobody has asked for may have come with the answer. Then it waits above the socket, in TLS.
+func TestAnAnswerThatCameWithTheOneBeforeIsNotThatOfTheNextRequest(t *testing.T) {
+	asked := "HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n" + strings.Repeat("x", 10_000)
+	const unasked = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother"
+	for name, records := range map[string][]string{
+		"in its record":    {asked + unasked},
+		"in a further one": {asked, unasked},
+	} {
+		t.Run(name, func(t *testing.T) {
+			end := make(chan struct{})
+			r, _ := shortHarness(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.ProtoMajor != 1 || r.URL.Path != "/short/last" {
+					_, _ = io.WriteString(w, "ok")
+					return
+				}
+				c, _, err := http.NewResponseController(w).Hijack()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer c.Close()
+				for _, record := range records {
+					_, _ = io.WriteString(c, record)
+				}
+				<-end
+			})
+			defer close(end)
+			r.warm("/short")
+			response := r.send(http.MethodGet, "/short/last")
+			if response.ProtoMajor != 1 {
+				t.Fatalf("over %s", response.Proto)
+			}
+			if _, err := io.Copy(io.Discard, response.Body); err != nil {
+				t.Fatal(err)
+			}
+			for range 3 {
+				response := r.send(http.MethodGet, "/short")
+				body, _ := io.ReadAll(response.Body)
+				_ = response.Body.Close()
+				if response.StatusCode != http.StatusOK || string(body) != "ok" {
+					t.Errorf("the next request is answered %s %q", response.Status, body)
+				}
+			}
+		})
+	}
+}
