@@ -15,15 +15,14 @@ import (
 // other
 // (https://kubernetes.io/docs/reference/using-api/api-concepts/#semantics-for-watch).
 func checkOptions(info *request.Info) error {
-	if !info.IsResource || info.Name != "" {
+	if !info.IsResource || info.Name != "" || info.Verb != request.List && info.Verb != request.Watch {
 		return nil
 	}
 	c := contradictions{info: info}
-	switch info.Verb {
-	case request.List:
-		c.ofList()
-	case request.Watch:
+	if info.Watch {
 		c.ofWatch()
+	} else {
+		c.ofList()
 	}
 	if len(c.found) == 0 {
 		return nil

@@ -76,10 +76,13 @@ type Options struct {
 	ResourceVersionMatch         string
 	Continue                     string
 	Limit                        int64
-	SendInitialEvents            bool
-	HasInitialEvents             bool // sendInitialEvents is set, to whatever value
-	AllowWatchBookmarks          bool
-	Timeout                      time.Duration // timeoutSeconds; 0: not set
+	// Watch is the parameter watch. A deprecated watch path makes a watch without it. The API server
+	// then accepts and refuses the other parameters as those of a list.
+	Watch               bool
+	SendInitialEvents   bool
+	HasInitialEvents    bool // sendInitialEvents is set, to whatever value
+	AllowWatchBookmarks bool
+	Timeout             time.Duration // timeoutSeconds; 0: not set
 	// DryRun means that a write must not be persisted.
 	DryRun bool
 	// Invalid means that a parameter does not parse as its type. Only the API server can answer
@@ -115,7 +118,7 @@ func Parse(r *http.Request) Info {
 	info.Narrowed = err != nil || mayNarrow(query) // an API server may read more than url does
 	prefix := info.parsePath()
 	if info.IsResource {
-		info.Verb = info.verb(r.Method, query)
+		info.Verb = info.verb(r.Method)
 	}
 	if prefix == "watch" && r.Method == http.MethodGet {
 		info.parseWatchPath()
@@ -214,7 +217,7 @@ func selects(s fields.Selector, name string) bool {
 	return ok && value == name
 }
 
-func (i *Info) verb(method string, query url.Values) string {
+func (i *Info) verb(method string) string {
 	switch method {
 	case http.MethodPost:
 		return Create
@@ -234,7 +237,7 @@ func (i *Info) verb(method string, query url.Values) string {
 		if i.Name != "" {
 			return Get
 		}
-		if Flag(query, "watch") {
+		if i.Watch {
 			return Watch
 		}
 		return List
@@ -278,6 +281,7 @@ func parseOptions(query url.Values) Options {
 		valid(err == nil && n >= 0)
 		o.Timeout = time.Duration(n) * time.Second
 	}
+	o.Watch = Flag(query, "watch")
 	o.SendInitialEvents, o.HasInitialEvents = Flag(query, "sendInitialEvents"), query.Has("sendInitialEvents")
 	o.AllowWatchBookmarks = Flag(query, "allowWatchBookmarks")
 	return o
