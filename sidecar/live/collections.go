@@ -103,6 +103,14 @@ func (s *Collections) isEstimate(k key, c *store.Collection) bool {
 	return differed && c.Asked > first
 }
 
+// countsRight notes that the API server has counted as many objects as are recorded. The next time that
+// its number differs, it may be right again.
+func (s *Collections) countsRight(k key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.counted, k)
+}
+
 // brokenOff notes that an answer broke off while its client read it.
 func (s *Collections) brokenOff(k key) {
 	s.mu.Lock()

@@ -43,6 +43,7 @@ type server struct {
 	ones     int // of one item
 	opened   []string
 	answer   func(*http.Request) *http.Response // instead of the server's own; may give nil
+	selects  bool                               // all objects have the labels that a list asks for
 }
 
 // stream is an open watch.
@@ -101,7 +102,9 @@ func (s *server) list(one bool) *http.Response {
 	if one {
 		s.ones++
 		if kind = "PartialObjectMetadataList"; len(names) > 1 {
-			more = fmt.Sprintf(`,"continue":"c","remainingItemCount":%d`, len(names)-1)
+			if more = `,"continue":"c"`; !s.selects {
+				more += fmt.Sprintf(`,"remainingItemCount":%d`, len(names)-1)
+			}
 			names = names[:1]
 		}
 	} else {
@@ -229,13 +232,15 @@ func (h *harness) get(query string) Read {
 }
 
 // record has the server's list recorded, as when its client has read it.
-func (h *harness) record() {
+func (h *harness) record() { h.t.Helper(); h.recordAs("") }
+
+func (h *harness) recordAs(query string) {
 	h.t.Helper()
 	if err := h.cache.Flush(h.t.Context()); err != nil { // a list that is compared with one that is being forgotten is given up
 		h.t.Fatal(err)
 	}
-	read := h.get("")
-	source := record.Source{Principal: "web", Info: read.Info, Path: path, Started: h.clock.Now(), Asked: h.cache.Ask()}
+	read := h.get(query)
+	source := record.Source{Principal: "web", Info: read.Info, Path: path + query, Started: h.clock.Now(), Asked: h.cache.Ask()}
 	h.server.mu.Lock()
 	resp := h.server.list(false)
 	h.server.lists = 0

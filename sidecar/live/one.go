@@ -125,10 +125,15 @@ func (o *one) mayFollow(r *replay.Recorded) error {
 	return nil
 }
 
+// counts reports whether a collection can be compared with the number of objects, because none of them
+// has changed between the two.
+func (o *one) counts(c *store.Collection) bool {
+	return o.objects >= 0 && !store.NewerVersion(c.UnchangedSince(), o.version) && !store.NewerVersion(o.version, c.ResourceVersion)
+}
+
 // agrees returns an error if a collection contradicts the list of its first item.
 func (o *one) agrees(c *store.Collection, objects int, recorded recordedObject) error {
-	unchanged := !store.NewerVersion(c.UnchangedSince(), o.version) && !store.NewerVersion(o.version, c.ResourceVersion)
-	differs := unchanged && o.objects >= 0 && o.objects != objects
+	differs := o.counts(c) && o.objects != objects
 	if differs && !o.counted {
 		return fmt.Errorf("%w: %d objects are recorded, and it has %d", errContradiction, objects, o.objects)
 	}

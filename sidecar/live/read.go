@@ -169,8 +169,11 @@ func (s *Collections) giveAs(ctx context.Context, verdict Verdict, read *Read, p
 		}
 		now := &read.Recorded
 		_, err = onDisk(ctx, s, func(ctx context.Context) (struct{}, error) { return struct{}{}, proof.agrees(ctx, now) }, nil)
-		if errors.Is(err, errCount) && s.isEstimate(read.key(), &now.Collection) {
+		switch {
+		case errors.Is(err, errCount) && s.isEstimate(read.key(), &now.Collection):
 			err = nil
+		case err == nil && proof.counted && proof.counts(&now.Collection):
+			s.countsRight(read.key())
 		}
 		if err == nil {
 			switch {
