@@ -190,7 +190,7 @@ func (c *Cache) Renewed(source record.Source, etag string) {
 // Events records the events of one watch. It is for one goroutine.
 type Events interface {
 	// Event records the next event. Its bytes are only used during the call. An event without a name,
-	// other than a bookmark, is one that cannot be read.
+	// other than a bookmark, is one that cannot be read; see Unreadable.
 	Event(wire.Event, wire.Meta)
 	// Difference records changes that a list has shown, and the list's resourceVersion.
 	Difference(changes []record.Change, resourceVersion string)
@@ -208,6 +208,15 @@ func (c *Cache) Watch(source record.Source, format wire.Format) Events {
 		return &mayEnd{cache: c, info: source.Info, events: o.recorder.Watch(source, format)}
 	}
 	return &mayEnd{cache: c, info: source.Info, events: c.watchLate(source, format)}
+}
+
+// Unreadable is an event of which nothing can be read.
+func Unreadable() (wire.Event, wire.Meta) { return wire.Event{Type: wire.Modified}, wire.Meta{} }
+
+// IsUnreadable reports whether an event tells neither its object nor a version that its client has
+// reached.
+func IsUnreadable(e wire.Event, m wire.Meta) bool {
+	return e.Type != wire.Error && e.Type != wire.Bookmark && m.Name == "" && m.ResourceVersion == ""
 }
 
 // Unread records that a client reads a stream of events that nobody here can read.

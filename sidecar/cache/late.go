@@ -16,6 +16,7 @@ type lateEvents struct {
 	mu     sync.Mutex // held after the lock of the cache
 	source record.Source
 	format wire.Format
+	unread bool   // an event came that cannot be read, so that nobody knows where the client is
 	events Events // nil: the cache is closed
 	ended  bool
 }
@@ -46,6 +47,9 @@ func (e *lateEvents) begin(recorder *record.Recorder) {
 		return
 	}
 	e.events = recorder.Resume(e.source, e.format)
+	if e.unread {
+		e.events.Event(Unreadable())
+	}
 }
 
 func (e *lateEvents) Event(event wire.Event, m wire.Meta) {
@@ -54,6 +58,8 @@ func (e *lateEvents) Event(event wire.Event, m wire.Meta) {
 	switch {
 	case e.events != nil:
 		e.events.Event(event, m)
+	case IsUnreadable(event, m):
+		e.unread = true
 	case event.Type != wire.Error && m.ResourceVersion != "":
 		e.source.Info.ResourceVersion = m.ResourceVersion
 	}

@@ -428,3 +428,45 @@ func TestAWatchedCollectionIsListedAgainWhenTheCacheFileIsLost(t *testing.T) {
 	}
 	eventually.True(t, "the collection is listed again", again)
 }
+
+// An event that nobody here can read may be the change that the recorded list lacks.
+func TestAnUnreadableEventBeforeItsClientIsSelectedIsNotSkipped(t *testing.T) {
+	for name, tt := range map[string]struct {
+		before string // the client is selected
+		want   int
+	}{
+		"nothing came before":        {"", 200},
+		"it was an unreadable event": {`{"type":"MODIFIED","object":null}` + "\n", 503},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newHarness(t)
+			g.answerAll(200, list)
+			g.do(g.request("GET", path))
+			choose := func(list string) {
+				s, err := agent.Parse(list)
+				if err != nil {
+					t.Fatal(err)
+				}
+				g.SetAgents(s)
+			}
+			choose("other")
+			up := newStream()
+			g.serveCollection(up, "20")
+			c := g.open(g.request("GET", watchFrom10))
+			send := func(frames string) {
+				go up.send(t, frames)
+				c.want(frames)
+			}
+			if tt.before != "" {
+				send(tt.before)
+			}
+			choose("*")
+			send(event("MODIFIED", "b", 17))
+			g.flush()
+			g.link.Cut()
+			if code, body := g.do(g.request("GET", path)); code != tt.want {
+				t.Errorf("%d %s, want %d", code, body, tt.want)
+			}
+		})
+	}
+}

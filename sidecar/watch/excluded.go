@@ -25,6 +25,7 @@ type excludedEvents struct {
 	format  wire.Format
 
 	mu     sync.Mutex
+	unread bool         // an event came that cannot be read, so that nobody knows where the client is
 	events cache.Events // nil: not recorded
 	ended  bool
 }
@@ -66,6 +67,9 @@ func (e *excludedEvents) begin() {
 		e.watches.Credentials.Remember(q.HTTP.Header, q.Source.Principal)
 	}
 	e.events = q.Cache.Resume(q.Source, e.format)
+	if e.unread {
+		e.events.Event(cache.Unreadable())
+	}
 }
 
 func (e *excludedEvents) Event(event wire.Event, m wire.Meta) {
@@ -74,6 +78,8 @@ func (e *excludedEvents) Event(event wire.Event, m wire.Meta) {
 	switch {
 	case e.events != nil:
 		e.events.Event(event, m)
+	case cache.IsUnreadable(event, m):
+		e.unread = true
 	case event.Type != wire.Error && m.ResourceVersion != "":
 		e.request.Source.Info.ResourceVersion = m.ResourceVersion
 	}

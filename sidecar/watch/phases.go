@@ -17,6 +17,7 @@ import (
 
 	"rockpool.dev/sidecar/api/origin"
 	"rockpool.dev/sidecar/api/wire"
+	"rockpool.dev/sidecar/cache"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/replay"
@@ -167,7 +168,7 @@ func (p *streaming) frame(w *watch, raw []byte) error {
 		// The frame passes, but from here on nobody can say where the client is.
 		w.Logger.Warn("cannot follow a watch any more; passing its frames on unrecorded", zap.String("path", w.Info.Path), zap.Error(err))
 		w.served = false
-		w.events.Event(wire.Event{Type: wire.Modified}, wire.Meta{})
+		w.events.Event(cache.Unreadable())
 		return nil
 	}
 	// Without sendInitialEvents nothing marks the end of the initial state, but all of it is
