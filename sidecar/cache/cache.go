@@ -219,13 +219,14 @@ func IsUnreadable(e wire.Event, m wire.Meta) bool {
 	return e.Type != wire.Error && e.Type != wire.Bookmark && m.Name == "" && m.ResourceVersion == ""
 }
 
-// Unread records that a client reads a stream of events that nobody here can read.
-func (c *Cache) Unread(source record.Source, resp *http.Response) {
+// Unread records that a client reads a stream of events that nobody here can read; see
+// record.Recorder.Unread.
+func (c *Cache) Unread(source record.Source, selected func() bool, resp *http.Response) {
 	if source.Principal == "" || source.Info.Unrecorded || c.excluded(&source.Info) {
 		return
 	}
 	if o := c.open.Load(); o != nil {
-		o.recorder.Unread(source, resp)
+		o.recorder.Unread(source, selected, resp)
 	}
 }
 

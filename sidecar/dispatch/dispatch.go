@@ -227,7 +227,7 @@ func (d *Dispatcher) believe(x *exchange, resp *http.Response) {
 			resp.Body = d.Live.TimedState(resp.Body)
 		}
 		if x.info.Class != request.ClassWatch || !d.watches.Follow(x.watch(d.Agents), resp) {
-			x.cache.Unread(x.source, resp)
+			d.unread(x, resp)
 			return
 		}
 	}
@@ -238,6 +238,16 @@ func (d *Dispatcher) believe(x *exchange, resp *http.Response) {
 		q.Told = x.cache.Ask()
 		x.acceptor.Observe(q, resp)
 	}
+}
+
+// unread has it recorded that a client reads a stream of events that nobody here can read, from the
+// time on when the client is selected.
+func (d *Dispatcher) unread(x *exchange, resp *http.Response) {
+	source, selected := x.source, func() bool { return true }
+	if source.Principal == "" {
+		source.Principal, selected = x.subject, func() bool { return d.Agents.Match(x.request.UserAgent()) }
+	}
+	x.cache.Unread(source, selected, resp)
 }
 
 // record has an answer recorded while its body is read.

@@ -470,3 +470,39 @@ func TestAnUnreadableEventBeforeItsClientIsSelectedIsNotSkipped(t *testing.T) {
 		})
 	}
 }
+
+// A stream that nobody here can read counts from the time on when its client is selected.
+func TestAnUnreadableStreamCountsOnceItsClientIsSelected(t *testing.T) {
+	for agents, want := range map[string]int{"other": 200, "*": 503} {
+		t.Run(agents, func(t *testing.T) {
+			g := newHarness(t)
+			g.answerAll(200, list)
+			g.do(g.request("GET", path))
+			choose := func(list string) {
+				s, err := agent.Parse(list)
+				if err != nil {
+					t.Fatal(err)
+				}
+				g.SetAgents(s)
+			}
+			choose("other")
+			up := newStream()
+			g.link.SetAnswer(func(*http.Request) (*http.Response, error) {
+				resp := response(200, up)
+				resp.Header.Set("Content-Type", "text/plain")
+				return resp, nil
+			})
+			c := g.open(g.request("GET", watchFrom10))
+			choose(agents)
+			frame := event("MODIFIED", "b", 17)
+			go up.send(t, frame)
+			c.want(frame)
+			choose("*")
+			g.flush()
+			g.link.Cut()
+			if code, body := g.do(g.request("GET", path)); code != want {
+				t.Errorf("%d %s, want %d", code, body, want)
+			}
+		})
+	}
+}

@@ -66,20 +66,21 @@ func (w *Watch) goAlone() {
 }
 
 // Unread records that a client reads a stream of events that nobody here can read. With each part of
-// it nothing from before counts in its scope.
-func (r *Recorder) Unread(source Source, resp *http.Response) {
-	resp.Body = &unreadStream{resp.Body, r, source}
+// it nothing from before counts in its scope, provided that the client is selected by then.
+func (r *Recorder) Unread(source Source, selected func() bool, resp *http.Response) {
+	resp.Body = &unreadStream{resp.Body, r, source, selected}
 }
 
 type unreadStream struct {
 	io.ReadCloser
 	recorder *Recorder
 	source   Source
+	selected func() bool
 }
 
 func (s *unreadStream) Read(p []byte) (int, error) {
 	n, err := s.ReadCloser.Read(p)
-	if n > 0 {
+	if n > 0 && s.selected() {
 		now := s.recorder.db.Next()
 		s.recorder.observe(&s.source, s.source.key(), store.Evidence{Says: store.Unknown, Asked: now, Told: now, Read: store.Latest})
 	}
