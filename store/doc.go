@@ -22,6 +22,9 @@
 //	meta        owner.go       the owner of the cache
 //
 //	snapshot.go makes a list the complete collection of its scope
+//	rebase.go   takes account of what has become of the collection meanwhile
+//	lookahead.go finds the rows of the objects that the list before had, too
+//	giveup.go   keeps what a list has told that does not come in as a whole
 //	unfinished.go gives up the lists of a process that was killed
 //	outline.go  has hashes of the last list, so that the next one need not be compared with its rows
 //	checkpoint.go keeps the log from being merged into the file while a list comes in
@@ -33,7 +36,8 @@
 //	inventory.go lists and verifies what is there, for a person
 //	versions.go has the highest version of each resource that is known
 //	unlisted.go finds objects that a later list may lack, which is recorded only as a whole
-//	known.go    reads all that is known of an object, or has overtaken a list
+//	known.go    reads all that is known of an object
+//	overtaken.go says whether anything newer is known than a list has
 //	verbatim.go says whether a list that is recorded only as a whole still holds
 //
 // The file itself: open.go opens or creates it, db.go holds it open, tx.go has its
