@@ -41,21 +41,7 @@ func (s *site) customResources() {
 		if strings.HasPrefix(kind, "Cluster") {
 			scope = "Cluster"
 		}
-		var served []any
-		for i, version := range versions {
-			served = append(served, map[string]any{
-				"name": version, "served": true, "storage": i == 0,
-				"schema": map[string]any{"openAPIV3Schema": map[string]any{"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
-			})
-		}
-		definition := &unstructured.Unstructured{Object: map[string]any{
-			"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-			"metadata": map[string]any{"name": plural + "." + customGroup},
-			"spec": map[string]any{
-				"group": customGroup, "scope": scope, "versions": served,
-				"names": map[string]any{"plural": plural, "singular": strings.ToLower(kind), "kind": kind, "listKind": kind + "List"},
-			},
-		}}
+		definition := customResource(schema.GroupResource{Group: customGroup, Resource: plural}, kind, scope, versions...)
 		if _, err := client.Create(s.ctx, definition, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 			s.t.Fatal(err)
 		}
@@ -64,6 +50,26 @@ func (s *site) customResources() {
 			return err == nil
 		})
 	}
+}
+
+// customResource is the definition of a custom resource that may have any fields, and has no status of
+// its own. The first version is that of etcd.
+func customResource(r schema.GroupResource, kind, scope string, versions ...string) *unstructured.Unstructured {
+	var served []any
+	for i, version := range versions {
+		served = append(served, map[string]any{
+			"name": version, "served": true, "storage": i == 0,
+			"schema": map[string]any{"openAPIV3Schema": map[string]any{"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
+		})
+	}
+	return &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+		"metadata": map[string]any{"name": r.String()},
+		"spec": map[string]any{
+			"group": r.Group, "scope": scope, "versions": served,
+			"names": map[string]any{"plural": r.Resource, "singular": strings.ToLower(kind), "kind": kind, "listKind": kind + "List"},
+		},
+	}}
 }
 
 // widget creates or changes a Widget, not over the link.

@@ -257,18 +257,7 @@ func TestALiveCollectionOfWhatIsNoLongerServed(t *testing.T) {
 func (s *site) gadgets(count int) (r schema.GroupVersionResource) {
 	s.t.Helper()
 	r = schema.GroupVersionResource{Group: "gadgets.example.com", Version: "v1", Resource: "gadgets"}
-	definition := &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-		"metadata": map[string]any{"name": r.GroupResource().String()},
-		"spec": map[string]any{
-			"group": r.Group, "scope": "Namespaced",
-			"names": map[string]any{"plural": r.Resource, "singular": "gadget", "kind": "Gadget", "listKind": "GadgetList"},
-			"versions": []any{map[string]any{
-				"name": r.Version, "served": true, "storage": true,
-				"schema": map[string]any{"openAPIV3Schema": map[string]any{"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
-			}},
-		},
-	}}
+	definition := customResource(r.GroupResource(), "Gadget", "Namespaced", r.Version)
 	client := dynamicClient(s.t)
 	if _, err := client.Resource(definitions).Create(s.ctx, definition, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 		s.t.Fatal(err)

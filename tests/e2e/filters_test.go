@@ -31,18 +31,7 @@ var nodePools = schema.GroupVersionResource{Group: "apps.openyurt.io", Version: 
 func (s *site) nodePoolsAreServed() {
 	s.t.Helper()
 	client := dynamicClient(s.t).Resource(definitions)
-	definition := &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-		"metadata": map[string]any{"name": nodePools.GroupResource().String()},
-		"spec": map[string]any{
-			"group": nodePools.Group, "scope": "Cluster",
-			"names": map[string]any{"plural": nodePools.Resource, "singular": "nodepool", "kind": "NodePool", "listKind": "NodePoolList"},
-			"versions": []any{map[string]any{
-				"name": nodePools.Version, "served": true, "storage": true, "subresources": map[string]any{"status": map[string]any{}},
-				"schema": map[string]any{"openAPIV3Schema": map[string]any{"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
-			}},
-		},
-	}}
+	definition := customResource(nodePools.GroupResource(), "NodePool", "Cluster", nodePools.Version)
 	if _, err := client.Create(s.ctx, definition, metav1.CreateOptions{}); err != nil {
 		s.t.Fatal(err)
 	}
@@ -72,7 +61,7 @@ func (s *site) nodePool(name string, nodes ...string) {
 		err = unstructured.SetNestedStringSlice(pool.Object, nodes, "status", "nodes")
 	}
 	if err == nil {
-		_, err = client.UpdateStatus(s.ctx, pool, metav1.UpdateOptions{})
+		_, err = client.Update(s.ctx, pool, metav1.UpdateOptions{})
 	}
 	if err != nil {
 		s.t.Fatal(err)
