@@ -10,6 +10,9 @@ import (
 const (
 	// maxOutline bounds the objects of all outlines. Each takes 16 bytes.
 	maxOutline = 32 << 10
+	// maxOutlines bounds the outlines, also those of empty lists. Each takes some hundred bytes, and
+	// every event looks through them.
+	maxOutlines = 512
 	// outlineWindow is how many items Find skips at most: those that the next list lacks.
 	outlineWindow = 64
 	// outlineLife is for how long lists are compared with an outline. Then one is compared with the
@@ -103,7 +106,7 @@ func (o *outlines) put(s scopedOutline) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.all, o.len = append(o.all, s), o.len+s.Len()
-	for o.len > maxOutline {
+	for o.len > maxOutline || len(o.all) > maxOutlines {
 		o.len -= o.all[0].Len()
 		o.all = slices.Delete(o.all, 0, 1)
 	}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 )
@@ -217,5 +218,15 @@ func TestOutlinesAreBounded(t *testing.T) {
 	}
 	if !s.off || s.ids != nil {
 		t.Error("the outline of a list of any size is kept")
+	}
+}
+
+func TestOutlinesOfEmptyListsAreBounded(t *testing.T) {
+	var o outlines
+	for i := range 2 * maxOutlines {
+		o.put(scopedOutline{Scope{LabelSelector: fmt.Sprint("app=", i)}, &Outline{outlineItems: &outlineItems{}}})
+	}
+	if n := len(o.all); n != maxOutlines {
+		t.Errorf("there are %d outlines", n)
 	}
 }
