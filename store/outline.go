@@ -136,8 +136,13 @@ func (tx *Tx) forgetIfTold(collection, told int64) {
 		return is
 	}
 	tx.file.outlines.drop(undetected)
+	tx.dropOutlines(undetected)
+}
+
+// dropOutlines forgets outlines of lists that the transaction records.
+func (tx *Tx) dropOutlines(which func(scopedOutline) bool) {
 	for i := range tx.outlines {
-		if undetected(tx.outlines[i]) {
+		if which(tx.outlines[i]) {
 			tx.outlines[i].Outline = nil
 		}
 	}

@@ -230,3 +230,19 @@ func TestOutlinesOfEmptyListsAreBounded(t *testing.T) {
 		t.Errorf("there are %d outlines", n)
 	}
 }
+
+func TestAListThatIsForgottenInItsTransactionHasNoOutline(t *testing.T) {
+	db := openAt(t, t.TempDir(), Options{})
+	s := scope("shop")
+	list := NewSnapshot(s, asked(db))
+	update(t, db, func(tx *Tx) error {
+		if err := errors.Join(list.Add(tx, hashed(object("a", 1))[0]), list.Commit(tx, commitAt("100"))); err != nil {
+			return err
+		}
+		c, err := tx.Collection(s, Complete)
+		return errors.Join(err, tx.Forget(c))
+	})
+	if db.Outline(s) != nil {
+		t.Error("there is an outline of a collection that is gone")
+	}
+}
