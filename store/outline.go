@@ -148,6 +148,12 @@ func (tx *Tx) dropOutlines(which func(scopedOutline) bool) {
 	}
 }
 
+// forgetMisleading forgets an outline by which a list could not be recorded, unless it has a successor by now:
+// the next list is compared with the rows.
+func (s *Snapshot) forgetMisleading(tx *Tx, o *Outline) {
+	tx.file.outlines.drop(func(in scopedOutline) bool { return in.scope == s.scope && in.outlineItems == o.outlineItems })
+}
+
 // outlined collects the outline of a list that is being recorded.
 type outlined struct {
 	outlineItems
@@ -174,6 +180,7 @@ func (s *Snapshot) Same(tx *Tx, o *Outline, from, to int) error {
 		return err
 	}
 	if s.base != o.collection {
+		s.forgetMisleading(tx, o)
 		return ErrBaseGone
 	}
 	if s.same == nil {

@@ -172,3 +172,19 @@ func TestAListThatHasNotChangedWritesNothing(t *testing.T) {
 		t.Errorf("recorded %.40s", got)
 	}
 }
+
+func TestAListWhoseOutlineHasMisledIsRecordedTheNextTime(t *testing.T) {
+	h := newHarness(t, 0)
+	a, b := configMap("a", 1), configMap("b", 2)
+	h.list(configmaps, listOf(10, a, b))
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+	h.events(w, "MODIFIED a 14")
+	h.want("complete shop/@14: a@14 b@2")
+	// The cluster is restored from a backup: the bytes are those of the list before the event.
+	h.list(configmaps, listOf(12, a, b))
+	if h.mustBeListed() == 0 {
+		t.Fatal("nothing is listed again, so this test shows nothing")
+	}
+	h.list(configmaps, listOf(13, a, b))
+	h.want("complete shop/@13: a@1 b@2")
+}
