@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"rockpool.dev/sidecar/api/wire"
+	"rockpool.dev/store"
 )
 
 func TestAListIsRecordedAsItCame(t *testing.T) {
@@ -187,4 +188,19 @@ func TestAListWhoseOutlineHasMisledIsRecordedTheNextTime(t *testing.T) {
 	}
 	h.list(configmaps, listOf(13, a, b))
 	h.want("complete shop/@13: a@1 b@2")
+}
+
+func TestAListThatIsTooLargeDoesNotStayIncoming(t *testing.T) {
+	h := newHarness(t, 0)
+	big := func(i int) string {
+		return strings.Replace(configMap(fmt.Sprint("big", i), 20+i), `"data":{`, fmt.Sprintf(`"data":{"big":%q,`, strings.Repeat("x", 1<<20)), 1)
+	}
+	h.list(configmaps, listOf(10, configMap("a", 1), configMap("b", 2), configMap("c", 3), configMap("d", 4)))
+	h.list(configmaps, listOf(30, configMap("a", 1), big(1), big(2), big(3), big(4), configMap("b", 2), configMap("c", 25), configMap("d", 4)))
+	if h.Oversized(store.Resource{Principal: who, Resource: "configmaps"}, "shop") == "" {
+		t.Fatal("the list fits, so this test shows nothing")
+	}
+	if h.listIncoming() {
+		t.Error("the list holds all others back although it has ended")
+	}
 }

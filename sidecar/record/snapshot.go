@@ -77,9 +77,9 @@ func (s *snapshot) add(o store.Object, kind, apiVersion string) {
 	s.queue(item{snapshot: s, object: o, kind: kind, apiVersion: apiVersion})
 }
 
-// queue queues an operation, unless an earlier one was lost.
+// queue queues an operation, unless an earlier one was lost, or the list has ended: it is too large.
 func (s *snapshot) queue(op operation) {
-	if s.broken.Load() {
+	if s.broken.Load() || s.tooLarge {
 		return
 	}
 	if s.queued = true; !s.recorder.enqueue(op) {
