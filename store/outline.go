@@ -1,6 +1,8 @@
 package store
 
 import (
+	"cmp"
+	"encoding/json"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -183,6 +185,10 @@ func (s *Snapshot) Same(tx *Tx, o *Outline, from, to int) error {
 		s.forgetMisleading(tx, o)
 		return ErrBaseGone
 	}
+	if contradicted, err := s.contradictsEvents(tx, o, from, to); contradicted || err != nil {
+		s.forgetMisleading(tx, o)
+		return cmp.Or(err, ErrBaseGone)
+	}
 	if s.same == nil {
 		s.same, s.sameIDs = o, idSet{}
 	}
@@ -210,6 +216,32 @@ func (s *Snapshot) Same(tx *Tx, o *Outline, from, to int) error {
 		s.outlined.before = o.outlineItems
 	}
 	return nil
+}
+
+// contradictsEvents reports whether an event has changed or deleted one of the items of an outline, and
+// the list was asked for after that: the cluster was restored from a backup. Only the list's client
+// has the item then. Of a list that was under way, Commit decides.
+func (s *Snapshot) contradictsEvents(tx *Tx, o *Outline, from, to int) (is bool, err error) {
+	if s.when.Read != Latest || from == to {
+		return false, nil
+	}
+	if to-from > o.Len()/8 { // else that costs more than a look at each
+		if all, err := tx.count(s.base); err != nil || all.count == int64(o.Len()) && all.told <= o.told {
+			return false, err
+		}
+	}
+	ids, err := json.Marshal(o.ids[from:to])
+	if err != nil {
+		return false, err
+	}
+	var there int
+	err = tx.tx.QueryRow(`SELECT count(*), coalesce(max(told > ?1 AND told < ?2), 0) FROM object WHERE collection_id = ?3 AND id IN (SELECT value FROM json_each(?4))`,
+		o.told, s.when.Asked, s.base, string(ids)).Scan(&there, &is)
+	if is || err != nil || there == to-from {
+		return is, tx.wrapErr("compare with outline", err)
+	}
+	base, err := tx.Collection(s.scope, Complete)
+	return base.ID != s.base || base.Position().Told < s.when.Asked, ignoreNotFound(err)
 }
 
 // refill writes an object of base to fill.

@@ -155,6 +155,9 @@ func (i same) apply(g *group) error {
 	if i.tells {
 		i.rows.Tell(i.kind, i.apiVersion)
 	}
+	if err := g.settle(); err != nil { // the list is compared with the positions
+		return err
+	}
 	err := i.rows.Same(g.tx, i.outline, i.from, i.to)
 	if errors.Is(err, store.ErrBaseGone) {
 		i.lost()

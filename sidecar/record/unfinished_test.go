@@ -50,3 +50,32 @@ func TestAfterAKillOnlyWhatAClientWasToldIsLeftOfAnUnfinishedList(t *testing.T) 
 		})
 	}
 }
+
+func TestAPageThatContradictsEventsFromBeforeIsNotForgotten(t *testing.T) {
+	for name, tt := range map[string]struct {
+		event string
+		early bool // the page was asked for before the event
+	}{
+		"an object is there again":                     {event: "DELETED a 14"},
+		"an object is again what it was":               {event: "MODIFIED a 14"},
+		"an object was deleted while the page came in": {event: "DELETED a 14", early: true},
+		"an object has changed while the page came in": {event: "MODIFIED a 14", early: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t, 0)
+			h.list(configmaps, listOf(10, configMap("a", 1), configMap("b", 2)))
+			w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+			source := h.source(configmaps + "?limit=1")
+			h.events(w, tt.event)
+			if h.flush(); !tt.early {
+				source = h.source(configmaps + "?limit=1") // of a cluster that was restored from a backup
+			}
+			h.read(h.teeList(source, wire.JSON, answer(strings.NewReader(page(12, "more", configMap("a", 1))))))
+			h.GiveUp(store.Resource{Principal: who, Resource: "configmaps"})
+			h.flush() // or the doubt is not written yet
+			if o, doubted := h.observed(""); doubted == tt.early {
+				t.Errorf("observed: %v, %+v", doubted, o)
+			}
+		})
+	}
+}
