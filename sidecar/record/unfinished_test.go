@@ -1,9 +1,12 @@
 package record
 
 import (
+	"io"
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
+	"time"
 
 	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/store"
@@ -77,5 +80,41 @@ func TestAPageThatContradictsEventsFromBeforeIsNotForgotten(t *testing.T) {
 				t.Errorf("observed: %v, %+v", doubted, o)
 			}
 		})
+	}
+}
+
+func TestWhatAListThatComesSlowlyHasToldIsKnownAfterAKill(t *testing.T) {
+	dir := t.TempDir()
+	h := idleHarness(t, dir, 0)
+	a, b := configMap("a", 1), configMap("b", 2)
+	h.read(h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, a, b)))))
+	absent := h.source(configmaps + "/a")
+	h.drain(t.Context())
+	h.enqueue(observe{
+		recorder: h.Recorder, resource: configMaps, key: store.Key{Namespace: "shop", Name: "a"},
+		evidence: store.Evidence{Says: store.Gone, Asked: absent.Asked, Told: absent.told, Read: store.Latest},
+	})
+	h.drain(t.Context())
+	begun, _ := strings.CutSuffix(listOf(12, a, b), "]}")
+	body := h.teeList(h.source(configmaps), wire.JSON, answer(iotest.OneByteReader(strings.NewReader(begun+" "))))
+	defer body.Close()
+	if _, err := io.ReadFull(body, make([]byte, len(begun))); err != nil {
+		t.Fatal(err)
+	}
+	h.now = h.now.Add(time.Minute)
+	if _, err := body.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	h.drain(t.Context())
+	if err := h.db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := store.Open(t.Context(), dir, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if o, is := (&harness{t: t, db: db}).known("a"); is && o.Says == store.Gone {
+		t.Errorf("observed %+v", o)
 	}
 }
