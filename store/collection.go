@@ -230,7 +230,9 @@ func (tx *Tx) touch(id int64) error {
 
 // dropCollection deletes a collection with its objects.
 func (tx *Tx) dropCollection(id int64) error {
-	tx.file.outlines.drop(func(in scopedOutline) bool { return in.collection == id })
+	gone := func(in scopedOutline) bool { return in.Outline != nil && in.collection == id }
+	tx.file.outlines.drop(gone)
+	tx.dropOutlines(gone)
 	_, err := tx.tx.Exec(`DELETE FROM collection WHERE id = ?`, id)
 	return tx.wrapErr("drop collection", err)
 }

@@ -131,9 +131,14 @@ func (tx *Tx) PutSingle(s Scope, kind, apiVersion string, o Object) error {
 			continue
 		}
 		if row.evidence.Agrees(e) {
-			if renewed, err := tx.renew(row.id, e.again(row.evidence), &o); renewed || err != nil {
+			both := e.again(row.evidence)
+			if row.evidence.Told > e.Told { // as of a list that is given up
+				both = row.evidence.again(e)
+			}
+			if renewed, err := tx.renew(row.id, both, &o); renewed || err != nil {
 				return err
 			}
+			o.Asked, o.Told, o.Read = both.Asked, both.Told, both.Read
 		} else if !e.Newer(row.evidence) { // of which the new row takes the place
 			if err := tx.observe(s.Of(), key, doubtOf(row.evidence, e)); err != nil {
 				return err
@@ -161,8 +166,9 @@ func (tx *Tx) Supersedes(res Resource, key Key, e Evidence) (bool, error) {
 
 // renew notes that an object has come again, unchanged. It reports false if the payload differs.
 func (tx *Tx) renew(id int64, e Evidence, o *Object) (renewed bool, err error) {
-	res, err := tx.tx.Exec(`UPDATE object SET asked = ?, told = ?, read = ?, updated_at = ? WHERE id = ? AND size = ? AND checksum = ?`,
-		e.Asked, e.Told, e.Read, o.UpdatedAt.UnixMilli(), id, len(o.Payload), checksum(o.Payload))
+	res, err := tx.tx.Exec(`UPDATE object SET asked = ?, told = ?, read = ?, updated_at = CASE WHEN told > ? THEN updated_at ELSE ? END
+		WHERE id = ? AND size = ? AND checksum = ?`,
+		e.Asked, e.Told, e.Read, o.Told, o.UpdatedAt.UnixMilli(), id, len(o.Payload), checksum(o.Payload))
 	if err != nil {
 		return false, tx.wrapErr("renew object", err)
 	}

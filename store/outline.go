@@ -1,6 +1,8 @@
 package store
 
 import (
+	"cmp"
+	"encoding/json"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -10,6 +12,9 @@ import (
 const (
 	// maxOutline bounds the objects of all outlines. Each takes 16 bytes.
 	maxOutline = 32 << 10
+	// maxOutlines bounds the outlines, also those of empty lists. Each takes some hundred bytes, and
+	// every event looks through them.
+	maxOutlines = 512
 	// outlineWindow is how many items Find skips at most: those that the next list lacks.
 	outlineWindow = 64
 	// outlineLife is for how long lists are compared with an outline. Then one is compared with the
@@ -103,7 +108,7 @@ func (o *outlines) put(s scopedOutline) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.all, o.len = append(o.all, s), o.len+s.Len()
-	for o.len > maxOutline {
+	for o.len > maxOutline || len(o.all) > maxOutlines {
 		o.len -= o.all[0].Len()
 		o.all = slices.Delete(o.all, 0, 1)
 	}
@@ -133,11 +138,22 @@ func (tx *Tx) forgetIfTold(collection, told int64) {
 		return is
 	}
 	tx.file.outlines.drop(undetected)
+	tx.dropOutlines(undetected)
+}
+
+// dropOutlines forgets outlines of lists that the transaction records.
+func (tx *Tx) dropOutlines(which func(scopedOutline) bool) {
 	for i := range tx.outlines {
-		if undetected(tx.outlines[i]) {
+		if which(tx.outlines[i]) {
 			tx.outlines[i].Outline = nil
 		}
 	}
+}
+
+// forgetMisleading forgets an outline by which a list could not be recorded, unless it has a successor by now:
+// the next list is compared with the rows.
+func (s *Snapshot) forgetMisleading(tx *Tx, o *Outline) {
+	tx.file.outlines.drop(func(in scopedOutline) bool { return in.scope == s.scope && in.outlineItems == o.outlineItems })
 }
 
 // outlined collects the outline of a list that is being recorded.
@@ -166,7 +182,12 @@ func (s *Snapshot) Same(tx *Tx, o *Outline, from, to int) error {
 		return err
 	}
 	if s.base != o.collection {
+		s.forgetMisleading(tx, o)
 		return ErrBaseGone
+	}
+	if contradicted, err := s.contradictsEvents(tx, o, from, to); contradicted || err != nil {
+		s.forgetMisleading(tx, o)
+		return cmp.Or(err, ErrBaseGone)
 	}
 	if s.same == nil {
 		s.same, s.sameIDs = o, idSet{}
@@ -195,6 +216,32 @@ func (s *Snapshot) Same(tx *Tx, o *Outline, from, to int) error {
 		s.outlined.before = o.outlineItems
 	}
 	return nil
+}
+
+// contradictsEvents reports whether an event has changed or deleted one of the items of an outline, and
+// the list was asked for after that: the cluster was restored from a backup. Only the list's client
+// has the item then. Of a list that was under way, Commit decides.
+func (s *Snapshot) contradictsEvents(tx *Tx, o *Outline, from, to int) (is bool, err error) {
+	if s.when.Read != Latest || from == to {
+		return false, nil
+	}
+	if to-from > o.Len()/8 { // else that costs more than a look at each
+		if all, err := tx.count(s.base); err != nil || all.count == int64(o.Len()) && all.told <= o.told {
+			return false, err
+		}
+	}
+	ids, err := json.Marshal(o.ids[from:to])
+	if err != nil {
+		return false, err
+	}
+	var there int
+	err = tx.tx.QueryRow(`SELECT count(*), coalesce(max(told > ?1 AND told < ?2), 0) FROM object WHERE collection_id = ?3 AND id IN (SELECT value FROM json_each(?4))`,
+		o.told, s.when.Asked, s.base, string(ids)).Scan(&there, &is)
+	if is || err != nil || there == to-from {
+		return is, tx.wrapErr("compare with outline", err)
+	}
+	base, err := tx.Collection(s.scope, Complete)
+	return base.ID != s.base || base.Position().Told < s.when.Asked, ignoreNotFound(err)
 }
 
 // refill writes an object of base to fill.

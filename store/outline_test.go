@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 )
@@ -217,5 +218,31 @@ func TestOutlinesAreBounded(t *testing.T) {
 	}
 	if !s.off || s.ids != nil {
 		t.Error("the outline of a list of any size is kept")
+	}
+}
+
+func TestOutlinesOfEmptyListsAreBounded(t *testing.T) {
+	var o outlines
+	for i := range 2 * maxOutlines {
+		o.put(scopedOutline{Scope{LabelSelector: fmt.Sprint("app=", i)}, &Outline{outlineItems: &outlineItems{}}})
+	}
+	if n := len(o.all); n != maxOutlines {
+		t.Errorf("there are %d outlines", n)
+	}
+}
+
+func TestAListThatIsForgottenInItsTransactionHasNoOutline(t *testing.T) {
+	db := openAt(t, t.TempDir(), Options{})
+	s := scope("shop")
+	list := NewSnapshot(s, asked(db))
+	update(t, db, func(tx *Tx) error {
+		if err := errors.Join(list.Add(tx, hashed(object("a", 1))[0]), list.Commit(tx, commitAt("100"))); err != nil {
+			return err
+		}
+		c, err := tx.Collection(s, Complete)
+		return errors.Join(err, tx.Forget(c))
+	})
+	if db.Outline(s) != nil {
+		t.Error("there is an outline of a collection that is gone")
 	}
 }

@@ -132,6 +132,9 @@ func (s *Snapshot) Commit(tx *Tx, meta CollectionMeta) error {
 		}
 		target = s.fill
 	} else if changed, err = s.merge(tx, current); err != nil {
+		if s.same != nil && errors.Is(err, ErrBaseGone) {
+			s.forgetMisleading(tx, s.same)
+		}
 		return err
 	}
 	if changed || current.Changed == "" || NewerVersion(current.Changed, meta.ResourceVersion) {

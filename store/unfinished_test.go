@@ -147,3 +147,25 @@ func TestOnAFullDiskOpenNamesTheUnfinishedLists(t *testing.T) {
 		t.Errorf("unfinished: %+v", all)
 	}
 }
+
+func TestAGivenUpListDoesNotMakeALaterAnswerOlder(t *testing.T) {
+	db := openAt(t, t.TempDir(), Options{})
+	s := scope("shop")
+	list := told(db, s)
+	absent := said(db, Gone, "", Latest)
+	read := object("a", 12)
+	got := asked(db)
+	read.Asked, read.Told, read.Read = got.Asked, got.Told, got.Read
+	update(t, db, func(tx *Tx) error {
+		return errors.Join(list.Add(tx, object("a", 12)), tx.PutSingle(s.singles(), "ConfigMap", "v1", read),
+			list.GiveUp(tx, s.singles(), "ConfigMap", "v1"))
+	})
+	observe(t, db, Key{"shop", "a"}, absent) // which was written late
+	known, err := db.Known(t.Context(), s.Of(), Key{"shop", "a"}, "", "")
+	if err != nil || len(known.States) != 1 {
+		t.Fatalf("the object that was read last is gone: %+v, %v", known, err)
+	}
+	if e := known.States[0].Evidence(); e.Told != got.Told || e.Asked != got.Asked {
+		t.Errorf("it was told at %d, want %d", e.Told, got.Told)
+	}
+}

@@ -93,3 +93,17 @@ func TestAListThatIsLostInTheStoreIsReadAgain(t *testing.T) {
 		t.Error("the watched collection is not listed again")
 	}
 }
+
+func TestTheDoubtOfAListThatCannotBeRecordedIsWrittenAtOnce(t *testing.T) {
+	h := newHarness(t, 0)
+	h.list(configmaps, listOf(10, configMap("a", 1)))
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+	h.events(w, "MODIFIED a 14")
+	h.list(configmaps, listOf(12, configMap("a", 1))) // of a cluster that was restored from a backup
+	if h.mustBeListed() == 0 {
+		t.Fatal("the list was recorded, so this test shows nothing")
+	}
+	if _, written := h.known(""); !written {
+		t.Error("a kill would leave what is older than the list")
+	}
+}

@@ -42,6 +42,9 @@ func (l *list) write(p []byte) {
 	if l.failure == nil {
 		_, l.failure = l.split.Write(p)
 	}
+	if l.snap != nil {
+		l.snap.queueLate()
+	}
 }
 
 func (l *list) item(raw []byte) error {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"rockpool.dev/sidecar/api/wire"
+	"rockpool.dev/store"
 )
 
 func TestAListIsRecordedAsItCame(t *testing.T) {
@@ -170,5 +171,36 @@ func TestAListThatHasNotChangedWritesNothing(t *testing.T) {
 	}
 	if got := h.recorded("configmaps"); len(got) != 1 || !strings.HasPrefix(got[0], "complete shop/@1020:") {
 		t.Errorf("recorded %.40s", got)
+	}
+}
+
+func TestAListWhoseOutlineHasMisledIsRecordedTheNextTime(t *testing.T) {
+	h := newHarness(t, 0)
+	a, b := configMap("a", 1), configMap("b", 2)
+	h.list(configmaps, listOf(10, a, b))
+	w := h.Watch(h.source(configmaps+"?watch=true&resourceVersion=10"), wire.JSON)
+	h.events(w, "MODIFIED a 14")
+	h.want("complete shop/@14: a@14 b@2")
+	// The cluster is restored from a backup: the bytes are those of the list before the event.
+	h.list(configmaps, listOf(12, a, b))
+	if h.mustBeListed() == 0 {
+		t.Fatal("nothing is listed again, so this test shows nothing")
+	}
+	h.list(configmaps, listOf(13, a, b))
+	h.want("complete shop/@13: a@1 b@2")
+}
+
+func TestAListThatIsTooLargeDoesNotStayIncoming(t *testing.T) {
+	h := newHarness(t, 0)
+	big := func(i int) string {
+		return strings.Replace(configMap(fmt.Sprint("big", i), 20+i), `"data":{`, fmt.Sprintf(`"data":{"big":%q,`, strings.Repeat("x", 1<<20)), 1)
+	}
+	h.list(configmaps, listOf(10, configMap("a", 1), configMap("b", 2), configMap("c", 3), configMap("d", 4)))
+	h.list(configmaps, listOf(30, configMap("a", 1), big(1), big(2), big(3), big(4), configMap("b", 2), configMap("c", 25), configMap("d", 4)))
+	if h.Oversized(store.Resource{Principal: who, Resource: "configmaps"}, "shop") == "" {
+		t.Fatal("the list fits, so this test shows nothing")
+	}
+	if h.listIncoming() {
+		t.Error("the list holds all others back although it has ended")
 	}
 }

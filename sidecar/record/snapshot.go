@@ -3,6 +3,7 @@ package record
 import (
 	"errors"
 	"sync/atomic"
+	"time"
 
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/store"
@@ -25,7 +26,9 @@ type snapshot struct {
 	outline *store.Outline // of the list before; nil: unknown
 	// The items from position from up to position next of outline have come, and are not queued yet.
 	from, next int
-	queued     bool // something is queued
+	queued     bool      // something is queued
+	differs    bool      // from outline, as far as it has come
+	since      time.Time // when the first of them came that may not be queued yet, or before
 	// kind and apiVersion of the items that are the same
 	sameKind, sameAPI string
 }
@@ -34,7 +37,7 @@ func newSnapshot(r *Recorder, source *Source, form request.Form) *snapshot {
 	scope := source.scope(form)
 	return &snapshot{
 		recorder: r, scope: scope, source: source, form: form,
-		rows: store.NewSnapshot(scope, source.evidence(store.Present, "")), outline: r.db.Outline(scope),
+		rows: store.NewSnapshot(scope, source.evidence(store.Present, "")), outline: r.db.Outline(scope), since: r.clock.Now(),
 	}
 }
 
@@ -46,7 +49,7 @@ func (s *snapshot) same(hash uint64, size int) bool {
 	}
 	if at != s.next {
 		s.queueSame()
-		s.from = at
+		s.from, s.differs = at, true
 	}
 	s.next = at + 1
 	s.bytes += int64(size)
@@ -61,8 +64,24 @@ func (s *snapshot) queueSame() {
 	s.from = s.next
 }
 
+// queueLate queues the items that are the same, if they came so long ago that without outline they
+// were written by now: a kill must not undo that the client was told. If the list before was confirmed,
+// nothing that is recorded contradicts them.
+func (s *snapshot) queueLate() {
+	if !s.tells || s.from == s.next {
+		return
+	}
+	now := s.recorder.clock.Now()
+	if now.Sub(s.since).Abs() < holdDelay || s.recorder.isConfirmed(s.scope) {
+		return
+	}
+	s.queueSame()
+	s.since = now
+}
+
 // add records an item, unless an earlier one was lost. kind and apiVersion are of the items.
 func (s *snapshot) add(o store.Object, kind, apiVersion string) {
+	s.differs = true
 	s.bytes += int64(len(o.Payload))
 	if s.bytes > s.recorder.db.MaxSize()/10*fullTenths && !s.tooLarge && !s.broken.Load() {
 		s.queueSame()
@@ -77,9 +96,9 @@ func (s *snapshot) add(o store.Object, kind, apiVersion string) {
 	s.queue(item{snapshot: s, object: o, kind: kind, apiVersion: apiVersion})
 }
 
-// queue queues an operation, unless an earlier one was lost.
+// queue queues an operation, unless an earlier one was lost, or the list has ended: it is too large.
 func (s *snapshot) queue(op operation) {
-	if s.broken.Load() {
+	if s.broken.Load() || s.tooLarge {
 		return
 	}
 	if s.queued = true; !s.recorder.enqueue(op) {
@@ -94,8 +113,8 @@ func (s *snapshot) end(meta store.CollectionMeta) {
 		s.recorder.tooLarge(s.scope, s.bytes)
 		return
 	}
-	c := commit{snapshot: s, meta: meta}
-	if s.outline != nil && s.from == 0 && s.next == s.outline.Len() && !s.queued {
+	c := commit{snapshot: s, meta: meta, repeats: s.outline != nil && !s.differs && s.next == s.outline.Len()}
+	if c.repeats && !s.queued {
 		c.unchanged = true
 	} else {
 		s.queueSame()
@@ -147,6 +166,7 @@ type same struct {
 
 func (same) size() int          { return overhead }
 func (i same) opens() *snapshot { return i.snapshot }
+func (same) news() bool         { return false } // the end of the list tells
 
 func (i same) apply(g *group) error {
 	if i.broken.Load() {
@@ -155,136 +175,14 @@ func (i same) apply(g *group) error {
 	if i.tells {
 		i.rows.Tell(i.kind, i.apiVersion)
 	}
+	if err := g.settle(); err != nil { // the list is compared with the positions
+		return err
+	}
 	err := i.rows.Same(g.tx, i.outline, i.from, i.to)
 	if errors.Is(err, store.ErrBaseGone) {
 		i.lost()
 		return nil
 	}
-	return err
-}
-
-// commit ends a snapshot that has all of its items.
-type commit struct {
-	*snapshot
-	meta      store.CollectionMeta
-	unchanged bool // its items are those of its outline, which are not queued
-	waits     bool // see lazy
-}
-
-// enqueueCommit adds the end of a list.
-func (r *Recorder) enqueueCommit(c *commit) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	clear(r.singles)
-	if _, confirmed := r.confirmed[c.scope]; confirmed && c.unchanged && r.doubts.empty() {
-		order, ok := store.CompareVersions(c.meta.ResourceVersion, c.outline.Version())
-		c.waits = ok && order >= 0
-	}
-	if r.add(c) {
-		r.confirmed[c.scope] = struct{}{}
-	}
-}
-
-// unconfirm has the next list of a scope written at once.
-func (r *Recorder) unconfirm(s store.Scope) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.confirmed, s)
-}
-
-func (*commit) size() int           { return 0 }
-func (c *commit) closes() *snapshot { return c.snapshot }
-func (c *commit) news() bool        { return !c.unchanged }
-
-// lazy: a list that says once more what was recorded last is only fresher. Without it nothing that
-// is recorded would be answered that should not be.
-func (c *commit) lazy() bool { return c.waits }
-
-func (c *commit) apply(g *group) error {
-	if c.unchanged {
-		if err := (same{c.snapshot, 0, c.outline.Len(), c.sameKind, c.sameAPI}).apply(g); err != nil {
-			return err
-		}
-	}
-	if c.broken.Load() {
-		return abort{c.snapshot}.apply(g)
-	}
-	// Positions of the group may be of collections that the list supersedes.
-	if err := g.settle(); err != nil {
-		return err
-	}
-	current, err := g.tx.Collection(c.scope, store.Complete)
-	if err != nil && !isNotFound(err) {
-		return err
-	}
-	list := c.source.evidence(store.Present, c.meta.ResourceVersion)
-	if err == nil && !list.Newer(current.Position()) && list.Version != current.ResourceVersion {
-		listsTotal.WithLabelValues("stale").Inc()
-		return c.stale(g, current, list)
-	}
-	older, err := g.tx.IsOlder(c.scope.Of(), list)
-	if err != nil {
-		return err
-	}
-	err = c.rows.Commit(g.tx, c.meta)
-	if errors.Is(err, store.ErrBaseGone) {
-		c.lost()
-		return abort{c.snapshot}.apply(g)
-	}
-	if err == nil {
-		err = g.tx.DropRolledBack(c.scope, list)
-	}
-	if err == nil && older {
-		_, err = g.restored(c.scope.Of())
-	}
-	if err == nil { // the API is served
-		err = g.tx.RemoveNotFound(c.scope.Principal, c.scope.APIPath())
-	}
-	if err == nil {
-		listsTotal.WithLabelValues("complete").Inc()
-		c.recorder.oversized.remove(c.scope)
-		g.openWatches.setListed(c.scope)
-		g.openWatches.setChanged(c.scope, c.meta.ResourceVersion)
-		err = g.openWatches.applyHeld(g, c.scope, list)
-	}
-	if err != nil {
-		return err
-	}
-	unsettled, err := g.tx.Unsettled(c.scope)
-	if unsettled || older {
-		c.recorder.unconfirm(c.scope)
-	}
-	if unsettled {
-		g.relistIfOvertaken(c.scope)
-	}
-	return err
-}
-
-// stale gives up a list that is not newer than the recorded one.
-func (c *commit) stale(g *group, current store.Collection, list store.Evidence) error {
-	if err := c.rows.Abort(g.tx); err != nil {
-		return err
-	}
-	order, ok := store.CompareVersions(list.Version, current.Changed)
-	if ok && order >= 0 {
-		return nil // nothing has changed in between
-	}
-	if !ok { // the client was told something that may be newer
-		list.Says, list.Version, list.Read = store.Unknown, "", store.Latest
-		if err := g.tx.Observe(c.scope.Of(), store.Key{Namespace: c.scope.Namespace}, list); err != nil {
-			return err
-		}
-	}
-	switch {
-	case ok && list.Read == store.Latest: // events have overtaken it; the collection includes it
-		if !list.Newer(current.Listed()) {
-			return nil // so has a list that was asked for later
-		}
-		return g.tx.Confirm(current, list)
-	case list.Asked < current.Position().Told:
-		return nil // they were under way together
-	}
-	_, err := g.restored(c.scope.Of())
 	return err
 }
 

@@ -101,8 +101,9 @@ func (r *Recorder) write(ctx context.Context, ops []operation) {
 		err = errors.Join(err, r.enforceQuota(ctx, err != nil))
 	}
 	r.updateHealth(ctx, err)
-	if err != nil && !r.doubts.empty() {
-		_ = r.commit(ctx, nil) // the eviction may have made room for the doubts; else the next group tries
+	// No other group may come before a kill. The eviction may have made room; else the next group tries.
+	if !r.doubts.empty() {
+		_ = r.commit(ctx, nil)
 	}
 	for _, op := range ops {
 		op.done()
