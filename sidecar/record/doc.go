@@ -21,7 +21,8 @@
 //	queue.go, operation.go   what waits for the store
 //	coalesce.go              events that supersede queued ones
 //	write.go, group.go       one transaction for many operations
-//	snapshot.go, event.go    how lists and events change a collection
+//	snapshot.go, commit.go   how lists change a collection
+//	event.go                 how events change it
 //	version.go               resourceVersions, and whether an event is the next one
 //	health.go, quota.go      a full, broken or lost cache file
 //	stale.go, openwatches.go what to relist; what is watched
