@@ -18,7 +18,8 @@ import (
 // decoded is an answer of the API. The tests decode it without Rockpool's code.
 type decoded struct {
 	kind, apiVersion string
-	version, next    string // resourceVersion and continue of a list
+	version, next    string   // resourceVersion and continue of a list
+	bookmarks        []string // of a watch: their resourceVersions, of which the last is version
 	objects          map[string]decodedObject
 	ended            bool // of a watch: the bookmark after the initial events has come
 }
@@ -130,6 +131,7 @@ func decodeWatch(f getResponse) (d decoded, err error) {
 			d.addValue(event.Object)
 		case "BOOKMARK":
 			d.version, d.ended = str(m["resourceVersion"]), d.ended || annotations[initialEventsEnd] == "true"
+			d.bookmarks = append(d.bookmarks, d.version)
 		default:
 			return d, fmt.Errorf("event %s of %v", event.Type, event.Object)
 		}
@@ -159,6 +161,7 @@ func (d *decoded) protobufFrames(body []byte) error {
 			var m metav1.ObjectMeta
 			m, err = metaOf(u.Raw)
 			d.version, d.ended = m.ResourceVersion, d.ended || m.Annotations[initialEventsEnd] == "true"
+			d.bookmarks = append(d.bookmarks, d.version)
 		default:
 			err = fmt.Errorf("event %s of %s", event.Type, u.Kind)
 		}

@@ -97,7 +97,7 @@ func (d *differential) learn(a ask, o outcome) {
 	if o.Status != http.StatusOK || a.verb == "get" {
 		return
 	}
-	d.versions[a.kind.String()] = append(d.versions[a.kind.String()], o.version)
+	d.versions[a.kind.String()] = append(append(d.versions[a.kind.String()], o.version), o.bookmarks...)
 	if a.verb == "watch" && (!a.initial || !o.ended) || a.match == "Exact" || o.kind == "Table" {
 		return
 	}

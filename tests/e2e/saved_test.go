@@ -200,6 +200,7 @@ func TestAListThatIsRecordedCostsWhatHasChanged(t *testing.T) {
 
 // untilSynced runs the informer in the shell container until it has synced, and prints its output.
 const untilSynced = `export KUBE_FEATURE_WatchListClient=$0
+: > /tmp/informer
 /informer > /tmp/informer & pid=$!
 until grep -q '"synced"' /tmp/informer; do kill -0 $pid || exit 1; sleep 0.05; done
 kill $pid; wait $pid; cat /tmp/informer`
