@@ -51,8 +51,8 @@ import (
 const gcPercent = 75
 
 // maxProcessors bounds GOMAXPROCS where the environment sets none. The Go runtime keeps memory for
-// each processor, and the sidecar of one pod is rarely busy on more than one: docs/benchmarks.md has
-// the figures.
+// each processor, and the sidecar of one pod is rarely busy on more than one: docs/benchmarks.md
+// has the figures.
 const maxProcessors = 4
 
 // run serves until ctx ends. The settings are cfg, and what the file that flags name

@@ -6,8 +6,8 @@ import (
 )
 
 const (
-	// checkpointPages is how many pages of the write-ahead log make the next commit merge it into the
-	// database file, which writes each page once more and waits for the disk.
+	// checkpointPages is how many pages of the write-ahead log make the next commit merge it into
+	// the database file, which writes each page once more and waits for the disk.
 	checkpointPages = 1000
 	// heldShare is the part of the quota that the log may take while checkpoints are held back.
 	heldShare = 16

@@ -37,8 +37,8 @@ func combine(old, fresh Evidence) Evidence {
 	return doubt
 }
 
-// again is evidence that says the same as an older answer. If that was of the latest state, an answer
-// that may lag does not make it less.
+// again is evidence that says the same as an older answer. If that was of the latest state, an
+// answer that may lag does not make it less.
 func (e Evidence) again(old Evidence) Evidence {
 	if e.Read != Latest && old.Read == Latest {
 		e.Asked, e.Read = old.Asked, old.Read

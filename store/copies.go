@@ -18,8 +18,8 @@ type copies struct {
 	byID map[int64]*Collection
 }
 
-// of returns collections, which are given as pairs of id and revision. Those that are not known in that
-// revision are read, in the same transaction, or errOutdated is returned.
+// of returns collections, which are given as pairs of id and revision. Those that are not known in
+// that revision are read, in the same transaction, or errOutdated is returned.
 func (c *copies) of(ctx context.Context, q querier, read bool, pairs string) (all []*Collection, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

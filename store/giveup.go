@@ -9,9 +9,9 @@ import (
 // maxGivenUp bounds the objects that GiveUp and Split record alone.
 const maxGivenUp = 1000
 
-// GiveUp records the objects that were added as singles, except those that are known to be as in the
-// previous collection: the rest of the list will not come. The singles' scope and the kind are those
-// of PutSingle. If there are too many, the scope becomes doubtful instead.
+// GiveUp records the objects that were added as singles, except those that are known to be as in
+// the previous collection: the rest of the list will not come. The singles' scope and the kind are
+// those of PutSingle. If there are too many, the scope becomes doubtful instead.
 func (s *Snapshot) GiveUp(tx *Tx, singles Scope, kind, apiVersion string) error {
 	if s.file == nil || s.file != tx.file {
 		return nil

@@ -75,10 +75,10 @@ const (
 	partObservation
 )
 
-// knownQuery finds all about an object by one statement, whose parts stand one after the other. Each
-// step to a row, and each column, costs calls to C: so the collections are one row of text. The
-// payload comes with a state if the states are few, as nearly always. Columns mean something else in
-// each part; see knownRow.
+// knownQuery finds all about an object by one statement, whose parts stand one after the other.
+// Each step to a row, and each column, costs calls to C: so the collections are one row of text.
+// The payload comes with a state if the states are few, as nearly always. Columns mean something
+// else in each part; see knownRow.
 const knownQuery = `SELECT 0, EXISTS (SELECT 1 FROM response WHERE principal = ?1 AND path = ?6 AND accept = ?7 AND question = ''),
 		0, 0, 0, 0, '', '', '', '', '', 0, group_concat(id || ' ' || revision, ' ')
 	FROM collection WHERE principal = ?1 AND api_group = ?2 AND resource = ?3 AND namespace IN (?4, '') AND state <> 'filling'

@@ -33,7 +33,8 @@ type Object struct {
 	// Asked, Told and Read say how the object came; see Evidence.
 	Asked, Told int64
 	Read        Read
-	// Hash is of the bytes of an item of a list, for the list's Outline; 0: unknown. It is not stored.
+	// Hash is of the bytes of an item of a list, for the list's Outline; 0: unknown. It is not
+	// stored.
 	Hash uint64
 }
 
@@ -313,8 +314,8 @@ func (db *DB) Size(ctx context.Context, collection, revision int64) (objects int
 	return objects, bytes, err
 }
 
-// Newest returns the object of a collection with the latest resourceVersion, without its payload, of
-// those for which which is true. It returns ErrNotFound if there is none, and ErrChanged if the
+// Newest returns the object of a collection with the latest resourceVersion, without its payload,
+// of those for which which is true. It returns ErrNotFound if there is none, and ErrChanged if the
 // collection is no longer at the revision.
 func (db *DB) Newest(ctx context.Context, collection, revision int64, which func(Object) bool) (newest Object, err error) {
 	err = db.view(ctx, "find newest object", func(tx *sql.Tx) error {

@@ -250,8 +250,8 @@ func (db *DB) initialize(ctx context.Context, write *sql.DB, unclean bool) error
 	return translate(op, err)
 }
 
-// ReleaseMemory gives the memory in which the writer keeps pages back to the node, as much as is not
-// in use. Readers are closed when they are idle.
+// ReleaseMemory gives the memory in which the writer keeps pages back to the node, as much as is
+// not in use. Readers are closed when they are idle.
 func (db *DB) ReleaseMemory(ctx context.Context) error {
 	file, release, err := db.acquire()
 	if err != nil {

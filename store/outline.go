@@ -12,8 +12,8 @@ import (
 const (
 	// maxOutline bounds the objects of all outlines. Each takes 16 bytes.
 	maxOutline = 32 << 10
-	// maxOutlines bounds the outlines, also those of empty lists. Each takes some hundred bytes, and
-	// every event looks through them.
+	// maxOutlines bounds the outlines, also those of empty lists. Each takes some hundred bytes,
+	// and every event looks through them.
 	maxOutlines = 512
 	// outlineWindow is how many items Find skips at most: those that the next list lacks.
 	outlineWindow = 64
@@ -150,8 +150,8 @@ func (tx *Tx) dropOutlines(which func(scopedOutline) bool) {
 	}
 }
 
-// forgetMisleading forgets an outline by which a list could not be recorded, unless it has a successor by now:
-// the next list is compared with the rows.
+// forgetMisleading forgets an outline by which a list could not be recorded, unless it has a
+// successor by now: the next list is compared with the rows.
 func (s *Snapshot) forgetMisleading(tx *Tx, o *Outline) {
 	tx.file.outlines.drop(func(in scopedOutline) bool { return in.scope == s.scope && in.outlineItems == o.outlineItems })
 }
@@ -218,9 +218,9 @@ func (s *Snapshot) Same(tx *Tx, o *Outline, from, to int) error {
 	return nil
 }
 
-// contradictsEvents reports whether an event has changed or deleted one of the items of an outline, and
-// the list was asked for after that: the cluster was restored from a backup. Only the list's client
-// has the item then. Of a list that was under way, Commit decides.
+// contradictsEvents reports whether an event has changed or deleted one of the items of an outline,
+// and the list was asked for after that: the cluster was restored from a backup. Only the list's
+// client has the item then. Of a list that was under way, Commit decides.
 func (s *Snapshot) contradictsEvents(tx *Tx, o *Outline, from, to int) (is bool, err error) {
 	if s.when.Read != Latest || from == to {
 		return false, nil

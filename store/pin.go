@@ -13,10 +13,10 @@ const (
 	PinTime = 5 * time.Second
 )
 
-// Pin is one state of the database, which a reader goes through at its own pace while the writer goes
-// on. It holds for PinTime, or until it is closed or its context ends, or the file is replaced. After
-// that List and Measure read the present state, and return ErrChanged if the collection is another one
-// by then.
+// Pin is one state of the database, which a reader goes through at its own pace while the writer
+// goes on. It holds for PinTime, or until it is closed or its context ends, or the file is
+// replaced. After that List and Measure read the present state, and return ErrChanged if the
+// collection is another one by then.
 type Pin struct {
 	db   *DB
 	file *file

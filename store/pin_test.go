@@ -90,8 +90,8 @@ func TestPinsLeaveRoomForOtherReaders(t *testing.T) {
 	p.Close()
 }
 
-// A file may be replaced while a pin holds a state of it. What the old one has is no news of the new
-// one.
+// A file may be replaced while a pin holds a state of it. What the old one has is no news of the
+// new one.
 func TestAPinEndsWithItsFile(t *testing.T) {
 	db, c, p := pinned(t, t.Context())
 	if err := os.Remove(db.Path()); err != nil {

@@ -39,10 +39,10 @@ func (s *Snapshot) unkeep(r *baseRow) {
 
 func (r *baseRow) state() state { return state{r.id, r.Key, r.uid, r.version} }
 
-// rebase takes into account what has become of base since the snapshot was begun: events have changed
-// it, and other lists were merged into it. Objects of fill that base has by now are unchanged. It
-// returns ErrBaseGone if another list, or an event since the outline, has replaced an object that was
-// unchanged.
+// rebase takes into account what has become of base since the snapshot was begun: events have
+// changed it, and other lists were merged into it. Objects of fill that base has by now are
+// unchanged. It returns ErrBaseGone if another list, or an event since the outline, has replaced an
+// object that was unchanged.
 func (s *Snapshot) rebase(tx *Tx) error {
 	if s.fill != 0 {
 		const equal = `SELECT b.id, f.id, b.namespace, b.name, b.uid, b.resource_version FROM object f JOIN object b ON b.collection_id = ? AND b.namespace = f.namespace AND b.name = f.name

@@ -15,8 +15,8 @@ type Unfinished struct {
 // the disk is full. Nothing older of their scopes counts.
 func (db *DB) Unfinished() []Unfinished { return db.unfinished }
 
-// giveUpUnfinished gives up the lists that a process was recording when it ended: their snapshots can
-// never be committed. What a client was told of them stays known.
+// giveUpUnfinished gives up the lists that a process was recording when it ended: their snapshots
+// can never be committed. What a client was told of them stays known.
 func (db *DB) giveUpUnfinished(ctx context.Context) error {
 	var told []Unfinished
 	err := db.Update(ctx, func(tx *Tx) error {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// restart opens a cache again, after a client's list of a scope was cut off by a kill. Items that the
-// outline has are not compared.
+// restart opens a cache again, after a client's list of a scope was cut off by a kill. Items that
+// the outline has are not compared.
 func restart(t *testing.T, dir string, db *DB, s *Snapshot, items ...Object) *DB {
 	t.Helper()
 	update(t, db, func(tx *Tx) error {

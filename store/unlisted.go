@@ -41,8 +41,8 @@ func (tx *Tx) hasNewerList(s Scope, namespace, version string) (bool, error) {
 	return slices.ContainsFunc(versions, func(v string) bool { return NewerVersion(v, version) }), tx.wrapErr("find newer list", err)
 }
 
-// hasLaterVerbatim reports whether any list of a resource may be recorded verbatim at a later version.
-// Nearly always there is none, which costs no query.
+// hasLaterVerbatim reports whether any list of a resource may be recorded verbatim at a later
+// version. Nearly always there is none, which costs no query.
 func (tx *Tx) hasLaterVerbatim(res Resource, version string) (bool, error) {
 	prefix := "/api/"
 	if res.Group != "" {
@@ -55,8 +55,8 @@ func (tx *Tx) hasLaterVerbatim(res Resource, version string) (bool, error) {
 	return NewerVersion(highest, version), tx.wrapErr("find newest list", err)
 }
 
-// unlisted returns the objects of fill that a later list may lack, as in mayBeUnlisted, but not many
-// more than maxGivenUp.
+// unlisted returns the objects of fill that a later list may lack, as in mayBeUnlisted, but not
+// many more than maxGivenUp.
 func (s *Snapshot) unlisted(tx *Tx, version string) ([]Key, error) {
 	if s.fill == 0 || s.when.Read == Latest {
 		return nil, nil

@@ -6,8 +6,8 @@ import (
 )
 
 // knownVersions has the highest version of each resource that is known of something, as far as
-// versions are numbers. It only grows, except after a restore from a backup: a transaction that fails has told
-// the client all the same.
+// versions are numbers. It only grows, except after a restore from a backup: a transaction that
+// fails has told the client all the same.
 type knownVersions struct {
 	mu sync.Mutex
 	of map[Resource]uint64

@@ -130,8 +130,8 @@ func hasOnlyAnnotations(object map[string]any, steps []string) bool {
 	return err == nil && annotated && len(metadata) == 1
 }
 
-// notTexts returns an error for each annotation or label of an object, and of the template below it,
-// that is no text: in YAML, true and 1 need quotes.
+// notTexts returns an error for each annotation or label of an object, and of the template below
+// it, that is no text: in YAML, true and 1 need quotes.
 func notTexts(object map[string]any, steps []string) error {
 	var errs []error
 	for _, at := range [][]string{nil, steps} {

@@ -189,8 +189,8 @@ func (c *Cache) Renewed(source record.Source, etag string) {
 
 // Events records the events of one watch. It is for one goroutine.
 type Events interface {
-	// Event records the next event. Its bytes are only used during the call. An event without a name,
-	// other than a bookmark, is one that cannot be read; see Unreadable.
+	// Event records the next event. Its bytes are only used during the call. An event without a
+	// name, other than a bookmark, is one that cannot be read; see Unreadable.
 	Event(wire.Event, wire.Meta)
 	// Difference records changes that a list has shown, and the list's resourceVersion.
 	Difference(changes []record.Change, resourceVersion string)
@@ -282,8 +282,8 @@ func (c *Cache) Link(state, reason string) {
 	c.link = &linkChange{state, reason}
 }
 
-// Opened is closed when the cache is opened later than at the start. It is nil if the cache is open,
-// or if nobody opens it.
+// Opened is closed when the cache is opened later than at the start. It is nil if the cache is
+// open, or if nobody opens it.
 func (c *Cache) Opened() <-chan struct{} {
 	if c.opener == nil || c.open.Load() != nil {
 		return nil

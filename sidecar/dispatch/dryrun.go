@@ -19,8 +19,8 @@ const (
 	perhaps
 )
 
-// onlyTries finds out whether a DELETE is only tried: dryRun has the one value that there is, All. The
-// API server reads the options from the body, or from the query if there is no body
+// onlyTries finds out whether a DELETE is only tried: dryRun has the one value that there is, All.
+// The API server reads the options from the body, or from the query if there is no body
 // (k8s.io/apiserver, handlers.DeleteResource).
 func onlyTries(byQuery bool, b body) answer {
 	switch {

@@ -31,8 +31,8 @@ func (s *slowly) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// The rate of the link is that of the payloads, also where they pass compressed: a list that is faster
-// than a proof stays one.
+// The rate of the link is that of the payloads, also where they pass compressed: a list that is
+// faster than a proof stays one.
 func TestACompressedListIsMeasuredByItsPayload(t *testing.T) {
 	g := newHarness(t)
 	clock := clocktesting.NewFakeClock(time.Now())
@@ -63,8 +63,8 @@ func TestACompressedListIsMeasuredByItsPayload(t *testing.T) {
 	}
 }
 
-// The state of a watch is a list as well: where a program's informers only watch, nothing else tells
-// that the link is fast.
+// The state of a watch is a list as well: where a program's informers only watch, nothing else
+// tells that the link is fast.
 func TestAWatchListThatPassesIsMeasured(t *testing.T) {
 	g := newHarness(t)
 	clock := clocktesting.NewFakeClock(time.Now())

@@ -78,8 +78,8 @@ func (k *kept) keep(x *exchange) {
 	known.uri, known.last = at.RequestURI(), k.next
 }
 
-// withoutProxied cuts what a request asks of something behind the API server's proxy, because that may
-// be secret. It is never answered offline.
+// withoutProxied cuts what a request asks of something behind the API server's proxy, because that
+// may be secret. It is never answered offline.
 func withoutProxied(u *url.URL, i *request.Info) *url.URL {
 	below, ok := strings.CutPrefix(i.Subresource, "proxy")
 	switch {

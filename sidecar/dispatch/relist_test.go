@@ -66,8 +66,8 @@ func (g *harness) backgroundLists() (n int) {
 	return n
 }
 
-// waitForVersion waits until the collection is answered offline at a resourceVersion. It asks the cache
-// itself: a link that it cut would lose the lists that are to come over it.
+// waitForVersion waits until the collection is answered offline at a resourceVersion. It asks the
+// cache itself: a link that it cut would lose the lists that are to come over it.
 func (g *harness) waitForVersion(rv string) {
 	g.t.Helper()
 	r := g.request("GET", path)

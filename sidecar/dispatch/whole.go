@@ -27,9 +27,9 @@ func mayBeEndless(info *request.Info, resp *http.Response) bool {
 	return info.Legacy || info.Class == request.ClassIndirect && resp.ContentLength < 0
 }
 
-// whole reads the answer to a write before its client sees its status. If the link breaks in between,
-// the client then learns that its write may have been carried out. Half an answer would end its
-// connection, as if the sidecar had died.
+// whole reads the answer to a write before its client sees its status. If the link breaks in
+// between, the client then learns that its write may have been carried out. Half an answer would
+// end its connection, as if the sidecar had died.
 func (x *exchange) whole(resp *http.Response) (*http.Response, error) {
 	if !x.changes() || !x.info.IsResource || mayBeEndless(x.info, resp) || resp.StatusCode < http.StatusOK {
 		return resp, nil

@@ -237,8 +237,8 @@ func TestOnlyWritesWithoutAnOfflineAnswerWaitForTheLink(t *testing.T) {
 	}
 }
 
-// The answer to a POST may be a stream that comes from another server: its first bytes must not wait
-// for the others.
+// The answer to a POST may be a stream that comes from another server: its first bytes must not
+// wait for the others.
 func TestAStreamThatAnswersAWriteIsNotHeldBack(t *testing.T) {
 	for _, url := range []string{
 		"/api/v1/namespaces/shop/services/web/proxy", "/api/v1/namespaces/shop/services/web/proxy/events", "/api/v1/namespaces/shop/pods/web:80/proxy/a/b",

@@ -214,8 +214,8 @@ var buffers = sync.Pool{New: func() any {
 	return &buf
 }}
 
-// leastRead is how many bytes a read returns at least, except at the end. What an item adds to a chunk
-// from below would otherwise be written and flushed alone.
+// leastRead is how many bytes a read returns at least, except at the end. What an item adds to a
+// chunk from below would otherwise be written and flushed alone.
 const leastRead = 4 << 10
 
 func (b *list) Read(p []byte) (int, error) {

@@ -88,8 +88,8 @@ func TestAnObjectThatACollectionLacksIsAContradiction(t *testing.T) {
 	h.list("?resourceVersion=0").passed()
 }
 
-// After a restore from a backup, a client may know a version that the API server has not reached. It
-// is told so by the API server alone.
+// After a restore from a backup, a client may know a version that the API server has not reached.
+// It is told so by the API server alone.
 func TestTheAPIServerAnswersAVersionThatIsNotReached(t *testing.T) {
 	h := newHarness(t)
 	h.server.revision = 20
@@ -131,7 +131,8 @@ func TestAListThatGrowsBeyondItsPageIsTheAPIServers(t *testing.T) {
 	list.passed()
 }
 
-// A remainingItemCount need not be exact. If it differs from a new list, too, it is only an estimate.
+// A remainingItemCount need not be exact. If it differs from a new list, too, it is only an
+// estimate.
 func TestANumberThatIsAnEstimateProvesNothing(t *testing.T) {
 	h := newHarness(t)
 	h.server.answer = func(r *http.Request) *http.Response {

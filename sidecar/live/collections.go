@@ -27,7 +27,8 @@ const (
 	// longestPatience bounds it in any case.
 	patience        = 6 * time.Second
 	longestPatience = time.Minute
-	// slowTime is for how long the API server answers after an answer broke off: the next one would, too.
+	// slowTime is for how long the API server answers after an answer broke off: the next one
+	// would, too.
 	slowTime = 10 * time.Minute
 )
 
@@ -91,8 +92,9 @@ func New(o Options) *Collections {
 	return &Collections{Options: o, ctx: ctx, end: end, pace: newPace(cmp.Or(o.Rate, firstRate)), open: map[key]*collection{}, slow: map[key]time.Time{}, counted: map[key]int64{}}
 }
 
-// isEstimate reports whether the API server counts objects only about. The first time that its number
-// differs it may be right. If it still differs from a list that was asked for since, it is an estimate.
+// isEstimate reports whether the API server counts objects only about. The first time that its
+// number differs it may be right. If it still differs from a list that was asked for since, it is
+// an estimate.
 func (s *Collections) isEstimate(k key, c *store.Collection) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -103,8 +105,8 @@ func (s *Collections) isEstimate(k key, c *store.Collection) bool {
 	return differed && c.Asked > first
 }
 
-// countsRight notes that the API server has counted as many objects as are recorded. The next time that
-// its number differs, it may be right again.
+// countsRight notes that the API server has counted as many objects as are recorded. The next time
+// that its number differs, it may be right again.
 func (s *Collections) countsRight(k key) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -71,8 +71,8 @@ func Decide(f Facts) (v Verdict, why string) {
 	return Proven, ""
 }
 
-// exceedsPage reports whether the API server would split a list of so many objects. It does not split
-// one at any version.
+// exceedsPage reports whether the API server would split a list of so many objects. It does not
+// split one at any version.
 func exceedsPage(info *request.Info, objects int) bool {
 	return info.Limit > 0 && int64(objects) > info.Limit && askedVersion(info) != anyVersion
 }

@@ -12,15 +12,15 @@ import (
 const (
 	// diskPatience bounds each wait of a read for the disk. It is longer than cache.FlushTimeout.
 	diskPatience = 2 * time.Second
-	// diskPause is how long reads pass without a look into the cache after a disk has been too slow:
-	// programs must not wait for it time and again.
+	// diskPause is how long reads pass without a look into the cache after a disk has been too
+	// slow: programs must not wait for it time and again.
 	diskPause = 10 * time.Second
 )
 
 var errDisk = errors.New("the disk did not answer in time a moment ago")
 
-// onDisk calls f, which reads the disk, and does not wait for a disk that hangs. late closes what comes
-// afterwards; nil: nothing is to be closed.
+// onDisk calls f, which reads the disk, and does not wait for a disk that hangs. late closes what
+// comes afterwards; nil: nothing is to be closed.
 func onDisk[T any](ctx context.Context, s *Collections, f func(context.Context) (T, error), late func(T)) (T, error) {
 	var none T
 	if s.Clock.Now().UnixNano() < s.skipUntil.Load() {

@@ -35,7 +35,8 @@ func TestADiskThatHangsIsNotAskedAgainForAWhile(t *testing.T) {
 	h.list("?resourceVersion=0").saved(20, "a@5", "b@6", "c@7") // a client that has left says nothing of the disk
 }
 
-// A watch that brings nothing, and does not end either, holds a list up for as long as a proof may wait.
+// A watch that brings nothing, and does not end either, holds a list up for as long as a proof may
+// wait.
 func TestAWatchThatIsSilentIsNotWaitedForLong(t *testing.T) {
 	h := newHarness(t)
 	h.server.revision = 20

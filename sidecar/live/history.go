@@ -20,10 +20,10 @@ var errHistory = errors.New("the API server's history is not the recorded one; p
 
 // history checks that the events of a watch are those that a collection was recorded from. Were the
 // cluster restored to a state before the newest object, this object would not have changed at its
-// version. Were it restored to a later state, the watch has all that has changed since. It begins just
-// before the newest object for that, and brings again what came and went until the list. It does not
-// show a deletion that the restore has taken back: only the number of objects does, see one.agrees.
-// An object that was deleted after all contradicts the list, which record finds out.
+// version. Were it restored to a later state, the watch has all that has changed since. It begins
+// just before the newest object for that, and brings again what came and went until the list. It
+// does not show a deletion that the restore has taken back: only the number of objects does, see
+// one.agrees. An object that was deleted after all contradicts the list, which record finds out.
 type history struct {
 	newest  store.Object           // comes first; without a name: it has come
 	version string                 // of the collection; empty: all has been checked

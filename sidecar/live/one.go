@@ -32,8 +32,8 @@ var (
 	errOlder   = errors.New("the API server is at an older revision than what is recorded; perhaps the cluster was restored from a backup")
 	// errContradiction says that two states at the same revision differ.
 	errContradiction = errors.New("what is recorded contradicts the API server; perhaps the cluster was restored from a backup")
-	// errCount says that nothing but the numbers of objects differ. That of kube-apiserver is exact, but
-	// clients are not to rely on it (metav1.ListMeta).
+	// errCount says that nothing but the numbers of objects differ. That of kube-apiserver is
+	// exact, but clients are not to rely on it (metav1.ListMeta).
 	errCount = fmt.Errorf("%w: it counts another number of objects", errContradiction)
 )
 
@@ -125,8 +125,8 @@ func (o *one) mayFollow(r *replay.Recorded) error {
 	return nil
 }
 
-// counts reports whether a collection can be compared with the number of objects, because none of them
-// has changed between the two.
+// counts reports whether a collection can be compared with the number of objects, because none of
+// them has changed between the two.
 func (o *one) counts(c *store.Collection) bool {
 	return o.objects >= 0 && !store.NewerVersion(c.UnchangedSince(), o.version) && !store.NewerVersion(o.version, c.ResourceVersion)
 }

@@ -14,8 +14,8 @@ const (
 	firstProof = 2 * time.Second
 	// measured is the least size, in bytes, of a list whose rate says something of the link.
 	measured = 64 << 10
-	// weight is how much a new proof counts. A new rate counts as much as those before: a link that is
-	// another one now is to be noticed with its first list.
+	// weight is how much a new proof counts. A new rate counts as much as those before: a link that
+	// is another one now is to be noticed with its first list.
 	weight = 0.3
 )
 

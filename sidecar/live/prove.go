@@ -23,8 +23,8 @@ type witness struct {
 	key store.Key
 }
 
-// changed reports whether the object has changed since a version, so that it proves nothing about the
-// states before.
+// changed reports whether the object has changed since a version, so that it proves nothing about
+// the states before.
 func (w *witness) changed(since string) bool {
 	return w.item == nil || store.NewerVersion(w.item.ResourceVersion, since)
 }

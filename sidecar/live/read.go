@@ -113,8 +113,8 @@ func (s *Collections) answer(ctx context.Context, read *Read, give func(*replay.
 	readsTotal.WithLabelValues(string(verdict)).Inc()
 }
 
-// decide finds out the facts of a read, and decides. What passes does not wait for what is still to be
-// recorded.
+// decide finds out the facts of a read, and decides. What passes does not wait for what is still to
+// be recorded.
 func (s *Collections) decide(ctx context.Context, read *Read) (v Verdict, why string) {
 	f := Facts{Save: s.Save, Info: &read.Info, Principal: read.Principal}
 	if v, why = Decide(f); why != "unrecorded" {

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// A list with a selector has no remainingItemCount, so that only the history tells of a deletion that
-// the recorded list has not shown.
+// A list with a selector has no remainingItemCount, so that only the history tells of a deletion
+// that the recorded list has not shown.
 func TestADeletionBeforeTheListThatItDidNotShowIsAnotherHistory(t *testing.T) {
 	for name, c := range map[string]struct {
 		deleted string // an object that the watch shows to be deleted at version 9

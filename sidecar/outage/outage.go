@@ -32,8 +32,8 @@ const (
 	// catchUpPatience is how long they may take. Watches come back within 30 s, unless the API server
 	// asks for more time.
 	catchUpPatience = 5 * time.Minute
-	// doubtLasts is how long after a request that did not get through the next one, or the outage, must
-	// come, so that they belong together. Links are found to be down within seconds.
+	// doubtLasts is how long after a request that did not get through the next one, or the outage,
+	// must come, so that they belong together. Links are found to be down within seconds.
 	doubtLasts = time.Minute
 )
 

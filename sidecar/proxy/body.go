@@ -7,8 +7,9 @@ import (
 )
 
 // A body is copied with a small buffer until a read fills it, then with a large one until a read
-// would fit into the small one. A watch holds its buffer while it is quiet: hundreds of watches must
-// not hold 32 KiB each, also after their first events. A large list is faster with the large buffer.
+// would fit into the small one. A watch holds its buffer while it is quiet: hundreds of watches
+// must not hold 32 KiB each, also after their first events. A large list is faster with the large
+// buffer.
 const (
 	smallBuffer = 4 << 10
 	largeBuffer = 32 << 10

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// pieces is a body whose reads give so many bytes, as far as the buffer has room. It notes the size of
-// each buffer.
+// pieces is a body whose reads give so many bytes, as far as the buffer has room. It notes the size
+// of each buffer.
 type pieces struct {
 	sizes, buffers []int
 }

@@ -1,9 +1,9 @@
 package proxy
 
-// handlerStack is the stack that most requests need, in bytes, below 32 KiB with what is on it before.
-// The runtime doubles the stack of a goroutine that needs more than it has, from a few KiB on, and
-// each time copies what is on it, frame by frame. A watch needs less most of its time, and many may be
-// open: its stack grows as it must.
+// handlerStack is the stack that most requests need, in bytes, below 32 KiB with what is on it
+// before. The runtime doubles the stack of a goroutine that needs more than it has, from a few KiB
+// on, and each time copies what is on it, frame by frame. A watch needs less most of its time, and
+// many may be open: its stack grows as it must.
 const handlerStack = 28 << 10
 
 // growStack grows the stack of the calling goroutine to handlerStack, if it is smaller. net/http

@@ -27,8 +27,8 @@ func (r *Recorder) bodyBuffer(limit int, source *Source, done func([]byte)) *bod
 	return &bodyBuffer{recorder: r, max: limit, source: source, done: done}
 }
 
-// answerBody is a bodyBuffer for a response whose status alone tells that the object has changed, or
-// that it is not there. Its body may be missing, or break off.
+// answerBody is a bodyBuffer for a response whose status alone tells that the object has changed,
+// or that it is not there. Its body may be missing, or break off.
 func (r *Recorder) answerBody(limit int, source *Source, done func([]byte)) *bodyBuffer {
 	b := r.bodyBuffer(limit, source, done)
 	b.certain = true

@@ -96,8 +96,8 @@ func (e *event) apply(g *group) error {
 		e.stream.behind.hold(e)
 	}
 	if _, numeric := store.ParseVersion(e.version); v == gap && !numeric && e.key != (store.Key{}) {
-		// The watch goes on from another version. Nothing tells whether the collection has moved beyond
-		// the event.
+		// The watch goes on from another version. Nothing tells whether the collection has moved
+		// beyond the event.
 		return g.tx.Observe(e.stream.scope.Of(), e.key, e.evidence(store.Unknown))
 	}
 	return e.alone(g)
@@ -139,8 +139,8 @@ func (e *event) evidence(says store.Says) store.Evidence {
 }
 
 // confirm records an event that the collection has already, if something older is recorded of its
-// object that the collection does not contradict. An object of the latest state may be there from an
-// answer that was allowed to lag. A collection with a selector does not tell that an object has
+// object that the collection does not contradict. An object of the latest state may be there from
+// an answer that was allowed to lag. A collection with a selector does not tell that an object has
 // changed which it lacks.
 func (e *event) confirm(g *group) error {
 	if e.superseded || e.key == (store.Key{}) {

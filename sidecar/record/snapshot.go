@@ -24,7 +24,8 @@ type snapshot struct {
 	tooLarge bool  // they do not fit into the cache
 
 	outline *store.Outline // of the list before; nil: unknown
-	// The items from position from up to position next of outline have come, and are not queued yet.
+	// The items from position from up to position next of outline have come, and are not queued
+	// yet.
 	from, next int
 	queued     bool      // something is queued
 	differs    bool      // from outline, as far as it has come
@@ -65,8 +66,8 @@ func (s *snapshot) queueSame() {
 }
 
 // queueLate queues the items that are the same, if they came so long ago that without outline they
-// were written by now: a kill must not undo that the client was told. If the list before was confirmed,
-// nothing that is recorded contradicts them.
+// were written by now: a kill must not undo that the client was told. If the list before was
+// confirmed, nothing that is recorded contradicts them.
 func (s *snapshot) queueLate() {
 	if !s.tells || s.from == s.next {
 		return
@@ -96,7 +97,8 @@ func (s *snapshot) add(o store.Object, kind, apiVersion string) {
 	s.queue(item{snapshot: s, object: o, kind: kind, apiVersion: apiVersion})
 }
 
-// queue queues an operation, unless an earlier one was lost, or the list has ended: it is too large.
+// queue queues an operation, unless an earlier one was lost, or the list has ended: it is too
+// large.
 func (s *snapshot) queue(op operation) {
 	if s.broken.Load() || s.tooLarge {
 		return
@@ -157,7 +159,8 @@ func (i item) apply(g *group) error {
 
 func (i item) opens() *snapshot { return i.snapshot }
 
-// same records items that the list before had with the same bytes, by their positions in its outline.
+// same records items that the list before had with the same bytes, by their positions in its
+// outline.
 type same struct {
 	*snapshot
 	from, to         int

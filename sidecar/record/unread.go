@@ -8,8 +8,8 @@ import (
 	"rockpool.dev/store"
 )
 
-// isUnreadable reports whether an event is one that cannot be recorded in a collection: its object is
-// a Table, or has no name.
+// isUnreadable reports whether an event is one that cannot be recorded in a collection: its object
+// is a Table, or has no name.
 func (w *Watch) isUnreadable(e wire.Event, m wire.Meta) bool {
 	if e.Type == wire.Bookmark {
 		return m.Kind == "Table"
@@ -17,9 +17,9 @@ func (w *Watch) isUnreadable(e wire.Event, m wire.Meta) bool {
 	return m.Kind == "Table" || m.Name == "" || m.Namespace == "" && w.scope.Namespace != ""
 }
 
-// unread records an event that cannot be recorded in a collection. The client was told nevertheless.
-// The rows of a Table say which objects changed. Of another event nobody knows, so nothing from before
-// counts in the watch's scope.
+// unread records an event that cannot be recorded in a collection. The client was told
+// nevertheless. The rows of a Table say which objects changed. Of another event nobody knows, so
+// nothing from before counts in the watch's scope.
 func (w *Watch) unread(e wire.Event, m wire.Meta) {
 	if e.Type == wire.Bookmark {
 		return
@@ -65,8 +65,8 @@ func (w *Watch) goAlone() {
 	w.phase, w.begins = alone, begins
 }
 
-// Unread records that a client reads a stream of events that nobody here can read. With each part of
-// it nothing from before counts in its scope, provided that the client is selected by then.
+// Unread records that a client reads a stream of events that nobody here can read. With each part
+// of it nothing from before counts in its scope, provided that the client is selected by then.
 func (r *Recorder) Unread(source Source, selected func() bool, resp *http.Response) {
 	resp.Body = &unreadStream{resp.Body, r, source, selected}
 }

@@ -73,8 +73,8 @@ func (r *Recorder) drain(ctx context.Context) {
 func (r *Recorder) write(ctx context.Context, ops []operation) {
 	ctx = context.WithoutCancel(ctx)
 	r.dropOrphaned(ctx)
-	// While a list comes in, what must be written is written, and the rest of the disk's time is its
-	// client's.
+	// While a list comes in, what must be written is written, and the rest of the disk's time is
+	// its client's.
 	err := r.db.HoldCheckpoints(ctx, r.listIncoming())
 	if err == nil {
 		err = r.commit(ctx, ops)
@@ -101,7 +101,8 @@ func (r *Recorder) write(ctx context.Context, ops []operation) {
 		err = errors.Join(err, r.enforceQuota(ctx, err != nil))
 	}
 	r.updateHealth(ctx, err)
-	// No other group may come before a kill. The eviction may have made room; else the next group tries.
+	// No other group may come before a kill. The eviction may have made room; else the next group
+	// tries.
 	if !r.doubts.empty() {
 		_ = r.commit(ctx, nil)
 	}

@@ -11,9 +11,8 @@ import (
 	"rockpool.dev/sidecar/api/request"
 )
 
-// checkOptions returns the API server's error for parameters of a list or watch that contradict each
-// other
-// (https://kubernetes.io/docs/reference/using-api/api-concepts/#semantics-for-watch).
+// checkOptions returns the API server's error for parameters of a list or watch that contradict
+// each other (https://kubernetes.io/docs/reference/using-api/api-concepts/#semantics-for-watch).
 func checkOptions(info *request.Info) error {
 	if !info.IsResource || info.Name != "" || info.Verb != request.List && info.Verb != request.Watch {
 		return nil

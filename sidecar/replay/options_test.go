@@ -16,8 +16,8 @@ import (
 	"rockpool.dev/sidecar/api/request"
 )
 
-// What is refused offline is what the API server refuses (k8s.io/apiserver, handlers.ListResource). It
-// sets no defaults here, as only newer ones do.
+// What is refused offline is what the API server refuses (k8s.io/apiserver, handlers.ListResource).
+// It sets no defaults here, as only newer ones do.
 func TestTheParametersThatAreRefusedAreThoseOfTheAPIServer(t *testing.T) {
 	none := []string{"\x00"} // not set
 	for _, path := range []string{"/api/v1/namespaces/shop/pods", "/api/v1/watch/namespaces/shop/pods", "/api/v1/watch/namespaces/shop/pods/web"} {

@@ -23,8 +23,8 @@ type Recorded struct {
 	// Overtaken says what is known that is newer. Then it is not to be answered before it has caught
 	// up with that. Empty: nothing.
 	Overtaken string
-	// BrokenOff, if not nil, is called when an answer breaks off because something newer was recorded
-	// while its client read it: see pinned.
+	// BrokenOff, if not nil, is called when an answer breaks off because something newer was
+	// recorded while its client read it: see pinned.
 	BrokenOff func()
 
 	replayer *Replayer
@@ -66,9 +66,9 @@ func (r *Replayer) recorded(ctx context.Context, q Request) (found Recorded, err
 	return found, err
 }
 
-// Unchanged returns the object that has changed last of those that have not changed since a version,
-// apart from some. It is zero if there is none. It returns store.ErrChanged if something newer was
-// recorded.
+// Unchanged returns the object that has changed last of those that have not changed since a
+// version, apart from some. It is zero if there is none. It returns store.ErrChanged if something
+// newer was recorded.
 func (r *Recorded) Unchanged(ctx context.Context, since string, apart func(store.Key) bool) (store.Key, error) {
 	o, err := r.replayer.db.Newest(ctx, r.ID, r.Revision, func(o store.Object) bool { return !store.NewerVersion(o.ResourceVersion, since) && !apart(o.Key()) })
 	if errors.Is(err, store.ErrNotFound) {

@@ -14,8 +14,8 @@ import (
 	"rockpool.dev/store"
 )
 
-// Check returns the API server's error for parameters that it refuses: they contradict each other, or
-// the resourceVersion is no number.
+// Check returns the API server's error for parameters that it refuses: they contradict each other,
+// or the resourceVersion is no number.
 func (r *Replayer) Check(ctx context.Context, q Request) error {
 	if err := checkOptions(&q.Info); err != nil {
 		return err

@@ -492,8 +492,8 @@ func TestARefusedTLSSessionIsNotOfferedAgain(t *testing.T) {
 	}
 }
 
-// A load balancer may speak HTTP/2 alone. That it refuses the connections for short requests must not
-// cost the others their sessions.
+// A load balancer may speak HTTP/2 alone. That it refuses the connections for short requests must
+// not cost the others their sessions.
 func TestARefusedProtocolLeavesTheTLSSession(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex

@@ -70,12 +70,13 @@ func (c *shortConn) discard(reason error) {
 // ticketTime is how long it may take to read TLS session tickets that have arrived.
 const ticketTime = time.Millisecond
 
-// past is a deadline that has passed: a read with it does not wait, and asks the socket for nothing.
+// past is a deadline that has passed: a read with it does not wait, and asks the socket for
+// nothing.
 var past = time.Unix(1, 0)
 
 // quiet reports whether nothing has come since the last answer: no end of the connection, and no
-// answer that nobody has asked for, which the next request would get. TLS session tickets do not count.
-// What came with the last answer may wait in TLS, where the socket does not show it.
+// answer that nobody has asked for, which the next request would get. TLS session tickets do not
+// count. What came with the last answer may wait in TLS, where the socket does not show it.
 func (c *shortConn) quiet() bool {
 	deadline := past
 	if hasInput(c.socket.Conn) {
@@ -171,8 +172,8 @@ func (c *shortConn) send(r *http.Request, compressed bool) error {
 	return c.out.Flush()
 }
 
-// sendHeader writes fields (RFC 9110 §5.5). http.Header.Write sorts them, and looks at each byte of a
-// token for ends of lines, which takes longer than all else that is sent.
+// sendHeader writes fields (RFC 9110 §5.5). http.Header.Write sorts them, and looks at each byte of
+// a token for ends of lines, which takes longer than all else that is sent.
 func (c *shortConn) sendHeader(h http.Header) {
 	for name, values := range h {
 		if notForwarded[name] || !httpguts.ValidHeaderFieldName(name) {

@@ -312,8 +312,8 @@ func TestARequestOnADeadConnectionGoesOverTheOtherOne(t *testing.T) {
 	}
 }
 
-// A load balancer that closes an idle connection may say so with a 408. That is no answer to the next
-// request.
+// A load balancer that closes an idle connection may say so with a 408. That is no answer to the
+// next request.
 func TestAnAnswerThatNobodyHasAskedForIsNotThatOfTheNextRequest(t *testing.T) {
 	for name, unasked := range map[string]string{
 		"a timeout of a load balancer": "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",

@@ -90,8 +90,8 @@ func newStreaming(w *watch, body io.ReadCloser, after *waiting) *streaming {
 	return p
 }
 
-// A quiet watch waits with a small buffer for bytes from upstream. While they come fast, as those of
-// the initial state do, it has a large one.
+// A quiet watch waits with a small buffer for bytes from upstream. While they come fast, as those
+// of the initial state do, it has a large one.
 const (
 	smallBuffer = 2 << 10
 	largeBuffer = 16 << 10

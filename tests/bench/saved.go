@@ -72,8 +72,8 @@ const (
 	readsSave = "save"
 )
 
-// fastReads measures what online.reads=save costs a program that starts again on a fast link, where the
-// API server lists faster than a proof takes.
+// fastReads measures what online.reads=save costs a program that starts again on a fast link, where
+// the API server lists faster than a proof takes.
 func (b *bench) fastReads(ctx context.Context) error {
 	wan, err := link.New(b.plane.Address())
 	if err != nil {
@@ -127,9 +127,9 @@ func (b *bench) fastReads(ctx context.Context) error {
 	return nil
 }
 
-// informers runs a program over a link until its informers have all pods. It returns the bytes on the
-// link, both ways, and the time. With a setting of online.reads there is a sidecar, which starts before
-// and stops after it.
+// informers runs a program over a link until its informers have all pods. It returns the bytes on
+// the link, both ways, and the time. With a setting of online.reads there is a sidecar, which
+// starts before and stops after it.
 func (b *bench) informers(ctx context.Context, name string, over *link.Link, size int, reads string) (bytes float64, took time.Duration, err error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()

@@ -28,8 +28,8 @@ const systemPython = "/usr/bin/python3"
 type savedClient struct {
 	name string
 	argv []string
-	// whole says that it asks for the whole list at once, as objects. The API server answers Tables and
-	// pages itself: they only have to cost no more than without a sidecar.
+	// whole says that it asks for the whole list at once, as objects. The API server answers Tables
+	// and pages itself: they only have to cost no more than without a sidecar.
 	whole bool
 }
 
@@ -46,7 +46,8 @@ func (b *bench) savedClients(ctx context.Context) []savedClient {
 	return append(all, savedClient{"Python's client", []string{systemPython, "-c", pythonList, someNamespace}, true})
 }
 
-// savedLists measures what programs cost a thin link that list once, as `saved` does it for informers.
+// savedLists measures what programs cost a thin link that list once, as `saved` does it for
+// informers.
 func (b *bench) savedLists(ctx context.Context, shape link.Shape) error {
 	for _, c := range b.savedClients(ctx) {
 		wan, err := link.New(b.plane.Address())
@@ -84,8 +85,8 @@ func (b *bench) savedLists(ctx context.Context, shape link.Shape) error {
 	return nil
 }
 
-// listsOnce runs a client to its end. It returns the bytes on the link, both ways, and the time. With a
-// sidecar, that starts before and stops after it.
+// listsOnce runs a client to its end. It returns the bytes on the link, both ways, and the time.
+// With a sidecar, that starts before and stops after it.
 func (b *bench) listsOnce(ctx context.Context, c savedClient, over *link.Link, sidecar bool) (bytes float64, took time.Duration, err error) {
 	home, err := os.MkdirTemp(b.directory, "home-") // kubectl keeps documents there
 	if err != nil {

@@ -52,8 +52,8 @@ func (s *site) customResources() {
 	}
 }
 
-// customResource is the definition of a custom resource that may have any fields, and has no status of
-// its own. The first version is that of etcd.
+// customResource is the definition of a custom resource that may have any fields, and has no status
+// of its own. The first version is that of etcd.
 func customResource(r schema.GroupResource, kind, scope string, versions ...string) *unstructured.Unstructured {
 	var served []any
 	for i, version := range versions {

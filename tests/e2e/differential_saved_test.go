@@ -15,8 +15,9 @@ import (
 	"rockpool.dev/tests/bed/link"
 )
 
-// TestSavedAnswersEqualOnlineAnswers sends random requests, changes what they show, and sends them again
-// over a thin link, to a sidecar that has restarted and answers from its cache what saves the link.
+// TestSavedAnswersEqualOnlineAnswers sends random requests, changes what they show, and sends them
+// again over a thin link, to a sidecar that has restarted and answers from its cache what saves the
+// link.
 func TestSavedAnswersEqualOnlineAnswers(t *testing.T) {
 	s := newSite(t)
 	random := randomOf(t)

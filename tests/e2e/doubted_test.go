@@ -22,8 +22,8 @@ import (
 // fromCache reports whether a list was answered from the cache.
 func fromCache(r reply) bool { return r.Headers["Cache-Status"] != "" }
 
-// saved lists until a list comes from the cache, which must be the API server's present state. Before
-// that the answers are the API server's own.
+// saved lists until a list comes from the cache, which must be the API server's present state.
+// Before that the answers are the API server's own.
 func (p *testPod) saved() reply {
 	p.site.t.Helper()
 	var r reply
@@ -39,7 +39,8 @@ func (p *testPod) saved() reply {
 // saving, not its truth: it gets the present state, or the answer of a sidecar that is offline.
 func TestALinkThatBreaksDuringAProof(t *testing.T) {
 	t.Parallel()
-	// ask.py gives up after 30 s. A proof waits 6 s at most, and the link is known to be down sooner.
+	// ask.py gives up after 30 s. A proof waits 6 s at most, and the link is known to be down
+	// sooner.
 	const bound = 20.0
 	s := thinSite(t, 300)
 	p := s.pod(withoutApp, withSavedReads)
@@ -72,7 +73,7 @@ func TestALinkThatBreaksDuringAProof(t *testing.T) {
 						t.Errorf("an answer while the link is up (-API server +answer):\n%s", diff)
 					}
 				case !maps.Equal(before, got) && !maps.Equal(after, got):
-					t.Errorf("the offline answer is neither of before nor of after the change:\n%s", cmp.Diff(before, got))
+					t.Errorf("the offline answer is neither the state before the change nor the one after it:\n%s", cmp.Diff(before, got))
 				}
 				p.online()
 				p.saved()
@@ -206,7 +207,8 @@ func TestASavedListHasEveryWriteBefore(t *testing.T) {
 	}
 }
 
-// A custom resource that is no longer served, and a right that was taken away, end a live collection.
+// A custom resource that is no longer served, and a right that was taken away, end a live
+// collection.
 func TestALiveCollectionOfWhatIsNoLongerServed(t *testing.T) {
 	t.Parallel()
 	s := thinSite(t, 0) // where it is worth it

@@ -194,9 +194,10 @@ func kustomize(t *testing.T, kustomization string) string {
 // hashed is the name that kustomize gives to the ConfigMap of the flags.
 var hashed = regexp.MustCompile(`^rockpool-injector-[a-z0-9]{10}$`)
 
-// alike removes the known differences from an object: by what it is managed, how its pods are restarted
-// when the injector's flags change, the namespace that kustomize gives to objects of kinds that it does
-// not know to be without one, and the empty lines that it adds to folded text with indented lines.
+// alike removes the known differences from an object: by what it is managed, how its pods are
+// restarted when the injector's flags change, the namespace that kustomize gives to objects of
+// kinds that it does not know to be without one, and the empty lines that it adds to folded text
+// with indented lines.
 func alike(object map[string]any) {
 	metadata, _ := object["metadata"].(map[string]any)
 	spec, _ := object["spec"].(map[string]any)

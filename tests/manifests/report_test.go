@@ -10,8 +10,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The policy about reports of outages is evaluated here for what a strategic merge patch cannot ask;
-// tests/e2e has the rest, with a real API server.
+// The policy about reports of outages is evaluated here for what a strategic merge patch cannot
+// ask; tests/e2e has the rest, with a real API server.
 func TestAPodCannotFillItsStatusWithReports(t *testing.T) {
 	text, err := os.ReadFile("../../manifests/components/report/policy.yaml")
 	if err != nil {

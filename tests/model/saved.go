@@ -66,9 +66,9 @@ func (w *world) checkSaved(p *program, a ask) error {
 	return nil
 }
 
-// unnoticed reports whether nothing that a proof asks for shows that the present state is another one
-// than the cache's: the number of objects, the first one, and the one that has changed last. It can
-// only be so in a restored cluster, and docs/concepts.md says so.
+// unnoticed reports whether nothing that a proof asks for shows that the present state is another
+// one than the cache's: the number of objects, the first one, and the one that has changed last. It
+// can only be so in a restored cluster, and docs/concepts.md says so.
 func (w *world) unnoticed(a ask, present, got []object) bool {
 	if w.server.restored == 0 || len(present) == 0 || len(got) == 0 || a.scope.selector == everything && len(present) != len(got) {
 		return false
@@ -83,8 +83,9 @@ func (w *world) unnoticed(a ask, present, got []object) bool {
 	return has(got, present[0]) && has(present, newest)
 }
 
-// sameVersion reports whether two states of an object have one uid and version. A restored cluster may
-// give both to two states: a client that asks for the metadata alone cannot tell them apart (floor).
+// sameVersion reports whether two states of an object have one uid and version. A restored cluster
+// may give both to two states: a client that asks for the metadata alone cannot tell them apart
+// (floor).
 func sameVersion(a, b object) bool { return a.key == b.key && a.uid == b.uid && a.version == b.version }
 
 // saved asks the cache for a list while the link is up. It reports false if the server is to answer.

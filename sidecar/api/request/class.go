@@ -27,8 +27,8 @@ const (
 	ClassWatch
 	// ClassWrite creates, changes or deletes one object. Its answer has the object.
 	ClassWrite
-	// ClassIndirect changes an object without showing it: its scale, an eviction, a binding. A write
-	// of a subresource that nobody here knows may do that, too.
+	// ClassIndirect changes an object without showing it: its scale, an eviction, a binding. A
+	// write of a subresource that nobody here knows may do that, too.
 	ClassIndirect
 	// ClassDeleteMany deletes a collection.
 	ClassDeleteMany
@@ -113,8 +113,8 @@ func (i *Info) SetDryRun(dryRun bool) {
 }
 
 // Tells reports whether an answer with a status says something about the present state of the API.
-// What the API server says of the objects when it refuses a write is true although the write was only
-// tried.
+// What the API server says of the objects when it refuses a write is true although the write was
+// only tried.
 func (i *Info) Tells(status int) bool {
 	if !i.Unrecorded {
 		return true

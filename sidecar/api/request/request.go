@@ -76,8 +76,8 @@ type Options struct {
 	ResourceVersionMatch         string
 	Continue                     string
 	Limit                        int64
-	// Watch is the parameter watch. A deprecated watch path makes a watch without it. The API server
-	// then accepts and refuses the other parameters as those of a list.
+	// Watch is the parameter watch. A deprecated watch path makes a watch without it. The API
+	// server then accepts and refuses the other parameters as those of a list.
 	Watch               bool
 	SendInitialEvents   bool
 	HasInitialEvents    bool // sendInitialEvents is set, to whatever value

@@ -55,8 +55,8 @@ func splitLarge(tb testing.TB, body []byte, split func(found func([]byte) error)
 	return took
 }
 
-// processorTime is what this thread has used. Unlike the time that passes, it hardly depends on what
-// else the machine does.
+// processorTime is what this thread has used. Unlike the time that passes, it hardly depends on
+// what else the machine does.
 func processorTime(tb testing.TB) time.Duration {
 	tb.Helper()
 	var used unix.Rusage
@@ -66,9 +66,9 @@ func processorTime(tb testing.TB) time.Duration {
 	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
-// A large object is not looked at again with each of its thousand parts. The program waits for that:
-// its body is split on its way. Eight times the object then takes eight times as long, and would take
-// sixty-four times as long otherwise.
+// A large object is not looked at again with each of its thousand parts. The program waits for
+// that: its body is split on its way. Eight times the object then takes eight times as long, and
+// would take sixty-four times as long otherwise.
 func TestALargeObjectIsLookedAtOnce(t *testing.T) {
 	const large = 15000 << 10
 	smaller := largeBodies(large / 8)

@@ -9,8 +9,8 @@ const (
 	largeBuffer = 64 << 10
 )
 
-// Reuse returns an empty buffer to be filled next, after the bytes in buffer were used: the same one,
-// or nil if it is too large for what a watch has to hold at present.
+// Reuse returns an empty buffer to be filled next, after the bytes in buffer were used: the same
+// one, or nil if it is too large for what a watch has to hold at present.
 func Reuse(buffer []byte) []byte {
 	if size := cap(buffer); size > largeBuffer || size > smallBuffer && len(buffer) < size/2 {
 		return nil

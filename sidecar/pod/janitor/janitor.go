@@ -126,8 +126,9 @@ func (j *Janitor) Once(ctx context.Context) (Round, error) {
 		r.before = j.Clock.Now().Add(-j.MaxAge)
 	}
 	err := r.visitVolume(ctx)
-	// The same again, with a lower age. Only then it is known which of those slots must stay, so that
-	// others have to go in their place. What could not be read does not keep the rest from its bounds.
+	// The same again, with a lower age. Only then it is known which of those slots must stay, so
+	// that others have to go in their place. What could not be read does not keep the rest from its
+	// bounds.
 	for before, ok := r.bound(); ok && ctx.Err() == nil; before, ok = r.bound() {
 		again := round{Janitor: j, before: before, latest: r.latest, bounds: true}
 		err = again.visitVolume(ctx)
@@ -334,8 +335,9 @@ func (r *round) list(ctx context.Context, directory *os.Root, at string) (names 
 // listSize is how many names are read from a directory at a time.
 const listSize = 256
 
-// eachName calls do with the names in a directory, until the context ends: there may be millions. It
-// opens only directories: otherwise a pod could block the janitor with a named pipe in place of one.
+// eachName calls do with the names in a directory, until the context ends: there may be millions.
+// It opens only directories: otherwise a pod could block the janitor with a named pipe in place of
+// one.
 func eachName(ctx context.Context, in *os.Root, directory string, do func(name string) error) error {
 	dir, err := in.OpenFile(directory, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {

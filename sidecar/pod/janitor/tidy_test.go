@@ -209,8 +209,8 @@ func (c *endsAfter) Err() error {
 	return nil
 }
 
-// A program may have filled the directory of its slot with files. Neither to count them nor to remove
-// them holds up a pod for longer than the time that a scan has.
+// A program may have filled the directory of its slot with files. Neither to count them nor to
+// remove them holds up a pod for longer than the time that a scan has.
 func TestAScanEndsInTimeAmongManyFiles(t *testing.T) {
 	const files = 2000
 	for name, looks := range map[string]int{"while it counts": 500, "while it removes": 2*files + 500} {

@@ -1,6 +1,6 @@
 // Package instructions counts the instructions that the sidecar executes for one GET. Times and CPU
-// times of a request vary by a half with what else a machine does. The number of instructions varies
-// by a few per cent, so that smaller gains and losses show.
+// times of a request vary by a half with what else a machine does. The number of instructions
+// varies by a few per cent, so that smaller gains and losses show.
 //
 // Cachegrind, a tool of valgrind, counts them. The sidecar runs under it as it is, between a client
 // and a stand-in for the API server that are not counted. Kernel code is not counted either.
@@ -46,8 +46,8 @@ type Counter struct {
 	valgrind string // path
 }
 
-// Available returns an error that wraps ErrMissing, and says what to install, if instructions cannot
-// be counted on this machine.
+// Available returns an error that wraps ErrMissing, and says what to install, if instructions
+// cannot be counted on this machine.
 func (c *Counter) Available() (err error) {
 	c.valgrind, err = exec.LookPath("valgrind")
 	if err != nil {
@@ -74,8 +74,8 @@ func (c *Counter) Count(ctx context.Context) (cost Cost, err error) {
 	return Cost{Online: float64(online-few) / n, Offline: float64(offline-few) / n}, err
 }
 
-// run starts a sidecar with an empty cache, sends it GETs, first with the link and then without, and
-// returns the number of all instructions from its start to its end.
+// run starts a sidecar with an empty cache, sends it GETs, first with the link and then without,
+// and returns the number of all instructions from its start to its end.
 func (c *Counter) run(ctx context.Context, online, offline int) (instructions int64, err error) {
 	directory, err := os.MkdirTemp(c.Directory, "run-")
 	if err != nil {

@@ -74,7 +74,8 @@ func (s *sidecar) start(ctx context.Context, valgrind, binary, account string) (
 	}
 	s.exited = make(chan error, 1)
 	go func() { s.exited <- s.cmd.Wait() }()
-	// Nothing is sent before the sidecar is ready: the number of handshakes would be left to chance.
+	// Nothing is sent before the sidecar is ready: the number of handshakes would be left to
+	// chance.
 	err = wait.PollUntilContextTimeout(ctx, pollInterval, startTimeout, true, func(context.Context) (bool, error) {
 		select {
 		case err := <-s.exited:
