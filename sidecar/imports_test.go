@@ -25,7 +25,7 @@ var layers = [][]string{
 	{"sidecar/api/wire", "store", "sidecar/upstream", "sidecar/proxy", "sidecar/principal", "sidecar/pod/account",
 		"sidecar/pod/certs", "sidecar/pod/prepare", "sidecar/pod/slot", "sidecar/pod/wait"},
 	{"sidecar/outage"},
-	{"sidecar/api/origin", "sidecar/tally", "sidecar/pod/flock"},
+	{"sidecar/api/origin", "sidecar/tally", "sidecar/pod/flock", "sidecar/pod/processors"},
 }
 
 // settings stand beside the layers: only the command reads them, and hands on what they say. The

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -32,6 +31,7 @@ import (
 	"rockpool.dev/sidecar/outage"
 	"rockpool.dev/sidecar/pod/account"
 	"rockpool.dev/sidecar/pod/certs"
+	"rockpool.dev/sidecar/pod/processors"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/proxy"
 	"rockpool.dev/sidecar/record"
@@ -50,21 +50,13 @@ import (
 // that costs no memory to speak of: docs/benchmarks.md has a table.
 const gcPercent = 75
 
-// maxProcessors bounds GOMAXPROCS where the environment sets none. The Go runtime keeps memory for
-// each processor, and the sidecar of one pod is rarely busy on more than one: docs/benchmarks.md
-// has the figures.
-const maxProcessors = 4
-
 // run serves until ctx ends. The settings are cfg, and what the file that flags name
 // makes of them while it runs.
 func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	// Otherwise Go follows the CPU limit of the container while it runs.
-	if n := runtime.GOMAXPROCS(0); os.Getenv("GOMAXPROCS") == "" && n > maxProcessors {
-		runtime.GOMAXPROCS(maxProcessors)
-	}
+	processors := processors.New()
 	log, level, err := newLogger(cfg.Log)
 	if err != nil {
 		return err
@@ -99,7 +91,7 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	excluded := &exclude.Current{}
 	excluded.Set(cfg.Cache.Exclude)
 	disk := cache.OpenDisk(ctx, cache.Options{
-		Exclude:   excluded,
+		Exclude: excluded, Processors: processors,
 		Directory: cfg.Cache.Directory, MaxSize: cfg.Cache.MaxSize, Account: cfg.Account.Source, Logger: log,
 		Budget:  record.Budget{PerDay: cfg.Cache.WriteBudget, Written: meter.Written},
 		Rebuilt: rebuilt, Evicted: evicted,
@@ -108,7 +100,7 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	memory := &cache.Cache{}
 	if len(cfg.Cache.MemoryOnly) > 0 {
 		memory = cache.OpenMemory(ctx, cache.Options{
-			Exclude:   excluded,
+			Exclude: excluded, Processors: processors,
 			Directory: filepath.Join(cfg.Private.Directory, "cache"), MaxSize: cmp.Or(cfg.Cache.MemoryMaxSize, cache.MemorySize()), Logger: log,
 			Rebuilt: rebuilt, Evicted: evicted,
 		})

@@ -24,6 +24,7 @@ import (
 
 	"rockpool.dev/sidecar/api/exclude"
 	"rockpool.dev/sidecar/pod/account"
+	"rockpool.dev/sidecar/pod/processors"
 	"rockpool.dev/sidecar/pod/slot"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/record"
@@ -47,7 +48,9 @@ type Options struct {
 	Account string
 	// Exclude says what is never recorded; nil: nothing.
 	Exclude *exclude.Current
-	Logger  *zap.Logger
+	// Processors are used while the store writes; nil: those that there are.
+	Processors *processors.Processors
+	Logger     *zap.Logger
 	// Rebuilt and Evicted, if not nil, are called with a sentence when an empty file has taken the
 	// place of a damaged or lost one, and when recordings were evicted because the cache is full.
 	// They must return soon.
@@ -90,7 +93,7 @@ func (d *Disk) open(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(err, d.slot.Close())
 	}
-	d.use(record.Options{DB: db, Name: "disk", Setting: "cache.max-size", Budget: d.options.Budget, Logger: d.options.Logger, Rebuilt: d.options.Rebuilt, Evicted: d.options.Evicted})
+	d.use(record.Options{DB: db, Name: "disk", Setting: "cache.max-size", Budget: d.options.Budget, Processors: d.options.Processors, Logger: d.options.Logger, Rebuilt: d.options.Rebuilt, Evicted: d.options.Evicted})
 	cacheOpen.Set(1)
 	d.options.Logger.Info("cache is open", zap.String("path", db.Path()))
 	return nil
@@ -107,7 +110,7 @@ func OpenMemory(ctx context.Context, o Options) *Cache {
 		}
 		db, err := openStore(ctx, o.Directory, o)
 		if err == nil {
-			c.use(record.Options{DB: db, Name: "memory", Setting: "cache.memory-max-size", Logger: o.Logger, Rebuilt: o.Rebuilt, Evicted: o.Evicted})
+			c.use(record.Options{DB: db, Name: "memory", Setting: "cache.memory-max-size", Processors: o.Processors, Logger: o.Logger, Rebuilt: o.Rebuilt, Evicted: o.Evicted})
 		}
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"rockpool.dev/sidecar/api/exclude"
+	"rockpool.dev/sidecar/pod/processors"
 	"rockpool.dev/store"
 )
 
@@ -53,7 +54,9 @@ type Options struct {
 	Exclude *exclude.Current
 	// Budget bounds what is written to the disk.
 	Budget Budget
-	Clock  clock.Clock
+	// Processors are used while the store writes; nil: those that there are.
+	Processors *processors.Processors
+	Clock      clock.Clock
 }
 
 // Recorder records responses and writes them in groups. Its methods may be called from any
@@ -67,6 +70,7 @@ type Recorder struct {
 	log         *zap.Logger
 	max         int
 	exclude     *exclude.Current
+	processors  *processors.Processors
 	clock       clock.Clock
 	pages       pages
 	oversized   oversized
@@ -103,7 +107,7 @@ type Recorder struct {
 func New(opts Options) *Recorder {
 	r := &Recorder{
 		db: opts.DB, name: opts.Name, setting: opts.Setting, rebuilt: opts.Rebuilt, evicted: opts.Evicted, log: opts.Logger.With(zap.String("cache", opts.Name)),
-		max: cmp.Or(opts.MaxPending, DefaultMaxPending), exclude: opts.Exclude, groupOps: groupOps,
+		max: cmp.Or(opts.MaxPending, DefaultMaxPending), exclude: opts.Exclude, processors: opts.Processors, groupOps: groupOps,
 		clock: cmp.Or[clock.Clock](opts.Clock, clock.RealClock{}), metrics: gaugesOf(opts.Name),
 		openWatches: openWatches{open: map[store.Scope]*openWatch{}},
 		oversized:   oversized{cache: opts.Name, of: map[store.Scope]int64{}},

@@ -72,6 +72,7 @@ func (r *Recorder) drain(ctx context.Context) {
 // and the next events find the gap.
 func (r *Recorder) write(ctx context.Context, ops []operation) {
 	ctx = context.WithoutCancel(ctx)
+	defer r.processors.More()()
 	r.dropOrphaned(ctx)
 	// While a list comes in, what must be written is written, and the rest of the disk's time is
 	// its client's.
