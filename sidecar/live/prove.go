@@ -46,7 +46,7 @@ func (p *proof) agrees(ctx context.Context, now *replay.Recorded) error {
 func (s *Collections) prove(ctx context.Context, verdict Verdict, read *Read) (p proof, err error) {
 	whole, cancel := context.WithTimeout(ctx, longestPatience)
 	defer cancel()
-	most := min(max(patience, s.pace.list(read.Recorded.Bytes)/2), longestPatience)
+	most := min(max(patience, s.pace.Load().list(read.Recorded.Bytes)/2), longestPatience)
 	if verdict == Checked {
 		limited, cancel := context.WithTimeout(whole, most)
 		defer cancel()
