@@ -43,7 +43,7 @@ func TestALinkThatBreaksDuringAProof(t *testing.T) {
 	// sooner.
 	const bound = 20.0
 	s := thinSite(t, 300)
-	p := s.pod(withoutApp, withSavedReads)
+	p := s.pod(withoutApp)
 	p.linkIs("online")
 	p.isPresent(p.ask(get(s.configMaps()))[0])
 	p.saved()
@@ -87,7 +87,7 @@ func TestALinkThatBreaksDuringAProof(t *testing.T) {
 func TestOtherQueriesBesideALiveCollection(t *testing.T) {
 	t.Parallel()
 	s := thinSite(t, 300)
-	p := s.pod(withoutApp, withSavedReads)
+	p := s.pod(withoutApp)
 	p.linkIs("online")
 	p.isPresent(p.ask(get(s.configMaps()))[0])
 	p.saved()
@@ -161,7 +161,7 @@ func continues(t *testing.T, r reply) string {
 func TestASavedListHasEveryWriteBefore(t *testing.T) {
 	t.Parallel()
 	s := thinSite(t, 300)
-	p := s.pod(withoutApp, withSavedReads)
+	p := s.pod(withoutApp)
 	p.linkIs("online")
 	p.isPresent(p.ask(get(s.configMaps()))[0])
 	p.saved()
@@ -213,7 +213,7 @@ func TestALiveCollectionOfWhatIsNoLongerServed(t *testing.T) {
 	t.Parallel()
 	s := thinSite(t, 0) // where it is worth it
 	gadgets := s.gadgets(300)
-	p := s.pod(withoutApp, withSavedReads)
+	p := s.pod(withoutApp)
 	p.linkIs("online")
 	path := "/apis/" + gadgets.GroupVersion().String() + "/namespaces/" + s.namespace + "/" + gadgets.Resource
 	questions := []question{get(path), get(path + "?resourceVersion=0"),
