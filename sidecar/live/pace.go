@@ -7,9 +7,11 @@ import (
 )
 
 const (
-	// firstRate and firstProof are what is expected before anything was measured or kept: a link of 1 Mbit/s,
-	// in bytes a second, and the time until a bookmark, which the API server sends from one second
-	// to two and a half after a watch that ends after three.
+	// firstRate and firstProof are what is expected before anything was measured, or kept by an
+	// earlier process: a link of 1 Mbit/s, in bytes a second, and the time until a bookmark, which
+	// the API server sends from one second to two and a half after a watch that ends after three.
+	// The list of one item is no better witness of the rate. It takes as long as a round trip and
+	// the API server's work, so that it shows less than 1 MB/s even where there is no link at all.
 	firstRate  = 125_000
 	firstProof = 2 * time.Second
 	// enough is the least size, in bytes, of a list whose rate says something of the link.
