@@ -54,6 +54,9 @@ func (s *Collections) prove(ctx context.Context, verdict Verdict, read *Read) (p
 		p.one, err = s.asked(limited, read, store.Key{})
 		return p, err
 	}
+	if err := s.findNewest(whole, read); err != nil {
+		return p, err
+	}
 	limited, cancel := context.WithTimeout(whole, most)
 	defer cancel()
 	group, asking := errgroup.WithContext(limited)
