@@ -35,6 +35,8 @@ func TestASidecarStartsWithTheRateThatWasMeasured(t *testing.T) {
 
 	shape := link.Shape{Rate: 1_000_000 / 8, Queue: 64 << 10, RoundTrip: 100_000_000}
 	s.Link.SetShape(shape, shape)
+	p.kill()
+	p.linkIs("online")
 	list("on a link that was fast and is thin", false)
 	list("on a thin link", true)
 	s.until("the rate is recorded", func() bool { return strings.TrimSpace(s.sql(rate)) == "0" })
