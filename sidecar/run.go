@@ -115,7 +115,7 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	if err := s.connect(settings); err != nil {
 		return err
 	}
-	s.newDispatcher()
+	s.newDispatcher(settings)
 	s.page = &status.Handler{Status: s.status}
 	if err := s.newFilter(); err != nil {
 		return err
@@ -188,6 +188,14 @@ func upstreamSettings(cfg config.Config) (upstream.Settings, error) {
 	return settings, nil
 }
 
+// urls are those of the API servers, in the order in which they are chosen.
+func urls(settings upstream.Settings) (all []string) {
+	for _, server := range settings.Servers {
+		all = append(all, server.URL.String())
+	}
+	return all
+}
+
 // connect makes the way upstream, and the parts that keep its signing keys and the tokens that it
 // has accepted.
 func (s *sidecar) connect(settings upstream.Settings) (err error) {
@@ -229,9 +237,10 @@ func (s *sidecar) linkChanged(state upstream.State, reason string) {
 	}
 }
 
-func (s *sidecar) newDispatcher() {
+func (s *sidecar) newDispatcher(settings upstream.Settings) {
 	s.live = live.New(live.Options{
-		Save: s.cfg.Online.Reads == config.ReadsSave, Upstream: s.upstream, Credentials: s.credentials, Linger: s.cfg.Cache.Linger, Logger: s.log,
+		Save: s.cfg.Online.Reads == config.ReadsSave, Upstream: s.upstream, Credentials: s.credentials, Linger: s.cfg.Cache.Linger,
+		Rates: s.disk.Cache, Servers: urls(settings), Logger: s.log,
 	})
 	o := dispatch.Options{
 		Upstream: s.upstream, Caches: s.caches, Agents: agent.NewCurrent(s.cfg.Cache.Agents), Credentials: s.credentials,
@@ -284,6 +293,9 @@ func (s *sidecar) loadState(ctx context.Context) {
 	if err := s.accepted.Load(ctx); err != nil {
 		s.log.Warn("cannot load the tokens accepted before the restart", zap.Error(err))
 	}
+	if err := s.live.Expect(ctx); err != nil {
+		s.log.Warn("cannot load what the link has carried before the restart; measuring it again", zap.Error(err))
+	}
 	s.resumeOutage(ctx)
 	s.loadQueue(ctx)
 }
@@ -318,6 +330,7 @@ func (s *sidecar) apply(cfg config.Config) error {
 	if err := s.upstream.Update(settings); err != nil {
 		return err
 	}
+	s.live.SetServers(urls(settings))
 	s.filter.Set(filters)
 	s.level.SetLevel(cfg.Log.Level)
 	s.reporter.Set(report.Kinds(cfg.Report))

@@ -16,7 +16,7 @@
 //	object      object.go      the objects of collections
 //	observation observation.go evidence about objects that were not shown
 //	response    response.go    complete responses, for the identical request
-//	fact        fact.go        facts about the cluster
+//	fact        fact.go        facts about the cluster; and what the link carries, rate.go
 //	link        link.go        the history of the link
 //	outbox      outbox.go      accepted writes that wait for the link
 //	meta        owner.go       the owner of the cache

@@ -44,6 +44,9 @@ func TestTheDocumentedOneLinersWork(t *testing.T) {
 				return err
 			}
 		}
+		if err := tx.PutRate(Rate{Servers: near, BytesPerSecond: 4_000_000}); err != nil {
+			return err
+		}
 		return tx.PutResponse(doc("/apis", `"1"`, "groups"))
 	})
 	enqueue(t, db, queued("e", "{}", ""))
@@ -65,6 +68,7 @@ func TestTheDocumentedOneLinersWork(t *testing.T) {
 		"system:serviceaccount:shop:web|2",
 		hourAgo.Format(time.DateTime) + "|5400|no route",
 		"/apis|6|" + stamp,
+		stamp + `|{"servers":["https://192.0.2.1:6443","https://10.96.0.1:443"],"bytes_per_second":4000000}`,
 		"|" + eventsPath + "|e",
 	}
 	page, err := os.ReadFile("../docs/cache.md")

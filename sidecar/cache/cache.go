@@ -52,6 +52,7 @@ type Cache struct {
 
 	mu    sync.Mutex
 	link  *linkChange // the last one while the cache was closed
+	rate  *store.Rate // likewise
 	late  map[*lateEvents]struct{}
 	asked atomic.Int64 // the last number of Ask while it is closed
 }
@@ -94,6 +95,9 @@ func (c *Cache) use(o record.Options) {
 	c.open.Store(&parts{db: o.DB, recorder: recorder, replayer: replay.New(o.DB, now, recorder)})
 	if c.link != nil {
 		recorder.Link(c.link.state, c.link.reason)
+	}
+	if c.rate != nil {
+		recorder.PutRate(*c.rate)
 	}
 	for e := range c.late {
 		e.begin(recorder)

@@ -26,6 +26,25 @@ func (c *Cache) PutFact(ctx context.Context, key string, value []byte) error {
 	return nil
 }
 
+// Rate gives what the link to these servers has carried, in bytes a second; 0: that is not recorded.
+func (c *Cache) Rate(ctx context.Context, servers []string) (int64, error) {
+	if db := c.Store(); db != nil {
+		return db.Rate(ctx, servers)
+	}
+	return 0, nil
+}
+
+// PutRate records what the link carries; see record.Recorder. A closed cache does so when it is open.
+func (c *Cache) PutRate(rate store.Rate) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if o := c.open.Load(); o != nil {
+		o.recorder.PutRate(rate)
+		return
+	}
+	c.rate = &rate
+}
+
 // Enqueue adds a queued write; see store.DB.
 func (c *Cache) Enqueue(ctx context.Context, q store.Queued) (id int64, err error) {
 	if db := c.Store(); db != nil {

@@ -136,6 +136,11 @@ func TestACacheThatCouldNotBeOpenedIsTriedAgain(t *testing.T) {
 	}
 	// What goes on meanwhile is not lost for good.
 	c.Link("offline", "a reason")
+	servers := []string{"https://192.0.2.1:6443"}
+	if rate, err := c.Rate(t.Context(), servers); rate != 0 || err != nil {
+		t.Errorf("a closed cache has a rate of %d, %v", rate, err)
+	}
+	c.PutRate(store.Rate{Servers: servers, BytesPerSecond: 125_000})
 	source := record.Source{Principal: "p", Info: request.Parse(httptest.NewRequest("GET", "/api/v1/configmaps?watch=true&resourceVersion=10", nil))}
 	watch := c.Watch(source, wire.JSON)
 	watch.Event(wire.Event{Type: wire.Added}, wire.Meta{ResourceVersion: "11", Kind: "ConfigMap"})
@@ -174,6 +179,9 @@ func TestACacheThatCouldNotBeOpenedIsTriedAgain(t *testing.T) {
 	watch.Close()
 	if err := c.Flush(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	if rate, err := c.Rate(t.Context(), servers); rate != 125_000 || err != nil {
+		t.Errorf("a rate of %d, %v", rate, err)
 	}
 	var messages []string
 	for _, entry := range logs.All() {

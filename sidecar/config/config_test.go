@@ -81,7 +81,7 @@ func defaults() Config {
 			Directory: "/var/lib/rockpool", MaxSize: 256 << 20,
 			Agents: agents("*"), MemoryOnly: []schema.GroupResource{{Resource: "secrets"}},
 		},
-		Online:   Online{Reads: "pass"},
+		Online:   Online{Reads: "save"},
 		Offline:  Offline{TokenGrace: 720 * time.Hour, ReviewLifetime: 10 * time.Minute, WritePatience: 2 * time.Second, EventsMaxCount: 1000, EventsMaxAge: 24 * time.Hour},
 		Log:      Log{Level: zapcore.InfoLevel, Format: FormatJSON},
 		Shutdown: Shutdown{Grace: 10 * time.Second},

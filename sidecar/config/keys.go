@@ -158,7 +158,7 @@ func Keys() []Key {
 		{"cache.linger", "duration", "2m", atStart,
 			"With online.reads=save, how long a list that was read is kept up to date after its last client has gone; 0s = not at all.",
 			duration(0, maxInterval, func(c *Config) *time.Duration { return &c.Cache.Linger })},
-		{"online.reads", "pass|save", "pass", atStart,
+		{"online.reads", "pass|save", "save", atStart,
 			"How lists, and watches that begin with their state, are answered while the link is up: pass has the API server answer all; save answers from the cache what is recorded, once the API server has said that the caller may read it, and what has changed.",
 			func(c *Config, v string) (err error) { c.Online.Reads, err = oneOf(v, ReadsPass, ReadsSave); return }},
 		{"offline.token-grace", "duration", "720h", atStart,

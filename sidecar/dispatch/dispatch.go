@@ -175,11 +175,7 @@ func (d *Dispatcher) list(x *exchange) (*http.Response, error) {
 	if resp := d.Live.List(x.request.Context(), read); resp != nil {
 		return resp, nil
 	}
-	resp, err := d.forward(x)
-	if err == nil && resp.StatusCode == http.StatusOK && !isCompressed(resp) { // else record does that
-		resp.Body = d.Live.Timed(resp.Body)
-	}
-	return resp, err
+	return d.forward(x)
 }
 
 // watchList answers a watch that begins with its state likewise.
@@ -252,15 +248,22 @@ func (d *Dispatcher) unread(x *exchange, resp *http.Response) {
 
 // record has an answer recorded while its body is read.
 func (d *Dispatcher) record(x *exchange, resp *http.Response) {
+	isList := d.Live != nil && x.info.Class == request.ClassList && resp.StatusCode == http.StatusOK
 	if !x.mayBeCompressed() || !isCompressed(resp) {
+		if isList {
+			resp.Body = d.Live.Timed(resp.Body)
+		}
 		x.cache.Record(x.source, resp)
 		return
 	}
 	recordCompressed(resp, func(plain *http.Response) {
 		body := plain.Body
-		x.cache.Record(x.source, plain)
-		if d.Live != nil && plain.StatusCode == http.StatusOK && plain.Body != body {
-			plain.Body = d.Live.Timed(plain.Body)
+		if isList {
+			plain.Body = d.Live.Timed(body)
+		}
+		measured := plain.Body
+		if x.cache.Record(x.source, plain); plain.Body == measured {
+			plain.Body = body // nothing is recorded of it
 		}
 	})
 }

@@ -100,3 +100,55 @@ func TestAWatchListThatPassesIsMeasured(t *testing.T) {
 		}
 	}
 }
+
+// The next start is to know the rate of each list that is the API server's. A gateway's page says
+// nothing of the way to it.
+func TestTheRateOfAnAPIServersListIsKept(t *testing.T) {
+	text := `{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"10"},"items":[` + largeItem(5) + `]}`
+	for name, c := range map[string]struct {
+		compressed, gateway bool
+		request             string
+		kept                bool
+	}{
+		"as it is":                        {request: path, kept: true},
+		"compressed":                      {compressed: true, request: path, kept: true},
+		"not recorded, for it is a page":  {request: path + "?continue=c", kept: true},
+		"of a gateway":                    {gateway: true, request: path},
+		"one object, which is not a list": {request: path + "/a"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newHarness(t)
+			servers := []string{"https://192.0.2.1:6443"}
+			o := g.Options
+			o.Live = live.New(live.Options{Save: true, Upstream: g.link, Credentials: o.Credentials, Rates: g.Caches.Disk, Servers: servers, Logger: o.Logger})
+			ctx, cancel := context.WithCancel(context.Background())
+			ended := make(chan struct{})
+			go func() { defer close(ended); _ = o.Live.Run(ctx) }()
+			t.Cleanup(func() { cancel(); <-ended })
+			g.restart(o)
+			request := g.request("GET", c.request)
+			switch {
+			case c.gateway:
+				g.link.SetAnswer(func(*http.Request) (*http.Response, error) {
+					resp := textResponse(http.StatusOK, "<html>"+strings.Repeat("x", 400_000)+"</html>")
+					resp.Header = http.Header{"Content-Type": {"text/html"}}
+					return resp, nil
+				})
+			case c.compressed:
+				request = g.requestZipped(c.request)
+				g.answerZipped(text, nil)
+			default:
+				g.answerAll(http.StatusOK, text)
+			}
+			if code, _ := g.do(request); code != http.StatusOK {
+				t.Fatal(code)
+			}
+			g.Caches.Disk.Link("online", "") // a group, in any case
+			g.flush()
+			rate, err := g.Caches.Disk.Rate(t.Context(), servers)
+			if err != nil || (rate > 0) != c.kept {
+				t.Errorf("a rate of %d, %v", rate, err)
+			}
+		})
+	}
+}

@@ -1,7 +1,6 @@
 package live
 
 import (
-	"cmp"
 	"context"
 	"maps"
 	"net/http"
@@ -54,17 +53,22 @@ type Options struct {
 	Most int
 	// Rate is what the link is expected to carry before a list was measured, in bytes a second;
 	// 0: 1 Mbit/s.
-	Rate   float64
-	Logger *zap.Logger
-	Clock  clock.WithTicker // nil means the real one
+	Rate float64
+	// Rates keeps what is measured for the next start; nil: nothing does.
+	Rates *cache.Cache
+	// Servers are the URLs of the API servers, in the order in which they are chosen: what is
+	// measured holds for the way to them.
+	Servers []string
+	Logger  *zap.Logger
+	Clock   clock.WithTicker // nil means the real one
 }
 
 // Collections are the collections that are live. Run must be called once, and ends them all.
 type Collections struct {
 	Options
-	pace      *pace
-	skipUntil atomic.Int64    // until when the cache is not asked, ns since 1970
-	ctx       context.Context // of the collections; ends with Run
+	pace      atomic.Pointer[pace] // with the present servers
+	skipUntil atomic.Int64         // until when the cache is not asked, ns since 1970
+	ctx       context.Context      // of the collections; ends with Run
 	end       context.CancelFunc
 
 	mu      sync.Mutex
@@ -89,7 +93,9 @@ func New(o Options) *Collections {
 		o.Most = DefaultMost
 	}
 	ctx, end := context.WithCancel(context.Background())
-	return &Collections{Options: o, ctx: ctx, end: end, pace: newPace(cmp.Or(o.Rate, firstRate)), open: map[key]*collection{}, slow: map[key]time.Time{}, counted: map[key]int64{}}
+	s := &Collections{Options: o, ctx: ctx, end: end, open: map[key]*collection{}, slow: map[key]time.Time{}, counted: map[key]int64{}}
+	s.SetServers(o.Servers)
+	return s
 }
 
 // isEstimate reports whether the API server counts objects only about. The first time that its

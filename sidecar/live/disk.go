@@ -7,6 +7,7 @@ import (
 
 	"rockpool.dev/sidecar/cache"
 	"rockpool.dev/sidecar/replay"
+	"rockpool.dev/store"
 )
 
 const (
@@ -48,4 +49,18 @@ func (s *Collections) recorded(ctx context.Context, read *Read) (replay.Recorded
 		}
 		return read.Cache.Recorded(ctx, read.query())
 	}, nil)
+}
+
+// findNewest finds the recorded object that has changed last.
+func (s *Collections) findNewest(ctx context.Context, read *Read) (err error) {
+	for range attempts {
+		_, err = onDisk(ctx, s, func(ctx context.Context) (struct{}, error) { return struct{}{}, read.Recorded.FindNewest(ctx) }, nil)
+		if !errors.Is(err, store.ErrChanged) {
+			return err
+		}
+		if read.Recorded, err = s.recorded(ctx, read); err != nil {
+			return err
+		}
+	}
+	return err
 }

@@ -15,6 +15,6 @@
 // answers it, and prove.go asks the API server, in one.go for the list of one item. collections.go
 // has the live collections, join.go who waits for them, and follow.go what they do; history.go
 // finds out whether an old one is of the API server's present history. pace.go says what lists and
-// proofs take, by what timed.go measures, and disk.go waits for no disk that hangs. Whatever is
-// doubtful is an error, and the API server is to answer.
+// proofs take, by what timed.go measures, and kept.go keeps that for the next start. disk.go waits for
+// no disk that hangs. Whatever is doubtful is an error, and the API server is to answer.
 package live

@@ -118,3 +118,22 @@ func TestACollectionOfYesterdayIsAnsweredOnceItsHistoryIsProven(t *testing.T) {
 		})
 	}
 }
+
+// Only a proof reads all rows to find the object that has changed last. Something newer may have been
+// recorded since it was decided.
+func TestTheNewestObjectIsOfWhatIsRecordedNow(t *testing.T) {
+	h := newHarness(t)
+	read := h.get("")
+	var err error
+	if read.Recorded, err = h.recorded(t.Context(), &read); err != nil || read.Recorded.Newest.Name != "" {
+		t.Fatalf("%v, and the newest object is %q", err, read.Recorded.Newest.Name)
+	}
+	h.server.set("a", nil)
+	h.record()
+	if err := h.findNewest(t.Context(), &read); err != nil {
+		t.Fatal(err)
+	}
+	if r := read.Recorded; r.ResourceVersion != "11" || r.Newest.Name != "a" || r.Newest.ResourceVersion != "11" {
+		t.Errorf("%s at %s, of a list at %s", r.Newest.Name, r.Newest.ResourceVersion, r.ResourceVersion)
+	}
+}

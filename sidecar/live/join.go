@@ -61,7 +61,10 @@ func (s *Collections) Left(read Read) {
 	}
 	s.running.Go(func() {
 		var err error
-		if read.Recorded, err = s.recorded(s.ctx, &read); err != nil {
+		if read.Recorded, err = s.recorded(s.ctx, &read); err == nil && !isRecent(&read.Recorded, s.Clock.Now()) {
+			err = s.findNewest(s.ctx, &read)
+		}
+		if err != nil {
 			return
 		}
 		s.mu.Lock()

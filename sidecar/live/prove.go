@@ -46,12 +46,15 @@ func (p *proof) agrees(ctx context.Context, now *replay.Recorded) error {
 func (s *Collections) prove(ctx context.Context, verdict Verdict, read *Read) (p proof, err error) {
 	whole, cancel := context.WithTimeout(ctx, longestPatience)
 	defer cancel()
-	most := min(max(patience, s.pace.list(read.Recorded.Bytes)/2), longestPatience)
+	most := min(max(patience, s.pace.Load().list(read.Recorded.Bytes)/2), longestPatience)
 	if verdict == Checked {
 		limited, cancel := context.WithTimeout(whole, most)
 		defer cancel()
 		s.use(read.key())
 		p.one, err = s.asked(limited, read, store.Key{})
+		return p, err
+	}
+	if err := s.findNewest(whole, read); err != nil {
 		return p, err
 	}
 	limited, cancel := context.WithTimeout(whole, most)

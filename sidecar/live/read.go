@@ -108,7 +108,7 @@ func (s *Collections) answer(ctx context.Context, read *Read, give func(*replay.
 		return
 	}
 	if verdict == Proven {
-		s.pace.proved(s.Clock.Since(begun))
+		s.pace.Load().proved(s.Clock.Since(begun))
 	}
 	readsTotal.WithLabelValues(string(verdict)).Inc()
 }
@@ -128,7 +128,7 @@ func (s *Collections) decide(ctx context.Context, read *Read) (v Verdict, why st
 			f.Overtaken = read.Recorded.Overtaken != ""
 			f.Recorded, f.Version, f.Objects = true, read.Recorded.ResourceVersion, read.Recorded.Objects
 			f.Live, f.Slow = s.isLive(read.key()), s.isSlow(read.key())
-			f.List, f.Proof = s.pace.list(read.Recorded.Bytes), s.pace.proofTime()
+			f.List, f.Proof = s.pace.Load().list(read.Recorded.Bytes), s.pace.Load().proofTime()
 		}
 		if v, why = Decide(f); v == Pass {
 			break

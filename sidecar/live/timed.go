@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"io"
 	"time"
+
+	"k8s.io/utils/clock"
 )
 
 // stateEnd is in the bookmark that ends the initial state of a watch (KEP-3157), in each encoding.
@@ -14,7 +16,7 @@ func (s *Collections) Timed(body io.ReadCloser) io.ReadCloser {
 	if !s.Save {
 		return body
 	}
-	return &timed{ReadCloser: body, collections: s}
+	return &timed{ReadCloser: body, clock: s.Clock, pace: s.pace.Load()}
 }
 
 // TimedState measures the initial state in the body of a watch.
@@ -22,14 +24,16 @@ func (s *Collections) TimedState(body io.ReadCloser) io.ReadCloser {
 	if !s.Save {
 		return body
 	}
-	return &timedState{timed: timed{ReadCloser: body, collections: s}}
+	return &timedState{timed: timed{ReadCloser: body, clock: s.Clock, pace: s.pace.Load()}}
 }
 
-// timed measures a body from its first byte to its end. One that takes much longer than a proof is
-// measured before that, too: other reads are not to wait for its end.
+// timed measures a body from its first byte to its end. One that takes long is measured before that,
+// too. Bodies are recorded as they are read from here, so that the rate is there before the end of the
+// list is recorded, and is written with it.
 type timed struct {
 	io.ReadCloser
-	collections *Collections
+	clock       clock.PassiveClock
+	pace        *pace     // when the body began
 	begun       time.Time // zero: not yet
 	size        int64
 	long, ended bool
@@ -47,19 +51,19 @@ func (t *timed) read(n int, last bool) {
 		return
 	}
 	if t.begun.IsZero() {
-		t.begun = t.collections.Clock.Now()
+		t.begun = t.clock.Now()
 	}
 	t.size += int64(n)
-	took, pace := t.collections.Clock.Since(t.begun), t.collections.pace
+	took := t.clock.Since(t.begun)
 	switch {
 	case last:
 		t.ended = true
-	case !t.long && t.size >= measured && took > 2*pace.proofTime():
+	case !t.long && t.size >= enough && took > t.pace.long():
 		t.long = true
 	default:
 		return
 	}
-	pace.listed(t.size, took)
+	t.pace.listed(t.size, took)
 }
 
 // timedState measures a body to the end of the initial state.

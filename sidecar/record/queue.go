@@ -82,6 +82,7 @@ type Recorder struct {
 	buffered atomic.Int64           // bytes of all bodyBuffers
 	linked   atomic.Pointer[linked] // the last one; nil: none was recorded
 	doubts   doubts
+	rate     atomic.Pointer[store.Rate] // to be written with the next group; nil: none
 
 	mu       sync.Mutex
 	queue    []operation
@@ -297,6 +298,9 @@ func (r *Recorder) Link(state, reason string) {
 	r.linked.Store(&linked{state, reason})
 	r.enqueue(putLink(state, reason))
 }
+
+// PutRate records what the link carries, together with the next group. It is not worth one of its own.
+func (r *Recorder) PutRate(rate store.Rate) { r.rate.Store(&rate) }
 
 // linked is a state of the link, and why it has that.
 type linked struct{ state, reason string }

@@ -114,7 +114,7 @@ func (r *Recorder) write(ctx context.Context, ops []operation) {
 
 func (r *Recorder) commit(ctx context.Context, ops []operation) error {
 	var g *group
-	doubts := r.doubts.all()
+	doubts, rate := r.doubts.all(), r.rate.Load()
 	err := r.db.Update(ctx, func(tx *store.Tx) error {
 		g = &group{
 			tx: tx, openWatches: &r.openWatches, positions: map[store.Scope]*position{},
@@ -133,6 +133,11 @@ func (r *Recorder) commit(ctx context.Context, ops []operation) error {
 		if err := g.finish(); err != nil {
 			return err
 		}
+		if rate != nil {
+			if err := tx.PutRate(*rate); err != nil {
+				return err
+			}
+		}
 		// Of lists and watches that were under way when something was excluded.
 		if rules := r.exclude.Rules(); len(rules) > 0 {
 			return tx.Exclude(exclusion{rules}, false)
@@ -144,6 +149,7 @@ func (r *Recorder) commit(ctx context.Context, ops []operation) error {
 	}
 	r.metrics.commits.Inc()
 	r.doubts.remove(doubts)
+	r.rate.CompareAndSwap(rate, nil)
 	for _, s := range g.stale {
 		r.report(s)
 	}

@@ -18,8 +18,10 @@ type Recorded struct {
 	store.Collection
 	Form    request.Form
 	Objects int
-	Bytes   int64        // of the payloads
-	Newest  store.Object // that has changed last, without its payload; zero: there are none
+	Bytes   int64 // of the payloads
+	// Newest is the object that has changed last, without its payload. Zero: there are none, or see
+	// FindNewest.
+	Newest store.Object
 	// Overtaken says what is known that is newer. Then it is not to be answered before it has caught
 	// up with that. Empty: nothing.
 	Overtaken string
@@ -60,10 +62,17 @@ func (r *Replayer) recorded(ctx context.Context, q Request) (found Recorded, err
 	if err == nil {
 		found.Objects, found.Bytes, err = r.db.Size(ctx, found.ID, found.Revision)
 	}
-	if err == nil && found.Objects > 0 {
-		found.Newest, err = r.db.Newest(ctx, found.ID, found.Revision, func(store.Object) bool { return true })
-	}
 	return found, err
+}
+
+// FindNewest sets Newest, which Recorded leaves out: it reads all rows, and most reads pass. It returns
+// store.ErrChanged if something newer was recorded.
+func (r *Recorded) FindNewest(ctx context.Context) (err error) {
+	r.Newest, err = r.replayer.db.Newest(ctx, r.ID, r.Revision, func(store.Object) bool { return true })
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	return err
 }
 
 // Unchanged returns the object that has changed last of those that have not changed since a

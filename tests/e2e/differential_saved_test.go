@@ -26,7 +26,7 @@ func TestSavedAnswersEqualOnlineAnswers(t *testing.T) {
 	f := s.dataset(random)
 	// A proof must be faster than a list.
 	f.annotate(s, func(int) bool { return true }, noise(64<<10))
-	p := s.pod(withoutApp, withSavedReads)
+	p := s.pod(withoutApp)
 	p.linkIs("online")
 	f.base = p.version()
 	asks := f.wide()

@@ -23,7 +23,7 @@ func TestASavedListAfterARestoreFromABackup(t *testing.T) {
 	})
 	s := newSiteIn(t, other)
 	s.thin(300)
-	p := s.pod(withoutApp, withSavedReads)
+	p := s.pod(withoutApp)
 	p.linkIs("online")
 	backup := t.TempDir()
 	s.must(other.Backup(t.Context(), backup))

@@ -19,9 +19,6 @@ import (
 	"rockpool.dev/tests/bed/link"
 )
 
-// withSavedReads has lists answered from the cache while the link is up.
-func withSavedReads(p *corev1.Pod) { p.Annotations["rockpool.dev/online-reads"] = "save" }
-
 // thinSite is a site behind a link of 1 Mbit/s, whose namespace has many ConfigMaps that do not
 // compress.
 func thinSite(t *testing.T, count int) *site {
@@ -105,7 +102,7 @@ func TestAListThatIsRecordedCostsWhatHasChanged(t *testing.T) {
 	t.Parallel()
 	const count = 2000
 	s := thinSite(t, count)
-	p := s.pod(withoutApp, withSavedReads)
+	p := s.pod(withoutApp)
 	p.linkIs("online")
 	mark := s.Link.Stats()
 	first := p.ask(get(s.configMaps()))[0]
@@ -250,7 +247,7 @@ func TestAnInformerThatRestartsCostsWhatHasChanged(t *testing.T) {
 			t.Parallel()
 			const count = 2000
 			s := thinSite(t, count)
-			p := s.pod(withoutApp, withSavedReads)
+			p := s.pod(withoutApp)
 			p.linkIs("online")
 			objects, first, whole := p.synced(watchList)
 			if diff := cmp.Diff(s.present(), objects); diff != "" {
@@ -280,7 +277,7 @@ func TestAnInformerThatRestartsCostsWhatHasChanged(t *testing.T) {
 // Not parallel: it restarts the API server.
 func TestAListWhoseVersionIsForgottenIsTheAPIServersOwn(t *testing.T) {
 	s := thinSite(t, 300)
-	p := s.pod(withoutApp, withSavedReads)
+	p := s.pod(withoutApp)
 	p.linkIs("online")
 	p.isPresent(p.ask(get(s.configMaps()))[0])
 	s.many(0, 3)
