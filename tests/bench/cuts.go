@@ -69,7 +69,6 @@ func (b *bench) cuts(ctx context.Context) error {
 		}
 	}
 	what := fmt.Sprintf("%d informers x %d pods", fleetSize, someObjects)
-	w := &podWriter{bench: b}
 	if err := b.caughtUp(ctx, what+", begin", fleets, nil); err != nil {
 		return err
 	}
@@ -94,7 +93,7 @@ func (b *bench) cuts(ctx context.Context) error {
 				o.down(f.link)
 			}
 			began := time.Now()
-			if err := w.change(ctx); err != nil {
+			if err := b.writer.change(ctx); err != nil {
 				return err
 			}
 			if o.meanwhile != nil {
@@ -214,15 +213,15 @@ func (b *bench) caughtUp(ctx context.Context, what string, fleets []*fleet, took
 	return nil
 }
 
-// podWriter changes pods.
+// podWriter changes pods. A run has one, so that each change is another one than those before.
 type podWriter struct {
-	bench *bench
-	next  int // change
+	*stage
+	next int // change
 }
 
 // change changes 20 of 2,000 pods, deletes one and creates one.
 func (w *podWriter) change(ctx context.Context) error {
-	api := w.bench.admin.CoreV1().Pods(someNamespace)
+	api := w.admin.CoreV1().Pods(someNamespace)
 	for range 20 {
 		w.next++
 		patch := fmt.Appendf(nil, `{"metadata":{"annotations":{"example.com/changed":"%d"}}}`, w.next)

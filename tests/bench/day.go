@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -16,16 +18,17 @@ import (
 
 // A workload is what a program does all day.
 type workload struct {
-	name string
-	// budget is a cache.write-budget; empty: none.
-	budget string
+	name     string
+	settings []string // more flags of the sidecar
+	// budget is a cache.write-budget in bytes; 0: none.
+	budget int64
 	// begin opens watches, and returns what is repeated, once in an interval.
 	begin    func(context.Context, *remote, *sync.WaitGroup) error
 	interval time.Duration
 	again    func(context.Context, *remote) error
-	// linkMB is how much more than direct access the link may carry a day, in MB, and flashMB is how
-	// much may be written to the disk; negative: no target.
-	linkMB, flashMB float64
+	// linkMB is how much the link may carry a day, in MB, linkPart is the same as a part of direct
+	// access, and flashMB is how much may be written to the disk; negative: no target.
+	linkMB, linkPart, flashMB float64
 }
 
 const (
@@ -54,7 +57,8 @@ func watchAll(ctx context.Context, r *remote, readers *sync.WaitGroup, paths ...
 	return nil
 }
 
-// workloads are the four of a day. The list of the last one does not change.
+// workloads are the four of a day, one with a budget and one with online.reads=save beside. The list
+// of the last two does not change.
 func workloads() []workload {
 	busy := func(ctx context.Context, r *remote, readers *sync.WaitGroup) error {
 		var paths []string
@@ -63,18 +67,20 @@ func workloads() []workload {
 		}
 		return watchAll(ctx, r, readers, paths...)
 	}
+	list := func(ctx context.Context, r *remote) error {
+		_, err := r.fetch(ctx, r.client, dayPath, asJSON, nil)
+		return err
+	}
 	return []workload{
-		{name: "no stream, no request", linkMB: 0, flashMB: 1},
-		{name: "3 quiet watches", linkMB: 1, flashMB: 10, begin: func(ctx context.Context, r *remote, readers *sync.WaitGroup) error {
+		{name: "no stream, no request", linkMB: 0, linkPart: -1, flashMB: 1},
+		{name: "3 quiet watches", linkMB: 1, linkPart: -1, flashMB: 10, begin: func(ctx context.Context, r *remote, readers *sync.WaitGroup) error {
 			of := "/api/v1/namespaces/" + someNamespace + "/"
 			return watchAll(ctx, r, readers, of+"configmaps", of+"services", of+"endpoints")
 		}},
-		{name: "20 informers, one change of 1 KiB a second", linkMB: -1, flashMB: -1, begin: busy},
-		{name: "the same with cache.write-budget=10Mi", budget: "10Mi", linkMB: -1, flashMB: -1, begin: busy},
-		{name: "a list of 200 each 10 s", linkMB: -1, flashMB: -1, interval: 10 * time.Second, again: func(ctx context.Context, r *remote) error {
-			_, err := r.fetch(ctx, r.client, dayPath, asJSON, nil)
-			return err
-		}},
+		{name: "20 informers, one change of 1 KiB a second", linkMB: -1, linkPart: 1, flashMB: -1, begin: busy},
+		{name: "the same with cache.write-budget=10Mi", budget: 10 << 20, linkMB: -1, linkPart: 1, flashMB: -1, begin: busy},
+		{name: "a list of 200 each 10 s, unchanged", settings: []string{"--online.reads", readsPass}, linkMB: -1, linkPart: 1, flashMB: 1, interval: 10 * time.Second, again: list},
+		{name: "the same with online.reads=save", settings: []string{"--online.reads", readsSave}, linkMB: -1, linkPart: 0.1, flashMB: 1, interval: 10 * time.Second, again: list},
 	}
 }
 
@@ -97,7 +103,7 @@ func (b *bench) day(ctx context.Context) (err error) {
 	all := workloads()
 	of := make([][]*remote, len(all))
 	for i, w := range all {
-		if of[i], err = b.remotes(ctx, fmt.Sprint("day-", i), w.settings()...); err != nil {
+		if of[i], err = b.remotes(ctx, fmt.Sprint("day-", i), w.flags()...); err != nil {
 			return err
 		}
 		for _, r := range of[i] {
@@ -113,55 +119,86 @@ func (b *bench) day(ctx context.Context) (err error) {
 	if err := b.passDay(ctx, 3*time.Minute, all, of); err != nil {
 		return err
 	}
-	type mark struct {
-		wire link.Stats
-		disk int64
-	}
-	marks := map[*remote]mark{}
-	for i := range all {
-		for _, r := range of[i] {
-			m := mark{wire: r.wan.Stats()}
-			if r.sidecar != nil {
-				if m.disk, err = writtenBy(r.sidecar.pid()); err != nil {
-					return err
-				}
-			}
-			marks[r] = m
-		}
+	marks, err := markDay(of)
+	if err != nil {
+		return err
 	}
 	if err := b.passDay(ctx, window, all, of); err != nil {
 		return err
 	}
+	ends, err := markDay(of)
+	if err != nil {
+		return err
+	}
 	for i, w := range all {
 		wire, disk := series{}, series{}
+		var lasted time.Duration
+		var written int64
 		for _, r := range of[i] {
-			wire.add(r.name, float64(r.wan.Stats().Since(marks[r].wire).Wire())*aDay/1e6)
+			wire.add(r.name, float64(ends[r].wire.Since(marks[r].wire).Wire())*aDay/1e6)
 			if r.sidecar != nil {
-				n, err := writtenBy(r.sidecar.pid())
-				if err != nil {
-					return err
-				}
-				disk.add(r.name, float64(n-marks[r].disk)*aDay/1e6)
+				disk.add(r.name, float64(ends[r].disk-marks[r].disk)*aDay/1e6)
+				lasted, written = time.Since(r.sidecar.started), ends[r].disk
 			}
 		}
-		row := b.report.compare("a day, "+w.name, "bytes on the link, both ways", "MB", wire)
-		if w.linkMB >= 0 {
-			row.atMost(wire.median("on"), w.linkMB, "on")
-		}
-		row = b.report.compare("a day, "+w.name, "bytes written to the disk", "MB", disk)
-		if w.flashMB >= 0 {
-			row.atMost(disk.median("on"), w.flashMB, "on")
+		b.report.day(w, wire, disk)
+		if w.budget > 0 {
+			of := float64(written) / allowedBy(w.budget, lasted)
+			b.report.note("a day, "+w.name, "written since the start, of what the budget allows by then", "x", none, of).atMost(of, 1.05, "on")
 		}
 	}
 	return nil
 }
 
-// settings are those of the workload's sidecar.
-func (w *workload) settings() []string {
-	if w.budget == "" {
-		return nil
+// dayMark is what a remote has cost so far.
+type dayMark struct {
+	wire link.Stats
+	disk int64
+}
+
+func markDay(of [][]*remote) (map[*remote]dayMark, error) {
+	marks := map[*remote]dayMark{}
+	for _, r := range slices.Concat(of...) {
+		m := dayMark{wire: r.wan.Stats()}
+		if r.sidecar != nil {
+			var err error
+			if m.disk, err = writtenBy(r.sidecar.pid()); err != nil {
+				return nil, err
+			}
+		}
+		marks[r] = m
 	}
-	return []string{"--cache.write-budget", w.budget}
+	return marks, nil
+}
+
+// day adds the rows of a workload, in MB a day.
+func (r *report) day(w workload, wire, disk series) {
+	what := "a day, " + w.name
+	line := r.compare(what, "bytes on the link, both ways", "MB", wire)
+	switch {
+	case w.linkMB >= 0:
+		line.atMost(wire.median("on"), w.linkMB, "on")
+	case w.linkPart >= 0:
+		line.atMost(wire.ratio("on", "direct"), w.linkPart, "on x")
+	}
+	line = r.compare(what, "bytes written to the disk", "MB", disk)
+	if w.flashMB >= 0 {
+		line.atMost(disk.median("on"), w.flashMB, "on")
+	}
+}
+
+// allowedBy is what cache.write-budget allows in a time since the start: a tenth of a day's budget at
+// once, and the rest evenly over the day.
+func allowedBy(budget int64, since time.Duration) float64 {
+	return float64(budget) * (0.1 + 0.9*since.Hours()/24)
+}
+
+// flags are those of the workload's sidecar.
+func (w *workload) flags() []string {
+	if w.budget == 0 {
+		return w.settings
+	}
+	return append([]string{"--cache.write-budget", strconv.FormatInt(w.budget, 10)}, w.settings...)
 }
 
 // passDay has the programs do what they repeat, and changes one object a second.

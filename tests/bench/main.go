@@ -66,6 +66,7 @@ type bench struct {
 	on     *target // recording
 	off    *target // not recording
 	nginx  *target // nil: the case has none, or it is not installed
+	writer *podWriter
 }
 
 // benchCase is a part of the run.
@@ -146,6 +147,7 @@ func run(ctx context.Context, o options) (err error) {
 		if b.stage, err = newStage(ctx, o); err != nil {
 			return err
 		}
+		b.writer = &podWriter{stage: b.stage}
 		defer func() {
 			if stopErr := b.stop(); err == nil {
 				err = stopErr

@@ -34,7 +34,7 @@ func (b *bench) saved(ctx context.Context) error {
 		return err
 	}
 	progress("saved: filled with %.0f MB", fill/1e6)
-	if err := (&podWriter{bench: b}).change(ctx); err != nil {
+	if err := b.writer.change(ctx); err != nil {
 		return err
 	}
 	used, took := series{}, series{}
