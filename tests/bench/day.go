@@ -143,8 +143,8 @@ func (b *bench) day(ctx context.Context) (err error) {
 		}
 		b.report.day(w, wire, disk)
 		if w.budget > 0 {
-			of := float64(written) / allowedBy(w.budget, lasted)
-			b.report.note("a day, "+w.name, "written since the start, of what the budget allows by then", "x", none, of).atMost(of, 1.05, "on")
+			part := float64(written) / allowedBy(w.budget, lasted)
+			b.report.note("a day, "+w.name, "written since the start, of what the budget allows by then", "x", none, part).atMost(1.05, ofOn)
 		}
 	}
 	return nil
@@ -177,13 +177,13 @@ func (r *report) day(w workload, wire, disk series) {
 	line := r.compare(what, "bytes on the link, both ways", "MB", wire)
 	switch {
 	case w.linkMB >= 0:
-		line.atMost(wire.median("on"), w.linkMB, "on")
+		line.atMost(w.linkMB, ofOn)
 	case w.linkPart >= 0:
-		line.atMost(wire.ratio("on", "direct"), w.linkPart, "on x")
+		line.atMost(w.linkPart, ofRatio)
 	}
 	line = r.compare(what, "bytes written to the disk", "MB", disk)
 	if w.flashMB >= 0 {
-		line.atMost(disk.median("on"), w.flashMB, "on")
+		line.atMost(w.flashMB, ofOn)
 	}
 }
 

@@ -137,8 +137,8 @@ func (b *bench) savedList(ctx context.Context, c savedClient, shape link.Shape) 
 	if c.whole {
 		bytes, seconds = 0.03, 0.1
 	}
-	b.report.compare(what, "over the link, both ways", "KB", used).atMost(used.ratio("on", "direct"), bytes, "on x")
-	b.report.compare(what, "until it has ended", "s", took).atMost(took.ratio("on", "direct"), seconds, "on x")
+	b.report.compare(what, "over the link, both ways", "KB", used).atMost(bytes, ofRatio)
+	b.report.compare(what, "until it has ended", "s", took).atMost(seconds, ofRatio)
 	return nil
 }
 
