@@ -10,20 +10,20 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"slices"
-	"strings"
 	"syscall"
 )
 
 // options are the flags.
 type options struct {
 	json    string
+	table   string
+	from    string
 	short   bool
 	rounds  int
 	cases   string
@@ -35,12 +35,15 @@ type options struct {
 func main() {
 	var o options
 	flag.StringVar(&o.json, "json", "", "Also write the results to this file, as JSON.")
+	flag.StringVar(&o.table, "table", "", "Also write the table into this document in Markdown, which has a place for it; - writes it to standard output.")
+	flag.StringVar(&o.from, "from", "", "Measure nothing: show the run in this file, written with --json.")
 	flag.BoolVar(&o.short, "short", false, "Fewer and shorter rounds, no 10,000-object lists.")
-	flag.IntVar(&o.rounds, "rounds", 0, "Rounds of each case; 0: 10, or 3 with --short.")
-	flag.StringVar(&o.cases, "cases", "", "Run only these cases, comma-separated, or all: "+strings.Join(caseNames(false), ", ")+"; and those that take minutes each: "+strings.Join(caseNames(true), ", ")+".")
+	flag.IntVar(&o.rounds, "rounds", 0, "Most rounds of a case; 0: 10, or 3 with --short.")
+	flag.StringVar(&o.cases, "cases", "", "Run only these cases, comma-separated, or all; without it, those that are not long.")
 	flag.StringVar(&o.sidecar, "sidecar", "", "Measure this rockpool-sidecar instead of building one from this module.")
 	flag.StringVar(&o.base, "base", "", "Compare with the run in this file, written with --json.")
 	flag.BoolVar(&o.check, "check", false, "Fail if anything is worse than in the run of --base.")
+	flag.Usage = usage
 	flag.Parse()
 	if o.rounds == 0 {
 		o.rounds = 10
@@ -69,67 +72,10 @@ type bench struct {
 	writer *podWriter
 }
 
-// benchCase is a part of the run.
-type benchCase struct {
-	name string
-	run  func(*bench, context.Context) error
-	// nginx says that nginx is a target, too, and that allocated bytes are counted.
-	nginx bool
-	// long cases are only run if they are asked for.
-	long bool
-	// alone says that the case needs neither an API server nor the sidecars of the others.
-	alone bool
-}
-
-var cases = []benchCase{
-	{name: "start", run: (*bench).start},
-	{name: "restart", run: (*bench).restart},
-	{name: "get", run: (*bench).get, nginx: true},
-	{name: "throughput", run: (*bench).throughput, nginx: true},
-	{name: "list", run: (*bench).lists, nginx: true},
-	{name: "filters", run: (*bench).filters},
-	{name: "relist", run: (*bench).relist},
-	{name: "watch", run: (*bench).watches},
-	{name: "crowd", run: (*bench).crowd},
-	{name: "memory", run: (*bench).memory},
-	{name: "offline", run: (*bench).offline},
-	{name: "admission", run: (*bench).admission},
-	{name: "density", run: (*bench).density, long: true},
-	{name: "cuts", run: (*bench).cuts, long: true},
-	{name: "thin", run: (*bench).thin, long: true},
-	{name: "saved", run: (*bench).saved, long: true},
-	{name: "day", run: (*bench).day, long: true},
-	{name: "instructions", run: (*bench).instructions, long: true, alone: true},
-}
-
-func caseNames(long bool) (names []string) {
-	for _, c := range cases {
-		if c.long == long {
-			names = append(names, c.name)
-		}
-	}
-	return names
-}
-
-func (o options) chosen() (chosen []benchCase, err error) {
-	switch o.cases {
-	case "":
-		return slices.DeleteFunc(slices.Clone(cases), func(c benchCase) bool { return c.long }), nil
-	case "all":
-		return cases, nil
-	}
-	for name := range strings.SplitSeq(o.cases, ",") {
-		i := slices.IndexFunc(cases, func(c benchCase) bool { return c.name == name })
-		if i < 0 {
-			all := slices.Concat(caseNames(false), caseNames(true))
-			return nil, fmt.Errorf("--cases: %q is unknown; there are %s, and all", name, strings.Join(all, ", "))
-		}
-		chosen = append(chosen, cases[i])
-	}
-	return chosen, nil
-}
-
 func run(ctx context.Context, o options) (err error) {
+	if o.from != "" {
+		return show(o)
+	}
 	chosen, err := o.chosen()
 	if err != nil {
 		return err
@@ -168,14 +114,8 @@ func run(ctx context.Context, o options) (err error) {
 		worse = regressions(before, b.report)
 	}
 	b.report.printComparison(os.Stdout, before, worse)
-	if o.json != "" {
-		text, err := json.MarshalIndent(b.report, "", "  ")
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(o.json, append(text, '\n'), 0o644); err != nil {
-			return err
-		}
+	if err := b.report.store(o); err != nil {
+		return err
 	}
 	if n := len(b.report.Wrong); n > 0 {
 		return fmt.Errorf("%d wrong answers or lost events, the first: %s", n, b.report.Wrong[0])
@@ -221,7 +161,7 @@ func (b *bench) turn(ctx context.Context, c benchCase) error {
 	}
 	load := m.load(c.name)
 	b.report.Load = append(b.report.Load, load)
-	progress("case %s: %s", c.name, load)
+	progress("case %s", load)
 	return nil
 }
 

@@ -190,3 +190,59 @@ func TestTheStoredRunIsOne(t *testing.T) {
 		t.Errorf("%d rows of version %q, wrong: %v", len(r.Rows), r.Version, r.Wrong)
 	}
 }
+
+func TestTheTableOfTheDocumentIsThatOfTheStoredRun(t *testing.T) {
+	r, err := readReport("../../docs/benchmarks.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("../../docs/benchmarks.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, table, after, err := tableIn(string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := r.document(before, after); want != string(text) {
+		t.Errorf("the table of docs/benchmarks.md, %d bytes, is not that of docs/benchmarks.json.\n"+
+			"Write it by: go run ./tests/bench --from docs/benchmarks.json --table docs/benchmarks.md", len(table))
+	}
+}
+
+func TestATableReplacesTheOneBefore(t *testing.T) {
+	r := &report{Version: "v1", Rounds: 10}
+	r.compare("GET", "p50", "ms", series{"direct": {1, 1, 1}, "on": {1, 2, 3}}).atMost(2.5, ofRatio)
+	r.note("GET", "RSS", "MiB", none, 3)
+	path := filepath.Join(t.TempDir(), "page.md")
+	if err := os.WriteFile(path, []byte("# Costs\n"+tableBegins+"old\n"+tableEnds+"more\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := r.store(options{table: path}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"# Costs\n" + tableBegins, tableEnds + "more\n",
+		"| GET | p50 | ms | 1.00 |  |  | 2.00 |  |  | 2.00 | 1.00–3.00 | on x ≤ 2.5 | close |\n|  | RSS | MiB |  |  |  | 3.00 |  |  |  |  |  |  |\n",
+	} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	if strings.Contains(string(text), "old") {
+		t.Errorf("the old table is left in\n%s", text)
+	}
+	if err := r.store(options{table: filepath.Join(t.TempDir(), "none.md")}); err == nil {
+		t.Error("a document that does not exist has a table")
+	}
+	r.wrong("an event was lost")
+	if err := r.store(options{table: path}); err == nil {
+		t.Error("a run with wrong answers has a table")
+	}
+}

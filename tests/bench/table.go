@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -103,5 +104,47 @@ func (r *report) writeTable(path string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	return os.WriteFile(path, []byte(before+tableBegins+"\n"+r.markdown()+"\n"+tableEnds+after), 0o644)
+	return os.WriteFile(path, []byte(r.document(before, after)), 0o644)
+}
+
+// document is a document with the table.
+func (r *report) document(before, after string) string {
+	return before + tableBegins + "\n" + r.markdown() + "\n" + tableEnds + after
+}
+
+// store writes the results to the files of the options. A run with wrong answers gets no table, and
+// does not replace the run that the document's table is of.
+func (r *report) store(o options) error {
+	if o.table != "" && len(r.Wrong) > 0 {
+		return fmt.Errorf("%d wrong answers or lost events, so that nothing is written; the first: %s", len(r.Wrong), r.Wrong[0])
+	}
+	if o.json != "" {
+		text, err := json.MarshalIndent(r, "", "  ")
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(o.json, append(text, '\n'), 0o644); err != nil {
+			return err
+		}
+	}
+	switch o.table {
+	case "":
+		return nil
+	case "-":
+		_, err := os.Stdout.WriteString(r.markdown())
+		return err
+	}
+	return r.writeTable(o.table)
+}
+
+// show shows a stored run.
+func show(o options) error {
+	r, err := readReport(o.from)
+	if err != nil {
+		return fmt.Errorf("--from: %w", err)
+	}
+	if o.table == "" {
+		r.print(os.Stdout)
+	}
+	return r.store(o)
 }
