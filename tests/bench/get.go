@@ -41,7 +41,7 @@ func newCosts() *costs { return &costs{cpu: series{}, allocated: series{}} }
 
 // of adds the costs of the requests that f sends. f returns their number.
 func (c *costs) of(ctx context.Context, t *target, f func() (int, error)) error {
-	counted := t.sidecar != nil && t.sidecar.metrics != ""
+	counted := t.sidecar != nil && t.sidecar.metricsAddress != ""
 	var before, after float64
 	var err error
 	if counted {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -138,8 +139,9 @@ func (b *bench) informers(ctx context.Context, name string, over *link.Link, siz
 	config := &rest.Config{Host: "https://" + over.Address(), BearerToken: b.token, TLSClientConfig: rest.TLSClientConfig{CAData: b.plane.CA()}}
 	f := &fleet{name: name, link: over}
 	f.traffic()
+	var c *sidecar
 	if reads != "" {
-		c, err := b.startSidecar(ctx, sidecarOptions{name: "reads-" + reads, record: true, upstream: over.Address(), settings: []string{"--online.reads", reads}})
+		c, err = b.startSidecar(ctx, sidecarOptions{name: "reads-" + reads, record: true, metrics: true, upstream: over.Address(), settings: []string{"--online.reads", reads}})
 		if err != nil {
 			return 0, 0, err
 		}
@@ -158,5 +160,13 @@ func (b *bench) informers(ctx context.Context, name string, over *link.Link, siz
 	if err := b.await(ctx, []*fleet{f}, nil); err != nil {
 		return 0, 0, err
 	}
-	return f.traffic(), time.Since(begun), nil
+	bytes, took = f.traffic(), time.Since(begun)
+	if c != nil && size > 1 {
+		answers, err := c.metrics(ctx, "rockpool_saved_reads_total")
+		if err != nil {
+			return 0, 0, err
+		}
+		progress("saved: %.0f s, %.1f MB: %s", took.Seconds(), bytes/1e6, strings.Join(answers, ", "))
+	}
+	return bytes, took, nil
 }
