@@ -45,10 +45,23 @@ func TestTheCasesOfARunAreThoseThatAreAskedFor(t *testing.T) {
 	}
 }
 
-func TestAWriteBudgetAllowsATenthAtOnceAndAllInADay(t *testing.T) {
-	for since, want := range map[time.Duration]float64{0: 100, 12 * time.Hour: 550, 24 * time.Hour: 1000} {
-		if got := allowedBy(1000, since); math.Abs(got-want) > 1e-9 {
-			t.Errorf("%v after the start: %v bytes, want %v", since, got, want)
-		}
+func TestTheFirstDayOfABudgetHasWhatTheStartWroteAndTheRestAtItsPace(t *testing.T) {
+	for name, tt := range map[string]struct {
+		written int64
+		since   time.Duration
+		want    float64
+	}{
+		"nothing yet":                           {0, 0, 0.9},
+		"the tenth that may be written at once": {100, 0, 1},
+		"twice that":                            {200, 0, 1.1},
+		"half of the day, at its pace":          {550, 12 * time.Hour, 1},
+		"the whole day":                         {1000, 24 * time.Hour, 1},
+		"the whole day, too much":               {1200, 24 * time.Hour, 1.2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := firstDay(1000, tt.written, tt.since); math.Abs(got-tt.want) > 1e-9 {
+				t.Errorf("%v of the budget, want %v", got, tt.want)
+			}
+		})
 	}
 }

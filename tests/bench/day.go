@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -77,15 +79,16 @@ func workloads() []workload {
 			of := "/api/v1/namespaces/" + someNamespace + "/"
 			return watchAll(ctx, r, readers, of+"configmaps", of+"services", of+"endpoints")
 		}},
-		{name: "20 informers, one change of 1 KiB a second", linkMB: -1, linkPart: 1, flashMB: -1, begin: busy},
-		{name: "the same with cache.write-budget=10Mi", budget: 10 << 20, linkMB: -1, linkPart: 1, flashMB: -1, begin: busy},
-		{name: "a list of 200 each 10 s, unchanged", settings: []string{"--online.reads", readsPass}, linkMB: -1, linkPart: 1, flashMB: 1, interval: 10 * time.Second, again: list},
+		{name: "20 informers, one change of 1 KiB a second", linkMB: -1, linkPart: 1.05, flashMB: -1, begin: busy},
+		{name: "the same with cache.write-budget=10Mi", budget: 10 << 20, linkMB: -1, linkPart: 1.05, flashMB: -1, begin: busy},
+		{name: "a list of 200 each 10 s, unchanged", settings: []string{"--online.reads", readsPass}, linkMB: -1, linkPart: 1.05, flashMB: 1, interval: 10 * time.Second, again: list},
 		{name: "the same with online.reads=save", settings: []string{"--online.reads", readsSave}, linkMB: -1, linkPart: 0.1, flashMB: 1, interval: 10 * time.Second, again: list},
 	}
 }
 
 // day counts what a day costs: the link both ways, and the disk. Each workload has a link of its own
-// directly and through a sidecar. All run for a while at the same time, and what they cost is
+// directly and through a sidecar, and a rate at which a list takes longer than a proof that it has not
+// changed. All run for a while at the same time, and what they cost is
 // multiplied.
 func (b *bench) day(ctx context.Context) (err error) {
 	window := 10 * time.Minute
@@ -108,6 +111,7 @@ func (b *bench) day(ctx context.Context) (err error) {
 		}
 		for _, r := range of[i] {
 			defer r.close()
+			r.wan.SetShape(thinShape, thinShape)
 			if w.begin != nil {
 				if err := w.begin(running, r, &readers); err != nil {
 					return err
@@ -143,8 +147,8 @@ func (b *bench) day(ctx context.Context) (err error) {
 		}
 		b.report.day(w, wire, disk)
 		if w.budget > 0 {
-			part := float64(written) / allowedBy(w.budget, lasted)
-			b.report.note("a day, "+w.name, "written since the start, of what the budget allows by then", "x", none, part).atMost(1.05, ofOn)
+			part := firstDay(w.budget, written, lasted)
+			b.report.note("a day, "+w.name, "first 24 hours, the rest of them at the budget's pace, of the budget", "x", none, part).atMost(1.05, ofOn)
 		}
 	}
 	return nil
@@ -187,10 +191,12 @@ func (r *report) day(w workload, wire, disk series) {
 	}
 }
 
-// allowedBy is what cache.write-budget allows in a time since the start: a tenth of a day's budget at
-// once, and the rest evenly over the day.
-func allowedBy(budget int64, since time.Duration) float64 {
-	return float64(budget) * (0.1 + 0.9*since.Hours()/24)
+// firstDay is what is written in 24 hours from the start, as a part of the budget, if so much was
+// written in a time since the start. The rest is not measured: one group is a large part of what the
+// budget allows in ten minutes, which is nine tenths of it evenly over the day. So the result shows
+// whether the start has kept to the other tenth.
+func firstDay(budget, written int64, since time.Duration) float64 {
+	return float64(written)/float64(budget) + 0.9*(1-since.Hours()/24)
 }
 
 // flags are those of the workload's sidecar.
@@ -226,7 +232,7 @@ func (b *bench) passDay(ctx context.Context, window time.Duration, all []workloa
 			}
 		}
 	}
-	each(time.Second, func(i int) error { return b.change(ctx, dayNamespace(i%dayNamespaces), i) })
+	each(time.Second, func(i int) error { return b.change(ctx, dayNamespace(i%dayNamespaces)) })
 	repeating.Wait()
 	return failed
 }
@@ -237,7 +243,7 @@ func (b *bench) prepareDay(ctx context.Context) error {
 	for i := range dayObjects {
 		object := &corev1.ConfigMap{
 			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("day-", i), Labels: map[string]string{"day": ""}},
-			Data:       map[string]string{"text": fmt.Sprintf("%01024d", i)},
+			Data:       map[string]string{"text": bulkText()},
 		}
 		if _, err := api.Create(ctx, object, metav1.CreateOptions{}); err != nil {
 			return err
@@ -251,12 +257,19 @@ func (b *bench) prepareDay(ctx context.Context) error {
 	return nil
 }
 
+// bulkText is 1 KiB that hardly compresses.
+func bulkText() string {
+	random := make([]byte, 768)
+	_, _ = rand.Read(random) // it never fails
+	return base64.StdEncoding.EncodeToString(random)
+}
+
 // change changes a ConfigMap of 1 KiB.
-func (b *bench) change(ctx context.Context, namespace string, i int) error {
+func (b *bench) change(ctx context.Context, namespace string) error {
 	api := b.admin.CoreV1().ConfigMaps(namespace)
 	object := &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: "changing"},
-		Data:       map[string]string{"text": fmt.Sprintf("%01024d", i)},
+		Data:       map[string]string{"text": bulkText()},
 	}
 	_, err := api.Update(ctx, object, metav1.UpdateOptions{})
 	if err != nil {

@@ -14,6 +14,9 @@ import (
 	"rockpool.dev/tests/bed/link"
 )
 
+// thinShape is a link of 1 Mbit/s.
+var thinShape = link.Shape{Rate: 1_000_000 / 8, Queue: 64 << 10, RoundTrip: 100 * time.Millisecond}
+
 // saved measures what a program costs a thin link that starts again after a power cut, with
 // online.reads=save: 20 informers of client-go with its defaults on the same 2,000 pods, of which 1 %
 // have changed. Each has a selector of its own, so that they share nothing. Directly, all of them
@@ -29,7 +32,6 @@ func (b *bench) saved(ctx context.Context) error {
 		return err
 	}
 	defer wan.Close()
-	shape := link.Shape{Rate: 1_000_000 / 8, Queue: 64 << 10, RoundTrip: 100 * time.Millisecond}
 	fill, _, err := b.informers(ctx, "on", wan, fleetSize, readsSave)
 	if err != nil {
 		return err
@@ -39,7 +41,7 @@ func (b *bench) saved(ctx context.Context) error {
 		return err
 	}
 	used, took := series{}, series{}
-	wan.SetShape(shape, shape)
+	wan.SetShape(thinShape, thinShape)
 	bytes, last, err := b.informers(ctx, "on", wan, fleetSize, readsSave)
 	if err != nil {
 		return err
@@ -52,7 +54,7 @@ func (b *bench) saved(ctx context.Context) error {
 		return err
 	}
 	defer plain.Close()
-	plain.SetShape(shape, shape)
+	plain.SetShape(thinShape, thinShape)
 	if bytes, last, err = b.informers(ctx, "direct", plain, 1, ""); err != nil {
 		return err
 	}
@@ -61,7 +63,7 @@ func (b *bench) saved(ctx context.Context) error {
 	what := fmt.Sprintf("program of %d informers x %d pods restarts, 1 %% changed, 1 Mbit/s, 100 ms", fleetSize, someObjects)
 	b.report.compare(what, "over the link, both ways", "KB", used).atMost(0.03, ofRatio)
 	b.report.compare(what, "until all have all", "s", took).atMost(0.1, ofRatio)
-	if err := b.savedLists(ctx, shape); err != nil {
+	if err := b.savedLists(ctx); err != nil {
 		return err
 	}
 	return b.fastReads(ctx)

@@ -93,21 +93,21 @@ func installNode(ctx context.Context, directory string) error {
 
 // savedLists measures what programs cost a thin link that list once, as `saved` does it for
 // informers.
-func (b *bench) savedLists(ctx context.Context, shape link.Shape) error {
+func (b *bench) savedLists(ctx context.Context) error {
 	all, err := b.savedClients(ctx)
 	if err != nil {
 		return err
 	}
 	for _, c := range all {
 		progress("saved: %s", c.name)
-		if err := b.savedList(ctx, c, shape); err != nil {
+		if err := b.savedList(ctx, c); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (b *bench) savedList(ctx context.Context, c savedClient, shape link.Shape) error {
+func (b *bench) savedList(ctx context.Context, c savedClient) error {
 	wan, err := link.New(b.plane.Address())
 	if err != nil {
 		return err
@@ -119,7 +119,7 @@ func (b *bench) savedList(ctx context.Context, c savedClient, shape link.Shape) 
 	if err := b.writer.change(ctx); err != nil {
 		return err
 	}
-	wan.SetShape(shape, shape)
+	wan.SetShape(thinShape, thinShape)
 	used, took := series{}, series{}
 	for _, t := range []struct {
 		name    string
