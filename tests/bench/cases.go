@@ -23,7 +23,7 @@ type benchCase struct {
 }
 
 var cases = []benchCase{
-	{name: "start", run: (*bench).start, seconds: 20},
+	{name: "start", run: (*bench).start, seconds: 6},
 	{name: "restart", run: (*bench).restart, seconds: 22},
 	{name: "get", run: (*bench).get, seconds: 21, nginx: true},
 	{name: "throughput", run: (*bench).throughput, seconds: 72, nginx: true},

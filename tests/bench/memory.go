@@ -21,31 +21,44 @@ func (b *bench) start(ctx context.Context) error {
 	}
 	b.report.medians("start", "to the first TLS handshake, new cache", "ms", series{"off": ready[0], "on": ready[1]}).atMost(300, ofOn)
 
-	m := memories{}
-	for i := range min(b.rounds, 3) {
-		for _, name := range []string{"off", "on"} {
-			if err := b.idle(ctx, fmt.Sprint("idle-", name, i), name, m); err != nil {
-				return err
-			}
-		}
+	m, err := b.idle(ctx, min(b.rounds, 3))
+	if err != nil {
+		return err
 	}
 	b.report.memory("idle, 3 s after the start", m, 24, 8)
 	return nil
 }
 
-// idle adds the memory of a new sidecar that nobody asks.
-func (b *bench) idle(ctx context.Context, directory, name string, m memories) error {
-	c, err := b.startSidecar(ctx, sidecarOptions{name: directory, record: name == "on"})
-	if err != nil {
-		return err
+// idle returns the memory of new sidecars that nobody asks. They start one after the other, and wait
+// together.
+func (b *bench) idle(ctx context.Context, rounds int) (memories, error) {
+	m := memories{}
+	var began []*sidecar
+	defer func() {
+		for _, c := range began {
+			c.stop()
+		}
+	}()
+	names := []string{"off", "on"}
+	for i := range rounds * len(names) {
+		name := names[i%len(names)]
+		c, err := b.startSidecar(ctx, sidecarOptions{name: fmt.Sprint("idle-", name, i), record: name == "on"})
+		if err != nil {
+			return m, err
+		}
+		began = append(began, c)
 	}
-	defer c.stop()
-	if err := until(ctx, c.started.Add(3*time.Second)); err != nil {
-		return err
+	for i, c := range began {
+		if err := until(ctx, c.started.Add(3*time.Second)); err != nil {
+			return m, err
+		}
+		now, err := memoryOf(c.pid())
+		if err != nil {
+			return m, err
+		}
+		m.add(names[i%len(names)], now)
 	}
-	now, err := memoryOf(c.pid())
-	m.add(name, now)
-	return err
+	return m, nil
 }
 
 // memories are those of the two sidecars, in rounds.
