@@ -120,7 +120,7 @@ func run(ctx context.Context, o options) (err error) {
 	if n := len(b.report.Wrong); n > 0 {
 		return fmt.Errorf("%d wrong answers or lost events, the first: %s", n, b.report.Wrong[0])
 	}
-	if n := len(worse); n > 0 && o.check {
+	if n := failures(worse); n > 0 && o.check {
 		return fmt.Errorf("%d values are worse than in the run of %s", n, before.Version)
 	}
 	return nil
@@ -155,9 +155,12 @@ func (b *bench) turn(ctx context.Context, c benchCase) error {
 	if err := b.ready(ctx); err != nil {
 		return err
 	}
-	m := watchMachine()
+	m, first := watchMachine(), len(b.report.Rows)
 	if err := c.run(b, ctx); err != nil {
 		return err
+	}
+	for i := range b.report.Rows[first:] {
+		b.report.Rows[first+i].Part = c.name
 	}
 	load := m.load(c.name)
 	b.report.Load = append(b.report.Load, load)

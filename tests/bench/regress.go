@@ -18,6 +18,8 @@ const (
 	leastUnmeasured = 0.5
 	// noises is by how many of the two runs' deviations a value must be worse.
 	noises = 4
+	// mostOthers is how many CPUs other programs may take in a case whose times are compared.
+	mostOthers = 0.25
 )
 
 // readReport reads the results of an earlier run.
@@ -37,6 +39,18 @@ func readReport(path string) (*report, error) {
 type regression struct {
 	row
 	before, now, allowed float64 // allowed is the worst value that is no regression
+	// others is how many CPUs other programs took in one of the runs, if that may be the cause.
+	others float64
+}
+
+// failures is how many regressions other programs cannot have caused.
+func failures(found []regression) (n int) {
+	for _, f := range found {
+		if f.others == 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // regressions compares a run with an earlier one. Rows that only one of them has are left out.
@@ -50,10 +64,27 @@ func regressions(before, now *report) (found []regression) {
 		b.Target = n.Target // both are judged by the same value
 		allowed := worstAllowed(b, n)
 		if isWorse(n, n.judged(), allowed) && !overlap(b, n) {
-			found = append(found, regression{n, b.judged(), n.judged(), allowed})
+			found = append(found, regression{n, b.judged(), n.judged(), allowed, disturbed(before, now, n)})
 		}
 	}
 	return found
+}
+
+// counted are the units of what other programs do not change.
+var counted = []string{"bytes", "KiB", "MiB", "KB", "MB", "%", "1000"}
+
+// disturbed is how many CPUs other programs took in the case of a row, in the run in which they took
+// more, if that changes what the row measures; else 0.
+func disturbed(before, now *report, r row) (others float64) {
+	if slices.Contains(counted, r.Unit) {
+		return 0
+	}
+	for _, l := range slices.Concat(before.Load, now.Load) {
+		if l.Case == r.Part && l.Others > mostOthers {
+			others = max(others, l.Others)
+		}
+	}
+	return others
 }
 
 // isWorse compares two values of a row. NaN is not worse, and nothing is worse than NaN.
@@ -148,7 +179,11 @@ func (r *report) printComparison(w io.Writer, before *report, found []regression
 		return
 	}
 	for _, f := range found {
-		fmt.Fprintf(w, "WORSE than %s: %s, %s: %v, was %v (up to %v is noise)\n", before.Version, f.Case, f.Measure, number(f.now), number(f.before), number(f.allowed))
+		word, cause := "WORSE", ""
+		if f.others > 0 {
+			word, cause = "worse", fmt.Sprintf("; other programs took %.2f CPUs in one of the runs", f.others)
+		}
+		fmt.Fprintf(w, "%s than %s: %s, %s: %v, was %v (up to %v is noise%s)\n", word, before.Version, f.Case, f.Measure, number(f.now), number(f.before), number(f.allowed), cause)
 	}
 	if len(found) == 0 {
 		fmt.Fprintf(w, "nothing is worse than in the run of %s\n", before.Version)

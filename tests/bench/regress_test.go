@@ -100,6 +100,32 @@ func TestOnlyWhatIsWorseBeyondTheNoiseIsARegression(t *testing.T) {
 	}
 }
 
+func TestOtherProgramsMayHaveMadeTimesWorseButNotCounts(t *testing.T) {
+	run := func(unit string, value, others float64) *report {
+		r := &report{Load: []load{{Case: "list", Others: 1.9}, {Case: "get", Others: others}}}
+		r.medians("GET", "cost", unit, series{"on": around(value, 0.01)}).Part = "get"
+		return r
+	}
+	for name, tt := range map[string]struct {
+		before, now *report
+		failures    int
+	}{
+		"times, a quiet machine both times":    {run("ms", 1, 0.1), run("ms", 2, 0.1), 1},
+		"times, other programs now":            {run("ms", 1, 0.1), run("ms", 2, 0.9), 0},
+		"times, other programs then":           {run("ms", 1, 0.9), run("ms", 2, 0.1), 0},
+		"memory, other programs both times":    {run("MiB", 1, 0.9), run("MiB", 2, 0.9), 1},
+		"allocations, other programs now":      {run("bytes", 1, 0.1), run("bytes", 2, 0.9), 1},
+		"nothing is worse, and there is noise": {run("ms", 1, 0.9), run("ms", 1, 0.9), 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			found := regressions(tt.before, tt.now)
+			if got := failures(found); got != tt.failures {
+				t.Errorf("%d failures, want %d: %+v", got, tt.failures, found)
+			}
+		})
+	}
+}
+
 func TestAMissedTargetIsMissedSinceTheFirstRunThatMissedIt(t *testing.T) {
 	line := func(target, verdict, since string) row {
 		return row{Case: "GET", Measure: "p50", Target: target, Verdict: verdict, MissedSince: since}

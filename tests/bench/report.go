@@ -25,6 +25,7 @@ type report struct {
 
 // row is one line of the table. A value that does not apply is NaN.
 type row struct {
+	Part       string `json:"part,omitempty"` // name of the benchCase
 	Case       string `json:"case"`
 	Measure    string `json:"measure"`
 	Unit       string `json:"unit"`
