@@ -39,7 +39,7 @@ var cases = []benchCase{
 	{name: "density", run: (*bench).density, seconds: 1080, long: true},
 	{name: "cuts", run: (*bench).cuts, seconds: 540, long: true},
 	{name: "thin", run: (*bench).thin, seconds: 120, long: true},
-	{name: "saved", run: (*bench).saved, seconds: 600, long: true},
+	{name: "saved", run: (*bench).saved, seconds: 300, long: true},
 	{name: "day", run: (*bench).day, seconds: 840, long: true},
 	{name: "instructions", run: (*bench).instructions, seconds: 120, long: true, alone: true},
 }
