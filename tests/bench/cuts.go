@@ -69,7 +69,6 @@ func (b *bench) cuts(ctx context.Context) error {
 		}
 	}
 	what := fmt.Sprintf("%d informers x %d pods", fleetSize, someObjects)
-	w := &podWriter{bench: b}
 	if err := b.caughtUp(ctx, what+", begin", fleets, nil); err != nil {
 		return err
 	}
@@ -94,7 +93,7 @@ func (b *bench) cuts(ctx context.Context) error {
 				o.down(f.link)
 			}
 			began := time.Now()
-			if err := w.change(ctx); err != nil {
+			if err := b.writer.change(ctx); err != nil {
 				return err
 			}
 			if o.meanwhile != nil {
@@ -166,16 +165,28 @@ func (f *fleet) traffic() float64 {
 	return float64(f.used - before)
 }
 
+// awaitPatience is how long informers may take to get the state of the server.
+const awaitPatience = 3 * time.Minute
+
 // await waits until all informers have the state of the server, and adds the time that each fleet
 // took, in ms.
 func (b *bench) await(ctx context.Context, fleets []*fleet, took series) error {
+	behind, err := b.waitFor(ctx, fleets, took)
+	for _, f := range behind {
+		b.report.wrong("an informer of 20, %s, does not get the state of the API server", f.name)
+	}
+	return err
+}
+
+// waitFor is await that returns the fleets that do not have it in time.
+func (b *bench) waitFor(ctx context.Context, fleets []*fleet, took series) (behind []*fleet, err error) {
 	start := time.Now()
 	want, err := b.versions(ctx, "pods", someNamespace)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	behind := append([]*fleet(nil), fleets...)
-	err = wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, 3*time.Minute, true, func(context.Context) (bool, error) {
+	behind = append([]*fleet(nil), fleets...)
+	err = wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, awaitPatience, true, func(context.Context) (bool, error) {
 		var still []*fleet
 		for _, f := range behind {
 			if !f.has(want) {
@@ -190,12 +201,9 @@ func (b *bench) await(ctx context.Context, fleets []*fleet, took series) error {
 		return len(behind) == 0, nil
 	})
 	if wait.Interrupted(err) && ctx.Err() == nil {
-		for _, f := range behind {
-			b.report.wrong("an informer of 20, %s, does not get the state of the API server", f.name)
-		}
-		return nil
+		return behind, nil
 	}
-	return err
+	return nil, err
 }
 
 // caughtUp waits likewise, and reports the traffic.
@@ -214,15 +222,15 @@ func (b *bench) caughtUp(ctx context.Context, what string, fleets []*fleet, took
 	return nil
 }
 
-// podWriter changes pods.
+// podWriter changes pods. A run has one, so that each change is another one than those before.
 type podWriter struct {
-	bench *bench
-	next  int // change
+	*stage
+	next int // change
 }
 
 // change changes 20 of 2,000 pods, deletes one and creates one.
 func (w *podWriter) change(ctx context.Context) error {
-	api := w.bench.admin.CoreV1().Pods(someNamespace)
+	api := w.admin.CoreV1().Pods(someNamespace)
 	for range 20 {
 		w.next++
 		patch := fmt.Appendf(nil, `{"metadata":{"annotations":{"example.com/changed":"%d"}}}`, w.next)

@@ -2,9 +2,13 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -16,22 +20,24 @@ import (
 
 // A workload is what a program does all day.
 type workload struct {
-	name string
-	// budget is a cache.write-budget; empty: none.
-	budget string
+	name     string
+	settings []string // more flags of the sidecar
+	// budget is a cache.write-budget in bytes; 0: none.
+	budget int64
 	// begin opens watches, and returns what is repeated, once in an interval.
 	begin    func(context.Context, *remote, *sync.WaitGroup) error
 	interval time.Duration
 	again    func(context.Context, *remote) error
-	// linkMB is how much more than direct access the link may carry a day, in MB, and flashMB is how
-	// much may be written to the disk; negative: no target.
-	linkMB, flashMB float64
+	// linkMB is how much the link may carry a day, in MB, linkPart is the same as a part of direct
+	// access, and flashMB is how much may be written to the disk; negative: no target.
+	linkMB, linkPart, flashMB float64
 }
 
 const (
 	dayNamespaces = 20
-	dayObjects    = 200 // of a list, 1 KiB each
-	dayPath       = "/api/v1/namespaces/" + someNamespace + "/configmaps?labelSelector=day"
+	// dayObjects, of 1 KiB each, take longer over the link than a proof that none has changed.
+	dayObjects = 500
+	dayPath    = "/api/v1/namespaces/" + someNamespace + "/configmaps?labelSelector=day"
 )
 
 func dayNamespace(i int) string { return fmt.Sprintf("day-%d", i) }
@@ -54,7 +60,8 @@ func watchAll(ctx context.Context, r *remote, readers *sync.WaitGroup, paths ...
 	return nil
 }
 
-// workloads are the four of a day. The list of the last one does not change.
+// workloads are the four of a day, one with a budget and one with online.reads=save beside. The list
+// of the last two does not change.
 func workloads() []workload {
 	busy := func(ctx context.Context, r *remote, readers *sync.WaitGroup) error {
 		var paths []string
@@ -63,23 +70,26 @@ func workloads() []workload {
 		}
 		return watchAll(ctx, r, readers, paths...)
 	}
+	list := func(ctx context.Context, r *remote) error {
+		_, err := r.fetch(ctx, r.client, dayPath, asJSON, nil)
+		return err
+	}
 	return []workload{
-		{name: "no stream, no request", linkMB: 0, flashMB: 1},
-		{name: "3 quiet watches", linkMB: 1, flashMB: 10, begin: func(ctx context.Context, r *remote, readers *sync.WaitGroup) error {
+		{name: "no stream, no request", linkMB: 0, linkPart: -1, flashMB: 1},
+		{name: "3 quiet watches", linkMB: 1, linkPart: -1, flashMB: 10, begin: func(ctx context.Context, r *remote, readers *sync.WaitGroup) error {
 			of := "/api/v1/namespaces/" + someNamespace + "/"
 			return watchAll(ctx, r, readers, of+"configmaps", of+"services", of+"endpoints")
 		}},
-		{name: "20 informers, one change of 1 KiB a second", linkMB: -1, flashMB: -1, begin: busy},
-		{name: "the same with cache.write-budget=10Mi", budget: "10Mi", linkMB: -1, flashMB: -1, begin: busy},
-		{name: "a list of 200 each 10 s", linkMB: -1, flashMB: -1, interval: 10 * time.Second, again: func(ctx context.Context, r *remote) error {
-			_, err := r.fetch(ctx, r.client, dayPath, asJSON, nil)
-			return err
-		}},
+		{name: "20 informers, one change of 1 KiB a second", linkMB: -1, linkPart: 1.05, flashMB: -1, begin: busy},
+		{name: "the same with cache.write-budget=10Mi", budget: 10 << 20, linkMB: -1, linkPart: 1.05, flashMB: -1, begin: busy},
+		{name: fmt.Sprintf("a list of %d each 10 s, unchanged", dayObjects), settings: []string{"--online.reads", readsPass}, linkMB: -1, linkPart: 1.05, flashMB: 1, interval: 10 * time.Second, again: list},
+		{name: "the same with online.reads=save", settings: []string{"--online.reads", readsSave}, linkMB: -1, linkPart: 0.1, flashMB: 1, interval: 10 * time.Second, again: list},
 	}
 }
 
 // day counts what a day costs: the link both ways, and the disk. Each workload has a link of its own
-// directly and through a sidecar. All run for a while at the same time, and what they cost is
+// directly and through a sidecar, and a rate at which a list takes longer than a proof that it has not
+// changed. All run for a while at the same time, and what they cost is
 // multiplied.
 func (b *bench) day(ctx context.Context) (err error) {
 	window := 10 * time.Minute
@@ -97,11 +107,12 @@ func (b *bench) day(ctx context.Context) (err error) {
 	all := workloads()
 	of := make([][]*remote, len(all))
 	for i, w := range all {
-		if of[i], err = b.remotes(ctx, fmt.Sprint("day-", i), w.settings()...); err != nil {
+		if of[i], err = b.remotes(ctx, fmt.Sprint("day-", i), w.flags()...); err != nil {
 			return err
 		}
 		for _, r := range of[i] {
 			defer r.close()
+			r.wan.SetShape(thinShape, thinShape)
 			if w.begin != nil {
 				if err := w.begin(running, r, &readers); err != nil {
 					return err
@@ -113,55 +124,88 @@ func (b *bench) day(ctx context.Context) (err error) {
 	if err := b.passDay(ctx, 3*time.Minute, all, of); err != nil {
 		return err
 	}
-	type mark struct {
-		wire link.Stats
-		disk int64
-	}
-	marks := map[*remote]mark{}
-	for i := range all {
-		for _, r := range of[i] {
-			m := mark{wire: r.wan.Stats()}
-			if r.sidecar != nil {
-				if m.disk, err = writtenBy(r.sidecar.pid()); err != nil {
-					return err
-				}
-			}
-			marks[r] = m
-		}
+	marks, err := markDay(of)
+	if err != nil {
+		return err
 	}
 	if err := b.passDay(ctx, window, all, of); err != nil {
 		return err
 	}
+	ends, err := markDay(of)
+	if err != nil {
+		return err
+	}
 	for i, w := range all {
 		wire, disk := series{}, series{}
+		var lasted time.Duration
+		var written int64
 		for _, r := range of[i] {
-			wire.add(r.name, float64(r.wan.Stats().Since(marks[r].wire).Wire())*aDay/1e6)
+			wire.add(r.name, float64(ends[r].wire.Since(marks[r].wire).Wire())*aDay/1e6)
 			if r.sidecar != nil {
-				n, err := writtenBy(r.sidecar.pid())
-				if err != nil {
-					return err
-				}
-				disk.add(r.name, float64(n-marks[r].disk)*aDay/1e6)
+				disk.add(r.name, float64(ends[r].disk-marks[r].disk)*aDay/1e6)
+				lasted, written = time.Since(r.sidecar.started), ends[r].disk
 			}
 		}
-		row := b.report.compare("a day, "+w.name, "bytes on the link, both ways", "MB", wire)
-		if w.linkMB >= 0 {
-			row.atMost(wire.median("on"), w.linkMB, "on")
-		}
-		row = b.report.compare("a day, "+w.name, "bytes written to the disk", "MB", disk)
-		if w.flashMB >= 0 {
-			row.atMost(disk.median("on"), w.flashMB, "on")
+		b.report.day(w, wire, disk)
+		if w.budget > 0 {
+			part := firstDay(w.budget, written, lasted)
+			b.report.note("a day, "+w.name, "first 24 hours, the rest of them at the budget's pace, of the budget", "x", none, part).atMost(1.05, ofOn)
 		}
 	}
 	return nil
 }
 
-// settings are those of the workload's sidecar.
-func (w *workload) settings() []string {
-	if w.budget == "" {
-		return nil
+// dayMark is what a remote has cost so far.
+type dayMark struct {
+	wire link.Stats
+	disk int64
+}
+
+func markDay(of [][]*remote) (map[*remote]dayMark, error) {
+	marks := map[*remote]dayMark{}
+	for _, r := range slices.Concat(of...) {
+		m := dayMark{wire: r.wan.Stats()}
+		if r.sidecar != nil {
+			var err error
+			if m.disk, err = writtenBy(r.sidecar.pid()); err != nil {
+				return nil, err
+			}
+		}
+		marks[r] = m
 	}
-	return []string{"--cache.write-budget", w.budget}
+	return marks, nil
+}
+
+// day adds the rows of a workload, in MB a day.
+func (r *report) day(w workload, wire, disk series) {
+	what := "a day, " + w.name
+	line := r.compare(what, "bytes on the link, both ways", "MB", wire)
+	switch {
+	case w.linkMB >= 0:
+		line.atMost(w.linkMB, ofOn)
+	case w.linkPart >= 0:
+		line.atMost(w.linkPart, ofRatio)
+	}
+	line = r.compare(what, "bytes written to the disk", "MB", disk)
+	if w.flashMB >= 0 {
+		line.atMost(w.flashMB, ofOn)
+	}
+}
+
+// firstDay is what is written in 24 hours from the start, as a part of the budget, if so much was
+// written in a time since the start. The rest is not measured: one group is a large part of what the
+// budget allows in ten minutes, which is nine tenths of it evenly over the day. So the result shows
+// whether the start has kept to the other tenth.
+func firstDay(budget, written int64, since time.Duration) float64 {
+	return float64(written)/float64(budget) + 0.9*(1-since.Hours()/24)
+}
+
+// flags are those of the workload's sidecar.
+func (w *workload) flags() []string {
+	if w.budget == 0 {
+		return w.settings
+	}
+	return append([]string{"--cache.write-budget", strconv.FormatInt(w.budget, 10)}, w.settings...)
 }
 
 // passDay has the programs do what they repeat, and changes one object a second.
@@ -173,7 +217,8 @@ func (b *bench) passDay(ctx context.Context, window time.Duration, all []workloa
 	var repeating sync.WaitGroup
 	each := func(interval time.Duration, do func(i int) error) {
 		repeating.Go(func() {
-			for i := 0; pause(ctx, interval) == nil; i++ {
+			begun := time.Now()
+			for i := 0; until(ctx, begun.Add(time.Duration(i+1)*interval)) == nil; i++ {
 				if err := do(i); err != nil && ctx.Err() == nil {
 					mu.Lock()
 					failed = errors.Join(failed, err)
@@ -189,7 +234,7 @@ func (b *bench) passDay(ctx context.Context, window time.Duration, all []workloa
 			}
 		}
 	}
-	each(time.Second, func(i int) error { return b.change(ctx, dayNamespace(i%dayNamespaces), i) })
+	each(time.Second, func(i int) error { return b.change(ctx, dayNamespace(i%dayNamespaces)) })
 	repeating.Wait()
 	return failed
 }
@@ -200,7 +245,7 @@ func (b *bench) prepareDay(ctx context.Context) error {
 	for i := range dayObjects {
 		object := &corev1.ConfigMap{
 			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("day-", i), Labels: map[string]string{"day": ""}},
-			Data:       map[string]string{"text": fmt.Sprintf("%01024d", i)},
+			Data:       map[string]string{"text": bulkText()},
 		}
 		if _, err := api.Create(ctx, object, metav1.CreateOptions{}); err != nil {
 			return err
@@ -214,12 +259,19 @@ func (b *bench) prepareDay(ctx context.Context) error {
 	return nil
 }
 
+// bulkText is 1 KiB that hardly compresses.
+func bulkText() string {
+	random := make([]byte, 768)
+	_, _ = rand.Read(random) // it never fails
+	return base64.StdEncoding.EncodeToString(random)
+}
+
 // change changes a ConfigMap of 1 KiB.
-func (b *bench) change(ctx context.Context, namespace string, i int) error {
+func (b *bench) change(ctx context.Context, namespace string) error {
 	api := b.admin.CoreV1().ConfigMaps(namespace)
 	object := &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: "changing"},
-		Data:       map[string]string{"text": fmt.Sprintf("%01024d", i)},
+		Data:       map[string]string{"text": bulkText()},
 	}
 	_, err := api.Update(ctx, object, metav1.UpdateOptions{})
 	if err != nil {

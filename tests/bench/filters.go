@@ -44,12 +44,15 @@ func (b *bench) filters(ctx context.Context) error {
 		if err := b.isFiltered(ctx, &filtered, e.accept, size); err != nil {
 			return err
 		}
+		if _, err := b.on.cpu(ctx); err != nil {
+			return err
+		}
 		times, own := series{}, series{}
 		for round := range b.rounds {
 			targets := []*target{b.on, &filtered}
 			for i := range targets {
 				t := targets[(i+round)%len(targets)]
-				before, err := t.cpu(ctx)
+				before, err := t.cpuAtRest()
 				if err != nil {
 					return err
 				}
@@ -70,12 +73,9 @@ func (b *bench) filters(ctx context.Context) error {
 			}
 		}
 		what := fmt.Sprintf("LIST %d EndpointSlices, %s, %.1f MB", objects, e.name, float64(size)/1e6)
-		b.report.note(what, "unfiltered: to the last byte", "ms", none, times.median("unfiltered"))
-		b.report.note(what, "through servicetopology: to the last byte", "ms", none, times.median("filtered"))
-		ratio := times.ratio("filtered", "unfiltered")
-		b.report.note(what, "through servicetopology, of unfiltered", "x", none, ratio).atMost(ratio, 1.10, "on")
-		b.report.note(what, "unfiltered: own CPU", "ms", none, own.median("unfiltered"))
-		b.report.note(what, "through servicetopology: own CPU", "ms", none, own.median("filtered"))
+		b.report.filtered(what, "to the last byte", "", times, 1.10)
+		b.report.medians(what, "unfiltered: own CPU", "ms", series{"on": own["unfiltered"]})
+		b.report.medians(what, "through servicetopology: own CPU", "ms", series{"on": own["filtered"]})
 	}
 	return b.filteredWatch(ctx, &filtered)
 }
@@ -109,18 +109,18 @@ func (b *bench) filteredWatch(ctx context.Context, filtered *target) error {
 		later.add("filtered", pair[1].behind(pair[0]))
 	}
 	what := fmt.Sprintf("WATCH EndpointSlices, 2 x %d x %d/s (%.0f/s reached)", streams, rate, median(achieved))
-	for _, m := range []struct {
-		name  string
-		took  series
-		bound float64
-	}{{"p50", p50, 1.15}, {"p99", p99, 1.3}} {
-		b.report.note(what, "unfiltered: delivery "+m.name, "ms", none, m.took.median("unfiltered"))
-		b.report.note(what, "through servicetopology: delivery "+m.name, "ms", none, m.took.median("filtered"))
-		ratio := m.took.ratio("filtered", "unfiltered")
-		b.report.note(what, "through servicetopology, of unfiltered, "+m.name, "x", none, ratio).atMost(ratio, m.bound, "on")
-	}
-	b.report.note(what, "an event is later than unfiltered, p50", "ms", none, later.median("filtered"))
+	b.report.filtered(what, "delivery p50", ", p50", p50, 1.15)
+	b.report.filtered(what, "delivery p99", ", p99", p99, 1.3)
+	b.report.difference(what, "an event is later than unfiltered, p50", "ms", series{"on": later["filtered"]}, p50.median("filtered"))
 	return nil
+}
+
+// filtered adds rows about two clients. suffix ends the name of the ratio, which bound is about.
+func (r *report) filtered(what, measure, suffix string, took series, bound float64) {
+	r.medians(what, "unfiltered: "+measure, "ms", series{"on": took["unfiltered"]})
+	r.medians(what, "through servicetopology: "+measure, "ms", series{"on": took["filtered"]})
+	ratios := series{"on": took.ratios("filtered", "unfiltered")}
+	r.medians(what, "through servicetopology, of unfiltered"+suffix, "x", ratios).atMost(bound, ofOn)
 }
 
 // changingSlices creates slices of a Service whose endpoints are limited to their node, and returns

@@ -35,17 +35,16 @@ func (b *bench) instructions(ctx context.Context) (err error) {
 			return err
 		}
 		progress("case instructions: %.0f online, %.0f offline", cost.Online, cost.Offline)
-		online.add("on", cost.Online)
-		offline.add("on", cost.Offline)
+		online.add("on", cost.Online/1000)
+		offline.add("on", cost.Offline/1000)
 	}
 	b.instructionsOf("GET 1 KiB", online)
 	b.instructionsOf("offline GET 1 KiB", offline)
 	return nil
 }
 
-// instructionsOf reports what GETs have cost, and how far the rounds were apart.
+// instructionsOf reports what GETs have cost, in thousands, and how far the rounds were apart.
 func (b *bench) instructionsOf(what string, s series) {
-	r := b.report.note(what, "instructions a request, without the kernel's", "1000", none, s.median("on")/1000)
-	r.Noise = number(s.noise("on", "direct"))
+	b.report.medians(what, "instructions a request, without the kernel's", "1000", s)
 	b.report.note(what, "largest difference between two rounds", "%", none, 100*s.spread("on"))
 }

@@ -10,20 +10,20 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"slices"
-	"strings"
 	"syscall"
 )
 
 // options are the flags.
 type options struct {
 	json    string
+	table   string
+	from    string
 	short   bool
 	rounds  int
 	cases   string
@@ -35,12 +35,15 @@ type options struct {
 func main() {
 	var o options
 	flag.StringVar(&o.json, "json", "", "Also write the results to this file, as JSON.")
+	flag.StringVar(&o.table, "table", "", "Also write the table into this document in Markdown, which has a place for it; - writes it to standard output.")
+	flag.StringVar(&o.from, "from", "", "Measure nothing: show the run in this file, written with --json.")
 	flag.BoolVar(&o.short, "short", false, "Fewer and shorter rounds, no 10,000-object lists.")
-	flag.IntVar(&o.rounds, "rounds", 0, "Rounds of each case; 0: 10, or 3 with --short.")
-	flag.StringVar(&o.cases, "cases", "", "Run only these cases, comma-separated, or all: "+strings.Join(caseNames(false), ", ")+"; and those that take minutes each: "+strings.Join(caseNames(true), ", ")+".")
+	flag.IntVar(&o.rounds, "rounds", 0, "Most rounds of a case; 0: 10, or 3 with --short.")
+	flag.StringVar(&o.cases, "cases", "", "Run only these cases, comma-separated, or all; without it, those that are not long.")
 	flag.StringVar(&o.sidecar, "sidecar", "", "Measure this rockpool-sidecar instead of building one from this module.")
 	flag.StringVar(&o.base, "base", "", "Compare with the run in this file, written with --json.")
 	flag.BoolVar(&o.check, "check", false, "Fail if anything is worse than in the run of --base.")
+	flag.Usage = usage
 	flag.Parse()
 	if o.rounds == 0 {
 		o.rounds = 10
@@ -66,69 +69,13 @@ type bench struct {
 	on     *target // recording
 	off    *target // not recording
 	nginx  *target // nil: the case has none, or it is not installed
-}
-
-// benchCase is a part of the run.
-type benchCase struct {
-	name string
-	run  func(*bench, context.Context) error
-	// nginx says that nginx is a target, too, and that allocated bytes are counted.
-	nginx bool
-	// long cases are only run if they are asked for.
-	long bool
-	// alone says that the case needs neither an API server nor the sidecars of the others.
-	alone bool
-}
-
-var cases = []benchCase{
-	{name: "start", run: (*bench).start},
-	{name: "restart", run: (*bench).restart},
-	{name: "get", run: (*bench).get, nginx: true},
-	{name: "throughput", run: (*bench).throughput, nginx: true},
-	{name: "list", run: (*bench).lists, nginx: true},
-	{name: "filters", run: (*bench).filters},
-	{name: "relist", run: (*bench).relist},
-	{name: "watch", run: (*bench).watches},
-	{name: "crowd", run: (*bench).crowd},
-	{name: "memory", run: (*bench).memory},
-	{name: "offline", run: (*bench).offline},
-	{name: "admission", run: (*bench).admission},
-	{name: "density", run: (*bench).density, long: true},
-	{name: "cuts", run: (*bench).cuts, long: true},
-	{name: "thin", run: (*bench).thin, long: true},
-	{name: "saved", run: (*bench).saved, long: true},
-	{name: "day", run: (*bench).day, long: true},
-	{name: "instructions", run: (*bench).instructions, long: true, alone: true},
-}
-
-func caseNames(long bool) (names []string) {
-	for _, c := range cases {
-		if c.long == long {
-			names = append(names, c.name)
-		}
-	}
-	return names
-}
-
-func (o options) chosen() (chosen []benchCase, err error) {
-	switch o.cases {
-	case "":
-		return slices.DeleteFunc(slices.Clone(cases), func(c benchCase) bool { return c.long }), nil
-	case "all":
-		return cases, nil
-	}
-	for name := range strings.SplitSeq(o.cases, ",") {
-		i := slices.IndexFunc(cases, func(c benchCase) bool { return c.name == name })
-		if i < 0 {
-			all := slices.Concat(caseNames(false), caseNames(true))
-			return nil, fmt.Errorf("--cases: %q is unknown; there are %s, and all", name, strings.Join(all, ", "))
-		}
-		chosen = append(chosen, cases[i])
-	}
-	return chosen, nil
+	writer *podWriter
 }
 
 func run(ctx context.Context, o options) (err error) {
+	if o.from != "" {
+		return show(o)
+	}
 	chosen, err := o.chosen()
 	if err != nil {
 		return err
@@ -146,6 +93,7 @@ func run(ctx context.Context, o options) (err error) {
 		if b.stage, err = newStage(ctx, o); err != nil {
 			return err
 		}
+		b.writer = &podWriter{stage: b.stage}
 		defer func() {
 			if stopErr := b.stop(); err == nil {
 				err = stopErr
@@ -166,19 +114,13 @@ func run(ctx context.Context, o options) (err error) {
 		worse = regressions(before, b.report)
 	}
 	b.report.printComparison(os.Stdout, before, worse)
-	if o.json != "" {
-		text, err := json.MarshalIndent(b.report, "", "  ")
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(o.json, append(text, '\n'), 0o644); err != nil {
-			return err
-		}
+	if err := b.report.store(o); err != nil {
+		return err
 	}
 	if n := len(b.report.Wrong); n > 0 {
 		return fmt.Errorf("%d wrong answers or lost events, the first: %s", n, b.report.Wrong[0])
 	}
-	if n := len(worse); n > 0 && o.check {
+	if n := failures(worse); n > 0 && o.check {
 		return fmt.Errorf("%d values are worse than in the run of %s", n, before.Version)
 	}
 	return nil
@@ -213,13 +155,16 @@ func (b *bench) turn(ctx context.Context, c benchCase) error {
 	if err := b.ready(ctx); err != nil {
 		return err
 	}
-	m := watchMachine()
+	m, first := watchMachine(), len(b.report.Rows)
 	if err := c.run(b, ctx); err != nil {
 		return err
 	}
+	for i := range b.report.Rows[first:] {
+		b.report.Rows[first+i].Part = c.name
+	}
 	load := m.load(c.name)
 	b.report.Load = append(b.report.Load, load)
-	progress("case %s: %s", c.name, load)
+	progress("case %s", load)
 	return nil
 }
 

@@ -19,38 +19,73 @@ func (b *bench) start(ctx context.Context) error {
 			c.stop()
 		}
 	}
-	r := b.report.note("start", "to the first TLS handshake, new cache", "ms", median(ready[0]), median(ready[1]))
-	r.atMost(median(ready[1]), 300, "on")
+	b.report.medians("start", "to the first TLS handshake, new cache", "ms", series{"off": ready[0], "on": ready[1]}).atMost(300, ofOn)
 
-	var idle [2]memory
-	for i := range 2 {
-		c, err := b.startSidecar(ctx, sidecarOptions{name: fmt.Sprintf("idle-%d", i), record: i == 1})
-		if err != nil {
-			return err
-		}
-		err = until(ctx, c.started.Add(3*time.Second))
-		if err == nil {
-			idle[i], err = memoryOf(c.pid())
-		}
-		c.stop()
-		if err != nil {
-			return err
-		}
+	m, err := b.idle(ctx, min(b.rounds, 3))
+	if err != nil {
+		return err
 	}
-	b.report.memory("idle, 3 s after the start", idle[0], idle[1], 24, 8)
+	b.report.memory("idle, 3 s after the start", m, 24, 8)
 	return nil
 }
 
-// memory adds rows about the memory of the two sidecars. A bound of 0 is no bound.
-func (r *report) memory(what string, off, on memory, rss, private float64) {
-	line := r.note(what, "RSS", "MiB", mib(off.rss), mib(on.rss))
-	line.atMost(mib(on.rss), rss, "on")
-	line = r.note(what, "of which private (RssAnon)", "MiB", mib(off.anon), mib(on.anon))
-	if private > 0 {
-		line.atMost(mib(on.anon), private, "on")
+// idle returns the memory of new sidecars that nobody asks. They start one after the other, and wait
+// together.
+func (b *bench) idle(ctx context.Context, rounds int) (memories, error) {
+	m := memories{}
+	var began []*sidecar
+	defer func() {
+		for _, c := range began {
+			c.stop()
+		}
+	}()
+	names := []string{"off", "on"}
+	for i := range rounds * len(names) {
+		name := names[i%len(names)]
+		c, err := b.startSidecar(ctx, sidecarOptions{name: fmt.Sprint("idle-", name, i), record: name == "on"})
+		if err != nil {
+			return m, err
+		}
+		began = append(began, c)
 	}
-	r.note(what, "of which files (RssFile)", "MiB", mib(off.file), mib(on.file))
-	r.note(what, "largest RSS so far (VmHWM)", "MiB", mib(off.peak), mib(on.peak))
+	for i, c := range began {
+		if err := until(ctx, c.started.Add(3*time.Second)); err != nil {
+			return m, err
+		}
+		now, err := memoryOf(c.pid())
+		if err != nil {
+			return m, err
+		}
+		m.add(names[i%len(names)], now)
+	}
+	return m, nil
+}
+
+// memories are those of the two sidecars, in rounds.
+type memories map[string][]memory
+
+func (m memories) add(name string, now memory) { m[name] = append(m[name], now) }
+
+// series is a part of the memories in MiB.
+func (m memories) series(part func(memory) int64) series {
+	s := series{}
+	for name, all := range m {
+		for _, one := range all {
+			s.add(name, mib(part(one)))
+		}
+	}
+	return s
+}
+
+// memory adds rows about the memory of the two sidecars. A bound of 0 is no bound.
+func (r *report) memory(what string, m memories, rss, private float64) {
+	r.medians(what, "RSS", "MiB", m.series(func(m memory) int64 { return m.rss })).atMost(rss, ofOn)
+	line := r.medians(what, "of which private (RssAnon)", "MiB", m.series(func(m memory) int64 { return m.anon }))
+	if private > 0 {
+		line.atMost(private, ofOn)
+	}
+	r.medians(what, "of which files (RssFile)", "MiB", m.series(func(m memory) int64 { return m.file }))
+	r.medians(what, "largest RSS so far (VmHWM)", "MiB", m.series(func(m memory) int64 { return m.peak }))
 }
 
 // memory measures the memory of new sidecars after lists.
@@ -66,8 +101,8 @@ func (b *bench) memory(ctx context.Context) error {
 		if err := b.pods(ctx, size.namespace, size.objects); err != nil {
 			return err
 		}
-		var held [2]memory
-		for i, t := range []*target{b.off, b.on} {
+		held := memories{}
+		for _, t := range []*target{b.off, b.on} {
 			for _, e := range encodings {
 				for range 2 {
 					if _, _, err := t.timed(ctx, podsPath(size.namespace), e.accept); err != nil {
@@ -78,16 +113,17 @@ func (b *bench) memory(ctx context.Context) error {
 					}
 				}
 			}
-			var err error
-			if held[i], err = memoryOf(t.sidecar.pid()); err != nil {
+			now, err := memoryOf(t.sidecar.pid())
+			if err != nil {
 				return err
 			}
+			held.add(t.name, now)
 		}
 		what := fmt.Sprintf("after LISTs of %d, 2 JSON and 2 protobuf", size.objects)
-		b.report.memory(what, held[0], held[1], 40, 0)
-		added := mib(held[1].peak - held[0].peak)
-		r := b.report.note(what, "recording adds to the largest RSS", "MiB", none, added)
-		r.atMost(added, 16, "on")
+		b.report.memory(what, held, 40, 0)
+		off, on := held["off"][0].peak, held["on"][0].peak
+		added := series{"on": {mib(on - off)}}
+		b.report.difference(what, "recording adds to the largest RSS", "MiB", added, mib(on)).atMost(16, ofOn)
 		if err := b.recordedAll(ctx, "pods", size.namespace, 0); err != nil {
 			return err
 		}

@@ -90,6 +90,9 @@ func (b *bench) offlineList(ctx context.Context, t *target, what, accept string)
 	if !sameItems(got, want) {
 		b.report.wrong("%s: %d bytes differ from the %d of direct access", what, len(got), len(want))
 	}
+	if _, err := t.cpu(ctx); err != nil {
+		return err
+	}
 	took, cpu := series{}, series{}
 	for range b.rounds {
 		d, _, err := b.direct.timed(ctx, path, accept)
@@ -97,7 +100,7 @@ func (b *bench) offlineList(ctx context.Context, t *target, what, accept string)
 			return err
 		}
 		took.add("direct", ms(d))
-		before, err := t.cpu(ctx)
+		before, err := t.cpuAtRest()
 		if err != nil {
 			return err
 		}
@@ -111,9 +114,8 @@ func (b *bench) offlineList(ctx context.Context, t *target, what, accept string)
 		}
 		cpu.add("on", ms(after-before))
 	}
-	r := b.report.compare(what, "to the last byte", "ms", took)
-	r.atMost(took.ratio("on", "direct"), 0.5, "on x")
-	b.report.note(what, "own CPU", "ms", none, cpu.median("on"))
+	b.report.compare(what, "to the last byte", "ms", took).atMost(0.5, ofRatio)
+	b.report.medians(what, "own CPU", "ms", cpu)
 	return nil
 }
 

@@ -3,14 +3,12 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"os/exec"
 	"runtime"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 )
 
 // report has the results of a run.
@@ -27,6 +25,7 @@ type report struct {
 
 // row is one line of the table. A value that does not apply is NaN.
 type row struct {
+	Part       string `json:"part,omitempty"` // name of the benchCase
 	Case       string `json:"case"`
 	Measure    string `json:"measure"`
 	Unit       string `json:"unit"`
@@ -37,17 +36,31 @@ type row struct {
 	NginxRatio number `json:"nginxToDirect"`
 	OffRatio   number `json:"offToDirect"`
 	OnRatio    number `json:"onToDirect"`
-	// Noise is the median deviation of OnRatio between rounds, or of On if there is no ratio, as a
-	// part of it.
-	Noise        number `json:"noise"`
+	// Noise is the median deviation of the judged value between rounds, as a part of it, or as a part
+	// of Of.
+	Noise number `json:"noise"`
+	// Low and High are the interval of the judged value's median.
+	Low  number `json:"low"`
+	High number `json:"high"`
+	// Of is what the judged value is a difference of two of, in the row's unit. Such a value may be
+	// near zero.
+	Of number `json:"of"`
+	// Spread is how many times the smallest of a few values is in the largest, which On is.
+	Spread       number `json:"spread"`
 	MoreIsBetter bool   `json:"moreIsBetter,omitempty"`
 	Target       string `json:"target,omitempty"`
 	Verdict      string `json:"verdict,omitempty"`
 	// MissedSince is the version of the first run that is known to have missed the target.
 	MissedSince string `json:"missedSince,omitempty"`
+
+	rounds series // by what a target may be about
 }
 
-const verdictMissed = "MISSED"
+// What a target is about: the recording sidecar, or its ratio to direct access.
+const (
+	ofOn    = "on"
+	ofRatio = "on x"
+)
 
 // number is a float whose NaN is null in JSON.
 type number float64
@@ -84,46 +97,115 @@ func (n number) String() string {
 
 var none = math.NaN()
 
+// UnmarshalJSON reads a row. What an older run has not written is NaN.
+func (r *row) UnmarshalJSON(text []byte) error {
+	type plain row
+	p := plain{Noise: number(none), Low: number(none), High: number(none), Of: number(none), Spread: number(none)}
+	err := json.Unmarshal(text, &p)
+	*r = row(p)
+	return err
+}
+
 // compare adds a row with the medians of the targets and their ratios to direct access.
 func (r *report) compare(what, measure, unit string, s series) *row {
-	return r.add(row{
+	line := row{
 		Case: what, Measure: measure, Unit: unit,
 		Direct: number(s.median("direct")), Nginx: number(s.median("nginx")), NginxRatio: number(s.ratio("nginx", "direct")),
 		Off: number(s.median("off")), On: number(s.median("on")),
 		OffRatio: number(s.ratio("off", "direct")), OnRatio: number(s.ratio("on", "direct")),
-		Noise: number(s.noise("on", "direct")),
-	})
+		rounds: series{ofOn: s["on"], ofRatio: s.ratios("on", "direct")},
+	}
+	return r.add(line)
 }
 
-// note adds a row without ratios to direct access.
+// medians adds a row without ratios to direct access.
+func (r *report) medians(what, measure, unit string, s series) *row {
+	return r.compare(what, measure, unit, series{"off": s["off"], "on": s["on"]})
+}
+
+// difference adds such a row of differences that may be near zero, between values of that size.
+func (r *report) difference(what, measure, unit string, s series, of float64) *row {
+	line := r.medians(what, measure, unit, s)
+	line.Of = number(of)
+	line.settle()
+	return line
+}
+
+// longest adds a row with the longest of a few.
+func (r *report) longest(what, measure, unit string, few []float64) *row {
+	line := r.note(what, measure, unit, none, percentile(few, 100))
+	if len(few) > 1 {
+		line.Spread = number(percentile(few, 100) / percentile(few, 0))
+	}
+	return line
+}
+
+// note adds a row with what was measured once.
 func (r *report) note(what, measure, unit string, off, on float64) *row {
-	return r.add(row{
-		Case: what, Measure: measure, Unit: unit, Direct: number(none), Nginx: number(none), NginxRatio: number(none),
-		Off: number(off), On: number(on), OffRatio: number(none), OnRatio: number(none),
-		Noise: number(none),
-	})
+	return r.medians(what, measure, unit, series{"off": {off}, "on": {on}})
 }
 
 func (r *report) add(line row) *row {
+	line.Of, line.Spread = number(none), number(none)
+	line.settle()
 	r.Rows = append(r.Rows, line)
 	return &r.Rows[len(r.Rows)-1]
 }
 
-// atMost and atLeast compare a value with a target of the project.
-func (r *row) atMost(value, bound float64, name string) {
-	r.judge(value <= bound, fmt.Sprintf("%s ≤ %v", name, bound))
-}
-
-func (r *row) atLeast(value, bound float64, name string) {
-	r.MoreIsBetter = true
-	r.judge(value >= bound, fmt.Sprintf("%s ≥ %v", name, bound))
-}
-
-func (r *row) judge(ok bool, target string) {
-	r.Target, r.Verdict = target, "ok"
-	if !ok {
-		r.Verdict = verdictMissed
+// about is what the row is judged by: what its target is about, or else the ratio to direct access,
+// which other load of the machine changes least, or else what was measured of the recording sidecar.
+func (r *row) about() string {
+	about, _, found := strings.Cut(r.Target, " ≤ ")
+	if !found {
+		about, _, found = strings.Cut(r.Target, " ≥ ")
 	}
+	switch {
+	case found && about == ofOn, math.IsNaN(float64(r.OnRatio)):
+		return ofOn
+	}
+	return ofRatio
+}
+
+// judged is the value that the row is judged by.
+func (r *row) judged() float64 {
+	if r.about() == ofRatio {
+		return float64(r.OnRatio)
+	}
+	return float64(r.On)
+}
+
+// settle sets what the rounds say about the judged value.
+func (r *row) settle() {
+	rounds := r.rounds[r.about()]
+	i := medianInterval(rounds)
+	r.Low, r.High, r.Noise = number(i.low), number(i.high), number(none)
+	if i.known() {
+		r.Noise = number(deviation(rounds) / r.scale())
+	}
+}
+
+// scale is what differences of the judged value are a part of.
+func (r *row) scale() float64 {
+	if of := float64(r.Of); !math.IsNaN(of) {
+		return math.Abs(of)
+	}
+	return math.Abs(r.judged())
+}
+
+func (r *row) interval() interval { return interval{float64(r.Low), float64(r.High)} }
+
+// atMost and atLeast compare what the row measured with a target of the project.
+func (r *row) atMost(bound float64, about string) { r.judge(bound, about, "≤") }
+
+func (r *row) atLeast(bound float64, about string) {
+	r.MoreIsBetter = true
+	r.judge(bound, about, "≥")
+}
+
+func (r *row) judge(bound float64, about, relation string) {
+	r.Target = fmt.Sprintf("%s %s %v", about, relation, bound)
+	r.settle()
+	r.Verdict = verdict(r.judged(), r.interval(), bound, r.MoreIsBetter)
 }
 
 // wrong reports a wrong answer.
@@ -140,22 +222,5 @@ func (r *report) describe() {
 	}
 	if out, err := exec.Command("git", "describe", "--tags", "--always", "--dirty").Output(); err == nil {
 		r.Version = strings.TrimSpace(string(out))
-	}
-}
-
-func (r *report) print(w io.Writer) {
-	fmt.Fprintf(w, "rockpool %s, %d CPUs, Linux %s, %d rounds; medians; x = ratio to direct access in the same round\n\n", r.Version, r.CPUs, r.Kernel, r.Rounds)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "case\tmeasure\tunit\tdirect\tnginx\trecording off\trecording on\tnginx x\toff x\ton x\ttarget\t")
-	for _, l := range r.Rows {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%v\t%v\t%v\t%v\t%v\t%v\t%v\t%s\t%s\n", l.Case, l.Measure, l.Unit, l.Direct, l.Nginx, l.Off, l.On, l.NginxRatio, l.OffRatio, l.OnRatio, l.Target, l.Verdict)
-	}
-	t.Flush() // an error of w is one of the next Fprintln too
-	fmt.Fprintln(w)
-	for _, l := range r.Load {
-		fmt.Fprintln(w, "machine:", l)
-	}
-	for _, text := range r.Wrong {
-		fmt.Fprintln(w, "WRONG:", text)
 	}
 }

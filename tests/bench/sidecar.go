@@ -23,14 +23,14 @@ import (
 
 // sidecar is a running rockpool-sidecar, an ordinary process on this machine.
 type sidecar struct {
-	cmd       *exec.Cmd
-	directory string
-	address   string
-	metrics   string  // address; empty: it serves none
-	asked     float64 // bytes that it has allocated to answer allocated
-	started   time.Time
-	ready     time.Duration // from its start to the first TLS handshake
-	exited    chan struct{}
+	cmd            *exec.Cmd
+	directory      string
+	address        string
+	metricsAddress string  // empty: it serves none
+	asked          float64 // bytes that it has allocated to answer allocated
+	started        time.Time
+	ready          time.Duration // from its start to the first TLS handshake
+	exited         chan struct{}
 }
 
 type sidecarOptions struct {
@@ -61,7 +61,7 @@ func (s *stage) startSidecar(ctx context.Context, o sidecarOptions) (*sidecar, e
 		return nil, err
 	}
 	if o.metrics {
-		if c.metrics, err = freeport.Address(); err != nil {
+		if c.metricsAddress, err = freeport.Address(); err != nil {
 			return nil, err
 		}
 	}
@@ -70,7 +70,7 @@ func (s *stage) startSidecar(ctx context.Context, o sidecarOptions) (*sidecar, e
 		return nil, err
 	}
 	defer logFile.Close()
-	c.cmd = exec.Command(s.binary, "run", "--listen.address", c.address, "--metrics.address", c.metrics,
+	c.cmd = exec.Command(s.binary, "run", "--listen.address", c.address, "--metrics.address", c.metricsAddress,
 		"--upstream.servers", "https://"+o.upstream, "--account.source", s.account, "--account.mirror", c.path("mirror"),
 		"--private.directory", c.path("private"), "--cache.directory", c.path("cache"))
 	c.cmd.Args = append(c.cmd.Args, o.settings...)
@@ -173,22 +173,34 @@ func (c *sidecar) allocated(ctx context.Context) (float64, error) {
 
 // metric returns the value of a metric without labels.
 func (c *sidecar) metric(ctx context.Context, name string) (float64, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.metrics+"/metrics", nil)
+	lines, err := c.metrics(ctx, name+" ")
 	if err != nil {
 		return 0, err
 	}
+	if len(lines) != 1 {
+		return 0, fmt.Errorf("the sidecar has %d metrics %s, want one", len(lines), name)
+	}
+	return strconv.ParseFloat(strings.TrimPrefix(lines[0], name+" "), 64)
+}
+
+// metrics returns the lines of the metrics whose names begin so.
+func (c *sidecar) metrics(ctx context.Context, prefix string) (found []string, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.metricsAddress+"/metrics", nil)
+	if err != nil {
+		return nil, err
+	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer response.Body.Close()
 	lines := bufio.NewScanner(response.Body)
 	for lines.Scan() {
-		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
-			return strconv.ParseFloat(value, 64)
+		if strings.HasPrefix(lines.Text(), prefix) {
+			found = append(found, lines.Text())
 		}
 	}
-	return 0, fmt.Errorf("the sidecar has no metric %s: %w", name, lines.Err())
+	return found, lines.Err()
 }
 
 // sql queries the sidecar's cache.

@@ -23,17 +23,17 @@ func (s series) ratios(of, to string) (ratios []float64) {
 	return ratios
 }
 
-// noise is the median deviation of the ratios from their median, as a part of it. Without ratios it is
-// that of the values of a target.
-func (s series) noise(of, to string) float64 {
-	values := s.ratios(of, to)
-	if len(values) == 0 {
-		values = s[of]
-	}
+// of are the ratios of both sidecars to another target, within the rounds.
+func (s series) of(to string) series {
+	return series{"off": s.ratios("off", to), "on": s.ratios("on", to)}
+}
+
+// deviation is the median deviation of values from their median.
+func deviation(values []float64) float64 {
 	middle := median(values)
 	var away []float64
 	for _, v := range values {
-		away = append(away, math.Abs(v-middle)/math.Abs(middle))
+		away = append(away, math.Abs(v-middle))
 	}
 	return median(away)
 }

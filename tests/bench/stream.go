@@ -161,7 +161,7 @@ func (w *writer) write(ctx context.Context, rate int) (time.Duration, error) {
 func until(ctx context.Context, due time.Time) error {
 	d := time.Until(due)
 	if d <= 0 {
-		return nil
+		return ctx.Err()
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -97,7 +97,7 @@ func (b *bench) thin(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		b.report.compare("LIST 2 MB over "+l.name, "to the last byte", "s", s).atMost(s.ratio("on", "direct"), 1.1, "on x")
+		b.report.compare("LIST 2 MB over "+l.name, "to the last byte", "s", s).atMost(1.1, ofRatio)
 	}
 	return nil
 }
