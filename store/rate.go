@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
+	"time"
 )
 
 const (
@@ -15,6 +16,9 @@ const (
 	mostRate  = 100_000_000_000
 	// rateChange is the factor by which a rate must have changed to be written again.
 	rateChange = 1.5
+	// rateLife is for how long a rate may be expected. While lists are answered from the cache, none
+	// shows that a link has become fast. One that is half as old is written again.
+	rateLife = 24 * time.Hour
 )
 
 // Rate is what the link to some API servers has carried when a list was last measured. It is only
@@ -36,30 +40,36 @@ func parseRate(value []byte) (r Rate, ok bool) {
 	return r, r.valid()
 }
 
-// Rate returns the bytes a second of the recorded Rate; 0: there is none for these servers.
+// Rate returns the bytes a second of the recorded Rate; 0: there is none for these servers that is at
+// most a day old.
 func (db *DB) Rate(ctx context.Context, servers []string) (int64, error) {
-	value, _, err := db.Fact(ctx, rateFact)
+	value, at, err := db.Fact(ctx, rateFact)
 	if err != nil {
 		return 0, err
 	}
 	r, ok := parseRate(value)
-	if !ok || !slices.Equal(r.Servers, servers) {
+	if !ok || !slices.Equal(r.Servers, servers) || age(at.UnixMilli(), db.nowMilli()) > rateLife {
 		return 0, nil
 	}
 	return r.BytesPerSecond, nil
 }
 
-// PutRate records a rate, unless it is about that which is recorded: within a factor of 1.5.
+// age is the time between two times in milliseconds. A clock that has jumped back makes a row old, too.
+func age(at, now int64) time.Duration { return (time.Duration(now-at) * time.Millisecond).Abs() }
+
+// PutRate records a rate, unless it is about that which was recorded in the last twelve hours: within
+// a factor of 1.5.
 func (tx *Tx) PutRate(r Rate) error {
 	if !r.valid() {
 		return nil
 	}
-	var recorded []byte
-	err := tx.tx.QueryRow(`SELECT value FROM fact WHERE key = ?`, rateFact).Scan(&recorded)
+	var recorded fact
+	err := tx.tx.QueryRow(`SELECT value, updated_at FROM fact WHERE key = ?`, rateFact).Scan(&recorded.value, &recorded.at)
 	if err := ignoreNotFound(tx.wrapErr("read fact "+rateFact, err)); err != nil {
 		return err
 	}
-	if before, ok := parseRate(recorded); ok && slices.Equal(before.Servers, r.Servers) && !before.differs(r) {
+	before, ok := parseRate(recorded.value)
+	if ok && slices.Equal(before.Servers, r.Servers) && !before.differs(r) && age(recorded.at, tx.nowMilli()) < rateLife/2 {
 		return nil
 	}
 	value, err := json.Marshal(r)

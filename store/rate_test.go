@@ -4,6 +4,9 @@ import (
 	"math"
 	"os"
 	"testing"
+	"time"
+
+	clocktesting "k8s.io/utils/clock/testing"
 )
 
 var near, far = []string{"https://192.0.2.1:6443", "https://10.96.0.1:443"}, []string{"https://198.51.100.1:6443"}
@@ -178,4 +181,28 @@ func FuzzRate(f *testing.F) {
 			t.Errorf("%q is %+v", value, r)
 		}
 	})
+}
+
+// A link that has become fast may be taken for a thin one until a list is measured again.
+func TestARateIsExpectedForADay(t *testing.T) {
+	clock := clocktesting.NewFakeClock(time.Now())
+	db, err := Open(t.Context(), t.TempDir(), Options{Now: clock.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	putRate(t, db, near, 4_000_000)
+	clock.Step(rateLife/2 - time.Second)
+	putRate(t, db, near, 5_000_000) // about the same: not worth a write
+	wantRate(t, db, near, 4_000_000)
+	clock.Step(2 * time.Second)
+	putRate(t, db, near, 5_000_000)
+	wantRate(t, db, near, 5_000_000)
+	clock.Step(rateLife)
+	wantRate(t, db, near, 5_000_000)
+	clock.Step(time.Second)
+	wantRate(t, db, near, 0)
+	putRate(t, db, near, 5_000_000)
+	clock.SetTime(clock.Now().Add(-2 * rateLife)) // the board has lost its time
+	wantRate(t, db, near, 0)
 }

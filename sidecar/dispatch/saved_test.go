@@ -21,7 +21,7 @@ func largeItem(rv int) string {
 func (g *harness) save() {
 	g.t.Helper()
 	o := g.Options
-	o.Live = live.New(live.Options{Save: true, Upstream: g.link, Credentials: o.Credentials, Linger: time.Minute, Logger: o.Logger})
+	o.Live = live.New(live.Options{Save: true, Upstream: g.link, Credentials: o.Credentials, Linger: time.Minute, Rate: 125_000, Logger: o.Logger})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = o.Live.Run(ctx) }()

@@ -33,7 +33,7 @@ const (
 
 var readsTotal = promauto.NewCounterVec(prometheus.CounterOpts{
 	Name: "rockpool_saved_reads_total",
-	Help: "Lists and watches while the link was up, with online.reads=save, by result: checked or proven (answered from the cache), or why the API server has answered: kind (a parameter that is not saved, or a watch without its initial state), unrecorded, version, pages, small (a list is faster than a proof), slow (an answer broke off, because its client took too long for a collection that changes), failed (a proof did not succeed).",
+	Help: "Lists and watches while the link was up, with online.reads=save, by result: checked or proven (answered from the cache), or why the API server has answered: kind (a parameter that is not saved, or a watch without its initial state), unrecorded, version, pages, small (a list is faster than a proof), unmeasured (nothing is known of what the link carries, and this list shows it), slow (an answer broke off, because its client took too long for a collection that changes), failed (a proof did not succeed).",
 }, []string{"result"})
 
 var collectionsOpen = promauto.NewGauge(prometheus.GaugeOpts{
@@ -52,7 +52,7 @@ type Options struct {
 	// Most bounds the live collections; 0: DefaultMost.
 	Most int
 	// Rate is what the link is expected to carry before a list was measured, in bytes a second;
-	// 0: 1 Mbit/s.
+	// 0: nothing is known, and the first list is to show it.
 	Rate float64
 	// Rates keeps what is measured for the next start; nil: nothing does.
 	Rates *cache.Cache

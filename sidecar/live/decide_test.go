@@ -48,6 +48,8 @@ func TestWhoAnswersARead(t *testing.T) {
 		"after an answer that broke off the API server's passes": {"?resourceVersion=0", nil, func(f *Facts) { f.Live, f.Slow = true, true }, Pass, "slow"},
 		"what is not recorded passes":                            {"", nil, func(f *Facts) { f.Recorded = false }, Pass, "unrecorded"},
 		"a list that is faster than a proof passes":              {"", nil, func(f *Facts) { f.List = f.Proof }, Pass, "small"},
+		"a list passes that is to show what the link carries":    {"", nil, func(f *Facts) { f.Unmeasured = true }, Pass, "unmeasured"},
+		"a live collection is checked before that is known":      {"?resourceVersion=0", nil, func(f *Facts) { f.Unmeasured, f.Live = true, true }, Checked, ""},
 		"it passes also for any version, if it must be proven":   {"?resourceVersion=0", nil, func(f *Facts) { f.List = 0 }, Pass, "small"},
 		"a live collection is checked, however small it is":      {"?resourceVersion=0", nil, func(f *Facts) { f.List, f.Live = 0, true }, Checked, ""},
 		"a watch with its state is proven":                       {watchList, nil, live, Proven, ""},

@@ -1,7 +1,6 @@
 package live
 
 import (
-	"cmp"
 	"context"
 	"slices"
 
@@ -14,7 +13,7 @@ func (s *Collections) SetServers(servers []string) {
 	if before := s.pace.Load(); before != nil && slices.Equal(before.servers, servers) {
 		return
 	}
-	p := newPace(cmp.Or(s.Rate, firstRate))
+	p := newPace(s.Rate)
 	p.servers = slices.Clone(servers)
 	if s.Rates != nil {
 		p.keep = func(rate float64) {

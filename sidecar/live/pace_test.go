@@ -13,6 +13,7 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"rockpool.dev/sidecar/api/request"
+	"rockpool.dev/tests/eventually"
 )
 
 // A consistent list of 2,000 pods, 6 MB, is proven on a thin link, and passes on a fast one.
@@ -28,7 +29,7 @@ func TestWhichListsAreProvenByWhatTheLinkHasCarried(t *testing.T) {
 		lists   []list
 		verdict Verdict
 	}{
-		"nothing is known: the link may be thin":                       {unknown, nil, Proven},
+		"nothing is known: the list is to show it":                     {unknown, nil, Pass},
 		"a link was fast, and nothing says otherwise":                  {fast, nil, Pass},
 		"a link was thin, and nothing says otherwise":                  {thin, nil, Proven},
 		"nothing was known, and the link is fast":                      {unknown, []list{at(fast)}, Pass},
@@ -37,8 +38,6 @@ func TestWhichListsAreProvenByWhatTheLinkHasCarried(t *testing.T) {
 		"a link was thin and is fast":                                  {thin, []list{at(fast)}, Pass},
 		"a link was very fast and is thin: what was does not count":    {1000 * fast, []list{at(thin)}, Proven},
 		"a link was very thin and is fast: what was does not count":    {thin / 1000, []list{at(fast)}, Pass},
-		"a link was fast; a small list says nothing":                   {fast, []list{{enough - 1, time.Minute}}, Pass},
-		"a link was thin; a small list says nothing":                   {thin, []list{{enough - 1, 0}}, Proven},
 		"a link has become thin meanwhile":                             {unknown, []list{at(fast), at(thin)}, Proven},
 		"a link has become fast meanwhile":                             {unknown, []list{at(thin), at(thin), at(fast), at(fast)}, Pass},
 		"a link is fast again":                                         {unknown, []list{at(fast), at(thin), at(fast)}, Pass},
@@ -47,15 +46,16 @@ func TestWhichListsAreProvenByWhatTheLinkHasCarried(t *testing.T) {
 		"a link was fast, is thin, and the same again after that list": {fast, []list{at(thin), at(thin)}, Proven},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newPace(firstRate)
+			p := newPace(0)
 			if c.kept != unknown {
 				p.expect(c.kept)
 			}
 			for _, l := range c.lists {
-				p.listed(l.size, l.took)
+				p.listed(l.size, l.took, nil)
 			}
 			info := request.Parse(httptest.NewRequest(http.MethodGet, path, nil))
-			f := Facts{Save: true, Info: &info, Principal: "web", Recorded: true, Version: "100", List: p.list(6_000_000), Proof: p.proofTime()}
+			list, measured := p.list(6_000_000)
+			f := Facts{Save: true, Info: &info, Principal: "web", Recorded: true, Version: "100", List: list, Unmeasured: !measured, Proof: p.proofTime()}
 			if v, _ := Decide(f); v != c.verdict {
 				t.Errorf("%s, with a list of %v and a proof of %v", v, f.List, f.Proof)
 			}
@@ -65,15 +65,15 @@ func TestWhichListsAreProvenByWhatTheLinkHasCarried(t *testing.T) {
 
 // What an earlier process has measured does not replace what this one has.
 func TestAMeasuredRateIsNotExpected(t *testing.T) {
-	p := newPace(firstRate)
-	p.listed(1_000_000, time.Second)
+	p := newPace(0)
+	p.listed(1_000_000, time.Second, nil)
 	p.expect(125_000)
-	if took := p.list(1_000_000); took != time.Second {
+	if took, _ := p.list(1_000_000); took != time.Second {
 		t.Errorf("it expects %v", took)
 	}
 }
 
-// A list that takes long is measured before its end: within its first second, if nothing was
+// A list that takes long is measured before its end, and again at its end: after a quarter of a second, if nothing was
 // measured before.
 func TestAListThatTakesLongIsMeasuredMeanwhile(t *testing.T) {
 	const part = 4 * enough
@@ -85,8 +85,8 @@ func TestAListThatTakesLongIsMeasuredMeanwhile(t *testing.T) {
 		before func(*pace)
 		steps  []step
 	}{
-		"the rate is only expected": {func(*pace) {}, []step{{0, 1_000_000}, {time.Second + 1, 2 * part}, {time.Second, 2 * part}}},
-		"the rate was measured": {func(p *pace) { p.listed(1_000_000, time.Second) },
+		"the rate is only expected": {func(*pace) {}, []step{{0, 1_000_000}, {time.Second / 2, 4 * part}, {time.Second, 4 * part}}},
+		"the rate was measured": {func(p *pace) { p.listed(1_000_000, time.Second, nil) },
 			[]step{{0, 1_000_000}, {firstProof, 1_000_000}, {2 * firstProof, math.Sqrt(1_000_000 * 3 * part / 6)}}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -113,7 +113,7 @@ func TestTheStateOfAWatchIsMeasured(t *testing.T) {
 		body string
 		want float64 // bytes a second; 0: not measured
 	}{
-		"at its end":            {state + string(stateEnd), float64(len(state) + len(stateEnd))},
+		"at its end":            {state + string(stateEnd), 5 * float64(len(state)+len(stateEnd))},
 		"not before":            {state + string(stateEnd[:20]), 0},
 		"if it is large enough": {"small" + string(stateEnd), 0},
 	} {
@@ -126,7 +126,7 @@ func TestTheStateOfAWatchIsMeasured(t *testing.T) {
 				body, reads := reader(strings.NewReader(c.body)), 0
 				timed := h.TimedState(io.NopCloser(readerFunc(func(p []byte) (int, error) {
 					if reads++; reads == 2 {
-						clock.Step(time.Second)
+						clock.Step(time.Second / 5)
 					}
 					return body.Read(p[:min(len(p), 4096)])
 				})))
@@ -144,3 +144,107 @@ func TestTheStateOfAWatchIsMeasured(t *testing.T) {
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// Lists that come at the same time share the link.
+func TestListsAtTheSameTimeAreMeasuredTogether(t *testing.T) {
+	h := newHarness(t, func(o *Options) { o.Rate = 0 })
+	const size = 4 * enough
+	bodies := make([]io.ReadCloser, 4)
+	first := make([]byte, size/2)
+	for i := range bodies {
+		bodies[i] = h.Timed(io.NopCloser(strings.NewReader(strings.Repeat("x", size))))
+		if _, err := io.ReadFull(bodies[i], first); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.clock.Step(time.Second / 5)
+	for _, body := range bodies {
+		if _, err := io.Copy(io.Discard, body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	alone := 5.0 * size
+	if rate := h.pace.Load().rate; rate < 2*alone || rate > 4*alone {
+		t.Errorf("%.0f bytes a second, want 2 to 4 times the %.0f of one of them", rate, alone)
+	}
+}
+
+func TestASmallListSaysNothingOfTheLink(t *testing.T) {
+	h := newHarness(t, func(o *Options) { o.Rate = 0 })
+	body := h.Timed(&slowly{Reader: strings.NewReader(strings.Repeat("x", enough-1)), step: func() { h.clock.Step(time.Minute) }})
+	if _, err := io.Copy(io.Discard, body); err != nil {
+		t.Fatal(err)
+	}
+	if h.pace.Load().known {
+		t.Error("it was measured")
+	}
+}
+
+// While nothing was measured, one list shows the rate, and the others wait for it.
+func TestWhatWaitsForTheListThatShowsTheRate(t *testing.T) {
+	const large = 10 * enough
+	for name, c := range map[string]struct {
+		before func(*pace)
+		size   int64
+		during func(*harness, *pace) // while it waits; nil: it must not wait
+		want   bool
+	}{
+		"the first one does not":       {nil, large, nil, false},
+		"a small one does not":         {func(p *pace) { p.shown(t.Context(), nil, large) }, enough - 1, nil, false},
+		"none does once it was shown":  {func(p *pace) { p.shown(t.Context(), nil, large); p.listed(large, time.Second, nil) }, large, nil, false},
+		"a large one, until it is":     {func(p *pace) { p.shown(t.Context(), nil, large) }, large, func(_ *harness, p *pace) { p.listed(large, time.Second, nil) }, true},
+		"not longer than for a proof":  {func(p *pace) { p.shown(t.Context(), nil, large) }, large, func(h *harness, _ *pace) { h.clock.Step(firstProof) }, false},
+		"an expected rate is shown as": {func(p *pace) { p.expect(1000); p.shown(t.Context(), nil, large) }, large, func(_ *harness, p *pace) { p.listed(large, time.Second, nil) }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, p := newHarness(t), newPace(0)
+			if c.before != nil {
+				c.before(p)
+			}
+			got := make(chan bool, 1)
+			go func() { got <- p.shown(t.Context(), h.clock, c.size) }()
+			if c.during != nil {
+				eventually.True(t, "it waits", h.clock.HasWaiters)
+				c.during(h, p)
+			}
+			if got := <-got; got != c.want {
+				t.Errorf("shown: %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+// If the list that was to show the rate has not done so, the next one is to.
+func TestAStuckListIsFollowedByTheNext(t *testing.T) {
+	h, p := newHarness(t), newPace(0)
+	p.shown(t.Context(), h.clock, enough)
+	waits := make(chan bool, 1)
+	go func() { waits <- p.shown(t.Context(), h.clock, enough) }()
+	eventually.True(t, "it waits", h.clock.HasWaiters)
+	h.clock.Step(firstProof)
+	<-waits
+	if p.shown(t.Context(), h.clock, enough); p.shows == nil {
+		t.Error("no list is to show the rate")
+	}
+}
+
+// A list that begins slowly, as over a connection that has been idle, is measured by all of it.
+func TestTheEndOfAListCountsInsteadOfItsPart(t *testing.T) {
+	for name, c := range map[string]struct {
+		between func(*pace)
+		want    float64
+	}{
+		"if nothing else was measured meanwhile": {func(*pace) {}, 4_000_000},
+		"beside what was":                        {func(p *pace) { p.listed(1_000_000, time.Second, nil) }, math.Sqrt(4_000_000 * math.Sqrt(100_000*1_000_000))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPace(0)
+			part := p.listed(100_000, time.Second, nil)
+			c.between(p)
+			p.listed(4_000_000, time.Second, part)
+			if math.Abs(p.rate-c.want) > 1 {
+				t.Errorf("%.0f bytes a second, want %.0f", p.rate, c.want)
+			}
+		})
+	}
+}

@@ -46,7 +46,8 @@ func (p *proof) agrees(ctx context.Context, now *replay.Recorded) error {
 func (s *Collections) prove(ctx context.Context, verdict Verdict, read *Read) (p proof, err error) {
 	whole, cancel := context.WithTimeout(ctx, longestPatience)
 	defer cancel()
-	most := min(max(patience, s.pace.Load().list(read.Recorded.Bytes)/2), longestPatience)
+	list, _ := s.pace.Load().list(read.Recorded.Bytes)
+	most := min(max(patience, list/2), longestPatience)
 	if verdict == Checked {
 		limited, cancel := context.WithTimeout(whole, most)
 		defer cancel()

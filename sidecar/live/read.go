@@ -113,9 +113,18 @@ func (s *Collections) answer(ctx context.Context, read *Read, give func(*replay.
 	readsTotal.WithLabelValues(string(verdict)).Inc()
 }
 
-// decide finds out the facts of a read, and decides. What passes does not wait for what is still to
-// be recorded.
+// decide finds out the facts of a read, and decides. What the link carries may be shown by another
+// read first.
 func (s *Collections) decide(ctx context.Context, read *Read) (v Verdict, why string) {
+	v, why = s.decideNow(ctx, read)
+	if rate := why == "small" || why == "unmeasured"; rate && s.pace.Load().shown(ctx, s.Clock, read.Recorded.Bytes) {
+		return s.decideNow(ctx, read)
+	}
+	return v, why
+}
+
+// decideNow decides by what is known now. What passes does not wait for what is still to be recorded.
+func (s *Collections) decideNow(ctx context.Context, read *Read) (v Verdict, why string) {
 	f := Facts{Save: s.Save, Info: &read.Info, Principal: read.Principal}
 	if v, why = Decide(f); why != "unrecorded" {
 		return v, why
@@ -128,7 +137,9 @@ func (s *Collections) decide(ctx context.Context, read *Read) (v Verdict, why st
 			f.Overtaken = read.Recorded.Overtaken != ""
 			f.Recorded, f.Version, f.Objects = true, read.Recorded.ResourceVersion, read.Recorded.Objects
 			f.Live, f.Slow = s.isLive(read.key()), s.isSlow(read.key())
-			f.List, f.Proof = s.pace.Load().list(read.Recorded.Bytes), s.pace.Load().proofTime()
+			pace := s.pace.Load()
+			list, measured := pace.list(read.Recorded.Bytes)
+			f.List, f.Unmeasured, f.Proof = list, !measured, pace.proofTime()
 		}
 		if v, why = Decide(f); v == Pass {
 			break

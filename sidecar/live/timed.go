@@ -32,11 +32,13 @@ func (s *Collections) TimedState(body io.ReadCloser) io.ReadCloser {
 // list is recorded, and is written with it.
 type timed struct {
 	io.ReadCloser
-	clock       clock.PassiveClock
-	pace        *pace     // when the body began
-	begun       time.Time // zero: not yet
-	size        int64
-	long, ended bool
+	clock  clock.PassiveClock
+	pace   *pace     // when the body began
+	begun  time.Time // zero: not yet
+	before int64     // what all lists had brought by then, bytes
+	size   int64
+	part   *part // what was measured before the end; nil: nothing
+	ended  bool
 }
 
 func (t *timed) Read(p []byte) (int, error) {
@@ -51,19 +53,20 @@ func (t *timed) read(n int, last bool) {
 		return
 	}
 	if t.begun.IsZero() {
-		t.begun = t.clock.Now()
+		t.begun, t.before = t.clock.Now(), t.pace.came.Load()
 	}
 	t.size += int64(n)
+	came := t.pace.came.Add(int64(n)) - t.before
 	took := t.clock.Since(t.begun)
 	switch {
 	case last:
 		t.ended = true
-	case !t.long && t.size >= enough && took > t.pace.long():
-		t.long = true
-	default:
+	case t.part != nil || t.size < enough || took <= t.pace.long():
 		return
 	}
-	t.pace.listed(t.size, took)
+	if t.size >= enough {
+		t.part = t.pace.listed(came, took, t.part)
+	}
 }
 
 // timedState measures a body to the end of the initial state.

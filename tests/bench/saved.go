@@ -37,11 +37,15 @@ func (b *bench) saved(ctx context.Context) error {
 		return err
 	}
 	progress("saved: filled with %.0f MB", fill/1e6)
+	// The link was fast, for this was quicker. One informer shows that it is thin by now.
+	wan.SetShape(thinShape, thinShape)
+	if _, _, err := b.informers(ctx, "on", wan, 1, readsSave); err != nil {
+		return err
+	}
 	if err := b.writer.change(ctx); err != nil {
 		return err
 	}
 	used, took := series{}, series{}
-	wan.SetShape(thinShape, thinShape)
 	bytes, last, err := b.informers(ctx, "on", wan, fleetSize, readsSave)
 	if err != nil {
 		return err
