@@ -253,12 +253,12 @@ func (d *Dispatcher) unread(x *exchange, resp *http.Response) {
 // record has an answer recorded while its body is read.
 func (d *Dispatcher) record(x *exchange, resp *http.Response) {
 	if !x.mayBeCompressed() || !isCompressed(resp) {
-		x.cache.Record(x.source, resp)
+		x.cache.Record(&x.source, resp)
 		return
 	}
 	recordCompressed(resp, func(plain *http.Response) {
 		body := plain.Body
-		x.cache.Record(x.source, plain)
+		x.cache.Record(&x.source, plain)
 		if d.Live != nil && plain.StatusCode == http.StatusOK && plain.Body != body {
 			plain.Body = d.Live.Timed(plain.Body)
 		}

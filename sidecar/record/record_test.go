@@ -208,7 +208,7 @@ func TestALaterListReplacesAHigherVersionOfARestoredCluster(t *testing.T) {
 func TestAListOfARestoredClusterDropsHigherVersionsInEveryScope(t *testing.T) {
 	h := newHarness(t, 0)
 	h.list("/api/v1/configmaps", listOf(1000, configMap("old", 900), configMap("gone", 950)))
-	h.read(h.teeObject(h.source(configmaps+"/seen"), wire.JSON, answer(strings.NewReader(cm("seen", 980)))))
+	h.read(h.teeObject(new(h.source(configmaps+"/seen")), wire.JSON, answer(strings.NewReader(cm("seen", 980)))))
 	h.flush()
 	h.now = h.now.Add(time.Minute)
 	h.list(configmaps, listOf(600, configMap("old", 500)))
@@ -318,7 +318,7 @@ func TestAListWhoseEndFailsLeavesNoRows(t *testing.T) {
 
 func TestSingleObjectsAreRecorded(t *testing.T) {
 	h := newHarness(t, 0)
-	h.read(h.teeObject(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
+	h.read(h.teeObject(new(h.source(configmaps+"/a")), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
 	h.want("seen /@: a@7")
 	h.invalidate(h.source(configmaps + "/a"))
 	h.want("seen /@:")
@@ -347,7 +347,7 @@ func TestAFullQueueStillTakesInvalidations(t *testing.T) {
 		h.drain(t.Context())
 	}
 	read := func(name, body string) {
-		h.read(h.teeObject(h.source(configmaps+"/"+name), wire.JSON, answer(strings.NewReader(body))))
+		h.read(h.teeObject(new(h.source(configmaps+"/"+name)), wire.JSON, answer(strings.NewReader(body))))
 	}
 	h.read(h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 1))))))
 	for _, name := range []string{"a", "b", "c"} {
@@ -510,7 +510,7 @@ func TestAClientThatClosesAfterTheLastByteHasReadTheWholeBody(t *testing.T) {
 func TestRepeatedReadsOfAnObjectAreRecordedOnceAGroup(t *testing.T) {
 	h := idleHarness(t, t.TempDir(), 0)
 	read := func(rv int) {
-		h.read(h.teeObject(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", rv)))))
+		h.read(h.teeObject(new(h.source(configmaps+"/a")), wire.JSON, answer(strings.NewReader(cm("a", rv)))))
 	}
 	queued := func(want int) {
 		t.Helper()
