@@ -79,7 +79,7 @@ func accessLine(x *proxy.Exchange) tally.Line {
 	}
 	line := tally.Line{Level: zapcore.InfoLevel, Message: accessMessage, Err: x.Err, Kind: []zap.Field{zap.String("verb", verb)}}
 	if trace.Info.IsResource {
-		line.Kind = append(line.Kind, zap.String("resource", resource(&trace.Info)))
+		line.Kind = append(line.Kind, zap.String("resource", resource(trace.Info)))
 		line.Fields = append(line.Fields, zap.String("namespace", trace.Info.Namespace), zap.String("name", trace.Info.Name))
 	} else {
 		line.Kind = append(line.Kind, zap.String("method", x.Method), zap.String("path", x.Path))

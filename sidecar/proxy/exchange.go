@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -24,9 +25,11 @@ type exchange struct {
 	long   bool // it has no grace; see Options.LongRunning
 	abort  bool // the response cannot be completed
 
-	interim  interimResponses
-	trace    httptrace.ClientTrace
-	response http.Response // for goproxy, see answer
+	url       *url.URL // of the request for the Transport
+	forwarded forwarded
+	interim   interimResponses
+	trace     httptrace.ClientTrace
+	response  http.Response // for goproxy, see answer
 }
 
 // shutdownError is the error of a long-running request without a response header when the server
