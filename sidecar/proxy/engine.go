@@ -165,7 +165,7 @@ func (x *exchange) roundTrip(r *http.Request) (*http.Response, error) {
 		x.audit = response.Header.Get(auditID)
 	} else {
 		x.err = err
-		response = statusResponse(r, statusOf(err), x.id, x.server.options.Pretty != nil && x.server.options.Pretty(r))
+		response = statusResponse(r, statusOf(err), x.id.String(), x.server.options.Pretty != nil && x.server.options.Pretty(r))
 	}
 	x.prepareResponse(r, response)
 	if err != nil && x.upload.pending() {
