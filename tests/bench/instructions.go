@@ -28,24 +28,31 @@ func (b *bench) instructions(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	online, offline := series{}, series{}
 	for range min(b.rounds, 3) {
-		cost, err := c.Count(ctx)
-		if err != nil {
+		if err := c.Count(ctx); err != nil {
 			return err
 		}
-		progress("case instructions: %.0f online, %.0f offline", cost.Online, cost.Offline)
+	}
+	costs, err := c.Costs()
+	if err != nil {
+		return err
+	}
+	online, offline, group := series{}, series{}, series{}
+	for _, cost := range costs {
+		progress("case instructions: %.0f online, %.0f offline, %.0f a group of the recorder", cost.Online, cost.Offline, cost.Group)
 		online.add("on", cost.Online)
 		offline.add("on", cost.Offline)
+		group.add("on", cost.Group)
 	}
-	b.instructionsOf("GET 1 KiB", online)
-	b.instructionsOf("offline GET 1 KiB", offline)
+	b.instructionsOf("GET 1 KiB", "a request", online)
+	b.instructionsOf("offline GET 1 KiB", "a request", offline)
+	b.instructionsOf("GET 1 KiB, recorded", "a group", group)
 	return nil
 }
 
-// instructionsOf reports what GETs have cost, and how far the rounds were apart.
-func (b *bench) instructionsOf(what string, s series) {
-	r := b.report.note(what, "instructions a request, without the kernel's", "1000", none, s.median("on")/1000)
+// instructionsOf reports what something has cost, and how far the rounds were apart.
+func (b *bench) instructionsOf(what, of string, s series) {
+	r := b.report.note(what, "instructions "+of+", without the kernel's", "1000", none, s.median("on")/1000)
 	r.Noise = number(s.noise("on", "direct"))
 	b.report.note(what, "largest difference between two rounds", "%", none, 100*s.spread("on"))
 }
