@@ -174,7 +174,7 @@ func (s *sidecar) groups(ctx context.Context) (n int64, err error) {
 	return int64(groups), err
 }
 
-// linkDown cuts the link, and returns when the cache answers.
+// linkDown cuts the link, and returns when the cache answers at once.
 func (s *sidecar) linkDown(ctx context.Context) error {
 	if short := s.api.gets[1].Load(); short < s.api.gets[2].Load() {
 		return fmt.Errorf("only %d GETs went over HTTP/1.1 connections: the machine is too busy to count the usual way of a GET", short)
@@ -189,6 +189,14 @@ func (s *sidecar) linkDown(ctx context.Context) error {
 	})
 	if err != nil {
 		return fmt.Errorf("wait for an answer of the cache: %w: %w", err, last)
+	}
+	// For a second the sidecar tries to send each request. How many come in that second is left to
+	// the machine.
+	err = wait.PollUntilContextTimeout(ctx, pollInterval, time.Minute, true, func(context.Context) (bool, error) {
+		return strings.Contains(s.log(), `"to":"offline"`), nil
+	})
+	if err != nil {
+		return fmt.Errorf("wait for the link to be offline: %w", err)
 	}
 	return nil
 }
