@@ -110,7 +110,7 @@ bench: tools ## Compare direct access with a sidecar, with and without recording
 	@mkdir -p dist
 	@$(GO) run ./tests/bench --json dist/bench.json --base docs/benchmarks.json $(BENCH)
 
-instructions: ## Count the instructions of a GET with valgrind, online and offline (2 minutes, needs no API server)
+instructions: ## Count the instructions of a GET with valgrind, online and offline (3 minutes, needs no API server)
 	@$(GO) run ./tests/bench --cases instructions $(BENCH)
 
 bench-check: tools ## The same, and fail if anything is worse than in docs/benchmarks.json, the run of the last release

@@ -79,15 +79,15 @@ func accessLine(x *proxy.Exchange) tally.Line {
 	}
 	line := tally.Line{Level: zapcore.InfoLevel, Message: accessMessage, Err: x.Err, Kind: []zap.Field{zap.String("verb", verb)}}
 	if trace.Info.IsResource {
-		line.Kind = append(line.Kind, zap.String("resource", resource(&trace.Info)))
+		line.Kind = append(line.Kind, zap.String("resource", resource(trace.Info)))
 		line.Fields = append(line.Fields, zap.String("namespace", trace.Info.Namespace), zap.String("name", trace.Info.Name))
 	} else {
 		line.Kind = append(line.Kind, zap.String("method", x.Method), zap.String("path", x.Path))
 	}
 	line.Kind = append(line.Kind, zap.Int("status", x.Status), zap.String("link", link))
-	line.Fields = append(line.Fields, zap.String("id", x.ID), zap.String("userAgent", x.UserAgent), zap.Duration("ms", x.Duration),
+	line.Fields = append(line.Fields, zap.Stringer("id", x.ID), zap.String("userAgent", x.UserAgent), zap.Duration("ms", x.Duration),
 		zap.Int64("bytes", x.Bytes), zap.String("protocol", x.Proto))
-	if x.AuditID != "" && x.AuditID != x.ID {
+	if x.AuditID != "" && x.AuditID != x.ID.String() {
 		line.Fields = append(line.Fields, zap.String("auditID", x.AuditID))
 	}
 	if x.Upgrade != "" {

@@ -69,12 +69,14 @@ func (s *sidecar) withTrace(ctx context.Context) context.Context {
 func (s *sidecar) observer() func(proxy.Exchange) {
 	log := accessLog(s.log, s.repeated)
 	return func(x proxy.Exchange) {
-		info := dispatch.TraceOf(x.Context).Info
+		trace := dispatch.TraceOf(x.Context)
+		info := trace.Info
 		if info.Path == "" { // an upgrade, or the proxy has rejected it
-			info = request.Parse(&http.Request{Method: x.Method, URL: &url.URL{Path: x.Path, RawQuery: x.Query}})
+			parsed := request.Parse(&http.Request{Method: x.Method, URL: &url.URL{Path: x.Path, RawQuery: x.Query}})
+			info = &parsed
 		}
 		s.meter.Request(meter.Exchange{
-			Context: x.Context, Method: x.Method, Info: info, Status: x.Status, Source: sourceOf(dispatch.TraceOf(x.Context).Offline, &x, info), Duration: x.Duration,
+			Context: x.Context, Method: x.Method, Info: info, Status: x.Status, Source: sourceOf(trace.Offline, &x, info), Duration: x.Duration,
 			Stream: x.Upgrade != "" || info.Verb == request.Watch || info.Subresource == "log" || x.Status == 0,
 		})
 		if x.Status >= http.StatusInternalServerError && x.Err != nil {
@@ -85,7 +87,7 @@ func (s *sidecar) observer() func(proxy.Exchange) {
 }
 
 // sourceOf says who has answered. offline means that it was not the API server.
-func sourceOf(offline bool, x *proxy.Exchange, info request.Info) meter.Source {
+func sourceOf(offline bool, x *proxy.Exchange, info *request.Info) meter.Source {
 	failed := x.Status == 0 || x.Status == http.StatusUnauthorized || x.Status >= http.StatusInternalServerError
 	switch {
 	case !offline && (x.Err == nil || !failed):

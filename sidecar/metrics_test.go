@@ -34,7 +34,7 @@ func TestARequestIsCountedAsThatOfWhoHasAnswered(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			info := request.Parse(httptest.NewRequest(c.method, c.path, nil))
-			if got := sourceOf(c.offline, &proxy.Exchange{Status: c.status, Err: c.err}, info); got != c.want {
+			if got := sourceOf(c.offline, &proxy.Exchange{Status: c.status, Err: c.err}, &info); got != c.want {
 				t.Errorf("source %s, want %s", got, c.want)
 			}
 		})

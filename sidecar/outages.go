@@ -45,7 +45,9 @@ func (s *sidecar) answeredOffline(info *request.Info, resp *http.Response, err e
 			seconds, _ := strconv.Atoi(resp.Header.Get("Age")) // 0: the answer has no age
 			age = time.Duration(seconds) * time.Second
 		}
-		s.outage.Answered(age, zap.String("verb", info.Verb), zap.String("resource", resource(info)), zap.String("namespace", info.Namespace))
+		s.outage.Answered(age, func() []zap.Field {
+			return []zap.Field{zap.String("verb", info.Verb), zap.String("resource", resource(info)), zap.String("namespace", info.Namespace)}
+		})
 	case err == nil:
 		s.outage.Accepted()
 	}

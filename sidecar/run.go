@@ -108,7 +108,7 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	defer memory.Close() //nolint:errcheck // nothing of it is needed any more
 
 	s := &sidecar{
-		cfg: cfg, flags: flags, started: time.Now(), log: log, repeated: repeated, recent: recent, reporter: reporter, meter: meter.New(func(ctx context.Context) request.Info { return dispatch.TraceOf(ctx).Info }), level: level, mirror: mirror,
+		cfg: cfg, flags: flags, started: time.Now(), log: log, repeated: repeated, recent: recent, reporter: reporter, meter: meter.New(func(ctx context.Context) *request.Info { return dispatch.TraceOf(ctx).Info }), level: level, mirror: mirror,
 		disk: disk, caches: cache.Caches{Disk: disk.Cache, Memory: memory, MemoryOnly: cfg.Cache.MemoryOnly, Exclude: excluded},
 	}
 	s.outage = s.newOutage()
@@ -126,7 +126,7 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 		// For another name of the API server, a client of the forward proxy gets a tunnel, because
 		// it would refuse the pod's own certificate.
 		ConnectHosts: config.APINames(cfg.Cluster.Domain), Context: s.withTrace, Observe: s.observer(),
-		Buffered:   func(r *http.Request) bool { info := dispatch.TraceOf(r.Context()).Info; return info.IsUnary() },
+		Buffered:   func(r *http.Request) bool { return dispatch.TraceOf(r.Context()).Info.IsUnary() },
 		Compressed: request.MayList,
 		Pretty:     func(r *http.Request) bool { return dispatch.TraceOf(r.Context()).Info.Pretty },
 		Grace:      cfg.Shutdown.Grace, Logger: log,

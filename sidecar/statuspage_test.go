@@ -82,7 +82,7 @@ func pageSidecar(t *testing.T) *sidecar {
 	})
 	s := &sidecar{
 		cfg: cfg, flags: flags, started: time.Now().Add(-time.Hour), log: zap.NewNop(), recent: &status.Recent{},
-		meter: meter.New(func(context.Context) request.Info { return request.Info{} }), disk: disk, upstream: link,
+		meter: meter.New(func(context.Context) *request.Info { return &request.Info{} }), disk: disk, upstream: link,
 		caches: cache.Caches{Disk: disk.Cache, Memory: memory, Exclude: excluded},
 	}
 	s.dispatcher = dispatch.New(dispatch.Options{

@@ -47,6 +47,7 @@ type file struct {
 
 	collections collectionCache
 	copies      copies
+	remembered  remembered
 	outlines    outlines
 	attached    bool        // another process may write the file
 	held        atomic.Bool // see HoldCheckpoints

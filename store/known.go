@@ -44,17 +44,40 @@ func (c *Collection) Doubted(o Observation, namespace string) bool {
 // Known returns everything that is recorded about one object, in every form and API version, and
 // whether there is a response to a GET for the path and the Accept header.
 func (db *DB) Known(ctx context.Context, res Resource, key Key, path, accept string) (k Known, err error) {
+	file, release, err := db.acquire()
+	if err != nil {
+		return k, err
+	}
+	defer release()
+	asked, generation := question{res, key, path, accept}, file.collections.generation.Load()
+	k, ok := file.remembered.get(asked, generation)
+	if !ok {
+		if k, err = db.find(ctx, file, asked); err != nil {
+			return k, err
+		}
+		if !file.attached { // else nobody tells when the database changes
+			file.remembered.put(asked, generation, k)
+		}
+	}
+	for i := range k.Observations {
+		db.renewals.apply(res, &k.Observations[i])
+	}
+	return k, nil
+}
+
+// find is Known as the file has it, without renewals.
+func (db *DB) find(ctx context.Context, file *file, asked question) (k Known, err error) {
 	// One statement sees one state of the database. A transaction is only needed where collections
 	// have changed, which are then read by a second one.
-	err = db.read("find object", func(read *sql.DB) error {
-		k, err = db.knownBy(ctx, read, false, res, key, path, accept)
+	err = file.query("find object", func(read *sql.DB) error {
+		k, err = file.knownBy(ctx, read, false, asked)
 		return err
 	})
 	if !errors.Is(err, errOutdated) {
 		return k, err
 	}
-	err = db.view(ctx, "find object", func(tx *sql.Tx) error {
-		k, err = db.knownBy(ctx, tx, true, res, key, path, accept)
+	err = file.view(ctx, "find object", func(tx *sql.Tx) error {
+		k, err = file.knownBy(ctx, tx, true, asked)
 		return err
 	})
 	return k, err
@@ -103,9 +126,10 @@ type knownRow struct {
 	payload         []byte // of the state, or nil; floor of the observation; the collections
 }
 
-// knownBy is Known. Outdated copies are read again, or errOutdated is returned.
-func (db *DB) knownBy(ctx context.Context, q querier, refresh bool, res Resource, key Key, path, accept string) (k Known, err error) {
-	rows, err := q.QueryContext(ctx, knownQuery, res.Principal, res.Group, res.Resource, key.Namespace, key.Name, path, accept)
+// knownBy is find. Outdated copies are read again, or errOutdated is returned.
+func (f *file) knownBy(ctx context.Context, q querier, refresh bool, asked question) (k Known, err error) {
+	key := asked.Key
+	rows, err := q.QueryContext(ctx, knownQuery, asked.Principal, asked.Group, asked.Resource.Resource, key.Namespace, key.Name, asked.path, asked.accept)
 	if err != nil {
 		return k, err
 	}
@@ -128,7 +152,6 @@ func (db *DB) knownBy(ctx context.Context, q querier, refresh bool, res Resource
 				return k, err
 			}
 			if o.Name == "" || o.Namespace == key.Namespace {
-				db.renewals.apply(res, &o)
 				k.Observations = append(k.Observations, o)
 			}
 		}
@@ -136,7 +159,7 @@ func (db *DB) knownBy(ctx context.Context, q querier, refresh bool, res Resource
 	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 		return k, err
 	}
-	all, err := db.file.copies.of(ctx, q, refresh, pairs)
+	all, err := f.copies.of(ctx, q, refresh, pairs)
 	if err == nil {
 		k.assign(belongs, all, key)
 	}

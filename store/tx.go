@@ -150,13 +150,22 @@ type callbackError struct{ error }
 // view runs f on one consistent state of the database. Its read transaction keeps the log
 // from shrinking, so f must be quick and must not wait for a client.
 func (db *DB) view(ctx context.Context, op string, f func(*sql.Tx) error) error {
-	return db.read(op, func(read *sql.DB) error {
-		tx, err := read.BeginTx(ctx, nil)
+	file, release, err := db.acquire()
+	if err != nil {
+		return err
+	}
+	defer release()
+	return file.view(ctx, op, f)
+}
+
+func (f *file) view(ctx context.Context, op string, read func(*sql.Tx) error) error {
+	return f.query(op, func(db *sql.DB) error {
+		tx, err := db.BeginTx(ctx, nil)
 		if err != nil {
 			return err
 		}
 		defer tx.Rollback() //nolint:errcheck // nothing was changed
-		return f(tx)
+		return read(tx)
 	})
 }
 

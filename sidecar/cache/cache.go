@@ -178,7 +178,7 @@ func (c *Cache) Run(ctx context.Context) error {
 func (c *Cache) excluded(info *request.Info) bool { return record.Excluded(c.exclude.Rules(), info) }
 
 // Record has the answer to a request recorded while its body is read.
-func (c *Cache) Record(source record.Source, resp *http.Response) {
+func (c *Cache) Record(source *record.Source, resp *http.Response) {
 	if o := c.open.Load(); o != nil && !c.excluded(&source.Info) {
 		o.recorder.Record(source, resp)
 	}
@@ -312,6 +312,12 @@ func (c *Cache) Overtaken(ctx context.Context, s record.Stale) (bool, error) {
 		return false, ErrClosed
 	}
 	return o.replayer.Overtaken(ctx, s.Scope())
+}
+
+// Flushed reports whether Flush has nothing to wait for.
+func (c *Cache) Flushed() bool {
+	o := c.open.Load()
+	return o == nil || o.recorder.Flushed()
 }
 
 // Flush waits until all that was read before the call is written, so that no client sees an

@@ -90,7 +90,7 @@ func TestWhatIsExcludedIsNeitherRecordedNorAnsweredAndWhatWasIsDeleted(t *testin
 	c, db := caches(t)
 	record := func(path string) {
 		resp := list("a", "b")
-		c.Disk.Record(source(c.Disk, path), resp)
+		c.Disk.Record(new(source(c.Disk, path)), resp)
 		if _, err := io.ReadAll(resp.Body); err != nil {
 			t.Fatal(err)
 		}
@@ -127,7 +127,7 @@ func TestWhatIsExcludedIsNeitherRecordedNorAnsweredAndWhatWasIsDeleted(t *testin
 func TestAListThatWasUnderWayWhenItWasExcludedIsNotRecorded(t *testing.T) {
 	c, db := caches(t)
 	resp := list("a", "b")
-	c.Disk.Record(source(c.Disk, shop), resp)
+	c.Disk.Record(new(source(c.Disk, shop)), resp)
 	if _, err := io.ReadFull(resp.Body, make([]byte, 150)); err != nil { // within the items
 		t.Fatal(err)
 	}

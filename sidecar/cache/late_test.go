@@ -42,7 +42,7 @@ func TestAnUnreadableEventBeforeACacheIsOpenIsNotSkipped(t *testing.T) {
 			list := sourceOf("")
 			resp := &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, ContentLength: -1}
 			resp.Body = io.NopCloser(strings.NewReader(`{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"10"},"items":[]}`))
-			c.Record(list, resp)
+			c.Record(&list, resp)
 			if _, err := io.Copy(io.Discard, resp.Body); err != nil {
 				t.Fatal(err)
 			}

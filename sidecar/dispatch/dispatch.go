@@ -253,7 +253,7 @@ func (d *Dispatcher) record(x *exchange, resp *http.Response) {
 		if isList {
 			resp.Body = d.Live.Timed(resp.Body)
 		}
-		x.cache.Record(x.source, resp)
+		x.cache.Record(&x.source, resp)
 		return
 	}
 	recordCompressed(resp, func(plain *http.Response) {
@@ -262,7 +262,7 @@ func (d *Dispatcher) record(x *exchange, resp *http.Response) {
 			plain.Body = d.Live.Timed(body)
 		}
 		measured := plain.Body
-		if x.cache.Record(x.source, plain); plain.Body == measured {
+		if x.cache.Record(&x.source, plain); plain.Body == measured {
 			plain.Body = body // nothing is recorded of it
 		}
 	})

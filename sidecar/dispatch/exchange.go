@@ -36,7 +36,7 @@ func newExchange(r *http.Request) *exchange {
 // decide reads a request and decides about it, once.
 func (d *Dispatcher) decide(r *http.Request) (*exchange, error) {
 	x := newExchange(r)
-	traceOf(r.Context()).Info = *x.info
+	traceOf(r.Context()).Info = x.info
 	x.reviewed = x.info.Class == request.ClassReview && !x.info.Unrecorded && d.ReviewLifetime > 0
 	deletes := r.Method == http.MethodDelete && (x.info.Class == request.ClassWrite || x.info.Class == request.ClassDeleteMany)
 	if x.reviewed || deletes || d.acceptorOf(x.info) != nil {

@@ -216,7 +216,7 @@ func TestAnExpiredWatchGets410WhenItsMissedChangesAreUnknown(t *testing.T) {
 				g.t.Error(err)
 				return
 			}
-			g.Caches.Disk.Record(record.Source{Principal: "web", Info: request.Parse(g.request("GET", path)), Path: path, Started: time.Now()}, resp)
+			g.Caches.Disk.Record(&record.Source{Principal: "web", Info: request.Parse(g.request("GET", path)), Path: path, Started: time.Now()}, resp)
 			if _, err := io.Copy(io.Discard, resp.Body); err != nil {
 				g.t.Error(err)
 			}

@@ -90,17 +90,32 @@ func (d *Dispatcher) replay(x *exchange, subject string) (*http.Response, error)
 	q := replay.Request{Principal: subject, Info: *x.info, Path: x.source.Path, IfNoneMatch: x.request.Header.Get("If-None-Match")}
 	switch {
 	case x.info.Class == request.ClassWatch:
-		return d.watches.Replay(x.watch(d.Agents), q)
+		return d.replayWatch(x, &q)
 	case x.review != nil:
 		return x.cache.Review(ctx, q, x.review.name, d.ReviewLifetime, x.review.open)
 	}
 	resp, err := x.cache.Answer(ctx, q)
-	if inJSON, mediaType, ok := q.Info.InJSON(); ok && errors.Is(err, replay.ErrNotRecorded) {
-		q.Info = inJSON
-		resp, err = x.cache.Answer(ctx, q)
-		return d.encode(mediaType, resp, err)
+	if errors.Is(err, replay.ErrNotRecorded) {
+		return d.replayInJSON(ctx, x, q, err)
 	}
 	return resp, err
+}
+
+// replayWatch has the cache answer a watch.
+func (d *Dispatcher) replayWatch(x *exchange, q *replay.Request) (*http.Response, error) {
+	return d.watches.Replay(x.watch(d.Agents), *q)
+}
+
+// replayInJSON has the cache answer in JSON where it has no answer, which err says, in the form that
+// was asked for.
+func (d *Dispatcher) replayInJSON(ctx context.Context, x *exchange, q replay.Request, err error) (*http.Response, error) {
+	inJSON, mediaType, ok := q.Info.InJSON()
+	if !ok {
+		return nil, err
+	}
+	q.Info = inJSON
+	resp, err := x.cache.Answer(ctx, q)
+	return d.encode(mediaType, resp, err)
 }
 
 // recorded gives an object as the cache has it, in JSON.
@@ -120,6 +135,9 @@ func (d *Dispatcher) recorded(ctx context.Context, x *exchange, subject string) 
 // flush waits until the latest answers of the API server are written. A client must not see an
 // older state than it has seen already.
 func (d *Dispatcher) flush(ctx context.Context, c *cache.Cache) {
+	if c.Flushed() {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, cache.FlushTimeout)
 	defer cancel()
 	if err := c.Flush(ctx); err != nil {

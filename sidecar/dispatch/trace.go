@@ -9,15 +9,18 @@ import (
 // Trace says how a request was answered, for the log. The Dispatcher fills it in. It is to be
 // read after the answer, by the same goroutine.
 type Trace struct {
-	Info    request.Info
-	Offline bool // answered without the API server
+	Info    *request.Info // not to be changed; the zero Info until the Dispatcher has the request
+	Offline bool          // answered without the API server
 }
+
+// unknown is the Info of requests that no Dispatcher has.
+var unknown = &request.Info{}
 
 type traceKey struct{}
 
 // WithTrace gives a request's context a Trace to be filled in.
 func WithTrace(ctx context.Context) context.Context {
-	return &traced{Context: ctx}
+	return &traced{Context: ctx, trace: Trace{Info: unknown}}
 }
 
 // traced is a context with a Trace.
@@ -41,5 +44,5 @@ func traceOf(ctx context.Context) *Trace {
 	if trace, ok := ctx.Value(traceKey{}).(*Trace); ok {
 		return trace
 	}
-	return &Trace{}
+	return &Trace{Info: unknown}
 }

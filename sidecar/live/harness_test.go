@@ -245,7 +245,7 @@ func (h *harness) recordAs(query string) {
 	resp := h.server.list(false)
 	h.server.lists = 0
 	h.server.mu.Unlock()
-	h.cache.Record(source, resp)
+	h.cache.Record(&source, resp)
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
 		h.t.Fatal(err)
 	}

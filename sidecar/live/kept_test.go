@@ -25,7 +25,7 @@ func (h *harness) reads(s *Collections, bytes int, took time.Duration) {
 	read := h.get("")
 	text := `{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"20"},"items":[{"metadata":{"name":"a","namespace":"shop","uid":"a","resourceVersion":"15"},"data":{"text":"` + strings.Repeat("x", bytes) + `"}}]}`
 	resp := answered(200, s.Timed(&slowly{Reader: strings.NewReader(text), step: func() { h.clock.Step(took) }}))
-	h.cache.Record(record.Source{Principal: "web", Info: read.Info, Path: path, Started: h.clock.Now(), Asked: h.cache.Ask()}, resp)
+	h.cache.Record(&record.Source{Principal: "web", Info: read.Info, Path: path, Started: h.clock.Now(), Asked: h.cache.Ask()}, resp)
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
 		h.t.Fatal(err)
 	}

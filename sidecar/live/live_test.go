@@ -193,7 +193,7 @@ func (h *harness) wrote(version int) {
 	write := h.get("/b")
 	write.Info.Verb, write.Info.Class = request.Update, request.ClassWrite
 	resp := text(http.StatusOK, object("b", version))
-	h.cache.Record(record.Source{Principal: "web", Info: write.Info, Path: path + "/b", Started: h.clock.Now(), Asked: h.cache.Ask()}, resp)
+	h.cache.Record(&record.Source{Principal: "web", Info: write.Info, Path: path + "/b", Started: h.clock.Now(), Asked: h.cache.Ask()}, resp)
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
 		h.t.Fatal(err)
 	}

@@ -44,7 +44,7 @@ const (
 
 // Meter is a prometheus.Collector and an upstream.Meter.
 type Meter struct {
-	info func(context.Context) request.Info
+	info func(context.Context) *request.Info
 
 	agents, resources, verbs *bounded
 	requests                 *prometheus.CounterVec
@@ -61,7 +61,7 @@ var (
 
 // New makes a Meter. info says what a request of a program asks for, by its context; the zero Info
 // means that the request is not a program's.
-func New(info func(context.Context) request.Info) *Meter {
+func New(info func(context.Context) *request.Info) *Meter {
 	return &Meter{
 		info:   info,
 		agents: newBounded(maxAgents), resources: newBounded(maxResources), verbs: newBounded(maxVerbs), series: newBounded(maxSeries), links: newBounded(maxSeries),
@@ -122,7 +122,7 @@ func waitedOf(ctx context.Context) *atomic.Int64 {
 type Exchange struct {
 	Context  context.Context // of With
 	Method   string
-	Info     request.Info
+	Info     *request.Info
 	Status   int // 0: the program left before
 	Source   Source
 	Duration time.Duration
@@ -146,12 +146,12 @@ func (m *Meter) Request(x Exchange) {
 
 // counters gives those of a request. It makes their labels once for all requests that are alike.
 func (m *Meter) counters(x *Exchange) counters {
-	kind := requestKind{x.Method, x.Status, x.Source, kindOf(&x.Info)}
+	kind := requestKind{x.Method, x.Status, x.Source, kindOf(x.Info)}
 	c, ok := m.known.requests.get(kind)
 	if ok {
 		return c
 	}
-	verb, resource := m.verb(x.Info.Verb, x.Method), m.resource(&x.Info)
+	verb, resource := m.verb(x.Info.Verb, x.Method), m.resource(x.Info)
 	code := strconv.Itoa(x.Status)
 	if !m.series.has(verb + " " + resource + " " + code + " " + string(x.Source)) {
 		resource = other
@@ -206,14 +206,15 @@ func (m *Meter) agent(userAgent string) string {
 func (m *Meter) Attempt(r *http.Request) upstream.Use {
 	info, agent := m.info(r.Context()), own
 	if info.Path == "" {
-		info = request.Parse(r)
+		parsed := request.Parse(r)
+		info = &parsed
 	} else {
 		agent = m.agent(r.UserAgent())
 	}
-	kind := attemptKind{agent, r.Method, kindOf(&info)}
+	kind := attemptKind{agent, r.Method, kindOf(info)}
 	bodies, ok := m.known.attempts.get(kind)
 	if !ok {
-		labels := linkLabels{agent, m.verb(info.Verb, r.Method), m.resource(&info)}
+		labels := linkLabels{agent, m.verb(info.Verb, r.Method), m.resource(info)}
 		if !m.links.has(labels.agent + " " + labels.verb + " " + labels.resource) {
 			labels.resource = other
 		}

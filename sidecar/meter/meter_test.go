@@ -31,13 +31,16 @@ import (
 // infoKey has a program's request in the context.
 type infoKey struct{}
 
-func infoOf(ctx context.Context) request.Info {
-	info, _ := ctx.Value(infoKey{}).(request.Info)
-	return info
+func infoOf(ctx context.Context) *request.Info {
+	if info, ok := ctx.Value(infoKey{}).(*request.Info); ok {
+		return info
+	}
+	return &request.Info{}
 }
 
-func get(path string) request.Info {
-	return request.Parse(httptest.NewRequest(http.MethodGet, path, nil))
+func get(path string) *request.Info {
+	info := request.Parse(httptest.NewRequest(http.MethodGet, path, nil))
+	return &info
 }
 
 func TestRequestsAreCountedByWhoHasAnswered(t *testing.T) {
@@ -76,8 +79,8 @@ func TestLabelsThatProgramsChooseAreBounded(t *testing.T) {
 		r.Method = fmt.Sprintf("X%d", i)
 		r.Header.Set("User-Agent", fmt.Sprintf("agent%d\xff/1", i))
 		info := request.Parse(r)
-		m.Request(Exchange{Context: m.With(t.Context()), Method: r.Method, Info: info, Status: 200 + i%400, Source: Upstream})
-		m.Attempt(r.WithContext(context.WithValue(t.Context(), infoKey{}, info))).Body(1, 1)
+		m.Request(Exchange{Context: m.With(t.Context()), Method: r.Method, Info: &info, Status: 200 + i%400, Source: Upstream})
+		m.Attempt(r.WithContext(context.WithValue(t.Context(), infoKey{}, &info))).Body(1, 1)
 	}
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(m)
@@ -173,7 +176,8 @@ func TestTheBytesAreThoseOfTheLink(t *testing.T) {
 		t.Helper()
 		r := httptest.NewRequest(method, path, bytes.NewReader(body))
 		r.Header.Set("User-Agent", agent)
-		ctx := m.With(context.WithValue(t.Context(), infoKey{}, request.Parse(r)))
+		info := request.Parse(r)
+		ctx := m.With(context.WithValue(t.Context(), infoKey{}, &info))
 		resp, err := u.RoundTrip(r.WithContext(ctx))
 		if err != nil {
 			t.Fatal(err)

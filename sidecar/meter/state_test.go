@@ -57,7 +57,7 @@ func TestAgesAreThoseOfTheAnswersInAnOutage(t *testing.T) {
 	recordList(t, db, "services", "")
 	c := cache.New(db, "test", zap.NewNop())
 	info := get("/api/v1/pods?watch=true&resourceVersion=1")
-	watch := c.Watch(record.Source{Principal: "web", Info: info, Path: "/api/v1/pods?watch=true"}, wire.JSON)
+	watch := c.Watch(record.Source{Principal: "web", Info: *info, Path: "/api/v1/pods?watch=true"}, wire.JSON)
 	link := &fakeLink{now: &now}
 	s := &State{Link: link, Caches: []*cache.Cache{c, {}}, Now: func() time.Time { return now }}
 	check := func(when string, pods, services time.Duration) {

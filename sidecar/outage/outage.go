@@ -125,8 +125,8 @@ func (k *Keeper) Up() {
 }
 
 // Answered counts a request that the cache has answered. The first of an outage is logged, with the
-// fields that say which it was.
-func (k *Keeper) Answered(age time.Duration, fields ...zap.Field) {
+// fields that say which it was; nil: none.
+func (k *Keeper) Answered(age time.Duration, which func() []zap.Field) {
 	first := false
 	k.count(func(o *Outage) {
 		o.Answered++
@@ -134,6 +134,10 @@ func (k *Keeper) Answered(age time.Duration, fields ...zap.Field) {
 		first = o.Answered == 1
 	})
 	if first {
+		var fields []zap.Field
+		if which != nil {
+			fields = which()
+		}
 		k.Log.Write(tally.Line{Level: zap.InfoLevel, Message: "answering from the cache", Fields: append(fields, zap.Stringer("age", age))})
 	}
 }

@@ -76,9 +76,9 @@ func TestWhatAnOutageWas(t *testing.T) {
 		}, []Outage{{Lost: at(0), Restored: at(1), Evidence: "refused"}}},
 		{"requests are counted, and the oldest answer", func(s *site) {
 			s.Down("refused")
-			s.Answered(2 * time.Second)
-			s.Answered(9 * time.Second)
-			s.Answered(3 * time.Second)
+			s.Answered(2*time.Second, nil)
+			s.Answered(9*time.Second, nil)
+			s.Answered(3*time.Second, nil)
 			s.Accepted()
 			s.Refused()
 			s.Refused()
@@ -86,20 +86,20 @@ func TestWhatAnOutageWas(t *testing.T) {
 		}, []Outage{{Lost: at(0), Restored: at(0), Evidence: "refused", Answered: 3, Oldest: 9 * time.Second, Accepted: 1, Refused: 2}}},
 		{"requests that show that the link is down belong to the outage", func(s *site) {
 			s.Up()
-			s.Answered(time.Second)
+			s.Answered(time.Second, nil)
 			s.Down("refused")
-			s.Answered(2 * time.Second)
+			s.Answered(2*time.Second, nil)
 			s.Up()
 		}, []Outage{{Lost: at(0), Restored: at(0), Evidence: "refused", Answered: 2, Oldest: 2 * time.Second}}},
 		{"a doubt that has ended belongs to no outage", func(s *site) {
-			s.Answered(time.Hour)
+			s.Answered(time.Hour, nil)
 			s.Up()
 			s.Down("refused")
 			s.Up()
 		}, []Outage{{Lost: at(0), Restored: at(0), Evidence: "refused"}}},
 		{"nor does one of which nothing came", func(s *site) { // such as a 503 of a load balancer
 			s.Up()
-			s.Answered(time.Hour)
+			s.Answered(time.Hour, nil)
 			s.now.Step(2 * doubtLasts)
 			s.Refused()
 			s.now.Step(doubtLasts)
@@ -109,7 +109,7 @@ func TestWhatAnOutageWas(t *testing.T) {
 		}, []Outage{{Lost: at(180), Restored: at(180), Evidence: "refused", Refused: 2}}},
 		{"or another outage much later", func(s *site) {
 			s.Up()
-			s.Answered(time.Hour)
+			s.Answered(time.Hour, nil)
 			s.now.Step(2 * doubtLasts)
 			s.Down("refused")
 			s.Up()
@@ -164,7 +164,7 @@ func TestTheFirstAnswerIsLogged(t *testing.T) {
 	s := newSite()
 	s.Down("refused")
 	for range 100 {
-		s.Answered(42*time.Second, zap.String("verb", "list"))
+		s.Answered(42*time.Second, func() []zap.Field { return []zap.Field{zap.String("verb", "list")} })
 	}
 	lines := s.lines.TakeAll()
 	if len(lines) != 1 || lines[0].Message != "answering from the cache" || lines[0].ContextMap()["age"] != "42s" || lines[0].ContextMap()["verb"] != "list" {
@@ -184,7 +184,7 @@ func TestThatAllHasCaughtUpIsLoggedOnceAllWatchesAreBack(t *testing.T) {
 	s := newSite()
 	s.run(t)
 	s.Down("refused")
-	s.Answered(time.Hour)
+	s.Answered(time.Hour, nil)
 	s.waits(3)
 	s.now.Step(2 * time.Hour)
 	s.lines.TakeAll()

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"net/url"
 	"sync"
 
 	"github.com/elazarl/goproxy"
@@ -20,6 +21,24 @@ import (
 const placeholderHost = "kubernetes.default.svc"
 
 type exchangeKey struct{}
+
+// engineURL is the URL that goproxy sees of each request. It prints the URL several times for a log
+// that it does not write. Nobody changes it.
+var engineURL = &url.URL{Scheme: "https", Host: placeholderHost}
+
+// forwarded is the context of a request that is forwarded. It gives its exchange to the engine.
+type forwarded struct {
+	context.Context
+	exchange *exchange
+}
+
+// Value gives the exchange.
+func (f *forwarded) Value(key any) any {
+	if key == (exchangeKey{}) {
+		return f.exchange
+	}
+	return f.Context.Value(key)
+}
 
 // newEngine returns a goproxy that only hands requests to the server's Transport. forward calls it
 // directly with an absolute URL, so its NonproxyHandler is never used. Its own transport refuses to
@@ -56,10 +75,12 @@ func (x *exchange) forward(r *http.Request) {
 	}
 	x.interim.w = &x.out
 	x.trace.Got1xxResponse = x.interim.pass
-	out := r.WithContext(httptrace.WithClientTrace(context.WithValue(ctx, exchangeKey{}, x), &x.trace))
+	x.forwarded = forwarded{ctx, x}
+	out := r.WithContext(httptrace.WithClientTrace(&x.forwarded, &x.trace))
 	// URL and Header are changed in place, which saves their copies: net/http does not look at them
 	// once it has called the handler.
-	out.URL.Scheme, out.URL.Host, out.Host = "https", placeholderHost, placeholderHost
+	x.url = r.URL
+	x.url.Scheme, x.url.Host, out.Host = "https", placeholderHost, placeholderHost
 	dropHopByHop(out.Header)
 	if x.mayBeCompressed(out) {
 		out.Header["Accept-Encoding"] = acceptGzip
@@ -67,6 +88,7 @@ func (x *exchange) forward(r *http.Request) {
 		delete(out.Header, "Accept-Encoding")
 	}
 	keepUserAgentAbsent(out.Header)
+	out.URL = engineURL
 	out.TransferEncoding = nil
 	out.Close = false // the client asked for it on its own connection, not on upstream's
 	if r.ContentLength == 0 {
@@ -121,6 +143,7 @@ func (x *exchange) finish(ctx context.Context) {
 // to the client as text.
 func (x *exchange) roundTrip(r *http.Request) (*http.Response, error) {
 	ctx := r.Context()
+	r.URL = x.url
 	response, err := x.server.options.Transport.RoundTrip(r)
 	x.interim.done()
 
@@ -142,7 +165,7 @@ func (x *exchange) roundTrip(r *http.Request) (*http.Response, error) {
 		x.audit = response.Header.Get(auditID)
 	} else {
 		x.err = err
-		response = statusResponse(r, statusOf(err), x.id, x.server.options.Pretty != nil && x.server.options.Pretty(r))
+		response = statusResponse(r, statusOf(err), x.id.String(), x.server.options.Pretty != nil && x.server.options.Pretty(r))
 	}
 	x.prepareResponse(r, response)
 	if err != nil && x.upload.pending() {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,7 +17,7 @@ type exchange struct {
 	run    *run
 	ctx    context.Context
 	out    writer
-	id     string  // of the request; see requestID
+	id     RequestID
 	audit  string  // upstream's id of it; empty if it has not answered
 	body   *body   // of upstream's response; nil if it has none
 	upload *upload // of an HTTP/1.1 client; nil if it has none
@@ -24,9 +25,11 @@ type exchange struct {
 	long   bool // it has no grace; see Options.LongRunning
 	abort  bool // the response cannot be completed
 
-	interim  interimResponses
-	trace    httptrace.ClientTrace
-	response http.Response // for goproxy, see answer
+	url       *url.URL // of the request for the Transport
+	forwarded forwarded
+	interim   interimResponses
+	trace     httptrace.ClientTrace
+	response  http.Response // for goproxy, see answer
 }
 
 // shutdownError is the error of a long-running request without a response header when the server
@@ -55,7 +58,7 @@ func (s *Server) handle(run *run, w http.ResponseWriter, r *http.Request) {
 	switch {
 	case refusal != nil:
 		x.err = fmt.Errorf("refused: %s", refusal.Message)
-		writeStatus(&x.out, *refusal, x.id)
+		writeStatus(&x.out, *refusal, x.id.String())
 	case protocol != "":
 		x.switchProtocol(r)
 	default:
@@ -89,7 +92,7 @@ func (x *exchange) observe(r *http.Request, protocol string, start time.Time) {
 	}
 	x.server.options.Observe(Exchange{
 		Context:   x.ctx,
-		ID:        x.id,
+		ID:        &x.id,
 		AuditID:   x.audit,
 		Method:    r.Method,
 		Path:      r.URL.Path,

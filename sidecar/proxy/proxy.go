@@ -103,7 +103,7 @@ type Options struct {
 // Exchange describes one finished request.
 type Exchange struct {
 	Context   context.Context // as Options.Context made it
-	ID        string          // the client's Audit-Id or X-Request-Id, or a new one; the header Audit-Id of a refusal has it
+	ID        *RequestID      // the client's Audit-Id or X-Request-Id, or a new one; the header Audit-Id of a refusal has it
 	AuditID   string          // the header Audit-Id of upstream's answer, or ""
 	Method    string
 	Path      string // decoded

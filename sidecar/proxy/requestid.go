@@ -17,15 +17,30 @@ const (
 	maxID = 64
 )
 
-// requestID returns the id of a request: the client's own, or a new one. The id goes to the log, and
-// into the answer if the sidecar refuses the request. Upstream gets only what the client has sent.
-func requestID(h http.Header) string {
-	for _, name := range []string{auditID, otherID} {
+// RequestID is the id of a request: the client's own, or a new one, which is made when somebody asks
+// for it. The id goes to the log, and into the answer if the sidecar refuses the request. Upstream
+// gets only what the client has sent. A RequestID is for one goroutine.
+type RequestID struct{ text string }
+
+// requestID returns the id of a request.
+func requestID(h http.Header) RequestID {
+	for _, name := range [...]string{auditID, otherID} {
 		if id := h.Get(name); validID(id) {
-			return id
+			return RequestID{id}
 		}
 	}
-	return rand.Text()
+	return RequestID{}
+}
+
+// String returns the id, the same each time. It is empty for nil.
+func (i *RequestID) String() string {
+	if i == nil {
+		return ""
+	}
+	if i.text == "" {
+		i.text = rand.Text()
+	}
+	return i.text
 }
 
 // validID reports whether an id can stand in a log line and in a header as it is.

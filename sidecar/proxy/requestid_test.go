@@ -25,7 +25,11 @@ func TestARequestHasAnID(t *testing.T) {
 		{"letters beyond ASCII are not taken", http.Header{"Audit-Id": {"ä"}}, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got, again := requestID(test.header), requestID(test.header)
+			id, other := requestID(test.header), requestID(test.header)
+			got, again := id.String(), other.String()
+			if id.String() != got {
+				t.Errorf("%q, and then %q", got, id.String())
+			}
 			switch {
 			case test.want != "" && got != test.want:
 				t.Errorf("%q, want %q", got, test.want)
@@ -61,7 +65,7 @@ func TestARefusalHasTheIDOfItsLogLine(t *testing.T) {
 				response := r.do(p.client, request)
 				_ = readAll(t, response.Body)
 				x, got := r.exchange(i), response.Header.Get("Audit-Id")
-				if got == "" || test.id != "" && got != test.id || test.audit == "" && x.ID != got || test.sent != "" && x.ID != test.sent || x.AuditID != test.audit {
+				if got == "" || test.id != "" && got != test.id || test.audit == "" && x.ID.String() != got || test.sent != "" && x.ID.String() != test.sent || x.AuditID != test.audit {
 					t.Errorf("%s with %q: the answer has %q, the line %q and %q", test.path, test.sent, got, x.ID, x.AuditID)
 				}
 			}
@@ -74,7 +78,8 @@ func FuzzARequestIDIsHarmlessInALogAndAHeader(f *testing.F) {
 		f.Add(seed, seed)
 	}
 	f.Fuzz(func(t *testing.T, audit, other string) {
-		id := requestID(http.Header{"Audit-Id": {audit}, "X-Request-Id": {other}})
+		request := requestID(http.Header{"Audit-Id": {audit}, "X-Request-Id": {other}})
+		id := request.String()
 		if len(id) == 0 || len(id) > maxID || strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
 			t.Errorf("%q", id)
 		}

@@ -20,13 +20,12 @@ type run struct {
 
 	mu     sync.Mutex
 	active int
-	idle   chan struct{} // closed while active is 0
+	idle   chan struct{} // closed when active becomes 0; nil: nobody waits for that
 }
 
 // newRun takes the values of ctx but not its cancellation: requests continue during the grace.
 func newRun(ctx context.Context) *run {
-	r := &run{idle: make(chan struct{})}
-	close(r.idle)
+	r := &run{}
 	r.ctx, r.kill = context.WithCancel(context.WithoutCancel(ctx))
 	r.stopping, r.stop = context.WithCancel(r.ctx)
 	return r
@@ -36,14 +35,13 @@ func newRun(ctx context.Context) *run {
 func (r *run) track(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r.mu.Lock()
-		if r.active++; r.active == 1 {
-			r.idle = make(chan struct{})
-		}
+		r.active++
 		r.mu.Unlock()
 		defer func() {
 			r.mu.Lock()
-			if r.active--; r.active == 0 {
+			if r.active--; r.active == 0 && r.idle != nil {
 				close(r.idle)
+				r.idle = nil
 			}
 			r.mu.Unlock()
 		}()
@@ -54,6 +52,13 @@ func (r *run) track(handler http.Handler) http.Handler {
 // wait returns true when no handler runs, or false when ctx ends first.
 func (r *run) wait(ctx context.Context) bool {
 	r.mu.Lock()
+	if r.active == 0 {
+		r.mu.Unlock()
+		return true
+	}
+	if r.idle == nil {
+		r.idle = make(chan struct{})
+	}
 	idle := r.idle
 	r.mu.Unlock()
 	select {

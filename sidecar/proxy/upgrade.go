@@ -16,7 +16,7 @@ func newUpgrade(s *Server) http.Handler {
 	if s.options.Upgrade == nil {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			writeStatus(w, failure(http.StatusNotImplemented, metav1.StatusReasonMethodNotAllowed,
-				"protocol upgrades are not served here"), r.Context().Value(exchangeKey{}).(*exchange).id)
+				"protocol upgrades are not served here"), r.Context().Value(exchangeKey{}).(*exchange).id.String())
 		})
 	}
 	return &httputil.ReverseProxy{
@@ -62,7 +62,7 @@ func upgradeFailed(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Context().Err() != nil {
 		panic(http.ErrAbortHandler) // the client has disconnected or the grace is over
 	}
-	writeStatus(w, statusOf(err), x.id)
+	writeStatus(w, statusOf(err), x.id.String())
 }
 
 // copyBuffers lets ReverseProxy use the pool of large buffers.

@@ -26,8 +26,7 @@ func withoutBody(record func(*Recorder, Source)) listener {
 var listeners = map[request.Class]map[int]listener{
 	request.ClassDiscovery: documents,
 	request.ClassVerbatim:  documents,
-	request.ClassGet: {
-		http.StatusOK:          (*Recorder).teeObject,
+	request.ClassGet: { // and http.StatusOK, see teeObject
 		http.StatusNotModified: (*Recorder).notModified,
 		http.StatusNotFound:    (*Recorder).teeStatus,
 		http.StatusGone:        withoutBody((*Recorder).invalidate),
@@ -59,8 +58,8 @@ var listeners = map[request.Class]map[int]listener{
 }
 
 // Record records the response to a request while its body is read. source.Principal is the caller;
-// without one the response is not recorded.
-func (r *Recorder) Record(source Source, resp *http.Response) {
+// without one the response is not recorded. The source must not be changed afterwards.
+func (r *Recorder) Record(source *Source, resp *http.Response) {
 	if source.Principal == "" || !source.Info.Tells(resp.StatusCode) || resp.Header.Get("Content-Encoding") != "" {
 		return
 	}
@@ -78,8 +77,11 @@ func (r *Recorder) Record(source Source, resp *http.Response) {
 			record = withoutBody((*Recorder).changed)
 		}
 	}
-	if record != nil {
-		resp.Body = record(r, source, wire.FormatOf(resp.Header.Get("Content-Type")), resp)
+	switch format := wire.FormatOf(resp.Header.Get("Content-Type")); {
+	case source.Info.Class == request.ClassGet && resp.StatusCode == http.StatusOK:
+		resp.Body = r.teeObject(source, format, resp)
+	case record != nil:
+		resp.Body = record(r, *source, format, resp)
 	}
 }
 

@@ -16,7 +16,7 @@ type bodyBuffer struct {
 	max      int
 	buf      bytes.Buffer
 	over     bool
-	pooled   bool    // buf goes back to objectBuffers
+	pooled   *[]byte // goes back to objectBuffers after its use by buf; nil: it is of no pool
 	kept     bool    // done has kept a part of it, so that it does not go back
 	source   *Source // what is doubtful if the body does not fit; nil: nothing
 	certain  bool    // it is doubtful as well without the whole body: the status has told enough
@@ -41,11 +41,10 @@ var objectBuffers = sync.Pool{New: func() any { b := make([]byte, 0, objectBuffe
 // objectBuffer is the size of such a buffer, in bytes. Most objects fit.
 const objectBuffer = 4 << 10
 
-// objectBody is a bodyBuffer for one object.
-func (r *Recorder) objectBody(source *Source) *bodyBuffer {
-	b := r.bodyBuffer(wire.MaxValue, source, nil)
-	b.buf, b.pooled = *bytes.NewBuffer(*objectBuffers.Get().(*[]byte)), true
-	return b
+// pool has the body buffered in a buffer of the pool, as far as it fits.
+func (b *bodyBuffer) pool() {
+	b.pooled = objectBuffers.Get().(*[]byte)
+	b.buf = *bytes.NewBuffer(*b.pooled)
 }
 
 func (b *bodyBuffer) write(p []byte) {
@@ -82,8 +81,8 @@ func (b *bodyBuffer) end(complete bool) {
 	case !b.over && len(raw) > 0:
 		b.done(raw)
 	}
-	if b.pooled && !b.kept && cap(raw) == objectBuffer {
-		raw = raw[:0]
-		objectBuffers.Put(&raw)
+	if b.pooled != nil && !b.kept {
+		objectBuffers.Put(b.pooled)
 	}
+	b.pooled = nil
 }

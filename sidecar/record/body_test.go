@@ -124,7 +124,7 @@ func TestAllBufferedBodiesTogetherAreBounded(t *testing.T) {
 func TestAGetThatReturnsNoObjectIsRecordedVerbatim(t *testing.T) {
 	h := newHarness(t, 0)
 	object := func(name, body string) {
-		h.read(h.teeObject(h.source(configmaps+"/"+name), wire.JSON, answer(strings.NewReader(body))))
+		h.read(h.teeObject(new(h.source(configmaps+"/"+name)), wire.JSON, answer(strings.NewReader(body))))
 	}
 	object("table", `{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"20"},"rows":[]}`)
 	object("nonsense", `<html>`)

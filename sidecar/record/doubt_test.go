@@ -18,7 +18,7 @@ func TestWhatDoesNotFitIsDoubtfulUntilItIsKnown(t *testing.T) {
 		key  store.Key
 	}{
 		"an object that was read": {func(h *harness, _ *Watch) {
-			h.read(h.teeObject(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(strings.Replace(cm("a", 9), "v9", long, 1)))))
+			h.read(h.teeObject(new(h.source(configmaps+"/a")), wire.JSON, answer(strings.NewReader(strings.Replace(cm("a", 9), "v9", long, 1)))))
 		}, store.Key{Namespace: "shop", Name: "a"}},
 		"an event": {func(h *harness, w *Watch) { h.events(w, "MODIFIED a 11") }, store.Key{Namespace: "shop", Name: "a"}},
 		"an item of a list": {func(h *harness, _ *Watch) {

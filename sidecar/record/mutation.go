@@ -37,7 +37,7 @@ func (r *Recorder) teeWrite(source Source, format wire.Format, resp *http.Respon
 			gone := source.evidence(store.Gone, "")
 			gone.UIDs = []string{uid}
 			r.observe(&source, source.key(), gone)
-		case says == store.Unknown, !r.recordSingle(source, format, raw, m):
+		case says == store.Unknown, !r.recordSingle(&source, format, raw, m):
 			doubt := source.latest(store.Unknown)
 			doubt.Floor = m.ResourceVersion // it may be gone since, but it is not older
 			r.observe(&source, source.key(), doubt)

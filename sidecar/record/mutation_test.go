@@ -110,7 +110,7 @@ func TestA404ProvesAbsenceOnlyIfItIsAboutTheObject(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHarness(t, 0)
-			h.read(h.teeObject(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
+			h.read(h.teeObject(new(h.source(configmaps+"/a")), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
 			h.flush()
 			h.now = h.now.Add(time.Second)
 			h.read(h.teeStatus(h.source(configmaps+tt.url), tt.format, answer(strings.NewReader(tt.body))))
@@ -123,7 +123,7 @@ func TestA404ProvesAbsenceOnlyIfItIsAboutTheObject(t *testing.T) {
 
 func TestANewerResponseReplacesAnObservation(t *testing.T) {
 	object := func(h *harness, url string, rv int) {
-		h.read(h.teeObject(h.source(configmaps+url), wire.JSON, answer(strings.NewReader(cm("a", rv)))))
+		h.read(h.teeObject(new(h.source(configmaps+url)), wire.JSON, answer(strings.NewReader(cm("a", rv)))))
 	}
 	const table = `{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"20"},"rows":[]}`
 	verbatim := func(h *harness, url, mediaType, body string) {
@@ -136,7 +136,7 @@ func TestANewerResponseReplacesAnObservation(t *testing.T) {
 		says store.Says // empty: the observation is superseded
 	}{
 		"the object was read as a table": {func(h *harness) {
-			h.read(h.teeObject(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(table))))
+			h.read(h.teeObject(new(h.source(configmaps+"/a")), wire.JSON, answer(strings.NewReader(table))))
 		}, store.Exists},
 		"the object was read in YAML":        {func(h *harness) { verbatim(h, "/a", "application/yaml", "kind: ConfigMap") }, store.Unknown},
 		"its scale was read":                 {func(h *harness) { verbatim(h, "/a/scale", "application/json", `{"kind":"Scale"}`) }, store.Unknown},
@@ -211,7 +211,7 @@ func TestAWriteDropsVerbatimResponses(t *testing.T) {
 func TestADeleteCollectionMakesItsNamespaceDoubtful(t *testing.T) {
 	h := newHarness(t, 0)
 	h.list(configmaps, listOf(10, configMap("a", 1)))
-	h.read(h.teeObject(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
+	h.read(h.teeObject(new(h.source(configmaps+"/a")), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
 	const another = "/api/v1/namespaces/shop/configmapsets/a"
 	for _, url := range []string{configmaps, configmaps + "/a", configmaps + "/a?pretty=1", configmaps + "/a/status", another} {
 		resp := answer(strings.NewReader(`{"kind":"Table"}`))
@@ -233,7 +233,7 @@ func TestADeleteCollectionMakesItsNamespaceDoubtful(t *testing.T) {
 func TestADeletionCoversRowsThatWereReceivedBeforeIt(t *testing.T) {
 	for name, receive := range map[string]func(*harness){
 		"read by GET": func(h *harness) {
-			h.read(h.teeObject(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
+			h.read(h.teeObject(new(h.source(configmaps+"/a")), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
 		},
 		"in a list": func(h *harness) {
 			h.read(h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 7))))))

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/store"
 )
 
@@ -148,16 +149,26 @@ type putSingle struct {
 	scope            store.Scope
 	kind, apiVersion string
 	object           store.Object
+	// poll and hash are of the GET whose answer showed the object; zero: no GET did.
+	poll poll
+	hash uint64 // as itemHash
 }
 
-func (p putSingle) size() int { return len(p.object.Payload) + len(p.object.Labels) + overhead }
+func (p *putSingle) size() int { return len(p.object.Payload) + len(p.object.Labels) + overhead }
 
-func (p putSingle) apply(g *group) error {
+func (p *putSingle) apply(g *group) error {
 	return g.tx.PutSingle(p.scope, p.kind, p.apiVersion, p.object)
 }
 
-func (p putSingle) lost() {
+func (p *putSingle) lost() {
 	p.recorder.doubt(p.scope.Of(), p.object.Key(), p.object.Told, p.object.ResourceVersion)
+}
+
+// poll is a GET that programs repeat: equal ones with equal answers say the same.
+type poll struct{ principal, path, accept, mediaType string }
+
+func pollOf(s *Source, format wire.Format) poll {
+	return poll{s.Principal, s.Path, s.Info.RawAccept, format.MediaType()}
 }
 
 // singleKey names the object of a putSingle.
@@ -166,17 +177,23 @@ type singleKey struct {
 	namespace, name string
 }
 
-func (p putSingle) key() singleKey { return singleKey{p.scope, p.object.Namespace, p.object.Name} }
+func (p *putSingle) key() singleKey { return singleKey{p.scope, p.object.Namespace, p.object.Name} }
 
 // repeats reports whether the operation says the same as one in the queue that only putSingles and
 // events follow. Applications that poll cause many of these.
-func (p putSingle) repeats(queued *putSingle) bool {
+func (p *putSingle) repeats(queued *putSingle) bool {
 	if queued == nil {
 		return false
 	}
 	a, b := &p.object, &queued.object
 	return a.UID == b.UID && a.ResourceVersion == b.ResourceVersion && a.Read == b.Read &&
 		a.Encoding == b.Encoding && bytes.Equal(a.Payload, b.Payload)
+}
+
+// again notes that the same was said once more.
+func (p *putSingle) again(asked, told int64, at time.Time) {
+	o := &p.object
+	o.Asked, o.Told, o.UpdatedAt = max(o.Asked, asked), max(o.Told, told), at
 }
 
 // flush is the operation that Flush waits for. It always finds room.

@@ -12,6 +12,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"rockpool.dev/sidecar/api/exclude"
+	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/sidecar/pod/processors"
 	"rockpool.dev/store"
 )
@@ -92,6 +93,7 @@ type Recorder struct {
 	busy     bool                   // a group is being written
 	incoming map[*snapshot]struct{} // have items in the queue, but not yet the end of the list or page
 	singles  map[singleKey]*putSingle
+	polls    map[poll]*putSingle // those of singles that a GET showed, and perhaps some from before
 	// confirmed are the scopes of which a list was queued, and no news since.
 	confirmed map[store.Scope]struct{}
 	used      map[int64]time.Time // when the use of a collection was last recorded
@@ -114,7 +116,7 @@ func New(opts Options) *Recorder {
 		oversized:   oversized{cache: opts.Name, of: map[store.Scope]int64{}},
 		open:        map[*snapshot]struct{}{},
 		wake:        make(chan struct{}, 1), stale: make(chan Stale, maxStale),
-		incoming: map[*snapshot]struct{}{}, singles: map[singleKey]*putSingle{}, confirmed: map[store.Scope]struct{}{},
+		incoming: map[*snapshot]struct{}{}, singles: map[singleKey]*putSingle{}, polls: map[poll]*putSingle{}, confirmed: map[store.Scope]struct{}{},
 		used: map[int64]time.Time{}, doubts: doubts{of: map[doubt]lost{}}, pace: pace{Budget: opts.Budget},
 	}
 	for _, u := range r.db.Unfinished() {
@@ -132,20 +134,43 @@ func (r *Recorder) enqueue(op operation) bool {
 }
 
 // enqueueSingle adds a putSingle. If it repeats a queued one, that is only said later now.
-func (r *Recorder) enqueueSingle(p putSingle) bool {
+func (r *Recorder) enqueueSingle(p *putSingle) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	key := p.key()
 	if queued := r.singles[key]; p.repeats(queued) {
-		o := &queued.object
-		o.Asked, o.Told, o.UpdatedAt = max(o.Asked, p.object.Asked), max(o.Told, p.object.Told), p.object.UpdatedAt
+		queued.again(p.object.Asked, p.object.Told, p.object.UpdatedAt)
 		return true
 	}
-	ok := r.add(&p)
+	ok := r.add(p)
 	if ok {
-		r.singles[key] = &p
+		if len(r.singles) == 0 {
+			clear(r.polls)
+		}
+		r.singles[key] = p
+		if p.poll != (poll{}) {
+			r.polls[p.poll] = p
+		}
 	}
 	return ok
+}
+
+// repeatsPoll reports whether an answer to a GET has the same bytes as the last one, whose object
+// is still queued, and that nothing came between them that enqueueSingle would heed. If so, that is
+// only said later now. It spares programs that poll most of the work of recording.
+func (r *Recorder) repeatsPoll(s *Source, format wire.Format, raw []byte) bool {
+	hash := itemHash(raw)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.singles) == 0 {
+		return false
+	}
+	queued := r.polls[pollOf(s, format)]
+	if queued == nil || queued.hash != hash || r.singles[queued.key()] != queued {
+		return false
+	}
+	queued.again(s.Asked, s.told, r.clock.Now())
+	return true
 }
 
 // add adds an operation and reports whether there was room for it. The lock is held.
@@ -244,6 +269,7 @@ func (r *Recorder) take() []operation {
 	}
 	r.busy = len(ops) > 0
 	clear(r.singles)
+	clear(r.polls)
 	r.updateGauge()
 	return ops
 }
@@ -271,12 +297,24 @@ func (r *Recorder) listIncoming() bool {
 	return len(r.incoming) > 0 && !r.urgent
 }
 
+// Flushed reports whether Flush has nothing to wait for.
+func (r *Recorder) Flushed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.flushed()
+}
+
+// flushed is Flushed. The lock is held.
+func (r *Recorder) flushed() bool {
+	return r.ended || len(r.queue) == 0 && !r.busy && r.doubts.empty()
+}
+
 // Flush waits until all operations queued so far are in the store, so that a replayed response is
 // not older than one that the client has seen.
 func (r *Recorder) Flush(ctx context.Context) error {
 	done := make(chan struct{})
 	r.mu.Lock()
-	if r.ended || len(r.queue) == 0 && !r.busy && r.doubts.empty() {
+	if r.flushed() {
 		r.mu.Unlock()
 		return nil
 	}

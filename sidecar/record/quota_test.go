@@ -26,7 +26,7 @@ func (h *harness) send(method, url string, status int, body string) {
 	resp := answer(strings.NewReader(body))
 	resp.StatusCode = status
 	resp.Header.Set("Content-Type", "application/json")
-	h.Record(source, resp)
+	h.Record(&source, resp)
 	h.read(resp.Body)
 }
 

@@ -208,7 +208,7 @@ func TestALaterListReplacesAHigherVersionOfARestoredCluster(t *testing.T) {
 func TestAListOfARestoredClusterDropsHigherVersionsInEveryScope(t *testing.T) {
 	h := newHarness(t, 0)
 	h.list("/api/v1/configmaps", listOf(1000, configMap("old", 900), configMap("gone", 950)))
-	h.read(h.teeObject(h.source(configmaps+"/seen"), wire.JSON, answer(strings.NewReader(cm("seen", 980)))))
+	h.read(h.teeObject(new(h.source(configmaps+"/seen")), wire.JSON, answer(strings.NewReader(cm("seen", 980)))))
 	h.flush()
 	h.now = h.now.Add(time.Minute)
 	h.list(configmaps, listOf(600, configMap("old", 500)))
@@ -318,7 +318,7 @@ func TestAListWhoseEndFailsLeavesNoRows(t *testing.T) {
 
 func TestSingleObjectsAreRecorded(t *testing.T) {
 	h := newHarness(t, 0)
-	h.read(h.teeObject(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
+	h.read(h.teeObject(new(h.source(configmaps+"/a")), wire.JSON, answer(strings.NewReader(cm("a", 7)))))
 	h.want("seen /@: a@7")
 	h.invalidate(h.source(configmaps + "/a"))
 	h.want("seen /@:")
@@ -347,7 +347,7 @@ func TestAFullQueueStillTakesInvalidations(t *testing.T) {
 		h.drain(t.Context())
 	}
 	read := func(name, body string) {
-		h.read(h.teeObject(h.source(configmaps+"/"+name), wire.JSON, answer(strings.NewReader(body))))
+		h.read(h.teeObject(new(h.source(configmaps+"/"+name)), wire.JSON, answer(strings.NewReader(body))))
 	}
 	h.read(h.teeList(h.source(configmaps), wire.JSON, answer(strings.NewReader(listOf(10, configMap("a", 1))))))
 	for _, name := range []string{"a", "b", "c"} {
@@ -507,10 +507,62 @@ func TestAClientThatClosesAfterTheLastByteHasReadTheWholeBody(t *testing.T) {
 	h.want("complete shop/@20: a@15")
 }
 
+func TestARepeatedReadIsOfTheSameCallerFormAndState(t *testing.T) {
+	h := idleHarness(t, t.TempDir(), 0)
+	read := func(rv int, change func(*Source)) int {
+		source := h.source(configmaps + "/a")
+		change(&source)
+		h.read(h.teeObject(&source, wire.JSON, answer(strings.NewReader(cm("a", rv)))))
+		return len(h.queue)
+	}
+	same := func(*Source) {}
+	for _, step := range []struct {
+		name   string
+		rv     int
+		change func(*Source)
+		queued int
+	}{
+		{"the first", 7, same, 1},
+		{"the same again", 7, same, 1},
+		{"by another caller", 7, func(s *Source) { s.Principal = "other" }, 2},
+		{"in a newer state", 8, same, 3},
+		{"in the state before, which a lagging answer may show", 7, same, 4},
+		{"the same again", 7, same, 4},
+		{"one that any state will do for", 7, func(s *Source) { s.Path += "?resourceVersion=0"; s.Info.ResourceVersion = "0" }, 5},
+	} {
+		if n := read(step.rv, step.change); n != step.queued {
+			t.Errorf("%s: %d operations are queued, want %d", step.name, n, step.queued)
+		}
+	}
+	last := h.queue[len(h.queue)-1].(*putSingle).object
+	if want := h.db.Next() - 1; last.Told != want {
+		t.Errorf("the last one was told at %d, want %d", last.Told, want)
+	}
+}
+
+func TestARepeatedReadAllocatesLittle(t *testing.T) {
+	h := idleHarness(t, t.TempDir(), 0)
+	source, body := h.source(configmaps+"/a"), strings.NewReader("")
+	text, buffer := cm("a", 7), make([]byte, 4<<10)
+	resp := answer(body)
+	n := testing.AllocsPerRun(200, func() {
+		body.Reset(text)
+		resp.Body, resp.ContentLength = io.NopCloser(body), int64(len(text))
+		tee := h.teeObject(&source, wire.JSON, resp)
+		if n, err := tee.Read(buffer); n != len(text) || err != nil {
+			t.Fatal(n, err)
+		}
+		_ = tee.Close()
+	})
+	if len(h.queue) != 1 || n > 5 {
+		t.Errorf("%.0f allocations and %d operations, want at most 5 and 1", n, len(h.queue))
+	}
+}
+
 func TestRepeatedReadsOfAnObjectAreRecordedOnceAGroup(t *testing.T) {
 	h := idleHarness(t, t.TempDir(), 0)
 	read := func(rv int) {
-		h.read(h.teeObject(h.source(configmaps+"/a"), wire.JSON, answer(strings.NewReader(cm("a", rv)))))
+		h.read(h.teeObject(new(h.source(configmaps+"/a")), wire.JSON, answer(strings.NewReader(cm("a", rv)))))
 	}
 	queued := func(want int) {
 		t.Helper()

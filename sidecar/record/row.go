@@ -12,36 +12,53 @@ import (
 	"rockpool.dev/store"
 )
 
+// objectTee records the body of one object while it is read.
+type objectTee struct {
+	tee
+	body   bodyBuffer
+	source *Source
+	format wire.Format
+}
+
 // teeObject records the body of a successful GET of one object while it is read. If it is not an
 // object but, for example, a Table, it is recorded verbatim.
-func (r *Recorder) teeObject(source Source, format wire.Format, resp *http.Response) io.ReadCloser {
+func (r *Recorder) teeObject(source *Source, format wire.Format, resp *http.Response) io.ReadCloser {
 	if format == nil { // CBOR, YAML: it cannot be parsed
-		return r.teeDocument(source, format, resp)
+		return r.teeDocument(*source, format, resp)
 	}
-	body := r.objectBody(&source)
-	body.done = func(raw []byte) {
-		m, err := format.ParseMeta(raw)
-		if err != nil {
-			r.doubtOf(&source)
-			return
-		}
-		o, ok := r.recordRow(source, format, raw, m)
-		if !ok {
-			r.recordDocument(&source, source.response(format.MediaType()), raw)
-		}
-		body.kept = o.Encoding != store.JSONBare // which has a copy
+	t := &objectTee{source: source, format: format}
+	t.body.recorder, t.body.max, t.body.source, t.body.done = r, wire.MaxValue, source, t.record
+	t.body.pool()
+	t.tee = teeOf(resp, &t.body)
+	return t
+}
+
+// record records the whole body.
+func (t *objectTee) record(raw []byte) {
+	r := t.body.recorder
+	if r.repeatsPoll(t.source, t.format, raw) {
+		return
 	}
-	return newTee(resp, body)
+	m, err := t.format.ParseMeta(raw)
+	if err != nil {
+		r.doubtOf(t.source)
+		return
+	}
+	o, ok := r.recordRow(t.source, t.format, raw, m)
+	if !ok {
+		r.recordDocument(t.source, t.source.response(t.format.MediaType()), raw)
+	}
+	t.body.kept = o.Encoding != store.JSONBare // which has a copy
 }
 
 // recordSingle records an object. It returns false if raw is not an object.
-func (r *Recorder) recordSingle(source Source, format wire.Format, raw []byte, m wire.Meta) bool {
+func (r *Recorder) recordSingle(source *Source, format wire.Format, raw []byte, m wire.Meta) bool {
 	_, ok := r.recordRow(source, format, raw, m)
 	return ok
 }
 
 // recordRow is recordSingle that returns the row, too.
-func (r *Recorder) recordRow(source Source, format wire.Format, raw []byte, m wire.Meta) (o store.Object, ok bool) {
+func (r *Recorder) recordRow(source *Source, format wire.Format, raw []byte, m wire.Meta) (o store.Object, ok bool) {
 	rep, ok := representation(m.Kind)
 	if !ok || m.Name == "" {
 		return o, false
@@ -50,7 +67,10 @@ func (r *Recorder) recordRow(source Source, format wire.Format, raw []byte, m wi
 	o = objectRow(form, raw, m)
 	e := source.evidence(store.Present, m.ResourceVersion)
 	o.UpdatedAt, o.Asked, o.Told, o.Read = r.clock.Now(), e.Asked, e.Told, e.Read
-	op := putSingle{recorder: r, scope: source.singleScope(form), kind: m.Kind, apiVersion: m.APIVersion, object: o}
+	op := &putSingle{recorder: r, scope: source.singleScope(form), kind: m.Kind, apiVersion: m.APIVersion, object: o}
+	if source.Info.Class == request.ClassGet {
+		op.poll, op.hash = pollOf(source, format), itemHash(raw)
+	}
 	if !r.enqueueSingle(op) {
 		op.lost()
 	}

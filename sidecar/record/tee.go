@@ -29,7 +29,12 @@ type tee struct {
 
 // newTee makes the body of a response that is recorded.
 func newTee(resp *http.Response, to sink) *tee {
-	t := &tee{body: resp.Body, sink: to, remaining: resp.ContentLength}
+	t := teeOf(resp, to)
+	return &t
+}
+
+func teeOf(resp *http.Response, to sink) tee {
+	t := tee{body: resp.Body, sink: to, remaining: resp.ContentLength}
 	if t.remaining == 0 { // also in an http.Response that no transport made
 		t.remaining = -1
 	}

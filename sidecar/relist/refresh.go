@@ -183,7 +183,7 @@ func (r *Refresher) relist(ctx context.Context, c collection, to *cache.Cache) e
 			source := record.Source{Principal: c.principal, Info: request.Parse(page), Path: page.URL.RequestURI(), Started: r.Clock.Now(), Asked: to.Ask(), Background: true}
 			resp, err := r.Upstream.RoundTrip(page)
 			if err == nil && origin.FromAPIServer(resp) {
-				to.Record(source, resp)
+				to.Record(&source, resp)
 			}
 			return resp, err
 		},

@@ -49,7 +49,7 @@ func (r *Replayer) isCurrent(ctx context.Context, q Request, doc *store.Response
 		newer, err := r.db.Superseded(ctx, q.resource(), verbatimList(q, doc))
 		return !newer, err
 	}
-	known, err := r.known(ctx, q)
+	known, err := r.known(ctx, &q)
 	if err != nil {
 		return false, err
 	}

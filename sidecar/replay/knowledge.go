@@ -65,6 +65,9 @@ func (k *knowledge) holds(e store.Evidence, from *store.Collection) bool {
 // lacks the object, contradicts the states with such labels.
 func (k *knowledge) current(s *store.ObjectState) (bool, error) {
 	e := s.Evidence()
+	if len(k.selecting) == 0 {
+		return k.holds(e, s.Collection), nil
+	}
 	set, err := parseLabels(s.Object.Labels)
 	if err != nil {
 		return false, err

@@ -17,7 +17,11 @@ func checkOptions(info *request.Info) error {
 	if !info.IsResource || info.Name != "" || info.Verb != request.List && info.Verb != request.Watch {
 		return nil
 	}
-	c := contradictions{info: info}
+	return checkListOptions(*info) // a copy, so that the Info of other requests stays where it is
+}
+
+func checkListOptions(info request.Info) error {
+	c := contradictions{info: &info}
 	if info.Watch {
 		c.ofWatch()
 	} else {

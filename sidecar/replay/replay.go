@@ -69,7 +69,7 @@ func (q *Request) resource() store.Resource {
 // Answer returns the response to a GET or LIST. An error is ErrNotRecorded, an apierrors.APIStatus
 // for the client, or the store's. Reading the body may fail with store.ErrChanged.
 func (r *Replayer) Answer(ctx context.Context, q Request) (*http.Response, error) {
-	return unchanged(func() (*http.Response, error) { return r.answer(ctx, q) })
+	return unchanged(func() (*http.Response, error) { return r.answer(ctx, &q) })
 }
 
 // unchanged reads again what was replaced between two reads.
@@ -82,8 +82,8 @@ func unchanged[T any](read func() (T, error)) (answer T, err error) {
 	return answer, fmt.Errorf("%w: the cache keeps changing", ErrNotRecorded)
 }
 
-func (r *Replayer) answer(ctx context.Context, q Request) (*http.Response, error) {
-	if err := r.Check(ctx, q); err != nil {
+func (r *Replayer) answer(ctx context.Context, q *Request) (*http.Response, error) {
+	if err := r.check(ctx, q); err != nil {
 		return nil, err
 	}
 	if q.Info.Class == request.ClassGet {
@@ -91,9 +91,9 @@ func (r *Replayer) answer(ctx context.Context, q Request) (*http.Response, error
 		return r.get(context.WithoutCancel(ctx), q)
 	}
 	// The client prefers a verbatim response, for example a Table, unless something newer is known.
-	resp, err := r.document(ctx, q)
+	resp, err := r.document(ctx, *q)
 	if errors.Is(err, ErrNotRecorded) && q.Info.Class == request.ClassList {
-		return r.list(ctx, q)
+		return r.list(ctx, *q)
 	}
 	return resp, err
 }
@@ -101,13 +101,13 @@ func (r *Replayer) answer(ctx context.Context, q Request) (*http.Response, error
 // get returns the recorded state of an object, in a form that the client accepts or that can be
 // converted to one. It is a state that is newer than all that contradicts it, in any form and API
 // version. The object is absent if that is newer than all that contradicts it.
-func (r *Replayer) get(ctx context.Context, q Request) (*http.Response, error) {
+func (r *Replayer) get(ctx context.Context, q *Request) (*http.Response, error) {
 	known, err := r.known(ctx, q)
 	if err != nil {
 		return nil, err
 	}
 	if known.HasResponse { // as for a list, the client prefers it
-		if resp, err := r.document(ctx, q); !errors.Is(err, ErrNotRecorded) {
+		if resp, err := r.document(ctx, *q); !errors.Is(err, ErrNotRecorded) {
 			return resp, err
 		}
 	}
@@ -117,18 +117,18 @@ func (r *Replayer) get(ctx context.Context, q Request) (*http.Response, error) {
 		}
 		return nil, apierrors.NewNotFound(schema.GroupResource{Group: q.Info.Group, Resource: q.Info.Resource}, q.Info.Name)
 	}
-	best, ok, err := current(known, q.Info)
+	best, ok, err := current(known, &q.Info)
 	switch {
 	case err != nil:
 		return nil, err
 	case !ok && len(known.all)+len(known.scopes) > 0:
-		return nil, fmt.Errorf("%w: the latest state of %s %q, or not in a form that the client accepts%s", ErrNotRecorded, q.Info.Resource, q.Info.Name, r.oversized(q))
+		return nil, fmt.Errorf("%w: the latest state of %s %q, or not in a form that the client accepts%s", ErrNotRecorded, q.Info.Resource, q.Info.Name, r.oversized(*q))
 	case !ok:
-		return nil, fmt.Errorf("%w: neither %s %q nor a list that would contain it%s", ErrNotRecorded, q.Info.Resource, q.Info.Name, r.oversized(q))
+		return nil, fmt.Errorf("%w: neither %s %q nor a list that would contain it%s", ErrNotRecorded, q.Info.Resource, q.Info.Name, r.oversized(*q))
 	case isOlder(best.version(), q.Info.ResourceVersion):
 		return nil, tooLarge()
 	}
-	o := best.Object
+	o := best.Object // a copy
 	if o.Payload, err = r.db.Payload(ctx, &best.ObjectState); err != nil {
 		return nil, r.damaged(best.Collection.ID, err)
 	}
@@ -140,12 +140,15 @@ func (r *Replayer) get(ctx context.Context, q Request) (*http.Response, error) {
 	if best.Collection.State == store.Single {
 		at = o.UpdatedAt
 	}
-	header := http.Header{"Content-Type": {best.to.Format.MediaType()}}
-	return r.response(http.StatusOK, header, at, best.typed(nil, o)), nil
+	body := newObjectBody()
+	body.rest = best.typed((*body.buffer)[:0], o)
+	resp := r.response(http.StatusOK, http.Header{"Content-Type": {best.to.Format.MediaType()}}, at, nil)
+	resp.Body, resp.ContentLength = body, int64(len(body.rest))
+	return resp, nil
 }
 
 // known returns what is known of the object of a request.
-func (r *Replayer) known(ctx context.Context, q Request) (*knowledge, error) {
+func (r *Replayer) known(ctx context.Context, q *Request) (*knowledge, error) {
 	key := store.Key{Namespace: q.Info.Namespace, Name: q.Info.Name}
 	if r.rec.Doubtful(q.resource(), key) {
 		return nil, fmt.Errorf("%w: %s %q has changed, and that could not be recorded", ErrNotRecorded, q.Info.Resource, q.Info.Name)
@@ -178,7 +181,7 @@ func (s *state) version() string {
 
 // current finds the state of an object that holds, in the form that the client prefers: unconverted
 // if possible.
-func current(known *knowledge, info request.Info) (best state, ok bool, err error) {
+func current(known *knowledge, info *request.Info) (best state, ok bool, err error) {
 	forms := info.Forms()
 	for _, converting := range []bool{false, true} {
 		for _, s := range known.States {
@@ -212,17 +215,28 @@ func (r *Replayer) damaged(collection int64, err error) error {
 // response makes a response with the headers that say that it comes from a cache, and how old it is
 // (RFC 9111 §5.1, RFC 9211).
 func (r *Replayer) response(status int, header http.Header, at time.Time, raw []byte) *http.Response {
-	header.Set("Cache-Status", "rockpool; hit")
-	header.Set("Age", strconv.FormatInt(max(0, int64(r.now().Sub(at)/time.Second)), 10))
+	header["Cache-Status"] = cacheStatus
+	header["Age"] = []string{strconv.FormatInt(max(0, int64(r.now().Sub(at)/time.Second)), 10)}
 	var body io.ReadCloser = http.NoBody
 	if len(raw) > 0 {
 		body = io.NopCloser(bytes.NewReader(raw))
 	}
 	return &http.Response{
-		Status: fmt.Sprintf("%d %s", status, http.StatusText(status)), StatusCode: status,
+		Status: statusLine(status), StatusCode: status,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: header, Body: body, ContentLength: int64(len(raw)),
 	}
+}
+
+// cacheStatus is a value of Cache-Status, which nobody changes.
+var cacheStatus = []string{"rockpool; hit"}
+
+// statusLine is http.Response.Status of a status.
+func statusLine(status int) string {
+	if status == http.StatusOK { // nearly always
+		return "200 OK"
+	}
+	return strconv.Itoa(status) + " " + http.StatusText(status)
 }
 
 // tooLarge is the API server's error for a future resourceVersion. Clients retry without one.

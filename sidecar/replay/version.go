@@ -17,6 +17,10 @@ import (
 // Check returns the API server's error for parameters that it refuses: they contradict each other,
 // or the resourceVersion is no number.
 func (r *Replayer) Check(ctx context.Context, q Request) error {
+	return r.check(ctx, &q)
+}
+
+func (r *Replayer) check(ctx context.Context, q *Request) error {
 	if err := checkOptions(&q.Info); err != nil {
 		return err
 	}
@@ -25,7 +29,7 @@ func (r *Replayer) Check(ctx context.Context, q Request) error {
 
 // checkVersion returns the API server's error for a resourceVersion that is no number, if the
 // versions of the resource are numbers. Those of an aggregated API server may be something else.
-func (r *Replayer) checkVersion(ctx context.Context, q Request) error {
+func (r *Replayer) checkVersion(ctx context.Context, q *Request) error {
 	version := q.Info.ResourceVersion
 	_, err := strconv.ParseUint(version, 10, 64)
 	if version == "" || err == nil || !q.Info.IsResource || !r.isNumbered(ctx, q) {
@@ -39,7 +43,7 @@ func (r *Replayer) checkVersion(ctx context.Context, q Request) error {
 }
 
 // isNumbered reports whether the versions of a resource are known to be numbers.
-func (r *Replayer) isNumbered(ctx context.Context, q Request) bool {
+func (r *Replayer) isNumbered(ctx context.Context, q *Request) bool {
 	if q.Info.IsBuiltin() {
 		return true
 	}

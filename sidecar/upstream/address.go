@@ -55,6 +55,7 @@ type address struct {
 	heard        instant       // the latest byte over a verified connection
 	look         chan struct{} // has a value when the retries should look at the evidence again
 	woken        chan struct{} // has a value when an attempt is wanted soon
+	hastened     atomic.Bool   // the next attempt is as soon as may be, so that nobody need wake for it
 	used         atomic.Bool   // by a request, since it was last asked whether it is ready
 	http1        atomic.Bool   // it chose HTTP/1.1 for the latest connection
 

@@ -263,6 +263,7 @@ type attempt struct {
 	mu     sync.Mutex
 	conn   *conn // that it uses; nil: none yet
 	waiter *waiter
+	first  waiter // which nearly all attempts have alone
 }
 
 type attemptKey struct{}
@@ -295,12 +296,15 @@ func attemptOf(ctx context.Context) *attempt {
 
 // on notes the connection that the request uses now.
 func (x *attempt) on(c *conn) {
-	w := c.wait(x.upload)
 	x.mu.Lock()
-	before := x.waiter
+	before, w := x.waiter, &x.first
+	if before == w {
+		w = &waiter{}
+	}
+	c.wait(w, x.upload)
 	x.conn, x.waiter = c, w
-	x.mu.Unlock()
 	before.done()
+	x.mu.Unlock()
 	if c.address.verdict() == Down { // since the address was chosen
 		c.down()
 	}

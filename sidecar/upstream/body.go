@@ -48,11 +48,11 @@ func (g *guard) failed(err error) error {
 }
 
 // guardBody wraps a body. The wrapped body of a 101 stays writable.
-func guardBody(body io.ReadCloser, g *guard) io.ReadCloser {
-	if g.conn != nil {
-		g.conn.stream(1)
+func guardBody(guarded *guardedBody) io.ReadCloser {
+	if c := guarded.guard.conn; c != nil {
+		c.stream(1)
 	}
-	guarded := &guardedBody{source: body, guard: g}
+	body := guarded.source
 	if writer, ok := body.(io.ReadWriteCloser); ok {
 		return &guardedConn{guardedBody: guarded, writer: writer}
 	}
@@ -61,7 +61,8 @@ func guardBody(body io.ReadCloser, g *guard) io.ReadCloser {
 
 type guardedBody struct {
 	source io.ReadCloser
-	guard  *guard
+	guard  guard
+	waiter waiter      // of a Read that waits
 	err    error       // returned by Read, and again by each Read after it
 	closed atomic.Bool // by the caller: a pending Read then fails, but the link has not failed
 }
@@ -72,7 +73,8 @@ func (b *guardedBody) Read(p []byte) (int, error) {
 	}
 	var w *waiter
 	if b.guard.conn != nil && !b.guard.stream {
-		w = b.guard.conn.wait(nil)
+		w = &b.waiter
+		b.guard.conn.wait(w, nil)
 	}
 	n, err := b.source.Read(p)
 	w.done()

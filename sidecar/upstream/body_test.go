@@ -206,7 +206,7 @@ func TestAnUploadGoesOnOverANewConnection(t *testing.T) {
 // TestCloseCancelsFirst: until then, closing a stream may wait for a dead link.
 func TestCloseCancelsFirst(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	body := guardBody(&stuckBody{until: ctx.Done()}, &guard{clientCtx: t.Context(), cancel: cancel})
+	body := guardBody(&guardedBody{source: &stuckBody{until: ctx.Done()}, guard: guard{clientCtx: t.Context(), cancel: cancel}})
 	closed := make(chan error, 1)
 	go func() { closed <- body.Close() }()
 	if err := eventually.Receive(t, "Close", closed); err != nil {
@@ -275,9 +275,9 @@ func TestEOFAfterTheContextEndsIsNotComplete(t *testing.T) {
 			if c.closed != nil {
 				used.end(c.closed)
 			}
-			body := guardBody(io.NopCloser(strings.NewReader("")), &guard{
+			body := guardBody(&guardedBody{source: io.NopCloser(strings.NewReader("")), guard: guard{
 				conn: used, address: r.address(0), clientCtx: c.client, cancel: func() {},
-			})
+			}})
 			for range 2 {
 				if _, err := body.Read(make([]byte, 1)); IsLinkError(err) != c.isLink || !errors.Is(err, c.is) {
 					t.Errorf("got %v", err)

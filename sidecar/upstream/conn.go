@@ -129,9 +129,9 @@ func (c *conn) upload() (longest time.Duration) {
 	return longest
 }
 
-// wait is called by somebody who waits for bytes; done must be called.
-func (c *conn) wait(upload *upload) *waiter {
-	w := &waiter{c, c.address.clock.Now(), upload, upload.current()}
+// wait is called by somebody who waits for bytes; done must be called. Until then w is in use.
+func (c *conn) wait(w *waiter, upload *upload) {
+	*w = waiter{c, c.address.clock.Now(), upload, upload.current()}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.waiters[w] = struct{}{}
@@ -141,7 +141,6 @@ func (c *conn) wait(upload *upload) *waiter {
 	if c.timer == nil || c.due.After(w.since.Add(askAfter)) {
 		c.lookLocked()
 	}
-	return w
 }
 
 func (w *waiter) done() {

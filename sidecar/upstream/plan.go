@@ -149,6 +149,11 @@ func (a *address) configure(s Settings) {
 // requests, tried the attempts of this one. Ready addresses come first. The last resort comes when
 // all others are down, or have failed this request.
 func (p *plan) next(turn uint64, tried map[*address]int) *address {
+	if p.Mode != RoundRobin && tried == nil && len(p.addresses) > 0 { // nearly always the first one is good
+		if first := p.addresses[0]; !first.server.LastResort && first.verdict() != Down && first.isReady() {
+			return first
+		}
+	}
 	ready, unready, last := p.left(tried)
 	for _, group := range [][]*address{ready, unready, last} {
 		if len(group) == 0 {

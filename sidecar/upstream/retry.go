@@ -37,6 +37,7 @@ func (a *address) retry() {
 		switch {
 		case e.Usable || !a.wanted() || (e.Failed.IsZero() && (!e.Heard.IsZero() || !a.isOnlyHope())):
 			due, failures = time.Time{}, 0
+			a.hastened.Store(false)
 		case due.IsZero():
 			due = latest(now, tried.Add(retryWait(failures, most)))
 		}
@@ -50,11 +51,14 @@ func (a *address) retry() {
 		case <-next:
 			failures++
 			due = time.Time{}
+			a.hastened.Store(false)
 			a.tryAgain()
+			a.hastened.Store(false)
 		case <-a.woken:
 			if soon := latest(now, tried.Add(a.wakeInterval())); soon.Before(due) {
 				due = soon
 			}
+			a.hastened.Store(!due.IsZero())
 		case <-a.look:
 		case <-a.ctx.Done():
 		}
@@ -86,9 +90,11 @@ func (a *address) tryAgain() {
 				a.mu.Lock()
 				soon = a.clock.After(a.wakeInterval() - a.clock.Since(a.tried))
 				a.mu.Unlock()
+				a.hastened.Store(true)
 			}
 		case <-soon:
 			soon = nil
+			a.hastened.Store(false)
 			a.hurry(d)
 		}
 	}
@@ -107,6 +113,9 @@ func (a *address) hurry(d *dialing) {
 
 // wake has the address tried again soon if it is down.
 func (a *address) wake() {
+	if a.hastened.Load() {
+		return // each request of an outage comes here
+	}
 	select {
 	case a.woken <- struct{}{}:
 	default:

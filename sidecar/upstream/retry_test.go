@@ -105,3 +105,25 @@ func TestRequestsWakeAtMostOneAttemptInTwoSeconds(t *testing.T) {
 		t.Errorf("%d attempts in a minute", failures)
 	}
 }
+
+func TestRequestsThatCannotHastenTheNextAttemptWakeNobody(t *testing.T) {
+	t.Parallel()
+	server := newServer(t, true, nil)
+	server.link.refuse()
+	clock := fakeclock.New()
+	r := newHarness(t, Options{Settings: Settings{Servers: []Server{server.asServer()}, RetryInterval: time.Hour}, Clock: clock})
+	eventually.Receive(t, "the first request", r.try("/"))
+	a := r.address(0)
+	for range 3 {
+		eventually.True(t, "a request to hasten the next attempt", func() bool { r.Wake(); return a.hastened.Load() })
+		eventually.True(t, "the wakes before that to be taken", func() bool { return len(a.woken) == 0 })
+		failures := a.failureCount()
+		for range 100 {
+			r.Wake()
+		}
+		if a.hastened.Load() && len(a.woken) != 0 {
+			t.Error("a further request has woken somebody")
+		}
+		elapsed(t, clock, "the next attempt", func() bool { return a.failureCount() > failures })
+	}
+}

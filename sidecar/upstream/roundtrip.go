@@ -71,7 +71,7 @@ func (u *Upstream) roundTrip(r *http.Request, upgrade bool, patience time.Durati
 
 // tryAll sends the request to one address after the other.
 func (u *Upstream) tryAll(r *http.Request, body *upload, upgrade bool) (*http.Response, error) {
-	failures := &LinkError{}
+	var failures *LinkError // nil: none
 	turn := u.requestCount.Add(1)
 	var tried map[*address]int // nil: none has failed yet
 	short := !upgrade && u.options.IsShort != nil && u.options.IsShort(r)
@@ -121,13 +121,16 @@ func (u *Upstream) tryAll(r *http.Request, body *upload, upgrade bool) (*http.Re
 		default:
 			tried[a]++
 		}
+		if failures == nil {
+			failures = &LinkError{}
+		}
 		failures.Servers = append(failures.Servers, ServerError{a.name, err})
 		failures.Sent = failures.Sent || x.sent.Load()
 		if x.sent.Load() && !safe(r.Method) || !body.repeatable() {
 			break // the API server may have executed the request
 		}
 	}
-	if len(failures.Servers) == 0 {
+	if failures == nil {
 		return nil, u.linkError()
 	}
 	return nil, failures
@@ -228,9 +231,9 @@ func (u *Upstream) attempt(
 	if compressed {
 		decompress(response)
 	}
-	response.Body = guardBody(response.Body, &guard{
+	response.Body = guardBody(&guardedBody{source: response.Body, guard: guard{
 		conn: c, address: a, clientCtx: r.Context(), stream: x.stream, cancel: cancel, upload: body,
-	})
+	}})
 	return response, x, nil
 }
 

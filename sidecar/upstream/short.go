@@ -37,6 +37,7 @@ var (
 type shortConn struct {
 	*conn
 	pool  *shortPool
+	input *input
 	in    *bufio.Reader
 	out   *bufio.Writer
 	limit int64     // bytes of the header that may still come
@@ -44,7 +45,7 @@ type shortConn struct {
 }
 
 func newShortConn(p *shortPool, c *conn) *shortConn {
-	s := &shortConn{conn: c, pool: p}
+	s := &shortConn{conn: c, pool: p, input: newInput(c.socket.Conn)}
 	s.in, s.out = bufio.NewReaderSize(shortReader{s}, shortBuffer), bufio.NewWriterSize(c, shortBuffer)
 	return s
 }
@@ -79,7 +80,7 @@ var past = time.Unix(1, 0)
 // count. What came with the last answer may wait in TLS, where the socket does not show it.
 func (c *shortConn) quiet() bool {
 	deadline := past
-	if hasInput(c.socket.Conn) {
+	if c.input.has() {
 		deadline = time.Now().Add(ticketTime)
 	}
 	c.limit = maxResponseHeader

@@ -362,7 +362,7 @@ func TestAnAnswerThatNobodyHasAskedForIsNotThatOfTheNextRequest(t *testing.T) {
 			eventually.True(t, "the connection to be idle", ofIdle(func(*shortConn) bool { return true }))
 			eventually.True(t, "the session tickets to be read", ofIdle((*shortConn).quiet))
 			isIdle()
-			eventually.True(t, "the bytes to arrive", ofIdle(func(c *shortConn) bool { return hasInput(c.socket.Conn) }))
+			eventually.True(t, "the bytes to arrive", ofIdle(func(c *shortConn) bool { return c.input.has() }))
 			for range 3 {
 				response := r.send(http.MethodGet, "/short")
 				body, _ := io.ReadAll(response.Body)

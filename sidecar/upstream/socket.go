@@ -57,21 +57,32 @@ func segmentsOf(c net.Conn) (s segments) {
 	return s
 }
 
-// hasInput reports whether a TCP connection has bytes to read, or has ended. It reports false for
-// another kind of connection.
-func hasInput(c net.Conn) (has bool) {
-	conn, ok := c.(syscall.Conn)
-	if !ok {
+// input looks whether a connection has something to read.
+type input struct {
+	raw   syscall.RawConn // nil: it is no TCP connection
+	look  func(fd uintptr)
+	ready bool // found by look
+}
+
+func newInput(c net.Conn) *input {
+	i := &input{}
+	if conn, ok := c.(syscall.Conn); ok {
+		i.raw, _ = conn.SyscallConn() // nil: as for another connection, a read tells
+	}
+	i.look = func(fd uintptr) {
+		wanted := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(wanted[:], 0)
+		i.ready = n > 0 || err != nil && !errors.Is(err, unix.EINTR)
+	}
+	return i
+}
+
+// has reports whether a TCP connection has bytes to read, or has ended. It reports false for another
+// kind of connection. It is for one goroutine.
+func (i *input) has() bool {
+	if i.raw == nil {
 		return false
 	}
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return true
-	}
-	err = raw.Control(func(fd uintptr) {
-		var one [1]byte
-		_, _, err := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		has = !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR)
-	})
-	return has || err != nil
+	i.ready = false
+	return i.raw.Control(i.look) != nil || i.ready
 }

@@ -305,7 +305,7 @@ func (p *waiting) end(w *watch, next phase) phase {
 // refused takes an answer that is no stream. If the version is forgotten, the watch may go on
 // all the same. For any other answer the client asks again, and gets it itself.
 func (p *waiting) refused(w *watch, source record.Source, resp *http.Response) phase {
-	w.Cache.Record(source, resp)
+	w.Cache.Record(&source, resp)
 	defer resp.Body.Close()
 	format := w.form.Format
 	if wire.FormatOf(resp.Header.Get("Content-Type")) == format {

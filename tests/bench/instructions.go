@@ -28,23 +28,30 @@ func (b *bench) instructions(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	online, offline := series{}, series{}
 	for range min(b.rounds, 3) {
-		cost, err := c.Count(ctx)
-		if err != nil {
+		if err := c.Count(ctx); err != nil {
 			return err
 		}
-		progress("case instructions: %.0f online, %.0f offline", cost.Online, cost.Offline)
+	}
+	costs, err := c.Costs()
+	if err != nil {
+		return err
+	}
+	online, offline, group := series{}, series{}, series{}
+	for _, cost := range costs {
+		progress("case instructions: %.0f online, %.0f offline, %.0f a group of the recorder", cost.Online, cost.Offline, cost.Group)
 		online.add("on", cost.Online/1000)
 		offline.add("on", cost.Offline/1000)
+		group.add("on", cost.Group/1000)
 	}
-	b.instructionsOf("GET 1 KiB", online)
-	b.instructionsOf("offline GET 1 KiB", offline)
+	b.instructionsOf("GET 1 KiB", "a request", online)
+	b.instructionsOf("offline GET 1 KiB", "a request", offline)
+	b.instructionsOf("GET 1 KiB, recorded", "a group", group)
 	return nil
 }
 
-// instructionsOf reports what GETs have cost, in thousands, and how far the rounds were apart.
-func (b *bench) instructionsOf(what string, s series) {
-	b.report.medians(what, "instructions a request, without the kernel's", "1000", s)
+// instructionsOf reports what something has cost, and how far the rounds were apart.
+func (b *bench) instructionsOf(what, of string, s series) {
+	b.report.medians(what, "instructions "+of+", without the kernel's", "1000", s)
 	b.report.note(what, "largest difference between two rounds", "%", none, 100*s.spread("on"))
 }

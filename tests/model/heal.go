@@ -87,7 +87,7 @@ func (w *world) relist(s record.Stale) error {
 	f.source.Background = true
 	r := w.server.answer(p.principal, a, w.server.now())
 	resp := r.http(a)
-	w.cache.Record(f.source, resp)
+	w.cache.Record(&f.source, resp)
 	for k, o := range r.told {
 		o.sent, o.came, o.silent = w.tick, w.tick, true
 		w.tell(p, k, o)

@@ -81,7 +81,7 @@ func (w *world) answer(p *program, f *flight, lag int) {
 // arrive has an answer come to the program, which reads the first half of the body.
 func (w *world) arrive(f *flight) {
 	resp := f.reply.http(f.ask)
-	w.cache.Record(f.source, resp)
+	w.cache.Record(&f.source, resp)
 	f.body, f.came = resp.Body, w.tick
 	_, _ = io.CopyN(io.Discard, f.body, int64(len(f.reply.body)/2))
 }

@@ -147,7 +147,7 @@ func (w *world) follow(p *program, slot int, s *stream, lag int) error {
 	if r.status != http.StatusOK {
 		f.reply, f.came = &r, w.tick
 		resp := r.http(s.ask)
-		w.cache.Record(f.source, resp)
+		w.cache.Record(&f.source, resp)
 		f.body = resp.Body
 		_, err := w.finish(p, f)
 		return err

@@ -192,9 +192,26 @@ func (jsonFormat) Bookmark(kind, apiVersion, resourceVersion string, end bool) [
 }
 
 func appendString(dst []byte, s string) []byte {
+	if isPlain(s) {
+		dst = append(dst, '"')
+		dst = append(dst, s...)
+		return append(dst, '"')
+	}
 	quoted, err := json.Marshal(s)
 	if err != nil { // a string always marshals
 		panic(err)
 	}
 	return append(dst, quoted...)
+}
+
+// isPlain reports whether a string is quoted in JSON as it is.
+func isPlain(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '.', c == '/', c == '-':
+		default:
+			return false
+		}
+	}
+	return true
 }

@@ -2,6 +2,7 @@ package instructions
 
 import (
 	"errors"
+	"slices"
 	"testing"
 )
 
@@ -28,7 +29,24 @@ func TestTotal(t *testing.T) {
 func TestTheErrorSaysWhatIsMissing(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	c := Counter{GETs: 1, Directory: t.TempDir()}
-	if _, err := c.Count(t.Context()); !errors.Is(err, ErrMissing) {
+	if err := c.Count(t.Context()); !errors.Is(err, ErrMissing) {
 		t.Errorf("got %v, want %v", err, ErrMissing)
+	}
+}
+
+func TestGroupsAreNoPartOfAGET(t *testing.T) {
+	one := count{
+		few: run{instructions: 1000, groups: 2}, slow: run{instructions: 1000 + 100*50, groups: 102},
+		online: run{instructions: 1000 + 10*7 + 30*50, groups: 32}, offline: run{instructions: 1000 + 10*9 - 50, groups: 1},
+	}
+	c := Counter{GETs: 10, counts: []count{one, one}}
+	got, err := c.Costs()
+	if want := (Cost{Online: 7, Offline: 9, Group: 50}); err != nil || !slices.Equal(got, []Cost{want, want}) {
+		t.Errorf("got %v, %v; want %v twice", got, err, want)
+	}
+	one.slow = one.few
+	c.counts = []count{one}
+	if got, err := c.Costs(); err == nil {
+		t.Errorf("got %v from runs that do not tell what a group costs", got)
 	}
 }

@@ -35,6 +35,7 @@ type sidecar struct {
 	directory string
 	api       *standIn
 	address   string
+	metrics   string // address
 	client    *http.Client
 	cmd       *exec.Cmd
 	exited    chan error // receives the result of Wait, once
@@ -58,13 +59,16 @@ func (s *sidecar) start(ctx context.Context, valgrind, binary, account string) (
 	if s.address, err = freeport.Address(); err != nil {
 		return err
 	}
+	if s.metrics, err = freeport.Address(); err != nil {
+		return err
+	}
 	logFile, err := os.Create(s.path("log"))
 	if err != nil {
 		return err
 	}
 	defer logFile.Close()
 	s.cmd = exec.Command(valgrind, "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file="+s.path("counts"), "--log-file="+s.path("valgrind"),
-		binary, "run", "--listen.address", s.address, "--metrics.address", "", "--upstream.servers", "https://"+s.api.address,
+		binary, "run", "--listen.address", s.address, "--metrics.address", s.metrics, "--upstream.servers", "https://"+s.api.address,
 		"--account.source", account, "--account.mirror", s.path("mirror"), "--private.directory", s.path("private"), "--cache.directory", s.path("cache"))
 	s.cmd.Env = []string{"GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1", "PATH=" + os.Getenv("PATH"), "HOME=" + s.directory}
 	s.cmd.Stdout, s.cmd.Stderr = logFile, logFile
@@ -129,9 +133,10 @@ func (s *sidecar) get(ctx context.Context) (cached bool, err error) {
 	return resp.Header.Get("Cache-Status") != "", err
 }
 
-// gets sends GETs, one after the other.
-func (s *sidecar) gets(ctx context.Context, n int, cached bool) error {
+// gets sends GETs, one after the other, with a pause before each.
+func (s *sidecar) gets(ctx context.Context, n int, pause time.Duration, cached bool) error {
 	for range n {
+		time.Sleep(pause)
 		switch from, err := s.get(ctx); {
 		case err != nil:
 			return err
@@ -142,7 +147,34 @@ func (s *sidecar) gets(ctx context.Context, n int, cached bool) error {
 	return nil
 }
 
-// linkDown cuts the link, and returns when the cache answers.
+// commits is the metric of groups that the recorder of the disk has written.
+const commits = `rockpool_record_commits_total{cache="disk"} `
+
+// groups is how many groups the recorder has written.
+func (s *sidecar) groups(ctx context.Context) (n int64, err error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.metrics+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := (&http.Client{Transport: &http.Transport{DisableCompression: true, DisableKeepAlives: true}}).Do(r)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err
+	}
+	_, after, ok := strings.Cut(string(text), "\n"+commits)
+	if !ok {
+		return 0, fmt.Errorf("the metrics have no %s", commits)
+	}
+	value, _, _ := strings.Cut(after, "\n")
+	groups, err := strconv.ParseFloat(value, 64)
+	return int64(groups), err
+}
+
+// linkDown cuts the link, and returns when the cache answers at once.
 func (s *sidecar) linkDown(ctx context.Context) error {
 	if short := s.api.gets[1].Load(); short < s.api.gets[2].Load() {
 		return fmt.Errorf("only %d GETs went over HTTP/1.1 connections: the machine is too busy to count the usual way of a GET", short)
@@ -157,6 +189,14 @@ func (s *sidecar) linkDown(ctx context.Context) error {
 	})
 	if err != nil {
 		return fmt.Errorf("wait for an answer of the cache: %w: %w", err, last)
+	}
+	// For a second the sidecar tries to send each request. How many come in that second is left to
+	// the machine.
+	err = wait.PollUntilContextTimeout(ctx, pollInterval, time.Minute, true, func(context.Context) (bool, error) {
+		return strings.Contains(s.log(), `"to":"offline"`), nil
+	})
+	if err != nil {
+		return fmt.Errorf("wait for the link to be offline: %w", err)
 	}
 	return nil
 }
