@@ -12,6 +12,8 @@ import (
 )
 
 const (
+	// startInterval is how long a start may take. What it has needed is given back then, quiet or not.
+	startInterval = 2 * time.Second
 	// idleInterval is how long a sidecar must be quiet before it gives memory back to the node.
 	idleInterval = 10 * time.Second
 	// quietBytes is how many bytes a quiet sidecar allocates in that time at most.
@@ -35,27 +37,35 @@ func (m *idleMemory) due(allocated uint64) bool {
 	return quiet && used
 }
 
-// releaseMemory gives memory back to the node whenever the sidecar has become quiet, until ctx ends.
+// releaseMemory gives memory back to the node once the start is over, and whenever the sidecar has
+// become quiet, until ctx ends.
 func (s *sidecar) releaseMemory(ctx context.Context, c clock.WithTicker) {
-	ticker := c.NewTicker(idleInterval)
-	defer ticker.Stop()
+	wait := c.NewTimer(startInterval)
+	defer wait.Stop()
 	var m idleMemory
 	allocated := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
-	for {
+	for started := false; ; started = true {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C():
+		case <-wait.C():
 		}
+		wait.Reset(idleInterval)
 		metrics.Read(allocated)
-		if !m.due(allocated[0].Value.Uint64()) {
-			continue
+		if m.due(allocated[0].Value.Uint64()) || !started {
+			s.release(ctx)
 		}
-		if err := s.caches.ReleaseMemory(ctx); err != nil && ctx.Err() == nil {
-			s.log.Debug("the caches keep their memory", zap.Error(err))
-		}
-		// A pool keeps its buffers through one collection, and FreeOSMemory collects once.
-		runtime.GC()
-		debug.FreeOSMemory()
+	}
+}
+
+func (s *sidecar) release(ctx context.Context) {
+	if err := s.caches.ReleaseMemory(ctx); err != nil && ctx.Err() == nil {
+		s.log.Debug("the caches keep their memory", zap.Error(err))
+	}
+	// A pool keeps its buffers through one collection, and FreeOSMemory collects once.
+	runtime.GC()
+	debug.FreeOSMemory()
+	if err := releaseText(); err != nil {
+		s.log.Debug("the pages of the program stay in memory", zap.Error(err))
 	}
 }
