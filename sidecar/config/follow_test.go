@@ -295,7 +295,7 @@ func TestAnUnchangedFileIsNotParsedAgain(t *testing.T) {
 		content string
 		parsed  bool
 	}{
-		"valid settings":                           {"log:\n  level: warn\n", false},
+		"valid settings": {"log:\n  level: warn\n", false},
 		"a CA file, which may be elsewhere by now": {"upstream:\n  servers: https://192.0.2.1:6443;ca-file=/etc/ca.crt\n", true},
 	} {
 		t.Run(name, func(t *testing.T) {
