@@ -98,6 +98,7 @@ var cases = []benchCase{
 	{name: "thin", run: (*bench).thin, long: true},
 	{name: "saved", run: (*bench).saved, long: true},
 	{name: "day", run: (*bench).day, long: true},
+	{name: "large", run: (*bench).large, long: true, alone: true},
 	{name: "instructions", run: (*bench).instructions, long: true, alone: true},
 }
 
