@@ -25,16 +25,22 @@ const (
 // idleMemory decides when memory is given back to the node. The Go runtime keeps what a list needed,
 // because the next one may need it, too, and gives it back only slowly; so does SQLite. Beside many
 // other sidecars that are quiet most of the time it is better given back.
-type idleMemory struct{ last, released uint64 }
+type idleMemory struct {
+	started        bool
+	last, released uint64
+}
 
-// due is called once in an idleInterval with how many bytes were allocated since the start.
+// due is called after the start and then once in an idleInterval, with how many bytes were allocated
+// since the program began. It is due after the start in any case.
 func (m *idleMemory) due(allocated uint64) bool {
+	first := !m.started
+	m.started = true
 	quiet, used := allocated-m.last <= quietBytes, allocated-m.released >= usedBytes
 	m.last = allocated
 	if quiet && used {
 		m.released = allocated
 	}
-	return quiet && used
+	return first || quiet && used
 }
 
 // releaseMemory gives memory back to the node once the start is over, and whenever the sidecar has
@@ -44,7 +50,7 @@ func (s *sidecar) releaseMemory(ctx context.Context, c clock.WithTicker) {
 	defer wait.Stop()
 	var m idleMemory
 	allocated := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
-	for started := false; ; started = true {
+	for {
 		select {
 		case <-ctx.Done():
 			return
@@ -52,7 +58,7 @@ func (s *sidecar) releaseMemory(ctx context.Context, c clock.WithTicker) {
 		}
 		wait.Reset(idleInterval)
 		metrics.Read(allocated)
-		if m.due(allocated[0].Value.Uint64()) || !started {
+		if m.due(allocated[0].Value.Uint64()) {
 			s.release(ctx)
 		}
 	}
