@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
@@ -39,7 +40,7 @@ func TestTheDocumentationHasEverySetting(t *testing.T) {
 }
 
 func TestTheDocumentationHasEveryCommand(t *testing.T) {
-	docs.Commands(t, "../docs/commands.md", command(), *update, func(f *pflag.Flag) bool {
+	docs.Commands(t, "../docs/commands.md", command(new(func(context.Context) error)), *update, func(f *pflag.Flag) bool {
 		return slices.ContainsFunc(config.Keys(), func(k config.Key) bool { return k.Name == f.Name })
 	})
 }

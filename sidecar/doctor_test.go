@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -20,7 +21,7 @@ func runDoctor(t *testing.T, args ...string) (out string, status int) {
 		t.Setenv(name, value)
 	}
 	var b bytes.Buffer
-	cmd := command()
+	cmd := command(new(func(context.Context) error))
 	cmd.SetArgs(append([]string{"doctor"}, args...))
 	cmd.SetOut(&b)
 	err := cmd.ExecuteContext(t.Context())

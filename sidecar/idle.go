@@ -12,6 +12,8 @@ import (
 )
 
 const (
+	// startInterval is how long a start may take. What it has needed is given back then, quiet or not.
+	startInterval = 2 * time.Second
 	// idleInterval is how long a sidecar must be quiet before it gives memory back to the node.
 	idleInterval = 10 * time.Second
 	// quietBytes is how many bytes a quiet sidecar allocates in that time at most.
@@ -23,39 +25,53 @@ const (
 // idleMemory decides when memory is given back to the node. The Go runtime keeps what a list needed,
 // because the next one may need it, too, and gives it back only slowly; so does SQLite. Beside many
 // other sidecars that are quiet most of the time it is better given back.
-type idleMemory struct{ last, released uint64 }
+type idleMemory struct {
+	started        bool
+	last, released uint64
+}
 
-// due is called once in an idleInterval with how many bytes were allocated since the start.
+// due is called after the start and then once in an idleInterval, with how many bytes were allocated
+// since the program began. It is due after the start in any case.
 func (m *idleMemory) due(allocated uint64) bool {
+	first := !m.started
+	m.started = true
 	quiet, used := allocated-m.last <= quietBytes, allocated-m.released >= usedBytes
 	m.last = allocated
 	if quiet && used {
 		m.released = allocated
 	}
-	return quiet && used
+	return first || quiet && used
 }
 
-// releaseMemory gives memory back to the node whenever the sidecar has become quiet, until ctx ends.
+// releaseMemory gives memory back to the node once the start is over, and whenever the sidecar has
+// become quiet, until ctx ends.
 func (s *sidecar) releaseMemory(ctx context.Context, c clock.WithTicker) {
-	ticker := c.NewTicker(idleInterval)
-	defer ticker.Stop()
+	wait := c.NewTimer(startInterval)
+	defer wait.Stop()
 	var m idleMemory
 	allocated := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C():
+		case <-wait.C():
 		}
+		wait.Reset(idleInterval)
 		metrics.Read(allocated)
-		if !m.due(allocated[0].Value.Uint64()) {
-			continue
+		if m.due(allocated[0].Value.Uint64()) {
+			s.release(ctx)
 		}
-		if err := s.caches.ReleaseMemory(ctx); err != nil && ctx.Err() == nil {
-			s.log.Debug("the caches keep their memory", zap.Error(err))
-		}
-		// A pool keeps its buffers through one collection, and FreeOSMemory collects once.
-		runtime.GC()
-		debug.FreeOSMemory()
+	}
+}
+
+func (s *sidecar) release(ctx context.Context) {
+	if err := s.caches.ReleaseMemory(ctx); err != nil && ctx.Err() == nil {
+		s.log.Debug("the caches keep their memory", zap.Error(err))
+	}
+	// A pool keeps its buffers through one collection, and FreeOSMemory collects once.
+	runtime.GC()
+	debug.FreeOSMemory()
+	if err := releaseText(); err != nil {
+		s.log.Debug("the pages of the program stay in memory", zap.Error(err))
 	}
 }

@@ -9,7 +9,7 @@ func TestMemoryIsGivenBackOnceTheSidecarIsQuiet(t *testing.T) {
 		allocated uint64 // in this interval
 		want      bool
 	}{
-		{6 * mib, false},   // it starts
+		{6 * mib, true},    // it has started
 		{0, true},          // it is quiet
 		{100 * kib, false}, // hardly anything was used since
 		{20 * mib, false},  // a list

@@ -77,3 +77,35 @@ func TestImportsRunDownOnly(t *testing.T) {
 		}
 	}
 }
+
+// heavy are packages of other modules that are not to be linked into the sidecar, with the reason.
+// Every sidecar of a node keeps what their initialisers allocate.
+var heavy = map[string]string{
+	"github.com/google/cel-go/cel":                  "0.2 MB through protodesc; sidecar/api/expression is made of cel-go's parts",
+	"github.com/google/cel-go/ext":                  "it imports package cel",
+	"google.golang.org/protobuf/reflect/protodesc":  "its initialiser decodes descriptors, 0.14 MB",
+	"google.golang.org/protobuf/types/descriptorpb": "its initialiser allocates 47 KB",
+	"k8s.io/client-go/kubernetes":                   "the types of all API groups; api/wire needs none",
+	"k8s.io/client-go/kubernetes/scheme":            "the types of all API groups; api/wire needs none",
+	"k8s.io/client-go/rest":                         "upstream sends requests itself",
+	"k8s.io/api/core/v1":                            "generated code of many types; api/wire needs none",
+	"k8s.io/apimachinery/pkg/runtime/serializer":    "serializers of a scheme; api/convert has its own",
+	"net/http/pprof":                                "with it, Go keeps profiles of all allocations",
+	"runtime/pprof":                                 "with it, Go keeps profiles of all allocations",
+}
+
+func TestTheSidecarDoesNotLinkHeavyPackages(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "rockpool.dev/sidecar").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	linked := strings.Fields(string(out))
+	if !slices.Contains(linked, "net/http") {
+		t.Fatalf("go list -deps gives %d packages without net/http", len(linked))
+	}
+	for name, reason := range heavy {
+		if slices.Contains(linked, name) {
+			t.Errorf("%s is linked: %s", name, reason)
+		}
+	}
+}

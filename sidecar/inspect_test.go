@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -46,7 +47,7 @@ func recordGreeting(t *testing.T, dir, version string) {
 func cacheCommands(t *testing.T, args ...string) (out string, status int) {
 	t.Helper()
 	var b bytes.Buffer
-	cmd := command()
+	cmd := command(new(func(context.Context) error))
 	cmd.SetArgs(append([]string{"cache"}, args...))
 	cmd.SetOut(&b)
 	cmd.SetErr(&b)

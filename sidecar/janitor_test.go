@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"slices"
 	"strings"
@@ -59,7 +60,7 @@ func TestTheJanitorRejectsInvalidFlags(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			cmd := command()
+			cmd := command(new(func(context.Context) error))
 			cmd.SetArgs(append([]string{"janitor"}, test.args...))
 			if err := cmd.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)

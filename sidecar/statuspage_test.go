@@ -273,7 +273,7 @@ func TestTheCommandStatusPrintsThePageAndTheJSON(t *testing.T) {
 	ended := make(chan error, 1)
 	ask := func(args ...string) (string, error) {
 		var out strings.Builder
-		cmd := command()
+		cmd := command(new(func(context.Context) error))
 		cmd.SetArgs(append([]string{"status"}, args...))
 		cmd.SetOut(&out)
 		err := cmd.ExecuteContext(t.Context())

@@ -2,6 +2,7 @@ package config
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"reflect"
 	"slices"
@@ -92,9 +93,32 @@ type follower struct {
 	FollowOptions
 	lastError string   // logged last; "" = none since the last valid configuration
 	pending   []string // changed keys that need a restart
+	read      digested // the last read
+}
+
+// digested is what a read of the settings has begun with.
+type digested struct {
+	at     origin
+	digest [sha256.Size]byte
+}
+
+// same tells that a read would find what the last one has found. The files are still read, but not
+// parsed, which takes 0.6 ms and leaves 0.28 MB of garbage. After a problem everything is read again,
+// because the problem may be in something else than the files. So are settings with a CA file, whose
+// place is checked with each read.
+func (f *follower) same() bool {
+	at := locate(f.Flags)
+	last := f.read
+	f.read = digested{at, at.digest()}
+	return f.read == last && f.lastError == "" &&
+		!slices.ContainsFunc(f.Config.Upstream.Servers, func(s Server) bool { return s.CAFile != "" })
 }
 
 func (f *follower) reload() {
+	if f.same() {
+		reloads.WithLabelValues("unchanged").Inc()
+		return
+	}
 	next, err := resolve(f.Flags)
 	if err != nil {
 		f.failed(allKept, []error{err})

@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -72,6 +73,22 @@ func (o origin) watchDirectory() string {
 		return o.path
 	}
 	return filepath.Dir(o.path)
+}
+
+// digest is a hash of what the origin's files have in them. A file that cannot be read counts as one
+// without content, with its error.
+func (o origin) digest() (sum [sha256.Size]byte) {
+	paths := []string{o.path}
+	if o.directory {
+		paths = []string{filepath.Join(o.path, FileName), filepath.Join(o.path, AnnotationsFileName)}
+	}
+	hash := sha256.New()
+	for _, path := range paths {
+		content, err := os.ReadFile(path)
+		fmt.Fprintf(hash, "%v %d\n", err, len(content))
+		hash.Write(content)
+	}
+	return [sha256.Size]byte(hash.Sum(nil))
 }
 
 // sources returns the sources that flags and variables override, lowest precedence first.

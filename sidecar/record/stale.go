@@ -69,7 +69,7 @@ func (r *Recorder) Contradicted(s store.Scope) {
 
 // maxStale bounds the collections that wait for a relist. If one does not fit, its next event
 // reports it again.
-const maxStale = 64
+const maxStale = 16
 
 // Stale returns the channel of the collections to relist.
 func (r *Recorder) Stale() <-chan Stale { return r.stale }

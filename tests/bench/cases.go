@@ -41,6 +41,7 @@ var cases = []benchCase{
 	{name: "thin", run: (*bench).thin, seconds: 120, long: true},
 	{name: "saved", run: (*bench).saved, seconds: 300, long: true},
 	{name: "day", run: (*bench).day, seconds: 840, long: true},
+	{name: "large", run: (*bench).large, seconds: 180, long: true, alone: true},
 	{name: "instructions", run: (*bench).instructions, seconds: 120, long: true, alone: true},
 }
 

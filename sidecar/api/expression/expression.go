@@ -1,5 +1,5 @@
 // Package expression has the expressions of the filter keep, in CEL (https://cel.dev). Whoever has
-// none pays for the code alone: the environment is made with the first expression.
+// none pays for the code alone: the language is made with the first expression.
 package expression
 
 import (
@@ -8,8 +8,9 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/google/cel-go/cel"
+	"github.com/google/cel-go/common/decls"
 	"github.com/google/cel-go/common/types"
+	"github.com/google/cel-go/interpreter"
 )
 
 const (
@@ -19,13 +20,13 @@ const (
 	maxCost = 100_000
 )
 
-// environment has the variables of expressions, and no functions but those of the language.
-var environment = sync.OnceValues(func() (*cel.Env, error) {
-	return cel.NewEnv(cel.Variable("object", cel.DynType), cel.Variable("node", cel.MapType(cel.StringType, cel.DynType)))
+// shared has the variables of expressions, and no functions but those of the language.
+var shared = sync.OnceValues(func() (*language, error) {
+	return newLanguage(decls.NewVariable("object", types.DynType), decls.NewVariable("node", types.NewMapType(types.StringType, types.DynType)))
 })
 
 // Program is a compiled expression.
-type Program struct{ program cel.Program }
+type Program struct{ planned interpreter.InterpretableV2 }
 
 // Compile compiles an expression. Its error has one line for each problem, with its position as
 // LINE:COLUMN in the expression.
@@ -33,32 +34,32 @@ func Compile(text string) (*Program, error) {
 	if len(text) > maxLength {
 		return nil, fmt.Errorf("the expression has %d bytes; %d are allowed", len(text), maxLength)
 	}
-	env, err := environment()
+	l, err := shared()
 	if err != nil {
 		return nil, fmt.Errorf("CEL environment: %w", err)
 	}
-	ast, issues := env.Compile(text)
-	if err := issues.Err(); err != nil {
+	checked, errs := l.check(text)
+	if len(errs) > 0 {
 		var problems []string
-		for _, one := range issues.Errors() {
+		for _, one := range errs {
 			problems = append(problems, fmt.Sprintf("%d:%d: %s", one.Location.Line(), one.Location.Column()+1, one.Message))
 		}
 		return nil, errors.New(strings.Join(problems, "; "))
 	}
-	if kind := ast.OutputType(); kind != cel.BoolType && kind != cel.DynType {
+	if kind := checked.GetType(checked.Expr().ID()); kind != types.BoolType && kind != types.DynType {
 		return nil, fmt.Errorf("1:1: the expression is of type %s; bool is allowed", kind)
 	}
-	program, err := env.Program(ast, cel.CostLimit(maxCost), cel.EvalOptions(cel.OptOptimize))
+	planned, err := l.plan(checked, maxCost)
 	if err != nil {
 		return nil, fmt.Errorf("1:1: %w", err)
 	}
-	return &Program{program}, nil
+	return &Program{planned}, nil
 }
 
 // Keep evaluates the expression for an object and the node. The values are those of package
 // encoding/json.
 func (p *Program) Keep(object any, node map[string]any) (bool, error) {
-	result, _, err := p.program.Eval(map[string]any{"object": object, "node": node})
+	result, err := evaluate(p.planned, map[string]any{"object": object, "node": node})
 	if err != nil {
 		return false, err
 	}

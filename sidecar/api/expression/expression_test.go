@@ -69,13 +69,3 @@ func TestAnExpressionThatCostsTooMuchOrHasNoResultFails(t *testing.T) {
 		}
 	}
 }
-
-func FuzzCompile(f *testing.F) {
-	f.Add("object.metadata.labels['site'] == node.labels['site']")
-	f.Add("object.a.all(x, x > 1) || '")
-	f.Fuzz(func(_ *testing.T, text string) {
-		if p, err := Compile(text); err == nil {
-			_, _ = p.Keep(map[string]any{"metadata": map[string]any{}}, map[string]any{})
-		}
-	})
-}
