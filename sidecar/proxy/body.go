@@ -53,6 +53,9 @@ func (b *body) Read(p []byte) (int, error) {
 }
 
 func (b *body) WriteTo(w io.Writer) (written int64, err error) {
+	if source, ok := b.source.(io.WriterTo); ok {
+		return b.writeAll(w, source)
+	}
 	pool := &smallBuffers
 	buffer := pool.get()
 	defer func() { pool.put(buffer) }()
@@ -84,6 +87,33 @@ func (b *body) WriteTo(w io.Writer) (written int64, err error) {
 			pool, buffer = next, next.get()
 		}
 	}
+}
+
+// writeAll is WriteTo for a body that writes itself, such as a list from the cache.
+func (b *body) writeAll(w io.Writer, source io.WriterTo) (written int64, err error) {
+	to := &observed{Writer: w}
+	written, err = source.WriteTo(to)
+	switch {
+	case to.err != nil:
+		b.writeErr = to.err
+	case err != nil:
+		b.readErr = err
+	default:
+		b.to.Trailer = b.from.Trailer
+	}
+	return written, err
+}
+
+// observed keeps the error of a Write.
+type observed struct {
+	io.Writer
+	err error
+}
+
+func (o *observed) Write(p []byte) (int, error) {
+	n, err := o.Writer.Write(p)
+	o.err = err
+	return n, err
 }
 
 func (b *body) Close() error { return b.source.Close() }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 
 	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/store"
@@ -22,6 +23,7 @@ func (r *Replayer) list(ctx context.Context, q Request) (*http.Response, error) 
 
 // listOf is the answer to a LIST of a selection, which pages read.
 func (r *Replayer) listOf(s selection, from pages) (resp *http.Response, err error) {
+	from.within.Payloads = s.convert == nil && s.labels == nil && len(s.fields) == 0
 	body := &listBody{pages: from, write: &jsonList{}}
 	if s.to.Format == wire.Protobuf {
 		body.write = &protobufList{}
@@ -119,6 +121,13 @@ type listBody struct {
 	ended bool
 }
 
+const (
+	// largeList is how many bytes of a page show that the list is a large one.
+	largeList = 32 << 10
+	// pageSize is the size of most pages of a large list, in bytes.
+	pageSize = 256 << 10
+)
+
 // listWriter generates a list in one format.
 type listWriter interface {
 	// begin returns the bytes before the items.
@@ -127,7 +136,10 @@ type listWriter interface {
 	end(dst []byte) []byte
 }
 
-var _ io.ReadCloser = (*listBody)(nil)
+var (
+	_ io.ReadCloser = (*listBody)(nil)
+	_ io.WriterTo   = (*listBody)(nil)
+)
 
 func (b *listBody) Read(p []byte) (int, error) {
 	for b.off == len(b.buf) {
@@ -143,6 +155,25 @@ func (b *listBody) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// WriteTo writes page by page: a smaller buffer would be another copy, and more writes.
+func (b *listBody) WriteTo(w io.Writer) (written int64, err error) {
+	for {
+		if b.off < len(b.buf) {
+			n, err := w.Write(b.buf[b.off:])
+			b.off, written = b.off+n, written+int64(n)
+			if err != nil {
+				return written, err
+			}
+		}
+		if b.ended {
+			return written, nil
+		}
+		if err := b.fill(); err != nil {
+			return written, err
+		}
+	}
+}
+
 // begin reads the first page.
 func (b *listBody) begin() error {
 	err := b.next(b.add)
@@ -153,6 +184,9 @@ func (b *listBody) begin() error {
 }
 
 func (b *listBody) add(o store.Object) error {
+	if free := cap(b.buf) - len(b.buf); free < 2*len(o.Payload) && len(b.buf) > largeList {
+		b.buf = slices.Grow(b.buf, pageSize) // at once, not in steps
+	}
 	b.buf = b.write.item(b.buf, o.Payload)
 	return nil
 }
