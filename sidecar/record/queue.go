@@ -32,6 +32,9 @@ const (
 	// holdDelay is the longest that groups are held back while a list is incoming: its client needs
 	// the CPU and the disk for the rest of the list.
 	holdDelay = time.Second
+	// manyBytes is how many bytes wait when more processors are used: the writer must keep up with
+	// lists that come in, or they are not recorded.
+	manyBytes = 128 << 10
 	// overhead is the memory that an operation takes besides its payload, in bytes.
 	overhead = 256
 )
@@ -55,7 +58,8 @@ type Options struct {
 	Exclude *exclude.Current
 	// Budget bounds what is written to the disk.
 	Budget Budget
-	// Processors are used while the store writes; nil: those that there are.
+	// Processors are used while the store writes, and while much waits for it; nil: those that there
+	// are.
 	Processors *processors.Processors
 	Clock      clock.Clock
 }
@@ -98,6 +102,7 @@ type Recorder struct {
 	confirmed map[store.Scope]struct{}
 	used      map[int64]time.Time // when the use of a collection was last recorded
 	urgent    bool                // somebody waits in Flush: hold no group back
+	fewer     func()              // when the queue is empty again; nil: no more processors are used
 	ended     bool
 	wake      chan struct{}          // capacity 1
 	health    health                 // of Run
@@ -202,6 +207,9 @@ func (r *Recorder) push(op operation) {
 	first := !r.awake && !op.lazy()
 	r.awake = r.awake || first
 	r.updateGauge()
+	if r.fewer == nil && r.pending >= manyBytes {
+		r.fewer = r.processors.More()
+	}
 	if s := op.opens(); s != nil {
 		r.incoming[s] = struct{}{}
 	}
@@ -268,6 +276,10 @@ func (r *Recorder) take() []operation {
 		r.urgent, r.awake = false, false
 	}
 	r.busy = len(ops) > 0
+	if !r.busy && r.fewer != nil {
+		r.fewer()
+		r.fewer = nil
+	}
 	clear(r.singles)
 	clear(r.polls)
 	r.updateGauge()
