@@ -12,8 +12,10 @@ import (
 )
 
 const (
-	// startInterval is how long a start may take. What it has needed is given back then, quiet or not.
+	// startInterval is how long a start may take. What it has needed is given back then, unless a
+	// program lists already: more than startBytes were allocated.
 	startInterval = 2 * time.Second
+	startBytes    = 16 << 20
 	// idleInterval is how long a sidecar must be quiet before it gives memory back to the node.
 	idleInterval = 10 * time.Second
 	// quietBytes is how many bytes a quiet sidecar allocates in that time at most.
@@ -31,9 +33,9 @@ type idleMemory struct {
 }
 
 // due is called after the start and then once in an idleInterval, with how many bytes were allocated
-// since the program began. It is due after the start in any case.
+// since the program began.
 func (m *idleMemory) due(allocated uint64) bool {
-	first := !m.started
+	first := !m.started && allocated <= startBytes
 	m.started = true
 	quiet, used := allocated-m.last <= quietBytes, allocated-m.released >= usedBytes
 	m.last = allocated

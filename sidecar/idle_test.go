@@ -27,3 +27,14 @@ func TestMemoryIsGivenBackOnceTheSidecarIsQuiet(t *testing.T) {
 		}
 	}
 }
+
+// A program that lists at once needs the memory, and the processor, that a start has used.
+func TestAStartThatIsBusyGivesNothingBack(t *testing.T) {
+	var m idleMemory
+	if m.due(startBytes + 1) {
+		t.Error("given back while a list comes in")
+	}
+	if !m.due(m.last) {
+		t.Error("not given back when it is quiet")
+	}
+}
