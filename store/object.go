@@ -4,12 +4,9 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 )
 
@@ -202,134 +199,6 @@ func (k Key) compare(other Key) int {
 	return cmp.Or(cmp.Compare(k.Namespace, other.Namespace), cmp.Compare(k.Name, other.Name))
 }
 
-// Range selects objects of a collection. The zero value selects all of them.
-type Range struct {
-	Namespace string // empty: all
-	Name      string // empty: all
-	After     *Key   // only objects after this key
-	// Payloads means that List reads nothing but the key and the payload of each object, which takes
-	// half of the time.
-	Payloads bool
-}
-
-// pageBytes and pageRows bound one page of List. A page is large enough to make the cost of
-// the query negligible, and small enough to be read while the client reads the one before.
-const (
-	pageBytes = 256 << 10
-	pageRows  = 500
-)
-
-// List calls f for each object of one page, ordered by namespace and name. It returns the
-// key after which the next page begins, nil at the end. A payload is valid only during the
-// call of f.
-//
-// List returns ErrChanged if the collection is no longer at the revision. So several pages
-// form one snapshot, without a transaction held open for as long as a client takes.
-func (db *DB) List(ctx context.Context, collection, revision int64, r Range, f func(Object) error) (next *Key, err error) {
-	err = db.view(ctx, "list objects", func(tx *sql.Tx) error {
-		next, err = list(ctx, tx, collection, revision, r, f)
-		return err
-	})
-	return next, err
-}
-
-func list(ctx context.Context, tx *sql.Tx, collection, revision int64, r Range, f func(Object) error) (next *Key, err error) {
-	where, args := r.where(collection)
-	columns, scan := `namespace, name, uid, resource_version, labels, encoding, checksum, CAST(payload AS BLOB)`, scanWhole
-	if r.Payloads {
-		columns, scan = `checksum || ' ' || namespace || ' ' || name, CAST(payload AS BLOB)`, scanPayload
-	}
-	query := `SELECT ` + columns + ` FROM object` + where + ` ORDER BY namespace, name LIMIT ?`
-	args = append(args, pageRows)
-	if err := checkRevision(ctx, tx, collection, revision); err != nil {
-		return nil, err
-	}
-	rows, err := tx.QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	count, size := 0, 0
-	for rows.Next() {
-		o, sum, err := scan(rows.Scan)
-		if err == nil {
-			err = verifyChecksum(o.Payload, sum)
-		}
-		if err != nil {
-			return nil, err
-		}
-		if err := f(o); err != nil {
-			return nil, callbackError{err}
-		}
-		count, size = count+1, size+len(o.Payload)
-		if count == pageRows || size >= pageBytes {
-			return &Key{o.Namespace, o.Name}, nil
-		}
-	}
-	return nil, rows.Err()
-}
-
-// scanWhole reads an object and its checksum. The payload is valid until the next row is read.
-func scanWhole(scan func(...any) error) (o Object, sum int64, err error) {
-	var payload sql.RawBytes
-	err = scan(&o.Namespace, &o.Name, &o.UID, &o.ResourceVersion, &o.Labels, &o.Encoding, &sum, &payload)
-	o.Payload = payload
-	return o, sum, err
-}
-
-// scanPayload is scanWhole for the key and the payload. Each column is a value that the driver
-// allocates, so there are few.
-func scanPayload(scan func(...any) error) (o Object, sum int64, err error) {
-	var head string
-	var payload sql.RawBytes
-	if err := scan(&head, &payload); err != nil {
-		return o, 0, err
-	}
-	number, key, _ := strings.Cut(head, " ") // neither namespaces nor names have one
-	o.Namespace, o.Name, _ = strings.Cut(key, " ")
-	o.Payload = payload
-	sum, err = strconv.ParseInt(number, 10, 64)
-	return o, sum, err
-}
-
-// where returns the range as an SQL condition.
-func (r Range) where(collection int64) (sql string, args []any) {
-	sql, args = r.conditions("object")
-	return ` WHERE collection_id = ?` + sql, append([]any{collection}, args...)
-}
-
-// conditions returns the range as further SQL conditions on a table.
-func (r Range) conditions(table string) (sql string, args []any) {
-	if r.Namespace != "" {
-		sql, args = sql+` AND `+table+`.namespace = ?`, append(args, r.Namespace)
-	}
-	if r.Name != "" {
-		sql, args = sql+` AND `+table+`.name = ?`, append(args, r.Name)
-	}
-	if r.After != nil {
-		sql, args = sql+` AND (`+table+`.namespace, `+table+`.name) > (?, ?)`, append(args, r.After.Namespace, r.After.Name)
-	}
-	return sql, args
-}
-
-// checkRevision returns ErrChanged unless the collection is at the revision.
-func checkRevision(ctx context.Context, tx *sql.Tx, collection, revision int64) error {
-	var current int64
-	err := tx.QueryRowContext(ctx, `SELECT revision FROM collection WHERE id = ?`, collection).Scan(&current)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return err
-	}
-	if err != nil || current != revision {
-		return ErrChanged
-	}
-	return nil
-}
-
-// Holds returns ErrChanged if a collection is no longer at the revision.
-func (db *DB) Holds(ctx context.Context, collection, revision int64) error {
-	return db.view(ctx, "check collection", func(tx *sql.Tx) error { return checkRevision(ctx, tx, collection, revision) })
-}
-
 // Size returns how many objects a collection has, and how many bytes their payloads are, or
 // ErrChanged if it is no longer at the revision.
 func (db *DB) Size(ctx context.Context, collection, revision int64) (objects int, bytes int64, err error) {
@@ -371,40 +240,4 @@ func (db *DB) Newest(ctx context.Context, collection, revision int64, which func
 		return rows.Err()
 	})
 	return newest, err
-}
-
-// Measure groups the objects that List would read by labels and payload size. It calls f for
-// each group, with the number of objects in it, and reads no payloads. If List reads nothing but
-// payloads, the labels are empty.
-func (db *DB) Measure(ctx context.Context, collection, revision int64, r Range, f func(labels string, size, count int) error) error {
-	return db.view(ctx, "measure objects", func(tx *sql.Tx) error {
-		return measure(ctx, tx, collection, revision, r, f)
-	})
-}
-
-func measure(ctx context.Context, tx *sql.Tx, collection, revision int64, r Range, f func(labels string, size, count int) error) error {
-	where, args := r.where(collection)
-	if err := checkRevision(ctx, tx, collection, revision); err != nil {
-		return err
-	}
-	query := `SELECT labels, size, count(*) FROM object` + where + ` GROUP BY labels, size`
-	if r.Payloads { // an index has all that
-		query = `SELECT '', size, count(*) FROM object` + where + ` GROUP BY size`
-	}
-	rows, err := tx.QueryContext(ctx, query, args...)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var labels string
-		var size, count int
-		if err := rows.Scan(&labels, &size, &count); err != nil {
-			return err
-		}
-		if err := f(labels, size, count); err != nil {
-			return callbackError{err}
-		}
-	}
-	return rows.Err()
 }

@@ -72,7 +72,7 @@ func (p *Pin) Holds(ctx context.Context, collection, revision int64) error {
 }
 
 // List is DB.List.
-func (p *Pin) List(ctx context.Context, collection, revision int64, r Range, f func(Object) error) (next *Key, err error) {
+func (p *Pin) List(ctx context.Context, collection, revision int64, r Range, f func(Object) error) (next *Cursor, err error) {
 	err = p.view(ctx, "list objects", func(tx *sql.Tx) error {
 		next, err = list(ctx, tx, collection, revision, r, f)
 		return err

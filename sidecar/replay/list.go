@@ -52,7 +52,7 @@ type pages struct {
 // reader is what pages are read from: a store.DB, or a store.Pin of it.
 type reader interface {
 	Holds(ctx context.Context, collection, revision int64) error
-	List(ctx context.Context, collection, revision int64, r store.Range, f func(store.Object) error) (*store.Key, error)
+	List(ctx context.Context, collection, revision int64, r store.Range, f func(store.Object) error) (*store.Cursor, error)
 	Measure(ctx context.Context, collection, revision int64, r store.Range, f func(labels string, size, count int) error) error
 }
 

@@ -21,6 +21,7 @@ type decoded struct {
 	version, next    string   // resourceVersion and continue of a list
 	bookmarks        []string // of a watch: their resourceVersions, of which the last is version
 	objects          map[string]decodedObject
+	order            []string // the keys of objects, as they came
 	ended            bool // of a watch: the bookmark after the initial events has come
 }
 
@@ -218,7 +219,7 @@ func eachField(message []byte, f func(protowire.Number, []byte) error) error {
 
 func (d *decoded) addMessage(message []byte) (m metav1.ObjectMeta, err error) {
 	if m, err = metaOf(message); err == nil {
-		d.objects[m.Namespace+"/"+m.Name] = decodedObject{uid: string(m.UID), version: m.ResourceVersion, raw: message}
+		d.add(m.Namespace+"/"+m.Name, decodedObject{uid: string(m.UID), version: m.ResourceVersion, raw: message})
 	}
 	return m, err
 }
@@ -226,7 +227,14 @@ func (d *decoded) addMessage(message []byte) (m metav1.ObjectMeta, err error) {
 func (d *decoded) addValue(value any) {
 	fields, _ := value.(map[string]any)
 	m, _ := fields["metadata"].(map[string]any)
-	d.objects[str(m["namespace"])+"/"+str(m["name"])] = decodedObject{uid: str(m["uid"]), version: str(m["resourceVersion"]), value: value}
+	d.add(str(m["namespace"])+"/"+str(m["name"]), decodedObject{uid: str(m["uid"]), version: str(m["resourceVersion"]), value: value})
+}
+
+func (d *decoded) add(key string, o decodedObject) {
+	if _, ok := d.objects[key]; !ok {
+		d.order = append(d.order, key)
+	}
+	d.objects[key] = o
 }
 
 // decodeJSON decodes an object and keeps the text of numbers.

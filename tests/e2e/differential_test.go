@@ -146,6 +146,9 @@ func (d *differential) compare(fail func(string, ...any), a ask, want, got outco
 			fail("resourceVersion %s is older than the requested one", got.version)
 		}
 	}
+	if maps.Equal(want.identities(), got.identities()) && !slices.Equal(want.order, got.order) {
+		fail("objects in the order %q, want %q", got.order, want.order)
+	}
 	if diff := want.difference(got.decoded); diff != "" {
 		// Objects in another form have only the same identities.
 		if formOf(want) != formOf(got) || want.kind == "Table" || got.kind == "Table" {

@@ -93,4 +93,5 @@ func (o *outcome) add(a ask, f getResponse) {
 		}
 		o.objects[key] = object
 	}
+	o.order = append(before.order, o.order...)
 }
