@@ -14,8 +14,11 @@ import (
 	"rockpool.dev/tests/bed/link"
 )
 
-// thinShape is a link of 1 Mbit/s.
-var thinShape = link.Shape{Rate: 1_000_000 / 8, Queue: 64 << 10, RoundTrip: 100 * time.Millisecond}
+// thinShape is a link of 1 Mbit/s, and fillShape one that a busy disk keeps up with.
+var (
+	thinShape = link.Shape{Rate: 1_000_000 / 8, Queue: 64 << 10, RoundTrip: 100 * time.Millisecond}
+	fillShape = link.Shape{Rate: 8_000_000, Queue: 1 << 20, RoundTrip: time.Millisecond}
+)
 
 // saved measures what a program costs a thin link that starts again after a power cut, with
 // online.reads=save: 20 informers of client-go with its defaults on the same 2,000 pods, of which 1 %
@@ -32,12 +35,13 @@ func (b *bench) saved(ctx context.Context) error {
 		return err
 	}
 	defer wan.Close()
+	wan.SetShape(fillShape, fillShape)
 	fill, _, err := b.informers(ctx, "on", wan, fleetSize, readsSave)
 	if err != nil {
 		return err
 	}
 	progress("saved: filled with %.0f MB", fill/1e6)
-	// The link was fast, for this was quicker. One informer shows that it is thin by now.
+	// That link was faster. One informer shows that it is thin by now.
 	wan.SetShape(thinShape, thinShape)
 	if _, _, err := b.informers(ctx, "on", wan, 1, readsSave); err != nil {
 		return err
