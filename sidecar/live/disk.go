@@ -3,6 +3,7 @@ package live
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"rockpool.dev/sidecar/cache"
@@ -49,6 +50,15 @@ func (s *Collections) recorded(ctx context.Context, read *Read) (replay.Recorded
 		}
 		return read.Cache.Recorded(ctx, read.query())
 	}, nil)
+}
+
+// overtaken returns errOvertaken if a client was told something newer than what is recorded.
+func (s *Collections) overtaken(ctx context.Context, recorded *replay.Recorded) error {
+	by, err := onDisk(ctx, s, recorded.Overtaken, nil)
+	if err == nil && by != "" {
+		err = fmt.Errorf("%w: %s", errOvertaken, by)
+	}
+	return err
 }
 
 // findNewest finds the recorded object that has changed last.

@@ -134,9 +134,9 @@ func (s *Collections) decideNow(ctx context.Context, read *Read) (v Verdict, why
 		if read.Recorded, err = look(ctx, read); err != nil {
 			f.Recorded = false
 		} else {
-			f.Overtaken = read.Recorded.Overtaken != ""
 			f.Recorded, f.Version, f.Objects = true, read.Recorded.ResourceVersion, read.Recorded.Objects
 			f.Live, f.Slow = s.isLive(read.key()), s.isSlow(read.key())
+			f.Overtaken = f.Live && s.overtaken(ctx, &read.Recorded) != nil // else it does not matter yet
 			pace := s.pace.Load()
 			list, measured := pace.list(read.Recorded.Bytes)
 			f.List, f.Unmeasured, f.Proof = list, !measured, pace.proofTime()
@@ -190,11 +190,12 @@ func (s *Collections) giveAs(ctx context.Context, verdict Verdict, read *Read, p
 			switch {
 			case atLeast != "" && store.NewerVersion(atLeast, now.ResourceVersion):
 				return errBehind
-			case now.Overtaken != "":
-				return fmt.Errorf("%w: %s", errOvertaken, now.Overtaken)
 			case exceedsPage(&read.Info, now.Objects):
 				return errPage
 			}
+			err = s.overtaken(ctx, now)
+		}
+		if err == nil {
 			now.BrokenOff = func() { s.brokenOff(read.key()) }
 			err = give(now, proof.header)
 		}

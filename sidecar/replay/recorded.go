@@ -22,14 +22,12 @@ type Recorded struct {
 	// Newest is the object that has changed last, without its payload. Zero: there are none, or see
 	// FindNewest.
 	Newest store.Object
-	// Overtaken says what is known that is newer. Then it is not to be answered before it has caught
-	// up with that. Empty: nothing.
-	Overtaken string
 	// BrokenOff, if not nil, is called when an answer breaks off because something newer was
 	// recorded while its client read it: see pinned.
 	BrokenOff func()
 
 	replayer *Replayer
+	asked    Request
 	selected selection
 }
 
@@ -54,15 +52,19 @@ func (r *Replayer) recorded(ctx context.Context, q Request) (found Recorded, err
 	if i < 0 {
 		return found, fmt.Errorf("%w: no complete list of %s is the one that is asked for", ErrNotRecorded, q.Info.Resource)
 	}
-	found = Recorded{Collection: all[i], Form: forms[0], replayer: r, selected: selection{collection: all[i]}}
+	found = Recorded{Collection: all[i], Form: forms[0], replayer: r, asked: q, selected: selection{collection: all[i]}}
 	found.selected.conversion, _ = findConversion(all[i], forms[:1], false)
 	if err = r.certain(q); err == nil {
-		found.Overtaken, err = r.overtaken(ctx, q, &found.selected)
-	}
-	if err == nil {
 		found.Objects, found.Bytes, err = r.db.Size(ctx, found.ID, found.Revision)
 	}
 	return found, err
+}
+
+// Overtaken says what is known that is newer. Then the collection is not to be answered before it has
+// caught up with that. Empty: nothing. It may read all rows of other collections. It returns
+// store.ErrChanged if something newer was recorded.
+func (r *Recorded) Overtaken(ctx context.Context) (by string, err error) {
+	return r.replayer.overtaken(ctx, r.asked, &r.selected)
 }
 
 // FindNewest sets Newest, which Recorded leaves out: it reads all rows, and most reads pass. It returns

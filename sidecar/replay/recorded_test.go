@@ -35,8 +35,11 @@ func TestARecordedCollectionIsExactlyWhatIsAskedFor(t *testing.T) {
 			if errors.Is(err, ErrNotRecorded) && c.want == "" {
 				return
 			}
-			if err != nil || got.ResourceVersion != c.want || got.Bytes == 0 || got.Overtaken != "" {
-				t.Errorf("%+v, %v; want version %q", got.Collection, err, c.want)
+			if err != nil || got.ResourceVersion != c.want || got.Bytes == 0 {
+				t.Fatalf("%+v, %v; want version %q", got.Collection, err, c.want)
+			}
+			if by, err := got.Overtaken(t.Context()); err != nil || by != "" {
+				t.Errorf("it is overtaken by %q, %v", by, err)
 			}
 		})
 	}
@@ -44,7 +47,11 @@ func TestARecordedCollectionIsExactlyWhatIsAskedFor(t *testing.T) {
 		h.update(func(tx *store.Tx) error {
 			return h.putSingle(tx, scope("/api/v1/namespaces/shop/pods"), "Pod", "v1", bare("shop", "a", 40))
 		})
-		if got, err := h.Recorded(t.Context(), ask("/api/v1/pods", "application/json")); err != nil || got.Overtaken == "" {
+		got, err := h.Recorded(t.Context(), ask("/api/v1/pods", "application/json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if by, err := got.Overtaken(t.Context()); err != nil || by == "" {
 			t.Errorf("%+v is not overtaken, %v", got.Collection, err)
 		}
 	})
