@@ -108,7 +108,7 @@ func run(ctx context.Context, cfg config.Config, flags *pflag.FlagSet) error {
 	defer memory.Close() //nolint:errcheck // nothing of it is needed any more
 
 	s := &sidecar{
-		cfg: cfg, flags: flags, started: time.Now(), log: log, repeated: repeated, recent: recent, reporter: reporter, meter: meter.New(func(ctx context.Context) *request.Info { return dispatch.TraceOf(ctx).Info }), level: level, mirror: mirror,
+		cfg: cfg, flags: flags, started: time.Now(), log: log, repeated: repeated, recent: recent, reporter: reporter, meter: meter.New(func(ctx context.Context) *request.Info { return dispatch.TraceOf(ctx).Info }), level: level, mirror: mirror, processors: processors,
 		disk: disk, caches: cache.Caches{Disk: disk.Cache, Memory: memory, MemoryOnly: cfg.Cache.MemoryOnly, Exclude: excluded},
 	}
 	s.outage = s.newOutage()
@@ -150,6 +150,7 @@ type sidecar struct {
 	page        *status.Handler // shows the status
 	level       zap.AtomicLevel // of log
 	meter       *meter.Meter
+	processors  *processors.Processors
 	mirror      *account.Mirror
 	disk        *cache.Disk
 	caches      cache.Caches // disk and memory
@@ -249,6 +250,7 @@ func (s *sidecar) newDispatcher(settings upstream.Settings) {
 		WritePatience:  s.cfg.Offline.WritePatience,
 		Offline:        s.answeredOffline,
 		Live:           s.live,
+		Processors:     s.processors,
 		Logger:         s.log,
 		Repeated:       s.repeated,
 	}

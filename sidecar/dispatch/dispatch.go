@@ -15,6 +15,7 @@ import (
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/cache"
 	"rockpool.dev/sidecar/live"
+	"rockpool.dev/sidecar/pod/processors"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/tally"
 	"rockpool.dev/sidecar/upstream"
@@ -56,10 +57,12 @@ type Options struct {
 	Acceptors []write.Acceptor
 	// Offline, if not nil, is called for each request that was answered without the API server, or
 	// refused. It must return soon.
-	Offline  func(info *request.Info, resp *http.Response, err error)
-	Logger   *zap.Logger
-	Repeated *tally.Log       // for lines that each request may repeat; nil: one of its own
-	Clock    clock.WithTicker // nil means the real one
+	Offline func(info *request.Info, resp *http.Response, err error)
+	// Processors are used while many watches are open; nil: those that there are.
+	Processors *processors.Processors
+	Logger     *zap.Logger
+	Repeated   *tally.Log       // for lines that each request may repeat; nil: one of its own
+	Clock      clock.WithTicker // nil means the real one
 }
 
 // Dispatcher is the http.RoundTripper behind the proxy.
@@ -86,7 +89,7 @@ func New(o Options) *Dispatcher {
 	if o.Repeated == nil {
 		o.Repeated = tally.New(o.Logger, o.Clock)
 	}
-	watches := watch.Options{Upstream: o.Upstream, Credentials: o.Credentials, Logger: o.Logger, Repeated: o.Repeated, Clock: o.Clock}
+	watches := watch.Options{Upstream: o.Upstream, Credentials: o.Credentials, Logger: o.Logger, Repeated: o.Repeated, Processors: o.Processors, Clock: o.Clock}
 	if o.Live != nil {
 		watches.Closed = func(q watch.Request) {
 			o.Live.Left(live.Read{HTTP: q.HTTP, Info: q.Info, Cache: q.Cache, Principal: q.Source.Principal})

@@ -14,6 +14,7 @@ import (
 	"rockpool.dev/sidecar/api/request"
 	"rockpool.dev/sidecar/api/wire"
 	"rockpool.dev/sidecar/cache"
+	"rockpool.dev/sidecar/pod/processors"
 	"rockpool.dev/sidecar/principal"
 	"rockpool.dev/sidecar/record"
 	"rockpool.dev/sidecar/relist"
@@ -39,6 +40,8 @@ type Options struct {
 	Logger      *zap.Logger
 	Repeated    *tally.Log // for lines that each watch may repeat; nil: one of its own
 	Clock       clock.WithTicker
+	// Processors are used while many watches are open; nil: those that there are.
+	Processors *processors.Processors
 	// Closed is told of each watch whose client has gone; it must not wait. Nil: nobody wants to know.
 	Closed func(Request)
 }
@@ -58,7 +61,10 @@ func New(o Options) *Watches {
 	if o.Repeated == nil {
 		o.Repeated = tally.New(o.Logger, o.Clock)
 	}
-	return &Watches{Options: o, cohorts: cohorts{random: rand.Float64}, excluded: map[*excludedEvents]struct{}{}}
+	return &Watches{
+		Options: o, cohorts: cohorts{random: rand.Float64}, excluded: map[*excludedEvents]struct{}{},
+		opened: opened{processors: o.Processors, states: map[*watch]string{}},
+	}
 }
 
 // Asked says that a program of the pod has asked the API server for something else. Watches that

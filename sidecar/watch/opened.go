@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"rockpool.dev/sidecar/pod/processors"
 )
 
 // Open is an open watch of a program, for people.
@@ -16,10 +18,17 @@ type Open struct {
 	Since   time.Time `json:"since"`
 }
 
+// crowd is how many open watches have more processors used: a change that all of them show is encrypted
+// for one after the other.
+const crowd = 100
+
 // opened has the watches that are open, with their states.
 type opened struct {
+	processors *processors.Processors
+
 	mu     sync.Mutex
 	states map[*watch]string
+	fewer  func() // when there is no crowd any more; nil: there is none
 }
 
 // set notes the state of a watch. Empty: it has ended.
@@ -28,12 +37,16 @@ func (o *opened) set(w *watch, state string) {
 	defer o.mu.Unlock()
 	if state == "" {
 		delete(o.states, w)
-		return
+	} else {
+		o.states[w] = state
 	}
-	if o.states == nil {
-		o.states = map[*watch]string{}
+	switch crowded := len(o.states) >= crowd; {
+	case crowded && o.fewer == nil:
+		o.fewer = o.processors.More()
+	case !crowded && o.fewer != nil:
+		o.fewer()
+		o.fewer = nil
 	}
-	o.states[w] = state
 }
 
 // Opened returns the open watches, by program and path.
