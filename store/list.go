@@ -137,9 +137,13 @@ func (p *page) read(ctx context.Context, tx *sql.Tx) error {
 	if p.of.Payloads {
 		columns, scan = `checksum || ' ' || namespace || ' ' || name, CAST(payload AS BLOB)`, scanPayload
 	}
-	query := `SELECT ` + columns + ` FROM object` + where + ` AND (namespace, name) > (?, ?) ORDER BY namespace, name LIMIT ?`
-	args = append(args, p.at.after.Namespace, p.at.after.Name, pageRows-p.count)
-	rows, err := tx.QueryContext(ctx, query, args...)
+	if p.of.Namespace != "" { // SQLite would begin each page at the first name
+		where, args = where+` AND name > ?`, append(args, p.at.after.Name)
+	} else {
+		where, args = where+` AND (namespace, name) > (?, ?)`, append(args, p.at.after.Namespace, p.at.after.Name)
+	}
+	query := `SELECT ` + columns + ` FROM object` + where + ` ORDER BY namespace, name LIMIT ?`
+	rows, err := tx.QueryContext(ctx, query, append(args, pageRows-p.count)...)
 	if err != nil {
 		return err
 	}
