@@ -22,7 +22,7 @@ type decoded struct {
 	bookmarks        []string // of a watch: their resourceVersions, of which the last is version
 	objects          map[string]decodedObject
 	order            []string // the keys of objects, as they came
-	ended            bool // of a watch: the bookmark after the initial events has come
+	ended            bool     // of a watch: the bookmark after the initial events has come
 }
 
 // decodedObject is one object of an answer.
