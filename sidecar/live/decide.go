@@ -26,7 +26,7 @@ type Facts struct {
 	// Recorded means that there is a complete collection of exactly what is asked for, in the form
 	// that the client likes best.
 	Recorded bool
-	// Overtaken means that something newer is known of its objects.
+	// Overtaken means that something newer is known of its objects. It only matters of a live one.
 	Overtaken bool
 	Version   string // of the collection
 	Objects   int

@@ -136,7 +136,7 @@ func (s *Collections) decideNow(ctx context.Context, read *Read) (v Verdict, why
 		} else {
 			f.Recorded, f.Version, f.Objects = true, read.Recorded.ResourceVersion, read.Recorded.Objects
 			f.Live, f.Slow = s.isLive(read.key()), s.isSlow(read.key())
-			f.Overtaken = f.Live && s.overtaken(ctx, &read.Recorded) != nil // else it does not matter yet
+			f.Overtaken = f.Live && s.overtaken(ctx, &read.Recorded) != nil
 			pace := s.pace.Load()
 			list, measured := pace.list(read.Recorded.Bytes)
 			f.List, f.Unmeasured, f.Proof = list, !measured, pace.proofTime()
