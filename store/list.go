@@ -97,7 +97,7 @@ func list(ctx context.Context, tx *sql.Tx, collection, revision int64, r Range, 
 
 // spans are the namespaces that the range may have objects in.
 func (r Range) spans(ctx context.Context, tx *sql.Tx, collection int64) ([]span, error) {
-	if r.Namespace != "" || r.Name != "" {
+	if r.Namespace != "" {
 		return []span{{r.Namespace, lastNamespace}}, nil
 	}
 	rows, err := tx.QueryContext(ctx, `WITH RECURSIVE namespaces (next) AS (

@@ -93,5 +93,7 @@ func (o *outcome) add(a ask, f getResponse) {
 		}
 		o.objects[key] = object
 	}
-	o.order = append(before.order, o.order...)
+	// kube-apiserver repeats the first page where the field selector names the namespace.
+	repeated := func(key string) bool { return slices.Contains(before.order, key) }
+	o.order = append(before.order, slices.DeleteFunc(o.order, repeated)...)
 }
