@@ -63,6 +63,8 @@ func TestSavedAnswersEqualOnlineAnswers(t *testing.T) {
 		default:
 			if diff := want.difference(got.decoded); diff != "" {
 				fail("%s", diff)
+			} else if diff := want.reordered(got.decoded); diff != "" {
+				fail("%s", diff)
 			}
 			if got.cached() && newest(want.version, got.version) != got.version {
 				fail("resourceVersion %s; before, it was %s", got.version, want.version)
