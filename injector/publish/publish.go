@@ -72,7 +72,8 @@ type Publisher struct {
 	leading  atomic.Bool
 
 	mu         sync.Mutex
-	added      map[string]bool   // namespaces of reviewed pods that had no ConfigMap yet
+	added      map[string]int    // namespaces of reviewed pods that had no ConfigMap yet, with a number
+	next       int               // number of added
 	written    map[string]wrote  // the last write to each namespace, until the watch has shown it
 	failed     map[string]bool   // namespaces to leave out until the next retry
 	lastErrors map[string]string // logged last, by namespace
@@ -104,7 +105,7 @@ func New(options Options) (*Publisher, error) {
 	}
 	p := &Publisher{
 		options: options, client: client, wake: make(chan struct{}, 1),
-		added: map[string]bool{}, written: map[string]wrote{}, failed: map[string]bool{}, lastErrors: map[string]string{},
+		added: map[string]int{}, written: map[string]wrote{}, failed: map[string]bool{}, lastErrors: map[string]string{},
 	}
 	source := cache.NewListWatchFromClient(client, "configmaps", metav1.NamespaceAll, fields.OneTermEqualSelector(metav1.ObjectNameField, options.Name))
 	p.informer = cache.NewSharedInformer(source, &corev1.ConfigMap{}, 0)
@@ -144,9 +145,17 @@ func (p *Publisher) Add(namespace string) {
 		return
 	}
 	p.mu.Lock()
-	p.added[namespace] = true
+	if _, waits := p.added[namespace]; !waits {
+		p.add(namespace)
+	}
 	p.mu.Unlock()
 	p.awake()
+}
+
+// add has the ConfigMap of a namespace written, also if that is just being done. The lock is held.
+func (p *Publisher) add(namespace string) {
+	p.next++
+	p.added[namespace] = p.next
 }
 
 func (p *Publisher) awake() {
@@ -164,7 +173,7 @@ func (p *Publisher) removed(object any) {
 	}
 	if c, ok := object.(*corev1.ConfigMap); ok && p.leading.Load() {
 		p.mu.Lock()
-		p.added[c.Namespace] = true
+		p.add(c.Namespace)
 		p.mu.Unlock()
 	}
 	p.awake()
@@ -288,13 +297,16 @@ func (p *Publisher) write(ctx context.Context) {
 
 func (p *Publisher) writeTo(ctx context.Context, namespace, content string) {
 	version := p.published(namespace)
+	p.mu.Lock()
+	number := p.added[namespace]
+	p.mu.Unlock()
 	err := p.apply(ctx, namespace, content)
 	switch {
 	case err == nil:
 		writes.WithLabelValues("applied").Inc()
-		p.note(namespace, version, content)
+		p.note(namespace, number, version, content)
 	case namespaceGone(err):
-		p.note(namespace, version, content)
+		p.note(namespace, number, version, content)
 		err = nil
 	case ctx.Err() != nil:
 		return
@@ -307,11 +319,14 @@ func (p *Publisher) writeTo(ctx context.Context, namespace, content string) {
 	p.logOnce(namespace, "cannot write the ConfigMap of sidecars; they keep their settings", err)
 }
 
-// note notes that there is nothing more to write over an object of this version.
-func (p *Publisher) note(namespace, version, content string) {
+// note notes that there is nothing more to write over an object of this version, nor for what was added
+// by this number: the object may have been deleted since.
+func (p *Publisher) note(namespace string, number int, version, content string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.added, namespace)
+	if p.added[namespace] == number {
+		delete(p.added, namespace)
+	}
 	if version != "" {
 		p.written[namespace] = wrote{version, content}
 	}

@@ -41,6 +41,7 @@ type api struct {
 	have     map[string]string         // content by namespace
 	writes   []string                  // namespaces
 	fail     map[string]*metav1.Status // by namespace
+	written  func(namespace string)    // called after a write, before its answer, without the lock; nil: nothing is
 	version  int
 	watchers map[chan metav1.WatchEvent]bool
 	watches  int
@@ -138,6 +139,11 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.set(namespace, object.Data["f"])
+	if written := a.written; written != nil {
+		a.mu.Unlock()
+		written(namespace)
+		a.mu.Lock()
+	}
 	_ = json.NewEncoder(w).Encode(object)
 }
 
@@ -269,6 +275,31 @@ func TestChangesOfOtherClientsAreReverted(t *testing.T) {
 	p.api.mu.Unlock()
 	p.waitForContent(map[string]string{"shop": "one", "office": "one"})
 	p.checkWrites(3)
+}
+
+func TestAConfigMapThatIsDeletedBeforeItsWriteIsAnsweredIsWrittenAgain(t *testing.T) {
+	p := publish(t, "one", nil)
+	deleted := false
+	p.api.mu.Lock()
+	p.api.written = func(string) {
+		if deleted {
+			return
+		}
+		deleted = true
+		p.eventually("the write is seen", func() bool { return p.published("shop") != "" })
+		p.api.mu.Lock()
+		p.set("shop", "")
+		p.api.mu.Unlock()
+		p.eventually("the deletion is noticed", func() bool {
+			p.Publisher.mu.Lock()
+			defer p.Publisher.mu.Unlock()
+			return p.published("shop") == "" && p.next > 1
+		})
+	}
+	p.api.mu.Unlock()
+	p.Add("shop")
+	p.eventually("it is written twice", func() bool { return len(p.writes) == 2 })
+	p.waitForContent(map[string]string{"shop": "one"})
 }
 
 func TestNothingIsWrittenBeforeTheContentIsKnown(t *testing.T) {
