@@ -46,8 +46,8 @@ import (
 	"rockpool.dev/sidecar/write/token"
 )
 
-// gcPercent is GOGC where the environment sets none. Of the values that were tried, it is the largest
-// that costs no memory to speak of: docs/benchmarks.md has a table.
+// gcPercent is GOGC where the environment sets none. Of the values that were tried, it is the
+// largest that costs no memory to speak of: docs/benchmarks.md has a table.
 const gcPercent = 75
 
 // run serves until ctx ends. The settings are cfg, and what the file that flags name

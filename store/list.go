@@ -14,8 +14,8 @@ type Range struct {
 	Namespace string  // empty: all
 	Name      string  // empty: all
 	After     *Cursor // only objects after it; nil: from the beginning
-	// Payloads means that List reads nothing but the key and the payload of each object, which takes
-	// half of the time.
+	// Payloads means that List reads nothing but the key and the payload of each object, which
+	// takes half of the time.
 	Payloads bool
 }
 
@@ -31,9 +31,9 @@ type span struct{ first, last string }
 // lastNamespace is after all namespaces, in the order of the index.
 const lastNamespace = "~"
 
-// spans divides namespaces, so that the spans are in the order of the API server. Namespaces must be
-// in the order of the index. The API server sorts by its keys, in which a slash follows the namespace:
-// "shop-a/" comes before "shop/".
+// spans divides namespaces, so that the spans are in the order of the API server. Namespaces must
+// be in the order of the index. The API server sorts by its keys, in which a slash follows the
+// namespace: "shop-a/" comes before "shop/".
 func spans(namespaces []string) (out []span) {
 	order := make([]int, len(namespaces))
 	for i := range order {
@@ -57,8 +57,8 @@ const (
 	pageRows  = 500
 )
 
-// List calls f for each object of one page, in the order of the API server. It returns where the next
-// page begins, nil at the end. A payload is valid only during the call of f.
+// List calls f for each object of one page, in the order of the API server. It returns where the
+// next page begins, nil at the end. A payload is valid only during the call of f.
 //
 // List returns ErrChanged if the collection is no longer at the revision. So several pages
 // form one snapshot, without a transaction held open for as long as a client takes.

@@ -137,8 +137,9 @@ func (c *Collection) includes(other Collection) bool {
 	return ok && (order < 0 || order == 0 && theirs.Told <= mine.Told)
 }
 
-// overtakenIn finds an object in one other collection that is newer. What is the same in both is not
-// read from SQLite, see Evidence.Agrees: that is most of it, and each row costs a call of C a column.
+// overtakenIn finds an object in one other collection that is newer. What is the same in both is
+// not read from SQLite, see Evidence.Agrees: that is most of it, and each row costs a call of C a
+// column.
 func overtakenIn(ctx context.Context, tx *sql.Tx, c, other Collection, s Selection) (string, error) {
 	where, args := s.conditions("t")
 	rows, err := tx.QueryContext(ctx, `SELECT t.id, t.namespace, t.name, t.uid, t.resource_version, t.labels, t.encoding, t.asked, t.told, t.read,

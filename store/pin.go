@@ -25,8 +25,8 @@ type Pin struct {
 	done context.CancelFunc
 }
 
-// Pin waits until there is room for one more, or until waiting ends, and pins the present state until
-// ctx ends.
+// Pin waits until there is room for one more, or until waiting ends, and pins the present state
+// until ctx ends.
 func (db *DB) Pin(waiting, ctx context.Context) (*Pin, error) {
 	select {
 	case db.pins <- struct{}{}:

@@ -54,8 +54,8 @@ type Options struct {
 	Content func() (string, error)
 	// Changed receives a value when Content changes.
 	Changed <-chan struct{}
-	// Elect runs until its context ends, and calls lead whenever this replica is the one that writes
-	// to all namespaces; lead returns when its context ends. Nil: this replica always is.
+	// Elect runs until its context ends, and calls lead whenever this replica is the one that
+	// writes to all namespaces; lead returns when its context ends. Nil: this replica always is.
 	Elect func(ctx context.Context, lead func(context.Context))
 	// Clock. nil = the system's.
 	Clock clock.WithTicker
@@ -165,8 +165,8 @@ func (p *Publisher) awake() {
 	}
 }
 
-// removed has a ConfigMap that another client has deleted written again. If its namespace is gone as
-// well, the write says so.
+// removed has a ConfigMap that another client has deleted written again. If its namespace is gone
+// as well, the write says so.
 func (p *Publisher) removed(object any) {
 	if last, ok := object.(cache.DeletedFinalStateUnknown); ok {
 		object = last.Obj
@@ -319,8 +319,8 @@ func (p *Publisher) writeTo(ctx context.Context, namespace, content string) {
 	p.logOnce(namespace, "cannot write the ConfigMap of sidecars; they keep their settings", err)
 }
 
-// note notes that there is nothing more to write over an object of this version, nor for what was added
-// by this number: the object may have been deleted since.
+// note notes that there is nothing more to write over an object of this version, nor for what was
+// added by this number: the object may have been deleted since.
 func (p *Publisher) note(namespace string, number int, version, content string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -171,8 +171,8 @@ func (d *Dispatcher) send(x *exchange) (*http.Response, error) {
 	return d.forward(x)
 }
 
-// list answers a list from the cache where that is as good as the API server's answer, and saves the
-// link the list.
+// list answers a list from the cache where that is as good as the API server's answer, and saves
+// the link the list.
 func (d *Dispatcher) list(x *exchange) (*http.Response, error) {
 	read := live.Read{HTTP: x.request, Info: *x.info, Cache: x.cache, Principal: x.source.Principal}
 	if resp := d.Live.List(x.request.Context(), read); resp != nil {

@@ -38,8 +38,8 @@ type Facts struct {
 	List, Proof time.Duration
 }
 
-// Decide says who answers a read. It is the one place that does. If that is the API server, why is a
-// word for metrics and logs.
+// Decide says who answers a read. It is the one place that does. If that is the API server, why is
+// a word for metrics and logs.
 func Decide(f Facts) (v Verdict, why string) {
 	info := f.Info
 	isList := info.Class == request.ClassList && !info.SendInitialEvents

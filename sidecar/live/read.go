@@ -16,7 +16,8 @@ import (
 	"rockpool.dev/store"
 )
 
-// Read is a list, or a watch with its initial state, that the cache may answer while the link is up.
+// Read is a list, or a watch with its initial state, that the cache may answer while the link is
+// up.
 type Read struct {
 	HTTP      *http.Request
 	Info      request.Info
@@ -42,8 +43,8 @@ func (r *Read) selectors() url.Values {
 	return query
 }
 
-// List answers a list from the cache, as the API server would answer it now. It gives nil if the API
-// server is to answer.
+// List answers a list from the cache, as the API server would answer it now. It gives nil if the
+// API server is to answer.
 func (s *Collections) List(ctx context.Context, read Read) (resp *http.Response) {
 	s.answer(ctx, &read, func(now *replay.Recorded, header http.Header) (err error) {
 		resp, err = onDisk(ctx, s, func(context.Context) (*http.Response, error) { return now.List(ctx) }, closeBody)
@@ -55,9 +56,9 @@ func (s *Collections) List(ctx context.Context, read Read) (resp *http.Response)
 	return resp
 }
 
-// Watch gives the state that a watch with sendInitialEvents begins with, and the API server's answer
-// to a watch from there, for the same caller. It gives nil if the API server is to answer the
-// client's own request.
+// Watch gives the state that a watch with sendInitialEvents begins with, and the API server's
+// answer to a watch from there, for the same caller. It gives nil if the API server is to answer
+// the client's own request.
 func (s *Collections) Watch(ctx context.Context, read Read) (state *replay.State, resp *http.Response) {
 	s.answer(ctx, &read, func(now *replay.Recorded, _ http.Header) error {
 		follows, err := s.Upstream.RoundTrip(watchFrom(ctx, &read, now))
@@ -90,8 +91,8 @@ func watchFrom(ctx context.Context, read *Read, now *replay.Recorded) *http.Requ
 	return r
 }
 
-// answer has a read answered by give, from what is recorded now, if that is the API server's present
-// state. Otherwise give was not called, or has returned an error.
+// answer has a read answered by give, from what is recorded now, if that is the API server's
+// present state. Otherwise give was not called, or has returned an error.
 func (s *Collections) answer(ctx context.Context, read *Read, give func(*replay.Recorded, http.Header) error) {
 	verdict, why := s.decide(ctx, read)
 	switch {
@@ -123,7 +124,8 @@ func (s *Collections) decide(ctx context.Context, read *Read) (v Verdict, why st
 	return v, why
 }
 
-// decideNow decides by what is known now. What passes does not wait for what is still to be recorded.
+// decideNow decides by what is known now. What passes does not wait for what is still to be
+// recorded.
 func (s *Collections) decideNow(ctx context.Context, read *Read) (v Verdict, why string) {
 	f := Facts{Save: s.Save, Info: &read.Info, Principal: read.Principal}
 	if v, why = Decide(f); why != "unrecorded" {
@@ -148,11 +150,12 @@ func (s *Collections) decideNow(ctx context.Context, read *Read) (v Verdict, why
 	return v, why
 }
 
-// attempts is how often a collection may have changed, or been overtaken, while a read was answered.
+// attempts is how often a collection may have changed, or been overtaken, while a read was
+// answered.
 const attempts = 3
 
-// giveProven gives what is recorded, once all is known that the verdict needs. Where a client was told
-// something newer meanwhile, all of it begins again.
+// giveProven gives what is recorded, once all is known that the verdict needs. Where a client was
+// told something newer meanwhile, all of it begins again.
 func (s *Collections) giveProven(ctx context.Context, verdict Verdict, read *Read, give func(*replay.Recorded, http.Header) error) (err error) {
 	for range attempts {
 		proof, failure := s.prove(ctx, verdict, read)

@@ -31,8 +31,8 @@ type Recorded struct {
 	selected selection
 }
 
-// Recorded finds the collection that a list or watch asks for, whatever resourceVersion it names. It
-// returns ErrNotRecorded if there is none.
+// Recorded finds the collection that a list or watch asks for, whatever resourceVersion it names.
+// It returns ErrNotRecorded if there is none.
 func (r *Replayer) Recorded(ctx context.Context, q Request) (Recorded, error) {
 	return unchanged(func() (Recorded, error) { return r.recorded(ctx, q) })
 }
@@ -60,15 +60,15 @@ func (r *Replayer) recorded(ctx context.Context, q Request) (found Recorded, err
 	return found, err
 }
 
-// Overtaken says what is known that is newer. Then the collection is not to be answered before it has
-// caught up with that. Empty: nothing. It may read all rows of other collections. It returns
+// Overtaken says what is known that is newer. Then the collection is not to be answered before it
+// has caught up with that. Empty: nothing. It may read all rows of other collections. It returns
 // store.ErrChanged if something newer was recorded.
 func (r *Recorded) Overtaken(ctx context.Context) (by string, err error) {
 	return r.replayer.overtaken(ctx, r.asked, &r.selected)
 }
 
-// FindNewest sets Newest, which Recorded leaves out: it reads all rows, and most reads pass. It returns
-// store.ErrChanged if something newer was recorded.
+// FindNewest sets Newest, which Recorded leaves out: it reads all rows, and most reads pass. It
+// returns store.ErrChanged if something newer was recorded.
 func (r *Recorded) FindNewest(ctx context.Context) (err error) {
 	r.Newest, err = r.replayer.db.Newest(ctx, r.ID, r.Revision, func(store.Object) bool { return true })
 	if errors.Is(err, store.ErrNotFound) {
@@ -119,7 +119,8 @@ func (r *Recorded) List(ctx context.Context) (*http.Response, error) {
 }
 
 // State is the collection as the initial state of a watch, with the bookmark that marks its end, or
-// store.ErrChanged if something newer was recorded. The caller closes it. A slow client may find store.ErrChanged: see pinned.
+// store.ErrChanged if something newer was recorded. The caller closes it. A slow client may find
+// store.ErrChanged: see pinned.
 func (r *Recorded) State(ctx context.Context) (*State, error) {
 	pages, err := r.pinned(ctx)
 	if err != nil {

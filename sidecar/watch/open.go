@@ -42,7 +42,8 @@ type Options struct {
 	Clock       clock.WithTicker
 	// Processors are used while many watches are open; nil: those that there are.
 	Processors *processors.Processors
-	// Closed is told of each watch whose client has gone; it must not wait. Nil: nobody wants to know.
+	// Closed is told of each watch whose client has gone; it must not wait. Nil: nobody wants to
+	// know.
 	Closed func(Request)
 }
 
@@ -142,8 +143,8 @@ func (s *Watches) Replay(q Request, proven replay.Request) (*http.Response, erro
 }
 
 // Begin makes a watch that begins with a recorded state, while the link is up. The events behind it
-// are the body of resp: the API server's answer to a watch from the state's version, in its form. It
-// reports false, and has closed both, if that answer is no stream of events.
+// are the body of resp: the API server's answer to a watch from the state's version, in its form.
+// It reports false, and has closed both, if that answer is no stream of events.
 func (s *Watches) Begin(q Request, state *replay.State, resp *http.Response) bool {
 	if streamOf(resp) != state.Form.Format {
 		state.Close()

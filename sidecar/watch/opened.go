@@ -18,8 +18,8 @@ type Open struct {
 	Since   time.Time `json:"since"`
 }
 
-// crowd is how many open watches have more processors used: a change that all of them show is encrypted
-// for one after the other.
+// crowd is how many open watches have more processors used: a change that all of them show is
+// encrypted for one after the other.
 const crowd = 100
 
 // opened has the watches that are open, with their states.

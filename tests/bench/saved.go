@@ -21,10 +21,10 @@ var (
 )
 
 // saved measures what a program costs a thin link that starts again after a power cut, with
-// online.reads=save: 20 informers of client-go with its defaults on the same 2,000 pods, of which 1 %
-// have changed. Each has a selector of its own, so that they share nothing. Directly, all of them
-// together would take a quarter of an hour: the time is that of one of them, times 20, for the link is
-// full all the while.
+// online.reads=save: 20 informers of client-go with its defaults on the same 2,000 pods, of which 1
+// % have changed. Each has a selector of its own, so that they share nothing. Directly, all of them
+// together would take a quarter of an hour: the time is that of one of them, times 20, for the link
+// is full all the while.
 func (b *bench) saved(ctx context.Context) error {
 	if err := b.pods(ctx, someNamespace, someObjects); err != nil {
 		return err

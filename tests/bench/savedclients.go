@@ -26,7 +26,8 @@ var listPrograms embed.FS
 const (
 	// systemPython has Debian's python3-kubernetes, where it is installed.
 	systemPython = "/usr/bin/python3"
-	// nodePackages has the lock file of the program for which the zoo installs the JavaScript client.
+	// nodePackages has the lock file of the program for which the zoo installs the JavaScript
+	// client.
 	nodePackages = "tests/zoo/scripts/node"
 )
 
@@ -67,8 +68,8 @@ func (b *bench) savedClients(ctx context.Context) ([]savedClient, error) {
 	return all, ctx.Err()
 }
 
-// installNode installs the official JavaScript client into a directory, as the zoo's lock file says.
-// No script of a package is run.
+// installNode installs the official JavaScript client into a directory, as the zoo's lock file
+// says. No script of a package is run.
 func installNode(ctx context.Context, directory string) error {
 	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "rockpool.dev").Output()
 	if err != nil {

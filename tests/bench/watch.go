@@ -74,8 +74,8 @@ func (b *bench) watchRounds(ctx context.Context, w *writer, streams, rate int, l
 	return nil
 }
 
-// turns are the sidecars that take turns. The one that does not record has no targets: it gets half of
-// the rounds.
+// turns are the sidecars that take turns. The one that does not record has no targets: it gets half
+// of the rounds.
 func (b *bench) turns(rounds int) (all []*target) {
 	for round := range rounds {
 		if round%2 == 0 {
@@ -106,8 +106,8 @@ type window struct {
 	streams []*stream
 }
 
-// crowd measures many watches of one pod, of which each gets few events: how late these are, and what
-// a quiet watch takes.
+// crowd measures many watches of one pod, of which each gets few events: how late these are, and
+// what a quiet watch takes.
 func (b *bench) crowd(ctx context.Context) error {
 	const streams, rate = 1000, 2
 	last, rounds := 10*time.Second, (b.rounds+2)/3
@@ -148,8 +148,8 @@ func (b *bench) crowd(ctx context.Context) error {
 	return nil
 }
 
-// window opens the streams of each side, calls opened if that is not nil, writes, and waits until all
-// streams have all events.
+// window opens the streams of each side, calls opened if that is not nil, writes, and waits until
+// all streams have all events.
 func (b *bench) window(ctx context.Context, w *writer, sides []*window, streams, rate int, last time.Duration, opened func() error) (achieved float64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, last*4+time.Minute)
 	defer cancel()

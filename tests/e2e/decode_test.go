@@ -266,8 +266,8 @@ func newest(a, b string) string {
 	return b
 }
 
-// isAsNewAsOneOf reports whether a resourceVersion is one of those, or newer than one of them: a watch
-// of the sidecar's own may have moved a collection on.
+// isAsNewAsOneOf reports whether a resourceVersion is one of those, or newer than one of them: a
+// watch of the sidecar's own may have moved a collection on.
 func isAsNewAsOneOf(versions []string, version string) bool {
 	return slices.ContainsFunc(versions, func(v string) bool { return v != "" && newest(v, version) == version })
 }

@@ -161,9 +161,9 @@ func replayed(t *testing.T, p *testPod, asked []*trip) {
 	t.Logf("%d of %d answers are the server's", whole, len(asked))
 }
 
-// difference returns the difference between two answers that a client can see. The resourceVersion of a
-// recorded list must not be older. It may be newer: the newest list of a kind may answer all requests,
-// and a watch of the sidecar's own may have moved it on.
+// difference returns the difference between two answers that a client can see. The resourceVersion
+// of a recorded list must not be older. It may be newer: the newest list of a kind may answer all
+// requests, and a watch of the sidecar's own may have moved it on.
 func difference(decode func(getResponse) (decoded, error), want, got getResponse, recorded bool) string {
 	if want.Error != "" || got.Error != "" {
 		return "the answer broke off: " + want.Error + got.Error

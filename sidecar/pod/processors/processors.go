@@ -3,8 +3,8 @@
 // One is best for what a sidecar mostly does. A request goes through several goroutines, and with
 // more than one processor each hand-over may wake a thread, which costs more than the work that is
 // handed over. Each processor takes memory, too. But a call of SQLite keeps its processor until the
-// runtime takes it away, which may be after 10 ms. So there are more while the store writes; and while
-// many watches are open, since a change that all of them show is encrypted for each of them.
+// runtime takes it away, which may be after 10 ms. So there are more while the store writes; and
+// while many watches are open, since a change that all of them show is encrypted for each of them.
 package processors
 
 import (
@@ -45,7 +45,8 @@ func start(one, all func()) *Processors {
 	return &Processors{one: one, all: all}
 }
 
-// More gives as many processors as the container may use, four at most, until the caller calls done.
+// More gives as many processors as the container may use, four at most, until the caller calls
+// done.
 func (p *Processors) More() (done func()) {
 	if p == nil {
 		return func() {}
